@@ -1,0 +1,141 @@
+//! What stages read and write: blobs and folders of blobs, named by content.
+//!
+//! A folder (a policy in Hugging Face layout) is named by its listing: a small JSON document that
+//! gives every file's digest and size. Nothing here touches a disk or a network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ArtifactDigest;
+use crate::stage::StageSpec;
+
+/// One file of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderEntry {
+    /// Name of the blob.
+    pub digest: ArtifactDigest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// The document that names a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderListing {
+    /// Every file, by name.
+    pub files: BTreeMap<String, FolderEntry>,
+}
+
+impl FolderListing {
+    /// The listing of these files.
+    pub fn of(files: &BTreeMap<String, Bytes>) -> Self {
+        let entry = |bytes: &Bytes| FolderEntry {
+            digest: ArtifactDigest::of(bytes),
+            size: bytes.len() as u64,
+        };
+        Self { files: files.iter().map(|(name, bytes)| (name.clone(), entry(bytes))).collect() }
+    }
+
+    /// The listing's bytes, whose digest names the folder.
+    pub fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a map of strings serialises").into()
+    }
+
+    /// Reads a listing; `None` if the bytes are something else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+/// A value that a stage reads or writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Artifact {
+    /// One blob.
+    Blob(Bytes),
+    /// Files by name.
+    Folder(BTreeMap<String, Bytes>),
+}
+
+impl Artifact {
+    /// The artifact's name: of the bytes, or of the folder's listing.
+    pub fn digest(&self) -> ArtifactDigest {
+        match self {
+            Self::Blob(bytes) => ArtifactDigest::of(bytes),
+            Self::Folder(files) => ArtifactDigest::of(&FolderListing::of(files).to_bytes()),
+        }
+    }
+
+    /// Every blob that has to be stored for this artifact, with the suffix of its output name:
+    /// first the blob or listing itself (no suffix), then the files of a folder.
+    pub fn blobs(&self) -> Vec<(Option<&str>, Bytes)> {
+        match self {
+            Self::Blob(bytes) => vec![(None, bytes.clone())],
+            Self::Folder(files) => std::iter::once((None, FolderListing::of(files).to_bytes()))
+                .chain(files.iter().map(|(name, bytes)| (Some(name.as_str()), bytes.clone())))
+                .collect(),
+        }
+    }
+}
+
+/// The artifacts that a spec names, fetched and verified by whoever calls a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs(BTreeMap<ArtifactDigest, Artifact>);
+
+impl Inputs {
+    /// Adds an artifact under the name by which the spec knows it.
+    pub fn insert(&mut self, digest: ArtifactDigest, artifact: Artifact) {
+        self.0.insert(digest, artifact);
+    }
+
+    /// A blob that the spec names.
+    pub fn blob(&self, digest: ArtifactDigest) -> Result<&Bytes, StageError> {
+        match self.0.get(&digest) {
+            Some(Artifact::Blob(bytes)) => Ok(bytes),
+            Some(Artifact::Folder(_)) => {
+                Err(StageError::Data(format!("{digest} is a folder, expected a blob")))
+            }
+            None => Err(StageError::Internal(format!("{digest} was not handed to the stage"))),
+        }
+    }
+
+    /// A folder that the spec names.
+    pub fn folder(&self, digest: ArtifactDigest) -> Result<&BTreeMap<String, Bytes>, StageError> {
+        match self.0.get(&digest) {
+            Some(Artifact::Folder(files)) => Ok(files),
+            Some(Artifact::Blob(_)) => {
+                Err(StageError::Data(format!("{digest} is a blob, expected a folder")))
+            }
+            None => Err(StageError::Internal(format!("{digest} was not handed to the stage"))),
+        }
+    }
+}
+
+/// What a stage made: artifacts by output name, and numbers for people.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// The results; their bytes follow from the spec alone.
+    pub artifacts: BTreeMap<&'static str, Artifact>,
+    /// Numbers to show, a function of the spec as well; finite.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Why a stage failed, sorted by what the caller must do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StageError {
+    /// The spec cannot be computed by this program; trying again is no use.
+    #[error("{0}")]
+    Invalid(String),
+    /// An input is not what the spec says; it has to be made again.
+    #[error("{0}")]
+    Data(String),
+    /// A defect, or a machine that failed: memory, a C++ exception.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The one joint between what is computed and where: a stage is a pure function of spec and inputs.
+pub type ExecuteFn = Arc<dyn Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync>;

@@ -1,0 +1,114 @@
+//! The record of a finished stage: written last, created once, never changed.
+//!
+//! `outputs` names every blob that the stage wrote: `NAME` for an artifact, `NAME/FILE` for the
+//! files of a folder. `environment` and `phases` say how it was made; they vary from one machine to
+//! the next and are no part of the result.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ArtifactDigest, StageDigest};
+use crate::stage::StageSpec;
+
+/// One blob that a stage wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputRecord {
+    /// The blob's name.
+    pub digest: ArtifactDigest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Where and with what a stage was computed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Environment {
+    /// Version of agrpo, with the commit where known.
+    pub agrpo: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// The processor's name.
+    pub cpu: String,
+    /// The machine's name.
+    pub host: String,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// Threads inside one operation.
+    pub threads: u32,
+    /// The worker that computed it.
+    pub worker: String,
+    /// Milliseconds since 1970 when the stage began.
+    pub started_unix_ms: u64,
+}
+
+/// Milliseconds spent in each phase of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    /// Reading and verifying inputs.
+    pub fetch_ms: f64,
+    /// The stage itself.
+    pub compute_ms: f64,
+    /// Hashing and writing outputs, before the manifest.
+    pub store_ms: f64,
+}
+
+/// The record of a finished stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The stage's name.
+    pub stage: StageDigest,
+    /// What was asked.
+    pub spec: StageSpec,
+    /// What came out.
+    pub outputs: BTreeMap<String, OutputRecord>,
+    /// Numbers for people.
+    pub metrics: BTreeMap<String, f64>,
+    /// How it was made.
+    pub environment: Environment,
+    /// How long it took.
+    pub phases: Phases,
+}
+
+/// A manifest that cannot be trusted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not a manifest at all.
+    #[error("not a manifest: {0}")]
+    Syntax(String),
+    /// The spec inside has another name than the manifest.
+    #[error("names the stage {expected}, but its spec is that of {found}")]
+    Name {
+        /// The name that was asked for.
+        expected: StageDigest,
+        /// The name of the spec inside.
+        found: StageDigest,
+    },
+}
+
+impl Manifest {
+    /// The manifest's bytes: JSON, indented for people.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a manifest serialises")
+    }
+
+    /// Reads the manifest of `stage` and checks that its spec bears that name.
+    pub fn from_bytes(stage: StageDigest, bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+        for found in [manifest.stage, manifest.spec.digest()] {
+            if found != stage {
+                return Err(ManifestError::Name { expected: stage, found });
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The artifact that the stage wrote under this name.
+    pub fn output(&self, name: &str) -> Option<ArtifactDigest> {
+        self.outputs.get(name).map(|record| record.digest)
+    }
+}

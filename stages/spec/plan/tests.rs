@@ -1,0 +1,126 @@
+//! What a plan promises: the whole chain in order, joins in the order of shards, and a resumed plan
+//! that asks for the very same stages.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::digest::StageDigest;
+
+const RUN: &str = r#"
+name = "plan"
+seed = 3
+[task.countdown]
+[model]
+d_model = 8
+n_layers = 1
+n_heads = 2
+mlp_hidden_size = 8
+[sft]
+steps = 5
+batch = 4
+steps_per_stage = 2
+micro_batch = 4
+optimizer = { learning_rate = 1e-3 }
+[rollout]
+prompts = 4
+group = 2
+shards = 2
+micro_batch = 4
+completion_tokens = 8
+block_tokens = 8
+steps = 8
+[estimator]
+k = 2
+micro_batch = 4
+[optimizer]
+learning_rate = 1e-4
+[training]
+iterations = 3
+[evaluation]
+problems = 4
+every = 2
+steps = [8, 4]
+micro_batch = 4
+"#;
+
+fn run() -> Run {
+    Run::parse(RUN).unwrap()
+}
+
+/// An output that depends on the whole spec, as a real one does.
+fn output(spec: &StageSpec, name: &str) -> Option<ArtifactDigest> {
+    Some(ArtifactDigest::of(format!("{}/{name}", spec.digest()).as_bytes()))
+}
+
+/// Runs the plan to its end, always finishing the pending stage that `choose` picks.
+fn drive(mut plan: Plan, choose: impl Fn(usize) -> usize) -> BTreeMap<StageKey, StageDigest> {
+    let mut seen = BTreeMap::new();
+    while !plan.is_done() {
+        let index = choose(plan.pending().len());
+        let (key, spec) = plan.pending().iter().nth(index).map(|(k, s)| (*k, s.clone())).unwrap();
+        seen.insert(key, spec.digest());
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+    }
+    seen
+}
+
+#[test]
+fn the_whole_chain_is_planned_in_any_order_of_completion() {
+    let first = drive(Plan::new(run()), |_| 0);
+    let last = drive(Plan::new(run()), |pending| pending - 1);
+    assert_eq!(first, last);
+    assert_eq!(first.len() as u64, Plan::total_stages(&run()));
+    let names: Vec<_> = first.keys().map(ToString::to_string).collect();
+    insta::assert_snapshot!(names.join(" "), @"sft-000000 sft-000001 sft-000002 evaluation-000000 rollout-000001-00 rollout-000001-01 reward-000001-00 reward-000001-01 gradient-000001-00 gradient-000001-01 update-000001 rollout-000002-00 rollout-000002-01 reward-000002-00 reward-000002-01 gradient-000002-00 gradient-000002-01 update-000002 evaluation-000002 rollout-000003-00 rollout-000003-01 reward-000003-00 reward-000003-01 gradient-000003-00 gradient-000003-01 update-000003 evaluation-000003");
+}
+
+#[test]
+fn a_plan_resumed_at_an_update_asks_for_the_same_stages() {
+    let whole = drive(Plan::new(run()), |_| 0);
+    let mut plan = Plan::new(run());
+    let mut base = None;
+    let checkpoint = loop {
+        let (key, spec) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())).unwrap();
+        if let StageSpec::Evaluation(evaluation) = &spec {
+            base = Some(evaluation.policy);
+        }
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+        if key.kind == StageKind::Update && key.iteration == 2 {
+            let digest = |name| output(&spec, name).unwrap();
+            break Checkpoint { iteration: 2, policy: digest("policy"), optimizer: digest("optimizer") };
+        }
+    };
+    let rest = drive(Plan::resume(run(), &checkpoint, [(0, base.unwrap())]), |_| 0);
+    assert!(rest.contains_key(&"update-000003".parse().unwrap()));
+    assert!(rest.contains_key(&"evaluation-000000".parse().unwrap()));
+    for (key, digest) in rest {
+        assert_eq!(whole[&key], digest, "{key}");
+    }
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let mut plan = Plan::new(run());
+    let update = "update-000001".parse().unwrap();
+    assert_eq!(plan.finished(update, |_| None), Err(PlanError::NotPending(update)));
+    let sft = "sft-000000".parse().unwrap();
+    assert_eq!(
+        plan.finished(sft, |_| None),
+        Err(PlanError::MissingOutput { key: sft, output: "policy" })
+    );
+    assert!(plan.pending().contains_key(&sft), "a refused result leaves the stage pending");
+    for text in ["update", "update-x", "update-1-2", "rollout-000001", "fly-000001", ""] {
+        assert!(text.parse::<StageKey>().is_err(), "{text}");
+    }
+}
+
+/// Stage names are promises: results in stores are found by them. If this test fails, a spec's
+/// encoding has changed: undo it, or raise the format in the digest's prefix and say so in CHANGELOG.
+#[test]
+fn stage_names_are_frozen() {
+    let stages = drive(Plan::new(run()), |_| 0);
+    let name = |key: &str| stages[&key.parse().unwrap()].short();
+    let names = ["sft-000000", "sft-000001", "rollout-000001-01", "reward-000001-00", "gradient-000002-01", "update-000001", "update-000002", "evaluation-000000"];
+    let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
+    insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @"");
+}

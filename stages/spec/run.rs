@@ -1,0 +1,474 @@
+//! Run files: what a person may ask for, and the checks that a request must pass.
+//!
+//! [`RunConfig`] is the file as written; [`Run`] is the same with every default explicit and every
+//! combination checked. Only [`Run::parse`] makes a `Run`, so whoever holds one holds a sane one.
+//! A run names no path, host, time or number of workers: those never change a result.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Real, RunId, encode};
+use crate::seed::Seed;
+
+/// Why a run file was refused. `Display` is one line: key, value, what was expected.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value, or a combination of values, that cannot be run.
+    #[error("{key} = {found}: {expected}")]
+    Value {
+        /// The key, with its section, as in `rollout.group`.
+        key: &'static str,
+        /// The value as written.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+}
+
+/// How far results are equal to the bit, and at what speed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Numerics {
+    /// The same bytes on every x86-64 machine with AVX2; the default.
+    #[default]
+    CpuPortable,
+    /// The fastest the CPU offers; the same bytes on CPUs of the same kind.
+    CpuNative,
+}
+
+impl Numerics {
+    /// The name that run files, queues and manifests use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CpuPortable => "cpu-portable",
+            Self::CpuNative => "cpu-native",
+        }
+    }
+}
+
+impl std::fmt::Display for Numerics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is learned. Problems are a function of the task alone, held-out ones included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Reach a target with all of the given numbers.
+    Countdown(CountdownTask),
+    /// Fill a 4x4 Sudoku.
+    Sudoku(SudokuTask),
+}
+
+/// Countdown: `numbers` integers of 1..=max_number, each to be used once with + - * /.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct CountdownTask {
+    /// Names the set of problems.
+    #[serde(default)]
+    pub seed: u64,
+    /// How many numbers a problem has.
+    #[serde(default = "three")]
+    pub numbers: u32,
+    /// Largest number of a problem.
+    #[serde(default = "nine")]
+    pub max_number: u32,
+    /// Largest target of a problem.
+    #[serde(default = "ninety_nine")]
+    pub max_target: u32,
+    /// Tokens of a prompt, padded on the left.
+    #[serde(default = "twelve")]
+    pub prompt_tokens: u32,
+    /// Share of the (numbers, target) pairs that training never sees.
+    #[serde(default = "a_fifth")]
+    pub held_out: Real,
+}
+
+/// Sudoku of 4x4 cells with a unique solution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct SudokuTask {
+    /// Names the set of problems.
+    #[serde(default)]
+    pub seed: u64,
+    /// Empty cells of a puzzle.
+    #[serde(default = "eight")]
+    pub blanks: u32,
+    /// Share of the puzzles that training never sees.
+    #[serde(default = "a_fifth")]
+    pub held_out: Real,
+}
+
+/// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct ModelShape {
+    /// Width of the residual stream.
+    pub d_model: u32,
+    /// Transformer blocks.
+    pub n_layers: u32,
+    /// Attention heads; must divide `d_model` into even head sizes.
+    pub n_heads: u32,
+    /// Width inside the SwiGLU.
+    pub mlp_hidden_size: u32,
+    /// Base of the rotary embedding's wavelengths.
+    #[serde(default = "rope_theta")]
+    pub rope_theta: Real,
+    /// Added to the mean square in RMSNorm.
+    #[serde(default = "norm_eps")]
+    pub rms_norm_eps: Real,
+    /// Standard deviation of the initial weights.
+    #[serde(default = "init_std")]
+    pub init_std: Real,
+}
+
+/// How a learning rate moves after its warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls to `final_ratio` of itself along half a cosine.
+    #[default]
+    Cosine,
+}
+
+/// AdamW with a global gradient-norm clip (Loshchilov and Hutter, arXiv 1711.05101).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Learning rate at the end of the warm-up.
+    pub learning_rate: Real,
+    /// Decay of the first moment.
+    #[serde(default = "beta1")]
+    pub beta1: Real,
+    /// Decay of the second moment.
+    #[serde(default = "beta2")]
+    pub beta2: Real,
+    /// Added to the root of the second moment.
+    #[serde(default = "adam_eps")]
+    pub eps: Real,
+    /// Decoupled weight decay, times the learning rate each step; norms are exempt.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: Real,
+    /// Largest global gradient norm.
+    #[serde(default = "one")]
+    pub max_grad_norm: Real,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    pub warmup: u32,
+    /// After the warm-up.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Where the cosine ends, as a share of `learning_rate`.
+    #[serde(default = "zero")]
+    pub final_ratio: Real,
+}
+
+/// Masked-diffusion fine-tuning on the task's own solutions, before iteration 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// Optimizer steps.
+    pub steps: u32,
+    /// Sequences of a step.
+    pub batch: u32,
+    /// Steps of one stage: what a crash can cost.
+    pub steps_per_stage: u32,
+    /// Sequences of one forward and backward pass.
+    pub micro_batch: u32,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+}
+
+/// Which masked positions a step unmasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionRule {
+    /// Uniformly random ones.
+    Random,
+    /// Those whose drawn token has the highest probability.
+    LowConfidence,
+    /// Those whose distribution has the lowest entropy.
+    Entropy,
+}
+
+/// How trajectories are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// Prompts of an iteration.
+    pub prompts: u32,
+    /// Completions of a prompt.
+    pub group: u32,
+    /// Stages that share an iteration's prompts. Part of the result, unlike the number of workers.
+    pub shards: u32,
+    /// Sequences of one forward pass.
+    pub micro_batch: u32,
+    /// Tokens of a completion.
+    pub completion_tokens: u32,
+    /// Tokens of a block; blocks are written from left to right.
+    pub block_tokens: u32,
+    /// Unmask steps of a completion.
+    pub steps: u32,
+    /// Divides the logits.
+    #[serde(default = "one")]
+    pub temperature: Real,
+    /// Keeps the k most probable tokens; 0 keeps all.
+    #[serde(default)]
+    pub top_k: u32,
+    /// Keeps the most probable tokens whose probabilities sum to at most this; 1 keeps all.
+    #[serde(default = "one")]
+    pub top_p: Real,
+    /// Which positions a step unmasks.
+    #[serde(default = "random_position")]
+    pub position: PositionRule,
+}
+
+/// Which spread a group's mean-free rewards are divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdvantageScale {
+    /// None, as published.
+    #[default]
+    None,
+    /// The group's standard deviation (GRPO).
+    GroupStd,
+    /// The standard deviation over all completions of the shard.
+    BatchStd,
+}
+
+/// From rewards to advantages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct Advantage {
+    /// The divisor.
+    #[serde(default)]
+    pub scale: AdvantageScale,
+}
+
+/// The policy-gradient estimators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum EstimatorKind {
+    /// Amortized GRPO (arXiv 2510.04019).
+    #[default]
+    Agrpo,
+}
+
+/// How timesteps are weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepWeights {
+    /// Every effective step is equally likely.
+    #[default]
+    Uniform,
+}
+
+/// The Monte Carlo policy gradient.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct EstimatorConfig {
+    /// Which estimator.
+    #[serde(default)]
+    pub kind: EstimatorKind,
+    /// Monte Carlo samples of the timestep for each completion.
+    pub k: u32,
+    /// Low-discrepancy timesteps over a micro-batch.
+    #[serde(default = "yes")]
+    pub stratified: bool,
+    /// How timesteps are weighted.
+    #[serde(default)]
+    pub step_weights: StepWeights,
+    /// The ratio is clipped from below at 1 - clip_low.
+    #[serde(default = "clip")]
+    pub clip_low: Real,
+    /// The ratio is clipped from above at 1 + clip_high.
+    #[serde(default = "clip")]
+    pub clip_high: Real,
+    /// Sequences of one forward and backward pass; timesteps are stratified over micro_batch * k.
+    pub micro_batch: u32,
+}
+
+/// The length of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Policy updates.
+    pub iterations: u32,
+}
+
+/// Greedy decoding of held-out problems.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Held-out problems.
+    pub problems: u32,
+    /// Iterations from one evaluation to the next; base and final policy are always evaluated.
+    pub every: u32,
+    /// Unmask steps to evaluate at; the first is the one that progress and status report.
+    pub steps: Vec<u32>,
+    /// Which positions a step unmasks.
+    #[serde(default = "low_confidence")]
+    pub position: PositionRule,
+    /// Sequences of one forward pass.
+    pub micro_batch: u32,
+}
+
+/// A run file, with its defaults filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// For people; part of the run's identity.
+    pub name: String,
+    /// Root of all randomness of the run.
+    pub seed: u64,
+    /// How far results are equal to the bit.
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// What is learned.
+    pub task: Task,
+    /// The policy's shape.
+    pub model: ModelShape,
+    /// The base, before reinforcement learning.
+    pub sft: SftConfig,
+    /// How trajectories are sampled.
+    pub rollout: RolloutConfig,
+    /// From rewards to advantages.
+    #[serde(default)]
+    pub advantage: Advantage,
+    /// The policy gradient.
+    pub estimator: EstimatorConfig,
+    /// The policy's optimizer.
+    pub optimizer: OptimizerConfig,
+    /// The length of the run.
+    pub training: TrainingConfig,
+    /// How progress is measured.
+    pub evaluation: EvaluationConfig,
+}
+
+fn real(value: f64) -> Real {
+    Real::new(value).expect("defaults are finite")
+}
+fn zero() -> Real {
+    real(0.0)
+}
+fn one() -> Real {
+    real(1.0)
+}
+fn a_fifth() -> Real {
+    real(0.2)
+}
+fn clip() -> Real {
+    real(0.2)
+}
+fn rope_theta() -> Real {
+    real(10_000.0)
+}
+fn norm_eps() -> Real {
+    real(1e-5)
+}
+fn init_std() -> Real {
+    real(0.02)
+}
+fn beta1() -> Real {
+    real(0.9)
+}
+fn beta2() -> Real {
+    real(0.99)
+}
+fn adam_eps() -> Real {
+    real(1e-8)
+}
+fn weight_decay() -> Real {
+    real(0.01)
+}
+fn three() -> u32 {
+    3
+}
+fn eight() -> u32 {
+    8
+}
+fn nine() -> u32 {
+    9
+}
+fn twelve() -> u32 {
+    12
+}
+fn ninety_nine() -> u32 {
+    99
+}
+fn yes() -> bool {
+    true
+}
+fn random_position() -> PositionRule {
+    PositionRule::Random
+}
+fn low_confidence() -> PositionRule {
+    PositionRule::LowConfidence
+}
+
+/// A run that has passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    config: RunConfig,
+    id: RunId,
+}
+
+impl Run {
+    /// Reads a run file.
+    pub fn parse(text: &str) -> Result<Self, RunError> {
+        let config = toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
+        Self::resolve(config)
+    }
+
+    /// Checks a configuration, wherever it came from.
+    pub fn resolve(config: RunConfig) -> Result<Self, RunError> {
+        crate::run::checks::check(&config)?;
+        let id = RunId::of(&encode(&config));
+        Ok(Self { config, id })
+    }
+
+    /// The request, every default explicit.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The run's name.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Root of all randomness of the run.
+    pub fn seed(&self) -> Seed {
+        Seed::new(self.config.seed)
+    }
+
+    /// Whether the policy after this many updates is evaluated.
+    pub fn is_evaluated(&self, iteration: u32) -> bool {
+        iteration.is_multiple_of(self.config.evaluation.every)
+            || iteration == self.config.training.iterations
+    }
+}
+
+/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    match error.span() {
+        Some(span) => {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            let source = text.lines().nth(line - 1).unwrap_or_default().trim();
+            format!("line {line}, `{source}`: {message}")
+        }
+        None => message,
+    }
+}
+
+mod checks;

@@ -1,0 +1,269 @@
+//! What a run file may combine. One function a section; each error names the key, the value and what
+//! would be accepted. Nothing is repaired silently.
+
+use super::{CountdownTask, ModelShape, OptimizerConfig, RunConfig, RunError, SftConfig, Task};
+use crate::digest::Real;
+
+fn refuse(key: &'static str, found: impl ToString, expected: impl Into<String>) -> RunError {
+    RunError::Value { key, found: found.to_string(), expected: expected.into() }
+}
+
+fn ensure(
+    holds: bool,
+    key: &'static str,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> Result<(), RunError> {
+    if holds { Ok(()) } else { Err(refuse(key, found, expected)) }
+}
+
+fn within(key: &'static str, value: u32, range: std::ops::RangeInclusive<u32>) -> Result<(), RunError> {
+    ensure(
+        range.contains(&value),
+        key,
+        value,
+        format!("expected an integer from {} to {}", range.start(), range.end()),
+    )
+}
+
+fn positive(key: &'static str, value: Real) -> Result<(), RunError> {
+    ensure(value.get() > 0.0, key, value, "expected a number above 0")
+}
+
+fn share(key: &'static str, value: Real) -> Result<(), RunError> {
+    ensure((0.0..1.0).contains(&value.get()), key, value, "expected a number from 0 to below 1")
+}
+
+/// Every check, in the order of the file; the first that fails is reported.
+pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
+    let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    ensure(
+        (1..=64).contains(&config.name.len()) && config.name.chars().all(name_ok),
+        "name",
+        format!("{:?}", config.name),
+        "expected 1 to 64 letters, digits, '-', '_' or '.'",
+    )?;
+    // TOML's integers end at 2^63 - 1; so do ours, in every format.
+    ensure(i64::try_from(config.seed).is_ok(), "seed", config.seed, "expected at most 2^63 - 1")?;
+    task(&config.task)?;
+    model(&config.model)?;
+    sft(&config.sft)?;
+    rollout(config)?;
+    estimator(config)?;
+    optimizer(&config.optimizer, OPTIMIZER_KEYS)?;
+    within("training.iterations", config.training.iterations, 1..=1_000_000)?;
+    evaluation(config)
+}
+
+fn task(task: &Task) -> Result<(), RunError> {
+    match task {
+        Task::Countdown(task) => {
+            within("task.countdown.numbers", task.numbers, 2..=6)?;
+            within("task.countdown.max_number", task.max_number, 2..=99)?;
+            within("task.countdown.max_target", task.max_target, 1..=999)?;
+            let longest = longest_countdown_prompt(task);
+            ensure(
+                task.prompt_tokens >= longest && task.prompt_tokens <= 64,
+                "task.countdown.prompt_tokens",
+                task.prompt_tokens,
+                format!("expected {longest} to 64: the longest prompt of these numbers has {longest} characters"),
+            )?;
+            held_out("task.countdown.held_out", task.held_out)
+        }
+        Task::Sudoku(task) => {
+            within("task.sudoku.blanks", task.blanks, 1..=12)?;
+            held_out("task.sudoku.held_out", task.held_out)
+        }
+    }
+}
+
+fn held_out(key: &'static str, value: Real) -> Result<(), RunError> {
+    ensure(
+        (0.01..=0.9).contains(&value.get()),
+        key,
+        value,
+        "expected a share from 0.01 to 0.9",
+    )
+}
+
+/// `9,9,9:99`: the numbers, a comma between them, a colon, the target.
+fn longest_countdown_prompt(task: &CountdownTask) -> u32 {
+    let digits = |n: u32| n.ilog10() + 1;
+    task.numbers * (digits(task.max_number) + 1) + digits(task.max_target)
+}
+
+fn model(model: &ModelShape) -> Result<(), RunError> {
+    within("model.d_model", model.d_model, 4..=65_536)?;
+    within("model.n_layers", model.n_layers, 1..=512)?;
+    within("model.n_heads", model.n_heads, 1..=1024)?;
+    within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
+    ensure(
+        model.d_model % (2 * model.n_heads) == 0,
+        "model.n_heads",
+        model.n_heads,
+        format!(
+            "expected a divisor of model.d_model = {} that leaves an even head size",
+            model.d_model
+        ),
+    )?;
+    positive("model.rope_theta", model.rope_theta)?;
+    positive("model.rms_norm_eps", model.rms_norm_eps)?;
+    positive("model.init_std", model.init_std)
+}
+
+fn sft(sft: &SftConfig) -> Result<(), RunError> {
+    within("sft.steps", sft.steps, 1..=10_000_000)?;
+    within("sft.batch", sft.batch, 1..=1_048_576)?;
+    within("sft.steps_per_stage", sft.steps_per_stage, 1..=sft.steps)?;
+    ensure(
+        sft.micro_batch >= 1 && sft.batch.is_multiple_of(sft.micro_batch),
+        "sft.micro_batch",
+        sft.micro_batch,
+        format!("expected a divisor of sft.batch = {}", sft.batch),
+    )?;
+    optimizer(&sft.optimizer, SFT_OPTIMIZER_KEYS)
+}
+
+fn rollout(config: &RunConfig) -> Result<(), RunError> {
+    let rollout = &config.rollout;
+    within("rollout.prompts", rollout.prompts, 1..=1_048_576)?;
+    ensure(
+        (2..=4096).contains(&rollout.group),
+        "rollout.group",
+        rollout.group,
+        "expected 2 to 4096 completions a prompt: a group of one has no spread, so nothing is learned",
+    )?;
+    ensure(
+        rollout.shards >= 1 && rollout.prompts.is_multiple_of(rollout.shards),
+        "rollout.shards",
+        rollout.shards,
+        format!("expected a divisor of rollout.prompts = {}", rollout.prompts),
+    )?;
+    within("rollout.micro_batch", rollout.micro_batch, 1..=65_536)?;
+    within("rollout.completion_tokens", rollout.completion_tokens, 1..=65_536)?;
+    let shortest = match &config.task {
+        // All numbers, an operator between each two, and a bracket pair for all but two of them.
+        Task::Countdown(task) => {
+            task.numbers * (task.max_number.ilog10() + 1) + (task.numbers - 1) + 2 * (task.numbers - 2)
+        }
+        Task::Sudoku(_) => 16,
+    };
+    ensure(
+        rollout.completion_tokens >= shortest,
+        "rollout.completion_tokens",
+        rollout.completion_tokens,
+        format!("expected at least {shortest}, the length of the longest answer"),
+    )?;
+    ensure(
+        rollout.block_tokens >= 1 && rollout.completion_tokens.is_multiple_of(rollout.block_tokens),
+        "rollout.block_tokens",
+        rollout.block_tokens,
+        format!("expected a divisor of rollout.completion_tokens = {}", rollout.completion_tokens),
+    )?;
+    steps("rollout.steps", rollout.steps, config)?;
+    ensure(
+        rollout.temperature.get() > 0.0,
+        "rollout.temperature",
+        rollout.temperature,
+        "expected a number above 0: greedy rollouts have no policy gradient",
+    )?;
+    ensure(
+        rollout.top_p.get() > 0.0 && rollout.top_p.get() <= 1.0,
+        "rollout.top_p",
+        rollout.top_p,
+        "expected a number above 0 and up to 1 (1 keeps every token)",
+    )
+}
+
+/// Steps must share out evenly over the blocks, and tokens over the steps.
+fn steps(key: &'static str, steps: u32, config: &RunConfig) -> Result<(), RunError> {
+    let tokens = config.rollout.completion_tokens;
+    let blocks = tokens / config.rollout.block_tokens;
+    ensure(
+        steps >= 1 && steps.is_multiple_of(blocks) && tokens.is_multiple_of(steps),
+        key,
+        steps,
+        format!(
+            "expected a multiple of the {blocks} block(s) that divides rollout.completion_tokens = {tokens}"
+        ),
+    )
+}
+
+fn estimator(config: &RunConfig) -> Result<(), RunError> {
+    let estimator = &config.estimator;
+    ensure(
+        estimator.k >= 1 && estimator.k <= config.rollout.steps,
+        "estimator.k",
+        estimator.k,
+        format!("expected 1 to rollout.steps = {}", config.rollout.steps),
+    )?;
+    ensure(
+        (0.0..1.0).contains(&estimator.clip_low.get()) && estimator.clip_low.get() > 0.0,
+        "estimator.clip_low",
+        estimator.clip_low,
+        "expected a number above 0 and below 1",
+    )?;
+    positive("estimator.clip_high", estimator.clip_high)?;
+    within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
+}
+
+/// The keys of one optimizer section, so that errors name the key as it stands in the file.
+struct OptimizerKeys {
+    learning_rate: &'static str,
+    beta1: &'static str,
+    beta2: &'static str,
+    eps: &'static str,
+    weight_decay: &'static str,
+    max_grad_norm: &'static str,
+    final_ratio: &'static str,
+}
+
+macro_rules! optimizer_keys {
+    ($section:literal) => {
+        OptimizerKeys {
+            learning_rate: concat!($section, ".learning_rate"),
+            beta1: concat!($section, ".beta1"),
+            beta2: concat!($section, ".beta2"),
+            eps: concat!($section, ".eps"),
+            weight_decay: concat!($section, ".weight_decay"),
+            max_grad_norm: concat!($section, ".max_grad_norm"),
+            final_ratio: concat!($section, ".final_ratio"),
+        }
+    };
+}
+const OPTIMIZER_KEYS: OptimizerKeys = optimizer_keys!("optimizer");
+const SFT_OPTIMIZER_KEYS: OptimizerKeys = optimizer_keys!("sft.optimizer");
+
+fn optimizer(optimizer: &OptimizerConfig, keys: OptimizerKeys) -> Result<(), RunError> {
+    positive(keys.learning_rate, optimizer.learning_rate)?;
+    share(keys.beta1, optimizer.beta1)?;
+    share(keys.beta2, optimizer.beta2)?;
+    positive(keys.eps, optimizer.eps)?;
+    ensure(
+        optimizer.weight_decay.get() >= 0.0,
+        keys.weight_decay,
+        optimizer.weight_decay,
+        "expected a number of at least 0",
+    )?;
+    positive(keys.max_grad_norm, optimizer.max_grad_norm)?;
+    ensure(
+        (0.0..=1.0).contains(&optimizer.final_ratio.get()),
+        keys.final_ratio,
+        optimizer.final_ratio,
+        "expected a number from 0 to 1",
+    )
+}
+
+fn evaluation(config: &RunConfig) -> Result<(), RunError> {
+    let evaluation = &config.evaluation;
+    within("evaluation.problems", evaluation.problems, 1..=1_048_576)?;
+    within("evaluation.every", evaluation.every, 1..=1_000_000)?;
+    within("evaluation.micro_batch", evaluation.micro_batch, 1..=65_536)?;
+    ensure(
+        !evaluation.steps.is_empty(),
+        "evaluation.steps",
+        "[]",
+        "expected at least one number of unmask steps, as in [8, 4]",
+    )?;
+    evaluation.steps.iter().try_for_each(|&count| steps("evaluation.steps", count, config))
+}
