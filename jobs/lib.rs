@@ -1,1 +1,32 @@
-//! placeholder
+//! Where and when stages run: the store, one process or a fleet of workers, and who looks at them.
+//!
+//! This crate never sees a tensor: what a stage computes is handed in as a function. It prints
+//! nothing, reads no environment and asks no clock but the one it is given.
+
+mod clock;
+mod error;
+mod lease;
+mod progress;
+mod queue;
+mod redis;
+mod stage;
+mod store;
+mod worker;
+
+pub mod embedded;
+pub mod replay;
+pub mod status;
+
+pub use self::redis::Fleet;
+pub use clock::Clock;
+pub use error::JobsError;
+pub use progress::Progress;
+pub use stage::{compute, compute_anew};
+pub use store::{Failure, Store};
+pub use worker::{Enqueued, WorkerEvent, WorkerOptions, enqueue, serve};
+
+#[cfg(test)]
+#[path = "../tests/support/redis.rs"]
+mod redis_server;
+#[cfg(test)]
+mod testing;

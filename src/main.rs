@@ -1,1 +1,38 @@
-fn main() {}
+//! The program: parses the command line, does what it asks, and ends with a code that means something.
+//!
+//! The only crate that meets both what is computed and where, and the only one that prints. The parts:
+//! `cli` (verbs and help), `settings` (the environment), `commands` (one file a verb), `exit` (codes).
+
+mod cli;
+mod commands;
+mod exit;
+mod machine;
+mod numerics;
+mod output;
+mod progress;
+mod settings;
+mod tally;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    telemetry::install_panic_hook();
+    let exit = std::panic::catch_unwind(|| match Cli::try_parse() {
+        Ok(cli) => commands::dispatch(cli).unwrap_or_else(|failure| {
+            output::talk(failure.to_string());
+            failure.exit()
+        }),
+        Err(usage) => {
+            // Help that nobody reads any more is no error.
+            usage.print().unwrap_or_default();
+            if usage.exit_code() == 0 { Exit::Done } else { Exit::Usage }
+        }
+    });
+    exit.unwrap_or(Exit::Unexpected).into()
+}

@@ -1,1 +1,79 @@
-//! placeholder
+//! What is computed: six stages, each a pure function of its spec and its inputs.
+//!
+//! ```text
+//! sft         masked-diffusion fine-tuning on the task's solutions     -> policy, optimizer
+//! rollout     a shard of prompts, a group of completions each          -> trajectories
+//! reward      grades and advantages                                    -> rewards
+//! gradient    the Monte Carlo policy gradient of the shard             -> gradient
+//! update      clip and AdamW over the mean of all shards               -> policy, optimizer
+//! evaluation  greedy accuracy on held-out problems                     -> evaluation
+//! ```
+//!
+//! A stage opens nothing, prints nothing and knows no time; it draws randomness only from the seed in
+//! its spec. Equal inputs give equal bytes as far as the spec's numerics class promises, provided that
+//! the process was started with that class's settings and one intra-op thread.
+
+// Tensors wear their shape: logits_BLV is logits of B x L x V.
+#![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
+
+mod error;
+pub mod estimator;
+mod evaluation;
+mod gradient;
+pub mod model;
+pub mod optimizer;
+mod reward;
+mod rollout;
+pub mod sampler;
+mod sft;
+mod states;
+pub mod tasks;
+mod tensor_file;
+pub mod tokenizer;
+pub mod trajectories;
+mod update;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use agrpo_spec::{Inputs, Outputs, StageError, StageSpec};
+
+pub use reward::{Rewards, RowReward};
+
+/// Computes a stage. Never panics: a C++ exception or a defect becomes [`StageError::Internal`].
+pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+    let (kind, version) = (spec.kind(), spec.version());
+    if version != kind.version() {
+        let ours = kind.version();
+        return Err(StageError::Invalid(format!(
+            "the {kind} stage is of version {version}, this program computes version {ours}; use the \
+             release that made it"
+        )));
+    }
+    let stage = || match spec {
+        StageSpec::Sft(spec) => sft::execute(spec, inputs),
+        StageSpec::Rollout(spec) => rollout::execute(spec, inputs),
+        StageSpec::Reward(spec) => reward::execute(spec, inputs),
+        StageSpec::Gradient(spec) => gradient::execute(spec, inputs),
+        StageSpec::Update(spec) => update::execute(spec, inputs),
+        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs),
+    };
+    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without a message");
+        let first = text.lines().next().unwrap_or_default();
+        Err(StageError::Internal(format!("the {kind} stage broke off: {first}")))
+    })
+}
+
+/// The libtorch that this program was built for.
+pub fn libtorch_version() -> &'static str {
+    "2.11.0"
+}
+
+/// Parallelism is several stages at once: one thread inside an operation, so that sums have one order.
+pub fn use_one_thread() {
+    tch::set_num_threads(1);
+}

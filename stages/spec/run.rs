@@ -100,7 +100,7 @@ pub struct SudokuTask {
     /// Empty cells of a puzzle.
     #[serde(default = "eight")]
     pub blanks: u32,
-    /// Share of the puzzles that training never sees.
+    /// Share of the 288 solved grids whose puzzles training never sees.
     #[serde(default = "a_fifth")]
     pub held_out: Real,
 }

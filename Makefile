@@ -1,0 +1,125 @@
+# Everything a person does with agrpo, by name. `make help` lists it; nothing here is needed by cargo.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CARGO := cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+AGRPO := $(TARGET)/release/agrpo
+
+# libtorch is asked for by the recipes that need it, and by no other: the answer is a folder, fetched once.
+with_libtorch = infra/need.sh build; LIBTORCH="$$(python3 infra/fetch.py libtorch)"; export LIBTORCH
+# Test programs of a library carry no run path, so the loader is told where the real files lie.
+with_libtorch_path = $(with_libtorch); \
+	libtorch_lib="$$(dirname "$$(realpath "$$LIBTORCH/lib/libtorch_cpu.so")")"; \
+	export LD_LIBRARY_PATH="$$libtorch_lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
+with_run_file = infra/run_file.sh "$${RUN:-}"
+
+#> Train
+#>   make run RUN=countdown      on this machine, without any service; the same command resumes
+#>   make enqueue RUN=countdown  hand the run to workers, through Redis and an S3 bucket
+#>   make worker                 compute what is queued, until stopped; start one for each core
+#>   make up, make down          Redis and SeaweedFS on this machine; stopping them keeps their data
+.PHONY: run enqueue worker up down
+run:
+	@file="$$($(with_run_file))"
+	$(MAKE) build
+	exec $(AGRPO) run "$$file" $(ARGS)
+
+enqueue:
+	@file="$$($(with_run_file))"
+	$(MAKE) build
+	exec infra/services.py exec $(AGRPO) enqueue "$$file" $(ARGS)
+
+worker: build
+	@exec infra/services.py exec $(AGRPO) worker $(ARGS)
+
+up down:
+	@exec infra/services.py $@
+
+#> Build
+#>   make build                  target/release/agrpo; fetches libtorch the first time
+#>   make setup                  fetch and install everything now, to work without a network later
+.PHONY: build setup
+build:
+	@$(with_libtorch)
+	$(CARGO) build --release --locked
+
+setup:
+	@$(with_libtorch)
+	infra/need.sh redis-server > /dev/null
+	infra/fetch.py seaweedfs > /dev/null
+	$(CARGO) fetch --locked
+
+#> Verify
+#>   make test                   all tests, against a real Redis and a real S3 server
+#>   make check                  format, lints, docs, licences, laws of the house: what .ci/run runs before the tests
+#>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
+#>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
+#>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
+.PHONY: test check format clippy docs licences laws golden bench advisories
+test:
+	@infra/need.sh redis-server > /dev/null
+	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
+	$(with_libtorch_path)
+	$(CARGO) test --release --locked --workspace $(ARGS)
+
+check: format licences laws clippy docs
+
+format:
+	@$(CARGO) fmt --all --check
+
+clippy:
+	@$(with_libtorch)
+	$(CARGO) clippy --release --locked --workspace --all-targets -- --deny warnings
+
+docs:
+	@$(with_libtorch)
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --release --locked --workspace --no-deps
+
+licences:
+	@python3 infra/licences.py
+	if $(CARGO) deny --version > /dev/null 2>&1; then $(CARGO) deny --locked --log-level error check bans licenses sources; fi
+
+laws:
+	@python3 infra/laws.py
+
+golden:
+	@if [[ -n "$${GOLDEN:-}" ]]; then
+	    [[ -d "$$GOLDEN" ]] || { echo "error: GOLDEN=$$GOLDEN is no folder" >&2; exit 2; }
+	    AGRPO_GOLDEN="$$(realpath "$$GOLDEN")"; export AGRPO_GOLDEN
+	fi
+	$(with_libtorch_path)
+	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT
+	$(CARGO) test --release --locked --workspace golden -- $(ARGS) | tee "$$log"
+	grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "error: no golden test ran" >&2; exit 1; }
+
+bench:
+	@$(with_libtorch_path)
+	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+	echo "cpu-native"
+	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+	echo "cpu-portable"
+	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+
+advisories:
+	@if ! $(CARGO) deny --version > /dev/null 2>&1; then
+	    echo "error: cargo-deny is not installed; get it with: cargo install --locked cargo-deny (about four minutes)" >&2
+	    exit 1
+	fi
+	$(CARGO) deny --locked check advisories
+
+#> Run files (RUN=x means jobs/runs/x.toml)
+.PHONY: help
+help:
+	@echo "agrpo: reinforcement learning for diffusion language models, replayable to the bit"
+	echo
+	sed -n 's/^#> \?//p' $(firstword $(MAKEFILE_LIST))
+	infra/run_file.sh --list
+	echo
+	echo "ARGS=... is handed on, as in: make run RUN=smoke ARGS='--workers 1'"

@@ -1,0 +1,225 @@
+//! A whole run in one process: no queue, no services but the store.
+//!
+//! As many stages at once as there are workers; how many never changes a result. Whatever is stored
+//! already is taken over, so the same call resumes a run that was stopped, killed or finished. Retries
+//! nothing: what a second try could mend, the store's own connection has tried again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use agrpo_spec::{
+    ArtifactDigest, Environment, ExecuteFn, Manifest, Run, RunId, StageDigest, StageKey, StageSpec,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::error::JobsError;
+use crate::progress::Progress;
+use crate::stage;
+use crate::store::{Failure, Store};
+
+/// What happens while a run goes on.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The run was opened; the first event.
+    Opened {
+        /// Stages that need no look any more, as a later update is stored.
+        done: u64,
+        /// All stages of the run.
+        total: u64,
+    },
+    /// A stage's result was in the store.
+    Reused {
+        /// Its place in the run.
+        key: StageKey,
+        /// Its record.
+        manifest: Arc<Manifest>,
+    },
+    /// A stage is being computed.
+    Started {
+        /// Its place in the run.
+        key: StageKey,
+        /// Its name.
+        stage: StageDigest,
+    },
+    /// A stage was computed and stored.
+    Finished {
+        /// Its place in the run.
+        key: StageKey,
+        /// Its record.
+        manifest: Arc<Manifest>,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The run.
+    pub run: RunId,
+    /// The newest policy.
+    pub policy: Option<ArtifactDigest>,
+    /// Whether nothing is left to do; false where it was stopped.
+    pub done: bool,
+    /// Stages computed by this call.
+    pub computed: u64,
+    /// Stages whose results were stored before.
+    pub reused: u64,
+}
+
+/// What every stage in hand needs.
+#[derive(Clone)]
+struct Shop {
+    store: Store,
+    run: RunId,
+    execute: ExecuteFn,
+    environment: Environment,
+    clock: Clock,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// Computes what a run lacks, `workers` stages at once, until it is done, stopped or failed.
+///
+/// Events are sent as long as somebody listens. When `stop` becomes true the stages in hand end and
+/// are stored. Failed or data error where a stage gives up, with a failure record in the store.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing, named at the call"
+)]
+pub async fn run(
+    store: &Store,
+    run: Run,
+    execute: ExecuteFn,
+    workers: usize,
+    environment: Environment,
+    clock: Clock,
+    events: mpsc::UnboundedSender<Event>,
+    stop: watch::Receiver<bool>,
+) -> Result<Outcome, JobsError> {
+    let id = run.id();
+    store.put_run(&run).await?;
+    for failure in store.failures(id).await? {
+        store.clear_failure(id, failure.stage).await?;
+    }
+    let mut progress = Progress::open(store, run).await?;
+    let shop = Shop { store: store.clone(), run: id, execute, environment, clock, events };
+    shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
+    for (key, manifest) in progress.catch_up(store).await? {
+        shop.tell(Event::Reused { key, manifest });
+    }
+    let computed = drive(&mut progress, &shop, workers.max(1), &stop).await?;
+    Ok(Outcome {
+        run: id,
+        policy: progress.plan().policy(),
+        done: progress.plan().is_done(),
+        computed,
+        reused: progress.done() - computed,
+    })
+}
+
+/// Keeps `workers` stages in hand until none is left, or one failed, or `stop` says so. Answers with
+/// how many were computed.
+async fn drive(
+    progress: &mut Progress,
+    shop: &Shop,
+    workers: usize,
+    stop: &watch::Receiver<bool>,
+) -> Result<u64, JobsError> {
+    let mut in_hand = BTreeSet::new();
+    let mut tasks = JoinSet::new();
+    let mut computed = 0;
+    let mut failed = None;
+    loop {
+        if failed.is_none() && !*stop.borrow() {
+            let free = progress.plan().pending().iter().filter(|(key, _)| !in_hand.contains(*key));
+            let taken: Vec<_> = free
+                .take(workers - in_hand.len())
+                .map(|(key, spec)| (*key, spec.clone()))
+                .collect();
+            for (key, spec) in taken {
+                in_hand.insert(key);
+                let shop = shop.clone();
+                tasks.spawn(async move { (key, shop.settle(key, &spec).await) });
+            }
+        }
+        let Some(joined) = tasks.join_next().await else { break };
+        let (key, result) =
+            joined.map_err(|error| JobsError::Internal(format!("a task ended early: {error}")))?;
+        in_hand.remove(&key);
+        let taken_over = result.and_then(|(manifest, reused)| {
+            progress.finished(key, &manifest)?;
+            computed += u64::from(!reused);
+            Ok(())
+        });
+        if let Err(error) = taken_over {
+            // The others in hand are nearly done: let them end, so that their work is not lost.
+            failed.get_or_insert(error);
+        }
+    }
+    failed.map_or(Ok(computed), Err)
+}
+
+impl Shop {
+    fn tell(&self, event: Event) {
+        // A display that has gone away must not end the run.
+        drop(self.events.send(event));
+    }
+
+    /// Finds or computes one stage; says whether it was found.
+    async fn settle(
+        &self,
+        key: StageKey,
+        spec: &StageSpec,
+    ) -> Result<(Arc<Manifest>, bool), JobsError> {
+        let stage = spec.digest();
+        let found = self.store.complete_manifest(stage).await?;
+        let reused = found.is_some();
+        let manifest = match found {
+            Some(manifest) => manifest,
+            None => {
+                self.tell(Event::Started { key, stage });
+                let (execute, environment) = (&self.execute, &self.environment);
+                let result =
+                    stage::compute_anew(&self.store, spec, execute, environment, &self.clock).await;
+                match result {
+                    Ok(manifest) => manifest,
+                    Err(error) => return Err(self.record_failure(key, stage, error).await),
+                }
+            }
+        };
+        let manifest = Arc::new(manifest);
+        self.store.record_stage(self.run, key, stage).await?;
+        self.tell(if reused {
+            Event::Reused { key, manifest: Arc::clone(&manifest) }
+        } else {
+            Event::Finished { key, manifest: Arc::clone(&manifest) }
+        });
+        Ok((manifest, reused))
+    }
+
+    /// Leaves word of a stage that gave up; a store that is out of reach is no stage's failure.
+    async fn record_failure(
+        &self,
+        key: StageKey,
+        stage: StageDigest,
+        error: JobsError,
+    ) -> JobsError {
+        if matches!(error, JobsError::Failed(_) | JobsError::Data(_)) {
+            let failure = Failure {
+                key,
+                stage,
+                error: error.to_string(),
+                worker: self.environment.worker.clone(),
+                attempts: 1,
+                unix_ms: (self.clock)(),
+            };
+            if let Err(second) = self.store.put_failure(self.run, &failure).await {
+                tracing::warn!(%key, %second, "the failure could not be recorded");
+            }
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Leases: who is at work on what, so that the same stage is rarely computed twice.
+//!
+//! A lease is a key with an expiry and a fencing token that no two leases share; renewing and giving
+//! back compare it first. Nothing relies on leases for being right: of two workers that compute the
+//! same stage, the store keeps one result. So a lost lease is noted and the work goes on.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::Script;
+
+use crate::error::JobsError;
+use crate::redis::Fleet;
+
+/// The stage's lease is this and its digest.
+pub(crate) const STAGE: &str = "agrpo:lease:";
+const FENCE: &str = "agrpo:fence";
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+         local value = redis.call('INCR', KEYS[2]) .. ' ' .. ARGV[1]
+         redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
+         return value",
+    )
+});
+
+// A Redis that was emptied has forgotten the lease: whoever holds it may take it again.
+static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local value = redis.call('GET', KEYS[1])
+         if value and value ~= ARGV[1] then return 0 end
+         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+         return 1",
+    )
+});
+
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+         return redis.call('DEL', KEYS[1])",
+    )
+});
+
+/// The right to be the only one at something, until it expires.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    fleet: Fleet,
+    key: String,
+    value: String,
+    ttl: Duration,
+}
+
+impl Lease {
+    /// Takes the lease; `None` where somebody holds it.
+    pub(crate) async fn acquire(
+        fleet: &Fleet,
+        key: String,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Self>, JobsError> {
+        let value: Option<String> = ACQUIRE
+            .key(&key)
+            .key(FENCE)
+            .arg(holder)
+            .arg(millis(ttl))
+            .invoke_async(&mut fleet.connection())
+            .await
+            .map_err(|error| fleet.failure(&error))?;
+        Ok(value.map(|value| Self { fleet: fleet.clone(), key, value, ttl }))
+    }
+
+    /// Puts the expiry off; false where somebody else holds it by now.
+    pub(crate) async fn renew(&self) -> Result<bool, JobsError> {
+        RENEW
+            .key(&self.key)
+            .arg(&self.value)
+            .arg(millis(self.ttl))
+            .invoke_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))
+    }
+
+    /// Renews at a third of the expiry until dropped. Errors are noted: the work matters more.
+    pub(crate) async fn keep(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(self.ttl / 3).await;
+            match self.renew().await {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(key = self.key, "another worker holds our lease"),
+                Err(error) => tracing::warn!(key = self.key, %error, "lease not renewed"),
+            }
+        }
+    }
+
+    /// Gives it back, if it is still ours.
+    pub(crate) async fn release(self) -> Result<(), JobsError> {
+        RELEASE
+            .key(&self.key)
+            .arg(&self.value)
+            .invoke_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis_server::RedisServer;
+
+    const TTL: Duration = Duration::from_millis(300);
+
+    async fn acquire(fleet: &Fleet, holder: &str) -> Option<Lease> {
+        Lease::acquire(fleet, "agrpo:lease:x".to_owned(), holder, TTL).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_holds_it_until_it_is_given_back_or_expires() {
+        let server = RedisServer::start(&[]);
+        let fleet = Fleet::connect(&server.url()).await.unwrap();
+        let first = acquire(&fleet, "a").await.unwrap();
+        assert!(acquire(&fleet, "b").await.is_none());
+        first.release().await.unwrap();
+        let second = acquire(&fleet, "b").await.unwrap();
+        tokio::time::timeout(TTL * 3, second.keep()).await.unwrap_err();
+        assert!(acquire(&fleet, "a").await.is_none(), "a lease that is kept does not expire");
+        tokio::time::sleep(TTL * 2).await;
+        let third = acquire(&fleet, "b").await.unwrap();
+        assert!(!second.renew().await.unwrap(), "the token tells two leases of one holder apart");
+        second.release().await.unwrap();
+        assert!(third.renew().await.unwrap(), "a stale holder cannot give back another's lease");
+    }
+
+    #[tokio::test]
+    async fn the_holder_takes_it_again_after_redis_was_emptied() {
+        let server = RedisServer::start(&[]);
+        let fleet = Fleet::connect(&server.url()).await.unwrap();
+        let lease = acquire(&fleet, "a").await.unwrap();
+        redis::cmd("FLUSHALL").query_async::<()>(&mut fleet.connection()).await.unwrap();
+        assert!(lease.renew().await.unwrap());
+        assert!(acquire(&fleet, "b").await.is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! A plan walked through the store's results: where a run stands, whoever computed what.
+//!
+//! Resuming costs one listing and few reads: the index leads to the newest update, whose complete
+//! manifest is all that going on needs. An index entry without its complete manifest counts for
+//! nothing; at worst the plan is walked from its start. Nothing here computes a stage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use agrpo_spec::{
+    ArtifactDigest, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey, StageKind,
+    StageSpec,
+};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::JobsError;
+use crate::store::Store;
+
+/// Manifests read at the same time.
+const READS: usize = 32;
+
+type Index = BTreeMap<StageKey, StageDigest>;
+
+/// Where a run stands.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    plan: Plan,
+    /// What the index held when the run was opened.
+    recorded: Index,
+    done: u64,
+}
+
+impl Progress {
+    /// Opens a run at its newest complete update, or at its start.
+    pub async fn open(store: &Store, run: Run) -> Result<Self, JobsError> {
+        let recorded = store.recorded_stages(run.id()).await?;
+        let updates: Vec<_> = recorded
+            .iter()
+            .rev()
+            .filter(|(key, _)| key.kind == StageKind::Update && key.iteration > 0)
+            .map(|(key, stage)| (*key, *stage))
+            .collect();
+        for (key, stage) in updates {
+            let Some(at) = checkpoint(store, &run, key, stage).await? else { continue };
+            let Some(missing) = missing_evaluations(store, &run, &recorded, &at).await? else {
+                continue;
+            };
+            let done = stages_until(&run, &at) - missing.len() as u64;
+            return Ok(Self { plan: Plan::resume(run, &at, missing), recorded, done });
+        }
+        Ok(Self { plan: Plan::new(run), recorded, done: 0 })
+    }
+
+    /// Takes over every result that the store has for a pending stage, and for those that become
+    /// pending through it; notes them in the run's index. Answers with what was found, in order.
+    pub async fn catch_up(
+        &mut self,
+        store: &Store,
+    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
+        let run = self.plan.run().id();
+        let mut found = vec![];
+        let mut asked = BTreeSet::new();
+        loop {
+            let new: Vec<_> =
+                self.plan.pending().iter().filter(|(key, _)| asked.insert(**key)).collect();
+            let reads = new.into_iter().map(|(key, spec)| async move {
+                Ok::<_, JobsError>((*key, store.complete_manifest(spec.digest()).await?))
+            });
+            let hits: Vec<_> = try_join_all(reads)
+                .await?
+                .into_iter()
+                .filter_map(|(key, manifest)| Some((key, Arc::new(manifest?))))
+                .collect();
+            if hits.is_empty() {
+                return Ok(found);
+            }
+            for (key, manifest) in hits {
+                self.finished(key, &manifest)?;
+                if self.recorded.get(&key) != Some(&manifest.stage) {
+                    store.record_stage(run, key, manifest.stage).await?;
+                }
+                found.push((key, manifest));
+            }
+        }
+    }
+
+    /// Takes over a stage's result; answers with the stages that became ready. Internal error if the
+    /// stage is not pending, data error if the result lacks an output.
+    pub fn finished(
+        &mut self,
+        key: StageKey,
+        manifest: &Manifest,
+    ) -> Result<Vec<StageKey>, JobsError> {
+        let ready = self.plan.finished(key, |name| manifest.output(name)).map_err(|error| {
+            match error {
+                PlanError::MissingOutput { .. } => JobsError::Data(format!(
+                    "stages/{} is corrupt: {error}; delete it and start the run again: the stage is \
+                     then computed anew",
+                    manifest.stage
+                )),
+                error => JobsError::Internal(error.to_string()),
+            }
+        })?;
+        self.done += 1;
+        Ok(ready)
+    }
+
+    /// What is pending.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Stages of the run that are done.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// All stages of the run.
+    pub fn total(&self) -> u64 {
+        Plan::total_stages(self.plan.run())
+    }
+}
+
+/// What an update left, if it is the run's and complete.
+async fn checkpoint(
+    store: &Store,
+    run: &Run,
+    key: StageKey,
+    stage: StageDigest,
+) -> Result<Option<Checkpoint>, JobsError> {
+    let Some(manifest) = store.complete_manifest(stage).await? else { return Ok(None) };
+    let ours = match &manifest.spec {
+        StageSpec::Update(spec) => {
+            spec.iteration == key.iteration
+                && spec.iterations == run.config().training.iterations
+                && spec.numerics == run.config().numerics
+        }
+        _ => false,
+    };
+    let outputs = (manifest.output("policy"), manifest.output("optimizer"));
+    let (true, (Some(policy), Some(optimizer))) = (ours, outputs) else { return Ok(None) };
+    Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer }))
+}
+
+/// The policies before the checkpoint whose evaluation has no result yet. `None` where the index
+/// does not lead to such a policy.
+async fn missing_evaluations(
+    store: &Store,
+    run: &Run,
+    recorded: &Index,
+    at: &Checkpoint,
+) -> Result<Option<Vec<(u32, ArtifactDigest)>>, JobsError> {
+    let evaluated = (0..at.iteration).filter(|&iteration| run.is_evaluated(iteration));
+    let missing: Vec<u32> = futures::stream::iter(evaluated)
+        .map(|iteration| async move {
+            let key = StageKey { kind: StageKind::Evaluation, iteration, shard: 0 };
+            let result = match recorded.get(&key) {
+                Some(stage) => store.complete_manifest(*stage).await?,
+                None => None,
+            };
+            Ok::<_, JobsError>(result.is_none().then_some(iteration))
+        })
+        .buffered(READS)
+        .try_filter_map(|missing| async move { Ok(missing) })
+        .try_collect()
+        .await?;
+    let mut policies = vec![];
+    for iteration in missing {
+        let key = match iteration {
+            0 => StageKey { kind: StageKind::Sft, iteration: last_chunk(run), shard: 0 },
+            _ => StageKey { kind: StageKind::Update, iteration, shard: 0 },
+        };
+        let Some(stage) = recorded.get(&key) else { return Ok(None) };
+        let manifest = store.complete_manifest(*stage).await?;
+        let Some(policy) = manifest.and_then(|manifest| manifest.output("policy")) else {
+            return Ok(None);
+        };
+        policies.push((iteration, policy));
+    }
+    Ok(Some(policies))
+}
+
+fn chunks(run: &Run) -> u32 {
+    run.config().sft.steps.div_ceil(run.config().sft.steps_per_stage)
+}
+
+fn last_chunk(run: &Run) -> u32 {
+    chunks(run) - 1
+}
+
+/// Stages that lie before a checkpoint, evaluations of earlier policies included.
+fn stages_until(run: &Run, at: &Checkpoint) -> u64 {
+    let iterations = u64::from(at.iteration);
+    let shards = u64::from(run.config().rollout.shards);
+    let evaluations = iterations.div_ceil(u64::from(run.config().evaluation.every));
+    u64::from(chunks(run)) + iterations * (3 * shards + 1) + evaluations
+}
+
+#[cfg(test)]
+mod tests;

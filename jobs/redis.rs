@@ -1,0 +1,206 @@
+//! The way to Redis: one connection that is patient with stalls and silent about passwords.
+//!
+//! redis-rs gives up on an answer after half a second, which would end a worker at every hiccup;
+//! here an answer may take ten. Messages name host and port, never credentials. Nothing in this file
+//! knows what is kept in Redis.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::JobsError;
+
+/// How long one answer may take.
+const RESPONSE: Duration = Duration::from_secs(10);
+/// How long one attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long `connect` tries in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it tries where nobody listens: long enough for a Redis that was just started.
+const PATIENCE_REFUSED: Duration = Duration::from_secs(3);
+
+/// The Redis through which workers find each other. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet {
+    connection: ConnectionManager,
+    place: String,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fleet({})", self.place)
+    }
+}
+
+impl Fleet {
+    /// Connects to `redis://[[user]:password@]host[:port][/database]`.
+    ///
+    /// Unavailable where nobody answers within ten seconds, Invalid for a URL that is none and for
+    /// refused credentials. No error holds the password.
+    pub async fn connect(url: &str) -> Result<Self, JobsError> {
+        let client = Client::open(url).map_err(|error| {
+            JobsError::Invalid(format!(
+                "the Redis URL cannot be used ({error}): expected \
+                 redis://[[user]:password@]host[:port][/database]; set AGRPO_REDIS"
+            ))
+        })?;
+        let place = client.get_connection_info().addr().to_string();
+        await_answer(&client, &place).await?;
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(RESPONSE))
+            .set_connection_timeout(Some(CONNECT))
+            .set_number_of_retries(4)
+            .set_max_delay(Duration::from_secs(1));
+        let connection = client
+            .get_connection_manager_with_config(config)
+            .await
+            .map_err(|error| no_answer(&place, &error.to_string()))?;
+        Ok(Self { connection, place })
+    }
+
+    /// Host and port, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// A handle to the shared connection.
+    pub(crate) fn connection(&self) -> ConnectionManager {
+        self.connection.clone()
+    }
+
+    /// What a failed command means to the caller.
+    pub(crate) fn failure(&self, error: &RedisError) -> JobsError {
+        if refuses(error) {
+            JobsError::Invalid(format!("Redis at {} refuses a command: {error}", self.place))
+        } else {
+            JobsError::Unavailable(format!(
+                "Redis at {} was lost ({error}): finished stages are safe in the store; start the \
+                 worker again once Redis answers",
+                self.place
+            ))
+        }
+    }
+}
+
+/// Tries until somebody answers, refuses us, or patience ends.
+async fn await_answer(client: &Client, place: &str) -> Result<(), JobsError> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let (patience, reason) = match timeout_at(begin + PATIENCE, ping(client)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if refuses(&error) => return Err(refused(client, place, &error)),
+            Ok(Err(error)) if error.is_connection_refusal() => {
+                (PATIENCE_REFUSED, error.to_string())
+            }
+            Ok(Err(error)) => (PATIENCE, error.to_string()),
+            Err(_) => (PATIENCE, format!("silent for {} s", PATIENCE.as_secs())),
+        };
+        if begin.elapsed() + pause >= patience {
+            return Err(no_answer(place, &reason));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn ping(client: &Client) -> RedisResult<()> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(CONNECT));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    redis::cmd("PING").query_async::<String>(&mut connection).await?;
+    Ok(())
+}
+
+/// Whether trying again is no use: credentials, rights or a setting that Redis does not accept.
+fn refuses(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::Server(ServerErrorKind::NoPerm)
+    ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "DENIED"))
+}
+
+fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {
+    let user = client.get_connection_info().redis_settings().username().unwrap_or("default");
+    JobsError::Invalid(format!(
+        "Redis at {place} refuses the user {user:?} ({error}): set user and password in AGRPO_REDIS, \
+         as in redis://user:password@host:port"
+    ))
+}
+
+fn no_answer(place: &str, reason: &str) -> JobsError {
+    JobsError::Unavailable(format!(
+        "Redis at {place} does not answer ({reason}): start one with `make up`, or set AGRPO_REDIS"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis_server::RedisServer;
+
+    fn message(result: Result<Fleet, JobsError>) -> (u8, String) {
+        let error = result.unwrap_err();
+        let text = error.to_string();
+        assert!(!text.contains('\n') && !text.contains("s3cret"), "{text}");
+        (error.exit_code(), text)
+    }
+
+    #[tokio::test]
+    async fn a_dead_port_is_named_with_the_way_out() {
+        let port = {
+            let server = RedisServer::start(&[]);
+            server.url()
+        };
+        let begin = Instant::now();
+        let (code, text) = message(Fleet::connect(&port).await);
+        assert_eq!(code, 4);
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        for part in [port.trim_start_matches("redis://"), "make up", "AGRPO_REDIS"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_accepts_and_stays_silent_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let begin = Instant::now();
+        let (code, _) = message(Fleet::connect(&url).await);
+        assert_eq!(code, 4);
+        assert!(begin.elapsed() < PATIENCE + Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn wrong_and_missing_passwords_are_refused_at_once() {
+        let server = RedisServer::start(&["--requirepass", "right"]);
+        let host = server.url().replace("redis://", "");
+        for (url, user) in [
+            (format!("redis://:s3cret@{host}"), "default"),
+            (format!("redis://anna:s3cret@{host}"), "anna"),
+            (format!("redis://{host}"), "default"),
+        ] {
+            let begin = Instant::now();
+            let (code, text) = message(Fleet::connect(&url).await);
+            assert_eq!(code, 2, "{text}");
+            assert!(text.contains(&host) && text.contains(user), "{text}");
+            assert!(begin.elapsed() < Duration::from_secs(2));
+        }
+        let fleet = Fleet::connect(&format!("redis://:right@{host}")).await.unwrap();
+        assert_eq!((fleet.place(), format!("{fleet:?}")), (&*host, format!("Fleet({host})")));
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_invalid() {
+        for url in ["", "localhost:6379", "http://u:s3cret@h", "redis://u:s3cret@h:99999"] {
+            let (code, text) = message(Fleet::connect(url).await);
+            assert_eq!(code, 2, "{text}");
+            assert!(text.contains("redis://[[user]:password@]host"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Where runs stand, for people and for `--json`.
+//!
+//! Reads the run's record and index and at most three manifests, however long the run is. Only looks:
+//! it neither checks blobs nor mends anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey, StageKind};
+use serde::Serialize;
+
+use crate::error::JobsError;
+use crate::store::Store;
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Stages are left, and none has failed.
+    Running,
+    /// Held back on request.
+    Paused,
+    /// Given up on request.
+    Cancelled,
+    /// A stage has failed for good.
+    Failed,
+    /// Everything is computed.
+    Done,
+}
+
+/// Shares of held-out problems solved, at the first of the run's evaluation steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AccuracyStatus {
+    /// Before reinforcement learning.
+    pub base: Option<f64>,
+    /// Of the newest evaluated policy.
+    pub latest: Option<f64>,
+}
+
+/// Counts of stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StageCounts {
+    /// With a result.
+    pub done: u64,
+    /// Failed for good.
+    pub failed: u64,
+    /// Computed by more than one worker; 0 where unknown.
+    pub computed_twice: u64,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunStatus {
+    /// The run's full id.
+    pub run: RunId,
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: RunState,
+    /// Updates done.
+    pub iteration: u32,
+    /// Updates asked for.
+    pub iterations: u32,
+    /// The newest policy.
+    pub policy: Option<ArtifactDigest>,
+    /// How good it is.
+    pub accuracy: AccuracyStatus,
+    /// How much is done.
+    pub stages: StageCounts,
+}
+
+/// Where a run stands, or all runs by id. Data error if a record that it needs is corrupt.
+pub async fn status(store: &Store, run: Option<RunId>) -> Result<Vec<RunStatus>, JobsError> {
+    let runs = match run {
+        Some(run) => vec![run],
+        None => store.runs().await?,
+    };
+    let mut found = vec![];
+    for id in runs {
+        found.push(one(store, id).await?);
+    }
+    Ok(found)
+}
+
+async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
+    let run = store.run(id).await?;
+    let config = run.config();
+    let recorded = store.recorded_stages(id).await?;
+    let done: BTreeSet<_> = recorded.values().collect();
+    let failures = store.failures(id).await?;
+    let failed = failures.iter().filter(|failure| !done.contains(&failure.stage)).count() as u64;
+
+    let newest = |kind| recorded.iter().rev().find(|(key, _)| key.kind == kind);
+    let iterations = config.training.iterations;
+    let iteration = newest(StageKind::Update).map_or(0, |(key, _)| key.iteration);
+    let base = recorded.get(&evaluation(0)).copied();
+    let latest = newest(StageKind::Evaluation).map(|(_, stage)| *stage);
+    let evaluations = (0..=iterations).filter(|&i| run.is_evaluated(i));
+    let is_done = iteration == iterations
+        && evaluations.into_iter().all(|i| recorded.contains_key(&evaluation(i)));
+    let state = match (is_done, failed) {
+        (true, _) => RunState::Done,
+        (false, 0) => RunState::Running,
+        (false, _) => RunState::Failed,
+    };
+    Ok(RunStatus {
+        run: id,
+        name: config.name.clone(),
+        state,
+        iteration,
+        iterations,
+        policy: policy(store, &recorded).await?,
+        accuracy: AccuracyStatus {
+            base: accuracy(store, base).await?,
+            latest: accuracy(store, latest).await?,
+        },
+        stages: StageCounts { done: recorded.len() as u64, failed, computed_twice: 0 },
+    })
+}
+
+fn evaluation(iteration: u32) -> StageKey {
+    StageKey { kind: StageKind::Evaluation, iteration, shard: 0 }
+}
+
+async fn accuracy(store: &Store, stage: Option<StageDigest>) -> Result<Option<f64>, JobsError> {
+    let Some(stage) = stage else { return Ok(None) };
+    let manifest = store.manifest(stage).await?;
+    Ok(manifest.and_then(|manifest| manifest.metrics.get("accuracy").copied()))
+}
+
+/// The policy that the newest update or sft chunk left.
+async fn policy(
+    store: &Store,
+    recorded: &BTreeMap<StageKey, StageDigest>,
+) -> Result<Option<ArtifactDigest>, JobsError> {
+    let moves = |key: &StageKey| matches!(key.kind, StageKind::Sft | StageKind::Update);
+    let Some((_, stage)) = recorded.iter().rev().find(|(key, _)| moves(key)) else {
+        return Ok(None);
+    };
+    Ok(store.manifest(*stage).await?.and_then(|manifest| manifest.output("policy")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The status of runs as other programs read it.
+
+use std::sync::Arc;
+
+use agrpo_spec::{ExecuteFn, StageError};
+
+use super::*;
+use crate::testing::{TestStore, fake_outputs, finish, finished, run, run_named};
+
+/// The JSON with what follows from digests put aside, as those move with the stages' versions.
+fn json(status: &RunStatus) -> String {
+    let mut text = serde_json::to_string_pretty(status).unwrap();
+    text = text.replace(&status.run.to_string(), "RUN");
+    if let Some(policy) = status.policy {
+        text = text.replace(&policy.to_string(), "POLICY");
+    }
+    let AccuracyStatus { base, latest } = status.accuracy;
+    for (value, name) in [(base, "BASE"), (latest, "LATEST")] {
+        if let Some(value) = value {
+            text = text.replace(&value.to_string(), name);
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_run_is_running_failed_and_done_in_json() {
+    let test = TestStore::memory().await;
+    let store = &test.store;
+    assert_eq!(status(store, None).await.unwrap(), []);
+    store.put_run(&run()).await.unwrap();
+    insta::assert_snapshot!(json(&status(store, None).await.unwrap()[0]), @r#"
+    {
+      "run": "RUN",
+      "name": "small",
+      "state": "running",
+      "iteration": 0,
+      "iterations": 3,
+      "policy": null,
+      "accuracy": {
+        "base": null,
+        "latest": null
+      },
+      "stages": {
+        "done": 0,
+        "failed": 0,
+        "computed_twice": 0
+      }
+    }
+    "#);
+
+    let broken: ExecuteFn = Arc::new(|spec, inputs| match spec.kind() {
+        StageKind::Update => Err(StageError::Internal("broken".into())),
+        _ => fake_outputs(spec, inputs),
+    });
+    finish(store, run(), broken, 1).await.0.unwrap_err();
+    let failed = status(store, Some(run().id())).await.unwrap();
+    assert_eq!(failed[0].state, RunState::Failed);
+    assert_eq!((failed[0].stages.failed, failed[0].iteration), (1, 0));
+    assert!(failed[0].policy.is_some(), "the base");
+
+    let outcome = finished(store, run(), 2).await;
+    let done = status(store, Some(run().id())).await.unwrap();
+    assert_eq!(done[0].policy, outcome.policy);
+    insta::assert_snapshot!(json(&done[0]), @r#"
+    {
+      "run": "RUN",
+      "name": "small",
+      "state": "done",
+      "iteration": 3,
+      "iterations": 3,
+      "policy": "POLICY",
+      "accuracy": {
+        "base": BASE,
+        "latest": LATEST
+      },
+      "stages": {
+        "done": 27,
+        "failed": 0,
+        "computed_twice": 0
+      }
+    }
+    "#);
+
+    store.put_run(&run_named("other", 1)).await.unwrap();
+    assert_eq!(status(store, None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_unknown_run_is_a_data_error() {
+    let test = TestStore::memory().await;
+    let error = status(&test.store, Some(run().id())).await.unwrap_err();
+    assert!(matches!(error, JobsError::Data(_)), "{error}");
+}

@@ -1,0 +1,251 @@
+//! The few operations that the store is built from, over any object store.
+//!
+//! Reads and writes are whole objects; writes are atomic on every backend (staging file and rename,
+//! or one request). Nothing depends on the order of a listing. Every operation ends within a time
+//! that follows from its size, so a server that has gone silent becomes an error.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
+
+use super::errors::Place;
+use super::files::{self, Mode};
+use crate::error::JobsError;
+
+/// A store that has not answered a small request by then is not going to.
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
+/// Bytes a second below which a transfer counts as stuck.
+const SLOWEST: u64 = 1 << 20;
+/// Objects above this size go to S3 in parts.
+pub(super) const LARGE: usize = 64 << 20;
+const PART: usize = 16 << 20;
+const PARTS_AT_ONCE: usize = 4;
+/// How often a refused write is tried again when nothing turns out to be there.
+const ATTEMPTS: u32 = 5;
+/// Grows with each of those tries.
+const SETTLE: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(super) struct Backend {
+    objects: Arc<dyn ObjectStore>,
+    /// Where a local store's objects are files.
+    folder: Option<PathBuf>,
+    place: Place,
+    answer: Duration,
+}
+
+impl Backend {
+    pub(super) fn new(
+        objects: Arc<dyn ObjectStore>,
+        folder: Option<PathBuf>,
+        place: Place,
+    ) -> Self {
+        Self { objects, folder, place, answer: ANSWER }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_answer(mut self, answer: Duration) -> Self {
+        self.answer = answer;
+        self
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.place.url()
+    }
+
+    pub(super) fn is_remote(&self) -> bool {
+        self.place.bucket().is_some()
+    }
+
+    /// Ends an operation on `size` bytes that takes too long.
+    async fn within<T>(
+        &self,
+        size: u64,
+        action: &str,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, JobsError> {
+        let limit = self.answer + Duration::from_secs(size / SLOWEST);
+        tokio::time::timeout(limit, operation).await.map_err(|_| self.place.silent(action, limit))
+    }
+
+    fn explain(&self, action: &str, error: &Error) -> JobsError {
+        self.place.explain(action, error)
+    }
+
+    /// Whether the store answers and its bucket exists.
+    pub(super) async fn reach(&self) -> Result<(), JobsError> {
+        let action = "list runs";
+        let mut listing = self.objects.list(Some(&Path::from("runs")));
+        match self.within(0, action, listing.try_next()).await? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(action, &error)),
+        }
+    }
+
+    /// The object's bytes; `None` where there is none.
+    pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>, JobsError> {
+        let action = format!("read {name}");
+        let found = match self.within(0, &action, self.objects.get(&Path::from(name))).await? {
+            Ok(found) => found,
+            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(self.explain(&action, &error)),
+        };
+        let size = found.meta.size;
+        match self.within(size, &action, found.bytes()).await? {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    /// The object's length in bytes; `None` where there is none.
+    pub(super) async fn size(&self, name: &str) -> Result<Option<u64>, JobsError> {
+        let action = format!("look for {name}");
+        match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => Ok(None),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    /// `false`: the object was to be created, but something is or was there.
+    async fn put(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        mode: Mode,
+        flush: bool,
+    ) -> Result<bool, JobsError> {
+        let action = format!("write {name}");
+        let size = bytes.len() as u64;
+        let written = async {
+            match &self.folder {
+                Some(folder) => put_file(folder.join(name), bytes, mode, flush).await,
+                None => self.put_object(name, bytes, mode).await,
+            }
+        };
+        match self.within(size, &action, written).await? {
+            Ok(created) => Ok(created),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    async fn put_object(&self, name: &str, bytes: Bytes, mode: Mode) -> Result<bool, Error> {
+        let mode = match mode {
+            Mode::Create => PutMode::Create,
+            Mode::Replace => PutMode::Overwrite,
+        };
+        let options = PutOptions::from(mode);
+        match self.objects.put_opts(&Path::from(name), bytes.into(), options).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an object that must not exist yet. `None`: done; else what is there, for the caller to
+    /// compare: it may be an earlier try of our own.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<Option<Bytes>, JobsError> {
+        for attempt in 1..=ATTEMPTS {
+            if self.put(name, bytes.clone(), Mode::Create, true).await? {
+                return Ok(None);
+            }
+            if let Some(found) = self.read(name).await? {
+                return Ok(Some(found));
+            }
+            // S3 also refuses while another write is under way that may yet fail: try again.
+            tokio::time::sleep(SETTLE * attempt).await;
+        }
+        Err(JobsError::Unavailable(format!(
+            "{}: refused {ATTEMPTS} times to write {name}, yet nothing is there",
+            self.url()
+        )))
+    }
+
+    /// Writes an object, whatever was there.
+    pub(super) async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
+        self.put(name, bytes, Mode::Replace, true).await.map(drop)
+    }
+
+    /// Writes an object that may be lost in a power cut without harm.
+    pub(super) async fn hint(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
+        self.put(name, bytes, Mode::Replace, false).await.map(drop)
+    }
+
+    /// Writes a large object in parts, whatever was there; it appears whole or not at all.
+    pub(super) async fn replace_in_parts(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
+        let action = format!("write {name}");
+        let size = bytes.len() as u64;
+        let upload = async {
+            let upload = self.objects.put_multipart(&Path::from(name)).await?;
+            let mut parts = WriteMultipart::new_with_chunk_size(upload, PART);
+            for start in (0..bytes.len()).step_by(PART) {
+                parts.wait_for_capacity(PARTS_AT_ONCE).await?;
+                parts.put(bytes.slice(start..bytes.len().min(start + PART)));
+            }
+            parts.finish().await
+        };
+        match self.within(size, &action, upload).await? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    /// Removes an object; its absence is no error.
+    pub(super) async fn delete(&self, name: &str) -> Result<(), JobsError> {
+        let action = format!("delete {name}");
+        match self.within(0, &action, self.objects.delete(&Path::from(name))).await? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    /// The last parts of the names of all objects right in a folder, in no order.
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, JobsError> {
+        let action = format!("list {folder}");
+        let path = Path::from(folder);
+        let mut listing = self.objects.list(Some(&path));
+        let mut names = vec![];
+        loop {
+            match self.within(0, &action, listing.try_next()).await? {
+                Ok(Some(meta)) => {
+                    names.extend(meta.location.filename().map(ToOwned::to_owned));
+                }
+                Ok(None) => return Ok(names),
+                Err(error) => return Err(self.explain(&action, &error)),
+            }
+        }
+    }
+
+    /// The names of the folders right in a folder, in no order.
+    pub(super) async fn folders(&self, folder: &str) -> Result<Vec<String>, JobsError> {
+        let action = format!("list {folder}");
+        let path = Path::from(folder);
+        let listing = self.objects.list_with_delimiter(Some(&path));
+        match self.within(0, &action, listing).await? {
+            Ok(found) => Ok(found
+                .common_prefixes
+                .iter()
+                .filter_map(|prefix| prefix.filename().map(ToOwned::to_owned))
+                .collect()),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+}
+
+async fn put_file(path: PathBuf, bytes: Bytes, mode: Mode, flush: bool) -> Result<bool, Error> {
+    tokio::task::spawn_blocking(move || files::write(&path, &bytes, mode, flush))
+        .await?
+        .map_err(|error| Error::Generic { store: "folder", source: Box::new(error) })
+}

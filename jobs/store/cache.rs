@@ -1,0 +1,81 @@
+//! Verified blobs kept in memory: a policy is written by one stage and read by the next ones.
+//!
+//! Bounded in bytes; the blob used longest ago goes first. It says nothing about what the store
+//! holds now: whoever needs to know that asks the store.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agrpo_spec::ArtifactDigest;
+use bytes::Bytes;
+use lru::LruCache;
+
+/// Bytes kept at most.
+const CAPACITY: usize = 256 << 20;
+
+#[derive(Debug)]
+struct Blobs {
+    by_digest: LruCache<ArtifactDigest, Bytes>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct BlobCache(Mutex<Blobs>);
+
+impl Default for BlobCache {
+    fn default() -> Self {
+        Self(Mutex::new(Blobs { by_digest: LruCache::unbounded(), bytes: 0 }))
+    }
+}
+
+impl BlobCache {
+    fn lock(&self) -> MutexGuard<'_, Blobs> {
+        // Every change below leaves the cache whole, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, digest: ArtifactDigest) -> Option<Bytes> {
+        self.lock().by_digest.get(&digest).cloned()
+    }
+
+    pub(super) fn contains(&self, digest: ArtifactDigest) -> bool {
+        self.lock().by_digest.contains(&digest)
+    }
+
+    /// Keeps bytes whose digest has been computed. One blob never takes more than half the space.
+    pub(super) fn insert(&self, digest: ArtifactDigest, bytes: Bytes) {
+        if bytes.len() > CAPACITY / 2 {
+            return;
+        }
+        let mut blobs = self.lock();
+        blobs.bytes += bytes.len();
+        if let Some(previous) = blobs.by_digest.put(digest, bytes) {
+            blobs.bytes -= previous.len();
+        }
+        while blobs.bytes > CAPACITY {
+            let Some((_, oldest)) = blobs.by_digest.pop_lru() else { break };
+            blobs.bytes -= oldest.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_stays_within_its_bytes() {
+        let cache = BlobCache::default();
+        let large = Bytes::from(vec![0; CAPACITY / 2]);
+        let name = |i: u8| ArtifactDigest::of(&[i]);
+        for i in 0..3 {
+            cache.insert(name(i), large.clone());
+            cache.insert(name(i), large.clone());
+            assert!(cache.get(name(0)).is_some() || i == 2);
+        }
+        assert!(cache.lock().bytes <= CAPACITY);
+        assert!(!cache.contains(name(1)), "the one used longest ago went");
+        assert!(cache.contains(name(2)));
+        cache.insert(name(9), Bytes::from(vec![0; CAPACITY / 2 + 1]));
+        assert!(!cache.contains(name(9)));
+    }
+}

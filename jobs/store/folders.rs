@@ -1,0 +1,114 @@
+//! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
+//!
+//! Each byte is hashed once, and all blobs of a stage travel at the same time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{
+    Artifact, ArtifactDigest, FolderEntry, FolderListing, Inputs, OutputRecord, Outputs, StageSpec,
+};
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use super::Store;
+use super::blobs::{blob_name, off_loop};
+use crate::error::JobsError;
+
+/// The role whose artifact is a folder; every other one is a blob.
+const FOLDER_ROLE: &str = "policy";
+
+struct NamedBlob {
+    output: String,
+    digest: ArtifactDigest,
+    bytes: Bytes,
+}
+
+/// Every blob of a stage's outputs by the name it has in the manifest: `NAME`, or `NAME/FILE`.
+fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> Vec<NamedBlob> {
+    let mut blobs = vec![];
+    for (output, artifact) in artifacts {
+        let bytes = match artifact {
+            Artifact::Blob(bytes) => bytes,
+            Artifact::Folder(files) => {
+                let mut listing = FolderListing { files: BTreeMap::new() };
+                for (file, bytes) in files {
+                    let (digest, size) = (ArtifactDigest::of(&bytes), bytes.len() as u64);
+                    blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, bytes });
+                    listing.files.insert(file, FolderEntry { digest, size });
+                }
+                listing.to_bytes()
+            }
+        };
+        let digest = ArtifactDigest::of(&bytes);
+        blobs.push(NamedBlob { output: output.to_owned(), digest, bytes });
+    }
+    blobs
+}
+
+/// Names what a stage made, without storing it.
+pub(crate) async fn records(
+    outputs: &Outputs,
+) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
+    let record = |blob: NamedBlob| {
+        let size = blob.bytes.len() as u64;
+        (blob.output, OutputRecord { digest: blob.digest, size })
+    };
+    Ok(digested(outputs).await?.into_iter().map(record).collect())
+}
+
+async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
+    let size = |artifact: &Artifact| match artifact {
+        Artifact::Blob(bytes) => bytes.len(),
+        Artifact::Folder(files) => files.values().map(Bytes::len).sum(),
+    };
+    let bytes = outputs.artifacts.values().map(size).sum();
+    let artifacts = outputs.artifacts.clone();
+    off_loop(bytes, move || named_blobs(artifacts)).await
+}
+
+impl Store {
+    /// Fetches and checks everything that a spec reads.
+    pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs, JobsError> {
+        let distinct: BTreeSet<_> = spec.inputs().into_iter().collect();
+        let loads = distinct.into_iter().map(|(role, digest)| async move {
+            let artifact = if role == FOLDER_ROLE {
+                Artifact::Folder(self.load_folder(digest).await?)
+            } else {
+                Artifact::Blob(self.cached_blob(digest).await?)
+            };
+            Ok::<_, JobsError>((digest, artifact))
+        });
+        let mut inputs = Inputs::default();
+        for (digest, artifact) in try_join_all(loads).await? {
+            inputs.insert(digest, artifact);
+        }
+        Ok(inputs)
+    }
+
+    async fn load_folder(
+        &self,
+        digest: ArtifactDigest,
+    ) -> Result<BTreeMap<String, Bytes>, JobsError> {
+        let listing =
+            FolderListing::from_bytes(&self.cached_blob(digest).await?).ok_or_else(|| {
+                JobsError::Data(format!("{} is not the listing of a folder", blob_name(digest)))
+            })?;
+        let files = listing.files.into_iter().map(|(file, entry)| async move {
+            let bytes = self.cached_blob(entry.digest).await?;
+            Ok::<_, JobsError>((file, bytes))
+        });
+        Ok(try_join_all(files).await?.into_iter().collect())
+    }
+
+    /// Stores everything that a stage made; answers with the manifest's `outputs`.
+    pub async fn put_outputs(
+        &self,
+        outputs: &Outputs,
+    ) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
+        let puts = digested(outputs).await?.into_iter().map(|blob| async move {
+            let record = self.put_digested(blob.digest, blob.bytes).await?;
+            Ok::<_, JobsError>((blob.output, record))
+        });
+        Ok(try_join_all(puts).await?.into_iter().collect())
+    }
+}

@@ -1,0 +1,104 @@
+//! Manifests: the record of a finished stage, created once.
+//!
+//! A manifest counts only if every blob that it names is there in full length. Two results of one
+//! stage must be the same: where they differ nothing is overwritten, and both names are reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{ArtifactDigest, Manifest, StageDigest};
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use super::Store;
+use super::blobs::blob_name;
+use crate::error::JobsError;
+
+fn manifest_name(stage: StageDigest) -> String {
+    format!("stages/{stage}")
+}
+
+/// The first output on which two manifests of a stage disagree, told for people.
+fn disagreement(ours: &Manifest, theirs: &Manifest) -> Option<String> {
+    let names: BTreeSet<_> = ours.outputs.keys().chain(theirs.outputs.keys()).collect();
+    let show = |digest: Option<ArtifactDigest>| match digest {
+        Some(digest) => digest.to_string(),
+        None => "nothing".to_owned(),
+    };
+    names.into_iter().find_map(|name| {
+        let (ours, theirs) = (ours.output(name), theirs.output(name));
+        (ours != theirs).then(|| {
+            format!(
+                "output `{name}` is recorded as {}, computed now as {}",
+                show(theirs),
+                show(ours)
+            )
+        })
+    })
+}
+
+impl Store {
+    /// The record of a stage, whether or not its blobs are there. Data error if it is corrupt.
+    pub async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
+        let Some(bytes) = self.backend.read(&manifest_name(stage)).await? else { return Ok(None) };
+        self.parse_manifest(stage, &bytes).map(Some)
+    }
+
+    fn parse_manifest(&self, stage: StageDigest, bytes: &[u8]) -> Result<Manifest, JobsError> {
+        Manifest::from_bytes(stage, bytes).map_err(|error| {
+            JobsError::Data(format!(
+                "{} in {} is corrupt: {error}; delete it and start the run again: the stage is then \
+                 computed anew",
+                manifest_name(stage),
+                self.url()
+            ))
+        })
+    }
+
+    /// The record of a stage whose outputs are all there. `None` where it has to be computed.
+    pub async fn complete_manifest(
+        &self,
+        stage: StageDigest,
+    ) -> Result<Option<Manifest>, JobsError> {
+        match self.manifest(stage).await? {
+            Some(manifest) if self.is_complete(&manifest).await? => Ok(Some(manifest)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn is_complete(&self, manifest: &Manifest) -> Result<bool, JobsError> {
+        let sizes: BTreeMap<_, _> =
+            manifest.outputs.values().map(|record| (record.digest, record.size)).collect();
+        let checks = sizes.into_iter().map(|(digest, size)| async move {
+            let found = self.backend.size(&blob_name(digest)).await?;
+            if found != Some(size) {
+                let stage = manifest.stage;
+                tracing::warn!(%stage, %digest, size, ?found, "a result's blob is missing or cut");
+            }
+            Ok::<_, JobsError>(found == Some(size))
+        });
+        Ok(try_join_all(checks).await?.into_iter().all(|present| present))
+    }
+
+    /// Records a finished stage whose outputs are stored; answers with the record that stands, which
+    /// may be another worker's. Data error if that one names other outputs. A record whose blobs are
+    /// gone is replaced.
+    pub async fn publish(&self, manifest: &Manifest) -> Result<Manifest, JobsError> {
+        let name = manifest_name(manifest.stage);
+        let bytes = Bytes::from(manifest.to_bytes());
+        let Some(found) = self.backend.create(&name, bytes.clone()).await? else {
+            return Ok(manifest.clone());
+        };
+        let standing = self.parse_manifest(manifest.stage, &found)?;
+        let Some(difference) = disagreement(manifest, &standing) else { return Ok(standing) };
+        if self.is_complete(&standing).await? {
+            return Err(JobsError::Data(format!(
+                "{name} in {}: {difference}; the same stage gave two results: compare the \
+                 environments, and delete the record to accept the new one",
+                self.url()
+            )));
+        }
+        tracing::warn!(stage = %manifest.stage, difference, "replacing a record whose blobs are gone");
+        self.backend.replace(&name, bytes).await?;
+        Ok(manifest.clone())
+    }
+}

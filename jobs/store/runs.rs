@@ -1,0 +1,142 @@
+//! What is kept about a run: its configuration, an index of its finished stages, its failures.
+//!
+//! None of this decides a result: the index names manifests that anybody can find again by planning
+//! the run from its start, and a failure only explains why a run stands still.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Run, RunConfig, RunId, StageDigest, StageKey};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::JobsError;
+
+/// Why a stage failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// The stage's place in the run.
+    pub key: StageKey,
+    /// The stage's name.
+    pub stage: StageDigest,
+    /// What the last attempt said.
+    pub error: String,
+    /// Who made the last attempt.
+    pub worker: String,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// When it was given up, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+fn run_name(run: RunId) -> String {
+    format!("runs/{run}/run.json")
+}
+
+fn failure_name(run: RunId, stage: StageDigest) -> String {
+    format!("runs/{run}/failures/{stage}")
+}
+
+impl Store {
+    /// Records a run. The same run again changes nothing.
+    pub async fn put_run(&self, run: &Run) -> Result<(), JobsError> {
+        let json = serde_json::to_vec_pretty(run.config()).expect("a configuration serialises");
+        match self.backend.create(&run_name(run.id()), Bytes::from(json)).await? {
+            // Another version may write the same run differently; its identity is what counts.
+            Some(found) => self.parse_run(run.id(), &found).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// A recorded run. Data error if it is missing or is not what its name says.
+    pub async fn run(&self, id: RunId) -> Result<Run, JobsError> {
+        let name = run_name(id);
+        match self.backend.read(&name).await? {
+            Some(bytes) => self.parse_run(id, &bytes),
+            None => Err(JobsError::Data(format!(
+                "{name} is missing in {}; start the run again from its file",
+                self.url()
+            ))),
+        }
+    }
+
+    fn parse_run(&self, id: RunId, bytes: &[u8]) -> Result<Run, JobsError> {
+        let corrupt = |why: String| {
+            JobsError::Data(format!(
+                "{} in {} is corrupt: {why}; delete it and start the run again from its file",
+                run_name(id),
+                self.url()
+            ))
+        };
+        let config: RunConfig =
+            serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        let run = Run::resolve(config).map_err(|error| corrupt(error.to_string()))?;
+        if run.id() == id {
+            Ok(run)
+        } else {
+            Err(corrupt(format!("it holds the run {}", run.id())))
+        }
+    }
+
+    /// All recorded runs, sorted.
+    pub async fn runs(&self) -> Result<Vec<RunId>, JobsError> {
+        let names = self.backend.folders("runs").await?;
+        let mut runs: Vec<RunId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
+    /// Notes in the run's index that a stage is done. Written without waiting for the disk.
+    pub async fn record_stage(
+        &self,
+        run: RunId,
+        key: StageKey,
+        stage: StageDigest,
+    ) -> Result<(), JobsError> {
+        let name = format!("runs/{run}/stages/{key}.{stage}");
+        self.backend.hint(&name, Bytes::from(format!("{stage}\n"))).await
+    }
+
+    /// The run's index; costs one listing. An entry promises nothing: look at its manifest.
+    pub async fn recorded_stages(
+        &self,
+        run: RunId,
+    ) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
+        let mut names = self.backend.list(&format!("runs/{run}/stages")).await?;
+        names.sort_unstable();
+        let entry = |name: &String| {
+            let (key, stage) = name.split_once('.')?;
+            Some((key.parse().ok()?, stage.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(entry).collect())
+    }
+
+    /// Records why a stage failed; a later failure of the stage takes its place.
+    pub async fn put_failure(&self, run: RunId, failure: &Failure) -> Result<(), JobsError> {
+        let json = serde_json::to_vec_pretty(failure).expect("a failure serialises");
+        self.backend.replace(&failure_name(run, failure.stage), Bytes::from(json)).await
+    }
+
+    /// Forgets a failure, as the stage is tried again or done.
+    pub async fn clear_failure(&self, run: RunId, stage: StageDigest) -> Result<(), JobsError> {
+        self.backend.delete(&failure_name(run, stage)).await
+    }
+
+    /// The run's failures by place in the run. Data error if one is corrupt.
+    pub async fn failures(&self, run: RunId) -> Result<Vec<Failure>, JobsError> {
+        let names = self.backend.list(&format!("runs/{run}/failures")).await?;
+        let stages = names.iter().filter_map(|name| name.parse().ok());
+        let reads = stages.map(|stage| async move {
+            let name = failure_name(run, stage);
+            let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                JobsError::Data(format!("{name} in {} is corrupt: {error}; delete it", self.url()))
+            })
+        });
+        let mut failures: Vec<Failure> = try_join_all(reads).await?.into_iter().flatten().collect();
+        failures.sort_unstable_by_key(|failure| (failure.key, failure.stage));
+        Ok(failures)
+    }
+}

@@ -1,0 +1,106 @@
+//! Workers against a real Redis and a store, with stages that cost nothing: whatever happens to
+//! Redis or to a worker, the run ends where a run in one process ends.
+
+mod crowd;
+mod faults;
+mod house;
+
+use agrpo_spec::{Plan, StageKind};
+
+use super::*;
+use house::{House, finish};
+
+#[tokio::test]
+async fn enqueue_offers_the_first_stage_once_and_says_when_nothing_is_left() {
+    let house = House::new().await;
+    let first = enqueue(&house.store, &house.fleet, house.run()).await.unwrap();
+    assert_eq!(first, Enqueued { run: house.run().id(), pending: 1, already_done: false });
+    assert_eq!(enqueue(&house.store, &house.fleet, house.run()).await.unwrap(), first);
+    assert_eq!(house.waiting().await, 1, "a second request adds no second hint");
+    finish(house.worker("one"), &house).await;
+    let last = enqueue(&house.store, &house.fleet, house.run()).await.unwrap();
+    assert_eq!((last.pending, last.already_done), (0, true));
+    assert_eq!(house.waiting().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_worker_ends_where_one_process_ends_and_computes_each_stage_once() {
+    let house = House::new().await;
+    house.enqueue().await;
+    finish(house.worker("one"), &house).await;
+    assert_eq!(house.result().await, house.expected().await);
+    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
+    let mut events = house.events();
+    assert!(matches!(events.pop(), Some(WorkerEvent::Done { run }) if run == house.run().id()));
+    let count = |started: bool| {
+        let kind = |event: &&WorkerEvent| match event {
+            WorkerEvent::Started { .. } => started,
+            WorkerEvent::Finished { .. } => !started,
+            _ => false,
+        };
+        events.iter().filter(kind).count() as u64
+    };
+    assert_eq!((count(true), count(false)), (27, 27));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let mut options = house.options("idle");
+    options.exit_when_idle = Some(Duration::from_secs(1));
+    house.serve(options).await.unwrap();
+    assert_eq!(house.result().await, house.expected().await);
+    let mut left = house.keys().await;
+    left.retain(|key| key != "agrpo:sweeper");
+    assert_eq!(left, ["agrpo:fence", "agrpo:generation", "core:apalis:queues:list"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_finishes_the_stage_in_hand() {
+    // Longer than a worker may be silent: it has to show that it lives while it drains.
+    let house = House::slow(Duration::from_millis(3500)).await;
+    house.enqueue().await;
+    let worker = house.worker("stopped");
+    house.until_calls(1).await;
+    worker.stop.send_replace(true);
+    let mut other = house.options("bystander");
+    other.exit_when_idle = Some(Duration::from_millis(2500));
+    let (stopped, other) = tokio::join!(worker.end(), house.serve(other));
+    stopped.unwrap();
+    other.unwrap();
+    assert_eq!(house.calls().values().max(), Some(&1));
+    assert!(house.finished().await >= 1, "its result is published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_takes_only_stages_of_its_class() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let mut options = house.options("native");
+    options.numerics = Numerics::CpuNative;
+    options.exit_when_idle = Some(Duration::from_millis(500));
+    house.serve(options).await.unwrap();
+    assert_eq!((house.calls().len(), house.waiting().await), (0, 1));
+}
+
+/// From one stage's result to the next stage's start: mean over a chain, one worker, idle machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_stage_starts_soon_after_the_last_one() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let mut options = house.options("quick");
+    options.poll = WorkerOptions::new(
+        options.numerics,
+        options.name.clone(),
+        options.environment.clone(),
+        options.clock.clone(),
+    )
+    .poll;
+    let begin = Instant::now();
+    finish(house.worker_with(options), &house).await;
+    let stages = u32::try_from(Plan::total_stages(&house.run())).unwrap();
+    let mean = begin.elapsed() / stages;
+    assert!(mean < Duration::from_millis(100), "{mean:?} a stage");
+    assert_eq!(house.calls_of(StageKind::Update), 3);
+}

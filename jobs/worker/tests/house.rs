@@ -1,0 +1,261 @@
+//! What every test of a worker needs: a Redis, a store, a run, and stages that cost nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agrpo_spec::{Inputs, OutputRecord, Run, StageError, StageKind, StageSpec};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::super::runs::View;
+use super::super::*;
+use crate::progress::Progress;
+use crate::redis_server::RedisServer;
+use crate::testing;
+
+/// What a stage does before it gives its result: told its spec and how often it was begun.
+type Before = dyn Fn(&StageSpec, u64) -> Result<(), StageError> + Send + Sync;
+
+type Calls = Arc<Mutex<BTreeMap<StageDigest, (StageKind, u64)>>>;
+
+/// Every output of a run, by stage and name.
+pub(super) type Results = BTreeMap<StageKey, BTreeMap<String, OutputRecord>>;
+
+pub(super) struct House {
+    pub(super) redis: RedisServer,
+    pub(super) store: Store,
+    pub(super) fleet: Fleet,
+    calls: Calls,
+    execute: ExecuteFn,
+    told: mpsc::UnboundedSender<WorkerEvent>,
+    heard: Mutex<mpsc::UnboundedReceiver<WorkerEvent>>,
+    starts: AtomicU64,
+}
+
+impl House {
+    pub(super) async fn new() -> Self {
+        Self::with(|_, _| Ok(())).await
+    }
+
+    /// Every stage takes this long.
+    pub(super) async fn slow(delay: Duration) -> Self {
+        Self::with(move |_, _| {
+            std::thread::sleep(delay);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn with(
+        before: impl Fn(&StageSpec, u64) -> Result<(), StageError> + Send + Sync + 'static,
+    ) -> Self {
+        let redis = RedisServer::start(&[]);
+        let fleet = Fleet::connect(&redis.url()).await.unwrap();
+        let store = Store::open("memory://", &[]).await.unwrap();
+        let calls = Calls::default();
+        let execute = counted(Arc::clone(&calls), Arc::new(before));
+        let (told, heard) = mpsc::unbounded_channel();
+        let (heard, starts) = (Mutex::new(heard), AtomicU64::new(0));
+        Self { redis, store, fleet, calls, execute, told, heard, starts }
+    }
+
+    pub(super) fn run(&self) -> Run {
+        testing::run()
+    }
+
+    pub(super) async fn enqueue(&self) {
+        enqueue(&self.store, &self.fleet, self.run()).await.unwrap();
+    }
+
+    /// A quick pace, and a name that no other worker of this house had.
+    pub(super) fn options(&self, name: &str) -> WorkerOptions {
+        let name = format!("{name}-{}", self.starts.fetch_add(1, Ordering::SeqCst));
+        WorkerOptions {
+            poll: Duration::from_millis(20),
+            heartbeat: Duration::from_secs(1),
+            missed_heartbeats: 2,
+            lease: Duration::from_millis(1500),
+            sweep: Duration::from_millis(200),
+            survey: Duration::from_secs(1),
+            ..WorkerOptions::new(
+                Numerics::CpuPortable,
+                name,
+                testing::environment(),
+                testing::clock(),
+            )
+        }
+    }
+
+    pub(super) async fn serve(&self, options: WorkerOptions) -> Result<(), JobsError> {
+        let (_stop, stopped) = watch::channel(false);
+        self.serve_until(options, stopped).await
+    }
+
+    fn serve_until(
+        &self,
+        options: WorkerOptions,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<(), JobsError>> + Send + 'static {
+        let (store, fleet) = (self.store.clone(), self.fleet.clone());
+        serve(store, fleet, Arc::clone(&self.execute), options, self.told.clone(), stop)
+    }
+
+    /// A worker on a task of its own.
+    pub(super) fn worker(&self, name: &str) -> WorkerHandle {
+        self.worker_with(self.options(name))
+    }
+
+    pub(super) fn worker_with(&self, options: WorkerOptions) -> WorkerHandle {
+        let (stop, stopped) = watch::channel(false);
+        WorkerHandle { stop, task: spawn(self.serve_until(options, stopped)) }
+    }
+
+    /// A worker that a supervisor starts again, under a new name, whenever it ends as Unavailable.
+    pub(super) fn supervised(&self, name: &str) -> WorkerHandle {
+        let (stop, stopped) = watch::channel(false);
+        let lives: Vec<_> =
+            (0..20).map(|_| self.serve_until(self.options(name), stopped.clone())).collect();
+        let task = spawn(async move {
+            for life in lives {
+                match life.await {
+                    Err(JobsError::Unavailable(_)) => sleep(Duration::from_millis(200)).await,
+                    ended => return ended,
+                }
+            }
+            Err(JobsError::Internal("restarted too often".to_owned()))
+        });
+        WorkerHandle { stop, task }
+    }
+
+    /// How often each stage was begun.
+    pub(super) fn calls(&self) -> BTreeMap<StageDigest, u64> {
+        self.calls.lock().unwrap().iter().map(|(stage, (_, count))| (*stage, *count)).collect()
+    }
+
+    pub(super) fn calls_of(&self, kind: StageKind) -> u64 {
+        let calls = self.calls.lock().unwrap();
+        calls.values().filter(|(of, _)| *of == kind).map(|(_, count)| count).sum()
+    }
+
+    pub(super) async fn until_calls(&self, count: u64) {
+        self.until("stages to be begun", async || self.calls().values().sum::<u64>() >= count)
+            .await;
+    }
+
+    /// What the workers said since the last time.
+    pub(super) fn events(&self) -> Vec<WorkerEvent> {
+        let mut heard = self.heard.lock().unwrap();
+        std::iter::from_fn(|| heard.try_recv().ok()).collect()
+    }
+
+    async fn progress(&self) -> Progress {
+        let mut progress = Progress::open(&self.store, self.run()).await.unwrap();
+        progress.catch_up(&self.store).await.unwrap();
+        progress
+    }
+
+    /// The stages that can be computed now.
+    pub(super) async fn pending(&self) -> Vec<StageDigest> {
+        View::of(&self.progress().await).stages().collect()
+    }
+
+    pub(super) async fn finished(&self) -> u64 {
+        self.progress().await.done()
+    }
+
+    pub(super) async fn until_done(&self) {
+        self.until("the run to be done", async || self.progress().await.plan().is_done()).await;
+    }
+
+    pub(super) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let patience = async {
+            while !holds().await {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = timeout(Duration::from_secs(60), patience).await;
+        assert!(waited.is_ok(), "waited too long for {what}; events: {:?}", self.events());
+    }
+
+    /// Every output of the run.
+    pub(super) async fn result(&self) -> Results {
+        results(&self.store, self.run().id()).await
+    }
+
+    /// The same from a run in one process, in a store of its own.
+    pub(super) async fn expected(&self) -> Results {
+        let store = Store::open("memory://", &[]).await.unwrap();
+        testing::finished(&store, self.run(), 2).await;
+        results(&store, self.run().id()).await
+    }
+
+    pub(super) async fn redis_says<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let mut connection = self.fleet.connection();
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
+    }
+
+    /// Hints in the queue.
+    pub(super) async fn waiting(&self) -> u64 {
+        self.redis_says::<u64>(&["ZCARD", "agrpo:cpu-portable:scheduled"]).await
+            + self.redis_says::<u64>(&["LLEN", "agrpo:cpu-portable:active"]).await
+    }
+
+    pub(super) async fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.redis_says(&["KEYS", "*"]).await;
+        keys.sort_unstable();
+        keys
+    }
+}
+
+async fn results(store: &Store, run: RunId) -> Results {
+    let mut results = Results::new();
+    for (key, stage) in store.recorded_stages(run).await.unwrap() {
+        results.insert(key, store.complete_manifest(stage).await.unwrap().unwrap().outputs);
+    }
+    results
+}
+
+/// A worker at work.
+pub(super) struct WorkerHandle {
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<Result<(), JobsError>>,
+}
+
+impl WorkerHandle {
+    pub(super) async fn end(self) -> Result<(), JobsError> {
+        timeout(Duration::from_secs(30), self.task).await.expect("the worker ends").unwrap()
+    }
+
+    /// Gone without a word, like a process that was killed.
+    pub(super) async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Lets the worker work until the run is done, and ends it.
+pub(super) async fn finish(worker: WorkerHandle, house: &House) {
+    house.until_done().await;
+    worker.stop.send_replace(true);
+    worker.end().await.unwrap();
+}
+
+#[expect(clippy::disallowed_methods, reason = "a handle that aborts alone stands for a process")]
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+/// The crate's fake stages, counted, with something before them.
+fn counted(calls: Calls, before: Arc<Before>) -> ExecuteFn {
+    Arc::new(move |spec: &StageSpec, inputs: &Inputs| {
+        let begun = {
+            let mut calls = calls.lock().unwrap();
+            let (_, count) = calls.entry(spec.digest()).or_insert((spec.kind(), 0));
+            *count += 1;
+            *count
+        };
+        before(spec, begun)?;
+        testing::fake_outputs(spec, inputs)
+    })
+}

@@ -1,0 +1,296 @@
+//! The command line as people see it: verbs, options and their help.
+//!
+//! Doc comments here are the help. Nothing is resolved here: defaults that depend on the environment
+//! are in `settings.rs`, the work is in `commands/`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use agrpo_spec::Numerics;
+use clap::builder::PossibleValue;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::CODES;
+
+/// Version and commit.
+pub(crate) const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("AGRPO_COMMIT"), ")");
+
+/// Post-train diffusion language models with reinforcement learning, replayable to the bit
+///
+/// A run is a TOML file. From it follows, stage by stage, one chain of results: the same file gives
+/// the same bytes, whoever computes them, in whatever order, however often they were interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "agrpo", version = VERSION, after_help = CODES, arg_required_else_help = true)]
+#[command(max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Format of log lines on stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Enqueue(EnqueueArgs),
+    Worker(WorkerArgs),
+    Status(StatusArgs),
+    Show(ShowArgs),
+    Replay(ReplayArgs),
+    Score(ScoreArgs),
+    Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Where results are kept.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+    /// else .agrpo]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+}
+
+/// Where hints about work are queued.
+#[derive(Debug, Args)]
+pub(crate) struct RedisArgs {
+    /// Redis server that workers share [default: $AGRPO_REDIS, else redis://127.0.0.1:6379]
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+}
+
+/// The form of the answer.
+#[derive(Debug, Args)]
+pub(crate) struct JsonArgs {
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Compute a run on this machine, without any service
+///
+/// Stages that the store already holds are not computed again, so the same command resumes a run that
+/// was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
+/// number of workers changes how long it takes, never what comes out.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo run jobs/runs/smoke.toml
+  agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
+  sed 's/^seed = .*/seed = 2/' jobs/runs/smoke.toml | agrpo run -")]
+pub(crate) struct RunArgs {
+    /// Run file in TOML; - reads standard input
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Stages computed at the same time, one thread each [default: number of cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Hand a run to the workers of a fleet
+///
+/// Records the run in the store and queues the stages that can be computed now; workers queue the rest
+/// as results come in. Enqueueing a run again is harmless and wakes it up after a lost queue.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  agrpo enqueue jobs/runs/smoke.toml --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
+pub(crate) struct EnqueueArgs {
+    /// Run file in TOML; - reads standard input
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Compute queued stages until stopped
+///
+/// Takes one stage at a time on one thread; start one worker for each core. SIGTERM or Ctrl-C lets the
+/// stage in hand finish. A worker may be killed at any moment: its stage goes to another one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo worker --store s3://bucket/experiments --redis redis://10.0.0.5:6379
+  agrpo worker --exit-when-idle 60")]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+    /// Numerics class that this worker honours; runs of another class wait for other workers
+    #[arg(long, value_enum, default_value_t = NumericsArg(Numerics::CpuPortable), value_name = "CLASS")]
+    pub(crate) numerics: NumericsArg,
+    /// Stop after this many seconds without work [default: wait for ever]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) exit_when_idle: Option<u64>,
+}
+
+/// List runs: how far they are and how accurate their policies
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo status
+  agrpo status 3f2a --json")]
+pub(crate) struct StatusArgs {
+    /// Run to list, by the start of its id or by its name [default: all]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Show a run, a stage or an artifact
+///
+/// A run is shown with every default explicit, a stage with its spec, inputs, outputs, metrics and how
+/// it was made, an artifact by what is inside.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo show 3f2a91
+  agrpo show 3f2a91 --json
+  agrpo show 77c0d2 --raw > model.safetensors")]
+pub(crate) struct ShowArgs {
+    /// Start of a run's, a stage's or an artifact's digest, or a run's name
+    pub(crate) hash: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// Write an artifact's bytes as they are
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// Compute stages again and compare every output with the stored one
+///
+/// Changes nothing in the store. The exit code is 0 if every byte is identical, 3 if an output differs
+/// and 5 if a stored blob is corrupt or missing.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").args(["hash", "run"]).required(true))]
+#[command(after_help = "\
+Examples:
+  agrpo replay 3f2a91
+  agrpo replay --run smoke")]
+pub(crate) struct ReplayArgs {
+    /// Start of a stage's digest
+    pub(crate) hash: Option<String>,
+    /// Replay every finished stage of this run, by the start of its id or by its name
+    #[arg(long)]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Grade your own completions with a task's reward
+///
+/// Reads one JSON object a line and writes it back with `reward`, `parts`, `extracted` and `correct`
+/// added; the mean goes to stderr. A row has a `completion` and a `ground_truth`: for countdown
+/// {"numbers": [3, 7, 8], "target": 29} or [[3, 7, 8], 29], for sudoku the solution as 16 digits, and
+/// a `question` that holds the puzzle as 16 digits with 0 for a blank. Other keys are kept.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -")]
+pub(crate) struct ScoreArgs {
+    /// Task whose reward grades
+    #[arg(long, value_enum)]
+    pub(crate) task: TaskArg,
+    /// File of JSON rows; - reads standard input
+    pub(crate) file: PathBuf,
+}
+
+/// Check this machine and the services, and say what to do
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo doctor
+  agrpo doctor --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  agrpo completions bash > ~/.local/share/bash-completion/completions/agrpo")]
+pub(crate) struct CompletionsArgs {
+    /// Shell to complete in
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The processor
+    Cpu,
+}
+
+/// Tasks that grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskArg {
+    /// Reach a target with all of the given numbers
+    Countdown,
+    /// Fill a 4x4 Sudoku
+    Sudoku,
+}
+
+/// A numerics class on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumericsArg(pub(crate) Numerics);
+
+impl ValueEnum for NumericsArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self(Numerics::CpuPortable), Self(Numerics::CpuNative)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            Numerics::CpuPortable => "The same bytes on every x86-64 machine with AVX2",
+            Numerics::CpuNative => "Faster; the same bytes on CPUs of the same kind",
+        };
+        Some(PossibleValue::new(self.0.name()).help(help))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

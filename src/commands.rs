@@ -1,0 +1,187 @@
+//! One file a verb, and what several verbs share: the store, the run file, the signals.
+//!
+//! Every verb takes its arguments and the settings, prints its answer and says how the program ends.
+//! No verb knows another.
+
+mod completions;
+mod doctor;
+mod enqueue;
+mod replay;
+mod run;
+mod score;
+mod show;
+mod status;
+mod worker;
+
+use std::future::Future;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use agrpo_jobs::Store;
+use agrpo_spec::Run;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::numerics;
+use crate::output;
+use crate::settings::{Resolved, Settings};
+use crate::telemetry;
+
+/// Does what the command line asks for.
+pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let settings = Settings::from_environment()?;
+    let level = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
+    telemetry::start(&settings, cli.log_format, level)?;
+    match cli.command {
+        Command::Run(args) => run::run(&args, &settings),
+        Command::Enqueue(args) => enqueue::enqueue(&args, &settings),
+        Command::Worker(args) => worker::worker(&args, &settings),
+        Command::Status(args) => status::status(&args, &settings),
+        Command::Show(args) => show::show(&args, &settings),
+        Command::Replay(args) => replay::replay(&args, &settings),
+        Command::Score(args) => score::score(&args),
+        Command::Doctor(args) => doctor::doctor(&args, &settings),
+        Command::Completions(args) => completions::completions(&args),
+    }
+}
+
+/// Runs a verb's asynchronous part. Stages run on the blocking pool, so two threads serve the rest.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot start threads: {error}")))?
+        .block_on(work)
+}
+
+/// The store, made if it is a folder that is not there yet.
+async fn create_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Failure> {
+    let Resolved { value, given } = settings.store(flag);
+    Store::open(&value, &settings.object_store_options()).await.map_err(|error| {
+        let failure = Failure::from(error);
+        match failure.exit() {
+            Exit::Unavailable | Exit::Usage if given => {
+                failure.hint(format!("agrpo doctor --store {value}"))
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// The store, which has to be there: asking about results creates nothing.
+async fn open_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Failure> {
+    let Resolved { value, given } = settings.store(flag);
+    if let Some(folder) = local_folder(&value)
+        && !folder.is_dir()
+    {
+        let place = std::path::absolute(&folder).unwrap_or(folder);
+        let failure = Failure::usage(format!("no store at {}", place.display()));
+        return Err(if given {
+            failure.hint("name another with --store or AGRPO_STORE; agrpo run FILE creates one")
+        } else {
+            failure.hint("agrpo run FILE creates it").hint(
+                "if it is elsewhere: go to the folder where agrpo run was started, or name it with --store",
+            )
+        });
+    }
+    create_store(settings, flag).await
+}
+
+/// The folder of a store on this machine; `None` for the others.
+fn local_folder(url: &str) -> Option<PathBuf> {
+    match url.split_once("://") {
+        None => Some(PathBuf::from(url)),
+        Some(("file", path)) => Some(PathBuf::from(path)),
+        Some(_) => None,
+    }
+}
+
+/// ` --store URL` for commands that are suggested; empty where they need none.
+fn store_option(flag: Option<&str>) -> String {
+    flag.map(|url| format!(" --store {url}")).unwrap_or_default()
+}
+
+/// A file's text; `-` is standard input.
+fn read_text(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|whole| text = whole)
+    };
+    read.map(|()| text).map_err(|error| {
+        Failure::usage(format!("cannot read {}: {}", name_of(file), plain(&error)))
+    })
+}
+
+/// What messages call a file.
+fn name_of(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// An operating system's error without its number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
+}
+
+/// A checked run and the text it came from, which a restart hands over.
+fn read_run(file: &Path, settings: &Settings) -> Result<(Run, String), Failure> {
+    let text = match numerics::handed_over(settings) {
+        Some(text) => text.to_owned(),
+        None => read_text(file).map_err(|failure| {
+            failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
+        })?,
+    };
+    let run = Run::parse(&text).map_err(|error| Failure::from(error).at(name_of(file)))?;
+    let config = run.config();
+    agrpo_stages::tasks::check_task(&config.task, config.evaluation.problems)
+        .map_err(|error| Failure::usage(error.to_string()).at(name_of(file)))?;
+    Ok((run, text))
+}
+
+/// Turns true at the first Ctrl-C or SIGTERM, saying `words`; the second one ends the program.
+fn stop_signal(words: &'static str) -> Result<watch::Receiver<bool>, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(Exit::Unexpected, format!("cannot listen for signals: {error}"))
+        })
+    };
+    let (mut interrupt, mut terminate) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (stop, stopped) = watch::channel(false);
+    #[expect(clippy::disallowed_methods, reason = "lives until the program ends, and cannot fail")]
+    let listener = tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if first {
+                output::talk(words);
+                stop.send_replace(true);
+            } else {
+                output::talk("stopped at once");
+                std::process::exit(i32::from(Exit::Interrupted as u8));
+            }
+        }
+    });
+    drop(listener);
+    Ok(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_are_folders() {
+        assert_eq!(local_folder(".agrpo"), Some(".agrpo".into()));
+        assert_eq!(local_folder("file:///data/x"), Some("/data/x".into()));
+        assert_eq!(local_folder("s3://bucket/x"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! `agrpo doctor`: what this machine and the services can do, and what to do where they cannot.
+//!
+//! Changes nothing: the store is opened, written to and cleaned again; Redis is only asked. A Redis
+//! that nobody asked for may be missing, since `agrpo run` needs none.
+
+use agrpo_jobs::{Fleet, Store};
+use agrpo_spec::Numerics;
+use serde::Serialize;
+
+use crate::cli::{DoctorArgs, VERSION};
+use crate::commands::{block_on, local_folder};
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::numerics;
+use crate::output;
+use crate::settings::Settings;
+
+/// Less free space than this is worth a word.
+const LOW_DISK_BYTES: u64 = 1 << 30;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Not good, but nothing that was asked for needs it.
+    Note,
+    Bad,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    /// What to do; empty where nothing is to be done.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    advice: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Answer {
+    healthy: bool,
+    checks: Vec<Check>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            advice: String::new(),
+            exit: Exit::Done,
+        }
+    }
+
+    fn note(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Note, advice: advice.into(), ..Self::ok(name, found) }
+    }
+
+    fn bad(name: &'static str, failure: &Failure, advice: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Bad,
+            advice: advice.into(),
+            // Whatever is wrong with a need counts as that need not being there.
+            exit: if failure.exit() == Exit::Data { Exit::Data } else { Exit::Unavailable },
+            ..Self::ok(name, failure.message())
+        }
+    }
+}
+
+/// Runs every check; one that fails does not hide the next.
+pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let class = Numerics::CpuPortable;
+    numerics::enter(settings, class, None)?;
+    let mut checks = vec![
+        Check::ok("agrpo", VERSION),
+        Check::ok("libtorch", agrpo_stages::libtorch_version()),
+        processor(),
+        Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
+        Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
+    ];
+    checks.extend(disk(args, settings));
+    let services =
+        block_on(async { Ok([store(args, settings).await, redis(args, settings).await]) })?;
+    checks.extend(services);
+    let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
+    let exit = exit.unwrap_or(Exit::Done);
+    if args.json.json {
+        output::json(&Answer { healthy: exit == Exit::Done, checks })?;
+    } else {
+        output::line(describe(&checks))?;
+    }
+    Ok(exit)
+}
+
+fn processor() -> Check {
+    let (avx2, avx512) = machine::vector_instructions();
+    let name = machine::cpu();
+    if avx2 {
+        let has = if avx512 { "avx2, avx512" } else { "avx2" };
+        Check::ok("processor", format!("{name}, {has}"))
+    } else {
+        let failure = Failure::new(Exit::Unavailable, format!("{name}, without avx2"));
+        Check::bad(
+            "processor",
+            &failure,
+            "numerics class cpu-portable needs a processor with AVX2 and FMA",
+        )
+    }
+}
+
+/// Free space where a local store is or would be.
+fn disk(args: &DoctorArgs, settings: &Settings) -> Option<Check> {
+    let folder = local_folder(&settings.store(args.store.store.as_deref()).value)?;
+    let folder = std::path::absolute(folder).ok()?;
+    let free = machine::free_bytes(&folder)?;
+    let found = format!("{} free for {}", output::size(free), folder.display());
+    Some(if free < LOW_DISK_BYTES {
+        Check::note("disk", found, "a run of a small model writes some hundred megabytes")
+    } else {
+        Check::ok("disk", found)
+    })
+}
+
+async fn store(args: &DoctorArgs, settings: &Settings) -> Check {
+    let wanted = settings.store(args.store.store.as_deref());
+    if let Some(folder) = local_folder(&wanted.value)
+        && !folder.exists()
+    {
+        return Check::note(
+            "store",
+            format!("{} is not there yet", folder.display()),
+            "agrpo run FILE creates it",
+        );
+    }
+    let opened = async {
+        let store = Store::open(&wanted.value, &settings.object_store_options()).await?;
+        store.check().await?;
+        Ok::<_, agrpo_jobs::JobsError>(store.url().to_owned())
+    };
+    match opened.await {
+        Ok(url) => Check::ok("store", format!("{url} answers and can be written")),
+        Err(error) => Check::bad(
+            "store",
+            &error.into(),
+            "check --store or AGRPO_STORE and, for s3, the AWS_* variables",
+        ),
+    }
+}
+
+async fn redis(args: &DoctorArgs, settings: &Settings) -> Check {
+    let wanted = settings.redis(args.redis.redis.as_deref());
+    match Fleet::connect(&wanted.value).await {
+        Ok(fleet) => Check::ok("redis", format!("{} answers", fleet.place())),
+        Err(error) if wanted.given => Check::bad(
+            "redis",
+            &error.into(),
+            "check --redis or AGRPO_REDIS, and that the server runs",
+        ),
+        Err(error) => Check::note(
+            "redis",
+            error.to_string(),
+            "only agrpo enqueue and agrpo worker need it; agrpo run does not",
+        ),
+    }
+}
+
+fn describe(checks: &[Check]) -> String {
+    let line = |check: &Check| {
+        let verdict = match check.verdict {
+            Verdict::Ok => "ok  ",
+            Verdict::Note => "note",
+            Verdict::Bad => "BAD ",
+        };
+        let advice =
+            if check.advice.is_empty() { String::new() } else { format!("; {}", check.advice) };
+        format!("{verdict}  {:<9}  {}{advice}", check.name, check.found)
+    };
+    checks.iter().map(line).collect::<Vec<_>>().join("\n")
+}

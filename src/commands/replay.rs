@@ -1,0 +1,140 @@
+//! `agrpo replay`: computes finished stages again and compares digests.
+//!
+//! Writes nothing into the store. The process takes on the numerics class of what it replays, so the
+//! stored spec is read before the first tensor operation.
+
+use std::sync::Arc;
+
+use agrpo_jobs::Store;
+use agrpo_jobs::replay::{self, ReplayReport};
+use agrpo_spec::{ArtifactDigest, ExecuteFn, Numerics, StageDigest};
+use serde::Serialize;
+
+use crate::cli::ReplayArgs;
+use crate::commands::{block_on, open_store, stop_signal};
+use crate::exit::{Exit, Failure};
+use crate::numerics;
+use crate::output;
+use crate::settings::Settings;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Answer {
+    identical: bool,
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage {
+    /// The stage's place in its run; none where one stage was asked for by digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(flatten)]
+    report: ReplayReport,
+}
+
+/// What is to be replayed.
+struct Request {
+    stages: Vec<(Option<String>, StageDigest)>,
+    numerics: Numerics,
+}
+
+/// Replays one stage or all of a run.
+pub(super) fn replay(args: &ReplayArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let flag = args.store.store.as_deref();
+    let request = block_on(async {
+        let store = open_store(settings, flag).await?;
+        match (&args.hash, &args.run) {
+            (Some(hash), _) => one_stage(&store, hash).await,
+            (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
+        }
+    })?;
+    numerics::enter(settings, request.numerics, None)?;
+    let stages = block_on(async {
+        let store = open_store(settings, flag).await?;
+        compute(&store, request, args.json.json).await
+    })?;
+    let identical = stages.iter().all(|stage| stage.report.identical);
+    let count = stages.len();
+    if args.json.json {
+        output::json(&Answer { identical, stages })?;
+    } else if identical {
+        output::line(match count {
+            1 => "identical".to_owned(),
+            _ => format!("identical: {count} stages"),
+        })?;
+    } else {
+        let differing = stages.iter().filter(|stage| !stage.report.identical).count();
+        output::line(format!("differs: {differing} of {count} stages"))?;
+    }
+    Ok(if identical { Exit::Done } else { Exit::Differs })
+}
+
+async fn one_stage(store: &Store, hash: &str) -> Result<Request, Failure> {
+    let stage = store.resolve_stage(hash).await?;
+    let manifest = store.manifest(stage).await?.ok_or_else(|| {
+        Failure::new(
+            Exit::Data,
+            format!("the manifest of stage {stage} is missing in {}", store.url()),
+        )
+    })?;
+    Ok(Request { stages: vec![(None, stage)], numerics: manifest.spec.numerics() })
+}
+
+async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
+    let id = store.resolve_run(text).await?;
+    let run = store.run(id).await?;
+    let recorded = store.recorded_stages(id).await?;
+    if recorded.is_empty() {
+        return Err(Failure::usage(format!("run {id} has no finished stage to replay")));
+    }
+    let stages = recorded.into_iter().map(|(key, stage)| (Some(key.to_string()), stage));
+    Ok(Request { stages: stages.collect(), numerics: run.config().numerics })
+}
+
+async fn compute(store: &Store, request: Request, json: bool) -> Result<Vec<Stage>, Failure> {
+    let stop = stop_signal("finishing the stage in hand")?;
+    let execute: ExecuteFn = Arc::new(agrpo_stages::execute);
+    let mut done = vec![];
+    for (key, stage) in request.stages {
+        if *stop.borrow() {
+            return Err(Failure::new(
+                Exit::Interrupted,
+                format!("stopped after {} stages, all of them reported above", done.len()),
+            ));
+        }
+        let report = replay::replay(store, stage, &execute).await?;
+        if !json {
+            describe(key.as_deref(), &report)?;
+        }
+        done.push(Stage { key, report });
+    }
+    Ok(done)
+}
+
+/// A line for the stage, and one for each output.
+fn describe(key: Option<&str>, report: &ReplayReport) -> Result<(), Failure> {
+    output::line(format!("{} {}", key.unwrap_or(report.kind.name()), report.stage))?;
+    for found in &report.outputs {
+        let digest = |digest: Option<ArtifactDigest>| {
+            digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
+        };
+        let (recorded, recomputed) = (digest(found.recorded), digest(found.recomputed));
+        output::line(if found.identical {
+            format!("  identical  {}  {recorded}", found.name)
+        } else {
+            format!("  differs    {}  {recorded} recorded, {recomputed} recomputed", found.name)
+        })?;
+    }
+    // Metrics are many and follow from the outputs: only those that differ are worth a line.
+    for found in report.metrics.iter().filter(|metric| !metric.identical) {
+        let value =
+            |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+        let (recorded, recomputed) = (value(found.recorded), value(found.recomputed));
+        output::line(format!(
+            "  differs    metric {}  {recorded} recorded, {recomputed} recomputed",
+            found.name
+        ))?;
+    }
+    Ok(())
+}

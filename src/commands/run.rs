@@ -1,0 +1,202 @@
+//! `agrpo run`: a run on this machine, from the file to the summary.
+//!
+//! Decides nothing about results: the embedded scheduler walks the plan, and what the store already
+//! holds is not computed again.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agrpo_jobs::embedded::{self, Outcome};
+use agrpo_jobs::status::{self, RunStatus};
+use agrpo_spec::{ArtifactDigest, Run, RunId, StageKind};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::cli::RunArgs;
+use crate::commands::{block_on, create_store, read_run, stop_signal, store_option};
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::numerics;
+use crate::output;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::tally::{KindTime, Overhead, Tally, accuracy, percent};
+
+const STOPPING: &str = "finishing the stages in hand; run the same command again to go on";
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Summary {
+    run: RunId,
+    name: String,
+    state: &'static str,
+    iteration: u32,
+    iterations: u32,
+    policy: Option<ArtifactDigest>,
+    accuracy: Accuracy,
+    stages: Stages,
+    wall_s: f64,
+    kinds: BTreeMap<StageKind, KindTime>,
+    overhead: Option<Overhead>,
+    store: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Accuracy {
+    base: Option<f64>,
+    latest: Option<f64>,
+    problems: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Stages {
+    computed: u64,
+    reused: u64,
+}
+
+/// Computes the run.
+pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let (run, text) = read_run(&args.file, settings)?;
+    numerics::enter(settings, run.config().numerics, Some(&text))?;
+    let workers = args.workers.map_or_else(machine::cores, NonZeroUsize::get);
+    block_on(async {
+        let store = create_store(settings, args.store.store.as_deref()).await?;
+        let stop = stop_signal(STOPPING)?;
+        let (events, mut happened) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        output::talk(format!("run {} ({})", run.id(), run.config().name));
+        let work = embedded::run(
+            &store,
+            run.clone(),
+            Arc::new(agrpo_stages::execute),
+            workers,
+            machine::environment(),
+            machine::clock(),
+            events,
+            stop,
+        );
+        let mut progress = Progress::new(&run);
+        let show = async {
+            while let Some(event) = happened.recv().await {
+                progress.handle(&event);
+            }
+        };
+        let (outcome, ()) = tokio::join!(work, show);
+        let tally = progress.finish();
+        let outcome = outcome.map_err(|error| explain(error.into(), args))?;
+        let url = store.url().to_owned();
+        let status = status::status(&store, Some(run.id())).await?;
+        let wall_s = began.elapsed().as_secs_f64();
+        let summary = summarise(&run, &outcome, &tally, &status, wall_s, url);
+        if args.json.json {
+            output::json(&summary)?;
+        } else {
+            output::line(describe(&summary, &tally, args))?;
+        }
+        Ok(if outcome.done { Exit::Done } else { Exit::Interrupted })
+    })
+}
+
+/// Adds what to type after a failure.
+fn explain(failure: Failure, args: &RunArgs) -> Failure {
+    let store = store_option(args.store.store.as_deref());
+    match failure.exit() {
+        Exit::StageFailed => failure.hint(format!("agrpo status{store}")),
+        Exit::Unavailable => failure.hint("run the same command again: finished stages are kept"),
+        _ => failure,
+    }
+}
+
+fn summarise(
+    run: &Run,
+    outcome: &Outcome,
+    tally: &Tally,
+    status: &[RunStatus],
+    wall_s: f64,
+    store: String,
+) -> Summary {
+    let config = run.config();
+    let status = status.first();
+    Summary {
+        run: run.id(),
+        name: config.name.clone(),
+        state: if outcome.done { "done" } else { "stopped" },
+        iterations: config.training.iterations,
+        policy: outcome.policy,
+        accuracy: Accuracy {
+            base: status.and_then(|status| status.accuracy.base),
+            latest: status.and_then(|status| status.accuracy.latest),
+            problems: config.evaluation.problems,
+        },
+        iteration: status.map_or(0, |status| status.iteration),
+        stages: Stages { computed: outcome.computed, reused: outcome.reused },
+        wall_s,
+        kinds: tally.kinds().clone(),
+        overhead: tally.overhead(),
+        store,
+    }
+}
+
+/// The summary for people.
+fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
+    let Stages { computed, reused } = summary.stages;
+    let mut rows = vec![
+        ("run", format!("{}", summary.run)),
+        ("state", {
+            let Summary { state, iteration, iterations, .. } = summary;
+            format!(
+                "{state}: iteration {iteration} of {iterations}, {computed} stages computed, {reused} reused"
+            )
+        }),
+    ];
+    rows.extend(summary.policy.map(|policy| ("policy", policy.to_string())));
+    let problems = summary.accuracy.problems;
+    match (summary.accuracy.base, summary.accuracy.latest) {
+        (Some(base), Some(latest)) => rows.push((
+            "accuracy",
+            format!("{} -> {}", accuracy(base, problems), accuracy(latest, problems)),
+        )),
+        (None, Some(latest)) | (Some(latest), None) => {
+            rows.push(("accuracy", accuracy(latest, problems)));
+        }
+        (None, None) => {}
+    }
+    rows.push(("seconds", seconds(summary)));
+    rows.extend(summary.overhead.map(|overhead| ("overhead", describe_overhead(overhead))));
+    let mut lines: Vec<String> =
+        rows.into_iter().map(|(name, value)| format!("{name:<9} {value}")).collect();
+    lines.push(String::new());
+    lines.push("next:".to_owned());
+    let store = store_option(args.store.store.as_deref());
+    if summary.state == "stopped" {
+        lines.push(format!("  agrpo run {}{store}", args.file.display()));
+    }
+    lines.push(format!("  agrpo status{store}"));
+    lines.push(format!("  agrpo show {}{store}", summary.run.short()));
+    if let Some(update) = tally.last_update() {
+        lines.push(format!("  agrpo replay {}{store}", update.stage.short()));
+    }
+    lines.join("\n")
+}
+
+fn seconds(summary: &Summary) -> String {
+    let mut text = format!("{:.1} by the clock", summary.wall_s);
+    let kinds = summary.kinds.iter().map(|(kind, time)| {
+        let all = time.compute_s + time.fetch_s + time.store_s;
+        format!("{kind} {all:.1}")
+    });
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    if !kinds.is_empty() {
+        text.push_str(&format!("; over all workers: {kinds}"));
+    }
+    text
+}
+
+fn describe_overhead(Overhead { share, median_ms }: Overhead) -> String {
+    format!(
+        "{} of stage time for reading and writing, median {median_ms:.1} ms a stage",
+        percent(share)
+    )
+}

@@ -1,0 +1,49 @@
+//! A run: what was asked for, every default explicit, and what there is of it.
+//!
+//! The newest stages only; `--json` lists all of them.
+
+use std::collections::BTreeMap;
+
+use agrpo_jobs::{Failure as StageFailure, Store};
+use agrpo_spec::{Plan, RunConfig, RunId, StageDigest, StageKey};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Stages that people are shown.
+const NEWEST: usize = 12;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Answer<'a> {
+    run: RunId,
+    config: &'a RunConfig,
+    stages: BTreeMap<StageKey, StageDigest>,
+    failures: Vec<StageFailure>,
+}
+
+pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Failure> {
+    let run = store.run(id).await?;
+    let stages = store.recorded_stages(id).await?;
+    let failures = store.failures(id).await?;
+    if json {
+        return output::json(&Answer { run: id, config: run.config(), stages, failures });
+    }
+    let config = toml::to_string(run.config()).map_err(|error| {
+        Failure::new(Exit::Unexpected, format!("the run cannot be written as TOML: {error}"))
+    })?;
+    let mut text = format!("# run {id}\n\n{config}\n");
+    text += &format!("# {} of {} stages are done", stages.len(), Plan::total_stages(&run));
+    if stages.len() > NEWEST {
+        text += &format!("; the newest {NEWEST}, all with --json:");
+    }
+    for (key, stage) in stages.iter().skip(stages.len().saturating_sub(NEWEST)) {
+        text += &format!("\n#   {:<18}  {stage}", key.to_string());
+    }
+    for failure in &failures {
+        let StageFailure { key, stage, error, attempts, .. } = failure;
+        text += &format!("\n# failed after {attempts} attempts: {key}  {stage}\n#   {error}");
+    }
+    output::line(text)
+}

@@ -1,0 +1,157 @@
+//! How the program ends: every exit code, and the one place where errors become codes.
+//!
+//! An error is one lower-case sentence with the offending value; what to type next travels beside it
+//! as hints. Nothing here prints and nothing here exits: `main` does.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use agrpo_jobs::JobsError;
+use agrpo_spec::{RunError, StageError};
+
+/// What an exit code means; shown by `agrpo --help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// A defect of the program.
+    Unexpected = 1,
+    /// The command line, a setting or a file cannot be used.
+    Usage = 2,
+    /// A replayed stage gave other bytes.
+    Differs = 3,
+    /// A store, Redis or another need is not there; later it may be.
+    Unavailable = 4,
+    /// Stored data is corrupt or missing.
+    Data = 5,
+    /// A stage of the run failed for good.
+    StageFailed = 6,
+    /// Stopped by Ctrl-C or SIGTERM before the end; the same command goes on.
+    Interrupted = 130,
+}
+
+/// The list of codes at the end of the help.
+pub(crate) const CODES: &str = "\
+Exit codes:
+  0    done
+  1    unexpected: a defect of agrpo
+  2    the command line, a setting or a file cannot be used
+  3    a comparison differs
+  4    a service is unreachable, or the machine lacks something
+  5    stored data is corrupt or missing
+  6    a stage failed for good
+  130  stopped before the end; the same command goes on from there";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command ends without having done what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// An error with its code.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hints: vec![] }
+    }
+
+    /// Something the caller asked for that cannot be.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Adds a line that says what to do, best as a command to type.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Puts words in front of the message.
+    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// How the program ends.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The sentence alone, without hints.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        for (index, hint) in self.hints.iter().enumerate() {
+            write!(f, "{}hint: {hint}", if index == 0 { "\n\n" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl From<JobsError> for Failure {
+    fn from(error: JobsError) -> Self {
+        let exit = match error {
+            JobsError::Invalid(_) => Exit::Usage,
+            JobsError::Unavailable(_) => Exit::Unavailable,
+            JobsError::Data(_) => Exit::Data,
+            JobsError::Failed(_) => Exit::StageFailed,
+            JobsError::Internal(_) => Exit::Unexpected,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        let exit = match error {
+            StageError::Invalid(_) => Exit::Usage,
+            StageError::Data(_) => Exit::Data,
+            StageError::Internal(_) => Exit::Unexpected,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_come_after_a_blank_line() {
+        let failure = Failure::usage("no such thing").at("x.toml").hint("try this").hint("or that");
+        assert_eq!(
+            failure.to_string(),
+            "error: x.toml: no such thing\n\nhint: try this\nhint: or that"
+        );
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_code() {
+        let code = |error: JobsError| Failure::from(error).exit() as u8;
+        let text = String::new;
+        assert_eq!(code(JobsError::Internal(text())), 1);
+        assert_eq!(code(JobsError::Invalid(text())), 2);
+        assert_eq!(code(JobsError::Unavailable(text())), 4);
+        assert_eq!(code(JobsError::Data(text())), 5);
+        assert_eq!(code(JobsError::Failed(text())), 6);
+    }
+}

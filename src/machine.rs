@@ -1,0 +1,80 @@
+//! What this machine is: processor, name, cores, free disk space, and its clock.
+//!
+//! The only place that reads the clock. These facts are written into manifests for people to read;
+//! they never reach a spec, and so never a result.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use agrpo_jobs::Clock;
+use agrpo_spec::Environment;
+
+use crate::cli::VERSION;
+
+/// Milliseconds since 1970.
+pub(crate) fn clock() -> Clock {
+    Arc::new(unix_ms)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock that everything else is handed")]
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What manifests say about who computed a stage. The worker's name is unique to this process.
+pub(crate) fn environment() -> Environment {
+    let host = host();
+    Environment {
+        agrpo: VERSION.to_owned(),
+        libtorch: agrpo_stages::libtorch_version().to_owned(),
+        cpu: cpu(),
+        worker: format!("{host}-{}-{:x}", std::process::id(), unix_ms()),
+        host,
+        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        threads: 1,
+        started_unix_ms: 0,
+    }
+}
+
+/// The machine's name, reduced to what may stand in a key.
+fn host() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+/// The processor's name, as the kernel gives it.
+pub(crate) fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    line.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Cores that this process may use, by affinity and by control group.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// The vector instructions that matter here: (AVX2 with FMA, AVX-512).
+pub(crate) fn vector_instructions() -> (bool, bool) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+        (avx2, std::is_x86_feature_detected!("avx512f"))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        (false, false)
+    }
+}
+
+/// Bytes that may still be written at this path or at its nearest parent that exists.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(existing).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}

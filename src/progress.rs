@@ -1,0 +1,196 @@
+//! A run as it goes, on stderr: bars for a person who watches, short lines for a log.
+//!
+//! One bar for the sft chunks, then one over iterations. Where stderr is no terminal: one line for
+//! each chunk, evaluation and iteration. The numbers come from `tally.rs`.
+
+use std::time::{Duration, Instant};
+
+use agrpo_jobs::embedded::Event;
+use agrpo_spec::{Manifest, Run, StageKey, StageKind};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output;
+use crate::tally::{Iteration, Tally, accuracy, percent, short_duration};
+
+/// The display of one run.
+pub(crate) struct Progress {
+    tally: Tally,
+    chunks: u32,
+    iterations: u32,
+    problems: u32,
+    /// The bar at work; none where lines are written instead.
+    bar: Option<ProgressBar>,
+    is_watched: bool,
+    reused: u64,
+    /// When the first rollout of this session began, and when the newest update ended.
+    first_rollout: Option<Instant>,
+    last_update: Option<Instant>,
+    updates: u32,
+}
+
+impl Progress {
+    /// A display with nothing on it yet.
+    pub(crate) fn new(run: &Run) -> Self {
+        let config = run.config();
+        Self {
+            tally: Tally::default(),
+            chunks: config.sft.steps.div_ceil(config.sft.steps_per_stage),
+            iterations: config.training.iterations,
+            problems: config.evaluation.problems,
+            bar: None,
+            is_watched: output::is_watched(),
+            reused: 0,
+            first_rollout: None,
+            last_update: None,
+            updates: 0,
+        }
+    }
+
+    /// Shows what happened.
+    pub(crate) fn handle(&mut self, event: &Event) {
+        match event {
+            Event::Opened { done, .. } => self.reused = *done,
+            Event::Reused { key, manifest } => {
+                self.reused += 1;
+                let iteration = self.tally.add(*key, manifest, true);
+                self.move_bar(*key);
+                if let Some(iteration) = iteration {
+                    self.set_position(u64::from(iteration.number));
+                }
+            }
+            Event::Started { key, .. } => {
+                self.say_reused();
+                if key.kind == StageKind::Rollout {
+                    self.first_rollout.get_or_insert_with(Instant::now);
+                }
+                self.move_bar(*key);
+            }
+            Event::Finished { key, manifest } => {
+                let iteration = self.tally.add(*key, manifest, false);
+                match key.kind {
+                    StageKind::Sft => self.show_chunk(key.iteration + 1, manifest),
+                    StageKind::Evaluation => self.show_evaluation(key.iteration, manifest),
+                    _ => {}
+                }
+                if let Some(iteration) = iteration {
+                    self.show_iteration(&iteration);
+                }
+            }
+        }
+    }
+
+    /// Takes the bars away; what was added up remains.
+    pub(crate) fn finish(mut self) -> Tally {
+        self.clear_bar();
+        self.say_reused();
+        self.tally
+    }
+
+    /// Says once how much of the run was there already.
+    fn say_reused(&mut self) {
+        if self.reused > 0 {
+            output::talk(format!("{} stages were computed before and are reused", self.reused));
+            self.reused = 0;
+        }
+    }
+
+    fn show_chunk(&mut self, chunk: u32, manifest: &Manifest) {
+        let loss = number(manifest, "loss").unwrap_or(f64::NAN);
+        if self.is_watched {
+            self.set_position(u64::from(chunk));
+            self.set_message(format!("loss {loss:.3}"));
+        } else {
+            output::talk(format!("sft {chunk}/{}  loss {loss:.4}", self.chunks));
+        }
+    }
+
+    fn show_evaluation(&mut self, iteration: u32, manifest: &Manifest) {
+        let Some(share) = number(manifest, "accuracy") else { return };
+        let policy =
+            if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") };
+        output::talk(format!(
+            "evaluation of {policy}  accuracy {}",
+            accuracy(share, self.problems)
+        ));
+    }
+
+    fn show_iteration(&mut self, iteration: &Iteration) {
+        let now = Instant::now();
+        let began = self.last_update.or(self.first_rollout).unwrap_or(now);
+        let speed = iteration.tokens / now.duration_since(began).as_secs_f64().max(1e-3);
+        self.last_update = Some(now);
+        self.updates += 1;
+        let spent = self.first_rollout.map_or(Duration::ZERO, |first| now.duration_since(first));
+        let left = self.iterations.saturating_sub(iteration.number);
+        let left = spent / self.updates.max(1) * left;
+        let text = self.describe(iteration, speed, left);
+        if self.is_watched {
+            self.set_position(u64::from(iteration.number));
+            self.set_message(text);
+        } else {
+            output::talk(format!("iteration {}/{}  {text}", iteration.number, self.iterations));
+        }
+    }
+
+    fn describe(&self, iteration: &Iteration, speed: f64, left: Duration) -> String {
+        let mut parts = vec![];
+        parts.extend(iteration.reward.map(|reward| format!("reward {reward:.3}")));
+        parts.extend(iteration.correct.map(|share| format!("correct {}", percent(share))));
+        match (self.tally.base_accuracy(), self.tally.latest_accuracy()) {
+            (Some(base), Some(latest)) => {
+                parts.push(format!("accuracy {} -> {}", percent(base), percent(latest)));
+            }
+            (None, Some(latest)) => parts.push(format!("accuracy {}", percent(latest))),
+            (_, None) => {}
+        }
+        parts.push(format!("{speed:.0} tokens/s"));
+        parts.push(format!("{} left", short_duration(left)));
+        parts.join("  ")
+    }
+
+    /// Makes sure that the bar on the screen is the one of this stage's part of the run.
+    fn move_bar(&mut self, key: StageKey) {
+        if !self.is_watched {
+            return;
+        }
+        let (prefix, length) = if key.kind == StageKind::Sft {
+            ("sft", self.chunks)
+        } else {
+            ("iteration", self.iterations)
+        };
+        if self.bar.as_ref().is_none_or(|bar| bar.prefix() != prefix) {
+            self.clear_bar();
+            let bar = output::bars().add(ProgressBar::new(u64::from(length)));
+            let style =
+                ProgressStyle::with_template("{spinner} {prefix} {pos}/{len} [{bar:24}] {msg}");
+            bar.set_style(
+                style.expect("a valid template").tick_chars("-\\|/ ").progress_chars("=> "),
+            );
+            bar.set_prefix(prefix);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            self.bar = Some(bar);
+        }
+    }
+
+    fn set_position(&self, position: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+        }
+    }
+
+    fn set_message(&self, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        }
+    }
+
+    fn clear_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn number(manifest: &Manifest, name: &str) -> Option<f64> {
+    manifest.metrics.get(name).copied()
+}

@@ -1,0 +1,118 @@
+//! The environment, read once: the only file that names a variable.
+//!
+//! A flag wins over a variable, a variable over the default. Secrets are handed on and never shown.
+//! Nothing here is written back: the numerics pins reach libtorch through `numerics.rs`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use crate::exit::Failure;
+
+const STORE: &str = "AGRPO_STORE";
+const REDIS: &str = "AGRPO_REDIS";
+const DEFAULT_STORE: &str = ".agrpo";
+const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
+
+/// What the environment says.
+pub(crate) struct Settings {
+    variables: BTreeMap<String, String>,
+}
+
+/// A setting, and whether anybody asked for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    /// The value in force.
+    pub(crate) value: String,
+    /// False where it is only the default.
+    pub(crate) given: bool,
+}
+
+impl Settings {
+    /// Reads the environment of this process.
+    pub(crate) fn from_environment() -> Result<Self, Failure> {
+        Self::from_variables(std::env::vars_os())
+    }
+
+    fn from_variables(
+        all: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, Failure> {
+        let mut variables = BTreeMap::new();
+        for (name, value) in all {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => {
+                    variables.insert(name, value);
+                }
+                Err(_) if name.starts_with("AGRPO_") || name.starts_with("AWS_") => {
+                    return Err(Failure::usage(format!("the variable {name} is not UTF-8 text")));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Self { variables })
+    }
+
+    /// A variable that is set and not empty.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// The store: `--store`, `AGRPO_STORE`, `.agrpo`.
+    pub(crate) fn store(&self, flag: Option<&str>) -> Resolved {
+        self.resolve(flag, STORE, DEFAULT_STORE)
+    }
+
+    /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine.
+    pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved {
+        self.resolve(flag, REDIS, DEFAULT_REDIS)
+    }
+
+    /// The `AWS_*` variables, for the store.
+    pub(crate) fn object_store_options(&self) -> Vec<(String, String)> {
+        self.variables
+            .iter()
+            .filter(|(name, _)| name.starts_with("AWS_"))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The filter of `RUST_LOG`.
+    pub(crate) fn log_filter(&self) -> Option<&str> {
+        self.variable("RUST_LOG")
+    }
+
+    /// Whether colour was declined (<https://no-color.org>).
+    pub(crate) fn no_color(&self) -> bool {
+        self.variable("NO_COLOR").is_some()
+    }
+
+    fn resolve(&self, flag: Option<&str>, variable: &str, default: &str) -> Resolved {
+        let given = flag.or_else(|| self.variable(variable));
+        Resolved { value: given.unwrap_or(default).to_owned(), given: given.is_some() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::from_variables(pairs.iter().map(|(n, v)| (n.into(), v.into()))).unwrap()
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable_and_a_variable_over_the_default() {
+        let set = settings(&[("AGRPO_STORE", "s3://bucket"), ("AGRPO_REDIS", "")]);
+        assert_eq!(set.store(Some("here")).value, "here");
+        assert_eq!(set.store(None).value, "s3://bucket");
+        assert_eq!(set.redis(None).value, DEFAULT_REDIS);
+        assert!(!set.redis(None).given, "an empty variable is as good as none");
+    }
+
+    #[test]
+    fn only_aws_variables_reach_the_store() {
+        let set = settings(&[("AWS_REGION", "eu"), ("HOME", "/root")]);
+        assert_eq!(set.object_store_options(), [("AWS_REGION".to_owned(), "eu".to_owned())]);
+    }
+}

@@ -1,0 +1,191 @@
+//! Throughput of the two costly stages, as rates and as shares of this machine's matrix peak.
+//!
+//! The peak is a 1024 x 1024 f32 product on one thread, measured in the same run. A share counts the
+//! arithmetic that the algorithm asks for: every token of a sequence through every block (products and
+//! attention), the head at the positions that are drawn or trained; a gradient sample is three forward
+//! passes. What the program saves by not computing unneeded positions shows as a higher share.
+//! Run it under each numerics class (`make bench`): the class is set by the environment.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
+#![expect(clippy::cast_precision_loss, reason = "rates for people")]
+
+use std::time::Instant;
+
+use agrpo_spec::{ModelShape, PositionRule, Purpose, Real, Sampler, Seed};
+use agrpo_stages::estimator::agrpo::{Surrogate, passes};
+use agrpo_stages::estimator::timesteps;
+use agrpo_stages::model::{ModelConfig, Policy};
+use agrpo_stages::sampler::{Row, sample};
+use agrpo_stages::trajectories::Trajectories;
+use tch::{Device, Kind, Tensor};
+
+struct Shape {
+    name: &'static str,
+    sequences: usize,
+    prompt: usize,
+    completion: u32,
+    steps: u32,
+    model: ModelShape,
+    vocabulary: i64,
+    k: usize,
+    rollout_states: usize,
+    gradient_states: usize,
+}
+
+fn shapes() -> [Shape; 2] {
+    let model = |d_model, n_layers, n_heads, mlp_hidden_size| ModelShape {
+        d_model,
+        n_layers,
+        n_heads,
+        mlp_hidden_size,
+        rope_theta: real(10_000.0),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.05),
+    };
+    let env = |name: &str, default| -> usize { std::env::args().skip_while(|a| a != name).nth(1).and_then(|v| v.parse().ok()).unwrap_or(default) };
+    [
+        Shape {
+            name: "tiny",
+            sequences: 512,
+            prompt: 12,
+            completion: 8,
+            steps: 8,
+            model: model(96, 3, 4, 256),
+            vocabulary: 24,
+            k: 4,
+            rollout_states: env("--rr", 64),
+            gradient_states: env("--gr", 64),
+        },
+        Shape {
+            name: "mid",
+            sequences: 16,
+            prompt: 64,
+            completion: 64,
+            steps: 16,
+            model: model(512, 6, 8, 1376),
+            vocabulary: 4096,
+            k: 2,
+            rollout_states: env("--mrr", 16),
+            gradient_states: env("--mgr", 16),
+        },
+    ]
+}
+
+fn real(value: f64) -> Real {
+    Real::new(value).expect("finite")
+}
+
+/// Seconds of the fastest of `times` calls.
+fn fastest(times: usize, mut call: impl FnMut()) -> f64 {
+    let one = |_| {
+        let start = Instant::now();
+        call();
+        start.elapsed().as_secs_f64()
+    };
+    (0..times).map(one).fold(f64::INFINITY, f64::min)
+}
+
+fn matrix_peak() -> f64 {
+    let n = 1024i64;
+    let matrix = || Tensor::ones([n, n], (Kind::Float, Device::Cpu));
+    let (a, b) = (matrix(), matrix());
+    let seconds = fastest(20, || drop(a.matmul(&b)));
+    2.0 * (n as f64).powi(3) / seconds
+}
+
+impl Shape {
+    fn policy(&self) -> Policy {
+        let length = self.prompt as i64 + i64::from(self.completion);
+        let config = ModelConfig::new(&self.model, self.vocabulary, 0, 1, length);
+        Policy::draw(config, 0.05, Seed::new(1)).expect("a valid shape")
+    }
+
+    fn sampler(&self) -> Sampler {
+        Sampler {
+            completion_tokens: self.completion,
+            block_tokens: self.completion,
+            steps: self.steps,
+            temperature: real(1.0),
+            top_k: 0,
+            top_p: real(1.0),
+            position: PositionRule::LowConfidence,
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        // All prompts differ, so that no two states are equal and none is computed for two.
+        let prompt = |n: usize| {
+            let token = |j: usize| 2 + Seed::new(n as u64).below(20, 0, j as u32) as i64;
+            (0..self.prompt).map(token).collect()
+        };
+        let row = |n: usize| Row {
+            prompt: prompt(n),
+            seed: Seed::new(3).child(Purpose::Sample, n as u64),
+        };
+        (0..self.sequences).map(row).collect()
+    }
+
+    /// Of one forward pass over a sequence, with the head at `queried` positions.
+    fn forward_flops(&self, queried: f64) -> f64 {
+        let (d, m) = (f64::from(self.model.d_model), f64::from(self.model.mlp_hidden_size));
+        let length = self.prompt as f64 + f64::from(self.completion);
+        let per_token = 2.0 * (4.0 * d * d + 3.0 * d * m) + 4.0 * length * d;
+        f64::from(self.model.n_layers) * per_token * length
+            + 2.0 * queried * d * self.vocabulary as f64
+    }
+
+    fn rollout_flops(&self) -> f64 {
+        let per_step = f64::from(self.completion / self.steps);
+        let masked = |step: u32| f64::from(self.completion) - per_step * f64::from(step);
+        let sequence: f64 = (0..self.steps).map(|step| self.forward_flops(masked(step))).sum();
+        sequence * self.sequences as f64
+    }
+
+    fn gradient_flops(&self) -> f64 {
+        let queried = f64::from(self.completion / self.steps);
+        3.0 * self.forward_flops(queried) * (self.sequences * self.k) as f64
+    }
+
+    fn gradient(&self, policy: &Policy, trajectories: &Trajectories) {
+        policy.require_grad();
+        policy.zero_grad();
+        let rows: Vec<usize> = (0..self.sequences).collect();
+        let advantages: Vec<f64> = rows.iter().map(|row| (row % 3) as f64 - 1.1).collect();
+        let horizons = vec![self.steps; rows.len()];
+        let timesteps = timesteps::uniform(&horizons, self.k, true, Seed::new(5));
+        let mask = policy.config().mask_token_id;
+        let passes = passes(trajectories, &rows, &advantages, &timesteps, mask, self.gradient_states);
+        let surrogate = Surrogate { clip_low: 0.2, clip_high: 0.2, temperature: 1.0 };
+        let scale = 1.0 / (self.k * self.sequences) as f64;
+        for pass in passes {
+            let (loss, _) = pass.loss(policy, surrogate, scale).expect("a valid pass");
+            loss.backward();
+        }
+    }
+}
+
+fn main() {
+    agrpo_stages::use_one_thread();
+    let peak = matrix_peak();
+    println!("matrix peak, one thread: {:.1} GFLOP/s", peak / 1e9);
+    println!("{:<5} {:>18} {:>7} {:>20} {:>7}", "shape", "rollout tokens/s", "share", "gradient samples/s", "share");
+    for shape in shapes() {
+        let (policy, rows, sampler) = (shape.policy(), shape.rows(), shape.sampler());
+        let mut trajectories = None;
+        let rollout = fastest(3, || {
+            trajectories = sample(&policy, &rows, &sampler, shape.rollout_states).ok();
+        });
+        let trajectories = trajectories.expect("the sampler works at this shape");
+        let gradient = fastest(3, || shape.gradient(&policy, &trajectories));
+        let tokens = (shape.sequences * shape.completion as usize) as f64;
+        let samples = (shape.sequences * shape.k) as f64;
+        println!(
+            "{:<5} {:>18.0} {:>7.3} {:>20.1} {:>7.3}",
+            shape.name,
+            tokens / rollout,
+            shape.rollout_flops() / rollout / peak,
+            samples / gradient,
+            shape.gradient_flops() / gradient / peak,
+        );
+    }
+}

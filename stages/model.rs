@@ -1,0 +1,11 @@
+//! Policies: LLaDA's architecture, its weights, and its folder in Hugging Face layout.
+//!
+//! Shape letters: B sequences, L tokens of a sequence, Q queried positions, D width of the residual
+//! stream, H heads, E size of a head (D = H * E), M width inside the SwiGLU, V vocabulary.
+
+mod config;
+mod llada;
+mod weights;
+
+pub use config::ModelConfig;
+pub use llada::{Policy, Queries};

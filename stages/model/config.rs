@@ -1,0 +1,125 @@
+//! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
+//! writes. A configuration that asks for anything but bidirectional Llama blocks is refused.
+
+use agrpo_spec::{ModelShape, StageError};
+use serde::Deserialize;
+
+use crate::error::data;
+
+/// What a policy's arithmetic depends on, and its special tokens.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ModelConfig {
+    /// Width of the residual stream, D.
+    pub d_model: i64,
+    /// Transformer blocks.
+    pub n_layers: i64,
+    /// Attention heads, H.
+    pub n_heads: i64,
+    /// Width inside the SwiGLU, M.
+    pub mlp_hidden_size: i64,
+    /// Rows of the embedding and of the head, V.
+    pub embedding_size: i64,
+    /// Longest sequence the model was made for; not enforced.
+    pub max_sequence_length: i64,
+    /// Base of the rotary embedding's wavelengths.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// End of sequence, and padding.
+    pub eos_token_id: i64,
+    /// The mask.
+    pub mask_token_id: i64,
+    #[serde(default)]
+    block_type: Option<String>,
+    #[serde(default)]
+    weight_tying: bool,
+    #[serde(default)]
+    include_bias: bool,
+    #[serde(default)]
+    include_qkv_bias: bool,
+    #[serde(default)]
+    n_kv_heads: Option<i64>,
+}
+
+impl ModelConfig {
+    /// The configuration of a new model.
+    pub fn new(
+        shape: &ModelShape,
+        vocabulary: i64,
+        eos_token_id: i64,
+        mask_token_id: i64,
+        max_sequence_length: i64,
+    ) -> Self {
+        Self {
+            d_model: shape.d_model.into(),
+            n_layers: shape.n_layers.into(),
+            n_heads: shape.n_heads.into(),
+            mlp_hidden_size: shape.mlp_hidden_size.into(),
+            embedding_size: vocabulary,
+            max_sequence_length,
+            rope_theta: shape.rope_theta.get(),
+            rms_norm_eps: shape.rms_norm_eps.get(),
+            eos_token_id,
+            mask_token_id,
+            block_type: Some("llama".into()),
+            weight_tying: false,
+            include_bias: false,
+            include_qkv_bias: false,
+            n_kv_heads: None,
+        }
+    }
+
+    /// Reads `config.json`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
+        let config: Self = serde_json::from_slice(bytes)
+            .map_err(|error| data(format!("config.json: {error}; expected a LLaDA configuration")))?;
+        let ok = config.block_type.as_deref().unwrap_or("llama") == "llama"
+            && !config.weight_tying
+            && !config.include_bias
+            && !config.include_qkv_bias
+            && config.n_kv_heads.is_none_or(|heads| heads == config.n_heads);
+        if !ok {
+            return Err(data(
+                "config.json: expected Llama blocks with an untied head, no biases and as many \
+                 key-value heads as heads",
+            ));
+        }
+        let sizes = [config.d_model, config.n_layers, config.n_heads, config.mlp_hidden_size];
+        let id_ok = |id: i64| (0..config.embedding_size).contains(&id);
+        if sizes.iter().any(|&n| n < 1) || config.d_model % (2 * config.n_heads) != 0 {
+            return Err(data("config.json: sizes must be positive and heads of an even size"));
+        }
+        if !id_ok(config.eos_token_id) || !id_ok(config.mask_token_id) {
+            return Err(data("config.json: a special token lies outside the vocabulary"));
+        }
+        Ok(config)
+    }
+
+    /// The document for `config.json`, with every field that LLaDA's own code asks for.
+    pub fn to_json(&self) -> Vec<u8> {
+        let document = serde_json::json!({
+            "activation_type": "silu", "alibi": false, "architectures": ["LLaDAModelLM"],
+            "attention_dropout": 0.0, "attention_layer_norm": false,
+            "attention_layer_norm_with_affine": true, "bias_for_layer_norm": false,
+            "block_group_size": 1, "block_type": "llama", "d_model": self.d_model,
+            "embedding_dropout": 0.0, "embedding_size": self.embedding_size,
+            "eos_token_id": self.eos_token_id, "flash_attention": false, "include_bias": false,
+            "include_qkv_bias": false, "init_device": "cpu", "init_fn": "mitchell",
+            "init_std": 0.02, "input_emb_norm": false, "layer_norm_type": "rms",
+            "layer_norm_with_affine": true, "mask_token_id": self.mask_token_id,
+            "max_sequence_length": self.max_sequence_length,
+            "mlp_hidden_size": self.mlp_hidden_size, "mlp_ratio": 4, "model_type": "llada",
+            "multi_query_attention": null, "n_heads": self.n_heads, "n_kv_heads": self.n_heads,
+            "n_layers": self.n_layers, "pad_token_id": self.eos_token_id, "precision": "fp32",
+            "residual_dropout": 0.0, "rms_norm_eps": self.rms_norm_eps, "rope": true,
+            "rope_full_precision": true, "rope_theta": self.rope_theta, "scale_logits": false,
+            "vocab_size": self.embedding_size, "weight_tying": false,
+        });
+        serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+    }
+
+    /// Size of a head, E.
+    pub fn head_size(&self) -> i64 {
+        self.d_model / self.n_heads
+    }
+}

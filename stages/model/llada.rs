@@ -1,0 +1,254 @@
+//! LLaDA's forward pass (Nie et al., arXiv 2502.09992): Llama blocks that see in both directions.
+//!
+//! ```text
+//! h = x + attn_out(softmax(q k' / sqrt(E)) v),   q, k, v = rope(qkv(rmsnorm(x)))
+//! y = h + ff_out(silu(ff_proj(n)) * up_proj(n)),  n = rmsnorm(h)
+//! logits = ff_out(rmsnorm(y)), unshifted: row i predicts position i
+//! ```
+//!
+//! The last block and the head run on the queried positions alone: the sampler asks for the masked
+//! positions of a block, the learner for the positions of a step. Keys and values always come from
+//! the whole sequence, so what is computed is exact. There is no cache and no attention mask here.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Seed, StageError};
+use bytes::Bytes;
+use tch::{Device, Kind, Tensor};
+
+use super::config::ModelConfig;
+use super::weights::{self, Block, Weights};
+use crate::error::{data, libtorch};
+use crate::tensor_file::{self, NamedTensors};
+
+/// The positions whose predictions are wanted.
+#[derive(Debug)]
+pub enum Queries<'a> {
+    /// Every position.
+    All,
+    /// Positions `start..start + len` of every sequence.
+    Range {
+        /// First position.
+        start: i64,
+        /// How many.
+        len: i64,
+    },
+    /// Q positions for each sequence, an i64 tensor of B x Q.
+    At(&'a Tensor),
+}
+
+/// A model and its special tokens, ready to be run.
+#[derive(Debug)]
+pub struct Policy {
+    config: ModelConfig,
+    weights: Weights,
+}
+
+/// cos and sin for the rotary embedding, each L x 1 x E, doubled over the two halves.
+struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Policy {
+    /// A new model with weights drawn from `seed`.
+    pub fn draw(config: ModelConfig, init_std: f64, seed: Seed) -> Result<Self, StageError> {
+        let named = weights::draw(&config, init_std, seed);
+        Self::from_named(config, named)
+    }
+
+    /// From a checkpoint's tensors, every one accounted for.
+    pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
+        let weights = Weights::from_named(&config, named)?;
+        Ok(Self { config, weights })
+    }
+
+    /// From a folder in Hugging Face layout: `config.json` and one or several `*.safetensors`.
+    pub fn from_folder(files: &BTreeMap<String, Bytes>) -> Result<Self, StageError> {
+        let config = files
+            .get("config.json")
+            .ok_or_else(|| data("the policy folder has no config.json"))
+            .and_then(|bytes| ModelConfig::from_json(bytes))?;
+        let mut named = NamedTensors::new();
+        for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".safetensors")) {
+            named.append(&mut tensor_file::read(bytes, name)?);
+        }
+        Self::from_named(config, named)
+    }
+
+    /// The model's files for a folder in Hugging Face layout.
+    pub fn to_files(&self) -> Result<BTreeMap<String, Bytes>, StageError> {
+        let weights = tensor_file::write(&self.parameters())?;
+        Ok(BTreeMap::from([
+            ("config.json".to_owned(), Bytes::from(self.config.to_json())),
+            ("model.safetensors".to_owned(), weights),
+        ]))
+    }
+
+    /// The model's sizes and special tokens.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// All weights, by the checkpoint's names.
+    pub(crate) fn parameters(&self) -> NamedTensors {
+        self.weights.to_named(Tensor::detach)
+    }
+
+    /// Asks for gradients of every weight.
+    pub fn require_grad(&self) {
+        for leaf in self.weights.leaves() {
+            // The returned handle is the same tensor.
+            drop(leaf.set_requires_grad(true));
+        }
+    }
+
+    /// The gradients accumulated so far, by the checkpoint's names; zero where nothing flowed.
+    pub(crate) fn gradients(&self) -> NamedTensors {
+        self.weights.to_named(|leaf| {
+            let grad = leaf.grad();
+            if grad.defined() { grad } else { leaf.zeros_like() }
+        })
+    }
+
+    /// Forgets the gradients.
+    pub fn zero_grad(&self) {
+        for leaf in self.weights.leaves() {
+            let mut grad = leaf.grad();
+            if grad.defined() {
+                drop(grad.detach_().zero_());
+            }
+        }
+    }
+
+    /// Logits of hidden states: f32, ... x D to ... x V.
+    pub fn head(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear(&self.weights.ff_out_VxD, None::<&Tensor>)
+    }
+
+    /// Normalised hidden states of the queried positions, f32, B x Q x D. `ids_BL` is i64, B x L.
+    pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
+        let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
+        let rotation = self.rotation(length, ids_BL.device());
+        let mut x_BLD = Tensor::embedding(&self.weights.wte_VxD, ids_BL, -1, false, false);
+        let (last, first) = self.weights.blocks.split_last().expect("at least one block");
+        for block in first {
+            x_BLD = self.block(block, &x_BLD, &Queries::All, &rotation, (batch, length));
+        }
+        let x_BQD = self.block(last, &x_BLD, queries, &rotation, (batch, length));
+        Ok(self.rms_norm(&x_BQD, &self.weights.ln_f_D))
+    }
+
+    /// One block, its result at the queried positions only: B x Q x D.
+    fn block(
+        &self,
+        block: &Block,
+        x_BLD: &Tensor,
+        queries: &Queries<'_>,
+        rotation: &Rotation,
+        (batch, length): (i64, i64),
+    ) -> Tensor {
+        let (d, heads) = (self.config.d_model, self.config.n_heads);
+        let normed_BLD = self.rms_norm(x_BLD, &block.attn_norm_D);
+        let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
+        let (q_BQHE, k_BLHE, v_BLHE, residual_BQD) = if let Queries::All = queries {
+            let qkv = split(&normed_BLD.linear(&block.qkv_3DxD, None::<&Tensor>), 3);
+            let qk = rotate(&qkv.narrow(2, 0, 2 * heads), &rotation.cos, &rotation.sin);
+            let (q, k) = (qk.narrow(2, 0, heads), qk.narrow(2, heads, heads));
+            (q, k, qkv.narrow(2, 2 * heads, heads), x_BLD.shallow_clone())
+        } else {
+            let (wq, wkv) = (block.qkv_3DxD.narrow(0, 0, d), block.qkv_3DxD.narrow(0, d, 2 * d));
+            let kv = split(&normed_BLD.linear(&wkv, None::<&Tensor>), 2);
+            let k = rotate(&kv.narrow(2, 0, heads), &rotation.cos, &rotation.sin);
+            let normed_BQD = select(&normed_BLD, queries);
+            let q = split(&normed_BQD.linear(&wq, None::<&Tensor>), 1);
+            let (cos, sin) = rotation.at(queries, batch, length);
+            (rotate(&q, &cos, &sin), k, kv.narrow(2, heads, heads), select(x_BLD, queries))
+        };
+        let mixed_BQD = attention(&q_BQHE, &k_BLHE, &v_BLHE).reshape([batch, -1, d]);
+        let h_BQD = residual_BQD + mixed_BQD.linear(&block.attn_out_DxD, None::<&Tensor>);
+        let gated = self
+            .rms_norm(&h_BQD, &block.ff_norm_D)
+            .linear(&block.ff_in_2MxD, None::<&Tensor>)
+            .chunk(2, -1);
+        let inner = gated[0].silu() * &gated[1];
+        h_BQD + inner.linear(&block.ff_out_DxM, None::<&Tensor>)
+    }
+
+    /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467).
+    fn rms_norm(&self, x: &Tensor, weight_D: &Tensor) -> Tensor {
+        let mean_square = (x * x).mean_dim(-1, true, Kind::Float);
+        x * (mean_square + self.config.rms_norm_eps).rsqrt() * weight_D
+    }
+
+    /// Angles `position * theta^(-2i/E)`, in f64 and rounded once (Su et al., arXiv 2104.09864).
+    fn rotation(&self, length: i64, device: Device) -> Rotation {
+        let half = self.config.head_size() / 2;
+        let (mut cos, mut sin) = (vec![], vec![]);
+        #[expect(clippy::cast_precision_loss, reason = "positions and sizes are small")]
+        for position in 0..length {
+            let angle = |i: i64| {
+                position as f64 * libm::pow(self.config.rope_theta, -(i as f64) / half as f64)
+            };
+            for i in (0..half).chain(0..half) {
+                cos.push(libm::cos(angle(i)));
+            }
+            sin.extend((0..half).map(|i| -libm::sin(angle(i))));
+            sin.extend((0..half).map(|i| libm::sin(angle(i))));
+        }
+        let table = |values: &[f64]| {
+            Tensor::from_slice(values).to_kind(Kind::Float).view([length, 1, 2 * half]).to(device)
+        };
+        Rotation { cos: table(&cos), sin: table(&sin) }
+    }
+}
+
+impl Rotation {
+    /// The tables at the queried positions, broadcastable against B x Q x H x E.
+    fn at(&self, queries: &Queries<'_>, batch: i64, length: i64) -> (Tensor, Tensor) {
+        let pick = |table: &Tensor| match queries {
+            Queries::All => table.narrow(0, 0, length),
+            Queries::Range { start, len } => table.narrow(0, *start, *len),
+            Queries::At(positions_BQ) => {
+                let e = table.size()[2];
+                table.index_select(0, &positions_BQ.flatten(0, -1)).view([batch, -1, 1, e])
+            }
+        };
+        (pick(&self.cos), pick(&self.sin))
+    }
+}
+
+/// The rotary embedding, first and second half of a head paired; `sin` carries the sign.
+fn rotate(x_BLHE: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = x_BLHE.size()[3] / 2;
+    x_BLHE * cos + x_BLHE.roll([half], [3]) * sin
+}
+
+/// softmax(q k' / sqrt(E)) v over all keys: B x Q x H x E.
+fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor) -> Tensor {
+    let by_head = |t: &Tensor| t.transpose(1, 2);
+    Tensor::scaled_dot_product_attention(
+        &by_head(q_BQHE),
+        &by_head(k_BLHE),
+        &by_head(v_BLHE),
+        None::<&Tensor>,
+        0.0,
+        false,
+        None::<f64>,
+        false,
+    )
+    .transpose(1, 2)
+}
+
+/// The rows of B x L x D at the queried positions: B x Q x D.
+fn select(x_BLD: &Tensor, queries: &Queries<'_>) -> Tensor {
+    match queries {
+        Queries::All => x_BLD.shallow_clone(),
+        Queries::Range { start, len } => x_BLD.narrow(1, *start, *len),
+        Queries::At(positions_BQ) => {
+            let (batch, queried) = (positions_BQ.size()[0], positions_BQ.size()[1]);
+            let index = positions_BQ.unsqueeze(-1).expand([batch, queried, x_BLD.size()[2]], false);
+            x_BLD.gather(1, &index, false)
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Supervised fine-tuning as masked diffusion (Nie et al., LLaDA, arXiv 2502.09992), in chunks.
+//!
+//! A step takes a batch of (prompt, solution) pairs. In each, n of the C completion tokens are masked,
+//! n uniform over 1..=C and spread evenly over the micro-batch, and
+//! ```text
+//! loss = mean over sequences of (1/n) sum over masked j of -log p_theta(x_j | the rest)
+//! ```
+//! which bounds the negative log-likelihood per token from above. Example and mask are functions of
+//! the run's seed and the example's number, so chunks can be cut anywhere.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, StageError};
+use bytes::Bytes;
+use tch::{Kind, Tensor};
+
+use crate::error;
+use crate::model::{ModelConfig, Policy, Queries};
+use crate::optimizer::{AdamW, StepTaken};
+use crate::tasks;
+use crate::tokenizer::{self, TaskTokenizer};
+
+pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+    let tokenizer_json = Bytes::from(tokenizer::build(&spec.task));
+    let tokenizer = TaskTokenizer::read(&tokenizer_json)?;
+    let (mut policy, mut optimizer) = start(spec, inputs, &tokenizer)?;
+    let mut losses = 0.0;
+    let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
+    for step in spec.first_step..spec.first_step + spec.steps {
+        policy.require_grad();
+        for micro in 0..spec.batch / spec.micro_batch {
+            let loss = loss(spec, &policy, &tokenizer, step, micro)?;
+            loss.backward();
+            losses += loss.double_value(&[]);
+        }
+        let (config, gradients) = (policy.config().clone(), policy.gradients());
+        let mut parameters = policy.parameters();
+        last = optimizer.step(
+            &mut parameters,
+            &gradients,
+            &spec.optimizer,
+            step + 1,
+            spec.total_steps,
+        )?;
+        policy = Policy::from_named(config, parameters)?;
+    }
+    let mut files = policy.to_files()?;
+    files.insert("tokenizer.json".into(), tokenizer_json);
+    Ok(Outputs {
+        artifacts: BTreeMap::from([
+            ("policy", Artifact::Folder(files)),
+            ("optimizer", Artifact::Blob(optimizer.to_bytes()?)),
+        ]),
+        metrics: BTreeMap::from([
+            ("loss".into(), losses / f64::from(spec.steps)),
+            ("grad_norm".into(), last.grad_norm),
+            ("learning_rate".into(), last.learning_rate),
+            ("steps".into(), f64::from(spec.steps)),
+            (
+                "tokens".into(),
+                f64::from(spec.steps) * f64::from(spec.batch) * f64::from(spec.completion_tokens),
+            ),
+        ]),
+    })
+}
+
+fn start(
+    spec: &SftSpec,
+    inputs: &Inputs,
+    tokenizer: &TaskTokenizer,
+) -> Result<(Policy, AdamW), StageError> {
+    match &spec.start {
+        SftStart::Scratch(shape) => {
+            let length = tasks::prompt_tokens(&spec.task) + spec.completion_tokens as usize;
+            let config = ModelConfig::new(
+                shape,
+                tokenizer.vocabulary(),
+                tokenizer.end(),
+                tokenizer.mask(),
+                i64::try_from(length).expect("sequences are short"),
+            );
+            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?;
+            let optimizer = AdamW::new(&policy.parameters());
+            Ok((policy, optimizer))
+        }
+        SftStart::Continue { policy, optimizer } => {
+            let policy = Policy::from_folder(inputs.folder(*policy)?)?;
+            let optimizer = AdamW::from_bytes(inputs.blob(*optimizer)?, &policy.parameters())?;
+            Ok((policy, optimizer))
+        }
+    }
+}
+
+/// The loss of one micro-batch, as its share of the step's.
+fn loss(
+    spec: &SftSpec,
+    policy: &Policy,
+    tokenizer: &TaskTokenizer,
+    step: u32,
+    micro: u32,
+) -> Result<Tensor, StageError> {
+    let c = spec.completion_tokens as usize;
+    let first = u64::from(step) * u64::from(spec.batch) + u64::from(micro * spec.micro_batch);
+    // One even spread of mask counts over the micro-batch.
+    let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
+    let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
+    for (index, stratum) in (first..).zip(spread) {
+        let example = tasks::training_example(&spec.task, index).map_err(|e| error::task(&e))?;
+        ids.extend(tokenizer.ids(&example.problem.prompt)?);
+        let mut solution = tokenizer.ids(&example.solution)?;
+        if solution.len() > c {
+            let text = &example.solution;
+            return Err(StageError::Invalid(format!("{text:?} is longer than {c} tokens")));
+        }
+        solution.resize(c, tokenizer.end());
+        let seed = spec.seed.child(Purpose::SftMask, index).child(Purpose::Position, 0);
+        let u = (f64::from(stratum) + seed.uniform(0, u32::MAX)) / f64::from(spec.micro_batch);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..C")]
+        let masked = ((u * f64::from(spec.completion_tokens)) as usize).min(c - 1) + 1;
+        let order = seed.permutation(spec.completion_tokens);
+        let mut weight = vec![0f32; c];
+        let mut seen = solution.clone();
+        for &position in &order[..masked] {
+            #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+            let share = 1.0 / masked as f32;
+            weight[position as usize] = share;
+            seen[position as usize] = tokenizer.mask();
+        }
+        ids.extend(seen);
+        targets.extend(solution);
+        weights.extend(weight);
+    }
+    let batch = i64::from(spec.micro_batch);
+    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]);
+    let len = i64::from(spec.completion_tokens);
+    let start = ids_BL.size()[1] - len;
+    let logits_BCV = policy.head(&policy.hidden(&ids_BL, &Queries::Range { start, len })?);
+    let target_BC1 = Tensor::from_slice(&targets).view([batch, len, 1]);
+    let logp_BC =
+        logits_BCV.log_softmax(-1, Kind::Float).gather(2, &target_BC1, false).view([batch, len]);
+    let weight_BC = Tensor::from_slice(&weights).view([batch, len]);
+    Ok((logp_BC * weight_BC).sum(Kind::Float) * (-1.0 / f64::from(spec.batch)))
+}

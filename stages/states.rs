@@ -1,0 +1,31 @@
+//! Distinct states: the rows of a group begin alike, and a forward pass of equal inputs is one pass.
+//!
+//! An exact saving for sampler and learner: on short completions with groups of 16 only a quarter of
+//! the states differ. Order is that of first appearance, so it depends on nothing but the inputs.
+
+use std::collections::BTreeMap;
+
+/// Numbers equal states alike.
+#[derive(Debug, Default)]
+pub(crate) struct DistinctStates {
+    index: BTreeMap<Vec<i64>, usize>,
+    states: Vec<Vec<i64>>,
+}
+
+impl DistinctStates {
+    /// The number of this state, new or seen before.
+    pub(crate) fn number(&mut self, state: Vec<i64>) -> usize {
+        if let Some(&number) = self.index.get(&state) {
+            return number;
+        }
+        let number = self.states.len();
+        self.states.push(state.clone());
+        self.index.insert(state, number);
+        number
+    }
+
+    /// All states, by number.
+    pub(crate) fn states(&self) -> &[Vec<i64>] {
+        &self.states
+    }
+}

@@ -1,0 +1,113 @@
+//! Tensors as bytes: safetensors in and out, and the narrow bridge between bytes and libtorch.
+//!
+//! Equal tensors give equal bytes: the format orders tensors by type and name, and the only metadata
+//! ever written is one fixed pair. Files are never opened here; bytes come and go as arguments.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::StageError;
+use bytes::Bytes;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use tch::{Kind, Tensor};
+
+use crate::error::{data, libtorch};
+
+/// Named tensors, in the order of their names.
+pub(crate) type NamedTensors = BTreeMap<String, Tensor>;
+
+/// Writes tensors. Each is made contiguous first. `metadata` says `format: pt`, which Hugging Face's
+/// loaders ask for.
+pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes, StageError> {
+    let mut parts = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = tensor.detach().f_contiguous().map_err(|e| libtorch(&e))?;
+        let dtype = match tensor.kind() {
+            Kind::Float => Dtype::F32,
+            Kind::Double => Dtype::F64,
+            Kind::Int64 => Dtype::I64,
+            Kind::Int => Dtype::I32,
+            kind => return Err(StageError::Internal(format!("no file format for {kind:?}"))),
+        };
+        let shape: Vec<usize> = tensor
+            .size()
+            .into_iter()
+            .map(|n| usize::try_from(n).expect("sizes are not negative"))
+            .collect();
+        let mut raw = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut raw, tensor.numel()).map_err(|e| libtorch(&e))?;
+        parts.push((name.as_str(), dtype, shape, raw));
+    }
+    let mut views = Vec::with_capacity(parts.len());
+    for (name, dtype, shape, raw) in &parts {
+        let view = TensorView::new(*dtype, shape.clone(), raw)
+            .map_err(|error| StageError::Internal(format!("{name}: {error}")))?;
+        views.push((*name, view));
+    }
+    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    safetensors::serialize(views, Some(metadata))
+        .map(Bytes::from)
+        .map_err(|error| StageError::Internal(format!("writing safetensors: {error}")))
+}
+
+/// Reads all tensors of a file; `what` names it in errors.
+pub(crate) fn read(bytes: &[u8], what: &str) -> Result<NamedTensors, StageError> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| data(format!("{what} is not a safetensors file: {error}")))?;
+    let mut tensors = NamedTensors::new();
+    for (name, view) in file.iter() {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            Dtype::I32 => Kind::Int,
+            Dtype::U8 => Kind::Uint8,
+            other => return Err(data(format!("{what}: {name} has the type {other:?}"))),
+        };
+        let shape: Vec<i64> = view
+            .shape()
+            .iter()
+            .map(|&n| i64::try_from(n).expect("a checked header's sizes fit"))
+            .collect();
+        let tensor =
+            Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| libtorch(&e))?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(tensors)
+}
+
+/// Takes a tensor of a given shape and kind out of a file.
+pub(crate) fn take(
+    tensors: &mut NamedTensors,
+    what: &str,
+    name: &str,
+    shape: &[i64],
+    kind: Kind,
+) -> Result<Tensor, StageError> {
+    let tensor =
+        tensors.remove(name).ok_or_else(|| data(format!("{what} has no tensor {name}")))?;
+    if tensor.size() != shape || tensor.kind() != kind {
+        let (found, found_kind) = (tensor.size(), tensor.kind());
+        return Err(data(format!(
+            "{what}: {name} is {found_kind:?} {found:?}, expected {kind:?} {shape:?}"
+        )));
+    }
+    Ok(tensor)
+}
+
+/// The numbers of an f32 tensor, row-major.
+pub(crate) fn floats(tensor: &Tensor) -> Result<Vec<f32>, StageError> {
+    let tensor = tensor.detach().f_contiguous().map_err(|e| libtorch(&e))?;
+    let mut values = vec![0f32; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel()).map_err(|e| libtorch(&e))?;
+    Ok(values)
+}
+
+/// The numbers of an i64 tensor, row-major.
+pub(crate) fn integers(tensor: &Tensor) -> Result<Vec<i64>, StageError> {
+    let tensor = tensor.detach().f_contiguous().map_err(|e| libtorch(&e))?;
+    let mut values = vec![0i64; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel()).map_err(|e| libtorch(&e))?;
+    Ok(values)
+}

@@ -1,0 +1,85 @@
+//! A real Redis for tests: its own process, port and folder, gone with its handle.
+//!
+//! Used by the unit tests of `jobs` and by the integration tests. It never talks to a Redis that
+//! somebody else started, and it never skips: without `redis-server` the test fails and says how to
+//! install it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running Redis, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl RedisServer {
+    /// Starts a Redis on a free loopback port and waits until it answers; `extra` are further
+    /// arguments of `redis-server`.
+    pub(crate) fn start(extra: &[&str]) -> Self {
+        // The free port may be taken between our look and Redis' bind: try another one then.
+        (0..5)
+            .find_map(|_| Self::try_start(extra))
+            .expect("redis-server did not answer on any of five ports")
+    }
+
+    /// Where it listens, without credentials.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn try_start(extra: &[&str]) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "yes", "--dir"])
+            .arg(folder.path())
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("redis-server: {error}; install it with `apt install redis-server` (Debian)")
+            });
+        let mut server = Self { child, port, _folder: folder };
+        let patience = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < patience {
+            if answers(port) {
+                return Some(server);
+            }
+            if server.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
+    listener.local_addr().expect("a bound port").port()
+}
+
+/// Whether a Redis speaks there; one that asks for a password does.
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
+    let mut reply = [0; 7];
+    stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok()
+        && stream.write_all(b"PING\r\n").is_ok()
+        && stream.read_exact(&mut reply).is_ok()
+        && (&reply == b"+PONG\r\n" || reply.starts_with(b"-NOAUTH"))
+}
