@@ -66,7 +66,7 @@ test:
 	@infra/need.sh redis-server > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
 	$(with_libtorch_path)
-	$(CARGO) test --release --locked --workspace $(ARGS)
+	$(CARGO) test --release --locked --workspace --no-fail-fast $(ARGS)
 
 check: format licences laws clippy docs
 

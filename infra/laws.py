@@ -32,7 +32,7 @@ VOICE = [
     (r"\b(std::env|env::vars?(_os)?)\b", ["jobs"], [], "the environment is read in src/settings.rs"),
 ]
 
-LONGEST = 500
+LONGEST = 400
 
 
 def reach_breaches():

@@ -24,7 +24,8 @@ import subprocess
 import sys
 import time
 
-import s3
+sys.dont_write_bytecode = True  # nothing is written into the checkout
+import s3  # noqa: E402
 
 INFRA = pathlib.Path(__file__).resolve().parent
 STATE = INFRA.parent / os.environ.get("AGRPO_STATE", ".agrpo/services")
@@ -239,7 +240,7 @@ def execute(command):
         fresh = not (running("redis") and running("seaweedfs"))
         local = up()
         say(f"AGRPO_REDIS and AGRPO_STORE are not set: using the local pair ({local['AGRPO_REDIS']}, {local['AGRPO_STORE']} "
-            f"at {local['AWS_ENDPOINT']})" + ("; `make down` stops it" if fresh else ""))
+            f"at {local['AWS_ENDPOINT']})" + (f"; `make worker` joins it, `source {os.path.relpath(STATE)}/env` gives it to a shell, `make down` stops it" if fresh else ""))
         environment.update(local)
     try:
         os.execvpe(command[0], command, environment)

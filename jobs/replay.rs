@@ -9,6 +9,7 @@ use agrpo_spec::{
     ArtifactDigest, ExecuteFn, Manifest, OutputRecord, Outputs, RunId, StageDigest, StageKey,
     StageKind,
 };
+use futures::future::try_join_all;
 use serde::Serialize;
 
 use crate::error::JobsError;
@@ -71,9 +72,9 @@ pub async fn replay(
     let outputs = stage::run_blocking(&manifest.spec, inputs, execute).await?;
     let report = compare(&manifest, &outputs).await?;
     if report.outputs.iter().all(|output| output.identical) {
-        for (name, record) in &manifest.outputs {
-            verify(&store, stage, name, record).await?;
-        }
+        let store = &store;
+        let stored = manifest.outputs.iter();
+        try_join_all(stored.map(|(name, record)| verify(store, stage, name, record))).await?;
     }
     Ok(report)
 }

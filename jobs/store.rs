@@ -23,6 +23,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use backend::Backend;
@@ -34,10 +35,16 @@ pub use runs::Failure;
 use crate::error::JobsError;
 
 /// A handle on a store; clones share connections and the cache of verified blobs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     backend: Arc<Backend>,
     cache: Arc<BlobCache>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.url()).finish()
+    }
 }
 
 impl Store {

@@ -3,7 +3,6 @@
 //! Doc comments here are the help. Nothing is resolved here: defaults that depend on the environment
 //! are in `settings.rs`, the work is in `commands/`.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use agrpo_spec::Numerics;
@@ -26,6 +25,7 @@ pub(crate) const VERSION: &str =
 pub(crate) struct Cli {
     /// Format of log lines on stderr
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    #[arg(help_heading = "Global options")]
     pub(crate) log_format: LogFormat,
 
     #[command(subcommand)]
@@ -35,9 +35,7 @@ pub(crate) struct Cli {
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people
     Text,
-    /// One object a line
     Json,
 }
 
@@ -97,8 +95,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Stages computed at the same time, one thread each [default: number of cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) workers: Option<u16>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }

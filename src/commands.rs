@@ -59,13 +59,11 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 
 /// The store, made if it is a folder that is not there yet.
 async fn create_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Failure> {
-    let Resolved { value, given } = settings.store(flag);
-    Store::open(&value, &settings.object_store_options()).await.map_err(|error| {
+    let url = settings.store(flag).value;
+    Store::open(&url, &settings.object_store_options()).await.map_err(|error| {
         let failure = Failure::from(error);
         match failure.exit() {
-            Exit::Unavailable | Exit::Usage if given => {
-                failure.hint(format!("agrpo doctor --store {value}"))
-            }
+            Exit::Unavailable => failure.hint(format!("agrpo doctor{}", store_option(flag))),
             _ => failure,
         }
     })
@@ -144,8 +142,8 @@ fn read_run(file: &Path, settings: &Settings) -> Result<(Run, String), Failure> 
     Ok((run, text))
 }
 
-/// Turns true at the first Ctrl-C or SIGTERM, saying `words`; the second one ends the program.
-fn stop_signal(words: &'static str) -> Result<watch::Receiver<bool>, Failure> {
+/// Turns true at the first Ctrl-C or SIGTERM, after `tell`; the second one ends the program.
+fn stop_signal(tell: fn()) -> Result<watch::Receiver<bool>, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| {
             Failure::new(Exit::Unexpected, format!("cannot listen for signals: {error}"))
@@ -162,7 +160,7 @@ fn stop_signal(words: &'static str) -> Result<watch::Receiver<bool>, Failure> {
                 _ = terminate.recv() => {}
             }
             if first {
-                output::talk(words);
+                tell();
                 stop.send_replace(true);
             } else {
                 output::talk("stopped at once");

@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
-use indicatif::MultiProgress;
+use indicatif::{DecimalBytes, MultiProgress};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -100,15 +100,9 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A number of bytes in the unit that leaves one to three digits before the point.
+/// A number of bytes for people: `9.60 kB`.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let steps = (0..UNITS.len() - 1).rev().find(|&n| bytes >= 1000u64.pow(n as u32 + 1));
-    match steps {
-        None => format!("{bytes} B"),
-        #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
-        Some(n) => format!("{:.1} {}", bytes as f64 / 1000f64.powi(n as i32 + 1), UNITS[n + 1]),
-    }
+    DecimalBytes(bytes).to_string()
 }
 
 #[cfg(test)]

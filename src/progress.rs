@@ -22,25 +22,25 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     is_watched: bool,
     reused: u64,
-    /// When the first rollout of this session began, and when the newest update ended.
-    first_rollout: Option<Instant>,
+    /// When this session's first stage after sft began, and when its newest update ended.
+    first_stage: Option<Instant>,
     last_update: Option<Instant>,
     updates: u32,
 }
 
 impl Progress {
-    /// A display with nothing on it yet.
-    pub(crate) fn new(run: &Run) -> Self {
+    /// A display with nothing on it yet; `tally` may know of earlier sessions.
+    pub(crate) fn new(run: &Run, tally: Tally) -> Self {
         let config = run.config();
         Self {
-            tally: Tally::default(),
+            tally,
             chunks: config.sft.steps.div_ceil(config.sft.steps_per_stage),
             iterations: config.training.iterations,
             problems: config.evaluation.problems,
             bar: None,
             is_watched: output::is_watched(),
             reused: 0,
-            first_rollout: None,
+            first_stage: None,
             last_update: None,
             updates: 0,
         }
@@ -60,8 +60,8 @@ impl Progress {
             }
             Event::Started { key, .. } => {
                 self.say_reused();
-                if key.kind == StageKind::Rollout {
-                    self.first_rollout.get_or_insert_with(Instant::now);
+                if key.kind != StageKind::Sft {
+                    self.first_stage.get_or_insert_with(Instant::now);
                 }
                 self.move_bar(*key);
             }
@@ -116,11 +116,11 @@ impl Progress {
 
     fn show_iteration(&mut self, iteration: &Iteration) {
         let now = Instant::now();
-        let began = self.last_update.or(self.first_rollout).unwrap_or(now);
+        let began = self.last_update.or(self.first_stage).unwrap_or(now);
         let speed = iteration.tokens / now.duration_since(began).as_secs_f64().max(1e-3);
         self.last_update = Some(now);
         self.updates += 1;
-        let spent = self.first_rollout.map_or(Duration::ZERO, |first| now.duration_since(first));
+        let spent = self.first_stage.map_or(Duration::ZERO, |first| now.duration_since(first));
         let left = self.iterations.saturating_sub(iteration.number);
         let left = spent / self.updates.max(1) * left;
         let text = self.describe(iteration, speed, left);
@@ -134,8 +134,6 @@ impl Progress {
 
     fn describe(&self, iteration: &Iteration, speed: f64, left: Duration) -> String {
         let mut parts = vec![];
-        parts.extend(iteration.reward.map(|reward| format!("reward {reward:.3}")));
-        parts.extend(iteration.correct.map(|share| format!("correct {}", percent(share))));
         match (self.tally.base_accuracy(), self.tally.latest_accuracy()) {
             (Some(base), Some(latest)) => {
                 parts.push(format!("accuracy {} -> {}", percent(base), percent(latest)));
@@ -143,8 +141,11 @@ impl Progress {
             (None, Some(latest)) => parts.push(format!("accuracy {}", percent(latest))),
             (_, None) => {}
         }
-        parts.push(format!("{speed:.0} tokens/s"));
+        parts.extend(iteration.reward.map(|reward| format!("reward {reward:.3}")));
         parts.push(format!("{} left", short_duration(left)));
+        if iteration.tokens > 0.0 {
+            parts.push(format!("{speed:.0} tokens/s"));
+        }
         parts.join("  ")
     }
 
@@ -161,8 +162,9 @@ impl Progress {
         if self.bar.as_ref().is_none_or(|bar| bar.prefix() != prefix) {
             self.clear_bar();
             let bar = output::bars().add(ProgressBar::new(u64::from(length)));
-            let style =
-                ProgressStyle::with_template("{spinner} {prefix} {pos}/{len} [{bar:24}] {msg}");
+            let style = ProgressStyle::with_template(
+                "{spinner} {prefix} {pos}/{len} [{bar:10}] {wide_msg}",
+            );
             bar.set_style(
                 style.expect("a valid template").tick_chars("-\\|/ ").progress_chars("=> "),
             );

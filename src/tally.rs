@@ -13,7 +13,6 @@ use serde::Serialize;
 #[derive(Debug, Default)]
 struct Shards {
     rewards: Vec<f64>,
-    correct: Vec<f64>,
     tokens: f64,
 }
 
@@ -24,10 +23,6 @@ pub(crate) struct Iteration {
     pub(crate) number: u32,
     /// Mean reward over all shards; none if they were computed in an earlier session.
     pub(crate) reward: Option<f64>,
-    /// Share of correct completions.
-    pub(crate) correct: Option<f64>,
-    /// Global norm of the gradient.
-    pub(crate) grad_norm: Option<f64>,
     /// Completion tokens written in this session.
     pub(crate) tokens: f64,
 }
@@ -86,7 +81,6 @@ impl Tally {
             StageKind::Reward => {
                 let shards = self.shards.entry(key.iteration).or_default();
                 shards.rewards.extend(metric("reward"));
-                shards.correct.extend(metric("correct"));
             }
             StageKind::Evaluation => {
                 self.accuracy.extend(metric("accuracy").map(|share| (key.iteration, share)));
@@ -97,8 +91,6 @@ impl Tally {
                 return Some(Iteration {
                     number: key.iteration,
                     reward: mean(&shards.rewards),
-                    correct: mean(&shards.correct),
-                    grad_norm: metric("grad_norm"),
                     tokens: shards.tokens,
                 });
             }
@@ -115,6 +107,11 @@ impl Tally {
         time.fetch_s += fetch_ms / 1000.0;
         time.store_s += store_ms / 1000.0;
         self.overheads_ms.push(fetch_ms + store_ms);
+    }
+
+    /// Adds the accuracy of the policy after an iteration (0: the base), known from earlier.
+    pub(crate) fn add_accuracy(&mut self, iteration: u32, share: f64) {
+        self.accuracy.insert(iteration, share);
     }
 
     /// Accuracy of the base policy, if it was seen.

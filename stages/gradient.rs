@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    Artifact, EstimatorKind, GradientSpec, Inputs, Outputs, Purpose, StageError, StepWeights, decode,
+    Artifact, EstimatorKind, GradientSpec, Inputs, Outputs, Purpose, StageError, StepWeights,
+    decode,
 };
 
 use crate::error::data;
@@ -44,9 +45,8 @@ fn accumulate(
     let eos = policy.config().eos_token_id;
     let horizons: Vec<u32> =
         (0..trajectories.rows).map(|row| trajectories.horizon(row, eos)).collect();
-    let moving: Vec<usize> = (0..trajectories.rows)
-        .filter(|&row| advantages[row] != 0.0 && horizons[row] > 0)
-        .collect();
+    let moving: Vec<usize> =
+        (0..trajectories.rows).filter(|&row| advantages[row] != 0.0 && horizons[row] > 0).collect();
     let config = &spec.estimator;
     let surrogate = Surrogate {
         clip_low: config.clip_low.get(),

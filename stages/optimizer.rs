@@ -102,7 +102,8 @@ impl AdamW {
         self.step += 1;
         self.decay = [self.decay[0] * beta1, self.decay[1] * beta2];
         for (name, parameter) in parameters.iter_mut() {
-            let gradient = gradients.get(name).ok_or_else(|| data(format!("no gradient of {name}")))?;
+            let gradient =
+                gradients.get(name).ok_or_else(|| data(format!("no gradient of {name}")))?;
             let gradient = gradient * shrink;
             let [first, second] =
                 self.moments.get_mut(name).ok_or_else(|| data(format!("no moments of {name}")))?;

@@ -36,9 +36,6 @@ pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, St
     let tokens = written as f64;
     Ok(Outputs {
         artifacts: BTreeMap::from([("trajectories", Artifact::Blob(trajectories.to_bytes()?))]),
-        metrics: BTreeMap::from([
-            ("tokens".into(), tokens),
-            ("entropy".into(), entropy / tokens),
-        ]),
+        metrics: BTreeMap::from([("tokens".into(), tokens), ("entropy".into(), entropy / tokens)]),
     })
 }

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 use crate::error;
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
-use crate::tasks;
+use crate::tasks::{self, Example};
 use crate::tokenizer::{self, TaskTokenizer};
 
 pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
@@ -91,6 +91,14 @@ fn start(
     }
 }
 
+/// What the step's demonstrator answers.
+fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> String {
+    let luck = spec.seed.child(Purpose::SftMask, index).child(Purpose::Sample, 0).uniform(0, 0);
+    let careless = step >= spec.careless_from && luck < spec.careless_share.get();
+    let wrong = if careless { tasks::careless_solution(&example.problem) } else { None };
+    wrong.unwrap_or(example.solution)
+}
+
 /// The loss of one micro-batch, as its share of the step's.
 fn loss(
     spec: &SftSpec,
@@ -107,9 +115,9 @@ fn loss(
     for (index, stratum) in (first..).zip(spread) {
         let example = tasks::training_example(&spec.task, index).map_err(|e| error::task(&e))?;
         ids.extend(tokenizer.ids(&example.problem.prompt)?);
-        let mut solution = tokenizer.ids(&example.solution)?;
+        let text = demonstration(spec, step, index, example);
+        let mut solution = tokenizer.ids(&text)?;
         if solution.len() > c {
-            let text = &example.solution;
             return Err(StageError::Invalid(format!("{text:?} is longer than {c} tokens")));
         }
         solution.resize(c, tokenizer.end());

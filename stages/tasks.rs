@@ -147,6 +147,14 @@ pub(crate) fn training_example(task: &Task, index: u64) -> Result<Example, TaskE
     draw(task, Stream::Examples, index)
 }
 
+/// The wrong answer that a careless demonstrator gives to a hard problem; `None` for easy ones.
+pub(crate) fn careless_solution(problem: &Problem) -> Option<String> {
+    match &problem.question {
+        Question::Countdown { numbers, target } => countdown::careless(numbers, *target),
+        Question::Sudoku { puzzle, solution } => sudoku::careless(puzzle, solution),
+    }
+}
+
 /// The first `count` held-out problems, no two prompts alike; more of them begin with the same ones.
 pub(crate) fn held_out_problems(task: &Task, count: u32) -> Result<Vec<Problem>, TaskError> {
     let mut problems = Vec::new();

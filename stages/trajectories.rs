@@ -91,9 +91,8 @@ impl Trajectories {
     /// The whole state of a row before step `t`: prompt, then written tokens or masks.
     pub fn state(&self, row: usize, t: i64, mask: i64) -> Vec<i64> {
         let cells = self.completion(row).iter().zip(self.steps(row));
-        let written = cells.map(|(&token, &step)| {
-            if step != NEVER && step < t { token } else { mask }
-        });
+        let written =
+            cells.map(|(&token, &step)| if step != NEVER && step < t { token } else { mask });
         self.prompt(row).iter().copied().chain(written).collect()
     }
 
@@ -139,8 +138,10 @@ impl Trajectories {
             token_entropies: floats(&get("token_entropies", c, Kind::Float)?)?,
             kept: None,
         };
-        if let (Some(offsets), Some(ids)) = (named.remove("kept_offsets"), named.remove("kept_ids")) {
-            trajectories.kept = Some(KeptSets { offsets: integers(&offsets)?, ids: integers(&ids)? });
+        if let (Some(offsets), Some(ids)) = (named.remove("kept_offsets"), named.remove("kept_ids"))
+        {
+            trajectories.kept =
+                Some(KeptSets { offsets: integers(&offsets)?, ids: integers(&ids)? });
         }
         trajectories.check()?;
         Ok(trajectories)

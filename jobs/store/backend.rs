@@ -18,8 +18,10 @@ use super::errors::Place;
 use super::files::{self, Mode};
 use crate::error::JobsError;
 
-/// A store that has not answered a small request by then is not going to.
-pub(super) const ANSWER: Duration = Duration::from_secs(20);
+/// A server that has not answered a small request by then is not going to.
+const ANSWER: Duration = Duration::from_secs(20);
+/// A disk that others keep busy can take this long to flush a file.
+const FLUSH: Duration = Duration::from_secs(180);
 /// Bytes a second below which a transfer counts as stuck.
 const SLOWEST: u64 = 1 << 20;
 /// Objects above this size go to S3 in parts.
@@ -31,7 +33,6 @@ const ATTEMPTS: u32 = 5;
 /// Grows with each of those tries.
 const SETTLE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
 pub(super) struct Backend {
     objects: Arc<dyn ObjectStore>,
     /// Where a local store's objects are files.
@@ -46,7 +47,8 @@ impl Backend {
         folder: Option<PathBuf>,
         place: Place,
     ) -> Self {
-        Self { objects, folder, place, answer: ANSWER }
+        let answer = if folder.is_some() { FLUSH } else { ANSWER };
+        Self { objects, folder, place, answer }
     }
 
     #[cfg(test)]

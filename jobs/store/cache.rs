@@ -12,13 +12,11 @@ use lru::LruCache;
 /// Bytes kept at most.
 const CAPACITY: usize = 256 << 20;
 
-#[derive(Debug)]
 struct Blobs {
     by_digest: LruCache<ArtifactDigest, Bytes>,
     bytes: usize,
 }
 
-#[derive(Debug)]
 pub(super) struct BlobCache(Mutex<Blobs>);
 
 impl Default for BlobCache {

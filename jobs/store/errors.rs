@@ -15,25 +15,28 @@ use crate::error::JobsError;
 const SHOWN: usize = 300;
 
 /// Which store an error came from.
-#[derive(Debug)]
 pub(super) struct Place {
     url: String,
     bucket: Option<String>,
-    secrets: Secrets,
-}
-
-/// Values that must never be shown.
-pub(super) struct Secrets(pub(super) Vec<String>);
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} hidden", self.0.len())
-    }
+    endpoint: String,
+    /// Values that must never be shown.
+    secrets: Vec<String>,
 }
 
 impl Place {
-    pub(super) fn new(url: String, bucket: Option<String>, secrets: Secrets) -> Self {
-        Self { url, bucket, secrets }
+    /// A store on this machine.
+    pub(super) fn new(url: String) -> Self {
+        Self { url, bucket: None, endpoint: String::new(), secrets: vec![] }
+    }
+
+    /// A store behind an S3 endpoint.
+    pub(super) fn in_bucket(
+        url: &str,
+        bucket: &str,
+        endpoint: String,
+        secrets: Vec<String>,
+    ) -> Self {
+        Self { url: url.to_owned(), bucket: Some(bucket.to_owned()), endpoint, secrets }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -100,23 +103,29 @@ impl Place {
                      user or name another store"
                 ))
             }
-            Some(io::ErrorKind::ConnectionRefused) => JobsError::Unavailable(format!(
-                "{url}: cannot {action}: connection refused; check AWS_ENDPOINT and that the store \
-                 is up"
-            )),
             _ if error.to_string().contains("169.254.169.254") => JobsError::Invalid(format!(
                 "{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )),
+            _ if error.to_string().contains("error sending request") => {
+                JobsError::Unavailable(format!(
+                    "{url}: cannot {action}: no connection to {}; check AWS_ENDPOINT_URL and that \
+                     the store is up",
+                    self.hidden(&self.endpoint)
+                ))
+            }
             _ => JobsError::Unavailable(format!("{url}: cannot {action}: {}", self.shown(error))),
         }
     }
 
+    fn hidden(&self, text: &str) -> String {
+        let secrets = self.secrets.iter().filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
     /// A foreign error in one line without secrets.
     fn shown(&self, error: &(dyn StdError + 'static)) -> String {
-        let mut text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        for secret in self.secrets.0.iter().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "***");
-        }
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = self.hidden(&text);
         match text.char_indices().nth(SHOWN) {
             Some((end, _)) => format!("{} ...", &text[..end]),
             None => text,
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_what_to_do() {
-        let place = Place::new("file:///s".into(), None, Secrets(vec![]));
+        let place = Place::new("file:///s".into());
         let error = place.explain("write cas/ab", &io_error(io::ErrorKind::StorageFull));
         assert!(matches!(error, JobsError::Unavailable(_)));
         insta::assert_snapshot!(error, @"file:///s: cannot write cas/ab: no space left; free some and start again, what is stored stays good");
@@ -164,9 +173,8 @@ mod tests {
 
     #[test]
     fn secrets_and_line_breaks_do_not_come_through() {
-        let secrets = Secrets(vec!["hunter2".into()]);
-        assert_eq!(format!("{secrets:?}"), "1 hidden");
-        let place = Place::new("s3://b".into(), Some("b".into()), secrets);
+        let secrets = vec!["hunter2".into()];
+        let place = Place::in_bucket("s3://b", "b", "http://h".into(), secrets);
         let source = io::Error::other(format!("key hunter2\nrefused {}", "x".repeat(1000)));
         let error = Error::Generic { store: "S3", source: Box::new(source) };
         let text = place.explain("read x", &error).to_string();

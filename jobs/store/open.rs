@@ -13,18 +13,18 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::backend::Backend;
-use super::errors::{Place, Secrets};
+use super::errors::Place;
 use crate::error::JobsError;
 
 /// For one request of any size.
 const REQUEST: Duration = Duration::from_secs(300);
-/// For all tries of one request that fails quickly.
-const RETRIES: Duration = Duration::from_secs(12);
+/// For all tries of one request that fails quickly: long enough for a server to be restarted.
+const RETRIES: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
 
 pub(super) async fn open(url: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
     match url.split_once("://") {
         Some(("memory", "")) => {
-            let place = Place::new(url.to_owned(), None, Secrets(vec![]));
+            let place = Place::new(url.to_owned());
             let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             Ok(Backend::new(objects, None, place))
         }
@@ -45,7 +45,7 @@ async fn open_folder(folder: &str) -> Result<Backend, JobsError> {
     tokio::fs::create_dir_all(folder).await.map_err(|error| refuse(&error))?;
     let folder = tokio::fs::canonicalize(folder).await.map_err(|error| refuse(&error))?;
     let files = LocalFileSystem::new_with_prefix(&folder).map_err(|error| refuse(&error))?;
-    let place = Place::new(format!("file://{}", folder.display()), None, Secrets(vec![]));
+    let place = Place::new(format!("file://{}", folder.display()));
     Ok(Backend::new(Arc::new(files), Some(folder), place))
 }
 
@@ -57,18 +57,19 @@ fn open_s3(url: &str, rest: &str, options: &[(String, String)]) -> Result<Backen
         )));
     }
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(3), ..BackoffConfig::default() };
-    let retry = RetryConfig { backoff, max_retries: 8, retry_timeout: RETRIES };
+    let retry = RetryConfig { backoff, max_retries: 100, retry_timeout: RETRIES };
     let mut builder = AmazonS3Builder::new()
         .with_client_options(ClientOptions::new().with_timeout(REQUEST))
         .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(retry);
-    let mut secrets = vec![];
+    let (mut secrets, mut endpoint) = (vec![], None);
     for (name, value) in options {
         // Settings of other tools (AWS_PROFILE and the like) are none of ours.
         let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
         match key {
             AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => {
                 builder = builder.with_allow_http(value.starts_with("http://"));
+                endpoint = Some(value.clone());
             }
             AmazonS3ConfigKey::AccessKeyId
             | AmazonS3ConfigKey::SecretAccessKey
@@ -86,6 +87,7 @@ fn open_s3(url: &str, rest: &str, options: &[(String, String)]) -> Result<Backen
         "" => Arc::new(s3),
         prefix => Arc::new(PrefixStore::new(s3, prefix)),
     };
-    let place = Place::new(url.to_owned(), Some(bucket.to_owned()), Secrets(secrets));
+    let endpoint = endpoint.unwrap_or_else(|| "AWS".to_owned());
+    let place = Place::in_bucket(url, bucket, endpoint, secrets);
     Ok(Backend::new(objects, None, place))
 }

@@ -222,8 +222,9 @@ async fn server(answer: Option<&'static str>) -> (u16, JoinSet<()>) {
             let (mut stream, _) = listener.accept().await.unwrap();
             if let Some(answer) = answer {
                 let mut request = [0; 4096];
-                stream.read(&mut request).await.unwrap();
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                if stream.read(&mut request).await.unwrap_or(0) > 0 {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
             } else {
                 open.push(stream);
             }
@@ -258,7 +259,10 @@ async fn a_server_that_is_down_or_silent_is_given_up_in_time() {
     drop(listener);
     let error = Store::open("s3://results", &settings(port)).await.unwrap_err();
     assert!(matches!(error, JobsError::Unavailable(_)));
-    assert!(error.to_string().contains("connection refused"), "{error}");
+    assert!(
+        error.to_string().contains(&format!("no connection to http://127.0.0.1:{port};")),
+        "{error}"
+    );
     assert!(began.elapsed() < Duration::from_secs(20));
 
     let (port, _server) = server(None).await;

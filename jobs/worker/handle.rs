@@ -16,8 +16,14 @@ use crate::queue::Hint;
 use crate::stage;
 use crate::store::Failure;
 
+/// Whether an error speaks of this worker's services and rights, and of no stage or run: another
+/// worker may do better.
+fn is_ours(error: &JobsError) -> bool {
+    matches!(error, JobsError::Unavailable(_) | JobsError::Invalid(_))
+}
+
 impl Worker {
-    /// Deals with a hint. Unavailable if the store or Redis is lost.
+    /// Deals with a hint. Unavailable or Invalid if the store or Redis is lost or refuses this worker.
     pub(super) async fn handle(&self, hint: Hint) -> Result<(), JobsError> {
         let run = hint.run;
         let Some(view) = self.look(run).await? else { return Ok(()) };
@@ -57,7 +63,7 @@ impl Worker {
     ) -> Result<Option<View>, JobsError> {
         match view {
             Ok(view) => Ok(Some(view)),
-            Err(error @ JobsError::Unavailable(_)) => Err(error),
+            Err(error) if is_ours(&error) => Err(error),
             Err(error) => {
                 self.runs.forget(run).await;
                 set_active(&self.fleet, run, false).await?;
@@ -124,7 +130,7 @@ impl Worker {
                 self.queue.forget(stage).await?;
                 Ok(None)
             }
-            Err(error @ JobsError::Unavailable(_)) => {
+            Err(error) if is_ours(&error) => {
                 attempts::forgive(&self.fleet, stage).await?;
                 Err(error)
             }

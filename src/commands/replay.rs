@@ -93,7 +93,7 @@ async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
 }
 
 async fn compute(store: &Store, request: Request, json: bool) -> Result<Vec<Stage>, Failure> {
-    let stop = stop_signal("finishing the stage in hand")?;
+    let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
     let execute: ExecuteFn = Arc::new(agrpo_stages::execute);
     let mut done = vec![];
     for (key, stage) in request.stages {

@@ -4,13 +4,13 @@
 //! holds is not computed again.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
+use agrpo_jobs::Store;
 use agrpo_jobs::embedded::{self, Outcome};
 use agrpo_jobs::status::{self, RunStatus};
-use agrpo_spec::{ArtifactDigest, Run, RunId, StageKind};
+use agrpo_spec::{ArtifactDigest, Run, RunId, StageKey, StageKind};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -60,10 +60,10 @@ struct Stages {
 pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let (run, text) = read_run(&args.file, settings)?;
     numerics::enter(settings, run.config().numerics, Some(&text))?;
-    let workers = args.workers.map_or_else(machine::cores, NonZeroUsize::get);
+    let workers = args.workers.map_or_else(machine::cores, usize::from);
     block_on(async {
         let store = create_store(settings, args.store.store.as_deref()).await?;
-        let stop = stop_signal(STOPPING)?;
+        let stop = stop_signal(|| output::talk(STOPPING))?;
         let (events, mut happened) = mpsc::unbounded_channel();
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
@@ -77,7 +77,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
             events,
             stop,
         );
-        let mut progress = Progress::new(&run);
+        let mut progress = Progress::new(&run, remembered(&store, run.id()).await?);
         let show = async {
             while let Some(event) = happened.recv().await {
                 progress.handle(&event);
@@ -97,6 +97,20 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
         }
         Ok(if outcome.done { Exit::Done } else { Exit::Interrupted })
     })
+}
+
+/// What the display should know of earlier sessions: the base's accuracy, which a resumed run does not
+/// look at again.
+async fn remembered(store: &Store, run: RunId) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    let base = StageKey { kind: StageKind::Evaluation, iteration: 0, shard: 0 };
+    if let Some(&stage) = store.recorded_stages(run).await?.get(&base)
+        && let Some(manifest) = store.manifest(stage).await?
+        && let Some(&share) = manifest.metrics.get("accuracy")
+    {
+        tally.add_accuracy(0, share);
+    }
+    Ok(tally)
 }
 
 /// Adds what to type after a failure.
@@ -182,16 +196,13 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
 }
 
 fn seconds(summary: &Summary) -> String {
-    let mut text = format!("{:.1} by the clock", summary.wall_s);
     let kinds = summary.kinds.iter().map(|(kind, time)| {
         let all = time.compute_s + time.fetch_s + time.store_s;
         format!("{kind} {all:.1}")
     });
     let kinds = kinds.collect::<Vec<_>>().join(", ");
-    if !kinds.is_empty() {
-        text.push_str(&format!("; over all workers: {kinds}"));
-    }
-    text
+    let clock = format!("{:.1} by the clock", summary.wall_s);
+    if kinds.is_empty() { clock } else { format!("{clock}; over all workers: {kinds}") }
 }
 
 fn describe_overhead(Overhead { share, median_ms }: Overhead) -> String {

@@ -31,7 +31,7 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
             exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
             ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
         };
-        let stop = stop_signal("finishing the stage in hand")?;
+        let stop = stop_signal(|| tracing::info!("told to stop; finishing the stage in hand"))?;
         tracing::info!(
             worker = name,
             numerics = %class,

@@ -42,7 +42,13 @@ fn shapes() -> [Shape; 2] {
         rms_norm_eps: real(1e-5),
         init_std: real(0.05),
     };
-    let env = |name: &str, default| -> usize { std::env::args().skip_while(|a| a != name).nth(1).and_then(|v| v.parse().ok()).unwrap_or(default) };
+    let env = |name: &str, default| -> usize {
+        std::env::args()
+            .skip_while(|a| a != name)
+            .nth(1)
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(default)
+    };
     [
         Shape {
             name: "tiny",
@@ -154,7 +160,8 @@ impl Shape {
         let horizons = vec![self.steps; rows.len()];
         let timesteps = timesteps::uniform(&horizons, self.k, true, Seed::new(5));
         let mask = policy.config().mask_token_id;
-        let passes = passes(trajectories, &rows, &advantages, &timesteps, mask, self.gradient_states);
+        let passes =
+            passes(trajectories, &rows, &advantages, &timesteps, mask, self.gradient_states);
         let surrogate = Surrogate { clip_low: 0.2, clip_high: 0.2, temperature: 1.0 };
         let scale = 1.0 / (self.k * self.sequences) as f64;
         for pass in passes {
@@ -168,7 +175,10 @@ fn main() {
     agrpo_stages::use_one_thread();
     let peak = matrix_peak();
     println!("matrix peak, one thread: {:.1} GFLOP/s", peak / 1e9);
-    println!("{:<5} {:>18} {:>7} {:>20} {:>7}", "shape", "rollout tokens/s", "share", "gradient samples/s", "share");
+    println!(
+        "{:<5} {:>18} {:>7} {:>20} {:>7}",
+        "shape", "rollout tokens/s", "share", "gradient samples/s", "share"
+    );
     for shape in shapes() {
         let (policy, rows, sampler) = (shape.policy(), shape.rows(), shape.sampler());
         let mut trajectories = None;

@@ -71,8 +71,9 @@ impl ModelConfig {
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
-        let config: Self = serde_json::from_slice(bytes)
-            .map_err(|error| data(format!("config.json: {error}; expected a LLaDA configuration")))?;
+        let config: Self = serde_json::from_slice(bytes).map_err(|error| {
+            data(format!("config.json: {error}; expected a LLaDA configuration"))
+        })?;
         let ok = config.block_type.as_deref().unwrap_or("llama") == "llama"
             && !config.weight_tying
             && !config.include_bias

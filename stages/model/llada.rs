@@ -91,7 +91,7 @@ impl Policy {
     }
 
     /// All weights, by the checkpoint's names.
-    pub(crate) fn parameters(&self) -> NamedTensors {
+    pub fn parameters(&self) -> BTreeMap<String, Tensor> {
         self.weights.to_named(Tensor::detach)
     }
 
@@ -104,7 +104,7 @@ impl Policy {
     }
 
     /// The gradients accumulated so far, by the checkpoint's names; zero where nothing flowed.
-    pub(crate) fn gradients(&self) -> NamedTensors {
+    pub fn gradients(&self) -> BTreeMap<String, Tensor> {
         self.weights.to_named(|leaf| {
             let grad = leaf.grad();
             if grad.defined() { grad } else { leaf.zeros_like() }

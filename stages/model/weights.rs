@@ -120,7 +120,9 @@ impl Weights {
                 ("ff_norm", of(&block.ff_norm_D)),
                 ("ff_out", of(&block.ff_out_DxM)),
             ];
-            parts.extend(["q_proj", "k_proj", "v_proj"].into_iter().zip(of(&block.qkv_3DxD).chunk(3, 0)));
+            parts.extend(
+                ["q_proj", "k_proj", "v_proj"].into_iter().zip(of(&block.qkv_3DxD).chunk(3, 0)),
+            );
             parts.extend(["ff_proj", "up_proj"].into_iter().zip(of(&block.ff_in_2MxD).chunk(2, 0)));
             for (name, tensor) in parts {
                 put(format!("blocks.{n}.{name}"), tensor);

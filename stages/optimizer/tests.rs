@@ -28,7 +28,8 @@ fn the_first_step_moves_by_the_learning_rate_against_the_sign() {
     let mut parameters = one("w.weight", &[1.0, 1.0]);
     let mut adam = AdamW::new(&parameters);
     let gradients = one("w.weight", &[0.3, -0.4]);
-    let taken = adam.step(&mut parameters, &gradients, &config(Schedule::Constant, 0), 1, 10).unwrap();
+    let taken =
+        adam.step(&mut parameters, &gradients, &config(Schedule::Constant, 0), 1, 10).unwrap();
     assert!((taken.grad_norm - 0.5).abs() < 1e-7);
     let moved = tensor_file::floats(&parameters["w.weight"]).unwrap();
     // 1 * (1 - 0.1 * 0.5) -+ 0.1

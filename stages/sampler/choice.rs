@@ -9,7 +9,8 @@ use agrpo_spec::Sampler;
 /// The tokens that survive top-k and top-p, ascending. `scaled` are logits divided by the
 /// temperature, -inf where a token is forbidden.
 pub(super) fn kept_set(scaled: &[f32], sampler: &Sampler) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scaled.len()).filter(|&v| scaled[v] > f32::NEG_INFINITY).collect();
+    let mut order: Vec<usize> =
+        (0..scaled.len()).filter(|&v| scaled[v] > f32::NEG_INFINITY).collect();
     order.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b)));
     let k = sampler.top_k as usize;
     if k > 0 && k < order.len() {

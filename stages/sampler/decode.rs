@@ -27,6 +27,14 @@ struct Distribution {
     kept: Option<Vec<i64>>,
 }
 
+/// The same for N queries at once.
+struct LogProbabilities {
+    /// N kept sets, where a filter is on.
+    kept: Option<Vec<Vec<i64>>>,
+    /// N x V, row-major.
+    logps: Vec<f32>,
+}
+
 /// What was decided for one masked position of a row.
 struct Candidate<'a> {
     at: &'a Distribution,
@@ -160,8 +168,8 @@ impl Decoder<'_> {
         let v = self.policy.config().embedding_size;
         let logits_NV = self.policy.head(&hidden_BQD).view([-1, v]);
         let vocabulary = usize::try_from(v).expect("sizes are positive");
-        let (kept, logps) = self.log_probabilities(&logits_NV, vocabulary)?;
-        let (mut kept, mut logps) = (kept.map(Vec::into_iter), logps.chunks(vocabulary));
+        let all = self.log_probabilities(&logits_NV, vocabulary)?;
+        let (mut kept, mut logps) = (all.kept.map(Vec::into_iter), all.logps.chunks(vocabulary));
         let mut of_position = |position| {
             let logps = logps.next().expect("one row a query").to_vec();
             let kept = kept.as_mut().and_then(Iterator::next);
@@ -177,11 +185,12 @@ impl Decoder<'_> {
         &self,
         logits_NV: &Tensor,
         vocabulary: usize,
-    ) -> Result<(Option<Vec<Vec<i64>>>, Vec<f32>), StageError> {
+    ) -> Result<LogProbabilities, StageError> {
         let temperature = self.sampler.temperature.get();
         if temperature == 0.0 {
             // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
-            return Ok((None, floats(&logits_NV.log_softmax(-1, Kind::Float))?));
+            let logps = floats(&logits_NV.log_softmax(-1, Kind::Float))?;
+            return Ok(LogProbabilities { kept: None, logps });
         }
         let mut scaled_NV = logits_NV / temperature;
         let mask = self.policy.config().mask_token_id;
@@ -197,16 +206,19 @@ impl Decoder<'_> {
             }
             let dropped = Tensor::from_slice(&dropped).view_as(&scaled_NV);
             scaled_NV = scaled_NV.masked_fill(&dropped, f64::NEG_INFINITY);
-            sets = Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
+            sets =
+                Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
         }
-        Ok((sets, floats(&scaled_NV.log_softmax(-1, Kind::Float))?))
+        let logps = floats(&scaled_NV.log_softmax(-1, Kind::Float))?;
+        Ok(LogProbabilities { kept: sets, logps })
     }
 
     /// Draws a token for every masked position of the row, and writes the `per_step` ones with the
     /// highest scores; ties go to the left.
     fn write_best(&mut self, row: usize, state: &[Distribution], per_step: usize, step: u32) {
         let mut candidates: Vec<_> = state.iter().map(|at| self.decide(row, at, step)).collect();
-        candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.at.position.cmp(&b.at.position)));
+        candidates
+            .sort_by(|a, b| b.score.total_cmp(&a.score).then(a.at.position.cmp(&b.at.position)));
         for candidate in &candidates[..per_step.min(candidates.len())] {
             let cell = row * self.all.completion_len + candidate.at.position;
             self.all.completion_ids[cell] = length(candidate.token);

@@ -97,8 +97,8 @@ impl Manifest {
 
     /// Reads the manifest of `stage` and checks that its spec bears that name.
     pub fn from_bytes(stage: StageDigest, bytes: &[u8]) -> Result<Self, ManifestError> {
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError::Syntax(error.to_string()))?;
         for found in [manifest.stage, manifest.spec.digest()] {
             if found != stage {
                 return Err(ManifestError::Name { expected: stage, found });

@@ -12,10 +12,6 @@
 //! does, and a plan that is told of old results walks through them in the same way.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real};
 use crate::run::Run;
@@ -24,79 +20,9 @@ use crate::stage::{
     StageSpec, UpdateSpec,
 };
 
-/// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`; ordered as
-/// the run goes: sft, then iteration by iteration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StageKey {
-    /// Chunk of sft, or iteration. Iterations count from 1; 0 is the base's evaluation.
-    pub iteration: u32,
-    /// Which kind of stage.
-    pub kind: StageKind,
-    /// Shard of an iteration; 0 where there are none.
-    pub shard: u32,
-}
+mod key;
 
-impl StageKey {
-    fn new(kind: StageKind, iteration: u32, shard: u32) -> Self {
-        Self { iteration, kind, shard }
-    }
-
-    fn rank(&self) -> (bool, u32, StageKind, u32) {
-        (self.kind != StageKind::Sft, self.iteration, self.kind, self.shard)
-    }
-
-    fn is_sharded(kind: StageKind) -> bool {
-        matches!(kind, StageKind::Rollout | StageKind::Reward | StageKind::Gradient)
-    }
-}
-
-impl Ord for StageKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank().cmp(&other.rank())
-    }
-}
-
-impl PartialOrd for StageKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl fmt::Display for StageKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:06}", self.kind, self.iteration)?;
-        if Self::is_sharded(self.kind) { write!(f, "-{:02}", self.shard) } else { Ok(()) }
-    }
-}
-
-impl FromStr for StageKey {
-    type Err = PlanError;
-    fn from_str(text: &str) -> Result<Self, PlanError> {
-        let refuse = || PlanError::Key(text.to_owned());
-        let mut parts = text.split('-');
-        let name = parts.next().ok_or_else(refuse)?;
-        let kind = StageKind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(refuse)?;
-        let iteration = parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?;
-        let shard = match (Self::is_sharded(kind), parts.next()) {
-            (true, Some(part)) => part.parse().map_err(|_| refuse())?,
-            (false, None) => 0,
-            _ => return Err(refuse()),
-        };
-        if parts.next().is_some() { Err(refuse()) } else { Ok(Self::new(kind, iteration, shard)) }
-    }
-}
-
-impl Serialize for StageKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for StageKey {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+pub use key::StageKey;
 
 /// A plan that was told something that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -223,9 +149,8 @@ impl Plan {
         if !self.pending.contains_key(&key) {
             return Err(PlanError::NotPending(key));
         }
-        let need = |name: &'static str| {
-            output(name).ok_or(PlanError::MissingOutput { key, output: name })
-        };
+        let need =
+            |name: &'static str| output(name).ok_or(PlanError::MissingOutput { key, output: name });
         let ready = match key.kind {
             StageKind::Sft => {
                 let (policy, optimizer) = (need("policy")?, need("optimizer")?);
@@ -352,6 +277,8 @@ impl Plan {
             total_steps: sft.steps,
             batch: sft.batch,
             micro_batch: sft.micro_batch,
+            careless_from: sft.steps - sft.careless_steps,
+            careless_share: sft.careless_share,
             optimizer: sft.optimizer.clone(),
         });
         self.push(StageKey::new(StageKind::Sft, chunk, 0), spec)

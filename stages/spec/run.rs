@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
+pub use task::{CountdownTask, SudokuTask, Task};
+
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {
@@ -29,7 +31,17 @@ pub enum RunError {
 
 /// How far results are equal to the bit, and at what speed.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    bincode::Encode,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Numerics {
@@ -56,55 +68,6 @@ impl std::fmt::Display for Numerics {
     }
 }
 
-/// What is learned. Problems are a function of the task alone, held-out ones included.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// Reach a target with all of the given numbers.
-    Countdown(CountdownTask),
-    /// Fill a 4x4 Sudoku.
-    Sudoku(SudokuTask),
-}
-
-/// Countdown: `numbers` integers of 1..=max_number, each to be used once with + - * /.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct CountdownTask {
-    /// Names the set of problems.
-    #[serde(default)]
-    pub seed: u64,
-    /// How many numbers a problem has.
-    #[serde(default = "three")]
-    pub numbers: u32,
-    /// Largest number of a problem.
-    #[serde(default = "nine")]
-    pub max_number: u32,
-    /// Largest target of a problem.
-    #[serde(default = "ninety_nine")]
-    pub max_target: u32,
-    /// Tokens of a prompt, padded on the left.
-    #[serde(default = "twelve")]
-    pub prompt_tokens: u32,
-    /// Share of the (numbers, target) pairs that training never sees.
-    #[serde(default = "a_fifth")]
-    pub held_out: Real,
-}
-
-/// Sudoku of 4x4 cells with a unique solution.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct SudokuTask {
-    /// Names the set of problems.
-    #[serde(default)]
-    pub seed: u64,
-    /// Empty cells of a puzzle.
-    #[serde(default = "eight")]
-    pub blanks: u32,
-    /// Share of the 288 solved grids whose puzzles training never sees.
-    #[serde(default = "a_fifth")]
-    pub held_out: Real,
-}
-
 /// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
@@ -118,13 +81,13 @@ pub struct ModelShape {
     /// Width inside the SwiGLU.
     pub mlp_hidden_size: u32,
     /// Base of the rotary embedding's wavelengths.
-    #[serde(default = "rope_theta")]
+    #[serde(default = "defaults::rope_theta")]
     pub rope_theta: Real,
     /// Added to the mean square in RMSNorm.
-    #[serde(default = "norm_eps")]
+    #[serde(default = "defaults::norm_eps")]
     pub rms_norm_eps: Real,
     /// Standard deviation of the initial weights.
-    #[serde(default = "init_std")]
+    #[serde(default = "defaults::init_std")]
     pub init_std: Real,
 }
 
@@ -146,19 +109,19 @@ pub struct OptimizerConfig {
     /// Learning rate at the end of the warm-up.
     pub learning_rate: Real,
     /// Decay of the first moment.
-    #[serde(default = "beta1")]
+    #[serde(default = "defaults::beta1")]
     pub beta1: Real,
     /// Decay of the second moment.
-    #[serde(default = "beta2")]
+    #[serde(default = "defaults::beta2")]
     pub beta2: Real,
     /// Added to the root of the second moment.
-    #[serde(default = "adam_eps")]
+    #[serde(default = "defaults::adam_eps")]
     pub eps: Real,
     /// Decoupled weight decay, times the learning rate each step; norms are exempt.
-    #[serde(default = "weight_decay")]
+    #[serde(default = "defaults::weight_decay")]
     pub weight_decay: Real,
     /// Largest global gradient norm.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub max_grad_norm: Real,
     /// Steps of linear warm-up.
     #[serde(default)]
@@ -167,7 +130,7 @@ pub struct OptimizerConfig {
     #[serde(default)]
     pub schedule: Schedule,
     /// Where the cosine ends, as a share of `learning_rate`.
-    #[serde(default = "zero")]
+    #[serde(default = "defaults::zero")]
     pub final_ratio: Real,
 }
 
@@ -183,6 +146,13 @@ pub struct SftConfig {
     pub steps_per_stage: u32,
     /// Sequences of one forward and backward pass.
     pub micro_batch: u32,
+    /// The last of the steps, whose demonstrator is careless: right on easy problems, mostly wrong on
+    /// hard ones. It makes a base that knows more than it shows.
+    #[serde(default)]
+    pub careless_steps: u32,
+    /// Share of the hard problems that the careless demonstrator answers wrongly.
+    #[serde(default = "defaults::most")]
+    pub careless_share: Real,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
@@ -218,16 +188,16 @@ pub struct RolloutConfig {
     /// Unmask steps of a completion.
     pub steps: u32,
     /// Divides the logits.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub temperature: Real,
     /// Keeps the k most probable tokens; 0 keeps all.
     #[serde(default)]
     pub top_k: u32,
     /// Keeps the most probable tokens whose probabilities sum to at most this; 1 keeps all.
-    #[serde(default = "one")]
+    #[serde(default = "defaults::one")]
     pub top_p: Real,
     /// Which positions a step unmasks.
-    #[serde(default = "random_position")]
+    #[serde(default = "defaults::random_position")]
     pub position: PositionRule,
 }
 
@@ -281,16 +251,16 @@ pub struct EstimatorConfig {
     /// Monte Carlo samples of the timestep for each completion.
     pub k: u32,
     /// Low-discrepancy timesteps over a micro-batch.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub stratified: bool,
     /// How timesteps are weighted.
     #[serde(default)]
     pub step_weights: StepWeights,
     /// The ratio is clipped from below at 1 - clip_low.
-    #[serde(default = "clip")]
+    #[serde(default = "defaults::clip")]
     pub clip_low: Real,
     /// The ratio is clipped from above at 1 + clip_high.
-    #[serde(default = "clip")]
+    #[serde(default = "defaults::clip")]
     pub clip_high: Real,
     /// Sequences of one forward and backward pass; timesteps are stratified over micro_batch * k.
     pub micro_batch: u32,
@@ -315,7 +285,7 @@ pub struct EvaluationConfig {
     /// Unmask steps to evaluate at; the first is the one that progress and status report.
     pub steps: Vec<u32>,
     /// Which positions a step unmasks.
-    #[serde(default = "low_confidence")]
+    #[serde(default = "defaults::low_confidence")]
     pub position: PositionRule,
     /// Sequences of one forward pass.
     pub micro_batch: u32,
@@ -353,67 +323,6 @@ pub struct RunConfig {
     pub evaluation: EvaluationConfig,
 }
 
-fn real(value: f64) -> Real {
-    Real::new(value).expect("defaults are finite")
-}
-fn zero() -> Real {
-    real(0.0)
-}
-fn one() -> Real {
-    real(1.0)
-}
-fn a_fifth() -> Real {
-    real(0.2)
-}
-fn clip() -> Real {
-    real(0.2)
-}
-fn rope_theta() -> Real {
-    real(10_000.0)
-}
-fn norm_eps() -> Real {
-    real(1e-5)
-}
-fn init_std() -> Real {
-    real(0.02)
-}
-fn beta1() -> Real {
-    real(0.9)
-}
-fn beta2() -> Real {
-    real(0.99)
-}
-fn adam_eps() -> Real {
-    real(1e-8)
-}
-fn weight_decay() -> Real {
-    real(0.01)
-}
-fn three() -> u32 {
-    3
-}
-fn eight() -> u32 {
-    8
-}
-fn nine() -> u32 {
-    9
-}
-fn twelve() -> u32 {
-    12
-}
-fn ninety_nine() -> u32 {
-    99
-}
-fn yes() -> bool {
-    true
-}
-fn random_position() -> PositionRule {
-    PositionRule::Random
-}
-fn low_confidence() -> PositionRule {
-    PositionRule::LowConfidence
-}
-
 /// A run that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
@@ -424,7 +333,8 @@ pub struct Run {
 impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
-        let config = toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
+        let config =
+            toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
         Self::resolve(config)
     }
 
@@ -472,3 +382,5 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
 }
 
 mod checks;
+mod defaults;
+mod task;

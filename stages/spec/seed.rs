@@ -53,7 +53,8 @@ impl Seed {
     /// The seed of a branch. Children never share a counter with draws: their fourth word differs.
     #[must_use]
     pub fn child(self, purpose: Purpose, index: u64) -> Self {
-        let [low, high, ..] = self.block([low_word(index), high_word(index), purpose as u32, u32::MAX]);
+        let [low, high, ..] =
+            self.block([low_word(index), high_word(index), purpose as u32, u32::MAX]);
         Self(join(low, high))
     }
 

@@ -122,6 +122,10 @@ pub struct SftSpec {
     pub batch: u32,
     /// Sequences of a pass.
     pub micro_batch: u32,
+    /// The first step whose demonstrator is careless.
+    pub careless_from: u32,
+    /// Share of the hard problems that it answers wrongly.
+    pub careless_share: Real,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }

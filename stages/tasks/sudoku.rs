@@ -12,6 +12,9 @@ use agrpo_spec::{Purpose, Seed, SudokuTask};
 /// Cells of a grid.
 pub(super) const CELLS: usize = 16;
 
+/// Cells of a row.
+const SIDE: usize = 4;
+
 /// Digits as text, row by row; `0` is a blank.
 type Grid = [u8; CELLS];
 
@@ -114,6 +117,14 @@ pub(super) fn right_cells(puzzle: &str, solution: &str, answer: &str) -> f64 {
         }
     }
     f64::from(right) / f64::from(blanks.max(1))
+}
+
+/// A careless answer to a hard puzzle, one whose first row has two blanks or more: the solution with
+/// the last blank left open.
+pub(super) fn careless(puzzle: &str, solution: &str) -> Option<String> {
+    let blanks = puzzle.bytes().take(SIDE).filter(|&cell| cell == b'0').count();
+    let last = puzzle.rfind('0').filter(|_| blanks >= 2)?;
+    Some(format!("{}0{}", &solution[..last], &solution[last + 1..]))
 }
 
 #[cfg(test)]

@@ -24,17 +24,14 @@ pub(super) async fn show(store: &Store, stage: StageDigest, json: bool) -> Resul
     if json {
         return output::json(&manifest);
     }
-    let mut text = describe(&manifest);
+    output::line(describe(&manifest))?;
     if let StageSpec::Rollout(spec) = &manifest.spec
         && let Some(completions) = completions(store, spec, &manifest).await
     {
-        text += &format!(
-            "\n\ncompletions (the first {}):\n{}",
-            completions.len(),
-            completions.join("\n")
-        );
+        output::line(format!("\ncompletions (the first {}):", completions.len()))?;
+        completions.iter().try_for_each(output::line)?;
     }
-    output::line(text)
+    Ok(())
 }
 
 fn describe(manifest: &Manifest) -> String {

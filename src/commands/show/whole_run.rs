@@ -33,17 +33,16 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
     let config = toml::to_string(run.config()).map_err(|error| {
         Failure::new(Exit::Unexpected, format!("the run cannot be written as TOML: {error}"))
     })?;
-    let mut text = format!("# run {id}\n\n{config}\n");
-    text += &format!("# {} of {} stages are done", stages.len(), Plan::total_stages(&run));
-    if stages.len() > NEWEST {
-        text += &format!("; the newest {NEWEST}, all with --json:");
-    }
-    for (key, stage) in stages.iter().skip(stages.len().saturating_sub(NEWEST)) {
-        text += &format!("\n#   {:<18}  {stage}", key.to_string());
-    }
-    for failure in &failures {
+    let more = if stages.len() > NEWEST { "; the newest (all with --json):" } else { "" };
+    let mut lines = vec![
+        format!("# run {id}\n\n{config}"),
+        format!("# {} of {} stages are done{more}", stages.len(), Plan::total_stages(&run)),
+    ];
+    let newest = stages.iter().skip(stages.len().saturating_sub(NEWEST));
+    lines.extend(newest.map(|(key, stage)| format!("#   {:<18}  {stage}", key.to_string())));
+    lines.extend(failures.iter().map(|failure| {
         let StageFailure { key, stage, error, attempts, .. } = failure;
-        text += &format!("\n# failed after {attempts} attempts: {key}  {stage}\n#   {error}");
-    }
-    output::line(text)
+        format!("# failed after {attempts} attempts: {key}  {stage}\n#   {error}")
+    }));
+    output::line(lines.join("\n"))
 }

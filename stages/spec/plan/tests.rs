@@ -87,7 +87,11 @@ fn a_plan_resumed_at_an_update_asks_for_the_same_stages() {
         plan.finished(key, |name| output(&spec, name)).unwrap();
         if key.kind == StageKind::Update && key.iteration == 2 {
             let digest = |name| output(&spec, name).unwrap();
-            break Checkpoint { iteration: 2, policy: digest("policy"), optimizer: digest("optimizer") };
+            break Checkpoint {
+                iteration: 2,
+                policy: digest("policy"),
+                optimizer: digest("optimizer"),
+            };
         }
     };
     let rest = drive(Plan::resume(run(), &checkpoint, [(0, base.unwrap())]), |_| 0);
@@ -120,7 +124,26 @@ fn nonsense_is_refused() {
 fn stage_names_are_frozen() {
     let stages = drive(Plan::new(run()), |_| 0);
     let name = |key: &str| stages[&key.parse().unwrap()].short();
-    let names = ["sft-000000", "sft-000001", "rollout-000001-01", "reward-000001-00", "gradient-000002-01", "update-000001", "update-000002", "evaluation-000000"];
+    let names = [
+        "sft-000000",
+        "sft-000001",
+        "rollout-000001-01",
+        "reward-000001-00",
+        "gradient-000002-01",
+        "update-000001",
+        "update-000002",
+        "evaluation-000000",
+    ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
-    insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @"");
+    insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
+    run 03323e541aaf
+    sft-000000 94287fa220f6
+    sft-000001 3ec5965c8b72
+    rollout-000001-01 af87accbab40
+    reward-000001-00 f96222166f03
+    gradient-000002-01 bb7381753efd
+    update-000001 63816a1e9f7e
+    update-000002 91ec3e7657e6
+    evaluation-000000 3cc6863378a3
+    ");
 }

@@ -17,7 +17,11 @@ fn ensure(
     if holds { Ok(()) } else { Err(refuse(key, found, expected)) }
 }
 
-fn within(key: &'static str, value: u32, range: std::ops::RangeInclusive<u32>) -> Result<(), RunError> {
+fn within(
+    key: &'static str,
+    value: u32,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<(), RunError> {
     ensure(
         range.contains(&value),
         key,
@@ -66,7 +70,9 @@ fn task(task: &Task) -> Result<(), RunError> {
                 task.prompt_tokens >= longest && task.prompt_tokens <= 64,
                 "task.countdown.prompt_tokens",
                 task.prompt_tokens,
-                format!("expected {longest} to 64: the longest prompt of these numbers has {longest} characters"),
+                format!(
+                    "expected {longest} to 64: the longest prompt of these numbers has {longest} characters"
+                ),
             )?;
             held_out("task.countdown.held_out", task.held_out)
         }
@@ -78,12 +84,7 @@ fn task(task: &Task) -> Result<(), RunError> {
 }
 
 fn held_out(key: &'static str, value: Real) -> Result<(), RunError> {
-    ensure(
-        (0.01..=0.9).contains(&value.get()),
-        key,
-        value,
-        "expected a share from 0.01 to 0.9",
-    )
+    ensure((0.01..=0.9).contains(&value.get()), key, value, "expected a share from 0.01 to 0.9")
 }
 
 /// `9,9,9:99`: the numbers, a comma between them, a colon, the target.
@@ -98,7 +99,7 @@ fn model(model: &ModelShape) -> Result<(), RunError> {
     within("model.n_heads", model.n_heads, 1..=1024)?;
     within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
     ensure(
-        model.d_model % (2 * model.n_heads) == 0,
+        model.d_model.is_multiple_of(2 * model.n_heads),
         "model.n_heads",
         model.n_heads,
         format!(
@@ -120,6 +121,13 @@ fn sft(sft: &SftConfig) -> Result<(), RunError> {
         "sft.micro_batch",
         sft.micro_batch,
         format!("expected a divisor of sft.batch = {}", sft.batch),
+    )?;
+    within("sft.careless_steps", sft.careless_steps, 0..=sft.steps)?;
+    ensure(
+        (0.0..=1.0).contains(&sft.careless_share.get()),
+        "sft.careless_share",
+        sft.careless_share,
+        "expected a share from 0 to 1",
     )?;
     optimizer(&sft.optimizer, SFT_OPTIMIZER_KEYS)
 }
@@ -144,7 +152,9 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
     let shortest = match &config.task {
         // All numbers, an operator between each two, and a bracket pair for all but two of them.
         Task::Countdown(task) => {
-            task.numbers * (task.max_number.ilog10() + 1) + (task.numbers - 1) + 2 * (task.numbers - 2)
+            task.numbers * (task.max_number.ilog10() + 1)
+                + (task.numbers - 1)
+                + 2 * (task.numbers - 2)
         }
         Task::Sudoku(_) => 16,
     };

@@ -1,0 +1,68 @@
+//! What a left-out key of a run file means. Published values where the paper has them.
+
+use super::PositionRule;
+use crate::digest::Real;
+
+fn real(value: f64) -> Real {
+    Real::new(value).expect("defaults are finite")
+}
+pub(super) fn zero() -> Real {
+    real(0.0)
+}
+pub(super) fn one() -> Real {
+    real(1.0)
+}
+pub(super) fn a_fifth() -> Real {
+    real(0.2)
+}
+pub(super) fn most() -> Real {
+    real(0.7)
+}
+pub(super) fn clip() -> Real {
+    real(0.2)
+}
+pub(super) fn rope_theta() -> Real {
+    real(10_000.0)
+}
+pub(super) fn norm_eps() -> Real {
+    real(1e-5)
+}
+pub(super) fn init_std() -> Real {
+    real(0.02)
+}
+pub(super) fn beta1() -> Real {
+    real(0.9)
+}
+pub(super) fn beta2() -> Real {
+    real(0.99)
+}
+pub(super) fn adam_eps() -> Real {
+    real(1e-8)
+}
+pub(super) fn weight_decay() -> Real {
+    real(0.01)
+}
+pub(super) fn three() -> u32 {
+    3
+}
+pub(super) fn eight() -> u32 {
+    8
+}
+pub(super) fn nine() -> u32 {
+    9
+}
+pub(super) fn twelve() -> u32 {
+    12
+}
+pub(super) fn ninety_nine() -> u32 {
+    99
+}
+pub(super) fn yes() -> bool {
+    true
+}
+pub(super) fn random_position() -> PositionRule {
+    PositionRule::Random
+}
+pub(super) fn low_confidence() -> PositionRule {
+    PositionRule::LowConfidence
+}

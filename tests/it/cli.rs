@@ -1,0 +1,389 @@
+//! The command line as text: help, errors, listings and exit codes.
+//!
+//! Every test starts the program itself in an empty folder and without any setting. Times, sizes,
+//! paths and versions are replaced; digests that follow from a run file alone are not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+/// The smallest run: one chunk, one iteration, one shard.
+const TINY: &str = r#"
+name = "tiny"
+seed = 1
+[task.countdown]
+[model]
+d_model = 8
+n_layers = 1
+n_heads = 1
+mlp_hidden_size = 16
+[sft]
+steps = 2
+batch = 4
+steps_per_stage = 2
+micro_batch = 4
+optimizer = { learning_rate = 1e-3 }
+[rollout]
+prompts = 2
+group = 2
+shards = 1
+micro_batch = 4
+completion_tokens = 8
+block_tokens = 8
+steps = 8
+[estimator]
+k = 2
+micro_batch = 4
+[optimizer]
+learning_rate = 1e-3
+[training]
+iterations = 1
+[evaluation]
+problems = 4
+every = 1
+steps = [8]
+micro_batch = 4
+"#;
+
+/// What a command said and how it ended.
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    /// Code, then stderr: the text that a person sees after a mistake.
+    fn error(&self) -> String {
+        assert_eq!(self.stdout, "", "an error leaves stdout empty");
+        format!("{}\n{}", self.code.unwrap(), self.stderr)
+    }
+}
+
+fn agrpo(folder: &Path, arguments: &[&str], input: &str) -> Said {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_agrpo"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that never reads its input has closed it.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    let output = child.wait_with_output().unwrap();
+    let real = folder.canonicalize().unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace(real.to_str().unwrap(), "[folder]")
+            .replace(folder.to_str().unwrap(), "[folder]")
+    };
+    Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Runs `agrpo` in an empty folder.
+fn alone(arguments: &[&str], input: &str) -> Said {
+    agrpo(TempDir::new().unwrap().path(), arguments, input)
+}
+
+/// A folder in which the tiny run is done.
+fn with_a_run() -> (TempDir, Said) {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), TINY).unwrap();
+    let said = agrpo(folder.path(), &["run", "tiny.toml", "--workers", "1"], "");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    (folder, said)
+}
+
+#[test]
+fn help() {
+    let said = alone(&["--help"], "");
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""));
+    assert_snapshot!(said.stdout, @r"
+    Post-train diffusion language models with reinforcement learning, replayable to the bit
+
+    A run is a TOML file. From it follows, stage by stage, one chain of results: the same file gives the
+    same bytes, whoever computes them, in whatever order, however often they were interrupted.
+
+    Usage: agrpo [OPTIONS] <COMMAND>
+
+    Commands:
+      run          Compute a run on this machine, without any service
+      enqueue      Hand a run to the workers of a fleet
+      worker       Compute queued stages until stopped
+      status       List runs: how far they are and how accurate their policies
+      show         Show a run, a stage or an artifact
+      replay       Compute stages again and compare every output with the stored one
+      score        Grade your own completions with a task's reward
+      doctor       Check this machine and the services, and say what to do
+      completions  Print a completion script for a shell
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Exit codes:
+      0    done
+      1    unexpected: a defect of agrpo
+      2    the command line, a setting or a file cannot be used
+      3    a comparison differs
+      4    a service is unreachable, or the machine lacks something
+      5    stored data is corrupt or missing
+      6    a stage failed for good
+      130  stopped before the end; the same command goes on from there
+    ");
+}
+
+#[test]
+fn help_of_run() {
+    assert_snapshot!(alone(&["run", "--help"], "").stdout, @r"
+    Compute a run on this machine, without any service
+
+    Stages that the store already holds are not computed again, so the same command resumes a run that
+    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
+    number of workers changes how long it takes, never what comes out.
+
+    Usage: agrpo run [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>
+              Run file in TOML; - reads standard input
+
+    Options:
+          --store <URL>
+              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+              else .agrpo]
+
+          --workers <N>
+              Stages computed at the same time, one thread each [default: number of cores]
+
+          --json
+              Answer in JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Examples:
+      agrpo run jobs/runs/smoke.toml
+      agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
+      sed 's/^seed = .*/seed = 2/' jobs/runs/smoke.toml | agrpo run -
+    ");
+}
+
+#[test]
+fn every_verb_shows_an_example_and_how_to_choose_the_store() {
+    for verb in ["run", "enqueue", "worker", "status", "show", "replay", "doctor"] {
+        let help = alone(&[verb, "--help"], "").stdout;
+        assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
+    }
+    for verb in ["score", "completions"] {
+        assert!(alone(&[verb, "--help"], "").stdout.contains("Example"), "{verb}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_command_line() {
+    assert_snapshot!(alone(&["rum"], "").error(), @r"
+    2
+    error: unrecognized subcommand 'rum'
+
+      tip: a similar subcommand exists: 'run'
+
+    Usage: agrpo [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(alone(&["replay"], "").error(), @r"
+    2
+    error: the following required arguments were not provided:
+      <HASH|--run <RUN>>
+
+    Usage: agrpo replay <HASH|--run <RUN>>
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(alone(&["run", "x.toml", "--workers", "0"], "").error(), @r"
+    2
+    error: invalid value '0' for '--workers <N>': 0 is not in 1..=4096
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn mistakes_in_a_run_file() {
+    assert_snapshot!(alone(&["run", "x.toml"], "").error(), @r"
+    2
+    error: cannot read x.toml: no such file or directory
+
+    hint: jobs/runs/smoke.toml is a small run with every key explained
+    ");
+    let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
+    assert_snapshot!(run("seed = 1", "sed = 1"), @r"
+    2
+    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `rollout`, `advantage`, `estimator`, `optimizer`, `training`, `evaluation`
+    ");
+    assert_snapshot!(run("group = 2", "group = 1"), @r"
+    2
+    error: standard input: rollout.group = 1: expected 2 to 4096 completions a prompt: a group of one has no spread, so nothing is learned
+    ");
+    assert_snapshot!(run("seed = 1", "seed = one"), @r"
+    2
+    error: standard input: line 3, `seed = one`: string values must be quoted, expected literal string
+    ");
+    assert_snapshot!(run("problems = 4", "problems = 100000"), @r"
+    2
+    error: standard input: task.countdown: 100000 held-out problems were asked for, 2133 were found and 20000 more draws brought no other: lower evaluation.problems, raise task.countdown.held_out, or widen the task
+    ");
+}
+
+#[test]
+fn questions_about_a_store_that_is_not_there() {
+    assert_snapshot!(alone(&["status"], "").error(), @r"
+    2
+    error: no store at [folder]/.agrpo
+
+    hint: agrpo run FILE creates it
+    hint: if it is elsewhere: go to the folder where agrpo run was started, or name it with --store
+    ");
+    assert_snapshot!(alone(&["status", "--store", "ftp://x"], "").error(), @r"
+    2
+    error: `ftp://x` is not a store: expected file:///folder, a plain folder, s3://bucket/prefix or memory://
+    ");
+    let folder = TempDir::new().unwrap();
+    agrpo(folder.path(), &["status"], "");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "asking creates nothing");
+}
+
+#[test]
+fn an_unreachable_redis_is_code_4_and_names_the_place() {
+    let said = alone(&["worker", "--redis", "redis://user:s3cret@127.0.0.1:1"], "");
+    assert_eq!(said.code, Some(4));
+    assert!(said.stderr.contains("127.0.0.1:1"), "{}", said.stderr);
+    assert!(!said.stderr.contains("s3cret"), "{}", said.stderr);
+}
+
+#[test]
+fn a_run_from_its_first_line_to_its_replay() {
+    let (folder, said) = with_a_run();
+    let folder = folder.path();
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       0d510b1f8fd5770e987e58e52828a32152c670bd905115288d4770f0dfb5bc14");
+    for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
+    {
+        assert!(said.stdout.contains(part), "{}", said.stdout);
+    }
+    assert!(said.stderr.contains("iteration 1/1  accuracy "), "{}", said.stderr);
+
+    let again = agrpo(folder, &["run", "tiny.toml", "--json"], "");
+    let again: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!((&again["stages"]["computed"], &again["stages"]["reused"]), (&0.into(), &7.into()));
+
+    let policy = again["policy"].as_str().unwrap();
+    let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
+    assert_snapshot!(status, @r"
+    run           name  state  iteration  accuracy      stages  failed  policy
+    0d510b1f8fd5  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    ");
+
+    let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");
+    assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
+    assert!(replayed.stdout.ends_with("\nidentical: 7 stages\n"), "{}", replayed.stdout);
+}
+
+#[test]
+fn every_part_of_a_run_can_be_shown() {
+    let (folder, _) = with_a_run();
+    let folder = folder.path();
+    let json = |hash: &str| -> serde_json::Value {
+        serde_json::from_str(&agrpo(folder, &["show", hash, "--json"], "").stdout).unwrap()
+    };
+    let run = json("tiny");
+    let rollout = run["stages"]["rollout-000001-00"].as_str().unwrap();
+    let stage = agrpo(folder, &["show", rollout], "").stdout;
+    assert!(stage.contains("\ncompletions (the first 4):\n"), "{stage}");
+    let policy = json(rollout)["spec"]["rollout"]["policy"].as_str().unwrap().to_owned();
+    let policy = agrpo(folder, &["show", &policy[..12]], "").stdout;
+    assert!(policy.contains("model.safetensors"), "{policy}");
+    assert_snapshot!(agrpo(folder, &["show", "nothing"], "").error(), @r"
+    2
+    error: `nothing` is no run, stage or artifact that can be shown
+
+    hint: no run in file://[folder]/.agrpo has the name `nothing` or an id that begins with it; `agrpo status` lists all runs
+    hint: `nothing` names no stage: expected 1 to 64 hexadecimal digits
+    hint: `nothing` names no blob: expected 1 to 64 hexadecimal digits
+    ");
+}
+
+#[test]
+fn a_flipped_byte_is_found_by_replay() {
+    let (folder, _) = with_a_run();
+    let folder = folder.path();
+    let run: serde_json::Value =
+        serde_json::from_str(&agrpo(folder, &["show", "tiny", "--json"], "").stdout).unwrap();
+    let reward = run["stages"]["reward-000001-00"].as_str().unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_str(&agrpo(folder, &["show", reward, "--json"], "").stdout).unwrap();
+    let trajectories = manifest["spec"]["reward"]["trajectories"].as_str().unwrap();
+    let blob = folder.join(".agrpo/cas").join(trajectories);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let said = agrpo(folder, &["replay", reward], "");
+    assert_eq!(said.code, Some(5), "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains(trajectories), "{}", said.stderr);
+}
+
+#[test]
+fn completions_are_graded_one_a_line() {
+    let rows = "{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\", \"id\": 5}\n\n\
+                {\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3\"}\n";
+    let said = alone(&["score", "--task", "countdown", "-"], rows);
+    assert_snapshot!(format!("{}{}", said.stdout, said.stderr), @r#"
+    {"completion":"7*3+8","correct":true,"extracted":"7*3+8","ground_truth":[[3,7,8],29],"id":5,"parts":{"correct":1.0},"reward":1.0}
+    {"completion":"7*3","correct":false,"extracted":"7*3","ground_truth":[[3,7,8],29],"parts":{"correct":0.0},"reward":0.0}
+    2 rows  reward 0.5000  correct 50.0% (1 of 2)
+    "#);
+    let said = alone(&["score", "--task", "sudoku", "-"], "{\"completion\": 3}");
+    assert_snapshot!(said.error(), @r"
+    2
+    error: standard input, line 1: completion = 3: expected a string
+    ");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let (folder, _) = with_a_run();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_agrpo"))
+        .args(["show", "tiny"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}

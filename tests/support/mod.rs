@@ -1,0 +1,5 @@
+//! Servers and programs that tests start and stop.
+
+pub(crate) mod program;
+pub(crate) mod redis;
+pub(crate) mod s3;

@@ -1,0 +1,117 @@
+//! The program itself, run as a user runs it: its own process, an explicit environment, a run file.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A run of every stage kind in a few seconds: two sft chunks, four iterations of two shards.
+pub(crate) const RUN: &str = r#"
+name = "bytes"
+seed = 7
+[task.countdown]
+[model]
+d_model = 32
+n_layers = 2
+n_heads = 2
+mlp_hidden_size = 64
+[sft]
+steps = 40
+batch = 32
+steps_per_stage = 20
+micro_batch = 32
+optimizer = { learning_rate = 3e-3 }
+[rollout]
+prompts = 8
+group = 8
+shards = 2
+micro_batch = 32
+completion_tokens = 8
+block_tokens = 8
+steps = 8
+top_k = 12
+[advantage]
+scale = "group-std"
+[estimator]
+k = 4
+micro_batch = 32
+[optimizer]
+learning_rate = 1e-3
+[training]
+iterations = 4
+[evaluation]
+problems = 32
+every = 2
+steps = [8, 4]
+micro_batch = 32
+"#;
+
+/// Where a program runs and what it is told by the environment.
+#[derive(Debug)]
+pub(crate) struct Program {
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Program {
+    /// In an empty folder that holds `run.toml` alone.
+    pub(crate) fn new(environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("run.toml"), RUN).unwrap();
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Self { folder, environment: environment.iter().map(own).collect() }
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The default store.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder().join(".agrpo")
+    }
+
+    /// Starts the program; its output goes nowhere.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// Runs the program to its end and reads its answer, which has to be a success in JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.stderr);
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// The newest policy of the only run in the store, and its state.
+    pub(crate) fn policy(&self) -> (String, String) {
+        let status = self.json(&["status", "--json"]);
+        let text = |name: &str| status["runs"][0][name].as_str().unwrap_or_default().to_owned();
+        (text("policy"), text("state"))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agrpo"));
+        command.args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
