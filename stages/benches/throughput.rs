@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 struct Shape {
     name: &'static str,
     sequences: usize,
-    prompt: usize,
+    prompt: u32,
     completion: u32,
     steps: u32,
     model: ModelShape,
@@ -42,13 +42,6 @@ fn shapes() -> [Shape; 2] {
         rms_norm_eps: real(1e-5),
         init_std: real(0.05),
     };
-    let env = |name: &str, default| -> usize {
-        std::env::args()
-            .skip_while(|a| a != name)
-            .nth(1)
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(default)
-    };
     [
         Shape {
             name: "tiny",
@@ -59,8 +52,8 @@ fn shapes() -> [Shape; 2] {
             model: model(96, 3, 4, 256),
             vocabulary: 24,
             k: 4,
-            rollout_states: env("--rr", 64),
-            gradient_states: env("--gr", 64),
+            rollout_states: 64,
+            gradient_states: 64,
         },
         Shape {
             name: "mid",
@@ -71,8 +64,8 @@ fn shapes() -> [Shape; 2] {
             model: model(512, 6, 8, 1376),
             vocabulary: 4096,
             k: 2,
-            rollout_states: env("--mrr", 16),
-            gradient_states: env("--mgr", 16),
+            rollout_states: 16,
+            gradient_states: 16,
         },
     ]
 }
@@ -101,7 +94,7 @@ fn matrix_peak() -> f64 {
 
 impl Shape {
     fn policy(&self) -> Policy {
-        let length = self.prompt as i64 + i64::from(self.completion);
+        let length = i64::from(self.prompt) + i64::from(self.completion);
         let config = ModelConfig::new(&self.model, self.vocabulary, 0, 1, length);
         Policy::draw(config, 0.05, Seed::new(1)).expect("a valid shape")
     }
@@ -121,7 +114,7 @@ impl Shape {
     fn rows(&self) -> Vec<Row> {
         // All prompts differ, so that no two states are equal and none is computed for two.
         let prompt = |n: usize| {
-            let token = |j: usize| 2 + Seed::new(n as u64).below(20, 0, j as u32) as i64;
+            let token = |j| 2 + Seed::new(n as u64).below(20, 0, j) as i64;
             (0..self.prompt).map(token).collect()
         };
         let row = |n: usize| Row {
@@ -134,7 +127,7 @@ impl Shape {
     /// Of one forward pass over a sequence, with the head at `queried` positions.
     fn forward_flops(&self, queried: f64) -> f64 {
         let (d, m) = (f64::from(self.model.d_model), f64::from(self.model.mlp_hidden_size));
-        let length = self.prompt as f64 + f64::from(self.completion);
+        let length = f64::from(self.prompt) + f64::from(self.completion);
         let per_token = 2.0 * (4.0 * d * d + 3.0 * d * m) + 4.0 * length * d;
         f64::from(self.model.n_layers) * per_token * length
             + 2.0 * queried * d * self.vocabulary as f64

@@ -19,7 +19,7 @@ pub struct Timesteps {
 
 /// Uniform steps t = floor(u * horizon) below each row's horizon (at least 1).
 pub fn uniform(horizons: &[u32], k: usize, stratified: bool, seed: Seed) -> Timesteps {
-    let n = u32::try_from(horizons.len() * k).expect("a micro-batch is small");
+    let n = u32::try_from(horizons.len() * k).expect("a shard is small");
     let strata = stratified.then(|| seed.child(Purpose::Permutation, 0).permutation(n));
     let mut steps = Vec::with_capacity(n as usize);
     for (row, &horizon) in (0u32..).zip(horizons) {

@@ -179,7 +179,7 @@ pub struct RolloutConfig {
     pub group: u32,
     /// Stages that share an iteration's prompts. Part of the result, unlike the number of workers.
     pub shards: u32,
-    /// Sequences of one forward pass.
+    /// Distinct states of one forward pass.
     pub micro_batch: u32,
     /// Tokens of a completion.
     pub completion_tokens: u32,
@@ -250,7 +250,7 @@ pub struct EstimatorConfig {
     pub kind: EstimatorKind,
     /// Monte Carlo samples of the timestep for each completion.
     pub k: u32,
-    /// Low-discrepancy timesteps over a micro-batch.
+    /// Low-discrepancy timesteps over a shard.
     #[serde(default = "defaults::yes")]
     pub stratified: bool,
     /// How timesteps are weighted.
@@ -262,7 +262,7 @@ pub struct EstimatorConfig {
     /// The ratio is clipped from above at 1 + clip_high.
     #[serde(default = "defaults::clip")]
     pub clip_high: Real,
-    /// Sequences of one forward and backward pass; timesteps are stratified over micro_batch * k.
+    /// Distinct states of one forward and backward pass.
     pub micro_batch: u32,
 }
 
@@ -287,7 +287,7 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "defaults::low_confidence")]
     pub position: PositionRule,
-    /// Sequences of one forward pass.
+    /// Distinct states of one forward pass.
     pub micro_batch: u32,
 }
 

@@ -152,7 +152,7 @@ pub struct RolloutSpec {
     pub prompts: u32,
     /// Completions of a prompt.
     pub group: u32,
-    /// Sequences of a pass.
+    /// Distinct states of a pass.
     pub micro_batch: u32,
     /// How completions are sampled.
     pub sampler: Sampler,
@@ -238,7 +238,7 @@ pub struct EvaluationSpec {
     pub policy: ArtifactDigest,
     /// Held-out problems.
     pub problems: u32,
-    /// Sequences of a pass.
+    /// Distinct states of a pass.
     pub micro_batch: u32,
     /// One greedy sampler for each number of steps.
     pub samplers: Vec<Sampler>,

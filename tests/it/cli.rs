@@ -288,7 +288,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       0d510b1f8fd5770e987e58e52828a32152c670bd905115288d4770f0dfb5bc14");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       f4c115a225d753743642e34bd83d3cb95088efcfd9f9f894c7b70a18e5814128");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -303,7 +303,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    0d510b1f8fd5  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    f4c115a225d7  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

@@ -79,5 +79,20 @@ fn the_bytes_of_every_kind_are_frozen() {
             frozen.push(format!("{kind} v{version} {name} {}", &digest.as_str().unwrap()[..12]));
         }
     }
-    insta::assert_snapshot!(frozen.join("\n"), @"");
+    insta::assert_snapshot!(frozen.join("\n"), @r"
+    evaluation v1 evaluation 1b9fb059d778
+    gradient v1 gradient 5ef12a9842b0
+    reward v1 rewards 86196460f62e
+    rollout v1 trajectories 18948027fc9a
+    sft v1 optimizer c42e2fcdb57a
+    sft v1 policy 28ec54a400c0
+    sft v1 policy/config.json b3f9eb58c8fc
+    sft v1 policy/model.safetensors 9790e43eabe2
+    sft v1 policy/tokenizer.json 101f7ed9b3b5
+    update v1 optimizer ce6b10c418ec
+    update v1 policy fe075126005c
+    update v1 policy/config.json b3f9eb58c8fc
+    update v1 policy/model.safetensors 5dc9c7d61662
+    update v1 policy/tokenizer.json 101f7ed9b3b5
+    ");
 }

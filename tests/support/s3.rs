@@ -5,8 +5,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-const KEY: &str = "agrpokey";
-const SECRET: &str = "agrposecret";
+const KEY: &str = "agrpo";
+const SECRET: &str = "loopback-only";
 
 /// A running SeaweedFS with a bucket named `agrpo`, killed when dropped.
 #[derive(Debug)]
