@@ -3,7 +3,8 @@
 //! The peak is a 1024 x 1024 f32 product on one thread, measured in the same run. A share counts the
 //! arithmetic that the algorithm asks for: every token of a sequence through every block (products and
 //! attention), the head at the positions that are drawn or trained; a gradient sample is three forward
-//! passes. What the program saves by not computing unneeded positions shows as a higher share.
+//! passes. What the program saves by not computing unneeded positions, or a timestep of a completion that
+//! was drawn twice, shows as a higher share, which can exceed 1.
 //! Run it under each numerics class (`make bench`): the class is set by the environment.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
