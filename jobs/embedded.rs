@@ -182,6 +182,10 @@ impl Shop {
                 let result =
                     stage::compute_anew(&self.store, spec, execute, environment, &self.clock).await;
                 match result {
+                    Ok(manifest) if manifest.environment.worker != environment.worker => {
+                        self.store.record_twice(self.run, stage).await?;
+                        manifest
+                    }
                     Ok(manifest) => manifest,
                     Err(error) => return Err(self.record_failure(key, stage, error).await),
                 }

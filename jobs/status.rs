@@ -43,7 +43,7 @@ pub struct StageCounts {
     pub done: u64,
     /// Failed for good.
     pub failed: u64,
-    /// Computed by more than one worker; 0 where unknown.
+    /// Computed by more than one worker, though one result would have done.
     pub computed_twice: u64,
 }
 
@@ -89,6 +89,8 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     let failures = store.failures(id).await?;
     let failed = failures.iter().filter(|failure| !done.contains(&failure.stage)).count() as u64;
 
+    let computed_twice = store.computed_twice(id).await?;
+
     let newest = |kind| recorded.iter().rev().find(|(key, _)| key.kind == kind);
     let iterations = config.training.iterations;
     let iteration = newest(StageKind::Update).map_or(0, |(key, _)| key.iteration);
@@ -113,7 +115,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
             base: accuracy(store, base).await?,
             latest: accuracy(store, latest).await?,
         },
-        stages: StageCounts { done: recorded.len() as u64, failed, computed_twice: 0 },
+        stages: StageCounts { done: recorded.len() as u64, failed, computed_twice },
     })
 }
 

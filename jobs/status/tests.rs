@@ -82,6 +82,14 @@ async fn a_run_is_running_failed_and_done_in_json() {
     }
     "#);
 
+    for _ in 0..2 {
+        let recorded = store.recorded_stages(run().id()).await.unwrap();
+        let stage = *recorded.values().next().unwrap();
+        store.record_twice(run().id(), stage).await.unwrap();
+    }
+    let again = status(store, Some(run().id())).await.unwrap();
+    assert_eq!(again[0].stages.computed_twice, 1, "stages are counted, not their repetitions");
+
     store.put_run(&run_named("other", 1)).await.unwrap();
     assert_eq!(status(store, None).await.unwrap().len(), 2);
 }

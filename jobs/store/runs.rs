@@ -113,6 +113,18 @@ impl Store {
         Ok(names.iter().filter_map(entry).collect())
     }
 
+    /// Notes that a stage was computed though another worker's record stood first. Only a count, so
+    /// written without waiting for the disk.
+    pub async fn record_twice(&self, run: RunId, stage: StageDigest) -> Result<(), JobsError> {
+        let name = format!("runs/{run}/twice/{stage}");
+        self.backend.hint(&name, Bytes::from(format!("{stage}\n"))).await
+    }
+
+    /// How many of the run's stages were computed more than once.
+    pub async fn computed_twice(&self, run: RunId) -> Result<u64, JobsError> {
+        Ok(self.backend.list(&format!("runs/{run}/twice")).await?.len() as u64)
+    }
+
     /// Records why a stage failed; a later failure of the stage takes its place.
     pub async fn put_failure(&self, run: RunId, failure: &Failure) -> Result<(), JobsError> {
         let json = serde_json::to_vec_pretty(failure).expect("a failure serialises");

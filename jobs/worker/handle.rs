@@ -112,6 +112,9 @@ impl Worker {
         };
         match computed {
             Ok((manifest, reused)) => {
+                if !reused && manifest.environment.worker != self.options.environment.worker {
+                    self.store.record_twice(run, stage).await?;
+                }
                 let manifest = Arc::new(manifest);
                 let view = self.runs.finished(run, key, &manifest).await;
                 self.tell(if reused {
