@@ -158,6 +158,17 @@ impl Queue {
             .map_err(|error| self.fleet.failure(&error))
     }
 
+    /// How many tasks wait for a worker.
+    pub(crate) async fn waiting(&self) -> Result<u64, JobsError> {
+        let (active, scheduled): (u64, u64) = redis::pipe()
+            .llen(self.config.active_jobs_list())
+            .zcard(self.config.scheduled_jobs_set())
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))?;
+        Ok(active + scheduled)
+    }
+
     /// Forgets that a stage was offered: it is done, or shall be offered again at once.
     pub(crate) async fn forget(&self, stage: StageDigest) -> Result<(), JobsError> {
         redis::cmd("DEL")

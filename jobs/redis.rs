@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
+use agrpo_spec::Numerics;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::JobsError;
+use crate::queue::Queue;
 
 /// How long one answer may take.
 const RESPONSE: Duration = Duration::from_secs(10);
@@ -35,6 +37,11 @@ impl std::fmt::Debug for Fleet {
 }
 
 impl Fleet {
+    /// How many stages of a numerics class wait for a worker.
+    pub async fn waiting(&self, numerics: Numerics) -> Result<u64, JobsError> {
+        Queue::new(self, numerics).waiting().await
+    }
+
     /// Connects to `redis://[[user]:password@]host[:port][/database]`.
     ///
     /// Unavailable where nobody answers within ten seconds, Invalid for a URL that is none and for

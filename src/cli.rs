@@ -137,9 +137,9 @@ pub(crate) struct WorkerArgs {
     /// What computes
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
-    /// Numerics class that this worker honours; runs of another class wait for other workers
-    #[arg(long, value_enum, default_value_t = NumericsArg(Numerics::CpuPortable), value_name = "CLASS")]
-    pub(crate) numerics: NumericsArg,
+    /// Numerics class that this worker honours [default: whichever has work; it restarts to change]
+    #[arg(long, value_enum, value_name = "CLASS")]
+    pub(crate) numerics: Option<NumericsArg>,
     /// Stop after this many seconds without work [default: wait for ever]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) exit_when_idle: Option<u64>,

@@ -17,6 +17,9 @@ const MARKER: &str = "AGRPO_NUMERICS";
 /// A run file that could be read only once (a pipe), handed through the restart.
 const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
 
+/// Every class that a processor can honour.
+pub(crate) const ALL: [Numerics; 2] = [Numerics::CpuPortable, Numerics::CpuNative];
+
 /// Every variable that can move a bit, with its value in the class; `None` has to be unset.
 fn pins(class: Numerics) -> [(&'static str, Option<&'static str>); 10] {
     let portable = |value| match class {
@@ -83,6 +86,12 @@ pub(crate) fn enter(
     // Only a failure comes back.
     let error = command.exec();
     Err(Failure::new(Exit::Unexpected, format!("cannot restart {}: {error}", program.display())))
+}
+
+/// The class that the last restart was for.
+pub(crate) fn entered(settings: &Settings) -> Option<Numerics> {
+    let name = settings.variable(MARKER)?;
+    ALL.into_iter().find(|class| class.name() == name)
 }
 
 /// The run file's text, where the process before the restart has already read it.

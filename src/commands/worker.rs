@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agrpo_jobs::{Fleet, WorkerEvent, WorkerOptions};
-use tokio::sync::mpsc;
+use agrpo_spec::Numerics;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::{Device, WorkerArgs};
 use crate::commands::{block_on, create_store, stop_signal};
@@ -16,42 +17,88 @@ use crate::machine;
 use crate::numerics;
 use crate::settings::Settings;
 
+/// How long a worker without a class of its own waits before it looks at the other queue.
+const RESTLESS: Duration = Duration::from_secs(2);
+
 /// Works until stopped or idle for too long.
 pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let class = args.numerics.0;
+    let fixed = args.numerics.map(|class| class.0);
+    let class = fixed.or(numerics::entered(settings)).unwrap_or_default();
     match args.device {
         Device::Cpu => numerics::enter(settings, class, None)?,
     }
-    block_on(async {
-        let store = create_store(settings, args.store.store.as_deref()).await?;
-        let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
-        let environment = machine::environment();
-        let name = environment.worker.clone();
-        let options = WorkerOptions {
-            exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
-            ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
-        };
-        let stop = stop_signal(|| tracing::info!("told to stop; finishing the stage in hand"))?;
-        tracing::info!(
-            worker = name,
-            numerics = %class,
-            store = store.url(),
-            redis = fleet.place(),
-            "waiting for stages"
-        );
-        let (events, mut happened) = mpsc::unbounded_channel();
-        let work =
-            agrpo_jobs::serve(store, fleet, Arc::new(agrpo_stages::execute), options, events, stop);
-        let log = async {
-            while let Some(event) = happened.recv().await {
+    let wanted = block_on(work(args, settings, class, fixed.is_none()))?;
+    match wanted {
+        Some(other) => {
+            tracing::info!(numerics = %other, "starting again for the stages of another class");
+            numerics::enter(settings, other, None).map(|()| Exit::Done)
+        }
+        None => Ok(Exit::Done),
+    }
+}
+
+/// Serves one class; answers with another one if that is where the work is.
+async fn work(
+    args: &WorkerArgs,
+    settings: &Settings,
+    class: Numerics,
+    may_change: bool,
+) -> Result<Option<Numerics>, Failure> {
+    let store = create_store(settings, args.store.store.as_deref()).await?;
+    let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
+    let environment = machine::environment();
+    let name = environment.worker.clone();
+    let options = WorkerOptions {
+        exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
+        ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
+    };
+    let mut told = stop_signal(|| tracing::info!("told to stop; finishing the stage in hand"))?;
+    tracing::info!(
+        worker = name,
+        numerics = %class,
+        store = store.url(),
+        redis = fleet.place(),
+        "waiting for stages"
+    );
+    let (events, mut happened) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(false);
+    let execute = Arc::new(agrpo_stages::execute);
+    let serving = agrpo_jobs::serve(store, fleet.clone(), execute, options, events, stopped);
+    tokio::pin!(serving);
+    let (mut wanted, mut in_hand) = (None, false);
+    let worked = loop {
+        tokio::select! {
+            worked = &mut serving => break worked,
+            Some(event) = happened.recv() => {
+                in_hand = matches!(event, WorkerEvent::Started { .. });
                 log(&event);
             }
-        };
-        let (worked, ()) = tokio::join!(work, log);
-        worked?;
-        tracing::info!("stopped; nothing is in hand");
-        Ok(Exit::Done)
-    })
+            Ok(()) = told.changed(), if !*stop.borrow() => { stop.send_replace(true); }
+            () = tokio::time::sleep(RESTLESS), if may_change && !in_hand && !*stop.borrow() => {
+                wanted = elsewhere(&fleet, class).await?;
+                stop.send_replace(wanted.is_some());
+            }
+        }
+    };
+    while let Ok(event) = happened.try_recv() {
+        log(&event);
+    }
+    worked?;
+    tracing::info!("stopped; nothing is in hand");
+    Ok(wanted.filter(|_| !*told.borrow()))
+}
+
+/// Another class that has stages waiting, if this one has none.
+async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, Failure> {
+    if fleet.waiting(class).await? > 0 {
+        return Ok(None);
+    }
+    for other in numerics::ALL {
+        if other != class && fleet.waiting(other).await? > 0 {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 fn log(event: &WorkerEvent) {

@@ -3,7 +3,7 @@
 use std::process::Child;
 use std::time::Duration;
 
-use crate::support::program::Program;
+use crate::support::program::{Program, RUN};
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
@@ -69,4 +69,22 @@ fn a_fleet_that_loses_a_worker_ends_in_the_same_policy() {
     kill(survivor);
     assert_eq!(state, "done");
     assert_eq!(policy, reference());
+}
+
+/// Two runs of different numerics classes, and one worker that was told of neither.
+#[test]
+fn a_worker_without_a_class_serves_every_class() {
+    let redis = RedisServer::start(&[]);
+    let url = redis.url();
+    let program = Program::new(&[("AGRPO_REDIS", &url)]);
+    let native = RUN.replace("seed = 7", "seed = 7\nnumerics = \"cpu-native\"");
+    std::fs::write(program.folder().join("native.toml"), native).unwrap();
+    for file in ["run.toml", "native.toml"] {
+        program.json(&["enqueue", file, "--json"]);
+    }
+    let said = program.run(&["worker", "--exit-when-idle", "8"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let status = program.json(&["status", "--json"]);
+    let states: Vec<_> = status["runs"].as_array().unwrap().iter().map(|r| &r["state"]).collect();
+    assert_eq!(states, ["done", "done"], "{}", said.stderr);
 }
