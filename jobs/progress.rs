@@ -39,10 +39,16 @@ impl Progress {
             .iter()
             .rev()
             .filter(|(key, _)| key.kind == StageKind::Update && key.iteration > 0)
+            .filter(|(key, _)| key.inner == run.config().estimator.inner_updates)
             .map(|(key, stage)| (*key, *stage))
             .collect();
+        let base = base(store, &run, &recorded).await?;
+        let needs_base = run.config().estimator.kl.get() > 0.0;
         for (key, stage) in updates {
-            let Some(at) = checkpoint(store, &run, key, stage).await? else { continue };
+            if needs_base && base.is_none() {
+                break;
+            }
+            let Some(at) = checkpoint(store, &run, key, stage, base).await? else { continue };
             let Some(missing) = missing_evaluations(store, &run, &recorded, &at).await? else {
                 continue;
             };
@@ -122,12 +128,28 @@ impl Progress {
     }
 }
 
+/// The policy before iteration 1, where the run needs it: for its divergence.
+async fn base(
+    store: &Store,
+    run: &Run,
+    recorded: &Index,
+) -> Result<Option<ArtifactDigest>, JobsError> {
+    match recorded.get(&last_sft(run)) {
+        Some(stage) if run.config().estimator.kl.get() > 0.0 => {
+            let manifest = store.complete_manifest(*stage).await?;
+            Ok(manifest.and_then(|manifest| manifest.output("policy")))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What an update left, if it is the run's and complete.
 async fn checkpoint(
     store: &Store,
     run: &Run,
     key: StageKey,
     stage: StageDigest,
+    base: Option<ArtifactDigest>,
 ) -> Result<Option<Checkpoint>, JobsError> {
     let Some(manifest) = store.complete_manifest(stage).await? else { return Ok(None) };
     let ours = match &manifest.spec {
@@ -140,7 +162,7 @@ async fn checkpoint(
     };
     let outputs = (manifest.output("policy"), manifest.output("optimizer"));
     let (true, (Some(policy), Some(optimizer))) = (ours, outputs) else { return Ok(None) };
-    Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer }))
+    Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer, base }))
 }
 
 /// The policies before the checkpoint whose evaluation has no result yet. `None` where the index
@@ -154,7 +176,7 @@ async fn missing_evaluations(
     let evaluated = (0..at.iteration).filter(|&iteration| run.is_evaluated(iteration));
     let missing: Vec<u32> = futures::stream::iter(evaluated)
         .map(|iteration| async move {
-            let key = StageKey { kind: StageKind::Evaluation, iteration, shard: 0 };
+            let key = StageKey::new(StageKind::Evaluation, iteration, 0);
             let result = match recorded.get(&key) {
                 Some(stage) => store.complete_manifest(*stage).await?,
                 None => None,
@@ -168,8 +190,9 @@ async fn missing_evaluations(
     let mut policies = vec![];
     for iteration in missing {
         let key = match iteration {
-            0 => StageKey { kind: StageKind::Sft, iteration: last_chunk(run), shard: 0 },
-            _ => StageKey { kind: StageKind::Update, iteration, shard: 0 },
+            0 => last_sft(run),
+            _ => StageKey::new(StageKind::Update, iteration, 0)
+                .of_update(run.config().estimator.inner_updates),
         };
         let Some(stage) = recorded.get(&key) else { return Ok(None) };
         let manifest = store.complete_manifest(*stage).await?;
@@ -185,16 +208,15 @@ fn chunks(run: &Run) -> u32 {
     run.config().sft.steps.div_ceil(run.config().sft.steps_per_stage)
 }
 
-fn last_chunk(run: &Run) -> u32 {
-    chunks(run) - 1
+fn last_sft(run: &Run) -> StageKey {
+    StageKey::new(StageKind::Sft, chunks(run) - 1, 0)
 }
 
 /// Stages that lie before a checkpoint, evaluations of earlier policies included.
 fn stages_until(run: &Run, at: &Checkpoint) -> u64 {
     let iterations = u64::from(at.iteration);
-    let shards = u64::from(run.config().rollout.shards);
     let evaluations = iterations.div_ceil(u64::from(run.config().evaluation.every));
-    u64::from(chunks(run)) + iterations * (3 * shards + 1) + evaluations
+    u64::from(chunks(run)) + iterations * Plan::stages_of_an_iteration(run) + evaluations
 }
 
 #[cfg(test)]

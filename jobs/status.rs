@@ -120,7 +120,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
 }
 
 fn evaluation(iteration: u32) -> StageKey {
-    StageKey { kind: StageKind::Evaluation, iteration, shard: 0 }
+    StageKey::new(StageKind::Evaluation, iteration, 0)
 }
 
 async fn accuracy(store: &Store, stage: Option<StageDigest>) -> Result<Option<f64>, JobsError> {

@@ -84,7 +84,9 @@ fn digest_of_inputs(spec: &StageSpec, inputs: &Inputs) -> Result<String, StageEr
     let mut all = spec.digest().to_string();
     for (role, digest) in spec.inputs() {
         let bytes = match role {
-            "policy" => inputs.folder(digest)?["model.safetensors"].clone(),
+            "policy" | "behaviour" | "reference" => {
+                inputs.folder(digest)?["model.safetensors"].clone()
+            }
             _ => inputs.blob(digest)?.clone(),
         };
         all.push_str(&ArtifactDigest::of(&bytes).to_string());

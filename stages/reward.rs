@@ -1,22 +1,27 @@
 //! Reward: grades every completion, and turns the grades of each group into advantages.
 //!
+//! `r_i` is the weighted sum of the grade's parts, and
 //! `A_i = (r_i - mean of its group) / s`, with s = 1 as published (no division by a deviation; Liu et
 //! al., "Dr. GRPO", arXiv 2503.20783), or the group's or the shard's standard deviation by choice.
 //! Arithmetic in f64, no libtorch: the same on every machine.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, StageError, encode};
+use agrpo_spec::{
+    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardConfig, RewardSpec, StageError,
+    encode,
+};
 
 use crate::error::data;
-use crate::tasks;
+use crate::estimator::Worth;
+use crate::tasks::{self, Grade};
 use crate::tokenizer::{self, TaskTokenizer};
 use crate::trajectories::Trajectories;
 
 /// A completion's worth.
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
 pub struct RowReward {
-    /// Sum of the parts.
+    /// Weighted sum of the parts.
     pub reward: f64,
     /// Whether the answer is right.
     pub correct: bool,
@@ -24,6 +29,15 @@ pub struct RowReward {
     pub parts: BTreeMap<String, f64>,
     /// The advantage over the completion's group.
     pub advantage: f64,
+    /// Whether the gradient's mean counts the completion.
+    pub counted: bool,
+}
+
+impl RowReward {
+    /// What estimators are told.
+    pub(crate) fn worth(&self) -> Worth {
+        Worth { advantage: self.advantage, counted: self.counted }
+    }
 }
 
 /// The worth of every row of a trajectories file, in its order. Stored as canonical bincode.
@@ -49,28 +63,64 @@ pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, Sta
         let completion = tokenizer.text(trajectories.completion(row))?;
         let grade = tasks::grade(&problem.question, &completion);
         let parts = grade.parts.iter().map(|(&name, &value)| (name.to_owned(), value)).collect();
-        let (reward, correct) = (grade.reward, grade.correct);
-        rows.push(RowReward { reward, correct, parts, advantage: 0.0 });
+        let (reward, correct) = (weighted(&grade, &spec.reward)?, grade.correct);
+        rows.push(RowReward { reward, correct, parts, advantage: 0.0, counted: true });
     }
     let rewards: Vec<f64> = rows.iter().map(|row| row.reward).collect();
-    let advantages = advantages(&rewards, group, spec.advantage_scale);
-    rows.iter_mut().zip(&advantages).for_each(|(row, &advantage)| row.advantage = advantage);
+    let worths = worths(&rewards, group, &spec.advantage);
+    for (row, worth) in rows.iter_mut().zip(&worths) {
+        (row.advantage, row.counted) = (worth.advantage, worth.counted);
+    }
     let correct = rows.iter().filter(|row| row.correct).count();
-    let moving = advantages.iter().filter(|&&advantage| advantage != 0.0).count();
+    let moving = worths.iter().filter(|worth| worth.advantage != 0.0).count();
+    let counted = worths.iter().filter(|worth| worth.counted).count();
     let metrics = BTreeMap::from([
         ("reward".into(), mean(&rewards)),
         ("correct".into(), ratio(correct, rows.len())),
         ("nonzero_advantages".into(), ratio(moving, rows.len())),
+        ("counted".into(), ratio(counted, rows.len())),
         ("completions".into(), ratio(rows.len(), 1)),
     ]);
     let artifact = Artifact::Blob(encode(&Rewards { rows }).into());
     Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
 }
 
-/// Rewards to advantages; completions of a group follow one another.
+/// The weighted sum of a grade's parts; without weights, its own reward.
+fn weighted(grade: &Grade, config: &RewardConfig) -> Result<f64, StageError> {
+    if config.weights.is_empty() {
+        return Ok(grade.reward);
+    }
+    let part = |name: &String| {
+        let part = grade.parts.get(name.as_str());
+        part.ok_or_else(|| data(format!("the task grades no part {name:?}")))
+    };
+    config.weights.iter().try_fold(0.0, |sum, (name, weight)| Ok(sum + weight.get() * part(name)?))
+}
+
+/// What each completion is worth to an estimator; completions of a group follow one another.
+fn worths(rewards: &[f64], group: usize, config: &Advantage) -> Vec<Worth> {
+    let spread = rewards.chunks(group).flat_map(|group| {
+        let counted = !config.filter_groups || !is_flat(group);
+        group.iter().map(move |_| counted)
+    });
+    let advantages = advantages(rewards, group, config.scale);
+    advantages
+        .into_iter()
+        .zip(spread)
+        .map(|(advantage, counted)| Worth { advantage, counted })
+        .collect()
+}
+
+/// Whether all rewards of a group are the same, so that nothing is learned from it.
+fn is_flat(group: &[f64]) -> bool {
+    group.iter().all(|reward| *reward == group[0])
+}
+
+/// Rewards to advantages.
 fn advantages(rewards: &[f64], group: usize, scale: AdvantageScale) -> Vec<f64> {
     let centred = rewards.chunks(group).flat_map(|group| {
-        let mean = mean(group);
+        // The mean of equal numbers can differ from them in the last bit.
+        let mean = if is_flat(group) { group[0] } else { mean(group) };
         group.iter().map(move |reward| reward - mean)
     });
     let centred: Vec<f64> = centred.collect();
@@ -111,5 +161,16 @@ mod tests {
         let batch = advantages(&rewards, 4, AdvantageScale::BatchStd);
         let square: f64 = batch.iter().map(|a| a * a).sum();
         assert!((square - 8.0).abs() < 1e-12, "mean square 1 over the shard: {batch:?}");
+    }
+
+    #[test]
+    fn a_group_without_spread_has_no_advantage_and_can_be_left_out() {
+        let rewards = [0.1, 0.1, 0.1, 0.0, 1.0, 0.0];
+        for scale in [AdvantageScale::None, AdvantageScale::GroupStd, AdvantageScale::BatchStd] {
+            let of = |filter_groups| worths(&rewards, 3, &Advantage { scale, filter_groups });
+            assert!(of(false)[..3].iter().all(|worth| worth.advantage == 0.0 && worth.counted));
+            let counted: Vec<_> = of(true).iter().map(|worth| worth.counted).collect();
+            assert_eq!(counted, [false, false, false, true, true, true]);
+        }
     }
 }

@@ -26,7 +26,8 @@ pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, St
             seed: seed.child(Purpose::Sample, sample),
         }));
     }
-    let trajectories = sample(&policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
+    let mut trajectories = sample(&policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
+    trajectories.policy = Some(spec.policy);
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     if written == 0 {
         return Err(data("no token was written"));

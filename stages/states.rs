@@ -24,6 +24,11 @@ impl DistinctStates {
         number
     }
 
+    /// Whether this state has a number.
+    pub(crate) fn contains(&self, state: &[i64]) -> bool {
+        self.index.contains_key(state)
+    }
+
     /// All states, by number.
     pub(crate) fn states(&self) -> &[Vec<i64>] {
         &self.states

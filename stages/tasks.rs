@@ -65,8 +65,9 @@ pub(crate) struct Example {
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Grade {
     /// What was looked at: `correct`; for Sudoku also `cells`, the share of blanks filled rightly.
+    /// A run's `reward.weights` name them.
     pub parts: BTreeMap<&'static str, f64>,
-    /// What is learned from: 1 if correct, else 0.
+    /// What is learned from unless weights say otherwise: 1 if correct, else 0.
     pub reward: f64,
     /// Whether the problem is solved.
     pub correct: bool,

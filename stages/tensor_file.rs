@@ -26,6 +26,7 @@ pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes, StageError> {
             Kind::Double => Dtype::F64,
             Kind::Int64 => Dtype::I64,
             Kind::Int => Dtype::I32,
+            Kind::Uint8 => Dtype::U8,
             kind => return Err(StageError::Internal(format!("no file format for {kind:?}"))),
         };
         let shape: Vec<usize> = tensor
@@ -100,6 +101,14 @@ pub(crate) fn take(
 pub(crate) fn floats(tensor: &Tensor) -> Result<Vec<f32>, StageError> {
     let tensor = tensor.detach().f_contiguous().map_err(|e| libtorch(&e))?;
     let mut values = vec![0f32; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel()).map_err(|e| libtorch(&e))?;
+    Ok(values)
+}
+
+/// The numbers of a tensor of any floating kind, row-major.
+pub(crate) fn doubles(tensor: &Tensor) -> Result<Vec<f64>, StageError> {
+    let tensor = tensor.detach().to_kind(Kind::Double).contiguous();
+    let mut values = vec![0f64; tensor.numel()];
     tensor.f_copy_data(&mut values, tensor.numel()).map_err(|e| libtorch(&e))?;
     Ok(values)
 }

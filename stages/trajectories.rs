@@ -4,11 +4,11 @@
 //! on. The state before step t is rebuilt from the unmask steps: positions written earlier hold their
 //! token, the others the mask. On disk: one safetensors file, tensors named as the fields here.
 
-use agrpo_spec::StageError;
+use agrpo_spec::{ArtifactDigest, StageError, decode, encode};
 use bytes::Bytes;
 use tch::{Kind, Tensor};
 
-use crate::error::data;
+use crate::error::{data, libtorch};
 use crate::tensor_file::{self, NamedTensors, floats, integers, take};
 
 /// The unmask step of a position that no action wrote: the rest of a row that stopped early.
@@ -26,6 +26,8 @@ pub struct KeptSets {
 /// R completions of C tokens after prompts of P tokens; all vectors row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trajectories {
+    /// The policy that sampled them, where a rollout stage did.
+    pub policy: Option<ArtifactDigest>,
     /// Rows, R: the completions of a prompt follow one another.
     pub rows: usize,
     /// Prompt tokens, P.
@@ -53,6 +55,7 @@ impl Trajectories {
     pub fn masked(prompt_ids: Vec<i64>, rows: usize, completion_len: usize, mask: i64) -> Self {
         let cells = rows * completion_len;
         Self {
+            policy: None,
             rows,
             prompt_len: prompt_ids.len() / rows.max(1),
             completion_len,
@@ -88,6 +91,12 @@ impl Trajectories {
         last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))
     }
 
+    /// Steps of a row before it was finished: one more than the last that wrote anything.
+    pub fn sampled_steps(&self, row: usize) -> u32 {
+        let last = self.steps(row).iter().max();
+        last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))
+    }
+
     /// The whole state of a row before step `t`: prompt, then written tokens or masks.
     pub fn state(&self, row: usize, t: i64, mask: i64) -> Vec<i64> {
         let cells = self.completion(row).iter().zip(self.steps(row));
@@ -107,6 +116,9 @@ impl Trajectories {
         put("unmask_steps", Tensor::from_slice(&self.unmask_steps).view([r, c]));
         put("token_logps", Tensor::from_slice(&self.token_logps).view([r, c]));
         put("token_entropies", Tensor::from_slice(&self.token_entropies).view([r, c]));
+        if let Some(policy) = &self.policy {
+            put("policy", Tensor::from_slice(&encode(policy)));
+        }
         if let Some(kept) = &self.kept {
             put("kept_offsets", Tensor::from_slice(&kept.offsets));
             put("kept_ids", Tensor::from_slice(&kept.ids));
@@ -128,6 +140,7 @@ impl Trajectories {
         };
         let length = |n: i64| usize::try_from(n).expect("sizes are not negative");
         let mut trajectories = Self {
+            policy: None,
             rows: length(r),
             prompt_len: length(p),
             completion_len: length(c),
@@ -138,6 +151,12 @@ impl Trajectories {
             token_entropies: floats(&get("token_entropies", c, Kind::Float)?)?,
             kept: None,
         };
+        if let Some(policy) = named.remove("policy") {
+            let bytes: Vec<u8> = Vec::try_from(policy.flatten(0, -1)).map_err(|e| libtorch(&e))?;
+            let digest =
+                decode(&bytes).ok_or_else(|| data(format!("{FILE}: policy is no digest")))?;
+            trajectories.policy = Some(digest);
+        }
         if let (Some(offsets), Some(ids)) = (named.remove("kept_offsets"), named.remove("kept_ids"))
         {
             trajectories.kept =

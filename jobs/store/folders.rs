@@ -2,7 +2,7 @@
 //!
 //! Each byte is hashed once, and all blobs of a stage travel at the same time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use agrpo_spec::{
     Artifact, ArtifactDigest, FolderEntry, FolderListing, Inputs, OutputRecord, Outputs, StageSpec,
@@ -14,8 +14,8 @@ use super::Store;
 use super::blobs::{blob_name, off_loop};
 use crate::error::JobsError;
 
-/// The role whose artifact is a folder; every other one is a blob.
-const FOLDER_ROLE: &str = "policy";
+/// The roles whose artifacts are folders; every other one is a blob.
+const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
 
 struct NamedBlob {
     output: String,
@@ -69,9 +69,10 @@ async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
 impl Store {
     /// Fetches and checks everything that a spec reads.
     pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs, JobsError> {
-        let distinct: BTreeSet<_> = spec.inputs().into_iter().collect();
-        let loads = distinct.into_iter().map(|(role, digest)| async move {
-            let artifact = if role == FOLDER_ROLE {
+        let is_folder = |(role, digest)| (digest, FOLDER_ROLES.contains(&role));
+        let distinct: BTreeMap<_, _> = spec.inputs().into_iter().map(is_folder).collect();
+        let loads = distinct.into_iter().map(|(digest, is_folder)| async move {
+            let artifact = if is_folder {
                 Artifact::Folder(self.load_folder(digest).await?)
             } else {
                 Artifact::Blob(self.cached_blob(digest).await?)

@@ -103,7 +103,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
 /// look at again.
 async fn remembered(store: &Store, run: RunId) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
-    let base = StageKey { kind: StageKind::Evaluation, iteration: 0, shard: 0 };
+    let base = StageKey::new(StageKind::Evaluation, 0, 0);
     if let Some(&stage) = store.recorded_stages(run).await?.get(&base)
         && let Some(manifest) = store.manifest(stage).await?
         && let Some(&share) = manifest.metrics.get("accuracy")

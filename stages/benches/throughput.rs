@@ -12,9 +12,11 @@
 
 use std::time::Instant;
 
-use agrpo_spec::{ModelShape, PositionRule, Purpose, Real, Sampler, Seed};
-use agrpo_stages::estimator::agrpo::{Surrogate, passes};
-use agrpo_stages::estimator::timesteps;
+use agrpo_spec::{
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Purpose, Real, Sampler,
+    Samples, Seed, StepWeights, Strata,
+};
+use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate};
 use agrpo_stages::model::{ModelConfig, Policy};
 use agrpo_stages::sampler::{Row, sample};
 use agrpo_stages::trajectories::Trajectories;
@@ -149,19 +151,30 @@ impl Shape {
     fn gradient(&self, policy: &Policy, trajectories: &Trajectories) {
         policy.require_grad();
         policy.zero_grad();
-        let rows: Vec<usize> = (0..self.sequences).collect();
-        let advantages: Vec<f64> = rows.iter().map(|row| (row % 3) as f64 - 1.1).collect();
-        let horizons = vec![self.steps; rows.len()];
-        let timesteps = timesteps::uniform(&horizons, self.k, true, Seed::new(5));
-        let mask = policy.config().mask_token_id;
-        let passes =
-            passes(trajectories, &rows, &advantages, &timesteps, mask, self.gradient_states);
-        let surrogate = Surrogate { clip_low: 0.2, clip_high: 0.2, temperature: 1.0 };
-        let scale = 1.0 / (self.k * self.sequences) as f64;
-        for pass in passes {
-            let (loss, _) = pass.loss(policy, surrogate, scale).expect("a valid pass");
-            loss.backward();
-        }
+        let worth = |row: usize| Worth { advantage: (row % 3) as f64 - 1.1, counted: true };
+        let worths: Vec<_> = (0..self.sequences).map(worth).collect();
+        let (sampler, model) = (self.sampler(), policy.config());
+        let batch =
+            Batch::new(trajectories, &worths, 1, &sampler, model).expect("sampled just now");
+        let real = |value| Real::new(value).expect("finite");
+        let config = EstimatorConfig {
+            kind: EstimatorKind::Agrpo,
+            k: Samples::Count(u32::try_from(self.k).expect("k is small")),
+            strata: Strata::Shard,
+            step_weights: StepWeights::Uniform,
+            uniform_share: real(0.0),
+            horizon: Horizon::Sampled,
+            position_gradient: false,
+            prompt_mask: real(0.0),
+            clip_low: real(0.2),
+            clip_high: real(0.2),
+            kl: real(0.0),
+            inner_updates: 1,
+            micro_batch: 1,
+        };
+        let policies = Policies { policy, behaviour: None, reference: None };
+        let estimator = Agrpo::new(&batch, &config, Seed::new(5));
+        accumulate(&estimator, &policies, self.gradient_states).expect("a valid estimate");
     }
 }
 

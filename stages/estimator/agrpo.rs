@@ -1,226 +1,173 @@
-//! Amortized GRPO's loss (Zhan, "Simple Policy Gradients for Reasoning with Diffusion Language
-//! Models", arXiv 2510.04019).
+//! Amortized GRPO (Zhan, "Simple Policy Gradients for Reasoning with Diffusion Language Models",
+//! arXiv 2510.04019): the likelihood of a trajectory is the product over its steps, and a few drawn
+//! steps stand for all of them.
 //!
-//! A trajectory of T steps writes tokens x_j at steps o_j. With t drawn k times from its steps,
-//! importance weight w, advantage A, and s_t the state before step t (written tokens, else masks):
+//! A trajectory of T steps writes tokens x_j at steps o_j. With s_t the state before step t (written
+//! tokens, else masks), advantage A and steps drawn as `timesteps.rs` says,
 //! ```text
-//! rho_j = exp(log p_theta(x_j | s_t) - log p_old(x_j | s_t))               for every j with o_j = t
-//! loss  = -1/(k R) sum over rows, samples of  w sum_j min(rho_j A, clip(rho_j, 1-lo, 1+hi) A)
+//! rho_j = p_theta(x_j | s_t) / p_old(x_j | s_t)                            for every j with o_j = t
+//! loss  = -1/R sum over rows, draws of  w sum_j min(rho_j A, clip(rho_j, 1-lo, 1+hi) A)
 //! ```
-//! The distribution is the sampler's: same temperature, same kept sets, same forward code. R counts
-//! all completions of the shard, also those left out below, so the gradient is a mean over the shard.
+//! The distribution is the sampler's: its temperature, its kept sets, its forward code. R counts the
+//! completions of the shard, also those left out because their terms are constant.
 //!
-//! Left out, exactly: rows whose advantage is 0 (their term is constant) and rows without a horizon.
-//! Not here: drawing timesteps, clipping norms, stepping.
+//! # What the positions add
+//!
+//! The exact policy gradient has, for each step, the logarithm of `P(S, x_S | s_t)`: the chance that
+//! the step writes the positions S, and these tokens. In random order S does not depend on theta, and
+//! the sum over tokens is all. In order of entropy S is a function of theta and s_t, constant but
+//! where two entropies are equal. **In low-confidence order it depends on the draws**: each masked
+//! position j of the block draws a token y_j from p_j, independently, and the |S| positions with the
+//! highest p_j(y_j) are written. So with kappa = min over S of p_j(x_j),
+//! ```text
+//! P(S, x_S | s_t) = prod over S of p_j(x_j)  *  prod over the others of F_j(kappa)
+//! F_j(kappa)      = sum over tokens v with p_j(v) < kappa of p_j(v)
+//! ```
+//! for the others are passed over exactly when each draws something less probable than the least
+//! probable token written. (On ties the position further left wins, so those to the right of kappa's
+//! holder may also equal it.) The gradient of log F_j is the missing term; `position_gradient` adds it
+//! as one more ratio of the step, computed in the same forward pass. Without it the estimate is
+//! that of another objective, and biased. Compare "Mask-Aware Policy Gradients", arXiv 2607.15200.
+//!
+//! # What else is exact, and what is not
+//!
+//! * Drawn steps instead of all, in strata or not, weighted or not: unbiased, as every q is positive.
+//! * Each token has its own ratio; at rho = 1 the gradient is that of the product.
+//! * `horizon = "effective"` divides by a number of steps that depends on the actions and drops the
+//!   steps after it; `"sampled"` does neither.
+//! * top-k and top-p: the kept sets are held fixed; where one would change is ignored.
 
-use std::collections::BTreeSet;
+use agrpo_spec::{EstimatorConfig, Seed};
 
-use agrpo_spec::StageError;
-use tch::{Kind, Tensor};
-
-use super::timesteps::Timesteps;
-use crate::error::data;
-use crate::model::{Policy, Queries};
+use super::batch::Batch;
+use super::pass::{Event, Factor, Read, Support, Surrogate, Unit};
+use super::timesteps::{self, Draw};
+use super::{Estimator, length};
 use crate::states::DistinctStates;
-use crate::trajectories::Trajectories;
 
-/// How the ratio is clipped, and what the sampler divided its logits by.
-#[derive(Clone, Copy, Debug)]
-pub struct Surrogate {
-    /// From below at 1 - clip_low.
-    pub clip_low: f64,
-    /// From above at 1 + clip_high.
-    pub clip_high: f64,
-    /// The sampler's temperature.
-    pub temperature: f64,
-}
-
-/// What a pass measured beside its loss.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Measured {
-    /// The pass's share of the loss.
-    pub loss: f64,
-    /// Tokens trained on.
-    pub tokens: f64,
-    /// Of these, tokens whose ratio is clipped with effect (low for A < 0, high for A > 0).
-    pub clipped: f64,
-    /// Distinct states that were computed.
-    pub states: f64,
-    /// Largest |rho - 1|; 0 where learner and sampler agree to the bit.
-    pub ratio_deviation: f64,
-}
-
-impl Measured {
-    /// Adds another pass.
-    pub fn add(&mut self, pass: &Self) {
-        self.loss += pass.loss;
-        self.states += pass.states;
-        self.tokens += pass.tokens;
-        self.clipped += pass.clipped;
-        self.ratio_deviation = self.ratio_deviation.max(pass.ratio_deviation);
-    }
-}
-
-/// One written token of one drawn step: a term of the sum.
-#[derive(Clone, Debug)]
-struct Term {
-    /// Position in the sequence, prompt included.
-    position: i64,
-    token: i64,
-    old_logp: f32,
-    advantage: f64,
-    weight: f64,
-    kept: Option<Vec<i64>>,
-}
-
-/// Up to a micro-batch of distinct states, with the terms that are read off each.
+/// The estimator on one batch.
 #[derive(Debug)]
-pub struct Pass {
-    states: Vec<(Vec<i64>, Vec<Term>)>,
+pub struct Agrpo<'a> {
+    batch: &'a Batch<'a>,
+    draws: Vec<Draw>,
+    samples: usize,
+    surrogate: Surrogate,
+    position_gradient: bool,
 }
 
-/// Sorts the terms of every drawn step by the state they belong to; equal states are one.
-///
-/// `rows` are row numbers of `trajectories`, `advantages` theirs, `timesteps` R x k over `rows`.
-/// A pass takes up to `micro_batch` states.
-pub fn passes(
-    trajectories: &Trajectories,
-    rows: &[usize],
-    advantages: &[f64],
-    timesteps: &Timesteps,
-    mask: i64,
-    micro_batch: usize,
-) -> Vec<Pass> {
+impl<'a> Agrpo<'a> {
+    /// Draws the timesteps.
+    pub fn new(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Self {
+        let rows = batch.moving(config.kl.get() > 0.0);
+        let mut draws = timesteps::draw(batch, &rows, config, seed);
+        // A mean over all counted completions.
+        draws.iter_mut().for_each(|draw| draw.weight /= batch.completions());
+        Self::with_draws(batch, config, draws)
+    }
+
+    /// With given timesteps, weighted for a sum over all draws.
+    pub fn with_draws(batch: &'a Batch<'a>, config: &EstimatorConfig, draws: Vec<Draw>) -> Self {
+        let surrogate = Surrogate {
+            clip_low: config.clip_low.get(),
+            clip_high: config.clip_high.get(),
+            temperature: batch.sampler().temperature.get(),
+            kl: config.kl.get(),
+            kl_ratio: true,
+        };
+        let samples = draws.len();
+        let draws = in_order_of_states(batch, draws);
+        Self { batch, draws, samples, surrogate, position_gradient: config.position_gradient }
+    }
+
+    /// The ratio of the step's choice of positions; `None` where nothing was passed over.
+    fn positions(&self, draw: &Draw) -> Option<Factor> {
+        let batch = self.batch;
+        let p = batch.trajectories().prompt_len;
+        let tokens = batch.trajectories().completion(draw.row);
+        let written = batch.written(draw.row, draw.step);
+        let winners: Vec<_> = written.map(|at| (length(p + at), tokens[at])).collect();
+        let loses = |position| Read {
+            state: 0,
+            position: length(p + position),
+            event: Event::Loses(winners.clone()),
+            support: Support::AllBut(batch.mask()),
+            coefficient: 1.0,
+        };
+        let reads: Vec<_> = batch.passed_over(draw.row, draw.step).map(loses).collect();
+        let (advantage, weight) = (batch.advantage(draw.row), draw.weight);
+        (!reads.is_empty()).then_some(Factor { reads, old: None, advantage, weight, has_kl: false })
+    }
+}
+
+impl Estimator for Agrpo<'_> {
+    fn units(&self) -> usize {
+        self.draws.len()
+    }
+
+    fn unit(&self, n: usize) -> Unit {
+        let draw = &self.draws[n];
+        let mut unit = step(self.batch, draw);
+        if self.position_gradient {
+            unit.factors.extend(self.positions(draw));
+        }
+        unit
+    }
+
+    fn surrogate(&self) -> Surrogate {
+        self.surrogate
+    }
+
+    fn samples(&self) -> usize {
+        self.samples
+    }
+}
+
+/// One step of one trajectory: its state, and a ratio for each token that it wrote.
+pub(super) fn step(batch: &Batch<'_>, draw: &Draw) -> Unit {
+    let trajectories = batch.trajectories();
     let (p, c) = (trajectories.prompt_len, trajectories.completion_len);
+    let factor = |position| {
+        let cell = draw.row * c + position;
+        let support = match trajectories.kept_at(cell) {
+            Some(kept) => Support::Kept(kept.to_vec()),
+            None => Support::AllBut(batch.mask()),
+        };
+        let event = Event::Token(trajectories.completion_ids[cell]);
+        let position = length(p + position);
+        Factor {
+            reads: vec![Read { state: 0, position, event, support, coefficient: 1.0 }],
+            old: batch.recorded_logp(cell),
+            advantage: batch.advantage(draw.row),
+            weight: draw.weight,
+            has_kl: true,
+        }
+    };
+    Unit {
+        states: vec![trajectories.state(draw.row, draw.step.into(), batch.mask())],
+        factors: batch.written(draw.row, draw.step).map(factor).collect(),
+    }
+}
+
+/// Draws of one step are merged, their weights added; draws of equal states follow one another, in
+/// order of first appearance, so that a pass meets each state once.
+pub(super) fn in_order_of_states(batch: &Batch<'_>, draws: Vec<Draw>) -> Vec<Draw> {
     let mut distinct = DistinctStates::default();
-    let mut terms: Vec<Vec<Term>> = vec![];
-    for (n, (&t, &weight)) in timesteps.steps.iter().zip(&timesteps.weights).enumerate() {
-        let (row, advantage) = (rows[n / timesteps.k], advantages[n / timesteps.k]);
-        let number = distinct.number(trajectories.state(row, t, mask));
-        terms.resize_with(terms.len().max(number + 1), Vec::new);
-        for position in (0..c).filter(|&position| trajectories.steps(row)[position] == t) {
-            let cell = row * c + position;
-            terms[number].push(Term {
-                position: length(p + position),
-                token: trajectories.completion_ids[cell],
-                old_logp: trajectories.token_logps[cell],
-                advantage,
-                weight,
-                kept: trajectories.kept_at(cell).map(<[i64]>::to_vec),
-            });
-        }
-    }
-    let states: Vec<_> = distinct.states().iter().cloned().zip(terms).collect();
-    states.chunks(micro_batch.max(1)).map(|chunk| Pass { states: chunk.to_vec() }).collect()
-}
-
-impl Pass {
-    /// The pass's share of the loss, differentiable, and what it measured. `scale` is
-    /// 1 / (k * completions of the shard).
-    pub fn loss(
-        &self,
-        policy: &Policy,
-        surrogate: Surrogate,
-        scale: f64,
-    ) -> Result<(Tensor, Measured), StageError> {
-        let logp_N = self.log_probabilities(policy, surrogate.temperature)?;
-        let column = |of: &dyn Fn(&Term) -> f64| {
-            let values: Vec<f64> = self.terms().map(of).collect();
-            Tensor::from_slice(&values).to_kind(Kind::Float)
-        };
-        let old_N = column(&|term| f64::from(term.old_logp));
-        let advantage_N = column(&|term| term.advantage);
-        let weight_N = column(&|term| term.weight);
-        let ratio_N = (&logp_N - old_N).exp();
-        let bounded_N = ratio_N.clamp(1.0 - surrogate.clip_low, 1.0 + surrogate.clip_high);
-        let (plain_N, bounded_N) = (&ratio_N * &advantage_N, bounded_N * &advantage_N);
-        let loss = (plain_N.minimum(&bounded_N) * weight_N).sum(Kind::Float) * -scale;
-        let clipped = bounded_N.lt_tensor(&plain_N).to_kind(Kind::Double).sum(Kind::Double);
-        let measured = Measured {
-            loss: loss.double_value(&[]),
-            states: count(self.states.len()),
-            tokens: count(self.terms().count()),
-            clipped: clipped.double_value(&[]),
-            ratio_deviation: (ratio_N.detach() - 1.0).abs().max().double_value(&[]),
-        };
-        Ok((loss, measured))
-    }
-
-    fn terms(&self) -> impl Iterator<Item = &Term> {
-        self.states.iter().flat_map(|(_, terms)| terms)
-    }
-
-    /// log p_theta of each term's token under the sampler's distribution, N.
-    fn log_probabilities(&self, policy: &Policy, temperature: f64) -> Result<Tensor, StageError> {
-        let hidden_ND = self.hidden(policy)?;
-        let v = policy.config().embedding_size;
-        let scaled_NV = policy.head(&hidden_ND) / temperature;
-        let impossible = self.impossible(policy)?;
-        let logp_NV =
-            scaled_NV.masked_fill(&impossible, f64::NEG_INFINITY).log_softmax(-1, Kind::Float);
-        let tokens: Vec<i64> = self.terms().map(|term| term.token).collect();
-        if tokens.iter().any(|token| !(0..v).contains(token)) {
-            return Err(data("trajectories: a written id is no token"));
-        }
-        let token_N1 = Tensor::from_slice(&tokens).view([-1, 1]);
-        Ok(logp_NV.gather(1, &token_N1, false).view([-1]))
-    }
-
-    /// Hidden states at each term's position, N x D: every state is queried at its own positions,
-    /// padded to the longest list, and each term picks its row.
-    fn hidden(&self, policy: &Policy) -> Result<Tensor, StageError> {
-        let queried: Vec<BTreeSet<i64>> = self
-            .states
-            .iter()
-            .map(|(_, terms)| terms.iter().map(|term| term.position).collect())
-            .collect();
-        let widest = queried.iter().map(BTreeSet::len).max().unwrap_or(0);
-        let (mut ids, mut queries, mut picks) = (vec![], vec![], vec![]);
-        for (n, ((state, terms), positions)) in self.states.iter().zip(&queried).enumerate() {
-            let positions: Vec<i64> = positions.iter().copied().collect();
-            let Some(&last) = positions.last() else {
-                return Err(data("trajectories: a drawn step wrote no token"));
-            };
-            ids.extend_from_slice(state);
-            picks.extend(terms.iter().map(|term| {
-                let found = positions.binary_search(&term.position);
-                length(n * widest + found.expect("every term's position is queried"))
-            }));
-            queries.extend((0..widest).map(|q| positions.get(q).copied().unwrap_or(last)));
-        }
-        let batch = length(self.states.len());
-        let ids_BL = Tensor::from_slice(&ids).view([batch, -1]);
-        let queries_BQ = Tensor::from_slice(&queries).view([batch, -1]);
-        let hidden_BQD = policy.hidden(&ids_BL, &Queries::At(&queries_BQ))?;
-        Ok(hidden_BQD.flatten(0, 1).index_select(0, &Tensor::from_slice(&picks)))
-    }
-
-    /// The tokens outside each term's kept set, broadcastable to N x V: without a filter the mask.
-    fn impossible(&self, policy: &Policy) -> Result<Tensor, StageError> {
-        let config = policy.config();
-        let vocabulary = usize::try_from(config.embedding_size).expect("sizes are positive");
-        let mut rows = vec![];
-        for kept in self.terms().filter_map(|term| term.kept.as_ref()) {
-            let start = rows.len();
-            rows.resize(start + vocabulary, true);
-            for &v in kept {
-                let v = usize::try_from(v).ok().filter(|&v| v < vocabulary);
-                rows[start + v.ok_or_else(|| data("trajectories: a kept id is no token"))?] = false;
+    let mut numbered: Vec<(usize, Draw)> = draws
+        .into_iter()
+        .map(|draw| {
+            let state = batch.trajectories().state(draw.row, draw.step.into(), batch.mask());
+            (distinct.number(state), draw)
+        })
+        .collect();
+    numbered.sort_by_key(|(number, draw)| (*number, draw.row, draw.step));
+    let mut merged: Vec<Draw> = vec![];
+    for (_, draw) in numbered {
+        match merged.last_mut() {
+            Some(last) if (last.row, last.step) == (draw.row, draw.step) => {
+                last.weight += draw.weight;
             }
+            _ => merged.push(draw),
         }
-        if rows.is_empty() {
-            rows = vec![false; vocabulary];
-            rows[usize::try_from(config.mask_token_id).expect("checked on loading")] = true;
-        }
-        Ok(Tensor::from_slice(&rows).view([-1, config.embedding_size]))
     }
-}
-
-fn length(n: usize) -> i64 {
-    i64::try_from(n).expect("lengths and ids fit")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of tokens are small")]
-fn count(n: usize) -> f64 {
-    n as f64
+    merged
 }

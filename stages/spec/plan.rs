@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! sft(0) -> ... -> sft(n) -> for i in 1..=iterations:
-//!     rollout(i,s) -> reward(i,s) -> gradient(i,s)   for every shard s
-//!     update(i) joins the gradients in the order of shards
+//!     rollout(i,s) -> reward(i,s)                    for every shard s
+//!     for u in 1..=inner_updates:
+//!         gradient(i,s,u)                            for every shard s
+//!         update(i,u) joins the gradients in the order of shards
 //! evaluation(i) hangs off the policy after update i; evaluation(0) off the base
 //! ```
 //!
@@ -46,12 +48,14 @@ pub enum PlanError {
 /// Where a run stands after an update: enough to go on without walking the chain from its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Updates done; at least 1.
+    /// Iterations done; at least 1.
     pub iteration: u32,
     /// The policy after them.
     pub policy: ArtifactDigest,
     /// The optimizer's state after them.
     pub optimizer: ArtifactDigest,
+    /// The policy before iteration 1; needed where the run has a KL term.
+    pub base: Option<ArtifactDigest>,
 }
 
 /// The state of a run's plan: what is pending, and what the next join waits for.
@@ -60,10 +64,22 @@ pub struct Plan {
     run: Run,
     pending: BTreeMap<StageKey, StageSpec>,
     iteration: u32,
+    base: Option<ArtifactDigest>,
+    /// The policy after the last iteration, which samples the next.
     policy: Option<ArtifactDigest>,
+    /// The policy that the next update moves; differs from `policy` within an iteration.
+    moving: Option<ArtifactDigest>,
     optimizer_state: Option<ArtifactDigest>,
-    trajectories: Vec<Option<ArtifactDigest>>,
-    gradients: Vec<Option<ArtifactDigest>>,
+    shards: Vec<Shard>,
+}
+
+/// What is known of a shard of the iteration under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shard {
+    trajectories: Option<ArtifactDigest>,
+    rewards: Option<ArtifactDigest>,
+    /// Of the update under way.
+    gradient: Option<ArtifactDigest>,
 }
 
 impl Plan {
@@ -87,6 +103,7 @@ impl Plan {
             plan.push_evaluation(iteration, policy);
         }
         plan.optimizer_state = Some(at.optimizer);
+        plan.base = at.base;
         plan.begin_after(at.iteration, at.policy);
         plan
     }
@@ -96,10 +113,11 @@ impl Plan {
             run,
             pending: BTreeMap::new(),
             iteration: 0,
+            base: None,
             policy: None,
+            moving: None,
             optimizer_state: None,
-            trajectories: vec![],
-            gradients: vec![],
+            shards: vec![],
         }
     }
 
@@ -118,7 +136,7 @@ impl Plan {
         self.pending.is_empty()
     }
 
-    /// Updates done so far.
+    /// Iterations done so far.
     pub fn iteration(&self) -> u32 {
         self.iteration
     }
@@ -135,7 +153,14 @@ impl Plan {
         let iterations = u64::from(config.training.iterations);
         let every = u64::from(config.evaluation.every);
         let evaluations = 1 + iterations.div_ceil(every);
-        chunks + iterations * (3 * u64::from(config.rollout.shards) + 1) + evaluations
+        chunks + iterations * Self::stages_of_an_iteration(run) + evaluations
+    }
+
+    /// Stages of one iteration, evaluations left out.
+    pub fn stages_of_an_iteration(run: &Run) -> u64 {
+        let shards = u64::from(run.config().rollout.shards);
+        let updates = u64::from(run.config().estimator.inner_updates);
+        2 * shards + updates * (shards + 1)
     }
 
     /// Records a stage's result; answers with the stages that became ready.
@@ -158,10 +183,11 @@ impl Plan {
             }
             StageKind::Rollout => self.after_rollout(key.shard, need("trajectories")?),
             StageKind::Reward => self.after_reward(key.shard, need("rewards")?),
-            StageKind::Gradient => self.after_gradient(key.shard, need("gradient")?),
+            StageKind::Gradient => self.after_gradient(key, need("gradient")?),
             StageKind::Update => {
+                let policy = need("policy")?;
                 self.optimizer_state = Some(need("optimizer")?);
-                self.begin_after(key.iteration, need("policy")?)
+                self.after_update(key, policy)
             }
             StageKind::Evaluation => vec![],
         };
@@ -180,6 +206,7 @@ impl Plan {
             vec![self.push_sft(chunk + 1, SftStart::Continue { policy, optimizer })]
         } else {
             // Reinforcement learning begins with a fresh optimizer.
+            self.base = Some(policy);
             self.begin_after(0, policy)
         }
     }
@@ -188,11 +215,11 @@ impl Plan {
     fn begin_after(&mut self, iteration: u32, policy: ArtifactDigest) -> Vec<StageKey> {
         self.iteration = iteration;
         self.policy = Some(policy);
+        self.moving = Some(policy);
         let mut ready = vec![];
         if iteration < self.run.config().training.iterations {
             let shards = self.run.config().rollout.shards;
-            self.trajectories = vec![None; shards as usize];
-            self.gradients = vec![None; shards as usize];
+            self.shards = vec![Shard::default(); shards as usize];
             ready.extend((0..shards).map(|shard| self.push_rollout(iteration + 1, shard, policy)));
         }
         if self.run.is_evaluated(iteration) {
@@ -202,7 +229,7 @@ impl Plan {
     }
 
     fn after_rollout(&mut self, shard: u32, trajectories: ArtifactDigest) -> Vec<StageKey> {
-        self.trajectories[shard as usize] = Some(trajectories);
+        self.shards[shard as usize].trajectories = Some(trajectories);
         let config = self.run.config();
         let spec = StageSpec::Reward(RewardSpec {
             version: StageKind::Reward.version(),
@@ -210,36 +237,47 @@ impl Plan {
             task: config.task.clone(),
             trajectories,
             group: config.rollout.group,
-            advantage_scale: config.advantage.scale,
+            reward: config.reward.clone(),
+            advantage: config.advantage.clone(),
         });
         vec![self.push(StageKey::new(StageKind::Reward, self.iteration + 1, shard), spec)]
     }
 
     fn after_reward(&mut self, shard: u32, rewards: ArtifactDigest) -> Vec<StageKey> {
-        let (Some(policy), Some(trajectories)) = (self.policy, self.trajectories[shard as usize])
-        else {
-            return vec![];
-        };
+        self.shards[shard as usize].rewards = Some(rewards);
+        self.push_gradient(shard, 1).into_iter().collect()
+    }
+
+    /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
+    fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
+        let (behaviour, policy) = (self.policy?, self.moving?);
+        let Shard { trajectories, rewards, .. } = self.shards[shard as usize];
         let config = self.run.config();
+        let with_kl = config.estimator.kl.get() > 0.0;
         let spec = StageSpec::Gradient(GradientSpec {
             version: StageKind::Gradient.version(),
             numerics: config.numerics,
             seed: self.run.seed(),
             policy,
-            trajectories,
-            rewards,
+            behaviour,
+            reference: self.base.filter(|_| with_kl),
+            trajectories: trajectories?,
+            rewards: rewards?,
+            group: config.rollout.group,
             iteration: self.iteration + 1,
+            inner,
             shard,
-            temperature: config.rollout.temperature,
+            sampler: self.sampler(),
             estimator: config.estimator.clone(),
         });
-        vec![self.push(StageKey::new(StageKind::Gradient, self.iteration + 1, shard), spec)]
+        let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
+        Some(self.push(key, spec))
     }
 
-    fn after_gradient(&mut self, shard: u32, gradient: ArtifactDigest) -> Vec<StageKey> {
-        self.gradients[shard as usize] = Some(gradient);
-        let gradients: Option<Vec<_>> = self.gradients.iter().copied().collect();
-        let (Some(policy), Some(gradients)) = (self.policy, gradients) else {
+    fn after_gradient(&mut self, key: StageKey, gradient: ArtifactDigest) -> Vec<StageKey> {
+        self.shards[key.shard as usize].gradient = Some(gradient);
+        let gradients: Option<Vec<_>> = self.shards.iter().map(|shard| shard.gradient).collect();
+        let (Some(policy), Some(gradients)) = (self.moving, gradients) else {
             return vec![];
         };
         let config = self.run.config();
@@ -250,10 +288,37 @@ impl Plan {
             optimizer_state: self.optimizer_state,
             gradients,
             iteration: self.iteration + 1,
+            inner: key.inner,
+            inner_updates: config.estimator.inner_updates,
             iterations: config.training.iterations,
             optimizer: config.optimizer.clone(),
         });
-        vec![self.push(StageKey::new(StageKind::Update, self.iteration + 1, 0), spec)]
+        let update = StageKey::new(StageKind::Update, self.iteration + 1, 0);
+        vec![self.push(update.of_update(key.inner), spec)]
+    }
+
+    /// The trajectories may serve further updates; after the last, the iteration is done.
+    fn after_update(&mut self, key: StageKey, policy: ArtifactDigest) -> Vec<StageKey> {
+        if key.inner == self.run.config().estimator.inner_updates {
+            return self.begin_after(key.iteration, policy);
+        }
+        self.moving = Some(policy);
+        self.shards.iter_mut().for_each(|shard| shard.gradient = None);
+        let shards = 0..self.run.config().rollout.shards;
+        shards.filter_map(|shard| self.push_gradient(shard, key.inner + 1)).collect()
+    }
+
+    fn sampler(&self) -> Sampler {
+        let rollout = &self.run.config().rollout;
+        Sampler {
+            completion_tokens: rollout.completion_tokens,
+            block_tokens: rollout.block_tokens,
+            steps: rollout.steps,
+            temperature: rollout.temperature,
+            top_k: rollout.top_k,
+            top_p: rollout.top_p,
+            position: rollout.position,
+        }
     }
 
     fn push(&mut self, key: StageKey, spec: StageSpec) -> StageKey {
@@ -301,15 +366,7 @@ impl Plan {
             prompts,
             group: rollout.group,
             micro_batch: rollout.micro_batch,
-            sampler: Sampler {
-                completion_tokens: rollout.completion_tokens,
-                block_tokens: rollout.block_tokens,
-                steps: rollout.steps,
-                temperature: rollout.temperature,
-                top_k: rollout.top_k,
-                top_p: rollout.top_p,
-                position: rollout.position,
-            },
+            sampler: self.sampler(),
         });
         self.push(StageKey::new(StageKind::Rollout, iteration, shard), spec)
     }

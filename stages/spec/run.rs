@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
+pub use learning::{
+    Advantage, AdvantageScale, EstimatorConfig, EstimatorKind, Horizon, RewardConfig, Samples,
+    StepWeights, Strata,
+};
 pub use task::{CountdownTask, SudokuTask, Task};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
@@ -188,82 +192,17 @@ pub struct RolloutConfig {
     /// Unmask steps of a completion.
     pub steps: u32,
     /// Divides the logits.
-    #[serde(default = "defaults::one")]
+    #[serde(default = "defaults::temperature")]
     pub temperature: Real,
     /// Keeps the k most probable tokens; 0 keeps all.
-    #[serde(default)]
+    #[serde(default = "defaults::top_k")]
     pub top_k: u32,
     /// Keeps the most probable tokens whose probabilities sum to at most this; 1 keeps all.
-    #[serde(default = "defaults::one")]
+    #[serde(default = "defaults::top_p")]
     pub top_p: Real,
     /// Which positions a step unmasks.
     #[serde(default = "defaults::random_position")]
     pub position: PositionRule,
-}
-
-/// Which spread a group's mean-free rewards are divided by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
-#[serde(rename_all = "kebab-case")]
-pub enum AdvantageScale {
-    /// None, as published.
-    #[default]
-    None,
-    /// The group's standard deviation (GRPO).
-    GroupStd,
-    /// The standard deviation over all completions of the shard.
-    BatchStd,
-}
-
-/// From rewards to advantages.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct Advantage {
-    /// The divisor.
-    #[serde(default)]
-    pub scale: AdvantageScale,
-}
-
-/// The policy-gradient estimators.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
-#[serde(rename_all = "kebab-case")]
-pub enum EstimatorKind {
-    /// Amortized GRPO (arXiv 2510.04019).
-    #[default]
-    Agrpo,
-}
-
-/// How timesteps are weighted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepWeights {
-    /// Every effective step is equally likely.
-    #[default]
-    Uniform,
-}
-
-/// The Monte Carlo policy gradient.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct EstimatorConfig {
-    /// Which estimator.
-    #[serde(default)]
-    pub kind: EstimatorKind,
-    /// Monte Carlo samples of the timestep for each completion.
-    pub k: u32,
-    /// Low-discrepancy timesteps over a shard.
-    #[serde(default = "defaults::yes")]
-    pub stratified: bool,
-    /// How timesteps are weighted.
-    #[serde(default)]
-    pub step_weights: StepWeights,
-    /// The ratio is clipped from below at 1 - clip_low.
-    #[serde(default = "defaults::clip")]
-    pub clip_low: Real,
-    /// The ratio is clipped from above at 1 + clip_high.
-    #[serde(default = "defaults::clip")]
-    pub clip_high: Real,
-    /// Distinct states of one forward and backward pass.
-    pub micro_batch: u32,
 }
 
 /// The length of the run.
@@ -310,6 +249,9 @@ pub struct RunConfig {
     pub sft: SftConfig,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
+    /// What a completion is worth.
+    #[serde(default)]
+    pub reward: RewardConfig,
     /// From rewards to advantages.
     #[serde(default)]
     pub advantage: Advantage,
@@ -383,4 +325,5 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
 
 mod checks;
 mod defaults;
+mod learning;
 mod task;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    AdvantageScale, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, Task,
+    Advantage, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig,
+    Task,
 };
 use crate::seed::Seed;
 
@@ -49,7 +50,8 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
-            Self::Sft | Self::Rollout | Self::Reward | Self::Gradient | Self::Update => 1,
+            Self::Sft => 1,
+            Self::Rollout | Self::Reward | Self::Gradient | Self::Update => 2,
             Self::Evaluation => 1,
         }
     }
@@ -172,8 +174,10 @@ pub struct RewardSpec {
     pub trajectories: ArtifactDigest,
     /// Completions of a prompt.
     pub group: u32,
-    /// What advantages are divided by.
-    pub advantage_scale: AdvantageScale,
+    /// What the parts of a grade weigh.
+    pub reward: RewardConfig,
+    /// From rewards to advantages.
+    pub advantage: Advantage,
 }
 
 /// The policy gradient of one shard.
@@ -188,16 +192,24 @@ pub struct GradientSpec {
     pub seed: Seed,
     /// The policy folder that is differentiated.
     pub policy: ArtifactDigest,
+    /// The policy folder that sampled the trajectories.
+    pub behaviour: ArtifactDigest,
+    /// The policy folder that the divergence is measured from; none without a KL term.
+    pub reference: Option<ArtifactDigest>,
     /// What was sampled.
     pub trajectories: ArtifactDigest,
     /// What it was worth.
     pub rewards: ArtifactDigest,
+    /// Completions of a prompt.
+    pub group: u32,
     /// Iteration, from 1.
     pub iteration: u32,
-    /// The shard, for the timesteps' seed.
+    /// Which of the updates from these trajectories, from 1.
+    pub inner: u32,
+    /// The shard, for the seed of what is drawn.
     pub shard: u32,
-    /// The sampler's temperature.
-    pub temperature: Real,
+    /// How the trajectories were sampled.
+    pub sampler: Sampler,
     /// The estimator.
     pub estimator: EstimatorConfig,
 }
@@ -218,6 +230,10 @@ pub struct UpdateSpec {
     pub gradients: Vec<ArtifactDigest>,
     /// Iteration, from 1.
     pub iteration: u32,
+    /// Which of the iteration's updates, from 1.
+    pub inner: u32,
+    /// Updates of an iteration.
+    pub inner_updates: u32,
     /// Iterations of the run, for the schedule.
     pub iterations: u32,
     /// The optimizer.
@@ -321,11 +337,15 @@ impl StageSpec {
             }
             Self::Rollout(spec) => vec![("policy", spec.policy)],
             Self::Reward(spec) => vec![("trajectories", spec.trajectories)],
-            Self::Gradient(spec) => vec![
-                ("policy", spec.policy),
-                ("trajectories", spec.trajectories),
-                ("rewards", spec.rewards),
-            ],
+            Self::Gradient(spec) => {
+                let own = [
+                    ("policy", spec.policy),
+                    ("trajectories", spec.trajectories),
+                    ("rewards", spec.rewards),
+                    ("behaviour", spec.behaviour),
+                ];
+                own.into_iter().chain(spec.reference.map(|base| ("reference", base))).collect()
+            }
             Self::Update(spec) => std::iter::once(("policy", spec.policy))
                 .chain(spec.optimizer_state.map(|state| ("optimizer", state)))
                 .chain(spec.gradients.iter().map(|&gradient| ("gradient", gradient)))

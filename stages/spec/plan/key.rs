@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::PlanError;
 use crate::stage::StageKind;
 
-/// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`; ordered as
-/// the run goes: sft, then iteration by iteration.
+/// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`, and
+/// `gradient-000012-01-u2` for the second update from the same trajectories; ordered as the run goes:
+/// sft, then iteration by iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageKey {
     /// Chunk of sft, or iteration. Iterations count from 1; 0 is the base's evaluation.
@@ -18,15 +19,26 @@ pub struct StageKey {
     pub kind: StageKind,
     /// Shard of an iteration; 0 where there are none.
     pub shard: u32,
+    /// Which of an iteration's updates, from 1; 1 for stages that an iteration has once.
+    pub inner: u32,
 }
 
 impl StageKey {
-    pub(super) fn new(kind: StageKind, iteration: u32, shard: u32) -> Self {
-        Self { iteration, kind, shard }
+    /// A stage that its iteration has once a shard, or the first of several updates.
+    pub fn new(kind: StageKind, iteration: u32, shard: u32) -> Self {
+        Self { iteration, kind, shard, inner: 1 }
     }
 
-    fn rank(&self) -> (bool, u32, StageKind, u32) {
-        (self.kind != StageKind::Sft, self.iteration, self.kind, self.shard)
+    /// The same for another of the iteration's updates.
+    #[must_use]
+    pub fn of_update(self, inner: u32) -> Self {
+        Self { inner, ..self }
+    }
+
+    fn rank(&self) -> (bool, u32, u32, StageKind, u32) {
+        // An iteration's evaluation comes after the last of its updates.
+        let inner = if self.kind == StageKind::Evaluation { u32::MAX } else { self.inner };
+        (self.kind != StageKind::Sft, self.iteration, inner, self.kind, self.shard)
     }
 
     fn is_sharded(kind: StageKind) -> bool {
@@ -49,7 +61,10 @@ impl PartialOrd for StageKey {
 impl fmt::Display for StageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:06}", self.kind, self.iteration)?;
-        if Self::is_sharded(self.kind) { write!(f, "-{:02}", self.shard) } else { Ok(()) }
+        if Self::is_sharded(self.kind) {
+            write!(f, "-{:02}", self.shard)?;
+        }
+        if self.inner > 1 { write!(f, "-u{}", self.inner) } else { Ok(()) }
     }
 }
 
@@ -61,12 +76,20 @@ impl FromStr for StageKey {
         let name = parts.next().ok_or_else(refuse)?;
         let kind = StageKind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(refuse)?;
         let iteration = parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?;
-        let shard = match (Self::is_sharded(kind), parts.next()) {
-            (true, Some(part)) => part.parse().map_err(|_| refuse())?,
-            (false, None) => 0,
-            _ => return Err(refuse()),
+        let shard = match Self::is_sharded(kind) {
+            true => parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?,
+            false => 0,
         };
-        if parts.next().is_some() { Err(refuse()) } else { Ok(Self::new(kind, iteration, shard)) }
+        let inner = match parts.next() {
+            None => 1,
+            Some(part) if matches!(kind, StageKind::Gradient | StageKind::Update) => {
+                let number = part.strip_prefix('u').and_then(|number| number.parse().ok());
+                number.filter(|&inner: &u32| inner > 1).ok_or_else(refuse)?
+            }
+            Some(_) => return Err(refuse()),
+        };
+        let key = Self { iteration, kind, shard, inner };
+        if parts.next().is_some() { Err(refuse()) } else { Ok(key) }
     }
 }
 

@@ -91,6 +91,7 @@ fn a_plan_resumed_at_an_update_asks_for_the_same_stages() {
                 iteration: 2,
                 policy: digest("policy"),
                 optimizer: digest("optimizer"),
+                base: None,
             };
         }
     };
@@ -113,7 +114,16 @@ fn nonsense_is_refused() {
         Err(PlanError::MissingOutput { key: sft, output: "policy" })
     );
     assert!(plan.pending().contains_key(&sft), "a refused result leaves the stage pending");
-    for text in ["update", "update-x", "update-1-2", "rollout-000001", "fly-000001", ""] {
+    for text in [
+        "update",
+        "update-x",
+        "update-1-2",
+        "update-1-u1",
+        "rollout-1-1-u2",
+        "rollout-000001",
+        "fly-000001",
+        "",
+    ] {
         assert!(text.parse::<StageKey>().is_err(), "{text}");
     }
 }
@@ -146,4 +156,38 @@ fn stage_names_are_frozen() {
     update-000002 91ec3e7657e6
     evaluation-000000 3cc6863378a3
     ");
+}
+
+#[test]
+fn trajectories_serve_several_updates_before_they_are_sampled_anew() {
+    let text = RUN.replace("k = 2\n", "k = 2\ninner_updates = 2\nkl = 0.04\n");
+    let run = Run::parse(&text).unwrap();
+    let mut specs = BTreeMap::new();
+    let mut plan = Plan::new(run.clone());
+    while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+        specs.insert(key, spec);
+    }
+    assert_eq!(specs.len() as u64, Plan::total_stages(&run));
+    let keys = specs
+        .keys()
+        .map(ToString::to_string)
+        .filter(|key| key.contains("-000002") && !key.starts_with("sft"));
+    let keys: Vec<_> = keys.collect();
+    insta::assert_snapshot!(keys.join(" "), @"rollout-000002-00 rollout-000002-01 reward-000002-00 reward-000002-01 gradient-000002-00 gradient-000002-01 update-000002 gradient-000002-00-u2 gradient-000002-01-u2 update-000002-u2 evaluation-000002");
+    for key in specs.keys() {
+        assert_eq!(key.to_string().parse(), Ok(*key));
+    }
+    let spec = |key: &str| &specs[&key.parse().unwrap()];
+    let policy_after = |key: &str| output(spec(key), "policy").unwrap();
+    let (StageSpec::Gradient(first), StageSpec::Gradient(second)) =
+        (spec("gradient-000002-01"), spec("gradient-000002-01-u2"))
+    else {
+        panic!("not gradients")
+    };
+    assert_eq!(first.policy, policy_after("update-000001-u2"));
+    assert_eq!((first.behaviour, second.behaviour), (first.policy, first.policy));
+    assert_eq!(second.policy, policy_after("update-000002"));
+    assert_eq!(second.trajectories, first.trajectories);
+    assert_eq!(first.reference, Some(policy_after("sft-000002")));
 }

@@ -1,7 +1,10 @@
 //! What a run file may combine. One function a section; each error names the key, the value and what
 //! would be accepted. Nothing is repaired silently.
 
-use super::{CountdownTask, ModelShape, OptimizerConfig, RunConfig, RunError, SftConfig, Task};
+use super::{
+    CountdownTask, EstimatorKind, ModelShape, OptimizerConfig, PositionRule, RunConfig, RunError,
+    Samples, SftConfig, Task,
+};
 use crate::digest::Real;
 
 fn refuse(key: &'static str, found: impl ToString, expected: impl Into<String>) -> RunError {
@@ -53,7 +56,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
     model(&config.model)?;
     sft(&config.sft)?;
     rollout(config)?;
+    reward(config)?;
     estimator(config)?;
+    exactness(config)?;
     optimizer(&config.optimizer, OPTIMIZER_KEYS)?;
     within("training.iterations", config.training.iterations, 1..=1_000_000)?;
     evaluation(config)
@@ -199,14 +204,42 @@ fn steps(key: &'static str, steps: u32, config: &RunConfig) -> Result<(), RunErr
     )
 }
 
+/// The weights name parts that the task grades, and one of them counts.
+fn reward(config: &RunConfig) -> Result<(), RunError> {
+    let weights = &config.reward.weights;
+    let parts = config.task.reward_parts();
+    if let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str())) {
+        return Err(refuse(
+            "reward.weights",
+            name,
+            format!("expected one of {}", parts.join(", ")),
+        ));
+    }
+    ensure(
+        weights.is_empty() || weights.values().any(|weight| weight.get() != 0.0),
+        "reward.weights",
+        "all 0",
+        "expected a weight other than 0: nothing is learned from rewards that are always 0",
+    )
+}
+
 fn estimator(config: &RunConfig) -> Result<(), RunError> {
     let estimator = &config.estimator;
-    ensure(
-        estimator.k >= 1 && estimator.k <= config.rollout.steps,
-        "estimator.k",
-        estimator.k,
-        format!("expected 1 to rollout.steps = {}", config.rollout.steps),
-    )?;
+    let steps = config.rollout.steps;
+    match (estimator.k, estimator.kind) {
+        (Samples::All, EstimatorKind::Agrpo | EstimatorKind::ArGrpo) => {}
+        (Samples::All, kind) => {
+            let expected = format!("expected a number: {kind} has no exact sum over steps");
+            return Err(refuse("estimator.k", "\"all\"", expected));
+        }
+        (Samples::Count(k), EstimatorKind::MergedStep) => ensure(
+            k >= 1 && k <= steps,
+            "estimator.k",
+            k,
+            format!("expected 1 to rollout.steps = {steps} segments"),
+        )?,
+        (Samples::Count(k), _) => within("estimator.k", k, 1..=65_536)?,
+    }
     ensure(
         (0.0..1.0).contains(&estimator.clip_low.get()) && estimator.clip_low.get() > 0.0,
         "estimator.clip_low",
@@ -214,7 +247,45 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
         "expected a number above 0 and below 1",
     )?;
     positive("estimator.clip_high", estimator.clip_high)?;
+    ensure(
+        (0.0..=1.0).contains(&estimator.uniform_share.get()),
+        "estimator.uniform_share",
+        estimator.uniform_share,
+        "expected a share from 0 to 1",
+    )?;
+    share("estimator.prompt_mask", estimator.prompt_mask)?;
+    ensure(estimator.kl.get() >= 0.0, "estimator.kl", estimator.kl, "expected a number from 0")?;
+    within("estimator.inner_updates", estimator.inner_updates, 1..=1024)?;
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
+}
+
+/// Combinations in which an estimator would not be what its name says.
+fn exactness(config: &RunConfig) -> Result<(), RunError> {
+    let (estimator, rollout) = (&config.estimator, &config.rollout);
+    if estimator.kind == EstimatorKind::ArGrpo {
+        ensure(
+            rollout.block_tokens == 1,
+            "rollout.block_tokens",
+            rollout.block_tokens,
+            "expected 1: estimator.kind = \"ar-grpo\" writes tokens from left to right",
+        )?;
+    }
+    if estimator.position_gradient {
+        ensure(
+            estimator.kind == EstimatorKind::Agrpo
+                && rollout.position == PositionRule::LowConfidence,
+            "estimator.position_gradient",
+            true,
+            "expected false: only agrpo in rollout.position = \"low-confidence\" has such a term",
+        )?;
+        ensure(
+            rollout.top_k == 0 && rollout.top_p.get() == 1.0,
+            "estimator.position_gradient",
+            true,
+            "expected rollout.top_k = 0 and rollout.top_p = 1: what was kept at positions that lost is not recorded",
+        )?;
+    }
+    Ok(())
 }
 
 /// The keys of one optimizer section, so that errors name the key as it stands in the file.

@@ -1,6 +1,6 @@
 //! What a left-out key of a run file means. Published values where the paper has them.
 
-use super::PositionRule;
+use super::{PositionRule, Samples};
 use crate::digest::Real;
 
 fn real(value: f64) -> Real {
@@ -57,8 +57,23 @@ pub(super) fn twelve() -> u32 {
 pub(super) fn ninety_nine() -> u32 {
     99
 }
-pub(super) fn yes() -> bool {
-    true
+pub(super) fn temperature() -> Real {
+    real(0.6)
+}
+pub(super) fn top_k() -> u32 {
+    150
+}
+pub(super) fn top_p() -> Real {
+    real(0.99)
+}
+pub(super) fn samples() -> Samples {
+    Samples::Count(24)
+}
+pub(super) fn prompt_mask() -> Real {
+    real(0.15)
+}
+pub(super) fn one_update() -> u32 {
+    1
 }
 pub(super) fn random_position() -> PositionRule {
     PositionRule::Random

@@ -15,6 +15,16 @@ pub enum Task {
     Sudoku(SudokuTask),
 }
 
+impl Task {
+    /// The parts of a grade that `reward.weights` may name.
+    pub fn reward_parts(&self) -> &'static [&'static str] {
+        match self {
+            Self::Countdown(_) => &["correct"],
+            Self::Sudoku(_) => &["correct", "cells"],
+        }
+    }
+}
+
 /// Countdown: `numbers` integers of 1..=max_number, each to be used once with + - * /.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
