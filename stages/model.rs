@@ -9,3 +9,6 @@ mod weights;
 
 pub use config::ModelConfig;
 pub use llada::{Policy, Queries};
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,7 @@ impl Shape {
             top_k: 0,
             top_p: real(1.0),
             position: PositionRule::LowConfidence,
+            guidance: real(0.0),
         }
     }
 

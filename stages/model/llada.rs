@@ -37,7 +37,8 @@ pub enum Queries<'a> {
     At(&'a Tensor),
 }
 
-/// A model and its special tokens, ready to be run.
+/// A model and its special tokens, ready to be run. It computes in the kind of its weights: f32 from a
+/// file or a draw, f64 where the rounding of f32 would hide what is asked.
 #[derive(Debug)]
 pub struct Policy {
     config: ModelConfig,
@@ -74,6 +75,11 @@ impl Policy {
             named.append(&mut tensor_file::read(bytes, name)?);
         }
         Self::from_named(config, named)
+    }
+
+    /// The same policy in f64, with leaves of its own.
+    pub fn to_double(&self) -> Self {
+        Self { config: self.config.clone(), weights: self.weights.to_kind(Kind::Double) }
     }
 
     /// The model's files for a folder in Hugging Face layout.
@@ -121,15 +127,17 @@ impl Policy {
         }
     }
 
-    /// Logits of hidden states: f32, ... x D to ... x V.
+    /// Logits of hidden states, ... x D to ... x V, in the weights' kind.
     pub fn head(&self, hidden: &Tensor) -> Tensor {
         hidden.linear(&self.weights.ff_out_VxD, None::<&Tensor>)
     }
 
-    /// Normalised hidden states of the queried positions, f32, B x Q x D. `ids_BL` is i64, B x L.
+    /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
+    /// i64, B x L.
     pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
         let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
-        let rotation = self.rotation(length, ids_BL.device());
+        let kind = self.weights.wte_VxD.kind();
+        let rotation = self.rotation(length, (kind, ids_BL.device()));
         let mut x_BLD = Tensor::embedding(&self.weights.wte_VxD, ids_BL, -1, false, false);
         let (last, first) = self.weights.blocks.split_last().expect("at least one block");
         for block in first {
@@ -177,12 +185,12 @@ impl Policy {
 
     /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467).
     fn rms_norm(&self, x: &Tensor, weight_D: &Tensor) -> Tensor {
-        let mean_square = (x * x).mean_dim(-1, true, Kind::Float);
+        let mean_square = (x * x).mean_dim(-1, true, x.kind());
         x * (mean_square + self.config.rms_norm_eps).rsqrt() * weight_D
     }
 
-    /// Angles `position * theta^(-2i/E)`, in f64 and rounded once (Su et al., arXiv 2104.09864).
-    fn rotation(&self, length: i64, device: Device) -> Rotation {
+    /// Angles `position * theta^(-2i/E)`, in f64 and rounded once to `kind` (Su et al., arXiv 2104.09864).
+    fn rotation(&self, length: i64, (kind, device): (Kind, Device)) -> Rotation {
         let half = self.config.head_size() / 2;
         let (mut cos, mut sin) = (vec![], vec![]);
         #[expect(clippy::cast_precision_loss, reason = "positions and sizes are small")]
@@ -197,7 +205,7 @@ impl Policy {
             sin.extend((0..half).map(|i| libm::sin(angle(i))));
         }
         let table = |values: &[f64]| {
-            Tensor::from_slice(values).to_kind(Kind::Float).view([length, 1, 2 * half]).to(device)
+            Tensor::from_slice(values).to_kind(kind).view([length, 1, 2 * half]).to(device)
         };
         Rotation { cos: table(&cos), sin: table(&sin) }
     }

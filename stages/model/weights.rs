@@ -13,7 +13,7 @@ use crate::tensor_file::NamedTensors;
 
 const PREFIX: &str = "model.transformer.";
 
-/// One transformer block; all f32, row-major, output features first.
+/// One transformer block; all of one kind, row-major, output features first.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) attn_norm_D: Tensor,
@@ -33,6 +33,19 @@ pub(super) struct Weights {
     pub(super) blocks: Vec<Block>,
     pub(super) ln_f_D: Tensor,
     pub(super) ff_out_VxD: Tensor,
+}
+
+impl Block {
+    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            attn_norm_D: of(&self.attn_norm_D),
+            qkv_3DxD: of(&self.qkv_3DxD),
+            attn_out_DxD: of(&self.attn_out_DxD),
+            ff_norm_D: of(&self.ff_norm_D),
+            ff_in_2MxD: of(&self.ff_in_2MxD),
+            ff_out_DxM: of(&self.ff_out_DxM),
+        }
+    }
 }
 
 /// Names and shapes of a checkpoint's tensors, sorted by name.
@@ -64,7 +77,7 @@ pub(super) fn checkpoint_shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)>
 }
 
 impl Weights {
-    /// From a checkpoint's tensors: every one accounted for.
+    /// From a checkpoint's tensors, in f32: every one accounted for.
     pub(super) fn from_named(
         config: &ModelConfig,
         mut tensors: NamedTensors,
@@ -101,6 +114,17 @@ impl Weights {
         match tensors.keys().next() {
             Some(extra) => Err(data(format!("the checkpoint has an unknown tensor {extra}"))),
             None => Ok(weights),
+        }
+    }
+
+    /// A copy in another kind, without gradients.
+    pub(super) fn to_kind(&self, kind: Kind) -> Self {
+        let of = |tensor: &Tensor| tensor.detach().to_dtype(kind, false, true);
+        Self {
+            wte_VxD: of(&self.wte_VxD),
+            blocks: self.blocks.iter().map(|block| block.map(of)).collect(),
+            ln_f_D: of(&self.ln_f_D),
+            ff_out_VxD: of(&self.ff_out_VxD),
         }
     }
 

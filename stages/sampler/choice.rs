@@ -81,6 +81,7 @@ mod tests {
             top_k,
             top_p: Real::new(top_p).unwrap(),
             position: PositionRule::Random,
+            guidance: Real::new(0.0).unwrap(),
         }
     }
 

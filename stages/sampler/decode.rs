@@ -88,7 +88,6 @@ impl Decoder<'_> {
         let block_len = self.sampler.block_tokens as usize;
         let blocks = self.all.completion_len / block_len;
         let steps_per_block = self.sampler.steps as usize / blocks;
-        let per_step = block_len / steps_per_block;
         let mut live: Vec<usize> = (0..self.rows.len()).collect();
         let mut step = 0u32;
         for block in 0..blocks {
@@ -96,7 +95,10 @@ impl Decoder<'_> {
             if block > 0 {
                 self.finish_rows(&mut live, first, block_len);
             }
-            for _ in 0..steps_per_block {
+            for step_of_block in 0..steps_per_block {
+                // What does not share out evenly goes to the first steps, as in LLaDA's own code.
+                let uneven = usize::from(step_of_block < block_len % steps_per_block);
+                let per_step = block_len / steps_per_block + uneven;
                 self.step(&live, first..first + block_len, per_step, step)?;
                 step += 1;
             }
@@ -164,10 +166,9 @@ impl Decoder<'_> {
         }
         let ids_BL = Tensor::from_slice(&states.concat()).view([length(states.len()), -1]);
         let queries_BQ = Tensor::from_slice(&queries).view([length(states.len()), -1]);
-        let hidden_BQD = self.policy.hidden(&ids_BL, &Queries::At(&queries_BQ))?;
-        let v = self.policy.config().embedding_size;
-        let logits_NV = self.policy.head(&hidden_BQD).view([-1, v]);
-        let vocabulary = usize::try_from(v).expect("sizes are positive");
+        let logits_NV = self.logits(&ids_BL, &Queries::At(&queries_BQ))?;
+        let vocabulary = self.policy.config().embedding_size;
+        let vocabulary = usize::try_from(vocabulary).expect("sizes are positive");
         let all = self.log_probabilities(&logits_NV, vocabulary)?;
         let (mut kept, mut logps) = (all.kept.map(Vec::into_iter), all.logps.chunks(vocabulary));
         let mut of_position = |position| {
@@ -177,6 +178,27 @@ impl Decoder<'_> {
         };
         let of_state = |masked: Vec<usize>| masked.into_iter().map(&mut of_position).collect();
         Ok(positions.into_iter().map(of_state).collect())
+    }
+
+    /// Logits of the queried positions, N x V. Guidance w makes them u + (w + 1) (c - u), where c are
+    /// the policy's own and u those it has when it cannot see the prompt (unsupervised classifier-free
+    /// guidance; Nie et al., arXiv 2410.18514).
+    fn logits(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
+        let v = self.policy.config().embedding_size;
+        let pass = |ids_BL: &Tensor| {
+            let hidden_BQD = self.policy.hidden(ids_BL, queries)?;
+            // What is recorded is f32, whatever the policy computes in.
+            Ok(self.policy.head(&hidden_BQD).view([-1, v]).to_kind(Kind::Float))
+        };
+        let guidance = self.sampler.guidance.get();
+        if guidance == 0.0 {
+            return pass(ids_BL);
+        }
+        let blind_BL = ids_BL.copy();
+        let mask = self.policy.config().mask_token_id;
+        drop(blind_BL.narrow(1, 0, length(self.all.prompt_len)).fill_(mask));
+        let (seeing_NV, blind_NV) = (pass(ids_BL)?, pass(&blind_BL)?);
+        Ok(&blind_NV + (seeing_NV - &blind_NV) * (guidance + 1.0))
     }
 
     /// Tempered, filtered log-probabilities, N x V, by the same operations as the learner's; with
@@ -252,4 +274,42 @@ impl Decoder<'_> {
 
 fn length(n: usize) -> i64 {
     i64::try_from(n).expect("lengths and ids fit")
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::{ModelShape, Real};
+
+    use super::*;
+    use crate::model::ModelConfig;
+
+    #[test]
+    fn the_first_steps_write_what_does_not_share_out_evenly() {
+        let real = |value| Real::new(value).unwrap();
+        let shape = ModelShape {
+            d_model: 4,
+            n_layers: 1,
+            n_heads: 1,
+            mlp_hidden_size: 4,
+            rope_theta: real(10_000.0),
+            rms_norm_eps: real(1e-5),
+            init_std: real(0.1),
+        };
+        let policy =
+            Policy::draw(ModelConfig::new(&shape, 6, 4, 5, 18), 0.1, Seed::new(1)).unwrap();
+        let sampler = Sampler {
+            completion_tokens: 16,
+            block_tokens: 8,
+            steps: 6,
+            temperature: real(1.0),
+            top_k: 0,
+            top_p: real(1.0),
+            position: PositionRule::Random,
+            guidance: real(0.0),
+        };
+        let row = Row { prompt: vec![0, 1], seed: Seed::new(2) };
+        let steps = sample(&policy, &[row], &sampler, 1).unwrap().unmask_steps;
+        let written: Vec<_> = (0..6).map(|t| steps.iter().filter(|&&at| at == t).count()).collect();
+        assert_eq!(written, [3, 3, 2, 3, 3, 2]);
+    }
 }

@@ -15,14 +15,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::digest::{ArtifactDigest, Real};
+use crate::digest::ArtifactDigest;
 use crate::run::Run;
-use crate::stage::{
-    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind,
-    StageSpec, UpdateSpec,
-};
+use crate::stage::{RewardSpec, SftStart, StageKind, StageSpec, UpdateSpec};
 
 mod key;
+mod specs;
 
 pub use key::StageKey;
 
@@ -248,32 +246,6 @@ impl Plan {
         self.push_gradient(shard, 1).into_iter().collect()
     }
 
-    /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
-    fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
-        let (behaviour, policy) = (self.policy?, self.moving?);
-        let Shard { trajectories, rewards, .. } = self.shards[shard as usize];
-        let config = self.run.config();
-        let with_kl = config.estimator.kl.get() > 0.0;
-        let spec = StageSpec::Gradient(GradientSpec {
-            version: StageKind::Gradient.version(),
-            numerics: config.numerics,
-            seed: self.run.seed(),
-            policy,
-            behaviour,
-            reference: self.base.filter(|_| with_kl),
-            trajectories: trajectories?,
-            rewards: rewards?,
-            group: config.rollout.group,
-            iteration: self.iteration + 1,
-            inner,
-            shard,
-            sampler: self.sampler(),
-            estimator: config.estimator.clone(),
-        });
-        let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
-        Some(self.push(key, spec))
-    }
-
     fn after_gradient(&mut self, key: StageKey, gradient: ArtifactDigest) -> Vec<StageKey> {
         self.shards[key.shard as usize].gradient = Some(gradient);
         let gradients: Option<Vec<_>> = self.shards.iter().map(|shard| shard.gradient).collect();
@@ -308,90 +280,9 @@ impl Plan {
         shards.filter_map(|shard| self.push_gradient(shard, key.inner + 1)).collect()
     }
 
-    fn sampler(&self) -> Sampler {
-        let rollout = &self.run.config().rollout;
-        Sampler {
-            completion_tokens: rollout.completion_tokens,
-            block_tokens: rollout.block_tokens,
-            steps: rollout.steps,
-            temperature: rollout.temperature,
-            top_k: rollout.top_k,
-            top_p: rollout.top_p,
-            position: rollout.position,
-        }
-    }
-
     fn push(&mut self, key: StageKey, spec: StageSpec) -> StageKey {
         self.pending.insert(key, spec);
         key
-    }
-
-    fn push_sft(&mut self, chunk: u32, start: SftStart) -> StageKey {
-        let config = self.run.config();
-        let sft = &config.sft;
-        let first_step = chunk * sft.steps_per_stage;
-        let spec = StageSpec::Sft(SftSpec {
-            version: StageKind::Sft.version(),
-            numerics: config.numerics,
-            seed: self.run.seed(),
-            task: config.task.clone(),
-            completion_tokens: config.rollout.completion_tokens,
-            start,
-            first_step,
-            steps: sft.steps_per_stage.min(sft.steps - first_step),
-            total_steps: sft.steps,
-            batch: sft.batch,
-            micro_batch: sft.micro_batch,
-            careless_from: sft.steps - sft.careless_steps,
-            careless_share: sft.careless_share,
-            optimizer: sft.optimizer.clone(),
-        });
-        self.push(StageKey::new(StageKind::Sft, chunk, 0), spec)
-    }
-
-    fn push_rollout(&mut self, iteration: u32, shard: u32, policy: ArtifactDigest) -> StageKey {
-        let config = self.run.config();
-        let rollout = &config.rollout;
-        let prompts = rollout.prompts / rollout.shards;
-        let first_prompt = u64::from(iteration - 1) * u64::from(rollout.prompts)
-            + u64::from(shard) * u64::from(prompts);
-        let spec = StageSpec::Rollout(RolloutSpec {
-            version: StageKind::Rollout.version(),
-            numerics: config.numerics,
-            seed: self.run.seed(),
-            task: config.task.clone(),
-            policy,
-            iteration,
-            first_prompt,
-            prompts,
-            group: rollout.group,
-            micro_batch: rollout.micro_batch,
-            sampler: self.sampler(),
-        });
-        self.push(StageKey::new(StageKind::Rollout, iteration, shard), spec)
-    }
-
-    fn push_evaluation(&mut self, iteration: u32, policy: ArtifactDigest) -> StageKey {
-        let config = self.run.config();
-        let greedy = |&steps: &u32| Sampler {
-            completion_tokens: config.rollout.completion_tokens,
-            block_tokens: config.rollout.block_tokens,
-            steps,
-            temperature: Real::new(0.0).expect("zero is finite"),
-            top_k: 0,
-            top_p: Real::new(1.0).expect("one is finite"),
-            position: config.evaluation.position,
-        };
-        let spec = StageSpec::Evaluation(EvaluationSpec {
-            version: StageKind::Evaluation.version(),
-            numerics: config.numerics,
-            task: config.task.clone(),
-            policy,
-            problems: config.evaluation.problems,
-            micro_batch: config.evaluation.micro_batch,
-            samplers: config.evaluation.steps.iter().map(greedy).collect(),
-        });
-        self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
     }
 }
 

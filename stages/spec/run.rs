@@ -226,6 +226,9 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "defaults::low_confidence")]
     pub position: PositionRule,
+    /// Scale of classifier-free guidance; 0 is none.
+    #[serde(default = "defaults::zero")]
+    pub guidance: Real,
     /// Distinct states of one forward pass.
     pub micro_batch: u32,
 }

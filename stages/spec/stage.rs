@@ -51,8 +51,7 @@ impl StageKind {
     pub fn version(self) -> u32 {
         match self {
             Self::Sft => 1,
-            Self::Rollout | Self::Reward | Self::Gradient | Self::Update => 2,
-            Self::Evaluation => 1,
+            Self::Rollout | Self::Reward | Self::Gradient | Self::Update | Self::Evaluation => 2,
         }
     }
 }
@@ -81,6 +80,8 @@ pub struct Sampler {
     pub top_p: Real,
     /// Which positions a step unmasks.
     pub position: PositionRule,
+    /// Scale of classifier-free guidance; 0 is none.
+    pub guidance: Real,
 }
 
 /// Where fine-tuning starts.

@@ -288,7 +288,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       f4c115a225d753743642e34bd83d3cb95088efcfd9f9f894c7b70a18e5814128");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       ce23428a9f5dcb5e9d364d6da2beec24994b22309f0116e34b5e0233048c04c2");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -303,7 +303,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    f4c115a225d7  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    ce23428a9f5d  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

@@ -80,10 +80,10 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v1 evaluation 1b9fb059d778
+    evaluation v2 evaluation 1b9fb059d778
     gradient v1 gradient 5ef12a9842b0
     reward v1 rewards 86196460f62e
-    rollout v1 trajectories 18948027fc9a
+    rollout v2 trajectories 18948027fc9a
     sft v1 optimizer c42e2fcdb57a
     sft v1 policy 28ec54a400c0
     sft v1 policy/config.json b3f9eb58c8fc

@@ -146,15 +146,15 @@ fn stage_names_are_frozen() {
     ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
-    run 03323e541aaf
+    run 9e59382eeba2
     sft-000000 94287fa220f6
     sft-000001 3ec5965c8b72
-    rollout-000001-01 af87accbab40
-    reward-000001-00 f96222166f03
-    gradient-000002-01 bb7381753efd
-    update-000001 63816a1e9f7e
-    update-000002 91ec3e7657e6
-    evaluation-000000 3cc6863378a3
+    rollout-000001-01 759b29e8b3b0
+    reward-000001-00 2bd438300f62
+    gradient-000002-01 64366d0f515e
+    update-000001 a382da136f4a
+    update-000002 2f2887c372b9
+    evaluation-000000 d040786a5e65
     ");
 }
 
@@ -190,4 +190,29 @@ fn trajectories_serve_several_updates_before_they_are_sampled_anew() {
     assert_eq!(second.policy, policy_after("update-000002"));
     assert_eq!(second.trajectories, first.trajectories);
     assert_eq!(first.reference, Some(policy_after("sft-000002")));
+}
+
+/// Rollouts are never guided: the learner's probabilities are those of the policy alone.
+#[test]
+fn guidance_reaches_evaluations_only() {
+    let text = RUN.replace("problems = 4", "problems = 4\nguidance = 1.5");
+    let mut plan = Plan::new(Run::parse(&text).unwrap());
+    let mut seen = 0;
+    while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
+        match &spec {
+            StageSpec::Rollout(rollout) => assert_eq!(rollout.sampler.guidance.get(), 0.0),
+            StageSpec::Evaluation(evaluation) => {
+                assert!(evaluation.samplers.iter().all(|s| s.guidance.get() == 1.5));
+                seen += 1;
+            }
+            _ => {}
+        }
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+    }
+    assert_eq!(seen, 3);
+    let refused = Run::parse(&text.replace("1.5", "-0.5")).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "evaluation.guidance = -0.5: expected a number of at least 0 (0 is no guidance)"
+    );
 }

@@ -341,6 +341,12 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     within("evaluation.every", evaluation.every, 1..=1_000_000)?;
     within("evaluation.micro_batch", evaluation.micro_batch, 1..=65_536)?;
     ensure(
+        evaluation.guidance.get() >= 0.0,
+        "evaluation.guidance",
+        evaluation.guidance,
+        "expected a number of at least 0 (0 is no guidance)",
+    )?;
+    ensure(
         !evaluation.steps.is_empty(),
         "evaluation.steps",
         "[]",

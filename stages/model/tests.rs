@@ -1,0 +1,69 @@
+//! What a policy promises: one arithmetic in two kinds, and gradients that are derivatives.
+
+use agrpo_spec::{ModelShape, Real, Seed};
+use tch::{Kind, Tensor, no_grad_guard};
+
+use super::*;
+
+fn small() -> Policy {
+    let real = |value| Real::new(value).unwrap();
+    let shape = ModelShape {
+        d_model: 8,
+        n_layers: 2,
+        n_heads: 2,
+        mlp_hidden_size: 12,
+        rope_theta: real(10_000.0),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.3),
+    };
+    Policy::draw(ModelConfig::new(&shape, 10, 8, 9, 6), 0.3, Seed::new(5)).unwrap()
+}
+
+fn ids_BL() -> Tensor {
+    Tensor::from_slice(&[1i64, 2, 3, 9, 9, 9, 4, 8, 9, 9, 0, 7]).view([2, 6])
+}
+
+fn logits(policy: &Policy, queries: &Queries<'_>) -> Tensor {
+    policy.head(&policy.hidden(&ids_BL(), queries).unwrap())
+}
+
+fn loss(policy: &Policy) -> Tensor {
+    let at = Tensor::from_slice(&[3i64, 5, 2, 1]).view([2, 2]);
+    let logp = logits(policy, &Queries::At(&at)).log_softmax(-1, None::<Kind>);
+    -logp.select(2, 6).mean(None::<Kind>)
+}
+
+#[test]
+fn a_policy_computes_in_the_kind_of_its_weights() {
+    let (single, double) = (small(), small().to_double());
+    let (ours, exact) = (logits(&single, &Queries::All), logits(&double, &Queries::All));
+    assert_eq!((ours.kind(), exact.kind()), (Kind::Float, Kind::Double));
+    let worst = (ours - exact).abs().max().double_value(&[]);
+    assert!(worst > 0.0 && worst < 1e-5, "{worst}");
+    double.require_grad();
+    loss(&double).backward();
+    assert!(double.gradients().values().all(|gradient| gradient.kind() == Kind::Double));
+    let read = Policy::from_folder(&double.to_files().unwrap()).unwrap();
+    assert!(read.parameters().values().all(|weight| weight.kind() == Kind::Float));
+}
+
+/// Along its own gradient g the loss rises by |g|^2: to seven digits, in f64.
+#[test]
+fn gradients_are_derivatives() {
+    let policy = small().to_double();
+    policy.require_grad();
+    loss(&policy).backward();
+    let gradients = policy.gradients();
+    let square: f64 =
+        gradients.values().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum();
+    let _no_grad = no_grad_guard();
+    let moved = |by: f64| {
+        for (name, mut weight) in policy.parameters() {
+            drop(weight.g_add_(&(&gradients[&name] * by)));
+        }
+        loss(&policy).double_value(&[])
+    };
+    let h = 1e-6;
+    let rise = (moved(h) - moved(-2.0 * h)) / (2.0 * h);
+    assert!((rise / square - 1.0).abs() < 1e-7, "{rise} against {square}");
+}

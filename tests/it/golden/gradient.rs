@@ -1,0 +1,201 @@
+//! AGRPO's loss and its gradient against the reference's, and the sampler's records computed again.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{
+    EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples, StepWeights,
+    Strata,
+};
+use agrpo_stages::estimator::timesteps::{Draw, Steps};
+use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate, recompute};
+use agrpo_stages::model::{ModelConfig, Policy};
+use agrpo_stages::trajectories::{KeptSets, NEVER, Trajectories};
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use super::{cases, count, floats, folder, ids, policy, policy_of, tensors};
+
+/// One case: what was sampled, and everything that the loss depends on.
+struct Case {
+    settings: Value,
+    tensors: BTreeMap<String, Tensor>,
+    model: ModelConfig,
+    sampler: Sampler,
+    config: EstimatorConfig,
+    trajectories: Trajectories,
+}
+
+fn all_cases(policy: &Policy) -> Vec<Case> {
+    let all = tensors("agrpo_gradient/agrpo_gradient.safetensors");
+    let found: Vec<Case> = cases("agrpo_gradient/agrpo_gradient_cases.json")
+        .into_iter()
+        .map(|settings| Case::new(settings, &all, policy))
+        .collect();
+    assert!(!found.is_empty(), "no case in {}", folder().display());
+    found
+}
+
+fn real(value: &Value) -> Real {
+    Real::new(value.as_f64().unwrap()).unwrap()
+}
+
+impl Case {
+    fn new(settings: Value, all: &BTreeMap<String, Tensor>, policy: &Policy) -> Self {
+        let prefix = format!("{}.", settings["case"]);
+        let of_case = |(name, tensor): (&String, &Tensor)| {
+            Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+        };
+        let tensors: BTreeMap<String, Tensor> = all.iter().filter_map(of_case).collect();
+        let mut model = policy.config().clone();
+        model.eos_token_id = settings["eos_token_id"].as_i64().unwrap();
+        model.mask_token_id = settings["mask_token_id"].as_i64().unwrap();
+        let sampler = Sampler {
+            completion_tokens: count(&settings, "C"),
+            block_tokens: count(&settings, "BL"),
+            steps: count(&settings, "T"),
+            temperature: real(&settings["temp"]),
+            top_k: settings["top_k"].as_u64().map_or(0, |k| u32::try_from(k).unwrap()),
+            top_p: real(&settings["top_p"]),
+            position: match settings["unmask"].as_str() {
+                Some("random") => PositionRule::Random,
+                Some("low_confidence") => PositionRule::LowConfidence,
+                other => panic!("unknown order {other:?}"),
+            },
+            guidance: Real::new(0.0).unwrap(),
+        };
+        let config = EstimatorConfig {
+            kind: EstimatorKind::Agrpo,
+            k: Samples::Count(count(&settings, "k")),
+            strata: Strata::Shard,
+            step_weights: match settings["iw"].as_str() {
+                Some("uniform") => StepWeights::Uniform,
+                Some("entropy") => StepWeights::Entropy,
+                other => panic!("unknown weights {other:?}"),
+            },
+            uniform_share: Real::new(0.0).unwrap(),
+            horizon: Horizon::Effective,
+            position_gradient: false,
+            prompt_mask: Real::new(0.0).unwrap(),
+            clip_low: real(&settings["eps_low"]),
+            clip_high: real(&settings["eps_high"]),
+            kl: real(&settings["beta"]),
+            inner_updates: 1,
+            micro_batch: 8,
+        };
+        let trajectories = trajectories(&tensors, &sampler, model.eos_token_id);
+        Self { settings, tensors, model, sampler, config, trajectories }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        let worth = |advantage| Worth { advantage, counted: true };
+        let worths: Vec<_> = floats(&self.tensors["advantages"]).into_iter().map(worth).collect();
+        Batch::new(&self.trajectories, &worths, worths.len(), &self.sampler, &self.model).unwrap()
+    }
+
+    /// The timesteps that the reference drew, with the weights that this project gives them. The
+    /// reference divides by the group's size.
+    fn draws(&self, batch: &Batch<'_>) -> Vec<Draw> {
+        let k = count(&self.settings, "k");
+        let group = f64::from(count(&self.settings, "group_size"));
+        let steps = ids(&self.tensors["mc_steps"]);
+        let rows = steps.chunks(k as usize).enumerate();
+        rows.flat_map(|(row, steps)| {
+            let of_row = Steps::of(batch, row, &self.config);
+            steps.iter().map(move |&step| {
+                let step = u32::try_from(step).unwrap();
+                Draw { row, step, weight: of_row.weight(step, k) / group }
+            })
+        })
+        .collect()
+    }
+
+    /// The policy that a divergence is measured from: its weights stand beside the case.
+    fn reference(&self) -> Option<Policy> {
+        let own = |(name, tensor): (&String, &Tensor)| {
+            Some((name.strip_prefix("reference.")?.to_owned(), tensor.shallow_clone()))
+        };
+        let weights: Vec<_> = self.tensors.iter().filter_map(own).collect();
+        (self.config.kl.get() > 0.0).then(|| policy_of(&weights))
+    }
+}
+
+#[test]
+fn recomputed_log_probabilities_and_entropies_are_the_reference_s() {
+    let policy = policy();
+    for case in all_cases(&policy) {
+        let found = recompute(&case.batch(), &policy, 16).unwrap();
+        let logps = floats(&case.tensors["token_logps"]);
+        let entropies = floats(&case.tensors["token_entropies"]);
+        let mut compared = 0;
+        for (cell, ours) in found.into_iter().enumerate() {
+            let Some((logp, entropy)) = ours else { continue };
+            let (number, step) = (&case.settings["case"], case.trajectories.unmask_steps[cell]);
+            let (p, h) = (logps[cell], entropies[cell]);
+            assert!((logp - p).abs() < 1e-4, "case {number}, cell {cell}, step {step}: {logp} {p}");
+            assert!((entropy - h).abs() < 1e-4, "case {number}, cell {cell}: {entropy} {h}");
+            compared += 1;
+        }
+        assert!(compared > 0);
+    }
+}
+
+#[test]
+fn loss_and_gradient_are_the_reference_s() {
+    let policy = policy();
+    policy.require_grad();
+    for case in all_cases(&policy) {
+        let (batch, number) = (case.batch(), &case.settings["case"]);
+        let reference = case.reference();
+        let policies = Policies { policy: &policy, behaviour: None, reference: reference.as_ref() };
+        let estimator = Agrpo::with_draws(&batch, &case.config, case.draws(&batch));
+        policy.zero_grad();
+        let ours = accumulate(&estimator, &policies, case.config.micro_batch as usize).unwrap();
+        let loss = case.settings["loss"].as_f64().unwrap();
+        let error = (ours.loss - loss).abs();
+        assert!(error < 1e-5 * loss.abs(), "case {number}: {} against {loss}", ours.loss);
+        for (name, ours) in policy.gradients() {
+            let theirs = &case.tensors[&format!("grad.{name}")];
+            let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+            let (error, size) = (norm(&(&ours - theirs)), norm(theirs));
+            assert!(error < 1e-4 * size, "case {number}, {name}: {error} of {size}");
+        }
+    }
+}
+
+/// The reference's trajectories as this project writes them down. From a block of nothing but
+/// end-of-sequence on, a row was filled in, at no step; the reference asks nothing of that block either.
+fn trajectories(tensors: &BTreeMap<String, Tensor>, sampler: &Sampler, eos: i64) -> Trajectories {
+    let (prompts, completions) = (&tensors["prompt_ids"], &tensors["completion_ids"]);
+    let length = |t: &Tensor, dim: usize| usize::try_from(t.size()[dim]).unwrap();
+    let completion_len = length(completions, 1);
+    let mut unmask_steps = ids(&tensors["unmask_steps"]);
+    let rows = ids(completions);
+    for (tokens, steps) in rows.chunks(completion_len).zip(unmask_steps.chunks_mut(completion_len))
+    {
+        let block = sampler.block_tokens as usize;
+        let ended = tokens.chunks(block).position(|block| block.iter().all(|&id| id == eos));
+        let filled = ended.map_or(completion_len, |ended| ended * block);
+        steps[filled..].fill(NEVER);
+    }
+    let mut kept = KeptSets { offsets: vec![0], ids: vec![] };
+    let kept_tokens = &tensors["kept_tokens"];
+    for row in floats(kept_tokens).chunks(length(kept_tokens, 2)) {
+        let set = (0i64..).zip(row).filter(|&(_, &is_kept)| is_kept == 1.0);
+        kept.ids.extend(set.map(|(id, _)| id));
+        kept.offsets.push(i64::try_from(kept.ids.len()).unwrap());
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "they were f32")]
+    let singles = |t: &Tensor| floats(t).into_iter().map(|x| x as f32).collect::<Vec<_>>();
+    Trajectories {
+        policy: None,
+        rows: length(prompts, 0),
+        prompt_len: length(prompts, 1),
+        completion_len,
+        prompt_ids: ids(prompts),
+        completion_ids: rows,
+        unmask_steps,
+        token_logps: singles(&tensors["old_token_logps"]),
+        token_entropies: singles(&tensors["token_entropies"]),
+        kept: Some(kept),
+    }
+}
