@@ -13,6 +13,7 @@ mod stage;
 mod store;
 mod worker;
 
+pub mod batch;
 pub mod embedded;
 pub mod replay;
 pub mod status;

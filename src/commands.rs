@@ -6,6 +6,7 @@
 mod completions;
 mod doctor;
 mod enqueue;
+mod evaluate;
 mod replay;
 mod run;
 mod score;
@@ -41,6 +42,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::status(&args, &settings),
         Command::Show(args) => show::show(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
+        Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
         Command::Score(args) => score::score(&args),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
         Command::Completions(args) => completions::completions(&args),

@@ -9,8 +9,10 @@ mod exit;
 mod machine;
 mod numerics;
 mod output;
+mod plot;
 mod progress;
 mod settings;
+mod statistics;
 mod tally;
 mod telemetry;
 

@@ -1,49 +1,51 @@
-//! Evaluation: greedy accuracy on held-out problems, at one or several numbers of unmask steps.
+//! Evaluation: accuracy on held-out problems, by one or several samplers.
+//!
+//! A greedy sampler writes one completion of a problem, one with a temperature as many as the spec
+//! asks for. What is kept is the histogram of how many of them were right, from which pass@m follows
+//! for every m; no interval and no comparison is computed here. Completions are in memory a few passes
+//! at a time, however many there are.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use agrpo_spec::{Artifact, EvaluationSpec, Inputs, Outputs, Seed, StageError};
-use serde_json::json;
+use agrpo_spec::{
+    Artifact, EvaluationSpec, Inputs, Outputs, Purpose, Sampler, StageError, StageKind,
+};
+use serde_json::{Value, json};
 
 use crate::error;
 use crate::model::Policy;
 use crate::sampler::{Row, sample};
-use crate::tasks;
+use crate::tasks::{self, Problem};
 use crate::tokenizer::TaskTokenizer;
 
 /// Completions kept in the result for people to look at.
 const SHOWN: usize = 16;
 
+/// Passes whose rows are in memory at once: enough that equal states of a problem's completions
+/// mostly meet, and that few passes are left partly filled.
+const PASSES: usize = 4;
+
 pub(crate) fn execute(spec: &EvaluationSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
-    let files = inputs.folder(spec.policy)?;
-    let policy = Policy::from_folder(files)?;
-    let tokenizer = TaskTokenizer::of_policy(files)?;
-    let problems =
-        tasks::held_out_problems(&spec.task, spec.problems).map_err(|e| error::task(&e))?;
-    let mut rows = vec![];
-    for (index, problem) in (0..).zip(&problems) {
-        // Random order draws its positions; greedy low-confidence decoding draws nothing.
-        rows.push(Row { prompt: tokenizer.ids(&problem.prompt)?, seed: Seed::new(index) });
+    if spec.samples == 0 {
+        let kind = StageKind::Evaluation;
+        return Err(StageError::Invalid(format!("{kind}: samples = 0: expected at least 1")));
     }
+    let files = inputs.folder(spec.policy)?;
+    let exam = Exam {
+        spec,
+        policy: Policy::from_folder(files)?,
+        tokenizer: TaskTokenizer::of_policy(files)?,
+        problems: tasks::held_out_problems(&spec.task, spec.problems)
+            .map_err(|e| error::task(&e))?,
+    };
     let (mut results, mut shown) = (vec![], vec![]);
     let mut metrics = BTreeMap::from([("problems".to_owned(), f64::from(spec.problems))]);
     for sampler in &spec.samplers {
-        let trajectories = sample(&policy, &rows, sampler, spec.micro_batch as usize)?;
-        let mut correct = 0u32;
-        for (row, problem) in problems.iter().enumerate() {
-            let completion = tokenizer.text(trajectories.completion(row))?;
-            let grade = tasks::grade(&problem.question, &completion);
-            correct += u32::from(grade.correct);
-            if results.is_empty() && row < SHOWN {
-                let prompt = problem.prompt.trim();
-                shown.push(json!({
-                    "prompt": prompt, "completion": completion, "correct": grade.correct,
-                }));
-            }
-        }
-        let accuracy = f64::from(correct) / f64::from(spec.problems);
-        let steps = sampler.steps;
-        results.push(json!({ "steps": steps, "correct": correct, "accuracy": accuracy }));
+        let marks = exam.sit(sampler, if results.is_empty() { SHOWN } else { 0 })?;
+        let (accuracy, steps) = (marks.accuracy(), sampler.steps);
+        results.push(marks.document(sampler));
+        shown.extend(marks.shown);
         metrics.insert(format!("accuracy_{steps}"), accuracy);
         metrics.entry("accuracy".to_owned()).or_insert(accuracy);
     }
@@ -53,4 +55,87 @@ pub(crate) fn execute(spec: &EvaluationSpec, inputs: &Inputs) -> Result<Outputs,
         artifacts: BTreeMap::from([("evaluation", Artifact::Blob(bytes.into()))]),
         metrics,
     })
+}
+
+struct Exam<'a> {
+    spec: &'a EvaluationSpec,
+    policy: Policy,
+    tokenizer: TaskTokenizer,
+    problems: Vec<Problem>,
+}
+
+/// What one sampler achieved.
+struct Marks {
+    draws: usize,
+    /// For each problem, how many of its completions were right.
+    right: Vec<usize>,
+    shown: Vec<Value>,
+}
+
+impl Exam<'_> {
+    /// Samples and grades every completion; keeps the first completions of the first problems.
+    fn sit(&self, sampler: &Sampler, shown: usize) -> Result<Marks, StageError> {
+        let is_greedy = sampler.temperature.get() == 0.0;
+        let draws = if is_greedy { 1 } else { self.spec.samples as usize };
+        let micro_batch = self.spec.micro_batch.max(1) as usize;
+        let mut marks = Marks { draws, right: vec![0; self.problems.len()], shown: vec![] };
+        let all = self.problems.len() * draws;
+        for first in (0..all).step_by(micro_batch * PASSES) {
+            let cells = first..all.min(first + micro_batch * PASSES);
+            let rows = self.rows(cells.clone(), draws)?;
+            let trajectories = sample(&self.policy, &rows, sampler, micro_batch)?;
+            for (row, cell) in cells.enumerate() {
+                let (index, problem) = (cell / draws, &self.problems[cell / draws]);
+                let completion = self.tokenizer.text(trajectories.completion(row))?;
+                let grade = tasks::grade(&problem.question, &completion);
+                marks.right[index] += usize::from(grade.correct);
+                if index < shown && cell % draws == 0 {
+                    let prompt = problem.prompt.trim();
+                    marks.shown.push(json!({
+                        "prompt": prompt, "completion": completion, "correct": grade.correct,
+                    }));
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The rows of completions `cells`, counted problem by problem.
+    fn rows(&self, cells: Range<usize>, draws: usize) -> Result<Vec<Row>, StageError> {
+        let row = |cell: usize| {
+            let seed = self.spec.seed.child(Purpose::Prompt, (cell / draws) as u64);
+            Ok(Row {
+                prompt: self.tokenizer.ids(&self.problems[cell / draws].prompt)?,
+                seed: seed.child(Purpose::Sample, (cell % draws) as u64),
+            })
+        };
+        cells.map(row).collect()
+    }
+}
+
+impl Marks {
+    fn correct(&self) -> usize {
+        self.right.iter().sum()
+    }
+
+    /// The share of all completions that are right.
+    #[expect(clippy::cast_precision_loss, reason = "counts of completions")]
+    fn accuracy(&self) -> f64 {
+        self.correct() as f64 / (self.right.len() * self.draws) as f64
+    }
+
+    /// What the result says of the sampler; `solved_by[c]` problems have c right completions.
+    fn document(&self, sampler: &Sampler) -> Value {
+        let mut solved_by = vec![0u32; self.draws + 1];
+        self.right.iter().for_each(|&right| solved_by[right] += 1);
+        json!({
+            "steps": sampler.steps,
+            "temperature": sampler.temperature,
+            "position": sampler.position,
+            "samples": self.draws,
+            "correct": self.correct(),
+            "accuracy": self.accuracy(),
+            "solved_by": solved_by,
+        })
+    }
 }

@@ -275,6 +275,16 @@ pub struct Run {
     id: RunId,
 }
 
+impl RunConfig {
+    /// Whether a completion can be unmasked in so many steps: they share out evenly over the blocks,
+    /// and the tokens over them.
+    pub fn allows_steps(&self, steps: u32) -> bool {
+        let tokens = self.rollout.completion_tokens;
+        let blocks = tokens / self.rollout.block_tokens;
+        steps >= 1 && steps.is_multiple_of(blocks) && tokens.is_multiple_of(steps)
+    }
+}
+
 impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {

@@ -249,15 +249,19 @@ pub struct EvaluationSpec {
     pub version: u32,
     /// Numerics class.
     pub numerics: Numerics,
+    /// Root of everything that is drawn.
+    pub seed: Seed,
     /// Where the problems come from.
     pub task: Task,
     /// The policy folder that is measured.
     pub policy: ArtifactDigest,
     /// Held-out problems.
     pub problems: u32,
+    /// Completions of a problem by a sampler with a temperature; greedy ones write one.
+    pub samples: u32,
     /// Distinct states of a pass.
     pub micro_batch: u32,
-    /// One greedy sampler for each number of steps.
+    /// Each is measured by itself; the first gives `accuracy`.
     pub samplers: Vec<Sampler>,
 }
 

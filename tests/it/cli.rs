@@ -118,6 +118,7 @@ fn help() {
       status       List runs: how far they are and how accurate their policies
       show         Show a run, a stage or an artifact
       replay       Compute stages again and compare every output with the stored one
+      evaluate     Measure base and newest policy on a grid of unmask steps
       score        Grade your own completions with a task's reward
       doctor       Check this machine and the services, and say what to do
       completions  Print a completion script for a shell
@@ -193,7 +194,7 @@ fn help_of_run() {
 
 #[test]
 fn every_verb_shows_an_example_and_how_to_choose_the_store() {
-    for verb in ["run", "enqueue", "worker", "status", "show", "replay", "doctor"] {
+    for verb in ["run", "enqueue", "worker", "status", "show", "replay", "evaluate", "doctor"] {
         let help = alone(&[verb, "--help"], "").stdout;
         assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
     }

@@ -5,6 +5,7 @@
 
 mod bytes;
 mod cli;
+mod evaluate;
 mod golden;
 mod replay;
 

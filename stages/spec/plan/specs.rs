@@ -113,9 +113,11 @@ impl Plan {
         let spec = StageSpec::Evaluation(EvaluationSpec {
             version: StageKind::Evaluation.version(),
             numerics: config.numerics,
+            seed: self.run.seed(),
             task: config.task.clone(),
             policy,
             problems: config.evaluation.problems,
+            samples: 1,
             micro_batch: config.evaluation.micro_batch,
             samplers: config.evaluation.steps.iter().map(greedy).collect(),
         });

@@ -190,12 +190,11 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
     )
 }
 
-/// Steps must share out evenly over the blocks, and tokens over the steps.
 fn steps(key: &'static str, steps: u32, config: &RunConfig) -> Result<(), RunError> {
     let tokens = config.rollout.completion_tokens;
     let blocks = tokens / config.rollout.block_tokens;
     ensure(
-        steps >= 1 && steps.is_multiple_of(blocks) && tokens.is_multiple_of(steps),
+        config.allows_steps(steps),
         key,
         steps,
         format!(

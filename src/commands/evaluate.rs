@@ -1,0 +1,237 @@
+//! `agrpo evaluate`: a run's base and its newest policy, measured on a grid of unmask steps.
+//!
+//! One evaluation stage for each policy and number of steps, computed through the store like any other
+//! stage, though no run waits for it. Trains nothing and notes nothing in the run's own index. What is
+//! made of the results is in `report.rs`.
+
+mod report;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use agrpo_jobs::Store;
+use agrpo_jobs::batch::{self, Settled};
+use agrpo_spec::{
+    ArtifactDigest, EvaluationSpec, Manifest, Real, Run, Sampler, StageKey, StageKind, StageSpec,
+};
+use agrpo_stages::tasks::{TaskError, check_task};
+use tokio::sync::mpsc;
+
+use self::report::Report;
+use crate::cli::EvaluateArgs;
+use crate::commands::{block_on, open_store, plain, stop_signal, store_option};
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::numerics;
+use crate::output;
+use crate::settings::Settings;
+use crate::tally::percent;
+
+/// A policy of the run; iteration 0 is the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Policy {
+    iteration: u32,
+    artifact: ArtifactDigest,
+}
+
+impl Policy {
+    fn name(self) -> String {
+        match self.iteration {
+            0 => "base".to_owned(),
+            iteration => format!("iteration {iteration}"),
+        }
+    }
+}
+
+/// One evaluation that is asked for.
+struct Cell {
+    policy: Policy,
+    problems: u32,
+    sampler: Sampler,
+    spec: StageSpec,
+}
+
+/// Measures the run's policies.
+pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let flag = args.store.store.as_deref();
+    args.plot.as_deref().map_or(Ok(()), check_place)?;
+    let (run, policies) = block_on(async {
+        let store = open_store(settings, flag).await?;
+        let id = store.resolve_run(&args.run).await?;
+        let run = store.run(id).await?;
+        let policies = policies(&store, &run, flag).await?;
+        Ok((run, policies))
+    })?;
+    let cells = grid(&run, &policies, args)?;
+    numerics::enter(settings, run.config().numerics, None)?;
+    if let [_] = policies.as_slice() {
+        output::talk("no update is done yet: only the base is evaluated");
+    }
+    let report = block_on(async {
+        let store = open_store(settings, flag).await?;
+        let settled = compute(&store, &cells, args).await?;
+        Report::read(&store, &run, cells, settled).await
+    })?;
+    if let Some(place) = &args.plot {
+        std::fs::write(place, report.chart()?).map_err(|error| {
+            Failure::usage(format!("--plot {}: cannot write: {}", place.display(), plain(&error)))
+        })?;
+    }
+    if args.json.json {
+        output::json(&report)?;
+    } else {
+        output::line(report.describe(args.plot.as_deref()))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Finds out before hours of work that the chart cannot be written.
+fn check_place(place: &Path) -> Result<(), Failure> {
+    let shown = place.display();
+    if place.extension().is_none_or(|extension| extension != "svg") {
+        return Err(Failure::usage(format!("--plot {shown}: expected a name that ends in .svg")));
+    }
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !folder.is_dir()
+    {
+        let folder = folder.display();
+        return Err(Failure::usage(format!("--plot {shown}: there is no folder {folder}")));
+    }
+    Ok(())
+}
+
+/// The base and, once there is an update, the newest policy.
+async fn policies(store: &Store, run: &Run, flag: Option<&str>) -> Result<Vec<Policy>, Failure> {
+    let recorded = store.recorded_stages(run.id()).await?;
+    let sft = &run.config().sft;
+    let chunks = sft.steps.div_ceil(sft.steps_per_stage);
+    let last = StageKey::new(StageKind::Sft, chunks - 1, 0);
+    let newest = recorded.iter().rev().find(|(key, _)| key.kind == StageKind::Update);
+    let base = recorded.get_key_value(&last);
+    let mut found = vec![];
+    for (&key, &stage) in base.into_iter().chain(newest) {
+        let manifest = store.manifest(stage).await?;
+        if let Some(artifact) = manifest.and_then(|manifest| manifest.output("policy")) {
+            let iteration = if key == last { 0 } else { key.iteration };
+            found.push(Policy { iteration, artifact });
+        }
+    }
+    if found.first().is_some_and(|policy| policy.iteration == 0) {
+        return Ok(found);
+    }
+    let done = recorded.keys().filter(|key| key.kind == StageKind::Sft).count();
+    Err(Failure::usage(format!(
+        "run {} ({}) has no base policy yet: {done} of its {chunks} sft stages are done",
+        run.id().short(),
+        run.config().name
+    ))
+    .hint("agrpo run FILE computes the rest; an evaluation needs the base, not the whole run")
+    .hint(format!("agrpo status{}", store_option(flag))))
+}
+
+/// What is to be computed: policy by policy, from many steps to few.
+fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>, Failure> {
+    let config = run.config();
+    let problems = args.problems.unwrap_or(config.evaluation.problems);
+    check_task(&config.task, problems).map_err(|error| match error {
+        TaskError::HeldOut { found, wanted, .. } => Failure::usage(format!(
+            "--problems {wanted}: the run's task has {found} held-out problems; expected at most that many"
+        )),
+        error @ TaskError::None { .. } => Failure::usage(error.to_string()),
+    })?;
+    let (rollout, evaluation) = (&config.rollout, &config.evaluation);
+    let (top_k, top_p) = match args.temperature {
+        Some(_) => (rollout.top_k, rollout.top_p),
+        None => (0, Real::new(1.0).expect("one is finite")),
+    };
+    let mut cells = vec![];
+    for &policy in policies {
+        for steps in steps(run, args)? {
+            let sampler = Sampler {
+                completion_tokens: rollout.completion_tokens,
+                block_tokens: rollout.block_tokens,
+                steps,
+                temperature: args.temperature.unwrap_or(Real::new(0.0).expect("zero is finite")),
+                top_k,
+                top_p,
+                position: args.position.map_or(evaluation.position, |position| position.0),
+                guidance: evaluation.guidance,
+            };
+            let spec = StageSpec::Evaluation(EvaluationSpec {
+                version: StageKind::Evaluation.version(),
+                numerics: config.numerics,
+                seed: run.seed(),
+                task: config.task.clone(),
+                policy: policy.artifact,
+                problems,
+                samples: args.samples.unwrap_or(1),
+                micro_batch: evaluation.micro_batch,
+                samplers: vec![sampler.clone()],
+            });
+            cells.push(Cell { policy, problems, sampler, spec });
+        }
+    }
+    Ok(cells)
+}
+
+/// The numbers of unmask steps, most first.
+fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
+    let config = run.config();
+    let tokens = config.rollout.completion_tokens;
+    let valid: Vec<u32> = (1..=tokens).rev().filter(|&steps| config.allows_steps(steps)).collect();
+    if let Some(wrong) = args.steps.iter().find(|steps| !valid.contains(steps)) {
+        let blocks = tokens / config.rollout.block_tokens;
+        let valid = valid.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        return Err(Failure::usage(format!(
+            "--steps {wrong}: the run's completions of {tokens} tokens in {blocks} block(s) can be unmasked in these numbers of steps: {valid}"
+        )));
+    }
+    Ok(match args.steps.as_slice() {
+        [] => valid,
+        asked => valid.into_iter().filter(|steps| asked.contains(steps)).collect(),
+    })
+}
+
+/// The record of every cell, in their order.
+async fn compute(
+    store: &Store,
+    cells: &[Cell],
+    args: &EvaluateArgs,
+) -> Result<Vec<Settled>, Failure> {
+    let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
+    let (settled, mut heard) = mpsc::unbounded_channel();
+    let specs = cells.iter().map(|cell| cell.spec.clone()).collect();
+    let workers = args.workers.map_or_else(machine::cores, usize::from);
+    let execute = Arc::new(agrpo_stages::execute);
+    let (environment, clock) = (machine::environment(), machine::clock());
+    let work = batch::compute(store, specs, execute, workers, environment, clock, settled, stop);
+    let show = async {
+        let mut done = 0;
+        while let Some(one) = heard.recv().await {
+            done += 1;
+            output::talk(progress(&cells[one.index], &one, done, cells.len()));
+        }
+    };
+    let (settled, ()) = tokio::join!(work, show);
+    let settled: Vec<_> = settled?.into_iter().flatten().collect();
+    if settled.len() < cells.len() {
+        return Err(Failure::new(
+            Exit::Interrupted,
+            format!("stopped after {} of {} evaluations", settled.len(), cells.len()),
+        )
+        .hint("the same command goes on: what is done is stored"));
+    }
+    Ok(settled)
+}
+
+fn progress(cell: &Cell, one: &Settled, done: usize, all: usize) -> String {
+    let share = accuracy(&one.manifest).map_or_else(String::new, percent);
+    let stored = if one.reused { " (stored)" } else { "" };
+    let (policy, steps) = (cell.policy.name(), cell.sampler.steps);
+    format!("evaluation {done}/{all}  {policy}, {steps} steps  accuracy {share}{stored}")
+}
+
+fn accuracy(manifest: &Manifest) -> Option<f64> {
+    manifest.metrics.get("accuracy").copied()
+}

@@ -1,0 +1,289 @@
+//! What the evaluations add up to: a table, the same as JSON, and a chart.
+//!
+//! Shares and intervals come from `statistics.rs`, out of the histograms that the stages left.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use agrpo_jobs::Store;
+use agrpo_jobs::batch::Settled;
+use agrpo_spec::{ArtifactDigest, PositionRule, Real, Run, RunId, StageDigest};
+use serde::{Deserialize, Serialize};
+
+use super::Cell;
+use crate::exit::{Exit, Failure};
+use crate::output;
+use crate::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
+use crate::statistics::{Estimate, pass_at};
+use crate::tally::percent;
+
+/// One policy at one number of steps.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    policy: String,
+    iteration: u32,
+    artifact: ArtifactDigest,
+    stage: StageDigest,
+    reused: bool,
+    steps: u32,
+    tokens_per_step: u32,
+    correct: u64,
+    accuracy: Estimate,
+    solved_by: Vec<u64>,
+    /// By the number of completions: 1, 2, 4 and so on, and all.
+    pass_at: BTreeMap<usize, Estimate>,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    run: RunId,
+    name: String,
+    problems: u32,
+    temperature: Real,
+    samples: usize,
+    position: PositionRule,
+    evaluations: Vec<Row>,
+    /// None before the first update.
+    trade: Option<Trade>,
+    stages: Stages,
+    store: String,
+}
+
+/// How few steps the newest policy needs to keep up with the base.
+#[derive(Debug, Serialize)]
+struct Trade {
+    /// The base's most steps, and its share there.
+    base_steps: u32,
+    base_accuracy: f64,
+    /// The fewest steps at which the newest policy is at least as accurate; none if it never is.
+    newest_steps: Option<u32>,
+    newest_accuracy: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stages {
+    computed: usize,
+    reused: usize,
+}
+
+/// The part of an evaluation's result that is read here.
+#[derive(Debug, Deserialize)]
+struct Document {
+    results: Vec<Marks>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Marks {
+    correct: u64,
+    solved_by: Vec<u64>,
+}
+
+impl Report {
+    /// Reads the results of the cells.
+    pub(super) async fn read(
+        store: &Store,
+        run: &Run,
+        cells: Vec<Cell>,
+        settled: Vec<Settled>,
+    ) -> Result<Self, Failure> {
+        let reused = settled.iter().filter(|one| one.reused).count();
+        let stages = Stages { computed: settled.len() - reused, reused };
+        let Some((sampler, problems)) =
+            cells.first().map(|cell| (cell.sampler.clone(), cell.problems))
+        else {
+            return Err(Failure::new(Exit::Unexpected, "there is nothing to evaluate"));
+        };
+        let mut evaluations = vec![];
+        for (cell, one) in cells.into_iter().zip(settled) {
+            evaluations.push(row(store, &cell, &one).await?);
+        }
+        Ok(Self {
+            run: run.id(),
+            name: run.config().name.clone(),
+            problems,
+            temperature: sampler.temperature,
+            samples: evaluations.first().map_or(1, |row| row.solved_by.len() - 1),
+            position: sampler.position,
+            trade: trade(&evaluations),
+            evaluations,
+            stages,
+            store: store.url().to_owned(),
+        })
+    }
+
+    /// The report for people.
+    pub(super) fn describe(&self, chart: Option<&Path>) -> String {
+        let tries: Vec<usize> = match self.evaluations.first() {
+            Some(row) => row.pass_at.keys().copied().filter(|&n| n > 1).collect(),
+            None => vec![],
+        };
+        let head = ["policy", "steps", "tokens/step", "temperature", "accuracy", "95 % interval"];
+        let mut head: Vec<String> = head.map(str::to_owned).to_vec();
+        head.extend(tries.iter().map(|n| format!("pass@{n}")));
+        head.push("stage".to_owned());
+        let mut rows = vec![head];
+        for row in &self.evaluations {
+            let Estimate { share, interval } = row.accuracy;
+            let mut cells = vec![
+                row.policy.clone(),
+                row.steps.to_string(),
+                row.tokens_per_step.to_string(),
+                self.temperature.to_string(),
+                percent(share),
+                format!("{} to {}", percent(interval.low), percent(interval.high)),
+            ];
+            cells.extend(tries.iter().map(|n| percent(row.pass_at[n].share)));
+            cells.push(row.stage.short());
+            rows.push(cells);
+        }
+        let mut lines = vec![self.title(), String::new(), output::table(&rows)];
+        lines.extend(self.trade.as_ref().map(|trade| format!("\n{}", trade.describe())));
+        lines.extend(chart.map(|place| format!("\nchart: {}", place.display())));
+        lines.join("\n")
+    }
+
+    fn title(&self) -> String {
+        let Self { name, problems, temperature, samples, .. } = self;
+        let how = match temperature.get() {
+            0.0 => "greedy".to_owned(),
+            _ => format!("{samples} completions each at temperature {temperature}"),
+        };
+        format!("{name} ({}): {problems} held-out problems, {how}", self.run.short())
+    }
+
+    /// The chart: accuracy by steps, and where several completions were drawn, pass@n at most steps.
+    pub(super) fn chart(&self) -> Result<String, Failure> {
+        let percent = |title: &str| Axis {
+            title: title.to_owned(),
+            is_percent: true,
+            from_zero: true,
+            ..Axis::default()
+        };
+        let counts = |title: &str, ticks: Vec<f64>| Axis {
+            title: title.to_owned(),
+            is_log: true,
+            ticks,
+            ..Axis::default()
+        };
+        let by_steps = |row: &Row| vec![point(f64::from(row.steps), row.accuracy)];
+        let mut panels = vec![Panel {
+            title: "accuracy by unmask steps, intervals of 95 %".to_owned(),
+            x: counts("unmask steps of a completion", self.steps().map(f64::from).collect()),
+            y: percent("accuracy"),
+            series: self.series(Spread::Whiskers, |_| true, by_steps),
+            level: self.trade.as_ref().map(|trade| Level {
+                name: format!("base at {} steps", trade.base_steps),
+                y: trade.base_accuracy,
+            }),
+        }];
+        if let Some(most) = self.steps().next().filter(|_| self.samples > 1) {
+            let by_tries = |row: &Row| {
+                row.pass_at.iter().map(|(&n, &estimate)| point(count(n), estimate)).collect()
+            };
+            let tries = self.evaluations.first().into_iter().flat_map(|row| row.pass_at.keys());
+            panels.push(Panel {
+                title: format!("pass@n at {most} steps, intervals of 95 %"),
+                x: counts("completions n", tries.map(|&n| count(n)).collect()),
+                y: percent("share of problems solved"),
+                series: self.series(Spread::Band, |row| row.steps == most, by_tries),
+                level: None,
+            });
+        }
+        plot::svg(&Figure { title: self.title(), panels })
+    }
+
+    /// The grid's numbers of steps, most first.
+    fn steps(&self) -> impl Iterator<Item = u32> {
+        let first = self.evaluations.first().map(|row| row.iteration);
+        let rows = self.evaluations.iter();
+        rows.filter(move |row| Some(row.iteration) == first).map(|row| row.steps)
+    }
+
+    /// One series a policy, from the rows that `takes` picks.
+    fn series(
+        &self,
+        spread: Spread,
+        takes: impl Fn(&Row) -> bool,
+        points: impl Fn(&Row) -> Vec<Point>,
+    ) -> Vec<Series> {
+        let mut series: Vec<Series> = vec![];
+        for row in self.evaluations.iter().filter(|row| takes(row)) {
+            match series.last_mut().filter(|last| last.name == row.policy) {
+                Some(last) => last.points.extend(points(row)),
+                None => {
+                    series.push(Series { name: row.policy.clone(), points: points(row), spread });
+                }
+            }
+        }
+        series
+    }
+}
+
+impl Trade {
+    fn describe(&self) -> String {
+        let needs = match (self.newest_steps, self.newest_accuracy) {
+            (Some(steps), Some(share)) => format!("{steps} ({})", percent(share)),
+            _ => "more than were evaluated".to_owned(),
+        };
+        let base = percent(self.base_accuracy);
+        let most = self.base_steps;
+        format!("steps that the newest policy needs to match the base at {most} ({base}): {needs}")
+    }
+}
+
+/// Compares point estimates; the intervals beside them say how sure that is.
+fn trade(rows: &[Row]) -> Option<Trade> {
+    let base = rows.iter().filter(|row| row.iteration == 0).max_by_key(|row| row.steps)?;
+    let newest = || rows.iter().filter(|row| row.iteration > 0);
+    newest().next()?;
+    let enough = newest()
+        .filter(|row| row.accuracy.share >= base.accuracy.share)
+        .min_by_key(|row| row.steps);
+    Some(Trade {
+        base_steps: base.steps,
+        base_accuracy: base.accuracy.share,
+        newest_steps: enough.map(|row| row.steps),
+        newest_accuracy: enough.map(|row| row.accuracy.share),
+    })
+}
+
+async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> {
+    let stage = one.manifest.stage;
+    let corrupt = |why: String| {
+        Failure::new(Exit::Data, format!("the evaluation of stage {stage} cannot be read: {why}"))
+            .hint(format!("agrpo replay {}", stage.short()))
+    };
+    let blob = one.manifest.output("evaluation").ok_or_else(|| corrupt("no output".to_owned()))?;
+    let bytes = store.get_blob(blob).await?;
+    let document: Document =
+        serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    let marks = document.results.into_iter().next();
+    let Marks { correct, solved_by } = marks.ok_or_else(|| corrupt("no result".to_owned()))?;
+    let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
+    let draws = solved_by.len() - 1;
+    let doubled = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < draws);
+    let tries = doubled.chain([draws]);
+    Ok(Row {
+        policy: cell.policy.name(),
+        iteration: cell.policy.iteration,
+        artifact: cell.policy.artifact,
+        stage,
+        reused: one.reused,
+        steps: cell.sampler.steps,
+        tokens_per_step: cell.sampler.completion_tokens / cell.sampler.steps,
+        correct,
+        accuracy,
+        pass_at: tries.filter_map(|n| Some((n, pass_at(&solved_by, n)?))).collect(),
+        solved_by,
+    })
+}
+
+fn point(x: f64, estimate: Estimate) -> Point {
+    Point { x, y: estimate.share, interval: Some(estimate.interval) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of completions")]
+fn count(n: usize) -> f64 {
+    n as f64
+}

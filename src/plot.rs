@@ -1,0 +1,326 @@
+//! Charts as SVG: lines over points with intervals, one panel or several side by side.
+//!
+//! The same figure gives the same bytes. White ground and dark grey text, so that a chart reads on any
+//! page; series differ by marker as well as by colour. Text is left to the reader's fonts, so widths
+//! are guessed. Nothing is computed, written or read here, and no point is left out silently but
+//! those that an axis cannot show: numbers that are not finite, and on a log axis those below zero.
+
+mod axis;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+pub(crate) use self::axis::Axis;
+
+use crate::exit::{Exit, Failure};
+use crate::statistics::Interval;
+
+/// Several panels under one title.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    pub(crate) title: String,
+    pub(crate) panels: Vec<Panel>,
+}
+
+/// One pair of axes and what is drawn between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) series: Vec<Series>,
+    pub(crate) level: Option<Level>,
+}
+
+/// A height to compare with: a thin line from side to side.
+#[derive(Clone, Debug)]
+pub(crate) struct Level {
+    pub(crate) name: String,
+    pub(crate) y: f64,
+}
+
+/// A line through points.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<Point>,
+    pub(crate) spread: Spread,
+}
+
+/// How the intervals of a series are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// A whisker and a marker at every point: few points.
+    Whiskers,
+    /// A band behind the line: many points.
+    Band,
+}
+
+/// A point and how sure it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) interval: Option<Interval>,
+}
+
+const PANEL: (u32, u32) = (480, 360);
+const TITLE_HEIGHT: u32 = 34;
+const LEGEND_LINE: i32 = 18;
+const WHISKERS_APART: i32 = 6;
+const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+const LEVEL: RGBColor = RGBColor(0x88, 0x88, 0x88);
+/// M. Okabe and K. Ito, "Color universal design", 2008: apart for every kind of colour vision.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0x00, 0x72, 0xb2),
+    RGBColor(0xd5, 0x5e, 0x00),
+    RGBColor(0x00, 0x9e, 0x73),
+    RGBColor(0xcc, 0x79, 0xa7),
+    RGBColor(0xe6, 0x9f, 0x00),
+    RGBColor(0x56, 0xb4, 0xe9),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Failure>;
+
+/// The figure as an SVG document.
+pub(crate) fn svg(figure: &Figure) -> Result<String, Failure> {
+    let columns = figure.panels.len().max(1);
+    let width = PANEL.0 * u32::try_from(columns).unwrap_or(1);
+    let mut text = String::new();
+    {
+        let root =
+            SVGBackend::with_string(&mut text, (width, PANEL.1 + TITLE_HEIGHT)).into_drawing_area();
+        root.fill(&WHITE).map_err(failed)?;
+        let (head, body) = root.split_vertically(TITLE_HEIGHT);
+        write(&head, &figure.title, (16, 11), 16)?;
+        for (panel, area) in figure.panels.iter().zip(body.split_evenly((1, columns))) {
+            draw_panel(panel, &area)?;
+        }
+        root.present().map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unexpected, format!("cannot draw the chart: {error}"))
+}
+
+fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: u32) -> Drawn {
+    let style = ("sans-serif", size).into_font().color(&INK);
+    area.draw(&Text::new(text.to_owned(), at, style)).map_err(failed)
+}
+
+fn draw_panel(panel: &Panel, area: &Area<'_>) -> Drawn {
+    write(area, &panel.title, (16, 2), 14)?;
+    let used = draw_legend(panel, area)?;
+    let (_, body) = area.split_vertically(used);
+    let points = || panel.series.iter().flat_map(|series| panel.shown(series));
+    let xs: Vec<f64> = points().map(|point| point.x).collect();
+    let ys: Vec<f64> = points()
+        .flat_map(|point| {
+            let ends = point.interval.map(|interval| [interval.low, interval.high]);
+            std::iter::once(point.y).chain(ends.into_iter().flatten())
+        })
+        .chain(panel.level.as_ref().map(|level| level.y))
+        .collect();
+    let (x, y) = (panel.x.scale(&xs), panel.y.scale(&ys));
+    let (left, right) = (x.range().start, x.range().end);
+    let mut chart = ChartBuilder::on(&body)
+        .margin_right(18)
+        .margin_left(6)
+        .x_label_area_size(46)
+        .y_label_area_size(64)
+        .build_cartesian_2d(x, y)
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .label_style(("sans-serif", 13).into_font().color(&INK))
+        .axis_desc_style(("sans-serif", 14).into_font().color(&INK))
+        .x_desc(panel.x.title.as_str())
+        .y_desc(panel.y.title.as_str())
+        .draw()
+        .map_err(failed)?;
+    // Markers and caps have sizes of their own, so everything is drawn in pixels.
+    let screen = chart.plotting_area().use_screen_coord();
+    if let Some(Level { y, .. }) = panel.level.as_ref().filter(|level| panel.y.shows(level.y)) {
+        let ends = [left, right].map(|x| chart.backend_coord(&(x, *y)));
+        screen.draw(&PathElement::new(ends.to_vec(), LEVEL)).map_err(failed)?;
+    }
+    for (index, series) in panel.series.iter().enumerate() {
+        let shift = panel.shift(index);
+        let at = |x, y| {
+            let (x, y) = chart.backend_coord(&(x, y));
+            (x + shift, y)
+        };
+        draw_series(&screen, series.spread, index, &panel.shown(series), at)?;
+    }
+    Ok(())
+}
+
+impl Panel {
+    /// The points of a series that have a place.
+    fn shown(&self, series: &Series) -> Vec<Point> {
+        let is_shown = |point: &Point| {
+            let interval = point
+                .interval
+                .is_none_or(|Interval { low, high }| self.y.shows(low) && self.y.shows(high));
+            self.x.shows(point.x) && self.y.shows(point.y) && interval
+        };
+        series.points.iter().copied().filter(is_shown).collect()
+    }
+
+    /// How far to the right a series is drawn: whiskers at one place would hide each other.
+    fn shift(&self, index: usize) -> i32 {
+        let is_whiskered = |series: &Series| series.spread == Spread::Whiskers;
+        let all = self.series.iter().filter(|series| is_whiskered(series)).count();
+        let before = self.series.iter().take(index).filter(|series| is_whiskered(series)).count();
+        if is_whiskered(&self.series[index]) {
+            WHISKERS_APART * pixels(before) - WHISKERS_APART * (pixels(all) - 1) / 2
+        } else {
+            0
+        }
+    }
+}
+
+/// Names of the lines above the axes, where they cover nothing; answers with the height used.
+fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, Failure> {
+    const LEFT: i32 = 70;
+    let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
+    let (mut x, mut y) = (LEFT, 24);
+    let series = panel.series.iter().map(|series| (&series.name, Some(series.spread)));
+    let level = panel.level.iter().map(|level| (&level.name, None));
+    for (index, (name, spread)) in series.chain(level).enumerate() {
+        let width = 46 + 7 * pixels(name.chars().count());
+        if x > LEFT && x + width > right {
+            (x, y) = (LEFT, y + LEGEND_LINE);
+        }
+        let middle = y + 6;
+        let line = vec![(x, middle), (x + 24, middle)];
+        let ink = spread.map_or(LEVEL.stroke_width(1), |_| colour(index).stroke_width(2));
+        area.draw(&PathElement::new(line, ink)).map_err(failed)?;
+        if spread == Some(Spread::Whiskers) {
+            draw_marker(area, (x + 12, middle), index)?;
+        }
+        write(area, name, (x + 30, y), 13)?;
+        x += width;
+    }
+    Ok(u32::try_from(y + LEGEND_LINE + 6).unwrap_or(0))
+}
+
+fn draw_series(
+    screen: &Area<'_>,
+    spread: Spread,
+    index: usize,
+    points: &[Point],
+    at: impl Fn(f64, f64) -> (i32, i32),
+) -> Drawn {
+    let ink = colour(index);
+    let intervals: Vec<_> =
+        points.iter().filter_map(|point| Some((point.x, point.interval?))).collect();
+    if spread == Spread::Band {
+        let below = intervals.iter().map(|&(x, interval)| at(x, interval.low));
+        let above = intervals.iter().rev().map(|&(x, interval)| at(x, interval.high));
+        let outline: Vec<_> = below.chain(above).collect();
+        screen.draw(&Polygon::new(outline, ink.mix(0.18))).map_err(failed)?;
+    }
+    let line: Vec<_> = points.iter().map(|point| at(point.x, point.y)).collect();
+    screen.draw(&PathElement::new(line.clone(), ink.stroke_width(2))).map_err(failed)?;
+    if spread == Spread::Whiskers {
+        for (x, Interval { low, high }) in intervals {
+            let (low, high) = (at(x, low), at(x, high));
+            let cap = |(x, y): (i32, i32)| vec![(x - 4, y), (x + 4, y)];
+            for stroke in [vec![low, high], cap(low), cap(high)] {
+                screen.draw(&PathElement::new(stroke, ink)).map_err(failed)?;
+            }
+        }
+        line.into_iter().try_for_each(|place| draw_marker(screen, place, index))?;
+    }
+    Ok(())
+}
+
+fn colour(index: usize) -> RGBColor {
+    COLOURS[index % COLOURS.len()]
+}
+
+/// A filled shape: a disc, a square, a triangle or a diamond.
+fn draw_marker(area: &Area<'_>, (x, y): (i32, i32), index: usize) -> Drawn {
+    let corners: &[(i32, i32)] = match index % 4 {
+        0 => &[],
+        1 => &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+        2 => &[(0, -5), (5, 4), (-5, 4)],
+        _ => &[(0, -5), (5, 0), (0, 5), (-5, 0)],
+    };
+    let fill = colour(index).filled();
+    if corners.is_empty() {
+        return area.draw(&Circle::new((x, y), 4, fill)).map_err(failed);
+    }
+    let corners: Vec<_> = corners.iter().map(|&(right, down)| (x + right, y + down)).collect();
+    area.draw(&Polygon::new(corners, fill)).map_err(failed)
+}
+
+fn pixels(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure() -> Figure {
+        let interval = |y: f64| Some(Interval { low: y - 0.04, high: y + 0.05 });
+        let points = |base: f64| {
+            let point = |n: u32| {
+                let y = base + 0.08 * f64::from(n);
+                Point { x: f64::from(1 << n), y, interval: interval(y) }
+            };
+            (0..4).map(point).collect()
+        };
+        let series =
+            |name: &str, base, spread| Series { name: name.into(), points: points(base), spread };
+        let panel = |title: &str, spread| Panel {
+            title: title.into(),
+            x: Axis { title: "unmask steps".into(), is_log: true, ..Axis::default() },
+            y: Axis {
+                title: "accuracy".into(),
+                is_percent: true,
+                from_zero: true,
+                ..Axis::default()
+            },
+            series: vec![series("base", 0.1, spread), series("iteration <100>", 0.2, spread)],
+            level: Some(Level { name: "a level".into(), y: 0.34 }),
+        };
+        Figure {
+            title: "two & two".into(),
+            panels: vec![panel("whiskers", Spread::Whiskers), panel("bands", Spread::Band)],
+        }
+    }
+
+    #[test]
+    fn a_figure_is_the_same_svg_every_time() {
+        let text = svg(&figure()).unwrap();
+        assert_eq!(text, svg(&figure()).unwrap());
+        assert!(text.starts_with("<svg ") && text.trim_end().ends_with("</svg>"));
+        for part in
+            ["unmask steps", "accuracy", "base", "a level", "40 %", "whiskers", "bands", "&amp;"]
+        {
+            assert!(text.contains(part), "{part}");
+        }
+        assert!(!text.contains("<100>"), "text is escaped");
+    }
+
+    #[test]
+    fn points_without_a_place_are_left_out() {
+        let mut odd = figure();
+        let nowhere = [(f64::NAN, 0.2), (0.0, 0.2), (1.0, f64::INFINITY)];
+        let points = nowhere.map(|(x, y)| Point { x, y, interval: None });
+        odd.panels[0].series[0].points.extend(points);
+        assert_eq!(svg(&odd).unwrap(), svg(&figure()).unwrap());
+        odd.panels.iter_mut().for_each(|panel| panel.series.clear());
+        assert!(svg(&odd).unwrap().contains("accuracy"), "an empty panel still has its axes");
+    }
+}

@@ -1,0 +1,173 @@
+//! An axis: which numbers it can show, where they lie, and where its labels stand.
+//!
+//! A log axis is a linear one of logarithms to the base 2, so that all charts have one type. Numbers
+//! are the chart's, places their position before it is scaled to pixels. Draws nothing.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+
+/// About how many labels an axis has.
+const LABELS: f64 = 6.0;
+
+/// An axis. Its range is that of the points, and of zero where that is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Axis {
+    pub(crate) title: String,
+    /// Equal factors, not equal differences, are equally far apart.
+    pub(crate) is_log: bool,
+    /// Labels are per cent of the numbers.
+    pub(crate) is_percent: bool,
+    pub(crate) from_zero: bool,
+    /// Where labels stand; at round numbers if empty.
+    pub(crate) ticks: Vec<f64>,
+}
+
+/// The part of an axis that is drawn.
+#[derive(Clone, Debug)]
+pub(super) struct Scale<'a> {
+    axis: &'a Axis,
+    places: Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// Whether the number has a place.
+    pub(super) fn shows(&self, number: f64) -> bool {
+        number.is_finite() && (!self.is_log || number > 0.0)
+    }
+
+    fn place(&self, number: f64) -> f64 {
+        if self.is_log { number.log2() } else { number }
+    }
+
+    fn number(&self, place: f64) -> f64 {
+        if self.is_log { place.exp2() } else { place }
+    }
+
+    /// What is written beside a number.
+    fn label(&self, number: f64) -> String {
+        let (number, unit) = if self.is_percent { (number * 100.0, " %") } else { (number, "") };
+        let magnitude = number.abs().max(f64::MIN_POSITIVE).log10().floor();
+        if number == 0.0 {
+            format!("0{unit}")
+        } else if (-3.0..6.0).contains(&magnitude) {
+            // Round numbers have few digits, and what lies beyond them is noise.
+            let text = format!("{number:.*}", decimals(2.0 - magnitude));
+            let digits = if text.contains('.') { text.trim_end_matches('0') } else { &text };
+            format!("{}{unit}", digits.trim_end_matches('.'))
+        } else {
+            format!("{number:.0e}{unit}")
+        }
+    }
+
+    /// The scale that shows all of these numbers.
+    pub(super) fn scale(&self, numbers: &[f64]) -> Scale<'_> {
+        let places = numbers.iter().chain(&self.ticks).filter(|&&number| self.shows(number));
+        let mut places: Vec<f64> = places.map(|&number| self.place(number)).collect();
+        if self.from_zero && !self.is_log {
+            places.push(0.0);
+        }
+        let low = places.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = places.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (low, high) = match high - low {
+            span if span > 0.0 => (low, high),
+            0.0 => (low - 0.5, high + 0.5),
+            _ => (0.0, 1.0),
+        };
+        let margin = (high - low) * 0.06;
+        let start = if self.from_zero && !self.is_log && low == 0.0 { low } else { low - margin };
+        let places = start..high + margin;
+        let ticks = if self.ticks.is_empty() {
+            let round = round_places(&places, self.is_log).into_iter();
+            round.map(|place| self.number(place)).collect()
+        } else {
+            self.ticks.iter().copied().filter(|&tick| self.shows(tick)).collect()
+        };
+        Scale { axis: self, places, ticks }
+    }
+}
+
+impl Ranged for Scale<'_> {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, number: &f64, (first, last): (i32, i32)) -> i32 {
+        let Range { start, end } = self.places;
+        let share = (self.axis.place(*number) - start) / (end - start);
+        first + pixel(f64::from(last - first) * share)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.axis.number(self.places.start)..self.axis.number(self.places.end)
+    }
+}
+
+impl ValueFormatter<f64> for Scale<'_> {
+    fn format_ext(&self, number: &f64) -> String {
+        self.axis.label(*number)
+    }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten; on a log axis, whole powers of two.
+fn round_places(range: &Range<f64>, is_log: bool) -> Vec<f64> {
+    let rough = (range.end - range.start) / LABELS;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
+    let step = step.into_iter().find(|&step| step >= rough).unwrap_or(rough);
+    let step = if is_log { step.ceil() } else { step };
+    let first = (range.start / step).ceil();
+    (0..=20).map(|n| (first + f64::from(n)) * step).take_while(|&at| at <= range.end).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few digits")]
+fn decimals(wanted: f64) -> usize {
+    wanted.clamp(0.0, 9.0) as usize
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a place on a screen")]
+fn pixel(place: f64) -> i32 {
+    place.round() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(is_log: bool, is_percent: bool, from_zero: bool) -> Axis {
+        Axis { is_log, is_percent, from_zero, ..Axis::default() }
+    }
+
+    fn labels(axis: &Axis, numbers: &[f64]) -> String {
+        let scale = axis.scale(numbers);
+        scale.ticks.iter().map(|&tick| axis.label(tick)).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn labels_are_round() {
+        assert_eq!(
+            labels(&axis(false, true, true), &[0.23, 0.5]),
+            "0 %, 10 %, 20 %, 30 %, 40 %, 50 %"
+        );
+        assert_eq!(
+            labels(&axis(false, false, false), &[0.0012, 0.0051]),
+            "0.001, 0.002, 0.003, 0.004, 0.005"
+        );
+        assert_eq!(labels(&axis(false, false, false), &[-3.0, 3.0]), "-2, 0, 2");
+        assert_eq!(labels(&axis(false, false, false), &[2e7, 9e7]), "2e7, 4e7, 6e7, 8e7");
+        assert_eq!(labels(&axis(true, false, false), &[1.0, 64.0]), "1, 4, 16, 64");
+        assert_eq!(labels(&axis(false, false, false), &[7.0]), "6.6, 6.8, 7, 7.2, 7.4");
+        assert_eq!(labels(&axis(false, false, false), &[]), "0, 0.2, 0.4, 0.6, 0.8, 1");
+    }
+
+    #[test]
+    fn given_ticks_are_kept_and_shown() {
+        let axis = Axis { ticks: vec![1.0, 2.0, 8.0, -1.0], ..axis(true, false, false) };
+        assert_eq!(labels(&axis, &[2.0]), "1, 2, 8");
+        assert!(!axis.shows(0.0) && !axis.shows(f64::NAN) && axis.shows(0.5));
+    }
+}

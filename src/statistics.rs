@@ -1,0 +1,145 @@
+//! How sure a share is, and what several tries are worth: Wilson's interval and the unbiased pass@m.
+//!
+//! Works on histograms: `solved_by[c]` problems have c right ones among their `solved_by.len() - 1`
+//! completions. Nothing is drawn here, so there is no bootstrap; nothing is formatted either.
+
+use serde::Serialize;
+
+/// The standard normal distribution's quantile for intervals of 95 %.
+const Z95: f64 = 1.959_963_984_540_054;
+
+/// A confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Interval {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// A share with its interval of 95 %.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Estimate {
+    pub(crate) share: f64,
+    pub(crate) interval: Interval,
+}
+
+/// Wilson's score interval of 95 % for a share p seen in n independent trials, n > 0 (E. B. Wilson,
+/// "Probable inference, the law of succession, and statistical inference", JASA 22, 1927, p. 210):
+///
+/// (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)
+///
+/// It never leaves 0 to 1, and keeps a width where p is 0 or 1.
+pub(crate) fn wilson(share: f64, trials: f64) -> Interval {
+    let (p, n, z2) = (share, trials, Z95 * Z95);
+    let half = Z95 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    let (middle, scale) = (p + z2 / (2.0 * n), 1.0 + z2 / n);
+    Interval {
+        low: ((middle - half) / scale).clamp(0.0, share),
+        high: ((middle + half) / scale).clamp(share, 1.0),
+    }
+}
+
+/// pass@m: the chance that at least one of m completions of a problem is right, over all problems.
+/// `None` where problems have fewer than m completions, or there are no problems.
+///
+/// The completions of one problem resemble each other, so they are not independent trials. The
+/// interval is Wilson's at the effective sample size, the number of independent trials whose share
+/// would vary as much: n = N p (1 - p) / s², with s² the variance over the N problems (E. L. Korn and
+/// B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
+/// counts estimated from survey data", Survey Methodology 24, 1998, sec. 2). It lies between N and
+/// the number of disjoint sets of m completions. For one completion a problem it is N.
+pub(crate) fn pass_at(solved_by: &[u64], m: usize) -> Option<Estimate> {
+    let draws = solved_by.len().checked_sub(1)?;
+    let problems = count(solved_by.iter().sum());
+    if m == 0 || m > draws || problems == 0.0 {
+        return None;
+    }
+    let values: Vec<(f64, f64)> = solved_by
+        .iter()
+        .enumerate()
+        .map(|(right, &n)| (pass_of_problem(draws, right, m), count(n)))
+        .collect();
+    let mean = values.iter().map(|(value, n)| value * n).sum::<f64>() / problems;
+    // Weighted sums of ones may miss 1 by a bit.
+    let share = mean.clamp(0.0, 1.0);
+    let spread = values.iter().map(|(value, n)| (value - share).powi(2) * n).sum::<f64>();
+    let variance = spread / problems;
+    let most = problems * count((draws / m) as u64);
+    let trials = if share * (1.0 - share) <= f64::EPSILON {
+        problems
+    } else {
+        (problems * share * (1.0 - share) / variance).clamp(problems, most)
+    };
+    Some(Estimate { share, interval: wilson(share, trials) })
+}
+
+/// 1 - C(n - c, m) / C(n, m) for c right ones of n completions, as the product of Chen et al.,
+/// "Evaluating large language models trained on code", arXiv 2107.03374, eq. 1 and fig. 3:
+///
+/// 1 - prod of (1 - m / i) for i in n - c + 1 ..= n
+fn pass_of_problem(draws: usize, right: usize, m: usize) -> f64 {
+    if draws - right < m {
+        return 1.0;
+    }
+    let factor = |i: usize| 1.0 - count(m as u64) / count(i as u64);
+    1.0 - (draws - right + 1..=draws).map(factor).product::<f64>()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of problems and completions")]
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(a: f64, b: f64) -> bool {
+        (a - b).abs() < 5e-5
+    }
+
+    /// Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I.
+    #[test]
+    fn wilson_gives_the_published_intervals() {
+        for (right, trials, low, high) in
+            [(81.0, 263.0, 0.2553, 0.3662), (15.0, 148.0, 0.0624, 0.1605), (0.0, 20.0, 0.0, 0.1611)]
+        {
+            let found = wilson(right / trials, trials);
+            assert!(near(found.low, low) && near(found.high, high), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn pass_at_m_is_the_share_of_sets_with_a_right_one() {
+        for (draws, right, m) in [(8, 3, 2), (8, 0, 4), (5, 5, 1), (6, 1, 6), (7, 2, 3)] {
+            let sets = (0u32..1 << draws).filter(|set| set.count_ones() as usize == m);
+            let (all, hit) = sets.fold((0.0, 0.0), |(all, hit), set| {
+                (all + 1.0, hit + f64::from(u8::from(set & ((1 << right) - 1) != 0)))
+            });
+            let found = pass_of_problem(draws, right, m);
+            assert!((found - hit / all).abs() < 1e-12, "{draws} {right} {m}: {found}");
+        }
+    }
+
+    #[test]
+    fn one_completion_a_problem_is_wilson_itself() {
+        let found = pass_at(&[182, 81], 1).unwrap();
+        assert_eq!(found.share, 81.0 / 263.0);
+        assert!(near(found.interval.low, 0.2553) && near(found.interval.high, 0.3662));
+        assert_eq!(pass_at(&[182, 81], 2), None);
+        assert_eq!(pass_at(&[0, 0], 1), None);
+        assert_eq!(pass_at(&[], 1), None);
+    }
+
+    #[test]
+    fn equal_completions_of_a_problem_make_no_interval_narrower() {
+        let once = pass_at(&[182, 81], 1).unwrap();
+        let four_times_the_same = pass_at(&[182, 0, 0, 0, 81], 1).unwrap();
+        assert_eq!(once, four_times_the_same);
+        // Each problem half right: as good as independent completions.
+        let spread = pass_at(&[0, 0, 100, 0, 0], 1).unwrap();
+        assert_eq!(spread.interval, wilson(0.5, 400.0));
+        // Nothing right: what 100 problems say, not 400 completions.
+        let nothing = pass_at(&[100, 0, 0, 0, 0], 1).unwrap();
+        assert_eq!(nothing.interval, wilson(0.0, 100.0));
+    }
+}
