@@ -4,11 +4,14 @@
 //! stream, H heads, E size of a head (D = H * E), M width inside the SwiGLU, V vocabulary.
 
 mod config;
+mod linear;
 mod llada;
+mod lora;
 mod weights;
 
 pub use config::ModelConfig;
 pub use llada::{Policy, Queries};
+pub use lora::Adapter;
 
 #[cfg(test)]
 mod tests;

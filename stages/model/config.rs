@@ -3,6 +3,7 @@
 
 use agrpo_spec::{ModelShape, StageError};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::data;
 
@@ -29,16 +30,28 @@ pub struct ModelConfig {
     pub eos_token_id: i64,
     /// The mask.
     pub mask_token_id: i64,
-    #[serde(default)]
-    block_type: Option<String>,
-    #[serde(default)]
-    weight_tying: bool,
-    #[serde(default)]
-    include_bias: bool,
-    #[serde(default)]
-    include_qkv_bias: bool,
-    #[serde(default)]
-    n_kv_heads: Option<i64>,
+}
+
+/// The only values of the other settings whose arithmetic is computed here; null is as good.
+fn architecture() -> [(&'static str, Value); 16] {
+    [
+        ("activation_type", json!("silu")),
+        ("alibi", json!(false)),
+        ("attention_layer_norm", json!(false)),
+        ("bias_for_layer_norm", json!(false)),
+        ("block_group_size", json!(1)),
+        ("block_type", json!("llama")),
+        ("clip_qkv", json!(null)),
+        ("include_bias", json!(false)),
+        ("include_qkv_bias", json!(false)),
+        ("input_emb_norm", json!(false)),
+        ("layer_norm_type", json!("rms")),
+        ("layer_norm_with_affine", json!(true)),
+        ("multi_query_attention", json!(false)),
+        ("rope", json!(true)),
+        ("scale_logits", json!(false)),
+        ("weight_tying", json!(false)),
+    ]
 }
 
 impl ModelConfig {
@@ -61,34 +74,32 @@ impl ModelConfig {
             rms_norm_eps: shape.rms_norm_eps.get(),
             eos_token_id,
             mask_token_id,
-            block_type: Some("llama".into()),
-            weight_tying: false,
-            include_bias: false,
-            include_qkv_bias: false,
-            n_kv_heads: None,
         }
     }
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
-        let config: Self = serde_json::from_slice(bytes).map_err(|error| {
+        let read = |error: serde_json::Error| {
             data(format!("config.json: {error}; expected a LLaDA configuration"))
-        })?;
-        let ok = config.block_type.as_deref().unwrap_or("llama") == "llama"
-            && !config.weight_tying
-            && !config.include_bias
-            && !config.include_qkv_bias
-            && config.n_kv_heads.is_none_or(|heads| heads == config.n_heads);
-        if !ok {
-            return Err(data(
-                "config.json: expected Llama blocks with an untied head, no biases and as many \
-                 key-value heads as heads",
-            ));
+        };
+        let document: Value = serde_json::from_slice(bytes).map_err(read)?;
+        let config = Self::deserialize(&document).map_err(read)?;
+        let heads = [("n_kv_heads", config.n_heads.into())];
+        for (key, expected) in architecture().into_iter().chain(heads) {
+            let found = &document[key];
+            if !found.is_null() && *found != expected {
+                return Err(data(format!("config.json: {key} = {found}: expected {expected}")));
+            }
         }
         let sizes = [config.d_model, config.n_layers, config.n_heads, config.mlp_hidden_size];
         let id_ok = |id: i64| (0..config.embedding_size).contains(&id);
         if sizes.iter().any(|&n| n < 1) || config.d_model % (2 * config.n_heads) != 0 {
             return Err(data("config.json: sizes must be positive and heads of an even size"));
+        }
+        if config.rope_theta <= 0.0 || config.rms_norm_eps < 0.0 {
+            return Err(data(
+                "config.json: rope_theta must be above 0 and rms_norm_eps at least 0",
+            ));
         }
         if !id_ok(config.eos_token_id) || !id_ok(config.mask_token_id) {
             return Err(data("config.json: a special token lies outside the vocabulary"));
@@ -98,7 +109,7 @@ impl ModelConfig {
 
     /// The document for `config.json`, with every field that LLaDA's own code asks for.
     pub fn to_json(&self) -> Vec<u8> {
-        let document = serde_json::json!({
+        let document = json!({
             "activation_type": "silu", "alibi": false, "architectures": ["LLaDAModelLM"],
             "attention_dropout": 0.0, "attention_layer_norm": false,
             "attention_layer_norm_with_affine": true, "bias_for_layer_norm": false,

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
+use super::lora::{self, Adapter};
 use super::weights::{self, Block, Weights};
 use crate::error::{data, libtorch};
 use crate::tensor_file::{self, NamedTensors};
@@ -43,6 +44,7 @@ pub enum Queries<'a> {
 pub struct Policy {
     config: ModelConfig,
     weights: Weights,
+    adapter: Option<Adapter>,
 }
 
 /// cos and sin for the rotary embedding, each L x 1 x E, doubled over the two halves.
@@ -61,7 +63,7 @@ impl Policy {
     /// From a checkpoint's tensors, every one accounted for.
     pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
         let weights = Weights::from_named(&config, named)?;
-        Ok(Self { config, weights })
+        Ok(Self { config, weights, adapter: None })
     }
 
     /// From a folder in Hugging Face layout: `config.json` and one or several `*.safetensors`.
@@ -72,18 +74,52 @@ impl Policy {
             .and_then(|bytes| ModelConfig::from_json(bytes))?;
         let mut named = NamedTensors::new();
         for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".safetensors")) {
-            named.append(&mut tensor_file::read(bytes, name)?);
+            for (tensor, value) in tensor_file::read(bytes, name)? {
+                if named.contains_key(&tensor) {
+                    return Err(data(format!(
+                        "the checkpoint has {tensor} twice, again in {name}"
+                    )));
+                }
+                named.insert(tensor, value);
+            }
         }
         Self::from_named(config, named)
     }
 
     /// The same policy in f64, with leaves of its own.
     pub fn to_double(&self) -> Self {
-        Self { config: self.config.clone(), weights: self.weights.to_kind(Kind::Double) }
+        Self {
+            config: self.config.clone(),
+            weights: self.weights.to_kind(Kind::Double),
+            adapter: self.adapter.clone(),
+        }
+    }
+
+    /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
+    /// `adapter_model.safetensors`. From here on the adapter is what is trained.
+    pub fn with_adapter(mut self, files: &BTreeMap<String, Bytes>) -> Result<Self, StageError> {
+        if self.adapter.is_some() {
+            return Err(data("the policy has an adapter already"));
+        }
+        let (adapter, matrices) = lora::read(&self.config, files)?;
+        for leaf in self.weights.leaves() {
+            drop(leaf.set_requires_grad(false));
+        }
+        self.weights.adapt(matrices);
+        self.adapter = Some(adapter);
+        Ok(self)
+    }
+
+    /// The adapter, where there is one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// The model's files for a folder in Hugging Face layout.
     pub fn to_files(&self) -> Result<BTreeMap<String, Bytes>, StageError> {
+        if self.adapter.is_some() {
+            return Err(StageError::Internal("an adapted policy cannot be written yet".into()));
+        }
         let weights = tensor_file::write(&self.parameters())?;
         Ok(BTreeMap::from([
             ("config.json".to_owned(), Bytes::from(self.config.to_json())),
@@ -96,22 +132,23 @@ impl Policy {
         &self.config
     }
 
-    /// All weights, by the checkpoint's names.
+    /// What is trained: all weights by the checkpoint's names or, where there is an adapter, its
+    /// matrices by PEFT's names.
     pub fn parameters(&self) -> BTreeMap<String, Tensor> {
-        self.weights.to_named(Tensor::detach)
+        self.to_named(Tensor::detach)
     }
 
-    /// Asks for gradients of every weight.
+    /// Asks for gradients of every parameter.
     pub fn require_grad(&self) {
-        for leaf in self.weights.leaves() {
+        for leaf in self.leaves() {
             // The returned handle is the same tensor.
             drop(leaf.set_requires_grad(true));
         }
     }
 
-    /// The gradients accumulated so far, by the checkpoint's names; zero where nothing flowed.
+    /// The gradients accumulated so far, by the parameters' names; zero where nothing flowed.
     pub fn gradients(&self) -> BTreeMap<String, Tensor> {
-        self.weights.to_named(|leaf| {
+        self.to_named(|leaf| {
             let grad = leaf.grad();
             if grad.defined() { grad } else { leaf.zeros_like() }
         })
@@ -119,7 +156,7 @@ impl Policy {
 
     /// Forgets the gradients.
     pub fn zero_grad(&self) {
-        for leaf in self.weights.leaves() {
+        for leaf in self.leaves() {
             let mut grad = leaf.grad();
             if grad.defined() {
                 drop(grad.detach_().zero_());
@@ -127,9 +164,21 @@ impl Policy {
         }
     }
 
+    fn leaves(&self) -> Vec<&Tensor> {
+        if self.adapter.is_some() { self.weights.lora_leaves() } else { self.weights.leaves() }
+    }
+
+    fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
+        if self.adapter.is_some() {
+            self.weights.lora_to_named(of)
+        } else {
+            self.weights.to_named(of)
+        }
+    }
+
     /// Logits of hidden states, ... x D to ... x V, in the weights' kind.
     pub fn head(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.weights.ff_out_VxD, None::<&Tensor>)
+        self.weights.ff_out.apply(hidden)
     }
 
     /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
@@ -160,27 +209,23 @@ impl Policy {
         let normed_BLD = self.rms_norm(x_BLD, &block.attn_norm_D);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
         let (q_BQHE, k_BLHE, v_BLHE, residual_BQD) = if let Queries::All = queries {
-            let qkv = split(&normed_BLD.linear(&block.qkv_3DxD, None::<&Tensor>), 3);
+            let qkv = split(&block.qkv.apply(&normed_BLD), 3);
             let qk = rotate(&qkv.narrow(2, 0, 2 * heads), &rotation.cos, &rotation.sin);
             let (q, k) = (qk.narrow(2, 0, heads), qk.narrow(2, heads, heads));
             (q, k, qkv.narrow(2, 2 * heads, heads), x_BLD.shallow_clone())
         } else {
-            let (wq, wkv) = (block.qkv_3DxD.narrow(0, 0, d), block.qkv_3DxD.narrow(0, d, 2 * d));
-            let kv = split(&normed_BLD.linear(&wkv, None::<&Tensor>), 2);
+            let kv = split(&block.qkv.apply_some(&normed_BLD, 1..3), 2);
             let k = rotate(&kv.narrow(2, 0, heads), &rotation.cos, &rotation.sin);
             let normed_BQD = select(&normed_BLD, queries);
-            let q = split(&normed_BQD.linear(&wq, None::<&Tensor>), 1);
+            let q = split(&block.qkv.apply_some(&normed_BQD, 0..1), 1);
             let (cos, sin) = rotation.at(queries, batch, length);
             (rotate(&q, &cos, &sin), k, kv.narrow(2, heads, heads), select(x_BLD, queries))
         };
         let mixed_BQD = attention(&q_BQHE, &k_BLHE, &v_BLHE).reshape([batch, -1, d]);
-        let h_BQD = residual_BQD + mixed_BQD.linear(&block.attn_out_DxD, None::<&Tensor>);
-        let gated = self
-            .rms_norm(&h_BQD, &block.ff_norm_D)
-            .linear(&block.ff_in_2MxD, None::<&Tensor>)
-            .chunk(2, -1);
+        let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
+        let gated = block.ff_in.apply(&self.rms_norm(&h_BQD, &block.ff_norm_D)).chunk(2, -1);
         let inner = gated[0].silu() * &gated[1];
-        h_BQD + inner.linear(&block.ff_out_DxM, None::<&Tensor>)
+        h_BQD + block.ff_out.apply(&inner)
     }
 
     /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467).

@@ -1,11 +1,15 @@
-//! What a policy promises: one arithmetic in two kinds, and gradients that are derivatives.
+//! What a policy promises: one arithmetic in two kinds, gradients that are derivatives, and a folder
+//! that is read as a whole or refused.
+
+use std::collections::BTreeMap;
 
 use agrpo_spec::{ModelShape, Real, Seed};
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::*;
+use crate::tensor_file;
 
-fn small() -> Policy {
+pub(super) fn small() -> Policy {
     let real = |value| Real::new(value).unwrap();
     let shape = ModelShape {
         d_model: 8,
@@ -19,15 +23,15 @@ fn small() -> Policy {
     Policy::draw(ModelConfig::new(&shape, 10, 8, 9, 6), 0.3, Seed::new(5)).unwrap()
 }
 
-fn ids_BL() -> Tensor {
+pub(super) fn ids_BL() -> Tensor {
     Tensor::from_slice(&[1i64, 2, 3, 9, 9, 9, 4, 8, 9, 9, 0, 7]).view([2, 6])
 }
 
-fn logits(policy: &Policy, queries: &Queries<'_>) -> Tensor {
+pub(super) fn logits(policy: &Policy, queries: &Queries<'_>) -> Tensor {
     policy.head(&policy.hidden(&ids_BL(), queries).unwrap())
 }
 
-fn loss(policy: &Policy) -> Tensor {
+pub(super) fn loss(policy: &Policy) -> Tensor {
     let at = Tensor::from_slice(&[3i64, 5, 2, 1]).view([2, 2]);
     let logp = logits(policy, &Queries::At(&at)).log_softmax(-1, None::<Kind>);
     -logp.select(2, 6).mean(None::<Kind>)
@@ -66,4 +70,47 @@ fn gradients_are_derivatives() {
     let h = 1e-6;
     let rise = (moved(h) - moved(-2.0 * h)) / (2.0 * h);
     assert!((rise / square - 1.0).abs() < 1e-7, "{rise} against {square}");
+}
+
+#[test]
+fn a_configuration_of_other_arithmetic_is_refused_by_name() {
+    let ours = small().config().clone();
+    assert_eq!(ModelConfig::from_json(&ours.to_json()).unwrap(), ours);
+    let document: serde_json::Value = serde_json::from_slice(&ours.to_json()).unwrap();
+    for (key, value, expected) in [
+        (
+            "layer_norm_type",
+            "gemma_rms".into(),
+            "layer_norm_type = \"gemma_rms\": expected \"rms\"",
+        ),
+        ("activation_type", "gelu".into(), "activation_type = \"gelu\": expected \"silu\""),
+        ("n_kv_heads", 1.into(), "n_kv_heads = 1: expected 2"),
+        ("rope", false.into(), "rope = false: expected true"),
+        ("input_emb_norm", true.into(), "input_emb_norm = true: expected false"),
+        ("rope_theta", 0.into(), "rope_theta must be above 0"),
+        ("eos_token_id", 10.into(), "a special token lies outside"),
+    ] {
+        let mut changed = document.clone();
+        changed[key] = value;
+        let bytes = serde_json::to_vec(&changed).unwrap();
+        let refused = ModelConfig::from_json(&bytes).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+/// Any split over files is one checkpoint, but no tensor comes twice.
+#[test]
+fn a_checkpoint_may_lie_in_several_files() {
+    let policy = small();
+    let whole = policy.to_files().unwrap();
+    let mut files = BTreeMap::from([("config.json".to_owned(), whole["config.json"].clone())]);
+    for (n, (name, tensor)) in policy.parameters().into_iter().enumerate() {
+        let shard = tensor_file::write(&BTreeMap::from([(name, tensor)])).unwrap();
+        files.insert(format!("model-{n:05}.safetensors"), shard);
+    }
+    let read = Policy::from_folder(&files).unwrap();
+    assert_eq!(read.to_files().unwrap(), whole);
+    files.insert("model.safetensors".to_owned(), whole["model.safetensors"].clone());
+    let refused = Policy::from_folder(&files).unwrap_err().to_string();
+    assert!(refused.contains("twice, again in model.safetensors"), "{refused}");
 }

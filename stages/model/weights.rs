@@ -1,29 +1,37 @@
-//! Weights by their names in LLaDA's checkpoints, in and out of the fused matrices that the forward
+//! Weights by their names in LLaDA's checkpoints, in and out of the stacked matrices that the forward
 //! pass multiplies with; and the draw of new ones.
 //!
-//! `q_proj`, `k_proj`, `v_proj` are one matrix in memory, `ff_proj` and `up_proj` another: one large
-//! product is faster than several small ones. Gradients and files know only the checkpoint's names.
+//! `q_proj`, `k_proj`, `v_proj` are one matrix in memory, `ff_proj` and `up_proj` another. Gradients and
+//! files know only the checkpoint's names. What an adapter may hold is not checked here.
+
+use std::collections::BTreeMap;
 
 use agrpo_spec::{Purpose, Seed, StageError};
 use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
+use super::linear::{Linear, Lora, of_kind};
 use crate::error::data;
 use crate::tensor_file::NamedTensors;
 
 const PREFIX: &str = "model.transformer.";
+/// The modules that are stacked in one matrix.
+const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+const FF_IN: [&str; 2] = ["ff_proj", "up_proj"];
 
 /// One transformer block; all of one kind, row-major, output features first.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) attn_norm_D: Tensor,
-    /// q, k and v, stacked.
-    pub(super) qkv_3DxD: Tensor,
-    pub(super) attn_out_DxD: Tensor,
+    /// q, k and v, each D x D.
+    pub(super) qkv: Linear,
+    /// D x D.
+    pub(super) attn_out: Linear,
     pub(super) ff_norm_D: Tensor,
-    /// ff_proj (the gate) and up_proj, stacked.
-    pub(super) ff_in_2MxD: Tensor,
-    pub(super) ff_out_DxM: Tensor,
+    /// ff_proj (the gate) and up_proj, each M x D.
+    pub(super) ff_in: Linear,
+    /// D x M.
+    pub(super) ff_out: Linear,
 }
 
 /// All weights of a model.
@@ -32,45 +40,61 @@ pub(super) struct Weights {
     pub(super) wte_VxD: Tensor,
     pub(super) blocks: Vec<Block>,
     pub(super) ln_f_D: Tensor,
-    pub(super) ff_out_VxD: Tensor,
+    /// The head, V x D.
+    pub(super) ff_out: Linear,
 }
 
 impl Block {
-    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
-        Self {
-            attn_norm_D: of(&self.attn_norm_D),
-            qkv_3DxD: of(&self.qkv_3DxD),
-            attn_out_DxD: of(&self.attn_out_DxD),
-            ff_norm_D: of(&self.ff_norm_D),
-            ff_in_2MxD: of(&self.ff_in_2MxD),
-            ff_out_DxM: of(&self.ff_out_DxM),
-        }
+    fn linears(&self) -> [&Linear; 4] {
+        [&self.qkv, &self.attn_out, &self.ff_in, &self.ff_out]
     }
+
+    fn linears_mut(&mut self) -> [&mut Linear; 4] {
+        [&mut self.qkv, &mut self.attn_out, &mut self.ff_in, &mut self.ff_out]
+    }
+}
+
+/// The head's module.
+pub(super) fn head_module() -> String {
+    format!("{PREFIX}ff_out")
+}
+
+/// A block's module.
+fn module(block: i64, name: &str) -> String {
+    format!("{PREFIX}blocks.{block}.{name}")
+}
+
+/// Names and shapes of the modules that multiply with a matrix, output features first.
+pub(super) fn linear_modules(config: &ModelConfig) -> Vec<(String, [i64; 2])> {
+    let (d, m, v) = (config.d_model, config.mlp_hidden_size, config.embedding_size);
+    let mut modules = vec![(head_module(), [v, d])];
+    for n in 0..config.n_layers {
+        let of_block = [
+            ("q_proj", [d, d]),
+            ("k_proj", [d, d]),
+            ("v_proj", [d, d]),
+            ("attn_out", [d, d]),
+            ("ff_proj", [m, d]),
+            ("up_proj", [m, d]),
+            ("ff_out", [d, m]),
+        ];
+        modules.extend(of_block.map(|(name, shape)| (module(n, name), shape)));
+    }
+    modules
 }
 
 /// Names and shapes of a checkpoint's tensors, sorted by name.
 pub(super) fn checkpoint_shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
-    let (d, m, v) = (config.d_model, config.mlp_hidden_size, config.embedding_size);
-    let mut shapes = vec![
-        (format!("{PREFIX}wte.weight"), vec![v, d]),
-        (format!("{PREFIX}ln_f.weight"), vec![d]),
-        (format!("{PREFIX}ff_out.weight"), vec![v, d]),
-    ];
+    let (d, v) = (config.d_model, config.embedding_size);
+    let matrices = linear_modules(config).into_iter();
+    let mut shapes: Vec<(String, Vec<i64>)> =
+        matrices.map(|(module, shape)| (format!("{module}.weight"), shape.into())).collect();
+    shapes.push((format!("{PREFIX}wte.weight"), vec![v, d]));
+    shapes.push((format!("{PREFIX}ln_f.weight"), vec![d]));
     for n in 0..config.n_layers {
-        let of_block: [(&str, Vec<i64>); 9] = [
-            ("attn_norm", vec![d]),
-            ("q_proj", vec![d, d]),
-            ("k_proj", vec![d, d]),
-            ("v_proj", vec![d, d]),
-            ("attn_out", vec![d, d]),
-            ("ff_norm", vec![d]),
-            ("ff_proj", vec![m, d]),
-            ("up_proj", vec![m, d]),
-            ("ff_out", vec![d, m]),
-        ];
-        shapes.extend(
-            of_block.map(|(name, shape)| (format!("{PREFIX}blocks.{n}.{name}.weight"), shape)),
-        );
+        for name in ["attn_norm", "ff_norm"] {
+            shapes.push((format!("{}.weight", module(n, name)), vec![d]));
+        }
     }
     shapes.sort();
     shapes
@@ -90,26 +114,28 @@ impl Weights {
                 return Err(data(format!("{name} has the shape {found:?}, expected {shape:?}")));
             }
         }
-        let mut take = |name: String| {
-            tensors.remove(&name).expect("checked above").to_kind(Kind::Float).contiguous()
+        let mut take = |module: &str| {
+            let tensor = tensors.remove(&format!("{module}.weight")).expect("checked above");
+            tensor.to_kind(Kind::Float).contiguous()
         };
         let mut blocks = vec![];
         for n in 0..config.n_layers {
-            let mut part = |name: &str| take(format!("{PREFIX}blocks.{n}.{name}.weight"));
-            blocks.push(Block {
-                attn_norm_D: part("attn_norm"),
-                qkv_3DxD: Tensor::cat(&[part("q_proj"), part("k_proj"), part("v_proj")], 0),
-                attn_out_DxD: part("attn_out"),
-                ff_norm_D: part("ff_norm"),
-                ff_in_2MxD: Tensor::cat(&[part("ff_proj"), part("up_proj")], 0),
-                ff_out_DxM: part("ff_out"),
-            });
+            let mut stack = |names: &[&str]| {
+                let modules: Vec<String> = names.iter().map(|name| module(n, name)).collect();
+                let weights: Vec<Tensor> = modules.iter().map(|module| take(module)).collect();
+                Linear::stack(modules, &weights)
+            };
+            let (qkv, attn_out) = (stack(&QKV), stack(&["attn_out"]));
+            let (ff_in, ff_out) = (stack(&FF_IN), stack(&["ff_out"]));
+            let (attn_norm_D, ff_norm_D) =
+                (take(&module(n, "attn_norm")), take(&module(n, "ff_norm")));
+            blocks.push(Block { attn_norm_D, qkv, attn_out, ff_norm_D, ff_in, ff_out });
         }
         let weights = Self {
-            wte_VxD: take(format!("{PREFIX}wte.weight")),
+            wte_VxD: take(&format!("{PREFIX}wte")),
             blocks,
-            ln_f_D: take(format!("{PREFIX}ln_f.weight")),
-            ff_out_VxD: take(format!("{PREFIX}ff_out.weight")),
+            ln_f_D: take(&format!("{PREFIX}ln_f")),
+            ff_out: Linear::stack(vec![head_module()], &[take(&head_module())]),
         };
         match tensors.keys().next() {
             Some(extra) => Err(data(format!("the checkpoint has an unknown tensor {extra}"))),
@@ -119,56 +145,75 @@ impl Weights {
 
     /// A copy in another kind, without gradients.
     pub(super) fn to_kind(&self, kind: Kind) -> Self {
-        let of = |tensor: &Tensor| tensor.detach().to_dtype(kind, false, true);
+        let block = |block: &Block| Block {
+            attn_norm_D: of_kind(&block.attn_norm_D, kind),
+            qkv: block.qkv.to_kind(kind),
+            attn_out: block.attn_out.to_kind(kind),
+            ff_norm_D: of_kind(&block.ff_norm_D, kind),
+            ff_in: block.ff_in.to_kind(kind),
+            ff_out: block.ff_out.to_kind(kind),
+        };
         Self {
-            wte_VxD: of(&self.wte_VxD),
-            blocks: self.blocks.iter().map(|block| block.map(of)).collect(),
-            ln_f_D: of(&self.ln_f_D),
-            ff_out_VxD: of(&self.ff_out_VxD),
+            wte_VxD: of_kind(&self.wte_VxD, kind),
+            blocks: self.blocks.iter().map(block).collect(),
+            ln_f_D: of_kind(&self.ln_f_D, kind),
+            ff_out: self.ff_out.to_kind(kind),
         }
     }
 
-    /// By the checkpoint's names; `of` picks what is read off each fused matrix (itself, its gradient).
+    /// Attaches an adapter's matrices, by the checkpoint's names of the modules.
+    pub(super) fn adapt(&mut self, mut found: BTreeMap<String, Lora>) {
+        self.ff_out.adapt(&mut found);
+        for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
+            linear.adapt(&mut found);
+        }
+    }
+
+    /// By the checkpoint's names; `of` picks what is read off each tensor (itself, its gradient).
     pub(super) fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
         let mut named = NamedTensors::new();
-        let mut put = |name: String, tensor: Tensor| {
-            named.insert(format!("{PREFIX}{name}.weight"), tensor);
-        };
-        put("wte".into(), of(&self.wte_VxD));
-        put("ln_f".into(), of(&self.ln_f_D));
-        put("ff_out".into(), of(&self.ff_out_VxD));
-        for (n, block) in self.blocks.iter().enumerate() {
-            let mut parts = vec![
-                ("attn_norm", of(&block.attn_norm_D)),
-                ("attn_out", of(&block.attn_out_DxD)),
-                ("ff_norm", of(&block.ff_norm_D)),
-                ("ff_out", of(&block.ff_out_DxM)),
-            ];
-            parts.extend(
-                ["q_proj", "k_proj", "v_proj"].into_iter().zip(of(&block.qkv_3DxD).chunk(3, 0)),
-            );
-            parts.extend(["ff_proj", "up_proj"].into_iter().zip(of(&block.ff_in_2MxD).chunk(2, 0)));
-            for (name, tensor) in parts {
-                put(format!("blocks.{n}.{name}"), tensor);
-            }
+        for (name, norm_or_embedding) in self.unstacked() {
+            named.insert(format!("{name}.weight"), of(norm_or_embedding));
+        }
+        for linear in self.linears() {
+            linear.name_weights(&mut named, &of);
         }
         named
     }
 
-    /// Every tensor that a gradient may be asked for.
-    pub(super) fn leaves(&self) -> Vec<&Tensor> {
-        let mut leaves = vec![&self.wte_VxD, &self.ln_f_D, &self.ff_out_VxD];
-        for block in &self.blocks {
-            leaves.extend([
-                &block.attn_norm_D,
-                &block.qkv_3DxD,
-                &block.attn_out_DxD,
-                &block.ff_norm_D,
-                &block.ff_in_2MxD,
-                &block.ff_out_DxM,
-            ]);
+    /// The adapter's matrices alone, by PEFT's names.
+    pub(super) fn lora_to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
+        let mut named = NamedTensors::new();
+        for linear in self.linears() {
+            linear.name_lora(&mut named, &of);
         }
-        leaves
+        named
+    }
+
+    /// Every tensor of the checkpoint that a gradient may be asked for.
+    pub(super) fn leaves(&self) -> Vec<&Tensor> {
+        let unstacked = self.unstacked().into_iter().map(|(_, tensor)| tensor);
+        unstacked.chain(self.linears().map(Linear::leaf)).collect()
+    }
+
+    /// The adapter's matrices.
+    pub(super) fn lora_leaves(&self) -> Vec<&Tensor> {
+        self.linears().flat_map(Linear::lora_leaves).collect()
+    }
+
+    /// Embedding and norms, with their modules.
+    fn unstacked(&self) -> Vec<(String, &Tensor)> {
+        let mut tensors =
+            vec![(format!("{PREFIX}wte"), &self.wte_VxD), (format!("{PREFIX}ln_f"), &self.ln_f_D)];
+        for (n, block) in (0..).zip(&self.blocks) {
+            tensors.push((module(n, "attn_norm"), &block.attn_norm_D));
+            tensors.push((module(n, "ff_norm"), &block.ff_norm_D));
+        }
+        tensors
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        std::iter::once(&self.ff_out).chain(self.blocks.iter().flat_map(Block::linears))
     }
 }
 

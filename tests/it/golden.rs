@@ -13,6 +13,7 @@ use tch::{Kind, Tensor};
 mod generate;
 mod gradient;
 mod model;
+mod peft;
 
 fn folder() -> PathBuf {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

@@ -1,0 +1,61 @@
+//! A LoRA adapter against PEFT: logits, loss and the gradient of every matrix.
+
+#![expect(non_snake_case, reason = "tensors wear their shapes")]
+
+use std::collections::BTreeMap;
+
+use agrpo_stages::model::{Policy, Queries};
+use tch::{Kind, Tensor};
+
+use super::{folder, policy, tensors};
+
+fn adapted() -> Policy {
+    let files = ["adapter_config.json", "adapter_model.safetensors"].map(|name| {
+        let bytes = std::fs::read(folder().join("peft_adapter").join(name)).unwrap();
+        (name.to_owned(), bytes.into())
+    });
+    policy().with_adapter(&BTreeMap::from(files)).unwrap()
+}
+
+fn expected() -> BTreeMap<String, Tensor> {
+    tensors("peft_adapter/expected.safetensors")
+}
+
+fn logits(policy: &Policy, expected: &BTreeMap<String, Tensor>) -> Tensor {
+    policy.head(&policy.hidden(&expected["input_ids"], &Queries::All).unwrap())
+}
+
+#[test]
+fn adapted_logits_are_the_reference_s() {
+    let expected = expected();
+    let ours = logits(&adapted(), &expected);
+    let worst = (ours - &expected["logits"]).abs().max().double_value(&[]);
+    assert!(worst < 1e-4, "largest difference {worst}");
+}
+
+/// The loss is the mean cross-entropy over the masked positions that have a label.
+#[test]
+fn the_adapter_s_loss_and_gradient_are_the_reference_s() {
+    let expected = expected();
+    let policy = adapted();
+    policy.require_grad();
+    let mask = policy.config().mask_token_id;
+    let labels_BL = &expected["labels"];
+    let counted_BL = expected["input_ids"].eq(mask).logical_and(&labels_BL.ge(0));
+    let logp_BLV = logits(&policy, &expected).log_softmax(-1, Kind::Float);
+    let index_BL1 = labels_BL.clamp_min(0).unsqueeze(-1);
+    let logp_BL = logp_BLV.gather(2, &index_BL1, false).squeeze_dim(-1);
+    let loss = -logp_BL.masked_select(&counted_BL).mean(Kind::Float);
+    loss.backward();
+    let (ours, theirs) = (loss.double_value(&[]), expected["loss"].double_value(&[]));
+    assert!((ours - theirs).abs() < 1e-5 * theirs.abs(), "{ours} against {theirs}");
+    let gradients = policy.gradients();
+    let names = gradients.keys().map(|name| format!("grad.{name}"));
+    assert!(names.eq(expected.keys().filter(|name| name.starts_with("grad.")).cloned()));
+    for (name, ours) in gradients {
+        let theirs = &expected[&format!("grad.{name}")];
+        let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+        let error = norm(&(ours - theirs));
+        assert!(error <= 1e-4 * norm(theirs), "{name}: {error} of {}", norm(theirs));
+    }
+}
