@@ -150,7 +150,7 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
         for steps in steps(run, args)? {
             let sampler = Sampler {
                 completion_tokens: rollout.completion_tokens,
-                block_tokens: rollout.block_tokens,
+                block_tokens: config.evaluation_block_tokens(),
                 steps,
                 temperature: args.temperature.unwrap_or(Real::new(0.0).expect("zero is finite")),
                 top_k,
@@ -178,10 +178,11 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
 /// The numbers of unmask steps, most first.
 fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
     let config = run.config();
-    let tokens = config.rollout.completion_tokens;
-    let valid: Vec<u32> = (1..=tokens).rev().filter(|&steps| config.allows_steps(steps)).collect();
+    let (tokens, block) = (config.rollout.completion_tokens, config.evaluation_block_tokens());
+    let valid: Vec<u32> =
+        (1..=tokens).rev().filter(|&steps| config.allows_steps(block, steps)).collect();
     if let Some(wrong) = args.steps.iter().find(|steps| !valid.contains(steps)) {
-        let blocks = tokens / config.rollout.block_tokens;
+        let blocks = tokens / block;
         let valid = valid.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         return Err(Failure::usage(format!(
             "--steps {wrong}: the run's completions of {tokens} tokens in {blocks} block(s) can be unmasked in these numbers of steps: {valid}"

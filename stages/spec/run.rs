@@ -226,6 +226,9 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "defaults::low_confidence")]
     pub position: PositionRule,
+    /// Tokens of a block; left out, as in rollouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_tokens: Option<u32>,
     /// Scale of classifier-free guidance; 0 is none.
     #[serde(default = "defaults::zero")]
     pub guidance: Real,
@@ -276,11 +279,16 @@ pub struct Run {
 }
 
 impl RunConfig {
+    /// Tokens of a block in evaluations.
+    pub fn evaluation_block_tokens(&self) -> u32 {
+        self.evaluation.block_tokens.unwrap_or(self.rollout.block_tokens)
+    }
+
     /// Whether a completion can be unmasked in so many steps: they share out evenly over the blocks,
     /// and the tokens over them.
-    pub fn allows_steps(&self, steps: u32) -> bool {
+    pub fn allows_steps(&self, block_tokens: u32, steps: u32) -> bool {
         let tokens = self.rollout.completion_tokens;
-        let blocks = tokens / self.rollout.block_tokens;
+        let blocks = tokens / block_tokens;
         steps >= 1 && steps.is_multiple_of(blocks) && tokens.is_multiple_of(steps)
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::support::program::Program;
 
-/// A finished run, and the manifest of each kind whose name is the greatest: (digest, path).
+/// A finished run, and the manifest of each kind whose name is the greatest: (digest, path). Gradients
+/// of shards without any advantage are zero, and would freeze nothing.
 fn finished() -> (Program, BTreeMap<String, (String, PathBuf)>) {
     let program = Program::new(&[]);
     program.json(&["run", "run.toml", "--json"]);
@@ -16,6 +17,9 @@ fn finished() -> (Program, BTreeMap<String, (String, PathBuf)>) {
         let manifest: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let kind = manifest["spec"].as_object().unwrap().keys().next().unwrap().clone();
+        if manifest["metrics"]["states"].as_f64() == Some(0.0) {
+            continue;
+        }
         let digest = manifest["stage"].as_str().unwrap().to_owned();
         of_kind.insert(kind, (digest, path));
     }

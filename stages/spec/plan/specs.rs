@@ -102,7 +102,7 @@ impl Plan {
         let config = self.run.config();
         let greedy = |&steps: &u32| Sampler {
             completion_tokens: config.rollout.completion_tokens,
-            block_tokens: config.rollout.block_tokens,
+            block_tokens: config.evaluation_block_tokens(),
             steps,
             temperature: Real::new(0.0).expect("zero is finite"),
             top_k: 0,

@@ -146,15 +146,15 @@ fn stage_names_are_frozen() {
     ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
-    run 9e59382eeba2
+    run fff8e5e095c4
     sft-000000 94287fa220f6
     sft-000001 3ec5965c8b72
-    rollout-000001-01 759b29e8b3b0
-    reward-000001-00 2bd438300f62
-    gradient-000002-01 64366d0f515e
-    update-000001 a382da136f4a
-    update-000002 2f2887c372b9
-    evaluation-000000 d040786a5e65
+    rollout-000001-01 7b691bae10c0
+    reward-000001-00 237d326576b7
+    gradient-000002-01 0d2ffabccd24
+    update-000001 aac223effe19
+    update-000002 51ce226a5319
+    evaluation-000000 bbdb52e7e7be
     ");
 }
 

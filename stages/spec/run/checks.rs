@@ -169,13 +169,8 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
         rollout.completion_tokens,
         format!("expected at least {shortest}, the length of the longest answer"),
     )?;
-    ensure(
-        rollout.block_tokens >= 1 && rollout.completion_tokens.is_multiple_of(rollout.block_tokens),
-        "rollout.block_tokens",
-        rollout.block_tokens,
-        format!("expected a divisor of rollout.completion_tokens = {}", rollout.completion_tokens),
-    )?;
-    steps("rollout.steps", rollout.steps, config)?;
+    block_tokens("rollout.block_tokens", rollout.block_tokens, config)?;
+    steps("rollout.steps", rollout.steps, rollout.block_tokens, config)?;
     ensure(
         rollout.temperature.get() > 0.0,
         "rollout.temperature",
@@ -190,11 +185,26 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
     )
 }
 
-fn steps(key: &'static str, steps: u32, config: &RunConfig) -> Result<(), RunError> {
+fn block_tokens(key: &'static str, block_tokens: u32, config: &RunConfig) -> Result<(), RunError> {
     let tokens = config.rollout.completion_tokens;
-    let blocks = tokens / config.rollout.block_tokens;
     ensure(
-        config.allows_steps(steps),
+        block_tokens >= 1 && tokens.is_multiple_of(block_tokens),
+        key,
+        block_tokens,
+        format!("expected a divisor of rollout.completion_tokens = {tokens}"),
+    )
+}
+
+fn steps(
+    key: &'static str,
+    steps: u32,
+    block_tokens: u32,
+    config: &RunConfig,
+) -> Result<(), RunError> {
+    let tokens = config.rollout.completion_tokens;
+    let blocks = tokens / block_tokens;
+    ensure(
+        config.allows_steps(block_tokens, steps),
         key,
         steps,
         format!(
@@ -351,5 +361,8 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
         "[]",
         "expected at least one number of unmask steps, as in [8, 4]",
     )?;
-    evaluation.steps.iter().try_for_each(|&count| steps("evaluation.steps", count, config))
+    let block = config.evaluation_block_tokens();
+    block_tokens("evaluation.block_tokens", block, config)?;
+    let mut counts = evaluation.steps.iter();
+    counts.try_for_each(|&count| steps("evaluation.steps", count, block, config))
 }
