@@ -93,7 +93,10 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
 
     let newest = |kind| recorded.iter().rev().find(|(key, _)| key.kind == kind);
     let iterations = config.training.iterations;
-    let iteration = newest(StageKind::Update).map_or(0, |(key, _)| key.iteration);
+    // An iteration with several updates is done with the last of them.
+    let inner_updates = config.estimator.inner_updates;
+    let iteration = newest(StageKind::Update)
+        .map_or(0, |(key, _)| key.iteration - u32::from(key.inner < inner_updates));
     let base = recorded.get(&evaluation(0)).copied();
     let latest = newest(StageKind::Evaluation).map(|(_, stage)| *stage);
     let evaluations = (0..=iterations).filter(|&i| run.is_evaluated(i));

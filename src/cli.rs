@@ -3,12 +3,15 @@
 //! Doc comments here are the help. Nothing is resolved here: defaults that depend on the environment
 //! are in `settings.rs`, the work is in `commands/`.
 
+mod compare;
+
 use std::path::PathBuf;
 
 use agrpo_spec::{Numerics, PositionRule, Real};
 use clap::builder::PossibleValue;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::compare::CompareArgs;
 use crate::exit::CODES;
 
 /// Version and commit.
@@ -49,6 +52,7 @@ pub(crate) enum Command {
     Show(ShowArgs),
     Replay(ReplayArgs),
     Evaluate(EvaluateArgs),
+    Compare(CompareArgs),
     Score(ScoreArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),

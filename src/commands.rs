@@ -3,6 +3,7 @@
 //! Every verb takes its arguments and the settings, prints its answer and says how the program ends.
 //! No verb knows another.
 
+mod compare;
 mod completions;
 mod doctor;
 mod enqueue;
@@ -43,6 +44,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Show(args) => show::show(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
+        Command::Compare(args) => compare::compare(&args, &settings),
         Command::Score(args) => score::score(&args),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
         Command::Completions(args) => completions::completions(&args),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agrpo_spec::{Manifest, Phases, StageKey, StageKind};
+use agrpo_spec::{Manifest, Phases, StageKey, StageKind, StageSpec};
 use serde::Serialize;
 
 /// The rollouts, rewards and gradients of one iteration, as they come in.
@@ -87,6 +87,11 @@ impl Tally {
             }
             StageKind::Update => {
                 self.last_update = Some(manifest.clone());
+                if let StageSpec::Update(spec) = &manifest.spec
+                    && spec.inner < spec.inner_updates
+                {
+                    return None;
+                }
                 let shards = self.shards.remove(&key.iteration).unwrap_or_default();
                 return Some(Iteration {
                     number: key.iteration,

@@ -33,6 +33,27 @@ pub(super) struct Linear {
     lora: Vec<Option<Lora>>,
 }
 
+/// Rows are multiplied in multiples of this many. MKL's kernels treat the rows that are left over
+/// differently, in both numerics classes: without this, what a row gives would depend on how many
+/// others are computed with it, and the learner's log-probabilities would differ from the sampler's
+/// in the last bit.
+pub(super) const ROWS: i64 = 8;
+
+/// x W', ... x I to ... x O, each row the same whatever the others are.
+fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
+    let mut size = x.size();
+    let inputs = size.pop().unwrap_or(1);
+    let rows: i64 = size.iter().product();
+    size.push(weight_OxI.size()[0]);
+    let x_NxI = x.reshape([rows, inputs]);
+    let spare = (-rows).rem_euclid(ROWS);
+    if spare == 0 {
+        return x_NxI.linear(weight_OxI, None::<&Tensor>).view(&size[..]);
+    }
+    let padded = x_NxI.constant_pad_nd([0, 0, 0, spare]);
+    padded.linear(weight_OxI, None::<&Tensor>).narrow(0, 0, rows).reshape(size)
+}
+
 /// The name of a module's A or B in PEFT's files.
 pub(super) fn lora_name(module: &str, matrix: char) -> String {
     format!("base_model.model.{module}.lora_{matrix}.weight")
@@ -40,8 +61,7 @@ pub(super) fn lora_name(module: &str, matrix: char) -> String {
 
 impl Lora {
     fn apply(&self, x: &Tensor) -> Tensor {
-        let inner = x.linear(&self.a_RxI, None::<&Tensor>);
-        inner.linear(&self.b_OxR, None::<&Tensor>) * self.scale
+        product(&product(x, &self.a_RxI), &self.b_OxR) * self.scale
     }
 
     fn to_kind(&self, kind: Kind) -> Self {
@@ -62,8 +82,7 @@ impl Linear {
 
     /// All outputs.
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {
-        let y = x.linear(&self.weight_OxI, None::<&Tensor>);
-        self.adapted(y, x, 0..self.modules.len())
+        self.adapted(product(x, &self.weight_OxI), x, 0..self.modules.len())
     }
 
     /// The outputs of some of the stacked modules.
@@ -71,7 +90,7 @@ impl Linear {
         let outputs = self.outputs();
         let (start, count) = (length(modules.start), length(modules.len()));
         let rows = self.weight_OxI.narrow(0, start * outputs, count * outputs);
-        self.adapted(x.linear(&rows, None::<&Tensor>), x, modules)
+        self.adapted(product(x, &rows), x, modules)
     }
 
     /// Adds what the modules' own matrices make of `x`.

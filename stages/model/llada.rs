@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
+use super::linear::ROWS;
 use super::lora::{self, Adapter};
 use super::weights::{self, Block, Weights};
 use crate::error::{data, libtorch};
@@ -221,7 +222,9 @@ impl Policy {
             let (cos, sin) = rotation.at(queries, batch, length);
             (rotate(&q, &cos, &sin), k, kv.narrow(2, heads, heads), select(x_BLD, queries))
         };
-        let mixed_BQD = attention(&q_BQHE, &k_BLHE, &v_BLHE).reshape([batch, -1, d]);
+        // Of all positions there are as many wherever the state is computed.
+        let is_padded = !matches!(queries, Queries::All);
+        let mixed_BQD = attention(&q_BQHE, &k_BLHE, &v_BLHE, is_padded).reshape([batch, -1, d]);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
         let gated = block.ff_in.apply(&self.rms_norm(&h_BQD, &block.ff_norm_D)).chunk(2, -1);
         let inner = gated[0].silu() * &gated[1];
@@ -277,9 +280,13 @@ fn rotate(x_BLHE: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     x_BLHE * cos + x_BLHE.roll([half], [3]) * sin
 }
 
-/// softmax(q k' / sqrt(E)) v over all keys: B x Q x H x E.
-fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor) -> Tensor {
+/// softmax(q k' / sqrt(E)) v over all keys: B x Q x H x E. `is_padded` computes a multiple of [`ROWS`]
+/// queries, so that each is the same whatever the others are.
+fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor, is_padded: bool) -> Tensor {
     let by_head = |t: &Tensor| t.transpose(1, 2);
+    let queries = q_BQHE.size()[1];
+    let spare = if is_padded { (-queries).rem_euclid(ROWS) } else { 0 };
+    let q_BQHE = &q_BQHE.constant_pad_nd([0, 0, 0, 0, 0, spare]);
     Tensor::scaled_dot_product_attention(
         &by_head(q_BQHE),
         &by_head(k_BLHE),
@@ -291,6 +298,7 @@ fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor) -> Tensor {
         false,
     )
     .transpose(1, 2)
+    .narrow(1, 0, queries)
 }
 
 /// The rows of B x L x D at the queried positions: B x Q x D.

@@ -50,8 +50,8 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
-            Self::Sft => 1,
-            Self::Rollout | Self::Reward | Self::Gradient | Self::Update | Self::Evaluation => 2,
+            Self::Sft | Self::Rollout | Self::Reward | Self::Gradient | Self::Update => 2,
+            Self::Evaluation => 2,
         }
     }
 }
