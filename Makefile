@@ -41,6 +41,18 @@ worker: build
 up down:
 	@exec infra/services.py $@
 
+#> Measure
+#>   make compare                five estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour
+#>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
+.PHONY: compare
+compare: build
+	@for task in countdown sudoku; do
+	    $(AGRPO) compare "jobs/runs/compare/$$task.toml" --output docs/comparison $(ARGS)
+	    run="$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["variants"][0][1][0]["run"])' "docs/comparison/$$task.json")"
+	    $(AGRPO) tune "$$run" --iteration base --k 1,2,4,8,24 --plot "docs/comparison/variance-$$task.svg" > "docs/comparison/variance-$$task.md"
+	    $(AGRPO) evaluate "$$run" --plot "docs/comparison/steps-$$task.svg" > "docs/comparison/steps-$$task.md"
+	done
+
 #> Build
 #>   make build                  target/release/agrpo; fetches libtorch the first time
 #>   make setup                  fetch and install everything now, to work without a network later
@@ -59,7 +71,6 @@ setup:
 #>   make test                   all tests, against a real Redis and a real S3 server
 #>   make check                  format, lints, docs, licences, laws of the house: what .ci/run runs before the tests
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
-#>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
 .PHONY: test check format clippy docs licences laws golden bench advisories
 test:

@@ -93,10 +93,13 @@ pub(crate) struct JsonArgs {
 Examples:
   agrpo run jobs/runs/smoke.toml
   agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
-  sed 's/^seed = .*/seed = 2/' jobs/runs/smoke.toml | agrpo run -")]
+  agrpo run jobs/runs/smoke.toml --seed 2")]
 pub(crate) struct RunArgs {
     /// Run file in TOML; - reads standard input
     pub(crate) file: PathBuf,
+    /// Seed to use instead of the file's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Stages computed at the same time, one thread each [default: number of cores]
@@ -117,6 +120,9 @@ Example:
 pub(crate) struct EnqueueArgs {
     /// Run file in TOML; - reads standard input
     pub(crate) file: PathBuf,
+    /// Seed to use instead of the file's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]

@@ -20,7 +20,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use agrpo_jobs::Store;
-use agrpo_spec::Run;
+use agrpo_spec::{Run, RunConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -131,15 +131,20 @@ fn plain(error: &std::io::Error) -> String {
     text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
 }
 
-/// A checked run and the text it came from, which a restart hands over.
-fn read_run(file: &Path, settings: &Settings) -> Result<(Run, String), Failure> {
+/// A checked run, with another seed where one is given, and the text it came from, which a restart
+/// hands over.
+fn read_run(file: &Path, seed: Option<u64>, settings: &Settings) -> Result<(Run, String), Failure> {
     let text = match numerics::handed_over(settings) {
         Some(text) => text.to_owned(),
         None => read_text(file).map_err(|failure| {
             failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
         })?,
     };
-    let run = Run::parse(&text).map_err(|error| Failure::from(error).at(name_of(file)))?;
+    let run = Run::parse(&text).and_then(|run| match seed {
+        Some(seed) => Run::resolve(RunConfig { seed, ..run.config().clone() }),
+        None => Ok(run),
+    });
+    let run = run.map_err(|error| Failure::from(error).at(name_of(file)))?;
     let config = run.config();
     agrpo_stages::tasks::check_task(&config.task, config.evaluation.problems)
         .map_err(|error| Failure::usage(error.to_string()).at(name_of(file)))?;

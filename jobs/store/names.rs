@@ -70,8 +70,8 @@ impl Store {
         name.parse().map_err(|error| JobsError::Data(format!("cas/{name}: {error}")))
     }
 
-    /// The run whose id begins with `text`, else the one run of that name. Invalid error if none or
-    /// several fit.
+    /// The one run whose id begins with `text` or that has this name. Invalid error if none or several
+    /// fit.
     pub async fn resolve_run(&self, text: &str) -> Result<RunId, JobsError> {
         let prefix = text.to_ascii_lowercase();
         let runs = self.runs().await?;
@@ -79,8 +79,9 @@ impl Store {
         if is_prefix(&prefix) {
             fitting.extend(runs.iter().filter(|id| id.to_string().starts_with(&prefix)));
         }
-        if fitting.is_empty() {
-            let mut reads = futures::stream::iter(runs)
+        if prefix.len() < DIGITS {
+            let others = runs.into_iter().filter(|id| !fitting.contains(id)).collect::<Vec<_>>();
+            let mut reads = futures::stream::iter(others)
                 .map(|id| async move { (id, self.run(id).await) })
                 .buffered(READS);
             while let Some((id, run)) = reads.next().await {

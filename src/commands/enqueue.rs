@@ -26,7 +26,7 @@ struct Answer {
 
 /// Queues what can be computed now.
 pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (run, _) = read_run(&args.file, settings)?;
+    let (run, _) = read_run(&args.file, args.seed, settings)?;
     let name = run.config().name.clone();
     let stages = Plan::total_stages(&run);
     let numerics = run.config().numerics;

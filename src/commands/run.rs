@@ -58,7 +58,7 @@ struct Stages {
 
 /// Computes the run.
 pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (run, text) = read_run(&args.file, settings)?;
+    let (run, text) = read_run(&args.file, args.seed, settings)?;
     numerics::enter(settings, run.config().numerics, Some(&text))?;
     let workers = args.workers.map_or_else(machine::cores, usize::from);
     block_on(async {

@@ -59,6 +59,7 @@ impl Case {
             position: match settings["unmask"].as_str() {
                 Some("random") => PositionRule::Random,
                 Some("low_confidence") => PositionRule::LowConfidence,
+                Some("entropy") => PositionRule::Entropy,
                 other => panic!("unknown order {other:?}"),
             },
             guidance: Real::new(0.0).unwrap(),
