@@ -16,8 +16,8 @@ use agrpo_spec::{EstimatorConfig, Purpose, Seed};
 
 use super::Estimator;
 use super::batch::Batch;
-use super::diffu_grpo::{count_of, token_read};
-use super::pass::{Factor, Surrogate, Unit};
+use super::diffu_grpo::{count_of, token_factor, token_read};
+use super::pass::{Surrogate, Unit};
 use super::timesteps::token_mean;
 
 /// The estimator on one batch.
@@ -72,16 +72,11 @@ impl Estimator for CoupledGrpo<'_> {
         };
         let factors = (0..batch.content(row)).map(|position| {
             let (part, share) = if in_first[position] { (1, ratio) } else { (2, 1.0 - ratio) };
-            Factor {
-                reads: vec![
-                    token_read(batch, row, position, 0, 0.5),
-                    token_read(batch, row, position, part, 0.5 / share),
-                ],
-                old: None,
-                advantage: batch.advantage(row),
-                weight: self.weight,
-                has_kl: true,
-            }
+            let reads = vec![
+                token_read(batch, row, position, 0, 0.5),
+                token_read(batch, row, position, part, 0.5 / share),
+            ];
+            token_factor(batch, row, reads, self.weight)
         });
         Unit {
             factors: factors.collect(),

@@ -78,13 +78,9 @@ impl Estimator for DiffuGrpo<'_> {
         let batch = self.batch;
         let mut state = self.masks.prompt(batch, row, sample);
         state.resize(state.len() + batch.trajectories().completion_len, batch.mask());
-        let factors = (0..batch.content(row)).map(|position| Factor {
-            reads: vec![token_read(batch, row, position, 0, 1.0)],
-            old: None,
-            advantage: batch.advantage(row),
-            weight: self.weight,
-            has_kl: true,
-        });
+        let read = |position| vec![token_read(batch, row, position, 0, 1.0)];
+        let factors = (0..batch.content(row))
+            .map(|position| token_factor(batch, row, read(position), self.weight));
         Unit { factors: factors.collect(), states: vec![state] }
     }
 
@@ -95,6 +91,11 @@ impl Estimator for DiffuGrpo<'_> {
     fn samples(&self) -> usize {
         self.units()
     }
+}
+
+/// The ratio of one token, its denominator computed from the policy that sampled.
+pub(super) fn token_factor(batch: &Batch<'_>, row: usize, reads: Vec<Read>, weight: f64) -> Factor {
+    Factor { reads, old: None, advantage: batch.advantage(row), weight, has_kl: true }
 }
 
 /// The untempered log-probability of the token that stands at a position of a completion.

@@ -15,8 +15,8 @@ use agrpo_spec::{EstimatorConfig, Seed};
 
 use super::Estimator;
 use super::batch::Batch;
-use super::diffu_grpo::{PromptMasks, count_of, token_read};
-use super::pass::{Factor, Surrogate, Unit};
+use super::diffu_grpo::{PromptMasks, count_of, token_factor, token_read};
+use super::pass::{Surrogate, Unit};
 use super::timesteps::token_mean;
 
 /// The estimator on one batch.
@@ -80,13 +80,10 @@ impl Estimator for MergedStep<'_> {
         let mut state = batch.trajectories().state(row, first, batch.mask());
         // All segments of a completion see the same masked prompt.
         state[..p].copy_from_slice(&self.masks.prompt(batch, row, 0));
-        let factors = self.tokens(row, segment).map(|position| Factor {
-            reads: vec![token_read(batch, row, position, 0, 1.0)],
-            old: None,
-            advantage: batch.advantage(row),
-            weight: self.weight,
-            has_kl: true,
-        });
+        let read = |position| vec![token_read(batch, row, position, 0, 1.0)];
+        let factors = self
+            .tokens(row, segment)
+            .map(|position| token_factor(batch, row, read(position), self.weight));
         Unit { factors: factors.collect(), states: vec![state] }
     }
 

@@ -18,6 +18,7 @@ use tch::{Kind, Tensor, no_grad_guard};
 use super::batch::count;
 use super::reads::Reads;
 use crate::model::Policy;
+use crate::tensor_file::doubles;
 
 /// The tokens among which a position's distribution is taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,8 +179,8 @@ impl Pass {
     ) -> Result<Vec<(f64, f64)>, StageError> {
         let _no_grad = no_grad_guard();
         let seen = self.reads.evaluate(policy, temperature)?;
-        let logp_N = crate::tensor_file::doubles(&seen.value_N)?;
-        let entropy_N = crate::tensor_file::doubles(&seen.entropy())?;
+        let logp_N = doubles(&seen.value_N)?;
+        let entropy_N = doubles(&seen.entropy())?;
         Ok(logp_N.into_iter().zip(entropy_N).collect())
     }
 

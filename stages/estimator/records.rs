@@ -5,11 +5,10 @@ use agrpo_spec::StageError;
 
 use super::agrpo::step;
 use super::batch::Batch;
-use super::pass::{Pass, Surrogate, Unit};
+use super::pass::{Surrogate, Unit};
 use super::timesteps::Draw;
 use super::{Estimator, passes};
 use crate::model::Policy;
-use crate::trajectories::NEVER;
 
 /// Every step of every row, whatever its advantage.
 struct Records<'a> {
@@ -49,14 +48,13 @@ pub fn recompute(
     let temperature = batch.sampler().temperature.get();
     let mut seen = vec![];
     for pass in passes(&records, micro_batch) {
-        seen.extend(Pass::observe(&pass, policy, temperature)?);
+        seen.extend(pass.observe(policy, temperature)?);
     }
     let mut found = vec![None; trajectories.unmask_steps.len()];
     let cells = records.steps.iter().flat_map(|&(row, step)| {
         batch.written(row, step).map(move |position| row * trajectories.completion_len + position)
     });
     for (cell, values) in cells.zip(seen) {
-        debug_assert_ne!(trajectories.unmask_steps[cell], NEVER);
         found[cell] = Some(values);
     }
     Ok(found)
