@@ -230,3 +230,6 @@ impl<'a> Batch<'a> {
 pub(super) fn count(n: usize) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests;

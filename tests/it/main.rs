@@ -7,6 +7,7 @@ mod bytes;
 mod cli;
 mod evaluate;
 mod golden;
+mod gradient;
 mod replay;
 
 #[path = "../support/mod.rs"]

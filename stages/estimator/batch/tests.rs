@@ -1,0 +1,154 @@
+//! What is refused before anything is computed: each with the sample and the number.
+
+use agrpo_spec::{ModelShape, PositionRule, Real};
+
+use super::*;
+use crate::trajectories::KeptSets;
+
+const MASK: i64 = 9;
+const EOS: i64 = 8;
+
+fn real(value: f64) -> Real {
+    Real::new(value).unwrap()
+}
+
+fn sampler() -> Sampler {
+    Sampler {
+        completion_tokens: 4,
+        block_tokens: 2,
+        steps: 4,
+        temperature: real(1.0),
+        top_k: 3,
+        top_p: real(1.0),
+        position: PositionRule::Random,
+        guidance: real(0.0),
+    }
+}
+
+fn model() -> ModelConfig {
+    let shape = ModelShape {
+        d_model: 8,
+        n_layers: 1,
+        n_heads: 2,
+        mlp_hidden_size: 8,
+        rope_theta: real(1e4),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.1),
+    };
+    ModelConfig::new(&shape, 10, EOS, MASK, 6)
+}
+
+/// Two completions of two blocks; the second stopped after its first block.
+fn trajectories() -> Trajectories {
+    let mut all = Trajectories::masked(vec![1, 2, 3, 4], 2, 4, MASK);
+    all.completion_ids = vec![1, 2, 3, EOS, EOS, EOS, EOS, EOS];
+    all.unmask_steps = vec![1, 0, 2, 3, 0, 1, NEVER, NEVER];
+    all.token_logps = vec![-1.0; 8];
+    let sets = [vec![0, 1], vec![2], vec![3], vec![EOS], vec![EOS], vec![5, EOS], vec![], vec![]];
+    let mut kept = KeptSets { offsets: vec![0], ids: vec![] };
+    for set in sets {
+        kept.ids.extend(set);
+        kept.offsets.push(i64::try_from(kept.ids.len()).unwrap());
+    }
+    all.kept = Some(kept);
+    all
+}
+
+fn worths(advantages: &[f64]) -> Vec<Worth> {
+    advantages.iter().map(|&advantage| Worth { advantage, counted: true }).collect()
+}
+
+/// What is said of trajectories after a change.
+fn refusal(change: impl Fn(&mut Trajectories)) -> String {
+    let mut all = trajectories();
+    change(&mut all);
+    said(&all, &worths(&[1.0, -1.0]), 2)
+}
+
+fn said(all: &Trajectories, worths: &[Worth], group: usize) -> String {
+    match Batch::new(all, worths, group, &sampler(), &model()) {
+        Err(StageError::Data(text)) => text,
+        other => panic!("not refused as data: {other:?}"),
+    }
+}
+
+#[test]
+fn what_belongs_together_is_taken() {
+    let (all, sampler, model) = (trajectories(), sampler(), model());
+    let batch = Batch::new(&all, &worths(&[1.0, -1.0]), 2, &sampler, &model).unwrap();
+    assert_eq!((batch.horizon(0), batch.horizon(1)), (3, 0));
+    assert_eq!((batch.content(0), batch.content(1)), (4, 1));
+    assert_eq!(batch.passed_over(0, 0).collect::<Vec<_>>(), [0]);
+    assert_eq!(batch.passed_over(0, 3).count(), 0);
+}
+
+#[test]
+fn worths_have_to_fit_the_trajectories() {
+    let all = trajectories();
+    let cases = [
+        (worths(&[1.0]), 1, "1 rewards do not fit 2 trajectories"),
+        (worths(&[1.0, -1.0]), 3, "2 trajectories do not make groups of 3"),
+        (worths(&[1.0, -1.0]), 0, "2 trajectories do not make groups of 0"),
+        (worths(&[1.0, f64::NAN]), 2, "sample 1 has the advantage NaN, expected a finite number"),
+        (
+            worths(&[f64::INFINITY, 0.0]),
+            2,
+            "sample 0 has the advantage inf, expected a finite number",
+        ),
+    ];
+    for (worths, group, expected) in cases {
+        assert_eq!(said(&all, &worths, group), expected);
+    }
+    let left_out =
+        [Worth { advantage: 1.0, counted: false }, Worth { advantage: 0.0, counted: true }];
+    assert_eq!(
+        said(&all, &left_out, 2),
+        "sample 0 is left out, but its advantage is 1, expected 0"
+    );
+    let none = Trajectories::masked(vec![], 0, 4, MASK);
+    assert_eq!(said(&none, &[], 2), "0 trajectories do not make groups of 2");
+}
+
+#[test]
+fn steps_have_to_be_the_sampler_s() {
+    assert_eq!(
+        refusal(|all| all.unmask_steps[3] = 4),
+        "sample 0: position 3 has the step 4, expected 0..=3"
+    );
+    assert_eq!(
+        refusal(|all| all.unmask_steps[2] = 0),
+        "sample 0: step 0 wrote position 2, outside its block"
+    );
+    assert_eq!(
+        refusal(|all| all.unmask_steps[0] = NEVER),
+        "sample 0: step 1 wrote 0 tokens, expected 1"
+    );
+}
+
+#[test]
+fn tokens_have_to_be_the_policy_s_and_drawn_from_what_was_kept() {
+    assert_eq!(refusal(|all| all.completion_ids[1] = 10), "sample 0: 10 is no token of the policy");
+    assert_eq!(refusal(|all| all.prompt_ids[3] = -1), "sample 1: -1 is no token of the policy");
+    assert_eq!(
+        refusal(|all| all.completion_ids[4] = MASK),
+        "sample 1, position 0: the mask was written"
+    );
+    assert_eq!(
+        refusal(|all| all.completion_ids[0] = 2),
+        "sample 0, position 0: the kept set of 2 tokens lacks the token 2 drawn from it"
+    );
+    assert_eq!(
+        refusal(|all| all.kept.as_mut().unwrap().ids[0] = 77),
+        "sample 0, position 0: the kept id 77 is no token of the policy"
+    );
+    assert_eq!(
+        refusal(|all| all.token_logps[2] = f32::NAN),
+        "sample 0, position 2: log-probability NaN and entropy 0 cannot be"
+    );
+}
+
+#[test]
+fn completions_have_to_be_of_the_sampler_s_length() {
+    let all = Trajectories::masked(vec![1, 2], 1, 5, MASK);
+    assert_eq!(said(&all, &worths(&[0.0]), 1), "sample 0: the completion has 5 tokens, expected 4");
+}
