@@ -75,3 +75,6 @@ fn metrics(
         ("empty_completions".into(), empty as f64),
     ])
 }
+
+#[cfg(test)]
+mod tests;

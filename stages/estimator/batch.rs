@@ -60,6 +60,12 @@ impl<'a> Batch<'a> {
             }
         }
         let batch = Self { trajectories, worths: worths.to_vec(), sampler, model, recorded: true };
+        if (sampler.top_k > 0 || sampler.top_p.get() < 1.0) && trajectories.kept.is_none() {
+            let Sampler { top_k, top_p, .. } = sampler;
+            return Err(data(format!(
+                "the trajectories lack their kept sets, expected those of top_k {top_k} and top_p {top_p}"
+            )));
+        }
         (0..rows).try_for_each(|row| batch.check_row(row))?;
         Ok(batch)
     }

@@ -138,6 +138,10 @@ fn tokens_have_to_be_the_policy_s_and_drawn_from_what_was_kept() {
         "sample 0, position 0: the kept set of 2 tokens lacks the token 2 drawn from it"
     );
     assert_eq!(
+        refusal(|all| all.kept = None),
+        "the trajectories lack their kept sets, expected those of top_k 3 and top_p 1"
+    );
+    assert_eq!(
         refusal(|all| all.kept.as_mut().unwrap().ids[0] = 77),
         "sample 0, position 0: the kept id 77 is no token of the policy"
     );
@@ -149,6 +153,7 @@ fn tokens_have_to_be_the_policy_s_and_drawn_from_what_was_kept() {
 
 #[test]
 fn completions_have_to_be_of_the_sampler_s_length() {
-    let all = Trajectories::masked(vec![1, 2], 1, 5, MASK);
+    let mut all = Trajectories::masked(vec![1, 2], 1, 5, MASK);
+    all.kept = Some(KeptSets { offsets: vec![0; 6], ids: vec![] });
     assert_eq!(said(&all, &worths(&[0.0]), 1), "sample 0: the completion has 5 tokens, expected 4");
 }

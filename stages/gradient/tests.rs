@@ -1,0 +1,160 @@
+//! The stage as a whole: what it refuses, and completions from which nothing can be learned.
+
+use agrpo_spec::{
+    ArtifactDigest, EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule,
+    Real, Sampler, Samples, StageKind, StageSpec, StepWeights, Strata, encode,
+};
+
+use super::*;
+use crate::model::ModelConfig;
+use crate::reward::RowReward;
+use crate::sampler::{Row, sample};
+
+fn real(value: f64) -> Real {
+    Real::new(value).unwrap()
+}
+
+/// A policy of 10 tokens, 8 the end and 9 the mask.
+fn policy(seed: u64) -> Artifact {
+    let shape = ModelShape {
+        d_model: 8,
+        n_layers: 1,
+        n_heads: 2,
+        mlp_hidden_size: 8,
+        rope_theta: real(1e4),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.5),
+    };
+    let config = ModelConfig::new(&shape, 10, 8, 9, 6);
+    Artifact::Folder(Policy::draw(config, 0.5, Seed::new(seed)).unwrap().to_files().unwrap())
+}
+
+/// Two completions of a policy, with these advantages.
+struct Shard {
+    spec: GradientSpec,
+    inputs: Inputs,
+}
+
+fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
+    let sampler = Sampler {
+        completion_tokens: 4,
+        block_tokens: 4,
+        steps: 4,
+        temperature: real(1.0),
+        top_k: 0,
+        top_p: real(1.0),
+        position: PositionRule::Random,
+        guidance: real(0.0),
+    };
+    let policy = policy(1);
+    let Artifact::Folder(files) = &policy else { panic!("not a folder") };
+    let loaded = Policy::from_folder(files).unwrap();
+    let row = |seed| Row { prompt: vec![1, 2], seed: Seed::new(seed) };
+    let mut trajectories = sample(&loaded, &[row(1), row(2)], &sampler, 4).unwrap();
+    trajectories.policy = Some(policy.digest());
+    change(&mut trajectories);
+    let worth = |advantage| RowReward {
+        reward: 0.0,
+        correct: false,
+        parts: BTreeMap::new(),
+        advantage,
+        counted: true,
+    };
+    let rewards = encode(&Rewards { rows: advantages.map(worth).to_vec() });
+    let trajectories = Artifact::Blob(trajectories.to_bytes().unwrap());
+    let rewards = Artifact::Blob(rewards.into());
+    let spec = GradientSpec {
+        version: StageKind::Gradient.version(),
+        numerics: Numerics::CpuPortable,
+        seed: Seed::new(1),
+        policy: policy.digest(),
+        behaviour: policy.digest(),
+        reference: None,
+        trajectories: trajectories.digest(),
+        rewards: rewards.digest(),
+        group: 2,
+        iteration: 1,
+        inner: 1,
+        shard: 0,
+        sampler,
+        estimator: EstimatorConfig {
+            kind: EstimatorKind::Agrpo,
+            k: Samples::All,
+            strata: Strata::Shard,
+            step_weights: StepWeights::Uniform,
+            uniform_share: real(0.0),
+            horizon: Horizon::Effective,
+            position_gradient: false,
+            prompt_mask: real(0.0),
+            clip_low: real(0.2),
+            clip_high: real(0.2),
+            kl: real(0.0),
+            inner_updates: 1,
+            micro_batch: 4,
+        },
+    };
+    let mut inputs = Inputs::default();
+    for artifact in [policy, trajectories, rewards] {
+        inputs.insert(artifact.digest(), artifact);
+    }
+    Shard { spec, inputs }
+}
+
+impl Shard {
+    fn execute(&self) -> Result<Outputs, StageError> {
+        crate::execute(&StageSpec::Gradient(self.spec.clone()), &self.inputs)
+    }
+
+    fn refusal(&self) -> String {
+        match self.execute() {
+            Err(StageError::Data(text)) => text,
+            other => panic!("not refused as data: {other:?}"),
+        }
+    }
+}
+
+fn norm(outputs: &Outputs) -> f64 {
+    let Artifact::Blob(bytes) = &outputs.artifacts["gradient"] else { panic!("not a blob") };
+    let named = tensor_file::read(bytes, "gradient").unwrap();
+    named.values().map(|gradient| gradient.abs().sum(tch::Kind::Double).double_value(&[])).sum()
+}
+
+#[test]
+fn trajectories_of_another_policy_are_refused() {
+    let other = policy(2).digest();
+    let strange = shard(|all| all.policy = Some(other), [1.0, -1.0]);
+    let expected = strange.spec.behaviour;
+    assert_eq!(
+        strange.refusal(),
+        format!("the trajectories were sampled by the policy {other}, expected {expected}")
+    );
+    assert_eq!(
+        shard(|all| all.policy = None, [1.0, -1.0]).refusal(),
+        "the trajectories do not say which policy sampled them"
+    );
+}
+
+#[test]
+fn damaged_trajectories_and_advantages_are_refused_with_the_sample() {
+    assert_eq!(
+        shard(|_| (), [1.0, f64::NAN]).refusal(),
+        "sample 1 has the advantage NaN, expected a finite number"
+    );
+    assert_eq!(
+        shard(|all| all.completion_ids[5] = 12, [1.0, -1.0]).refusal(),
+        "sample 1: 12 is no token of the policy"
+    );
+}
+
+/// Nothing but end-of-sequence has no horizon: it contributes zero, and is counted.
+#[test]
+fn empty_completions_are_counted_and_add_nothing() {
+    let full = shard(|_| (), [1.0, -1.0]).execute().unwrap();
+    assert!(norm(&full) > 0.0 && full.metrics["empty_completions"] == 0.0);
+    let half = shard(|all| all.completion_ids[4..].fill(8), [1.0, -1.0]).execute().unwrap();
+    assert_eq!(half.metrics["empty_completions"], 1.0);
+    assert!(norm(&half) > 0.0 && half.metrics["samples"] < full.metrics["samples"]);
+    let empty = shard(|all| all.completion_ids.fill(8), [1.0, -1.0]).execute().unwrap();
+    assert_eq!((empty.metrics["empty_completions"], empty.metrics["states"]), (2.0, 0.0));
+    assert_eq!(norm(&empty), 0.0);
+}
