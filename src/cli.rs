@@ -1,17 +1,20 @@
 //! The command line as people see it: verbs, options and their help.
 //!
-//! Doc comments here are the help. Nothing is resolved here: defaults that depend on the environment
-//! are in `settings.rs`, the work is in `commands/`.
+//! Doc comments here are the help; the options of the verbs that measure are in `measuring.rs`, the
+//! values that options take in `values.rs`. Nothing is resolved here: defaults that depend on the
+//! environment are in `settings.rs`, the work is in `commands/`.
 
 mod compare;
+mod measuring;
+mod values;
 
 use std::path::PathBuf;
 
-use agrpo_spec::{Numerics, PositionRule, Real};
-use clap::builder::PossibleValue;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::compare::CompareArgs;
+pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
+pub(crate) use self::values::{Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, TaskArg};
 use crate::exit::CODES;
 
 /// Version and commit.
@@ -53,6 +56,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     Evaluate(EvaluateArgs),
     Compare(CompareArgs),
+    Tune(TuneArgs),
     Score(ScoreArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -215,76 +219,6 @@ pub(crate) struct ReplayArgs {
     pub(crate) json: JsonArgs,
 }
 
-/// Measure base and newest policy on a grid of unmask steps
-///
-/// Fewer steps write more tokens at once: what they save in compute they cost in accuracy, and this says
-/// how much. Every evaluation is a stage: what the store holds is not computed again, and agrpo replay
-/// computes it again. Without --temperature decoding is greedy; with it, completions are sampled with
-/// the run's top_k and top_p, and pass@n is the share of problems that n of them solve.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  agrpo evaluate countdown
-  agrpo evaluate 3f2a --steps 8,4,2 --problems 300 --temperature 1 --samples 8
-  agrpo evaluate 3f2a --plot steps.svg")]
-pub(crate) struct EvaluateArgs {
-    /// Run to measure, by the start of its id or by its name
-    pub(crate) run: String,
-    /// Numbers of unmask steps [default: all that fit the completion's tokens and blocks]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = steps)]
-    pub(crate) steps: Vec<u32>,
-    /// Held-out problems [default: as many as the run's own evaluations]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-    pub(crate) problems: Option<u32>,
-    /// Sample at this temperature instead of decoding greedily
-    #[arg(long, value_name = "T", requires = "samples", value_parser = temperature)]
-    pub(crate) temperature: Option<Real>,
-    /// Completions of a problem, where they are sampled
-    #[arg(long, value_name = "N", requires = "temperature")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) samples: Option<u32>,
-    /// Which positions a step unmasks [default: as in the run's own evaluations]
-    #[arg(long, value_enum, value_name = "RULE")]
-    pub(crate) position: Option<PositionArg>,
-    /// Draw a chart of base and newest policy
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-    /// Evaluations computed at the same time, one thread each [default: number of cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) workers: Option<u16>,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
-}
-
-fn steps(text: &str) -> Result<u32, &'static str> {
-    text.trim().parse().map_err(|_| "expected whole numbers with commas between, as in 8,4,2")
-}
-
-fn temperature(text: &str) -> Result<Real, &'static str> {
-    let value = text.parse().ok().and_then(Real::new).filter(|value| value.get() > 0.0);
-    value.ok_or("expected a number above 0; without the option, decoding is greedy")
-}
-
-/// Grade your own completions with a task's reward
-///
-/// Reads one JSON object a line and writes it back with `reward`, `parts`, `extracted` and `correct`
-/// added; the mean goes to stderr. A row has a `completion` and a `ground_truth`: for countdown
-/// {"numbers": [3, 7, 8], "target": 29} or [[3, 7, 8], 29], for sudoku the solution as 16 digits, and
-/// a `question` that holds the puzzle as 16 digits with 0 for a blank. Other keys are kept.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -")]
-pub(crate) struct ScoreArgs {
-    /// Task whose reward grades
-    #[arg(long, value_enum)]
-    pub(crate) task: TaskArg,
-    /// File of JSON rows; - reads standard input
-    pub(crate) file: PathBuf,
-}
-
 /// Check this machine and the services, and say what to do
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -309,65 +243,6 @@ pub(crate) struct CompletionsArgs {
     /// Shell to complete in
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
-}
-
-/// Devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
-    /// The processor
-    Cpu,
-}
-
-/// Tasks that grade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskArg {
-    /// Reach a target with all of the given numbers
-    Countdown,
-    /// Fill a 4x4 Sudoku
-    Sudoku,
-}
-
-/// A numerics class on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NumericsArg(pub(crate) Numerics);
-
-impl ValueEnum for NumericsArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self(Numerics::CpuPortable), Self(Numerics::CpuNative)]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self.0 {
-            Numerics::CpuPortable => "The same bytes on every x86-64 machine with AVX2",
-            Numerics::CpuNative => "Faster; the same bytes on CPUs of the same kind",
-        };
-        Some(PossibleValue::new(self.0.name()).help(help))
-    }
-}
-
-/// A rule for positions on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PositionArg(pub(crate) PositionRule);
-
-impl ValueEnum for PositionArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        const {
-            &[
-                Self(PositionRule::LowConfidence),
-                Self(PositionRule::Entropy),
-                Self(PositionRule::Random),
-            ]
-        }
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self.0 {
-            PositionRule::LowConfidence => ("low-confidence", "The most probable tokens first"),
-            PositionRule::Entropy => ("entropy", "The surest distributions first"),
-            PositionRule::Random => ("random", "In random order"),
-        };
-        Some(PossibleValue::new(name).help(help))
-    }
 }
 
 #[cfg(test)]

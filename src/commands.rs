@@ -3,16 +3,19 @@
 //! Every verb takes its arguments and the settings, prints its answer and says how the program ends.
 //! No verb knows another.
 
+mod chart;
 mod compare;
 mod completions;
 mod doctor;
 mod enqueue;
 mod evaluate;
+mod policies;
 mod replay;
 mod run;
 mod score;
 mod show;
 mod status;
+mod tune;
 mod worker;
 
 use std::future::Future;
@@ -45,6 +48,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Replay(args) => replay::replay(&args, &settings),
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
         Command::Compare(args) => compare::compare(&args, &settings),
+        Command::Tune(args) => tune::tune(&args, &settings),
         Command::Score(args) => score::score(&args),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
         Command::Completions(args) => completions::completions(&args),

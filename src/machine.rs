@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use agrpo_jobs::Clock;
 use agrpo_spec::Environment;
@@ -16,6 +16,12 @@ use crate::cli::VERSION;
 /// Milliseconds since 1970.
 pub(crate) fn clock() -> Clock {
     Arc::new(unix_ms)
+}
+
+/// Seconds since this call, for what is shorter than a millisecond.
+pub(crate) fn stopwatch() -> impl Fn() -> f64 {
+    let start = Instant::now();
+    move || start.elapsed().as_secs_f64()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the clock that everything else is handed")]

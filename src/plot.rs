@@ -176,7 +176,10 @@ impl Panel {
 
     /// How far to the right a series is drawn: whiskers at one place would hide each other.
     fn shift(&self, index: usize) -> i32 {
-        let is_whiskered = |series: &Series| series.spread == Spread::Whiskers;
+        let is_whiskered = |series: &Series| {
+            let mut points = series.points.iter();
+            series.spread == Spread::Whiskers && points.any(|point| point.interval.is_some())
+        };
         let all = self.series.iter().filter(|series| is_whiskered(series)).count();
         let before = self.series.iter().take(index).filter(|series| is_whiskered(series)).count();
         if is_whiskered(&self.series[index]) {

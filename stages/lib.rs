@@ -31,6 +31,7 @@ pub mod tasks;
 mod tensor_file;
 pub mod tokenizer;
 pub mod trajectories;
+pub mod tune;
 mod update;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -49,6 +49,25 @@ pub struct Rewards {
 
 pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
+    let rewards = grade(spec, &trajectories)?;
+    let rows = &rewards.rows;
+    let all: Vec<f64> = rows.iter().map(|row| row.reward).collect();
+    let share = |counts: fn(&RowReward) -> bool| {
+        ratio(rows.iter().filter(|row| counts(row)).count(), rows.len())
+    };
+    let metrics = BTreeMap::from([
+        ("reward".into(), mean(&all)),
+        ("correct".into(), share(|row| row.correct)),
+        ("nonzero_advantages".into(), share(|row| row.advantage != 0.0)),
+        ("counted".into(), share(|row| row.counted)),
+        ("completions".into(), ratio(rows.len(), 1)),
+    ]);
+    let artifact = Artifact::Blob(encode(&rewards).into());
+    Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
+}
+
+/// Grades the completions as the spec says, wherever they came from.
+pub(crate) fn grade(spec: &RewardSpec, trajectories: &Trajectories) -> Result<Rewards, StageError> {
     let tokenizer = TaskTokenizer::read(&tokenizer::build(&spec.task))?;
     let group = spec.group as usize;
     if trajectories.rows == 0 || !trajectories.rows.is_multiple_of(group) {
@@ -71,18 +90,7 @@ pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, Sta
     for (row, worth) in rows.iter_mut().zip(&worths) {
         (row.advantage, row.counted) = (worth.advantage, worth.counted);
     }
-    let correct = rows.iter().filter(|row| row.correct).count();
-    let moving = worths.iter().filter(|worth| worth.advantage != 0.0).count();
-    let counted = worths.iter().filter(|worth| worth.counted).count();
-    let metrics = BTreeMap::from([
-        ("reward".into(), mean(&rewards)),
-        ("correct".into(), ratio(correct, rows.len())),
-        ("nonzero_advantages".into(), ratio(moving, rows.len())),
-        ("counted".into(), ratio(counted, rows.len())),
-        ("completions".into(), ratio(rows.len(), 1)),
-    ]);
-    let artifact = Artifact::Blob(encode(&Rewards { rows }).into());
-    Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
+    Ok(Rewards { rows })
 }
 
 /// The weighted sum of a grade's parts; without weights, its own reward.

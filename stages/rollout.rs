@@ -9,12 +9,28 @@ use crate::model::Policy;
 use crate::sampler::{Row, sample};
 use crate::tasks;
 use crate::tokenizer::TaskTokenizer;
-use crate::trajectories::NEVER;
+use crate::trajectories::{NEVER, Trajectories};
 
 pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let files = inputs.folder(spec.policy)?;
-    let policy = Policy::from_folder(files)?;
-    let tokenizer = TaskTokenizer::of_policy(files)?;
+    let (policy, tokenizer) = (Policy::from_folder(files)?, TaskTokenizer::of_policy(files)?);
+    let trajectories = shard(spec, &policy, &tokenizer)?;
+    let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
+    let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a count of tokens, for people")]
+    let tokens = written as f64;
+    Ok(Outputs {
+        artifacts: BTreeMap::from([("trajectories", Artifact::Blob(trajectories.to_bytes()?))]),
+        metrics: BTreeMap::from([("tokens".into(), tokens), ("entropy".into(), entropy / tokens)]),
+    })
+}
+
+/// The shard's trajectories, sampled from the spec's policy.
+pub(crate) fn shard(
+    spec: &RolloutSpec,
+    policy: &Policy,
+    tokenizer: &TaskTokenizer,
+) -> Result<Trajectories, StageError> {
     let iteration = spec.seed.child(Purpose::Iteration, u64::from(spec.iteration));
     let mut rows = vec![];
     for index in spec.first_prompt..spec.first_prompt + u64::from(spec.prompts) {
@@ -26,17 +42,10 @@ pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, St
             seed: seed.child(Purpose::Sample, sample),
         }));
     }
-    let mut trajectories = sample(&policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
+    let mut trajectories = sample(policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
     trajectories.policy = Some(spec.policy);
-    let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
-    if written == 0 {
+    if trajectories.unmask_steps.iter().all(|&step| step == NEVER) {
         return Err(data("no token was written"));
     }
-    let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
-    #[expect(clippy::cast_precision_loss, reason = "a count of tokens, for people")]
-    let tokens = written as f64;
-    Ok(Outputs {
-        artifacts: BTreeMap::from([("trajectories", Artifact::Blob(trajectories.to_bytes()?))]),
-        metrics: BTreeMap::from([("tokens".into(), tokens), ("entropy".into(), entropy / tokens)]),
-    })
+    Ok(trajectories)
 }

@@ -6,42 +6,24 @@
 
 mod report;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::{self, Settled};
-use agrpo_spec::{
-    ArtifactDigest, EvaluationSpec, Manifest, Real, Run, Sampler, StageKey, StageKind, StageSpec,
-};
+use agrpo_spec::{EvaluationSpec, Manifest, Real, Run, Sampler, StageKind, StageSpec};
 use agrpo_stages::tasks::{TaskError, check_task};
 use tokio::sync::mpsc;
 
 use self::report::Report;
 use crate::cli::EvaluateArgs;
-use crate::commands::{block_on, open_store, plain, stop_signal, store_option};
+use crate::commands::policies::{Policy, policies};
+use crate::commands::{block_on, chart, open_store, stop_signal};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
 use crate::output;
 use crate::settings::Settings;
 use crate::tally::percent;
-
-/// A policy of the run; iteration 0 is the base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Policy {
-    iteration: u32,
-    artifact: ArtifactDigest,
-}
-
-impl Policy {
-    fn name(self) -> String {
-        match self.iteration {
-            0 => "base".to_owned(),
-            iteration => format!("iteration {iteration}"),
-        }
-    }
-}
 
 /// One evaluation that is asked for.
 struct Cell {
@@ -54,7 +36,7 @@ struct Cell {
 /// Measures the run's policies.
 pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit, Failure> {
     let flag = args.store.store.as_deref();
-    args.plot.as_deref().map_or(Ok(()), check_place)?;
+    args.plot.as_deref().map_or(Ok(()), chart::check_place)?;
     let (run, policies) = block_on(async {
         let store = open_store(settings, flag).await?;
         let id = store.resolve_run(&args.run).await?;
@@ -73,9 +55,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
         Report::read(&store, &run, cells, settled).await
     })?;
     if let Some(place) = &args.plot {
-        std::fs::write(place, report.chart()?).map_err(|error| {
-            Failure::usage(format!("--plot {}: cannot write: {}", place.display(), plain(&error)))
-        })?;
+        chart::write(place, &report.chart()?)?;
     }
     if args.json.json {
         output::json(&report)?;
@@ -83,51 +63,6 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
         output::line(report.describe(args.plot.as_deref()))?;
     }
     Ok(Exit::Done)
-}
-
-/// Finds out before hours of work that the chart cannot be written.
-fn check_place(place: &Path) -> Result<(), Failure> {
-    let shown = place.display();
-    if place.extension().is_none_or(|extension| extension != "svg") {
-        return Err(Failure::usage(format!("--plot {shown}: expected a name that ends in .svg")));
-    }
-    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder
-        && !folder.is_dir()
-    {
-        let folder = folder.display();
-        return Err(Failure::usage(format!("--plot {shown}: there is no folder {folder}")));
-    }
-    Ok(())
-}
-
-/// The base and, once there is an update, the newest policy.
-async fn policies(store: &Store, run: &Run, flag: Option<&str>) -> Result<Vec<Policy>, Failure> {
-    let recorded = store.recorded_stages(run.id()).await?;
-    let sft = &run.config().sft;
-    let chunks = sft.steps.div_ceil(sft.steps_per_stage);
-    let last = StageKey::new(StageKind::Sft, chunks - 1, 0);
-    let newest = recorded.iter().rev().find(|(key, _)| key.kind == StageKind::Update);
-    let base = recorded.get_key_value(&last);
-    let mut found = vec![];
-    for (&key, &stage) in base.into_iter().chain(newest) {
-        let manifest = store.manifest(stage).await?;
-        if let Some(artifact) = manifest.and_then(|manifest| manifest.output("policy")) {
-            let iteration = if key == last { 0 } else { key.iteration };
-            found.push(Policy { iteration, artifact });
-        }
-    }
-    if found.first().is_some_and(|policy| policy.iteration == 0) {
-        return Ok(found);
-    }
-    let done = recorded.keys().filter(|key| key.kind == StageKind::Sft).count();
-    Err(Failure::usage(format!(
-        "run {} ({}) has no base policy yet: {done} of its {chunks} sft stages are done",
-        run.id().short(),
-        run.config().name
-    ))
-    .hint("agrpo run FILE computes the rest; an evaluation needs the base, not the whole run")
-    .hint(format!("agrpo status{}", store_option(flag))))
 }
 
 /// What is to be computed: policy by policy, from many steps to few.

@@ -1,8 +1,8 @@
 //! The stage as a whole: what it refuses, and completions from which nothing can be learned.
 
 use agrpo_spec::{
-    ArtifactDigest, EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule,
-    Real, Sampler, Samples, StageKind, StageSpec, StepWeights, Strata, encode,
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Real, Sampler,
+    Samples, StageKind, StageSpec, StepWeights, Strata, encode,
 };
 
 use super::*;

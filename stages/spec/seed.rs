@@ -35,6 +35,8 @@ pub enum Purpose {
     Timestep = 10,
     /// A shuffle.
     Permutation = 11,
+    /// Everything of a measurement of estimators.
+    Tuning = 12,
 }
 
 /// The key of a stream of random draws.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
     Advantage, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig,
-    Task,
+    RolloutConfig, Task,
 };
 use crate::seed::Seed;
 
@@ -82,6 +82,22 @@ pub struct Sampler {
     pub position: PositionRule,
     /// Scale of classifier-free guidance; 0 is none.
     pub guidance: Real,
+}
+
+impl From<&RolloutConfig> for Sampler {
+    fn from(rollout: &RolloutConfig) -> Self {
+        Self {
+            completion_tokens: rollout.completion_tokens,
+            block_tokens: rollout.block_tokens,
+            steps: rollout.steps,
+            temperature: rollout.temperature,
+            top_k: rollout.top_k,
+            top_p: rollout.top_p,
+            position: rollout.position,
+            // The learner knows the policy's own distribution, not a guided one.
+            guidance: Real::new(0.0).expect("zero is finite"),
+        }
+    }
 }
 
 /// Where fine-tuning starts.

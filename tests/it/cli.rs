@@ -119,6 +119,7 @@ fn help() {
       show         Show a run, a stage or an artifact
       replay       Compute stages again and compare every output with the stored one
       evaluate     Measure base and newest policy on a grid of unmask steps
+      tune         Measure estimators of the policy gradient, and recommend a number of samples
       score        Grade your own completions with a task's reward
       doctor       Check this machine and the services, and say what to do
       completions  Print a completion script for a shell
@@ -194,7 +195,9 @@ fn help_of_run() {
 
 #[test]
 fn every_verb_shows_an_example_and_how_to_choose_the_store() {
-    for verb in ["run", "enqueue", "worker", "status", "show", "replay", "evaluate", "doctor"] {
+    for verb in
+        ["run", "enqueue", "worker", "status", "show", "replay", "evaluate", "tune", "doctor"]
+    {
         let help = alone(&[verb, "--help"], "").stdout;
         assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
     }

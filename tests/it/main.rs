@@ -9,6 +9,7 @@ mod evaluate;
 mod golden;
 mod gradient;
 mod replay;
+mod tune;
 
 #[path = "../support/mod.rs"]
 mod support;

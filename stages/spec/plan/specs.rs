@@ -7,21 +7,6 @@ use crate::stage::{
 };
 
 impl Plan {
-    fn sampler(&self) -> Sampler {
-        let rollout = &self.run.config().rollout;
-        Sampler {
-            completion_tokens: rollout.completion_tokens,
-            block_tokens: rollout.block_tokens,
-            steps: rollout.steps,
-            temperature: rollout.temperature,
-            top_k: rollout.top_k,
-            top_p: rollout.top_p,
-            position: rollout.position,
-            // The learner knows the policy's own distribution, not a guided one.
-            guidance: Real::new(0.0).expect("zero is finite"),
-        }
-    }
-
     /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
     pub(super) fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
         let (behaviour, policy) = (self.policy?, self.moving?);
@@ -41,7 +26,7 @@ impl Plan {
             iteration: self.iteration + 1,
             inner,
             shard,
-            sampler: self.sampler(),
+            sampler: Sampler::from(&config.rollout),
             estimator: config.estimator.clone(),
         });
         let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
@@ -93,7 +78,7 @@ impl Plan {
             prompts,
             group: rollout.group,
             micro_batch: rollout.micro_batch,
-            sampler: self.sampler(),
+            sampler: Sampler::from(&config.rollout),
         });
         self.push(StageKey::new(StageKind::Rollout, iteration, shard), spec)
     }

@@ -1,0 +1,104 @@
+//! Values that options choose from, each with its line of help.
+//!
+//! The names are those of run files wherever a run file has them. Nothing is decided here.
+
+use agrpo_spec::{EstimatorKind, Numerics, PositionRule};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+/// Devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The processor
+    Cpu,
+}
+
+/// Tasks that grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskArg {
+    /// Reach a target with all of the given numbers
+    Countdown,
+    /// Fill a 4x4 Sudoku
+    Sudoku,
+}
+
+/// A numerics class on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumericsArg(pub(crate) Numerics);
+
+impl ValueEnum for NumericsArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self(Numerics::CpuPortable), Self(Numerics::CpuNative)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            Numerics::CpuPortable => "The same bytes on every x86-64 machine with AVX2",
+            Numerics::CpuNative => "Faster; the same bytes on CPUs of the same kind",
+        };
+        Some(PossibleValue::new(self.0.name()).help(help))
+    }
+}
+
+/// A rule for positions on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PositionArg(pub(crate) PositionRule);
+
+impl ValueEnum for PositionArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const {
+            &[
+                Self(PositionRule::LowConfidence),
+                Self(PositionRule::Entropy),
+                Self(PositionRule::Random),
+            ]
+        }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self.0 {
+            PositionRule::LowConfidence => ("low-confidence", "The most probable tokens first"),
+            PositionRule::Entropy => ("entropy", "The surest distributions first"),
+            PositionRule::Random => ("random", "In random order"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
+/// An estimator on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EstimatorArg(pub(crate) EstimatorKind);
+
+impl ValueEnum for EstimatorArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const {
+            &[
+                Self(EstimatorKind::Agrpo),
+                Self(EstimatorKind::DiffuGrpo),
+                Self(EstimatorKind::CoupledGrpo),
+                Self(EstimatorKind::MergedStep),
+                Self(EstimatorKind::ArGrpo),
+            ]
+        }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            EstimatorKind::Agrpo => "Drawn steps of the trajectory",
+            EstimatorKind::DiffuGrpo => "One pass over a masked completion",
+            EstimatorKind::CoupledGrpo => "Pairs of complementary masks",
+            EstimatorKind::MergedStep => "Neighbouring steps in one pass",
+            EstimatorKind::ArGrpo => "From left to right; needs rollout.block_tokens = 1",
+        };
+        Some(PossibleValue::new(self.0.name()).help(help))
+    }
+}
+
+/// Policies of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// The newest
+    Latest,
+    /// The one before reinforcement learning
+    Base,
+}

@@ -1,0 +1,60 @@
+//! A fresh batch to measure on: sampled and graded by the code of the rollout and reward stages.
+//!
+//! Nothing is stored, and nothing of a run changes by it.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{
+    Advantage, ArtifactDigest, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
+};
+use bytes::Bytes;
+
+use crate::estimator::Worth;
+use crate::model::Policy;
+use crate::reward::{self, Rewards};
+use crate::rollout;
+use crate::tokenizer::TaskTokenizer;
+use crate::trajectories::Trajectories;
+
+/// Trajectories of a policy and what they are worth.
+#[derive(Debug)]
+pub struct Fresh {
+    /// What was sampled.
+    pub trajectories: Trajectories,
+    /// What it earned.
+    pub rewards: Rewards,
+    /// How long sampling took.
+    pub seconds: f64,
+}
+
+impl Fresh {
+    /// Samples a shard from the policy in `files`, whose folder is `policy`, and grades it.
+    pub fn sample(
+        spec: &RolloutSpec,
+        (reward, advantage): (&RewardConfig, &Advantage),
+        policy: &Policy,
+        files: &BTreeMap<String, Bytes>,
+        clock: &dyn Fn() -> f64,
+    ) -> Result<Self, StageError> {
+        let tokenizer = TaskTokenizer::of_policy(files)?;
+        let start = clock();
+        let trajectories = rollout::shard(spec, policy, &tokenizer)?;
+        let seconds = clock() - start;
+        let spec = RewardSpec {
+            version: StageKind::Reward.version(),
+            numerics: spec.numerics,
+            task: spec.task.clone(),
+            trajectories: ArtifactDigest::of(&trajectories.to_bytes()?),
+            group: spec.group,
+            reward: reward.clone(),
+            advantage: advantage.clone(),
+        };
+        let rewards = reward::grade(&spec, &trajectories)?;
+        Ok(Self { trajectories, rewards, seconds })
+    }
+
+    /// What estimators are told.
+    pub fn worths(&self) -> Vec<Worth> {
+        self.rewards.rows.iter().map(crate::RowReward::worth).collect()
+    }
+}
