@@ -16,6 +16,9 @@ mod reads;
 mod records;
 pub mod timesteps;
 
+#[cfg(test)]
+mod tests;
+
 use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed, StageError};
 
 pub use agrpo::Agrpo;

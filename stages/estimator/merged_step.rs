@@ -8,8 +8,9 @@
 //! loss  = 1/|M| sum over M of [ -min(rho_j A, clip(rho_j, 1-lo, 1+hi) A) + beta k3_j ]
 //! ```
 //! untempered, over the whole vocabulary; p_old is computed under the same masks from the policy that
-//! sampled. k = T without masked prompts is AGRPO's exact sum but for its means; fewer segments show
-//! tokens less than the sampler saw: biased.
+//! sampled. k = T without masked prompts is AGRPO's exact sum but for its means, at temperature 1, where
+//! no completion ends early and the mask has no probability: the sampler never draws the mask, these
+//! distributions hold it. Fewer segments show tokens less than the sampler saw: biased.
 
 use agrpo_spec::{EstimatorConfig, Seed};
 
