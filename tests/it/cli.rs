@@ -119,6 +119,7 @@ fn help() {
       show         Show a run, a stage or an artifact
       replay       Compute stages again and compare every output with the stored one
       evaluate     Measure base and newest policy on a grid of unmask steps
+      compare      Compute variants of a run over several seeds and lay them side by side
       tune         Measure estimators of the policy gradient, and recommend a number of samples
       score        Grade your own completions with a task's reward
       doctor       Check this machine and the services, and say what to do
@@ -166,6 +167,9 @@ fn help_of_run() {
               Run file in TOML; - reads standard input
 
     Options:
+          --seed <N>
+              Seed to use instead of the file's
+
           --store <URL>
               Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
               else .agrpo]
@@ -189,7 +193,7 @@ fn help_of_run() {
     Examples:
       agrpo run jobs/runs/smoke.toml
       agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
-      sed 's/^seed = .*/seed = 2/' jobs/runs/smoke.toml | agrpo run -
+      agrpo run jobs/runs/smoke.toml --seed 2
     ");
 }
 
@@ -246,7 +250,7 @@ fn mistakes_in_a_run_file() {
     let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
-    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `rollout`, `advantage`, `estimator`, `optimizer`, `training`, `evaluation`
+    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `training`, `evaluation`
     ");
     assert_snapshot!(run("group = 2", "group = 1"), @r"
     2
@@ -292,7 +296,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       ce23428a9f5dcb5e9d364d6da2beec24994b22309f0116e34b5e0233048c04c2");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       81d3203a5a94159f3dc778bc5ec65b05349e5f05caad1d4dbd750413a0d9f51a");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -307,7 +311,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    ce23428a9f5d  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    81d3203a5a94  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

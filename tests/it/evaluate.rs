@@ -108,7 +108,7 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(error(&["nobody"]), @"error: no run in file://[store] has the name `nobody` or an id that begins with it; `agrpo status` lists all runs");
     insta::assert_snapshot!(error(&["bytes", "--steps", "8,3"]), @"error: --steps 3: the run's completions of 8 tokens in 1 block(s) can be unmasked in these numbers of steps: 8,4,2,1");
     insta::assert_snapshot!(error(&["bytes", "--steps", "x"]), @"error: invalid value 'x' for '--steps <LIST>': expected whole numbers with commas between, as in 8,4,2");
-    insta::assert_snapshot!(error(&["bytes", "--problems", "100000"]), @"error: --problems 100000: the run's task has 2133 held-out problems; expected at most that many");
+    insta::assert_snapshot!(error(&["bytes", "--problems", "100000"]), @"error: --problems 100000: the run's task has 47 held-out problems; expected at most that many");
     insta::assert_snapshot!(error(&["bytes", "--temperature", "0", "--samples", "2"]), @"error: invalid value '0' for '--temperature <T>': expected a number above 0; without the option, decoding is greedy");
     insta::assert_snapshot!(error(&["bytes", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     insta::assert_snapshot!(error(&["bytes", "--plot", "nowhere/chart.svg"]), @"error: --plot nowhere/chart.svg: there is no folder nowhere");

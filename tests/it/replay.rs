@@ -84,19 +84,19 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v2 evaluation 1b9fb059d778
-    gradient v1 gradient 5ef12a9842b0
-    reward v1 rewards 86196460f62e
-    rollout v2 trajectories 18948027fc9a
-    sft v1 optimizer c42e2fcdb57a
-    sft v1 policy 28ec54a400c0
-    sft v1 policy/config.json b3f9eb58c8fc
-    sft v1 policy/model.safetensors 9790e43eabe2
-    sft v1 policy/tokenizer.json 101f7ed9b3b5
-    update v1 optimizer ce6b10c418ec
-    update v1 policy fe075126005c
-    update v1 policy/config.json b3f9eb58c8fc
-    update v1 policy/model.safetensors 5dc9c7d61662
-    update v1 policy/tokenizer.json 101f7ed9b3b5
+    evaluation v2 evaluation 0cf17a7620d3
+    gradient v2 gradient 01a36726692c
+    reward v2 rewards d9fc1971b010
+    rollout v2 trajectories 3cab18ade237
+    sft v2 optimizer c8bfc3de1047
+    sft v2 policy 270d437ae263
+    sft v2 policy/config.json 7d1ab0e8487c
+    sft v2 policy/model.safetensors 4efdfbb08774
+    sft v2 policy/tokenizer.json 101f7ed9b3b5
+    update v2 optimizer 07b46f6d2ab2
+    update v2 policy 3029b6060a45
+    update v2 policy/config.json 7d1ab0e8487c
+    update v2 policy/model.safetensors 8b43e5e3f580
+    update v2 policy/tokenizer.json 101f7ed9b3b5
     ");
 }

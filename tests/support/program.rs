@@ -3,22 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A run of every stage kind in a few seconds: two sft chunks, four iterations of two shards.
+/// A run of every stage kind in a second: two sft chunks, four iterations of two shards, of which enough
+/// are rewarded for gradients to be there.
 pub(crate) const RUN: &str = r#"
 name = "bytes"
 seed = 7
 [task.countdown]
+numbers = 2
+max_target = 18
+prompt_tokens = 6
 [model]
 d_model = 32
 n_layers = 2
 n_heads = 2
 mlp_hidden_size = 64
+init_std = 0.06
 [sft]
-steps = 40
+steps = 100
 batch = 32
-steps_per_stage = 20
+steps_per_stage = 50
 micro_batch = 32
-optimizer = { learning_rate = 3e-3 }
+optimizer = { learning_rate = 1e-2, beta2 = 0.98 }
 [rollout]
 prompts = 8
 group = 8

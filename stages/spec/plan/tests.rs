@@ -146,15 +146,15 @@ fn stage_names_are_frozen() {
     ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
-    run fff8e5e095c4
-    sft-000000 94287fa220f6
-    sft-000001 3ec5965c8b72
-    rollout-000001-01 7b691bae10c0
-    reward-000001-00 237d326576b7
-    gradient-000002-01 0d2ffabccd24
-    update-000001 aac223effe19
-    update-000002 51ce226a5319
-    evaluation-000000 bbdb52e7e7be
+    run 04c2a41af255
+    sft-000000 fadedb212033
+    sft-000001 0fb4d24bef93
+    rollout-000001-01 422131d9386d
+    reward-000001-00 c7b711f9553f
+    gradient-000002-01 9e57d5689bc8
+    update-000001 0aa7a75cb300
+    update-000002 e02018039ef5
+    evaluation-000000 b23c79f97a79
     ");
 }
 
