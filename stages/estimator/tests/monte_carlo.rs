@@ -68,7 +68,7 @@ fn drawn_timesteps_estimate_the_sum_over_all() {
     let rows: Vec<usize> = (0..6).collect();
     let of_step =
         |row, step| project(&gradient(&batch, &policy, vec![Draw { row, step, weight: 1.0 }]));
-    let steps = |row| (0..trajectories.sampled_steps(row));
+    let steps = |row| 0..trajectories.sampled_steps(row);
     let parts: Vec<Vec<Projections>> =
         rows.iter().map(|&row| steps(row).map(|step| of_step(row, step)).collect()).collect();
     let sum = |draws: &[Draw]| -> Projections {
