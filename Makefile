@@ -106,7 +106,7 @@ golden:
 	fi
 	$(with_libtorch_path)
 	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT
-	$(CARGO) test --release --locked --workspace golden -- $(ARGS) | tee "$$log"
+	$(CARGO) test --release --locked --test it golden -- $(ARGS) | tee "$$log"
 	grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "error: no golden test ran" >&2; exit 1; }
 
 bench:

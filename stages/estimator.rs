@@ -34,6 +34,9 @@ pub trait Estimator {
     fn unit(&self, n: usize) -> Unit;
     /// How ratios become a loss.
     fn surrogate(&self) -> Surrogate;
+    /// What the loss is a mean over, counted: completions, or tokens. 0 where there is nothing to learn.
+    /// An update weighs its shards by it, so that the mean is one over all of them.
+    fn mean_over(&self) -> f64;
     /// Forward and backward passes asked for, in states: what the estimate would cost if no two states
     /// were equal.
     fn samples(&self) -> usize;

@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, GradientSpec, Inputs, Outputs, Purpose, Seed, StageError, decode};
+use tch::Tensor;
 
-use crate::error::data;
+use crate::error::{data, invalid};
 use crate::estimator::{Batch, Estimator, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::Policy;
 use crate::reward::Rewards;
 use crate::tensor_file;
 use crate::trajectories::Trajectories;
 
+/// Stands beside the gradient in its file: what it is a mean over, [1] in f64.
+pub(crate) const MEAN_OVER: &str = "mean_over";
+
 pub(crate) fn execute(spec: &GradientSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+    check_estimator(spec)?;
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
     check_origin(spec, &trajectories)?;
     let rewards: Rewards =
@@ -28,11 +33,23 @@ pub(crate) fn execute(spec: &GradientSpec, inputs: &Inputs) -> Result<Outputs, S
     policy.require_grad();
     let estimator = estimator(&batch, &spec.estimator, seed(spec));
     let measured = accumulate(&*estimator, &policies, spec.estimator.micro_batch as usize)?;
-    let artifact = Artifact::Blob(tensor_file::write(&policy.gradients())?);
+    let mut gradient = policy.gradients();
+    gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over()]));
+    let artifact = Artifact::Blob(tensor_file::write(&gradient)?);
     Ok(Outputs {
         artifacts: BTreeMap::from([("gradient", artifact)]),
         metrics: metrics(&batch, &measured, &*estimator),
     })
+}
+
+/// A plan asks for nothing else; a spec by another hand may.
+fn check_estimator(spec: &GradientSpec) -> Result<(), StageError> {
+    spec.estimator.fits(&spec.sampler).map_err(|misfit| invalid(misfit.to_string()))?;
+    let kl = spec.estimator.kl;
+    if kl.get() > 0.0 && spec.reference.is_none() {
+        return Err(invalid(format!("estimator.kl = {kl}: expected a reference policy beside it")));
+    }
+    Ok(())
 }
 
 /// Trajectories name the policy that sampled them.

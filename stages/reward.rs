@@ -111,12 +111,10 @@ fn worths(rewards: &[f64], group: usize, config: &Advantage) -> Vec<Worth> {
         let counted = !config.filter_groups || !is_flat(group);
         group.iter().map(move |_| counted)
     });
-    let advantages = advantages(rewards, group, config.scale);
-    advantages
-        .into_iter()
-        .zip(spread)
-        .map(|(advantage, counted)| Worth { advantage, counted })
-        .collect()
+    let counted: Vec<bool> = spread.collect();
+    let advantages = advantages(rewards, &counted, group, config.scale);
+    let worth = |(advantage, counted)| Worth { advantage, counted };
+    advantages.into_iter().zip(counted).map(worth).collect()
 }
 
 /// Whether all rewards of a group are the same, so that nothing is learned from it.
@@ -124,8 +122,8 @@ fn is_flat(group: &[f64]) -> bool {
     group.iter().all(|reward| *reward == group[0])
 }
 
-/// Rewards to advantages.
-fn advantages(rewards: &[f64], group: usize, scale: AdvantageScale) -> Vec<f64> {
+/// Rewards to advantages. The shard's deviation is that of the completions that are counted.
+fn advantages(rewards: &[f64], counted: &[bool], group: usize, scale: AdvantageScale) -> Vec<f64> {
     let centred = rewards.chunks(group).flat_map(|group| {
         // The mean of equal numbers can differ from them in the last bit.
         let mean = if is_flat(group) { group[0] } else { mean(group) };
@@ -133,14 +131,23 @@ fn advantages(rewards: &[f64], group: usize, scale: AdvantageScale) -> Vec<f64> 
     });
     let centred: Vec<f64> = centred.collect();
     // A group (or shard) without spread has only zeros to divide.
-    let divide = |values: &[f64]| -> Vec<f64> {
-        let deviation = mean(&values.iter().map(|a| a * a).collect::<Vec<_>>()).sqrt();
+    let deviation = |squares: &[f64]| {
+        if squares.is_empty() { 0.0 } else { mean(squares).sqrt() }
+    };
+    let divide = |values: &[f64], deviation: f64| -> Vec<f64> {
         values.iter().map(|a| if deviation > 0.0 { a / deviation } else { 0.0 }).collect()
+    };
+    let of_group = |values: &[f64]| {
+        divide(values, deviation(&values.iter().map(|a| a * a).collect::<Vec<_>>()))
     };
     match scale {
         AdvantageScale::None => centred,
-        AdvantageScale::GroupStd => centred.chunks(group).flat_map(divide).collect(),
-        AdvantageScale::BatchStd => divide(&centred),
+        AdvantageScale::GroupStd => centred.chunks(group).flat_map(of_group).collect(),
+        AdvantageScale::BatchStd => {
+            let of_counted = centred.iter().zip(counted).filter(|&(_, counted)| *counted);
+            let squares: Vec<f64> = of_counted.map(|(a, _)| a * a).collect();
+            divide(&centred, deviation(&squares))
+        }
     }
 }
 
@@ -161,12 +168,12 @@ mod tests {
     fn advantages_compare_within_a_group() {
         let rewards = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
         assert_eq!(
-            advantages(&rewards, 4, AdvantageScale::None),
+            advantages(&rewards, &[true; 8], 4, AdvantageScale::None),
             [0.75, -0.25, -0.25, -0.25, 0.0, 0.0, 0.0, 0.0]
         );
-        let group = advantages(&rewards, 4, AdvantageScale::GroupStd);
+        let group = advantages(&rewards, &[true; 8], 4, AdvantageScale::GroupStd);
         assert!((group[0] - 3f64.sqrt()).abs() < 1e-12 && group[4] == 0.0, "{group:?}");
-        let batch = advantages(&rewards, 4, AdvantageScale::BatchStd);
+        let batch = advantages(&rewards, &[true; 8], 4, AdvantageScale::BatchStd);
         let square: f64 = batch.iter().map(|a| a * a).sum();
         assert!((square - 8.0).abs() < 1e-12, "mean square 1 over the shard: {batch:?}");
     }
@@ -179,6 +186,10 @@ mod tests {
             assert!(of(false)[..3].iter().all(|worth| worth.advantage == 0.0 && worth.counted));
             let counted: Vec<_> = of(true).iter().map(|worth| worth.counted).collect();
             assert_eq!(counted, [false, false, false, true, true, true]);
+            if scale == AdvantageScale::BatchStd {
+                let square: f64 = of(true).iter().map(|worth| worth.advantage.powi(2)).sum();
+                assert!((square - 3.0).abs() < 1e-12, "mean square 1 over those that count");
+            }
         }
     }
 }

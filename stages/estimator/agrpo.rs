@@ -117,6 +117,10 @@ impl Estimator for Agrpo<'_> {
         self.surrogate
     }
 
+    fn mean_over(&self) -> f64 {
+        self.batch.completions()
+    }
+
     fn samples(&self) -> usize {
         self.samples
     }

@@ -4,7 +4,8 @@
 //! ```text
 //! loss = -1/(C M) sum over rows, t of min(rho_t A, clip(rho_t) A),   log pi(y_t) = log p(y_t | q, y_<t)
 //! ```
-//! with C the completion's length and M the completions whose advantage is not 0; tempered as sampled.
+//! with C the completion's length and M the completions whose advantage is not 0 (with a divergence, all
+//! that are counted, as each has a term); tempered as sampled.
 //! Published with every t (`k = "all"`); a number of k draws them uniformly.
 
 use agrpo_spec::{EstimatorConfig, Horizon, Seed, StepWeights};
@@ -20,6 +21,7 @@ use super::timesteps::{self, Draw};
 pub(super) struct ArGrpo<'a> {
     batch: &'a Batch<'a>,
     draws: Vec<Draw>,
+    completions: f64,
     samples: usize,
     surrogate: Surrogate,
 }
@@ -34,11 +36,13 @@ impl<'a> ArGrpo<'a> {
             ..config.clone()
         };
         let mut draws = timesteps::draw(batch, &rows, &config, seed);
-        draws.iter_mut().for_each(|draw| draw.weight /= count(rows.len()));
+        let completions = count(rows.len());
+        draws.iter_mut().for_each(|draw| draw.weight /= completions);
         let temperature = batch.sampler().temperature.get();
         let surrogate = Surrogate { temperature, ..super::untempered(&config) };
         let samples = draws.len();
-        Self { batch, draws: in_order_of_states(batch, draws), samples, surrogate }
+        let draws = in_order_of_states(batch, draws);
+        Self { batch, draws, completions, samples, surrogate }
     }
 }
 
@@ -53,6 +57,10 @@ impl Estimator for ArGrpo<'_> {
 
     fn surrogate(&self) -> Surrogate {
         self.surrogate
+    }
+
+    fn mean_over(&self) -> f64 {
+        self.completions
     }
 
     fn samples(&self) -> usize {

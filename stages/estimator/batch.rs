@@ -97,9 +97,9 @@ impl<'a> Batch<'a> {
         (0..self.rows()).filter(|&row| self.worths[row].counted)
     }
 
-    /// How many those are; at least 1, so that it can be divided by.
+    /// How many those are.
     pub fn completions(&self) -> f64 {
-        count(self.counted().count().max(1))
+        count(self.counted().count())
     }
 
     /// Rows whose terms are not constant: those with an advantage, and with a KL term all.
@@ -177,6 +177,12 @@ impl<'a> Batch<'a> {
         let mut written = vec![0usize; sampler.steps as usize];
         for (position, &step) in trajectories.steps(row).iter().enumerate() {
             if step == NEVER {
+                let (token, eos) = (trajectories.completion(row)[position], self.eos());
+                if token != eos {
+                    return refuse(format!(
+                        "position {position} was never written, but holds {token}, expected {eos}"
+                    ));
+                }
                 continue;
             }
             let known = u32::try_from(step).ok().filter(|&step| step < sampler.steps);
@@ -198,8 +204,18 @@ impl<'a> Batch<'a> {
             Some((step, tokens)) => {
                 refuse(format!("step {step} wrote {tokens} tokens, expected {per_step}"))
             }
-            None => Ok(()),
+            None => self.check_end(row),
         }
+    }
+
+    /// A row stops early at the end of a block: of the block in hand every position is drawn.
+    fn check_end(&self, row: usize) -> Result<(), StageError> {
+        let (steps, all) = (self.trajectories.sampled_steps(row), self.sampler.steps);
+        let is_whole = steps == 0 || self.block_of(steps - 1) != self.block_of(steps);
+        if steps == all || is_whole {
+            return Ok(());
+        }
+        Err(data(format!("sample {row} stopped after {steps} of {all} steps, inside a block")))
     }
 
     fn check_cell(&self, row: usize, position: usize) -> Result<(), StageError> {

@@ -16,7 +16,7 @@ use agrpo_spec::{EstimatorConfig, Purpose, Samples, Seed};
 
 use super::batch::Batch;
 use super::pass::{Event, Factor, Read, Support, Surrogate, Unit};
-use super::timesteps::token_mean;
+use super::timesteps::{token_mean, tokens};
 use super::{Estimator, length};
 
 /// The estimator on one batch.
@@ -86,6 +86,10 @@ impl Estimator for DiffuGrpo<'_> {
 
     fn surrogate(&self) -> Surrogate {
         self.surrogate
+    }
+
+    fn mean_over(&self) -> f64 {
+        tokens(self.batch)
     }
 
     fn samples(&self) -> usize {

@@ -18,7 +18,7 @@ use super::Estimator;
 use super::batch::Batch;
 use super::diffu_grpo::{PromptMasks, count_of, token_factor, token_read};
 use super::pass::{Surrogate, Unit};
-use super::timesteps::token_mean;
+use super::timesteps::{token_mean, tokens};
 
 /// The estimator on one batch.
 #[derive(Debug)]
@@ -90,6 +90,10 @@ impl Estimator for MergedStep<'_> {
 
     fn surrogate(&self) -> Surrogate {
         self.surrogate
+    }
+
+    fn mean_over(&self) -> f64 {
+        tokens(self.batch)
     }
 
     fn samples(&self) -> usize {

@@ -163,7 +163,8 @@ impl Reads {
         let kappa_Q1 = Tensor::from_slice(&kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
         let ties_Q1 = Tensor::from_slice(&takes_ties).unsqueeze(-1);
         let tied_QV = logp_QV.eq_tensor(&kappa_Q1).logical_and(&ties_Q1);
-        let below_QV = logp_QV.lt_tensor(&kappa_Q1).logical_or(&tied_QV);
+        let drawable_QV = logp_QV.gt(f64::NEG_INFINITY);
+        let below_QV = logp_QV.lt_tensor(&kappa_Q1).logical_or(&tied_QV).logical_and(&drawable_QV);
         // Under another policy than the one that sampled, nothing may lie below.
         let possible_Q1 = below_QV.any_dim(-1, true);
         let outside_QV = below_QV.logical_not().logical_and(&possible_Q1);

@@ -30,6 +30,10 @@ impl Estimator for Records<'_> {
         Surrogate { clip_low: 0.2, clip_high: 0.2, temperature: 1.0, kl: 0.0, kl_ratio: true }
     }
 
+    fn mean_over(&self) -> f64 {
+        0.0
+    }
+
     fn samples(&self) -> usize {
         self.steps.len()
     }

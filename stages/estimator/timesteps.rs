@@ -131,6 +131,10 @@ pub fn draw(batch: &Batch<'_>, rows: &[usize], config: &EstimatorConfig, seed: S
 /// The weights of a sum of token losses that is a mean over the tokens of all counted completions:
 /// 1 / (k * tokens). Source: d1's diffu-GRPO and its successors.
 pub(super) fn token_mean(batch: &Batch<'_>, k: u32) -> f64 {
-    let tokens: usize = batch.counted().map(|row| batch.content(row)).sum();
-    1.0 / (f64::from(k) * count(tokens.max(1)))
+    1.0 / (f64::from(k) * tokens(batch))
+}
+
+/// The tokens of all counted completions.
+pub(super) fn tokens(batch: &Batch<'_>) -> f64 {
+    count(batch.counted().map(|row| batch.content(row)).sum())
 }

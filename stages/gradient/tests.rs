@@ -115,7 +115,8 @@ impl Shard {
 
 fn norm(outputs: &Outputs) -> f64 {
     let Artifact::Blob(bytes) = &outputs.artifacts["gradient"] else { panic!("not a blob") };
-    let named = tensor_file::read(bytes, "gradient").unwrap();
+    let mut named = tensor_file::read(bytes, "gradient").unwrap();
+    assert!(named.remove(MEAN_OVER).is_some());
     named.values().map(|gradient| gradient.abs().sum(tch::Kind::Double).double_value(&[])).sum()
 }
 
@@ -131,6 +132,35 @@ fn trajectories_of_another_policy_are_refused() {
     assert_eq!(
         shard(|all| all.policy = None, [1.0, -1.0]).refusal(),
         "the trajectories do not say which policy sampled them"
+    );
+}
+
+/// A plan asks for none of this; a spec by another hand is refused all the same.
+#[test]
+fn estimators_that_do_not_fit_are_refused_with_the_key() {
+    let refusal = |change: &dyn Fn(&mut GradientSpec)| {
+        let mut shard = shard(|_| (), [1.0, -1.0]);
+        change(&mut shard.spec);
+        match shard.execute() {
+            Err(StageError::Invalid(text)) => text,
+            other => panic!("not refused as invalid: {other:?}"),
+        }
+    };
+    assert_eq!(
+        refusal(&|spec| spec.estimator.kl = real(0.1)),
+        "estimator.kl = 0.1: expected a reference policy beside it"
+    );
+    assert_eq!(
+        refusal(&|spec| spec.estimator.kind = EstimatorKind::DiffuGrpo),
+        "estimator.k = \"all\": expected a number: diffu-grpo has no exact sum over steps"
+    );
+    assert_eq!(
+        refusal(&|spec| spec.sampler.guidance = real(1.5)),
+        "rollout.guidance = 1.5: expected 0: with guidance, tokens are not drawn from the policy"
+    );
+    assert_eq!(
+        refusal(&|spec| spec.sampler.block_tokens = 0),
+        "rollout.steps = 4: expected a multiple of the blocks that divides rollout.completion_tokens = 4"
     );
 }
 

@@ -20,9 +20,9 @@ pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use run::{
     Advantage, AdvantageScale, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
-    Horizon, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig, RolloutConfig, Run,
-    RunConfig, RunError, Samples, Schedule, SftConfig, StepWeights, Strata, SudokuTask, Task,
-    TrainingConfig,
+    Horizon, Misfit, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig,
+    RolloutConfig, Run, RunConfig, RunError, Samples, Schedule, SftConfig, StepWeights, Strata,
+    SudokuTask, Task, TrainingConfig,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

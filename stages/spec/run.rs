@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
-pub use learning::{
-    Advantage, AdvantageScale, EstimatorConfig, EstimatorKind, Horizon, RewardConfig, Samples,
-    StepWeights, Strata,
-};
+pub use estimator::{EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata};
+pub use fit::Misfit;
+pub use learning::{Advantage, AdvantageScale, RewardConfig};
 pub use task::{CountdownTask, SudokuTask, Task};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
@@ -127,7 +126,8 @@ pub struct OptimizerConfig {
     /// Largest global gradient norm.
     #[serde(default = "defaults::one")]
     pub max_grad_norm: Real,
-    /// Steps of linear warm-up.
+    /// Linear warm-up: `[sft.optimizer]` counts steps; `[optimizer]` iterations, whose inner updates
+    /// share a learning rate.
     #[serde(default)]
     pub warmup: u32,
     /// After the warm-up.
@@ -346,5 +346,7 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
 
 mod checks;
 mod defaults;
+mod estimator;
+mod fit;
 mod learning;
 mod task;

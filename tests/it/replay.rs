@@ -85,7 +85,7 @@ fn the_bytes_of_every_kind_are_frozen() {
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
     evaluation v2 evaluation 0cf17a7620d3
-    gradient v2 gradient 01a36726692c
+    gradient v2 gradient 622e7be70a80
     reward v2 rewards d9fc1971b010
     rollout v2 trajectories 3cab18ade237
     sft v2 optimizer c8bfc3de1047

@@ -120,8 +120,20 @@ fn steps_have_to_be_the_sampler_s() {
         "sample 0: step 0 wrote position 2, outside its block"
     );
     assert_eq!(
+        refusal(|all| all.unmask_steps[1] = 1),
+        "sample 0: step 0 wrote 0 tokens, expected 1"
+    );
+    assert_eq!(
         refusal(|all| all.unmask_steps[0] = NEVER),
-        "sample 0: step 1 wrote 0 tokens, expected 1"
+        "sample 0: position 0 was never written, but holds 1, expected 8"
+    );
+}
+
+#[test]
+fn rows_stop_early_at_the_end_of_a_block() {
+    assert_eq!(
+        refusal(|all| all.unmask_steps[3] = NEVER),
+        "sample 0 stopped after 3 of 4 steps, inside a block"
     );
 }
 

@@ -149,3 +149,41 @@ fn a_segment_a_step_is_exact_up_to_its_scale() {
         assert!(error < EXACT, "{steps} steps: {error}");
     }
 }
+
+/// After an update a position may hold no token that is less probable than the winner's: log 0, which
+/// must leave the other terms' gradients alone.
+#[test]
+fn a_position_that_could_no_longer_have_lost_leaves_a_gradient() {
+    let policy = policy(6);
+    let state: Vec<i64> = PROMPT.into_iter().chain([MASK; 4]).collect();
+    let support = || Support::AllBut(MASK);
+    let read =
+        |position, event| Read { state: 0, position, event, support: support(), coefficient: 1.0 };
+    let pass = |reads: Vec<Read>| {
+        let factor = |read| Factor {
+            reads: vec![read],
+            old: None,
+            advantage: 1.0,
+            weight: 1.0,
+            has_kl: false,
+        };
+        let factors = reads.into_iter().map(factor).collect();
+        let mut pass = Pass::default();
+        pass.push(Unit { states: vec![state.clone()], factors });
+        pass
+    };
+    let cells: Vec<_> = (2..6).flat_map(|at| (0..3).map(move |token| (at, token))).collect();
+    let tokens = cells.iter().map(|&(at, token)| read(at, Event::Token(token))).collect();
+    let seen = pass(tokens).observe(&policy, 1.0).unwrap();
+    let least = (0..12).min_by(|&a, &b| seen[a].0.total_cmp(&seen[b].0)).unwrap();
+    let (winner, token) = cells[least];
+    let loser = if winner == 2 { 3 } else { 2 };
+    let lost = read(loser, Event::Loses(vec![(winner, token)]));
+    let policies = Policies { policy: &policy, behaviour: None, reference: None };
+    policy.require_grad();
+    let surrogate = crate::estimator::untempered(&config(EstimatorKind::Agrpo));
+    let pass = pass(vec![read(winner, Event::Token(token)), lost]);
+    pass.loss(&policies, &surrogate).unwrap().0.backward();
+    let found = norm(&take_gradient(&policy));
+    assert!(found.is_finite() && found > 0.0, "{found}");
+}

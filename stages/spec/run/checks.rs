@@ -2,10 +2,16 @@
 //! would be accepted. Nothing is repaired silently.
 
 use super::{
-    CountdownTask, EstimatorKind, ModelShape, OptimizerConfig, PositionRule, RunConfig, RunError,
-    Samples, SftConfig, Task,
+    CountdownTask, Misfit, ModelShape, OptimizerConfig, RunConfig, RunError, SftConfig, Task,
 };
 use crate::digest::Real;
+use crate::stage::Sampler;
+
+impl From<Misfit> for RunError {
+    fn from(Misfit { key, found, expected }: Misfit) -> Self {
+        Self::Value { key, found, expected }
+    }
+}
 
 fn refuse(key: &'static str, found: impl ToString, expected: impl Into<String>) -> RunError {
     RunError::Value { key, found: found.to_string(), expected: expected.into() }
@@ -58,7 +64,6 @@ pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
     rollout(config)?;
     reward(config)?;
     estimator(config)?;
-    exactness(config)?;
     optimizer(&config.optimizer, OPTIMIZER_KEYS)?;
     within("training.iterations", config.training.iterations, 1..=1_000_000)?;
     evaluation(config)
@@ -172,12 +177,6 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
     block_tokens("rollout.block_tokens", rollout.block_tokens, config)?;
     steps("rollout.steps", rollout.steps, rollout.block_tokens, config)?;
     ensure(
-        rollout.temperature.get() > 0.0,
-        "rollout.temperature",
-        rollout.temperature,
-        "expected a number above 0: greedy rollouts have no policy gradient",
-    )?;
-    ensure(
         rollout.top_p.get() > 0.0 && rollout.top_p.get() <= 1.0,
         "rollout.top_p",
         rollout.top_p,
@@ -234,21 +233,7 @@ fn reward(config: &RunConfig) -> Result<(), RunError> {
 
 fn estimator(config: &RunConfig) -> Result<(), RunError> {
     let estimator = &config.estimator;
-    let steps = config.rollout.steps;
-    match (estimator.k, estimator.kind) {
-        (Samples::All, EstimatorKind::Agrpo | EstimatorKind::ArGrpo) => {}
-        (Samples::All, kind) => {
-            let expected = format!("expected a number: {kind} has no exact sum over steps");
-            return Err(refuse("estimator.k", "\"all\"", expected));
-        }
-        (Samples::Count(k), EstimatorKind::MergedStep) => ensure(
-            k >= 1 && k <= steps,
-            "estimator.k",
-            k,
-            format!("expected 1 to rollout.steps = {steps} segments"),
-        )?,
-        (Samples::Count(k), _) => within("estimator.k", k, 1..=65_536)?,
-    }
+    estimator.fits(&Sampler::from(&config.rollout))?;
     ensure(
         (0.0..1.0).contains(&estimator.clip_low.get()) && estimator.clip_low.get() > 0.0,
         "estimator.clip_low",
@@ -266,35 +251,6 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
     ensure(estimator.kl.get() >= 0.0, "estimator.kl", estimator.kl, "expected a number from 0")?;
     within("estimator.inner_updates", estimator.inner_updates, 1..=1024)?;
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
-}
-
-/// Combinations in which an estimator would not be what its name says.
-fn exactness(config: &RunConfig) -> Result<(), RunError> {
-    let (estimator, rollout) = (&config.estimator, &config.rollout);
-    if estimator.kind == EstimatorKind::ArGrpo {
-        ensure(
-            rollout.block_tokens == 1,
-            "rollout.block_tokens",
-            rollout.block_tokens,
-            "expected 1: estimator.kind = \"ar-grpo\" writes tokens from left to right",
-        )?;
-    }
-    if estimator.position_gradient {
-        ensure(
-            estimator.kind == EstimatorKind::Agrpo
-                && rollout.position == PositionRule::LowConfidence,
-            "estimator.position_gradient",
-            true,
-            "expected false: only agrpo in rollout.position = \"low-confidence\" has such a term",
-        )?;
-        ensure(
-            rollout.top_k == 0 && rollout.top_p.get() == 1.0,
-            "estimator.position_gradient",
-            true,
-            "expected rollout.top_k = 0 and rollout.top_p = 1: what was kept at positions that lost is not recorded",
-        )?;
-    }
-    Ok(())
 }
 
 /// The keys of one optimizer section, so that errors name the key as it stands in the file.

@@ -1,9 +1,9 @@
 //! What a left-out key of a run file means. Published values where the paper has them.
 
-use super::{PositionRule, Samples};
+use super::PositionRule;
 use crate::digest::Real;
 
-fn real(value: f64) -> Real {
+pub(super) fn real(value: f64) -> Real {
     Real::new(value).expect("defaults are finite")
 }
 pub(super) fn zero() -> Real {
@@ -17,9 +17,6 @@ pub(super) fn a_fifth() -> Real {
 }
 pub(super) fn most() -> Real {
     real(0.7)
-}
-pub(super) fn clip() -> Real {
-    real(0.2)
 }
 pub(super) fn rope_theta() -> Real {
     real(10_000.0)
@@ -66,14 +63,8 @@ pub(super) fn top_k() -> u32 {
 pub(super) fn top_p() -> Real {
     real(0.99)
 }
-pub(super) fn samples() -> Samples {
-    Samples::Count(24)
-}
 pub(super) fn prompt_mask() -> Real {
     real(0.15)
-}
-pub(super) fn one_update() -> u32 {
-    1
 }
 pub(super) fn random_position() -> PositionRule {
     PositionRule::Random

@@ -1,0 +1,282 @@
+//! The `[estimator]` section: which policy gradient, from how many samples, under which bounds.
+//!
+//! Defaults are published values, of AGRPO's GSM8K run or of the rival that `kind` names, so that one
+//! key changes the estimator. All kinds share the keys; each key says which kinds read it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::defaults;
+use crate::digest::Real;
+
+/// The policy-gradient estimators; one file each in `stages/estimator/`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    bincode::Encode,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum EstimatorKind {
+    /// Amortized GRPO (arXiv 2510.04019).
+    #[default]
+    Agrpo,
+    /// diffu-GRPO (d1, arXiv 2504.12216): one fully masked pass.
+    DiffuGrpo,
+    /// coupled-GRPO (DiffuCoder, arXiv 2506.20639): complementary masks.
+    CoupledGrpo,
+    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474; TraceRL, arXiv 2509.06949).
+    MergedStep,
+    /// GRPO in autoregressive order (JustGRPO, arXiv 2601.15165).
+    ArGrpo,
+}
+
+impl EstimatorKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Agrpo, Self::DiffuGrpo, Self::CoupledGrpo, Self::MergedStep, Self::ArGrpo];
+
+    /// The name in run files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agrpo => "agrpo",
+            Self::DiffuGrpo => "diffu-grpo",
+            Self::CoupledGrpo => "coupled-grpo",
+            Self::MergedStep => "merged-step",
+            Self::ArGrpo => "ar-grpo",
+        }
+    }
+}
+
+impl std::fmt::Display for EstimatorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How many Monte Carlo samples a completion gets: a number, or `"all"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, bincode::Encode)]
+pub enum Samples {
+    /// So many.
+    Count(u32),
+    /// Every step once: the exact sum.
+    All,
+}
+
+impl std::fmt::Display for Samples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+impl Serialize for Samples {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(count) => serializer.serialize_u32(*count),
+            Self::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Samples {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Samples;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of samples or \"all\"")
+            }
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Samples, E> {
+                let unexpected = serde::de::Unexpected::Unsigned(value);
+                let count = u32::try_from(value);
+                count.map(Samples::Count).map_err(|_| E::invalid_value(unexpected, &self))
+            }
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Samples, E> {
+                let unexpected = serde::de::Unexpected::Signed(value);
+                let count = u32::try_from(value);
+                count.map(Samples::Count).map_err(|_| E::invalid_value(unexpected, &self))
+            }
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Samples, E> {
+                match value {
+                    "all" => Ok(Samples::All),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// How likely each step is to be drawn; weights keep the estimate unbiased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepWeights {
+    /// Every step is equally likely.
+    Uniform,
+    /// In proportion to the entropy of the tokens that the step wrote, as published.
+    #[default]
+    Entropy,
+}
+
+/// What the low-discrepancy timesteps are spread over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strata {
+    /// Nothing: independent draws.
+    None,
+    /// All samples of the shard, as published.
+    #[default]
+    Shard,
+    /// The k samples of each completion.
+    Completion,
+}
+
+/// Which steps of a completion the gradient is a mean over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Horizon {
+    /// Up to the last step that wrote anything but end-of-sequence, divided by their number, as
+    /// published. Both depend on later actions, which biases the gradient a little.
+    #[default]
+    Effective,
+    /// Every step that was sampled, divided by the sampler's number of steps: unbiased.
+    Sampled,
+}
+
+/// The policy gradient. Every value is explicit; what a run file leaves out is filled in by kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(from = "Written")]
+pub struct EstimatorConfig {
+    /// Which estimator.
+    pub kind: EstimatorKind,
+    /// Samples of each completion. agrpo, ar-grpo: timesteps, or `"all"`; diffu-grpo: masked prompts;
+    /// coupled-grpo: pairs of masks; merged-step: segments of the trajectory.
+    pub k: Samples,
+    /// What low-discrepancy timesteps are spread over. agrpo, ar-grpo.
+    pub strata: Strata,
+    /// How likely each step is to be drawn. agrpo.
+    pub step_weights: StepWeights,
+    /// Share of the draws that is uniform whatever `step_weights` says; bounds the weights by its
+    /// inverse. agrpo.
+    pub uniform_share: Real,
+    /// Which steps the gradient is a mean over. agrpo.
+    pub horizon: Horizon,
+    /// Adds the log-probability of the positions chosen, which low-confidence order needs to be
+    /// unbiased. agrpo.
+    pub position_gradient: bool,
+    /// Share of the prompt's tokens that are masked. diffu-grpo, merged-step.
+    pub prompt_mask: Real,
+    /// The ratio is clipped from below at 1 - clip_low.
+    pub clip_low: Real,
+    /// The ratio is clipped from above at 1 + clip_high.
+    pub clip_high: Real,
+    /// Weight of the divergence from the base.
+    pub kl: Real,
+    /// Policy updates from the same trajectories.
+    pub inner_updates: u32,
+    /// Distinct states of one forward and backward pass.
+    pub micro_batch: u32,
+}
+
+/// The section as a run file has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    kind: EstimatorKind,
+    k: Option<Samples>,
+    #[serde(default)]
+    strata: Strata,
+    #[serde(default)]
+    step_weights: StepWeights,
+    #[serde(default = "defaults::zero")]
+    uniform_share: Real,
+    #[serde(default)]
+    horizon: Horizon,
+    #[serde(default)]
+    position_gradient: bool,
+    #[serde(default = "defaults::prompt_mask")]
+    prompt_mask: Real,
+    clip_low: Option<Real>,
+    clip_high: Option<Real>,
+    kl: Option<Real>,
+    inner_updates: Option<u32>,
+    micro_batch: u32,
+}
+
+impl From<Written> for EstimatorConfig {
+    fn from(written: Written) -> Self {
+        let published = Published::of(written.kind);
+        Self {
+            kind: written.kind,
+            k: written.k.unwrap_or(published.k),
+            strata: written.strata,
+            step_weights: written.step_weights,
+            uniform_share: written.uniform_share,
+            horizon: written.horizon,
+            position_gradient: written.position_gradient,
+            prompt_mask: written.prompt_mask,
+            clip_low: written.clip_low.unwrap_or(published.clip),
+            clip_high: written.clip_high.unwrap_or(published.clip),
+            kl: written.kl.unwrap_or(published.kl),
+            inner_updates: written.inner_updates.unwrap_or(published.inner_updates),
+            micro_batch: written.micro_batch,
+        }
+    }
+}
+
+/// What an estimator was published with, where kinds differ.
+struct Published {
+    k: Samples,
+    clip: Real,
+    kl: Real,
+    inner_updates: u32,
+}
+
+impl Published {
+    /// agrpo: its GSM8K run. diffu-grpo and merged-step: d1's and d2's Countdown and Sudoku; GSM8K and
+    /// MATH have 12 inner updates there. coupled-grpo: DiffuCoder's recipe. ar-grpo: every position.
+    fn of(kind: EstimatorKind) -> Self {
+        let (k, clip, kl, inner_updates) = match kind {
+            EstimatorKind::Agrpo => (Samples::Count(24), 0.2, 0.0, 1),
+            EstimatorKind::DiffuGrpo => (Samples::Count(1), 0.5, 0.04, 8),
+            EstimatorKind::CoupledGrpo => (Samples::Count(1), 0.5, 0.01, 2),
+            EstimatorKind::MergedStep => (Samples::Count(16), 0.5, 0.04, 8),
+            EstimatorKind::ArGrpo => (Samples::All, 0.2, 0.0, 1),
+        };
+        Self { k, clip: defaults::real(clip), kl: defaults::real(kl), inner_updates }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One key changes the estimator: what is left out is what it was published with.
+    #[test]
+    fn a_kind_alone_has_its_published_settings() {
+        let of = |text: &str| {
+            let text = format!("micro_batch = 8\n{text}");
+            let config: EstimatorConfig = toml::from_str(&text).unwrap();
+            let EstimatorConfig { k, clip_low, clip_high, kl, inner_updates, .. } = config;
+            assert_eq!(clip_low, clip_high);
+            format!("k {k}, clip {clip_high}, kl {kl}, inner_updates {inner_updates}")
+        };
+        assert_eq!(of(""), "k 24, clip 0.2, kl 0, inner_updates 1");
+        assert_eq!(of("kind = \"diffu-grpo\""), "k 1, clip 0.5, kl 0.04, inner_updates 8");
+        assert_eq!(of("kind = \"coupled-grpo\""), "k 1, clip 0.5, kl 0.01, inner_updates 2");
+        assert_eq!(of("kind = \"merged-step\""), "k 16, clip 0.5, kl 0.04, inner_updates 8");
+        assert_eq!(of("kind = \"ar-grpo\""), "k all, clip 0.2, kl 0, inner_updates 1");
+        let own = "kind = \"diffu-grpo\"\nk = 4\nclip_low = 0.1\nclip_high = 0.1\nkl = 0.0";
+        assert_eq!(of(own), "k 4, clip 0.1, kl 0, inner_updates 8");
+    }
+}
