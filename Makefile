@@ -42,16 +42,30 @@ up down:
 	@exec infra/services.py $@
 
 #> Measure
-#>   make compare                five estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour
+#>   make compare                estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour and
+#>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS reaches agrpo compare alone
 #>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
-.PHONY: compare
+.PHONY: compare bench
 compare: build
-	@for task in countdown sudoku; do
+	@if [[ " $(ARGS)" == *" --store"* ]]; then
+	    echo "error: ARGS=--store reaches agrpo compare alone; name the store for all of it: make compare AGRPO_STORE=DIR" >&2
+	    exit 2
+	fi
+	for task in countdown sudoku; do
 	    $(AGRPO) compare "jobs/runs/compare/$$task.toml" --output docs/comparison $(ARGS)
-	    run="$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["variants"][0][1][0]["run"])' "docs/comparison/$$task.json")"
+	    run="$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["variants"][0]["runs"][0]["run"])' "docs/comparison/$$task.json")"
 	    $(AGRPO) tune "$$run" --iteration base --k 1,2,4,8,24 --repeats 32 --plot "docs/comparison/variance-$$task.svg" > "docs/comparison/variance-$$task.txt"
 	    $(AGRPO) evaluate "$$run" --plot "docs/comparison/steps-$$task.svg" > "docs/comparison/steps-$$task.txt"
 	done
+
+bench:
+	@$(with_libtorch_path)
+	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+	echo "cpu-native"
+	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+	echo "cpu-portable"
+	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
 
 #> Build
 #>   make build                  target/release/agrpo; fetches libtorch the first time
@@ -72,7 +86,7 @@ setup:
 #>   make check                  format, lints, docs, licences, laws of the house: what .ci/run runs before the tests
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
-.PHONY: test check format clippy docs licences laws golden bench advisories
+.PHONY: test check format clippy docs licences laws golden advisories
 test:
 	@infra/need.sh redis-server > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
@@ -108,15 +122,6 @@ golden:
 	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT
 	$(CARGO) test --release --locked --test it golden -- $(ARGS) | tee "$$log"
 	grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "error: no golden test ran" >&2; exit 1; }
-
-bench:
-	@$(with_libtorch_path)
-	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-	echo "cpu-native"
-	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
-	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
-	echo "cpu-portable"
-	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
 
 advisories:
 	@if ! $(CARGO) deny --version > /dev/null 2>&1; then

@@ -204,19 +204,15 @@ async fn missing_evaluations(
     Ok(Some(policies))
 }
 
-fn chunks(run: &Run) -> u32 {
-    run.config().sft.steps.div_ceil(run.config().sft.steps_per_stage)
-}
-
 fn last_sft(run: &Run) -> StageKey {
-    StageKey::new(StageKind::Sft, chunks(run) - 1, 0)
+    StageKey::new(StageKind::Sft, run.sft_chunks() - 1, 0)
 }
 
 /// Stages that lie before a checkpoint, evaluations of earlier policies included.
 fn stages_until(run: &Run, at: &Checkpoint) -> u64 {
     let iterations = u64::from(at.iteration);
     let evaluations = iterations.div_ceil(u64::from(run.config().evaluation.every));
-    u64::from(chunks(run)) + iterations * Plan::stages_of_an_iteration(run) + evaluations
+    u64::from(run.sft_chunks()) + iterations * Plan::stages_of_an_iteration(run) + evaluations
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod chart;
 mod compare;
 mod completions;
+mod computing;
 mod doctor;
 mod enqueue;
 mod evaluate;
@@ -18,6 +19,7 @@ mod status;
 mod tune;
 mod worker;
 
+use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -149,10 +151,22 @@ fn read_run(file: &Path, seed: Option<u64>, settings: &Settings) -> Result<(Run,
         None => Ok(run),
     });
     let run = run.map_err(|error| Failure::from(error).at(name_of(file)))?;
+    check_task(&run).map_err(|failure| failure.at(name_of(file)))?;
+    Ok((run, text))
+}
+
+/// Refuses a run whose task has too few problems before anything is computed for it.
+fn check_task(run: &Run) -> Result<(), Failure> {
     let config = run.config();
     agrpo_stages::tasks::check_task(&config.task, config.evaluation.problems)
-        .map_err(|error| Failure::usage(error.to_string()).at(name_of(file)))?;
-    Ok((run, text))
+        .map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Finds out before hours of work that a file cannot be written; what it holds stays.
+fn try_writing(place: &Path) -> std::io::Result<()> {
+    let is_new = !place.exists();
+    OpenOptions::new().append(true).create(true).open(place)?;
+    if is_new { std::fs::remove_file(place) } else { Ok(()) }
 }
 
 /// Turns true at the first Ctrl-C or SIGTERM, after `tell`; the second one ends the program.

@@ -44,7 +44,12 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
 
 /// One JSON value on stdout, indented for people.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    line(serde_json::to_string_pretty(value).map_err(not_json)?)
+    line(json_text(value)?)
+}
+
+/// A JSON value, indented for people.
+pub(crate) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(not_json)
 }
 
 /// One JSON value on one line of stdout, for streams of rows.

@@ -1,9 +1,9 @@
 //! Charts as SVG: lines over points with intervals, one panel or several side by side.
 //!
 //! The same figure gives the same bytes. White ground and dark grey text, so that a chart reads on any
-//! page; series differ by marker as well as by colour. Text is left to the reader's fonts, so widths
-//! are guessed. Nothing is computed, written or read here, and no point is left out silently but
-//! those that an axis cannot show: numbers that are not finite, and on a log axis those below zero.
+//! page; series differ by marker as well as by colour, twelve of them. Text is left to the reader's
+//! fonts, so widths are guessed. Nothing is computed, written or read here, and no point is left out
+//! silently but those that an axis cannot show: numbers that are not finite, and on a log axis those below zero.
 
 mod axis;
 
@@ -50,9 +50,9 @@ pub(crate) struct Series {
 /// How the intervals of a series are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spread {
-    /// A whisker and a marker at every point: few points.
+    /// A whisker at every point.
     Whiskers,
-    /// A band behind the line: many points.
+    /// A band behind the line.
     Band,
 }
 
@@ -206,7 +206,7 @@ fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, Failure> {
         let line = vec![(x, middle), (x + 24, middle)];
         let ink = spread.map_or(LEVEL.stroke_width(1), |_| colour(index).stroke_width(2));
         area.draw(&PathElement::new(line, ink)).map_err(failed)?;
-        if spread == Some(Spread::Whiskers) {
+        if spread.is_some() {
             draw_marker(area, (x + 12, middle), index)?;
         }
         write(area, name, (x + 30, y), 13)?;
@@ -241,9 +241,8 @@ fn draw_series(
                 screen.draw(&PathElement::new(stroke, ink)).map_err(failed)?;
             }
         }
-        line.into_iter().try_for_each(|place| draw_marker(screen, place, index))?;
     }
-    Ok(())
+    line.into_iter().try_for_each(|place| draw_marker(screen, place, index))
 }
 
 fn colour(index: usize) -> RGBColor {
@@ -314,6 +313,25 @@ mod tests {
             assert!(text.contains(part), "{part}");
         }
         assert!(!text.contains("<100>"), "text is escaped");
+    }
+
+    #[test]
+    fn twelve_series_differ() {
+        let look = |index: usize| {
+            let marker = |text: &mut String| {
+                let root = SVGBackend::with_string(text, (20, 20)).into_drawing_area();
+                draw_marker(&root, (10, 10), index).unwrap();
+                root.present().unwrap();
+            };
+            let mut text = String::new();
+            marker(&mut text);
+            text
+        };
+        let looks: std::collections::BTreeSet<_> = (0..12).map(look).collect();
+        assert_eq!(looks.len(), 12);
+        let text = svg(&figure()).unwrap();
+        // Four points and one in the legend, with whiskers and with bands.
+        assert_eq!(text.matches("<circle").count(), 2 * 5);
     }
 
     #[test]

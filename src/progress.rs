@@ -34,7 +34,7 @@ impl Progress {
         let config = run.config();
         Self {
             tally,
-            chunks: config.sft.steps.div_ceil(config.sft.steps_per_stage),
+            chunks: run.sft_chunks(),
             iterations: config.training.iterations,
             problems: config.evaluation.problems,
             bar: None,

@@ -15,7 +15,8 @@ use super::{EstimatorArg, JsonArgs, PolicyArg, PositionArg, StoreArgs, TaskArg};
 /// Fewer steps write more tokens at once: what they save in compute they cost in accuracy, and this says
 /// how much. Every evaluation is a stage: what the store holds is not computed again, and agrpo replay
 /// computes it again. Without --temperature decoding is greedy; with it, completions are sampled with
-/// the run's top_k and top_p, and pass@n is the share of problems that n of them solve.
+/// the run's top_k and top_p, and pass@n is the share of problems that at least one of n
+/// completions solves.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -68,7 +69,9 @@ fn temperature(text: &str) -> Result<Real, &'static str> {
 /// every estimator and every k, with and without stratification (strata) and entropy weights
 /// (step_weights). Says how much the estimates vary, how far their mean is off the exact sum over all
 /// steps, and how long they take; and which k gives the least variance times seconds, rollout included.
-/// Changes nothing in the store. Takes one core for about a minute on the runs in jobs/runs.
+/// A bias is told where it stands 4 standard deviations above noise, as the table has many rows, and
+/// else what it is below; more --repeats find smaller ones. Changes nothing in the store. Takes one
+/// core for about a minute on the runs in jobs/runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

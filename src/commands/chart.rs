@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::commands::plain;
+use crate::commands::{plain, try_writing};
 use crate::exit::Failure;
+use crate::output;
 
 /// Finds out before hours of work that the chart cannot be written.
 pub(super) fn check_place(place: &Path) -> Result<(), Failure> {
@@ -18,12 +19,17 @@ pub(super) fn check_place(place: &Path) -> Result<(), Failure> {
         let folder = folder.display();
         return Err(Failure::usage(format!("--plot {shown}: there is no folder {folder}")));
     }
+    try_writing(place).map_err(|error| unwritable(place, &error))
+}
+
+/// Writes a chart, after the answer: what was measured is not lost with it.
+pub(super) fn write(place: &Path, svg: &str) -> Result<(), Failure> {
+    std::fs::write(place, svg).map_err(|error| unwritable(place, &error))?;
+    output::talk(format!("wrote {}", place.display()));
     Ok(())
 }
 
-/// Writes a chart.
-pub(super) fn write(place: &Path, svg: &str) -> Result<(), Failure> {
-    std::fs::write(place, svg).map_err(|error| {
-        Failure::usage(format!("--plot {}: cannot write: {}", place.display(), plain(&error)))
-    })
+fn unwritable(place: &Path, error: &std::io::Error) -> Failure {
+    let (place, why) = (place.display(), plain(error));
+    Failure::usage(format!("--plot {place}: cannot write there: {why}; name another file"))
 }

@@ -9,32 +9,31 @@ mod page;
 mod results;
 
 use std::path::Path;
-use std::sync::Arc;
-
-use agrpo_jobs::{Store, embedded};
-use agrpo_spec::Run;
-use tokio::sync::{mpsc, watch};
 
 use self::file::{Comparison, Member};
 use self::results::{Results, read};
 use crate::cli::CompareArgs;
-use crate::commands::{block_on, create_store, plain, stop_signal};
+use crate::commands::computing::{STOPPING, compute};
+use crate::commands::{block_on, create_store, plain, stop_signal, try_writing};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
 use crate::output;
-use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::tally::Tally;
-
-const STOPPING: &str = "finishing the stages in hand; run the same command again to go on";
 
 /// Computes and writes the comparison.
 pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, Failure> {
     let comparison = Comparison::read(&args.file)?;
+    let name = &comparison.name;
+    let [page, chart, numbers] =
+        ["md", "svg", "json"].map(|ending| args.output.join(format!("{name}.{ending}")));
     if !args.output.is_dir() {
         let folder = args.output.display();
         return Err(Failure::usage(format!("--output {folder}: there is no such folder")));
+    }
+    for place in [&page, &chart, &numbers] {
+        try_writing(place).map_err(|error| unwritable(place, &error))?;
     }
     numerics::enter(settings, comparison.numerics(), None)?;
     let workers = args.workers.map_or_else(machine::cores, usize::from);
@@ -45,7 +44,9 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
         let mut results = Results::new(&comparison);
         for (n, member) in comparison.members.iter().enumerate() {
             output::talk(format!("{}/{all}  {member}: run {}", n + 1, member.run.id()));
-            if !finish(&store, &member.run, workers, &stop).await? {
+            let stop = stop.clone();
+            let (outcome, _) = compute(&store, &member.run, workers, stop, Tally::default()).await;
+            if !outcome?.done {
                 let hint = "the same command goes on: finished stages are kept";
                 let done = format!("stopped after {n} of {all} runs");
                 return Err(Failure::new(Exit::Interrupted, done).hint(hint));
@@ -54,47 +55,23 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
         }
         Ok(results)
     })?;
-    let name = &comparison.name;
-    let command =
-        format!("agrpo compare {} --output {}", args.file.display(), args.output.display());
-    write(&args.output, &format!("{name}.svg"), &page::chart(&comparison, &results)?)?;
-    write(&args.output, &format!("{name}.json"), &page::numbers(&results)?)?;
-    write(&args.output, &format!("{name}.md"), &page::page(&comparison, &results, &command))?;
+    // First of all the answer: it outlives a folder that went away.
     output::line(page::table(&results))?;
+    write(&chart, &page::chart(&comparison, &results)?)?;
+    write(&numbers, &page::numbers(&results)?)?;
+    write(&page, &page::page(&comparison, &results))?;
     Ok(Exit::Done)
 }
 
-/// Computes what a run lacks; false if it was stopped before its end.
-async fn finish(
-    store: &Store,
-    run: &Run,
-    workers: usize,
-    stop: &watch::Receiver<bool>,
-) -> Result<bool, Failure> {
-    let (events, mut happened) = mpsc::unbounded_channel();
-    let execute = Arc::new(agrpo_stages::execute);
-    let (environment, clock) = (machine::environment(), machine::clock());
-    let stop = stop.clone();
-    let work =
-        embedded::run(store, run.clone(), execute, workers, environment, clock, events, stop);
-    let mut progress = Progress::new(run, Tally::default());
-    let show = async {
-        while let Some(event) = happened.recv().await {
-            progress.handle(&event);
-        }
-    };
-    let (outcome, ()) = tokio::join!(work, show);
-    progress.finish();
-    Ok(outcome?.done)
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
-    let place = folder.join(name);
-    std::fs::write(&place, text).map_err(|error| {
-        Failure::usage(format!("cannot write {}: {}", place.display(), plain(&error)))
-    })?;
+fn write(place: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(place, text).map_err(|error| unwritable(place, &error))?;
     output::talk(format!("wrote {}", place.display()));
     Ok(())
+}
+
+fn unwritable(place: &Path, error: &std::io::Error) -> Failure {
+    let (place, why) = (place.display(), plain(error));
+    Failure::usage(format!("cannot write {place}: {why}; name another folder with --output"))
 }
 
 impl std::fmt::Display for Member {

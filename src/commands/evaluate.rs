@@ -54,13 +54,13 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
         let settled = compute(&store, &cells, args).await?;
         Report::read(&store, &run, cells, settled).await
     })?;
-    if let Some(place) = &args.plot {
-        chart::write(place, &report.chart()?)?;
-    }
     if args.json.json {
         output::json(&report)?;
     } else {
-        output::line(report.describe(args.plot.as_deref()))?;
+        output::line(report.describe())?;
+    }
+    if let Some(place) = &args.plot {
+        chart::write(place, &report.chart()?)?;
     }
     Ok(Exit::Done)
 }

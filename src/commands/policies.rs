@@ -1,12 +1,13 @@
 //! The policies of a run that can be measured: its base and its newest one.
 //!
-//! Found in the run's index; nothing is computed for them.
+//! Found in the run's index; nothing is computed for them. A stage that the index names and whose record
+//! is gone is lost data, not work to be done.
 
 use agrpo_jobs::Store;
-use agrpo_spec::{ArtifactDigest, Run, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Manifest, Run, StageDigest, StageKey, StageKind};
 
 use crate::commands::store_option;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// A policy of the run; iteration 0 is the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,32 +26,46 @@ impl Policy {
     }
 }
 
+/// The record of a stage that the run's index says is done.
+pub(super) async fn recorded(
+    store: &Store,
+    key: StageKey,
+    stage: StageDigest,
+) -> Result<Manifest, Failure> {
+    store.manifest(stage).await?.ok_or_else(|| lost(store, key, stage, "is missing"))
+}
+
+fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure {
+    let url = store.url();
+    let told =
+        format!("{key}: stages/{stage} {why} in {url}, though the run's index says it is done");
+    Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
+}
+
 /// The base and, once there is an update, the newest policy.
 pub(super) async fn policies(
     store: &Store,
     run: &Run,
     flag: Option<&str>,
 ) -> Result<Vec<Policy>, Failure> {
-    let recorded = store.recorded_stages(run.id()).await?;
-    let sft = &run.config().sft;
-    let chunks = sft.steps.div_ceil(sft.steps_per_stage);
+    let index = store.recorded_stages(run.id()).await?;
+    let chunks = run.sft_chunks();
     let last = StageKey::new(StageKind::Sft, chunks - 1, 0);
     let updates = run.config().estimator.inner_updates;
     let ends = |key: &StageKey| key.kind == StageKind::Update && key.inner == updates;
-    let newest = recorded.iter().rev().find(|(key, _)| ends(key));
-    let base = recorded.get_key_value(&last);
+    let newest = index.iter().rev().find(|(key, _)| ends(key));
+    let base = index.get_key_value(&last);
     let mut found = vec![];
     for (&key, &stage) in base.into_iter().chain(newest) {
-        let manifest = store.manifest(stage).await?;
-        if let Some(artifact) = manifest.and_then(|manifest| manifest.output("policy")) {
-            let iteration = if key == last { 0 } else { key.iteration };
-            found.push(Policy { iteration, artifact });
-        }
+        let manifest = recorded(store, key, stage).await?;
+        let none = || lost(store, key, stage, "has no policy");
+        let artifact = manifest.output("policy").ok_or_else(none)?;
+        found.push(Policy { iteration: if key == last { 0 } else { key.iteration }, artifact });
     }
     if found.first().is_some_and(|policy| policy.iteration == 0) {
         return Ok(found);
     }
-    let done = recorded.keys().filter(|key| key.kind == StageKind::Sft).count();
+    let done = index.keys().filter(|key| key.kind == StageKind::Sft).count();
     Err(Failure::usage(format!(
         "run {} ({}) has no base policy yet: {done} of its {chunks} sft stages are done",
         run.id().short(),

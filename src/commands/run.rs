@@ -4,27 +4,23 @@
 //! holds is not computed again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use agrpo_jobs::Store;
-use agrpo_jobs::embedded::{self, Outcome};
+use agrpo_jobs::embedded::Outcome;
 use agrpo_jobs::status::{self, RunStatus};
 use agrpo_spec::{ArtifactDigest, Run, RunId, StageKey, StageKind};
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use crate::cli::RunArgs;
+use crate::commands::computing::{STOPPING, compute};
 use crate::commands::{block_on, create_store, read_run, stop_signal, store_option};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
 use crate::output;
-use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::tally::{KindTime, Overhead, Tally, accuracy, percent};
-
-const STOPPING: &str = "finishing the stages in hand; run the same command again to go on";
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -64,27 +60,10 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
     block_on(async {
         let store = create_store(settings, args.store.store.as_deref()).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
-        let (events, mut happened) = mpsc::unbounded_channel();
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
-        let work = embedded::run(
-            &store,
-            run.clone(),
-            Arc::new(agrpo_stages::execute),
-            workers,
-            machine::environment(),
-            machine::clock(),
-            events,
-            stop,
-        );
-        let mut progress = Progress::new(&run, remembered(&store, run.id()).await?);
-        let show = async {
-            while let Some(event) = happened.recv().await {
-                progress.handle(&event);
-            }
-        };
-        let (outcome, ()) = tokio::join!(work, show);
-        let tally = progress.finish();
+        let tally = remembered(&store, run.id()).await?;
+        let (outcome, tally) = compute(&store, &run, workers, stop, tally).await;
         let outcome = outcome.map_err(|error| explain(error.into(), args))?;
         let url = store.url().to_owned();
         let status = status::status(&store, Some(run.id())).await?;

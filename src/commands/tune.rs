@@ -82,13 +82,13 @@ pub(super) fn tune(args: &TuneArgs, settings: &Settings) -> Result<Exit, Failure
     let tuning = measure(&question, &grid, &clock, &mut tell).map_err(told)?;
     let sample = Sample::of(&fresh, rollout.prompts, rollout.group);
     let report = Report::new(&run, policy, args.seed, grid.repeats, sample, tuning);
-    if let Some(place) = &args.plot {
-        crate::commands::chart::write(place, &chart::draw(&report)?)?;
-    }
     if args.json.json {
         output::json(&report)?;
     } else {
-        output::line(report.describe(args.plot.as_deref()))?;
+        output::line(report.describe())?;
+    }
+    if let Some(place) = &args.plot {
+        crate::commands::chart::write(place, &chart::draw(&report)?)?;
     }
     Ok(Exit::Done)
 }
@@ -108,8 +108,8 @@ fn grid(run: &Run, args: &TuneArgs) -> Result<Grid, Failure> {
     let config = run.config();
     let sampler = Sampler::from(&config.rollout);
     for asked in &args.estimators {
-        if let Some(why) = refusal(asked.0, &sampler) {
-            return Err(Failure::usage(format!("--estimators {}: {why}", asked.0)));
+        if let Some(why) = refusal(asked.0, &sampler, &config.estimator) {
+            return Err(Failure::usage(format!("--estimators {why}")));
         }
     }
     let kinds = match args.estimators.as_slice() {

@@ -72,11 +72,14 @@ impl Axis {
         let high = places.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = match high - low {
             span if span > 0.0 => (low, high),
+            0.0 if self.is_percent && low >= 0.0 => ((low - 0.05).max(0.0), high + 0.05),
+            0.0 if self.from_zero && !self.is_log => (low, high + 1.0),
             0.0 => (low - 0.5, high + 0.5),
             _ => (0.0, 1.0),
         };
         let margin = (high - low) * 0.06;
-        let start = if self.from_zero && !self.is_log && low == 0.0 { low } else { low - margin };
+        let is_floor = (self.from_zero || self.is_percent) && !self.is_log && low == 0.0;
+        let start = if is_floor { low } else { low - margin };
         let places = start..high + margin;
         let ticks = if self.ticks.is_empty() {
             let round = round_places(&places, self.is_log).into_iter();
@@ -161,6 +164,11 @@ mod tests {
         assert_eq!(labels(&axis(false, false, false), &[2e7, 9e7]), "2e7, 4e7, 6e7, 8e7");
         assert_eq!(labels(&axis(true, false, false), &[1.0, 64.0]), "1, 4, 16, 64");
         assert_eq!(labels(&axis(false, false, false), &[7.0]), "6.6, 6.8, 7, 7.2, 7.4");
+        for from_zero in [false, true] {
+            let text = labels(&axis(false, true, from_zero), &[0.0, 0.0]);
+            assert_eq!(text, "0 %, 1 %, 2 %, 3 %, 4 %, 5 %", "no share is below 0");
+        }
+        assert_eq!(labels(&axis(false, false, true), &[0.0]), "0, 0.2, 0.4, 0.6, 0.8, 1");
         assert_eq!(labels(&axis(false, false, false), &[]), "0, 0.2, 0.4, 0.6, 0.8, 1");
     }
 

@@ -147,7 +147,7 @@ impl Plan {
     /// All stages of the run, done or not.
     pub fn total_stages(run: &Run) -> u64 {
         let config = run.config();
-        let chunks = u64::from(config.sft.steps.div_ceil(config.sft.steps_per_stage));
+        let chunks = u64::from(run.sft_chunks());
         let iterations = u64::from(config.training.iterations);
         let every = u64::from(config.evaluation.every);
         let evaluations = 1 + iterations.div_ceil(every);

@@ -323,6 +323,11 @@ impl Run {
         Seed::new(self.config.seed)
     }
 
+    /// Stages of supervised fine-tuning.
+    pub fn sft_chunks(&self) -> u32 {
+        self.config.sft.steps.div_ceil(self.config.sft.steps_per_stage)
+    }
+
     /// Whether the policy after this many updates is evaluated.
     pub fn is_evaluated(&self, iteration: u32) -> bool {
         iteration.is_multiple_of(self.config.evaluation.every)

@@ -101,6 +101,7 @@ mod tests {
             variance_ratio: None,
             squared_bias: 0.0,
             squared_bias_error: 0.0,
+            bias_z: None,
             bias_share: 0.0,
             norm: 1.0,
             scale: 1.0,

@@ -4,7 +4,7 @@
 //! measured is told in plain words, not left out in silence. Computes nothing.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler, Samples, StepWeights, Strata,
+    EstimatorConfig, EstimatorKind, Misfit, Real, Sampler, Samples, StepWeights, Strata,
 };
 use serde::Serialize;
 
@@ -82,13 +82,14 @@ impl Setting {
     }
 }
 
-/// Why a kind cannot be measured on such trajectories.
-pub fn refusal(kind: EstimatorKind, sampler: &Sampler) -> Option<String> {
-    let is_refused = kind == EstimatorKind::ArGrpo && sampler.block_tokens != 1;
-    is_refused.then(|| {
-        let block = sampler.block_tokens;
-        format!("{kind} needs rollouts from left to right, rollout.block_tokens = 1; the run's are {block}")
-    })
+/// Why a kind cannot be measured on such trajectories, however many its samples.
+pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
+    let misfit = misfit(variants(kind, 1, false)[0], sampler, run)?;
+    Some(format!("{kind}: {misfit}"))
+}
+
+fn misfit(setting: Setting, sampler: &Sampler, run: &EstimatorConfig) -> Option<Misfit> {
+    setting.config(run).fits(sampler).err()
 }
 
 impl Grid {
@@ -100,21 +101,21 @@ impl Grid {
     ) -> (Vec<Setting>, Vec<String>) {
         let own = run.position_gradient;
         let (mut settings, mut left_out) = (vec![Setting::exact(own)], vec![]);
-        if has_position_gradient(sampler) {
-            settings.push(Setting::exact(!own));
+        let other = Setting::exact(!own);
+        if misfit(other, sampler, run).is_none() {
+            settings.push(other);
         }
         for &kind in &self.kinds {
-            if let Some(why) = refusal(kind, sampler) {
+            if let Some(why) = refusal(kind, sampler, run) {
                 left_out.push(why);
                 continue;
             }
             for &k in &self.samples {
-                if kind == EstimatorKind::MergedStep && k > sampler.steps {
-                    let steps = sampler.steps;
-                    left_out.push(format!("{kind} at k = {k}: a trajectory has {steps} steps"));
-                    continue;
+                let all = variants(kind, k, own && kind == EstimatorKind::Agrpo);
+                match misfit(all[0], sampler, run) {
+                    Some(misfit) => left_out.push(format!("{kind}: {misfit}")),
+                    None => settings.extend(all),
                 }
-                settings.extend(variants(kind, k, own && kind == EstimatorKind::Agrpo));
             }
         }
         (settings, left_out)
@@ -146,10 +147,4 @@ fn reads_strata(kind: EstimatorKind) -> bool {
 
 fn reads_weights(kind: EstimatorKind) -> bool {
     kind == EstimatorKind::Agrpo
-}
-
-/// Whether which positions were chosen says something about the policy, and all of it is recorded.
-fn has_position_gradient(sampler: &Sampler) -> bool {
-    let unfiltered = sampler.top_k == 0 && sampler.top_p.get() == 1.0;
-    sampler.position == PositionRule::LowConfidence && unfiltered
 }

@@ -1,20 +1,30 @@
 //! What repeated estimates of one vector tell: how much they vary, and how far off their mean is.
 //!
 //! Estimates x_1 .. x_n are independent and of one distribution with mean mu and covariance Sigma; the
-//! target t is exact. Vectors are seen once: held are the mean, and the last few for `tr(Sigma^2)`.
+//! target t is exact. Held are the mean, and the first [`HELD`] estimates for `tr(Sigma^2)`: more would
+//! cost memory and tell little.
 //! ```text
 //! m_i = m_(i-1) + (x_i - m_(i-1)) / i,   S_i = S_(i-1) + <x_i - m_(i-1), x_i - m_i>              (1)
 //! variance  s2 = S_n / (n - 1), which has the expectation tr(Sigma)
 //! bias      b2 = |m_n - t|^2 - s2 / n, which has the expectation |mu - t|^2                      (2)
 //! its error, where mu = t:   sqrt(2 tr(Sigma^2) / (n (n - 1)))                                   (3)
-//! tr(Sigma^2): mean of <d_j, d_(j+1)>^2 / 4 over the differences d_j = x_(2j-1) - x_(2j)
+//! tr(Sigma^2) from C_ij = <x_i - m, x_j - m> over all pairs of those held, l = their number - 1:
+//!           q = l^2 / ((l + 2) (l - 1)) (sum C_ij^2 / l^2 - (sum C_ii / l)^2 / l)                (4)
+//! its z     n |m_n - t|^2 / s2 has about the distribution F(r, r (n - 1)) where mu = t,
+//!           r = tr(Sigma)^2 / tr(Sigma^2)                                                        (5)
 //! cosine    <mu, t> / (|mu| |t|) from <m, t>^2 - s2(<x, t>) / n and |m|^2 - s2 / n
 //! ```
 //! (1) B. P. Welford, "Note on a method for calculating corrected sums of squares and products",
 //! Technometrics 4, 1962, with scalar products for products. (2), (3) the sum over pairs of
 //! `<x_i - t, x_j - t>`, and its variance: S. X. Chen and Y.-L. Qin, "A two-sample test for
-//! high-dimensional data with applications to gene-set testing", Ann. Statist. 38, 2010, sec. 2.
+//! high-dimensional data with applications to gene-set testing", Ann. Statist. 38, 2010, sec. 2. (4)
+//! Z. Bai and H. Saranadasa, "Effect of high dimension", Statistica Sinica 6, 1996. (5) A. P. Dempster,
+//! "A significance test for the separation of two highly multivariate small samples", Biometrics 16,
+//! 1960: b2 by its error would have far longer tails than a normal number's where few directions vary.
 //! No estimate is drawn here, and none is judged.
+
+/// Estimates kept for the products of all pairs.
+const HELD: u32 = 64;
 
 /// Running mean of vectors, and the sum of their squared distances from it.
 #[derive(Debug)]
@@ -64,12 +74,10 @@ pub(super) struct Estimates<'a> {
     moments: Moments,
     /// Of <x, t>.
     along: Moments,
-    /// x_(2j-1), until x_2j comes.
-    odd: Option<Vec<f64>>,
-    /// d_j, until d_(j+1) comes.
-    difference: Option<Vec<f64>>,
-    /// Sum and number of <d_j, d_(j+1)>^2 / 4.
-    crossed: (f64, u32),
+    /// The first x_i - t.
+    held: Vec<Vec<f64>>,
+    /// Their scalar products, each with those up to itself.
+    products: Vec<Vec<f64>>,
 }
 
 /// What they tell.
@@ -81,6 +89,8 @@ pub(super) struct Spread {
     pub(super) bias: f64,
     /// The bias's standard error where there is none.
     pub(super) bias_error: f64,
+    /// A standard normal number where there is no bias; none where nothing varies.
+    pub(super) bias_z: Option<f64>,
     /// |mu|^2.
     pub(super) square: f64,
     /// <mu, t> / |t|^2.
@@ -93,23 +103,36 @@ impl<'a> Estimates<'a> {
     /// None yet.
     pub(super) fn new(target: &'a [f64]) -> Self {
         let (moments, along) = (Moments::new(target.len()), Moments::new(1));
-        Self { target, moments, along, odd: None, difference: None, crossed: (0.0, 0) }
+        Self { target, moments, along, held: vec![], products: vec![] }
     }
 
     /// Another one.
-    pub(super) fn add(&mut self, estimate: Vec<f64>) {
+    pub(super) fn add(&mut self, mut estimate: Vec<f64>) {
         self.moments.add(&estimate);
         self.along.add(&[dot(&estimate, self.target)]);
-        let Some(odd) = self.odd.take() else {
-            self.odd = Some(estimate);
-            return;
-        };
-        let difference: Vec<f64> = odd.iter().zip(&estimate).map(|(a, b)| a - b).collect();
-        if let Some(last) = &self.difference {
-            self.crossed.0 += dot(last, &difference).powi(2) / 4.0;
-            self.crossed.1 += 1;
+        if self.held.len() < HELD as usize {
+            estimate.iter_mut().zip(self.target).for_each(|(x, t)| *x -= t);
+            self.held.push(estimate);
+            let last = &self.held[self.held.len() - 1];
+            self.products.push(self.held.iter().map(|other| dot(other, last)).collect());
         }
-        self.difference = Some(difference);
+    }
+
+    /// Equation (4): tr(Sigma) and tr(Sigma^2) from those held, none of fewer than three.
+    fn traces(&self) -> Option<(f64, f64)> {
+        let n = self.held.len();
+        let count = f64::from(u32::try_from(n).ok().filter(|&n| n > 2)?);
+        let product = |i: usize, j: usize| self.products[i.max(j)][i.min(j)];
+        let row = |i| (0..n).map(|j| product(i, j)).sum::<f64>() / count;
+        let rows: Vec<f64> = (0..n).map(row).collect();
+        let all = rows.iter().sum::<f64>() / count;
+        let centred = |i: usize, j: usize| product(i, j) - rows[i] - rows[j] + all;
+        let l = count - 1.0;
+        let trace = (0..n).map(|i| centred(i, i)).sum::<f64>() / l;
+        let pairs = (0..n).flat_map(|i| (0..n).map(move |j| (i, j)));
+        let squares = pairs.map(|(i, j)| centred(i, j).powi(2)).sum::<f64>() / (l * l);
+        let of_square = l * l / ((l + 2.0) * (l - 1.0)) * (squares - trace * trace / l);
+        Some((trace, of_square.max(0.0)))
     }
 
     /// What they tell. The target is not 0.
@@ -119,10 +142,16 @@ impl<'a> Estimates<'a> {
         let noise = self.moments.variance_of_mean();
         let apart: f64 = mean.iter().zip(self.target).map(|(m, t)| (m - t).powi(2)).sum();
         // tr(Sigma^2) is at most tr(Sigma)^2.
-        let trace_of_square = match self.crossed {
-            (_, 0) => variance * variance,
-            (sum, pairs) => sum / f64::from(pairs),
-        };
+        let (trace, trace_of_square) = self.traces().unwrap_or((variance, variance * variance));
+        // The square of the trace that was seen is too large by 2 tr(Sigma^2) / l on average.
+        let l = f64::from(self.moments.count.min(HELD)) - 1.0;
+        let directions = (trace * trace - 2.0 * trace_of_square / l) / trace_of_square;
+        let bias_z = (noise > 0.0).then(|| {
+            let most = f64::from(u32::try_from(mean.len()).unwrap_or(u32::MAX));
+            let directions =
+                if directions.is_finite() { directions.clamp(1.0, most) } else { most };
+            normal(apart / noise, directions, directions * (n - 1.0))
+        });
         let square = dot(mean, mean) - noise;
         let (along, target_square) = (self.along.mean[0], dot(self.target, self.target));
         let cosine = (square > 0.0).then(|| {
@@ -133,11 +162,21 @@ impl<'a> Estimates<'a> {
             variance,
             bias: apart - noise,
             bias_error: (2.0 * trace_of_square / (n * (n - 1.0).max(1.0))).sqrt(),
+            bias_z,
             square,
             scale: along / target_square,
             cosine,
         }
     }
+}
+
+/// The standard normal number that is as rare as this one of the distribution F(a, b).
+///
+/// E. Paulson, "An approximate normalization of the analysis of variance distribution", Ann. Math.
+/// Statist. 13, 1942.
+fn normal(f: f64, a: f64, b: f64) -> f64 {
+    let (root, a, b) = (f.cbrt(), 2.0 / (9.0 * a), 2.0 / (9.0 * b));
+    ((1.0 - b) * root - (1.0 - a)) / (b * root * root + a).sqrt()
 }
 
 /// The scalar product.
@@ -149,6 +188,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use agrpo_spec::{Purpose, Seed};
 
+    use super::super::SEEN;
     use super::*;
 
     const TARGET: [f64; 3] = [2.0, -1.0, 0.5];
@@ -209,7 +249,59 @@ mod tests {
         let seen = average(|trial| spread(trial, 8, 1.0, 0.0).bias.powi(2));
         let told = average(|trial| spread(trial, 8, 1.0, 0.0).bias_error.powi(2));
         assert!((seen / expected - 1.0).abs() < 0.1, "{seen} of {expected}");
-        assert!((told / expected - 1.0).abs() < 0.1, "{told} of {expected}");
+        // (4) is right for normal noise; uniform noise has shorter tails.
+        assert!((told / expected - 1.0).abs() < 0.15, "{told} of {expected}");
+    }
+
+    #[test]
+    fn the_normal_number_is_as_rare_as_the_textbook_s_f() {
+        // Upper points of F: 5 % of (1, 11) and (5, 55), 0.1 % of (1, 11) and (10, 110).
+        for (f, a, b, z) in [
+            (4.844, 1.0, 11.0, 1.645),
+            (2.383, 5.0, 55.0, 1.645),
+            (19.69, 1.0, 11.0, 3.090),
+            (3.245, 10.0, 110.0, 3.090),
+        ] {
+            assert!((normal(f, a, b) - z).abs() < 0.06, "F({a}, {b}): {}", normal(f, a, b));
+        }
+    }
+
+    /// Shares of 4000 trials of 12 estimates whose z is above the bar: the noise of `directions`
+    /// independent directions is uniform, or skewed like the square of a uniform number.
+    fn found(directions: u32, shift: f64, is_skewed: bool) -> f64 {
+        let target = vec![1.0; directions as usize];
+        average(|trial| {
+            let seed = Seed::new(5).child(Purpose::Sample, trial);
+            let mut estimates = Estimates::new(&target);
+            for i in 0..12 {
+                let noise = |j: u32| match seed.uniform(i, j) {
+                    u if is_skewed => u * u - 1.0 / 3.0,
+                    u => u - 0.5,
+                };
+                estimates.add((0..directions).map(|j| 1.0 + shift + noise(j)).collect());
+            }
+            f64::from(u8::from(estimates.spread().bias_z.unwrap() > SEEN))
+        })
+    }
+
+    #[test]
+    fn twelve_estimates_without_bias_show_none() {
+        for directions in [1, 2, 5, 40] {
+            for is_skewed in [false, true] {
+                let share = found(directions, 0.0, is_skewed);
+                assert!(share <= 0.0005, "{directions} {is_skewed}: {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn twelve_estimates_with_a_bias_show_it() {
+        for directions in [1, 2, 5, 40] {
+            // Three deviations of the noise where one direction varies; with 40, 1.2 of each.
+            let shift = 3.0 / (12.0 * f64::from(directions).sqrt()).sqrt();
+            let share = found(directions, shift, false);
+            assert!(share > 0.9, "{directions}: {share}");
+        }
     }
 
     #[test]
@@ -218,6 +310,7 @@ mod tests {
         assert!((found.scale - 0.25).abs() < 0.02, "{found:?}");
         assert!(found.cosine.unwrap() > 0.98, "{found:?}");
         assert!(found.bias > 10.0 * found.bias_error, "{found:?}");
+        assert!(found.bias_z.unwrap() > SEEN, "{found:?}");
         assert!((spread(1, 4000, -1.0, 0.0).cosine.unwrap() + 1.0).abs() < 0.02);
     }
 
@@ -227,6 +320,7 @@ mod tests {
         (0..5).for_each(|_| estimates.add(TARGET.to_vec()));
         let found = estimates.spread();
         assert_eq!((found.variance, found.bias, found.bias_error), (0.0, 0.0, 0.0));
+        assert_eq!(found.bias_z, None);
         assert!((found.cosine.unwrap() - 1.0).abs() < 1e-12 && found.scale == 1.0, "{found:?}");
     }
 }

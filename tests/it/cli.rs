@@ -199,9 +199,10 @@ fn help_of_run() {
 
 #[test]
 fn every_verb_shows_an_example_and_how_to_choose_the_store() {
-    for verb in
-        ["run", "enqueue", "worker", "status", "show", "replay", "evaluate", "tune", "doctor"]
-    {
+    for verb in [
+        "run", "enqueue", "worker", "status", "show", "replay", "evaluate", "compare", "tune",
+        "doctor",
+    ] {
         let help = alone(&[verb, "--help"], "").stdout;
         assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
     }

@@ -18,6 +18,19 @@ fn index(program: &Program) -> std::path::PathBuf {
     run.join("stages")
 }
 
+/// What `look` sees while the record of a stage of the run is gone.
+fn without_record<T>(program: &Program, stage: &str, look: impl Fn() -> T) -> T {
+    let names = std::fs::read_dir(index(program)).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let name = names.find(|name| name.starts_with(stage)).unwrap();
+    let record = program.store().join("stages").join(name.split_once('.').unwrap().1);
+    let bytes = std::fs::read(&record).unwrap();
+    std::fs::remove_file(&record).unwrap();
+    let seen = look();
+    std::fs::write(record, bytes).unwrap();
+    seen
+}
+
 fn share(row: &Value) -> f64 {
     row["accuracy"]["share"].as_f64().unwrap()
 }
@@ -80,6 +93,16 @@ fn a_sampled_grid_tells_what_several_completions_are_worth() {
     assert!(said.stderr.contains("evaluation 4/4  "), "{}", said.stderr);
     assert_eq!(said.stderr.matches("(stored)").count(), 4, "{}", said.stderr);
 
+    // A lost record is no work to be done.
+    for stage in ["update-000004", "sft-000001"] {
+        let said = without_record(&program, stage, || program.run(&question));
+        assert_eq!((said.code, said.stdout.as_str()), (Some(5), ""), "{stage}: {}", said.stderr);
+        let told = said.stderr.lines().next().unwrap();
+        assert!(told.starts_with(&format!("error: {stage}: stages/")), "{told}");
+        assert!(told.contains(" is missing in "), "{told}");
+        assert!(said.stderr.contains("hint: agrpo run FILE"), "{}", said.stderr);
+    }
+
     // Without an update there is a base to measure, and without that nothing.
     for entry in std::fs::read_dir(index(&program)).unwrap() {
         let path = entry.unwrap().path();
@@ -112,6 +135,9 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(error(&["bytes", "--temperature", "0", "--samples", "2"]), @"error: invalid value '0' for '--temperature <T>': expected a number above 0; without the option, decoding is greedy");
     insta::assert_snapshot!(error(&["bytes", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     insta::assert_snapshot!(error(&["bytes", "--plot", "nowhere/chart.svg"]), @"error: --plot nowhere/chart.svg: there is no folder nowhere");
+    std::fs::create_dir(program.folder().join("d.svg")).unwrap();
+    insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: --plot d.svg: cannot write there: is a directory; name another file");
+    assert!(!program.folder().join("chart.svg").exists(), "a wrong request leaves no file");
     for (given, missing) in [("--temperature", "--samples"), ("--samples", "--temperature")] {
         let said = program.run(&["evaluate", "bytes", given, "1"]);
         assert!(said.code == Some(2) && said.stderr.contains(missing), "{}", said.stderr);

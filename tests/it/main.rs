@@ -5,6 +5,7 @@
 
 mod bytes;
 mod cli;
+mod compare;
 mod evaluate;
 mod golden;
 mod gradient;

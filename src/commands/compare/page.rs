@@ -1,8 +1,9 @@
 //! A comparison for people: the table, the page around it, the numbers as JSON, and the curves.
 
 use super::file::Comparison;
-use super::results::{Point, Results, Spread, Trace};
-use crate::exit::{Exit, Failure};
+use super::results::{Point, Results, Spread, Trace, Variant};
+use crate::exit::Failure;
+use crate::output;
 use crate::plot::{self, Axis, Figure, Panel, Series};
 use crate::statistics::Interval;
 use crate::tally::percent;
@@ -39,14 +40,14 @@ pub(super) fn table(results: &Results) -> String {
         format!("| variant | iterations | passes | gain at {first} steps |{heads} seconds |"),
         format!("|---|--:|--:|--:|{}--:|", of_steps(&|_| "--:".to_owned()).replace(' ', "")),
     ];
-    let base = results.variants.first().map(|(_, traces)| traces.as_slice()).unwrap_or_default();
+    let base = results.variants.first().map_or(&[][..], |variant| &variant.runs);
     let bases = of_steps(&|steps| {
         let points = base.iter().filter_map(|trace| trace.points.first());
         let values = points.filter_map(|point| point.accuracy.get(&steps).copied());
         share(Spread::of(&values.collect::<Vec<_>>()))
     });
     lines.push(format!("| base | 0 | 0 | |{bases} |"));
-    for (name, traces) in &results.variants {
+    for Variant { name, runs: traces } in &results.variants {
         let accuracies = of_steps(&|steps| {
             let at = |point: &Point| point.accuracy.get(&steps).copied().unwrap_or(f64::NAN);
             share(last(traces, at))
@@ -62,27 +63,24 @@ pub(super) fn table(results: &Results) -> String {
     lines.join("\n")
 }
 
-/// The page: what was compared, the table, the curves, and the command that made them.
-pub(super) fn page(comparison: &Comparison, results: &Results, command: &str) -> String {
-    let Comparison { name, about, .. } = comparison;
+/// The page: what was compared, the table, the curves, and the file that they were made from.
+pub(super) fn page(comparison: &Comparison, results: &Results) -> String {
+    let Comparison { name, file, about, .. } = comparison;
     let seeds = comparison.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     let problems = results.problems;
     format!(
         "# {name}\n\n{about}\n\nSeeds {seeds}; means ± the sample's standard deviation over seeds. \
          Accuracy is greedy, on {problems}\nheld-out problems. A pass is one forward and backward pass of one \
-         completion, as the estimator asked for\nit. Seconds are those of rollouts, rewards, gradients and \
-         updates, one thread each, over all workers.\n\n{}\n\n![accuracy against passes and seconds]({name}.svg)\n\n\
-         Numbers of every seed: [{name}.json]({name}.json). Made by\n\n```\n{command}\n```\n",
+         state, as the estimator asked for it;\nequal states are computed once, yet count. Seconds are those \
+         of rollouts, rewards, gradients and updates,\none thread each, over all workers.\n\n{}\n\n![accuracy against passes and seconds]({name}.svg)\n\n\
+         Numbers of every seed: [{name}.json]({name}.json). Made from `{file}` by `agrpo compare`.\n",
         table(results)
     )
 }
 
 /// Everything as JSON.
 pub(super) fn numbers(results: &Results) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(results).map_err(|error| {
-        Failure::new(Exit::Unexpected, format!("cannot write the numbers as JSON: {error}"))
-    })?;
-    Ok(text + "\n")
+    Ok(output::json_text(results)? + "\n")
 }
 
 /// Accuracy against passes and against seconds, a band of one deviation over seeds.
@@ -99,9 +97,9 @@ pub(super) fn chart(comparison: &Comparison, results: &Results) -> Result<String
         series: results
             .variants
             .iter()
-            .map(|(name, traces)| Series {
-                name: name.clone(),
-                points: curve(traces, steps, of),
+            .map(|variant| Series {
+                name: variant.name.clone(),
+                points: curve(&variant.runs, steps, of),
                 spread: plot::Spread::Band,
             })
             .collect(),
@@ -111,10 +109,11 @@ pub(super) fn chart(comparison: &Comparison, results: &Results) -> Result<String
         panel("by work", "forward and backward passes", &|point| point.passes),
         panel("by time", "seconds of one thread", &|point| point.seconds),
     ];
-    let base = results.variants.first().and_then(|(_, traces)| traces.first()?.points.first());
-    let base = base.and_then(|point| point.accuracy.get(&steps));
-    let base =
-        base.map_or_else(String::new, |&share| format!(", base of seed 1 {}", percent(share)));
+    let base = results.variants.first().and_then(|variant| variant.runs.first());
+    let share = base.and_then(|base| Some((base.seed, base.points.first()?.accuracy.get(&steps)?)));
+    let base = share.map_or_else(String::new, |(seed, &share)| {
+        format!(", base of seed {seed} {}", percent(share))
+    });
     let seeds = comparison.seeds.len();
     let title = format!("{}: mean and deviation of {seeds} seeds{base}", comparison.name);
     plot::svg(&Figure { title, panels })

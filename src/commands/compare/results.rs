@@ -1,7 +1,7 @@
 //! What the runs of a comparison left: accuracy, passes and seconds at every evaluation.
 //!
-//! Read from manifests alone. A pass is one forward and backward pass of one completion, as the estimator
-//! asked for it; equal states, which are computed once, count each.
+//! Read from manifests alone. A pass is one forward and backward pass of one state, as the estimator asked
+//! for it; equal states are computed once, yet count.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use agrpo_spec::{Run, RunId, StageKind};
 use serde::Serialize;
 
 use super::file::{Comparison, Member};
-use crate::exit::{Exit, Failure};
+use crate::commands::policies::recorded;
+use crate::exit::Failure;
 
 /// One run, from the base to its end.
 #[derive(Clone, Debug, Serialize)]
@@ -39,7 +40,14 @@ pub(super) struct Results {
     /// Unmask steps of the evaluations; the first is what curves show.
     pub(super) steps: Vec<u32>,
     pub(super) problems: u32,
-    pub(super) variants: Vec<(String, Vec<Trace>)>,
+    pub(super) variants: Vec<Variant>,
+}
+
+/// One variant with every seed.
+#[derive(Debug, Serialize)]
+pub(super) struct Variant {
+    pub(super) name: String,
+    pub(super) runs: Vec<Trace>,
 }
 
 /// Mean and standard deviation over seeds.
@@ -56,14 +64,14 @@ impl Results {
         Self {
             steps: evaluation.steps.clone(),
             problems: evaluation.problems,
-            variants: names.map(|name| (name.clone(), vec![])).collect(),
+            variants: names.map(|name| Variant { name: name.clone(), runs: vec![] }).collect(),
         }
     }
 
     pub(super) fn add(&mut self, member: &Member, trace: Trace) {
-        let of_variant = self.variants.iter_mut().find(|(name, _)| *name == member.variant);
-        if let Some((_, traces)) = of_variant {
-            traces.push(trace);
+        let mut variants = self.variants.iter_mut();
+        if let Some(variant) = variants.find(|variant| variant.name == member.variant) {
+            variant.runs.push(trace);
         }
     }
 }
@@ -82,17 +90,15 @@ impl Spread {
 
 /// Reads a finished run's trace.
 pub(super) async fn read(store: &Store, run: &Run) -> Result<Trace, Failure> {
-    let recorded = store.recorded_stages(run.id()).await?;
+    let index = store.recorded_stages(run.id()).await?;
     let (mut passes, mut seconds) = (0.0, 0.0);
     let mut points = vec![];
     // In the order of the run: an iteration's evaluation comes after its updates.
-    for (key, stage) in recorded {
+    for (key, stage) in index {
         if key.kind == StageKind::Sft {
             continue;
         }
-        let manifest = store.manifest(stage).await?.ok_or_else(|| {
-            Failure::new(Exit::Data, format!("{key}: the manifest of stage {stage} is missing"))
-        })?;
+        let manifest = recorded(store, key, stage).await?;
         if key.kind != StageKind::Evaluation {
             seconds += manifest.phases.compute_ms / 1e3;
             let of_stage = manifest.metrics.get("samples");

@@ -3,7 +3,6 @@
 //! Shares and intervals come from `statistics.rs`, out of the histograms that the stages left.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::Settled;
@@ -56,9 +55,13 @@ struct Trade {
     /// The base's most steps, and its share there.
     base_steps: u32,
     base_accuracy: f64,
-    /// The fewest steps at which the newest policy is at least as accurate; none if it never is.
+    /// The fewest steps at which the newest policy is at least as accurate; none if it never is, or
+    /// if the base is right nowhere.
     newest_steps: Option<u32>,
     newest_accuracy: Option<f64>,
+    /// The newest policy's most steps, and whether it can be given more.
+    most_steps: u32,
+    is_most_possible: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,7 +108,7 @@ impl Report {
             temperature: sampler.temperature,
             samples: evaluations.first().map_or(1, |row| row.solved_by.len() - 1),
             position: sampler.position,
-            trade: trade(&evaluations),
+            trade: trade(&evaluations, sampler.completion_tokens),
             evaluations,
             stages,
             store: store.url().to_owned(),
@@ -113,7 +116,7 @@ impl Report {
     }
 
     /// The report for people.
-    pub(super) fn describe(&self, chart: Option<&Path>) -> String {
+    pub(super) fn describe(&self) -> String {
         let tries: Vec<usize> = match self.evaluations.first() {
             Some(row) => row.pass_at.keys().copied().filter(|&n| n > 1).collect(),
             None => vec![],
@@ -139,7 +142,6 @@ impl Report {
         }
         let mut lines = vec![self.title(), String::new(), output::table(&rows)];
         lines.extend(self.trade.as_ref().map(|trade| format!("\n{}", trade.describe())));
-        lines.extend(chart.map(|place| format!("\nchart: {}", place.display())));
         lines.join("\n")
     }
 
@@ -222,29 +224,40 @@ impl Report {
 
 impl Trade {
     fn describe(&self) -> String {
+        let Self { base_steps, base_accuracy, most_steps, .. } = *self;
+        if base_accuracy == 0.0 {
+            return format!("the base is right nowhere at {base_steps} steps: nothing to match");
+        }
         let needs = match (self.newest_steps, self.newest_accuracy) {
             (Some(steps), Some(share)) => format!("{steps} ({})", percent(share)),
-            _ => "more than were evaluated".to_owned(),
+            _ if self.is_most_possible => {
+                format!("it does not match it even at {most_steps}, the most that there can be")
+            }
+            _ => format!("more than {most_steps}, the most that were evaluated"),
         };
-        let base = percent(self.base_accuracy);
-        let most = self.base_steps;
-        format!("steps that the newest policy needs to match the base at {most} ({base}): {needs}")
+        let base = percent(base_accuracy);
+        format!(
+            "steps that the newest policy needs to match the base at {base_steps} ({base}): {needs}"
+        )
     }
 }
 
-/// Compares point estimates; the intervals beside them say how sure that is.
-fn trade(rows: &[Row]) -> Option<Trade> {
+/// Compares point estimates; the intervals beside them say how sure that is. `tokens` is the most steps
+/// that a completion can be given.
+fn trade(rows: &[Row], tokens: u32) -> Option<Trade> {
     let base = rows.iter().filter(|row| row.iteration == 0).max_by_key(|row| row.steps)?;
     let newest = || rows.iter().filter(|row| row.iteration > 0);
-    newest().next()?;
+    let most_steps = newest().map(|row| row.steps).max()?;
     let enough = newest()
-        .filter(|row| row.accuracy.share >= base.accuracy.share)
+        .filter(|row| base.accuracy.share > 0.0 && row.accuracy.share >= base.accuracy.share)
         .min_by_key(|row| row.steps);
     Some(Trade {
         base_steps: base.steps,
         base_accuracy: base.accuracy.share,
         newest_steps: enough.map(|row| row.steps),
         newest_accuracy: enough.map(|row| row.accuracy.share),
+        most_steps,
+        is_most_possible: most_steps == tokens,
     })
 }
 
@@ -286,4 +299,41 @@ fn point(x: f64, estimate: Estimate) -> Point {
 #[expect(clippy::cast_precision_loss, reason = "a number of completions")]
 fn count(n: usize) -> f64 {
     n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::Interval;
+
+    const MOST: u32 = 8;
+
+    /// One line of the trade between shares by steps of the base and of the newest policy.
+    fn told(base: &[(u32, f64)], newest: &[(u32, f64)]) -> String {
+        let row = |iteration: u32, &(steps, share): &(u32, f64)| Row {
+            policy: String::new(),
+            iteration,
+            artifact: ArtifactDigest::of(b""),
+            stage: "0".repeat(64).parse().unwrap(),
+            reused: false,
+            steps,
+            tokens_per_step: MOST / steps,
+            correct: 0,
+            accuracy: Estimate { share, interval: Interval { low: 0.0, high: 1.0 } },
+            solved_by: vec![],
+            pass_at: BTreeMap::new(),
+        };
+        let bases = base.iter().map(|cell| row(0, cell));
+        let rows: Vec<_> = bases.chain(newest.iter().map(|cell| row(9, cell))).collect();
+        trade(&rows, MOST).map(|trade| trade.describe()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_trade_says_only_what_was_measured() {
+        insta::assert_snapshot!(told(&[(8, 0.3), (4, 0.2)], &[(8, 0.6), (4, 0.4)]), @"steps that the newest policy needs to match the base at 8 (30.0%): 4 (40.0%)");
+        insta::assert_snapshot!(told(&[(8, 0.3)], &[(8, 0.2)]), @"steps that the newest policy needs to match the base at 8 (30.0%): it does not match it even at 8, the most that there can be");
+        insta::assert_snapshot!(told(&[(4, 0.3)], &[(4, 0.2)]), @"steps that the newest policy needs to match the base at 4 (30.0%): more than 4, the most that were evaluated");
+        insta::assert_snapshot!(told(&[(8, 0.0)], &[(8, 0.2)]), @"the base is right nowhere at 8 steps: nothing to match");
+        assert_eq!(told(&[(8, 0.3)], &[]), "", "no update, no trade");
+    }
 }

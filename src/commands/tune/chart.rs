@@ -1,13 +1,17 @@
 //! The chart of a tuning: what a second buys, and what strata and weights save.
 //!
-//! Estimators that draw nothing have no variance, and so no place on these axes.
+//! What has no variance has no place on a logarithm's axis: the exact sum, and one step of every stratum
+//! where there are as many as steps. The head says how many those are, and what is recommended.
 
 use agrpo_spec::{EstimatorKind, Samples, StepWeights, Strata};
 use agrpo_stages::tune::{Row, Setting};
 
-use super::report::{Report, strata_name, weights_name};
+use super::report::{Report, strata_name, weights_name, words};
 use crate::exit::Failure;
 use crate::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
+
+/// A deviation, in units of the target's length, that is rounding.
+const NO_VARIANCE: f64 = 1e-6;
 
 /// Variance by seconds, one line an estimator; and the ratio to plain sampling by k, one line for each
 /// other way to draw timesteps.
@@ -20,8 +24,11 @@ pub(super) fn draw(report: &Report) -> Result<String, Failure> {
         ..Axis::default()
     };
     let numbered = |row: &&Row| matches!(row.setting.k, Samples::Count(_));
+    let varies = |row: &&Row| row.relative_std > NO_VARIANCE;
     let best = report.tuning.recommended;
-    let speed = rows.iter().filter(numbered).filter_map(|row| {
+    let still = rows.iter().filter(|row| !varies(row)).count();
+    let head = best.map(|best| format!("; recommended: {}", words(&best))).unwrap_or_default();
+    let speed = rows.iter().filter(numbered).filter(varies).filter_map(|row| {
         let name = line(&row.setting, best.as_ref())?;
         Some((name, row.seconds, row.relative_std.powi(2)))
     });
@@ -41,7 +48,9 @@ pub(super) fn draw(report: &Report) -> Result<String, Failure> {
     ks.dedup();
     let panels = vec![
         Panel {
-            title: "variance by seconds, one point a k".to_owned(),
+            title: format!(
+                "variance by seconds, one point a k; not shown: {still} without variance"
+            ),
             x: log("seconds of an estimate", vec![]),
             y: log("variance / squared length of the target", vec![]),
             series: series(speed),
@@ -55,7 +64,7 @@ pub(super) fn draw(report: &Report) -> Result<String, Failure> {
             level: Some(Level { name: "plain: strata none, weights uniform".to_owned(), y: 1.0 }),
         },
     ];
-    plot::svg(&Figure { title: report.title(), panels })
+    plot::svg(&Figure { title: report.title() + &head, panels })
 }
 
 /// The line that a setting is a point of: of kinds that draw timesteps only the plain one and the

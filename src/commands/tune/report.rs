@@ -1,7 +1,5 @@
 //! What was measured, for people and as JSON. Judges nothing that `agrpo_stages::tune` has not judged.
 
-use std::path::Path;
-
 use agrpo_spec::{ArtifactDigest, Horizon, Run, RunId, Samples, StepWeights, Strata};
 use agrpo_stages::tune::{ClosedForm, Fresh, Row, Setting, Tuning};
 use serde::Serialize;
@@ -9,9 +7,6 @@ use serde::Serialize;
 use crate::commands::policies::Policy;
 use crate::output;
 use crate::tally::percent;
-
-/// A bias so many of its errors from 0 is seen.
-const SEEN: f64 = 3.0;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -93,7 +88,7 @@ impl Report {
     }
 
     /// The report for people.
-    pub(super) fn describe(&self, chart: Option<&Path>) -> String {
+    pub(super) fn describe(&self) -> String {
         const HEAD: [&str; 12] = [
             "kind",
             "k",
@@ -120,7 +115,6 @@ impl Report {
             format!("gradient of the positions chosen: {share} of the whole; without it, cosine {cosine}")
         }));
         lines.extend(self.tuning.left_out.iter().map(|why| format!("left out: {why}")));
-        lines.extend(chart.map(|place| format!("chart: {}", place.display())));
         lines.join("\n")
     }
 
@@ -184,7 +178,7 @@ fn cells(row: &Row) -> Vec<String> {
 
 /// The bias as a share of the target's length, or below what it is if noise hides it.
 fn bias(row: &Row) -> String {
-    if row.bias_z().is_none_or(|z| z >= SEEN) {
+    if row.is_bias_seen() {
         return percent(row.bias_share);
     }
     // What a bias would have to be to stand out: two errors above what was seen.
