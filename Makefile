@@ -53,8 +53,9 @@ compare: build
 	fi
 	for task in countdown sudoku; do
 	    $(AGRPO) compare "jobs/runs/compare/$$task.toml" --output docs/comparison $(ARGS)
-	    run="$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["variants"][0]["runs"][0]["run"])' "docs/comparison/$$task.json")"
-	    $(AGRPO) tune "$$run" --iteration base --k 1,2,4,8,24 --repeats 32 --plot "docs/comparison/variance-$$task.svg" > "docs/comparison/variance-$$task.txt"
+	    base="$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["variants"][0]["runs"][0]["run"])' "docs/comparison/$$task.json")"
+	    $(AGRPO) tune "$$base" --iteration base --k 1,2,4,8,24 --repeats 32 --plot "docs/comparison/variance-$$task.svg" > "docs/comparison/variance-$$task.txt"
+	    run="$$($(AGRPO) run "jobs/runs/$$task.toml" | awk '$$1 == "run" { print $$2 }')"
 	    $(AGRPO) evaluate "$$run" --plot "docs/comparison/steps-$$task.svg" > "docs/comparison/steps-$$task.txt"
 	done
 
