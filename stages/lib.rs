@@ -29,6 +29,8 @@ mod sft;
 mod states;
 pub mod tasks;
 mod tensor_file;
+#[cfg(test)]
+mod testing;
 pub mod tokenizer;
 pub mod trajectories;
 pub mod tune;

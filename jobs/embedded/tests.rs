@@ -218,7 +218,7 @@ async fn runs_share_what_they_have_in_common() {
     assert!(reports.iter().all(|(_, report)| report.identical));
 }
 
-/// On an idle disk: `cargo test --release -p agrpo-jobs -- --ignored overhead`.
+/// On an idle disk: `cargo test --release -p agrpo-jobs -- --ignored costs_less`.
 #[tokio::test]
 #[ignore = "measures this machine's disk"]
 async fn a_stage_costs_less_than_30_ms_beside_its_computation() {

@@ -2,14 +2,15 @@
 //! f64, completions of three or four tokens. Here: the toy; the claims stand in the modules.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Real, Sampler, Samples,
-    Seed, StepWeights, Strata,
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Sampler, Samples, Seed,
+    StepWeights, Strata,
 };
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::batch::count;
 use super::*;
 use crate::model::{ModelConfig, Policy};
+use crate::testing::{config, real, sampler};
 
 mod biased;
 mod enumeration;
@@ -21,10 +22,6 @@ mod unbiased;
 const EOS: i64 = 2;
 const MASK: i64 = 3;
 const PROMPT: [i64; 2] = [1, 0];
-
-fn real(value: f64) -> Real {
-    Real::new(value).unwrap()
-}
 
 /// A policy in f32 whose distributions are far from uniform.
 fn single(seed: u64) -> Policy {
@@ -69,39 +66,6 @@ fn policy_of_content(seed: u64) -> Policy {
         w
     });
     policy
-}
-
-/// `steps` steps for `tokens` tokens in blocks of `block`.
-fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRule) -> Sampler {
-    Sampler {
-        completion_tokens: tokens,
-        block_tokens: block,
-        steps,
-        temperature: real(1.0),
-        top_k: 0,
-        top_p: real(1.0),
-        position,
-        guidance: real(0.0),
-    }
-}
-
-/// The unbiased choices: every step, a constant divisor.
-fn config(kind: EstimatorKind) -> EstimatorConfig {
-    EstimatorConfig {
-        kind,
-        k: Samples::All,
-        strata: Strata::None,
-        step_weights: StepWeights::Uniform,
-        uniform_share: real(0.0),
-        horizon: Horizon::Sampled,
-        position_gradient: false,
-        prompt_mask: real(0.0),
-        clip_low: real(0.2),
-        clip_high: real(0.2),
-        kl: real(0.0),
-        inner_updates: 1,
-        micro_batch: 256,
-    }
 }
 
 /// All gradients as one vector, and none left.

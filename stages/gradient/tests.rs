@@ -1,18 +1,15 @@
 //! The stage as a whole: what it refuses, and completions from which nothing can be learned.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Real, Sampler,
-    Samples, StageKind, StageSpec, StepWeights, Strata, encode,
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, StageKind,
+    StageSpec, encode,
 };
 
 use super::*;
 use crate::model::ModelConfig;
 use crate::reward::RowReward;
 use crate::sampler::{Row, sample};
-
-fn real(value: f64) -> Real {
-    Real::new(value).unwrap()
-}
+use crate::testing::{config, real, sampler};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
 fn policy(seed: u64) -> Artifact {
@@ -36,16 +33,7 @@ struct Shard {
 }
 
 fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
-    let sampler = Sampler {
-        completion_tokens: 4,
-        block_tokens: 4,
-        steps: 4,
-        temperature: real(1.0),
-        top_k: 0,
-        top_p: real(1.0),
-        position: PositionRule::Random,
-        guidance: real(0.0),
-    };
+    let sampler = sampler(4, 4, 4, PositionRule::Random);
     let policy = policy(1);
     let Artifact::Folder(files) = &policy else { panic!("not a folder") };
     let loaded = Policy::from_folder(files).unwrap();
@@ -77,21 +65,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
         inner: 1,
         shard: 0,
         sampler,
-        estimator: EstimatorConfig {
-            kind: EstimatorKind::Agrpo,
-            k: Samples::All,
-            strata: Strata::Shard,
-            step_weights: StepWeights::Uniform,
-            uniform_share: real(0.0),
-            horizon: Horizon::Effective,
-            position_gradient: false,
-            prompt_mask: real(0.0),
-            clip_low: real(0.2),
-            clip_high: real(0.2),
-            kl: real(0.0),
-            inner_updates: 1,
-            micro_batch: 4,
-        },
+        estimator: EstimatorConfig { horizon: Horizon::Effective, ..config(EstimatorKind::Agrpo) },
     };
     let mut inputs = Inputs::default();
     for artifact in [policy, trajectories, rewards] {

@@ -1,28 +1,16 @@
 //! What is refused before anything is computed: each with the sample and the number.
 
-use agrpo_spec::{ModelShape, PositionRule, Real};
+use agrpo_spec::{ModelShape, PositionRule};
 
 use super::*;
+use crate::testing::real;
 use crate::trajectories::KeptSets;
 
 const MASK: i64 = 9;
 const EOS: i64 = 8;
 
-fn real(value: f64) -> Real {
-    Real::new(value).unwrap()
-}
-
 fn sampler() -> Sampler {
-    Sampler {
-        completion_tokens: 4,
-        block_tokens: 2,
-        steps: 4,
-        temperature: real(1.0),
-        top_k: 3,
-        top_p: real(1.0),
-        position: PositionRule::Random,
-        guidance: real(0.0),
-    }
+    Sampler { top_k: 3, ..crate::testing::sampler(4, 2, 4, PositionRule::Random) }
 }
 
 fn model() -> ModelConfig {
