@@ -6,7 +6,7 @@
 use agrpo_spec::{Sampler, StageError};
 
 use crate::error::data;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, PADDING};
 use crate::trajectories::{NEVER, Trajectories};
 
 /// A shard's trajectories, each with its advantage. Rows are completions, R of them.
@@ -170,8 +170,9 @@ impl<'a> Batch<'a> {
             return refuse(format!("the completion has {c} tokens, expected {expected}"));
         }
         let is_id = |id: &&i64| !(0..self.model.embedding_size).contains(*id);
-        let ids = trajectories.prompt(row).iter().chain(trajectories.completion(row));
-        if let Some(id) = ids.clone().find(is_id) {
+        let prompt = trajectories.prompt(row).iter().skip_while(|&&id| id == PADDING);
+        let mut ids = prompt.chain(trajectories.completion(row));
+        if let Some(id) = ids.find(is_id) {
             return refuse(format!("{id} is no token of the policy"));
         }
         let mut written = vec![0usize; sampler.steps as usize];

@@ -18,6 +18,7 @@ use super::batch::Batch;
 use super::pass::{Event, Factor, Read, Support, Surrogate, Unit};
 use super::timesteps::{token_mean, tokens};
 use super::{Estimator, length};
+use crate::model::PADDING;
 
 /// The estimator on one batch.
 #[derive(Debug)]
@@ -48,7 +49,8 @@ impl PromptMasks {
         let row_index = u32::try_from(row).expect("a shard is small");
         let tokens = (0u32..).zip(batch.trajectories().prompt(row));
         let masked = |(position, &id)| {
-            if seed.uniform(row_index, position) < self.share { batch.mask() } else { id }
+            let is_masked = id != PADDING && seed.uniform(row_index, position) < self.share;
+            if is_masked { batch.mask() } else { id }
         };
         tokens.map(masked).collect()
     }

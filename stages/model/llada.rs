@@ -8,7 +8,11 @@
 //!
 //! The last block and the head run on the queried positions alone: the sampler asks for the masked
 //! positions of a block, the learner for the positions of a step. Keys and values always come from
-//! the whole sequence, so what is computed is exact. There is no cache and no attention mask here.
+//! the whole sequence, so what is computed is exact. There is no cache here.
+//!
+//! Sequences of one batch may differ in length: [`PADDING`] in place of an id is a position that nobody
+//! attends to. Whether anybody is masked decides which kernel attention runs in, so a shard that pads
+//! one of its prompts pads all of them.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +26,9 @@ use super::lora::{self, Adapter};
 use super::weights::{self, Block, Weights};
 use crate::error::{data, libtorch};
 use crate::tensor_file::{self, NamedTensors};
+
+/// Stands in place of an id where a sequence has no token: on the left of the shorter prompts.
+pub const PADDING: i64 = -1;
 
 /// The positions whose predictions are wanted.
 #[derive(Debug)]
@@ -52,6 +59,15 @@ pub struct Policy {
 struct Rotation {
     cos: Tensor,
     sin: Tensor,
+}
+
+/// What every block needs to know of a batch.
+struct Sequences {
+    batch: i64,
+    length: i64,
+    rotation: Rotation,
+    /// B x 1 x 1 x L, -inf at padding; none where nothing is padded.
+    bias: Option<Tensor>,
 }
 
 impl Policy {
@@ -183,18 +199,29 @@ impl Policy {
     }
 
     /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
-    /// i64, B x L.
+    /// i64, B x L, with [`PADDING`] where a sequence has no token.
     pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
-        let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
-        let kind = self.weights.wte_VxD.kind();
-        let rotation = self.rotation(length, (kind, ids_BL.device()));
-        let mut x_BLD = Tensor::embedding(&self.weights.wte_VxD, ids_BL, -1, false, false);
+        let all = self.sequences(ids_BL)?;
+        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
+        let mut x_BLD = Tensor::embedding(&self.weights.wte_VxD, &tokens_BL, -1, false, false);
         let (last, first) = self.weights.blocks.split_last().expect("at least one block");
         for block in first {
-            x_BLD = self.block(block, &x_BLD, &Queries::All, &rotation, (batch, length));
+            x_BLD = self.block(block, &x_BLD, &Queries::All, &all);
         }
-        let x_BQD = self.block(last, &x_BLD, queries, &rotation, (batch, length));
+        let x_BQD = self.block(last, &x_BLD, queries, &all);
         Ok(self.rms_norm(&x_BQD, &self.weights.ln_f_D))
+    }
+
+    fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences, StageError> {
+        let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
+        let (kind, device) = (self.weights.wte_VxD.kind(), ids_BL.device());
+        let padded_BL = ids_BL.eq(PADDING);
+        let bias = (padded_BL.any().int64_value(&[]) != 0).then(|| {
+            let zeros_BL = Tensor::zeros([batch, length], (kind, device));
+            zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY).view([batch, 1, 1, length])
+        });
+        let rotation = self.rotation(length, (wide(kind), device));
+        Ok(Sequences { batch, length, rotation, bias })
     }
 
     /// One block, its result at the queried positions only: B x Q x D.
@@ -203,9 +230,9 @@ impl Policy {
         block: &Block,
         x_BLD: &Tensor,
         queries: &Queries<'_>,
-        rotation: &Rotation,
-        (batch, length): (i64, i64),
+        all: &Sequences,
     ) -> Tensor {
+        let Sequences { batch, length, ref rotation, ref bias } = *all;
         let (d, heads) = (self.config.d_model, self.config.n_heads);
         let normed_BLD = self.rms_norm(x_BLD, &block.attn_norm_D);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
@@ -224,17 +251,21 @@ impl Policy {
         };
         // Of all positions there are as many wherever the state is computed.
         let is_padded = !matches!(queries, Queries::All);
-        let mixed_BQD = attention(&q_BQHE, &k_BLHE, &v_BLHE, is_padded).reshape([batch, -1, d]);
+        let mixed_BQHE = attention(&q_BQHE, &k_BLHE, &v_BLHE, bias.as_ref(), is_padded);
+        let mixed_BQD = mixed_BQHE.reshape([batch, -1, d]);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
         let gated = block.ff_in.apply(&self.rms_norm(&h_BQD, &block.ff_norm_D)).chunk(2, -1);
         let inner = gated[0].silu() * &gated[1];
         h_BQD + block.ff_out.apply(&inner)
     }
 
-    /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467).
+    /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467); the mean of half
+    /// precision in f32, as in LLaDA's own code.
     fn rms_norm(&self, x: &Tensor, weight_D: &Tensor) -> Tensor {
-        let mean_square = (x * x).mean_dim(-1, true, x.kind());
-        x * (mean_square + self.config.rms_norm_eps).rsqrt() * weight_D
+        let kind = x.kind();
+        let x = x.to_kind(wide(kind));
+        let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
+        (&x * (mean_square + self.config.rms_norm_eps).rsqrt()).to_kind(kind) * weight_D
     }
 
     /// Angles `position * theta^(-2i/E)`, in f64 and rounded once to `kind` (Su et al., arXiv 2104.09864).
@@ -274,15 +305,32 @@ impl Rotation {
     }
 }
 
-/// The rotary embedding, first and second half of a head paired; `sin` carries the sign.
-fn rotate(x_BLHE: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let half = x_BLHE.size()[3] / 2;
-    x_BLHE * cos + x_BLHE.roll([half], [3]) * sin
+/// The kind in which norms and rotations of half precision are computed.
+fn wide(kind: Kind) -> Kind {
+    match kind {
+        Kind::BFloat16 | Kind::Half => Kind::Float,
+        _ => kind,
+    }
 }
 
-/// softmax(q k' / sqrt(E)) v over all keys: B x Q x H x E. `is_padded` computes a multiple of [`ROWS`]
-/// queries, so that each is the same whatever the others are.
-fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor, is_padded: bool) -> Tensor {
+/// The rotary embedding, first and second half of a head paired; `sin` carries the sign. Half precision
+/// is rotated in f32, as in LLaDA's own code.
+fn rotate(x_BLHE: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = x_BLHE.size()[3] / 2;
+    let kind = x_BLHE.kind();
+    let x_BLHE = x_BLHE.to_kind(cos.kind());
+    (&x_BLHE * cos + x_BLHE.roll([half], [3]) * sin).to_kind(kind)
+}
+
+/// softmax(q k' / sqrt(E) + bias) v over all keys: B x Q x H x E. `is_padded` computes a multiple of
+/// [`ROWS`] queries, so that each is the same whatever the others are.
+fn attention(
+    q_BQHE: &Tensor,
+    k_BLHE: &Tensor,
+    v_BLHE: &Tensor,
+    bias_B11L: Option<&Tensor>,
+    is_padded: bool,
+) -> Tensor {
     let by_head = |t: &Tensor| t.transpose(1, 2);
     let queries = q_BQHE.size()[1];
     let spare = if is_padded { (-queries).rem_euclid(ROWS) } else { 0 };
@@ -291,7 +339,7 @@ fn attention(q_BQHE: &Tensor, k_BLHE: &Tensor, v_BLHE: &Tensor, is_padded: bool)
         &by_head(q_BQHE),
         &by_head(k_BLHE),
         &by_head(v_BLHE),
-        None::<&Tensor>,
+        bias_B11L,
         0.0,
         false,
         None::<f64>,

@@ -51,6 +51,26 @@ fn a_policy_computes_in_the_kind_of_its_weights() {
     assert!(read.parameters().values().all(|weight| weight.kind() == Kind::Float));
 }
 
+/// Prompts of one batch may differ in length: each gives what it gives alone, whatever lies beside it.
+#[test]
+fn padded_sequences_give_what_they_give_alone() {
+    let policy = small();
+    let of = |ids: &[i64], rows: i64| {
+        let ids_BL = Tensor::from_slice(ids).view([rows, -1]);
+        policy.head(&policy.hidden(&ids_BL, &Queries::All).unwrap())
+    };
+    let (long, short) = ([1i64, 2, 3, 9, 9, 9], [4i64, 8, 9, 9]);
+    let padded = [PADDING, PADDING, 4, 8, 9, 9];
+    let batch = of(&[long, padded].concat(), 2);
+    let apart = |a: Tensor, b: Tensor| (a - b).abs().max().double_value(&[]);
+    assert!(apart(batch.get(0), of(&long, 1).get(0)) < 1e-5);
+    assert!(apart(batch.get(1).narrow(0, 2, 4), of(&short, 1).get(0)) < 1e-5);
+    let unseen = apart(of(&[0, 0, 4, 8, 9, 9], 1).get(0).narrow(0, 2, 4), of(&short, 1).get(0));
+    assert!(unseen > 1e-3, "a token in its place would have been attended to: {unseen}");
+    let other = of(&[[PADDING, 5, 6, 7, 9, 9], padded].concat(), 2);
+    assert_eq!(apart(batch.get(1), other.get(1)), 0.0, "neighbours do not matter, to the bit");
+}
+
 /// Along its own gradient g the loss rises by |g|^2: to seven digits, in f64.
 #[test]
 fn gradients_are_derivatives() {

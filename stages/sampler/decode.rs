@@ -4,7 +4,7 @@ use agrpo_spec::{PositionRule, Purpose, Sampler, Seed, StageError};
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::choice::{argmax, draw, entropy, kept_set};
-use crate::model::{Policy, Queries};
+use crate::model::{PADDING, Policy, Queries};
 use crate::states::DistinctStates;
 use crate::tensor_file::floats;
 use crate::trajectories::{KeptSets, Trajectories};
@@ -43,7 +43,7 @@ struct Candidate<'a> {
 }
 
 /// Samples a completion for every row; a forward pass takes up to `micro_batch` distinct states. All
-/// prompts have one length.
+/// prompts have one length, the shorter ones by [`PADDING`] on their left.
 pub fn sample(
     policy: &Policy,
     rows: &[Row],
@@ -196,7 +196,8 @@ impl Decoder<'_> {
         }
         let blind_BL = ids_BL.copy();
         let mask = self.policy.config().mask_token_id;
-        drop(blind_BL.narrow(1, 0, length(self.all.prompt_len)).fill_(mask));
+        let mut prompt_BP = blind_BL.narrow(1, 0, length(self.all.prompt_len));
+        drop(prompt_BP.masked_fill_(&prompt_BP.ne(PADDING), mask));
         let (seeing_NV, blind_NV) = (pass(ids_BL)?, pass(&blind_BL)?);
         Ok(&blind_NV + (seeing_NV - &blind_NV) * (guidance + 1.0))
     }
