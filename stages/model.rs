@@ -10,7 +10,7 @@ mod lora;
 mod weights;
 
 pub use config::ModelConfig;
-pub use llada::{PADDING, Policy, Queries};
+pub use llada::{KeyValues, PADDING, Policy, Queries, Window};
 pub use lora::Adapter;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! The last block and the head run on the queried positions alone: the sampler asks for the masked
 //! positions of a block, the learner for the positions of a step. Keys and values always come from
-//! the whole sequence, so what is computed is exact. There is no cache here.
+//! the whole sequence, so what is computed is exact. Passes that keep them are in `llada/cache.rs`.
 //!
 //! Sequences of one batch may differ in length: [`PADDING`] in place of an id is a position that nobody
 //! attends to. Whether anybody is masked decides which kernel attention runs in, so a shard that pads
@@ -26,6 +26,10 @@ use super::lora::{self, Adapter};
 use super::weights::{self, Block, Weights};
 use crate::error::{data, libtorch};
 use crate::tensor_file::{self, NamedTensors};
+
+pub use cache::{KeyValues, Window};
+
+mod cache;
 
 /// Stands in place of an id where a sequence has no token: on the left of the shorter prompts.
 pub const PADDING: i64 = -1;
@@ -56,12 +60,14 @@ pub struct Policy {
 }
 
 /// cos and sin for the rotary embedding, each L x 1 x E, doubled over the two halves.
+#[derive(Debug)]
 struct Rotation {
     cos: Tensor,
     sin: Tensor,
 }
 
 /// What every block needs to know of a batch.
+#[derive(Debug)]
 struct Sequences {
     batch: i64,
     length: i64,
@@ -232,7 +238,7 @@ impl Policy {
         queries: &Queries<'_>,
         all: &Sequences,
     ) -> Tensor {
-        let Sequences { batch, length, ref rotation, ref bias } = *all;
+        let Sequences { batch, length, ref rotation, .. } = *all;
         let (d, heads) = (self.config.d_model, self.config.n_heads);
         let normed_BLD = self.rms_norm(x_BLD, &block.attn_norm_D);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
@@ -251,8 +257,13 @@ impl Policy {
         };
         // Of all positions there are as many wherever the state is computed.
         let is_padded = !matches!(queries, Queries::All);
-        let mixed_BQHE = attention(&q_BQHE, &k_BLHE, &v_BLHE, bias.as_ref(), is_padded);
-        let mixed_BQD = mixed_BQHE.reshape([batch, -1, d]);
+        let mixed_BQHE = attention(&q_BQHE, &k_BLHE, &v_BLHE, all.bias.as_ref(), is_padded);
+        self.after_attention(block, &mixed_BQHE, &residual_BQD)
+    }
+
+    /// The rest of a block: what attention mixed, added to the residual stream, and the SwiGLU.
+    fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
+        let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
         let gated = block.ff_in.apply(&self.rms_norm(&h_BQD, &block.ff_norm_D)).chunk(2, -1);
         let inner = gated[0].silu() * &gated[1];
