@@ -14,7 +14,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
-pub(crate) use self::values::{Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, TaskArg};
+pub(crate) use self::values::{
+    CacheArg, Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, TaskArg,
+};
 use crate::exit::CODES;
 
 /// Version and commit.

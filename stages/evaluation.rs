@@ -43,11 +43,13 @@ pub(crate) fn execute(spec: &EvaluationSpec, inputs: &Inputs) -> Result<Outputs,
     let mut metrics = BTreeMap::from([("problems".to_owned(), f64::from(spec.problems))]);
     for sampler in &spec.samplers {
         let marks = exam.sit(sampler, if results.is_empty() { SHOWN } else { 0 })?;
-        let (accuracy, steps) = (marks.accuracy(), sampler.steps);
+        let (accuracy, passes, steps) = (marks.accuracy(), marks.passes(), sampler.steps);
         results.push(marks.document(sampler));
         shown.extend(marks.shown);
         metrics.insert(format!("accuracy_{steps}"), accuracy);
         metrics.entry("accuracy".to_owned()).or_insert(accuracy);
+        metrics.insert(format!("passes_{steps}"), passes);
+        metrics.entry("passes".to_owned()).or_insert(passes);
     }
     let document = json!({ "problems": spec.problems, "results": results, "samples": shown });
     let bytes = serde_json::to_vec_pretty(&document).expect("numbers and strings serialise");
@@ -69,6 +71,8 @@ struct Marks {
     draws: usize,
     /// For each problem, how many of its completions were right.
     right: Vec<usize>,
+    /// Forward passes of all completions.
+    passes: u64,
     shown: Vec<Value>,
 }
 
@@ -78,7 +82,8 @@ impl Exam<'_> {
         let is_greedy = sampler.temperature.get() == 0.0;
         let draws = if is_greedy { 1 } else { self.spec.samples as usize };
         let micro_batch = self.spec.micro_batch.max(1) as usize;
-        let mut marks = Marks { draws, right: vec![0; self.problems.len()], shown: vec![] };
+        let right = vec![0; self.problems.len()];
+        let mut marks = Marks { draws, right, passes: 0, shown: vec![] };
         let all = self.problems.len() * draws;
         for first in (0..all).step_by(micro_batch * PASSES) {
             let cells = first..all.min(first + micro_batch * PASSES);
@@ -89,6 +94,7 @@ impl Exam<'_> {
                 let completion = self.tokenizer.text(trajectories.completion(row))?;
                 let grade = tasks::grade(&problem.question, &completion);
                 marks.right[index] += usize::from(grade.correct);
+                marks.passes += u64::from(trajectories.sampled_steps(row));
                 if index < shown && cell % draws == 0 {
                     let prompt = problem.prompt.trim();
                     marks.shown.push(json!({
@@ -122,6 +128,12 @@ impl Marks {
     #[expect(clippy::cast_precision_loss, reason = "counts of completions")]
     fn accuracy(&self) -> f64 {
         self.correct() as f64 / (self.right.len() * self.draws) as f64
+    }
+
+    /// Forward passes of a completion, in the mean: its unmask steps before it was finished.
+    #[expect(clippy::cast_precision_loss, reason = "counts of completions and steps")]
+    fn passes(&self) -> f64 {
+        self.passes as f64 / (self.right.len() * self.draws) as f64
     }
 
     /// What the result says of the sampler; `solved_by[c]` problems have c right completions.

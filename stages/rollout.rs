@@ -17,11 +17,17 @@ pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, St
     let trajectories = shard(spec, &policy, &tokenizer)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
-    #[expect(clippy::cast_precision_loss, reason = "a count of tokens, for people")]
-    let tokens = written as f64;
+    let passes = (0..trajectories.rows).map(|row| f64::from(trajectories.sampled_steps(row)));
+    let passes: f64 = passes.sum();
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens and completions, for people")]
+    let (tokens, completions) = (written as f64, trajectories.rows as f64);
     Ok(Outputs {
         artifacts: BTreeMap::from([("trajectories", Artifact::Blob(trajectories.to_bytes()?))]),
-        metrics: BTreeMap::from([("tokens".into(), tokens), ("entropy".into(), entropy / tokens)]),
+        metrics: BTreeMap::from([
+            ("tokens".into(), tokens),
+            ("entropy".into(), entropy / tokens),
+            ("passes".into(), passes / completions),
+        ]),
     })
 }
 

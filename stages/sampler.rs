@@ -1,9 +1,11 @@
 //! The sampler: from prompts to trajectories, block by block and step by step.
 //!
 //! Every random decision is a uniform number named by (run seed, iteration, prompt, sample, step,
-//! position), so a completion is the same in any batch. No key-value cache, no remasking.
+//! position), so a completion is the same in any batch. Exact by default; a cache or a threshold
+//! (`Sampler`) makes it faster and less exact. No remasking.
 
 mod choice;
 mod decode;
+mod passes;
 
 pub use decode::{Row, sample};

@@ -2,8 +2,8 @@
 //! filtered or drawn by chance. A test changes what it is about. No policies, no trajectories.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples, StepWeights,
-    Strata,
+    Cache, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples,
+    StepWeights, Strata,
 };
 
 pub(crate) fn real(value: f64) -> Real {
@@ -21,6 +21,8 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
         top_p: real(1.0),
         position,
         guidance: real(0.0),
+        cache: Cache::None,
+        threshold: None,
     }
 }
 

@@ -91,7 +91,8 @@ impl Trajectories {
         last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))
     }
 
-    /// Steps of a row before it was finished: one more than the last that wrote anything.
+    /// Steps of a row before it was finished, each of them one forward pass over it: one more than the
+    /// last that wrote anything.
     pub fn sampled_steps(&self, row: usize) -> u32 {
         let last = self.steps(row).iter().max();
         last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))

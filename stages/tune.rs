@@ -4,7 +4,8 @@
 //! masks drawn anew; `spread.rs` says what the estimates tell, as whole vectors:
 //!
 //! * **target** t: agrpo over every step (k = "all"), with the run's horizon and its choice about
-//!   `position_gradient`. Clipping does nothing to it, as learner and sampler are one policy.
+//!   `position_gradient`. Clipping does nothing to it, as learner and sampler are one policy; but where
+//!   `rollout.cache` sampled, ratios are not 1, and it acts on target and estimates alike.
 //! * **step variance**: the trace of the covariance over redraws; what the batch is, is held fixed.
 //! * **bias**: |mean - t|, its noise subtracted, its z without one, and the cosine, as an estimator that only differs in
 //!   scale (a mean over tokens instead of steps) leads the same way.

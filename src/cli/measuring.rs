@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use agrpo_spec::Real;
 use clap::Args;
 
-use super::{EstimatorArg, JsonArgs, PolicyArg, PositionArg, StoreArgs, TaskArg};
+use super::{CacheArg, EstimatorArg, JsonArgs, PolicyArg, PositionArg, StoreArgs, TaskArg};
 
 /// Measure base and newest policy on a grid of unmask steps
 ///
@@ -16,12 +16,14 @@ use super::{EstimatorArg, JsonArgs, PolicyArg, PositionArg, StoreArgs, TaskArg};
 /// how much. Every evaluation is a stage: what the store holds is not computed again, and agrpo replay
 /// computes it again. Without --temperature decoding is greedy; with it, completions are sampled with
 /// the run's top_k and top_p, and pass@n is the share of problems that at least one of n
-/// completions solves.
+/// completions solves. With a threshold there is no grid: steps are as many as the tokens need, and
+/// `passes` says how many that were for a completion.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   agrpo evaluate countdown
   agrpo evaluate 3f2a --steps 8,4,2 --problems 300 --temperature 1 --samples 8
+  agrpo evaluate 3f2a --cache dual --threshold 0.9
   agrpo evaluate 3f2a --plot steps.svg")]
 pub(crate) struct EvaluateArgs {
     /// Run to measure, by the start of its id or by its name
@@ -42,6 +44,14 @@ pub(crate) struct EvaluateArgs {
     /// Which positions a step unmasks [default: as in the run's own evaluations]
     #[arg(long, value_enum, value_name = "RULE")]
     pub(crate) position: Option<PositionArg>,
+    /// Keys and values that the passes of a block take over from its first [default: as in the run's own
+    /// evaluations]
+    #[arg(long, value_enum, value_name = "CACHE")]
+    pub(crate) cache: Option<CacheArg>,
+    /// Write every token that is at least so probable, in as many steps as that takes [default: as in
+    /// the run's own evaluations]
+    #[arg(long, value_name = "P", conflicts_with = "steps", value_parser = threshold)]
+    pub(crate) threshold: Option<Real>,
     /// Draw a chart of base and newest policy
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
@@ -56,6 +66,12 @@ pub(crate) struct EvaluateArgs {
 
 fn steps(text: &str) -> Result<u32, &'static str> {
     text.trim().parse().map_err(|_| "expected whole numbers with commas between, as in 8,4,2")
+}
+
+fn threshold(text: &str) -> Result<Real, &'static str> {
+    let value = text.parse().ok().and_then(Real::new);
+    let value = value.filter(|value| value.get() > 0.0 && value.get() <= 1.0);
+    value.ok_or("expected a probability above 0 and up to 1")
 }
 
 fn temperature(text: &str) -> Result<Real, &'static str> {

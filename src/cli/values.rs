@@ -2,7 +2,7 @@
 //!
 //! The names are those of run files wherever a run file has them. Nothing is decided here.
 
-use agrpo_spec::{EstimatorKind, Numerics, PositionRule};
+use agrpo_spec::{Cache, EstimatorKind, Numerics, PositionRule};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
@@ -62,6 +62,25 @@ impl ValueEnum for PositionArg {
             PositionRule::Random => ("random", "In random order"),
         };
         Some(PossibleValue::new(name).help(help))
+    }
+}
+
+/// A cache on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheArg(pub(crate) Cache);
+
+impl ValueEnum for CacheArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const { &[Self(Cache::None), Self(Cache::Prefix), Self(Cache::Dual)] }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            Cache::None => "Every pass computes the whole sequence",
+            Cache::Prefix => "Those of the positions before the block",
+            Cache::Dual => "Those of all positions outside the block",
+        };
+        Some(PossibleValue::new(self.0.name()).help(help))
     }
 }
 

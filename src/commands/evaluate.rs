@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::{self, Settled};
-use agrpo_spec::{EvaluationSpec, Manifest, Real, Run, Sampler, StageKind, StageSpec};
+use agrpo_spec::{EvaluationSpec, Manifest, Real, Run, Sampler, SamplerKeys, StageKind, StageSpec};
 use agrpo_stages::tasks::{TaskError, check_task};
 use tokio::sync::mpsc;
 
@@ -75,7 +75,7 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
         )),
         error @ TaskError::None { .. } => Failure::usage(error.to_string()),
     })?;
-    let (rollout, evaluation) = (&config.rollout, &config.evaluation);
+    let rollout = &config.rollout;
     let (top_k, top_p) = match args.temperature {
         Some(_) => (rollout.top_k, rollout.top_p),
         None => (0, Real::new(1.0).expect("one is finite")),
@@ -83,16 +83,19 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
     let mut cells = vec![];
     for &policy in policies {
         for steps in steps(run, args)? {
+            let own = config.evaluation_sampler(steps);
             let sampler = Sampler {
-                completion_tokens: rollout.completion_tokens,
-                block_tokens: config.evaluation_block_tokens(),
-                steps,
-                temperature: args.temperature.unwrap_or(Real::new(0.0).expect("zero is finite")),
+                temperature: args.temperature.unwrap_or(own.temperature),
                 top_k,
                 top_p,
-                position: args.position.map_or(evaluation.position, |position| position.0),
-                guidance: evaluation.guidance,
+                position: args.position.map_or(own.position, |position| position.0),
+                cache: args.cache.map_or(own.cache, |cache| cache.0),
+                threshold: args.threshold.or(own.threshold),
+                ..own
             };
+            sampler
+                .fits(&SamplerKeys::EVALUATION)
+                .map_err(|misfit| Failure::usage(misfit.to_string()))?;
             let spec = StageSpec::Evaluation(EvaluationSpec {
                 version: StageKind::Evaluation.version(),
                 numerics: config.numerics,
@@ -101,7 +104,7 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
                 policy: policy.artifact,
                 problems,
                 samples: args.samples.unwrap_or(1),
-                micro_batch: evaluation.micro_batch,
+                micro_batch: config.evaluation.micro_batch,
                 samplers: vec![sampler.clone()],
             });
             cells.push(Cell { policy, problems, sampler, spec });
@@ -124,6 +127,8 @@ fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
         )));
     }
     Ok(match args.steps.as_slice() {
+        // As many as the tokens need, and no more than there are tokens.
+        [] if args.threshold.or(config.evaluation.threshold).is_some() => vec![tokens],
         [] => valid,
         asked => valid.into_iter().filter(|steps| asked.contains(steps)).collect(),
     })

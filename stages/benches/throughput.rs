@@ -13,8 +13,8 @@
 use std::time::Instant;
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Purpose, Real, Sampler,
-    Samples, Seed, StepWeights, Strata,
+    Cache, EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Purpose, Real,
+    Sampler, Samples, Seed, StepWeights, Strata,
 };
 use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate};
 use agrpo_stages::model::{ModelConfig, Policy};
@@ -112,6 +112,8 @@ impl Shape {
             top_p: real(1.0),
             position: PositionRule::LowConfidence,
             guidance: real(0.0),
+            cache: Cache::None,
+            threshold: None,
         }
     }
 

@@ -36,6 +36,11 @@
 //! * `horizon = "effective"` divides by a number of steps that depends on the actions and drops the
 //!   steps after it; `"sampled"` does neither.
 //! * top-k and top-p: the kept sets are held fixed; where one would change is ignored.
+//! * `rollout.cache`: p_old is what the cached pass drew from, as recorded, and p_theta is exact, so that rho
+//!   corrects each token for what was stale, as far as it is not clipped; each state before a step is
+//!   reached as the cached sampler reached it, which nothing corrects.
+//! * `rollout.threshold`: a step writes as many tokens as were sure, and its loss sums over all of them.
+//!   Which those are depends on the draws, as in low-confidence order, and has no term here.
 
 use agrpo_spec::{EstimatorConfig, Seed};
 

@@ -141,7 +141,7 @@ impl<'a> Batch<'a> {
 
     /// Positions that were masked before step `step` and stayed so, in the block that it wrote to.
     pub fn passed_over(&self, row: usize, step: u32) -> impl Iterator<Item = usize> {
-        let block = self.block_of(step);
+        let block = self.block_of(row, step);
         let steps = self.trajectories.steps(row);
         block.filter(move |&position| steps[position] > i64::from(step))
     }
@@ -154,10 +154,17 @@ impl<'a> Batch<'a> {
         end.map_or(tokens.len(), |end| end + 1)
     }
 
-    fn block_of(&self, step: u32) -> std::ops::Range<usize> {
-        let Sampler { completion_tokens, block_tokens, steps, .. } = *self.sampler;
-        let steps_per_block = (steps / (completion_tokens / block_tokens)).max(1);
-        let first = (step / steps_per_block * block_tokens) as usize;
+    /// The block that a row's step belongs to. With a threshold it is where the step wrote, as blocks take
+    /// as many steps as their tokens need.
+    fn block_of(&self, row: usize, step: u32) -> std::ops::Range<usize> {
+        let Sampler { completion_tokens, block_tokens, steps, threshold, .. } = *self.sampler;
+        let first = if threshold.is_some() {
+            let position = self.written(row, step).next().unwrap_or(0);
+            position - position % block_tokens as usize
+        } else {
+            let steps_per_block = (steps / (completion_tokens / block_tokens)).max(1);
+            (step / steps_per_block * block_tokens) as usize
+        };
         first..first + block_tokens as usize
     }
 
@@ -193,14 +200,21 @@ impl<'a> Batch<'a> {
                     "position {position} has the step {step}, expected 0..={last}"
                 ));
             };
-            if !self.block_of(step).contains(&position) {
+            if !self.block_of(row, step).contains(&position) {
                 return refuse(format!("step {step} wrote position {position}, outside its block"));
             }
             written[step as usize] += 1;
             self.check_cell(row, position)?;
         }
+        let done = trajectories.sampled_steps(row);
+        if sampler.threshold.is_some() {
+            return match written.iter().take(done as usize).position(|&tokens| tokens == 0) {
+                Some(step) => refuse(format!("step {step} wrote no token, expected 1 or more")),
+                None => self.check_blocks(row),
+            };
+        }
         let per_step = (sampler.completion_tokens / sampler.steps) as usize;
-        let mut all = written.iter().take(trajectories.sampled_steps(row) as usize).enumerate();
+        let mut all = written.iter().take(done as usize).enumerate();
         match all.find(|&(_, &tokens)| tokens != per_step) {
             Some((step, tokens)) => {
                 refuse(format!("step {step} wrote {tokens} tokens, expected {per_step}"))
@@ -209,10 +223,32 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Of steps that write as many tokens as they like: each block is written whole, by the steps after
+    /// those of the block before it, or not at all.
+    fn check_blocks(&self, row: usize) -> Result<(), StageError> {
+        let mut next = 0;
+        for (n, steps) in
+            self.trajectories.steps(row).chunks(self.sampler.block_tokens as usize).enumerate()
+        {
+            let (first, last) = (steps.iter().min().copied(), steps.iter().max().copied());
+            let (first, last) = (first.unwrap_or(NEVER), last.unwrap_or(NEVER));
+            if (first, last) == (NEVER, NEVER) {
+                next = i64::MAX;
+            } else if first == next {
+                next = last + 1;
+            } else {
+                return Err(data(format!(
+                    "sample {row}: block {n} was written by the steps {first}..={last}, expected all of it, from the step after the block before it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// A row stops early at the end of a block: of the block in hand every position is drawn.
     fn check_end(&self, row: usize) -> Result<(), StageError> {
         let (steps, all) = (self.trajectories.sampled_steps(row), self.sampler.steps);
-        let is_whole = steps == 0 || self.block_of(steps - 1) != self.block_of(steps);
+        let is_whole = steps == 0 || self.block_of(row, steps - 1) != self.block_of(row, steps);
         if steps == all || is_whole {
             return Ok(());
         }

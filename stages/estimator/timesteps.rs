@@ -4,7 +4,9 @@
 //! `sum over draws of w L_i(t)` with the same expectation, or the same value where k is "all".
 //!
 //! * steps: `n_i = N_i` = the effective horizon; or n_i = the steps sampled and N_i = the sampler's
-//!   number of steps, which is a constant ([`Horizon`]).
+//!   number of steps, which is a constant ([`Horizon`]). Both count the row's own steps, each with all the
+//!   tokens that it wrote, be they one or many: with a threshold, n_i differs from row to row, and the
+//!   constant is the completion's number of tokens, the most steps that there can be.
 //! * probabilities: `q_i(t) = 1/n_i`, or in proportion to `1e-8 + sum of the entropies of the tokens
 //!   that t wrote`, mixed with a uniform share; `w = 1 / (k N_i q_i(t))`.
 //! * low-discrepancy sampling (Sahoo et al., arXiv 2409.02908, appendix G.2): with N samples, a random

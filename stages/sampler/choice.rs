@@ -68,7 +68,7 @@ pub(super) fn entropy(logps: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use agrpo_spec::{PositionRule, Real};
+    use agrpo_spec::{Cache, PositionRule, Real};
 
     use super::*;
 
@@ -82,6 +82,8 @@ mod tests {
             top_p: Real::new(top_p).unwrap(),
             position: PositionRule::Random,
             guidance: Real::new(0.0).unwrap(),
+            cache: Cache::None,
+            threshold: None,
         }
     }
 

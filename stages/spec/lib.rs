@@ -19,10 +19,10 @@ pub use digest::{ArtifactDigest, ParseDigestError, Real, RunId, StageDigest, dec
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use run::{
-    Advantage, AdvantageScale, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
-    Horizon, Misfit, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig,
-    RolloutConfig, Run, RunConfig, RunError, Samples, Schedule, SftConfig, StepWeights, Strata,
-    SudokuTask, Task, TrainingConfig,
+    Advantage, AdvantageScale, Cache, CountdownTask, EstimatorConfig, EstimatorKind,
+    EvaluationConfig, Horizon, Misfit, ModelShape, Numerics, OptimizerConfig, PositionRule,
+    RewardConfig, RolloutConfig, Run, RunConfig, RunError, SamplerKeys, Samples, Schedule,
+    SftConfig, StepWeights, Strata, SudokuTask, Task, TrainingConfig,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
+pub use decoding::{Cache, SamplerKeys};
 pub use estimator::{EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata};
 pub use fit::Misfit;
 pub use learning::{Advantage, AdvantageScale, RewardConfig};
@@ -203,6 +204,12 @@ pub struct RolloutConfig {
     /// Which positions a step unmasks.
     #[serde(default = "defaults::random_position")]
     pub position: PositionRule,
+    /// Keys and values that the passes of a block take over from its first.
+    #[serde(default)]
+    pub cache: Cache,
+    /// A step also writes every token that is at least so probable; none writes as `steps` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Real>,
 }
 
 /// The length of the run.
@@ -232,6 +239,12 @@ pub struct EvaluationConfig {
     /// Scale of classifier-free guidance; 0 is none.
     #[serde(default = "defaults::zero")]
     pub guidance: Real,
+    /// As in rollouts, but of its own.
+    #[serde(default)]
+    pub cache: Cache,
+    /// As in rollouts, but of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Real>,
     /// Distinct states of one forward pass.
     pub micro_batch: u32,
 }
@@ -350,6 +363,7 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
 }
 
 mod checks;
+mod decoding;
 mod defaults;
 mod estimator;
 mod fit;

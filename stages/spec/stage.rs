@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, RewardConfig,
-    RolloutConfig, Task,
+    Advantage, Cache, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule,
+    RewardConfig, RolloutConfig, Task,
 };
 use crate::seed::Seed;
 
@@ -50,8 +50,8 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
-            Self::Sft | Self::Rollout | Self::Reward | Self::Gradient | Self::Update => 2,
-            Self::Evaluation => 2,
+            Self::Sft | Self::Reward | Self::Update => 2,
+            Self::Rollout | Self::Gradient | Self::Evaluation => 3,
         }
     }
 }
@@ -82,6 +82,13 @@ pub struct Sampler {
     pub position: PositionRule,
     /// Scale of classifier-free guidance; 0 is none.
     pub guidance: Real,
+    /// Keys and values that the passes of a block take over from its first.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Probability from which on a step writes every token beside the most probable one; none writes as
+    /// `steps` says.
+    #[serde(default)]
+    pub threshold: Option<Real>,
 }
 
 impl From<&RolloutConfig> for Sampler {
@@ -96,6 +103,8 @@ impl From<&RolloutConfig> for Sampler {
             position: rollout.position,
             // The learner knows the policy's own distribution, not a guided one.
             guidance: Real::new(0.0).expect("zero is finite"),
+            cache: rollout.cache,
+            threshold: rollout.threshold,
         }
     }
 }

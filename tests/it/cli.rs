@@ -297,7 +297,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       81d3203a5a94159f3dc778bc5ec65b05349e5f05caad1d4dbd750413a0d9f51a");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       a9cb31dd932397ecd2147aa64b251fa1f6d3f5f357db21fbbb839ad3c5e76547");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -312,7 +312,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    81d3203a5a94  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    a9cb31dd9323  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

@@ -119,6 +119,28 @@ fn a_sampled_grid_tells_what_several_completions_are_worth() {
     assert!(said.stderr.contains("0 of its 2 sft stages are done"), "{}", said.stderr);
 }
 
+/// With a cache the grid is the same grid; with a threshold it is one cell, and passes are counted.
+#[test]
+fn faster_decoding_is_measured_in_passes() {
+    let program = finished();
+    let rows = |options: &[&str]| {
+        let report = program.json(&[&["evaluate", "bytes", "--json"], options].concat());
+        let rows = report["evaluations"].as_array().unwrap();
+        rows.iter()
+            .map(|row| (row["steps"].as_u64(), row["passes"].as_f64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let exact = [(Some(8), 8.0), (Some(4), 4.0), (Some(2), 2.0), (Some(1), 1.0)];
+    assert_eq!(rows(&["--cache", "dual"]), [exact, exact].concat());
+    let [(_, base), (most, newest)] = rows(&["--threshold", "0.4"])[..] else { panic!("two rows") };
+    assert_eq!(most, Some(8));
+    assert!((1.0..8.0).contains(&base) && (1.0..8.0).contains(&newest), "{base}, {newest}");
+    let said = program.run(&["evaluate", "bytes", "--threshold", "0.4", "--cache", "prefix"]);
+    let title = said.stdout.lines().next().unwrap_or_default().split_once("): ").unwrap().1;
+    assert_eq!(title, "32 held-out problems, greedy, prefix cache, threshold 0.4");
+    assert!(said.stdout.contains("<= 8") && said.stdout.contains(">= 1"), "{}", said.stdout);
+}
+
 #[test]
 fn wrong_requests_are_told_in_one_line() {
     let program = finished();
@@ -135,6 +157,8 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(error(&["bytes", "--temperature", "0", "--samples", "2"]), @"error: invalid value '0' for '--temperature <T>': expected a number above 0; without the option, decoding is greedy");
     insta::assert_snapshot!(error(&["bytes", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     insta::assert_snapshot!(error(&["bytes", "--plot", "nowhere/chart.svg"]), @"error: --plot nowhere/chart.svg: there is no folder nowhere");
+    insta::assert_snapshot!(error(&["bytes", "--threshold", "1.5"]), @"error: invalid value '1.5' for '--threshold <P>': expected a probability above 0 and up to 1");
+    insta::assert_snapshot!(error(&["bytes", "--threshold", "0.9", "--position", "random"]), @r#"error: evaluation.position = "random": expected "low-confidence": a threshold is one of confidence"#);
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
     insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: --plot d.svg: cannot write there: is a directory; name another file");
     assert!(!program.folder().join("chart.svg").exists(), "a wrong request leaves no file");

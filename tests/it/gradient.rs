@@ -143,3 +143,41 @@ fn several_updates_from_the_same_trajectories_survive_a_crash() {
     }
     assert!(later > 1e-4, "the policy moved, but its ratios did not: {later}");
 }
+
+/// Rollouts in less time are rollouts like others: replayed to the bit and learned from. With a threshold
+/// ratios stay 1, as every pass is exact; with a cache they are the weights that correct for it.
+#[test]
+fn rollouts_with_a_cache_or_a_threshold_are_learned_from_and_replayed() {
+    for (fast, is_exact) in [("threshold = 0.3", true), ("cache = \"dual\"", false)] {
+        let program = Program::new(&[]);
+        let fast = format!("top_k = 12\nposition = \"low-confidence\"\n{fast}\n");
+        let text = RUN
+            .replace("top_k = 12\n", &fast)
+            .replace(
+                "completion_tokens = 8\nblock_tokens = 8",
+                "completion_tokens = 8\nblock_tokens = 4",
+            )
+            .replace("k = 4\nmicro_batch = 32", EVERY_TOKEN)
+            .replace("iterations = 4", "iterations = 1");
+        std::fs::write(program.folder().join("run.toml"), text).unwrap();
+        program.json(&["run", "run.toml", "--json"]);
+        for manifest in gradients(&program) {
+            let metric = |name: &str| manifest["metrics"][name].as_f64().unwrap();
+            assert!(metric("states") > 0.0, "{fast}");
+            assert_eq!(metric("ratio_deviation") == 0.0, is_exact, "{fast}");
+            let said = program.run(&["replay", manifest["stage"].as_str().unwrap()]);
+            assert_eq!(said.code, Some(0), "{fast}: {}{}", said.stdout, said.stderr);
+        }
+        let stages = std::fs::read_dir(program.store().join("stages")).unwrap();
+        let paths = stages.map(|entry| entry.unwrap().path());
+        for path in paths {
+            let record: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            if record["spec"]["rollout"].is_object() {
+                let passes = record["metrics"]["passes"].as_f64().unwrap();
+                assert_eq!(passes < 8.0, is_exact, "{fast}: {passes}");
+                let said = program.run(&["replay", record["stage"].as_str().unwrap()]);
+                assert_eq!(said.code, Some(0), "{fast}: {}{}", said.stdout, said.stderr);
+            }
+        }
+    }
+}

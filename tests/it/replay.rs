@@ -84,10 +84,10 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v2 evaluation 0cf17a7620d3
-    gradient v2 gradient 622e7be70a80
+    evaluation v3 evaluation 0cf17a7620d3
+    gradient v3 gradient c3b5392bbf37
     reward v2 rewards d9fc1971b010
-    rollout v2 trajectories 3cab18ade237
+    rollout v3 trajectories d09dab1c1f1c
     sft v2 optimizer c8bfc3de1047
     sft v2 policy 270d437ae263
     sft v2 policy/config.json 7d1ab0e8487c

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::Settled;
-use agrpo_spec::{ArtifactDigest, PositionRule, Real, Run, RunId, StageDigest};
+use agrpo_spec::{ArtifactDigest, Cache, PositionRule, Real, Run, RunId, StageDigest};
 use serde::{Deserialize, Serialize};
 
 use super::Cell;
@@ -26,6 +26,8 @@ pub(super) struct Row {
     reused: bool,
     steps: u32,
     tokens_per_step: u32,
+    /// Forward passes of a completion, in the mean.
+    passes: f64,
     correct: u64,
     accuracy: Estimate,
     solved_by: Vec<u64>,
@@ -42,6 +44,9 @@ pub(super) struct Report {
     temperature: Real,
     samples: usize,
     position: PositionRule,
+    cache: Cache,
+    /// With one, `steps` is the most that there can be, and `tokens_per_step` the least.
+    threshold: Option<Real>,
     evaluations: Vec<Row>,
     /// None before the first update.
     trade: Option<Trade>,
@@ -108,6 +113,8 @@ impl Report {
             temperature: sampler.temperature,
             samples: evaluations.first().map_or(1, |row| row.solved_by.len() - 1),
             position: sampler.position,
+            cache: sampler.cache,
+            threshold: sampler.threshold,
             trade: trade(&evaluations, sampler.completion_tokens),
             evaluations,
             stages,
@@ -121,8 +128,17 @@ impl Report {
             Some(row) => row.pass_at.keys().copied().filter(|&n| n > 1).collect(),
             None => vec![],
         };
-        let head = ["policy", "steps", "tokens/step", "temperature", "accuracy", "95 % interval"];
+        let head = [
+            "policy",
+            "steps",
+            "tokens/step",
+            "passes",
+            "temperature",
+            "accuracy",
+            "95 % interval",
+        ];
         let mut head: Vec<String> = head.map(str::to_owned).to_vec();
+        let (most, least) = if self.threshold.is_some() { ("<= ", ">= ") } else { ("", "") };
         head.extend(tries.iter().map(|n| format!("pass@{n}")));
         head.push("stage".to_owned());
         let mut rows = vec![head];
@@ -130,8 +146,9 @@ impl Report {
             let Estimate { share, interval } = row.accuracy;
             let mut cells = vec![
                 row.policy.clone(),
-                row.steps.to_string(),
-                row.tokens_per_step.to_string(),
+                format!("{most}{}", row.steps),
+                format!("{least}{}", row.tokens_per_step),
+                format!("{:.2}", row.passes),
                 self.temperature.to_string(),
                 percent(share),
                 format!("{} to {}", percent(interval.low), percent(interval.high)),
@@ -151,7 +168,14 @@ impl Report {
             0.0 => "greedy".to_owned(),
             _ => format!("{samples} completions each at temperature {temperature}"),
         };
-        format!("{name} ({}): {problems} held-out problems, {how}", self.run.short())
+        let cache = match self.cache {
+            Cache::None => String::new(),
+            cache => format!(", {cache} cache"),
+        };
+        let threshold = self.threshold.map(|value| format!(", threshold {value}"));
+        let threshold = threshold.unwrap_or_default();
+        let run = self.run.short();
+        format!("{name} ({run}): {problems} held-out problems, {how}{cache}{threshold}")
     }
 
     /// The chart: accuracy by steps, and where several completions were drawn, pass@n at most steps.
@@ -275,6 +299,8 @@ async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> 
     let Marks { correct, solved_by } = marks.ok_or_else(|| corrupt("no result".to_owned()))?;
     let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
     let draws = solved_by.len() - 1;
+    let passes = one.manifest.metrics.get("passes").copied();
+    let passes = passes.ok_or_else(|| corrupt("no number of passes".to_owned()))?;
     let doubled = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < draws);
     let tries = doubled.chain([draws]);
     Ok(Row {
@@ -285,6 +311,7 @@ async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> 
         reused: one.reused,
         steps: cell.sampler.steps,
         tokens_per_step: cell.sampler.completion_tokens / cell.sampler.steps,
+        passes,
         correct,
         accuracy,
         pass_at: tries.filter_map(|n| Some((n, pass_at(&solved_by, n)?))).collect(),
@@ -318,6 +345,7 @@ mod tests {
             reused: false,
             steps,
             tokens_per_step: MOST / steps,
+            passes: f64::from(steps),
             correct: 0,
             accuracy: Estimate { share, interval: Interval { low: 0.0, high: 1.0 } },
             solved_by: vec![],

@@ -157,3 +157,48 @@ fn completions_have_to_be_of_the_sampler_s_length() {
     all.kept = Some(KeptSets { offsets: vec![0; 6], ids: vec![] });
     assert_eq!(said(&all, &worths(&[0.0]), 1), "sample 0: the completion has 5 tokens, expected 4");
 }
+
+/// With a threshold a step writes one token or more, and a block takes as many steps as it needs.
+#[test]
+fn steps_of_a_threshold_write_what_they_like_block_by_block() {
+    let sampler = Sampler {
+        threshold: Some(real(0.9)),
+        ..crate::testing::sampler(6, 3, 6, PositionRule::LowConfidence)
+    };
+    let model = model();
+    let of = |steps: [i64; 6]| {
+        let mut all = Trajectories::masked(vec![1, 2], 1, 6, MASK);
+        all.completion_ids = vec![1, 2, 3, 4, EOS, 5];
+        for (cell, &step) in steps.iter().enumerate() {
+            if step == NEVER {
+                all.completion_ids[cell] = EOS;
+            }
+        }
+        all.unmask_steps = steps.to_vec();
+        all.token_logps = vec![-1.0; 6];
+        all
+    };
+    let said = |steps| {
+        let all = of(steps);
+        Batch::new(&all, &worths(&[1.0]), 1, &sampler, &model).map(|_| ()).unwrap_err().to_string()
+    };
+    let all = of([0, 1, 0, 2, 2, 2]);
+    let batch = Batch::new(&all, &worths(&[1.0]), 1, &sampler, &model).unwrap();
+    assert_eq!((batch.horizon(0), all.sampled_steps(0)), (3, 3));
+    let written: Vec<_> = (0..3).map(|step| batch.written(0, step).collect::<Vec<_>>()).collect();
+    assert_eq!(written, [vec![0, 2], vec![1], vec![3, 4, 5]]);
+    assert_eq!(batch.passed_over(0, 0).collect::<Vec<_>>(), [1]);
+    for steps in [[0, 0, 0, NEVER, NEVER, NEVER], [2, 1, 0, 5, 4, 3]] {
+        Batch::new(&of(steps), &worths(&[1.0]), 1, &sampler, &model).unwrap();
+    }
+    for (steps, expected) in [
+        ([0, 1, 0, 3, 3, 3], "sample 0: step 2 wrote no token, expected 1 or more"),
+        ([0, 1, 0, 1, 2, 2], "sample 0: step 1 wrote position 3, outside its block"),
+        ([2, 2, 3, 0, 1, 1], "block 0 was written by the steps 2..=3, expected all of it"),
+        ([0, 1, 0, 2, 2, NEVER], "block 1 was written by the steps -1..=2, expected all of it"),
+        ([NEVER, NEVER, NEVER, 0, 0, 0], "block 1 was written by the steps 0..=0"),
+    ] {
+        let said = said(steps);
+        assert!(said.contains(expected), "{steps:?}: {said}");
+    }
+}

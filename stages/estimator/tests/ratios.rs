@@ -1,9 +1,10 @@
 //! On-policy, every ratio is 1 to the bit: the learner computes what the sampler computed, whatever
 //! else is in the batch of either. Not within a tolerance: a last bit that differs is a defect.
 
-use agrpo_spec::Purpose;
+use agrpo_spec::{Cache, Purpose};
 
 use super::*;
+use crate::model::Window;
 use crate::sampler::{Row, sample};
 use crate::trajectories::{NEVER, Trajectories};
 
@@ -108,5 +109,106 @@ fn records_are_what_the_learner_computes_again() {
             assert_eq!(logp, f64::from(trajectories.token_logps[cell]));
             assert!((entropy - f64::from(trajectories.token_entropies[cell])).abs() < 1e-6);
         }
+    }
+}
+
+/// log p of what a row's step wrote, as a pass with a dual cache computes it, from the model alone.
+fn cached_logps(policy: &Policy, all: &Trajectories, row: usize, sampler: &Sampler) -> Vec<f32> {
+    let (p, block) = (length(all.prompt_len), i64::from(sampler.block_tokens));
+    let mask = policy.config().mask_token_id;
+    let mut found = vec![0.0; all.completion_len];
+    for step in 0..i64::from(all.sampled_steps(row)) {
+        let wrote: Vec<usize> =
+            (0..all.completion_len).filter(|&j| all.steps(row)[j] == step).collect();
+        let start = length(wrote[0]) / block * block;
+        let of_block = usize::try_from(start).unwrap()..usize::try_from(start + block).unwrap();
+        let begun = all.steps(row)[of_block].iter().min().copied().unwrap();
+        let state = |t| Tensor::from_slice(&all.state(row, t, mask)).unsqueeze(0);
+        let queries: Vec<i64> = wrote.iter().map(|&j| p + length(j)).collect();
+        let queries_BQ = Tensor::from_slice(&queries).unsqueeze(0);
+        let (first, kept) = policy.hidden_and_keep(&state(begun), &queries_BQ).unwrap();
+        let window = Window {
+            ids_NW: &state(step).narrow(1, p + start, block),
+            start: p + start,
+            kept_N: &Tensor::from_slice(&[0i64]),
+        };
+        let hidden = match step == begun {
+            true => first,
+            false => policy.hidden_in_window(&window, &queries_BQ, &kept).unwrap(),
+        };
+        let logits_QV = policy.head(&hidden).get(0) / sampler.temperature.get();
+        drop(logits_QV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
+        let logp_QV = logits_QV.log_softmax(-1, Kind::Float);
+        for (query, &j) in wrote.iter().enumerate() {
+            let token = all.completion(row)[j];
+            #[expect(clippy::cast_possible_truncation, reason = "they are f32")]
+            let logp = logp_QV.double_value(&[length(query), token]) as f32;
+            found[j] = logp;
+        }
+    }
+    found
+}
+
+/// What a cached pass was is recorded, to the bit; the learner's pass is exact, and so the ratio is
+/// exp(exact - cached): the importance weight that makes good for the approximation. Without a cache it
+/// is 1 to the bit, threshold or not.
+#[test]
+fn ratios_correct_for_a_cache_and_are_1_without_one() {
+    let policy = &policies()[0];
+    for threshold in [None, Some(real(0.4))] {
+        let exact = Sampler { threshold, ..sampler(6, 3, 6, PositionRule::LowConfidence) };
+        let plain = sample(policy, &rows(), &exact, 4).unwrap();
+        assert_eq!(deviation(policy, &plain, &exact, 7), 0.0, "{threshold:?}");
+
+        let cached = Sampler { cache: Cache::Dual, ..exact };
+        let all = sample(policy, &rows(), &cached, 4).unwrap();
+        for row in 0..15 {
+            let found = cached_logps(policy, &all, row, &cached);
+            assert_eq!(found, all.token_logps[row * 6..(row + 1) * 6], "{threshold:?}, row {row}");
+        }
+        let worths = [Worth { advantage: 1.0, counted: true }; 15];
+        let batch = Batch::new(&all, &worths, 5, &cached, policy.config()).unwrap();
+        let ratios: Vec<f64> = recompute(&batch, policy, 9)
+            .unwrap()
+            .into_iter()
+            .zip(&all.token_logps)
+            .filter_map(|(exact, &cached)| Some((exact?.0 - f64::from(cached)).exp()))
+            .collect();
+        let largest = ratios.iter().map(|ratio| (ratio - 1.0).abs()).fold(0.0, f64::max);
+        assert!(largest > 1e-4, "{threshold:?}: nothing was stale");
+        assert!(ratios.contains(&1.0), "{threshold:?}: a block's first pass is exact");
+        let found = deviation(policy, &all, &cached, 7);
+        assert!((found - largest).abs() < 1e-5, "{threshold:?}: {found}, expected {largest}");
+    }
+}
+
+/// With a threshold rows make different numbers of steps. The mean is over a row's own: every token of it
+/// has one ratio, and they weigh 1 / (rows * the row's horizon), or 1 / (rows * the completion's tokens).
+#[test]
+fn a_threshold_s_steps_are_a_mean_over_each_row_s_own() {
+    let policy = &policies()[0];
+    let sampler =
+        Sampler { threshold: Some(real(0.4)), ..sampler(6, 3, 6, PositionRule::LowConfidence) };
+    let all = sample(policy, &rows(), &sampler, 64).unwrap();
+    let steps: std::collections::BTreeSet<_> = (0..15).map(|row| all.sampled_steps(row)).collect();
+    assert!(steps.len() > 1, "all rows took {steps:?} steps");
+    let worths = [Worth { advantage: 1.0, counted: true }; 15];
+    let batch = Batch::new(&all, &worths, 5, &sampler, policy.config()).unwrap();
+    for horizon in [Horizon::Effective, Horizon::Sampled] {
+        let config = EstimatorConfig { horizon, ..config(EstimatorKind::Agrpo) };
+        let estimator = estimator(&batch, &config, Seed::new(1));
+        let factors = (0..estimator.units()).flat_map(|n| estimator.unit(n).factors);
+        let found: f64 = factors.map(|factor| factor.weight).sum();
+        let of_row = |row: usize| {
+            let last = match horizon {
+                Horizon::Effective => batch.horizon(row),
+                Horizon::Sampled => all.sampled_steps(row),
+            };
+            let tokens = (0..last).flat_map(|step| batch.written(row, step)).count();
+            let divisor = if horizon == Horizon::Effective { last } else { 6 };
+            if last == 0 { 0.0 } else { count(tokens) / f64::from(divisor) / 15.0 }
+        };
+        let expected: f64 = (0..15).map(of_row).sum();
+        assert!((found - expected).abs() < 1e-12, "{horizon:?}: {found}, expected {expected}");
     }
 }

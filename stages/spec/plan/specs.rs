@@ -1,7 +1,7 @@
 //! The specs of a plan's stages, from the run's sections. Decides nothing about order.
 
 use super::{Plan, Shard, StageKey};
-use crate::digest::{ArtifactDigest, Real};
+use crate::digest::ArtifactDigest;
 use crate::stage::{
     EvaluationSpec, GradientSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind, StageSpec,
 };
@@ -85,26 +85,21 @@ impl Plan {
 
     pub(super) fn push_evaluation(&mut self, iteration: u32, policy: ArtifactDigest) -> StageKey {
         let config = self.run.config();
-        let greedy = |&steps: &u32| Sampler {
-            completion_tokens: config.rollout.completion_tokens,
-            block_tokens: config.evaluation_block_tokens(),
-            steps,
-            temperature: Real::new(0.0).expect("zero is finite"),
-            top_k: 0,
-            top_p: Real::new(1.0).expect("one is finite"),
-            position: config.evaluation.position,
-            guidance: config.evaluation.guidance,
-        };
+        let evaluation = &config.evaluation;
         let spec = StageSpec::Evaluation(EvaluationSpec {
             version: StageKind::Evaluation.version(),
             numerics: config.numerics,
             seed: self.run.seed(),
             task: config.task.clone(),
             policy,
-            problems: config.evaluation.problems,
+            problems: evaluation.problems,
             samples: 1,
-            micro_batch: config.evaluation.micro_batch,
-            samplers: config.evaluation.steps.iter().map(greedy).collect(),
+            micro_batch: evaluation.micro_batch,
+            samplers: evaluation
+                .steps
+                .iter()
+                .map(|&steps| config.evaluation_sampler(steps))
+                .collect(),
         });
         self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
     }

@@ -146,15 +146,15 @@ fn stage_names_are_frozen() {
     ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
-    run 04c2a41af255
+    run 644b8619338f
     sft-000000 fadedb212033
     sft-000001 0fb4d24bef93
-    rollout-000001-01 422131d9386d
-    reward-000001-00 c7b711f9553f
-    gradient-000002-01 9e57d5689bc8
-    update-000001 0aa7a75cb300
-    update-000002 e02018039ef5
-    evaluation-000000 b23c79f97a79
+    rollout-000001-01 c9545f7eae89
+    reward-000001-00 a7611e60f9f6
+    gradient-000002-01 67576ffbc393
+    update-000001 db50d60b87e9
+    update-000002 f7be53a5ce0e
+    evaluation-000000 5bf9b273ba70
     ");
 }
 

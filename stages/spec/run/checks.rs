@@ -2,7 +2,8 @@
 //! would be accepted. Nothing is repaired silently.
 
 use super::{
-    CountdownTask, Misfit, ModelShape, OptimizerConfig, RunConfig, RunError, SftConfig, Task,
+    CountdownTask, Misfit, ModelShape, OptimizerConfig, RunConfig, RunError, SamplerKeys,
+    SftConfig, Task,
 };
 use crate::digest::Real;
 use crate::stage::Sampler;
@@ -319,6 +320,9 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     )?;
     let block = config.evaluation_block_tokens();
     block_tokens("evaluation.block_tokens", block, config)?;
-    let mut counts = evaluation.steps.iter();
-    counts.try_for_each(|&count| steps("evaluation.steps", count, block, config))
+    for &count in &evaluation.steps {
+        steps("evaluation.steps", count, block, config)?;
+        config.evaluation_sampler(count).fits(&SamplerKeys::EVALUATION)?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Which rollouts an estimator can learn from: asked of a run file before anything is computed, of a
 //! gradient's spec before its inputs are read, and of an estimator before it is measured.
 
-use super::{EstimatorConfig, EstimatorKind, PositionRule, Samples};
+use super::{Cache, EstimatorConfig, EstimatorKind, PositionRule, SamplerKeys, Samples};
 use crate::stage::Sampler;
 
 /// A setting that an estimator does not go with, by its key in the run file.
@@ -50,6 +50,18 @@ impl EstimatorConfig {
                     .to_owned()
             },
         )?;
+        sampler.fits(&SamplerKeys::ROLLOUT)?;
+        let steps_vary = sampler.threshold.is_some();
+        let threshold = sampler.threshold.map_or_else(String::new, |value| value.to_string());
+        ensure(
+            self.kind != EstimatorKind::MergedStep || !steps_vary,
+            "rollout.threshold",
+            &threshold,
+            || {
+                "expected no threshold: estimator.kind = \"merged-step\" cuts trajectories of equally many steps"
+                    .to_owned()
+            },
+        )?;
         self.positions_fit(sampler)
     }
 
@@ -82,11 +94,16 @@ impl EstimatorConfig {
         ensure(!self.position_gradient || is_unfiltered, key, true, || {
             "expected rollout.top_k = 0 and rollout.top_p = 1: what was kept at positions that lost is not recorded"
                 .to_owned()
+        })?;
+        let is_plain = sampler.cache == Cache::None && sampler.threshold.is_none();
+        ensure(!self.position_gradient || is_plain, key, true, || {
+            "expected rollout.cache = \"none\" and no rollout.threshold: the term is that of a fixed number of exact tokens a step"
+                .to_owned()
         })
     }
 }
 
-fn ensure(
+pub(super) fn ensure(
     holds: bool,
     key: &'static str,
     found: impl ToString,

@@ -1,9 +1,43 @@
-//! Greedy completions, guided ones included, against LLaDA's `generate`.
+//! Greedy completions, guided and cached ones included, against LLaDA's and Fast-dLLM's `generate`.
 
-use agrpo_spec::{PositionRule, Real, Sampler, Seed};
+use agrpo_spec::{Cache, PositionRule, Real, Sampler, Seed};
+use agrpo_stages::model::Policy;
 use agrpo_stages::sampler::{Row, sample};
+use agrpo_stages::trajectories::Trajectories;
+use serde_json::Value;
+use tch::Tensor;
 
 use super::{cases, count, folder, ids, policy, tensors};
+
+/// A case's lengths; greedy, the most probable token first.
+fn greedy(case: &Value) -> Sampler {
+    let real = |value| Real::new(value).unwrap();
+    Sampler {
+        completion_tokens: count(case, "gen_length"),
+        block_tokens: count(case, "block_length"),
+        steps: count(case, "steps"),
+        temperature: real(0.0),
+        top_k: 0,
+        top_p: real(1.0),
+        position: PositionRule::LowConfidence,
+        guidance: real(0.0),
+        cache: Cache::None,
+        threshold: None,
+    }
+}
+
+fn completions(policy: &Policy, prompt: &Tensor, sampler: &Sampler) -> Trajectories {
+    let rows: Vec<_> = (0..prompt.size()[0])
+        .map(|row| Row { prompt: ids(&prompt.get(row)), seed: Seed::new(0) })
+        .collect();
+    sample(policy, &rows, sampler, 64).unwrap()
+}
+
+fn assert_same(ours: &Trajectories, prompt: &Tensor, output: &Tensor, case: &Value) {
+    let tokens = i64::try_from(ours.completion_len).unwrap();
+    let completion = output.narrow(1, prompt.size()[1], tokens);
+    assert_eq!(ours.completion_ids, ids(&completion), "{case}");
+}
 
 #[test]
 fn greedy_completions_are_the_reference_s_token_for_token() {
@@ -13,26 +47,45 @@ fn greedy_completions_are_the_reference_s_token_for_token() {
     for case in cases("llada_tiny/generate_cases.json") {
         assert_eq!(case["remasking"], "low_confidence", "the only order that draws nothing");
         let real = |name: &str| Real::new(case[name].as_f64().unwrap()).unwrap();
-        let number = &case["case"];
-        let prompt = &expected[&format!("generate.{number}.prompt")];
+        let prompt = &expected[&format!("generate.{}.prompt", case["case"])];
         let sampler = Sampler {
-            completion_tokens: count(&case, "gen_length"),
-            block_tokens: count(&case, "block_length"),
-            steps: count(&case, "steps"),
             temperature: real("temperature"),
-            top_k: 0,
-            top_p: Real::new(1.0).unwrap(),
-            position: PositionRule::LowConfidence,
             guidance: real("cfg_scale"),
+            ..greedy(&case)
         };
-        let rows: Vec<_> = (0..prompt.size()[0])
-            .map(|row| Row { prompt: ids(&prompt.get(row)), seed: Seed::new(0) })
-            .collect();
-        let ours = sample(&policy, &rows, &sampler, 64).unwrap();
-        let output = &expected[&format!("generate.{number}.output")];
-        let completion = output.narrow(1, prompt.size()[1], i64::from(sampler.completion_tokens));
-        assert_eq!(ours.completion_ids, ids(&completion), "case {number}");
+        let ours = completions(&policy, prompt, &sampler);
+        assert_same(&ours, prompt, &expected[&format!("generate.{}.output", case["case"])], &case);
         compared += 1;
     }
     assert!(compared > 0, "no case in {}", folder().display());
+}
+
+/// With the prefix cache, the dual cache and neither, with and without a threshold: the tokens, and what
+/// they cost in forward passes.
+#[test]
+fn cached_completions_are_the_reference_s_token_for_token_and_pass_for_pass() {
+    let expected = tensors("llada_tiny/cached_generation.safetensors");
+    let policy = policy();
+    let mut seen = std::collections::BTreeSet::new();
+    for case in cases("llada_tiny/cached_generation_cases.json") {
+        let (number, name) = (&case["case"], case["cache"].as_str().unwrap());
+        let prompt = &expected[&format!("{number}.prompt")];
+        let sampler = Sampler {
+            cache: match name {
+                "none" => Cache::None,
+                "prefix_cache" => Cache::Prefix,
+                "dual_cache" => Cache::Dual,
+                other => panic!("{other} is no cache"),
+            },
+            threshold: case["threshold"].as_f64().and_then(Real::new),
+            ..greedy(&case)
+        };
+        let ours = completions(&policy, prompt, &sampler);
+        assert_same(&ours, prompt, &expected[&format!("{number}.{name}.output")], &case);
+        for row in 0..ours.rows {
+            assert_eq!(ours.sampled_steps(row), count(&case, "forward_passes"), "{case}");
+        }
+        seen.insert((sampler.cache, sampler.threshold.is_some()));
+    }
+    assert_eq!(seen.len(), 6, "cases of all kinds in {}: {seen:?}", folder().display());
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples, StepWeights,
-    Strata,
+    Cache, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples,
+    StepWeights, Strata,
 };
 use agrpo_stages::estimator::timesteps::{Draw, Steps};
 use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate, recompute};
@@ -63,6 +63,8 @@ impl Case {
                 other => panic!("unknown order {other:?}"),
             },
             guidance: Real::new(0.0).unwrap(),
+            cache: Cache::None,
+            threshold: None,
         };
         let config = EstimatorConfig {
             kind: EstimatorKind::Agrpo,
