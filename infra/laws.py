@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SERVICES = ["tokio", "apalis", "apalis-redis", "object_store", "redis"]
 REACH = {
     "agrpo-spec": (["tch", "torch-sys", "clap", *SERVICES], "a spec is pure"),
+    "agrpo-protocols": (["tch", "torch-sys", "clap", *SERVICES], "grading is pure text"),
     "agrpo-stages": (["clap", "agrpo-jobs", *SERVICES], "a stage computes and does nothing else"),
     "agrpo-jobs": (["tch", "torch-sys", "clap", "agrpo-stages"], "a job never sees a tensor"),
 }

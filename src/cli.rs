@@ -15,7 +15,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{
-    CacheArg, Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, TaskArg,
+    CacheArg, Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, RubricArg, TaskArg,
 };
 use crate::exit::CODES;
 

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use agrpo_spec::Real;
 use clap::Args;
 
-use super::{CacheArg, EstimatorArg, JsonArgs, PolicyArg, PositionArg, StoreArgs, TaskArg};
+use super::{
+    CacheArg, EstimatorArg, JsonArgs, PolicyArg, PositionArg, RubricArg, StoreArgs, TaskArg,
+};
 
 /// Measure base and newest policy on a grid of unmask steps
 ///
@@ -135,15 +137,24 @@ fn samples(text: &str) -> Result<u32, &'static str> {
 /// Reads one JSON object a line and writes it back with `reward`, `parts`, `extracted` and `correct`
 /// added; the mean goes to stderr. A row has a `completion` and a `ground_truth`: for countdown
 /// {"numbers": [3, 7, 8], "target": 29} or [[3, 7, 8], 29], for sudoku the solution as 16 digits, and
-/// a `question` that holds the puzzle as 16 digits with 0 for a blank. Other keys are kept.
+/// a `question` that holds the puzzle as 16 digits with 0 for a blank; for gsm8k a number, or a text with
+/// one, and for math LaTeX. Other keys are kept.
+///
+/// Without --rubric countdown and sudoku are graded by the rule of this project's runs. With it, all tasks
+/// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval, sudoku also has
+/// `correct_cells` and `empty_cells`, and its accuracy is that of cells.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -")]
+Examples:
+  echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -
+  agrpo score --task gsm8k --rubric d1-eval completions.jsonl > graded.jsonl")]
 pub(crate) struct ScoreArgs {
     /// Task whose reward grades
     #[arg(long, value_enum)]
     pub(crate) task: TaskArg,
+    /// Published rules to grade by
+    #[arg(long, value_enum, value_name = "RUBRIC")]
+    pub(crate) rubric: Option<RubricArg>,
     /// File of JSON rows; - reads standard input
     pub(crate) file: PathBuf,
 }

@@ -20,6 +20,21 @@ pub(crate) enum TaskArg {
     Countdown,
     /// Fill a 4x4 Sudoku
     Sudoku,
+    /// Word problems with a number as answer
+    Gsm8k,
+    /// Competition problems with a LaTeX expression as answer
+    Math,
+}
+
+/// Published rules to grade by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RubricArg {
+    /// d1's training rewards, part by part
+    D1,
+    /// What d1's evaluation says
+    D1Eval,
+    /// AGRPO's training rewards, part by part
+    Agrpo,
 }
 
 /// A numerics class on the command line.

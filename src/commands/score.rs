@@ -1,4 +1,4 @@
-//! `agrpo score`: grades completions from elsewhere with a task's own reward.
+//! `agrpo score`: grades completions from elsewhere, by the rule of this project's runs or a published one.
 //!
 //! One JSON object a line goes in and comes out with its grade; the mean is talk. Needs no store and
 //! computes no tensor.
@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use agrpo_protocols::{Benchmark, Cells, Protocol, problem_of_truth, reward, verdict};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{ScoreArgs, TaskArg};
+use crate::cli::{RubricArg, ScoreArgs, TaskArg};
 use crate::commands::{name_of, plain};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -17,42 +18,79 @@ use crate::tally::percent;
 
 /// Grades every row.
 pub(super) fn score(args: &ScoreArgs) -> Result<Exit, Failure> {
-    let task = match args.task {
-        TaskArg::Countdown => "countdown",
-        TaskArg::Sudoku => "sudoku",
-    };
     let name = name_of(&args.file);
     let unreadable =
         |error: &std::io::Error| Failure::usage(format!("cannot read {name}: {}", plain(error)));
+    if args.rubric.is_none() && own_task(args.task).is_none() {
+        return Err(Failure::usage(
+            "this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo",
+        ));
+    }
     let rows: Box<dyn BufRead> = if args.file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
         Box::new(BufReader::new(File::open(&args.file).map_err(|error| unreadable(&error))?))
     };
-    let (mut graded, mut reward, mut correct) = (0u32, 0.0, 0u32);
+    let mut sum = Sum::default();
     for (index, row) in rows.lines().enumerate() {
         let row = row.map_err(|error| unreadable(&error))?;
         if row.trim().is_empty() {
             continue;
         }
-        let row = grade(task, &row)
+        let row = graded(args, &row, &mut sum)
             .map_err(|failure| failure.at(format!("{name}, line {}", index + 1)))?;
-        graded += 1;
-        reward += row["reward"].as_f64().unwrap_or_default();
-        correct += u32::from(row["correct"] == true);
         output::json_row(&row)?;
     }
-    let count = f64::from(graded.max(1));
-    output::talk(format!(
-        "{graded} rows  reward {:.4}  correct {} ({correct} of {graded})",
-        reward / count,
-        percent(f64::from(correct) / count)
-    ));
+    output::talk(sum.told());
     Ok(Exit::Done)
 }
 
+/// What all rows add up to.
+#[derive(Default)]
+struct Sum {
+    rows: u32,
+    reward: f64,
+    correct: u32,
+    cells: Option<Cells>,
+}
+
+impl Sum {
+    fn add(&mut self, grade: &Graded) {
+        self.rows += 1;
+        self.reward += grade.reward;
+        self.correct += u32::from(grade.correct);
+        if let Some(cells) = grade.cells {
+            let sum = self.cells.get_or_insert(Cells { correct: 0, empty: 0 });
+            sum.correct += cells.correct;
+            sum.empty += cells.empty;
+        }
+    }
+
+    fn told(&self) -> String {
+        let rows = self.rows;
+        let share = |part: u32, of: u32| {
+            let share = percent(f64::from(part) / f64::from(of.max(1)));
+            format!("{share} ({part} of {of})")
+        };
+        let cells = self.cells.map_or_else(String::new, |cells| {
+            format!("  cells {}", share(cells.correct, cells.empty))
+        });
+        let reward = self.reward / f64::from(rows.max(1));
+        format!("{rows} rows  reward {reward:.4}  correct {}{cells}", share(self.correct, rows))
+    }
+}
+
+/// A grade, whosever rules gave it.
+struct Graded {
+    reward: f64,
+    parts: Value,
+    extracted: Value,
+    correct: bool,
+    cells: Option<Cells>,
+}
+
 /// A row with its grade added.
-fn grade(task: &str, row: &str) -> Result<Value, Failure> {
+fn graded(args: &ScoreArgs, row: &str, sum: &mut Sum) -> Result<Value, Failure> {
     let expected = r#"expected a JSON object such as {"question": "...", "ground_truth": ..., "completion": "..."}"#;
     let mut row: Map<String, Value> = serde_json::from_str(row)
         .map_err(|error| Failure::usage(format!("{error}; {expected}")))?;
@@ -65,11 +103,85 @@ fn grade(task: &str, row: &str) -> Result<Value, Failure> {
     let completion = text("completion")?.ok_or_else(|| missing("completion"))?;
     let question = text("question")?.unwrap_or_default();
     let truth = row.get("ground_truth").ok_or_else(|| missing("ground_truth"))?;
+    let grade = match args.rubric {
+        None => by_our_rule(args.task, question, truth, completion)?,
+        Some(rubric) => by_rubric(args.task, rubric, question, truth, completion)?,
+    };
+    sum.add(&grade);
+    row.insert("reward".to_owned(), json!(grade.reward));
+    row.insert("parts".to_owned(), grade.parts);
+    row.insert("extracted".to_owned(), grade.extracted);
+    row.insert("correct".to_owned(), json!(grade.correct));
+    if let Some(cells) = grade.cells {
+        row.insert("correct_cells".to_owned(), json!(cells.correct));
+        row.insert("empty_cells".to_owned(), json!(cells.empty));
+    }
+    Ok(Value::Object(row))
+}
+
+/// The name under which this project's runs know a task.
+fn own_task(task: TaskArg) -> Option<&'static str> {
+    match task {
+        TaskArg::Countdown => Some("countdown"),
+        TaskArg::Sudoku => Some("sudoku"),
+        TaskArg::Gsm8k | TaskArg::Math => None,
+    }
+}
+
+fn by_our_rule(
+    task: TaskArg,
+    question: &str,
+    truth: &Value,
+    completion: &str,
+) -> Result<Graded, Failure> {
+    let task = own_task(task).unwrap_or_default();
     let grade = agrpo_stages::tasks::score_row(task, question, truth, completion)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    row.insert("reward".to_owned(), json!(grade.reward));
-    row.insert("parts".to_owned(), json!(grade.parts));
-    row.insert("extracted".to_owned(), json!(grade.extracted));
-    row.insert("correct".to_owned(), json!(grade.correct));
-    Ok(Value::Object(row))
+    Ok(Graded {
+        reward: grade.reward,
+        parts: json!(grade.parts),
+        extracted: json!(grade.extracted),
+        correct: grade.correct,
+        cells: None,
+    })
+}
+
+fn by_rubric(
+    task: TaskArg,
+    rubric: RubricArg,
+    question: &str,
+    truth: &Value,
+    completion: &str,
+) -> Result<Graded, Failure> {
+    let benchmark = match task {
+        TaskArg::Countdown => Benchmark::Countdown,
+        TaskArg::Sudoku => Benchmark::Sudoku,
+        TaskArg::Gsm8k => Benchmark::Gsm8k,
+        TaskArg::Math => Benchmark::Math,
+    };
+    let problem = problem_of_truth(benchmark, question, truth)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let protocol = match rubric {
+        RubricArg::D1 | RubricArg::D1Eval => Protocol::D1,
+        RubricArg::Agrpo => Protocol::Agrpo,
+    };
+    if rubric == RubricArg::D1Eval {
+        let verdict = verdict(&problem, protocol, completion);
+        let part = if verdict.cells.is_some() { "cells" } else { "correct" };
+        return Ok(Graded {
+            reward: verdict.score(),
+            parts: json!({ part: verdict.score() }),
+            extracted: json!(verdict.extracted),
+            correct: verdict.correct,
+            cells: verdict.cells,
+        });
+    }
+    let grade = reward(&problem, protocol, completion);
+    Ok(Graded {
+        reward: grade.reward,
+        parts: json!(grade.parts),
+        extracted: json!(grade.extracted),
+        correct: grade.correct,
+        cells: None,
+    })
 }

@@ -48,10 +48,10 @@ micro_batch = 4
 "#;
 
 /// What a command said and how it ended.
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Said {
@@ -86,7 +86,7 @@ fn agrpo(folder: &Path, arguments: &[&str], input: &str) -> Said {
 }
 
 /// Runs `agrpo` in an empty folder.
-fn alone(arguments: &[&str], input: &str) -> Said {
+pub(crate) fn alone(arguments: &[&str], input: &str) -> Said {
     agrpo(TempDir::new().unwrap().path(), arguments, input)
 }
 

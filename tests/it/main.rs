@@ -10,6 +10,7 @@ mod evaluate;
 mod golden;
 mod gradient;
 mod replay;
+mod score;
 mod tune;
 
 #[path = "../support/mod.rs"]

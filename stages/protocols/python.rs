@@ -1,0 +1,118 @@
+//! What Python means by whitespace, digits and numbers, where Rust means something else.
+//!
+//! Only what graders ask of texts. Not here: expressions (see `expression.rs`), and Python's `repr`.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// Whitespace as a class of a regular expression: Unicode's, and the four separators below U+0020 that
+/// Python adds.
+pub(crate) const SPACE: &str = r"[\s\x1c-\x1f]";
+
+/// A pattern of this crate, which is a constant.
+pub(crate) fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a constant pattern that tests compile")
+}
+
+/// `str.isspace` of one character.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// `str.strip()`.
+pub(crate) fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// `str.isdigit()`: decimal digits of any script, and superscripts and circled ones; not empty.
+pub(crate) fn is_digits(text: &str) -> bool {
+    static DIGITS: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^[\p{Nd}²³¹⁰⁴-⁹₀-₉①-⑨⑴-⑼⒈-⒐⓪⓵-⓽⓿❶-❾➀-➈➊-➒]+$"));
+    DIGITS.is_match(text)
+}
+
+/// `str.zfill(width)`: zeros go behind a leading sign.
+pub(crate) fn zfill(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(text.chars().count());
+    let (sign, rest) = match text.chars().next() {
+        Some(c @ ('+' | '-')) => (Some(c), &text[1..]),
+        _ => (None, text),
+    };
+    sign.into_iter().chain(std::iter::repeat_n('0', missing)).chain(rest.chars()).collect()
+}
+
+/// `float(text)`; `None` where Python raises an error.
+pub(crate) fn float(text: &str) -> Option<f64> {
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)^[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+(?:_[0-9]+)*)?)$",
+        )
+    });
+    let text = strip(text);
+    if !NUMBER.is_match(text) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
+}
+
+/// The runs of digits in a text.
+pub(crate) fn digit_runs(text: &str) -> Vec<&str> {
+    static RUN: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d+"));
+    RUN.find_iter(text).map(|run| run.as_str()).collect()
+}
+
+/// Whether the digit runs of a text are these numbers, in any order.
+pub(crate) fn uses_exactly(text: &str, numbers: &[u32]) -> bool {
+    let mut expected = numbers.to_vec();
+    let used: Option<Vec<u32>> = digit_runs(text).into_iter().map(|run| run.parse().ok()).collect();
+    // A run that does not fit, or is of another script, is no number of a problem.
+    let Some(mut used) = used else { return false };
+    used.sort_unstable();
+    expected.sort_unstable();
+    used == expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_read_as_python_does() {
+        for (text, expected) in [
+            (" 1.5\n", Some(1.5)),
+            ("1_000", Some(1000.0)),
+            ("+.5", Some(0.5)),
+            ("5.", Some(5.0)),
+            ("1e3", Some(1000.0)),
+            ("-Infinity", Some(f64::NEG_INFINITY)),
+            ("1,234", None),
+            ("10%", None),
+            ("_1", None),
+            ("1__0", None),
+            ("", None),
+            (".", None),
+            ("0x1", None),
+        ] {
+            assert_eq!(float(text), expected, "{text:?}");
+        }
+        assert!(float("nan").unwrap().is_nan());
+    }
+
+    #[test]
+    fn zeros_go_behind_the_sign() {
+        assert_eq!(zfill("-5", 4), "-005");
+        assert_eq!(zfill("+", 3), "+00");
+        assert_eq!(zfill("12345", 3), "12345");
+        assert_eq!(zfill("é", 3), "00é");
+    }
+
+    #[test]
+    fn digits_and_spaces_are_those_of_unicode() {
+        assert!(is_digits("12²٣") && !is_digits("") && !is_digits("1.") && !is_digits("½"));
+        assert_eq!(strip("\u{1f}\u{a0} a \u{2003}\n"), "a");
+        assert_eq!(digit_runs("2.5 and x10"), ["2", "5", "10"]);
+        assert!(uses_exactly("5*2+2", &[2, 5, 2]) && !uses_exactly("52+2", &[2, 5, 2]));
+        assert!(!uses_exactly("99999999999999999999", &[1]));
+    }
+}
