@@ -23,7 +23,7 @@ pub use clock::Clock;
 pub use error::JobsError;
 pub use progress::Progress;
 pub use stage::{compute, compute_anew};
-pub use store::{Failure, Store};
+pub use store::{Failure, Imported, Store};
 pub use worker::{Enqueued, WorkerEvent, WorkerOptions, enqueue, serve};
 
 #[cfg(test)]

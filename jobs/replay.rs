@@ -132,7 +132,7 @@ async fn verify(
     name: &str,
     record: &OutputRecord,
 ) -> Result<(), JobsError> {
-    let found = store.get_blob(record.digest).await?.len() as u64;
+    let found = store.verified_size(record.digest).await?;
     if found == record.size {
         return Ok(());
     }

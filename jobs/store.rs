@@ -16,6 +16,8 @@ mod cache;
 mod errors;
 mod files;
 mod folders;
+mod import;
+mod large;
 mod manifests;
 mod names;
 mod open;
@@ -24,12 +26,15 @@ mod runs;
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backend::Backend;
 use cache::BlobCache;
+use large::LargeBlobs;
 
 pub(crate) use folders::records;
+pub use import::Imported;
 pub use runs::Failure;
 
 use crate::error::JobsError;
@@ -39,6 +44,7 @@ use crate::error::JobsError;
 pub struct Store {
     backend: Arc<Backend>,
     cache: Arc<BlobCache>,
+    large: Arc<LargeBlobs>,
 }
 
 impl fmt::Debug for Store {
@@ -55,7 +61,7 @@ impl Store {
         if backend.is_remote() {
             backend.reach().await?;
         }
-        Ok(Self { backend: Arc::new(backend), cache: Arc::default() })
+        Ok(Self { backend: Arc::new(backend), cache: Arc::default(), large: Arc::default() })
     }
 
     /// The store's address, in full.
@@ -73,6 +79,13 @@ impl Store {
     /// The same store with an empty cache: every blob is read and checked anew.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), cache: Arc::default() }
+        self.with_scratch(self.large.scratch())
+    }
+
+    /// The same store with an empty cache, whose copies of large blobs of a server go into a folder.
+    #[must_use]
+    pub fn with_scratch(&self, folder: Option<PathBuf>) -> Self {
+        let large = Arc::new(LargeBlobs::in_folder(folder));
+        Self { backend: Arc::clone(&self.backend), cache: Arc::default(), large }
     }
 }

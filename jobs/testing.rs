@@ -85,7 +85,7 @@ fn digest_of_inputs(spec: &StageSpec, inputs: &Inputs) -> Result<String, StageEr
     for (role, digest) in spec.inputs() {
         let bytes = match role {
             "policy" | "behaviour" | "reference" => {
-                inputs.folder(digest)?["model.safetensors"].clone()
+                inputs.folder(digest)?["model.safetensors"].bytes(1 << 20).unwrap()
             }
             _ => inputs.blob(digest)?.clone(),
         };
@@ -100,8 +100,8 @@ pub(crate) fn fake_outputs(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs,
     let blob = |name: &str| Artifact::Blob(expand(&format!("{seed} {name}"), 4));
     let policy = || {
         Artifact::Folder(BTreeMap::from([
-            ("config.json".to_owned(), Bytes::from_static(b"{\"d_model\": 8}")),
-            ("model.safetensors".to_owned(), expand(&format!("{seed} model"), 64)),
+            ("config.json".to_owned(), Bytes::from_static(b"{\"d_model\": 8}").into()),
+            ("model.safetensors".to_owned(), expand(&format!("{seed} model"), 64).into()),
         ]))
     };
     let artifacts = match spec.kind() {

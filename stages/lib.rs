@@ -16,9 +16,11 @@
 // Tensors wear their shape: logits_BLV is logits of B x L x V.
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
+pub mod chat;
 mod error;
 pub mod estimator;
 mod evaluation;
+mod folder;
 mod gradient;
 pub mod model;
 pub mod optimizer;
@@ -29,6 +31,7 @@ mod sft;
 mod states;
 pub mod tasks;
 mod tensor_file;
+mod tensor_windows;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;

@@ -3,12 +3,14 @@
 //! Shape letters: B sequences, L tokens of a sequence, Q queried positions, D width of the residual
 //! stream, H heads, E size of a head (D = H * E), M width inside the SwiGLU, V vocabulary.
 
+mod checkpoint;
 mod config;
 mod linear;
 mod llada;
 mod lora;
 mod weights;
 
+pub use checkpoint::check_folder;
 pub use config::ModelConfig;
 pub use llada::{KeyValues, PADDING, Policy, Queries, Window};
 pub use lora::Adapter;

@@ -45,7 +45,7 @@ pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs) -> Result<Outputs, StageE
         policy = Policy::from_named(config, parameters)?;
     }
     let mut files = policy.to_files()?;
-    files.insert("tokenizer.json".into(), tokenizer_json);
+    files.insert("tokenizer.json".into(), tokenizer_json.into());
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(files)),

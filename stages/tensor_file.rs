@@ -24,6 +24,8 @@ pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes, StageError> {
         let dtype = match tensor.kind() {
             Kind::Float => Dtype::F32,
             Kind::Double => Dtype::F64,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
             Kind::Int64 => Dtype::I64,
             Kind::Int => Dtype::I32,
             Kind::Uint8 => Dtype::U8,
@@ -50,22 +52,28 @@ pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes, StageError> {
         .map_err(|error| StageError::Internal(format!("writing safetensors: {error}")))
 }
 
+/// The kind of a file's numbers; `None` where nothing here computes with them.
+pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F64 => Some(Kind::Double),
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::I64 => Some(Kind::Int64),
+        Dtype::I32 => Some(Kind::Int),
+        Dtype::U8 => Some(Kind::Uint8),
+        _ => None,
+    }
+}
+
 /// Reads all tensors of a file; `what` names it in errors.
 pub(crate) fn read(bytes: &[u8], what: &str) -> Result<NamedTensors, StageError> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| data(format!("{what} is not a safetensors file: {error}")))?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.iter() {
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F64 => Kind::Double,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::I64 => Kind::Int64,
-            Dtype::I32 => Kind::Int,
-            Dtype::U8 => Kind::Uint8,
-            other => return Err(data(format!("{what}: {name} has the type {other:?}"))),
-        };
+        let kind = kind_of(view.dtype())
+            .ok_or_else(|| data(format!("{what}: {name} has the type {:?}", view.dtype())))?;
         let shape: Vec<i64> = view
             .shape()
             .iter()

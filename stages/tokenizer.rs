@@ -6,15 +6,12 @@
 //! tokens are read from the file, never assumed. Text that the vocabulary cannot spell is refused,
 //! not dropped.
 
-use std::collections::BTreeMap;
-
-use agrpo_spec::{StageError, Task};
-use bytes::Bytes;
+use agrpo_spec::{Files, StageError, Task};
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error;
+use crate::{error, folder};
 
 /// Ends a completion, and pads it.
 const END: &str = "<|endoftext|>";
@@ -75,9 +72,8 @@ impl TaskTokenizer {
     }
 
     /// Reads the one in a policy's folder.
-    pub(crate) fn of_policy(files: &BTreeMap<String, Bytes>) -> Result<Self, StageError> {
-        let missing = || error::data("the policy folder has no tokenizer.json");
-        Self::read(files.get("tokenizer.json").ok_or_else(missing)?)
+    pub(crate) fn of_policy(files: &Files) -> Result<Self, StageError> {
+        Self::read(&folder::small(files, "policy", "tokenizer.json")?)
     }
 
     /// The text's ids.

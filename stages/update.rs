@@ -32,7 +32,8 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, Sta
     // Everything but the weights (tokenizer, configuration) goes on as it was.
     let updated = Policy::from_named(policy.config().clone(), parameters)?.to_files()?;
     let mut folder = files.clone();
-    folder.retain(|name, _| !name.ends_with(".safetensors"));
+    let is_weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".index.json");
+    folder.retain(|name, _| !is_weights(name));
     folder.extend(updated);
     Ok(Outputs {
         artifacts: BTreeMap::from([

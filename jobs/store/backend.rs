@@ -5,14 +5,19 @@
 //! that follows from its size, so a server that has gone silent becomes an error.
 
 use std::future::Future;
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agrpo_spec::{ArtifactDigest, Content, DigestStream};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
+
+use tokio::sync::mpsc;
 
 use super::errors::Place;
 use super::files::{self, Mode};
@@ -25,8 +30,10 @@ const FLUSH: Duration = Duration::from_secs(180);
 /// Bytes a second below which a transfer counts as stuck.
 const SLOWEST: u64 = 1 << 20;
 /// Objects above this size go to S3 in parts.
-pub(super) const LARGE: usize = 64 << 20;
-const PART: usize = 16 << 20;
+pub(super) const LARGE: u64 = 64 << 20;
+const PART: u64 = 16 << 20;
+/// Bytes asked for in one request of a download; a whole large object would outlast any request.
+const PIECE: u64 = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// How often a refused write is tried again when nothing turns out to be there.
 const ATTEMPTS: u32 = 5;
@@ -39,6 +46,7 @@ pub(super) struct Backend {
     folder: Option<PathBuf>,
     place: Place,
     answer: Duration,
+    large: u64,
 }
 
 impl Backend {
@@ -48,13 +56,41 @@ impl Backend {
         place: Place,
     ) -> Self {
         let answer = if folder.is_some() { FLUSH } else { ANSWER };
-        Self { objects, folder, place, answer }
+        Self { objects, folder, place, answer, large: LARGE }
     }
 
     #[cfg(test)]
     pub(super) fn with_answer(mut self, answer: Duration) -> Self {
         self.answer = answer;
         self
+    }
+
+    /// From here on counts as large, where a test has no time for what is.
+    #[cfg(test)]
+    pub(super) fn with_large(mut self, large: u64) -> Self {
+        self.large = large;
+        self
+    }
+
+    /// Blobs above this size are not read as a whole.
+    pub(super) fn large(&self) -> u64 {
+        self.large
+    }
+
+    /// Whether the store lives and dies with the process.
+    pub(super) fn is_memory(&self) -> bool {
+        self.folder.is_none() && !self.is_remote()
+    }
+
+    /// The file that is an object of a local store.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(name))
+    }
+
+    /// What a failed operation on a file of a local store means.
+    pub(super) fn local(&self, action: &str, error: io::Error) -> JobsError {
+        let error = Error::Generic { store: "folder", source: Box::new(error) };
+        self.explain(action, &error)
     }
 
     pub(super) fn url(&self) -> &str {
@@ -185,21 +221,56 @@ impl Backend {
         self.put(name, bytes, Mode::Replace, false).await.map(drop)
     }
 
-    /// Writes a large object in parts, whatever was there; it appears whole or not at all.
-    pub(super) async fn replace_in_parts(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
+    /// Writes a large object in parts, whatever was there; it appears whole or not at all. Gives the
+    /// digest of what was written.
+    pub(super) async fn replace_in_parts(
+        &self,
+        name: &str,
+        content: &Content,
+    ) -> Result<ArtifactDigest, JobsError> {
         let action = format!("write {name}");
-        let size = bytes.len() as u64;
         let upload = async {
             let upload = self.objects.put_multipart(&Path::from(name)).await?;
-            let mut parts = WriteMultipart::new_with_chunk_size(upload, PART);
-            for start in (0..bytes.len()).step_by(PART) {
+            let part_size = usize::try_from(PART).unwrap_or(usize::MAX);
+            let mut parts = WriteMultipart::new_with_chunk_size(upload, part_size);
+            let mut stream = DigestStream::default();
+            for range in content.ranges(PART) {
                 parts.wait_for_capacity(PARTS_AT_ONCE).await?;
-                parts.put(bytes.slice(start..bytes.len().min(start + PART)));
+                let (bytes, next) = take_part(content.clone(), range, stream).await?;
+                stream = next;
+                parts.put(bytes);
             }
-            parts.finish().await
+            parts.finish().await?;
+            Ok(stream.finish())
         };
-        match self.within(size, &action, upload).await? {
-            Ok(_) => Ok(()),
+        match self.within(content.size(), &action, upload).await? {
+            Ok(digest) => Ok(digest),
+            Err(error) => Err(self.explain(&action, &error)),
+        }
+    }
+
+    /// Sends an object of this size piece by piece, in order. Ends early where nobody listens.
+    pub(super) async fn stream(
+        &self,
+        name: &str,
+        size: u64,
+        pieces: mpsc::Sender<Bytes>,
+    ) -> Result<(), JobsError> {
+        let action = format!("read {name}");
+        let path = Path::from(name);
+        let ranges = (0..size.div_ceil(PIECE)).map(|n| n * PIECE..size.min((n + 1) * PIECE));
+        let reads = ranges.map(|range: Range<u64>| self.objects.get_range(&path, range));
+        let download = async {
+            let mut reads = futures::stream::iter(reads).buffered(PARTS_AT_ONCE);
+            while let Some(piece) = reads.try_next().await? {
+                if pieces.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        match self.within(size, &action, download).await? {
+            Ok(()) => Ok(()),
             Err(error) => Err(self.explain(&action, &error)),
         }
     }
@@ -244,6 +315,20 @@ impl Backend {
             Err(error) => Err(self.explain(&action, &error)),
         }
     }
+}
+
+/// A part of a content and the digest of everything up to its end.
+async fn take_part(
+    content: Content,
+    range: Range<u64>,
+    mut stream: DigestStream,
+) -> Result<(Bytes, DigestStream), Error> {
+    let part = tokio::task::spawn_blocking(move || {
+        let bytes = content.window(range)?;
+        stream.update(&bytes);
+        Ok::<_, io::Error>((bytes, stream))
+    });
+    part.await?.map_err(|error| Error::Generic { store: "file", source: Box::new(error) })
 }
 
 async fn put_file(path: PathBuf, bytes: Bytes, mode: Mode, flush: bool) -> Result<bool, Error> {

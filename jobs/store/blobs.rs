@@ -7,7 +7,6 @@ use agrpo_spec::{ArtifactDigest, OutputRecord};
 use bytes::Bytes;
 
 use super::Store;
-use super::backend::LARGE;
 use crate::error::JobsError;
 
 /// Hashing more than this at once belongs on a thread that may block.
@@ -50,14 +49,14 @@ impl Store {
     ) -> Result<OutputRecord, JobsError> {
         let name = blob_name(digest);
         let size = bytes.len() as u64;
-        let in_parts = self.backend.is_remote() && bytes.len() > LARGE;
+        let in_parts = self.backend.is_remote() && size > self.backend.large();
         // Wholly known bytes need no second writing, but somebody may have removed them since.
         let known = self.cache.contains(digest);
         let is_there = (known || in_parts) && self.backend.size(&name).await? == Some(size);
         if !(is_there && known) {
             if in_parts {
                 if !(is_there && self.holds(&name, digest).await?) {
-                    self.backend.replace_in_parts(&name, bytes.clone()).await?;
+                    self.backend.replace_in_parts(&name, &bytes.clone().into()).await?;
                 }
             } else {
                 self.create_or_mend(&name, digest, &bytes).await?;
@@ -93,24 +92,38 @@ impl Store {
     pub async fn get_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
         let name = blob_name(digest);
         let Some(bytes) = self.backend.read(&name).await? else {
-            return Err(JobsError::Data(format!(
-                "{name} is missing in {}: compute it again by starting its run again (if the run \
-                 has gone past it, first delete runs/<run>/stages, which is only an index)",
-                self.url()
-            )));
+            return Err(self.missing(digest));
         };
         let found = digest_of(&bytes).await?;
         if found != digest {
-            return Err(JobsError::Data(format!(
-                "{name} in {} is corrupt: its {} bytes have the SHA-256 {found}; delete it, then \
-                 compute it again by starting its run again (if the run has gone past it, first \
-                 delete runs/<run>/stages, which is only an index)",
-                self.url(),
-                bytes.len()
-            )));
+            return Err(self.corrupt(digest, bytes.len() as u64, found));
         }
         self.cache.insert(digest, bytes.clone());
         Ok(bytes)
+    }
+
+    pub(super) fn missing(&self, digest: ArtifactDigest) -> JobsError {
+        JobsError::Data(format!(
+            "{} is missing in {}: compute it again by starting its run again (if the run has gone past \
+             it, first delete runs/<run>/stages, which is only an index)",
+            blob_name(digest),
+            self.url()
+        ))
+    }
+
+    pub(super) fn corrupt(
+        &self,
+        digest: ArtifactDigest,
+        size: u64,
+        found: ArtifactDigest,
+    ) -> JobsError {
+        JobsError::Data(format!(
+            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; delete it, then compute it \
+             again by starting its run again (if the run has gone past it, first delete \
+             runs/<run>/stages, which is only an index)",
+            blob_name(digest),
+            self.url()
+        ))
     }
 
     /// Reads a blob, from memory where it was checked before.

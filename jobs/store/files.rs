@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use agrpo_spec::{ArtifactDigest, Content, DigestStream, WINDOW};
 use tempfile::NamedTempFile;
 
 /// Whether a standing file may be written over.
@@ -16,6 +17,29 @@ use tempfile::NamedTempFile;
 pub(super) enum Mode {
     Create,
     Replace,
+}
+
+/// Writes a large file from windows, whatever was there; nothing appears where the bytes are not those
+/// that the digest names, which is then answered with theirs.
+pub(super) fn copy(
+    path: &Path,
+    content: &Content,
+    digest: ArtifactDigest,
+) -> io::Result<Result<(), ArtifactDigest>> {
+    let mut file = staged(path)?;
+    let mut stream = DigestStream::default();
+    for range in content.ranges(WINDOW) {
+        let bytes = content.window(range)?;
+        stream.update(&bytes);
+        file.write_all(&bytes)?;
+    }
+    let found = stream.finish();
+    if found != digest {
+        return Ok(Err(found));
+    }
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(Ok(()))
 }
 
 /// Writes a file. `false`: it was to be created, but is there.

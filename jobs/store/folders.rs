@@ -1,13 +1,15 @@
 //! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
 //!
-//! Each byte is hashed once, and all blobs of a stage travel at the same time.
+//! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came
+//! from a store and goes on as it is, is neither read nor hashed nor sent again.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use agrpo_spec::{
-    Artifact, ArtifactDigest, FolderEntry, FolderListing, Inputs, OutputRecord, Outputs, StageSpec,
+    Artifact, ArtifactDigest, Content, Files, FolderListing, Inputs, OutputRecord, Outputs,
+    StageSpec,
 };
-use bytes::Bytes;
 use futures::future::try_join_all;
 
 use super::Store;
@@ -20,29 +22,28 @@ const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
 struct NamedBlob {
     output: String,
     digest: ArtifactDigest,
-    bytes: Bytes,
+    content: Content,
 }
 
 /// Every blob of a stage's outputs by the name it has in the manifest: `NAME`, or `NAME/FILE`.
-fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> Vec<NamedBlob> {
+fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<NamedBlob>> {
     let mut blobs = vec![];
     for (output, artifact) in artifacts {
         let bytes = match artifact {
             Artifact::Blob(bytes) => bytes,
             Artifact::Folder(files) => {
-                let mut listing = FolderListing { files: BTreeMap::new() };
-                for (file, bytes) in files {
-                    let (digest, size) = (ArtifactDigest::of(&bytes), bytes.len() as u64);
-                    blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, bytes });
-                    listing.files.insert(file, FolderEntry { digest, size });
+                let listing = FolderListing::of(&files)?;
+                for (file, content) in files {
+                    let digest = listing.files[&file].digest;
+                    blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, content });
                 }
                 listing.to_bytes()
             }
         };
-        let digest = ArtifactDigest::of(&bytes);
-        blobs.push(NamedBlob { output: output.to_owned(), digest, bytes });
+        let (digest, content) = (ArtifactDigest::of(&bytes), bytes.into());
+        blobs.push(NamedBlob { output: output.to_owned(), digest, content });
     }
-    blobs
+    Ok(blobs)
 }
 
 /// Names what a stage made, without storing it.
@@ -50,20 +51,30 @@ pub(crate) async fn records(
     outputs: &Outputs,
 ) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
     let record = |blob: NamedBlob| {
-        let size = blob.bytes.len() as u64;
+        let size = blob.content.size();
         (blob.output, OutputRecord { digest: blob.digest, size })
     };
     Ok(digested(outputs).await?.into_iter().map(record).collect())
 }
 
+/// How many bytes have to be read for a file's digest.
+fn hashed(content: &Content) -> usize {
+    match content.known_digest() {
+        Some(_) => 0,
+        None => usize::try_from(content.size()).unwrap_or(usize::MAX),
+    }
+}
+
 async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
     let size = |artifact: &Artifact| match artifact {
         Artifact::Blob(bytes) => bytes.len(),
-        Artifact::Folder(files) => files.values().map(Bytes::len).sum(),
+        Artifact::Folder(files) => files.values().map(hashed).sum(),
     };
     let bytes = outputs.artifacts.values().map(size).sum();
     let artifacts = outputs.artifacts.clone();
-    off_loop(bytes, move || named_blobs(artifacts)).await
+    off_loop(bytes, move || named_blobs(artifacts)).await?.map_err(|error| {
+        JobsError::Data(format!("a file that a stage hands on cannot be read any more: {error}"))
+    })
 }
 
 impl Store {
@@ -86,17 +97,16 @@ impl Store {
         Ok(inputs)
     }
 
-    async fn load_folder(
-        &self,
-        digest: ArtifactDigest,
-    ) -> Result<BTreeMap<String, Bytes>, JobsError> {
+    /// Fetches and checks a folder: small files in memory, large ones in windows. Data error that names
+    /// what is missing or damaged.
+    pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files, JobsError> {
         let listing =
             FolderListing::from_bytes(&self.cached_blob(digest).await?).ok_or_else(|| {
                 JobsError::Data(format!("{} is not the listing of a folder", blob_name(digest)))
             })?;
         let files = listing.files.into_iter().map(|(file, entry)| async move {
-            let bytes = self.cached_blob(entry.digest).await?;
-            Ok::<_, JobsError>((file, bytes))
+            let content = self.content(entry.digest, entry.size).await?;
+            Ok::<_, JobsError>((file, content))
         });
         Ok(try_join_all(files).await?.into_iter().collect())
     }
@@ -107,7 +117,7 @@ impl Store {
         outputs: &Outputs,
     ) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
         let puts = digested(outputs).await?.into_iter().map(|blob| async move {
-            let record = self.put_digested(blob.digest, blob.bytes).await?;
+            let record = self.put_content(blob.digest, blob.content).await?;
             Ok::<_, JobsError>((blob.output, record))
         });
         Ok(try_join_all(puts).await?.into_iter().collect())

@@ -7,7 +7,7 @@ mod stage;
 mod whole_run;
 
 use agrpo_jobs::{JobsError, Store};
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, WINDOW};
 
 use crate::cli::ShowArgs;
 use crate::commands::{block_on, open_store};
@@ -38,7 +38,11 @@ pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure
                 ))
                 .hint("without --raw it is shown; its outputs can be shown with --raw"));
             };
-            output::bytes(&store.get_blob(artifact).await?)?;
+            let content = store.open_blob(artifact).await?;
+            for range in content.ranges(WINDOW) {
+                let lost = |error| Failure::new(Exit::Data, format!("cas/{artifact}: {error}"));
+                output::bytes(&content.window(range).map_err(lost)?)?;
+            }
             return Ok(Exit::Done);
         }
         match named {

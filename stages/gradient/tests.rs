@@ -39,7 +39,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
     let loaded = Policy::from_folder(files).unwrap();
     let row = |seed| Row { prompt: vec![1, 2], seed: Seed::new(seed) };
     let mut trajectories = sample(&loaded, &[row(1), row(2)], &sampler, 4).unwrap();
-    trajectories.policy = Some(policy.digest());
+    trajectories.policy = Some(policy.digest().unwrap());
     change(&mut trajectories);
     let worth = |advantage| RowReward {
         reward: 0.0,
@@ -55,11 +55,11 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
         version: StageKind::Gradient.version(),
         numerics: Numerics::CpuPortable,
         seed: Seed::new(1),
-        policy: policy.digest(),
-        behaviour: policy.digest(),
+        policy: policy.digest().unwrap(),
+        behaviour: policy.digest().unwrap(),
         reference: None,
-        trajectories: trajectories.digest(),
-        rewards: rewards.digest(),
+        trajectories: trajectories.digest().unwrap(),
+        rewards: rewards.digest().unwrap(),
         group: 2,
         iteration: 1,
         inner: 1,
@@ -69,7 +69,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
     };
     let mut inputs = Inputs::default();
     for artifact in [policy, trajectories, rewards] {
-        inputs.insert(artifact.digest(), artifact);
+        inputs.insert(artifact.digest().unwrap(), artifact);
     }
     Shard { spec, inputs }
 }
@@ -96,7 +96,7 @@ fn norm(outputs: &Outputs) -> f64 {
 
 #[test]
 fn trajectories_of_another_policy_are_refused() {
-    let other = policy(2).digest();
+    let other = policy(2).digest().unwrap();
     let strange = shard(|all| all.policy = Some(other), [1.0, -1.0]);
     let expected = strange.spec.behaviour;
     assert_eq!(

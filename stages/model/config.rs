@@ -1,11 +1,18 @@
 //! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
 //! writes. A configuration that asks for anything but bidirectional Llama blocks is refused.
 
-use agrpo_spec::{ModelShape, StageError};
+use agrpo_spec::{Files, ModelShape, StageError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::weights::checkpoint_shapes;
 use crate::error::data;
+use crate::folder;
+use crate::tensor_windows::one_line;
+
+/// No size of a model comes near.
+const LARGEST: i64 = 1 << 24;
+const DEEPEST: i64 = 1 << 12;
 
 /// What a policy's arithmetic depends on, and its special tokens.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -26,8 +33,11 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// End of sequence, and padding.
+    /// End of sequence.
     pub eos_token_id: i64,
+    /// Padding, where it is not the end of sequence.
+    #[serde(default)]
+    pub pad_token_id: Option<i64>,
     /// The mask.
     pub mask_token_id: i64,
 }
@@ -54,6 +64,25 @@ fn architecture() -> [(&'static str, Value); 16] {
     ]
 }
 
+/// Another model's configuration is told by its name, not by the first key that it lacks.
+fn is_ours(document: &Value) -> Result<(), StageError> {
+    let Some(found) = document.get("model_type") else { return Ok(()) };
+    if found.is_null() || found == "llada" {
+        return Ok(());
+    }
+    let why = match found.as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "dream" => "Dream has biases, grouped keys and logits shifted by one position",
+        "qwen2" | "qwen3" | "llama" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
+            "an autoregressive model knows no mask and looks back only"
+        }
+        _ => "the weights of another architecture mean something else",
+    };
+    Err(data(format!(
+        "config.json: model_type = {}: this program computes LLaDA (model_type \"llada\"); {why}",
+        one_line(found)
+    )))
+}
+
 impl ModelConfig {
     /// The configuration of a new model.
     pub fn new(
@@ -73,8 +102,14 @@ impl ModelConfig {
             rope_theta: shape.rope_theta.get(),
             rms_norm_eps: shape.rms_norm_eps.get(),
             eos_token_id,
+            pad_token_id: Some(eos_token_id),
             mask_token_id,
         }
+    }
+
+    /// Reads a folder's `config.json`.
+    pub(crate) fn of_folder(files: &Files) -> Result<Self, StageError> {
+        Self::from_json(&folder::small(files, "policy", "config.json")?)
     }
 
     /// Reads `config.json`.
@@ -83,6 +118,7 @@ impl ModelConfig {
             data(format!("config.json: {error}; expected a LLaDA configuration"))
         };
         let document: Value = serde_json::from_slice(bytes).map_err(read)?;
+        is_ours(&document)?;
         let config = Self::deserialize(&document).map_err(read)?;
         let heads = [("n_kv_heads", config.n_heads.into())];
         for (key, expected) in architecture().into_iter().chain(heads) {
@@ -93,15 +129,22 @@ impl ModelConfig {
         }
         let sizes = [config.d_model, config.n_layers, config.n_heads, config.mlp_hidden_size];
         let id_ok = |id: i64| (0..config.embedding_size).contains(&id);
-        if sizes.iter().any(|&n| n < 1) || config.d_model % (2 * config.n_heads) != 0 {
-            return Err(data("config.json: sizes must be positive and heads of an even size"));
+        if sizes.iter().chain([&config.embedding_size]).any(|n| !(1..=LARGEST).contains(n))
+            || config.n_layers > DEEPEST
+        {
+            return Err(data(format!(
+                "config.json: sizes must be from 1 to {LARGEST}, n_layers at most {DEEPEST}"
+            )));
+        }
+        if config.d_model % (2 * config.n_heads) != 0 {
+            return Err(data("config.json: d_model must be n_heads heads of an even size"));
         }
         if config.rope_theta <= 0.0 || config.rms_norm_eps < 0.0 {
             return Err(data(
                 "config.json: rope_theta must be above 0 and rms_norm_eps at least 0",
             ));
         }
-        if !id_ok(config.eos_token_id) || !id_ok(config.mask_token_id) {
+        if [config.eos_token_id, config.mask_token_id, config.pad()].iter().any(|&id| !id_ok(id)) {
             return Err(data("config.json: a special token lies outside the vocabulary"));
         }
         Ok(config)
@@ -122,12 +165,22 @@ impl ModelConfig {
             "max_sequence_length": self.max_sequence_length,
             "mlp_hidden_size": self.mlp_hidden_size, "mlp_ratio": 4, "model_type": "llada",
             "multi_query_attention": null, "n_heads": self.n_heads, "n_kv_heads": self.n_heads,
-            "n_layers": self.n_layers, "pad_token_id": self.eos_token_id, "precision": "fp32",
+            "n_layers": self.n_layers, "pad_token_id": self.pad(), "precision": "fp32",
             "residual_dropout": 0.0, "rms_norm_eps": self.rms_norm_eps, "rope": true,
             "rope_full_precision": true, "rope_theta": self.rope_theta, "scale_logits": false,
             "vocab_size": self.embedding_size, "weight_tying": false,
         });
         serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+    }
+
+    /// Names and shapes of a checkpoint's tensors, sorted by name.
+    pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        checkpoint_shapes(self)
+    }
+
+    /// The token of padding.
+    pub fn pad(&self) -> i64 {
+        self.pad_token_id.unwrap_or(self.eos_token_id)
     }
 
     /// Size of a head, E.

@@ -74,10 +74,10 @@ impl Lora {
 }
 
 impl Linear {
-    /// Stacks modules, named as in the checkpoint. All have one shape.
-    pub(super) fn stack(modules: Vec<String>, weights: &[Tensor]) -> Self {
+    /// Modules, named as in the checkpoint, whose matrices lie one below the other. All have one shape.
+    pub(super) fn new(modules: Vec<String>, weight_OxI: Tensor) -> Self {
         let lora = modules.iter().map(|_| None).collect();
-        Self { modules, weight_OxI: Tensor::cat(weights, 0), lora }
+        Self { modules, weight_OxI, lora }
     }
 
     /// All outputs.

@@ -16,10 +16,10 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Seed, StageError};
-use bytes::Bytes;
+use agrpo_spec::{Files, Seed, StageError};
 use tch::{Device, Kind, Tensor};
 
+use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::linear::ROWS;
 use super::lora::{self, Adapter};
@@ -85,28 +85,22 @@ impl Policy {
 
     /// From a checkpoint's tensors, every one accounted for.
     pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
-        let weights = Weights::from_named(&config, named)?;
+        let weights = Weights::from_named(&config, &named)?;
         Ok(Self { config, weights, adapter: None })
     }
 
-    /// From a folder in Hugging Face layout: `config.json` and one or several `*.safetensors`.
-    pub fn from_folder(files: &BTreeMap<String, Bytes>) -> Result<Self, StageError> {
-        let config = files
-            .get("config.json")
-            .ok_or_else(|| data("the policy folder has no config.json"))
-            .and_then(|bytes| ModelConfig::from_json(bytes))?;
-        let mut named = NamedTensors::new();
-        for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".safetensors")) {
-            for (tensor, value) in tensor_file::read(bytes, name)? {
-                if named.contains_key(&tensor) {
-                    return Err(data(format!(
-                        "the checkpoint has {tensor} twice, again in {name}"
-                    )));
-                }
-                named.insert(tensor, value);
-            }
-        }
-        Self::from_named(config, named)
+    /// From a folder in Hugging Face layout, `config.json` and one or several `*.safetensors`, in f32 on
+    /// the CPU. An adapter in it is left alone.
+    pub fn from_folder(files: &Files) -> Result<Self, StageError> {
+        Self::from_folder_on(files, Device::Cpu, Kind::Float)
+    }
+
+    /// The same on a device, in a floating kind. Host memory beside the policy stays bounded, whatever
+    /// the checkpoint's size.
+    pub fn from_folder_on(files: &Files, device: Device, kind: Kind) -> Result<Self, StageError> {
+        let config = ModelConfig::of_folder(files)?;
+        let weights = Checkpoint::open(files)?.weights(&config, device, kind)?;
+        Ok(Self { config, weights, adapter: None })
     }
 
     /// The same policy in f64, with leaves of its own.
@@ -120,7 +114,7 @@ impl Policy {
 
     /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
     /// `adapter_model.safetensors`. From here on the adapter is what is trained.
-    pub fn with_adapter(mut self, files: &BTreeMap<String, Bytes>) -> Result<Self, StageError> {
+    pub fn with_adapter(mut self, files: &Files) -> Result<Self, StageError> {
         if self.adapter.is_some() {
             return Err(data("the policy has an adapter already"));
         }
@@ -139,14 +133,14 @@ impl Policy {
     }
 
     /// The model's files for a folder in Hugging Face layout.
-    pub fn to_files(&self) -> Result<BTreeMap<String, Bytes>, StageError> {
+    pub fn to_files(&self) -> Result<Files, StageError> {
         if self.adapter.is_some() {
             return Err(StageError::Internal("an adapted policy cannot be written yet".into()));
         }
         let weights = tensor_file::write(&self.parameters())?;
         Ok(BTreeMap::from([
-            ("config.json".to_owned(), Bytes::from(self.config.to_json())),
-            ("model.safetensors".to_owned(), weights),
+            ("config.json".to_owned(), self.config.to_json().into()),
+            ("model.safetensors".to_owned(), weights.into()),
         ]))
     }
 

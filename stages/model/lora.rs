@@ -8,8 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::StageError;
-use bytes::Bytes;
+use agrpo_spec::{Files, StageError};
 use fancy_regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,7 +18,9 @@ use super::config::ModelConfig;
 use super::linear::{Lora, lora_name};
 use super::weights::{head_module, linear_modules};
 use crate::error::data;
-use crate::tensor_file::{self, NamedTensors};
+use crate::folder;
+use crate::tensor_file::NamedTensors;
+use crate::tensor_windows::TensorWindows;
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -121,16 +122,16 @@ impl std::fmt::Display for Rule {
 /// adapted module.
 pub(super) fn read(
     config: &ModelConfig,
-    files: &BTreeMap<String, Bytes>,
+    files: &Files,
 ) -> Result<(Adapter, BTreeMap<String, Lora>), StageError> {
-    let file =
-        |name: &str| files.get(name).ok_or_else(|| data(format!("the adapter has no {name}")));
-    let document = document(file(CONFIG)?)?;
+    let document = document(&folder::small(files, "adapter", CONFIG)?)?;
     let (rank, alpha) = (document.r, document.lora_alpha);
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     let divisor = if document.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
     let scale = alpha / divisor;
-    let mut tensors = tensor_file::read(file(TENSORS)?, TENSORS)?;
+    let tensors =
+        files.get(TENSORS).ok_or_else(|| data(format!("the adapter folder has no {TENSORS}")))?;
+    let mut tensors = TensorWindows::open(TENSORS, tensors)?.read()?;
     let mut matrices = BTreeMap::new();
     for Target { module, shape: [outputs, inputs], optional } in targets(config, &document)? {
         let (a, b) = (lora_name(&module, 'A'), lora_name(&module, 'B'));

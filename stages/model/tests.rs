@@ -126,7 +126,7 @@ fn a_checkpoint_may_lie_in_several_files() {
     let mut files = BTreeMap::from([("config.json".to_owned(), whole["config.json"].clone())]);
     for (n, (name, tensor)) in policy.parameters().into_iter().enumerate() {
         let shard = tensor_file::write(&BTreeMap::from([(name, tensor)])).unwrap();
-        files.insert(format!("model-{n:05}.safetensors"), shard);
+        files.insert(format!("model-{n:05}.safetensors"), shard.into());
     }
     let read = Policy::from_folder(&files).unwrap();
     assert_eq!(read.to_files().unwrap(), whole);

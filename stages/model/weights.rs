@@ -14,7 +14,8 @@ use super::linear::{Linear, Lora, of_kind};
 use crate::error::data;
 use crate::tensor_file::NamedTensors;
 
-const PREFIX: &str = "model.transformer.";
+/// How every tensor of a checkpoint begins.
+pub(super) const PREFIX: &str = "model.transformer.";
 /// The modules that are stacked in one matrix.
 const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 const FF_IN: [&str; 2] = ["ff_proj", "up_proj"];
@@ -104,43 +105,59 @@ impl Weights {
     /// From a checkpoint's tensors, in f32: every one accounted for.
     pub(super) fn from_named(
         config: &ModelConfig,
-        mut tensors: NamedTensors,
+        tensors: &NamedTensors,
     ) -> Result<Self, StageError> {
-        for (name, shape) in checkpoint_shapes(config) {
+        let shapes = checkpoint_shapes(config);
+        for (name, shape) in &shapes {
             let tensor =
-                tensors.get(&name).ok_or_else(|| data(format!("the checkpoint lacks {name}")))?;
-            if tensor.size() != shape {
+                tensors.get(name).ok_or_else(|| data(format!("the checkpoint lacks {name}")))?;
+            if tensor.size() != *shape {
                 let found = tensor.size();
                 return Err(data(format!("{name} has the shape {found:?}, expected {shape:?}")));
             }
         }
-        let mut take = |module: &str| {
-            let tensor = tensors.remove(&format!("{module}.weight")).expect("checked above");
-            tensor.to_kind(Kind::Float).contiguous()
+        let is_known =
+            |name: &String| shapes.binary_search_by(|(known, _)| known.cmp(name)).is_ok();
+        if let Some(extra) = tensors.keys().find(|name| !is_known(name)) {
+            return Err(data(format!("the checkpoint has an unknown tensor {extra}")));
+        }
+        let take = |name: &str| Ok(tensors[name].to_kind(Kind::Float).contiguous());
+        Self::assemble(config, take, |names| {
+            let parts = names.iter().map(|name| take(name));
+            Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, StageError>>()?, 0))
+        })
+    }
+
+    /// From a source of tensors by their names in the checkpoint: of one, and of several one below the
+    /// other, which become one matrix.
+    pub(super) fn assemble(
+        config: &ModelConfig,
+        one: impl Fn(&str) -> Result<Tensor, StageError>,
+        stacked: impl Fn(&[String]) -> Result<Tensor, StageError>,
+    ) -> Result<Self, StageError> {
+        let alone = |module: &str| one(&format!("{module}.weight"));
+        let linear = |modules: Vec<String>| {
+            let names: Vec<_> = modules.iter().map(|module| format!("{module}.weight")).collect();
+            Ok(Linear::new(modules, stacked(&names)?))
         };
         let mut blocks = vec![];
         for n in 0..config.n_layers {
-            let mut stack = |names: &[&str]| {
-                let modules: Vec<String> = names.iter().map(|name| module(n, name)).collect();
-                let weights: Vec<Tensor> = modules.iter().map(|module| take(module)).collect();
-                Linear::stack(modules, &weights)
-            };
-            let (qkv, attn_out) = (stack(&QKV), stack(&["attn_out"]));
-            let (ff_in, ff_out) = (stack(&FF_IN), stack(&["ff_out"]));
-            let (attn_norm_D, ff_norm_D) =
-                (take(&module(n, "attn_norm")), take(&module(n, "ff_norm")));
-            blocks.push(Block { attn_norm_D, qkv, attn_out, ff_norm_D, ff_in, ff_out });
+            let stack = |names: &[&str]| linear(names.iter().map(|name| module(n, name)).collect());
+            blocks.push(Block {
+                attn_norm_D: alone(&module(n, "attn_norm"))?,
+                qkv: stack(&QKV)?,
+                attn_out: stack(&["attn_out"])?,
+                ff_norm_D: alone(&module(n, "ff_norm"))?,
+                ff_in: stack(&FF_IN)?,
+                ff_out: stack(&["ff_out"])?,
+            });
         }
-        let weights = Self {
-            wte_VxD: take(&format!("{PREFIX}wte")),
+        Ok(Self {
+            wte_VxD: alone(&format!("{PREFIX}wte"))?,
             blocks,
-            ln_f_D: take(&format!("{PREFIX}ln_f")),
-            ff_out: Linear::stack(vec![head_module()], &[take(&head_module())]),
-        };
-        match tensors.keys().next() {
-            Some(extra) => Err(data(format!("the checkpoint has an unknown tensor {extra}"))),
-            None => Ok(weights),
-        }
+            ln_f_D: alone(&format!("{PREFIX}ln_f"))?,
+            ff_out: linear(vec![head_module()])?,
+        })
     }
 
     /// A copy in another kind, without gradients.

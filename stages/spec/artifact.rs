@@ -1,14 +1,17 @@
 //! What stages read and write: blobs and folders of blobs, named by content.
 //!
 //! A folder (a policy in Hugging Face layout) is named by its listing: a small JSON document that
-//! gives every file's digest and size. Nothing here touches a disk or a network.
+//! gives every file's digest and size. A blob is in memory; a folder's file need not be
+//! ([`Content`]). Nothing here touches a disk or a network.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::content::{Content, Files};
 use crate::digest::ArtifactDigest;
 use crate::stage::StageSpec;
 
@@ -31,13 +34,13 @@ pub struct FolderListing {
 }
 
 impl FolderListing {
-    /// The listing of these files.
-    pub fn of(files: &BTreeMap<String, Bytes>) -> Self {
-        let entry = |bytes: &Bytes| FolderEntry {
-            digest: ArtifactDigest::of(bytes),
-            size: bytes.len() as u64,
+    /// The listing of these files; those that are vouched for are not read.
+    pub fn of(files: &Files) -> io::Result<Self> {
+        let entry = |(name, content): (&String, &Content)| {
+            let entry = FolderEntry { digest: content.digest()?, size: content.size() };
+            Ok((name.clone(), entry))
         };
-        Self { files: files.iter().map(|(name, bytes)| (name.clone(), entry(bytes))).collect() }
+        Ok(Self { files: files.iter().map(entry).collect::<io::Result<_>>()? })
     }
 
     /// The listing's bytes, whose digest names the folder.
@@ -52,31 +55,20 @@ impl FolderListing {
 }
 
 /// A value that a stage reads or writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Artifact {
     /// One blob.
     Blob(Bytes),
     /// Files by name.
-    Folder(BTreeMap<String, Bytes>),
+    Folder(Files),
 }
 
 impl Artifact {
-    /// The artifact's name: of the bytes, or of the folder's listing.
-    pub fn digest(&self) -> ArtifactDigest {
+    /// The artifact's name: of the bytes, or of the folder's listing. Error where a file cannot be read.
+    pub fn digest(&self) -> io::Result<ArtifactDigest> {
         match self {
-            Self::Blob(bytes) => ArtifactDigest::of(bytes),
-            Self::Folder(files) => ArtifactDigest::of(&FolderListing::of(files).to_bytes()),
-        }
-    }
-
-    /// Every blob that has to be stored for this artifact, with the suffix of its output name:
-    /// first the blob or listing itself (no suffix), then the files of a folder.
-    pub fn blobs(&self) -> Vec<(Option<&str>, Bytes)> {
-        match self {
-            Self::Blob(bytes) => vec![(None, bytes.clone())],
-            Self::Folder(files) => std::iter::once((None, FolderListing::of(files).to_bytes()))
-                .chain(files.iter().map(|(name, bytes)| (Some(name.as_str()), bytes.clone())))
-                .collect(),
+            Self::Blob(bytes) => Ok(ArtifactDigest::of(bytes)),
+            Self::Folder(files) => Ok(ArtifactDigest::of(&FolderListing::of(files)?.to_bytes())),
         }
     }
 }
@@ -103,7 +95,7 @@ impl Inputs {
     }
 
     /// A folder that the spec names.
-    pub fn folder(&self, digest: ArtifactDigest) -> Result<&BTreeMap<String, Bytes>, StageError> {
+    pub fn folder(&self, digest: ArtifactDigest) -> Result<&Files, StageError> {
         match self.0.get(&digest) {
             Some(Artifact::Folder(files)) => Ok(files),
             Some(Artifact::Blob(_)) => {

@@ -113,6 +113,22 @@ impl ArtifactDigest {
     }
 }
 
+/// The name of bytes that come piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct DigestStream(Sha256);
+
+impl DigestStream {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The name of all that came.
+    pub fn finish(self) -> ArtifactDigest {
+        ArtifactDigest(self.0.finalize().into())
+    }
+}
+
 impl StageDigest {
     pub(crate) fn of(kind: &str, spec_bytes: &[u8]) -> Self {
         Self(sha256(&[b"agrpo.stage.v1\0", kind.as_bytes(), b"\0", spec_bytes]))
@@ -198,6 +214,11 @@ mod tests {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(ArtifactDigest::of(b"abc").to_string(), abc);
         assert_eq!(abc.parse::<ArtifactDigest>().unwrap(), ArtifactDigest::of(b"abc"));
+        let mut pieces = DigestStream::default();
+        for piece in [&b"a"[..], b"", b"bc"] {
+            pieces.update(piece);
+        }
+        assert_eq!(pieces.finish(), ArtifactDigest::of(b"abc"));
         assert!(abc.to_uppercase().parse::<ArtifactDigest>().is_err());
     }
 }

@@ -7,6 +7,7 @@
 //! is not a function of a [`Seed`], and knows neither tensors nor queues.
 
 mod artifact;
+mod content;
 mod digest;
 mod manifest;
 mod plan;
@@ -15,7 +16,10 @@ mod seed;
 mod stage;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
-pub use digest::{ArtifactDigest, ParseDigestError, Real, RunId, StageDigest, decode, encode};
+pub use content::{Content, Files, WINDOW, Windows};
+pub use digest::{
+    ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
+};
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use run::{

@@ -2,12 +2,9 @@
 //!
 //! Nothing is stored, and nothing of a run changes by it.
 
-use std::collections::BTreeMap;
-
 use agrpo_spec::{
-    Advantage, ArtifactDigest, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
+    Advantage, ArtifactDigest, Files, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
 };
-use bytes::Bytes;
 
 use crate::estimator::Worth;
 use crate::model::Policy;
@@ -33,7 +30,7 @@ impl Fresh {
         spec: &RolloutSpec,
         (reward, advantage): (&RewardConfig, &Advantage),
         policy: &Policy,
-        files: &BTreeMap<String, Bytes>,
+        files: &Files,
         clock: &dyn Fn() -> f64,
     ) -> Result<Self, StageError> {
         let tokenizer = TaskTokenizer::of_policy(files)?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use agrpo_spec::Files;
 use agrpo_stages::model::Policy;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -31,7 +32,7 @@ fn cases(path: &str) -> Vec<Value> {
 }
 
 /// The files of the folder's checkpoint, which may be in one part or in several.
-fn checkpoint() -> BTreeMap<String, bytes::Bytes> {
+fn checkpoint() -> Files {
     let files = std::fs::read_dir(folder().join("llada_tiny")).unwrap();
     let mut model = BTreeMap::new();
     for path in files.map(|entry| entry.unwrap().path()) {

@@ -9,6 +9,7 @@ mod compare;
 mod evaluate;
 mod golden;
 mod gradient;
+mod loading;
 mod replay;
 mod score;
 mod tune;

@@ -3,20 +3,26 @@
 //! Tensors are listed, not printed; `--raw` gives the bytes to tools that read them.
 
 use agrpo_jobs::Store;
-use agrpo_spec::{ArtifactDigest, FolderListing};
-use safetensors::SafeTensors;
+use agrpo_spec::{ArtifactDigest, Content, FolderListing};
+use safetensors::tensor::Metadata;
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output;
 
+/// Bytes of a document, or of a header, at most.
+const LARGE: u64 = 100_000_000;
+
 pub(super) async fn show(store: &Store, digest: ArtifactDigest, json: bool) -> Result<(), Failure> {
-    let bytes = store.get_blob(digest).await?;
-    let mut answer = json!({ "artifact": digest, "bytes": bytes.len() });
+    let content = store.open_blob(digest).await?;
+    let size = content.size();
+    // What is large is no document: all that is told of it is in its header.
+    let bytes = content.bytes(LARGE).unwrap_or_default();
+    let mut answer = json!({ "artifact": digest, "bytes": size });
     let (kind, text) = if let Some(listing) = FolderListing::from_bytes(&bytes) {
         answer["files"] = json!(listing.files);
         ("folder", folder(&listing))
-    } else if let Ok(tensors) = SafeTensors::deserialize(&bytes) {
+    } else if let Some(tensors) = header(&content) {
         let (value, text) = describe_tensors(&tensors);
         answer["tensors"] = value;
         ("safetensors", text)
@@ -31,7 +37,7 @@ pub(super) async fn show(store: &Store, digest: ArtifactDigest, json: bool) -> R
     if json {
         return output::json(&answer);
     }
-    let size = output::size(bytes.len() as u64);
+    let size = output::size(size);
     output::line(format!("artifact {digest}\n{kind}, {size}\n{text}").trim_end())
 }
 
@@ -42,16 +48,25 @@ fn folder(listing: &FolderListing) -> String {
     output::table(&listing.files.iter().map(row).collect::<Vec<_>>())
 }
 
-fn describe_tensors(tensors: &SafeTensors<'_>) -> (Value, String) {
-    let mut names = tensors.names();
+/// The header of a safetensors file, where it is one.
+fn header(content: &Content) -> Option<Metadata> {
+    let length: [u8; 8] = content.window(0..8).ok()?[..].try_into().ok()?;
+    let length = u64::from_le_bytes(length);
+    let end = length.checked_add(8).filter(|_| length <= LARGE)?;
+    let header: Metadata = serde_json::from_slice(&content.window(8..end).ok()?).ok()?;
+    (end + header.data_len() as u64 == content.size()).then_some(header)
+}
+
+fn describe_tensors(tensors: &Metadata) -> (Value, String) {
+    let mut names = tensors.offset_keys();
     names.sort_unstable();
     let mut rows = vec![];
     let mut values = serde_json::Map::new();
     for name in names {
-        let Ok(tensor) = tensors.tensor(name) else { continue };
-        let (kind, shape) = (format!("{:?}", tensor.dtype()), tensor.shape());
-        rows.push(vec![name.to_owned(), kind.clone(), format!("{shape:?}")]);
-        values.insert(name.to_owned(), json!({ "dtype": kind, "shape": shape }));
+        let Some(tensor) = tensors.info(&name) else { continue };
+        let (kind, shape) = (format!("{:?}", tensor.dtype), &tensor.shape);
+        rows.push(vec![name.clone(), kind.clone(), format!("{shape:?}")]);
+        values.insert(name, json!({ "dtype": kind, "shape": shape }));
     }
     (Value::Object(values), output::table(&rows))
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::model::tests::{logits, loss, small};
 use crate::model::{Policy, Queries};
+use crate::tensor_file;
 
 const RANK: i64 = 3;
 const HEAD: &str = "model.transformer.ff_out";
@@ -34,9 +35,12 @@ fn matrices(targets: &[&str]) -> NamedTensors {
 }
 
 fn adapt(settings: &Value, tensors: &NamedTensors) -> Result<Policy, StageError> {
-    let settings = Bytes::from(serde_json::to_vec(settings).unwrap());
+    let settings = serde_json::to_vec(settings).unwrap();
     let tensors = tensor_file::write(tensors).unwrap();
-    small().with_adapter(&BTreeMap::from([(CONFIG.into(), settings), (TENSORS.into(), tensors)]))
+    small().with_adapter(&BTreeMap::from([
+        (CONFIG.into(), settings.into()),
+        (TENSORS.into(), tensors.into()),
+    ]))
 }
 
 /// The same policy with W + s B A for every W.

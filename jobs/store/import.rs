@@ -1,0 +1,191 @@
+//! What comes into the store from elsewhere: large contents, files, and model folders as Hugging Face's
+//! tools write them.
+//!
+//! Everything streams: a file is hashed, then copied or sent, and never in memory as a whole. Whether a
+//! folder is a sound checkpoint is asked of whoever can tell, before a byte is copied. Nothing is
+//! fetched from a network here, and nothing of the folder is changed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use agrpo_spec::{
+    ArtifactDigest, Content, Files, FolderEntry, FolderListing, OutputRecord, StageError,
+};
+
+use super::Store;
+use super::blobs::blob_name;
+use super::files;
+use super::large::{OnDisk, blocking};
+use crate::error::JobsError;
+
+/// What belongs to a model or an adapter, beside `*.safetensors`.
+const TAKEN: [&str; 7] = [
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// A folder that was taken into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Its name.
+    pub digest: ArtifactDigest,
+    /// The files that were taken.
+    pub listing: FolderListing,
+    /// What else lay there, sorted; folders end in `/`.
+    pub ignored: Vec<String>,
+}
+
+/// The files right in a folder that are taken, opened, and the names of those that are not.
+fn look(folder: &Path) -> io::Result<(Files, Vec<String>)> {
+    let (mut files, mut ignored) = (BTreeMap::new(), vec![]);
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Links are followed: Hugging Face's cache is made of them.
+        let is_folder = path.is_dir();
+        let is_taken = name.ends_with(".safetensors") || TAKEN.contains(&name.as_str());
+        if is_taken && !is_folder {
+            let told = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+            let disk = OnDisk::open(&path).map_err(told)?;
+            files.insert(name, disk.content());
+        } else {
+            ignored.push(if is_folder { format!("{name}/") } else { name });
+        }
+    }
+    ignored.sort_unstable();
+    Ok((files, ignored))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> JobsError {
+    JobsError::Invalid(format!("{} cannot be read: {error}", path.display()))
+}
+
+impl Store {
+    /// Stores a content of any size under its digest, which has been computed; nothing is read where it
+    /// already is in full length. Data error where the content is no longer what it was.
+    pub(super) async fn put_content(
+        &self,
+        digest: ArtifactDigest,
+        content: Content,
+    ) -> Result<OutputRecord, JobsError> {
+        let size = content.size();
+        match content {
+            Content::Memory(bytes) => return self.put_digested(digest, bytes).await,
+            Content::Elsewhere(_) if self.backend.is_memory() || size <= self.backend.large() => {
+                let bytes = blocking(move || content.bytes(size)).await?;
+                let bytes = bytes.map_err(|error| self.lost(digest, &error))?;
+                if ArtifactDigest::of(&bytes) != digest {
+                    return Err(self.lost(digest, &"it has changed"));
+                }
+                return self.put_digested(digest, bytes).await;
+            }
+            Content::Elsewhere(_) => {}
+        }
+        let name = blob_name(digest);
+        if self.backend.size(&name).await? != Some(size) {
+            self.write_large(digest, content).await?;
+        }
+        Ok(OutputRecord { digest, size })
+    }
+
+    async fn write_large(&self, digest: ArtifactDigest, content: Content) -> Result<(), JobsError> {
+        let name = blob_name(digest);
+        let Some(path) = self.backend.path(&name) else {
+            let found = self.backend.replace_in_parts(&name, &content).await?;
+            if found != digest {
+                self.backend.delete(&name).await?;
+                return Err(self.lost(digest, &"it has changed"));
+            }
+            return Ok(());
+        };
+        let large = self.large.clone();
+        let written = blocking(move || {
+            let copied = files::copy(&path, &content, digest)?;
+            if copied.is_ok() {
+                large.note(&path, digest)?;
+            }
+            Ok(copied)
+        });
+        match written.await? {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.lost(digest, &"it has changed")),
+            Err(error) => Err(self.backend.local(&format!("write {name}"), error)),
+        }
+    }
+
+    fn lost(&self, digest: ArtifactDigest, why: &dyn std::fmt::Display) -> JobsError {
+        JobsError::Data(format!(
+            "what was to be stored in {} as {} is not there any more: {why}; start again",
+            self.url(),
+            blob_name(digest)
+        ))
+    }
+
+    /// Stores a file of any size under its digest. Where a local store has a file of that name and
+    /// length it is checked, and replaced if it is damaged; a server's object of that length stands.
+    /// Invalid error where the file cannot be read.
+    pub async fn put_file(&self, path: &Path) -> Result<OutputRecord, JobsError> {
+        let owned = path.to_owned();
+        let disk = blocking(move || OnDisk::open(&owned)).await?;
+        let content = disk.map_err(|error| unreadable(path, &error))?.content();
+        self.put_source(path, content).await
+    }
+
+    async fn put_source(&self, path: &Path, content: Content) -> Result<OutputRecord, JobsError> {
+        let source = content.clone();
+        let digest = blocking(move || source.digest()).await?;
+        let digest = digest.map_err(|error| unreadable(path, &error))?;
+        let is_large = content.size() > self.backend.large();
+        if let Some(path) = self.backend.path(&blob_name(digest)).filter(|_| is_large) {
+            let large = self.large.clone();
+            let standing = blocking(move || large.check(&path, digest)).await?;
+            if matches!(standing, Ok(Err(_))) {
+                tracing::warn!(%digest, "replacing a damaged blob by the file");
+                let size = content.size();
+                self.write_large(digest, content).await?;
+                return Ok(OutputRecord { digest, size });
+            }
+        }
+        self.put_content(digest, content).await
+    }
+
+    /// Stores a model's or an adapter's folder: configuration, tokenizer and `*.safetensors`, as they
+    /// are. `check` looks at the files first. Invalid error where they cannot be read; `check`'s own
+    /// errors name the folder.
+    pub async fn import_folder(
+        &self,
+        folder: &Path,
+        check: impl FnOnce(&Files) -> Result<(), StageError> + Send + 'static,
+    ) -> Result<Imported, JobsError> {
+        let owned = folder.to_owned();
+        let looked = blocking(move || {
+            let (files, ignored) = look(&owned)?;
+            let checked = check(&files);
+            Ok((files, ignored, checked))
+        });
+        let (files, ignored, checked) =
+            looked.await?.map_err(|error: io::Error| unreadable(folder, &error))?;
+        checked.map_err(|error| {
+            let told = format!("{}: {error}", folder.display());
+            match error {
+                StageError::Invalid(_) => JobsError::Invalid(told),
+                StageError::Data(_) => JobsError::Data(told),
+                StageError::Internal(_) => JobsError::Internal(told),
+            }
+        })?;
+        let mut listing = FolderListing { files: BTreeMap::new() };
+        for (name, content) in files {
+            let record = self.put_source(&folder.join(&name), content).await?;
+            let entry = FolderEntry { digest: record.digest, size: record.size };
+            listing.files.insert(name, entry);
+        }
+        let digest = self.put_blob(listing.to_bytes()).await?.digest;
+        Ok(Imported { digest, listing, ignored })
+    }
+}

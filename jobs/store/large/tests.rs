@@ -1,0 +1,230 @@
+//! Large blobs on each kind of store: checked once, handed out in windows, passed on without being read;
+//! and folders that come from elsewhere. What counts as large is made small here.
+
+use std::fs;
+
+use agrpo_spec::{Artifact, Files, FolderListing, OutputRecord, Outputs, StageError};
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::store::backend::Backend;
+use crate::store::errors::Place;
+use crate::store::open;
+
+/// Bytes above which a blob is large in these tests.
+const LARGE: u64 = 1 << 20;
+
+struct Shop {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl Shop {
+    /// A local store.
+    async fn file() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let backend = open::open(store.to_str().unwrap(), &[]).await.unwrap();
+        Self::of(backend, folder)
+    }
+
+    /// A store that behaves as a server's bucket.
+    fn bucket() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::in_bucket("s3://b", "b", String::new(), vec![]);
+        Self::of(Backend::new(Arc::new(InMemory::new()), None, place), folder)
+    }
+
+    fn of(backend: Backend, folder: tempfile::TempDir) -> Self {
+        let backend = Arc::new(backend.with_large(LARGE));
+        let store = Store { backend, cache: Arc::default(), large: Arc::default() };
+        let store = store.with_scratch(Some(folder.path().to_owned()));
+        Self { store, folder }
+    }
+
+    async fn each() -> [Self; 2] {
+        [Self::file().await, Self::bucket()]
+    }
+
+    fn path(&self, digest: ArtifactDigest) -> PathBuf {
+        self.folder.path().join("store").join(blob_name(digest))
+    }
+
+    /// A model's folder: a large file, a small one, and what is none of a model's.
+    fn model(&self) -> PathBuf {
+        let model = self.folder.path().join("model");
+        fs::create_dir_all(model.join("original")).unwrap();
+        fs::write(model.join("model-00001.safetensors"), &many(2)[..]).unwrap();
+        fs::write(model.join("config.json"), b"{}").unwrap();
+        fs::write(model.join("README.md"), b"hello").unwrap();
+        fs::write(model.join("modeling.py"), b"import os").unwrap();
+        model
+    }
+}
+
+/// Some MiB and a bit, so that the last window is short.
+fn many(mib: usize) -> Bytes {
+    (0..mib << 18).flat_map(|n: usize| n.to_le_bytes()[..4].to_vec()).chain([1, 2, 3]).collect()
+}
+
+fn sound(_: &Files) -> Result<(), StageError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_goes_in_and_comes_out_in_windows() {
+    for shop in Shop::each().await {
+        let bytes = many(20);
+        let path = shop.folder.path().join("file");
+        fs::write(&path, &bytes).unwrap();
+        let record = shop.store.put_file(&path).await.unwrap();
+        assert_eq!(record.digest, ArtifactDigest::of(&bytes));
+        assert_eq!(record.size, bytes.len() as u64);
+        assert_eq!(shop.store.put_file(&path).await.unwrap(), record);
+        for store in [&shop.store, &shop.store.fresh()] {
+            let content = store.content(record.digest, record.size).await.unwrap();
+            assert!(matches!(content, Content::Elsewhere(_)));
+            assert_eq!(content.known_digest(), Some(record.digest));
+            assert_eq!(content, bytes.clone().into());
+            assert_eq!(store.verified_size(record.digest).await.unwrap(), record.size);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_comes_as_bytes() {
+    for shop in Shop::each().await {
+        let path = shop.folder.path().join("file");
+        fs::write(&path, b"small").unwrap();
+        let record = shop.store.put_file(&path).await.unwrap();
+        let content = shop.store.open_blob(record.digest).await.unwrap();
+        assert!(matches!(content, Content::Memory(bytes) if bytes == "small"));
+        let error = shop.store.content(record.digest, 6).await.unwrap_err();
+        assert!(error.to_string().contains("has 5 bytes, expected 6"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
+    let shop = Shop::file().await;
+    let path = shop.folder.path().join("file");
+    fs::write(&path, many(2)).unwrap();
+    let OutputRecord { digest, size } = shop.store.put_file(&path).await.unwrap();
+    let open = || shop.store.content(digest, size);
+    open().await.unwrap();
+    let mut damaged = many(2).to_vec();
+    damaged[1 << 20] ^= 1;
+    fs::write(shop.path(digest), &damaged).unwrap();
+    let error = open().await.unwrap_err();
+    assert!(matches!(error, JobsError::Data(_)));
+    assert!(error.to_string().contains(&format!("cas/{digest} in file://")), "{error}");
+    assert!(error.to_string().contains("is corrupt"), "{error}");
+    shop.store.put_file(&path).await.unwrap();
+    let content = open().await.unwrap();
+    fs::write(shop.path(digest), b"cut").unwrap();
+    assert!(content.window(size - 10..size).is_err(), "an error, not a signal");
+    fs::remove_file(shop.path(digest)).unwrap();
+    assert!(open().await.unwrap_err().to_string().contains("is missing"));
+}
+
+/// The whole point of a base that every update hands on: it costs a look.
+#[tokio::test]
+async fn what_came_from_the_store_is_passed_on_unread() {
+    #[derive(Debug)]
+    struct Unreadable(u64, ArtifactDigest);
+    impl Windows for Unreadable {
+        fn size(&self) -> u64 {
+            self.0
+        }
+        fn digest(&self) -> Option<ArtifactDigest> {
+            Some(self.1)
+        }
+        fn window(&self, _: Range<u64>) -> io::Result<Bytes> {
+            Err(io::Error::other("nobody reads this"))
+        }
+    }
+    for shop in Shop::each().await {
+        let imported = shop.store.import_folder(&shop.model(), sound).await.unwrap();
+        let entry = &imported.listing.files["model-00001.safetensors"];
+        let outputs = |digest| {
+            let base = Content::Elsewhere(Arc::new(Unreadable(entry.size, digest)));
+            let files = Files::from([("model-00001.safetensors".to_owned(), base)]);
+            let artifacts = BTreeMap::from([("policy", Artifact::Folder(files))]);
+            Outputs { artifacts, metrics: BTreeMap::new() }
+        };
+        let records = shop.store.put_outputs(&outputs(entry.digest)).await.unwrap();
+        assert_eq!(records["policy/model-00001.safetensors"].digest, entry.digest);
+        // Where the store has it no longer, it has to be read after all.
+        let gone = ArtifactDigest::of(b"gone");
+        assert!(shop.store.put_outputs(&outputs(gone)).await.is_err());
+        assert!(!shop.store.has_blob(gone).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_on_its_way_is_not_stored() {
+    for shop in Shop::each().await {
+        let path = shop.folder.path().join("file");
+        fs::write(&path, many(2)).unwrap();
+        let disk = OnDisk::open(&path).unwrap();
+        let digest = ArtifactDigest::of(b"as it was");
+        let content = OnDisk { digest: Some(digest), ..disk }.content();
+        let error = shop.store.put_content(digest, content).await.unwrap_err();
+        assert!(error.to_string().contains("it has changed"), "{error}");
+        assert!(!shop.store.has_blob(digest).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_taken_without_what_is_none_of_a_model_s() {
+    for shop in Shop::each().await {
+        let model = shop.model();
+        let imported = shop.store.import_folder(&model, sound).await.unwrap();
+        assert_eq!(imported.ignored, ["README.md", "modeling.py", "original/"]);
+        let names: Vec<_> = imported.listing.files.keys().collect();
+        assert_eq!(names, ["config.json", "model-00001.safetensors"]);
+        let listing = shop.store.get_blob(imported.digest).await.unwrap();
+        assert_eq!(FolderListing::from_bytes(&listing).unwrap(), imported.listing);
+        let files = shop.store.load_folder(imported.digest).await.unwrap();
+        assert_eq!(files["model-00001.safetensors"], many(2).into());
+        assert_eq!(shop.store.import_folder(&model, sound).await.unwrap(), imported);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_refused_leaves_nothing_behind() {
+    let shop = Shop::file().await;
+    let refuse = |files: &Files| {
+        assert_eq!(files["config.json"].bytes(9).unwrap(), "{}");
+        Err(StageError::Data("model.safetensors lies".into()))
+    };
+    let error = shop.store.import_folder(&shop.model(), refuse).await.unwrap_err();
+    assert!(
+        matches!(&error, JobsError::Data(told) if told.ends_with("/model: model.safetensors lies"))
+    );
+    assert!(!shop.folder.path().join("store/cas").exists());
+    let error = shop.store.import_folder(&shop.folder.path().join("no"), sound).await.unwrap_err();
+    assert!(matches!(&error, JobsError::Invalid(told) if told.contains("/no cannot be read")));
+}
+
+/// Eight readers at once, and a bucket whose object is damaged.
+#[tokio::test]
+async fn a_copy_of_a_server_s_object_is_made_once() {
+    let shop = Shop::bucket();
+    let path = shop.folder.path().join("file");
+    fs::write(&path, many(20)).unwrap();
+    let record = shop.store.put_file(&path).await.unwrap();
+    let reads = (0..8).map(|_| shop.store.content(record.digest, record.size));
+    let copies = futures::future::try_join_all(reads).await.unwrap();
+    let Content::Elsewhere(first) = &copies[0] else { panic!("it is large") };
+    let same = |copy: &Content| matches!(copy, Content::Elsewhere(c) if Arc::ptr_eq(c, first));
+    assert!(copies.iter().all(same));
+    let left: Vec<_> = fs::read_dir(shop.folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "copies have no name that could stay behind: {left:?}");
+    let wrong = ArtifactDigest::of(b"wrong");
+    shop.store.backend.replace(&blob_name(wrong), many(2)).await.unwrap();
+    let error = shop.store.open_blob(wrong).await.unwrap_err();
+    assert!(error.to_string().contains("is corrupt"), "{error}");
+    let error = shop.store.content(wrong, 3 << 20).await.unwrap_err();
+    assert!(error.to_string().contains("expected 3145728"), "{error}");
+}

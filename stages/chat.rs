@@ -1,0 +1,218 @@
+//! Conversations to token ids and back, by the `tokenizer.json` of a LLaDA checkpoint.
+//!
+//! ```text
+//! <|startoftext|> { <|start_header_id|> ROLE <|end_header_id|> \n\n content, stripped <|eot_id|> } ...
+//! <|start_header_id|> assistant <|end_header_id|> \n\n
+//! ```
+//! Ids are read from the files: mask, end and padding from `config.json`, the template's pieces from the
+//! tokenizer by their text. A tokenizer and a configuration that do not mean the same mask are refused,
+//! and so is a message that spells a special token: it would end its own turn. Prompts are not cut here.
+
+use std::collections::BTreeSet;
+
+use agrpo_spec::{Files, StageError};
+use tokenizers::Tokenizer;
+
+use crate::error::data;
+use crate::folder;
+use crate::model::ModelConfig;
+use crate::tensor_windows::one_line;
+
+const FILE: &str = "tokenizer.json";
+/// Stands where nothing has been written yet.
+const MASK: &str = "<|mdm_mask|>";
+/// The template's pieces: begin of the text, of a role, end of a role, of a turn.
+const PIECES: [&str; 4] =
+    ["<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
+/// Between a role and its content.
+const BREAK: &str = "\n\n";
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Whoever sets the terms.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// The role's name in the template.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// What somebody says in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who.
+    pub role: Role,
+    /// What; white space around it is left out.
+    pub content: String,
+}
+
+/// Whether special tokens are part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Specials {
+    /// As they are spelled.
+    Keep,
+    /// Left out.
+    Skip,
+}
+
+/// A checkpoint's tokenizer, with the ids that its model knows.
+#[derive(Debug)]
+pub struct ChatTokenizer {
+    tokenizer: Tokenizer,
+    /// Ids that no message may spell.
+    special: BTreeSet<i64>,
+    /// Rows of the embedding: every id lies below.
+    embedding: i64,
+    mask: i64,
+    end: i64,
+    pad: i64,
+    end_of_turn: i64,
+}
+
+/// Reads a tokenizer whose ids are the model's. Data error that names the id where they are not.
+fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
+    let tokenizer = Tokenizer::from_bytes(bytes)
+        .map_err(|error| data(format!("{FILE}: {}", one_line(&error))))?;
+    let mask = id(&tokenizer, MASK)?;
+    if mask != config.mask_token_id {
+        return Err(data(format!(
+            "{FILE}: {MASK} is token {mask}, but config.json has mask_token_id = {}: tokenizer and \
+             model are not of one checkpoint",
+            config.mask_token_id
+        )));
+    }
+    for (key, id) in [("eos_token_id", config.eos_token_id), ("pad_token_id", config.pad())] {
+        if u32::try_from(id).ok().and_then(|id| tokenizer.id_to_token(id)).is_none() {
+            return Err(data(format!("{FILE} has no token {id}, which config.json has as {key}")));
+        }
+    }
+    let largest = tokenizer.get_vocab(true).into_values().max().map_or(-1, i64::from);
+    if largest >= config.embedding_size {
+        return Err(data(format!(
+            "{FILE} has the token {largest}, but config.json has embedding_size = {}: tokenizer and \
+             model are not of one checkpoint",
+            config.embedding_size
+        )));
+    }
+    Ok(tokenizer)
+}
+
+/// Whether the tokenizer of a checkpoint, of whatever template, knows the model's ids.
+pub(crate) fn check(bytes: &[u8], config: &ModelConfig) -> Result<(), StageError> {
+    read(bytes, config).map(drop)
+}
+
+fn id(tokenizer: &Tokenizer, text: &str) -> Result<i64, StageError> {
+    let id = tokenizer.token_to_id(text).map(i64::from);
+    id.ok_or_else(|| data(format!("{FILE} has no token {text:?}")))
+}
+
+impl ChatTokenizer {
+    /// Reads a `tokenizer.json` for a model. Data error where it is none, where it lacks a piece of the
+    /// template, or where its ids are not the model's.
+    pub fn read(bytes: &[u8], config: &ModelConfig) -> Result<Self, StageError> {
+        let tokenizer = read(bytes, config)?;
+        let pieces = PIECES.map(|text| id(&tokenizer, text));
+        let mut special = pieces.into_iter().collect::<Result<BTreeSet<_>, _>>()?;
+        let added = tokenizer.get_added_tokens_decoder();
+        special.extend(added.iter().filter(|(_, t)| t.special).map(|(&id, _)| i64::from(id)));
+        special.extend([config.mask_token_id, config.eos_token_id, config.pad()]);
+        Ok(Self {
+            embedding: config.embedding_size,
+            mask: config.mask_token_id,
+            end: config.eos_token_id,
+            pad: config.pad(),
+            end_of_turn: id(&tokenizer, PIECES[3])?,
+            tokenizer,
+            special,
+        })
+    }
+
+    /// Reads the one in a policy's folder.
+    pub fn of_policy(files: &Files) -> Result<Self, StageError> {
+        let config = ModelConfig::of_folder(files)?;
+        Self::read(&folder::small(files, "policy", FILE)?, &config)
+    }
+
+    /// The mask token.
+    pub fn mask(&self) -> i64 {
+        self.mask
+    }
+
+    /// The end-of-sequence token.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The token of padding.
+    pub fn pad(&self) -> i64 {
+        self.pad
+    }
+
+    /// The token that ends a turn.
+    pub fn end_of_turn(&self) -> i64 {
+        self.end_of_turn
+    }
+
+    /// A conversation up to where the assistant answers. Data error where a message spells a special
+    /// token.
+    pub fn ids(&self, messages: &[Message]) -> Result<Vec<i64>, StageError> {
+        let [begin, start, end, turn] = PIECES;
+        let mut text = begin.to_owned();
+        for Message { role, content } in messages {
+            let (role, content) = (role.name(), content.trim_matches(is_space));
+            text.extend([start, role, end, BREAK, content, turn]);
+        }
+        text.extend([start, Role::Assistant.name(), end, BREAK]);
+        let ids = self.plain_ids(&text)?;
+        let special = ids.iter().filter(|id| self.special.contains(id)).count();
+        if special != 3 + 3 * messages.len() {
+            return Err(data("a message spells a special token such as <|eot_id|>; leave it out"));
+        }
+        Ok(ids)
+    }
+
+    /// A text as it stands: special tokens where they are spelled, nothing added around it.
+    pub fn plain_ids(&self, text: &str) -> Result<Vec<i64>, StageError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| data(format!("{FILE}: {}", one_line(&error))))?;
+        Ok(encoding.get_ids().iter().copied().map(i64::from).collect())
+    }
+
+    /// The text of ids. Rows of the embedding that no token uses spell nothing. Data error where an id
+    /// lies outside of the embedding.
+    pub fn text(&self, ids: &[i64], specials: Specials) -> Result<String, StageError> {
+        let known = |&id: &i64| {
+            let inside = (0..self.embedding).contains(&id);
+            u32::try_from(id).ok().filter(|_| inside).ok_or_else(|| {
+                data(format!("{id} is not a token id: the model has {}", self.embedding))
+            })
+        };
+        let ids: Vec<u32> = ids.iter().map(known).collect::<Result<_, _>>()?;
+        self.tokenizer
+            .decode(&ids, specials == Specials::Skip)
+            .map_err(|error| data(format!("{FILE}: {}", one_line(&error))))
+    }
+}
+
+/// What Python's `strip` takes away: white space, and four separators that Unicode does not count.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! The bytes of one file, whether or not they fit into memory.
+//!
+//! A shard of a large checkpoint is never read as a whole: whoever stored it hands out windows of it,
+//! and vouches for its digest. Nothing here opens a file; who implements [`Windows`] may.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::digest::{ArtifactDigest, DigestStream};
+
+/// Bytes that are looked at together where all of them are needed. Small beside a model's matrices: the C
+/// library's allocator then gives windows back to windows, and no holes are left between matrices.
+pub const WINDOW: u64 = 4 << 20;
+
+/// A folder's files, by name.
+pub type Files = BTreeMap<String, Content>;
+
+/// Bytes that lie somewhere else, and never change.
+pub trait Windows: fmt::Debug + Send + Sync {
+    /// All of them, in bytes.
+    fn size(&self) -> u64;
+
+    /// Their digest, where it was computed from these very bytes.
+    fn digest(&self) -> Option<ArtifactDigest>;
+
+    /// Some of them. The range lies within the size.
+    fn window(&self, range: Range<u64>) -> io::Result<Bytes>;
+}
+
+/// The bytes of one file.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// In memory.
+    Memory(Bytes),
+    /// Somewhere else, and too large for memory.
+    Elsewhere(Arc<dyn Windows>),
+}
+
+impl Content {
+    /// How many bytes there are.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::Elsewhere(windows) => windows.size(),
+        }
+    }
+
+    /// The digest that whoever keeps the bytes vouches for.
+    pub fn known_digest(&self) -> Option<ArtifactDigest> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Elsewhere(windows) => windows.digest(),
+        }
+    }
+
+    /// The digest: the known one, or computed from all bytes.
+    pub fn digest(&self) -> io::Result<ArtifactDigest> {
+        if let Some(digest) = self.known_digest() {
+            return Ok(digest);
+        }
+        let mut stream = DigestStream::default();
+        for range in self.ranges(WINDOW) {
+            stream.update(&self.window(range)?);
+        }
+        Ok(stream.finish())
+    }
+
+    /// Some of the bytes, without a copy where they are in memory. Error where the range reaches beyond
+    /// them or they cannot be read.
+    pub fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
+        if range.start > range.end || range.end > self.size() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("bytes {} to {} of {}", range.start, range.end, self.size()),
+            ));
+        }
+        match self {
+            Self::Memory(bytes) => {
+                let at = |n| usize::try_from(n).expect("lies within bytes in memory");
+                Ok(bytes.slice(at(range.start)..at(range.end)))
+            }
+            Self::Elsewhere(windows) => windows.window(range),
+        }
+    }
+
+    /// All bytes of a small file. Error where there are more than `most`.
+    pub fn bytes(&self, most: u64) -> io::Result<Bytes> {
+        let size = self.size();
+        if size > most {
+            let told = format!("{size} bytes, expected at most {most}");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, told));
+        }
+        self.window(0..size)
+    }
+
+    /// Ranges of at most `step` bytes that cover everything, in order.
+    pub fn ranges(&self, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+        let size = self.size();
+        let starts = (0..size.div_ceil(step)).map(move |n| n * step);
+        starts.map(move |start| start..size.min(start + step))
+    }
+}
+
+/// The same bytes. Those that cannot be read are not equal to any.
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        if self.size() != other.size() {
+            return false;
+        }
+        if let (Some(ours), Some(theirs)) = (self.known_digest(), other.known_digest()) {
+            return ours == theirs;
+        }
+        self.ranges(WINDOW).all(|range| {
+            matches!((self.window(range.clone()), other.window(range)), (Ok(a), Ok(b)) if a == b)
+        })
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Memory(bytes.into())
+    }
+}
+
+impl From<&'static [u8]> for Content {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::Memory(Bytes::from_static(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that count as lying elsewhere.
+    #[derive(Debug)]
+    struct Far(Bytes, Option<ArtifactDigest>);
+
+    impl Windows for Far {
+        fn size(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn digest(&self) -> Option<ArtifactDigest> {
+            self.1
+        }
+
+        fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
+            Content::from(self.0.clone()).window(range)
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_same_wherever_they_lie() {
+        let bytes: Bytes = (0..40_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
+        let near = Content::from(bytes.clone());
+        let far = Content::Elsewhere(Arc::new(Far(bytes.clone(), None)));
+        assert_eq!(near, far);
+        assert_eq!(far.digest().unwrap(), ArtifactDigest::of(&bytes));
+        assert_eq!(far.window(7..9).unwrap(), bytes[7..9]);
+        let covered: Vec<_> = far.ranges(WINDOW).collect();
+        assert_eq!(covered.last().unwrap().end, far.size());
+        assert!(covered.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_ne!(near, Content::from(bytes.slice(1..)));
+    }
+
+    #[test]
+    fn a_digest_that_is_vouched_for_is_not_computed_again() {
+        let digest = ArtifactDigest::of(b"vouched");
+        let far = Content::Elsewhere(Arc::new(Far(Bytes::from_static(b"x"), Some(digest))));
+        assert_eq!(far.digest().unwrap(), digest);
+    }
+
+    #[test]
+    fn what_lies_outside_is_an_error() {
+        let content = Content::from(&b"abc"[..]);
+        #[expect(clippy::reversed_empty_ranges, reason = "what is refused")]
+        for range in [0..4, 4..5, 2..1, u64::MAX..u64::MAX] {
+            assert!(content.window(range).is_err());
+        }
+        assert!(content.bytes(2).unwrap_err().to_string().contains("3 bytes"));
+        assert_eq!(Content::from(vec![]).bytes(0).unwrap(), Bytes::new());
+        assert_eq!(Content::from(vec![]).ranges(WINDOW).count(), 0);
+    }
+}

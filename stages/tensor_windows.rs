@@ -1,0 +1,197 @@
+//! A safetensors file of any size: its header as a whole, its tensors window by window.
+//!
+//! ```text
+//! u64 LE: bytes of the header | header: JSON, name -> dtype, shape, offsets | the tensors' bytes
+//! ```
+//! A header is believed only after everything in it was checked: against the file's length before
+//! anything is read, by the crate's own rules (offsets without gap or overlap, sizes that follow from
+//! shapes), and for names that come twice, which JSON would hide. Writing is done elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::Range;
+
+use agrpo_spec::{Content, StageError, WINDOW};
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{data, libtorch};
+use crate::tensor_file::{NamedTensors, kind_of};
+
+/// The format's own limit, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Far more tensors than the largest models have.
+const MOST_TENSORS: usize = 1 << 17;
+/// Letters of a foreign text worth showing.
+const SHOWN: usize = 200;
+/// Bytes of the header's length.
+const PREFIX: u64 = 8;
+
+/// Where a tensor lies in its file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) shape: Vec<i64>,
+    /// In bytes from the file's start.
+    range: Range<u64>,
+}
+
+impl Entry {
+    /// How many bytes the tensor takes in its file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// A file whose header has been read and found sound.
+#[derive(Debug)]
+pub(crate) struct TensorWindows {
+    name: String,
+    content: Content,
+    tensors: BTreeMap<String, Entry>,
+}
+
+impl TensorWindows {
+    /// Reads the header. `name` is the file's, for errors.
+    pub(crate) fn open(name: &str, content: &Content) -> Result<Self, StageError> {
+        let refuse = |why: &dyn Display| {
+            data(format!("{name} is not a sound safetensors file: {}", one_line(why)))
+        };
+        let size = content.size();
+        let start =
+            content.window(0..PREFIX.min(size)).map_err(|error| unreadable(name, &error))?;
+        let length: [u8; 8] = start[..]
+            .try_into()
+            .map_err(|_| refuse(&format!("it has {size} bytes, expected at least {PREFIX}")))?;
+        let length = u64::from_le_bytes(length);
+        if length > LONGEST_HEADER || length > size - PREFIX {
+            let most = LONGEST_HEADER.min(size - PREFIX);
+            return Err(refuse(&format!("a header of {length} bytes, expected at most {most}")));
+        }
+        let first = PREFIX + length;
+        let header = content.window(PREFIX..first).map_err(|error| unreadable(name, &error))?;
+        let Header(infos) = serde_json::from_slice(&header).map_err(|error| refuse(&error))?;
+        let checked = Metadata::new(None, infos.clone()).map_err(|error| refuse(&error))?;
+        let (expected, found) = (checked.data_len() as u64, size - first);
+        if expected != found {
+            let told = format!("{found} bytes of tensors, expected {expected} by its header");
+            return Err(refuse(&told));
+        }
+        let mut tensors = BTreeMap::new();
+        for (tensor, info) in infos {
+            let kind = kind_of(info.dtype).ok_or_else(|| {
+                data(format!("{name}: {} has the type {:?}", one_line(&tensor), info.dtype))
+            })?;
+            let shape = info.shape.iter().map(|&n| i64::try_from(n));
+            let shape = shape.collect::<Result<_, _>>().map_err(|error| refuse(&error))?;
+            let (start, end) = info.data_offsets;
+            let range = first + start as u64..first + end as u64;
+            tensors.insert(tensor, Entry { kind, shape, range });
+        }
+        Ok(Self { name: name.to_owned(), content: content.clone(), tensors })
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the file holds.
+    pub(crate) fn tensors(&self) -> &BTreeMap<String, Entry> {
+        &self.tensors
+    }
+
+    /// Copies a tensor's numbers, row-major, over those of `target`: contiguous, as many, of any kind
+    /// and on any device. Never holds more than a window of them beside it.
+    pub(crate) fn fill(&self, tensor: &str, target: &Tensor) -> Result<(), StageError> {
+        let entry = self
+            .tensors
+            .get(tensor)
+            .ok_or_else(|| StageError::Internal(format!("{} has no tensor {tensor}", self.name)))?;
+        let target = target.f_view([-1]).map_err(|e| libtorch(&e))?;
+        let width = entry.kind.elt_size_in_bytes() as u64;
+        let mut at = 0;
+        for start in entry.range.clone().step_by(usize::try_from(WINDOW).unwrap_or(usize::MAX)) {
+            let range = start..entry.range.end.min(start + WINDOW);
+            let count = i64::try_from((range.end - range.start) / width).unwrap_or(i64::MAX);
+            let bytes =
+                self.content.window(range).map_err(|error| unreadable(&self.name, &error))?;
+            Tensor::f_from_data_size(&bytes, &[count], entry.kind)
+                .and_then(|numbers| target.f_narrow(0, at, count)?.f_copy_(&numbers))
+                .map_err(|e| libtorch(&e))?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// All tensors, each in its own kind, in memory.
+    pub(crate) fn read(&self) -> Result<NamedTensors, StageError> {
+        let read = |(name, entry): (&String, &Entry)| {
+            let tensor = Tensor::f_empty(&entry.shape[..], (entry.kind, Device::Cpu))
+                .map_err(|e| libtorch(&e))?;
+            self.fill(name, &tensor)?;
+            Ok((name.clone(), tensor))
+        };
+        self.tensors.iter().map(read).collect()
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> StageError {
+    data(format!("{name} cannot be read: {}", one_line(error)))
+}
+
+/// A text from a file as part of one line: no control characters, no end of it.
+pub(crate) fn one_line(text: &(impl Display + ?Sized)) -> String {
+    let text = text.to_string();
+    let mut shown: String =
+        text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str(" ...");
+    }
+    shown
+}
+
+/// The header's tensors in the order of their bytes.
+struct Header(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Tensors).map(|tensors| {
+            let mut tensors: Vec<_> = tensors.into_iter().collect();
+            tensors.sort_by_key(|(_, info)| info.data_offsets);
+            Self(tensors)
+        })
+    }
+}
+
+struct Tensors;
+
+impl<'de> Visitor<'de> for Tensors {
+    type Value = BTreeMap<String, TensorInfo>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut tensors = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<BTreeMap<String, String>>()?;
+                continue;
+            }
+            if tensors.len() == MOST_TENSORS {
+                return Err(A::Error::custom(format!("more than {MOST_TENSORS} tensors")));
+            }
+            let info = map.next_value()?;
+            if tensors.insert(name.clone(), info).is_some() {
+                return Err(A::Error::custom(format!("a tensor comes twice: {}", one_line(&name))));
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+#[cfg(test)]
+mod tests;
