@@ -45,7 +45,10 @@ up down:
 #>   make compare                estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour and
 #>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS reaches agrpo compare alone
 #>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
-.PHONY: compare bench
+#>   make memory                 peak memory of stages of a 100M model, beside the formula; two minutes
+#>   make gpu                    a GPU's parity, replay and speed into GPU_JSON=FILE; needs a CUDA build of libtorch 2.11.0
+#>                               (AGRPO_LIBTORCH=DIR, else python3's torch); GPU_BENCH=PROGRAM spares the build; docs/gpu.md
+.PHONY: compare bench memory gpu
 compare: build
 	@if [[ " $(ARGS)" == *" --store"* ]]; then
 	    echo "error: ARGS=--store reaches agrpo compare alone; name the store for all of it: make compare AGRPO_STORE=DIR" >&2
@@ -67,6 +70,31 @@ bench:
 	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
 	echo "cpu-portable"
 	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+
+DEVICE := cuda:0
+gpu:
+	@libtorch="$${AGRPO_LIBTORCH:-}"
+	if [[ -z "$$libtorch" ]]; then
+	    find_torch='import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])'
+	    libtorch="$$(python3 -c "$$find_torch" 2> /dev/null)" || {
+	        echo "error: no CUDA build of libtorch 2.11.0: python3 has no torch, and AGRPO_LIBTORCH is not set; see docs/gpu.md" >&2
+	        exit 1
+	    }
+	fi
+	program="$${GPU_BENCH:-}"
+	if [[ -z "$$program" ]]; then $(MAKE) build; program="$(AGRPO)"; fi
+	mkdir -p docs/bench
+	json="$${GPU_JSON:-docs/bench/gpu-$(subst :,-,$(DEVICE)).json}"
+	export AGRPO_LIBTORCH="$$libtorch"
+	# A program that was built elsewhere finds no libtorch by itself.
+	export LD_LIBRARY_PATH="$$libtorch/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
+	"$$program" bench-gpu --device "$(DEVICE)" --output "$$json" $(ARGS)
+	echo "$$json"
+
+memory:
+	@$(with_libtorch_path)
+	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+	$(CARGO) bench --locked --package agrpo-stages --bench memory -- $(ARGS)
 
 #> Build
 #>   make build                  target/release/agrpo; fetches libtorch the first time

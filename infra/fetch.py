@@ -109,6 +109,10 @@ def unpack(wheels, target):
 def libtorch():
     for name in ("AGRPO_LIBTORCH", "LIBTORCH"):
         given = os.environ.get(name)
+        # A CUDA build is what the program loads on a GPU; it is linked against the CPU half alone, so
+        # that it is the same program everywhere.
+        if given and name == "AGRPO_LIBTORCH" and (pathlib.Path(given) / "lib" / "libtorch_cuda.so").exists():
+            continue
         if given:
             if not (pathlib.Path(given) / "lib" / "libtorch_cpu.so").exists():
                 fail(f"{name}={given} has no lib/libtorch_cpu.so; point it at an unpacked libtorch 2.11.0, or unset it to fetch one")

@@ -5,6 +5,7 @@
 
 mod clock;
 mod error;
+mod fetch;
 mod lease;
 mod progress;
 mod queue;
@@ -21,6 +22,7 @@ pub mod status;
 pub use self::redis::Fleet;
 pub use clock::Clock;
 pub use error::JobsError;
+pub use fetch::fetch;
 pub use progress::Progress;
 pub use stage::{compute, compute_anew};
 pub use store::{Failure, Imported, Store};

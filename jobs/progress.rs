@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agrpo_spec::{
-    ArtifactDigest, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey, StageKind,
-    StageSpec,
+    ArtifactDigest, Base, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey,
+    StageKind, StageSpec,
 };
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -134,13 +134,28 @@ async fn base(
     run: &Run,
     recorded: &Index,
 ) -> Result<Option<ArtifactDigest>, JobsError> {
-    match recorded.get(&last_sft(run)) {
-        Some(stage) if run.config().estimator.kl.get() > 0.0 => {
-            let manifest = store.complete_manifest(*stage).await?;
-            Ok(manifest.and_then(|manifest| manifest.output("policy")))
-        }
-        _ => Ok(None),
+    if run.config().estimator.kl.get() > 0.0 {
+        base_policy(store, run, recorded).await
+    } else {
+        Ok(None)
     }
+}
+
+/// The policy before iteration 1: a checkpoint, or what the last chunk of fine-tuning left if it is
+/// complete.
+async fn base_policy(
+    store: &Store,
+    run: &Run,
+    recorded: &Index,
+) -> Result<Option<ArtifactDigest>, JobsError> {
+    let chunks = match run.base() {
+        Base::Checkpoint(checkpoint) => return Ok(Some(checkpoint.folder)),
+        Base::Scratch(..) => run.sft_chunks(),
+    };
+    let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
+    let Some(&stage) = recorded.get(&last) else { return Ok(None) };
+    let manifest = store.complete_manifest(stage).await?;
+    Ok(manifest.and_then(|manifest| manifest.output("policy")))
 }
 
 /// What an update left, if it is the run's and complete.
@@ -189,23 +204,19 @@ async fn missing_evaluations(
         .await?;
     let mut policies = vec![];
     for iteration in missing {
-        let key = match iteration {
-            0 => last_sft(run),
-            _ => StageKey::new(StageKind::Update, iteration, 0)
-                .of_update(run.config().estimator.inner_updates),
+        let found = if iteration == 0 {
+            base_policy(store, run, recorded).await?
+        } else {
+            let updates = run.config().estimator.inner_updates;
+            let key = StageKey::new(StageKind::Update, iteration, 0).of_update(updates);
+            let Some(stage) = recorded.get(&key) else { return Ok(None) };
+            let manifest = store.complete_manifest(*stage).await?;
+            manifest.and_then(|manifest| manifest.output("policy"))
         };
-        let Some(stage) = recorded.get(&key) else { return Ok(None) };
-        let manifest = store.complete_manifest(*stage).await?;
-        let Some(policy) = manifest.and_then(|manifest| manifest.output("policy")) else {
-            return Ok(None);
-        };
+        let Some(policy) = found else { return Ok(None) };
         policies.push((iteration, policy));
     }
     Ok(Some(policies))
-}
-
-fn last_sft(run: &Run) -> StageKey {
-    StageKey::new(StageKind::Sft, run.sft_chunks() - 1, 0)
 }
 
 /// Stages that lie before a checkpoint, evaluations of earlier policies included.

@@ -35,6 +35,7 @@ use large::LargeBlobs;
 
 pub(crate) use folders::records;
 pub use import::Imported;
+pub(crate) use open::read_s3;
 pub use runs::Failure;
 
 use crate::error::JobsError;

@@ -4,19 +4,21 @@
 //! values that options take in `values.rs`. Nothing is resolved here: defaults that depend on the
 //! environment are in `settings.rs`, the work is in `commands/`.
 
+mod bench;
 mod compare;
 mod measuring;
 mod values;
 
 use std::path::PathBuf;
 
+use agrpo_spec::Numerics;
+use agrpo_stages::Device;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
-pub(crate) use self::values::{
-    CacheArg, Device, EstimatorArg, NumericsArg, PolicyArg, PositionArg, RubricArg, TaskArg,
-};
+pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
 use crate::exit::CODES;
 
 /// Version and commit.
@@ -62,6 +64,16 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
+    #[command(hide = true)]
+    BenchGpu(BenchGpuArgs),
+}
+
+/// What computes.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// What computes: cpu, or cuda:N for the GPU number N
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
 }
 
 /// Where results are kept.
@@ -89,6 +101,30 @@ pub(crate) struct JsonArgs {
     pub(crate) json: bool,
 }
 
+/// What to run.
+#[derive(Debug, Args)]
+pub(crate) struct RunFileArgs {
+    /// Run file in TOML; - reads standard input
+    pub(crate) file: PathBuf,
+    /// Seed to use instead of the file's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs of
+    /// compute capability SM
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<Numerics>,
+    /// Where a file that the run names is to be had, instead of what it says; may be repeated
+    #[arg(long = "source", value_name = "KEY=ADDRESS", value_parser = source)]
+    pub(crate) sources: Vec<(String, String)>,
+}
+
+fn source(text: &str) -> Result<(String, String), &'static str> {
+    let (key, address) = text
+        .split_once('=')
+        .ok_or("expected KEY=ADDRESS, as in task.benchmark.train=rows.jsonl")?;
+    Ok((key.to_owned(), address.to_owned()))
+}
+
 /// Compute a run on this machine, without any service
 ///
 /// Stages that the store already holds are not computed again, so the same command resumes a run that
@@ -99,16 +135,26 @@ pub(crate) struct JsonArgs {
 Examples:
   agrpo run jobs/runs/smoke.toml
   agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
-  agrpo run jobs/runs/smoke.toml --seed 2")]
+  agrpo run jobs/runs/smoke.toml --seed 2
+  agrpo run jobs/runs/smoke.toml --numerics cuda:90 --device cuda:0
+  agrpo run jobs/runs/llada-8b-gsm8k.toml --dry-run")]
 pub(crate) struct RunArgs {
-    /// Run file in TOML; - reads standard input
-    pub(crate) file: PathBuf,
-    /// Seed to use instead of the file's
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) run: RunFileArgs,
+    /// Say what would be computed, how large it gets and how long it takes; compute nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Operations a second of one worker to estimate time with, in 10^12 [default: assumed by class]
+    #[arg(long, value_name = "N", requires = "dry_run")]
+    pub(crate) tflops: Option<f64>,
+    /// Compute even what is estimated not to fit into memory
+    #[arg(long)]
+    pub(crate) ignore_memory: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Stages computed at the same time, one thread each [default: number of cores]
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
     #[command(flatten)]
@@ -124,11 +170,8 @@ pub(crate) struct RunArgs {
 Example:
   agrpo enqueue jobs/runs/smoke.toml --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
 pub(crate) struct EnqueueArgs {
-    /// Run file in TOML; - reads standard input
-    pub(crate) file: PathBuf,
-    /// Seed to use instead of the file's
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) run: RunFileArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
@@ -139,8 +182,8 @@ pub(crate) struct EnqueueArgs {
 
 /// Compute queued stages until stopped
 ///
-/// Takes one stage at a time on one thread; start one worker for each core. SIGTERM or Ctrl-C lets the
-/// stage in hand finish. A worker may be killed at any moment: its stage goes to another one.
+/// Takes one stage at a time on one thread; start one worker for each core, or for each GPU. SIGTERM or
+/// Ctrl-C lets the stage in hand finish. A worker may be killed at any moment: its stage goes to another one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -151,12 +194,12 @@ pub(crate) struct WorkerArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) redis: RedisArgs,
-    /// What computes
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    pub(crate) device: Device,
-    /// Numerics class that this worker honours [default: whichever has work; it restarts to change]
-    #[arg(long, value_enum, value_name = "CLASS")]
-    pub(crate) numerics: Option<NumericsArg>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Numerics class that this worker honours: cpu-portable, cpu-native, or cuda:SM for a GPU [default:
+    /// that of the GPU, or whichever has work; it restarts to change]
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<Numerics>,
     /// Stop after this many seconds without work [default: wait for ever]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) exit_when_idle: Option<u64>,
@@ -216,6 +259,8 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) run: Option<String>,
     #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
@@ -226,8 +271,11 @@ pub(crate) struct ReplayArgs {
 #[command(after_help = "\
 Examples:
   agrpo doctor
-  agrpo doctor --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
+  agrpo doctor --store s3://bucket/experiments --redis redis://10.0.0.5:6379
+  agrpo doctor --device cuda:0")]
 pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]

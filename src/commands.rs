@@ -3,11 +3,13 @@
 //! Every verb takes its arguments and the settings, prints its answer and says how the program ends.
 //! No verb knows another.
 
+mod bench_gpu;
 mod chart;
 mod compare;
 mod completions;
 mod computing;
 mod doctor;
+mod dry_run;
 mod enqueue;
 mod evaluate;
 mod policies;
@@ -15,6 +17,7 @@ mod replay;
 mod run;
 mod score;
 mod show;
+mod sources;
 mod status;
 mod tune;
 mod worker;
@@ -25,11 +28,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use agrpo_jobs::Store;
-use agrpo_spec::{Run, RunConfig};
+use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, RunFileArgs, StoreArgs};
 use crate::exit::{Exit, Failure};
 use crate::numerics;
 use crate::output;
@@ -53,6 +56,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Tune(args) => tune::tune(&args, &settings),
         Command::Score(args) => score::score(&args),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
+        Command::BenchGpu(args) => bench_gpu::bench_gpu(&args, &settings),
         Command::Completions(args) => completions::completions(&args),
     }
 }
@@ -138,27 +142,80 @@ fn plain(error: &std::io::Error) -> String {
 }
 
 /// A checked run, with another seed where one is given, and the text it came from, which a restart
-/// hands over.
-fn read_run(file: &Path, seed: Option<u64>, settings: &Settings) -> Result<(Run, String), Failure> {
-    let text = match numerics::handed_over(settings) {
-        Some(text) => text.to_owned(),
-        None => read_text(file).map_err(|failure| {
-            failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
-        })?,
+/// hands over. The files that it names are in the store.
+fn read_run(
+    asked: &RunFileArgs,
+    store: &StoreArgs,
+    settings: &Settings,
+) -> Result<(Run, String), Failure> {
+    let (named, text) = read_sources(asked, settings)?;
+    fetch_run(asked, (&named, text), store, settings)
+}
+
+/// The run of a text, once the files that it names are in the store.
+fn fetch_run(
+    asked: &RunFileArgs,
+    (named, text): (&[Source], String),
+    store: &StoreArgs,
+    settings: &Settings,
+) -> Result<(Run, String), Failure> {
+    let flag = store.store.as_deref();
+    let text = match named {
+        [] => text,
+        named => block_on(sources::fetched(&text, named, settings, flag))
+            .map_err(|failure| failure.at(name_of(&asked.file)))?,
     };
-    let run = Run::parse(&text).and_then(|run| match seed {
-        Some(seed) => Run::resolve(RunConfig { seed, ..run.config().clone() }),
-        None => Ok(run),
-    });
-    let run = run.map_err(|error| Failure::from(error).at(name_of(file)))?;
-    check_task(&run).map_err(|failure| failure.at(name_of(file)))?;
+    let run = parse_run(&text, asked)?;
+    // Before a restart it was looked at already.
+    if numerics::handed_over(settings).is_none() {
+        let problems = run.config().evaluation.problems;
+        check_run(&run, problems, settings, flag)
+            .map_err(|failure| failure.at(name_of(&asked.file)))?;
+    }
     Ok((run, text))
 }
 
-/// Refuses a run whose task has too few problems before anything is computed for it.
-fn check_task(run: &Run) -> Result<(), Failure> {
-    let config = run.config();
-    agrpo_stages::tasks::check_task(&config.task, config.evaluation.problems)
+/// The run file's text, and the files that it names.
+fn read_sources(
+    asked: &RunFileArgs,
+    settings: &Settings,
+) -> Result<(Vec<Source>, String), Failure> {
+    let text = match numerics::handed_over(settings) {
+        Some(text) => return Ok((vec![], text.to_owned())),
+        None => read_text(&asked.file).map_err(|failure| {
+            failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
+        })?,
+    };
+    let named = sources::named(&text, &asked.sources);
+    Ok((named.map_err(|failure| failure.at(name_of(&asked.file)))?, text))
+}
+
+/// The run that a text without addresses describes, with another seed or numerics class where one is
+/// given.
+fn parse_run(text: &str, asked: &RunFileArgs) -> Result<Run, Failure> {
+    let run = Run::parse(text).and_then(|run| {
+        let config = run.config();
+        let seed = asked.seed.unwrap_or(config.seed);
+        let numerics = asked.numerics.unwrap_or(config.numerics);
+        Run::resolve(RunConfig { seed, numerics, ..config.clone() })
+    });
+    run.map_err(|error| Failure::from(error).at(name_of(&asked.file)))
+}
+
+/// Refuses a run whose problems are too few or too long before anything is computed for it.
+fn check_run(
+    run: &Run,
+    problems: u32,
+    settings: &Settings,
+    store: Option<&str>,
+) -> Result<(), Failure> {
+    let inputs = if matches!(run.base(), Base::Checkpoint(_)) {
+        block_on(async { sources::material(run, &create_store(settings, store).await?).await })?
+    } else {
+        Inputs::default()
+    };
+    // The run file is wrong, or what it names is: nothing that was computed is.
+    agrpo_stages::check_run(run, problems, &inputs)
         .map_err(|error| Failure::usage(error.to_string()))
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn environment() -> Environment {
         agrpo: VERSION.to_owned(),
         libtorch: agrpo_stages::libtorch_version().to_owned(),
         cpu: cpu(),
+        gpu: None,
         worker: format!("{host}-{}-{:x}", std::process::id(), unix_ms()),
         host,
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
@@ -63,6 +64,14 @@ pub(crate) fn cpu() -> String {
 /// Cores that this process may use, by affinity and by control group.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Bytes of memory that programs may still take without others being pushed out, as the kernel counts them.
+pub(crate) fn available_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// The vector instructions that matter here: (AVX2 with FMA, AVX-512).

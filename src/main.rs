@@ -6,9 +6,12 @@
 mod cli;
 mod commands;
 mod exit;
+mod gpu;
+mod libtorch;
 mod machine;
 mod numerics;
 mod output;
+mod place;
 mod plot;
 mod progress;
 mod settings;

@@ -5,11 +5,13 @@
 //! and everything else that could move a bit unset. Commands that compute nothing never restart.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use agrpo_spec::Numerics;
 
 use crate::exit::{Exit, Failure};
+use crate::libtorch::CudaBuild;
 use crate::settings::Settings;
 
 /// Says which class the environment was made for, so that a restart happens at most once.
@@ -17,19 +19,20 @@ const MARKER: &str = "AGRPO_NUMERICS";
 /// A run file that could be read only once (a pipe), handed through the restart.
 const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
 
-/// Every class that a processor can honour.
-pub(crate) const ALL: [Numerics; 2] = [Numerics::CpuPortable, Numerics::CpuNative];
+/// What reads the library path, and what is loaded before anything else.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+const PRELOAD: &str = "LD_PRELOAD";
 
-/// Every variable that can move a bit, with its value in the class; `None` has to be unset.
-fn pins(class: Numerics) -> [(&'static str, Option<&'static str>); 10] {
-    let portable = |value| match class {
-        Numerics::CpuPortable => Some(value),
-        Numerics::CpuNative => None,
-    };
-    [
-        ("ATEN_CPU_CAPABILITY", portable("avx2")),
-        ("ONEDNN_MAX_CPU_ISA", portable("AVX2")),
-        ("MKL_CBWR", portable("COMPATIBLE")),
+/// A variable and its value; `None` has to be unset.
+type Pin = (&'static str, Option<String>);
+
+/// Every variable that can move a bit, with its value in the class.
+fn pins(class: Numerics) -> Vec<Pin> {
+    let of_portable = |value| (class == Numerics::CpuPortable).then_some(value);
+    let of_processor = [
+        ("ATEN_CPU_CAPABILITY", of_portable("avx2")),
+        ("ONEDNN_MAX_CPU_ISA", of_portable("AVX2")),
+        ("MKL_CBWR", of_portable("COMPATIBLE")),
         ("OMP_NUM_THREADS", Some("1")),
         ("MKL_NUM_THREADS", Some("1")),
         ("DNNL_MAX_CPU_ISA", None),
@@ -37,12 +40,49 @@ fn pins(class: Numerics) -> [(&'static str, Option<&'static str>); 10] {
         ("MKL_DEBUG_CPU_TYPE", None),
         ("ONEDNN_DEFAULT_FPMATH_MODE", None),
         ("DNNL_DEFAULT_FPMATH_MODE", None),
-    ]
+    ];
+    let of_gpu = [
+        // cuBLAS may use another workspace, and so another order of sums, from call to call.
+        ("CUBLAS_WORKSPACE_CONFIG", Some(":4096:8")),
+        ("CUBLASLT_WORKSPACE_SIZE", None),
+        // f32 products in f32, whatever a library thinks.
+        ("NVIDIA_TF32_OVERRIDE", Some("0")),
+        ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", None),
+        // GPUs are numbered as the driver's tools number them.
+        ("CUDA_DEVICE_ORDER", Some("PCI_BUS_ID")),
+        // Which library multiplies, and how.
+        ("TORCH_BLAS_PREFER_CUBLASLT", None),
+        ("TORCH_LINEAR_FLATTEN_3D", None),
+        ("DISABLE_ADDMM_CUDA_LT", None),
+        ("TORCH_LINALG_PREFER_CUSOLVER", None),
+        // The allocator as libtorch ships it: what fits does not depend on who starts the program.
+        ("PYTORCH_ALLOC_CONF", None),
+        ("PYTORCH_CUDA_ALLOC_CONF", None),
+        ("PYTORCH_NO_CUDA_MEMORY_CACHING", None),
+    ];
+    let of_gpu = of_gpu.into_iter().filter(|_| class.is_cuda());
+    let owned = |(name, value): (_, Option<&str>)| (name, value.map(str::to_owned));
+    of_processor.into_iter().chain(of_gpu).map(owned).collect()
 }
 
-/// Whether this process runs under the pins of the class.
-pub(crate) fn is_pinned(settings: &Settings, class: Numerics) -> bool {
-    pins(class).iter().all(|&(name, value)| settings.variable(name) == value)
+/// What puts a whole libtorch before the CPU half that the program is linked against: its folder is searched
+/// first (the program's own run path comes after LD_LIBRARY_PATH), and its CUDA half is loaded at
+/// the start, which nothing would ask for by name.
+fn loading(settings: &Settings, build: Option<&CudaBuild>) -> Vec<Pin> {
+    let Some(build) = build else { return vec![] };
+    let before = |name: &'static str, first: &Path| {
+        let first = first.display().to_string();
+        let rest = settings.variable(name).unwrap_or_default().split(':');
+        let rest = rest.filter(|entry| !entry.is_empty() && *entry != first);
+        let all: Vec<&str> = std::iter::once(first.as_str()).chain(rest).collect();
+        (name, Some(all.join(":")))
+    };
+    vec![before(LIBRARY_PATH, &build.libraries), before(PRELOAD, &build.library())]
+}
+
+/// Whether this process runs under these pins.
+fn is_pinned(settings: &Settings, pins: &[Pin]) -> bool {
+    pins.iter().all(|(name, value)| settings.variable(name) == value.as_deref())
 }
 
 /// The class's switches, for people: `ATEN_CPU_CAPABILITY=avx2 ...`.
@@ -52,18 +92,24 @@ pub(crate) fn describe(class: Numerics) -> String {
     set.collect::<Vec<_>>().join(" ")
 }
 
-/// Puts the process under the pins of the class: returns if it is, and starts again if it is not.
+/// Puts the process under the pins of the class: returns if it is, and starts again if it is not. A GPU's
+/// class needs the build of libtorch that reaches it.
 /// `run_text` is what [`handed_over`] answers after a restart.
 pub(crate) fn enter(
     settings: &Settings,
     class: Numerics,
+    build: Option<&CudaBuild>,
     run_text: Option<&str>,
 ) -> Result<(), Failure> {
-    if is_pinned(settings, class) {
+    let pins = [pins(class), loading(settings, build)].concat();
+    if is_pinned(settings, &pins) {
         agrpo_stages::use_one_thread();
+        if class.is_cuda() {
+            agrpo_stages::use_deterministic_algorithms();
+        }
         return Ok(());
     }
-    if settings.variable(MARKER) == Some(class.name()) {
+    if entered(settings) == Some(class) {
         return Err(Failure::new(
             Exit::Unexpected,
             format!("the numerics pins of {class} did not survive a restart of the program"),
@@ -73,8 +119,8 @@ pub(crate) fn enter(
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find itself: {error}")))?;
     let mut command = Command::new(&program);
-    command.args(std::env::args_os().skip(1)).env(MARKER, class.name());
-    for (name, value) in pins(class) {
+    command.args(std::env::args_os().skip(1)).env(MARKER, class.to_string());
+    for (name, value) in pins {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
@@ -90,8 +136,7 @@ pub(crate) fn enter(
 
 /// The class that the last restart was for.
 pub(crate) fn entered(settings: &Settings) -> Option<Numerics> {
-    let name = settings.variable(MARKER)?;
-    ALL.into_iter().find(|class| class.name() == name)
+    settings.variable(MARKER)?.parse().ok()
 }
 
 /// The run file's text, where the process before the restart has already read it.

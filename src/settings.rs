@@ -10,6 +10,9 @@ use crate::exit::Failure;
 
 const STORE: &str = "AGRPO_STORE";
 const REDIS: &str = "AGRPO_REDIS";
+/// A libtorch 2.11.0: to build against, and to compute on a GPU with.
+const LIBTORCH: &str = "AGRPO_LIBTORCH";
+const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
@@ -66,6 +69,16 @@ impl Settings {
     /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine.
     pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved {
         self.resolve(flag, REDIS, DEFAULT_REDIS)
+    }
+
+    /// The folder of a CUDA build of libtorch: `AGRPO_LIBTORCH`.
+    pub(crate) fn libtorch(&self) -> Option<&str> {
+        self.variable(LIBTORCH)
+    }
+
+    /// The GPUs that CUDA counts.
+    pub(crate) fn visible_gpus(&self) -> Option<&str> {
+        self.variable(VISIBLE_GPUS)
     }
 
     /// The `AWS_*` variables, for the store.

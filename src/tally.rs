@@ -173,8 +173,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
-/// An accuracy with its counts: `43.0% (110 of 256)`.
+/// An accuracy with its counts: `43.0% (110 of 256)`; a share of parts of answers has none.
 pub(crate) fn accuracy(share: f64, problems: u32) -> String {
+    let count = share * f64::from(problems);
+    if (count - count.round()).abs() > 1e-6 {
+        return percent(share);
+    }
     format!("{} ({:.0} of {problems})", percent(share), share * f64::from(problems))
 }
 

@@ -57,19 +57,38 @@ pub fn estimator<'a>(
     }
 }
 
-/// Adds the estimate to the gradients of the policy, pass by pass; each takes up to `micro_batch`
-/// distinct states.
+/// How much of an estimate is in memory at once. A number alone is a micro-batch, without checkpointing.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Distinct states of one pass.
+    pub micro_batch: usize,
+    /// Whether a pass keeps the inputs of its blocks alone.
+    pub checkpointing: bool,
+}
+
+impl From<usize> for Portion {
+    fn from(micro_batch: usize) -> Self {
+        Self { micro_batch, checkpointing: false }
+    }
+}
+
+impl From<&EstimatorConfig> for Portion {
+    fn from(config: &EstimatorConfig) -> Self {
+        let micro_batch = config.micro_batch as usize;
+        Self { micro_batch, checkpointing: config.checkpointing }
+    }
+}
+
+/// Adds the estimate to the gradients of the policy, pass by pass.
 pub fn accumulate(
     estimator: &dyn Estimator,
     policies: &Policies<'_>,
-    micro_batch: usize,
+    portion: impl Into<Portion>,
 ) -> Result<Measured, StageError> {
-    let surrogate = estimator.surrogate();
+    let (surrogate, portion) = (estimator.surrogate(), portion.into());
     let mut total = Measured::default();
-    for pass in passes(estimator, micro_batch) {
-        let (loss, measured) = pass.loss(policies, &surrogate)?;
-        loss.backward();
-        total.add(&measured);
+    for pass in passes(estimator, portion.micro_batch) {
+        total.add(&pass.backward(policies, &surrogate, portion.checkpointing)?);
     }
     Ok(total)
 }

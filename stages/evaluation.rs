@@ -12,12 +12,12 @@ use agrpo_spec::{
     Artifact, EvaluationSpec, Inputs, Outputs, Purpose, Sampler, StageError, StageKind,
 };
 use serde_json::{Value, json};
+use tch::Device;
 
-use crate::error;
-use crate::model::Policy;
+use crate::model::{Placement, Policy};
+use crate::problems::{Asked, Problems};
+use crate::rollout::padded;
 use crate::sampler::{Row, sample};
-use crate::tasks::{self, Problem};
-use crate::tokenizer::TaskTokenizer;
 
 /// Completions kept in the result for people to look at.
 const SHOWN: usize = 16;
@@ -26,18 +26,23 @@ const SHOWN: usize = 16;
 /// mostly meet, and that few passes are left partly filled.
 const PASSES: usize = 4;
 
-pub(crate) fn execute(spec: &EvaluationSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn execute(
+    spec: &EvaluationSpec,
+    inputs: &Inputs,
+    device: Device,
+) -> Result<Outputs, StageError> {
     if spec.samples == 0 {
         let kind = StageKind::Evaluation;
         return Err(StageError::Invalid(format!("{kind}: samples = 0: expected at least 1")));
     }
     let files = inputs.folder(spec.policy)?;
+    let at = Placement::new(device, spec.precision);
+    let problems = Problems::open(&spec.task, spec.language, inputs)?;
     let exam = Exam {
         spec,
-        policy: Policy::from_folder(files)?,
-        tokenizer: TaskTokenizer::of_policy(files)?,
-        problems: tasks::held_out_problems(&spec.task, spec.problems)
-            .map_err(|e| error::task(&e))?,
+        policy: Policy::for_sampling(files, spec.merge_adapter, at)?,
+        asked: problems.held_out(spec.problems)?,
+        problems,
     };
     let (mut results, mut shown) = (vec![], vec![]);
     let mut metrics = BTreeMap::from([("problems".to_owned(), f64::from(spec.problems))]);
@@ -62,8 +67,8 @@ pub(crate) fn execute(spec: &EvaluationSpec, inputs: &Inputs) -> Result<Outputs,
 struct Exam<'a> {
     spec: &'a EvaluationSpec,
     policy: Policy,
-    tokenizer: TaskTokenizer,
-    problems: Vec<Problem>,
+    problems: Problems,
+    asked: Vec<Asked>,
 }
 
 /// What one sampler achieved.
@@ -71,6 +76,9 @@ struct Marks {
     draws: usize,
     /// For each problem, how many of its completions were right.
     right: Vec<usize>,
+    /// What all completions added to the accuracy, and what they could have added.
+    score: f64,
+    most: f64,
     /// Forward passes of all completions.
     passes: u64,
     shown: Vec<Value>,
@@ -82,23 +90,23 @@ impl Exam<'_> {
         let is_greedy = sampler.temperature.get() == 0.0;
         let draws = if is_greedy { 1 } else { self.spec.samples as usize };
         let micro_batch = self.spec.micro_batch.max(1) as usize;
-        let right = vec![0; self.problems.len()];
-        let mut marks = Marks { draws, right, passes: 0, shown: vec![] };
-        let all = self.problems.len() * draws;
+        let right = vec![0; self.asked.len()];
+        let mut marks = Marks { draws, right, score: 0.0, most: 0.0, passes: 0, shown: vec![] };
+        let all = self.asked.len() * draws;
         for first in (0..all).step_by(micro_batch * PASSES) {
             let cells = first..all.min(first + micro_batch * PASSES);
-            let rows = self.rows(cells.clone(), draws)?;
+            let rows = self.rows(cells.clone(), draws);
             let trajectories = sample(&self.policy, &rows, sampler, micro_batch)?;
             for (row, cell) in cells.enumerate() {
-                let (index, problem) = (cell / draws, &self.problems[cell / draws]);
-                let completion = self.tokenizer.text(trajectories.completion(row))?;
-                let grade = tasks::grade(&problem.question, &completion);
-                marks.right[index] += usize::from(grade.correct);
+                let (index, asked) = (cell / draws, &self.asked[cell / draws]);
+                let mark = self.problems.mark(asked, trajectories.completion(row))?;
+                marks.right[index] += usize::from(mark.correct);
+                marks.score += mark.score;
+                marks.most += mark.most;
                 marks.passes += u64::from(trajectories.sampled_steps(row));
                 if index < shown && cell % draws == 0 {
-                    let prompt = problem.prompt.trim();
                     marks.shown.push(json!({
-                        "prompt": prompt, "completion": completion, "correct": grade.correct,
+                        "prompt": asked.shown, "completion": mark.text, "correct": mark.correct,
                     }));
                 }
             }
@@ -107,15 +115,13 @@ impl Exam<'_> {
     }
 
     /// The rows of completions `cells`, counted problem by problem.
-    fn rows(&self, cells: Range<usize>, draws: usize) -> Result<Vec<Row>, StageError> {
-        let row = |cell: usize| {
+    fn rows(&self, cells: Range<usize>, draws: usize) -> Vec<Row> {
+        let prompts = cells.clone().map(|cell| self.asked[cell / draws].prompt.clone());
+        let row = |(cell, prompt): (usize, Vec<i64>)| {
             let seed = self.spec.seed.child(Purpose::Prompt, (cell / draws) as u64);
-            Ok(Row {
-                prompt: self.tokenizer.ids(&self.problems[cell / draws].prompt)?,
-                seed: seed.child(Purpose::Sample, (cell % draws) as u64),
-            })
+            Row { prompt, seed: seed.child(Purpose::Sample, (cell % draws) as u64) }
         };
-        cells.map(row).collect()
+        cells.zip(padded(prompts.collect())).map(row).collect()
     }
 }
 
@@ -124,10 +130,10 @@ impl Marks {
         self.right.iter().sum()
     }
 
-    /// The share of all completions that are right.
-    #[expect(clippy::cast_precision_loss, reason = "counts of completions")]
+    /// The share of all completions that are right; of a benchmark that counts parts of an answer, the
+    /// share of those.
     fn accuracy(&self) -> f64 {
-        self.correct() as f64 / (self.right.len() * self.draws) as f64
+        self.score / self.most
     }
 
     /// Forward passes of a completion, in the mean: its unmask steps before it was finished.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, GradientSpec, Inputs, Outputs, Purpose, Seed, StageError, decode};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::{data, invalid};
 use crate::estimator::{Batch, Estimator, Measured, Policies, Worth, accumulate, estimator};
-use crate::model::Policy;
+use crate::model::{Placement, Policy};
 use crate::reward::Rewards;
 use crate::tensor_file;
 use crate::trajectories::Trajectories;
@@ -15,15 +15,21 @@ use crate::trajectories::Trajectories;
 /// Stands beside the gradient in its file: what it is a mean over, [1] in f64.
 pub(crate) const MEAN_OVER: &str = "mean_over";
 
-pub(crate) fn execute(spec: &GradientSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn execute(
+    spec: &GradientSpec,
+    inputs: &Inputs,
+    device: Device,
+) -> Result<Outputs, StageError> {
     check_estimator(spec)?;
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
     check_origin(spec, &trajectories)?;
     let rewards: Rewards =
         decode(inputs.blob(spec.rewards)?).ok_or_else(|| data("the rewards cannot be read"))?;
     let worths: Vec<Worth> = rewards.rows.iter().map(|row| row.worth()).collect();
-    let load = |digest| Policy::from_folder(inputs.folder(digest)?);
-    let policy = load(spec.policy)?;
+    let files = inputs.folder(spec.policy)?;
+    let at = Placement::new(device, spec.precision);
+    let policy = Policy::for_training(files, spec.lora.as_ref(), spec.seed, at)?;
+    let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let group = spec.group as usize;
     let batch = Batch::new(&trajectories, &worths, group, &spec.sampler, policy.config())?;
     let behaviour = (spec.behaviour != spec.policy).then(|| load(spec.behaviour)).transpose()?;
@@ -32,7 +38,7 @@ pub(crate) fn execute(spec: &GradientSpec, inputs: &Inputs) -> Result<Outputs, S
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
     policy.require_grad();
     let estimator = estimator(&batch, &spec.estimator, seed(spec));
-    let measured = accumulate(&*estimator, &policies, spec.estimator.micro_batch as usize)?;
+    let measured = accumulate(&*estimator, &policies, &spec.estimator)?;
     let mut gradient = policy.gradients();
     gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over()]));
     let artifact = Artifact::Blob(tensor_file::write(&gradient)?);

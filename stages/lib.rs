@@ -16,14 +16,19 @@
 // Tensors wear their shape: logits_BLV is logits of B x L x V.
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
+pub mod benchmark;
 pub mod chat;
+mod deterministic;
+mod device;
 mod error;
 pub mod estimator;
 mod evaluation;
 mod folder;
 mod gradient;
+mod memory;
 pub mod model;
 pub mod optimizer;
+mod problems;
 mod reward;
 mod rollout;
 pub mod sampler;
@@ -43,10 +48,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agrpo_spec::{Inputs, Outputs, StageError, StageSpec};
 
+pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
+pub use device::{Device, ParseDeviceError, gpus};
+pub use problems::{check_run, prompt_tokens, vocabulary};
 pub use reward::{Rewards, RowReward};
 
-/// Computes a stage. Never panics: a C++ exception or a defect becomes [`StageError::Internal`].
+/// Computes a stage on the processor; see [`execute_on`].
 pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+    compute(spec, inputs, Device::Cpu)
+}
+
+/// What computes stages on a device. It never panics: a C++ exception or a defect becomes
+/// [`StageError::Internal`], and so does a device without enough memory.
+pub fn execute_on(
+    device: Device,
+) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
+    move |spec, inputs| compute(spec, inputs, device)
+}
+
+fn compute(spec: &StageSpec, inputs: &Inputs, device: Device) -> Result<Outputs, StageError> {
     let (kind, version) = (spec.kind(), spec.version());
     if version != kind.version() {
         let ours = kind.version();
@@ -55,15 +75,17 @@ pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError>
              release that made it"
         )));
     }
+    device.check(kind, spec.numerics())?;
+    let place = device.of_tch();
     let stage = || match spec {
-        StageSpec::Sft(spec) => sft::execute(spec, inputs),
-        StageSpec::Rollout(spec) => rollout::execute(spec, inputs),
+        StageSpec::Sft(spec) => sft::execute(spec, inputs, place),
+        StageSpec::Rollout(spec) => rollout::execute(spec, inputs, place),
         StageSpec::Reward(spec) => reward::execute(spec, inputs),
-        StageSpec::Gradient(spec) => gradient::execute(spec, inputs),
+        StageSpec::Gradient(spec) => gradient::execute(spec, inputs, place),
         StageSpec::Update(spec) => update::execute(spec, inputs),
-        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs),
+        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place),
     };
-    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
+    let done = catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -71,7 +93,8 @@ pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError>
             .unwrap_or("a panic without a message");
         let first = text.lines().next().unwrap_or_default();
         Err(StageError::Internal(format!("the {kind} stage broke off: {first}")))
-    })
+    });
+    done.map_err(|error| memory::explain(error, kind, device))
 }
 
 /// The libtorch that this program was built for.

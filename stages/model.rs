@@ -8,12 +8,16 @@ mod config;
 mod linear;
 mod llada;
 mod lora;
+mod pattern;
+mod placement;
 mod weights;
 
 pub use checkpoint::check_folder;
 pub use config::ModelConfig;
-pub use llada::{KeyValues, PADDING, Policy, Queries, Window};
+pub(crate) use llada::adapter_of;
+pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};
 pub use lora::Adapter;
+pub use placement::Placement;
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,9 @@ impl AdamW {
         let mut moments = BTreeMap::new();
         for (name, parameter) in parameters {
             let mut moment = |prefix: &str| {
-                take(&mut named, FILE, &format!("{prefix}.{name}"), &parameter.size(), Kind::Float)
+                let name = format!("{prefix}.{name}");
+                let moment = take(&mut named, FILE, &name, &parameter.size(), Kind::Float)?;
+                Ok::<_, StageError>(moment.to_device(parameter.device()))
             };
             moments.insert(name.clone(), [moment("m")?, moment("v")?]);
         }

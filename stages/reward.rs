@@ -14,8 +14,8 @@ use agrpo_spec::{
 
 use crate::error::data;
 use crate::estimator::Worth;
-use crate::tasks::{self, Grade};
-use crate::tokenizer::{self, TaskTokenizer};
+use crate::problems::Problems;
+use crate::tasks::Grade;
 use crate::trajectories::Trajectories;
 
 /// A completion's worth.
@@ -49,7 +49,8 @@ pub struct Rewards {
 
 pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
-    let rewards = grade(spec, &trajectories)?;
+    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let rewards = grade(spec, &trajectories, &problems)?;
     let rows = &rewards.rows;
     let all: Vec<f64> = rows.iter().map(|row| row.reward).collect();
     let share = |counts: fn(&RowReward) -> bool| {
@@ -67,23 +68,31 @@ pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, Sta
 }
 
 /// Grades the completions as the spec says, wherever they came from.
-pub(crate) fn grade(spec: &RewardSpec, trajectories: &Trajectories) -> Result<Rewards, StageError> {
-    let tokenizer = TaskTokenizer::read(&tokenizer::build(&spec.task))?;
+pub(crate) fn grade(
+    spec: &RewardSpec,
+    trajectories: &Trajectories,
+    problems: &Problems,
+) -> Result<Rewards, StageError> {
     let group = spec.group as usize;
     if trajectories.rows == 0 || !trajectories.rows.is_multiple_of(group) {
         let rows = trajectories.rows;
         return Err(data(format!("{rows} trajectories do not make groups of {group}")));
     }
     let mut rows = Vec::with_capacity(trajectories.rows);
-    for row in 0..trajectories.rows {
-        let prompt = tokenizer.text(trajectories.prompt(row))?;
-        let problem = tasks::problem_from_prompt(&spec.task, &prompt)
-            .ok_or_else(|| data(format!("{prompt:?} is no prompt of this task")))?;
-        let completion = tokenizer.text(trajectories.completion(row))?;
-        let grade = tasks::grade(&problem.question, &completion);
-        let parts = grade.parts.iter().map(|(&name, &value)| (name.to_owned(), value)).collect();
-        let (reward, correct) = (weighted(&grade, &spec.reward)?, grade.correct);
-        rows.push(RowReward { reward, correct, parts, advantage: 0.0, counted: true });
+    for (number, first) in (spec.first_prompt..).zip((0..trajectories.rows).step_by(group)) {
+        let asked = problems.training(number)?;
+        for row in first..first + group {
+            if !asked.is_stated_by(trajectories.prompt(row)) {
+                return Err(data(format!(
+                    "sample {row} was not asked training problem {number} of this task"
+                )));
+            }
+            let grade = problems.grade(&asked, trajectories.completion(row))?;
+            let parts = grade.parts.iter().map(|(&name, &value)| (name.to_owned(), value));
+            let parts = parts.collect();
+            let (reward, correct) = (weighted(&grade, &spec.reward)?, grade.correct);
+            rows.push(RowReward { reward, correct, parts, advantage: 0.0, counted: true });
+        }
     }
     let rewards: Vec<f64> = rows.iter().map(|row| row.reward).collect();
     let worths = worths(&rewards, group, &spec.advantage);

@@ -3,18 +3,24 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec, StageError};
+use tch::Device;
 
-use crate::error::{self, data};
-use crate::model::Policy;
+use crate::error::data;
+use crate::model::{PADDING, Placement, Policy};
+use crate::problems::Problems;
 use crate::sampler::{Row, sample};
-use crate::tasks;
-use crate::tokenizer::TaskTokenizer;
 use crate::trajectories::{NEVER, Trajectories};
 
-pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn execute(
+    spec: &RolloutSpec,
+    inputs: &Inputs,
+    device: Device,
+) -> Result<Outputs, StageError> {
     let files = inputs.folder(spec.policy)?;
-    let (policy, tokenizer) = (Policy::from_folder(files)?, TaskTokenizer::of_policy(files)?);
-    let trajectories = shard(spec, &policy, &tokenizer)?;
+    let at = Placement::new(device, spec.precision);
+    let policy = Policy::for_sampling(files, spec.merge_adapter, at)?;
+    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let trajectories = shard(spec, &policy, &problems)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
     let passes = (0..trajectories.rows).map(|row| f64::from(trajectories.sampled_steps(row)));
@@ -35,14 +41,15 @@ pub(crate) fn execute(spec: &RolloutSpec, inputs: &Inputs) -> Result<Outputs, St
 pub(crate) fn shard(
     spec: &RolloutSpec,
     policy: &Policy,
-    tokenizer: &TaskTokenizer,
+    problems: &Problems,
 ) -> Result<Trajectories, StageError> {
     let iteration = spec.seed.child(Purpose::Iteration, u64::from(spec.iteration));
+    let numbers = spec.first_prompt..spec.first_prompt + u64::from(spec.prompts);
+    let prompts = numbers.clone().map(|number| Ok(problems.training(number)?.prompt));
+    let prompts = padded(prompts.collect::<Result<_, StageError>>()?);
     let mut rows = vec![];
-    for index in spec.first_prompt..spec.first_prompt + u64::from(spec.prompts) {
-        let problem = tasks::training_problem(&spec.task, index).map_err(|e| error::task(&e))?;
-        let prompt = tokenizer.ids(&problem.prompt)?;
-        let seed = iteration.child(Purpose::Prompt, index);
+    for (number, prompt) in numbers.zip(prompts) {
+        let seed = iteration.child(Purpose::Prompt, number);
         rows.extend((0..u64::from(spec.group)).map(|sample| Row {
             prompt: prompt.clone(),
             seed: seed.child(Purpose::Sample, sample),
@@ -54,4 +61,17 @@ pub(crate) fn shard(
         return Err(data("no token was written"));
     }
     Ok(trajectories)
+}
+
+/// Prompts of one length: the shorter ones with [`PADDING`] on their left and, if there is one, all of
+/// them, since attention over padding is another kernel.
+pub(crate) fn padded(mut prompts: Vec<Vec<i64>>) -> Vec<Vec<i64>> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        if prompts.iter().all(|prompt| prompt.len() == longest) { longest } else { longest + 1 };
+    for prompt in &mut prompts {
+        let missing = width - prompt.len();
+        prompt.splice(..0, std::iter::repeat_n(PADDING, missing));
+    }
+    prompts
 }

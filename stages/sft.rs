@@ -12,24 +12,31 @@ use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, StageError};
 use bytes::Bytes;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error;
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
-use crate::tasks::{self, Example};
+use crate::tasks::{self, DrawnTask, Example};
 use crate::tokenizer::{self, TaskTokenizer};
 
-pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
-    let tokenizer_json = Bytes::from(tokenizer::build(&spec.task));
+pub(crate) fn execute(
+    spec: &SftSpec,
+    inputs: &Inputs,
+    device: Device,
+) -> Result<Outputs, StageError> {
+    let task = DrawnTask::of(&spec.task).ok_or_else(|| {
+        error::invalid("fine-tuning learns from drawn problems, which a benchmark has none of")
+    })?;
+    let tokenizer_json = Bytes::from(tokenizer::build(&task));
     let tokenizer = TaskTokenizer::read(&tokenizer_json)?;
-    let (mut policy, mut optimizer) = start(spec, inputs, &tokenizer)?;
+    let (mut policy, mut optimizer) = start(spec, inputs, (&task, &tokenizer), device)?;
     let mut losses = 0.0;
     let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
     for step in spec.first_step..spec.first_step + spec.steps {
         policy.require_grad();
         for micro in 0..spec.batch / spec.micro_batch {
-            let loss = loss(spec, &policy, &tokenizer, step, micro)?;
+            let loss = loss(spec, &policy, (&task, &tokenizer), step, micro)?;
             loss.backward();
             losses += loss.double_value(&[]);
         }
@@ -67,11 +74,12 @@ pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs) -> Result<Outputs, StageE
 fn start(
     spec: &SftSpec,
     inputs: &Inputs,
-    tokenizer: &TaskTokenizer,
+    (task, tokenizer): (&DrawnTask, &TaskTokenizer),
+    device: Device,
 ) -> Result<(Policy, AdamW), StageError> {
     match &spec.start {
         SftStart::Scratch(shape) => {
-            let length = tasks::prompt_tokens(&spec.task) + spec.completion_tokens as usize;
+            let length = tasks::prompt_tokens(task) + spec.completion_tokens as usize;
             let config = ModelConfig::new(
                 shape,
                 tokenizer.vocabulary(),
@@ -79,12 +87,12 @@ fn start(
                 tokenizer.mask(),
                 i64::try_from(length).expect("sequences are short"),
             );
-            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?;
+            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?.moved_to(device);
             let optimizer = AdamW::new(&policy.parameters());
             Ok((policy, optimizer))
         }
         SftStart::Continue { policy, optimizer } => {
-            let policy = Policy::from_folder(inputs.folder(*policy)?)?;
+            let policy = Policy::from_folder(inputs.folder(*policy)?)?.moved_to(device);
             let optimizer = AdamW::from_bytes(inputs.blob(*optimizer)?, &policy.parameters())?;
             Ok((policy, optimizer))
         }
@@ -103,7 +111,7 @@ fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> Str
 fn loss(
     spec: &SftSpec,
     policy: &Policy,
-    tokenizer: &TaskTokenizer,
+    (task, tokenizer): (&DrawnTask, &TaskTokenizer),
     step: u32,
     micro: u32,
 ) -> Result<Tensor, StageError> {
@@ -113,7 +121,7 @@ fn loss(
     let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
     let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
     for (index, stratum) in (first..).zip(spread) {
-        let example = tasks::training_example(&spec.task, index).map_err(|e| error::task(&e))?;
+        let example = tasks::training_example(task, index).map_err(|e| error::task(&e))?;
         ids.extend(tokenizer.ids(&example.problem.prompt)?);
         let text = demonstration(spec, step, index, example);
         let mut solution = tokenizer.ids(&text)?;
@@ -139,13 +147,14 @@ fn loss(
         weights.extend(weight);
     }
     let batch = i64::from(spec.micro_batch);
-    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]);
+    let device = policy.device();
+    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]).to_device(device);
     let len = i64::from(spec.completion_tokens);
     let start = ids_BL.size()[1] - len;
     let logits_BCV = policy.head(&policy.hidden(&ids_BL, &Queries::Range { start, len })?);
-    let target_BC1 = Tensor::from_slice(&targets).view([batch, len, 1]);
+    let target_BC1 = Tensor::from_slice(&targets).view([batch, len, 1]).to_device(device);
     let logp_BC =
         logits_BCV.log_softmax(-1, Kind::Float).gather(2, &target_BC1, false).view([batch, len]);
-    let weight_BC = Tensor::from_slice(&weights).view([batch, len]);
+    let weight_BC = Tensor::from_slice(&weights).view([batch, len]).to_device(device);
     Ok((logp_BC * weight_BC).sum(Kind::Float) * (-1.0 / f64::from(spec.batch)))
 }

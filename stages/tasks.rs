@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{Purpose, Seed, Task};
+pub use agrpo_protocols::Grade;
+use agrpo_spec::{CountdownTask, Purpose, Seed, SudokuTask, Task};
 
 mod countdown;
 mod expression;
@@ -23,6 +24,26 @@ const ATTEMPTS: u64 = 100_000;
 
 /// Held-out draws in a row that may bring nothing new.
 const PATIENCE: u64 = 20_000;
+
+/// A task whose problems are drawn from a seed, rather than read from a dataset.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum DrawnTask {
+    /// Reach a target with all of the given numbers.
+    Countdown(CountdownTask),
+    /// Fill a 4x4 Sudoku.
+    Sudoku(SudokuTask),
+}
+
+impl DrawnTask {
+    /// The task of a run file, where it is one that is drawn.
+    pub(crate) fn of(task: &Task) -> Option<Self> {
+        match task {
+            Task::Countdown(task) => Some(Self::Countdown(task.clone())),
+            Task::Sudoku(task) => Some(Self::Sudoku(task.clone())),
+            Task::Benchmark(_) => None,
+        }
+    }
+}
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,20 +80,6 @@ pub(crate) struct Problem {
 pub(crate) struct Example {
     pub(crate) problem: Problem,
     pub(crate) solution: String,
-}
-
-/// What a completion is worth.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Grade {
-    /// What was looked at: `correct`; for Sudoku also `cells`, the share of blanks filled rightly.
-    /// A run's `reward.weights` name them.
-    pub parts: BTreeMap<&'static str, f64>,
-    /// What is learned from unless weights say otherwise: 1 if correct, else 0.
-    pub reward: f64,
-    /// Whether the problem is solved.
-    pub correct: bool,
-    /// The answer that was graded; `None` if there was none.
-    pub extracted: Option<String>,
 }
 
 /// A task that has too few problems.
@@ -115,10 +122,10 @@ enum Stream {
 }
 
 impl Stream {
-    fn seed(self, task: &Task, index: u64) -> Seed {
+    fn seed(self, task: &DrawnTask, index: u64) -> Seed {
         let seed = match task {
-            Task::Countdown(task) => task.seed,
-            Task::Sudoku(task) => task.seed,
+            DrawnTask::Countdown(task) => task.seed,
+            DrawnTask::Sudoku(task) => task.seed,
         };
         let stream = match self {
             Self::Training => 0,
@@ -130,21 +137,21 @@ impl Stream {
 }
 
 /// Tokens of every prompt of the task.
-pub(crate) fn prompt_tokens(task: &Task) -> usize {
+pub(crate) fn prompt_tokens(task: &DrawnTask) -> usize {
     match task {
-        Task::Countdown(task) => task.prompt_tokens as usize,
-        Task::Sudoku(_) => sudoku::CELLS,
+        DrawnTask::Countdown(task) => task.prompt_tokens as usize,
+        DrawnTask::Sudoku(_) => sudoku::CELLS,
     }
 }
 
 /// The problem of the n-th prompt of reinforcement learning, counted from 0.
-pub(crate) fn training_problem(task: &Task, index: u64) -> Result<Problem, TaskError> {
+pub(crate) fn training_problem(task: &DrawnTask, index: u64) -> Result<Problem, TaskError> {
     draw(task, Stream::Training, index).map(|example| example.problem)
 }
 
 /// The n-th example of supervised fine-tuning, counted from 0; drawn like training problems, but
 /// apart from them.
-pub(crate) fn training_example(task: &Task, index: u64) -> Result<Example, TaskError> {
+pub(crate) fn training_example(task: &DrawnTask, index: u64) -> Result<Example, TaskError> {
     draw(task, Stream::Examples, index)
 }
 
@@ -157,7 +164,7 @@ pub(crate) fn careless_solution(problem: &Problem) -> Option<String> {
 }
 
 /// The first `count` held-out problems, no two prompts alike; more of them begin with the same ones.
-pub(crate) fn held_out_problems(task: &Task, count: u32) -> Result<Vec<Problem>, TaskError> {
+pub(crate) fn held_out_problems(task: &DrawnTask, count: u32) -> Result<Vec<Problem>, TaskError> {
     let mut problems = Vec::new();
     let mut prompts = BTreeSet::new();
     let mut misses = 0;
@@ -180,27 +187,15 @@ pub(crate) fn held_out_problems(task: &Task, count: u32) -> Result<Vec<Problem>,
     Ok(problems)
 }
 
-/// Whether the task can be run: it has problems to learn from and `held_out` to be measured on.
+/// Whether a drawn task can be run: it has problems to learn from and `held_out` to be measured on. Those
+/// of a benchmark are counted where its datasets are at hand, by [`crate::check_run`].
 pub fn check_task(task: &Task, held_out: u32) -> Result<(), TaskError> {
-    training_problem(task, 0)?;
-    held_out_problems(task, held_out).map(|_| ())
+    DrawnTask::of(task).map_or(Ok(()), |task| check_drawn(&task, held_out))
 }
 
-/// The problem that a prompt states; `None` if it is not, to the character, a prompt of the task.
-pub(crate) fn problem_from_prompt(task: &Task, prompt: &str) -> Option<Problem> {
-    let text = prompt.trim_start_matches(' ');
-    let question = match task {
-        Task::Countdown(task) => {
-            let (numbers, target) = countdown::parse_prompt(task, text)?;
-            Question::Countdown { numbers, target }
-        }
-        Task::Sudoku(task) => {
-            let solution = sudoku::solve(task, text)?;
-            Question::Sudoku { puzzle: text.to_owned(), solution }
-        }
-    };
-    let problem = problem(task, question);
-    (problem.prompt == prompt).then_some(problem)
+pub(crate) fn check_drawn(task: &DrawnTask, held_out: u32) -> Result<(), TaskError> {
+    training_problem(task, 0)?;
+    held_out_problems(task, held_out).map(|_| ())
 }
 
 /// Grades a completion: the text up to the first end-of-sequence token. Spaces around the answer
@@ -222,15 +217,15 @@ pub(crate) fn grade(question: &Question, completion: &str) -> Grade {
 }
 
 /// The task's name in run files.
-fn name(task: &Task) -> &'static str {
+fn name(task: &DrawnTask) -> &'static str {
     match task {
-        Task::Countdown(_) => "countdown",
-        Task::Sudoku(_) => "sudoku",
+        DrawnTask::Countdown(_) => "countdown",
+        DrawnTask::Sudoku(_) => "sudoku",
     }
 }
 
 /// The first of a place's draws that is a problem and on the stream's side of the split.
-fn draw(task: &Task, stream: Stream, index: u64) -> Result<Example, TaskError> {
+fn draw(task: &DrawnTask, stream: Stream, index: u64) -> Result<Example, TaskError> {
     let seed = stream.seed(task, index);
     let wants_held_out = matches!(stream, Stream::HeldOut);
     (0..ATTEMPTS)
@@ -243,14 +238,14 @@ fn draw(task: &Task, stream: Stream, index: u64) -> Result<Example, TaskError> {
         })
 }
 
-fn attempt_draw(task: &Task, seed: Seed) -> Option<Example> {
+fn attempt_draw(task: &DrawnTask, seed: Seed) -> Option<Example> {
     let (question, solution) = match task {
-        Task::Countdown(task) => {
+        DrawnTask::Countdown(task) => {
             let draw = countdown::draw(task, seed)?;
             let (numbers, target) = (draw.numbers, draw.target);
             (Question::Countdown { numbers, target }, draw.solution)
         }
-        Task::Sudoku(task) => {
+        DrawnTask::Sudoku(task) => {
             let draw = sudoku::draw(task, seed)?;
             let (puzzle, solution) = (draw.puzzle, draw.solution.clone());
             (Question::Sudoku { puzzle, solution }, draw.solution)
@@ -259,19 +254,19 @@ fn attempt_draw(task: &Task, seed: Seed) -> Option<Example> {
     Some(Example { problem: problem(task, question), solution })
 }
 
-fn is_held_out(task: &Task, question: &Question) -> bool {
+fn is_held_out(task: &DrawnTask, question: &Question) -> bool {
     match (task, question) {
-        (Task::Countdown(task), Question::Countdown { numbers, target }) => {
+        (DrawnTask::Countdown(task), Question::Countdown { numbers, target }) => {
             countdown::is_held_out(task, numbers, *target)
         }
-        (Task::Sudoku(task), Question::Sudoku { solution, .. }) => {
+        (DrawnTask::Sudoku(task), Question::Sudoku { solution, .. }) => {
             sudoku::is_held_out(task, solution)
         }
-        (Task::Countdown(_) | Task::Sudoku(_), _) => false,
+        (DrawnTask::Countdown(_) | DrawnTask::Sudoku(_), _) => false,
     }
 }
 
-fn problem(task: &Task, question: Question) -> Problem {
+fn problem(task: &DrawnTask, question: Question) -> Problem {
     let text = match &question {
         Question::Countdown { numbers, target } => countdown::prompt(numbers, *target),
         Question::Sudoku { puzzle, .. } => puzzle.clone(),

@@ -42,5 +42,6 @@ pub(crate) fn config(kind: EstimatorKind) -> EstimatorConfig {
         kl: real(0.0),
         inner_updates: 1,
         micro_batch: 256,
+        checkpointing: false,
     }
 }

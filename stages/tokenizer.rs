@@ -6,12 +6,13 @@
 //! tokens are read from the file, never assumed. Text that the vocabulary cannot spell is refused,
 //! not dropped.
 
-use agrpo_spec::{Files, StageError, Task};
+use agrpo_spec::StageError;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::{error, folder};
+use crate::error;
+use crate::tasks::DrawnTask;
 
 /// Ends a completion, and pads it.
 const END: &str = "<|endoftext|>";
@@ -39,9 +40,9 @@ pub(crate) enum TokenizerError {
 }
 
 /// The bytes of the task's `tokenizer.json`.
-pub(crate) fn build(task: &Task) -> Vec<u8> {
+pub(crate) fn build(task: &DrawnTask) -> Vec<u8> {
     let alphabet = match task {
-        Task::Countdown(_) | Task::Sudoku(_) => ALPHABET,
+        DrawnTask::Countdown(_) | DrawnTask::Sudoku(_) => ALPHABET,
     };
     let mut id = 0..;
     let vocabulary = alphabet.map(|character| (character.to_string(), id.next().expect("endless")));
@@ -69,11 +70,6 @@ impl TaskTokenizer {
     /// Reads a `tokenizer.json`.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, StageError> {
         Self::load(bytes).map_err(|e| error::tokenizer(&e))
-    }
-
-    /// Reads the one in a policy's folder.
-    pub(crate) fn of_policy(files: &Files) -> Result<Self, StageError> {
-        Self::read(&folder::small(files, "policy", "tokenizer.json")?)
     }
 
     /// The text's ids.
@@ -147,9 +143,9 @@ mod tests {
 
     use super::*;
 
-    fn countdown() -> Task {
+    fn countdown() -> DrawnTask {
         let held_out = Real::new(0.2).unwrap();
-        Task::Countdown(CountdownTask {
+        DrawnTask::Countdown(CountdownTask {
             seed: 0,
             numbers: 3,
             max_number: 9,
@@ -173,7 +169,7 @@ mod tests {
             assert_eq!(build(&countdown()), bytes);
         }
         let held_out = Real::new(0.2).unwrap();
-        assert_eq!(build(&Task::Sudoku(SudokuTask { seed: 1, blanks: 8, held_out })), bytes);
+        assert_eq!(build(&DrawnTask::Sudoku(SudokuTask { seed: 1, blanks: 8, held_out })), bytes);
     }
 
     #[test]

@@ -221,7 +221,7 @@ fn estimate(
     policy.zero_grad();
     let start = clock();
     let estimator = estimator(batch, config, seed);
-    let measured = accumulate(&*estimator, &policies, config.micro_batch as usize)?;
+    let measured = accumulate(&*estimator, &policies, config)?;
     let seconds = clock() - start;
     let mut gradient = vec![];
     for tensor in policy.gradients().values() {

@@ -1,40 +1,31 @@
-//! Update: the mean of all shards' gradients, summed in the order of shards, and one optimizer step.
+//! Update: the mean of all shards' gradients, summed in the order of shards, and one optimizer step. It is
+//! computed on the processor in every class: element by element, it is the same on all of them.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Inputs, Outputs, StageError, UpdateSpec};
+use agrpo_spec::{Artifact, Files, Inputs, Outputs, StageError, UpdateSpec};
 use bytes::Bytes;
 use tch::Kind;
 
 use crate::error::data;
 use crate::gradient::MEAN_OVER;
-use crate::model::Policy;
+use crate::model::{Adapter, ModelConfig, Policy, adapter_of};
 use crate::optimizer::AdamW;
 use crate::tensor_file::{self, NamedTensors, take};
 
 pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let files = inputs.folder(spec.policy)?;
-    let policy = Policy::from_folder(files)?;
-    let mut parameters = policy.parameters();
+    let mut moved = Moved::read(spec, files)?;
+    let parameters = &mut moved.parameters;
     let shards = spec.gradients.iter().map(|digest| inputs.blob(*digest));
-    let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, &parameters)?;
+    let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, parameters)?;
     let mut optimizer = match spec.optimizer_state {
-        Some(state) => AdamW::from_bytes(inputs.blob(state)?, &parameters)?,
-        None => AdamW::new(&parameters),
+        Some(state) => AdamW::from_bytes(inputs.blob(state)?, parameters)?,
+        None => AdamW::new(parameters),
     };
-    let taken = optimizer.step(
-        &mut parameters,
-        &gradients,
-        &spec.optimizer,
-        spec.iteration,
-        spec.iterations,
-    )?;
-    // Everything but the weights (tokenizer, configuration) goes on as it was.
-    let updated = Policy::from_named(policy.config().clone(), parameters)?.to_files()?;
-    let mut folder = files.clone();
-    let is_weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".index.json");
-    folder.retain(|name, _| !is_weights(name));
-    folder.extend(updated);
+    let taken =
+        optimizer.step(parameters, &gradients, &spec.optimizer, spec.iteration, spec.iterations)?;
+    let folder = moved.into_folder(files)?;
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(folder)),
@@ -45,6 +36,42 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, Sta
             ("learning_rate".into(), taken.learning_rate),
         ]),
     })
+}
+
+/// What the optimizer moves: all weights, or an adapter, whose base is then not even read.
+struct Moved {
+    config: ModelConfig,
+    adapter: Option<Adapter>,
+    parameters: NamedTensors,
+}
+
+impl Moved {
+    fn read(spec: &UpdateSpec, files: &Files) -> Result<Self, StageError> {
+        let config = ModelConfig::of_folder(files)?;
+        Ok(match adapter_of(files, spec.lora.as_ref(), spec.seed)? {
+            Some((adapter, parameters)) => Self { config, adapter: Some(adapter), parameters },
+            None => {
+                let parameters = Policy::from_folder(files)?.parameters();
+                Self { config, adapter: None, parameters }
+            }
+        })
+    }
+
+    /// The folder with what was moved; everything else goes on as it was.
+    fn into_folder(self, files: &Files) -> Result<Files, StageError> {
+        let mut folder = files.clone();
+        let moved = match self.adapter {
+            Some(adapter) => adapter.to_files(&self.parameters)?,
+            None => {
+                let is_weights =
+                    |name: &str| name.ends_with(".safetensors") || name.ends_with(".index.json");
+                folder.retain(|name, _| !is_weights(name));
+                Policy::from_named(self.config, self.parameters)?.to_files()?
+            }
+        };
+        folder.extend(moved);
+        Ok(folder)
+    }
 }
 
 /// The mean over all shards: each shard's own, weighted by what it is a mean over.
@@ -63,7 +90,7 @@ fn mean_gradient(shards: &[&Bytes], parameters: &NamedTensors) -> Result<NamedTe
         total += weight;
         for (name, parameter) in parameters {
             let gradient = take(&mut shard, "gradient", name, &parameter.size(), Kind::Float)?;
-            let gradient = gradient * weight;
+            let gradient = gradient.to_device(parameter.device()) * weight;
             let so_far = sum.remove(name);
             sum.insert(name.clone(), so_far.map_or(gradient.shallow_clone(), |s| s + &gradient));
         }

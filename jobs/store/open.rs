@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -36,6 +37,16 @@ pub(super) async fn open(url: &str, options: &[(String, String)]) -> Result<Back
              memory://"
         ))),
     }
+}
+
+/// The bytes of one object in any bucket; `None` where there is none.
+pub(crate) async fn read_s3(
+    address: &str,
+    options: &[(String, String)],
+) -> Result<Option<Bytes>, JobsError> {
+    let rest = address.strip_prefix("s3://").unwrap_or(address);
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    open_s3(&format!("s3://{bucket}"), bucket, options)?.read(key).await
 }
 
 async fn open_folder(folder: &str) -> Result<Backend, JobsError> {

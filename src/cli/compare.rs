@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::StoreArgs;
+use super::{DeviceArgs, StoreArgs};
 
 /// Compute variants of a run over several seeds and lay them side by side
 ///
@@ -22,7 +22,9 @@ pub(crate) struct CompareArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Stages computed at the same time, one thread each [default: number of cores]
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
 }

@@ -9,7 +9,8 @@ use agrpo_spec::Real;
 use clap::Args;
 
 use super::{
-    CacheArg, EstimatorArg, JsonArgs, PolicyArg, PositionArg, RubricArg, StoreArgs, TaskArg,
+    CacheArg, DeviceArgs, EstimatorArg, JsonArgs, PolicyArg, PositionArg, RubricArg, StoreArgs,
+    TaskArg,
 };
 
 /// Measure base and newest policy on a grid of unmask steps
@@ -57,7 +58,9 @@ pub(crate) struct EvaluateArgs {
     /// Draw a chart of base and newest policy
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
-    /// Evaluations computed at the same time, one thread each [default: number of cores]
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Evaluations computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
     #[command(flatten)]
@@ -118,6 +121,8 @@ pub(crate) struct TuneArgs {
     /// Other completions of the same prompts, and other draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     /// Draw a chart of variance by seconds, and of what strata and weights save
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,

@@ -2,16 +2,9 @@
 //!
 //! The names are those of run files wherever a run file has them. Nothing is decided here.
 
-use agrpo_spec::{Cache, EstimatorKind, Numerics, PositionRule};
+use agrpo_spec::{Cache, EstimatorKind, PositionRule};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-
-/// Devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
-    /// The processor
-    Cpu,
-}
 
 /// Tasks that grade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,24 +28,6 @@ pub(crate) enum RubricArg {
     D1Eval,
     /// AGRPO's training rewards, part by part
     Agrpo,
-}
-
-/// A numerics class on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NumericsArg(pub(crate) Numerics);
-
-impl ValueEnum for NumericsArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self(Numerics::CpuPortable), Self(Numerics::CpuNative)]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self.0 {
-            Numerics::CpuPortable => "The same bytes on every x86-64 machine with AVX2",
-            Numerics::CpuNative => "Faster; the same bytes on CPUs of the same kind",
-        };
-        Some(PossibleValue::new(self.0.name()).help(help))
-    }
 }
 
 /// A rule for positions on the command line.

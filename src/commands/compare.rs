@@ -14,11 +14,12 @@ use self::file::{Comparison, Member};
 use self::results::{Results, read};
 use crate::cli::CompareArgs;
 use crate::commands::computing::{STOPPING, compute};
-use crate::commands::{block_on, create_store, plain, stop_signal, try_writing};
+use crate::commands::{
+    block_on, check_run, create_store, name_of, plain, stop_signal, try_writing,
+};
 use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 use crate::tally::Tally;
 
@@ -35,8 +36,13 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
     for place in [&page, &chart, &numbers] {
         try_writing(place).map_err(|error| unwritable(place, &error))?;
     }
-    numerics::enter(settings, comparison.numerics(), None)?;
-    let workers = args.workers.map_or_else(machine::cores, usize::from);
+    for member in &comparison.members {
+        let problems = member.run.config().evaluation.problems;
+        check_run(&member.run, problems, settings, args.store.store.as_deref())
+            .map_err(|failure| failure.at(name_of(&args.file)))?;
+    }
+    let place = Place::find(args.device.device, settings)?;
+    place.enter(settings, comparison.numerics(), None)?;
     let results = block_on(async {
         let store = create_store(settings, args.store.store.as_deref()).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
@@ -45,7 +51,8 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
         for (n, member) in comparison.members.iter().enumerate() {
             output::talk(format!("{}/{all}  {member}: run {}", n + 1, member.run.id()));
             let stop = stop.clone();
-            let (outcome, _) = compute(&store, &member.run, workers, stop, Tally::default()).await;
+            let (outcome, _) =
+                compute(&store, &member.run, &place, args.workers, stop, Tally::default()).await;
             if !outcome?.done {
                 let hint = "the same command goes on: finished stages are kept";
                 let done = format!("stopped after {n} of {all} runs");

@@ -2,14 +2,13 @@
 //!
 //! For the verbs that compute whole runs. What comes of it is theirs to tell.
 
-use std::sync::Arc;
-
 use agrpo_jobs::embedded::{self, Outcome};
 use agrpo_jobs::{JobsError, Store};
 use agrpo_spec::Run;
 use tokio::sync::{mpsc, watch};
 
 use crate::machine;
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::tally::Tally;
 
@@ -21,13 +20,14 @@ pub(super) const STOPPING: &str =
 pub(super) async fn compute(
     store: &Store,
     run: &Run,
-    workers: usize,
+    place: &Place,
+    workers: Option<u16>,
     stop: watch::Receiver<bool>,
     tally: Tally,
 ) -> (Result<Outcome, JobsError>, Tally) {
     let (events, mut happened) = mpsc::unbounded_channel();
-    let execute = Arc::new(agrpo_stages::execute);
-    let (environment, clock) = (machine::environment(), machine::clock());
+    let (execute, workers) = (place.execute(), place.workers(workers));
+    let (environment, clock) = (place.environment(), machine::clock());
     let work =
         embedded::run(store, run.clone(), execute, workers, environment, clock, events, stop);
     let mut progress = Progress::new(run, tally);

@@ -5,14 +5,18 @@
 
 use agrpo_jobs::{Fleet, Store};
 use agrpo_spec::Numerics;
+use agrpo_stages::Device;
 use serde::Serialize;
 
 use crate::cli::{DoctorArgs, VERSION};
 use crate::commands::{block_on, local_folder};
 use crate::exit::{Exit, Failure};
+use crate::gpu::Gpu;
+use crate::libtorch::CudaBuild;
 use crate::machine;
 use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 
 /// Less free space than this is worth a word.
@@ -75,8 +79,7 @@ impl Check {
 
 /// Runs every check; one that fails does not hide the next.
 pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let class = Numerics::CpuPortable;
-    numerics::enter(settings, class, None)?;
+    let (class, gpu) = graphics(args, settings)?;
     let mut checks = vec![
         Check::ok("agrpo", VERSION),
         Check::ok("libtorch", agrpo_stages::libtorch_version()),
@@ -84,6 +87,7 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
+    checks.extend(gpu);
     checks.extend(disk(args, settings));
     let services =
         block_on(async { Ok([store(args, settings).await, redis(args, settings).await]) })?;
@@ -96,6 +100,55 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         output::line(describe(&checks))?;
     }
     Ok(exit)
+}
+
+/// What is there to compute on a GPU with, and the class that this process is in for finding out. Missing
+/// it is bad where it was asked for.
+fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Check>), Failure> {
+    let (number, is_asked) = match args.device.device {
+        Device::Cpu => (0, false),
+        Device::Cuda(number) => (number, true),
+    };
+    let not_there = |name, failure: &Failure, advice: &str| match is_asked {
+        true => Check::bad(name, failure, advice),
+        false => Check::note(name, failure.message(), "only --device cuda:N needs it"),
+    };
+    let place = Place::find(Device::Cuda(number), settings);
+    let gpu = match &place {
+        Ok(Place { gpu: Some(gpu), .. }) => Check::ok("gpu", describe_gpu(gpu)),
+        Ok(_) => return Err(Failure::new(Exit::Unexpected, "a GPU without a description")),
+        Err(failure) => not_there("gpu", failure, "install NVIDIA's driver, or use --device cpu"),
+    };
+    let cuda = match CudaBuild::find(settings) {
+        Ok(build) => Check::ok(
+            "cuda",
+            format!("libtorch {} in {}", build.version, build.libraries.display()),
+        ),
+        Err(failure) => not_there("cuda", &failure, "see docs/gpu.md"),
+    };
+    let all_there = [&gpu, &cuda].iter().all(|check| check.verdict == Verdict::Ok);
+    let mut checks = vec![gpu, cuda];
+    match place {
+        Ok(place) if is_asked && all_there => {
+            let class = place.class().unwrap_or_default();
+            checks.push(match place.enter(settings, class, None) {
+                Ok(()) => Check::ok("device", format!("{} computes {class}", place.device)),
+                Err(failure) => Check::bad("device", &failure, "see docs/gpu.md"),
+            });
+            Ok((class, checks))
+        }
+        _ => {
+            numerics::enter(settings, Numerics::CpuPortable, None, None)?;
+            Ok((Numerics::CpuPortable, checks))
+        }
+    }
+}
+
+fn describe_gpu(gpu: &Gpu) -> String {
+    let (memory, used) =
+        (output::size(gpu.memory), gpu.used().map_or_else(|| "unknown".into(), output::size));
+    let (name, class, driver) = (&gpu.name, gpu.class(), &gpu.driver);
+    format!("{name}, {class}, {memory} of which {used} are in use, driver {driver}")
 }
 
 fn processor() -> Check {

@@ -26,7 +26,7 @@ struct Answer {
 
 /// Queues what can be computed now.
 pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (run, _) = read_run(&args.file, args.seed, settings)?;
+    let (run, _) = read_run(&args.run, &args.store, settings)?;
     let name = run.config().name.clone();
     let stages = Plan::total_stages(&run);
     let numerics = run.config().numerics;
@@ -66,9 +66,10 @@ fn describe(answer: &Answer, args: &EnqueueArgs, numerics: agrpo_spec::Numerics)
             answer.stages
         );
     }
+    let device = if numerics.is_cuda() { " --device cuda:0" } else { "" };
     format!(
         "run {run}\n{} queued of {} stages; the others follow as results come in\n\nnext:\n  \
-         agrpo worker --numerics {numerics}{store}{redis}\n  agrpo status {id}{store}",
+         agrpo worker --numerics {numerics}{device}{store}{redis}\n  agrpo status {id}{store}",
         answer.queued, answer.stages
     )
 }

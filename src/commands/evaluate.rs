@@ -6,22 +6,23 @@
 
 mod report;
 
-use std::sync::Arc;
-
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::{self, Settled};
-use agrpo_spec::{EvaluationSpec, Manifest, Real, Run, Sampler, SamplerKeys, StageKind, StageSpec};
+use agrpo_spec::{
+    Base, EvaluationSpec, Manifest, Real, Run, Sampler, SamplerKeys, StageKind, StageSpec,
+    allows_steps,
+};
 use agrpo_stages::tasks::{TaskError, check_task};
 use tokio::sync::mpsc;
 
 use self::report::Report;
 use crate::cli::EvaluateArgs;
 use crate::commands::policies::{Policy, policies};
-use crate::commands::{block_on, chart, open_store, stop_signal};
+use crate::commands::{block_on, chart, check_run, open_store, stop_signal};
 use crate::exit::{Exit, Failure};
 use crate::machine;
-use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 use crate::tally::percent;
 
@@ -44,14 +45,18 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
         let policies = policies(&store, &run, flag).await?;
         Ok((run, policies))
     })?;
+    if let (Base::Checkpoint(_), Some(problems)) = (run.base(), args.problems) {
+        check_run(&run, problems, settings, flag)?;
+    }
     let cells = grid(&run, &policies, args)?;
-    numerics::enter(settings, run.config().numerics, None)?;
+    let place = Place::find(args.device.device, settings)?;
+    place.enter(settings, run.config().numerics, None)?;
     if let [_] = policies.as_slice() {
         output::talk("no update is done yet: only the base is evaluated");
     }
     let report = block_on(async {
         let store = open_store(settings, flag).await?;
-        let settled = compute(&store, &cells, args).await?;
+        let settled = compute(&store, &place, &cells, args).await?;
         Report::read(&store, &run, cells, settled).await
     })?;
     if args.json.json {
@@ -101,11 +106,14 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
                 numerics: config.numerics,
                 seed: run.seed(),
                 task: config.task.clone(),
+                language: run.base().language(),
                 policy: policy.artifact,
+                precision: run.base().precision(),
                 problems,
                 samples: args.samples.unwrap_or(1),
                 micro_batch: config.evaluation.micro_batch,
                 samplers: vec![sampler.clone()],
+                merge_adapter: config.merges_adapter(),
             });
             cells.push(Cell { policy, problems, sampler, spec });
         }
@@ -116,9 +124,9 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
 /// The numbers of unmask steps, most first.
 fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
     let config = run.config();
-    let (tokens, block) = (config.rollout.completion_tokens, config.evaluation_block_tokens());
+    let (tokens, block) = (config.evaluation_completion_tokens(), config.evaluation_block_tokens());
     let valid: Vec<u32> =
-        (1..=tokens).rev().filter(|&steps| config.allows_steps(block, steps)).collect();
+        (1..=tokens).rev().filter(|&steps| allows_steps(tokens, block, steps)).collect();
     if let Some(wrong) = args.steps.iter().find(|steps| !valid.contains(steps)) {
         let blocks = tokens / block;
         let valid = valid.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -137,15 +145,15 @@ fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
 /// The record of every cell, in their order.
 async fn compute(
     store: &Store,
+    place: &Place,
     cells: &[Cell],
     args: &EvaluateArgs,
 ) -> Result<Vec<Settled>, Failure> {
     let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
     let (settled, mut heard) = mpsc::unbounded_channel();
     let specs = cells.iter().map(|cell| cell.spec.clone()).collect();
-    let workers = args.workers.map_or_else(machine::cores, usize::from);
-    let execute = Arc::new(agrpo_stages::execute);
-    let (environment, clock) = (machine::environment(), machine::clock());
+    let (execute, workers) = (place.execute(), place.workers(args.workers));
+    let (environment, clock) = (place.environment(), machine::clock());
     let work = batch::compute(store, specs, execute, workers, environment, clock, settled, stop);
     let show = async {
         let mut done = 0;

@@ -4,7 +4,7 @@
 //! is gone is lost data, not work to be done.
 
 use agrpo_jobs::Store;
-use agrpo_spec::{ArtifactDigest, Manifest, Run, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Base, Manifest, Run, StageDigest, StageKey, StageKind};
 
 use crate::commands::store_option;
 use crate::exit::{Exit, Failure};
@@ -50,12 +50,15 @@ pub(super) async fn policies(
 ) -> Result<Vec<Policy>, Failure> {
     let index = store.recorded_stages(run.id()).await?;
     let chunks = run.sft_chunks();
-    let last = StageKey::new(StageKind::Sft, chunks - 1, 0);
+    let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let updates = run.config().estimator.inner_updates;
     let ends = |key: &StageKey| key.kind == StageKind::Update && key.inner == updates;
     let newest = index.iter().rev().find(|(key, _)| ends(key));
     let base = index.get_key_value(&last);
-    let mut found = vec![];
+    let mut found = match run.base() {
+        Base::Scratch(..) => vec![],
+        Base::Checkpoint(checkpoint) => vec![Policy { iteration: 0, artifact: checkpoint.folder }],
+    };
     for (&key, &stage) in base.into_iter().chain(newest) {
         let manifest = recorded(store, key, stage).await?;
         let none = || lost(store, key, stage, "has no policy");

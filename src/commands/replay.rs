@@ -3,18 +3,16 @@
 //! Writes nothing into the store. The process takes on the numerics class of what it replays, so the
 //! stored spec is read before the first tensor operation.
 
-use std::sync::Arc;
-
 use agrpo_jobs::Store;
 use agrpo_jobs::replay::{self, ReplayReport};
-use agrpo_spec::{ArtifactDigest, ExecuteFn, Numerics, StageDigest};
+use agrpo_spec::{ArtifactDigest, Numerics, StageDigest};
 use serde::Serialize;
 
 use crate::cli::ReplayArgs;
 use crate::commands::{block_on, open_store, stop_signal};
 use crate::exit::{Exit, Failure};
-use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 
 /// What `--json` prints.
@@ -49,10 +47,11 @@ pub(super) fn replay(args: &ReplayArgs, settings: &Settings) -> Result<Exit, Fai
             (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
         }
     })?;
-    numerics::enter(settings, request.numerics, None)?;
+    let place = Place::find(args.device.device, settings)?;
+    place.enter(settings, request.numerics, None)?;
     let stages = block_on(async {
         let store = open_store(settings, flag).await?;
-        compute(&store, request, args.json.json).await
+        compute(&store, &place, request, args.json.json).await
     })?;
     let identical = stages.iter().all(|stage| stage.report.identical);
     let count = stages.len();
@@ -92,9 +91,14 @@ async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
     Ok(Request { stages: stages.collect(), numerics: run.config().numerics })
 }
 
-async fn compute(store: &Store, request: Request, json: bool) -> Result<Vec<Stage>, Failure> {
+async fn compute(
+    store: &Store,
+    place: &Place,
+    request: Request,
+    json: bool,
+) -> Result<Vec<Stage>, Failure> {
     let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
-    let execute: ExecuteFn = Arc::new(agrpo_stages::execute);
+    let execute = place.execute();
     let mut done = vec![];
     for (key, stage) in request.stages {
         if *stop.borrow() {

@@ -14,11 +14,14 @@ use serde::Serialize;
 
 use crate::cli::RunArgs;
 use crate::commands::computing::{STOPPING, compute};
-use crate::commands::{block_on, create_store, read_run, stop_signal, store_option};
+use crate::commands::dry_run::{DryRun, check_memory, workload};
+use crate::commands::{
+    block_on, create_store, fetch_run, parse_run, read_sources, sources, stop_signal, store_option,
+};
 use crate::exit::{Exit, Failure};
 use crate::machine;
-use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 use crate::tally::{KindTime, Overhead, Tally, accuracy, percent};
 
@@ -52,18 +55,48 @@ struct Stages {
     reused: u64,
 }
 
+/// Says what the run would take; nothing that it names has to be there.
+fn dry_run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let (named, text) = read_sources(&args.run, settings)?;
+    let run = parse_run(&sources::unfetched(&text, &named)?, &args.run)?;
+    let unfetched = named.iter().filter(|source| source.sha256.is_none());
+    let unfetched = unfetched.map(|source| source.key).collect();
+    let workers = match args.workers {
+        Some(workers) => usize::from(workers),
+        None if run.config().numerics.is_cuda() => 1,
+        None => machine::cores(),
+    };
+    let flops = args.tflops.map(|tflops| tflops * 1e12);
+    DryRun::new(&run, &workload(&run), unfetched, flops, workers).print(args.json.json)
+}
+
 /// Computes the run.
 pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (run, text) = read_run(&args.file, args.seed, settings)?;
-    numerics::enter(settings, run.config().numerics, Some(&text))?;
-    let workers = args.workers.map_or_else(machine::cores, usize::from);
+    if args.dry_run {
+        return dry_run(args, settings);
+    }
+    let place = Place::find(args.device.device, settings)?;
+    let (named, text) = read_sources(&args.run, settings)?;
+    // What needs no file is asked before gigabytes are fetched.
+    let planned = parse_run(&sources::unfetched(&text, &named)?, &args.run)?;
+    place.check(planned.config().numerics)?;
+    let largest = if args.ignore_memory {
+        None
+    } else {
+        check_memory(&workload(&planned), &place, place.workers(args.workers))?
+    };
+    let (run, text) = fetch_run(&args.run, (&named, text), &args.store, settings)?;
+    place.enter(settings, run.config().numerics, Some(&text))?;
+    if let Some(estimate) = largest {
+        output::talk(format!("memory, estimated: {estimate}"));
+    }
     block_on(async {
         let store = create_store(settings, args.store.store.as_deref()).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
         let tally = remembered(&store, run.id()).await?;
-        let (outcome, tally) = compute(&store, &run, workers, stop, tally).await;
+        let (outcome, tally) = compute(&store, &run, &place, args.workers, stop, tally).await;
         let outcome = outcome.map_err(|error| explain(error.into(), args))?;
         let url = store.url().to_owned();
         let status = status::status(&store, Some(run.id())).await?;
@@ -164,7 +197,7 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
     lines.push("next:".to_owned());
     let store = store_option(args.store.store.as_deref());
     if summary.state == "stopped" {
-        lines.push(format!("  agrpo run {}{store}", args.file.display()));
+        lines.push(format!("  agrpo run {}{store}", args.run.file.display()));
     }
     lines.push(format!("  agrpo status{store}"));
     lines.push(format!("  agrpo show {}{store}", summary.run.short()));

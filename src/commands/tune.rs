@@ -13,7 +13,7 @@ use agrpo_spec::{
     EstimatorKind, Numerics, Purpose, RolloutSpec, Run, Sampler, Samples, Seed, StageError,
     StageKind, StageSpec,
 };
-use agrpo_stages::model::Policy as Model;
+use agrpo_stages::model::{Placement, Policy as Model};
 use agrpo_stages::tune::{Fresh, Grid, Question, Row, measure, refusal};
 
 use self::report::{Report, Sample, words};
@@ -22,8 +22,8 @@ use crate::commands::policies::{Policy, policies};
 use crate::commands::{block_on, open_store};
 use crate::exit::{Exit, Failure};
 use crate::machine;
-use crate::numerics;
 use crate::output;
+use crate::place::Place;
 use crate::settings::Settings;
 use crate::tally::percent;
 
@@ -50,7 +50,8 @@ pub(super) fn tune(args: &TuneArgs, settings: &Settings) -> Result<Exit, Failure
     })?;
     let grid = grid(&run, args)?;
     let numerics = run.config().numerics;
-    numerics::enter(settings, numerics, None)?;
+    let place = Place::find(args.device.device, settings)?;
+    place.enter(settings, numerics, None)?;
     let rollout = rollout(&run, policy, numerics, args);
     let spec = StageSpec::Rollout(rollout.clone());
     let inputs = block_on(async {
@@ -58,11 +59,12 @@ pub(super) fn tune(args: &TuneArgs, settings: &Settings) -> Result<Exit, Failure
         Ok(store.load_inputs(&spec).await?)
     })?;
     let files = inputs.folder(policy.artifact)?;
-    let model = Model::from_folder(files)?;
-    let clock = machine::stopwatch();
     let config = run.config();
+    let at = Placement::on(place.device, run.base().precision());
+    let model = Model::for_training(files, config.lora.as_ref(), run.seed(), at)?;
+    let clock = machine::stopwatch();
     let worth = (&config.reward, &config.advantage);
-    let fresh = Fresh::sample(&rollout, worth, &model, files, &clock)?;
+    let fresh = Fresh::sample(&rollout, worth, &model, &inputs, &clock)?;
     let question = Question {
         policy: &model,
         trajectories: &fresh.trajectories,
@@ -144,12 +146,16 @@ fn rollout(run: &Run, policy: Policy, numerics: Numerics, args: &TuneArgs) -> Ro
         numerics,
         seed,
         task: config.task.clone(),
+        language: run.base().language(),
         policy: policy.artifact,
+        precision: run.base().precision(),
         iteration: policy.iteration + 1,
         first_prompt: u64::from(policy.iteration) * u64::from(config.rollout.prompts),
         prompts: args.prompts.unwrap_or(of_shard.clamp(2, PROMPTS)),
         group: config.rollout.group,
         micro_batch: config.rollout.micro_batch,
         sampler: Sampler::from(&config.rollout),
+        // Learner and sampler are one policy here.
+        merge_adapter: false,
     }
 }

@@ -3,18 +3,18 @@
 //! One log line an event. What it takes, and from whom, is decided by the queue and the store; this
 //! file only names the worker, fixes its numerics and listens for signals.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use agrpo_jobs::{Fleet, WorkerEvent, WorkerOptions};
 use agrpo_spec::Numerics;
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{Device, WorkerArgs};
+use crate::cli::WorkerArgs;
 use crate::commands::{block_on, create_store, stop_signal};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
+use crate::place::Place;
 use crate::settings::Settings;
 
 /// How long a worker without a class of its own waits before it looks at the other queue.
@@ -22,16 +22,16 @@ const RESTLESS: Duration = Duration::from_secs(2);
 
 /// Works until stopped or idle for too long.
 pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let fixed = args.numerics.map(|class| class.0);
-    let class = fixed.or(numerics::entered(settings)).unwrap_or_default();
-    match args.device {
-        Device::Cpu => numerics::enter(settings, class, None)?,
-    }
-    let wanted = block_on(work(args, settings, class, fixed.is_none()))?;
+    let place = Place::find(args.device.device, settings)?;
+    let fixed = args.numerics.or(place.class());
+    let entered = numerics::entered(settings).filter(|class| !class.is_cuda());
+    let class = fixed.or(entered).unwrap_or_default();
+    place.enter(settings, class, None)?;
+    let wanted = block_on(work(args, settings, &place, class, fixed.is_none()))?;
     match wanted {
         Some(other) => {
             tracing::info!(numerics = %other, "starting again for the stages of another class");
-            numerics::enter(settings, other, None).map(|()| Exit::Done)
+            place.enter(settings, other, None).map(|()| Exit::Done)
         }
         None => Ok(Exit::Done),
     }
@@ -41,12 +41,13 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
 async fn work(
     args: &WorkerArgs,
     settings: &Settings,
+    place: &Place,
     class: Numerics,
     may_change: bool,
 ) -> Result<Option<Numerics>, Failure> {
     let store = create_store(settings, args.store.store.as_deref()).await?;
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
-    let environment = machine::environment();
+    let environment = place.environment();
     let name = environment.worker.clone();
     let options = WorkerOptions {
         exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
@@ -56,14 +57,15 @@ async fn work(
     tracing::info!(
         worker = name,
         numerics = %class,
+        device = %place.device,
         store = store.url(),
         redis = fleet.place(),
         "waiting for stages"
     );
     let (events, mut happened) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let execute = Arc::new(agrpo_stages::execute);
-    let serving = agrpo_jobs::serve(store, fleet.clone(), execute, options, events, stopped);
+    let serving =
+        agrpo_jobs::serve(store, fleet.clone(), place.execute(), options, events, stopped);
     tokio::pin!(serving);
     let (mut wanted, mut in_hand) = (None, false);
     let worked = loop {
@@ -93,7 +95,7 @@ async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, F
     if fleet.waiting(class).await? > 0 {
         return Ok(None);
     }
-    for other in numerics::ALL {
+    for other in Numerics::OF_CPU {
         if other != class && fleet.waiting(other).await? > 0 {
             return Ok(Some(other));
         }

@@ -174,6 +174,7 @@ impl Shape {
             kl: real(0.0),
             inner_updates: 1,
             micro_batch: 1,
+            checkpointing: false,
         };
         let policies = Policies { policy, behaviour: None, reference: None };
         let estimator = Agrpo::new(&batch, &config, Seed::new(5));

@@ -16,8 +16,8 @@ use agrpo_spec::StageError;
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::batch::count;
-use super::reads::Reads;
-use crate::model::Policy;
+use super::reads::{Forward, Reads};
+use crate::model::{Policy, Queries, Tape};
 use crate::tensor_file::doubles;
 
 /// The tokens among which a position's distribution is taken.
@@ -178,7 +178,8 @@ impl Pass {
         temperature: f64,
     ) -> Result<Vec<(f64, f64)>, StageError> {
         let _no_grad = no_grad_guard();
-        let seen = self.reads.evaluate(policy, temperature)?;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        let seen = self.reads.evaluate(policy, temperature, &mut forward)?;
         let logp_N = doubles(&seen.value_N)?;
         let entropy_N = doubles(&seen.entropy())?;
         Ok(logp_N.into_iter().zip(entropy_N).collect())
@@ -190,10 +191,47 @@ impl Pass {
         policies: &Policies<'_>,
         surrogate: &Surrogate,
     ) -> Result<(Tensor, Measured), StageError> {
-        let logp_F = self.log_probabilities(policies.policy, surrogate)?;
+        let policy = policies.policy;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        self.loss_through(&mut forward, policies, surrogate)
+    }
+
+    /// Adds the gradient of the pass's share of the loss to the policy's. `checkpointing` trades time for
+    /// memory; the gradient is the same to the bit.
+    pub(super) fn backward(
+        &self,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+        checkpointing: bool,
+    ) -> Result<Measured, StageError> {
+        let mut tape = None;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| {
+            if !checkpointing {
+                return policies.policy.hidden(ids, queries);
+            }
+            let (hidden, way_back) = policies.policy.hidden_checkpointed(ids, queries)?;
+            tape = Some(way_back);
+            Ok(hidden)
+        };
+        let (loss, measured) = self.loss_through(&mut forward, policies, surrogate)?;
+        loss.backward();
+        drop(loss);
+        tape.into_iter().for_each(Tape::backward);
+        Ok(measured)
+    }
+
+    fn loss_through(
+        &self,
+        forward: &mut Forward<'_>,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+    ) -> Result<(Tensor, Measured), StageError> {
+        let seen = self.reads.evaluate(policies.policy, surrogate.temperature, forward)?;
+        let logp_F = self.reads.sums(&seen.value_N, self.factors.len());
+        drop(seen);
         let column = |of: &dyn Fn(&Factor) -> f64| {
             let values: Vec<f64> = self.factors.iter().map(of).collect();
-            Tensor::from_slice(&values).to_kind(logp_F.kind())
+            Tensor::from_slice(&values).to_kind(logp_F.kind()).to_device(logp_F.device())
         };
         let old_F = self.old(policies, surrogate, &logp_F)?;
         let (advantage_F, weight_F) = (column(&|f| f.advantage), column(&|f| f.weight));
@@ -237,7 +275,8 @@ impl Pass {
         policy: &Policy,
         surrogate: &Surrogate,
     ) -> Result<Tensor, StageError> {
-        let value_N = self.reads.evaluate(policy, surrogate.temperature)?.value_N;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        let value_N = self.reads.evaluate(policy, surrogate.temperature, &mut forward)?.value_N;
         Ok(self.reads.sums(&value_N, self.factors.len()))
     }
 
@@ -251,6 +290,7 @@ impl Pass {
     ) -> Result<Tensor, StageError> {
         let recorded: Vec<f64> = self.factors.iter().map(|f| f.old.unwrap_or(f64::NAN)).collect();
         let recorded_F = Tensor::from_slice(&recorded).to_kind(logp_F.kind());
+        let recorded_F = recorded_F.to_device(logp_F.device());
         if recorded.iter().all(|old| old.is_finite()) {
             return Ok(recorded_F);
         }

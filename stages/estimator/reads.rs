@@ -4,11 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::StageError;
-use tch::{Kind, Tensor};
+use tch::kind::Element;
+use tch::{Device, Kind, Tensor};
 
 use super::pass::{Event, Read, Support, Unit};
 use crate::model::{Policy, Queries};
 use crate::states::DistinctStates;
+
+/// How hidden states are computed from ids (B x L) at queried positions.
+pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries<'_>) -> Result<Tensor, StageError> + 'a;
 
 /// Where a distribution is taken: state, position, support.
 type Site = (usize, i64, Support);
@@ -107,27 +111,38 @@ impl Reads {
     pub(super) fn sums(&self, value_N: &Tensor, factors: usize) -> Tensor {
         let factor: Vec<i64> = self.reads.iter().map(|read| length(read.factor)).collect();
         let coefficient: Vec<f64> = self.reads.iter().map(|read| read.coefficient).collect();
-        let coefficient_N = Tensor::from_slice(&coefficient).to_kind(value_N.kind());
+        let coefficient_N = on(value_N, &coefficient).to_kind(value_N.kind());
         let zero_F = Tensor::zeros([length(factors)], (value_N.kind(), value_N.device()));
-        zero_F.index_add(0, &Tensor::from_slice(&factor), &(value_N * coefficient_N))
+        zero_F.index_add(0, &on(value_N, &factor), &(value_N * coefficient_N))
     }
 
-    /// The log-probability of every read's event.
-    pub(super) fn evaluate(&self, policy: &Policy, temperature: f64) -> Result<Seen, StageError> {
+    /// The log-probability of every read's event, from the policy's hidden states as `forward` gives them.
+    pub(super) fn evaluate(
+        &self,
+        policy: &Policy,
+        temperature: f64,
+        forward: &mut Forward<'_>,
+    ) -> Result<Seen, StageError> {
         let v = policy.config().embedding_size;
-        let hidden_SD = self.hidden(policy)?;
-        let scaled_SV = policy.head(&hidden_SD) / temperature;
-        let kind = if scaled_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+        let hidden_SD = self.hidden(policy.device(), forward)?;
+        let logits_SV = policy.head(&hidden_SD);
+        let kind = if logits_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+        // As the sampler does: half precision ends at the head.
+        let scaled_SV = logits_SV.to_kind(kind) / temperature;
         let scaled_SV = match self.impossible(v) {
-            Some(impossible_SV) => scaled_SV.masked_fill(&impossible_SV, f64::NEG_INFINITY),
+            Some(impossible_SV) => {
+                let impossible_SV = impossible_SV.to_device(scaled_SV.device());
+                scaled_SV.masked_fill(&impossible_SV, f64::NEG_INFINITY)
+            }
             None => scaled_SV,
         };
         let logp_SV = scaled_SV.log_softmax(-1, kind);
         let picks: Vec<i64> = self.reads.iter().map(|read| read.token_cell(v)).collect();
-        let token_N = logp_SV.flatten(0, -1).index_select(0, &Tensor::from_slice(&picks));
+        let token_N = logp_SV.flatten(0, -1).index_select(0, &on(&logp_SV, &picks));
         let sites: Vec<i64> = self.reads.iter().map(|read| length(read.site)).collect();
         let value_N = self.with_losses(&logp_SV, token_N);
-        Ok(Seen { value_N, logp_SV, site_N: Tensor::from_slice(&sites) })
+        let site_N = on(&logp_SV, &sites);
+        Ok(Seen { value_N, logp_SV, site_N })
     }
 
     /// The values with those of lost positions filled in:
@@ -159,9 +174,9 @@ impl Reads {
             takes_ties.push(*position > holder);
             sites.push(length(*site));
         }
-        let logp_QV = logp_SV.index_select(0, &Tensor::from_slice(&sites));
-        let kappa_Q1 = Tensor::from_slice(&kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
-        let ties_Q1 = Tensor::from_slice(&takes_ties).unsqueeze(-1);
+        let logp_QV = logp_SV.index_select(0, &on(logp_SV, &sites));
+        let kappa_Q1 = on(logp_SV, &kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
+        let ties_Q1 = on(logp_SV, &takes_ties).unsqueeze(-1);
         let tied_QV = logp_QV.eq_tensor(&kappa_Q1).logical_and(&ties_Q1);
         let drawable_QV = logp_QV.gt(f64::NEG_INFINITY);
         let below_QV = logp_QV.lt_tensor(&kappa_Q1).logical_or(&tied_QV).logical_and(&drawable_QV);
@@ -171,12 +186,12 @@ impl Reads {
         let mass_Q = logp_QV.masked_fill(&outside_QV, f64::NEG_INFINITY).logsumexp([-1], false);
         let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), IMPOSSIBLE);
         let index: Vec<i64> = losers.into_iter().map(length).collect();
-        token_N.index_copy(0, &Tensor::from_slice(&index), &mass_Q)
+        token_N.index_copy(0, &on(logp_SV, &index), &mass_Q)
     }
 
     /// Hidden states at each site, S x D: every state is queried at its own positions, padded to the
     /// longest list, and each site picks its row.
-    fn hidden(&self, policy: &Policy) -> Result<Tensor, StageError> {
+    fn hidden(&self, device: Device, forward: &mut Forward<'_>) -> Result<Tensor, StageError> {
         let mut queried = vec![BTreeSet::new(); self.states()];
         for (state, position, _) in &self.sites {
             queried[*state].insert(*position);
@@ -197,10 +212,10 @@ impl Reads {
             })
             .collect();
         let batch = length(self.states());
-        let ids_BL = Tensor::from_slice(&ids).view([batch, -1]);
-        let queries_BQ = Tensor::from_slice(&queries).view([batch, -1]);
-        let hidden_BQD = policy.hidden(&ids_BL, &Queries::At(&queries_BQ))?;
-        Ok(hidden_BQD.flatten(0, 1).index_select(0, &Tensor::from_slice(&picks)))
+        let matrix = |ids: &[i64]| Tensor::from_slice(ids).view([batch, -1]).to_device(device);
+        let (ids_BL, queries_BQ) = (matrix(&ids), matrix(&queries));
+        let hidden_BQD = forward(&ids_BL, &Queries::At(&queries_BQ))?;
+        Ok(hidden_BQD.flatten(0, 1).index_select(0, &on(&hidden_BQD, &picks)))
     }
 
     /// The tokens outside each site's support, broadcastable to S x V; `None` if there are none.
@@ -244,6 +259,11 @@ impl Placed {
         };
         length(self.site) * v + token
     }
+}
+
+/// Numbers on the device of `beside`.
+fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {
+    Tensor::from_slice(numbers).to_device(beside.device())
 }
 
 fn place(id: i64) -> usize {

@@ -10,9 +10,11 @@ use tch::{Kind, Tensor, no_grad_guard};
 use super::batch::count;
 use super::*;
 use crate::model::{ModelConfig, Policy};
+use crate::sampler::{Row, sample};
 use crate::testing::{config, real, sampler};
 
 mod biased;
+mod checkpointing;
 mod enumeration;
 mod monte_carlo;
 mod ratios;

@@ -1,8 +1,8 @@
 //! The stage as a whole: what it refuses, and completions from which nothing can be learned.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, StageKind,
-    StageSpec, encode,
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Precision,
+    StageKind, StageSpec, encode,
 };
 
 use super::*;
@@ -56,6 +56,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
         numerics: Numerics::CpuPortable,
         seed: Seed::new(1),
         policy: policy.digest().unwrap(),
+        precision: Precision::F32,
         behaviour: policy.digest().unwrap(),
         reference: None,
         trajectories: trajectories.digest().unwrap(),
@@ -66,6 +67,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
         shard: 0,
         sampler,
         estimator: EstimatorConfig { horizon: Horizon::Effective, ..config(EstimatorKind::Agrpo) },
+        lora: None,
     };
     let mut inputs = Inputs::default();
     for artifact in [policy, trajectories, rewards] {
@@ -162,3 +164,5 @@ fn empty_completions_are_counted_and_add_nothing() {
     assert_eq!((empty.metrics["empty_completions"], empty.metrics["states"]), (2.0, 0.0));
     assert_eq!(norm(&empty), 0.0);
 }
+
+mod learning;

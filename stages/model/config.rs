@@ -1,7 +1,7 @@
 //! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
 //! writes. A configuration that asks for anything but bidirectional Llama blocks is refused.
 
-use agrpo_spec::{Files, ModelShape, StageError};
+use agrpo_spec::{CheckpointShape, Files, ModelShape, StageError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -148,6 +148,24 @@ impl ModelConfig {
             return Err(data("config.json: a special token lies outside the vocabulary"));
         }
         Ok(config)
+    }
+
+    /// Whether these are the sizes that a run file says. Data error that names the first other one.
+    pub fn check_shape(&self, shape: &CheckpointShape) -> Result<(), StageError> {
+        let sizes = [
+            ("d_model", shape.d_model, self.d_model),
+            ("n_layers", shape.n_layers, self.n_layers),
+            ("n_heads", shape.n_heads, self.n_heads),
+            ("mlp_hidden_size", shape.mlp_hidden_size, self.mlp_hidden_size),
+            ("embedding_size", shape.embedding_size, self.embedding_size),
+            ("max_sequence_length", shape.max_sequence_length, self.max_sequence_length),
+        ];
+        match sizes.into_iter().find(|&(_, said, found)| i64::from(said) != found) {
+            Some((key, said, found)) => Err(data(format!(
+                "checkpoint.shape.{key} = {said}: the checkpoint's config.json has {found}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The document for `config.json`, with every field that LLaDA's own code asks for.

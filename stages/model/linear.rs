@@ -6,12 +6,16 @@
 //! Modules of a checkpoint that read the same input are stacked in one W: one large product is faster
 //! than several small ones. Each module has an A and a B of its own, or none, and names of its own.
 //! Who is trained, W or A and B, is not decided here.
+//!
+//! A and B are f32 over a W of half precision, and so is what they compute: their updates are smaller than
+//! what half precision can hold, and so are many terms of their gradients. The sum is rounded once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::llada::wide;
 use crate::tensor_file::NamedTensors;
 
 /// The matrices that adapt one module. R is their rank, I and O are the module's inputs and outputs.
@@ -99,12 +103,14 @@ impl Linear {
         if lora.iter().all(Option::is_none) {
             return y;
         }
+        let kind = y.kind();
+        let (x, y) = (x.to_kind(wide(kind)), y.to_kind(wide(kind)));
         let change = |lora: &Option<Lora>| match lora {
-            Some(lora) => lora.apply(x),
+            Some(lora) => lora.apply(&x),
             None => y.narrow(-1, 0, self.outputs()).zeros_like(),
         };
         let changes: Vec<Tensor> = lora.iter().map(change).collect();
-        y + Tensor::cat(&changes, -1)
+        (y + Tensor::cat(&changes, -1)).to_kind(kind)
     }
 
     /// Outputs of one module.
@@ -114,9 +120,39 @@ impl Linear {
 
     /// Takes the matrices of its modules out of those that were found.
     pub(super) fn adapt(&mut self, found: &mut BTreeMap<String, Lora>) {
+        let (kind, device) = (wide(self.weight_OxI.kind()), self.weight_OxI.device());
         for (module, place) in self.modules.iter().zip(&mut self.lora) {
-            *place = found.remove(module).map(|lora| lora.to_kind(self.weight_OxI.kind()));
+            *place = found.remove(module).map(|lora| lora.to_kind(kind));
         }
+        self.adapters_to_device(device);
+    }
+
+    /// W + s B A in place of W, A and B, rounded to W's kind. W may be shared, so it is not written to.
+    pub(super) fn merge(&mut self) {
+        let kind = self.weight_OxI.kind();
+        let rows = self.weight_OxI.chunk(length(self.modules.len()), 0);
+        let merge = |(rows_OxI, lora): (Tensor, &Option<Lora>)| match lora {
+            Some(Lora { a_RxI, b_OxR, scale }) => {
+                (rows_OxI.to_kind(wide(kind)) + b_OxR.matmul(a_RxI) * *scale).to_kind(kind)
+            }
+            None => rows_OxI,
+        };
+        if self.lora.iter().any(Option::is_some) {
+            let merged: Vec<Tensor> = rows.into_iter().zip(&self.lora).map(merge).collect();
+            *self = Self::new(std::mem::take(&mut self.modules), Tensor::cat(&merged, 0));
+        }
+    }
+
+    /// Without what adapts it, on the same memory.
+    pub(super) fn base(&self) -> Self {
+        let lora = self.modules.iter().map(|_| None).collect();
+        let (modules, weight_OxI) = (self.modules.clone(), self.weight_OxI.shallow_clone());
+        Self { modules, weight_OxI, lora }
+    }
+
+    /// Whether gradients are asked for.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight_OxI.requires_grad() || self.lora_leaves().any(Tensor::requires_grad)
     }
 
     pub(super) fn to_kind(&self, kind: Kind) -> Self {
@@ -124,6 +160,19 @@ impl Linear {
             modules: self.modules.clone(),
             weight_OxI: of_kind(&self.weight_OxI, kind),
             lora: self.lora.iter().map(|l| l.as_ref().map(|l| l.to_kind(kind))).collect(),
+        }
+    }
+
+    /// Moves the matrices to a device, without gradients.
+    pub(super) fn move_to(&mut self, device: Device) {
+        self.weight_OxI = self.weight_OxI.detach().to_device(device);
+        self.adapters_to_device(device);
+    }
+
+    fn adapters_to_device(&mut self, device: Device) {
+        for lora in self.lora.iter_mut().flatten() {
+            lora.a_RxI = lora.a_RxI.detach().to_device(device);
+            lora.b_OxR = lora.b_OxR.detach().to_device(device);
         }
     }
 

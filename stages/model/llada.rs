@@ -23,13 +23,20 @@ use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::linear::ROWS;
 use super::lora::{self, Adapter};
+use super::placement::Placement;
 use super::weights::{self, Block, Weights};
-use crate::error::{data, libtorch};
+use crate::error::libtorch;
 use crate::tensor_file::{self, NamedTensors};
 
-pub use cache::{KeyValues, Window};
-
+mod adapted;
 mod cache;
+mod rotation;
+mod tape;
+
+pub(crate) use adapted::adapter_of;
+pub use cache::{KeyValues, Window};
+use rotation::{Rotation, rotate};
+pub use tape::Tape;
 
 /// Stands in place of an id where a sequence has no token: on the left of the shorter prompts.
 pub const PADDING: i64 = -1;
@@ -59,13 +66,6 @@ pub struct Policy {
     adapter: Option<Adapter>,
 }
 
-/// cos and sin for the rotary embedding, each L x 1 x E, doubled over the two halves.
-#[derive(Debug)]
-struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
-}
-
 /// What every block needs to know of a batch.
 #[derive(Debug)]
 struct Sequences {
@@ -85,22 +85,54 @@ impl Policy {
 
     /// From a checkpoint's tensors, every one accounted for.
     pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
-        let weights = Weights::from_named(&config, &named)?;
+        Self::from_named_as(config, named, Kind::Float)
+    }
+
+    /// The same, in another kind.
+    pub(crate) fn from_named_as(
+        config: ModelConfig,
+        named: NamedTensors,
+        kind: Kind,
+    ) -> Result<Self, StageError> {
+        let weights = Weights::from_named(&config, &named, kind)?;
         Ok(Self { config, weights, adapter: None })
     }
 
-    /// From a folder in Hugging Face layout, `config.json` and one or several `*.safetensors`, in f32 on
-    /// the CPU. An adapter in it is left alone.
+    /// From a folder in Hugging Face layout: `config.json`, one or several `*.safetensors`, and an adapter
+    /// in PEFT's format if there is one. In f32 on the CPU.
     pub fn from_folder(files: &Files) -> Result<Self, StageError> {
-        Self::from_folder_on(files, Device::Cpu, Kind::Float)
+        Self::from_folder_at(files, Placement::CPU)
     }
 
-    /// The same on a device, in a floating kind. Host memory beside the policy stays bounded, whatever
+    /// The same elsewhere, in a floating kind. Host memory beside the policy stays bounded, whatever
     /// the checkpoint's size.
-    pub fn from_folder_on(files: &Files, device: Device, kind: Kind) -> Result<Self, StageError> {
+    pub fn from_folder_at(files: &Files, at: Placement) -> Result<Self, StageError> {
         let config = ModelConfig::of_folder(files)?;
-        let weights = Checkpoint::open(files)?.weights(&config, device, kind)?;
-        Ok(Self { config, weights, adapter: None })
+        let weights = Checkpoint::open(files)?.weights(&config, at.device, at.kind)?;
+        let policy = Self { config, weights, adapter: None };
+        if lora::is_in(files) { policy.with_adapter(files) } else { Ok(policy) }
+    }
+
+    /// The same policy on a device of this program's.
+    #[must_use]
+    pub fn on(self, device: crate::Device) -> Self {
+        self.moved_to(device.of_tch())
+    }
+
+    /// The same policy on a device, without gradients; what is there already stays.
+    pub(crate) fn moved_to(mut self, device: Device) -> Self {
+        self.weights.move_to(device);
+        self
+    }
+
+    /// Where the weights are, and in which kind.
+    pub fn placement(&self) -> Placement {
+        Placement { device: self.device(), kind: self.weights.wte_VxD.kind() }
+    }
+
+    /// Where the weights are, and so where it computes.
+    pub fn device(&self) -> Device {
+        self.weights.wte_VxD.device()
     }
 
     /// The same policy in f64, with leaves of its own.
@@ -112,30 +144,12 @@ impl Policy {
         }
     }
 
-    /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
-    /// `adapter_model.safetensors`. From here on the adapter is what is trained.
-    pub fn with_adapter(mut self, files: &Files) -> Result<Self, StageError> {
-        if self.adapter.is_some() {
-            return Err(data("the policy has an adapter already"));
-        }
-        let (adapter, matrices) = lora::read(&self.config, files)?;
-        for leaf in self.weights.leaves() {
-            drop(leaf.set_requires_grad(false));
-        }
-        self.weights.adapt(matrices);
-        self.adapter = Some(adapter);
-        Ok(self)
-    }
-
-    /// The adapter, where there is one.
-    pub fn adapter(&self) -> Option<&Adapter> {
-        self.adapter.as_ref()
-    }
-
     /// The model's files for a folder in Hugging Face layout.
     pub fn to_files(&self) -> Result<Files, StageError> {
         if self.adapter.is_some() {
-            return Err(StageError::Internal("an adapted policy cannot be written yet".into()));
+            return Err(StageError::Internal(
+                "the base of an adapted policy is not written again".into(),
+            ));
         }
         let weights = tensor_file::write(&self.parameters())?;
         Ok(BTreeMap::from([
@@ -202,14 +216,27 @@ impl Policy {
     /// i64, B x L, with [`PADDING`] where a sequence has no token.
     pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
         let all = self.sequences(ids_BL)?;
-        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
-        let mut x_BLD = Tensor::embedding(&self.weights.wte_VxD, &tokens_BL, -1, false, false);
-        let (last, first) = self.weights.blocks.split_last().expect("at least one block");
-        for block in first {
-            x_BLD = self.block(block, &x_BLD, &Queries::All, &all);
+        let mut x = self.embed(ids_BL);
+        for n in 0..self.weights.blocks.len() {
+            x = self.segment(n, &x, queries, &all);
         }
-        let x_BQD = self.block(last, &x_BLD, queries, &all);
-        Ok(self.rms_norm(&x_BQD, &self.weights.ln_f_D))
+        Ok(x)
+    }
+
+    /// The residual stream before the first block, B x L x D.
+    fn embed(&self, ids_BL: &Tensor) -> Tensor {
+        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
+        Tensor::embedding(&self.weights.wte_VxD, &tokens_BL, -1, false, false)
+    }
+
+    /// Block n; the last one at the queried positions and with the norm behind it.
+    fn segment(&self, n: usize, x_BLD: &Tensor, queries: &Queries<'_>, all: &Sequences) -> Tensor {
+        let block = &self.weights.blocks[n];
+        if n + 1 < self.weights.blocks.len() {
+            return self.block(block, x_BLD, &Queries::All, all);
+        }
+        let x_BQD = self.block(block, x_BLD, queries, all);
+        self.rms_norm(&x_BQD, &self.weights.ln_f_D)
     }
 
     fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences, StageError> {
@@ -220,7 +247,7 @@ impl Policy {
             let zeros_BL = Tensor::zeros([batch, length], (kind, device));
             zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY).view([batch, 1, 1, length])
         });
-        let rotation = self.rotation(length, (wide(kind), device));
+        let rotation = Rotation::new(&self.config, length, (wide(kind), device));
         Ok(Sequences { batch, length, rotation, bias })
     }
 
@@ -272,59 +299,14 @@ impl Policy {
         let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
         (&x * (mean_square + self.config.rms_norm_eps).rsqrt()).to_kind(kind) * weight_D
     }
-
-    /// Angles `position * theta^(-2i/E)`, in f64 and rounded once to `kind` (Su et al., arXiv 2104.09864).
-    fn rotation(&self, length: i64, (kind, device): (Kind, Device)) -> Rotation {
-        let half = self.config.head_size() / 2;
-        let (mut cos, mut sin) = (vec![], vec![]);
-        #[expect(clippy::cast_precision_loss, reason = "positions and sizes are small")]
-        for position in 0..length {
-            let angle = |i: i64| {
-                position as f64 * libm::pow(self.config.rope_theta, -(i as f64) / half as f64)
-            };
-            for i in (0..half).chain(0..half) {
-                cos.push(libm::cos(angle(i)));
-            }
-            sin.extend((0..half).map(|i| -libm::sin(angle(i))));
-            sin.extend((0..half).map(|i| libm::sin(angle(i))));
-        }
-        let table = |values: &[f64]| {
-            Tensor::from_slice(values).to_kind(kind).view([length, 1, 2 * half]).to(device)
-        };
-        Rotation { cos: table(&cos), sin: table(&sin) }
-    }
-}
-
-impl Rotation {
-    /// The tables at the queried positions, broadcastable against B x Q x H x E.
-    fn at(&self, queries: &Queries<'_>, batch: i64, length: i64) -> (Tensor, Tensor) {
-        let pick = |table: &Tensor| match queries {
-            Queries::All => table.narrow(0, 0, length),
-            Queries::Range { start, len } => table.narrow(0, *start, *len),
-            Queries::At(positions_BQ) => {
-                let e = table.size()[2];
-                table.index_select(0, &positions_BQ.flatten(0, -1)).view([batch, -1, 1, e])
-            }
-        };
-        (pick(&self.cos), pick(&self.sin))
-    }
 }
 
 /// The kind in which norms and rotations of half precision are computed.
-fn wide(kind: Kind) -> Kind {
+pub(super) fn wide(kind: Kind) -> Kind {
     match kind {
         Kind::BFloat16 | Kind::Half => Kind::Float,
         _ => kind,
     }
-}
-
-/// The rotary embedding, first and second half of a head paired; `sin` carries the sign. Half precision
-/// is rotated in f32, as in LLaDA's own code.
-fn rotate(x_BLHE: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let half = x_BLHE.size()[3] / 2;
-    let kind = x_BLHE.kind();
-    let x_BLHE = x_BLHE.to_kind(cos.kind());
-    (&x_BLHE * cos + x_BLHE.roll([half], [3]) * sin).to_kind(kind)
 }
 
 /// softmax(q k' / sqrt(E) + bias) v over all keys: B x Q x H x E. `is_padded` computes a multiple of

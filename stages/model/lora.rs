@@ -4,11 +4,12 @@
 //! from the tensors. Everything else must be exact: a target that matches nothing, a tensor that is
 //! unknown, missing or of another shape, and a setting that asks for other arithmetic than
 //! `W x + s B (A x)` are errors. Dropout concerns whoever trained the adapter; nothing is dropped here.
-//! Nothing is written or merged here either.
+//! A file's settings are never changed: they go on as they were read. Nothing is merged here.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Files, StageError};
+use agrpo_spec::{Content, Files, StageError};
+use bytes::Bytes;
 use fancy_regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,8 +20,12 @@ use super::linear::{Lora, lora_name};
 use super::weights::{head_module, linear_modules};
 use crate::error::data;
 use crate::folder;
-use crate::tensor_file::NamedTensors;
+use crate::tensor_file::{self, NamedTensors};
 use crate::tensor_windows::TensorWindows;
+
+mod fresh;
+
+pub(super) use fresh::{check, draw};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -53,6 +58,40 @@ pub struct Adapter {
     pub scale: f64,
     /// The adapted modules, by their names in the checkpoint, sorted.
     pub modules: Vec<String>,
+    /// `adapter_config.json`, as it was read.
+    document: Bytes,
+}
+
+/// The matrices of adapted modules, by the modules' names in the checkpoint.
+pub(super) type Matrices = BTreeMap<String, Lora>;
+
+impl Adapter {
+    /// PEFT's two files, with these matrices by PEFT's names.
+    pub(crate) fn to_files(&self, matrices: &NamedTensors) -> Result<Files, StageError> {
+        let tensors = tensor_file::write(matrices)?;
+        Ok(BTreeMap::from([
+            (CONFIG.to_owned(), self.document.clone().into()),
+            (TENSORS.to_owned(), tensors.into()),
+        ]))
+    }
+}
+
+/// Whether a folder has an adapter, or half of one.
+pub(super) fn is_in(files: &Files) -> bool {
+    files.contains_key(CONFIG) || files.contains_key(TENSORS)
+}
+
+/// The files of a folder that are no adapter's.
+pub(super) fn base_files(files: &Files) -> impl Iterator<Item = (&String, &Content)> {
+    files.iter().filter(|(name, _)| *name != CONFIG && *name != TENSORS)
+}
+
+/// Matrices by PEFT's names.
+pub(super) fn to_named(matrices: Matrices) -> NamedTensors {
+    let both = |(module, lora): (String, Lora)| {
+        [(lora_name(&module, 'A'), lora.a_RxI), (lora_name(&module, 'B'), lora.b_OxR)]
+    };
+    matrices.into_iter().flat_map(both).collect()
 }
 
 /// `adapter_config.json`, as far as it is understood.
@@ -120,18 +159,24 @@ impl std::fmt::Display for Rule {
 
 /// Reads an adapter for a model of this configuration: its settings, and in f32 the matrices of each
 /// adapted module.
-pub(super) fn read(
+pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matrices), StageError> {
+    let settings = folder::small(files, "adapter", CONFIG)?;
+    let tensors =
+        files.get(TENSORS).ok_or_else(|| data(format!("the adapter folder has no {TENSORS}")))?;
+    assemble(config, settings, TensorWindows::open(TENSORS, tensors)?.read()?)
+}
+
+/// The same from settings and tensors that may be new.
+fn assemble(
     config: &ModelConfig,
-    files: &Files,
-) -> Result<(Adapter, BTreeMap<String, Lora>), StageError> {
-    let document = document(&folder::small(files, "adapter", CONFIG)?)?;
+    settings: Bytes,
+    mut tensors: NamedTensors,
+) -> Result<(Adapter, Matrices), StageError> {
+    let document = document(&settings)?;
     let (rank, alpha) = (document.r, document.lora_alpha);
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     let divisor = if document.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
     let scale = alpha / divisor;
-    let tensors =
-        files.get(TENSORS).ok_or_else(|| data(format!("the adapter folder has no {TENSORS}")))?;
-    let mut tensors = TensorWindows::open(TENSORS, tensors)?.read()?;
     let mut matrices = BTreeMap::new();
     for Target { module, shape: [outputs, inputs], optional } in targets(config, &document)? {
         let (a, b) = (lora_name(&module, 'A'), lora_name(&module, 'B'));
@@ -148,7 +193,7 @@ pub(super) fn read(
         )));
     }
     let modules = matrices.keys().cloned().collect();
-    Ok((Adapter { rank, alpha, scale, modules }, matrices))
+    Ok((Adapter { rank, alpha, scale, modules, document: settings }, matrices))
 }
 
 /// Reads the settings; what is not computed here is refused by name.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Purpose, Seed, StageError};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::linear::{Linear, Lora, of_kind};
@@ -102,10 +102,11 @@ pub(super) fn checkpoint_shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)>
 }
 
 impl Weights {
-    /// From a checkpoint's tensors, in f32: every one accounted for.
+    /// From a checkpoint's tensors, in one kind: every one accounted for.
     pub(super) fn from_named(
         config: &ModelConfig,
         tensors: &NamedTensors,
+        kind: Kind,
     ) -> Result<Self, StageError> {
         let shapes = checkpoint_shapes(config);
         for (name, shape) in &shapes {
@@ -121,7 +122,7 @@ impl Weights {
         if let Some(extra) = tensors.keys().find(|name| !is_known(name)) {
             return Err(data(format!("the checkpoint has an unknown tensor {extra}")));
         }
-        let take = |name: &str| Ok(tensors[name].to_kind(Kind::Float).contiguous());
+        let take = |name: &str| Ok(tensors[name].to_kind(kind).contiguous());
         Self::assemble(config, take, |names| {
             let parts = names.iter().map(|name| take(name));
             Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, StageError>>()?, 0))
@@ -178,12 +179,51 @@ impl Weights {
         }
     }
 
+    /// Moves every matrix that is elsewhere to a device.
+    pub(super) fn move_to(&mut self, device: Device) {
+        let norms = self.blocks.iter_mut().flat_map(|b| [&mut b.attn_norm_D, &mut b.ff_norm_D]);
+        for tensor in norms.chain([&mut self.wte_VxD, &mut self.ln_f_D]) {
+            *tensor = tensor.detach().to_device(device);
+        }
+        self.ff_out.move_to(device);
+        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(|l| l.move_to(device));
+    }
+
     /// Attaches an adapter's matrices, by the checkpoint's names of the modules.
     pub(super) fn adapt(&mut self, mut found: BTreeMap<String, Lora>) {
         self.ff_out.adapt(&mut found);
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
             linear.adapt(&mut found);
         }
+    }
+
+    /// W + s B A in place of every adapted W.
+    pub(super) fn merge(&mut self) {
+        self.ff_out.merge();
+        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(Linear::merge);
+    }
+
+    /// Without an adapter, on the same memory.
+    pub(super) fn base(&self) -> Self {
+        let block = |block: &Block| Block {
+            attn_norm_D: block.attn_norm_D.shallow_clone(),
+            qkv: block.qkv.base(),
+            attn_out: block.attn_out.base(),
+            ff_norm_D: block.ff_norm_D.shallow_clone(),
+            ff_in: block.ff_in.base(),
+            ff_out: block.ff_out.base(),
+        };
+        Self {
+            wte_VxD: self.wte_VxD.shallow_clone(),
+            blocks: self.blocks.iter().map(block).collect(),
+            ln_f_D: self.ln_f_D.shallow_clone(),
+            ff_out: self.ff_out.base(),
+        }
+    }
+
+    /// The lowest block in which gradients are asked for; none where they are in the head alone.
+    pub(super) fn lowest_trained(&self) -> Option<usize> {
+        self.blocks.iter().position(|block| block.linears().into_iter().any(Linear::is_trained))
     }
 
     /// By the checkpoint's names; `of` picks what is read off each tensor (itself, its gradient).
@@ -242,7 +282,7 @@ pub(super) fn draw(config: &ModelConfig, std: f64, seed: Seed) -> NamedTensors {
     let mut named = NamedTensors::new();
     for (index, (name, shape)) in (0u64..).zip(checkpoint_shapes(config)) {
         let tensor = if shape.len() == 1 {
-            Tensor::ones(&shape, (Kind::Float, tch::Device::Cpu))
+            Tensor::ones(&shape, (Kind::Float, Device::Cpu))
         } else {
             let into_residual = name.contains(".blocks.")
                 && (name.ends_with("attn_out.weight") || name.ends_with("ff_out.weight"));

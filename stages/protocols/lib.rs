@@ -23,86 +23,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use agrpo_spec::{Benchmark, Protocol};
+
 pub use data::{DataError, Format, Row, evaluation_problems, problem, rows, training_problems};
 pub use graded::{TruthError, problem_of_truth};
 pub use prompts::{evaluation_messages, evaluation_prefill, messages};
 pub use subset::d1_evaluation_order;
-
-/// A task that papers report.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    serde::Serialize,
-    serde::Deserialize,
-    bincode::Encode,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Benchmark {
-    /// Word problems of primary school with a number as answer.
-    Gsm8k,
-    /// Competition problems with a LaTeX expression as answer.
-    Math,
-    /// Reach a target with three numbers.
-    Countdown,
-    /// Fill a 4x4 grid.
-    Sudoku,
-}
-
-impl Benchmark {
-    /// Every benchmark.
-    pub const ALL: [Self; 4] = [Self::Gsm8k, Self::Math, Self::Countdown, Self::Sudoku];
-
-    /// The name that run files use.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gsm8k => "gsm8k",
-            Self::Math => "math",
-            Self::Countdown => "countdown",
-            Self::Sudoku => "sudoku",
-        }
-    }
-}
-
-/// Whose prompts, rewards and graders are used.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    serde::Serialize,
-    serde::Deserialize,
-    bincode::Encode,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// Of d1 (diffu-GRPO): the common ground of most papers on diffusion language models.
-    D1,
-    /// Of AGRPO.
-    Agrpo,
-}
-
-impl Protocol {
-    /// Every protocol.
-    pub const ALL: [Self; 2] = [Self::D1, Self::Agrpo];
-
-    /// The name that run files use.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::D1 => "d1",
-            Self::Agrpo => "agrpo",
-        }
-    }
-}
 
 /// A question with its truth.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,12 +11,15 @@ use agrpo_spec::Sampler;
 pub(super) fn kept_set(scaled: &[f32], sampler: &Sampler) -> Vec<usize> {
     let mut order: Vec<usize> =
         (0..scaled.len()).filter(|&v| scaled[v] > f32::NEG_INFINITY).collect();
-    order.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b)));
+    let best_first = |&a: &usize, &b: &usize| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b));
     let k = sampler.top_k as usize;
     if k > 0 && k < order.len() {
+        // Of a large vocabulary few are kept: the others need no order.
+        order.select_nth_unstable_by(k - 1, best_first);
         let threshold = scaled[order[k - 1]];
         order.retain(|&v| scaled[v] >= threshold);
     }
+    order.sort_unstable_by(best_first);
     if sampler.top_p.get() < 1.0 {
         let top = f64::from(scaled[order[0]]);
         let mass: Vec<f64> = order.iter().map(|&v| libm::exp(f64::from(scaled[v]) - top)).collect();

@@ -88,10 +88,11 @@ impl<'a> Passes<'a> {
             queries.extend(padded.map(|position| length(self.prompt_len + position)));
             asked.extend((0..positions.len()).map(|query| length(n * widest + query)));
         }
-        let queries_BQ = Tensor::from_slice(&queries).view([length(states.len()), -1]);
+        let queries_BQ = self.matrix(&queries, states.len());
         let mut logits_NV = self.logits(states, &queries_BQ)?;
         if asked.len() < queries.len() {
-            logits_NV = logits_NV.index_select(0, &Tensor::from_slice(&asked));
+            logits_NV = logits_NV
+                .index_select(0, &Tensor::from_slice(&asked).to_device(logits_NV.device()));
         }
         let vocabulary = usize::try_from(self.policy.config().embedding_size).expect("sizes");
         let all = self.log_probabilities(&logits_NV, vocabulary)?;
@@ -113,10 +114,11 @@ impl<'a> Passes<'a> {
 
     /// Logits of the queried positions, N x V, in f32: what is recorded, whatever the policy computes in.
     fn logits(&mut self, states: &[Vec<i64>], queries_BQ: &Tensor) -> Result<Tensor, StageError> {
+        let ids_BL = self.matrix(&states.concat(), states.len());
         let hidden_BQD = match (&self.kept, self.sampler.cache) {
-            (_, Cache::None) => return self.exact_logits(&matrix(states), queries_BQ),
+            (_, Cache::None) => return self.exact_logits(&ids_BL, queries_BQ),
             (None, _) => {
-                let (hidden, all) = self.policy.hidden_and_keep(&matrix(states), queries_BQ)?;
+                let (hidden, all) = self.policy.hidden_and_keep(&ids_BL, queries_BQ)?;
                 let places = states.iter().cloned().zip(0..).collect();
                 self.kept = Some(Memory { all, places });
                 hidden
@@ -147,8 +149,8 @@ impl<'a> Passes<'a> {
                 StageError::Internal("a row did not begin its block with the others".into())
             })?);
         }
-        let ids_NW = Tensor::from_slice(&ids).view([length(states.len()), -1]);
-        let kept_N = Tensor::from_slice(&places);
+        let ids_NW = self.matrix(&ids, states.len());
+        let kept_N = Tensor::from_slice(&places).to_device(self.policy.device());
         let window = Window { ids_NW: &ids_NW, start: length(first), kept_N: &kept_N };
         self.policy.hidden_in_window(&window, queries_BQ, &memory.all)
     }
@@ -169,6 +171,11 @@ impl<'a> Passes<'a> {
         drop(prompt_BP.masked_fill_(&prompt_BP.ne(PADDING), mask));
         let (seeing_NV, blind_NV) = (pass(ids_BL)?, pass(&blind_BL)?);
         Ok(&blind_NV + (seeing_NV - &blind_NV) * (guidance + 1.0))
+    }
+
+    /// So many rows, where the policy computes.
+    fn matrix(&self, ids: &[i64], rows: usize) -> Tensor {
+        Tensor::from_slice(ids).view([length(rows), -1]).to_device(self.policy.device())
     }
 
     fn head(&self, hidden_BQD: &Tensor) -> Tensor {
@@ -201,7 +208,8 @@ impl<'a> Passes<'a> {
             for (n, set) in kept.iter().enumerate() {
                 set.iter().for_each(|&v| dropped[n * vocabulary + v] = false);
             }
-            let dropped = Tensor::from_slice(&dropped).view_as(&scaled_NV);
+            let dropped =
+                Tensor::from_slice(&dropped).to_device(scaled_NV.device()).view_as(&scaled_NV);
             scaled_NV = scaled_NV.masked_fill(&dropped, f64::NEG_INFINITY);
             sets =
                 Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
@@ -214,11 +222,6 @@ impl<'a> Passes<'a> {
 /// Whether top-k or top-p drops tokens, and kept sets are recorded.
 pub(super) fn is_filtered(sampler: &Sampler) -> bool {
     sampler.top_k > 0 || sampler.top_p.get() < 1.0
-}
-
-/// B x L.
-fn matrix(states: &[Vec<i64>]) -> Tensor {
-    Tensor::from_slice(&states.concat()).view([length(states.len()), -1])
 }
 
 pub(super) fn length(n: usize) -> i64 {

@@ -8,8 +8,10 @@
 
 mod artifact;
 mod content;
+mod cost;
 mod digest;
 mod manifest;
+pub mod memory;
 mod plan;
 mod run;
 mod seed;
@@ -17,16 +19,19 @@ mod stage;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
 pub use content::{Content, Files, WINDOW, Windows};
+pub use cost::StageCost;
 pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use run::{
-    Advantage, AdvantageScale, Cache, CountdownTask, EstimatorConfig, EstimatorKind,
-    EvaluationConfig, Horizon, Misfit, ModelShape, Numerics, OptimizerConfig, PositionRule,
-    RewardConfig, RolloutConfig, Run, RunConfig, RunError, SamplerKeys, Samples, Schedule,
-    SftConfig, StepWeights, Strata, SudokuTask, Task, TrainingConfig,
+    Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
+    CheckpointShape, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig, Horizon,
+    Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
+    PositionRule, Precision, Protocol, RewardConfig, RolloutConfig, Run, RunConfig, RunError,
+    SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask, Task,
+    TrainingConfig, allows_steps, sources, with_digests,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

@@ -31,6 +31,9 @@ pub struct Environment {
     pub libtorch: String,
     /// The processor's name.
     pub cpu: String,
+    /// The GPU's name and its driver's version, where one computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// The machine's name.
     pub host: String,
     /// Operating system and architecture.

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use crate::digest::ArtifactDigest;
-use crate::run::Run;
+use crate::run::{Base, Run};
 use crate::stage::{RewardSpec, SftStart, StageKind, StageSpec, UpdateSpec};
 
 mod key;
@@ -81,11 +81,19 @@ struct Shard {
 }
 
 impl Plan {
-    /// A run that has not begun: its first sft chunk is pending.
+    /// A run that has not begun: its first sft chunk is pending or, from a checkpoint, its first
+    /// rollouts.
     pub fn new(run: Run) -> Self {
         let mut plan = Self::empty(run);
-        let start = SftStart::Scratch(plan.run.config().model.clone());
-        plan.push_sft(0, start);
+        match plan.run.base().clone() {
+            Base::Scratch(model, sft) => {
+                plan.push_sft(0, SftStart::Scratch(model), &sft);
+            }
+            Base::Checkpoint(checkpoint) => {
+                plan.base = Some(checkpoint.folder);
+                plan.begin_after(0, checkpoint.folder);
+            }
+        }
         plan
     }
 
@@ -199,14 +207,14 @@ impl Plan {
         policy: ArtifactDigest,
         optimizer: ArtifactDigest,
     ) -> Vec<StageKey> {
-        let sft = &self.run.config().sft;
-        if (chunk + 1) * sft.steps_per_stage < sft.steps {
-            vec![self.push_sft(chunk + 1, SftStart::Continue { policy, optimizer })]
-        } else {
-            // Reinforcement learning begins with a fresh optimizer.
-            self.base = Some(policy);
-            self.begin_after(0, policy)
+        if let Base::Scratch(_, sft) = self.run.base().clone()
+            && (chunk + 1) * sft.steps_per_stage < sft.steps
+        {
+            return vec![self.push_sft(chunk + 1, SftStart::Continue { policy, optimizer }, &sft)];
         }
+        // Reinforcement learning begins with a fresh optimizer.
+        self.base = Some(policy);
+        self.begin_after(0, policy)
     }
 
     /// The policy after `iteration` updates is known: evaluate it, and sample from it.
@@ -233,7 +241,9 @@ impl Plan {
             version: StageKind::Reward.version(),
             numerics: config.numerics,
             task: config.task.clone(),
+            language: self.run.base().language(),
             trajectories,
+            first_prompt: self.first_prompt(self.iteration + 1, shard),
             group: config.rollout.group,
             reward: config.reward.clone(),
             advantage: config.advantage.clone(),
@@ -264,6 +274,8 @@ impl Plan {
             inner_updates: config.estimator.inner_updates,
             iterations: config.training.iterations,
             optimizer: config.optimizer.clone(),
+            seed: self.run.seed(),
+            lora: config.lora.clone(),
         });
         let update = StageKey::new(StageKind::Update, self.iteration + 1, 0);
         vec![self.push(update.of_update(key.inner), spec)]

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
+pub use base::{Base, CheckpointConfig, CheckpointShape, Language, Precision};
 pub use decoding::{Cache, SamplerKeys};
 pub use estimator::{EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata};
 pub use fit::Misfit;
 pub use learning::{Advantage, AdvantageScale, RewardConfig};
-pub use task::{CountdownTask, SudokuTask, Task};
+pub use lora::LoraConfig;
+pub use numerics::{Numerics, ParseNumericsError};
+pub use sources::{CHECKPOINT, Source, sources, with_digests};
+pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,45 +35,6 @@ pub enum RunError {
         /// What would be accepted.
         expected: String,
     },
-}
-
-/// How far results are equal to the bit, and at what speed.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    bincode::Encode,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Numerics {
-    /// The same bytes on every x86-64 machine with AVX2; the default.
-    #[default]
-    CpuPortable,
-    /// The fastest the CPU offers; the same bytes on CPUs of the same kind.
-    CpuNative,
-}
-
-impl Numerics {
-    /// The name that run files, queues and manifests use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CpuPortable => "cpu-portable",
-            Self::CpuNative => "cpu-native",
-        }
-    }
-}
-
-impl std::fmt::Display for Numerics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
@@ -233,6 +198,9 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "defaults::low_confidence")]
     pub position: PositionRule,
+    /// Tokens of a completion; left out, as in rollouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<u32>,
     /// Tokens of a block; left out, as in rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_tokens: Option<u32>,
@@ -262,10 +230,15 @@ pub struct RunConfig {
     pub numerics: Numerics,
     /// What is learned.
     pub task: Task,
-    /// The policy's shape.
-    pub model: ModelShape,
-    /// The base, before reinforcement learning.
-    pub sft: SftConfig,
+    /// The policy's shape, where the run makes its own; goes with `sft`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelShape>,
+    /// How the run makes its base, before reinforcement learning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftConfig>,
+    /// The base, where it comes from elsewhere; in place of `model` and `sft`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointConfig>,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
     /// What a completion is worth.
@@ -278,6 +251,9 @@ pub struct RunConfig {
     pub estimator: EstimatorConfig,
     /// The policy's optimizer.
     pub optimizer: OptimizerConfig,
+    /// What is trained instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// The length of the run.
     pub training: TrainingConfig,
     /// How progress is measured.
@@ -288,22 +264,32 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     config: RunConfig,
+    base: Base,
     id: RunId,
 }
 
 impl RunConfig {
+    /// Whether whoever samples merges the adapter first.
+    pub fn merges_adapter(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.merge_for_sampling)
+    }
+
+    /// Tokens of a completion in evaluations.
+    pub fn evaluation_completion_tokens(&self) -> u32 {
+        self.evaluation.completion_tokens.unwrap_or(self.rollout.completion_tokens)
+    }
+
     /// Tokens of a block in evaluations.
     pub fn evaluation_block_tokens(&self) -> u32 {
         self.evaluation.block_tokens.unwrap_or(self.rollout.block_tokens)
     }
+}
 
-    /// Whether a completion can be unmasked in so many steps: they share out evenly over the blocks,
-    /// and the tokens over them.
-    pub fn allows_steps(&self, block_tokens: u32, steps: u32) -> bool {
-        let tokens = self.rollout.completion_tokens;
-        let blocks = tokens / block_tokens;
-        steps >= 1 && steps.is_multiple_of(blocks) && tokens.is_multiple_of(steps)
-    }
+/// Whether a completion can be unmasked in so many steps: they share out evenly over the blocks, and the
+/// tokens over them.
+pub fn allows_steps(completion_tokens: u32, block_tokens: u32, steps: u32) -> bool {
+    let blocks = completion_tokens / block_tokens;
+    steps >= 1 && steps.is_multiple_of(blocks) && completion_tokens.is_multiple_of(steps)
 }
 
 impl Run {
@@ -316,14 +302,19 @@ impl Run {
 
     /// Checks a configuration, wherever it came from.
     pub fn resolve(config: RunConfig) -> Result<Self, RunError> {
-        crate::run::checks::check(&config)?;
+        let base = crate::run::checks::check(&config)?;
         let id = RunId::of(&encode(&config));
-        Ok(Self { config, id })
+        Ok(Self { config, base, id })
     }
 
     /// The request, every default explicit.
     pub fn config(&self) -> &RunConfig {
         &self.config
+    }
+
+    /// What reinforcement learning starts from.
+    pub fn base(&self) -> &Base {
+        &self.base
     }
 
     /// The run's name.
@@ -336,9 +327,12 @@ impl Run {
         Seed::new(self.config.seed)
     }
 
-    /// Stages of supervised fine-tuning.
+    /// Stages of supervised fine-tuning; none where the base is a checkpoint.
     pub fn sft_chunks(&self) -> u32 {
-        self.config.sft.steps.div_ceil(self.config.sft.steps_per_stage)
+        match &self.base {
+            Base::Scratch(_, sft) => sft.steps.div_ceil(sft.steps_per_stage),
+            Base::Checkpoint(_) => 0,
+        }
     }
 
     /// Whether the policy after this many updates is evaluated.
@@ -362,10 +356,14 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
+mod base;
 mod checks;
 mod decoding;
 mod defaults;
 mod estimator;
 mod fit;
 mod learning;
+mod lora;
+mod numerics;
+mod sources;
 mod task;

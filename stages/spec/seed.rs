@@ -37,6 +37,8 @@ pub enum Purpose {
     Permutation = 11,
     /// Everything of a measurement of estimators.
     Tuning = 12,
+    /// A new adapter's matrices.
+    Adapter = 13,
 }
 
 /// The key of a stream of random draws.

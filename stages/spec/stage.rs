@@ -7,60 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, Cache, EstimatorConfig, ModelShape, Numerics, OptimizerConfig, PositionRule,
-    RewardConfig, RolloutConfig, Task,
+    Advantage, Cache, EstimatorConfig, Language, LoraConfig, ModelShape, Numerics, OptimizerConfig,
+    PositionRule, Precision, RewardConfig, RolloutConfig, Task,
 };
 use crate::seed::Seed;
 
-/// The six kinds of stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StageKind {
-    /// Supervised fine-tuning.
-    Sft,
-    /// Trajectories.
-    Rollout,
-    /// Rewards and advantages.
-    Reward,
-    /// The Monte Carlo policy gradient of one shard.
-    Gradient,
-    /// The optimizer step.
-    Update,
-    /// Accuracy on held-out problems.
-    Evaluation,
-}
+mod kind;
 
-impl StageKind {
-    /// All kinds, in the order of the chain.
-    pub const ALL: [Self; 6] =
-        [Self::Sft, Self::Rollout, Self::Reward, Self::Gradient, Self::Update, Self::Evaluation];
-
-    /// The name in digests, manifests and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sft => "sft",
-            Self::Rollout => "rollout",
-            Self::Reward => "reward",
-            Self::Gradient => "gradient",
-            Self::Update => "update",
-            Self::Evaluation => "evaluation",
-        }
-    }
-
-    /// The current version of the kind's bytes.
-    pub fn version(self) -> u32 {
-        match self {
-            Self::Sft | Self::Reward | Self::Update => 2,
-            Self::Rollout | Self::Gradient | Self::Evaluation => 3,
-        }
-    }
-}
-
-impl std::fmt::Display for StageKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use kind::StageKind;
 
 /// How completions are sampled; shared by rollout and evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -170,8 +124,12 @@ pub struct RolloutSpec {
     pub seed: Seed,
     /// Where the prompts come from.
     pub task: Task,
+    /// What spells them; none where the task has its own tokenizer.
+    pub language: Option<Language>,
     /// The policy folder that samples.
     pub policy: ArtifactDigest,
+    /// In which its weights are multiplied.
+    pub precision: Precision,
     /// Iteration, from 1.
     pub iteration: u32,
     /// The shard's first prompt, counted over the whole run.
@@ -184,6 +142,8 @@ pub struct RolloutSpec {
     pub micro_batch: u32,
     /// How completions are sampled.
     pub sampler: Sampler,
+    /// Whether the policy's adapter is merged into its base first.
+    pub merge_adapter: bool,
 }
 
 /// Rewards and advantages of one shard.
@@ -196,8 +156,12 @@ pub struct RewardSpec {
     pub numerics: Numerics,
     /// Who grades.
     pub task: Task,
+    /// What reads the completions; none where the task has its own tokenizer.
+    pub language: Option<Language>,
     /// What is graded.
     pub trajectories: ArtifactDigest,
+    /// The shard's first prompt, counted over the whole run.
+    pub first_prompt: u64,
     /// Completions of a prompt.
     pub group: u32,
     /// What the parts of a grade weigh.
@@ -218,6 +182,8 @@ pub struct GradientSpec {
     pub seed: Seed,
     /// The policy folder that is differentiated.
     pub policy: ArtifactDigest,
+    /// In which the weights of all its policies are multiplied.
+    pub precision: Precision,
     /// The policy folder that sampled the trajectories.
     pub behaviour: ArtifactDigest,
     /// The policy folder that the divergence is measured from; none without a KL term.
@@ -238,6 +204,9 @@ pub struct GradientSpec {
     pub sampler: Sampler,
     /// The estimator.
     pub estimator: EstimatorConfig,
+    /// What is trained instead of all weights. A policy folder without an adapter is given a new one,
+    /// drawn from the seed.
+    pub lora: Option<LoraConfig>,
 }
 
 /// One optimizer step from the mean of all shards' gradients.
@@ -264,6 +233,10 @@ pub struct UpdateSpec {
     pub iterations: u32,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
+    /// The run's seed, for a new adapter.
+    pub seed: Seed,
+    /// As in the gradients' specs.
+    pub lora: Option<LoraConfig>,
 }
 
 /// Accuracy of a policy on held-out problems.
@@ -278,8 +251,12 @@ pub struct EvaluationSpec {
     pub seed: Seed,
     /// Where the problems come from.
     pub task: Task,
+    /// What spells them; none where the task has its own tokenizer.
+    pub language: Option<Language>,
     /// The policy folder that is measured.
     pub policy: ArtifactDigest,
+    /// In which its weights are multiplied.
+    pub precision: Precision,
     /// Held-out problems.
     pub problems: u32,
     /// Completions of a problem by a sampler with a temperature; greedy ones write one.
@@ -288,6 +265,8 @@ pub struct EvaluationSpec {
     pub micro_batch: u32,
     /// Each is measured by itself; the first gives `accuracy`.
     pub samplers: Vec<Sampler>,
+    /// Whether the policy's adapter is merged into its base first.
+    pub merge_adapter: bool,
 }
 
 /// Any stage.
@@ -365,8 +344,10 @@ impl StageSpec {
             Self::Sft(SftSpec { start: SftStart::Continue { policy, optimizer }, .. }) => {
                 vec![("policy", *policy), ("optimizer", *optimizer)]
             }
-            Self::Rollout(spec) => vec![("policy", spec.policy)],
-            Self::Reward(spec) => vec![("trajectories", spec.trajectories)],
+            Self::Rollout(spec) => asking(("policy", spec.policy), &spec.task, spec.language),
+            Self::Reward(spec) => {
+                asking(("trajectories", spec.trajectories), &spec.task, spec.language)
+            }
             Self::Gradient(spec) => {
                 let own = [
                     ("policy", spec.policy),
@@ -380,7 +361,18 @@ impl StageSpec {
                 .chain(spec.optimizer_state.map(|state| ("optimizer", state)))
                 .chain(spec.gradients.iter().map(|&gradient| ("gradient", gradient)))
                 .collect(),
-            Self::Evaluation(spec) => vec![("policy", spec.policy)],
+            Self::Evaluation(spec) => asking(("policy", spec.policy), &spec.task, spec.language),
         }
     }
+}
+
+/// One input, and what a task's problems are read from.
+fn asking(
+    first: (&'static str, ArtifactDigest),
+    task: &Task,
+    language: Option<Language>,
+) -> Vec<(&'static str, ArtifactDigest)> {
+    let files = |of: Language| [("config", of.config), ("tokenizer", of.tokenizer)];
+    let language = language.into_iter().flat_map(files);
+    std::iter::once(first).chain(language).chain(task.datasets()).collect()
 }

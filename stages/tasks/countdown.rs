@@ -53,18 +53,6 @@ pub(super) fn prompt(numbers: &[u32], target: u32) -> String {
     format!("{}:{target}", numbers.join(","))
 }
 
-/// Reads what [`prompt`] wrote; the caller compares the two.
-pub(super) fn parse_prompt(task: &CountdownTask, text: &str) -> Option<(Vec<u32>, u32)> {
-    let (numbers, target) = text.split_once(':')?;
-    let numbers: Vec<u32> =
-        numbers.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    let target = target.parse().ok()?;
-    let fits = numbers.len() == task.numbers as usize
-        && numbers.iter().all(|number| (1..=task.max_number).contains(number))
-        && (1..=task.max_target).contains(&target);
-    fits.then_some((numbers, target))
-}
-
 /// Whether the answer is right.
 pub(super) fn is_correct(numbers: &[u32], target: u32, answer: &str) -> bool {
     evaluate(answer).is_some_and(|found| {

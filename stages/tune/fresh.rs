@@ -3,14 +3,14 @@
 //! Nothing is stored, and nothing of a run changes by it.
 
 use agrpo_spec::{
-    Advantage, ArtifactDigest, Files, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
+    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
 };
 
 use crate::estimator::Worth;
 use crate::model::Policy;
+use crate::problems::Problems;
 use crate::reward::{self, Rewards};
 use crate::rollout;
-use crate::tokenizer::TaskTokenizer;
 use crate::trajectories::Trajectories;
 
 /// Trajectories of a policy and what they are worth.
@@ -25,28 +25,30 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// Samples a shard from the policy in `files`, whose folder is `policy`, and grades it.
+    /// Samples a shard from the policy and grades it; `inputs` hold what the task's problems come from.
     pub fn sample(
         spec: &RolloutSpec,
         (reward, advantage): (&RewardConfig, &Advantage),
         policy: &Policy,
-        files: &Files,
+        inputs: &Inputs,
         clock: &dyn Fn() -> f64,
     ) -> Result<Self, StageError> {
-        let tokenizer = TaskTokenizer::of_policy(files)?;
+        let problems = Problems::open(&spec.task, spec.language, inputs)?;
         let start = clock();
-        let trajectories = rollout::shard(spec, policy, &tokenizer)?;
+        let trajectories = rollout::shard(spec, policy, &problems)?;
         let seconds = clock() - start;
         let spec = RewardSpec {
             version: StageKind::Reward.version(),
             numerics: spec.numerics,
             task: spec.task.clone(),
+            language: spec.language,
+            first_prompt: spec.first_prompt,
             trajectories: ArtifactDigest::of(&trajectories.to_bytes()?),
             group: spec.group,
             reward: reward.clone(),
             advantage: advantage.clone(),
         };
-        let rewards = reward::grade(&spec, &trajectories)?;
+        let rewards = reward::grade(&spec, &trajectories, &problems)?;
         Ok(Self { trajectories, rewards, seconds })
     }
 

@@ -1,4 +1,4 @@
-//! The command line as text: help, errors, listings and exit codes.
+//! The command line as text: errors, listings and exit codes; help is in `help.rs`.
 //!
 //! Every test starts the program itself in an empty folder and without any setting. Times, sizes,
 //! paths and versions are replaced; digests that follow from a run file alone are not.
@@ -100,118 +100,6 @@ fn with_a_run() -> (TempDir, Said) {
 }
 
 #[test]
-fn help() {
-    let said = alone(&["--help"], "");
-    assert_eq!((said.code, &*said.stderr), (Some(0), ""));
-    assert_snapshot!(said.stdout, @r"
-    Post-train diffusion language models with reinforcement learning, replayable to the bit
-
-    A run is a TOML file. From it follows, stage by stage, one chain of results: the same file gives the
-    same bytes, whoever computes them, in whatever order, however often they were interrupted.
-
-    Usage: agrpo [OPTIONS] <COMMAND>
-
-    Commands:
-      run          Compute a run on this machine, without any service
-      enqueue      Hand a run to the workers of a fleet
-      worker       Compute queued stages until stopped
-      status       List runs: how far they are and how accurate their policies
-      show         Show a run, a stage or an artifact
-      replay       Compute stages again and compare every output with the stored one
-      evaluate     Measure base and newest policy on a grid of unmask steps
-      compare      Compute variants of a run over several seeds and lay them side by side
-      tune         Measure estimators of the policy gradient, and recommend a number of samples
-      score        Grade your own completions with a task's reward
-      doctor       Check this machine and the services, and say what to do
-      completions  Print a completion script for a shell
-
-    Options:
-      -h, --help
-              Print help (see a summary with '-h')
-
-      -V, --version
-              Print version
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Exit codes:
-      0    done
-      1    unexpected: a defect of agrpo
-      2    the command line, a setting or a file cannot be used
-      3    a comparison differs
-      4    a service is unreachable, or the machine lacks something
-      5    stored data is corrupt or missing
-      6    a stage failed for good
-      130  stopped before the end; the same command goes on from there
-    ");
-}
-
-#[test]
-fn help_of_run() {
-    assert_snapshot!(alone(&["run", "--help"], "").stdout, @r"
-    Compute a run on this machine, without any service
-
-    Stages that the store already holds are not computed again, so the same command resumes a run that
-    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
-    number of workers changes how long it takes, never what comes out.
-
-    Usage: agrpo run [OPTIONS] <FILE>
-
-    Arguments:
-      <FILE>
-              Run file in TOML; - reads standard input
-
-    Options:
-          --seed <N>
-              Seed to use instead of the file's
-
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --workers <N>
-              Stages computed at the same time, one thread each [default: number of cores]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Examples:
-      agrpo run jobs/runs/smoke.toml
-      agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
-      agrpo run jobs/runs/smoke.toml --seed 2
-    ");
-}
-
-#[test]
-fn every_verb_shows_an_example_and_how_to_choose_the_store() {
-    for verb in [
-        "run", "enqueue", "worker", "status", "show", "replay", "evaluate", "compare", "tune",
-        "doctor",
-    ] {
-        let help = alone(&[verb, "--help"], "").stdout;
-        assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
-    }
-    for verb in ["score", "completions"] {
-        assert!(alone(&[verb, "--help"], "").stdout.contains("Example"), "{verb}");
-    }
-}
-
-#[test]
 fn mistakes_in_the_command_line() {
     assert_snapshot!(alone(&["rum"], "").error(), @r"
     2
@@ -251,7 +139,7 @@ fn mistakes_in_a_run_file() {
     let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
-    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `training`, `evaluation`
+    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `checkpoint`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `lora`, `training`, `evaluation`
     ");
     assert_snapshot!(run("group = 2", "group = 1"), @r"
     2
@@ -297,7 +185,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       a9cb31dd932397ecd2147aa64b251fa1f6d3f5f357db21fbbb839ad3c5e76547");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -312,7 +200,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    a9cb31dd9323  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    5cff052ac408  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

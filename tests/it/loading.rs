@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use agrpo_jobs::Store;
 use agrpo_spec::{ModelShape, Real};
-use agrpo_stages::model::{ModelConfig, Policy, check_folder};
+use agrpo_stages::model::{ModelConfig, Placement, Policy, check_folder};
 use serde_json::{Value, json};
-use tch::{Device, Kind};
+use tch::Kind;
 
 use crate::support::checkpoint;
 
@@ -75,7 +75,9 @@ async fn load(folder: &Path) -> Value {
     let fetch_seconds = start.elapsed().as_secs_f64();
     let before = peak();
     let start = Instant::now();
-    let policy = Policy::from_folder_on(&files, Device::Cpu, Kind::BFloat16).unwrap();
+    let policy =
+        Policy::from_folder_at(&files, Placement { kind: Kind::BFloat16, ..Placement::CPU })
+            .unwrap();
     let load_seconds = start.elapsed().as_secs_f64();
     let parameters: BTreeMap<_, _> = policy.parameters();
     let bytes: usize = parameters.values().map(|t| t.numel() * t.kind().elt_size_in_bytes()).sum();

@@ -4,12 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bytes;
+mod checkpoint;
 mod cli;
 mod compare;
 mod evaluate;
 mod golden;
+mod gpu;
 mod gradient;
+mod help;
 mod loading;
+mod lora;
 mod replay;
 mod score;
 mod tune;

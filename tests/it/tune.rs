@@ -270,6 +270,11 @@ fn help_of_tune() {
               
               [default: 0]
 
+          --device <DEVICE>
+              What computes: cpu, or cuda:N for the GPU number N
+              
+              [default: cpu]
+
           --plot <FILE.svg>
               Draw a chart of variance by seconds, and of what strata and weights save
 

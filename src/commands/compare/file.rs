@@ -15,11 +15,11 @@
 
 use std::path::Path;
 
-use agrpo_spec::{EvaluationConfig, Numerics, Run, RunConfig};
+use agrpo_spec::{EvaluationConfig, Numerics, Run, RunConfig, Source, sources};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::commands::{check_task, name_of, read_text};
+use crate::commands::{name_of, read_text};
 use crate::exit::Failure;
 
 /// A comparison, every run of it checked.
@@ -89,7 +89,6 @@ impl Comparison {
                 members.push(Member { variant: variant.name.clone(), run });
             }
         }
-        check_task(&members[0].run).map_err(at)?;
         let stem = place.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let shown = if place.is_absolute() { place.file_name().map(Path::new) } else { None };
         let comments = text.lines().map_while(|line| line.strip_prefix('#'));
@@ -110,6 +109,11 @@ impl Comparison {
 
 /// The text of a run file, which has to be a good one by itself.
 fn table(text: &str) -> Result<Table, Failure> {
+    if let Some(Source { key, .. }) = sources(text)?.iter().find(|source| source.from.is_some()) {
+        return Err(Failure::usage(format!(
+            "{key}: expected the SHA-256 alone, as agrpo run says it: what is compared names no place"
+        )));
+    }
     Run::parse(text)?;
     toml::from_str(text).map_err(|error| Failure::usage(one_line(&error)))
 }
@@ -150,6 +154,7 @@ fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Failure> {
         ("task", first.task != own.task),
         ("model", first.model != own.model),
         ("sft", first.sft != own.sft),
+        ("checkpoint", first.checkpoint != own.checkpoint),
         ("rollout.completion_tokens", tokens(first) != tokens(own)),
         ("evaluation", evaluation(first) != evaluation(own)),
     ];

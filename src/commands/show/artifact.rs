@@ -54,7 +54,7 @@ fn header(content: &Content) -> Option<Metadata> {
     let length = u64::from_le_bytes(length);
     let end = length.checked_add(8).filter(|_| length <= LARGE)?;
     let header: Metadata = serde_json::from_slice(&content.window(8..end).ok()?).ok()?;
-    (end + header.data_len() as u64 == content.size()).then_some(header)
+    (end.checked_add(header.data_len() as u64) == Some(content.size())).then_some(header)
 }
 
 fn describe_tensors(tensors: &Metadata) -> (Value, String) {

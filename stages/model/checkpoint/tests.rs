@@ -5,8 +5,8 @@ use agrpo_spec::Content;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::Policy;
 use crate::model::tests::small;
+use crate::model::{Placement, Policy};
 use crate::tensor_file::{self, NamedTensors};
 
 const WTE: &str = "model.transformer.wte.weight";
@@ -71,7 +71,9 @@ fn place(name: &str) -> usize {
 fn a_sound_checkpoint_comes_whole_in_the_kind_that_is_asked_for() {
     let files = folder();
     check_folder(&files).unwrap();
-    let read = |kind| Policy::from_folder_on(&files, Device::Cpu, kind).unwrap().parameters();
+    let read = |kind| {
+        Policy::from_folder_at(&files, Placement { kind, ..Placement::CPU }).unwrap().parameters()
+    };
     for (name, tensor) in small().parameters() {
         let rounded = tensor.to_kind(Kind::BFloat16);
         assert_eq!(read(Kind::BFloat16)[&name], rounded, "{name}");
@@ -92,7 +94,8 @@ fn an_adapter_beside_its_base_is_no_part_of_it() {
     let mut files = folder();
     let adapter = NamedTensors::from([("base_model.x".into(), Tensor::from_slice(&[1f32]))]);
     files.insert(ADAPTER.into(), tensor_file::write(&adapter).unwrap().into());
-    Policy::from_folder(&files).unwrap();
+    let half = Policy::from_folder(&files).unwrap_err().to_string();
+    assert_eq!(half, "the adapter folder has no adapter_config.json");
     files.retain(|name, _| name == ADAPTER);
     files.insert("adapter_config.json".into(), Content::from(&b"{}"[..]));
     check_folder(&files).unwrap();

@@ -2,11 +2,20 @@
 
 use super::{Plan, Shard, StageKey};
 use crate::digest::ArtifactDigest;
+use crate::run::SftConfig;
 use crate::stage::{
     EvaluationSpec, GradientSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind, StageSpec,
 };
 
 impl Plan {
+    /// The first prompt of a shard, counted over the whole run.
+    pub(super) fn first_prompt(&self, iteration: u32, shard: u32) -> u64 {
+        let rollout = &self.run.config().rollout;
+        let prompts = rollout.prompts / rollout.shards;
+        u64::from(iteration - 1) * u64::from(rollout.prompts)
+            + u64::from(shard) * u64::from(prompts)
+    }
+
     /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
     pub(super) fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
         let (behaviour, policy) = (self.policy?, self.moving?);
@@ -18,6 +27,7 @@ impl Plan {
             numerics: config.numerics,
             seed: self.run.seed(),
             policy,
+            precision: self.run.base().precision(),
             behaviour,
             reference: self.base.filter(|_| with_kl),
             trajectories: trajectories?,
@@ -28,14 +38,14 @@ impl Plan {
             shard,
             sampler: Sampler::from(&config.rollout),
             estimator: config.estimator.clone(),
+            lora: config.lora.clone(),
         });
         let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
         Some(self.push(key, spec))
     }
 
-    pub(super) fn push_sft(&mut self, chunk: u32, start: SftStart) -> StageKey {
+    pub(super) fn push_sft(&mut self, chunk: u32, start: SftStart, sft: &SftConfig) -> StageKey {
         let config = self.run.config();
-        let sft = &config.sft;
         let first_step = chunk * sft.steps_per_stage;
         let spec = StageSpec::Sft(SftSpec {
             version: StageKind::Sft.version(),
@@ -64,21 +74,21 @@ impl Plan {
     ) -> StageKey {
         let config = self.run.config();
         let rollout = &config.rollout;
-        let prompts = rollout.prompts / rollout.shards;
-        let first_prompt = u64::from(iteration - 1) * u64::from(rollout.prompts)
-            + u64::from(shard) * u64::from(prompts);
         let spec = StageSpec::Rollout(RolloutSpec {
             version: StageKind::Rollout.version(),
             numerics: config.numerics,
             seed: self.run.seed(),
             task: config.task.clone(),
+            language: self.run.base().language(),
             policy,
+            precision: self.run.base().precision(),
             iteration,
-            first_prompt,
-            prompts,
+            first_prompt: self.first_prompt(iteration, shard),
+            prompts: rollout.prompts / rollout.shards,
             group: rollout.group,
             micro_batch: rollout.micro_batch,
             sampler: Sampler::from(&config.rollout),
+            merge_adapter: config.merges_adapter(),
         });
         self.push(StageKey::new(StageKind::Rollout, iteration, shard), spec)
     }
@@ -91,7 +101,9 @@ impl Plan {
             numerics: config.numerics,
             seed: self.run.seed(),
             task: config.task.clone(),
+            language: self.run.base().language(),
             policy,
+            precision: self.run.base().precision(),
             problems: evaluation.problems,
             samples: 1,
             micro_batch: evaluation.micro_batch,
@@ -100,6 +112,7 @@ impl Plan {
                 .iter()
                 .map(|&steps| config.evaluation_sampler(steps))
                 .collect(),
+            merge_adapter: config.merges_adapter(),
         });
         self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
     }

@@ -146,15 +146,15 @@ fn stage_names_are_frozen() {
     ];
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
-    run 644b8619338f
+    run 2b7df3c2dd2b
     sft-000000 fadedb212033
     sft-000001 0fb4d24bef93
-    rollout-000001-01 c9545f7eae89
-    reward-000001-00 a7611e60f9f6
-    gradient-000002-01 67576ffbc393
-    update-000001 db50d60b87e9
-    update-000002 f7be53a5ce0e
-    evaluation-000000 5bf9b273ba70
+    rollout-000001-01 5056d47bc369
+    reward-000001-00 27c33765627b
+    gradient-000002-01 f998a98c4a0e
+    update-000001 7e343ad35644
+    update-000002 1a53b64fe7bb
+    evaluation-000000 f45b24035112
     ");
 }
 

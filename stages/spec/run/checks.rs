@@ -2,11 +2,13 @@
 //! would be accepted. Nothing is repaired silently.
 
 use super::{
-    CountdownTask, Misfit, ModelShape, OptimizerConfig, RunConfig, RunError, SamplerKeys,
-    SftConfig, Task,
+    Base, CountdownTask, LoraConfig, Misfit, OptimizerConfig, RunConfig, RunError, SamplerKeys,
+    Task, allows_steps,
 };
 use crate::digest::Real;
 use crate::stage::Sampler;
+
+mod base;
 
 impl From<Misfit> for RunError {
     fn from(Misfit { key, found, expected }: Misfit) -> Self {
@@ -48,8 +50,8 @@ fn share(key: &'static str, value: Real) -> Result<(), RunError> {
     ensure((0.0..1.0).contains(&value.get()), key, value, "expected a number from 0 to below 1")
 }
 
-/// Every check, in the order of the file; the first that fails is reported.
-pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
+/// Every check, in the order of the file; the first that fails is reported. Answers with the base.
+pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
     let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     ensure(
         (1..=64).contains(&config.name.len()) && config.name.chars().all(name_ok),
@@ -60,14 +62,15 @@ pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
     // TOML's integers end at 2^63 - 1; so do ours, in every format.
     ensure(i64::try_from(config.seed).is_ok(), "seed", config.seed, "expected at most 2^63 - 1")?;
     task(&config.task)?;
-    model(&config.model)?;
-    sft(&config.sft)?;
+    let base = base::base(config)?;
     rollout(config)?;
     reward(config)?;
     estimator(config)?;
     optimizer(&config.optimizer, OPTIMIZER_KEYS)?;
+    config.lora.as_ref().map_or(Ok(()), lora)?;
     within("training.iterations", config.training.iterations, 1..=1_000_000)?;
-    evaluation(config)
+    evaluation(config)?;
+    Ok(base)
 }
 
 fn task(task: &Task) -> Result<(), RunError> {
@@ -91,6 +94,9 @@ fn task(task: &Task) -> Result<(), RunError> {
             within("task.sudoku.blanks", task.blanks, 1..=12)?;
             held_out("task.sudoku.held_out", task.held_out)
         }
+        Task::Benchmark(task) => {
+            within("task.benchmark.prompt_tokens", task.prompt_tokens, 1..=65_536)
+        }
     }
 }
 
@@ -102,45 +108,6 @@ fn held_out(key: &'static str, value: Real) -> Result<(), RunError> {
 fn longest_countdown_prompt(task: &CountdownTask) -> u32 {
     let digits = |n: u32| n.ilog10() + 1;
     task.numbers * (digits(task.max_number) + 1) + digits(task.max_target)
-}
-
-fn model(model: &ModelShape) -> Result<(), RunError> {
-    within("model.d_model", model.d_model, 4..=65_536)?;
-    within("model.n_layers", model.n_layers, 1..=512)?;
-    within("model.n_heads", model.n_heads, 1..=1024)?;
-    within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
-    ensure(
-        model.d_model.is_multiple_of(2 * model.n_heads),
-        "model.n_heads",
-        model.n_heads,
-        format!(
-            "expected a divisor of model.d_model = {} that leaves an even head size",
-            model.d_model
-        ),
-    )?;
-    positive("model.rope_theta", model.rope_theta)?;
-    positive("model.rms_norm_eps", model.rms_norm_eps)?;
-    positive("model.init_std", model.init_std)
-}
-
-fn sft(sft: &SftConfig) -> Result<(), RunError> {
-    within("sft.steps", sft.steps, 1..=10_000_000)?;
-    within("sft.batch", sft.batch, 1..=1_048_576)?;
-    within("sft.steps_per_stage", sft.steps_per_stage, 1..=sft.steps)?;
-    ensure(
-        sft.micro_batch >= 1 && sft.batch.is_multiple_of(sft.micro_batch),
-        "sft.micro_batch",
-        sft.micro_batch,
-        format!("expected a divisor of sft.batch = {}", sft.batch),
-    )?;
-    within("sft.careless_steps", sft.careless_steps, 0..=sft.steps)?;
-    ensure(
-        (0.0..=1.0).contains(&sft.careless_share.get()),
-        "sft.careless_share",
-        sft.careless_share,
-        "expected a share from 0 to 1",
-    )?;
-    optimizer(&sft.optimizer, SFT_OPTIMIZER_KEYS)
 }
 
 fn rollout(config: &RunConfig) -> Result<(), RunError> {
@@ -168,6 +135,7 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
                 + 2 * (task.numbers - 2)
         }
         Task::Sudoku(_) => 16,
+        Task::Benchmark(_) => 1,
     };
     ensure(
         rollout.completion_tokens >= shortest,
@@ -175,8 +143,9 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
         rollout.completion_tokens,
         format!("expected at least {shortest}, the length of the longest answer"),
     )?;
-    block_tokens("rollout.block_tokens", rollout.block_tokens, config)?;
-    steps("rollout.steps", rollout.steps, rollout.block_tokens, config)?;
+    let (tokens, block) = (rollout.completion_tokens, rollout.block_tokens);
+    ROLLOUT_KEYS.block_tokens(tokens, block)?;
+    ROLLOUT_KEYS.steps(tokens, block, rollout.steps)?;
     ensure(
         rollout.top_p.get() > 0.0 && rollout.top_p.get() <= 1.0,
         "rollout.top_p",
@@ -185,39 +154,47 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
     )
 }
 
-fn block_tokens(key: &'static str, block_tokens: u32, config: &RunConfig) -> Result<(), RunError> {
-    let tokens = config.rollout.completion_tokens;
-    ensure(
-        block_tokens >= 1 && tokens.is_multiple_of(block_tokens),
-        key,
-        block_tokens,
-        format!("expected a divisor of rollout.completion_tokens = {tokens}"),
-    )
+/// Keys that say how completions are cut into blocks and steps, so that errors name those of the file.
+#[derive(Clone, Copy)]
+struct BlockKeys {
+    completion_tokens: &'static str,
+    block_tokens: &'static str,
+    steps: &'static str,
 }
 
-fn steps(
-    key: &'static str,
-    steps: u32,
-    block_tokens: u32,
-    config: &RunConfig,
-) -> Result<(), RunError> {
-    let tokens = config.rollout.completion_tokens;
-    let blocks = tokens / block_tokens;
-    ensure(
-        config.allows_steps(block_tokens, steps),
-        key,
-        steps,
-        format!(
-            "expected a multiple of the {blocks} block(s) that divides rollout.completion_tokens = {tokens}"
-        ),
-    )
+const ROLLOUT_KEYS: BlockKeys = BlockKeys {
+    completion_tokens: "rollout.completion_tokens",
+    block_tokens: "rollout.block_tokens",
+    steps: "rollout.steps",
+};
+
+impl BlockKeys {
+    fn block_tokens(self, tokens: u32, block_tokens: u32) -> Result<(), RunError> {
+        ensure(
+            block_tokens >= 1 && tokens.is_multiple_of(block_tokens),
+            self.block_tokens,
+            block_tokens,
+            format!("expected a divisor of {} = {tokens}", self.completion_tokens),
+        )
+    }
+
+    fn steps(self, tokens: u32, block_tokens: u32, steps: u32) -> Result<(), RunError> {
+        let (blocks, key) = (tokens / block_tokens, self.completion_tokens);
+        ensure(
+            allows_steps(tokens, block_tokens, steps),
+            self.steps,
+            steps,
+            format!("expected a multiple of the {blocks} block(s) that divides {key} = {tokens}"),
+        )
+    }
 }
 
 /// The weights name parts that the task grades, and one of them counts.
 fn reward(config: &RunConfig) -> Result<(), RunError> {
     let weights = &config.reward.weights;
-    let parts = config.task.reward_parts();
-    if let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str())) {
+    if let Some(parts) = config.task.reward_parts()
+        && let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str()))
+    {
         return Err(refuse(
             "reward.weights",
             name,
@@ -301,6 +278,28 @@ fn optimizer(optimizer: &OptimizerConfig, keys: OptimizerKeys) -> Result<(), Run
     )
 }
 
+/// Every target is a module of a block, named once; something is adapted.
+fn lora(lora: &LoraConfig) -> Result<(), RunError> {
+    within("lora.rank", lora.rank, 1..=65_536)?;
+    positive("lora.alpha", lora.alpha)?;
+    let modules = LoraConfig::MODULES;
+    for (n, target) in lora.targets.iter().enumerate() {
+        let found = format!("{target:?}");
+        ensure(modules.contains(&target.as_str()), "lora.targets", &found, {
+            let all = modules.join(", ");
+            format!("expected modules of a block: {all}; lora.head is for the head")
+        })?;
+        let is_new = !lora.targets[..n].contains(target);
+        ensure(is_new, "lora.targets", &found, "expected every module once")?;
+    }
+    ensure(
+        lora.head || !lora.targets.is_empty(),
+        "lora.targets",
+        "[]",
+        "expected at least one module, or lora.head = true: nothing would be trained",
+    )
+}
+
 fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     let evaluation = &config.evaluation;
     within("evaluation.problems", evaluation.problems, 1..=1_048_576)?;
@@ -318,10 +317,19 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
         "[]",
         "expected at least one number of unmask steps, as in [8, 4]",
     )?;
-    let block = config.evaluation_block_tokens();
-    block_tokens("evaluation.block_tokens", block, config)?;
+    let (tokens, block) = (config.evaluation_completion_tokens(), config.evaluation_block_tokens());
+    within("evaluation.completion_tokens", tokens, 1..=65_536)?;
+    let keys = BlockKeys {
+        completion_tokens: match evaluation.completion_tokens {
+            Some(_) => "evaluation.completion_tokens",
+            None => ROLLOUT_KEYS.completion_tokens,
+        },
+        block_tokens: "evaluation.block_tokens",
+        steps: "evaluation.steps",
+    };
+    keys.block_tokens(tokens, block)?;
     for &count in &evaluation.steps {
-        steps("evaluation.steps", count, block, config)?;
+        keys.steps(tokens, block, count)?;
         config.evaluation_sampler(count).fits(&SamplerKeys::EVALUATION)?;
     }
     Ok(())

@@ -102,7 +102,7 @@ impl RunConfig {
     pub fn evaluation_sampler(&self, steps: u32) -> Sampler {
         let evaluation = &self.evaluation;
         Sampler {
-            completion_tokens: self.rollout.completion_tokens,
+            completion_tokens: self.evaluation_completion_tokens(),
             block_tokens: self.evaluation_block_tokens(),
             steps,
             temperature: defaults::zero(),

@@ -48,11 +48,20 @@ pub(super) fn eight() -> u32 {
 pub(super) fn nine() -> u32 {
     9
 }
+pub(super) fn prompt_tokens() -> u32 {
+    1024
+}
 pub(super) fn twelve() -> u32 {
     12
 }
 pub(super) fn ninety_nine() -> u32 {
     99
+}
+pub(super) fn sixty_four() -> u32 {
+    64
+}
+pub(super) fn lora_alpha() -> Real {
+    real(64.0)
 }
 pub(super) fn temperature() -> Real {
     real(0.6)

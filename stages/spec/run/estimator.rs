@@ -185,6 +185,9 @@ pub struct EstimatorConfig {
     pub inner_updates: u32,
     /// Distinct states of one forward and backward pass.
     pub micro_batch: u32,
+    /// Whether a pass keeps the inputs of its blocks alone and computes the rest again on the way back:
+    /// less memory for about a third more time, and the same bits.
+    pub checkpointing: bool,
 }
 
 /// The section as a run file has it.
@@ -211,6 +214,8 @@ struct Written {
     kl: Option<Real>,
     inner_updates: Option<u32>,
     micro_batch: u32,
+    #[serde(default)]
+    checkpointing: bool,
 }
 
 impl From<Written> for EstimatorConfig {
@@ -230,6 +235,7 @@ impl From<Written> for EstimatorConfig {
             kl: written.kl.unwrap_or(published.kl),
             inner_updates: written.inner_updates.unwrap_or(published.inner_updates),
             micro_batch: written.micro_batch,
+            checkpointing: written.checkpointing,
         }
     }
 }

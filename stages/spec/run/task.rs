@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use crate::digest::Real;
+use crate::digest::{ArtifactDigest, Real};
 
 /// What is learned. Problems are a function of the task alone, held-out ones included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -13,14 +13,27 @@ pub enum Task {
     Countdown(CountdownTask),
     /// Fill a 4x4 Sudoku.
     Sudoku(SudokuTask),
+    /// A public task in words, from a dataset, for a checkpoint that knows a language.
+    Benchmark(BenchmarkTask),
 }
 
 impl Task {
-    /// The parts of a grade that `reward.weights` may name.
-    pub fn reward_parts(&self) -> &'static [&'static str] {
+    /// The parts of a grade that `reward.weights` may name; those of a benchmark are known to who
+    /// grades it.
+    pub fn reward_parts(&self) -> Option<&'static [&'static str]> {
         match self {
-            Self::Countdown(_) => &["correct"],
-            Self::Sudoku(_) => &["correct", "cells"],
+            Self::Countdown(_) => Some(&["correct"]),
+            Self::Sudoku(_) => Some(&["correct", "cells"]),
+            Self::Benchmark(_) => None,
+        }
+    }
+
+    /// The datasets that the task's problems come from, with the role that each plays. Held-out
+    /// problems are read for training as well, which leaves them out.
+    pub fn datasets(&self) -> Vec<(&'static str, ArtifactDigest)> {
+        match self {
+            Self::Countdown(_) | Self::Sudoku(_) => vec![],
+            Self::Benchmark(task) => vec![("train", task.train), ("test", task.test)],
         }
     }
 }
@@ -62,4 +75,80 @@ pub struct SudokuTask {
     /// Share of the 288 solved grids whose puzzles training never sees.
     #[serde(default = "defaults::a_fifth")]
     pub held_out: Real,
+}
+
+/// A task that papers report.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Benchmark {
+    /// Word problems of primary school with a number as answer (Cobbe et al., arXiv 2110.14168).
+    Gsm8k,
+    /// Competition problems with a LaTeX expression as answer (Hendrycks et al., arXiv 2103.03874).
+    Math,
+    /// Reach a target with three numbers.
+    Countdown,
+    /// Fill a 4x4 grid.
+    Sudoku,
+}
+
+impl Benchmark {
+    /// Every benchmark.
+    pub const ALL: [Self; 4] = [Self::Gsm8k, Self::Math, Self::Countdown, Self::Sudoku];
+
+    /// The name that run files use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gsm8k => "gsm8k",
+            Self::Math => "math",
+            Self::Countdown => "countdown",
+            Self::Sudoku => "sudoku",
+        }
+    }
+}
+
+/// Whose prompts, rewards and graders are used.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Of d1 (Zhao et al., arXiv 2504.12216), the common ground of most papers on diffusion language models.
+    D1,
+    /// Of AGRPO (arXiv 2510.04019).
+    Agrpo,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 2] = [Self::D1, Self::Agrpo];
+
+    /// The name that run files use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::D1 => "d1",
+            Self::Agrpo => "agrpo",
+        }
+    }
+}
+
+/// A public task: its protocol, and its datasets by the SHA-256 of their files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct BenchmarkTask {
+    /// Which task.
+    pub name: Benchmark,
+    /// Whose prompts, rewards and grading.
+    pub protocol: Protocol,
+    /// Training problems, in JSONL, Parquet or CSV.
+    pub train: ArtifactDigest,
+    /// Held-out problems, likewise.
+    pub test: ArtifactDigest,
+    /// Names the order in which training problems come.
+    #[serde(default)]
+    pub seed: u64,
+    /// Tokens of the longest prompt; a run with a longer one is refused.
+    #[serde(default = "defaults::prompt_tokens")]
+    pub prompt_tokens: u32,
 }

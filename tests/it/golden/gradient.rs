@@ -84,6 +84,7 @@ impl Case {
             kl: real(&settings["beta"]),
             inner_updates: 1,
             micro_batch: 8,
+            checkpointing: false,
         };
         let trajectories = trajectories(&tensors, &sampler, model.eos_token_id);
         Self { settings, tensors, model, sampler, config, trajectories }

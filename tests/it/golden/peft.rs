@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use agrpo_spec::{LoraConfig, Real, Seed};
 use agrpo_stages::model::{Policy, Queries};
 use tch::{Kind, Tensor};
 
@@ -58,4 +59,52 @@ fn the_adapter_s_loss_and_gradient_are_the_reference_s() {
         let error = norm(&(ours - theirs));
         assert!(error <= 1e-4 * norm(theirs), "{name}: {error} of {}", norm(theirs));
     }
+}
+
+/// A new adapter of the same settings has PEFT's tensors, by name, shape and kind, and says which modules
+/// it means in an expression for whole names.
+#[test]
+fn a_new_adapter_has_the_reference_s_tensors() {
+    let theirs = adapted();
+    let lora = LoraConfig {
+        rank: u32::try_from(theirs.adapter().unwrap().rank).unwrap(),
+        alpha: Real::new(theirs.adapter().unwrap().alpha).unwrap(),
+        targets: LoraConfig::MODULES.map(str::to_owned).into(),
+        head: true,
+        rslora: false,
+        merge_for_sampling: false,
+    };
+    let ours = policy().with_new_adapter(&lora, Seed::new(1)).unwrap();
+    assert_eq!(ours.adapter().unwrap().modules, theirs.adapter().unwrap().modules);
+    let files = ours.adapter_files().unwrap().unwrap();
+    let bytes = |name: &str| files[name].bytes(1 << 20).unwrap();
+    let shapes = |bytes: &[u8]| {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        let of = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+            format!("{name} {:?} {:?}", view.dtype(), view.shape())
+        };
+        let mut shapes: Vec<String> = file.tensors().into_iter().map(of).collect();
+        shapes.sort();
+        shapes
+    };
+    let reference = std::fs::read(folder().join("peft_adapter/adapter_model.safetensors")).unwrap();
+    assert_eq!(shapes(&bytes("adapter_model.safetensors")), shapes(&reference));
+    insta::assert_snapshot!(std::str::from_utf8(&bytes("adapter_config.json")).unwrap(), @r#"
+    {
+      "base_model_name_or_path": null,
+      "bias": "none",
+      "fan_in_fan_out": false,
+      "inference_mode": true,
+      "init_lora_weights": true,
+      "lora_alpha": 8,
+      "lora_dropout": 0.0,
+      "modules_to_save": null,
+      "peft_type": "LORA",
+      "r": 4,
+      "target_modules": "model\\.transformer\\.(blocks\\.\\d+\\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)|ff_out)",
+      "task_type": null,
+      "use_dora": false,
+      "use_rslora": false
+    }
+    "#);
 }

@@ -1,0 +1,194 @@
+//! `agrpo run --dry-run`, and the look at memory that every run begins with: what would be computed, how
+//! much memory a stage takes, what the store grows by, and about how long it all lasts.
+//!
+//! Computes nothing and fetches nothing. Memory follows from the formula of `docs/memory.md`; time from
+//! counted operations and a throughput that is assumed, and said.
+
+use std::time::Duration;
+
+use agrpo_spec::memory::{Estimate, TooLarge, Workload};
+use agrpo_spec::{Base, Numerics, Plan, Run, RunId, StageCost, StageKind};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::output;
+use crate::place::Place;
+use crate::tally::short_duration;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct DryRun {
+    run: RunId,
+    name: String,
+    numerics: Numerics,
+    /// What the run names and nobody has fetched yet.
+    unfetched: Vec<&'static str>,
+    stages: u64,
+    kinds: Vec<Kind>,
+    bytes: u64,
+    /// Sustained, of one worker.
+    assumed_flops: f64,
+    workers: usize,
+    /// By the clock, with prompts of the longest length that the run allows.
+    seconds: f64,
+}
+
+/// What there is to say of the stages of one kind.
+#[derive(Debug, Serialize)]
+struct Kind {
+    kind: StageKind,
+    stages: u64,
+    flops: f64,
+    seconds: f64,
+    /// Written by one stage.
+    bytes: u64,
+    /// At the peak of one stage, part by part.
+    memory: Vec<(&'static str, u64)>,
+}
+
+/// A worker's sustained operations a second where nobody says it: 40 % of the tensor cores' peak in bf16
+/// as NVIDIA gives it for the class, and what `make bench` measures on one core.
+fn assumed_flops(class: Numerics) -> f64 {
+    match class {
+        Numerics::CpuPortable => 45e9,
+        Numerics::CpuNative => 100e9,
+        Numerics::Cuda { sm: 90.. } => 0.4 * 989e12,
+        Numerics::Cuda { sm: 80..90 } => 0.4 * 312e12,
+        Numerics::Cuda { .. } => 0.4 * 100e12,
+    }
+}
+
+impl DryRun {
+    pub(super) fn new(
+        run: &Run,
+        workload: &Workload,
+        unfetched: Vec<&'static str>,
+        flops: Option<f64>,
+        workers: usize,
+    ) -> Self {
+        let config = run.config();
+        let assumed_flops = flops.unwrap_or_else(|| assumed_flops(config.numerics));
+        let kind = |cost: StageCost| {
+            let memory = workload.stage(cost.kind).map(|estimate| estimate.parts);
+            let memory = memory.unwrap_or_default().into_iter().filter(|part| part.bytes > 0);
+            Kind {
+                kind: cost.kind,
+                stages: cost.stages,
+                flops: cost.flops,
+                seconds: cost.flops / assumed_flops,
+                bytes: cost.bytes,
+                memory: memory.map(|part| (part.name, part.bytes)).collect(),
+            }
+        };
+        let kinds: Vec<_> =
+            workload.costs(run).into_iter().filter(|cost| cost.stages > 0).map(kind).collect();
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let seconds: f64 = kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum();
+        #[expect(clippy::cast_precision_loss, reason = "workers are few")]
+        let seconds = seconds / workers as f64;
+        Self {
+            run: run.id(),
+            name: config.name.clone(),
+            numerics: config.numerics,
+            unfetched,
+            stages: Plan::total_stages(run),
+            bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
+            kinds,
+            assumed_flops,
+            workers,
+            seconds,
+        }
+    }
+
+    /// Prints it.
+    pub(super) fn print(&self, json: bool) -> Result<Exit, Failure> {
+        if json {
+            output::json(self)?;
+        } else {
+            output::line(self.describe())?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn describe(&self) -> String {
+        let mut lines = vec![format!("run       {} ({}, {})", self.run, self.name, self.numerics)];
+        if !self.unfetched.is_empty() {
+            let keys = self.unfetched.join(", ");
+            lines.push(format!(
+                "          without {keys}: its id is another one once they are fetched"
+            ));
+        }
+        lines.push(format!("stages    {} in all", self.stages));
+        let head = ["kind", "stages", "TFLOP", "seconds", "writes", "memory"].map(str::to_owned);
+        let row = |kind: &Kind| {
+            let peak: u64 = kind.memory.iter().map(|(_, bytes)| bytes).sum();
+            vec![
+                kind.kind.to_string(),
+                kind.stages.to_string(),
+                format!("{:.3}", kind.flops / 1e12),
+                format!("{:.1}", kind.seconds),
+                output::size(kind.bytes),
+                if peak == 0 { "-".to_owned() } else { output::size(peak) },
+            ]
+        };
+        let rows: Vec<_> =
+            std::iter::once(head.to_vec()).chain(self.kinds.iter().map(row)).collect();
+        lines.push(output::table(&rows));
+        let memory = self.kinds.iter().filter(|kind| !kind.memory.is_empty()).map(|kind| {
+            let parts =
+                kind.memory.iter().map(|(name, bytes)| format!("{name} {}", output::size(*bytes)));
+            format!("memory    {}: {}", kind.kind, parts.collect::<Vec<_>>().join(", "))
+        });
+        lines.extend(memory);
+        lines.push(format!("store     {} over the whole run", output::size(self.bytes)));
+        lines.push(format!(
+            "time      up to {} on {} worker(s), with the longest prompts and at {:.2} TFLOP/s a worker, \
+             which is assumed: --tflops N says better",
+            short_duration(Duration::from_secs_f64(self.seconds)),
+            self.workers,
+            self.assumed_flops / 1e12
+        ));
+        lines.join("\n")
+    }
+}
+
+/// The estimates of a run's stages, on so many workers of one machine.
+pub(super) fn workload(run: &Run) -> Workload {
+    let prompt_tokens = agrpo_stages::prompt_tokens(&run.config().task);
+    let vocabulary = match run.base() {
+        Base::Scratch(..) => agrpo_stages::vocabulary(&run.config().task).unwrap_or(0),
+        Base::Checkpoint(checkpoint) => checkpoint.shape.embedding_size.into(),
+    };
+    Workload::of(run, vocabulary, prompt_tokens)
+}
+
+/// Refuses a run whose stages do not fit into memory beside each other, those that the processor computes
+/// in every class into its own; answers with the largest of the others.
+pub(super) fn check_memory(
+    workload: &Workload,
+    place: &Place,
+    workers: usize,
+) -> Result<Option<Estimate>, Failure> {
+    let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers.max(1) as u64);
+    let (here, host) = (share(place.memory()), share(machine::available_memory()));
+    if let (Some(update), Some(host)) = (workload.stage(StageKind::Update), host) {
+        update.fits(host).map_err(|too_large| refusal(&too_large))?;
+    }
+    let kinds = [StageKind::Rollout, StageKind::Gradient, StageKind::Evaluation];
+    let largest = kinds.into_iter().filter_map(|kind| workload.stage(kind));
+    let largest = largest.max_by_key(Estimate::bytes);
+    if let (Some(estimate), Some(here)) = (&largest, here) {
+        estimate.fits(here).map_err(|too_large| refusal(&too_large))?;
+    }
+    Ok(largest)
+}
+
+fn refusal(too_large: &TooLarge) -> Failure {
+    Failure::usage(too_large.to_string())
+        .hint(
+            "lower the micro_batch of that stage's section, or set estimator.checkpointing = true",
+        )
+        .hint("--workers 1 leaves all memory to one stage")
+        .hint("--dry-run shows every part; --ignore-memory computes all the same")
+}

@@ -1,0 +1,166 @@
+//! Files that a run file names: fetched into the store, and named by content from then on.
+//!
+//! A run knows no path and no address, so a run file that names some is rewritten before it is read as a
+//! run. What the store has already is not fetched again. Whether the files are any good is asked here
+//! too, before a stage is computed for hours.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use agrpo_jobs::{JobsError, Store, fetch};
+use agrpo_spec::{
+    Artifact, ArtifactDigest, Base, CHECKPOINT, FolderListing, Inputs, Run, Source, sources,
+    with_digests,
+};
+
+use agrpo_stages::model::check_folder;
+
+use crate::commands::create_store;
+use crate::exit::Failure;
+use crate::output;
+use crate::settings::Settings;
+
+/// Stands for what nobody has fetched yet, where nothing is computed.
+const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The files of a run file, with addresses from the command line in place of its own.
+pub(super) fn named(text: &str, instead: &[(String, String)]) -> Result<Vec<Source>, Failure> {
+    let mut found = sources(text)?;
+    for (key, address) in instead {
+        let keys: Vec<_> = found.iter().map(|source| source.key).collect();
+        let source = found.iter_mut().find(|source| source.key == key).ok_or_else(|| {
+            let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
+            Failure::usage(format!("--source {key}: the run file names these files: {keys}"))
+        })?;
+        source.from = Some(address.clone());
+    }
+    Ok(found)
+}
+
+/// The run file with contents in place of addresses, all of them in the store.
+pub(super) async fn fetched(
+    text: &str,
+    named: &[Source],
+    settings: &Settings,
+    store: Option<&str>,
+) -> Result<String, Failure> {
+    let store = create_store(settings, store).await?;
+    let mut digests = BTreeMap::new();
+    for source in named {
+        let digest = one(source, &store, settings).await?;
+        if source.sha256.is_none() {
+            output::talk(format!(
+                "{} has the SHA-256 {digest}; write it into the run file to hold on to it",
+                source.key
+            ));
+        }
+        digests.insert(source.key, digest);
+        if source.key == CHECKPOINT {
+            let files = FolderListing::from_bytes(&store.get_blob(digest).await?)
+                .ok_or_else(|| Failure::usage(format!("{CHECKPOINT} = {digest}: not a folder")))?;
+            for (key, file) in
+                [("checkpoint.config", "config.json"), ("checkpoint.tokenizer", "tokenizer.json")]
+            {
+                let entry = files.files.get(file).ok_or_else(|| {
+                    Failure::usage(format!("{CHECKPOINT}: the folder has no {file}"))
+                })?;
+                digests.insert(key, entry.digest);
+            }
+        }
+    }
+    Ok(with_digests(text, &digests)?)
+}
+
+/// The run file for a look at the plan alone: what was not pinned is nothing in particular.
+pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure> {
+    let nothing: ArtifactDigest = NOTHING.parse().expect("64 digits");
+    let mut digests: BTreeMap<_, _> =
+        named.iter().map(|source| (source.key, source.sha256.unwrap_or(nothing))).collect();
+    if digests.contains_key(CHECKPOINT) {
+        digests.extend([("checkpoint.config", nothing), ("checkpoint.tokenizer", nothing)]);
+    }
+    Ok(with_digests(text, &digests)?)
+}
+
+async fn one(
+    source: &Source,
+    store: &Store,
+    settings: &Settings,
+) -> Result<ArtifactDigest, Failure> {
+    let Source { key, from, sha256 } = source;
+    if let Some(pinned) = sha256
+        && is_whole(source, *pinned, store).await?
+    {
+        return Ok(*pinned);
+    }
+    let Some(from) = from else {
+        let pinned = sha256.map(|digest| digest.to_string()).unwrap_or_default();
+        return Err(Failure::usage(format!("{key} = {pinned}: {} does not have it", store.url()))
+            .hint(format!("say where it is to be had: --source {key}=PATH")));
+    };
+    let missing = |failure: Failure| {
+        failure.at(*key).hint(format!("--source {key}=PATH names another place"))
+    };
+    let digest = if *key == CHECKPOINT {
+        let folder = store.import_folder(Path::new(from), check_folder).await;
+        // Whatever is wrong with it, it is not what was asked for: nothing stored is.
+        let told = |error: JobsError| missing(Failure::usage(error.to_string()));
+        let imported = folder.map_err(told)?;
+        if !imported.ignored.is_empty() {
+            output::talk(format!("{key}: left out {}", imported.ignored.join(", ")));
+        }
+        imported.digest
+    } else {
+        let bytes = fetch(from, &settings.object_store_options()).await;
+        let bytes = bytes.map_err(|error| missing(error.into()))?;
+        let digest = ArtifactDigest::of(&bytes);
+        check_pin(source, from, digest)?;
+        store.put_blob(bytes).await?.digest
+    };
+    check_pin(source, from, digest)?;
+    Ok(digest)
+}
+
+/// Whether the store has it, with all files of a folder.
+async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool, Failure> {
+    if !store.has_blob(pinned).await? {
+        return Ok(false);
+    }
+    if source.key != CHECKPOINT {
+        return Ok(true);
+    }
+    let Some(listing) = FolderListing::from_bytes(&store.get_blob(pinned).await?) else {
+        return Ok(false);
+    };
+    for entry in listing.files.values() {
+        if !store.has_blob(entry.digest).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<(), Failure> {
+    match source.sha256 {
+        Some(pinned) if pinned != found => Err(Failure::usage(format!(
+            "{}: {from} has the SHA-256 {found}, expected {pinned}: it is not the file that the run was \
+             written for",
+            source.key
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The small files that a run's problems are read from.
+pub(super) async fn material(run: &Run, store: &Store) -> Result<Inputs, Failure> {
+    let mut digests: Vec<_> =
+        run.config().task.datasets().into_iter().map(|(_, digest)| digest).collect();
+    if let Base::Checkpoint(checkpoint) = run.base() {
+        digests.extend([checkpoint.config, checkpoint.tokenizer]);
+    }
+    let mut inputs = Inputs::default();
+    for digest in digests {
+        inputs.insert(digest, Artifact::Blob(store.get_blob(digest).await?));
+    }
+    Ok(inputs)
+}

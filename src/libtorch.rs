@@ -1,0 +1,156 @@
+//! The CUDA build of libtorch that a GPU is reached through: where it is, and whether it is the right one.
+//!
+//! The program is linked against libtorch's CPU half alone, and is the same on every machine. A process
+//! that computes on a GPU starts again with a whole libtorch in front (`numerics.rs`), which this finds.
+//! Nothing is fetched and nothing is loaded here.
+
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
+
+/// What makes it a CUDA build.
+const CUDA: &str = "libtorch_cuda.so";
+const CPU: &str = "libtorch_cpu.so";
+
+/// A libtorch that can compute on a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CudaBuild {
+    /// The folder of its libraries.
+    pub(crate) libraries: PathBuf,
+    /// As it says itself: `2.11.0+cu130`.
+    pub(crate) version: String,
+}
+
+impl CudaBuild {
+    /// The one in AGRPO_LIBTORCH, or beside the libtorch that this process runs on.
+    pub(crate) fn find(settings: &Settings) -> Result<Self, Failure> {
+        let given = settings.libtorch().map(|root| Path::new(root).join("lib"));
+        let beside = loaded(CPU).and_then(|library| Some(library.parent()?.to_path_buf()));
+        Self::among(given.as_deref(), beside.as_deref())
+    }
+
+    /// What the loader is to load first.
+    pub(crate) fn library(&self) -> PathBuf {
+        self.libraries.join(CUDA)
+    }
+
+    /// Whether this process has loaded it.
+    pub(crate) fn is_loaded() -> bool {
+        loaded(CUDA).is_some()
+    }
+
+    /// A folder that was asked for is not passed over for another.
+    fn among(given: Option<&Path>, beside: Option<&Path>) -> Result<Self, Failure> {
+        let missing = |places: String| {
+            Failure::new(Exit::Unavailable, format!("no {CUDA} {places}")).hint(
+                "set AGRPO_LIBTORCH to a CUDA build of libtorch 2.11.0, as in: export AGRPO_LIBTORCH=\"$(python3 -c \
+                 'import torch; print(torch.__path__[0])')\"",
+            )
+        };
+        let folder = match (given, beside) {
+            (Some(given), _) if given.join(CUDA).is_file() => given,
+            (Some(given), _) => {
+                return Err(missing(format!("in {} (AGRPO_LIBTORCH)", given.display())));
+            }
+            (None, Some(beside)) if beside.join(CUDA).is_file() => beside,
+            (None, Some(beside)) => {
+                let place = beside.display();
+                return Err(missing(format!(
+                    "beside the libtorch in use, in {place}, and AGRPO_LIBTORCH is not set"
+                )));
+            }
+            (None, None) => return Err(missing("is known: AGRPO_LIBTORCH is not set".to_owned())),
+        };
+        Self::check(folder)
+    }
+
+    /// Another version would be another program: its bits and its C++ names move.
+    fn check(folder: &Path) -> Result<Self, Failure> {
+        let refuse = |why: String| Failure::new(Exit::Unavailable, why);
+        if !folder.join(CPU).is_file() {
+            let place = folder.display();
+            return Err(refuse(format!("{place} has {CUDA}, but no {CPU} of the same build")));
+        }
+        let libraries = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let (place, expected) = (libraries.display(), agrpo_stages::libtorch_version());
+        let found = version(&libraries).ok_or_else(|| {
+            refuse(format!(
+                "cannot tell the version of the libtorch in {place}: expected build-version or version.py beside \
+                 its lib folder"
+            ))
+        })?;
+        let (release, _) = found.split_once('+').unwrap_or((&found, ""));
+        if release != expected {
+            return Err(refuse(format!("the libtorch in {place} is {found}, expected {expected}")));
+        }
+        Ok(Self { version: found, libraries })
+    }
+}
+
+/// What the folder above says: libtorch's archives have `build-version`, Python's torch `version.py`.
+fn version(libraries: &Path) -> Option<String> {
+    let root = libraries.parent()?;
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
+    if let Some(text) = read("build-version") {
+        return Some(text.trim().to_owned());
+    }
+    let text = read("version.py")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("__version__"))?;
+    let (_, value) = line.split_once('=')?;
+    Some(value.trim().trim_matches(['\'', '"']).to_owned())
+}
+
+/// The file from which this process has loaded a library of this name.
+fn loaded(name: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let mut named = paths.filter(|path| path.file_name().is_some_and(|file| file == name));
+    named.next().map(Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("lib")).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn found(files: &[(&str, &str)]) -> Result<String, String> {
+        let folder = folder(files);
+        let found = CudaBuild::among(Some(&folder.path().join("lib")), None);
+        let place = folder.path().canonicalize().unwrap();
+        found
+            .map(|build| build.version)
+            .map_err(|failure| failure.message().replace(place.to_str().unwrap(), "[folder]"))
+    }
+
+    const LIBRARIES: [(&str, &str); 2] =
+        [("lib/libtorch_cuda.so", ""), ("lib/libtorch_cpu.so", "")];
+
+    #[test]
+    fn the_version_is_read_wherever_a_build_says_it() {
+        let archive = [&LIBRARIES[..], &[("build-version", "2.11.0+cu130\n")]].concat();
+        assert_eq!(found(&archive).unwrap(), "2.11.0+cu130");
+        let python = "from typing import Optional\n\n__version__ = '2.11.0+cu128'\ndebug = False\n";
+        let python = [&LIBRARIES[..], &[("version.py", python)]].concat();
+        assert_eq!(found(&python).unwrap(), "2.11.0+cu128");
+    }
+
+    #[test]
+    fn what_cannot_serve_is_refused_with_its_place() {
+        let old = [&LIBRARIES[..], &[("build-version", "2.9.1+cu130")]].concat();
+        let said = "the libtorch in [folder]/lib is 2.9.1+cu130, expected 2.11.0";
+        assert_eq!(found(&old).unwrap_err(), said);
+        assert!(found(&LIBRARIES).unwrap_err().starts_with("cannot tell the version"));
+        let torn = [LIBRARIES[0], ("build-version", "2.11.0")];
+        assert!(found(&torn).unwrap_err().ends_with("no libtorch_cpu.so of the same build"));
+        assert!(found(&[]).unwrap_err().ends_with("(AGRPO_LIBTORCH)"), "and no other is taken");
+    }
+}

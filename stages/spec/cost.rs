@@ -1,0 +1,96 @@
+//! What a run costs before anything is computed: floating-point operations, and bytes in the store.
+//!
+//! ```text
+//! pass(B, L, Q) = B (2 L n (4 D^2 + 3 D M) + 4 n L^2 D + 2 Q V D)
+//! rollout       = completions x steps x pass          gradient = completions x k x pass x (1 + back)
+//! ```
+//! A multiplication and an addition count two. `back` is 1 with adapters, whose base needs no gradient of
+//! its own, else 2; and 1 more with checkpointing, which computes every block again. States that
+//! are alike are counted each, so what is computed can be less. Nothing is measured here.
+
+use crate::memory::{PassSizes, Sizes, Workload};
+use crate::run::{Run, RunConfig, Samples};
+use crate::stage::StageKind;
+
+/// What one stage of a kind costs, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StageCost {
+    /// Which kind.
+    pub kind: StageKind,
+    /// Stages of that kind in the whole run.
+    pub stages: u64,
+    /// Floating-point operations of one.
+    pub flops: f64,
+    /// Bytes that one writes into the store, filters' kept sets at their largest.
+    pub bytes: u64,
+}
+
+impl Sizes {
+    /// Floating-point operations of a forward pass.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn forward_flops(&self, pass: &PassSizes) -> f64 {
+        let [d, n, m, v] =
+            [self.d_model, self.n_layers, self.mlp_hidden_size, self.vocabulary].map(|x| x as f64);
+        let [sequences, length, queried] =
+            [pass.sequences, pass.length, pass.queried].map(|x| x as f64);
+        let blocks = 2.0 * length * n * (4.0 * d * d + 3.0 * d * m) + 4.0 * n * length * length * d;
+        sequences * (blocks + 2.0 * queried * v * d)
+    }
+}
+
+impl Workload {
+    /// What the stages of a run cost, in the order of the chain; fine-tuning and grading, which cost
+    /// little beside the others, with their number alone.
+    pub fn costs(&self, run: &Run) -> Vec<StageCost> {
+        let config = run.config();
+        let (iterations, shards) =
+            (u64::from(config.training.iterations), u64::from(config.rollout.shards));
+        let updates = iterations * u64::from(config.estimator.inner_updates);
+        let evaluations = (0..=config.training.iterations).filter(|&i| run.is_evaluated(i)).count();
+        let cost = |kind, stages, (flops, bytes)| StageCost { kind, stages, flops, bytes };
+        vec![
+            cost(StageKind::Sft, run.sft_chunks().into(), (0.0, 3 * self.trained_bytes())),
+            cost(StageKind::Rollout, iterations * shards, self.rollout_cost(config)),
+            cost(StageKind::Reward, iterations * shards, (0.0, 64 * self.rollout_rows)),
+            cost(StageKind::Gradient, updates * shards, self.gradient_cost(config)),
+            cost(StageKind::Update, updates, (0.0, 3 * self.trained_bytes())),
+            cost(StageKind::Evaluation, evaluations as u64, self.evaluation_cost(config)),
+        ]
+    }
+
+    fn of_one(&self, pass: &PassSizes) -> f64 {
+        self.sizes.forward_flops(&PassSizes { sequences: 1, ..*pass })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn rollout_cost(&self, config: &RunConfig) -> (f64, u64) {
+        let rollout = &config.rollout;
+        let passes = self.rollout_rows as f64 * f64::from(rollout.steps);
+        let completion = u64::from(rollout.completion_tokens);
+        // Ids and steps in 8 bytes, log-probabilities and entropies in 4; kept ids in 8.
+        let kept = if rollout.top_k > 0 { 8 * u64::from(rollout.top_k) } else { 0 };
+        let row = 8 * self.rollout.length + completion * (8 + 4 + 4 + kept);
+        (passes * self.of_one(&self.rollout), self.rollout_rows * row)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn gradient_cost(&self, config: &RunConfig) -> (f64, u64) {
+        let samples = match config.estimator.k {
+            Samples::All => config.rollout.steps,
+            Samples::Count(k) => k,
+        };
+        let back = if self.lora.is_some() { 1.0 } else { 2.0 };
+        let again = if self.checkpointing { 1.0 } else { 0.0 };
+        // Policies beside the one that moves are only looked at.
+        let passes = 1.0 + back + again + self.other_policies as f64;
+        let states = self.rollout_rows as f64 * f64::from(samples);
+        (states * passes * self.of_one(&self.gradient), self.trained_bytes())
+    }
+
+    fn evaluation_cost(&self, config: &RunConfig) -> (f64, u64) {
+        let steps: u32 = config.evaluation.steps.iter().sum();
+        let guided = if config.evaluation.guidance.get() > 0.0 { 2.0 } else { 1.0 };
+        let passes = f64::from(config.evaluation.problems) * f64::from(steps) * guided;
+        (passes * self.of_one(&self.evaluation), 16 << 10)
+    }
+}

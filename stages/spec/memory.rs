@@ -1,0 +1,387 @@
+//! How much memory a stage takes at its peak, by formula: before anything is computed, part by part.
+//!
+//! ```text
+//! P = 2 V D + D + n (4 D^2 + 3 D M + 2 D)   weights      T = P, or sum of R (I + O) with adapters
+//! f32: a block keeps  (13 D or, with adapters, 11 D + 7 R) + 4 M   numbers a token for its way back
+//!      a pass keeps   all blocks; with checkpointing n D, and one block whole
+//!      the head       4 V   numbers a distribution
+//! ```
+//! `docs/memory.md` says where the factors come from and what was measured. Sizes are of one process that
+//! computes one stage on a CPU. Nothing is measured or allocated here.
+
+mod parts;
+
+use crate::run::{
+    Base, Cache, CheckpointConfig, EstimatorKind, LoraConfig, ModelShape, Precision, Run,
+    RunConfig, Samples,
+};
+use crate::stage::StageKind;
+
+pub use parts::{Estimate, Part, TooLarge};
+
+/// Bytes of the program itself, libtorch included.
+const PROGRAM: u64 = 200 << 20;
+/// Bytes of a number in f32.
+const SINGLE: u64 = 4;
+/// Numbers of f32 that head and softmax hold for a logit at their peak.
+const HEAD: u64 = 4;
+/// Evaluations sample the rows of so many passes at once.
+const EVALUATION_PASSES: u64 = 4;
+
+impl Precision {
+    /// Of one weight.
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// The sizes of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// D, width of the residual stream.
+    pub d_model: u64,
+    /// n, blocks.
+    pub n_layers: u64,
+    /// H, attention heads.
+    pub n_heads: u64,
+    /// M, width inside the SwiGLU.
+    pub mlp_hidden_size: u64,
+    /// V, rows of the embedding and of the head.
+    pub vocabulary: u64,
+}
+
+impl Sizes {
+    /// Of a run's base; `vocabulary` counts where the run makes its own.
+    fn of(base: &Base, vocabulary: u64) -> Self {
+        match base {
+            Base::Scratch(shape, _) => Self::new(shape, vocabulary),
+            Base::Checkpoint(CheckpointConfig { shape, .. }) => Self {
+                d_model: shape.d_model.into(),
+                n_layers: shape.n_layers.into(),
+                n_heads: shape.n_heads.into(),
+                mlp_hidden_size: shape.mlp_hidden_size.into(),
+                vocabulary: shape.embedding_size.into(),
+            },
+        }
+    }
+
+    /// Of a run's own model; the vocabulary is the tokenizer's.
+    pub fn new(shape: &ModelShape, vocabulary: u64) -> Self {
+        Self {
+            d_model: shape.d_model.into(),
+            n_layers: shape.n_layers.into(),
+            n_heads: shape.n_heads.into(),
+            mlp_hidden_size: shape.mlp_hidden_size.into(),
+            vocabulary,
+        }
+    }
+
+    /// P: all weights, counted.
+    pub fn weights(&self) -> u64 {
+        let (d, m) = (self.d_model, self.mlp_hidden_size);
+        let block = product(&[4, d, d]) + product(&[3, d, m]) + 2 * d;
+        product(&[2, self.vocabulary, d]) + d + product(&[self.n_layers, block])
+    }
+
+    /// The numbers of an adapter's matrices.
+    pub fn adapter(&self, lora: &LoraConfig) -> u64 {
+        let (d, m) = (self.d_model, self.mlp_hidden_size);
+        let both = |target: &String| match target.as_str() {
+            "ff_proj" | "up_proj" | "ff_out" => d + m,
+            _ => 2 * d,
+        };
+        let of_block: u64 = lora.targets.iter().map(both).sum();
+        let head = if lora.head { d + self.vocabulary } else { 0 };
+        product(&[lora.rank.into(), product(&[self.n_layers, of_block]) + head])
+    }
+
+    /// Numbers of the largest matrix that is multiplied with, stacked as in memory.
+    fn largest(&self) -> u64 {
+        let rows = self.vocabulary.max(2 * self.mlp_hidden_size).max(3 * self.d_model);
+        product(&[self.d_model, rows])
+    }
+}
+
+/// One forward pass, or one forward and backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassSizes {
+    /// B, sequences.
+    pub sequences: u64,
+    /// L, tokens of each, prompt and completion.
+    pub length: u64,
+    /// Q, positions of each whose distribution is wanted.
+    pub queried: u64,
+}
+
+impl PassSizes {
+    fn tokens(&self) -> u64 {
+        product(&[self.sequences, self.length])
+    }
+
+    fn distributions(&self) -> u64 {
+        product(&[self.sequences, self.queried])
+    }
+}
+
+/// What a run's stages are computed with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The model.
+    pub sizes: Sizes,
+    /// Of the base's weights. What is trained is f32.
+    pub precision: Precision,
+    /// What is trained instead of all weights.
+    pub lora: Option<LoraConfig>,
+    /// Whether a stage's inputs are read into memory as they lie in the store, rather than in windows.
+    pub inputs_in_memory: bool,
+    /// A pass of a rollout.
+    pub rollout: PassSizes,
+    /// Completions that a rollout stage samples.
+    pub rollout_rows: u64,
+    /// Sequences whose keys and values a rollout or an evaluation keeps at once; 0 without a cache.
+    pub cached_sequences: u64,
+    /// A pass of a gradient.
+    pub gradient: PassSizes,
+    /// Whether a gradient's pass keeps the inputs of its blocks alone.
+    pub checkpointing: bool,
+    /// Policies beside the one that is differentiated: a reference, one that sampled.
+    pub other_policies: u64,
+    /// Gradients that an update joins.
+    pub shards: u64,
+    /// A pass of an evaluation.
+    pub evaluation: PassSizes,
+}
+
+impl Workload {
+    /// Of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`:
+    /// a checkpoint's files are read in windows, and those of the run's own making read.
+    pub fn of(run: &Run, vocabulary: u64, prompt_tokens: u64) -> Self {
+        let config = run.config();
+        let (rollout, estimator) = (&config.rollout, &config.estimator);
+        let length = prompt_tokens + u64::from(rollout.completion_tokens);
+        let pass = |sequences: u32, queried: u32| PassSizes {
+            sequences: sequences.into(),
+            length,
+            queried: queried.into(),
+        };
+        let prompts = rollout.prompts / rollout.shards.max(1);
+        let evaluated = config.evaluation_block_tokens();
+        Self {
+            sizes: Sizes::of(run.base(), vocabulary),
+            precision: run.base().precision(),
+            lora: config.lora.clone(),
+            inputs_in_memory: matches!(run.base(), Base::Scratch(..)),
+            rollout: pass(rollout.micro_batch, rollout.block_tokens),
+            rollout_rows: product(&[prompts.into(), rollout.group.into()]),
+            cached_sequences: cached(rollout.cache, rollout.micro_batch)
+                .max(cached(config.evaluation.cache, config.evaluation.micro_batch)),
+            gradient: pass(estimator.micro_batch, queried(config)),
+            checkpointing: estimator.checkpointing,
+            other_policies: u64::from(estimator.kl.get() > 0.0)
+                + u64::from(estimator.inner_updates > 1),
+            shards: rollout.shards.into(),
+            evaluation: PassSizes {
+                length: prompt_tokens + u64::from(config.evaluation_completion_tokens()),
+                ..pass(config.evaluation.micro_batch, evaluated)
+            },
+        }
+    }
+
+    /// The peak of a stage of this kind. None for fine-tuning and for grading, which has no model.
+    pub fn stage(&self, kind: StageKind) -> Option<Estimate> {
+        let parts = match kind {
+            StageKind::Rollout => self.sampling(&self.rollout, self.rollout_rows),
+            StageKind::Evaluation => {
+                let rows = EVALUATION_PASSES.saturating_mul(self.evaluation.sequences);
+                self.sampling(&self.evaluation, rows)
+            }
+            StageKind::Gradient => self.gradient(),
+            StageKind::Update => self.update(),
+            StageKind::Sft | StageKind::Reward => return None,
+        };
+        Some(Estimate { stage: kind, parts })
+    }
+
+    /// The program, the policy, and its files where they are read whole.
+    fn policies(&self, trained: bool) -> Vec<Part> {
+        let base = product(&[self.sizes.weights(), self.precision.bytes()]);
+        let adapter = self.lora.as_ref().map_or(0, |lora| self.sizes.adapter(lora) * SINGLE);
+        // With adapters, all policies of a run stand on one base in memory.
+        let others = if trained { self.other_policies } else { 0 };
+        let more_bases = if self.lora.is_some() { 0 } else { others };
+        let files = if self.inputs_in_memory { base + adapter } else { 0 };
+        vec![
+            Part::new("program", PROGRAM),
+            Part::new("inputs", files.saturating_mul(1 + others)),
+            Part::new("weights", base.saturating_mul(1 + more_bases)),
+            Part::new("adapters", adapter.saturating_mul(1 + others)),
+        ]
+    }
+
+    fn sampling(&self, pass: &PassSizes, rows: u64) -> Vec<Part> {
+        let (sizes, number) = (&self.sizes, self.precision.bytes());
+        let cache = [2, sizes.n_layers, sizes.d_model, pass.length, self.cached_sequences, number];
+        let logits = product(&[pass.distributions(), sizes.vocabulary, SINGLE]);
+        let (block, head) = (self.forward(pass), logits.saturating_mul(HEAD));
+        let mut parts = self.policies(false);
+        parts.extend([
+            Part::new("cache", product(&cache)),
+            // Of all rows of a step, while it goes on.
+            Part::new("distributions", product(&[rows, pass.queried, sizes.vocabulary, SINGLE])),
+            Part::larger([Part::new("block at work", block), Part::new("head", head)]),
+        ]);
+        parts
+    }
+
+    fn gradient(&self) -> Vec<Part> {
+        let trained = product(&[self.trained(), SINGLE]);
+        let mut parts = self.policies(true);
+        parts.push(Part::new("gradients", trained));
+        // Each tensor's bytes, then the file's.
+        let (copies, file) = (vec![Part::new("copies", trained)], Part::new("output", trained));
+        let passing = self.passing();
+        if self.is_kept_by_the_allocator() {
+            parts.extend(parts::larger(passing, copies));
+            parts.push(file);
+        } else {
+            let writing = copies.into_iter().chain([file]).collect();
+            parts.extend(parts::larger(passing, writing));
+        }
+        parts
+    }
+
+    /// What a gradient's pass holds beside weights and gradients.
+    fn passing(&self) -> Vec<Part> {
+        let (sizes, pass) = (&self.sizes, &self.gradient);
+        let logits = product(&[pass.distributions(), sizes.vocabulary, SINGLE]);
+        let head = Part::new("head", logits.saturating_mul(HEAD));
+        let block = product(&[pass.tokens(), self.kept()]);
+        let work = self.forward(pass).max(self.way_back(pass));
+        // Of one matrix, before it is added to what there is.
+        let largest = self.lora.as_ref().map_or(sizes.largest(), |lora| {
+            product(&[lora.rank.into(), sizes.vocabulary.max(2 * sizes.mlp_hidden_size)])
+        });
+        let new = Part::new("new gradient", largest.saturating_mul(SINGLE));
+        if self.checkpointing {
+            let inputs = [sizes.n_layers, pass.tokens(), sizes.d_model, self.precision.bytes()];
+            let one = Part::new("block at work", block.saturating_add(work));
+            return vec![
+                Part::new("block inputs", product(&inputs)),
+                Part::larger([head, one]),
+                new,
+            ];
+        }
+        // The last block answers queries alone, but its keys and values are those of all tokens.
+        let last = product(&[pass.distributions(), self.kept()])
+            + product(&[pass.tokens(), 6 * sizes.d_model, self.precision.bytes()]);
+        let all = block.saturating_mul(sizes.n_layers - 1).saturating_add(last);
+        let one = Part::new("block at work", work);
+        vec![Part::new("activations", all), Part::larger([head, one]), new]
+    }
+
+    /// glibc gives pieces of more than 32 MiB back at once, and mostly keeps smaller ones.
+    fn is_kept_by_the_allocator(&self) -> bool {
+        let width = (2 * self.sizes.mlp_hidden_size).max(3 * self.sizes.d_model);
+        product(&[self.gradient.tokens(), width, self.precision.bytes()]) <= 32 << 20
+    }
+
+    /// Policy and moments are moved in f32, then written: each tensor's bytes, then the file's.
+    fn update(&self) -> Vec<Part> {
+        let trained = product(&[self.trained(), SINGLE]);
+        let base = match self.lora {
+            Some(_) => product(&[self.sizes.weights(), self.precision.bytes()]),
+            None => 0,
+        };
+        let own = if self.inputs_in_memory {
+            base.saturating_add(trained.saturating_mul(3 + self.shards))
+        } else {
+            0
+        };
+        vec![
+            Part::new("program", PROGRAM),
+            Part::new("inputs", own),
+            Part::new("gradients", trained),
+            Part::new("moments", 2 * trained),
+            Part::new("new policy", trained),
+            Part::new("output", 4 * trained),
+        ]
+    }
+
+    /// Bytes of everything that is trained, once.
+    pub(crate) fn trained_bytes(&self) -> u64 {
+        product(&[self.trained(), SINGLE])
+    }
+
+    /// T, numbers that are trained.
+    fn trained(&self) -> u64 {
+        self.lora.as_ref().map_or(self.sizes.weights(), |lora| self.sizes.adapter(lora))
+    }
+
+    /// Bytes that one block keeps for its way back, a token.
+    fn kept(&self) -> u64 {
+        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
+        match (self.precision, &self.lora) {
+            (Precision::F32, None) => SINGLE * (13 * d + 4 * m),
+            (Precision::F32, Some(lora)) => SINGLE * (11 * d + 4 * m + 7 * u64::from(lora.rank)),
+            (Precision::Bf16, None) => 2 * (13 * d + 4 * m) + SINGLE * 2 * d,
+            // Inputs of norms and of adapters are kept in f32.
+            (Precision::Bf16, Some(lora)) => {
+                2 * (9 * d + 3 * m) + SINGLE * (5 * d + m + 7 * u64::from(lora.rank))
+            }
+        }
+    }
+
+    /// Bytes that one block holds at most while it is computed, beyond what was there.
+    fn forward(&self, pass: &PassSizes) -> u64 {
+        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
+        let of_token = match (self.precision, &self.lora) {
+            (Precision::F32, None) => SINGLE * (13 * d).max(11 * d + 4 * m),
+            (Precision::F32, Some(_)) => SINGLE * (13 * d).max(10 * d + 8 * m),
+            (Precision::Bf16, None) => (50 * d).max(22 * d + 8 * m),
+            (Precision::Bf16, Some(_)) => (50 * d).max(24 * d + 36 * m),
+        };
+        product(&[pass.tokens(), of_token])
+    }
+
+    /// Bytes of gradients of activations that one block holds at most on its way back.
+    fn way_back(&self, pass: &PassSizes) -> u64 {
+        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
+        product(&[pass.tokens(), SINGLE * (4 * d + 4 * m)])
+    }
+}
+
+/// Sequences whose keys and values are kept at once.
+fn cached(cache: Cache, micro_batch: u32) -> u64 {
+    if cache == Cache::None { 0 } else { micro_batch.into() }
+}
+
+/// Positions of a state whose distributions the estimator reads, at most.
+fn queried(config: &RunConfig) -> u32 {
+    let (rollout, estimator) = (&config.rollout, &config.estimator);
+    let (tokens, block) = (rollout.completion_tokens, rollout.block_tokens);
+    let of_step = (tokens / rollout.steps.max(1)).max(1);
+    match estimator.kind {
+        EstimatorKind::Agrpo if estimator.position_gradient => block,
+        // Completions of a group that are in one state share it.
+        EstimatorKind::Agrpo => of_step.saturating_mul(rollout.group).min(block),
+        EstimatorKind::ArGrpo => 1,
+        EstimatorKind::DiffuGrpo | EstimatorKind::CoupledGrpo => tokens,
+        EstimatorKind::MergedStep => match estimator.k {
+            Samples::Count(segments) => {
+                rollout.steps.div_ceil(segments.max(1)).saturating_mul(of_step).min(tokens)
+            }
+            Samples::All => tokens,
+        },
+    }
+}
+
+/// A product that stays at the largest number rather than wrap.
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |so_far, &factor| so_far.saturating_mul(factor))
+}
+
+#[cfg(test)]
+mod tests;

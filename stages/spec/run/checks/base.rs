@@ -1,0 +1,100 @@
+//! What a run may start from: a shape and how it is trained, or a checkpoint, whichever the task is for.
+
+use super::super::{
+    Base, CheckpointShape, ModelShape, Precision, RunConfig, RunError, SftConfig, Task,
+};
+use super::{SFT_OPTIMIZER_KEYS, ensure, optimizer, positive, refuse, within};
+
+/// Either a shape and how it is trained, or a checkpoint; words need a checkpoint that reads them.
+pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
+    let is_benchmark = matches!(config.task, Task::Benchmark(_));
+    match (&config.model, &config.sft, &config.checkpoint) {
+        (None, None, Some(checkpoint)) if is_benchmark => {
+            context(config, &checkpoint.shape)?;
+            ensure(
+                config.lora.is_some() || checkpoint.precision == Precision::F32,
+                "checkpoint.precision",
+                "\"bf16\"",
+                "expected \"f32\", or a section [lora]: gradients of all weights are summed in f32",
+            )?;
+            Ok(Base::Checkpoint(checkpoint.clone()))
+        }
+        (None, None, Some(_)) => Err(refuse(
+            "checkpoint",
+            "given",
+            "expected [model] and [sft]: this task's prompts are spelt by its own tokenizer",
+        )),
+        (_, _, Some(_)) => Err(refuse(
+            "checkpoint",
+            "beside [model] or [sft]",
+            "expected either [checkpoint], or [model] and [sft]",
+        )),
+        (_, _, None) if is_benchmark => Err(refuse(
+            "checkpoint",
+            "left out",
+            "expected a checkpoint: the problems of [task.benchmark] are in words",
+        )),
+        (Some(shape), Some(fine_tuning), None) => {
+            model(shape)?;
+            sft(fine_tuning)?;
+            Ok(Base::Scratch(shape.clone(), fine_tuning.clone()))
+        }
+        (None, _, None) => Err(refuse("model", "left out", "expected the section [model]")),
+        (_, None, None) => Err(refuse("sft", "left out", "expected the section [sft]")),
+    }
+}
+
+/// The longest prompt and its completion fit into what the model was made for.
+fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> {
+    let Task::Benchmark(task) = &config.task else { return Ok(()) };
+    let tokens = config.rollout.completion_tokens.max(config.evaluation_completion_tokens());
+    let most = shape.max_sequence_length;
+    ensure(
+        task.prompt_tokens.saturating_add(tokens) <= most,
+        "task.benchmark.prompt_tokens",
+        task.prompt_tokens,
+        format!(
+            "expected at most {}: with completions of {tokens} tokens the model's context of {most} is full",
+            most.saturating_sub(tokens)
+        ),
+    )
+}
+
+fn model(model: &ModelShape) -> Result<(), RunError> {
+    within("model.d_model", model.d_model, 4..=65_536)?;
+    within("model.n_layers", model.n_layers, 1..=512)?;
+    within("model.n_heads", model.n_heads, 1..=1024)?;
+    within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
+    ensure(
+        model.d_model.is_multiple_of(2 * model.n_heads),
+        "model.n_heads",
+        model.n_heads,
+        format!(
+            "expected a divisor of model.d_model = {} that leaves an even head size",
+            model.d_model
+        ),
+    )?;
+    positive("model.rope_theta", model.rope_theta)?;
+    positive("model.rms_norm_eps", model.rms_norm_eps)?;
+    positive("model.init_std", model.init_std)
+}
+
+fn sft(sft: &SftConfig) -> Result<(), RunError> {
+    within("sft.steps", sft.steps, 1..=10_000_000)?;
+    within("sft.batch", sft.batch, 1..=1_048_576)?;
+    within("sft.steps_per_stage", sft.steps_per_stage, 1..=sft.steps)?;
+    ensure(
+        sft.micro_batch >= 1 && sft.batch.is_multiple_of(sft.micro_batch),
+        "sft.micro_batch",
+        sft.micro_batch,
+        format!("expected a divisor of sft.batch = {}", sft.batch),
+    )?;
+    within("sft.careless_steps", sft.careless_steps, 0..=sft.steps)?;
+    ensure(
+        (0.0..=1.0).contains(&sft.careless_share.get()),
+        "sft.careless_share",
+        sft.careless_share,
+        "expected a share from 0 to 1",
+    )?;
+    optimizer(&sft.optimizer, SFT_OPTIMIZER_KEYS)
+}

@@ -1,0 +1,128 @@
+//! Numerics classes: how far results are equal to the bit. A class is part of every spec, and so of every
+//! name; what a process has to be told before it may compute in one is in `src/numerics.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How far results are equal to the bit, and at what speed.
+///
+/// New classes are appended: the number of a variant is part of the names of results.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    bincode::Encode,
+)]
+#[serde(try_from = "String", into = "String")]
+pub enum Numerics {
+    /// The same bytes on every x86-64 machine with AVX2; the default.
+    #[default]
+    CpuPortable,
+    /// The fastest the CPU offers; the same bytes on CPUs of the same kind.
+    CpuNative,
+    /// On a GPU: the same bytes on GPUs of the same model with the same libraries.
+    Cuda {
+        /// Its compute capability without the point, as in the names of its kernels: 90 for 9.0.
+        sm: u16,
+    },
+}
+
+/// The text names no numerics class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no numerics class: expected `cpu-portable`, `cpu-native` or `cuda:SM`, as in `cuda:90`"
+)]
+pub struct ParseNumericsError(String);
+
+impl Numerics {
+    /// The classes of the processor.
+    pub const OF_CPU: [Self; 2] = [Self::CpuPortable, Self::CpuNative];
+
+    /// Whether a GPU computes.
+    pub fn is_cuda(self) -> bool {
+        matches!(self, Self::Cuda { .. })
+    }
+}
+
+/// The name that run files, queues and manifests use.
+impl fmt::Display for Numerics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CpuPortable => f.pad("cpu-portable"),
+            Self::CpuNative => f.pad("cpu-native"),
+            Self::Cuda { sm } => f.pad(&format!("cuda:{sm}")),
+        }
+    }
+}
+
+impl FromStr for Numerics {
+    type Err = ParseNumericsError;
+
+    fn from_str(text: &str) -> Result<Self, ParseNumericsError> {
+        if let Some(class) = Self::OF_CPU.into_iter().find(|class| class.to_string() == text) {
+            return Ok(class);
+        }
+        // A class has one spelling, since it names queues: no sign, no leading zero.
+        let of_gpu = text.strip_prefix("cuda:").and_then(|sm| sm.parse().ok());
+        let class = of_gpu.map(|sm| Self::Cuda { sm }).filter(|class| class.to_string() == text);
+        // The first GPUs that libtorch 2.11 computes on are of capability 5.0.
+        match class {
+            Some(Self::Cuda { sm: 50..=999 }) => class,
+            _ => None,
+        }
+        .ok_or_else(|| ParseNumericsError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Numerics {
+    type Error = ParseNumericsError;
+
+    fn try_from(text: String) -> Result<Self, ParseNumericsError> {
+        text.parse()
+    }
+}
+
+impl From<Numerics> for String {
+    fn from(class: Numerics) -> Self {
+        class.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::encode;
+
+    #[test]
+    fn a_class_has_one_spelling() {
+        for name in ["cpu-portable", "cpu-native", "cuda:75", "cuda:90", "cuda:120"] {
+            let class: Numerics = name.parse().unwrap();
+            assert_eq!(class.to_string(), name);
+            assert_eq!(serde_json::to_string(&class).unwrap(), format!("{name:?}"));
+            assert_eq!(serde_json::from_str::<Numerics>(&format!("{name:?}")).unwrap(), class);
+        }
+        for text in
+            ["", "cpu", "cuda", "cuda:", "cuda:+90", "cuda:090", "cuda:9.0", "cuda:0", "CUDA:90"]
+        {
+            let refused = text.parse::<Numerics>().unwrap_err().to_string();
+            assert!(refused.contains("as in `cuda:90`"), "{refused}");
+        }
+    }
+
+    /// Names of results hold the number of a class.
+    #[test]
+    fn classes_keep_their_numbers() {
+        assert_eq!(encode(&Numerics::CpuPortable), [0, 0, 0, 0]);
+        assert_eq!(encode(&Numerics::CpuNative), [1, 0, 0, 0]);
+        assert_eq!(encode(&Numerics::Cuda { sm: 90 }), [2, 0, 0, 0, 90, 0]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Files that a run file names: where they are to be had, and which bytes they must be.
+//!
+//! ```toml
+//! train = "9f86d0..."                                       # by content: the store has it
+//! train = { from = "data/train.jsonl", sha256 = "9f86d0..." }  # from there, and nothing else
+//! train = { from = "data/train.jsonl" }                     # from there, whatever it is
+//! ```
+//! A run knows contents alone: whoever reads the file fetches what it names and puts the digests in
+//! their place with [`with_digests`], before [`super::Run::parse`] sees it. Nothing is fetched here.
+
+use std::collections::BTreeMap;
+
+use toml_edit::{DocumentMut, Item, TableLike, Value};
+
+use super::RunError;
+use crate::digest::ArtifactDigest;
+
+/// The keys that name a file or a folder.
+const KEYS: [&str; 3] = ["task.benchmark.train", "task.benchmark.test", CHECKPOINT];
+
+/// The key of the only folder.
+pub const CHECKPOINT: &str = "checkpoint.folder";
+
+/// A file, or folder, that a run file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The key, with its section.
+    pub key: &'static str,
+    /// A path, an http(s) or an s3 address; none where only the content is named.
+    pub from: Option<String>,
+    /// What it must be; none where anything is taken.
+    pub sha256: Option<ArtifactDigest>,
+}
+
+/// Every file and folder that a run file names, task and checkpoint in this order; none of a text that is
+/// no TOML.
+pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
+    // What is no TOML is told by the run's own reader, with the line.
+    let Ok(document) = read(text) else { return Ok(vec![]) };
+    let found = KEYS.iter().filter_map(|&key| Some((key, find(document.as_table(), key)?)));
+    found.map(|(key, item)| source(key, item)).collect()
+}
+
+/// The run file with digests in place of where files are to be had; its other lines stay as they are.
+pub fn with_digests(
+    text: &str,
+    digests: &BTreeMap<&'static str, ArtifactDigest>,
+) -> Result<String, RunError> {
+    if digests.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let mut document = read(text)?;
+    for (key, digest) in digests {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let table = section
+            .split('.')
+            .try_fold(document.as_table_mut() as &mut dyn TableLike, |t, part| {
+                t.get_mut(part).and_then(Item::as_table_like_mut)
+            });
+        if let Some(table) = table {
+            table.insert(name, Item::Value(Value::from(digest.to_string())));
+        }
+    }
+    Ok(document.to_string())
+}
+
+fn read(text: &str) -> Result<DocumentMut, RunError> {
+    text.parse().map_err(|error: toml_edit::TomlError| RunError::Syntax(error.message().to_owned()))
+}
+
+fn find<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
+    match key.split_once('.') {
+        Some((section, rest)) => find(table.get(section)?.as_table_like()?, rest),
+        None => table.get(key),
+    }
+}
+
+fn source(key: &'static str, item: &Item) -> Result<Source, RunError> {
+    let expected = "expected { from = \"path or address\", sha256 = \"64 hexadecimal digits\" }, \
+                    or the digits alone";
+    let refuse = |found: String, expected: &str| RunError::Value {
+        key,
+        found,
+        expected: expected.to_owned(),
+    };
+    let digest = |text: &str| {
+        text.parse().map_err(|_| {
+            refuse(format!("{text:?}"), "expected a SHA-256: 64 lower-case hexadecimal digits")
+        })
+    };
+    if let Some(text) = item.as_str() {
+        return Ok(Source { key, from: None, sha256: Some(digest(text)?) });
+    }
+    let shown = || item.to_string().trim().to_owned();
+    let table = item.as_table_like().ok_or_else(|| refuse(shown(), expected))?;
+    let text = |name: &str| match table.get(name) {
+        Some(value) => value.as_str().map(Some).ok_or_else(|| refuse(shown(), expected)),
+        None => Ok(None),
+    };
+    if table.iter().any(|(name, _)| name != "from" && name != "sha256") {
+        return Err(refuse(shown(), expected));
+    }
+    let (from, sha256) =
+        (text("from")?.map(str::to_owned), text("sha256")?.map(digest).transpose()?);
+    if from.is_none() && sha256.is_none() {
+        return Err(refuse(shown(), expected));
+    }
+    Ok(Source { key, from, sha256 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+name = "x"   # a name
+[task.benchmark]
+name = "gsm8k"
+train = { from = "data/train.jsonl" } # where
+test = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+[checkpoint]
+folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }
+"#;
+
+    #[test]
+    fn files_are_found_by_key_and_replaced_by_content() {
+        let found = sources(FILE).unwrap();
+        let abc = ArtifactDigest::of(b"abc");
+        let source =
+            |key, from: Option<&str>, sha256| Source { key, from: from.map(str::to_owned), sha256 };
+        assert_eq!(
+            found,
+            [
+                source("task.benchmark.train", Some("data/train.jsonl"), None),
+                source("task.benchmark.test", None, Some(abc)),
+                source("checkpoint.folder", Some("LLaDA"), Some(abc)),
+            ]
+        );
+        let digests =
+            found.iter().map(|source| (source.key, abc)).chain([("checkpoint.tokenizer", abc)]);
+        let text = with_digests(FILE, &digests.collect()).unwrap();
+        assert!(text.contains("name = \"x\"   # a name"), "{text}");
+        assert_eq!(text.matches(&abc.to_string()).count(), 4, "{text}");
+        assert!(!text.contains("from"), "{text}");
+    }
+
+    #[test]
+    fn what_names_no_file_is_refused_with_its_key() {
+        for (value, expected) in [
+            ("7", "task.benchmark.train = 7: expected { from"),
+            ("{ path = \"x\" }", "expected { from"),
+            ("{}", "expected { from"),
+            ("\"abc\"", "task.benchmark.train = \"abc\": expected a SHA-256"),
+            ("{ from = \"x\", sha256 = \"ABC\" }", "expected a SHA-256"),
+        ] {
+            let text = format!("[task.benchmark]\ntrain = {value}\n");
+            let refused = sources(&text).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        assert_eq!(sources("name = \"x\"\n[task.countdown]\n").unwrap(), []);
+    }
+}

@@ -1,0 +1,181 @@
+//! GPUs on machines without one: what is refused and with which words, the restart that loads a CUDA build
+//! of libtorch, and the benchmark on the processor, which is all of it but the device.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use crate::support::program::{Program, Said};
+
+/// No GPU is visible, whatever the machine has.
+const BLIND: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "-1");
+
+fn error(said: &Said) -> String {
+    assert_eq!(said.stdout, "", "an error leaves stdout empty");
+    format!("{}\n{}", said.code.unwrap(), said.stderr)
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_one_line_and_code_4() {
+    let program = Program::new(&[BLIND]);
+    let ran = error(&program.run(&["run", "run.toml", "--device", "cuda:0"]));
+    assert_snapshot!(ran, @r"
+    4
+    error: cuda:0: CUDA_VISIBLE_DEVICES=-1 shows 0 GPUs, counted from 0
+
+    hint: agrpo doctor --device cuda:0 says what is there
+    ");
+    assert_eq!(error(&program.run(&["worker", "--device", "cuda:0"])), ran);
+    if !Path::new("/dev/nvidiactl").exists() {
+        let said = Program::new(&[]).run(&["run", "run.toml", "--device", "cuda:0"]);
+        assert!(
+            error(&said).starts_with("4\nerror: cuda:0: no NVIDIA driver answers ("),
+            "{}",
+            said.stderr
+        );
+    }
+    assert!(!program.store().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_class_of_gpus_says_what_to_type() {
+    let program = Program::new(&[]);
+    assert_snapshot!(error(&program.run(&["run", "run.toml", "--numerics", "cuda:90"])), @r"
+    2
+    error: numerics class cuda:90 is computed on a GPU, and the device is cpu
+
+    hint: add --device cuda:0
+    ");
+    assert_snapshot!(error(&program.run(&["worker", "--numerics", "cuda:90"])), @r"
+    2
+    error: numerics class cuda:90 is computed on a GPU, and the device is cpu
+
+    hint: add --device cuda:0
+    ");
+    assert_snapshot!(error(&program.run(&["run", "run.toml", "--numerics", "cuda"])), @r"
+    2
+    error: invalid value 'cuda' for '--numerics <CLASS>': `cuda` is no numerics class: expected `cpu-portable`, `cpu-native` or `cuda:SM`, as in `cuda:90`
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(error(&program.run(&["run", "run.toml", "--device", "gpu"])), @r"
+    2
+    error: invalid value 'gpu' for '--device <DEVICE>': `gpu` is no device: expected cpu, or cuda:N for the GPU number N, as in cuda:0
+
+    For more information, try '--help'.
+    ");
+}
+
+/// Another class is another run; the same class by another way is the same run.
+#[test]
+fn the_class_is_part_of_a_run_s_identity() {
+    let program = Program::new(&[]);
+    let run = |arguments: &[&str]| {
+        let said =
+            program.json(&[&["run", "run.toml", "--json", "--workers", "1"], arguments].concat());
+        said["run"].as_str().unwrap().to_owned()
+    };
+    let (portable, native) = (run(&[]), run(&["--numerics", "cpu-native"]));
+    assert_ne!(portable, native);
+    assert_eq!(portable, run(&["--numerics", "cpu-portable", "--device", "cpu"]));
+}
+
+#[test]
+fn doctor_notes_what_is_missing_and_objects_where_it_was_asked_for() {
+    let program = Program::new(&[BLIND]);
+    let gpu = |arguments: &[&str]| {
+        let said = program.run(&[&["doctor", "--json"], arguments].concat());
+        let answer: Value = serde_json::from_str(&said.stdout).unwrap();
+        let checks = answer["checks"].as_array().unwrap().clone();
+        let verdict = |name: &str| {
+            let check = checks.iter().find(|check| check["name"] == name).unwrap();
+            check["verdict"].as_str().unwrap().to_owned()
+        };
+        (said.code, verdict("gpu"), verdict("cuda"))
+    };
+    assert_eq!(gpu(&[]), (Some(0), "note".to_owned(), "note".to_owned()));
+    assert_eq!(gpu(&["--device", "cuda:0"]), (Some(4), "bad".to_owned(), "bad".to_owned()));
+}
+
+/// A whole libtorch as far as the loader can tell: the CPU half in use, and an empty CUDA half.
+struct HollowBuild(tempfile::TempDir);
+
+impl HollowBuild {
+    fn new() -> Self {
+        let build = Self(tempfile::tempdir().unwrap());
+        let libraries = build.root().join("lib");
+        std::fs::create_dir_all(&libraries).unwrap();
+        let real = libtorch_cpu();
+        let real = real.parent().unwrap();
+        for name in ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"] {
+            if real.join(name).exists() {
+                symlink(real.join(name), libraries.join(name)).unwrap();
+            }
+        }
+        // The wheels' libraries find NVIDIA's relative to themselves.
+        symlink(real.join("../../nvidia"), build.0.path().join("nvidia")).unwrap();
+        std::fs::write(build.root().join("version.py"), "__version__ = '2.11.0+cu130'\n").unwrap();
+        let empty = libraries.join("empty.c");
+        std::fs::write(&empty, "").unwrap();
+        let made = Command::new("cc")
+            .args(["-shared", "-o"])
+            .arg(libraries.join("libtorch_cuda.so"))
+            .arg(&empty)
+            .status();
+        assert!(made.unwrap().success());
+        build
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("torch")
+    }
+}
+
+/// The library that this very process runs on.
+fn libtorch_cpu() -> PathBuf {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so")).unwrap();
+    PathBuf::from(&line[line.find('/').unwrap()..])
+}
+
+/// The restart puts a CUDA build in front, once, and libtorch is asked only then.
+#[test]
+fn a_cuda_build_is_loaded_by_one_restart() {
+    let (build, golden) = (HollowBuild::new(), golden());
+    let root = build.root();
+    let program = Program::new(&[("AGRPO_LIBTORCH", root.to_str().unwrap()), BLIND]);
+    let bench =
+        ["bench-gpu", "--tiny", "--device", "cuda:0", "--numerics", "cuda:90", "--golden", &golden];
+    let said = program.run(&bench);
+    let last = said.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said.stderr);
+    assert_snapshot!(last, @"error: cuda:0: libtorch 2.11.0+cu130 finds no GPU: the driver is absent, or older than it needs");
+    assert_eq!(said.code, Some(4));
+}
+
+#[test]
+fn the_benchmark_measures_the_processor_too() {
+    let answer =
+        Program::new(&[]).json(&["bench-gpu", "--device", "cpu", "--tiny", "--golden", &golden()]);
+    assert_eq!(answer["parity"]["max_abs_difference"], 0.0, "the processor with itself");
+    let kinds = answer["replay"]["identical"].as_object().unwrap();
+    assert_eq!(kinds.len(), 6, "{kinds:?}");
+    assert!(kinds.values().all(|same| *same == true), "{kinds:?}");
+    let figures = &answer["figures"];
+    assert_eq!(
+        (&figures["rollout_repeats"], &figures["gradient_repeats"]),
+        (&true.into(), &true.into())
+    );
+    for name in ["rollout_tokens_per_second", "gradient_seconds_per_sample", "forward_seconds"] {
+        assert!(figures[name].as_f64().unwrap() > 0.0, "{name}: {figures}");
+    }
+    let of_model = 2 * 512 * 32 + 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32);
+    assert_eq!(figures["parameters"], of_model);
+    assert!(answer["utilisation"]["rollout"].is_null(), "nobody knows the peak of a processor");
+}
+
+fn golden() -> String {
+    format!("{}/tests/golden/llada_tiny", env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,142 @@
+//! Help as text: what a person reads who asks for it.
+
+use insta::assert_snapshot;
+
+use crate::cli::alone;
+
+#[test]
+fn help() {
+    let said = alone(&["--help"], "");
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""));
+    assert_snapshot!(said.stdout, @r"
+    Post-train diffusion language models with reinforcement learning, replayable to the bit
+
+    A run is a TOML file. From it follows, stage by stage, one chain of results: the same file gives the
+    same bytes, whoever computes them, in whatever order, however often they were interrupted.
+
+    Usage: agrpo [OPTIONS] <COMMAND>
+
+    Commands:
+      run          Compute a run on this machine, without any service
+      enqueue      Hand a run to the workers of a fleet
+      worker       Compute queued stages until stopped
+      status       List runs: how far they are and how accurate their policies
+      show         Show a run, a stage or an artifact
+      replay       Compute stages again and compare every output with the stored one
+      evaluate     Measure base and newest policy on a grid of unmask steps
+      compare      Compute variants of a run over several seeds and lay them side by side
+      tune         Measure estimators of the policy gradient, and recommend a number of samples
+      score        Grade your own completions with a task's reward
+      doctor       Check this machine and the services, and say what to do
+      completions  Print a completion script for a shell
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Exit codes:
+      0    done
+      1    unexpected: a defect of agrpo
+      2    the command line, a setting or a file cannot be used
+      3    a comparison differs
+      4    a service is unreachable, or the machine lacks something
+      5    stored data is corrupt or missing
+      6    a stage failed for good
+      130  stopped before the end; the same command goes on from there
+    ");
+}
+
+#[test]
+fn help_of_run() {
+    assert_snapshot!(alone(&["run", "--help"], "").stdout, @r"
+    Compute a run on this machine, without any service
+
+    Stages that the store already holds are not computed again, so the same command resumes a run that
+    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
+    number of workers changes how long it takes, never what comes out.
+
+    Usage: agrpo run [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>
+              Run file in TOML; - reads standard input
+
+    Options:
+          --seed <N>
+              Seed to use instead of the file's
+
+          --numerics <CLASS>
+              Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs
+              of compute capability SM
+
+          --source <KEY=ADDRESS>
+              Where a file that the run names is to be had, instead of what it says; may be repeated
+
+          --dry-run
+              Say what would be computed, how large it gets and how long it takes; compute nothing
+
+          --tflops <N>
+              Operations a second of one worker to estimate time with, in 10^12 [default: assumed by
+              class]
+
+          --ignore-memory
+              Compute even what is estimated not to fit into memory
+
+          --store <URL>
+              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+              else .agrpo]
+
+          --device <DEVICE>
+              What computes: cpu, or cuda:N for the GPU number N
+              
+              [default: cpu]
+
+          --workers <N>
+              Stages computed at the same time, one thread each [default: number of cores, or 1 on a
+              GPU]
+
+          --json
+              Answer in JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Examples:
+      agrpo run jobs/runs/smoke.toml
+      agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
+      agrpo run jobs/runs/smoke.toml --seed 2
+      agrpo run jobs/runs/smoke.toml --numerics cuda:90 --device cuda:0
+      agrpo run jobs/runs/llada-8b-gsm8k.toml --dry-run
+    ");
+}
+
+#[test]
+fn every_verb_shows_an_example_and_how_to_choose_the_store() {
+    for verb in [
+        "run", "enqueue", "worker", "status", "show", "replay", "evaluate", "compare", "tune",
+        "doctor",
+    ] {
+        let help = alone(&[verb, "--help"], "").stdout;
+        assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
+    }
+    for verb in ["score", "completions"] {
+        assert!(alone(&[verb, "--help"], "").stdout.contains("Example"), "{verb}");
+    }
+}
