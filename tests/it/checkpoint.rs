@@ -9,13 +9,15 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
-use agrpo_spec::{ModelShape, Real, Seed};
+use agrpo_spec::{ArtifactDigest, ModelShape, Real, Seed};
 use agrpo_stages::model::{ModelConfig, Policy};
 use insta::assert_snapshot;
 use serde_json::{Map, Value, json};
 
 use crate::lora::manifests;
 use crate::support::program::Program;
+use crate::support::redis::RedisServer;
+use crate::support::s3::S3Server;
 
 const TAGS: [&str; 6] = ["<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "8}"];
 const SPECIAL: [&str; 6] = [
@@ -137,8 +139,8 @@ fn rows(path: &Path, numbers: std::ops::Range<u32>) {
     fs::write(path, numbers.map(row).collect::<String>()).unwrap();
 }
 
-fn program() -> Program {
-    let program = Program::new(&[]);
+fn program(environment: &[(&str, &str)]) -> Program {
+    let program = Program::new(environment);
     let folder = program.folder();
     fs::write(folder.join("run.toml"), RUN).unwrap();
     checkpoint(&folder.join("checkpoint"));
@@ -149,7 +151,7 @@ fn program() -> Program {
 
 #[test]
 fn a_checkpoint_is_adapted_to_a_dataset_and_every_stage_replays() {
-    let program = program();
+    let program = program(&[]);
     let said = program.run(&["run", "run.toml", "--workers", "2"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     for part in [
@@ -172,7 +174,7 @@ fn a_checkpoint_is_adapted_to_a_dataset_and_every_stage_replays() {
     // The run knows contents alone: without its files, and with one worker, it is the same.
     for name in ["train.jsonl", "test.jsonl"] {
         let text = fs::read(program.folder().join(name)).unwrap();
-        let digest = agrpo_spec::ArtifactDigest::of(&text);
+        let digest = ArtifactDigest::of(&text);
         fs::remove_file(program.folder().join(name)).unwrap();
         let path = program.folder().join("run.toml");
         let run = fs::read_to_string(&path).unwrap();
@@ -206,9 +208,31 @@ fn a_checkpoint_is_adapted_to_a_dataset_and_every_stage_replays() {
     ]);
 }
 
+#[test]
+fn a_fleet_fetches_what_the_run_names_from_its_bucket() {
+    let alone = program(&[]);
+    assert_eq!(alone.run(&["run", "run.toml"]).code, Some(0));
+    let (redis, s3) = (RedisServer::start(&[]), S3Server::start());
+    let url = redis.url();
+    let fleet = program(&[&s3.environment()[..], &[("AGRPO_REDIS", &url)]].concat());
+    let first = fleet.json(&["enqueue", "run.toml", "--json"]);
+
+    // From its own blob in the bucket the dataset is the same, and so is the run.
+    let path = fleet.folder().join("test.jsonl");
+    let digest = ArtifactDigest::of(&fs::read(&path).unwrap());
+    fs::remove_file(path).unwrap();
+    let source = format!("task.benchmark.test=s3://agrpo/cas/{digest}");
+    let second = fleet.json(&["enqueue", "run.toml", "--source", &source, "--json"]);
+    assert_eq!(second["run"], first["run"]);
+
+    let said = fleet.run(&["worker", "--exit-when-idle", "8"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(fleet.policy(), alone.policy());
+}
+
 /// What is wrong is told in one line, and nothing is computed.
 fn refused(change: impl Fn(&Path), arguments: &[&str]) -> String {
-    let program = program();
+    let program = program(&[]);
     change(program.folder());
     let said = program.run(&[&["run", "run.toml"], arguments].concat());
     assert_eq!(said.code, Some(2), "{}{}", said.stdout, said.stderr);
