@@ -13,9 +13,10 @@
 //! and of a gradient sample two of them, as adapters are trained over a frozen base. What the program saves by not computing what nobody asks for
 //! counts as if it had been computed.
 
+use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Files, Horizon, LoraConfig, ModelShape, PositionRule,
-    Purpose, Real, Sampler, Samples, Seed, StageError, StepWeights, Strata,
+    Cache, EstimatorConfig, EstimatorKind, Files, LoraConfig, ModelShape, PositionRule, Purpose,
+    Real, Sampler, Samples, Seed, StageError, Strata,
 };
 use serde::Serialize;
 use tch::{Kind, Tensor, no_grad_guard};
@@ -339,20 +340,11 @@ impl Load {
         let worths: Vec<_> = (0..self.sequences).map(worth).collect();
         let batch = Batch::new(trajectories, &worths, 1, sampler, policy.config())?;
         let config = EstimatorConfig {
-            kind: EstimatorKind::Agrpo,
             k: Samples::Count(1),
             strata: Strata::Shard,
-            step_weights: StepWeights::Uniform,
-            uniform_share: real(0.0),
-            horizon: Horizon::Sampled,
-            position_gradient: false,
-            prompt_mask: real(0.0),
-            clip_low: real(0.2),
-            clip_high: real(0.2),
-            kl: real(0.0),
-            inner_updates: 1,
             micro_batch: self.gradient_states,
             checkpointing: true,
+            ..EstimatorConfig::plain(EstimatorKind::Agrpo)
         };
         let policies = Policies { policy, behaviour: None, reference: None };
         let estimator = Agrpo::new(&batch, &config, Seed::new(2));
@@ -361,11 +353,9 @@ impl Load {
 
     /// Of one forward pass over one sequence.
     fn flop(&self, queried: u32) -> f64 {
-        let (d, m) = (f64::from(self.model.d_model), f64::from(self.model.mlp_hidden_size));
-        let length = f64::from(self.prompt_tokens + self.sampler.completion_tokens);
-        let of_token = 2.0 * (4.0 * d * d + 3.0 * d * m) + 4.0 * length * d;
-        f64::from(self.model.n_layers) * of_token * length
-            + 2.0 * f64::from(queried) * d * f64::from(self.vocabulary)
+        let length = u64::from(self.prompt_tokens + self.sampler.completion_tokens);
+        let pass = PassSizes { sequences: 1, length, queried: queried.into() };
+        Sizes::new(&self.model, self.vocabulary.into()).forward_flops(&pass)
     }
 
     /// Of the measured steps of all sequences: each has logits at the block's masked positions.

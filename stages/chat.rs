@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 
+use agrpo_protocols::{Message, Role};
 use agrpo_spec::{Files, StageError};
 use tokenizers::Tokenizer;
 
@@ -26,37 +27,6 @@ const PIECES: [&str; 4] =
     ["<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
 /// Between a role and its content.
 const BREAK: &str = "\n\n";
-
-/// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Whoever sets the terms.
-    System,
-    /// Whoever asks.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// The role's name in the template.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-}
-
-/// What somebody says in a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Who.
-    pub role: Role,
-    /// What; white space around it is left out.
-    pub content: String,
-}
 
 /// Whether special tokens are part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

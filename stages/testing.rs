@@ -1,10 +1,7 @@
 //! What several modules' tests begin with: settings in which every value is explicit and nothing is
 //! filtered or drawn by chance. A test changes what it is about. No policies, no trajectories.
 
-use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples,
-    StepWeights, Strata,
-};
+use agrpo_spec::{Cache, EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler};
 
 pub(crate) fn real(value: f64) -> Real {
     Real::new(value).unwrap()
@@ -28,20 +25,5 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
 
 /// The unbiased choices: every step, a constant divisor.
 pub(crate) fn config(kind: EstimatorKind) -> EstimatorConfig {
-    EstimatorConfig {
-        kind,
-        k: Samples::All,
-        strata: Strata::None,
-        step_weights: StepWeights::Uniform,
-        uniform_share: real(0.0),
-        horizon: Horizon::Sampled,
-        position_gradient: false,
-        prompt_mask: real(0.0),
-        clip_low: real(0.2),
-        clip_high: real(0.2),
-        kl: real(0.0),
-        inner_updates: 1,
-        micro_batch: 256,
-        checkpointing: false,
-    }
+    EstimatorConfig { micro_batch: 256, ..EstimatorConfig::plain(kind) }
 }

@@ -186,9 +186,7 @@ pub(super) fn check_memory(
 
 fn refusal(too_large: &TooLarge) -> Failure {
     Failure::usage(too_large.to_string())
-        .hint(
-            "lower the micro_batch of that stage's section, or set estimator.checkpointing = true",
-        )
+        .hint("a lower micro_batch takes less, and so does estimator.checkpointing = true")
         .hint("--workers 1 leaves all memory to one stage")
         .hint("--dry-run shows every part; --ignore-memory computes all the same")
 }

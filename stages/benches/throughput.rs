@@ -13,8 +13,8 @@
 use std::time::Instant;
 
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Purpose, Real,
-    Sampler, Samples, Seed, StepWeights, Strata,
+    Cache, EstimatorConfig, EstimatorKind, ModelShape, PositionRule, Purpose, Real, Sampler,
+    Samples, Seed, Strata,
 };
 use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate};
 use agrpo_stages::model::{ModelConfig, Policy};
@@ -159,22 +159,10 @@ impl Shape {
         let (sampler, model) = (self.sampler(), policy.config());
         let batch =
             Batch::new(trajectories, &worths, 1, &sampler, model).expect("sampled just now");
-        let real = |value| Real::new(value).expect("finite");
         let config = EstimatorConfig {
-            kind: EstimatorKind::Agrpo,
             k: Samples::Count(u32::try_from(self.k).expect("k is small")),
             strata: Strata::Shard,
-            step_weights: StepWeights::Uniform,
-            uniform_share: real(0.0),
-            horizon: Horizon::Sampled,
-            position_gradient: false,
-            prompt_mask: real(0.0),
-            clip_low: real(0.2),
-            clip_high: real(0.2),
-            kl: real(0.0),
-            inner_updates: 1,
-            micro_batch: 1,
-            checkpointing: false,
+            ..EstimatorConfig::plain(EstimatorKind::Agrpo)
         };
         let policies = Policies { policy, behaviour: None, reference: None };
         let estimator = Agrpo::new(&batch, &config, Seed::new(5));

@@ -15,7 +15,7 @@ use agrpo_spec::{
 };
 
 use super::{Asked, Mark, Question};
-use crate::chat::{ChatTokenizer, Message, Role, Specials};
+use crate::chat::{ChatTokenizer, Specials};
 use crate::error::data;
 use crate::model::ModelConfig;
 use crate::tasks::Grade;
@@ -81,7 +81,7 @@ impl BenchmarkProblems {
     }
 
     fn asked_in_training(&self, problem: &agrpo_protocols::Problem) -> Result<Asked, StageError> {
-        let mut prompt = self.ids(&messages(problem, self.task.protocol))?;
+        let mut prompt = self.tokenizer.ids(&messages(problem, self.task.protocol))?;
         if self.task.protocol == Protocol::D1 {
             prompt.drain(..prompt.len().saturating_sub(D1_PROMPT_TOKENS));
         }
@@ -97,7 +97,7 @@ impl BenchmarkProblems {
         })?;
         let asked = |problem| {
             let protocol = self.task.protocol;
-            let mut prompt = self.ids(&evaluation_messages(problem, protocol))?;
+            let mut prompt = self.tokenizer.ids(&evaluation_messages(problem, protocol))?;
             prompt.extend(self.tokenizer.plain_ids(evaluation_prefill(protocol))?);
             self.asked(problem, prompt)
         };
@@ -128,17 +128,6 @@ impl BenchmarkProblems {
             _ => (verdict.score(), 1.0),
         };
         Ok(Mark { text, correct: verdict.correct, score, most })
-    }
-
-    fn ids(&self, messages: &[agrpo_protocols::Message]) -> Result<Vec<i64>, StageError> {
-        let message = |message: &agrpo_protocols::Message| Message {
-            role: match message.role {
-                agrpo_protocols::Role::System => Role::System,
-                agrpo_protocols::Role::User => Role::User,
-            },
-            content: message.content.clone(),
-        };
-        self.tokenizer.ids(&messages.iter().map(message).collect::<Vec<_>>())
     }
 
     fn asked(

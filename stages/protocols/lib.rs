@@ -84,6 +84,20 @@ pub enum Role {
     System,
     /// Asks.
     User,
+    /// Answers: the model.
+    Assistant,
+}
+
+impl Role {
+    /// The role's name in chat templates.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
 }
 
 /// One message of a chat, before any chat template strips it.

@@ -94,3 +94,52 @@ impl Workload {
         (passes * self.of_one(&self.evaluation), 16 << 10)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Run;
+
+    fn costs(change: impl Fn(&str) -> String) -> Vec<StageCost> {
+        let run = Run::parse(&change(include_str!("../../jobs/runs/smoke.toml"))).unwrap();
+        Workload::of(&run, 24, 8).costs(&run)
+    }
+
+    fn of(costs: &[StageCost], kind: StageKind) -> StageCost {
+        *costs.iter().find(|cost| cost.kind == kind).unwrap()
+    }
+
+    /// On the published model, a token costs about two operations a weight beside attention's.
+    #[test]
+    fn a_pass_costs_two_operations_a_weight() {
+        let sizes = Sizes {
+            d_model: 4096,
+            n_layers: 32,
+            n_heads: 32,
+            mlp_hidden_size: 12_288,
+            vocabulary: 126_464,
+        };
+        let pass = PassSizes { sequences: 3, length: 1, queried: 1 };
+        // All matrices but the embedding, which is looked up.
+        let weights = 8_015_581_184.0 - 126_464.0 * 4096.0;
+        assert!((sizes.forward_flops(&pass) / (6.0 * weights) - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn kinds_cost_in_proportion_to_what_they_are_asked_for() {
+        let plain = costs(str::to_owned);
+        let total: u64 = plain.iter().map(|cost| cost.stages).sum();
+        let run = Run::parse(include_str!("../../jobs/runs/smoke.toml")).unwrap();
+        assert_eq!(total, crate::Plan::total_stages(&run));
+        let kept = costs(|text| text.replace("[training]", "[lora]\nhead = true\n[training]"));
+        let again = |text: &str| {
+            let text = text.replace("[training]", "[lora]\nhead = true\n[training]");
+            text.replace("checkpointing = false", "checkpointing = true")
+        };
+        let gradient = |costs: &[StageCost]| of(costs, StageKind::Gradient).flops;
+        // Backward passes cost two of forward with all weights, one with a frozen base; one more again.
+        assert!((gradient(&kept) / gradient(&plain) - 2.0 / 3.0).abs() < 1e-12);
+        assert!((gradient(&costs(again)) / gradient(&plain) - 1.0).abs() < 1e-12);
+        assert_eq!(of(&kept, StageKind::Rollout).flops, of(&plain, StageKind::Rollout).flops);
+    }
+}

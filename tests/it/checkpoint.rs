@@ -316,6 +316,18 @@ fn wrong_files_are_refused_before_anything_is_computed() {
     "##);
 }
 
+/// So many workers at once that no machine has memory for all of them.
+#[test]
+fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
+    let program = program(&[]);
+    let said = program.run(&["run", "run.toml", "--workers", "4096"]);
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    for part in [" stage needs about ", " of memory, ", "program 200 MiB", "--ignore-memory"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    assert!(!program.store().exists(), "not even its files are fetched");
+}
+
 #[test]
 fn a_dry_run_needs_none_of_the_files() {
     let program = Program::new(&[]);

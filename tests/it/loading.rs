@@ -107,12 +107,15 @@ fn a_checkpoint_is_never_in_memory_twice() {
     assert!(measured["beside"].as_u64().unwrap() < 300 * MIB, "{measured}");
 }
 
-/// The same with 2 GB; more with more layers.
+/// The same with 2 GB, or more with more layers. A checkpoint of 16 GB may take 1.5 GB beside the policy, so
+/// this one its share. What was measured is printed.
 #[test]
 #[ignore = "writes 4 GB"]
+#[expect(clippy::print_stderr, reason = "the figures are what it is run for")]
 fn a_large_checkpoint_takes_no_more_beside_it() {
     let layers = setting("AGRPO_LAYERS").map_or(18, |text| text.parse().unwrap());
     let measured = measured(&config(2048, layers));
-    std::fs::write(std::env::temp_dir().join("agrpo-loading.json"), measured.to_string()).unwrap();
-    assert!(measured["beside"].as_u64().unwrap() < 300 * MIB, "{measured}");
+    eprintln!("{measured}");
+    let share = measured["policy"].as_u64().unwrap() * 3 / 32;
+    assert!(measured["beside"].as_u64().unwrap() <= share, "{measured}");
 }

@@ -240,6 +240,29 @@ impl From<Written> for EstimatorConfig {
     }
 }
 
+impl EstimatorConfig {
+    /// The unbiased choices, whatever the kind was published with: every step, a constant divisor, no
+    /// divergence. For measurements and tests, which change what they are about.
+    pub fn plain(kind: EstimatorKind) -> Self {
+        Self {
+            kind,
+            k: Samples::All,
+            strata: Strata::None,
+            step_weights: StepWeights::Uniform,
+            uniform_share: defaults::zero(),
+            horizon: Horizon::Sampled,
+            position_gradient: false,
+            prompt_mask: defaults::zero(),
+            clip_low: defaults::real(0.2),
+            clip_high: defaults::real(0.2),
+            kl: defaults::zero(),
+            inner_updates: 1,
+            micro_batch: 1,
+            checkpointing: false,
+        }
+    }
+}
+
 /// What an estimator was published with, where kinds differ.
 struct Published {
     k: Samples,
