@@ -16,6 +16,7 @@ mod worker;
 
 pub mod batch;
 pub mod embedded;
+pub mod outside;
 pub mod replay;
 pub mod status;
 

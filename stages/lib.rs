@@ -28,6 +28,7 @@ mod gradient;
 mod memory;
 pub mod model;
 pub mod optimizer;
+pub mod outside;
 mod problems;
 mod reward;
 mod rollout;

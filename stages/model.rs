@@ -16,7 +16,7 @@ pub use checkpoint::check_folder;
 pub use config::ModelConfig;
 pub(crate) use llada::adapter_of;
 pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};
-pub use lora::Adapter;
+pub use lora::{Adapter, check_adapter};
 pub use placement::Placement;
 
 #[cfg(test)]

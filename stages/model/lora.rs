@@ -166,6 +166,11 @@ pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matr
     assemble(config, settings, TensorWindows::open(TENSORS, tensors)?.read()?)
 }
 
+/// Reads an adapter as [`read`] does; answers with its settings alone.
+pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter, StageError> {
+    read(config, files).map(|(adapter, _)| adapter)
+}
+
 /// The same from settings and tensors that may be new.
 fn assemble(
     config: &ModelConfig,

@@ -24,8 +24,24 @@ pub fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
 }
 
 /// Reads canonical bytes back. `None` where they are cut short, too long or not of this type.
+///
+/// A length inside the bytes is believed only as far as the bytes could hold so much: what is allocated
+/// stays below a small multiple of their number.
 pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<T> {
-    let (value, read) = bincode::decode_from_slice(bytes, ENCODING).ok()?;
+    /// Types take up to so many times their encoding in memory.
+    const LOOSENESS: usize = 4;
+    // The crate takes its limit as a constant, so there is one for each order of magnitude.
+    macro_rules! within {
+        ($($bits:literal)*) => {
+            match bytes.len().checked_mul(LOOSENESS)? {
+                $(most if most <= 1 << $bits => {
+                    bincode::decode_from_slice(bytes, ENCODING.with_limit::<{ 1 << $bits }>())
+                })*
+                _ => return None,
+            }
+        };
+    }
+    let (value, read) = within!(8 10 12 14 16 18 20 22 24 26 28 30 32 34 36).ok()?;
     (read == bytes.len()).then_some(value)
 }
 
@@ -207,6 +223,16 @@ mod tests {
         assert_eq!(decode::<(u32, u64)>(&bytes), Some((7, 9)));
         assert_eq!(decode::<(u32, u64)>(&bytes[..11]), None);
         assert_eq!(decode::<(u32, u64)>(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn a_length_that_lies_allocates_nothing() {
+        for length in [3, 1 << 20, u64::MAX >> 8, u64::MAX] {
+            assert_eq!(decode::<Vec<[u64; 4]>>(&encode(&(length, 1u64))), None);
+            assert_eq!(decode::<String>(&encode(&(length, 1u8))), None);
+        }
+        let long: Vec<(u64, bool)> = (0..10_000).map(|n| (n, n % 3 == 0)).collect();
+        assert_eq!(decode::<Vec<(u64, bool)>>(&encode(&long)), Some(long));
     }
 
     #[test]

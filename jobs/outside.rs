@@ -1,0 +1,20 @@
+//! The decoders of what comes from Redis and from the records of a run: bytes in, an answer or a refusal
+//! out. For the tests that hand them damaged bytes; nothing here reaches a server.
+
+use agrpo_spec::{RunId, StageDigest};
+use serde_json::Value;
+
+use crate::queue::Hint;
+use crate::store::Failure;
+
+/// A message of the queue, as it comes: any JSON, then a hint or nothing. Answers with where it points.
+pub fn hint(bytes: &[u8]) -> Option<(RunId, StageDigest)> {
+    let message: Value = serde_json::from_slice(bytes).ok()?;
+    let Hint { run, stage } = serde_json::from_value(message).ok()?;
+    Some((run, stage))
+}
+
+/// A failure record.
+pub fn failure(bytes: &[u8]) -> Option<Failure> {
+    serde_json::from_slice(bytes).ok()
+}

@@ -1,0 +1,27 @@
+//! The decoders of what comes from outside that no other public function reaches: bytes in, an answer or
+//! a refusal out. For the tests that hand them damaged bytes; stages call what stands behind them.
+
+use agrpo_spec::{Content, StageError};
+use bytes::Bytes;
+use tch::{Device, Kind, Tensor};
+
+use crate::optimizer::AdamW;
+use crate::tensor_file;
+use crate::tensor_windows::TensorWindows;
+
+/// A safetensors file that is read as a whole: a gradient. Answers with the number of tensors.
+pub fn tensors(bytes: &[u8]) -> Result<usize, StageError> {
+    tensor_file::read(bytes, "the file").map(|tensors| tensors.len())
+}
+
+/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter.
+pub fn tensor_windows(bytes: Bytes) -> Result<usize, StageError> {
+    let file = TensorWindows::open("the file", &Content::Memory(bytes))?;
+    file.read().map(|tensors| tensors.len())
+}
+
+/// An optimizer's state for one matrix `w` of so many rows and columns.
+pub fn optimizer_state(bytes: &[u8], shape: [i64; 2]) -> Result<(), StageError> {
+    let w = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    AdamW::from_bytes(bytes, &[("w".to_owned(), w)].into_iter().collect()).map(drop)
+}
