@@ -9,6 +9,8 @@
 //! and so is a message that spells a special token: it would end its own turn. Prompts are not cut here.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::panic::catch_unwind;
 
 use agrpo_protocols::{Message, Role};
 use agrpo_spec::{Files, StageError};
@@ -20,6 +22,9 @@ use crate::model::ModelConfig;
 use crate::tensor_windows::one_line;
 
 const FILE: &str = "tokenizer.json";
+/// Bytes of the longest tokenizer: five times that of 126,000 tokens. Its reader takes a few hundred times as
+/// much memory as a hostile file has.
+const LONGEST: usize = 64 << 20;
 /// Stands where nothing has been written yet.
 const MASK: &str = "<|mdm_mask|>";
 /// The template's pieces: begin of the text, of a role, end of a role, of a turn.
@@ -53,8 +58,14 @@ pub struct ChatTokenizer {
 
 /// Reads a tokenizer whose ids are the model's. Data error that names the id where they are not.
 fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
-    let tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| data(format!("{FILE}: {}", one_line(&error))))?;
+    let refuse = |why: &dyn Display| data(format!("{FILE}: {}", one_line(why)));
+    if bytes.len() > LONGEST {
+        return Err(refuse(&format!("{} bytes, expected at most {LONGEST}", bytes.len())));
+    }
+    // The crate expects what it has read halfway to be sound, and panics where it is not.
+    let tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
+        .map_err(|_| refuse(&"no tokenizer that can be read"))?
+        .map_err(|error| refuse(&error))?;
     let mask = id(&tokenizer, MASK)?;
     if mask != config.mask_token_id {
         return Err(data(format!(

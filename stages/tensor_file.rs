@@ -74,11 +74,11 @@ pub(crate) fn read(bytes: &[u8], what: &str) -> Result<NamedTensors, StageError>
     for (name, view) in file.iter() {
         let kind = kind_of(view.dtype())
             .ok_or_else(|| data(format!("{what}: {name} has the type {:?}", view.dtype())))?;
-        let shape: Vec<i64> = view
-            .shape()
-            .iter()
-            .map(|&n| i64::try_from(n).expect("a checked header's sizes fit"))
-            .collect();
+        // A header's own check says nothing of a huge size beside one of 0.
+        let shape = view.shape().iter().map(|&n| i64::try_from(n));
+        let shape: Vec<i64> = shape.collect::<Result<_, _>>().map_err(|_| {
+            data(format!("{what}: {name} has the impossible shape {:?}", view.shape()))
+        })?;
         let tensor =
             Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| libtorch(&e))?;
         tensors.insert(name.to_owned(), tensor);

@@ -136,6 +136,12 @@ impl Trajectories {
         };
         let (r, p) = size(&named, "prompt_ids")?;
         let (_, c) = size(&named, "completion_ids")?;
+        // Rows without tokens would be as many as the header likes to say.
+        if [r, p, c].contains(&0) {
+            return Err(data(format!(
+                "{FILE}: {r} rows of {p} + {c} tokens, expected some of each"
+            )));
+        }
         let mut get = |name: &str, columns: i64, kind: Kind| {
             take(&mut named, FILE, name, &[r, columns], kind)
         };

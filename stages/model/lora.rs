@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use agrpo_spec::{Content, Files, StageError};
 use bytes::Bytes;
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -29,6 +29,11 @@ pub(super) use fresh::{check, draw};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
+
+/// Bytes of a pattern of modules, and of what becomes of it: no name is so long, and a repetition of a
+/// repetition grows large from a few letters.
+const LONGEST_PATTERN: usize = 1 << 12;
+const LARGEST_PATTERN: usize = 1 << 20;
 
 /// Settings that change nothing in what is computed from the saved matrices.
 const HARMLESS: [&str; 13] = [
@@ -130,7 +135,13 @@ enum Rule {
 impl Rule {
     fn all_of(key: &str, patterns: &Patterns) -> Result<Vec<Self>, StageError> {
         match patterns {
-            Patterns::Expression(text) => Regex::new(&format!(r"\A(?:{text})\z"))
+            Patterns::Expression(text) if text.len() > LONGEST_PATTERN => Err(data(format!(
+                "{CONFIG}: {key} has a pattern of {} bytes, expected at most {LONGEST_PATTERN}",
+                text.len()
+            ))),
+            Patterns::Expression(text) => RegexBuilder::new(&format!(r"\A(?:{text})\z"))
+                .delegate_size_limit(LARGEST_PATTERN)
+                .build()
                 .map(|regex| vec![Self::Expression(text.clone(), regex)])
                 .map_err(|error| {
                     data(format!("{CONFIG}: {key} = {text:?}: expected a pattern: {error}"))

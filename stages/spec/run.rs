@@ -295,6 +295,7 @@ pub fn allows_steps(completion_tokens: u32, block_tokens: u32, steps: u32) -> bo
 impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
+        check_length(text)?;
         let config =
             toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
         Self::resolve(config)
@@ -339,6 +340,19 @@ impl Run {
     pub fn is_evaluated(&self, iteration: u32) -> bool {
         iteration.is_multiple_of(self.config.evaluation.every)
             || iteration == self.config.training.iterations
+    }
+}
+
+/// Bytes of the longest run file; ours have a few thousand. The readers of TOML take a few hundred times
+/// as much memory as what they read.
+const LONGEST: usize = 1 << 20;
+
+fn check_length(text: &str) -> Result<(), RunError> {
+    match text.len() {
+        length if length > LONGEST => Err(RunError::Syntax(format!(
+            "{length} bytes, expected at most {LONGEST}: this is no run file"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -29,23 +29,72 @@ pub struct Edit {
 
 /// Numbers at which types end.
 const NUMBERS: [&str; 16] = [
-    "0", "-1", "1", "255", "256", "65536", "2147483648", "4294967295", "4294967296",
-    "9223372036854775807", "9223372036854775808", "18446744073709551615", "1e308", "1e999",
-    "-9223372036854775809", "0.5",
+    "0",
+    "-1",
+    "1",
+    "255",
+    "256",
+    "65536",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "1e308",
+    "1e999",
+    "-9223372036854775809",
+    "0.5",
 ];
 
 /// What opens and closes something, in any of the formats.
 const NESTS: [(&str, &str); 14] = [
-    ("[", "]"), ("{\"a\":", "}"), ("(", ")"), ("{", "}"), ("[[", "]]"), ("\\frac{", "}{2}"),
-    ("\\sqrt{", "}"), ("-", ""), ("\\boxed{", "}"), ("\"", "\""), ("a.", "b"), ("{a=", "}"),
-    ("^{", "}"), ("\\left(", "\\right)"),
+    ("[", "]"),
+    ("{\"a\":", "}"),
+    ("(", ")"),
+    ("{", "}"),
+    ("[[", "]]"),
+    ("\\frac{", "}{2}"),
+    ("\\sqrt{", "}"),
+    ("-", ""),
+    ("\\boxed{", "}"),
+    ("\"", "\""),
+    ("a.", "b"),
+    ("{a=", "}"),
+    ("^{", "}"),
+    ("\\left(", "\\right)"),
 ];
 
 /// Words that some decoder listens for.
 const WORDS: [&str; 28] = [
-    "null", "true", "nan", "inf", "{}", "[]", "\"\"", "\u{0}", "\u{feff}", "\n", "\r\n", "####", "\\boxed{",
-    "</answer>", "<answer>", "from", "sha256", "[[", "'''", "\"\"\"", "\\u0000", "\\ud800", "😀", "é", "=",
-    ",", "F64", "__metadata__",
+    "null",
+    "true",
+    "nan",
+    "inf",
+    "{}",
+    "[]",
+    "\"\"",
+    "\u{0}",
+    "\u{feff}",
+    "\n",
+    "\r\n",
+    "####",
+    "\\boxed{",
+    "</answer>",
+    "<answer>",
+    "from",
+    "sha256",
+    "[[",
+    "'''",
+    "\"\"\"",
+    "\\u0000",
+    "\\ud800",
+    "😀",
+    "é",
+    "=",
+    ",",
+    "F64",
+    "__metadata__",
 ];
 
 /// How deep a nest goes at most.
@@ -205,8 +254,18 @@ fn swap_words(bytes: &mut Vec<u8>, at: usize, pick: usize, other: &[u8]) {
 
 /// Writes a length, little-endian, of four or eight bytes.
 fn length_at(bytes: &mut [u8], at: usize, pick: usize) {
-    let lengths =
-        [0, 1, u64::MAX, 1 << 63, 1 << 32, (1 << 31) - 1, 1 << 40, u64::MAX - 7, 100_000_000, 1 << 20];
+    let lengths = [
+        0,
+        1,
+        u64::MAX,
+        1 << 63,
+        1 << 32,
+        (1 << 31) - 1,
+        1 << 40,
+        u64::MAX - 7,
+        100_000_000,
+        1 << 20,
+    ];
     let length = lengths[pick % lengths.len()].to_le_bytes();
     let width = if pick % 2 == 0 { 8 } else { 4 };
     // A format's lengths mostly stand at its start.
@@ -218,7 +277,8 @@ fn length_at(bytes: &mut [u8], at: usize, pick: usize) {
 /// Says a line again, or leaves it out.
 fn line(bytes: &mut Vec<u8>, at: usize, pick: usize) {
     let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |place| place + 1);
-    let end = bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |n| at + n + 1);
+    let end =
+        bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |n| at + n + 1);
     if pick % 2 == 0 {
         drop(bytes.drain(start..end));
     } else {

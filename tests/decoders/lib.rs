@@ -32,10 +32,14 @@ pub struct Decoder {
 
 /// JSON that becomes a tree: an object of one entry takes 7 bytes and a node of 11 places.
 const TREE: u64 = 128;
+/// TOML, whose reader keeps every space; rows of one letter. Their files are bounded before they are read.
+const TABLES: u64 = 512;
 /// JSON, or a header, that becomes values of known types.
 const TYPED: u64 = 48;
 /// Errors, tables of a reader, a first hash map.
 const SMALL: u64 = 64 << 10;
+/// Regular expressions, which have limits of their own; codecs of packed pages.
+const PATTERNS: u64 = 16 << 20;
 
 impl Decoder {
     const fn new(
@@ -72,7 +76,7 @@ impl Decoder {
 
 /// All of them.
 pub static DECODERS: [Decoder; 24] = [
-    Decoder::new("run-file", Form::Text, spec::run_file, spec::run_files).allowed(TREE, SMALL),
+    Decoder::new("run-file", Form::Text, spec::run_file, spec::run_files).allowed(TABLES, SMALL),
     Decoder::new("run-record", Form::Text, spec::run_record, spec::run_records),
     Decoder::new("spec", Form::Text, spec::spec, spec::specs),
     Decoder::new("manifest", Form::Text, spec::manifest, spec::manifests),
@@ -86,15 +90,16 @@ pub static DECODERS: [Decoder; 24] = [
     Decoder::new("checkpoint-index", Form::Text, tensors::index, tensors::index_seeds),
     Decoder::new("config", Form::Text, tensors::config, tensors::config_seeds).allowed(TREE, SMALL),
     Decoder::new("adapter-config", Form::Text, tensors::adapter_config, tensors::adapter_configs)
-        .allowed(TREE, SMALL),
+        .allowed(TREE, PATTERNS),
     Decoder::new("adapter-tensors", Form::Tensors, tensors::adapter, tensors::adapter_seeds),
     Decoder::new("tokenizer", Form::Text, tensors::tokenizer, tensors::tokenizers)
-        .allowed(TREE, SMALL),
+        .allowed(TABLES, PATTERNS),
     Decoder::new("rows-json", Form::Text, text::json_rows, text::json_row_seeds)
         .allowed(TREE, SMALL),
-    Decoder::new("rows-csv", Form::Text, text::csv_rows, text::csv_row_seeds).allowed(TREE, SMALL),
+    Decoder::new("rows-csv", Form::Text, text::csv_rows, text::csv_row_seeds)
+        .allowed(TABLES, SMALL),
     Decoder::new("rows-parquet", Form::Bytes, text::parquet_rows, text::parquet_seeds)
-        .allowed(TREE, SMALL),
+        .allowed(TABLES, PATTERNS),
     Decoder::new("truth", Form::Text, text::truth, text::truths).allowed(TREE, SMALL),
     Decoder::new("completion", Form::Text, text::completion, text::completions)
         .allowed(TREE, SMALL),

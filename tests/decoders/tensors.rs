@@ -151,7 +151,8 @@ fn adapter_folder(config: &[u8], tensors: Bytes) -> Files {
 pub(crate) fn adapter_configs() -> Vec<Vec<u8>> {
     let text = std::str::from_utf8(ADAPTER_CONFIG).expect("JSON");
     let mut document: Value = serde_json::from_str(text).expect("JSON");
-    document["target_modules"] = json!(r".*\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)");
+    document["target_modules"] =
+        json!(r".*\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)");
     vec![ADAPTER_CONFIG.to_vec(), document.to_string().into_bytes()]
 }
 
@@ -171,15 +172,20 @@ pub(crate) fn adapter(bytes: &[u8]) -> bool {
 
 /// A byte-level tokenizer with the template's pieces, for the golden configuration.
 pub(crate) fn tokenizers() -> Vec<Vec<u8>> {
-    let words: BTreeMap<String, u32> = (b'!'..=b'~').map(|c| char::from(c).to_string()).zip(0..).collect();
+    let words: BTreeMap<String, u32> =
+        (b'!'..=b'~').map(|c| char::from(c).to_string()).zip(0..).collect();
     let special = |(text, id): (&str, i64)| {
         json!({"id": id, "content": text, "special": true, "single_word": false, "lstrip": false,
                "rstrip": false, "normalized": false})
     };
     let config = golden_config();
     let pieces = [
-        ("<|startoftext|>", 94), ("<|start_header_id|>", 95), ("<|end_header_id|>", 96),
-        ("<|eot_id|>", 97), ("<|endoftext|>", config.eos_token_id), ("<|mdm_mask|>", config.mask_token_id),
+        ("<|startoftext|>", 94),
+        ("<|start_header_id|>", 95),
+        ("<|end_header_id|>", 96),
+        ("<|eot_id|>", 97),
+        ("<|endoftext|>", config.eos_token_id),
+        ("<|mdm_mask|>", config.mask_token_id),
     ];
     let file = |split: Value| {
         json!({
@@ -195,7 +201,8 @@ pub(crate) fn tokenizers() -> Vec<Vec<u8>> {
                       "ignore_merges": false, "vocab": words, "merges": []},
         })
     };
-    let splits = [json!({"Regex": r"\p{N}{1,3}|\s*[\r\n]+|\s+(?!\S)|\s+"}), json!({"String": "ab"})];
+    let splits =
+        [json!({"Regex": r"\p{N}{1,3}|\s*[\r\n]+|\s+(?!\S)|\s+"}), json!({"String": "ab"})];
     splits.map(|split| file(split).to_string().into_bytes()).into()
 }
 

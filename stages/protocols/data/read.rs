@@ -7,16 +7,31 @@ use serde_json::{Map, Number, Value};
 
 use super::{DataError, Format, Row};
 
+/// Rows of the largest data set: eight times the largest that a protocol knows. A row takes a kilobyte, and
+/// a packed file may say any number of rows in a few bytes.
+const MOST_ROWS: usize = 1 << 22;
+
 /// The rows of a data set, in their order.
 ///
 /// # Errors
-/// Where the bytes are not of that format, with the row where one can be named.
+/// Where the bytes are not of that format, with the row where one can be named; where there are more than
+/// 4,194,304 rows.
 pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
     match format {
         Format::JsonLines => json_lines(bytes),
         Format::Parquet => parquet(bytes),
         Format::Csv => csv(bytes),
     }
+}
+
+/// Takes a row that is not one too many.
+fn push(rows: &mut Vec<Row>, row: Row) -> Result<(), DataError> {
+    if rows.len() == MOST_ROWS {
+        let reason = format!("the data set has more than {MOST_ROWS} rows");
+        return Err(DataError::Row { row: row.number, reason });
+    }
+    rows.push(row);
+    Ok(())
 }
 
 fn json_lines(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
@@ -30,7 +45,7 @@ fn json_lines(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
             row: number,
             reason: format!("{error}; expected one JSON object a line"),
         })?;
-        rows.push(Row { number, fields });
+        push(&mut rows, Row { number, fields })?;
     }
     Ok(rows)
 }
@@ -49,12 +64,20 @@ fn csv(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
             record.map_err(|error| DataError::Row { row: number, reason: error.to_string() })?;
         let fields = names.iter().zip(record.iter());
         let fields = fields.map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
-        rows.push(Row { number, fields });
+        push(&mut rows, Row { number, fields })?;
     }
     Ok(rows)
 }
 
+/// The crate panics on some damaged files.
 fn parquet(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
+    std::panic::catch_unwind(|| unpack(bytes)).unwrap_or_else(|_| {
+        let reason = "no sound file of this format".to_owned();
+        Err(DataError::Format { format: "Parquet", reason })
+    })
+}
+
+fn unpack(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
     let fault = |error: &dyn std::fmt::Display| DataError::Format {
         format: "Parquet",
         reason: error.to_string(),
@@ -66,7 +89,7 @@ fn parquet(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
         let number = index + 1;
         let record =
             record.map_err(|error| DataError::Row { row: number, reason: error.to_string() })?;
-        rows.push(Row { number, fields: group(&record) });
+        push(&mut rows, Row { number, fields: group(&record) })?;
     }
     Ok(rows)
 }

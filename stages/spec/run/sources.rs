@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
-use super::RunError;
+use super::{RunError, check_length};
 use crate::digest::ArtifactDigest;
 
 /// The keys that name a file or a folder.
@@ -65,6 +65,7 @@ pub fn with_digests(
 }
 
 fn read(text: &str) -> Result<DocumentMut, RunError> {
+    check_length(text)?;
     text.parse().map_err(|error: toml_edit::TomlError| RunError::Syntax(error.message().to_owned()))
 }
 

@@ -40,7 +40,10 @@ fn took(bytes: usize) {
     MOST.fetch_max(now, Relaxed);
 }
 
-#[expect(unsafe_code, reason = "an allocator is counted where it is called; every call goes on to the system's")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is counted where it is called; every call goes on to the system's"
+)]
 // SAFETY: the system's allocator answers every call with the caller's own arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -228,7 +231,11 @@ fn in_a_process(decoder: &Decoder, asked: &Asked, folder: &Path) -> bool {
         let n = u64::from_le_bytes(last.try_into().expect("eight bytes"));
         let kept = folder.join(format!("agrpo-fuzz-{}-{n}.bin", decoder.name));
         std::fs::write(&kept, input(decoder, asked.seed, n)).expect("room for the input");
-        println!("{:<18} input {n}: ended the process ({status}); kept as {}", decoder.name, kept.display());
+        println!(
+            "{:<18} input {n}: ended the process ({status}); kept as {}",
+            decoder.name,
+            kept.display()
+        );
     }
     drop(std::fs::remove_file(&place));
     status.success()
