@@ -93,7 +93,7 @@ pub static DECODERS: [Decoder; 24] = [
         .allowed(TREE, PATTERNS),
     Decoder::new("adapter-tensors", Form::Tensors, tensors::adapter, tensors::adapter_seeds),
     Decoder::new("tokenizer", Form::Text, tensors::tokenizer, tensors::tokenizers)
-        .allowed(TABLES, PATTERNS),
+        .allowed(2 * TABLES, PATTERNS),
     Decoder::new("rows-json", Form::Text, text::json_rows, text::json_row_seeds)
         .allowed(TREE, SMALL),
     Decoder::new("rows-csv", Form::Text, text::csv_rows, text::csv_row_seeds)
@@ -102,7 +102,7 @@ pub static DECODERS: [Decoder; 24] = [
         .allowed(TABLES, PATTERNS),
     Decoder::new("truth", Form::Text, text::truth, text::truths).allowed(TREE, SMALL),
     Decoder::new("completion", Form::Text, text::completion, text::completions)
-        .allowed(TREE, SMALL),
+        .allowed(TREE, PATTERNS),
     Decoder::new("hint", Form::Text, fleet::hint, fleet::hints).allowed(TREE, SMALL),
     Decoder::new("failure", Form::Text, fleet::failure, fleet::failures),
     Decoder::new("index-entry", Form::Text, fleet::index_entry, fleet::index_entries),

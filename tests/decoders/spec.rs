@@ -12,7 +12,7 @@ const FILES: [&str; 4] = [
     include_str!("../../jobs/runs/smoke.toml"),
     include_str!("../../jobs/runs/sudoku.toml"),
     include_str!("../../jobs/runs/llada-8b-gsm8k.toml"),
-    include_str!("../../jobs/runs/compare/countdown.toml"),
+    include_str!("../../jobs/runs/countdown.toml"),
 ];
 
 /// Contents in place of where they are to be had.

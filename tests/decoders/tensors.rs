@@ -143,6 +143,13 @@ fn golden_config() -> &'static ModelConfig {
     CONFIG_READ.get_or_init(|| ModelConfig::from_json(CONFIG).expect("the golden one"))
 }
 
+/// The same with the special tokens of [`tokenizers`], which follow its 94 letters.
+fn chat_config() -> ModelConfig {
+    let ids = (98, 98, 99);
+    let (eos_token_id, pad_token_id, mask_token_id) = (ids.0, Some(ids.1), ids.2);
+    ModelConfig { eos_token_id, pad_token_id, mask_token_id, ..golden_config().clone() }
+}
+
 fn adapter_folder(config: &[u8], tensors: Bytes) -> Files {
     let config = ("adapter_config.json".to_owned(), config.to_vec().into());
     [config, ("adapter_model.safetensors".to_owned(), tensors.into())].into()
@@ -170,7 +177,7 @@ pub(crate) fn adapter(bytes: &[u8]) -> bool {
     check_adapter(golden_config(), &files).is_ok()
 }
 
-/// A byte-level tokenizer with the template's pieces, for the golden configuration.
+/// A byte-level tokenizer with the template's pieces, for [`chat_config`].
 pub(crate) fn tokenizers() -> Vec<Vec<u8>> {
     let words: BTreeMap<String, u32> =
         (b'!'..=b'~').map(|c| char::from(c).to_string()).zip(0..).collect();
@@ -178,7 +185,7 @@ pub(crate) fn tokenizers() -> Vec<Vec<u8>> {
         json!({"id": id, "content": text, "special": true, "single_word": false, "lstrip": false,
                "rstrip": false, "normalized": false})
     };
-    let config = golden_config();
+    let config = chat_config();
     let pieces = [
         ("<|startoftext|>", 94),
         ("<|start_header_id|>", 95),
@@ -207,7 +214,7 @@ pub(crate) fn tokenizers() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn tokenizer(bytes: &[u8]) -> bool {
-    let Ok(tokenizer) = ChatTokenizer::read(bytes, golden_config()) else { return false };
+    let Ok(tokenizer) = ChatTokenizer::read(bytes, &chat_config()) else { return false };
     if let Ok(ids) = tokenizer.plain_ids("2+2=4, is it?") {
         drop(tokenizer.text(&ids, Specials::Keep));
     }
