@@ -13,24 +13,29 @@
 mod backend;
 mod blobs;
 mod cache;
+mod disk;
 mod errors;
 mod files;
 mod folders;
+mod host;
 mod import;
 mod large;
 mod manifests;
 mod names;
 mod open;
+mod probe;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backend::Backend;
 use cache::BlobCache;
+use disk::DiskCache;
 use large::LargeBlobs;
 
 pub(crate) use folders::records;
@@ -46,6 +51,8 @@ pub struct Store {
     backend: Arc<Backend>,
     cache: Arc<BlobCache>,
     large: Arc<LargeBlobs>,
+    /// Shared with other processes of the host; none of a local store.
+    disk: Option<Arc<DiskCache>>,
 }
 
 impl fmt::Debug for Store {
@@ -62,7 +69,12 @@ impl Store {
         if backend.is_remote() {
             backend.reach().await?;
         }
-        Ok(Self { backend: Arc::new(backend), cache: Arc::default(), large: Arc::default() })
+        Ok(Self {
+            backend: Arc::new(backend),
+            cache: Arc::default(),
+            large: Arc::default(),
+            disk: None,
+        })
     }
 
     /// The store's address, in full.
@@ -77,7 +89,22 @@ impl Store {
         self.backend.delete("check").await
     }
 
-    /// The same store with an empty cache: every blob is read and checked anew.
+    /// The same store with a cache of a server's blobs in a folder, which all processes of a host may
+    /// share: at most `limit` bytes, by default as much as the disk spares, up to 64 GiB. A folder that
+    /// cannot be used is told in a warning; a local store needs none.
+    #[must_use]
+    pub fn with_cache(&self, folder: &Path, limit: Option<u64>) -> Self {
+        if !self.backend.is_remote() || limit == Some(0) {
+            return Self { disk: None, ..self.clone() };
+        }
+        let disk = DiskCache::open(folder, limit).map_err(|error| {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "no cache of blobs: the folder cannot be used");
+        });
+        Self { disk: disk.ok().map(Arc::new), ..self.clone() }
+    }
+
+    /// The same store without what was read before: every blob is read from it and checked anew.
     #[must_use]
     pub fn fresh(&self) -> Self {
         self.with_scratch(self.large.scratch())
@@ -87,6 +114,6 @@ impl Store {
     #[must_use]
     pub fn with_scratch(&self, folder: Option<PathBuf>) -> Self {
         let large = Arc::new(LargeBlobs::in_folder(folder));
-        Self { backend: Arc::clone(&self.backend), cache: Arc::default(), large }
+        Self { backend: Arc::clone(&self.backend), cache: Arc::default(), large, disk: None }
     }
 }

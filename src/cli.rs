@@ -85,6 +85,19 @@ pub(crate) struct StoreArgs {
     pub(crate) store: Option<String>,
 }
 
+/// Where a bucket's blobs are kept on this host.
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Folder for blobs of a bucket, which all workers of this host may share [default:
+    /// $AGRPO_CACHE_DIR, else below $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Most bytes in that folder, as in 50GiB; 0 keeps none [default: $AGRPO_CACHE_SIZE, else a
+    /// quarter of what the disk spares, up to 64GiB]
+    #[arg(long, value_name = "BYTES", value_parser = crate::settings::bytes)]
+    pub(crate) cache_size: Option<u64>,
+}
+
 /// Where hints about work are queued.
 #[derive(Debug, Args)]
 pub(crate) struct RedisArgs {
@@ -153,6 +166,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -192,6 +207,8 @@ Examples:
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) redis: RedisArgs,
     #[command(flatten)]

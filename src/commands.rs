@@ -26,14 +26,16 @@ use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agrpo_jobs::Store;
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{Cli, Command, RunFileArgs, StoreArgs};
+use crate::cli::{CacheArgs, Cli, Command, RunFileArgs, StoreArgs};
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::numerics;
 use crate::output;
 use crate::settings::{Resolved, Settings};
@@ -71,8 +73,30 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         .block_on(work)
 }
 
-/// The store, made if it is a folder that is not there yet.
+/// The store to write to, made if it is a folder that is not there yet. A server has to create objects
+/// only where there are none, which is found out once.
 async fn create_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Failure> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let store = connect(settings, flag).await?;
+    if !ASKED.swap(true, Ordering::Relaxed) {
+        store.check_creates(&machine::environment().worker).await?;
+    }
+    Ok(store)
+}
+
+/// The store to write to, with this host's cache of blobs.
+async fn cached_store(
+    settings: &Settings,
+    flag: Option<&str>,
+    cache: &CacheArgs,
+) -> Result<Store, Failure> {
+    let limit = settings.cache_size(cache.cache_size)?;
+    let store = create_store(settings, flag).await?;
+    let folder = settings.cache(cache.cache.as_deref());
+    Ok(folder.map_or_else(|| store.clone(), |folder| store.with_cache(&folder, limit)))
+}
+
+async fn connect(settings: &Settings, flag: Option<&str>) -> Result<Store, Failure> {
     let url = settings.store(flag).value;
     Store::open(&url, &settings.object_store_options()).await.map_err(|error| {
         let failure = Failure::from(error);
@@ -99,7 +123,7 @@ async fn open_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Fa
             )
         });
     }
-    create_store(settings, flag).await
+    connect(settings, flag).await
 }
 
 /// The folder of a store on this machine; `None` for the others.

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
 
 use crate::exit::Failure;
 
@@ -13,6 +16,9 @@ const REDIS: &str = "AGRPO_REDIS";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
 const LIBTORCH: &str = "AGRPO_LIBTORCH";
 const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
+/// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
+const CACHE: &str = "AGRPO_CACHE_DIR";
+const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
@@ -71,6 +77,34 @@ impl Settings {
         self.resolve(flag, REDIS, DEFAULT_REDIS)
     }
 
+    /// The folder for a bucket's blobs: `--cache`, `AGRPO_CACHE_DIR`, systemd's `CacheDirectory`, the
+    /// user's own; none where nobody names one.
+    pub(crate) fn cache(&self, flag: Option<&Path>) -> Option<PathBuf> {
+        let given = flag.map(Path::to_owned).or_else(|| self.variable(CACHE).map(PathBuf::from));
+        // systemd lists several, and ours is the first.
+        let of_unit = self.variable("CACHE_DIRECTORY").and_then(|all| all.split(':').next());
+        let of_user = || {
+            let home = || self.variable("HOME").map(|home| Path::new(home).join(".cache"));
+            self.variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)
+        };
+        given
+            .or_else(|| of_unit.map(|folder| Path::new(folder).join("blobs")))
+            .or_else(|| of_user().map(|folder| folder.join("agrpo/blobs")))
+    }
+
+    /// The most bytes in it: `--cache-size`, `AGRPO_CACHE_SIZE`; none where nobody says.
+    pub(crate) fn cache_size(&self, flag: Option<u64>) -> Result<Option<u64>, Failure> {
+        let given = || self.variable(CACHE_SIZE).map(|text| (text, bytes(text)));
+        match (flag, given()) {
+            (Some(size), _) => Ok(Some(size)),
+            (None, None) => Ok(None),
+            (None, Some((_, Ok(size)))) => Ok(Some(size)),
+            (None, Some((text, Err(expected)))) => {
+                Err(Failure::usage(format!("{CACHE_SIZE}={text}: {expected}")))
+            }
+        }
+    }
+
     /// The folder of a CUDA build of libtorch: `AGRPO_LIBTORCH`.
     pub(crate) fn libtorch(&self) -> Option<&str> {
         self.variable(LIBTORCH)
@@ -106,6 +140,12 @@ impl Settings {
     }
 }
 
+/// A number of bytes, as `--cache-size` and its variable take it.
+pub(crate) fn bytes(text: &str) -> Result<u64, &'static str> {
+    let size = text.parse::<ByteSize>().map(|size| size.as_u64());
+    size.map_err(|_| "expected a number of bytes, as in 0, 50000000 or 64GiB")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +161,35 @@ mod tests {
         assert_eq!(set.store(None).value, "s3://bucket");
         assert_eq!(set.redis(None).value, DEFAULT_REDIS);
         assert!(!set.redis(None).given, "an empty variable is as good as none");
+    }
+
+    #[test]
+    fn the_cache_lies_where_somebody_says_or_where_caches_lie() {
+        let home = [("HOME", "/home/a")];
+        let folder = |set: &[(&str, &str)]| settings(set).cache(None);
+        assert_eq!(folder(&[]), None);
+        assert_eq!(folder(&home), Some("/home/a/.cache/agrpo/blobs".into()));
+        let of_user = [home[0], ("XDG_CACHE_HOME", "/big")];
+        assert_eq!(folder(&of_user), Some("/big/agrpo/blobs".into()));
+        let of_unit = [of_user[1], ("CACHE_DIRECTORY", "/var/cache/agrpo:/var/cache/x")];
+        assert_eq!(folder(&of_unit), Some("/var/cache/agrpo/blobs".into()));
+        let named = [of_unit[1], (CACHE, "/named")];
+        assert_eq!(folder(&named), Some("/named".into()));
+        assert_eq!(settings(&named).cache(Some(Path::new("here"))), Some("here".into()));
+    }
+
+    #[test]
+    fn the_cache_s_size_is_a_number_of_bytes() {
+        let size = |text| settings(&[(CACHE_SIZE, text)]).cache_size(None).ok().flatten();
+        assert_eq!(size("0"), Some(0));
+        assert_eq!(size("64GiB"), Some(64 << 30));
+        assert_eq!(settings(&[]).cache_size(None).unwrap(), None);
+        assert_eq!(settings(&[(CACHE_SIZE, "1")]).cache_size(Some(2)).unwrap(), Some(2));
+        let wrong = settings(&[(CACHE_SIZE, "much")]).cache_size(None).unwrap_err();
+        assert_eq!(
+            wrong.message(),
+            "AGRPO_CACHE_SIZE=much: expected a number of bytes, as in 0, 50000000 or 64GiB"
+        );
     }
 
     #[test]

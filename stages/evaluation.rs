@@ -18,6 +18,7 @@ use crate::model::{Placement, Policy};
 use crate::problems::{Asked, Problems};
 use crate::rollout::padded;
 use crate::sampler::{Row, sample};
+use crate::shelf::Shelf;
 
 /// Completions kept in the result for people to look at.
 const SHOWN: usize = 16;
@@ -30,6 +31,7 @@ pub(crate) fn execute(
     spec: &EvaluationSpec,
     inputs: &Inputs,
     device: Device,
+    shelf: &Shelf,
 ) -> Result<Outputs, StageError> {
     if spec.samples == 0 {
         let kind = StageKind::Evaluation;
@@ -38,9 +40,10 @@ pub(crate) fn execute(
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
     let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let merge = spec.merge_adapter;
     let exam = Exam {
         spec,
-        policy: Policy::for_sampling(files, spec.merge_adapter, at)?,
+        policy: shelf.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?,
         asked: problems.held_out(spec.problems)?,
         problems,
     };

@@ -9,6 +9,7 @@ use crate::error::{data, invalid};
 use crate::estimator::{Batch, Estimator, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::{Placement, Policy};
 use crate::reward::Rewards;
+use crate::shelf::Shelf;
 use crate::tensor_file;
 use crate::trajectories::Trajectories;
 
@@ -19,6 +20,7 @@ pub(crate) fn execute(
     spec: &GradientSpec,
     inputs: &Inputs,
     device: Device,
+    shelf: &Shelf,
 ) -> Result<Outputs, StageError> {
     check_estimator(spec)?;
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
@@ -28,7 +30,8 @@ pub(crate) fn execute(
     let worths: Vec<Worth> = rewards.rows.iter().map(|row| row.worth()).collect();
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
-    let policy = Policy::for_training(files, spec.lora.as_ref(), spec.seed, at)?;
+    let policy = shelf.policy(spec.policy, false, at, || Policy::from_folder_at(files, at))?;
+    let policy = policy.ready_to_train(spec.lora.as_ref(), spec.seed)?;
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let group = spec.group as usize;
     let batch = Batch::new(&trajectories, &worths, group, &spec.sampler, policy.config())?;

@@ -34,6 +34,7 @@ mod reward;
 mod rollout;
 pub mod sampler;
 mod sft;
+mod shelf;
 mod states;
 pub mod tasks;
 mod tensor_file;
@@ -49,6 +50,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agrpo_spec::{Inputs, Outputs, StageError, StageSpec};
 
+use shelf::Shelf;
+
 pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
 pub use device::{Device, ParseDeviceError, gpus};
 pub use problems::{check_run, prompt_tokens, vocabulary};
@@ -56,18 +59,25 @@ pub use reward::{Rewards, RowReward};
 
 /// Computes a stage on the processor; see [`execute_on`].
 pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
-    compute(spec, inputs, Device::Cpu)
+    compute(spec, inputs, Device::Cpu, &Shelf::default())
 }
 
 /// What computes stages on a device. It never panics: a C++ exception or a defect becomes
-/// [`StageError::Internal`], and so does a device without enough memory.
+/// [`StageError::Internal`], and so does a device without enough memory. From one stage to the next it
+/// keeps the policy that was read last, which changes no byte of a result.
 pub fn execute_on(
     device: Device,
 ) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
-    move |spec, inputs| compute(spec, inputs, device)
+    let shelf = Shelf::default();
+    move |spec, inputs| compute(spec, inputs, device, &shelf)
 }
 
-fn compute(spec: &StageSpec, inputs: &Inputs, device: Device) -> Result<Outputs, StageError> {
+fn compute(
+    spec: &StageSpec,
+    inputs: &Inputs,
+    device: Device,
+    shelf: &Shelf,
+) -> Result<Outputs, StageError> {
     let (kind, version) = (spec.kind(), spec.version());
     if version != kind.version() {
         let ours = kind.version();
@@ -78,13 +88,14 @@ fn compute(spec: &StageSpec, inputs: &Inputs, device: Device) -> Result<Outputs,
     }
     device.check(kind, spec.numerics())?;
     let place = device.of_tch();
+    shelf.before(kind);
     let stage = || match spec {
         StageSpec::Sft(spec) => sft::execute(spec, inputs, place),
-        StageSpec::Rollout(spec) => rollout::execute(spec, inputs, place),
+        StageSpec::Rollout(spec) => rollout::execute(spec, inputs, place, shelf),
         StageSpec::Reward(spec) => reward::execute(spec, inputs),
-        StageSpec::Gradient(spec) => gradient::execute(spec, inputs, place),
+        StageSpec::Gradient(spec) => gradient::execute(spec, inputs, place, shelf),
         StageSpec::Update(spec) => update::execute(spec, inputs),
-        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place),
+        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place, shelf),
     };
     let done = catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
         let text = panic
@@ -95,7 +106,12 @@ fn compute(spec: &StageSpec, inputs: &Inputs, device: Device) -> Result<Outputs,
         let first = text.lines().next().unwrap_or_default();
         Err(StageError::Internal(format!("the {kind} stage broke off: {first}")))
     });
-    done.map_err(|error| memory::explain(error, kind, device))
+    done.map_err(|error| {
+        if memory::is_refused(&error) {
+            shelf.clear();
+        }
+        memory::explain(error, kind, device)
+    })
 }
 
 /// The libtorch that this program was built for.

@@ -9,6 +9,12 @@ use crate::device::Device;
 /// What libtorch's errors about a full device begin with.
 const FULL: &str = "CUDA out of memory";
 
+/// Whether a device, or the machine, had no memory left.
+pub(crate) fn is_refused(error: &StageError) -> bool {
+    let of_cpu = "can't allocate memory";
+    matches!(error, StageError::Internal(text) if text.contains(FULL) || text.contains(of_cpu))
+}
+
 /// An error as it is, unless it says that the device is full.
 pub(crate) fn explain(error: StageError, kind: StageKind, device: Device) -> StageError {
     match error {

@@ -9,16 +9,19 @@ use crate::error::data;
 use crate::model::{PADDING, Placement, Policy};
 use crate::problems::Problems;
 use crate::sampler::{Row, sample};
+use crate::shelf::Shelf;
 use crate::trajectories::{NEVER, Trajectories};
 
 pub(crate) fn execute(
     spec: &RolloutSpec,
     inputs: &Inputs,
     device: Device,
+    shelf: &Shelf,
 ) -> Result<Outputs, StageError> {
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
-    let policy = Policy::for_sampling(files, spec.merge_adapter, at)?;
+    let merge = spec.merge_adapter;
+    let policy = shelf.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
     let problems = Problems::open(&spec.task, spec.language, inputs)?;
     let trajectories = shard(spec, &policy, &problems)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();

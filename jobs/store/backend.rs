@@ -6,21 +6,18 @@
 
 use std::future::Future;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agrpo_spec::{ArtifactDigest, Content, DigestStream};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
-
-use tokio::sync::mpsc;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::errors::Place;
 use super::files::{self, Mode};
+use super::transfer::{LARGE, Missed, persistently, was_cut};
 use crate::error::JobsError;
 
 /// A server that has not answered a small request by then is not going to.
@@ -29,19 +26,13 @@ const ANSWER: Duration = Duration::from_secs(20);
 const FLUSH: Duration = Duration::from_secs(180);
 /// Bytes a second below which a transfer counts as stuck.
 const SLOWEST: u64 = 1 << 20;
-/// Objects above this size go to S3 in parts.
-pub(super) const LARGE: u64 = 64 << 20;
-const PART: u64 = 16 << 20;
-/// Bytes asked for in one request of a download; a whole large object would outlast any request.
-const PIECE: u64 = 8 << 20;
-const PARTS_AT_ONCE: usize = 4;
 /// How often a refused write is tried again when nothing turns out to be there.
 const ATTEMPTS: u32 = 5;
 /// Grows with each of those tries.
 const SETTLE: Duration = Duration::from_millis(50);
 
 pub(super) struct Backend {
-    objects: Arc<dyn ObjectStore>,
+    pub(super) objects: Arc<dyn ObjectStore>,
     /// Where a local store's objects are files.
     folder: Option<PathBuf>,
     place: Place,
@@ -102,7 +93,7 @@ impl Backend {
     }
 
     /// Ends an operation on `size` bytes that takes too long.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         size: u64,
         action: &str,
@@ -112,7 +103,25 @@ impl Backend {
         tokio::time::timeout(limit, operation).await.map_err(|_| self.place.silent(action, limit))
     }
 
-    fn explain(&self, action: &str, error: &Error) -> JobsError {
+    /// One try of an operation on `size` bytes.
+    pub(super) async fn attempt<T>(
+        &self,
+        size: u64,
+        action: &str,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Missed> {
+        match self.within(size, action, operation).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(self.missed(action, &error)),
+            Err(error) => Err(Missed { error, was_cut: false }),
+        }
+    }
+
+    fn missed(&self, action: &str, error: &Error) -> Missed {
+        Missed { error: self.explain(action, error), was_cut: was_cut(error) }
+    }
+
+    pub(super) fn explain(&self, action: &str, error: &Error) -> JobsError {
         self.place.explain(action, error)
     }
 
@@ -128,19 +137,21 @@ impl Backend {
 
     /// The object's bytes; `None` where there is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>, JobsError> {
+        persistently(|| self.read_once(name)).await
+    }
+
+    async fn read_once(&self, name: &str) -> Result<Option<Bytes>, Missed> {
         let action = format!("read {name}");
-        let found = match self.within(0, &action, self.objects.get(&Path::from(name))).await? {
-            Ok(found) => found,
-            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => {
+        let path = Path::from(name);
+        let found = match self.within(0, &action, self.objects.get(&path)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(Error::NotFound { source, .. })) if !self.place.lacks_bucket(&*source) => {
                 return Ok(None);
             }
-            Err(error) => return Err(self.explain(&action, &error)),
+            Ok(Err(error)) => return Err(self.missed(&action, &error)),
+            Err(error) => return Err(Missed { error, was_cut: false }),
         };
-        let size = found.meta.size;
-        match self.within(size, &action, found.bytes()).await? {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        self.attempt(found.meta.size, &action, found.bytes()).await.map(Some)
     }
 
     /// The object's length in bytes; `None` where there is none.
@@ -154,7 +165,7 @@ impl Backend {
     }
 
     /// `false`: the object was to be created, but something is or was there.
-    async fn put(
+    pub(super) async fn put(
         &self,
         name: &str,
         bytes: Bytes,
@@ -163,16 +174,16 @@ impl Backend {
     ) -> Result<bool, JobsError> {
         let action = format!("write {name}");
         let size = bytes.len() as u64;
-        let written = async {
-            match &self.folder {
-                Some(folder) => put_file(folder.join(name), bytes, mode, flush).await,
-                None => self.put_object(name, bytes, mode).await,
-            }
+        let write = || async {
+            let written = async {
+                match &self.folder {
+                    Some(folder) => put_file(folder.join(name), bytes.clone(), mode, flush).await,
+                    None => self.put_object(name, bytes.clone(), mode).await,
+                }
+            };
+            self.attempt(size, &action, written).await
         };
-        match self.within(size, &action, written).await? {
-            Ok(created) => Ok(created),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        persistently(write).await
     }
 
     async fn put_object(&self, name: &str, bytes: Bytes, mode: Mode) -> Result<bool, Error> {
@@ -221,60 +232,6 @@ impl Backend {
         self.put(name, bytes, Mode::Replace, false).await.map(drop)
     }
 
-    /// Writes a large object in parts, whatever was there; it appears whole or not at all. Gives the
-    /// digest of what was written.
-    pub(super) async fn replace_in_parts(
-        &self,
-        name: &str,
-        content: &Content,
-    ) -> Result<ArtifactDigest, JobsError> {
-        let action = format!("write {name}");
-        let upload = async {
-            let upload = self.objects.put_multipart(&Path::from(name)).await?;
-            let part_size = usize::try_from(PART).unwrap_or(usize::MAX);
-            let mut parts = WriteMultipart::new_with_chunk_size(upload, part_size);
-            let mut stream = DigestStream::default();
-            for range in content.ranges(PART) {
-                parts.wait_for_capacity(PARTS_AT_ONCE).await?;
-                let (bytes, next) = take_part(content.clone(), range, stream).await?;
-                stream = next;
-                parts.put(bytes);
-            }
-            parts.finish().await?;
-            Ok(stream.finish())
-        };
-        match self.within(content.size(), &action, upload).await? {
-            Ok(digest) => Ok(digest),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
-    }
-
-    /// Sends an object of this size piece by piece, in order. Ends early where nobody listens.
-    pub(super) async fn stream(
-        &self,
-        name: &str,
-        size: u64,
-        pieces: mpsc::Sender<Bytes>,
-    ) -> Result<(), JobsError> {
-        let action = format!("read {name}");
-        let path = Path::from(name);
-        let ranges = (0..size.div_ceil(PIECE)).map(|n| n * PIECE..size.min((n + 1) * PIECE));
-        let reads = ranges.map(|range: Range<u64>| self.objects.get_range(&path, range));
-        let download = async {
-            let mut reads = futures::stream::iter(reads).buffered(PARTS_AT_ONCE);
-            while let Some(piece) = reads.try_next().await? {
-                if pieces.send(piece).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        match self.within(size, &action, download).await? {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
-    }
-
     /// Removes an object; its absence is no error.
     pub(super) async fn delete(&self, name: &str) -> Result<(), JobsError> {
         let action = format!("delete {name}");
@@ -315,20 +272,6 @@ impl Backend {
             Err(error) => Err(self.explain(&action, &error)),
         }
     }
-}
-
-/// A part of a content and the digest of everything up to its end.
-async fn take_part(
-    content: Content,
-    range: Range<u64>,
-    mut stream: DigestStream,
-) -> Result<(Bytes, DigestStream), Error> {
-    let part = tokio::task::spawn_blocking(move || {
-        let bytes = content.window(range)?;
-        stream.update(&bytes);
-        Ok::<_, io::Error>((bytes, stream))
-    });
-    part.await?.map_err(|error| Error::Generic { store: "file", source: Box::new(error) })
 }
 
 async fn put_file(path: PathBuf, bytes: Bytes, mode: Mode, flush: bool) -> Result<bool, Error> {

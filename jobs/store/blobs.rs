@@ -54,16 +54,36 @@ impl Store {
         let known = self.cache.contains(digest);
         let is_there = (known || in_parts) && self.backend.size(&name).await? == Some(size);
         if !(is_there && known) {
-            if in_parts {
-                if !(is_there && self.holds(&name, digest).await?) {
-                    self.backend.replace_in_parts(&name, &bytes.clone().into()).await?;
-                }
-            } else {
-                self.create_or_mend(&name, digest, &bytes).await?;
-            }
+            let write = self.write_blob(&name, digest, &bytes, in_parts && is_there);
+            let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
+            written?;
         }
         self.cache.insert(digest, bytes);
         Ok(OutputRecord { digest, size })
+    }
+
+    /// Writes a blob; `may_stand` where the server has one of this name and length.
+    async fn write_blob(
+        &self,
+        name: &str,
+        digest: ArtifactDigest,
+        bytes: &Bytes,
+        may_stand: bool,
+    ) -> Result<(), JobsError> {
+        if !self.backend.is_remote() {
+            return self.create_or_mend(name, digest, bytes).await;
+        }
+        if bytes.len() as u64 <= self.backend.large() {
+            // One request, whatever is there: the same bytes, or damaged ones.
+            return self.backend.replace(name, bytes.clone()).await;
+        }
+        if may_stand && self.holds(name, digest).await? {
+            return Ok(());
+        }
+        let sent = self.backend.replace_in_parts(name, &bytes.clone().into(), digest).await?;
+        sent.map_err(|found| {
+            JobsError::Internal(format!("{name} turned into {found} while it was sent"))
+        })
     }
 
     async fn create_or_mend(
@@ -130,7 +150,7 @@ impl Store {
     pub(super) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
         match self.cache.get(digest) {
             Some(bytes) => Ok(bytes),
-            None => self.get_blob(digest).await,
+            None => self.host_blob(digest).await,
         }
     }
 

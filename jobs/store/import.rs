@@ -97,12 +97,8 @@ impl Store {
     async fn write_large(&self, digest: ArtifactDigest, content: Content) -> Result<(), JobsError> {
         let name = blob_name(digest);
         let Some(path) = self.backend.path(&name) else {
-            let found = self.backend.replace_in_parts(&name, &content).await?;
-            if found != digest {
-                self.backend.delete(&name).await?;
-                return Err(self.lost(digest, &"it has changed"));
-            }
-            return Ok(());
+            let sent = self.backend.replace_in_parts(&name, &content, digest).await?;
+            return sent.map_err(|_| self.lost(digest, &"it has changed"));
         };
         let large = self.large.clone();
         let written = blocking(move || {

@@ -283,29 +283,46 @@ impl Store {
         if let Some(Known::Copied(copy)) = self.large.get(digest) {
             return Ok(Content::Elsewhere(copy));
         }
+        if let Some(content) = self.host_object(digest, size).await? {
+            return Ok(content);
+        }
+        let large = Arc::clone(&self.large);
+        let scratch = |error| self.scratch_failed(digest, size, &error);
+        let file = blocking(move || large.nameless()).await?.map_err(scratch)?;
+        let disk = self.download(digest, size, file).await?.map_err(scratch)?;
+        let copy = Arc::new(disk);
+        self.large.insert(digest, Known::Copied(Arc::clone(&copy)));
+        Ok(Content::Elsewhere(copy))
+    }
+
+    /// A server's object in a file, checked. `Ok(Err(_))`: what the file system says.
+    pub(super) async fn download(
+        &self,
+        digest: ArtifactDigest,
+        size: u64,
+        file: File,
+    ) -> Result<io::Result<OnDisk>, JobsError> {
         let name = blob_name(digest);
         match self.backend.size(&name).await? {
             None => return Err(self.missing(digest)),
             Some(found) if found != size => return Err(self.cut(digest, found, size)),
             Some(_) => {}
         }
-        let large = Arc::clone(&self.large);
-        let scratch = |error| self.scratch_failed(digest, size, &error);
-        let file = blocking(move || large.nameless()).await?.map_err(scratch)?;
         let (sender, pieces) = mpsc::channel(UNDER_WAY);
         let (sent, collected) = futures::join!(
             self.backend.stream(&name, size, sender),
             blocking(move || collect(file, pieces)),
         );
         // A full disk ends the stream too: it is the cause, so it is told.
-        let (disk, found) = collected?.map_err(scratch)?;
+        let (disk, found) = match collected? {
+            Ok(collected) => collected,
+            Err(error) => return Ok(Err(error)),
+        };
         sent?;
         if found != digest {
             return Err(self.corrupt(digest, size, found));
         }
-        let copy = Arc::new(OnDisk { digest: Some(digest), ..disk });
-        self.large.insert(digest, Known::Copied(Arc::clone(&copy)));
-        Ok(Content::Elsewhere(copy))
+        Ok(Ok(OnDisk { digest: Some(digest), ..disk }))
     }
 
     fn cut(&self, digest: ArtifactDigest, found: u64, size: u64) -> JobsError {

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::testing::{TestStore, environment, finished, run, run_named};
 
+pub(crate) mod server;
+
 fn manifest(digest: ArtifactDigest, size: u64) -> Manifest {
     let plan = Plan::new(run());
     let spec = plan.pending().values().next().unwrap().clone();
@@ -270,4 +272,33 @@ async fn a_server_that_is_down_or_silent_is_given_up_in_time() {
     let error = backend.with_answer(Duration::from_millis(200)).reach().await.unwrap_err();
     assert!(matches!(error, JobsError::Unavailable(_)));
     assert!(error.to_string().contains("no answer within"), "{error}");
+}
+
+/// The reason, where a server is refused for the way it creates objects.
+async fn misfit(prepare: impl FnOnce(&server::Server)) -> (Option<JobsError>, usize) {
+    let server = server::Server::start().await;
+    prepare(&server);
+    let store = server.store(1 << 20).await;
+    let error = store.check_creates("probe-of-a-test").await.err();
+    (error, server.objects())
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_create_once_is_refused_with_the_reason() {
+    let (error, left) = misfit(|_| ()).await;
+    assert_eq!((error.map(|error| error.to_string()), left), (None, 0), "nothing is left behind");
+    let (error, left) = misfit(server::Server::overlook_conditions).await;
+    let error = error.unwrap();
+    assert_eq!((error.exit_code(), left), (2, 0));
+    insta::assert_snapshot!(error, @"s3://results/agrpo: the server overlooks conditional writes: it created an object that was there already; agrpo needs conditional writes (PUT with If-None-Match: *), so that of two workers with one stage a single record stands: AWS S3, Cloudflare R2, MinIO and SeaweedFS from 4.17 have them; use one of those, or a folder");
+    let refuse = |server: &server::Server| server.answer("PUT probe/", "501 Not Implemented");
+    let error = misfit(refuse).await.0.unwrap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("the server refuses conditional writes;"), "{error}");
+    let forbid = |server: &server::Server| server.answer("PUT probe/", "403 Forbidden");
+    let error = misfit(forbid).await.0.unwrap();
+    assert!(error.to_string().contains("the credentials were refused"), "{error}");
+    for test in TestStore::each().await {
+        test.store.check_creates("x").await.unwrap();
+    }
 }

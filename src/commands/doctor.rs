@@ -194,6 +194,7 @@ async fn store(args: &DoctorArgs, settings: &Settings) -> Check {
     let opened = async {
         let store = Store::open(&wanted.value, &settings.object_store_options()).await?;
         store.check().await?;
+        store.check_creates(&machine::environment().worker).await?;
         Ok::<_, agrpo_jobs::JobsError>(store.url().to_owned())
     };
     match opened.await {

@@ -16,7 +16,7 @@ use crate::cli::RunArgs;
 use crate::commands::computing::{STOPPING, compute};
 use crate::commands::dry_run::{DryRun, check_memory, workload};
 use crate::commands::{
-    block_on, create_store, fetch_run, parse_run, read_sources, sources, stop_signal, store_option,
+    block_on, cached_store, fetch_run, parse_run, read_sources, sources, stop_signal, store_option,
 };
 use crate::exit::{Exit, Failure};
 use crate::machine;
@@ -91,7 +91,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
         output::talk(format!("memory, estimated: {estimate}"));
     }
     block_on(async {
-        let store = create_store(settings, args.store.store.as_deref()).await?;
+        let flag = args.store.store.as_deref();
+        let store = cached_store(settings, flag, &args.cache).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));

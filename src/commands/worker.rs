@@ -10,7 +10,7 @@ use agrpo_spec::Numerics;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::WorkerArgs;
-use crate::commands::{block_on, create_store, stop_signal};
+use crate::commands::{block_on, cached_store, stop_signal};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
@@ -45,7 +45,8 @@ async fn work(
     class: Numerics,
     may_change: bool,
 ) -> Result<Option<Numerics>, Failure> {
-    let store = create_store(settings, args.store.store.as_deref()).await?;
+    let flag = args.store.store.as_deref();
+    let store = cached_store(settings, flag, &args.cache).await?;
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();

@@ -150,6 +150,20 @@ impl Linear {
         Self { modules, weight_OxI, lora }
     }
 
+    /// The same on the same memory, without gradients.
+    pub(super) fn handles(&self) -> Self {
+        let lora = |lora: &Lora| Lora {
+            a_RxI: lora.a_RxI.detach(),
+            b_OxR: lora.b_OxR.detach(),
+            scale: lora.scale,
+        };
+        Self {
+            modules: self.modules.clone(),
+            weight_OxI: self.weight_OxI.detach(),
+            lora: self.lora.iter().map(|place| place.as_ref().map(lora)).collect(),
+        }
+    }
+
     /// Whether gradients are asked for.
     pub(super) fn is_trained(&self) -> bool {
         self.weight_OxI.requires_grad() || self.lora_leaves().any(Tensor::requires_grad)

@@ -163,19 +163,28 @@ impl Weights {
 
     /// A copy in another kind, without gradients.
     pub(super) fn to_kind(&self, kind: Kind) -> Self {
+        self.map(|tensor| of_kind(tensor, kind), |linear| linear.to_kind(kind))
+    }
+
+    /// The same on the same memory, without gradients: what is asked of these is not asked of others.
+    pub(super) fn handles(&self) -> Self {
+        self.map(Tensor::detach, Linear::handles)
+    }
+
+    fn map(&self, tensor: impl Fn(&Tensor) -> Tensor, linear: impl Fn(&Linear) -> Linear) -> Self {
         let block = |block: &Block| Block {
-            attn_norm_D: of_kind(&block.attn_norm_D, kind),
-            qkv: block.qkv.to_kind(kind),
-            attn_out: block.attn_out.to_kind(kind),
-            ff_norm_D: of_kind(&block.ff_norm_D, kind),
-            ff_in: block.ff_in.to_kind(kind),
-            ff_out: block.ff_out.to_kind(kind),
+            attn_norm_D: tensor(&block.attn_norm_D),
+            qkv: linear(&block.qkv),
+            attn_out: linear(&block.attn_out),
+            ff_norm_D: tensor(&block.ff_norm_D),
+            ff_in: linear(&block.ff_in),
+            ff_out: linear(&block.ff_out),
         };
         Self {
-            wte_VxD: of_kind(&self.wte_VxD, kind),
+            wte_VxD: tensor(&self.wte_VxD),
             blocks: self.blocks.iter().map(block).collect(),
-            ln_f_D: of_kind(&self.ln_f_D, kind),
-            ff_out: self.ff_out.to_kind(kind),
+            ln_f_D: tensor(&self.ln_f_D),
+            ff_out: linear(&self.ff_out),
         }
     }
 
@@ -205,20 +214,7 @@ impl Weights {
 
     /// Without an adapter, on the same memory.
     pub(super) fn base(&self) -> Self {
-        let block = |block: &Block| Block {
-            attn_norm_D: block.attn_norm_D.shallow_clone(),
-            qkv: block.qkv.base(),
-            attn_out: block.attn_out.base(),
-            ff_norm_D: block.ff_norm_D.shallow_clone(),
-            ff_in: block.ff_in.base(),
-            ff_out: block.ff_out.base(),
-        };
-        Self {
-            wte_VxD: self.wte_VxD.shallow_clone(),
-            blocks: self.blocks.iter().map(block).collect(),
-            ln_f_D: self.ln_f_D.shallow_clone(),
-            ff_out: self.ff_out.base(),
-        }
+        self.map(Tensor::shallow_clone, Linear::base)
     }
 
     /// The lowest block in which gradients are asked for; none where they are in the head alone.

@@ -96,6 +96,14 @@ fn help_of_run() {
               Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
               else .agrpo]
 
+          --cache <DIR>
+              Folder for blobs of a bucket, which all workers of this host may share [default:
+              $AGRPO_CACHE_DIR, else below $XDG_CACHE_HOME or ~/.cache]
+
+          --cache-size <BYTES>
+              Most bytes in that folder, as in 50GiB; 0 keeps none [default: $AGRPO_CACHE_SIZE, else a
+              quarter of what the disk spares, up to 64GiB]
+
           --device <DEVICE>
               What computes: cpu, or cuda:N for the GPU number N
               

@@ -37,7 +37,7 @@ impl Shop {
 
     fn of(backend: Backend, folder: tempfile::TempDir) -> Self {
         let backend = Arc::new(backend.with_large(LARGE));
-        let store = Store { backend, cache: Arc::default(), large: Arc::default() };
+        let store = Store { backend, cache: Arc::default(), large: Arc::default(), disk: None };
         let store = store.with_scratch(Some(folder.path().to_owned()));
         Self { store, folder }
     }

@@ -20,12 +20,26 @@ impl Policy {
         seed: Seed,
         at: Placement,
     ) -> Result<Self, StageError> {
-        let policy = Self::from_folder_at(files, at)?;
-        let Some(lora) = lora else { return Ok(policy) };
-        match &policy.adapter {
-            Some(adapter) => lora::check(&policy.config, lora, adapter).map(|()| policy),
-            None => policy.with_new_adapter(lora, seed),
+        Self::from_folder_at(files, at)?.ready_to_train(lora, seed)
+    }
+
+    /// A policy that was read, as a run trains it; the folder's adapter is checked against `lora`.
+    pub(crate) fn ready_to_train(
+        self,
+        lora: Option<&LoraConfig>,
+        seed: Seed,
+    ) -> Result<Self, StageError> {
+        let Some(lora) = lora else { return Ok(self) };
+        match &self.adapter {
+            Some(adapter) => lora::check(&self.config, lora, adapter).map(|()| self),
+            None => self.with_new_adapter(lora, seed),
         }
+    }
+
+    /// The same policy on the same memory: gradients are asked for, gathered and forgotten by itself.
+    pub(crate) fn handles(&self) -> Self {
+        let weights = self.weights.handles();
+        Self { config: self.config.clone(), weights, adapter: self.adapter.clone() }
     }
 
     /// The policy of a folder as it is sampled from; `merge` computes with W + s B A, rounded to the

@@ -1,0 +1,138 @@
+//! Blobs of a server by way of the host's cache: looked for there, else fetched once for all processes.
+//!
+//! What the cache gives is hashed before it is handed on, for a large blob once a process while its file
+//! stays as it is. Whatever goes wrong in the cache, the server is asked instead. Who wants to know
+//! what the server holds (`get_blob`, replay) does not come by here.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use agrpo_spec::{ArtifactDigest, Content};
+use bytes::Bytes;
+
+use super::Store;
+use super::disk::{DiskCache, SMALLEST};
+use super::large::{OnDisk, blocking};
+use crate::error::JobsError;
+
+impl Store {
+    fn host_cache(&self) -> Option<Arc<DiskCache>> {
+        self.disk.as_ref().filter(|disk| disk.is_on()).map(Arc::clone)
+    }
+
+    /// Keeps a blob for the processes of this host.
+    pub(super) async fn keep_on_disk(&self, digest: ArtifactDigest, bytes: &Bytes) {
+        let Some(disk) = self.host_cache().filter(|_| bytes.len() as u64 >= SMALLEST) else {
+            return;
+        };
+        let (keeping, bytes) = (Arc::clone(&disk), bytes.clone());
+        match blocking(move || keeping.put(digest, &bytes)).await {
+            Ok(kept) => drop(or_off(&disk, kept)),
+            Err(error) => tracing::debug!(%error, "a blob was not kept"),
+        }
+    }
+
+    /// A blob that fits into memory.
+    pub(super) async fn host_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
+        let Some(disk) = self.host_cache() else { return self.get_blob(digest).await };
+        if let Some(bytes) = self.cached_bytes(&disk, digest).await? {
+            return Ok(bytes);
+        }
+        let turn = disk.turn(digest, self.backend.large()).await;
+        // Somebody may have fetched it meanwhile.
+        if let Some(bytes) = self.cached_bytes(&disk, digest).await? {
+            return Ok(bytes);
+        }
+        let bytes = self.get_blob(digest).await?;
+        self.keep_on_disk(digest, &bytes).await;
+        drop(turn);
+        Ok(bytes)
+    }
+
+    async fn cached_bytes(
+        &self,
+        disk: &Arc<DiskCache>,
+        digest: ArtifactDigest,
+    ) -> Result<Option<Bytes>, JobsError> {
+        let looked = Arc::clone(disk);
+        let found = blocking(move || {
+            let bytes = looked.read(digest)?;
+            if ArtifactDigest::of(&bytes) == digest {
+                return Ok(Some(bytes));
+            }
+            looked.discard(digest);
+            Ok(None)
+        });
+        let bytes = or_off(disk, found.await?).flatten();
+        if let Some(bytes) = &bytes {
+            self.cache.insert(digest, bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    /// A blob too large for memory. None where the cache has no room for it.
+    pub(super) async fn host_object(
+        &self,
+        digest: ArtifactDigest,
+        size: u64,
+    ) -> Result<Option<Content>, JobsError> {
+        let Some(disk) = self.host_cache() else { return Ok(None) };
+        if let Some(found) = self.cached_file(&disk, digest).await? {
+            return Ok(Some(found.content()));
+        }
+        let turn = disk.turn(digest, size).await;
+        if let Some(found) = self.cached_file(&disk, digest).await? {
+            return Ok(Some(found.content()));
+        }
+        let reserving = Arc::clone(&disk);
+        let reserved = blocking(move || {
+            let draft = reserving.reserve(size)?;
+            draft.map(|draft| Ok((draft.file()?, draft))).transpose()
+        });
+        let Some(Some((file, draft))) = or_off(&disk, reserved.await?) else { return Ok(None) };
+        let fetched = self.download(digest, size, file).await?;
+        let Some(fetched) = or_off(&disk, fetched) else { return Ok(None) };
+        let (keeping, large) = (Arc::clone(&disk), Arc::clone(&self.large));
+        let kept = blocking(move || {
+            keeping.keep(draft, digest)?;
+            large.note(&keeping.path(digest), digest)
+        });
+        // Thrown away by now, or not: what was fetched is open.
+        or_off(&disk, kept.await?);
+        drop(turn);
+        Ok(Some(fetched.content()))
+    }
+
+    async fn cached_file(
+        &self,
+        disk: &Arc<DiskCache>,
+        digest: ArtifactDigest,
+    ) -> Result<Option<OnDisk>, JobsError> {
+        let (looked, large) = (Arc::clone(disk), Arc::clone(&self.large));
+        let found = blocking(move || {
+            let path = looked.path(digest);
+            DiskCache::touch(&File::open(&path)?);
+            match large.check(&path, digest)? {
+                Ok(found) => Ok(Some(found)),
+                Err(_) => {
+                    looked.discard(digest);
+                    Ok(None)
+                }
+            }
+        });
+        Ok(or_off(disk, found.await?).flatten())
+    }
+}
+
+/// What a look into the cache gave; a cache that fails is turned off.
+fn or_off<T>(disk: &DiskCache, looked: io::Result<T>) -> Option<T> {
+    match looked {
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            disk.give_up(&error);
+            None
+        }
+    }
+}
