@@ -98,6 +98,7 @@ pub async fn run(
 ) -> Result<Outcome, JobsError> {
     let id = run.id();
     store.put_run(&run).await?;
+    store.pin_versions(id).await?;
     for failure in store.failures(id).await? {
         store.clear_failure(id, failure.stage).await?;
     }

@@ -33,4 +33,7 @@ pub use worker::{Enqueued, WorkerEvent, WorkerOptions, enqueue, serve};
 #[path = "../tests/support/redis.rs"]
 mod redis_server;
 #[cfg(test)]
+#[path = "../tests/support/s3.rs"]
+mod s3_server;
+#[cfg(test)]
 mod testing;

@@ -17,6 +17,10 @@ use futures::{StreamExt, TryStreamExt};
 use crate::error::JobsError;
 use crate::store::Store;
 
+mod trail;
+
+pub(crate) use trail::Trail;
+
 /// Manifests read at the same time.
 const READS: usize = 32;
 
@@ -56,6 +60,28 @@ impl Progress {
             return Ok(Self { plan: Plan::resume(run, &at, missing), recorded, done });
         }
         Ok(Self { plan: Plan::new(run), recorded, done: 0 })
+    }
+
+    /// Takes over whole iterations by the records of their last updates, without a look at what lies
+    /// before them: two reads an iteration. Evaluations stay pending until they are found.
+    pub(crate) async fn leap(&mut self, store: &Store) -> Result<(), JobsError> {
+        while self.plan.policy().is_some() && !self.is_at_its_end() {
+            let next = self.plan.iteration() + 1;
+            let run = self.plan.run();
+            let Some(at) = update_at(store, run, next, self.plan.base()).await? else {
+                return Ok(());
+            };
+            self.plan.leap(&at);
+            let before =
+                |key: &&StageKey| key.kind == StageKind::Evaluation && key.iteration < at.iteration;
+            let missing = self.plan.pending().keys().filter(before).count() as u64;
+            self.done = stages_until(self.plan.run(), &at) - missing;
+        }
+        Ok(())
+    }
+
+    fn is_at_its_end(&self) -> bool {
+        self.plan.iteration() >= self.plan.run().config().training.iterations
     }
 
     /// Takes over every result that the store has for a pending stage, and for those that become
@@ -98,16 +124,8 @@ impl Progress {
         key: StageKey,
         manifest: &Manifest,
     ) -> Result<Vec<StageKey>, JobsError> {
-        let ready = self.plan.finished(key, |name| manifest.output(name)).map_err(|error| {
-            match error {
-                PlanError::MissingOutput { .. } => JobsError::Data(format!(
-                    "stages/{} is corrupt: {error}; delete it and start the run again: the stage is \
-                     then computed anew",
-                    manifest.stage
-                )),
-                error => JobsError::Internal(error.to_string()),
-            }
-        })?;
+        let ready = self.plan.finished(key, |name| manifest.output(name));
+        let ready = ready.map_err(|error| corrupt(&error, manifest))?;
         self.done += 1;
         Ok(ready)
     }
@@ -125,6 +143,39 @@ impl Progress {
     /// All stages of the run.
     pub fn total(&self) -> u64 {
         Plan::total_stages(self.plan.run())
+    }
+}
+
+/// What a plan's refusal of a result means.
+fn corrupt(error: &PlanError, manifest: &Manifest) -> JobsError {
+    match error {
+        PlanError::MissingOutput { .. } => JobsError::Data(format!(
+            "stages/{} is corrupt: {error}; delete it and start the run again: the stage is then \
+             computed anew",
+            manifest.stage
+        )),
+        error => JobsError::Internal(error.to_string()),
+    }
+}
+
+/// The last update of an iteration.
+pub(crate) fn last_update(run: &Run, iteration: u32) -> StageKey {
+    let inner = run.config().estimator.inner_updates;
+    StageKey::new(StageKind::Update, iteration, 0).of_update(inner)
+}
+
+/// What an iteration's last update left, found without a listing; `None` where it is not done or not
+/// noted.
+pub(crate) async fn update_at(
+    store: &Store,
+    run: &Run,
+    iteration: u32,
+    base: Option<ArtifactDigest>,
+) -> Result<Option<Checkpoint>, JobsError> {
+    let key = last_update(run, iteration);
+    match store.recorded_policy(run.id(), key).await? {
+        Some(stage) => checkpoint(store, run, key, stage, base).await,
+        None => Ok(None),
     }
 }
 

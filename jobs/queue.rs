@@ -1,22 +1,32 @@
-//! The queue: hints that a stage may be computed now. The only file that names apalis and the keys
-//! in which it keeps its tasks.
+//! The queue: hints that a stage may be computed now. The only file that names apalis and, with its
+//! scripts in `queue/`, the keys in which it keeps its tasks.
 //!
 //! A hint says where to look, never what is true: whoever takes one asks the store first. apalis
 //! 1.0.0 is held to what it does reliably on Redis: one task at a time, an explicit poll, a fresh
 //! worker name at every start, heartbeats that go on while a worker drains. Its retries, attempts,
 //! priorities and locks are not used. There is one queue for each class of numerics.
+//!
+//! ```text
+//! <queue>:ready:<run>    stages that can be computed and are no tasks yet, in the order of the plan
+//! <queue>:window:<run>   stages that are tasks and wait for a worker: stage -> task and key
+//! <queue>:turns          runs that have either; who waited longest comes first
+//! <queue>:taken          stages taken a moment ago, so that a stale look does not offer them again
+//! <queue>:joins:<update> shards whose gradient is published
+//! ```
+//!
+//! Stages become tasks in one script with the question whether they may, since apalis breaks for good
+//! under too many of them and drops an id that it ever knew. So that script writes apalis's own keys.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use agrpo_spec::{Numerics, RunId, StageDigest};
+use agrpo_spec::{Numerics, RunId, StageDigest, StageKey};
 use apalis::prelude::{
-    BackendExt, BoxDynError, TaskBuilder, TaskId, TaskSink, WorkerBuilder, WorkerBuilderExt,
-    WorkerContext, WorkerError,
+    BackendExt, BoxDynError, WorkerBuilder, WorkerBuilderExt, WorkerContext, WorkerError,
 };
 use apalis_redis::{Config, RedisStorage};
-use futures::stream;
-use redis::Script;
+use redis::{Script, ScriptInvocation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -27,14 +37,29 @@ use crate::lease;
 use crate::redis::Fleet;
 
 const GENERATION: &str = "agrpo:generation";
-const OFFERED: &str = "agrpo:offered:";
-/// Two workers may learn of the same stage at once: the second offer within this time is dropped.
+/// Runs that a person holds: run -> paused or cancelled.
+pub(crate) const HELD: &str = "agrpo:held";
+/// Two workers may learn of the same stage at once: the second offer within this time is dropped, as is
+/// one of a stage that was just taken.
 const GRACE_SECONDS: u64 = 1;
-/// A task that apalis still knows, though nothing waits and nobody is at work on it, was lost with
-/// its worker. This long is more than a worker takes from fetching a task to leasing its stage.
-const LOST_SECONDS: u64 = 60;
+/// Tasks of a queue at most; apalis breaks at just under 8,000.
+pub(crate) const MOST_TASKS: u64 = 2000;
+/// Stages that are kept ready for a run at most; a sweep offers what is left.
+const MOST_READY: u64 = 10_000;
 /// How many finished tasks one sweep forgets.
-const TIDY_BATCH: u32 = 1000;
+const TIDY_BATCH: u32 = 2000;
+/// Shards that are known to be published are forgotten after this long without a further one.
+const JOIN_SECONDS: i64 = 3600;
+
+/// A script that shares the functions of the window.
+fn script(text: &str) -> Script {
+    Script::new(&format!("{}\n{text}", include_str!("queue/window.lua")))
+}
+
+static OFFER: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/offer.lua")));
+static TAKE: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/take.lua")));
+static UNKNOWN: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/unknown.lua")));
+static TIDY: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/tidy.lua")));
 
 /// Where a worker may find work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,96 +88,133 @@ pub(crate) struct Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     fleet: Fleet,
+    name: String,
     config: Config,
 }
 
 impl Queue {
     pub(crate) fn new(fleet: &Fleet, numerics: Numerics) -> Self {
+        let name = format!("agrpo:{numerics}");
         // Locks and events are for display only, and each adds a way for a worker to fail.
         let config = Config::default()
-            .queue(format!("agrpo:{numerics}"))
+            .queue(name.clone())
             .batch_size(1)
             .lock_tasks(false)
             .emit_events(false);
-        Self { fleet: fleet.clone(), config }
+        Self { fleet: fleet.clone(), name, config }
     }
 
-    /// Offers those of the stages that are neither waiting nor being computed; in this order.
+    /// Offers those of the stages that are neither ready nor waiting nor being computed: they become
+    /// tasks in this order as the window allows. Answers with how many were news.
     pub(crate) async fn offer(
         &self,
         run: RunId,
-        stages: impl IntoIterator<Item = StageDigest>,
+        stages: impl IntoIterator<Item = (StageKey, StageDigest)>,
     ) -> Result<usize, JobsError> {
-        let stages: Vec<StageDigest> = stages.into_iter().collect();
-        if stages.is_empty() {
+        let mut stages = stages.into_iter().peekable();
+        if stages.peek().is_none() {
             return Ok(0);
         }
-        let ids = self.claim_ids(&stages).await?;
-        let task = |(stage, id): (StageDigest, String)| {
-            let hint = serde_json::to_value(Hint { run, stage }).expect("two names serialise");
-            TaskBuilder::new(hint).task_id(TaskId::from_string(id)).build()
-        };
-        let tasks: Vec<_> =
-            stages.into_iter().zip(ids).filter(|(_, id)| !id.is_empty()).map(task).collect();
-        let count = tasks.len();
-        if count > 0 {
-            self.storage(self.config.clone())
-                .push_all(stream::iter(tasks))
-                .await
-                .map_err(|error| self.failure("offering stages", &error))?;
+        let mut call = self.with_window(&OFFER);
+        call.arg(run.to_string());
+        for (key, stage) in stages {
+            call.arg(format!("{} {key} {stage}", key.order()));
         }
-        Ok(count)
+        self.invoke(&call).await
     }
 
-    /// A fresh task id for each stage that is to be offered, an empty one for the others.
-    ///
-    /// apalis drops a push under an id that it ever knew, so ids carry a generation. It comes first
-    /// and has leading zeros because tasks pushed within a second run in the order of their ids.
-    async fn claim_ids(&self, stages: &[StageDigest]) -> Result<Vec<String>, JobsError> {
-        static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                "local data, done, dead, active, scheduled, generation = unpack(KEYS)
-                 local now = tonumber(redis.call('TIME')[1])
-                 local waiting = redis.call('LLEN', active) + redis.call('ZCARD', scheduled)
-                 local ids = {}
-                 for i = 5, #ARGV do
-                     local marker = ARGV[1] .. ARGV[i]
-                     local wanted = redis.call('EXISTS', ARGV[2] .. ARGV[i]) == 0
-                     local offered = redis.call('HMGET', marker, 'task', 'at')
-                     if wanted and offered[1] then
-                         local age = now - tonumber(offered[2])
-                         local known = redis.call('HEXISTS', data, offered[1]) == 1
-                             and redis.call('SISMEMBER', done, offered[1]) == 0
-                             and redis.call('SISMEMBER', dead, offered[1]) == 0
-                         local lost = waiting == 0 and age > tonumber(ARGV[4])
-                         wanted = age > tonumber(ARGV[3]) and (not known or lost)
-                     end
-                     local id = ''
-                     if wanted then
-                         local number = redis.call('INCR', generation)
-                         id = string.format('%015d', number) .. '.' .. ARGV[i]
-                         redis.call('HSET', marker, 'task', id, 'at', now)
-                         redis.call('EXPIRE', marker, 86400)
-                     end
-                     ids[#ids + 1] = id
-                 end
-                 return ids",
-            )
-        });
-        let mut call = CLAIM.prepare_invoke();
-        call.key(self.config.job_data_hash())
-            .key(self.config.done_jobs_set())
-            .key(self.config.dead_jobs_set())
-            .key(self.config.active_jobs_list())
-            .key(self.config.scheduled_jobs_set())
-            .key(GENERATION)
-            .arg(OFFERED)
-            .arg(lease::STAGE)
-            .arg(GRACE_SECONDS)
-            .arg(LOST_SECONDS);
+    /// Those of the stages that are neither ready nor waiting nor being computed.
+    pub(crate) async fn unknown(
+        &self,
+        run: RunId,
+        stages: impl IntoIterator<Item = StageDigest>,
+    ) -> Result<BTreeSet<StageDigest>, JobsError> {
+        let mut call = self.with_window(&UNKNOWN);
+        call.arg(run.to_string());
         for stage in stages {
             call.arg(stage.to_string());
         }
+        let names: Vec<String> = self.invoke(&call).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Notes that a hint was taken and lets another stage take its place. Answers with the stage's
+    /// place in its run where that is known; like the hint, it may be wrong.
+    pub(crate) async fn take(&self, hint: Hint) -> Result<Option<StageKey>, JobsError> {
+        let mut call = self.with_window(&TAKE);
+        call.arg(hint.run.to_string()).arg(hint.stage.to_string());
+        let key: String = self.invoke(&call).await?;
+        Ok(key.parse().ok())
+    }
+
+    /// Notes that a shard's gradient for an update is published; answers with how many shards' are.
+    pub(crate) async fn join(
+        &self,
+        run: RunId,
+        update: StageKey,
+        shard: u32,
+    ) -> Result<u32, JobsError> {
+        let key = self.key(&format!("joins:{run}:{update}"));
+        let (count,): (u32,) = redis::pipe()
+            .atomic()
+            .sadd(&key, shard)
+            .ignore()
+            .expire(&key, JOIN_SECONDS)
+            .ignore()
+            .scard(&key)
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))?;
+        Ok(count)
+    }
+
+    /// Forgets the shards of an update that is done.
+    pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<(), JobsError> {
+        self.delete(&self.key(&format!("joins:{run}:{update}"))).await
+    }
+
+    /// Forgets what is kept ready of a run that is done or stands still.
+    pub(crate) async fn withdraw(&self, run: RunId) -> Result<(), JobsError> {
+        self.delete(&self.key(&format!("ready:{run}"))).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), JobsError> {
+        redis::cmd("DEL")
+            .arg(key)
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.name)
+    }
+
+    /// A call with everything that the window's functions use.
+    fn with_window(&self, script: &'static Script) -> ScriptInvocation<'static> {
+        let mut call = script.prepare_invoke();
+        call.key(self.config.job_data_hash())
+            .key(self.config.job_meta_hash())
+            .key(self.config.active_jobs_list())
+            .key(self.config.scheduled_jobs_set())
+            .key(self.config.workers_set())
+            .key(GENERATION)
+            .key(self.key("turns"))
+            .key(self.key("taken"))
+            .key(HELD)
+            .arg(self.key("ready:"))
+            .arg(self.key("window:"))
+            .arg(lease::STAGE)
+            .arg(MOST_TASKS)
+            .arg(GRACE_SECONDS)
+            .arg(MOST_READY);
+        call
+    }
+
+    async fn invoke<T: redis::FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, JobsError> {
         call.invoke_async(&mut self.fleet.connection())
             .await
             .map_err(|error| self.fleet.failure(&error))
@@ -169,34 +231,25 @@ impl Queue {
         Ok(active + scheduled)
     }
 
-    /// Forgets that a stage was offered: it is done, or shall be offered again at once.
+    /// Forgets that a stage was taken: it may be offered again at once.
     pub(crate) async fn forget(&self, stage: StageDigest) -> Result<(), JobsError> {
-        redis::cmd("DEL")
-            .arg(format!("{OFFERED}{stage}"))
+        redis::cmd("ZREM")
+            .arg(self.key("taken"))
+            .arg(stage.to_string())
             .query_async(&mut self.fleet.connection())
             .await
             .map_err(|error| self.fleet.failure(&error))
     }
 
-    /// Removes what apalis keeps about finished tasks, which it never does by itself.
-    pub(crate) async fn tidy(&self) -> Result<(), JobsError> {
-        static TIDY: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                "local ids = redis.call('SPOP', KEYS[1], ARGV[1])
-                 for _, id in ipairs(ids) do
-                     redis.call('HDEL', KEYS[2], id)
-                     redis.call('DEL', KEYS[3] .. ':' .. id)
-                 end
-                 return #ids",
-            )
-        });
-        TIDY.key(self.config.done_jobs_set())
-            .key(self.config.job_data_hash())
-            .key(self.config.job_meta_hash())
-            .arg(TIDY_BATCH)
-            .invoke_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+    /// Removes what apalis keeps about finished tasks, which it never does by itself, and what is noted
+    /// of tasks that were lost. Answers with how many those were.
+    pub(crate) async fn tidy(&self) -> Result<u64, JobsError> {
+        let mut call = self.with_window(&TIDY);
+        call.key(self.config.done_jobs_set())
+            .key(self.config.dead_jobs_set())
+            .key(self.config.inflight_jobs_set())
+            .arg(TIDY_BATCH);
+        self.invoke(&call).await
     }
 
     /// Signs a worker off, whatever its end was. apalis leaves its name and the tasks that it held to

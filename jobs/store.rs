@@ -3,8 +3,11 @@
 //! ```text
 //! cas/<sha256>                             blobs, checked on every read
 //! stages/<stage digest>                    manifests, written last and created once
+//! specs/<stage digest>                     what a hint stands for, written before it is queued
 //! runs/<run id>/run.json                   the run's configuration
+//! runs/<run id>/versions.json              the versions of stages that compute it
 //! runs/<run id>/stages/<key>.<digest>      an index for resume and status; losing it costs time only
+//! runs/<run id>/policies/<key>             the same for what makes policies, found without a listing
 //! runs/<run id>/failures/<stage digest>    why a stage failed for good
 //! ```
 //!
@@ -12,7 +15,10 @@
 
 mod backend;
 mod blobs;
+mod books;
 mod cache;
+#[cfg(test)]
+pub(crate) mod counting;
 mod disk;
 mod errors;
 mod files;
@@ -25,6 +31,7 @@ mod names;
 mod open;
 mod probe;
 mod runs;
+mod specs;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -37,7 +44,9 @@ use backend::Backend;
 use cache::BlobCache;
 use disk::DiskCache;
 use large::LargeBlobs;
+use specs::SpecCache;
 
+pub(crate) use books::own_versions;
 pub(crate) use folders::records;
 pub use import::Imported;
 pub(crate) use open::read_s3;
@@ -53,6 +62,7 @@ pub struct Store {
     large: Arc<LargeBlobs>,
     /// Shared with other processes of the host; none of a local store.
     disk: Option<Arc<DiskCache>>,
+    specs: Arc<SpecCache>,
 }
 
 impl fmt::Debug for Store {
@@ -69,12 +79,17 @@ impl Store {
         if backend.is_remote() {
             backend.reach().await?;
         }
-        Ok(Self {
+        Ok(Self::on(backend))
+    }
+
+    fn on(backend: Backend) -> Self {
+        Self {
             backend: Arc::new(backend),
             cache: Arc::default(),
             large: Arc::default(),
             disk: None,
-        })
+            specs: Arc::default(),
+        }
     }
 
     /// The store's address, in full.
@@ -114,6 +129,7 @@ impl Store {
     #[must_use]
     pub fn with_scratch(&self, folder: Option<PathBuf>) -> Self {
         let large = Arc::new(LargeBlobs::in_folder(folder));
-        Self { backend: Arc::clone(&self.backend), cache: Arc::default(), large, disk: None }
+        let backend = Arc::clone(&self.backend);
+        Self { backend, cache: Arc::default(), large, disk: None, specs: Arc::default() }
     }
 }

@@ -20,10 +20,21 @@ use crate::{Clock, JobsError, Store};
 
 /// A run of 3 sft chunks, then `iterations` of 2 shards with an evaluation every 2.
 pub(crate) fn run_named(name: &str, iterations: u32) -> Run {
+    run_of(name, iterations, 2)
+}
+
+/// The same with so many shards of two prompts each.
+pub(crate) fn run_of(name: &str, iterations: u32, shards: u32) -> Run {
+    run_seeded(name, iterations, shards, 3)
+}
+
+/// The same with a seed of its own, so that it shares no stage with another run.
+pub(crate) fn run_seeded(name: &str, iterations: u32, shards: u32, seed: u64) -> Run {
+    let prompts = 2 * shards;
     let text = format!(
         r#"
         name = "{name}"
-        seed = 3
+        seed = {seed}
         [task.countdown]
         [model]
         d_model = 8
@@ -37,9 +48,9 @@ pub(crate) fn run_named(name: &str, iterations: u32) -> Run {
         micro_batch = 4
         optimizer = {{ learning_rate = 1e-3 }}
         [rollout]
-        prompts = 4
+        prompts = {prompts}
         group = 2
-        shards = 2
+        shards = {shards}
         micro_batch = 4
         completion_tokens = 8
         block_tokens = 8

@@ -86,6 +86,14 @@ pub enum WorkerEvent {
         /// Why, in one line.
         error: String,
     },
+    /// A run is left to other workers: it asks for another program or another class of numerics. Said
+    /// once a run.
+    Foreign {
+        /// The run.
+        run: RunId,
+        /// Why, in one line.
+        why: String,
+    },
     /// A run has no stage left to compute.
     Done {
         /// The run.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Run, RunConfig, RunId, StageDigest, StageKey};
+use agrpo_spec::{Run, RunConfig, RunId, StageDigest, StageKey, StageKind};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,9 @@ impl Store {
         key: StageKey,
         stage: StageDigest,
     ) -> Result<(), JobsError> {
+        if matches!(key.kind, StageKind::Sft | StageKind::Update) {
+            self.record_policy(run, key, stage).await?;
+        }
         let name = format!("runs/{run}/stages/{key}.{stage}");
         self.backend.hint(&name, Bytes::from(format!("{stage}\n"))).await
     }

@@ -4,14 +4,18 @@
 //! attempts.
 
 use agrpo_spec::{Run, RunId};
+use futures::{StreamExt, TryStreamExt};
 
-use super::runs::View;
+use super::runs::{Pending, View};
 use super::{ACTIVE, attempts};
 use crate::error::JobsError;
 use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
 use crate::store::Store;
+
+/// Specs written at the same time.
+const WRITES: usize = 16;
 
 /// A run that the fleet knows about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +26,16 @@ pub struct Enqueued {
     pub pending: usize,
     /// Nothing is left to compute.
     pub already_done: bool,
+    /// Other runs of the store that have the same name and another content.
+    pub namesakes: Vec<RunId>,
 }
 
 /// Records the run and offers its pending stages to the workers of its class of numerics.
 pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued, JobsError> {
     let id = run.id();
     store.put_run(&run).await?;
+    store.pin_versions(id).await?;
+    let namesakes = store.namesakes(id, &run.config().name).await?;
     let mut progress = Progress::open(store, run).await?;
     progress.catch_up(store).await?;
     let view = View::of(&progress);
@@ -36,12 +44,27 @@ pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued,
         attempts::forget(fleet, failure.stage).await?;
     }
     set_active(fleet, id, !view.is_done()).await?;
-    Queue::new(fleet, view.numerics).offer(id, view.stages()).await?;
-    Ok(Enqueued { run: id, pending: view.pending.len(), already_done: view.is_done() })
+    offer(store, &Queue::new(fleet, view.numerics), id, &view.pending).await?;
+    let (pending, already_done) = (view.pending.len(), view.is_done());
+    Ok(Enqueued { run: id, pending, already_done, namesakes })
 }
 
-/// Notes whether sweepers should look at the run.
-pub(super) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<(), JobsError> {
+/// Writes the specs of stages, then their hints. Answers with how many hints were news.
+pub(super) async fn offer(
+    store: &Store,
+    queue: &Queue,
+    run: RunId,
+    stages: &[Pending],
+) -> Result<usize, JobsError> {
+    let writes: Vec<_> =
+        stages.iter().map(|pending| store.put_spec(pending.stage, &pending.spec)).collect();
+    futures::stream::iter(writes).buffer_unordered(WRITES).try_collect::<()>().await?;
+    let hints: Vec<_> = stages.iter().map(|pending| (pending.key, pending.stage)).collect();
+    queue.offer(run, hints).await
+}
+
+/// Notes whether sweepers should look at the run; whether that is news.
+pub(super) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<bool, JobsError> {
     redis::cmd(if active { "SADD" } else { "SREM" })
         .arg(ACTIVE)
         .arg(run.to_string())

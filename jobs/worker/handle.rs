@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use agrpo_spec::RunId;
+use agrpo_spec::{Manifest, RunId, StageDigest, StageKey, StageKind, StageSpec};
 
-use super::enqueue::set_active;
+use super::enqueue::{offer, set_active};
 use super::runs::{Pending, View};
 use super::{Worker, WorkerEvent, attempts};
 use crate::error::JobsError;
@@ -25,29 +25,141 @@ fn is_ours(error: &JobsError) -> bool {
 impl Worker {
     /// Deals with a hint. Unavailable or Invalid if the store or Redis is lost or refuses this worker.
     pub(super) async fn handle(&self, hint: Hint) -> Result<(), JobsError> {
-        let run = hint.run;
-        let Some(view) = self.look(run).await? else { return Ok(()) };
-        let Some(pending) = view.pending.iter().find(|pending| pending.stage == hint.stage) else {
-            // Somebody else did it, and may have died before offering what follows.
-            return self.offer(run, &view).await;
-        };
-        if view.numerics != self.options.numerics || self.runs.has_failed(run, [hint.stage]).await?
-        {
+        let Hint { run, stage } = hint;
+        let told = self.queue.take(hint).await?;
+        let pending = self.pending(hint, told).await;
+        let Some(Some(pending)) = self.readable(run, pending).await? else { return Ok(()) };
+        let found = self.store.complete_manifest(stage).await;
+        let Some(found) = self.readable(run, found).await? else { return Ok(()) };
+        if let Some(manifest) = found {
+            return self.pass(run, &pending, &manifest).await;
+        }
+        if self.runs.has_failed(run, [stage]).await? {
             return Ok(());
         }
-        let key = format!("{}{}", lease::STAGE, hint.stage);
+        let key = format!("{}{stage}", lease::STAGE);
         let holder = &self.options.name;
         let Some(lease) = Lease::acquire(&self.fleet, key, holder, self.options.lease).await?
         else {
             // If the holder dies, a sweep offers the stage again.
             return Ok(());
         };
-        let result = self.attempt(run, pending, &lease).await;
+        let result = self.attempt(run, &pending, &lease).await;
         let released = lease.release().await;
         if let Some(view) = result? {
             self.offer(run, &view).await?;
         }
         released
+    }
+
+    /// What a hint stands for: its spec from the store, its place from the run. `None` where this worker
+    /// leaves it: to others, or to what the store says of the whole run.
+    async fn pending(
+        &self,
+        hint: Hint,
+        told: Option<StageKey>,
+    ) -> Result<Option<Pending>, JobsError> {
+        let Hint { run, stage } = hint;
+        if let Some(why) = self.runs.foreign(run).await? {
+            return self.leave(run, why).await.map(|()| None);
+        }
+        let spec = match self.store.spec(stage).await {
+            Ok(spec) => spec,
+            Err(error @ JobsError::Data(_)) => {
+                tracing::warn!(run = run.short(), %error);
+                return self.replan(run, stage).await.map(|()| None);
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(why) = self.misfit(&spec) {
+            return self.leave(run, why).await.map(|()| None);
+        }
+        match self.runs.place(run, &spec, told).await? {
+            Some(key) => Ok(Some(Pending { key, stage, spec })),
+            None => {
+                let view = self.runs.view(run).await?;
+                let pending = view.pending.iter().find(|pending| pending.stage == stage).cloned();
+                if pending.is_none() {
+                    self.offer(run, &view).await?;
+                }
+                Ok(pending)
+            }
+        }
+    }
+
+    /// Why a stage is for other workers, if it is.
+    fn misfit(&self, spec: &StageSpec) -> Option<String> {
+        let (kind, own) = (spec.kind(), self.options.numerics);
+        if spec.version() != kind.version() {
+            return Some(format!(
+                "it asks for version {} of {kind} stages, this program has version {}",
+                spec.version(),
+                kind.version()
+            ));
+        }
+        let numerics = spec.numerics();
+        (numerics != own)
+            .then(|| format!("it asks for the numerics class {numerics}, this worker serves {own}"))
+    }
+
+    /// Leaves a run to other workers and says so once. Its hint is dropped, since the one who put it back
+    /// might be the only one to take it; a sweep of the right kind of worker offers the stage again.
+    pub(super) async fn leave(&self, run: RunId, why: String) -> Result<(), JobsError> {
+        if self.runs.tells_first(run).await {
+            self.tell(WorkerEvent::Foreign { run, why });
+        }
+        Ok(())
+    }
+
+    /// A stage's spec is lost: whoever plans the run knows it.
+    async fn replan(&self, run: RunId, stage: StageDigest) -> Result<(), JobsError> {
+        self.store.doubt_spec(stage);
+        self.queue.forget(stage).await?;
+        let view = self.runs.view(run).await?;
+        self.offer(run, &view).await
+    }
+
+    /// Somebody else computed it, and may have died before saying so.
+    async fn pass(
+        &self,
+        run: RunId,
+        pending: &Pending,
+        manifest: &Manifest,
+    ) -> Result<(), JobsError> {
+        if self.store.is_recorded(run, pending.key, pending.stage).await? {
+            return Ok(());
+        }
+        let view = self.follow(run, pending.key, manifest).await;
+        match self.readable(run, view).await? {
+            Some(view) => self.offer(run, &view).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What became ready through a published result; notes it in the run's index.
+    ///
+    /// The gradients of an update are counted, so that only the worker of the last one looks at all of
+    /// them, and no two workers that publish at once both miss it. Where the count is lost, or its
+    /// worker dies before it offers the update, a sweep does.
+    pub(super) async fn follow(
+        &self,
+        run: RunId,
+        key: StageKey,
+        manifest: &Manifest,
+    ) -> Result<View, JobsError> {
+        let view = self.runs.finished(run, key, manifest).await?;
+        if key.kind == StageKind::Update {
+            self.queue_of(view.numerics).joined(run, key).await?;
+        }
+        if !view.pending.is_empty() || view.is_done() {
+            return Ok(view);
+        }
+        let Some((update, shards)) = self.runs.join_of(run, key).await? else { return Ok(view) };
+        let queue = self.queue_of(view.numerics);
+        if queue.join(run, update, key.shard).await? < shards {
+            return Ok(view);
+        }
+        self.runs.joined(run, update).await
     }
 
     /// Where a run stands; `None` if its records are damaged, which is reported.
@@ -56,30 +168,35 @@ impl Worker {
         self.readable(run, view).await
     }
 
-    async fn readable(
+    async fn readable<T>(
         &self,
         run: RunId,
-        view: Result<View, JobsError>,
-    ) -> Result<Option<View>, JobsError> {
-        match view {
-            Ok(view) => Ok(Some(view)),
+        found: Result<T, JobsError>,
+    ) -> Result<Option<T>, JobsError> {
+        match found {
+            Ok(found) => Ok(Some(found)),
             Err(error) if is_ours(&error) => Err(error),
-            Err(error) => {
-                self.runs.forget(run).await;
-                set_active(&self.fleet, run, false).await?;
-                self.tell(WorkerEvent::Unreadable { run, error: error.to_string() });
-                Ok(None)
-            }
+            Err(error) => self.unreadable(run, &error).await.map(|()| None),
         }
+    }
+
+    /// A run's records are damaged; a survey looks at it again.
+    pub(super) async fn unreadable(&self, run: RunId, error: &JobsError) -> Result<(), JobsError> {
+        self.runs.forget(run).await;
+        set_active(&self.fleet, run, false).await?;
+        self.tell(WorkerEvent::Unreadable { run, error: error.to_string() });
+        Ok(())
     }
 
     /// Offers what can be computed now, or notes that nothing is left.
     pub(super) async fn offer(&self, run: RunId, view: &View) -> Result<(), JobsError> {
+        let queue = self.queue_of(view.numerics);
         if !view.is_done() {
-            return self.queue_of(view.numerics).offer(run, view.stages()).await.map(drop);
+            return offer(&self.store, &queue, run, &view.pending).await.map(drop);
         }
         self.runs.forget(run).await;
-        set_active(&self.fleet, run, false).await
+        queue.withdraw(run).await?;
+        set_active(&self.fleet, run, false).await.map(drop)
     }
 
     /// Computes a stage under its lease. Where the run stands if it is to go on.
@@ -116,7 +233,7 @@ impl Worker {
                     self.store.record_twice(run, stage).await?;
                 }
                 let manifest = Arc::new(manifest);
-                let view = self.runs.finished(run, key, &manifest).await;
+                let view = self.follow(run, key, &manifest).await;
                 self.tell(if reused {
                     WorkerEvent::Reused { run, key, manifest }
                 } else {

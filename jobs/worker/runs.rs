@@ -1,17 +1,24 @@
-//! The runs that a worker walks along, each with its plan caught up with the store.
+//! The runs that a worker walks along: for stages a trail that jumps to where they are, for sweeps a
+//! whole plan that knows what is pending and when nothing is.
 //!
-//! A plan is opened once and then follows the results; it can be forgotten at any time and is opened
-//! again from the store. Nothing here talks to Redis.
+//! Both can be forgotten at any time and are found again from the store. Nothing here talks to Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use agrpo_spec::{Manifest, Numerics, RunId, StageDigest, StageKey, StageSpec};
+use agrpo_spec::{
+    Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
+};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::error::JobsError;
-use crate::progress::Progress;
-use crate::store::Store;
+use crate::progress::{Progress, Trail, last_update};
+use crate::store::{Store, own_versions};
+
+/// How long a run's versions are taken for what they were.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// A stage that can be computed now.
 #[derive(Clone, Debug)]
@@ -21,13 +28,14 @@ pub(crate) struct Pending {
     pub(crate) spec: StageSpec,
 }
 
-/// Where a run stands.
+/// Where a run stands, or the part of it that a worker has just seen.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// In the order in which they are best begun; empty where the run is done.
+    /// In the order in which they are best begun.
     pub(crate) pending: Vec<Pending>,
     /// The class of all its stages.
     pub(crate) numerics: Numerics,
+    done: bool,
 }
 
 impl View {
@@ -41,11 +49,23 @@ impl View {
         Self {
             pending: plan.pending().iter().map(pending).collect(),
             numerics: plan.run().config().numerics,
+            done: plan.is_done(),
         }
     }
 
+    /// What became ready on a trail.
+    fn ahead(run: &Run, trail: &Trail, ready: impl IntoIterator<Item = StageKey>) -> Self {
+        let pending = |key: StageKey| {
+            let spec = trail.pending(key)?.clone();
+            Some(Pending { key, stage: spec.digest(), spec })
+        };
+        let pending = ready.into_iter().filter_map(pending).collect();
+        Self { pending, numerics: run.config().numerics, done: false }
+    }
+
+    /// Whether the run is known to have nothing left.
     pub(crate) fn is_done(&self) -> bool {
-        self.pending.is_empty()
+        self.done
     }
 
     pub(crate) fn stages(&self) -> impl Iterator<Item = StageDigest> {
@@ -53,45 +73,73 @@ impl View {
     }
 }
 
-/// One run: its plan, once opened, and the stages that are known to have failed for good.
+/// One run, as far as it was opened.
 #[derive(Debug, Default)]
-struct Open {
-    progress: Option<Progress>,
-    failed: BTreeSet<StageDigest>,
+struct Slot {
+    trail: Mutex<Option<(Arc<Run>, Trail)>>,
+    whole: Mutex<Option<Progress>>,
+    /// Stages that are known to have failed for good; none before they were asked for.
+    failed: Mutex<Option<BTreeSet<StageDigest>>>,
+    /// Why the run is left to other workers, and when that was found.
+    foreign: Mutex<Option<(Instant, Option<String>)>>,
 }
 
 /// All runs that this worker has looked at and that are not done.
 #[derive(Debug)]
 pub(crate) struct Runs {
     store: Store,
-    open: Mutex<BTreeMap<RunId, Arc<Mutex<Open>>>>,
+    open: Mutex<BTreeMap<RunId, Arc<Slot>>>,
+    told: Mutex<BTreeSet<RunId>>,
 }
 
 impl Runs {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+        Self { store, open: Mutex::default(), told: Mutex::default() }
     }
 
-    /// Where the run stands after a look at the store.
+    /// Where the run stands after a look at all that is pending.
     pub(crate) async fn view(&self, run: RunId) -> Result<View, JobsError> {
         let slot = self.slot(run).await;
-        let mut open = slot.lock().await;
-        let progress = match open.progress.take() {
-            Some(progress) => open.progress.insert(progress),
+        let mut whole = slot.whole.lock().await;
+        let mut progress = match whole.take() {
+            Some(progress) => progress,
             None => {
-                let progress = Progress::open(&self.store, self.store.run(run).await?).await?;
-                open.failed = self.read_failures(run).await?;
-                open.progress.insert(progress)
+                *slot.failed.lock().await = Some(self.read_failures(run).await?);
+                Progress::open(&self.store, self.store.run(run).await?).await?
             }
         };
+        progress.leap(&self.store).await?;
         progress.catch_up(&self.store).await?;
-        Ok(View::of(progress))
+        let view = View::of(&progress);
+        *whole = Some(progress);
+        Ok(view)
     }
 
-    /// Notes a result that this worker published; where the run stands then.
-    ///
-    /// Looks at the store as well: when two workers publish the last two gradients at once, each
-    /// knows only its own, and the later of them has to see that the update became ready.
+    /// Where a stage stands in its run. An evaluation does not say, so for it `told` is looked at.
+    /// `None` where the run has none such, or where only a whole plan can tell.
+    pub(crate) async fn place(
+        &self,
+        run: RunId,
+        spec: &StageSpec,
+        told: Option<StageKey>,
+    ) -> Result<Option<StageKey>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.trail.lock().await;
+        let (config, trail) = self.open(run, &mut open).await?;
+        if spec.kind() != StageKind::Evaluation {
+            return Ok(Plan::place(config, spec));
+        }
+        let Some(told) = told.filter(|told| told.kind == StageKind::Evaluation) else {
+            return Ok(None);
+        };
+        if trail.pending(told) == Some(spec) {
+            return Ok(Some(told));
+        }
+        let policy = trail.policy_at(&self.store, told.iteration).await?;
+        Ok(policy.filter(|&policy| Plan::evaluation_of(config, policy) == *spec).map(|_| told))
+    }
+
+    /// Notes a result in the run's index; answers with what became ready through it.
     pub(crate) async fn finished(
         &self,
         run: RunId,
@@ -99,15 +147,57 @@ impl Runs {
         manifest: &Manifest,
     ) -> Result<View, JobsError> {
         let slot = self.slot(run).await;
-        let mut open = slot.lock().await;
-        if let Some(progress) = &mut open.progress
-            && progress.plan().pending().contains_key(&key)
-        {
-            progress.finished(key, manifest)?;
-            self.store.record_stage(run, key, manifest.stage).await?;
+        let mut open = slot.trail.lock().await;
+        let (config, trail) = self.open(run, &mut open).await?;
+        self.store.record_stage(run, key, manifest.stage).await?;
+        if key.kind == StageKind::Evaluation {
+            let last = last_update(config, config.config().training.iterations);
+            if self.store.recorded_policy(run, last).await?.is_some() {
+                drop(open);
+                // It may have been the last of all.
+                return self.view(run).await;
+            }
         }
-        drop(open);
-        self.view(run).await
+        let ready = trail.finished(&self.store, key, manifest).await?;
+        Ok(View::ahead(config, trail, ready))
+    }
+
+    /// The update that a published gradient belongs to, if other shards take part in it.
+    pub(crate) async fn join_of(
+        &self,
+        run: RunId,
+        key: StageKey,
+    ) -> Result<Option<(StageKey, u32)>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.trail.lock().await;
+        let shards = self.open(run, &mut open).await?.0.config().rollout.shards;
+        let update = StageKey::new(StageKind::Update, key.iteration, 0).of_update(key.inner);
+        Ok((key.kind == StageKind::Gradient && shards > 1).then_some((update, shards)))
+    }
+
+    /// What can be computed now that all gradients of an update are said to be published.
+    pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<View, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.trail.lock().await;
+        let (config, trail) = self.open(run, &mut open).await?;
+        let ready = trail.join(&self.store, update).await?.then_some(update);
+        Ok(View::ahead(config, trail, ready))
+    }
+
+    async fn open<'a>(
+        &self,
+        run: RunId,
+        open: &'a mut Option<(Arc<Run>, Trail)>,
+    ) -> Result<(&'a Arc<Run>, &'a mut Trail), JobsError> {
+        let opened = match open.take() {
+            Some(opened) => opened,
+            None => {
+                let record = self.store.run(run).await?;
+                (Arc::new(record.clone()), Trail::new(record))
+            }
+        };
+        let (config, trail) = open.insert(opened);
+        Ok((config, trail))
     }
 
     /// Whether one of these stages failed for good, as far as the store says now.
@@ -117,27 +207,56 @@ impl Runs {
         stages: impl IntoIterator<Item = StageDigest>,
     ) -> Result<bool, JobsError> {
         let slot = self.slot(run).await;
-        let mut open = slot.lock().await;
+        let mut failed = slot.failed.lock().await;
         let stages: BTreeSet<_> = stages.into_iter().collect();
-        if open.failed.is_disjoint(&stages) {
+        if failed.as_ref().is_some_and(|failed| failed.is_disjoint(&stages)) {
             return Ok(false);
         }
-        // Somebody may have asked for new attempts since.
-        open.failed = self.read_failures(run).await?;
-        Ok(!open.failed.is_disjoint(&stages))
+        // Nobody asked so far, or somebody may have asked for new attempts since.
+        let now = failed.insert(self.read_failures(run).await?);
+        Ok(!now.is_disjoint(&stages))
     }
 
     /// Notes that a stage failed for good.
     pub(crate) async fn note_failed(&self, run: RunId, stage: StageDigest) {
-        self.slot(run).await.lock().await.failed.insert(stage);
+        let slot = self.slot(run).await;
+        slot.failed.lock().await.get_or_insert_default().insert(stage);
     }
 
-    /// Drops the plan: the run is done, or has to be opened anew.
+    /// Why another program has to compute the run, if so.
+    pub(crate) async fn foreign(&self, run: RunId) -> Result<Option<String>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut foreign = slot.foreign.lock().await;
+        if let Some((since, None)) = foreign.as_ref()
+            && since.elapsed() < FRESH
+        {
+            return Ok(None);
+        }
+        let pinned = self.store.versions(run).await?;
+        let own = own_versions();
+        let differs = own.iter().find(|(kind, version)| pinned.get(*kind) != Some(*version));
+        let why = differs.map(|(kind, version)| match pinned.get(kind) {
+            Some(other) => format!(
+                "it is computed with version {other} of {kind} stages, this program has version \
+                 {version}; enqueue it again with this program to change that"
+            ),
+            None => format!("the program that computes it knows no {kind} stages"),
+        });
+        *foreign = Some((Instant::now(), why.clone()));
+        Ok(why)
+    }
+
+    /// Whether this is the first time that it is said of the run.
+    pub(crate) async fn tells_first(&self, run: RunId) -> bool {
+        self.told.lock().await.insert(run)
+    }
+
+    /// Drops the plans: the run is done, or has to be opened anew.
     pub(crate) async fn forget(&self, run: RunId) {
         self.open.lock().await.remove(&run);
     }
 
-    async fn slot(&self, run: RunId) -> Arc<Mutex<Open>> {
+    async fn slot(&self, run: RunId) -> Arc<Slot> {
         self.open.lock().await.entry(run).or_default().clone()
     }
 

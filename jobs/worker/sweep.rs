@@ -1,63 +1,95 @@
 //! The sweep: offers again what the queue has lost, whatever the reason.
 //!
-//! One worker at a time sweeps, under a lease of its own. It goes through the runs that Redis calls
-//! active, and now and then through all runs of the store, which is what makes Redis disposable.
+//! One worker at a time sweeps, under a lease of its own; one of each set of versions, since none plans
+//! for another. It goes through the runs that Redis calls active, and now and then, or where Redis was
+//! emptied, through all runs of the store, which is what makes Redis disposable. It alone looks at all
+//! that is pending, and so it sees what a worker left undone that died between two steps.
 //! Errors are noted and the next sweep tries again: whether the worker lives is decided elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use agrpo_spec::RunId;
+use agrpo_spec::{ArtifactDigest, RunId};
 use tokio::time::{Instant, interval};
 
 use super::enqueue::set_active;
-use super::{ACTIVE, Worker};
+use super::runs::View;
+use super::{ACTIVE, Worker, WorkerEvent};
 use crate::error::JobsError;
 use crate::lease::Lease;
+use crate::queue::HELD;
+use crate::store::own_versions;
 
 const SWEEPER: &str = "agrpo:sweeper";
+/// Is there from the first survey on, until Redis is emptied.
+const SURVEYED: &str = "agrpo:surveyed";
 /// The lease lasts this many sweeps.
 const SWEEPS: u32 = 3;
+
+/// Each set of versions has a sweeper of its own.
+pub(super) fn sweeper_key() -> String {
+    let versions = format!("{:?}", own_versions());
+    format!("{SWEEPER}:{}", ArtifactDigest::of(versions.as_bytes()).short())
+}
+
+/// What a sweeper remembers from one sweep to the next.
+#[derive(Default)]
+struct Memory {
+    lease: Option<Lease>,
+    /// Runs that are done or failed: the store is not searched for them again.
+    settled: BTreeSet<RunId>,
+    surveyed: Option<Instant>,
+}
+
+/// What Redis says of all runs.
+struct Known {
+    active: BTreeSet<RunId>,
+    /// `paused` or `cancelled` by a person.
+    held: BTreeMap<RunId, String>,
+    is_surveyed: bool,
+}
 
 impl Worker {
     /// Sweeps for ever.
     pub(super) async fn sweep(&self) -> Infallible {
         let mut ticks = interval(self.options.sweep);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut lease = None;
-        // Runs that are done or failed: the store is not searched for them again.
-        let mut settled = BTreeSet::new();
-        let mut surveyed = None;
+        let mut memory = Memory::default();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sweep_once(&mut lease, &mut settled, &mut surveyed).await {
+            if let Err(error) = self.sweep_once(&mut memory).await {
                 tracing::warn!(%error, "sweep broken off");
             }
         }
     }
 
-    async fn sweep_once(
-        &self,
-        lease: &mut Option<Lease>,
-        settled: &mut BTreeSet<RunId>,
-        surveyed: &mut Option<Instant>,
-    ) -> Result<(), JobsError> {
-        if !self.is_sweeper(lease).await? {
+    async fn sweep_once(&self, memory: &mut Memory) -> Result<(), JobsError> {
+        if !self.is_sweeper(&mut memory.lease).await? {
             return Ok(());
         }
-        self.queue.tidy().await?;
-        let active = self.active().await?;
-        for &run in &active {
-            settled.remove(&run);
-            self.sweep_run(run, settled).await?;
+        let lost = self.queue.tidy().await?;
+        if lost > 0 {
+            tracing::warn!(lost, "tasks were lost in Redis and are offered again");
         }
-        if surveyed.is_none_or(|last| last.elapsed() >= self.options.survey) {
-            for run in self.store.runs().await? {
-                if !active.contains(&run) && !settled.contains(&run) {
-                    self.sweep_run(run, settled).await?;
-                }
-            }
-            *surveyed = Some(Instant::now());
+        let mut known = self.known().await?;
+        let is_due = |last: Instant| last.elapsed() >= self.options.survey;
+        let surveys = !known.is_surveyed || memory.surveyed.is_none_or(is_due);
+        let mut unknown = vec![];
+        if surveys {
+            memory.settled.retain(|_| known.is_surveyed);
+            unknown = self.store.runs().await?;
+            unknown.retain(|run| !known.active.contains(run) && !memory.settled.contains(run));
+            self.restore_held(&unknown, &mut known).await?;
+        }
+        for &run in &known.active {
+            memory.settled.remove(&run);
+        }
+        for run in known.active.iter().chain(&unknown) {
+            self.sweep_run(*run, &known, &mut memory.settled).await?;
+        }
+        if surveys {
+            self.note_survey().await?;
+            memory.surveyed = Some(Instant::now());
         }
         Ok(())
     }
@@ -68,28 +100,96 @@ impl Worker {
         {
             return Ok(true);
         }
-        let (key, ttl) = (SWEEPER.to_owned(), self.options.sweep * SWEEPS);
+        let key = sweeper_key();
+        let ttl = self.options.sweep * SWEEPS;
         *lease = Lease::acquire(&self.fleet, key, &self.options.name, ttl).await?;
         Ok(lease.is_some())
     }
 
-    async fn active(&self) -> Result<BTreeSet<RunId>, JobsError> {
-        let names: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(ACTIVE)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))?;
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    async fn known(&self) -> Result<Known, JobsError> {
+        let (active, held, is_surveyed): (Vec<String>, BTreeMap<String, String>, bool) =
+            redis::pipe()
+                .smembers(ACTIVE)
+                .hgetall(HELD)
+                .exists(SURVEYED)
+                .query_async(&mut self.fleet.connection())
+                .await
+                .map_err(|error| self.fleet.failure(&error))?;
+        let held = held.into_iter().filter_map(|(run, how)| Some((run.parse().ok()?, how)));
+        let active = active.iter().filter_map(|name| name.parse().ok());
+        Ok(Known { active: active.collect(), held: held.collect(), is_surveyed })
     }
 
-    async fn sweep_run(&self, run: RunId, settled: &mut BTreeSet<RunId>) -> Result<(), JobsError> {
+    async fn note_survey(&self) -> Result<(), JobsError> {
+        redis::cmd("SET")
+            .arg(SURVEYED)
+            .arg(1)
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))
+    }
+
+    /// Tells Redis of runs that a person holds, if it has forgotten them.
+    async fn restore_held(&self, runs: &[RunId], known: &mut Known) -> Result<(), JobsError> {
+        let all: Vec<RunId> = runs.iter().chain(&known.active).copied().collect();
+        for run in all {
+            if known.held.contains_key(&run) {
+                continue;
+            }
+            let Some(how) = self.store.held(run).await? else { continue };
+            redis::cmd("HSET")
+                .arg(HELD)
+                .arg(run.to_string())
+                .arg(&how)
+                .query_async::<()>(&mut self.fleet.connection())
+                .await
+                .map_err(|error| self.fleet.failure(&error))?;
+            known.held.insert(run, how);
+        }
+        Ok(())
+    }
+
+    async fn sweep_run(
+        &self,
+        run: RunId,
+        known: &Known,
+        settled: &mut BTreeSet<RunId>,
+    ) -> Result<(), JobsError> {
+        if let Some(how) = known.held.get(&run) {
+            if how == "cancelled" {
+                self.runs.forget(run).await;
+                set_active(&self.fleet, run, false).await?;
+            }
+            return Ok(());
+        }
+        match self.runs.foreign(run).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return self.leave(run, why).await,
+            // A record that cannot be read is reported with the run's others.
+            Err(error @ JobsError::Data(_)) => return self.unreadable(run, &error).await,
+            Err(error) => return Err(error),
+        }
         let Some(view) = self.look(run).await? else { return Ok(()) };
         if view.is_done() || self.runs.has_failed(run, view.stages()).await? {
             settled.insert(run);
             self.runs.forget(run).await;
-            return set_active(&self.fleet, run, false).await;
+            self.queue_of(view.numerics).withdraw(run).await?;
+            let was_active = set_active(&self.fleet, run, false).await?;
+            if view.is_done() && was_active {
+                self.tell(WorkerEvent::Done { run });
+            }
+            return Ok(());
         }
-        set_active(&self.fleet, run, true).await?;
+        if !known.active.contains(&run) {
+            set_active(&self.fleet, run, true).await?;
+        }
+        self.offer_news(run, view).await
+    }
+
+    /// Offers what Redis does not know of; for what it knows, no spec need be looked for.
+    async fn offer_news(&self, run: RunId, mut view: View) -> Result<(), JobsError> {
+        let news = self.queue_of(view.numerics).unknown(run, view.stages()).await?;
+        view.pending.retain(|pending| news.contains(&pending.stage));
         self.offer(run, &view).await
     }
 }

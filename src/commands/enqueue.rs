@@ -22,6 +22,8 @@ struct Answer {
     /// All stages of the run.
     stages: u64,
     already_done: bool,
+    /// Other runs that have the same name and another content.
+    namesakes: Vec<RunId>,
 }
 
 /// Queues what can be computed now.
@@ -41,10 +43,20 @@ pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, F
         queued: done.pending,
         stages,
         already_done: done.already_done,
+        namesakes: done.namesakes,
     };
     if args.json.json {
         output::json(&answer)?;
         return Ok(Exit::Done);
+    }
+    for other in &answer.namesakes {
+        output::talk(format!(
+            "note: run {} has the name {:?} as well and asks for something else; this one is {}: call \
+             them by their ids",
+            other.short(),
+            answer.name,
+            answer.run.short()
+        ));
     }
     output::line(describe(&answer, args, numerics))?;
     Ok(Exit::Done)

@@ -134,6 +134,9 @@ fn log(event: &WorkerEvent) {
             "{error}"
         ),
         WorkerEvent::Unreadable { run, error } => tracing::error!(run = run.short(), "{error}"),
+        WorkerEvent::Foreign { run, why } => {
+            tracing::warn!(run = run.short(), "left to other workers: {why}");
+        }
         WorkerEvent::Done { run } => tracing::info!(run = run.short(), "run is done"),
     }
 }

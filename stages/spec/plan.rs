@@ -114,6 +114,27 @@ impl Plan {
         plan
     }
 
+    /// Goes on from a later update than the plan has walked to: what lies before it is not looked at any
+    /// more, but for evaluations that are still pending. The base stays known where it was.
+    pub fn leap(&mut self, at: &Checkpoint) {
+        self.pending.retain(|key, _| key.kind == StageKind::Evaluation);
+        self.optimizer_state = Some(at.optimizer);
+        self.base = at.base.or(self.base);
+        self.begin_after(at.iteration, at.policy);
+    }
+
+    /// Goes on from the policy before iteration 1.
+    pub fn leap_to_base(&mut self, policy: ArtifactDigest) {
+        self.pending.clear();
+        self.base = Some(policy);
+        self.begin_after(0, policy);
+    }
+
+    /// Looks after pending evaluations no longer; nothing waits for one.
+    pub fn leave_evaluations(&mut self) {
+        self.pending.retain(|key, _| key.kind != StageKind::Evaluation);
+    }
+
     fn empty(run: Run) -> Self {
         Self {
             run,
@@ -145,6 +166,11 @@ impl Plan {
     /// Iterations done so far.
     pub fn iteration(&self) -> u32 {
         self.iteration
+    }
+
+    /// The policy before iteration 1, where it is known.
+    pub fn base(&self) -> Option<ArtifactDigest> {
+        self.base
     }
 
     /// The newest policy, once there is one.

@@ -34,7 +34,7 @@ impl S3Server {
             .arg(format!("-s3.port={s3}"))
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"])
             .args(["-master.volumeSizeLimitMB=512", "-volume.max=20"])
-            .arg(concat!("-s3.config=", env!("CARGO_MANIFEST_DIR"), "/infra/s3.json"))
+            .arg(format!("-s3.config={}", infra("s3.json")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -42,7 +42,7 @@ impl S3Server {
             .unwrap();
         let server = Self { child, endpoint: format!("http://127.0.0.1:{s3}"), _folder: folder };
         let ready = Command::new("python3")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/s3.py"))
+            .arg(infra("s3.py"))
             .args([server.endpoint.as_str(), "agrpo"])
             .envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .status()
@@ -68,6 +68,13 @@ impl Drop for S3Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A file of `infra/`, from whichever crate these tests belong to.
+fn infra(name: &str) -> String {
+    let mut above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let folder = above.find_map(|folder| Some(folder.join("infra")).filter(|found| found.exists()));
+    folder.expect("the checkout has an infra folder").join(name).display().to_string()
 }
 
 /// Four ports that are free together with their gRPC twins 10000 above.

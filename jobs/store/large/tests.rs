@@ -36,8 +36,7 @@ impl Shop {
     }
 
     fn of(backend: Backend, folder: tempfile::TempDir) -> Self {
-        let backend = Arc::new(backend.with_large(LARGE));
-        let store = Store { backend, cache: Arc::default(), large: Arc::default(), disk: None };
+        let store = Store::on(backend.with_large(LARGE));
         let store = store.with_scratch(Some(folder.path().to_owned()));
         Self { store, folder }
     }

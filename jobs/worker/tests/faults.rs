@@ -164,7 +164,7 @@ async fn a_hint_that_got_lost_is_offered_again() {
     sleep(Duration::from_millis(500)).await;
     house.enqueue().await;
     let queue = "agrpo:cpu-portable";
-    house.redis_says::<()>(&["DEL", &format!("{queue}:scheduled"), &format!("{queue}:data")]).await;
+    house.redis_says::<()>(&["DEL", &format!("{queue}:active"), &format!("{queue}:data")]).await;
     finish(worker, &house).await;
     assert_eq!(house.result().await, house.expected().await);
 }

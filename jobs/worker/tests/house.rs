@@ -12,6 +12,7 @@ use super::super::runs::View;
 use super::super::*;
 use crate::progress::Progress;
 use crate::redis_server::RedisServer;
+use crate::store::counting::Counts;
 use crate::testing;
 
 /// What a stage does before it gives its result: told its spec and how often it was begun.
@@ -31,6 +32,8 @@ pub(super) struct House {
     told: mpsc::UnboundedSender<WorkerEvent>,
     heard: Mutex<mpsc::UnboundedReceiver<WorkerEvent>>,
     starts: AtomicU64,
+    /// What the store was asked for.
+    pub(super) counts: Counts,
 }
 
 impl House {
@@ -50,14 +53,23 @@ impl House {
     pub(super) async fn with(
         before: impl Fn(&StageSpec, u64) -> Result<(), StageError> + Send + Sync + 'static,
     ) -> Self {
+        let (store, counts) = Store::counting();
+        Self::over(store, counts, before).await
+    }
+
+    /// The same on another store.
+    pub(super) async fn over(
+        store: Store,
+        counts: Counts,
+        before: impl Fn(&StageSpec, u64) -> Result<(), StageError> + Send + Sync + 'static,
+    ) -> Self {
         let redis = RedisServer::start(&[]);
         let fleet = Fleet::connect(&redis.url()).await.unwrap();
-        let store = Store::open("memory://", &[]).await.unwrap();
         let calls = Calls::default();
         let execute = counted(Arc::clone(&calls), Arc::new(before));
         let (told, heard) = mpsc::unbounded_channel();
         let (heard, starts) = (Mutex::new(heard), AtomicU64::new(0));
-        Self { redis, store, fleet, calls, execute, told, heard, starts }
+        Self { redis, store, fleet, calls, execute, told, heard, starts, counts }
     }
 
     pub(super) fn run(&self) -> Run {
@@ -65,7 +77,11 @@ impl House {
     }
 
     pub(super) async fn enqueue(&self) {
-        enqueue(&self.store, &self.fleet, self.run()).await.unwrap();
+        self.enqueue_run(self.run()).await;
+    }
+
+    pub(super) async fn enqueue_run(&self, run: Run) -> Enqueued {
+        enqueue(&self.store, &self.fleet, run).await.unwrap()
     }
 
     /// A quick pace, and a name that no other worker of this house had.
@@ -150,14 +166,19 @@ impl House {
     }
 
     async fn progress(&self) -> Progress {
-        let mut progress = Progress::open(&self.store, self.run()).await.unwrap();
+        self.progress_of(self.run()).await
+    }
+
+    async fn progress_of(&self, run: Run) -> Progress {
+        let mut progress = Progress::open(&self.store, run).await.unwrap();
         progress.catch_up(&self.store).await.unwrap();
         progress
     }
 
     /// The stages that can be computed now.
-    pub(super) async fn pending(&self) -> Vec<StageDigest> {
-        View::of(&self.progress().await).stages().collect()
+    pub(super) async fn pending(&self) -> Vec<(StageKey, StageDigest)> {
+        let pending = View::of(&self.progress().await).pending;
+        pending.into_iter().map(|pending| (pending.key, pending.stage)).collect()
     }
 
     pub(super) async fn finished(&self) -> u64 {
@@ -165,7 +186,12 @@ impl House {
     }
 
     pub(super) async fn until_done(&self) {
-        self.until("the run to be done", async || self.progress().await.plan().is_done()).await;
+        self.until_done_with(&self.run()).await;
+    }
+
+    pub(super) async fn until_done_with(&self, run: &Run) {
+        let is_done = async || self.progress_of(run.clone()).await.plan().is_done();
+        self.until("the run to be done", is_done).await;
     }
 
     pub(super) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -180,14 +206,16 @@ impl House {
 
     /// Every output of the run.
     pub(super) async fn result(&self) -> Results {
-        results(&self.store, self.run().id()).await
+        self.result_of(&self.run()).await
+    }
+
+    pub(super) async fn result_of(&self, run: &Run) -> Results {
+        results(&self.store, run.id()).await
     }
 
     /// The same from a run in one process, in a store of its own.
     pub(super) async fn expected(&self) -> Results {
-        let store = Store::open("memory://", &[]).await.unwrap();
-        testing::finished(&store, self.run(), 2).await;
-        results(&store, self.run().id()).await
+        expected_of(&self.run()).await
     }
 
     pub(super) async fn redis_says<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
@@ -206,6 +234,13 @@ impl House {
         keys.sort_unstable();
         keys
     }
+}
+
+/// What a run gives in one process, in a store of its own.
+pub(super) async fn expected_of(run: &Run) -> Results {
+    let store = Store::open("memory://", &[]).await.unwrap();
+    testing::finished(&store, run.clone(), 2).await;
+    results(&store, run.id()).await
 }
 
 async fn results(store: &Store, run: RunId) -> Results {

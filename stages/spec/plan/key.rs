@@ -41,6 +41,14 @@ impl StageKey {
         (self.kind != StageKind::Sft, self.iteration, inner, self.kind, self.shard)
     }
 
+    /// A text that sorts as keys do, of the same length for all keys.
+    #[must_use]
+    pub fn order(&self) -> String {
+        let (after_sft, iteration, inner, kind, shard) = self.rank();
+        let kind = StageKind::ALL.iter().position(|&other| other == kind).unwrap_or_default();
+        format!("{}{iteration:08x}{inner:08x}{kind}{shard:08x}", u8::from(after_sft))
+    }
+
     fn is_sharded(kind: StageKind) -> bool {
         matches!(kind, StageKind::Rollout | StageKind::Reward | StageKind::Gradient)
     }

@@ -2,12 +2,69 @@
 
 use super::{Plan, Shard, StageKey};
 use crate::digest::ArtifactDigest;
-use crate::run::SftConfig;
+use crate::run::{Base, Run, SftConfig};
 use crate::stage::{
     EvaluationSpec, GradientSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind, StageSpec,
 };
 
 impl Plan {
+    /// Where a spec of this run stands in it, by what the spec says of itself. `None` for evaluations,
+    /// which name a policy and no iteration. Whether the run has such a stage is not asked.
+    pub fn place(run: &Run, spec: &StageSpec) -> Option<StageKey> {
+        let rollout = &run.config().rollout;
+        let prompts = (rollout.prompts / rollout.shards).max(1);
+        let sharded = |kind, first_prompt: u64| {
+            let iteration = first_prompt / u64::from(rollout.prompts.max(1)) + 1;
+            let shard = first_prompt % u64::from(rollout.prompts.max(1)) / u64::from(prompts);
+            let (iteration, shard) = (u32::try_from(iteration), u32::try_from(shard));
+            Some(StageKey::new(kind, iteration.ok()?, shard.ok()?))
+        };
+        match spec {
+            StageSpec::Sft(spec) => match run.base() {
+                Base::Scratch(_, sft) => {
+                    let chunk = spec.first_step / sft.steps_per_stage.max(1);
+                    Some(StageKey::new(StageKind::Sft, chunk, 0))
+                }
+                Base::Checkpoint(_) => None,
+            },
+            StageSpec::Rollout(spec) => sharded(StageKind::Rollout, spec.first_prompt),
+            StageSpec::Reward(spec) => sharded(StageKind::Reward, spec.first_prompt),
+            StageSpec::Gradient(spec) => {
+                let key = StageKey::new(StageKind::Gradient, spec.iteration, spec.shard);
+                Some(key.of_update(spec.inner))
+            }
+            StageSpec::Update(spec) => {
+                let key = StageKey::new(StageKind::Update, spec.iteration, 0);
+                Some(key.of_update(spec.inner))
+            }
+            StageSpec::Evaluation(_) => None,
+        }
+    }
+
+    /// The run's evaluation of a policy.
+    pub fn evaluation_of(run: &Run, policy: ArtifactDigest) -> StageSpec {
+        let config = run.config();
+        let evaluation = &config.evaluation;
+        StageSpec::Evaluation(EvaluationSpec {
+            version: StageKind::Evaluation.version(),
+            numerics: config.numerics,
+            seed: run.seed(),
+            task: config.task.clone(),
+            language: run.base().language(),
+            policy,
+            precision: run.base().precision(),
+            problems: evaluation.problems,
+            samples: 1,
+            micro_batch: evaluation.micro_batch,
+            samplers: evaluation
+                .steps
+                .iter()
+                .map(|&steps| config.evaluation_sampler(steps))
+                .collect(),
+            merge_adapter: config.merges_adapter(),
+        })
+    }
+
     /// The first prompt of a shard, counted over the whole run.
     pub(super) fn first_prompt(&self, iteration: u32, shard: u32) -> u64 {
         let rollout = &self.run.config().rollout;
@@ -94,26 +151,7 @@ impl Plan {
     }
 
     pub(super) fn push_evaluation(&mut self, iteration: u32, policy: ArtifactDigest) -> StageKey {
-        let config = self.run.config();
-        let evaluation = &config.evaluation;
-        let spec = StageSpec::Evaluation(EvaluationSpec {
-            version: StageKind::Evaluation.version(),
-            numerics: config.numerics,
-            seed: self.run.seed(),
-            task: config.task.clone(),
-            language: self.run.base().language(),
-            policy,
-            precision: self.run.base().precision(),
-            problems: evaluation.problems,
-            samples: 1,
-            micro_batch: evaluation.micro_batch,
-            samplers: evaluation
-                .steps
-                .iter()
-                .map(|&steps| config.evaluation_sampler(steps))
-                .collect(),
-            merge_adapter: config.merges_adapter(),
-        });
+        let spec = Self::evaluation_of(&self.run, policy);
         self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
     }
 }

@@ -1,0 +1,128 @@
+//! Small books about a run that workers keep beside its record: which versions it was begun with,
+//! which stage made which policy, whether a person holds it. Losing one costs time only.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{RunId, StageDigest, StageKey, StageKind};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::Store;
+use crate::error::JobsError;
+
+/// The version of the bytes of each kind of stage, by the kind's name.
+pub(crate) type Versions = BTreeMap<String, u32>;
+
+/// The versions that this program computes.
+pub(crate) fn own_versions() -> Versions {
+    StageKind::ALL.into_iter().map(|kind| (kind.name().to_owned(), kind.version())).collect()
+}
+
+fn versions_name(run: RunId) -> String {
+    format!("runs/{run}/versions.json")
+}
+
+fn policy_name(run: RunId, key: StageKey) -> String {
+    format!("runs/{run}/policies/{key}")
+}
+
+fn versions_bytes() -> Bytes {
+    Bytes::from(serde_json::to_vec_pretty(&own_versions()).expect("numbers serialise"))
+}
+
+impl Store {
+    /// Says that from here on this program's versions compute the run, whatever did before: a person
+    /// asked for it.
+    pub async fn pin_versions(&self, run: RunId) -> Result<(), JobsError> {
+        let found = self.backend.create(&versions_name(run), versions_bytes()).await?;
+        match found.map(|found| self.parse_versions(run, &found)) {
+            None => Ok(()),
+            Some(Ok(pinned)) if pinned == own_versions() => Ok(()),
+            Some(_) => self.backend.replace(&versions_name(run), versions_bytes()).await,
+        }
+    }
+
+    /// The versions that compute the run; pins this program's where there are none. Data error if the
+    /// record is corrupt.
+    pub(crate) async fn versions(&self, run: RunId) -> Result<Versions, JobsError> {
+        let name = versions_name(run);
+        let found = match self.backend.read(&name).await? {
+            Some(found) => Some(found),
+            None => self.backend.create(&name, versions_bytes()).await?,
+        };
+        found.map_or_else(|| Ok(own_versions()), |found| self.parse_versions(run, &found))
+    }
+
+    fn parse_versions(&self, run: RunId, bytes: &[u8]) -> Result<Versions, JobsError> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            JobsError::Data(format!(
+                "{} in {} is corrupt: {error}; enqueue the run again: that writes it anew",
+                versions_name(run),
+                self.url()
+            ))
+        })
+    }
+
+    /// Notes which stage made a policy, so that a worker that knows its place in the run finds it
+    /// without a listing. Written without waiting for the disk.
+    pub(super) async fn record_policy(
+        &self,
+        run: RunId,
+        key: StageKey,
+        stage: StageDigest,
+    ) -> Result<(), JobsError> {
+        self.backend.hint(&policy_name(run, key), Bytes::from(format!("{stage}\n"))).await
+    }
+
+    /// Which stage is said to be the run's update or chunk of fine-tuning of this place; promises as
+    /// little as the run's index does.
+    pub async fn recorded_policy(
+        &self,
+        run: RunId,
+        key: StageKey,
+    ) -> Result<Option<StageDigest>, JobsError> {
+        let found = self.backend.read(&policy_name(run, key)).await?;
+        Ok(found.and_then(|found| std::str::from_utf8(&found).ok()?.trim().parse().ok()))
+    }
+
+    /// Whether the run's index says that the stage is done; as good as any index.
+    pub(crate) async fn is_recorded(
+        &self,
+        run: RunId,
+        key: StageKey,
+        stage: StageDigest,
+    ) -> Result<bool, JobsError> {
+        let name = format!("runs/{run}/stages/{key}.{stage}");
+        Ok(self.backend.size(&name).await?.is_some())
+    }
+
+    /// `paused` or `cancelled` where a person holds the run. What is no such record holds nothing.
+    pub(crate) async fn held(&self, run: RunId) -> Result<Option<String>, JobsError> {
+        let Some(found) = self.backend.read(&format!("runs/{run}/control.json")).await? else {
+            return Ok(None);
+        };
+        let Ok(Value::Object(control)) = serde_json::from_slice::<Value>(&found) else {
+            tracing::warn!(run = run.short(), "control.json cannot be read and holds nothing");
+            return Ok(None);
+        };
+        let words = control.values().filter_map(Value::as_str);
+        Ok(words.map(ToOwned::to_owned).find(|word| word == "paused" || word == "cancelled"))
+    }
+
+    /// The other runs that have this name, sorted. Runs whose records are damaged have none.
+    pub(crate) async fn namesakes(&self, run: RunId, name: &str) -> Result<Vec<RunId>, JobsError> {
+        let others = self.runs().await?.into_iter().filter(|&other| other != run);
+        let reads = others.map(|other| async move { (other, self.run(other).await) });
+        let mut found = vec![];
+        for (other, record) in futures::future::join_all(reads).await {
+            match record {
+                Ok(record) if record.config().name == name => found.push(other),
+                Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_))) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}

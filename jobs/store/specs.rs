@@ -1,0 +1,128 @@
+//! Specs: what a hint in the queue stands for. Written before the hint, read back by whoever takes it.
+//!
+//! A spec's name is the stage's digest, so a reader knows whether it holds what was meant. It can be lost
+//! or damaged at no cost but time: whoever plans the run writes it again. Decides nothing about stages.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agrpo_spec::{StageDigest, StageSpec};
+use bytes::Bytes;
+use lru::LruCache;
+
+use super::Store;
+use crate::error::JobsError;
+
+/// Specs kept in memory; one is about a kilobyte.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
+
+/// Specs that this process wrote or read, and so need not ask for.
+pub(super) struct SpecCache(Mutex<LruCache<StageDigest, StageSpec>>);
+
+impl Default for SpecCache {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(KEPT)))
+    }
+}
+
+impl fmt::Debug for SpecCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SpecCache")
+    }
+}
+
+impl SpecCache {
+    fn lock(&self) -> MutexGuard<'_, LruCache<StageDigest, StageSpec>> {
+        // Every change leaves the cache whole, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn spec_name(stage: StageDigest) -> String {
+    format!("specs/{stage}")
+}
+
+impl Store {
+    /// Makes sure that a stage's spec is there; asks nothing where this process knows it is.
+    pub async fn put_spec(&self, stage: StageDigest, spec: &StageSpec) -> Result<(), JobsError> {
+        if self.specs.lock().contains(&stage) {
+            return Ok(());
+        }
+        let bytes = spec_bytes(spec);
+        let found = self.backend.create(&spec_name(stage), bytes.clone()).await?;
+        if found.is_some_and(|found| parse(stage, &found).is_err()) {
+            tracing::warn!(%stage, "a damaged spec is written again");
+            self.backend.replace(&spec_name(stage), bytes).await?;
+        }
+        self.specs.lock().put(stage, spec.clone());
+        Ok(())
+    }
+
+    /// The spec of a stage. Data error if it is missing or is not what its name says.
+    pub async fn spec(&self, stage: StageDigest) -> Result<StageSpec, JobsError> {
+        if let Some(spec) = self.specs.lock().get(&stage) {
+            return Ok(spec.clone());
+        }
+        let name = spec_name(stage);
+        let damaged = |why: String| {
+            JobsError::Data(format!(
+                "{name} in {} {why}; it is written again when its run is planned next: delete it and \
+                 enqueue the run again if this is said twice",
+                self.url()
+            ))
+        };
+        let bytes = self.backend.read(&name).await?;
+        let bytes = bytes.ok_or_else(|| damaged("is missing".to_owned()))?;
+        let spec = parse(stage, &bytes).map_err(|why| damaged(format!("is corrupt: {why}")))?;
+        self.specs.lock().put(stage, spec.clone());
+        Ok(spec)
+    }
+
+    /// No longer takes it for known that a spec is there.
+    pub(crate) fn doubt_spec(&self, stage: StageDigest) {
+        self.specs.lock().pop(&stage);
+    }
+}
+
+fn spec_bytes(spec: &StageSpec) -> Bytes {
+    Bytes::from(serde_json::to_vec_pretty(spec).expect("a spec serialises"))
+}
+
+fn parse(stage: StageDigest, bytes: &[u8]) -> Result<StageSpec, String> {
+    let spec: StageSpec = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let digest = spec.digest();
+    if digest == stage { Ok(spec) } else { Err(format!("it holds the spec of {digest}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::Plan;
+
+    use crate::JobsError;
+    use crate::testing::{TestStore, run};
+
+    #[tokio::test]
+    async fn a_spec_is_checked_against_its_name_and_written_again_where_it_is_damaged() {
+        let test = TestStore::file().await;
+        let plan = Plan::new(run());
+        let spec = plan.pending().values().next().unwrap();
+        let (stage, name) = (spec.digest(), format!("specs/{}", spec.digest()));
+        let missing = test.store.spec(stage).await.unwrap_err();
+        assert!(missing.to_string().contains("is missing"), "{missing}");
+        test.store.put_spec(stage, spec).await.unwrap();
+        assert_eq!(test.reopened().spec(stage).await.unwrap(), *spec);
+        let good = std::fs::read(test.path(&name)).unwrap();
+        let other = String::from_utf8(good.clone()).unwrap().replace("\"seed\": 3", "\"seed\": 4");
+        for damaged in [b"{".to_vec(), other.into_bytes()] {
+            assert_ne!(damaged, good);
+            std::fs::write(test.path(&name), damaged).unwrap();
+            let error = test.reopened().spec(stage).await.unwrap_err();
+            assert!(matches!(error, JobsError::Data(_)));
+            assert!(error.to_string().starts_with(&format!("{name} in file://")), "{error}");
+            assert!(error.to_string().contains("is corrupt"), "{error}");
+            test.reopened().put_spec(stage, spec).await.unwrap();
+            assert_eq!(std::fs::read(test.path(&name)).unwrap(), good);
+        }
+    }
+}

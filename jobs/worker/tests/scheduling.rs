@@ -1,0 +1,148 @@
+//! What is queued, how much of it, and in which order.
+
+use agrpo_spec::{ArtifactDigest, Plan, RunId};
+use tokio::time::sleep;
+
+use super::house::{House, expected_of, finish};
+use super::*;
+use crate::queue::Hint;
+use crate::testing::{run_named, run_of, run_seeded};
+
+const QUEUE: &str = "agrpo:cpu-portable";
+
+/// What was begun, in order.
+fn begun(house: &House) -> Vec<(RunId, StageKey)> {
+    let begun = |event| match event {
+        WorkerEvent::Started { run, key, .. } => Some((run, key)),
+        _ => None,
+    };
+    house.events().into_iter().filter_map(begun).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wide_run_is_queued_a_window_at_a_time_and_begun_in_the_order_of_its_plan() {
+    let house = House::slow(Duration::from_millis(5)).await;
+    let run = run_of("wide", 2, 40);
+    house.enqueue_run(run.clone()).await;
+    let worker = house.worker("one");
+    let mut most = 0;
+    house
+        .until("both updates", async || {
+            most = most.max(house.waiting().await);
+            house.calls_of(agrpo_spec::StageKind::Update) == 2
+        })
+        .await;
+    house.until_done_with(&run).await;
+    worker.stop.send_replace(true);
+    worker.end().await.unwrap();
+    assert!((2..=4).contains(&most), "one worker has a window of four, not {most}");
+    assert_eq!(house.result_of(&run).await, expected_of(&run).await);
+    let keys: Vec<StageKey> = begun(&house).into_iter().map(|(_, key)| key).collect();
+    let of = |kind, iteration| {
+        let keys = keys.iter().filter(move |key| key.kind == kind && key.iteration == iteration);
+        keys.map(|key| key.shard).collect::<Vec<_>>()
+    };
+    for iteration in 1..=2 {
+        let kinds =
+            [StageKind::Rollout, StageKind::Reward, StageKind::Gradient].map(|k| of(k, iteration));
+        for shards in kinds {
+            assert_eq!(shards, (0..40).collect::<Vec<_>>(), "in the order of shards");
+        }
+    }
+    assert_eq!(keys.len() as u64, Plan::total_stages(&run));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_comes_later_waits_for_a_window_and_then_has_its_share() {
+    let house = House::slow(Duration::from_millis(10)).await;
+    let (first, second) = (run_of("first", 1, 30), run_seeded("second", 1, 30, 4));
+    house.enqueue_run(first.clone()).await;
+    let worker = house.worker("slow");
+    house.until_calls(10).await;
+    house.enqueue_run(second.clone()).await;
+    house.until_done_with(&second).await;
+    house.until_done_with(&first).await;
+    worker.stop.send_replace(true);
+    worker.end().await.unwrap();
+    let order: Vec<RunId> = begun(&house).into_iter().map(|(run, _)| run).collect();
+    let came = order.iter().position(|&run| run == second.id()).unwrap();
+    // From there on, as long as both have work: no run is a window ahead of the other.
+    let (mut ahead, mut most) = (0_i32, 0_i32);
+    let left = |run: RunId, from: usize| order[from..].contains(&run);
+    for (at, &run) in order.iter().enumerate().skip(came) {
+        if !left(first.id(), at) || !left(second.id(), at) {
+            break;
+        }
+        ahead += if run == first.id() { 1 } else { -1 };
+        most = most.max(ahead.abs());
+    }
+    assert!(came <= 10 + 6, "the newcomer began after {came} stages");
+    // The three chunks of the newcomer's fine-tuning come one by one.
+    assert!(most <= 4 + 3, "one run was {most} stages ahead");
+    for run in [first, second] {
+        assert_eq!(house.result_of(&run).await, expected_of(&run).await);
+    }
+}
+
+#[tokio::test]
+async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflows() {
+    let house = House::new().await;
+    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let stage = |i: u32| {
+        let key = StageKey::new(StageKind::Rollout, 1, i);
+        (key, ArtifactDigest::of(&i.to_le_bytes()).to_string().parse::<StageDigest>().unwrap())
+    };
+    let runs: Vec<RunId> = (1..=3).map(|i| run_named("wide", i).id()).collect();
+    queue.offer(runs[0], (0..3000).map(stage)).await.unwrap();
+    assert_eq!(house.waiting().await, 4);
+    for worker in 0..5000 {
+        let name = format!("w{worker}");
+        house.redis_says::<()>(&["ZADD", &format!("{QUEUE}:workers"), "1", &name]).await;
+    }
+    queue.offer(runs[1], (3000..6000).map(stage)).await.unwrap();
+    queue.offer(runs[2], (6000..9000).map(stage)).await.unwrap();
+    assert_eq!(house.waiting().await, crate::queue::MOST_TASKS);
+    // One is taken, another one comes, and it is the first that has not come yet.
+    let hint = Hint { run: runs[0], stage: stage(0).1 };
+    house.redis_says::<()>(&["LPOP", &format!("{QUEUE}:active")]).await;
+    assert_eq!(queue.take(hint).await.unwrap(), Some(stage(0).0));
+    assert_eq!(house.waiting().await, crate::queue::MOST_TASKS);
+}
+
+#[tokio::test]
+async fn what_a_person_holds_is_not_queued() {
+    let house = House::new().await;
+    house.redis_says::<()>(&["HSET", "agrpo:held", &house.run().id().to_string(), "paused"]).await;
+    house.enqueue().await;
+    assert_eq!(house.waiting().await, 0);
+    house.redis_says::<()>(&["DEL", "agrpo:held"]).await;
+    finish(house.worker("freed"), &house).await;
+    assert_eq!(house.result().await, house.expected().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_nothing_of_stages_that_are_done() {
+    let house = House::new().await;
+    let run = run_of("long", 30, 2);
+    house.enqueue_run(run.clone()).await;
+    let workers = ["a", "b"].map(|name| house.worker(name));
+    house.until_calls(Plan::total_stages(&run) / 2).await;
+    sleep(Duration::from_millis(500)).await;
+    let keys = house.keys().await;
+    assert!(keys.len() < 60, "{} keys: {keys:?}", keys.len());
+    house.until_done_with(&run).await;
+    for worker in workers {
+        worker.stop.send_replace(true);
+        worker.end().await.unwrap();
+    }
+    assert_eq!(house.result_of(&run).await, expected_of(&run).await);
+}
+
+#[tokio::test]
+async fn runs_of_one_name_and_other_content_are_told_apart() {
+    let house = House::new().await;
+    let (first, second) = (run_named("twin", 2), run_named("twin", 3));
+    assert_eq!(house.enqueue_run(first.clone()).await.namesakes, []);
+    assert_eq!(house.enqueue_run(second.clone()).await.namesakes, [first.id()]);
+    assert_eq!(house.enqueue_run(first).await.namesakes, [second.id()]);
+}
