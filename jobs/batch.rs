@@ -150,7 +150,7 @@ mod tests {
             fake_outputs(spec, inputs)
         });
         let error = compute_with(&test.store, &specs, execute, &stop).await.unwrap_err();
-        assert!(matches!(error, JobsError::Failed(_)), "{error}");
+        assert!(matches!(error, JobsError::Refused(_)), "{error}");
         for spec in &specs[..5] {
             assert!(test.store.complete_manifest(spec.digest()).await.unwrap().is_some());
         }

@@ -6,18 +6,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agrpo_spec::{
     ArtifactDigest, Environment, ExecuteFn, Manifest, Run, RunId, StageDigest, StageKey, StageSpec,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::error::JobsError;
 use crate::progress::Progress;
 use crate::stage;
-use crate::store::{Failure, Store};
+use crate::store::{Control, Failure, Hold, Store};
+
+/// From one look for somebody who holds the run back to the next.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What happens while a run goes on.
 #[derive(Clone, Debug)]
@@ -43,6 +48,15 @@ pub enum Event {
         /// Its name.
         stage: StageDigest,
     },
+    /// Somebody holds the run back: no stage is begun until it is let go.
+    Held {
+        /// How.
+        state: Hold,
+        /// Who, as they call themselves.
+        by: String,
+    },
+    /// The run was let go again.
+    Resumed,
     /// A stage was computed and stored.
     Finished {
         /// Its place in the run.
@@ -59,8 +73,10 @@ pub struct Outcome {
     pub run: RunId,
     /// The newest policy.
     pub policy: Option<ArtifactDigest>,
-    /// Whether nothing is left to do; false where it was stopped.
+    /// Whether nothing is left to do; false where it was stopped or cancelled.
     pub done: bool,
+    /// Whether somebody cancelled it meanwhile.
+    pub cancelled: bool,
     /// Stages computed by this call.
     pub computed: u64,
     /// Stages whose results were stored before.
@@ -81,7 +97,8 @@ struct Shop {
 /// Computes what a run lacks, `workers` stages at once, until it is done, stopped or failed.
 ///
 /// Events are sent as long as somebody listens. When `stop` becomes true the stages in hand end and
-/// are stored. Failed or data error where a stage gives up, with a failure record in the store.
+/// are stored. A run that somebody pauses waits to be resumed; one that somebody cancels meanwhile ends
+/// like a stopped one, and one that was cancelled before is taken up again. Failed or data error where a stage gives up, with a failure record in the store.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing, named at the call"
@@ -102,17 +119,22 @@ pub async fn run(
     for failure in store.failures(id).await? {
         store.clear_failure(id, failure.stage).await?;
     }
+    if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
+        store.clear_control(id).await?;
+    }
     let mut progress = Progress::open(store, run).await?;
     let shop = Shop { store: store.clone(), run: id, execute, environment, clock, events };
     shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
     for (key, manifest) in progress.catch_up(store).await? {
         shop.tell(Event::Reused { key, manifest });
     }
-    let computed = drive(&mut progress, &shop, workers.max(1), &stop).await?;
+    let mut held = Held::default();
+    let computed = drive(&mut progress, &shop, workers.max(1), stop, &mut held).await?;
     Ok(Outcome {
         run: id,
         policy: progress.plan().policy(),
         done: progress.plan().is_done(),
+        cancelled: held.state == Some(Hold::Cancelled),
         computed,
         reused: progress.done() - computed,
     })
@@ -124,14 +146,21 @@ async fn drive(
     progress: &mut Progress,
     shop: &Shop,
     workers: usize,
-    stop: &watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+    held: &mut Held,
 ) -> Result<u64, JobsError> {
     let mut in_hand = BTreeSet::new();
     let mut tasks = JoinSet::new();
     let mut computed = 0;
     let mut failed = None;
     loop {
-        if failed.is_none() && !*stop.borrow() {
+        if failed.is_none() && !*stop.borrow() && !progress.plan().is_done() {
+            match held.look(shop).await {
+                Ok(()) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if failed.is_none() && !*stop.borrow() && held.state.is_none() {
             let free = progress.plan().pending().iter().filter(|(key, _)| !in_hand.contains(*key));
             let taken: Vec<_> = free
                 .take(workers - in_hand.len())
@@ -143,7 +172,17 @@ async fn drive(
                 tasks.spawn(async move { (key, shop.settle(key, &spec).await) });
             }
         }
-        let Some(joined) = tasks.join_next().await else { break };
+        let Some(joined) = tasks.join_next().await else {
+            let waits = failed.is_none() && !*stop.borrow();
+            if !waits || held.state != Some(Hold::Paused) {
+                break;
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                Ok(_) = stop.wait_for(|&stop| stop) => {}
+            }
+            continue;
+        };
         let (key, result) =
             joined.map_err(|error| JobsError::Internal(format!("a task ended early: {error}")))?;
         in_hand.remove(&key);
@@ -158,6 +197,33 @@ async fn drive(
         }
     }
     failed.map_or(Ok(computed), Err)
+}
+
+/// Whether somebody holds the run back, as the store said at the last look.
+#[derive(Default)]
+struct Held {
+    state: Option<Hold>,
+    looked: Option<Instant>,
+}
+
+impl Held {
+    /// Looks into the store, at most once in a while.
+    async fn look(&mut self, shop: &Shop) -> Result<(), JobsError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return Ok(());
+        }
+        let control = shop.store.control(shop.run).await?;
+        self.looked = Some(Instant::now());
+        let state = control.as_ref().map(|control| control.state);
+        if state != self.state {
+            shop.tell(match control {
+                Some(Control { state, by, .. }) => Event::Held { state, by },
+                None => Event::Resumed,
+            });
+            self.state = state;
+        }
+        Ok(())
+    }
 }
 
 impl Shop {
@@ -209,14 +275,17 @@ impl Shop {
         stage: StageDigest,
         error: JobsError,
     ) -> JobsError {
-        if matches!(error, JobsError::Failed(_) | JobsError::Data(_)) {
+        if !matches!(error, JobsError::Unavailable(_) | JobsError::Invalid(_)) {
             let failure = Failure {
                 key,
                 stage,
                 error: error.to_string(),
+                remedy: error.remedy(),
                 worker: self.environment.worker.clone(),
                 attempts: 1,
                 unix_ms: (self.clock)(),
+                environment: self.environment.clone(),
+                log: vec![],
             };
             if let Err(second) = self.store.put_failure(self.run, &failure).await {
                 tracing::warn!(%key, %second, "the failure could not be recorded");

@@ -3,6 +3,31 @@
 //! Every message is one line: what failed, where, what was expected and what to do. No message
 //! holds a password or a key. This file neither prints nor exits.
 
+use serde::{Deserialize, Serialize};
+
+/// Where trying again may help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remedy {
+    /// The same worker may succeed later: a service was away, or an input is being made again.
+    Here,
+    /// Another machine or a fresh process may succeed: memory, a device, a defect that one met.
+    #[default]
+    Elsewhere,
+    /// Nobody can: the spec cannot be computed, or what it computes is no result.
+    Never,
+}
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Here => "try again here",
+            Self::Elsewhere => "try again elsewhere",
+            Self::Never => "no other try helps",
+        })
+    }
+}
+
 /// Why something could not be done. `Display` is one line for people.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JobsError {
@@ -18,20 +43,38 @@ pub enum JobsError {
     /// A defect of this program.
     #[error("{0}")]
     Internal(String),
-    /// A stage failed for good.
+    /// An attempt at a stage failed for a reason that another machine may not have.
     #[error("{0}")]
     Failed(String),
+    /// A stage refuses its spec or gives no usable numbers, whoever computes it.
+    #[error("{0}")]
+    Refused(String),
+    /// The device is lost to this process; a new process may find it well.
+    #[error("{0}")]
+    Device(String),
 }
 
 impl JobsError {
     /// The process's exit status: 1 internal, 2 invalid, 4 unavailable, 5 data, 6 failed.
+    /// A lost device is what the machine lacks.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Internal(_) => 1,
             Self::Invalid(_) => 2,
-            Self::Unavailable(_) => 4,
+            Self::Unavailable(_) | Self::Device(_) => 4,
             Self::Data(_) => 5,
-            Self::Failed(_) => 6,
+            Self::Failed(_) | Self::Refused(_) => 6,
+        }
+    }
+
+    /// Where trying again may help.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Unavailable(_) | Self::Data(_) => Remedy::Here,
+            Self::Invalid(_) | Self::Internal(_) | Self::Failed(_) | Self::Device(_) => {
+                Remedy::Elsewhere
+            }
+            Self::Refused(_) => Remedy::Never,
         }
     }
 }

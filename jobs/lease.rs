@@ -2,7 +2,10 @@
 //!
 //! A lease is a key with an expiry and a fencing token that no two leases share; renewing and giving
 //! back compare it first. Nothing relies on leases for being right: of two workers that compute the
-//! same stage, the store keeps one result. So a lost lease is noted and the work goes on.
+//! same stage, the store keeps one result. Those of stages are in `stages.rs`; this file has the one of
+//! the sweeper, which its holder renews itself.
+
+pub(crate) mod stages;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,8 +15,8 @@ use redis::Script;
 use crate::error::JobsError;
 use crate::redis::Fleet;
 
-/// The stage's lease is this and its digest.
-pub(crate) const STAGE: &str = "agrpo:lease:";
+pub(crate) use stages::STAGE;
+
 const FENCE: &str = "agrpo:fence";
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
@@ -35,6 +38,7 @@ static RENEW: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+#[cfg(test)]
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -81,19 +85,8 @@ impl Lease {
             .map_err(|error| self.fleet.failure(&error))
     }
 
-    /// Renews at a third of the expiry until dropped. Errors are noted: the work matters more.
-    pub(crate) async fn keep(&self) -> std::convert::Infallible {
-        loop {
-            tokio::time::sleep(self.ttl / 3).await;
-            match self.renew().await {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!(key = self.key, "another worker holds our lease"),
-                Err(error) => tracing::warn!(key = self.key, %error, "lease not renewed"),
-            }
-        }
-    }
-
     /// Gives it back, if it is still ours.
+    #[cfg(test)]
     pub(crate) async fn release(self) -> Result<(), JobsError> {
         RELEASE
             .key(&self.key)
@@ -127,7 +120,10 @@ mod tests {
         assert!(acquire(&fleet, "b").await.is_none());
         first.release().await.unwrap();
         let second = acquire(&fleet, "b").await.unwrap();
-        tokio::time::timeout(TTL * 3, second.keep()).await.unwrap_err();
+        for _ in 0..6 {
+            tokio::time::sleep(TTL / 2).await;
+            assert!(second.renew().await.unwrap());
+        }
         assert!(acquire(&fleet, "a").await.is_none(), "a lease that is kept does not expire");
         tokio::time::sleep(TTL * 2).await;
         let third = acquire(&fleet, "b").await.unwrap();

@@ -6,15 +6,20 @@
 mod clock;
 mod error;
 mod fetch;
+mod hand;
 mod lease;
+mod patience;
 mod progress;
+mod pulse;
 mod queue;
 mod redis;
+mod registry;
 mod stage;
 mod store;
 mod worker;
 
 pub mod batch;
+pub mod control;
 pub mod embedded;
 pub mod outside;
 pub mod replay;
@@ -22,12 +27,13 @@ pub mod status;
 
 pub use self::redis::Fleet;
 pub use clock::Clock;
-pub use error::JobsError;
+pub use error::{JobsError, Remedy};
 pub use fetch::fetch;
 pub use progress::Progress;
+pub use registry::{InHand, WorkerInfo, workers};
 pub use stage::{compute, compute_anew};
-pub use store::{Failure, Imported, Store};
-pub use worker::{Enqueued, WorkerEvent, WorkerOptions, enqueue, serve};
+pub use store::{Control, Failure, Hold, Imported, Store};
+pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 
 #[cfg(test)]
 #[path = "../tests/support/redis.rs"]

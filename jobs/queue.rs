@@ -33,12 +33,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::error::JobsError;
-use crate::lease;
+use crate::lease::{self, stages::HELD};
 use crate::redis::Fleet;
 
 const GENERATION: &str = "agrpo:generation";
-/// Runs that a person holds: run -> paused or cancelled.
-pub(crate) const HELD: &str = "agrpo:held";
 /// Two workers may learn of the same stage at once: the second offer within this time is dropped, as is
 /// one of a stage that was just taken.
 const GRACE_SECONDS: u64 = 1;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use agrpo_spec::Numerics;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -26,6 +26,7 @@ const PATIENCE_REFUSED: Duration = Duration::from_secs(3);
 /// The Redis through which workers find each other. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
+    client: Client,
     connection: ConnectionManager,
     place: String,
 }
@@ -64,7 +65,7 @@ impl Fleet {
             .get_connection_manager_with_config(config)
             .await
             .map_err(|error| no_answer(&place, &error.to_string()))?;
-        Ok(Self { connection, place })
+        Ok(Self { client, connection, place })
     }
 
     /// Host and port, for people.
@@ -75,6 +76,18 @@ impl Fleet {
     /// A handle to the shared connection.
     pub(crate) fn connection(&self) -> ConnectionManager {
         self.connection.clone()
+    }
+
+    /// A connection of its own, for a thread that must not wait for others; it does not come back by
+    /// itself.
+    pub(crate) async fn own_connection(
+        &self,
+        answer: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(answer))
+            .set_response_timeout(Some(answer));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// What a failed command means to the caller.
@@ -123,13 +136,15 @@ async fn ping(client: &Client) -> RedisResult<()> {
 }
 
 /// Whether trying again is no use: credentials, rights or a setting that Redis does not accept.
-fn refuses(error: &RedisError) -> bool {
+pub(crate) fn refuses(error: &RedisError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::AuthenticationFailed
             | ErrorKind::InvalidClientConfig
             | ErrorKind::Server(ServerErrorKind::NoPerm)
     ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "DENIED"))
+        // What Redis says to a long request of somebody who has not signed in.
+        || error.to_string().contains("unauthenticated")
 }
 
 fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {

@@ -39,25 +39,64 @@ pub async fn compute_anew(
     clock: &Clock,
 ) -> Result<Manifest, JobsError> {
     let environment = Environment { started_unix_ms: clock(), ..environment.clone() };
-    let fetching = Instant::now();
+    let fetched = fetch(store, spec).await?;
+    let computed = calculate(spec, fetched, execute).await?;
+    let manifest = put(store, spec, &computed, &environment).await?;
+    store.publish(&manifest).await
+}
+
+/// A stage's inputs, all of them checked.
+pub(crate) struct Fetched {
+    inputs: Inputs,
+    ms: f64,
+}
+
+/// What a stage made, not stored yet.
+pub(crate) struct Computed {
+    outputs: Outputs,
+    fetch_ms: f64,
+    compute_ms: f64,
+}
+
+/// First part: reads the inputs. May be tried again.
+pub(crate) async fn fetch(store: &Store, spec: &StageSpec) -> Result<Fetched, JobsError> {
+    let begin = Instant::now();
     let inputs = store.load_inputs(spec).await?;
-    let fetch_ms = milliseconds(fetching);
-    let computing = Instant::now();
-    let outputs = run_blocking(spec, inputs, execute).await?;
-    let compute_ms = milliseconds(computing);
+    Ok(Fetched { inputs, ms: milliseconds(begin) })
+}
+
+/// Second part: the stage itself.
+pub(crate) async fn calculate(
+    spec: &StageSpec,
+    fetched: Fetched,
+    execute: &ExecuteFn,
+) -> Result<Computed, JobsError> {
+    let begin = Instant::now();
+    let outputs = run_blocking(spec, fetched.inputs, execute).await?;
+    let compute_ms = milliseconds(begin);
     check_metrics(spec, &outputs.metrics)?;
-    let storing = Instant::now();
-    let records = store.put_outputs(&outputs).await?;
-    let phases = Phases { fetch_ms, compute_ms, store_ms: milliseconds(storing) };
-    let manifest = Manifest {
+    Ok(Computed { outputs, fetch_ms: fetched.ms, compute_ms })
+}
+
+/// Third part: stores the outputs; the manifest is for the caller to publish. May be tried again.
+pub(crate) async fn put(
+    store: &Store,
+    spec: &StageSpec,
+    computed: &Computed,
+    environment: &Environment,
+) -> Result<Manifest, JobsError> {
+    let begin = Instant::now();
+    let records = store.put_outputs(&computed.outputs).await?;
+    let &Computed { fetch_ms, compute_ms, .. } = computed;
+    let phases = Phases { fetch_ms, compute_ms, store_ms: milliseconds(begin) };
+    Ok(Manifest {
         stage: spec.digest(),
         spec: spec.clone(),
         outputs: records,
-        metrics: outputs.metrics,
-        environment,
+        metrics: computed.outputs.metrics.clone(),
+        environment: environment.clone(),
         phases,
-    };
-    store.publish(&manifest).await
+    })
 }
 
 /// Runs a stage where blocking is allowed.
@@ -71,8 +110,15 @@ pub(crate) async fn run_blocking(
     let name = || format!("{} stage {}", spec.kind(), spec.digest().short());
     match result {
         Ok(Ok(outputs)) => Ok(outputs),
+        // Another release may compute what this one refuses.
+        Ok(Err(StageError::Invalid(why))) if spec.version() == spec.kind().version() => {
+            Err(JobsError::Refused(format!("{} failed: {why}", name())))
+        }
         Ok(Err(StageError::Invalid(why) | StageError::Internal(why))) => {
             Err(JobsError::Failed(format!("{} failed: {why}", name())))
+        }
+        Ok(Err(StageError::Device(why))) => {
+            Err(JobsError::Device(format!("{} failed: {why}", name())))
         }
         Ok(Err(StageError::Data(why))) => {
             Err(JobsError::Data(format!("{} cannot use an input: {why}", name())))
@@ -84,7 +130,7 @@ pub(crate) async fn run_blocking(
 /// JSON has no NaN: a metric that is not finite would make the manifest unreadable.
 fn check_metrics(spec: &StageSpec, metrics: &BTreeMap<String, f64>) -> Result<(), JobsError> {
     match metrics.iter().find(|(_, value)| !value.is_finite()) {
-        Some((name, value)) => Err(JobsError::Failed(format!(
+        Some((name, value)) => Err(JobsError::Refused(format!(
             "{} stage {} failed: its metric {name} is {value}, expected a finite number",
             spec.kind(),
             spec.digest().short()

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey, StageKind};
 use serde::Serialize;
 
-use crate::error::JobsError;
-use crate::store::Store;
+use crate::error::{JobsError, Remedy};
+use crate::store::{Hold, Store};
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +47,21 @@ pub struct StageCounts {
     pub computed_twice: u64,
 }
 
+/// The first stage, by place in the run, that failed for good.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FailedAt {
+    /// Its place in the run.
+    pub key: StageKey,
+    /// Its name.
+    pub stage: StageDigest,
+    /// What the last attempt said, in one line.
+    pub error: String,
+    /// Where another try may help.
+    pub remedy: Remedy,
+    /// How often it was begun.
+    pub attempts: u32,
+}
+
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunStatus {
@@ -66,6 +81,9 @@ pub struct RunStatus {
     pub accuracy: AccuracyStatus,
     /// How much is done.
     pub stages: StageCounts,
+    /// What it failed at, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<FailedAt>,
 }
 
 /// Where a run stands, or all runs by id. Data error if a record that it needs is corrupt.
@@ -87,7 +105,16 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     let recorded = store.recorded_stages(id).await?;
     let done: BTreeSet<_> = recorded.values().collect();
     let failures = store.failures(id).await?;
-    let failed = failures.iter().filter(|failure| !done.contains(&failure.stage)).count() as u64;
+    let failures: Vec<_> =
+        failures.into_iter().filter(|failure| !done.contains(&failure.stage)).collect();
+    let failed = failures.len() as u64;
+    let failed_at = failures.into_iter().next().map(|failure| FailedAt {
+        key: failure.key,
+        stage: failure.stage,
+        error: failure.error,
+        remedy: failure.remedy,
+        attempts: failure.attempts,
+    });
 
     let computed_twice = store.computed_twice(id).await?;
 
@@ -102,10 +129,13 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     let evaluations = (0..=iterations).filter(|&i| run.is_evaluated(i));
     let is_done = iteration == iterations
         && evaluations.into_iter().all(|i| recorded.contains_key(&evaluation(i)));
-    let state = match (is_done, failed) {
-        (true, _) => RunState::Done,
-        (false, 0) => RunState::Running,
-        (false, _) => RunState::Failed,
+    let held = store.control(id).await?.map(|control| control.state);
+    let state = match (is_done, held, failed) {
+        (true, _, _) => RunState::Done,
+        (_, Some(Hold::Cancelled), _) => RunState::Cancelled,
+        (_, _, 1..) => RunState::Failed,
+        (_, Some(Hold::Paused), 0) => RunState::Paused,
+        (_, None, 0) => RunState::Running,
     };
     Ok(RunStatus {
         run: id,
@@ -119,6 +149,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
             latest: accuracy(store, latest).await?,
         },
         stages: StageCounts { done: recorded.len() as u64, failed, computed_twice },
+        failed_at,
     })
 }
 

@@ -9,6 +9,7 @@
 //! runs/<run id>/stages/<key>.<digest>      an index for resume and status; losing it costs time only
 //! runs/<run id>/policies/<key>             the same for what makes policies, found without a listing
 //! runs/<run id>/failures/<stage digest>    why a stage failed for good
+//! runs/<run id>/control.json               who paused or cancelled the run, if anybody did
 //! ```
 //!
 //! `store/` is the only place that names object_store. Nothing here computes or decides what is next.
@@ -17,6 +18,7 @@ mod backend;
 mod blobs;
 mod books;
 mod cache;
+mod control;
 #[cfg(test)]
 pub(crate) mod counting;
 mod disk;
@@ -44,9 +46,14 @@ use backend::Backend;
 use cache::BlobCache;
 use disk::DiskCache;
 use large::LargeBlobs;
+#[cfg(test)]
+use object_store::memory::InMemory;
+#[cfg(test)]
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use specs::SpecCache;
 
 pub(crate) use books::own_versions;
+pub use control::{Control, Hold};
 pub(crate) use folders::records;
 pub use import::Imported;
 pub(crate) use open::read_s3;
@@ -90,6 +97,16 @@ impl Store {
             disk: None,
             specs: Arc::default(),
         }
+    }
+
+    /// A store in memory that can be slowed down, and gives up an answer after a second and a half.
+    #[cfg(test)]
+    pub(crate) fn throttled() -> (Self, Arc<ThrottledStore<InMemory>>) {
+        let objects = Arc::new(ThrottledStore::new(InMemory::new(), ThrottleConfig::default()));
+        let place = errors::Place::new("memory://".to_owned());
+        let backend = Backend::new(objects.clone(), None, place)
+            .with_answer(std::time::Duration::from_millis(1500));
+        (Self::on(backend), objects)
     }
 
     /// The store's address, in full.

@@ -80,6 +80,14 @@ pub(crate) fn clock() -> Clock {
     Arc::new(|| 1_700_000_000_000)
 }
 
+/// The machine's own, for workers, who compare theirs with Redis'.
+pub(crate) fn real_clock() -> Clock {
+    Arc::new(|| {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+        u64::try_from(since.as_millis()).unwrap()
+    })
+}
+
 pub(crate) fn environment() -> Environment {
     Environment { worker: "test".into(), threads: 1, ..Environment::default() }
 }

@@ -1,29 +1,42 @@
 //! A worker of the fleet: takes a hint, asks the store, computes, publishes, offers what follows.
 //!
 //! Many workers share a store and a Redis. Every hint may come twice or never; what is done is
-//! decided by the store alone, so a worker may die at any moment and another one goes on. A worker
-//! that loses Redis ends with an error and leaves the restart to its supervisor. It computes one
-//! stage at a time and never chooses results.
+//! decided by the store alone, so a worker may die at any moment and another one goes on. Services may
+//! be away for minutes; a worker that lost a lease, or Redis for longer, ends with an error and leaves
+//! the restart to its supervisor. It computes one stage at a time, stores the one before meanwhile, and
+//! never chooses results.
 
-mod attempts;
+mod attempt;
+pub(crate) mod attempts;
+mod bench;
 mod enqueue;
+mod exchange;
 mod handle;
+mod options;
+mod publish;
 mod runs;
 mod sweep;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agrpo_spec::{Environment, ExecuteFn, Manifest, Numerics, RunId, StageDigest, StageKey};
+use agrpo_spec::{ExecuteFn, Manifest, Numerics, RunId, StageDigest, StageKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 pub use enqueue::{Enqueued, enqueue};
+pub(crate) use enqueue::{offer, set_active};
+pub(crate) use options::LEASE;
+pub use options::{LogTail, WorkerOptions};
+pub(crate) use runs::View;
 
-use crate::clock::Clock;
 use crate::error::JobsError;
-use crate::queue::{Delivery, Pace, Queue};
+use crate::patience::patiently;
+use crate::pulse::Pulse;
+use crate::queue::Queue;
 use crate::redis::Fleet;
 use crate::store::Store;
 use runs::Runs;
@@ -101,65 +114,6 @@ pub enum WorkerEvent {
     },
 }
 
-/// How a worker behaves; none of it changes a result.
-#[derive(Clone)]
-pub struct WorkerOptions {
-    /// The class of numerics that this process honours; it takes stages of no other.
-    pub numerics: Numerics,
-    /// Unique to this start, say host, process and time: a name that was used before is refused.
-    pub name: String,
-    /// What manifests say about this machine.
-    pub environment: Environment,
-    /// The time of day.
-    pub clock: Clock,
-    /// Ends the worker after this long without work; `None` waits for ever.
-    pub exit_when_idle: Option<Duration>,
-    /// From one look for work to the next; half of it is an idle worker's mean delay.
-    pub poll: Duration,
-    /// From one sign of life to the next, whole seconds.
-    pub heartbeat: Duration,
-    /// Signs of life that may be missing: times `heartbeat`, both the longest stall of Redis that a
-    /// worker survives and the time until a dead worker's stage is given to another.
-    pub missed_heartbeats: u32,
-    /// Until the lease of a dead worker's stage expires; less than the time to redelivery.
-    pub lease: Duration,
-    /// From one sweep for lost hints to the next.
-    pub sweep: Duration,
-    /// From one look through the store for runs that Redis does not know to the next.
-    pub survey: Duration,
-    /// Starts of a stage before it is given up.
-    pub attempts: u32,
-}
-
-impl WorkerOptions {
-    /// The usual pace.
-    pub fn new(numerics: Numerics, name: String, environment: Environment, clock: Clock) -> Self {
-        Self {
-            numerics,
-            name,
-            environment,
-            clock,
-            exit_when_idle: None,
-            poll: Duration::from_millis(100),
-            heartbeat: Duration::from_secs(2),
-            missed_heartbeats: 5,
-            lease: Duration::from_secs(8),
-            sweep: Duration::from_secs(2),
-            survey: Duration::from_secs(30),
-            attempts: 3,
-        }
-    }
-}
-
-impl std::fmt::Debug for WorkerOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerOptions")
-            .field("numerics", &self.numerics)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What the parts of a worker share.
 struct Worker {
     store: Store,
@@ -168,6 +122,9 @@ struct Worker {
     execute: ExecuteFn,
     options: WorkerOptions,
     runs: Runs,
+    pulse: Pulse,
+    /// Stages that failed here and are better tried elsewhere, and until when.
+    shunned: Mutex<BTreeMap<StageDigest, Instant>>,
     events: mpsc::UnboundedSender<WorkerEvent>,
 }
 
@@ -185,12 +142,22 @@ impl Worker {
             Queue::new(&self.fleet, numerics)
         }
     }
+
+    /// Rides out a service that is away, unless the worker has to end.
+    async fn patiently<T, F>(&self, exchange: impl FnMut() -> F) -> Result<T, JobsError>
+    where
+        F: Future<Output = Result<T, JobsError>>,
+    {
+        patiently(self.options.patience, || !self.pulse.is_fatal(), exchange).await
+    }
 }
 
 /// Works until told to stop, idle for too long, or cut off.
 ///
-/// On stop it finishes the stage in hand. Unavailable if Redis or the store is lost: the stage in
-/// hand is still finished and published if it can be. Dropping the future abandons the stage.
+/// On stop it finishes the stage in hand, or gives it back when the grace time is over. Unavailable if
+/// a lease, or Redis or the store for longer than the worker's patience, is lost. **A stage that is
+/// given back or cut off may still be computing on its thread when this returns: end the process
+/// without waiting for it.** Dropping the future abandons the stage.
 pub async fn serve(
     store: Store,
     fleet: Fleet,
@@ -201,50 +168,64 @@ pub async fn serve(
 ) -> Result<(), JobsError> {
     let queue = Queue::new(&fleet, options.numerics);
     let runs = Runs::new(store.clone());
-    let worker = Arc::new(Worker { store, fleet, queue, execute, options, runs, events });
+    let pulse = Pulse::start(&fleet, options.pulse()).await?;
+    let shunned = Mutex::default();
+    let worker =
+        Arc::new(Worker { store, fleet, queue, execute, options, runs, pulse, shunned, events });
     let (work, deliveries) = mpsc::channel(1);
     let (idle, idle_since) = watch::channel(Some(Instant::now()));
     // On a task of its own, so that neither a busy moment of the stage nor a failing exchange with
     // Redis can hold up the other.
     let mut bench = JoinSet::new();
     bench.spawn(worker.clone().work(deliveries, idle));
-    let options = &worker.options;
-    let pace = Pace {
-        poll: options.poll,
-        heartbeat: options.heartbeat,
-        missed_heartbeats: options.missed_heartbeats as usize,
+    let mut exchange = pin!(worker.exchange(work, stop.clone(), idle_since));
+    let mut sweep = pin!(worker.sweep());
+    let mut overdue = pin!(worker.overdue(stop));
+    let (mut exchanged, mut released) = (None, false);
+    let worked = loop {
+        tokio::select! {
+            ended = &mut exchange, if exchanged.is_none() => exchanged = Some(ended),
+            worked = bench.join_next() => break worked,
+            () = &mut overdue, if !released => {
+                released = true;
+                worker.pulse.release_all();
+            }
+            never = &mut sweep => match never {},
+        }
     };
-    let ending = until(stop, idle_since, options.exit_when_idle);
-    let consumed = tokio::select! {
-        consumed = worker.queue.consume(pace, &options.name, work, ending) => consumed,
-        never = worker.sweep() => match never {},
-    };
-    let worked = match bench.join_next().await {
+    let worked = match worked {
         Some(Ok(worked)) => worked,
         Some(Err(error)) => Err(JobsError::Internal(format!("the worker broke off: {error}"))),
         None => Ok(()),
     };
-    // Redis may be gone, which is then what `consumed` says.
-    if let Ok(Err(error)) = timeout(FAREWELL, worker.queue.leave(&options.name)).await {
-        tracing::debug!(%error, "not signed off");
+    if timeout(FAREWELL, worker.sign_off()).await.is_err() {
+        tracing::debug!("not signed off in time");
     }
-    worked.and(consumed)
+    worked.and(exchanged.unwrap_or(Ok(())))
 }
 
 impl Worker {
-    /// Deals with hints one by one until there are no more, or until one cannot be dealt with.
-    async fn work(
-        self: Arc<Self>,
-        mut deliveries: mpsc::Receiver<Delivery>,
-        idle: watch::Sender<Option<Instant>>,
-    ) -> Result<(), JobsError> {
-        while let Some(Delivery { hint, done }) = deliveries.recv().await {
-            idle.send_replace(None);
-            self.handle(hint).await?;
-            idle.send_replace(Some(Instant::now()));
-            done.send(()).ok();
+    /// Resolves when the stage in hand has to be given back.
+    async fn overdue(&self, mut stop: watch::Receiver<bool>) {
+        let grace = async {
+            if stop.wait_for(|&stop| stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            match self.options.grace {
+                Some(grace) => tokio::time::sleep(grace).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut hurry = self.options.hurry.clone();
+        let hurried = async {
+            if hurry.wait_for(|&hurry| hurry).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = grace => {}
+            () = hurried => {}
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod bench;
 mod compare;
+mod control;
 mod measuring;
 mod values;
 
@@ -17,6 +18,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
+pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
 use crate::exit::CODES;
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Enqueue(EnqueueArgs),
     Worker(WorkerArgs),
     Status(StatusArgs),
+    Pause(PauseArgs),
+    Resume(ResumeArgs),
+    Cancel(CancelArgs),
+    Retry(RetryArgs),
     Show(ShowArgs),
     Replay(ReplayArgs),
     Evaluate(EvaluateArgs),
@@ -141,8 +147,9 @@ fn source(text: &str) -> Result<(String, String), &'static str> {
 /// Compute a run on this machine, without any service
 ///
 /// Stages that the store already holds are not computed again, so the same command resumes a run that
-/// was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
-/// number of workers changes how long it takes, never what comes out.
+/// was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
+/// that agrpo pause holds back waits for agrpo resume; agrpo cancel ends it with code 130. The number of
+/// workers changes how long it takes, never what comes out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -198,7 +205,9 @@ pub(crate) struct EnqueueArgs {
 /// Compute queued stages until stopped
 ///
 /// Takes one stage at a time on one thread; start one worker for each core, or for each GPU. SIGTERM or
-/// Ctrl-C lets the stage in hand finish. A worker may be killed at any moment: its stage goes to another one.
+/// Ctrl-C lets the stage in hand finish for a grace time, then gives it back; a second one gives it back
+/// at once. A worker may be killed at any moment: its stage goes to another one. A worker that lost its
+/// lease, or Redis for five minutes, ends with code 4 for its supervisor to start it again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -220,6 +229,13 @@ pub(crate) struct WorkerArgs {
     /// Stop after this many seconds without work [default: wait for ever]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) exit_when_idle: Option<u64>,
+    /// How long to finish the stage in hand when told to stop, before it is given back; the default is
+    /// below a supervisor's 15 minutes
+    #[arg(long, value_name = "SECONDS", default_value_t = 840)]
+    pub(crate) grace: u64,
+    /// How long Redis or the store may be away before the worker ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) patience: u64,
 }
 
 /// List runs: how far they are and how accurate their policies
@@ -227,12 +243,18 @@ pub(crate) struct WorkerArgs {
 #[command(after_help = "\
 Examples:
   agrpo status
-  agrpo status 3f2a --json")]
+  agrpo status 3f2a --json
+  agrpo status --workers --redis redis://10.0.0.5:6379")]
 pub(crate) struct StatusArgs {
     /// Run to list, by the start of its id or by its name [default: all]
     pub(crate) run: Option<String>,
+    /// List the workers of the fleet instead: where they are and what they compute
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) workers: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }

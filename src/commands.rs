@@ -8,6 +8,7 @@ mod chart;
 mod compare;
 mod completions;
 mod computing;
+mod control;
 mod doctor;
 mod dry_run;
 mod enqueue;
@@ -28,7 +29,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agrpo_jobs::Store;
+use agrpo_jobs::{Hold, Store};
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -51,6 +52,10 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Enqueue(args) => enqueue::enqueue(&args, &settings),
         Command::Worker(args) => worker::worker(&args, &settings),
         Command::Status(args) => status::status(&args, &settings),
+        Command::Pause(args) => control::hold(&args.control, &settings, Hold::Paused),
+        Command::Resume(args) => control::resume(&args.control, &settings),
+        Command::Cancel(args) => control::hold(&args.control, &settings, Hold::Cancelled),
+        Command::Retry(args) => control::retry(&args.control, &settings),
         Command::Show(args) => show::show(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
@@ -252,6 +257,21 @@ fn try_writing(place: &Path) -> std::io::Result<()> {
 
 /// Turns true at the first Ctrl-C or SIGTERM, after `tell`; the second one ends the program.
 fn stop_signal(tell: fn()) -> Result<watch::Receiver<bool>, Failure> {
+    let (stop, stopped) = watch::channel(false);
+    on_signals(move |first| {
+        if first {
+            tell();
+            stop.send_replace(true);
+        } else {
+            output::talk("stopped at once");
+            std::process::exit(i32::from(Exit::Interrupted as u8));
+        }
+    })?;
+    Ok(stopped)
+}
+
+/// Calls `told` at the first Ctrl-C or SIGTERM with true, and with false at those that follow.
+fn on_signals(told: impl Fn(bool) + Send + 'static) -> Result<(), Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| {
             Failure::new(Exit::Unexpected, format!("cannot listen for signals: {error}"))
@@ -259,25 +279,20 @@ fn stop_signal(tell: fn()) -> Result<watch::Receiver<bool>, Failure> {
     };
     let (mut interrupt, mut terminate) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let (stop, stopped) = watch::channel(false);
     #[expect(clippy::disallowed_methods, reason = "lives until the program ends, and cannot fail")]
     let listener = tokio::spawn(async move {
-        for first in [true, false] {
+        let mut first = true;
+        loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if first {
-                tell();
-                stop.send_replace(true);
-            } else {
-                output::talk("stopped at once");
-                std::process::exit(i32::from(Exit::Interrupted as u8));
-            }
+            told(first);
+            first = false;
         }
     });
     drop(listener);
-    Ok(stopped)
+    Ok(())
 }
 
 #[cfg(test)]

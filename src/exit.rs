@@ -105,9 +105,9 @@ impl From<JobsError> for Failure {
     fn from(error: JobsError) -> Self {
         let exit = match error {
             JobsError::Invalid(_) => Exit::Usage,
-            JobsError::Unavailable(_) => Exit::Unavailable,
+            JobsError::Unavailable(_) | JobsError::Device(_) => Exit::Unavailable,
             JobsError::Data(_) => Exit::Data,
-            JobsError::Failed(_) => Exit::StageFailed,
+            JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
             JobsError::Internal(_) => Exit::Unexpected,
         };
         Self::new(exit, error.to_string())
@@ -125,6 +125,7 @@ impl From<StageError> for Failure {
         let exit = match error {
             StageError::Invalid(_) => Exit::Usage,
             StageError::Data(_) => Exit::Data,
+            StageError::Device(_) => Exit::Unavailable,
             StageError::Internal(_) => Exit::Unexpected,
         };
         Self::new(exit, error.to_string())
@@ -152,6 +153,8 @@ mod tests {
         assert_eq!(code(JobsError::Invalid(text())), 2);
         assert_eq!(code(JobsError::Unavailable(text())), 4);
         assert_eq!(code(JobsError::Data(text())), 5);
+        assert_eq!(code(JobsError::Device(text())), 4);
         assert_eq!(code(JobsError::Failed(text())), 6);
+        assert_eq!(code(JobsError::Refused(text())), 6);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use agrpo_jobs::Hold;
 use agrpo_jobs::embedded::Event;
 use agrpo_spec::{Manifest, Run, StageKey, StageKind};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,6 +66,14 @@ impl Progress {
                 }
                 self.move_bar(*key);
             }
+            Event::Held { state, by } => {
+                let rest = match state {
+                    Hold::Paused => "; agrpo resume lets it go on",
+                    Hold::Cancelled => "; the stages in hand are finished",
+                };
+                output::talk(format!("{state} by {by}{rest}"));
+            }
+            Event::Resumed => output::talk("resumed"),
             Event::Finished { key, manifest } => {
                 let iteration = self.tally.add(*key, manifest, false);
                 match key.kind {

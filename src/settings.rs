@@ -124,6 +124,11 @@ impl Settings {
             .collect()
     }
 
+    /// Who asks, for people.
+    pub(crate) fn user(&self) -> &str {
+        self.variable("USER").or_else(|| self.variable("LOGNAME")).unwrap_or("somebody")
+    }
+
     /// The filter of `RUST_LOG`.
     pub(crate) fn log_filter(&self) -> Option<&str> {
         self.variable("RUST_LOG")

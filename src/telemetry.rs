@@ -4,15 +4,30 @@
 //! shows a raw backtrace: on the main thread it ends the program with code 1, elsewhere its thread's
 //! owner reports it and the log says where it happened.
 
-use std::panic::PanicHookInfo;
+mod tail;
 
-use tracing_subscriber::EnvFilter;
+use std::panic::PanicHookInfo;
+use std::sync::LazyLock;
+
+use agrpo_jobs::LogTail;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::LogFormat;
 use crate::exit::Failure;
+use crate::machine;
 use crate::output::{self, Talk};
 use crate::settings::Settings;
+use tail::Tail;
+
+static TAIL: LazyLock<Tail> = LazyLock::new(|| Tail::new(machine::clock()));
+
+/// The last lines of this process.
+pub(crate) fn log_tail() -> LogTail {
+    TAIL.reader()
+}
 
 /// Starts logging. `level` is the least severe level of agrpo's own lines where `RUST_LOG` is unset.
 pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Result<(), Failure> {
@@ -22,16 +37,20 @@ pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Resu
         Failure::usage(format!("RUST_LOG={directives} is not a log filter: {error}"))
             .hint("a level is enough, as in RUST_LOG=info")
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
         .with_ansi(output::is_watched() && !settings.no_color())
         .with_writer(|| Talk);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let tail = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(TAIL.clone());
+    tracing_subscriber::registry().with(filter).with(lines).with(tail).init();
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! A device that ran out of memory: how much was asked of it, and which keys ask for less.
+//! A device that ran out of memory: how much was asked of it, and which keys ask for less. And one that
+//! is lost, which every later call in the same process would meet again.
 //!
 //! libtorch tells it as text, from wherever it was; nothing is freed and nothing tried again here.
 
@@ -9,17 +10,23 @@ use crate::device::Device;
 /// What libtorch's errors about a full device begin with.
 const FULL: &str = "CUDA out of memory";
 
+/// What CUDA's errors begin with that poison the process's context.
+const LOST: &str = "CUDA error:";
+
 /// Whether a device, or the machine, had no memory left.
 pub(crate) fn is_refused(error: &StageError) -> bool {
     let of_cpu = "can't allocate memory";
     matches!(error, StageError::Internal(text) if text.contains(FULL) || text.contains(of_cpu))
 }
 
-/// An error as it is, unless it says that the device is full.
+/// An error as it is, unless it says that the device is full or lost.
 pub(crate) fn explain(error: StageError, kind: StageKind, device: Device) -> StageError {
     match error {
         StageError::Internal(text) if text.contains(FULL) => {
             StageError::Internal(told(&text, kind, device))
+        }
+        StageError::Internal(text) if text.contains(LOST) && device.is_cuda() => {
+            StageError::Device(format!("{device} is lost to this process: {text}"))
         }
         error => error,
     }
@@ -67,5 +74,14 @@ mod tests {
         let other = StageError::Internal("libtorch failed: shapes".to_owned());
         let kept = explain(other, StageKind::Gradient, Device::Cuda(0));
         assert_eq!(kept.to_string(), "libtorch failed: shapes");
+    }
+
+    #[test]
+    fn a_lost_device_is_told_from_a_full_one() {
+        let text = "libtorch failed: CUDA error: an illegal memory access was encountered";
+        let lost =
+            explain(StageError::Internal(text.to_owned()), StageKind::Rollout, Device::Cuda(1));
+        assert!(matches!(lost, StageError::Device(_)), "{lost:?}");
+        assert!(lost.to_string().starts_with("cuda:1 is lost to this process"), "{lost}");
     }
 }

@@ -132,7 +132,7 @@ async fn a_stage_that_fails_ends_the_run_with_a_record_that_the_next_try_clears(
         };
         let (outcome, _) = finish(&test.store, run(), failing(broken), 2).await;
         let error = outcome.unwrap_err();
-        assert!(matches!(error, JobsError::Failed(_)) && error.exit_code() == 6, "{error}");
+        assert!(matches!(error, JobsError::Refused(_)) && error.exit_code() == 6, "{error}");
         let failures = test.store.failures(run().id()).await.unwrap();
         assert!(!failures.is_empty());
         assert_eq!(failures[0].key.kind, StageKind::Reward);
@@ -161,7 +161,7 @@ async fn data_errors_panics_and_infinite_metrics_are_told_apart() {
         Ok(outputs)
     });
     let error = finish(&test.store, run(), infinite, 1).await.0.unwrap_err();
-    assert!(matches!(error, JobsError::Failed(_)) && error.to_string().contains("loss is NaN"));
+    assert!(matches!(error, JobsError::Refused(_)) && error.to_string().contains("loss is NaN"));
 }
 
 #[tokio::test]
@@ -243,4 +243,49 @@ async fn a_stage_costs_less_than_30_ms_beside_its_computation() {
     costs.sort_by(f64::total_cmp);
     let (median, most) = (costs[costs.len() / 2], costs[costs.len() * 9 / 10]);
     assert!(median < 30.0, "median {median:.2} ms, 9 of 10 below {most:.2} ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_end() {
+    let (_, expected) = reference().await;
+    for state in [Hold::Paused, Hold::Cancelled] {
+        let test = TestStore::file().await;
+        let control = |state| Control { state, unix_ms: 1, by: "anna".to_owned() };
+        let (events, mut heard) = mpsc::unbounded_channel();
+        let (_stop, stopped) = watch::channel(false);
+        let slow: ExecuteFn = Arc::new(|spec, inputs| {
+            std::thread::sleep(Duration::from_millis(150));
+            fake_outputs(spec, inputs)
+        });
+        let going =
+            super::run(&test.store, run(), slow, 1, environment(), clock(), events, stopped);
+        let meddling = async {
+            sleep(Duration::from_millis(500)).await;
+            test.store.put_control(run().id(), &control(state)).await.unwrap();
+            sleep(Duration::from_secs(2)).await;
+            let begun = test.store.recorded_stages(run().id()).await.unwrap().len();
+            assert!((1..20).contains(&begun), "{begun}");
+            sleep(Duration::from_secs(2)).await;
+            let later = test.store.recorded_stages(run().id()).await.unwrap().len();
+            assert_eq!(begun, later, "no stage is begun two seconds after the word");
+            if state == Hold::Paused {
+                test.store.clear_control(run().id()).await.unwrap();
+            }
+        };
+        let (outcome, ()) = tokio::join!(going, meddling);
+        let outcome = outcome.unwrap();
+        assert_eq!(
+            (outcome.done, outcome.cancelled),
+            match state {
+                Hold::Paused => (true, false),
+                Hold::Cancelled => (false, true),
+            }
+        );
+        let told: Vec<Event> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+        assert!(told.iter().any(|event| matches!(event, Event::Held { by, .. } if by == "anna")));
+        // Asking for a cancelled run is asking for it to go on.
+        assert!(finished(&test.store, run(), 2).await.done);
+        assert_eq!(results(&test.store, &run()).await, expected);
+        assert_eq!(test.store.control(run().id()).await.unwrap(), None);
+    }
 }

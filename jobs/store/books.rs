@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use agrpo_spec::{RunId, StageDigest, StageKey, StageKind};
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::Store;
 use crate::error::JobsError;
@@ -94,19 +93,6 @@ impl Store {
     ) -> Result<bool, JobsError> {
         let name = format!("runs/{run}/stages/{key}.{stage}");
         Ok(self.backend.size(&name).await?.is_some())
-    }
-
-    /// `paused` or `cancelled` where a person holds the run. What is no such record holds nothing.
-    pub(crate) async fn held(&self, run: RunId) -> Result<Option<String>, JobsError> {
-        let Some(found) = self.backend.read(&format!("runs/{run}/control.json")).await? else {
-            return Ok(None);
-        };
-        let Ok(Value::Object(control)) = serde_json::from_slice::<Value>(&found) else {
-            tracing::warn!(run = run.short(), "control.json cannot be read and holds nothing");
-            return Ok(None);
-        };
-        let words = control.values().filter_map(Value::as_str);
-        Ok(words.map(ToOwned::to_owned).find(|word| word == "paused" || word == "cancelled"))
     }
 
     /// The other runs that have this name, sorted. Runs whose records are damaged have none.

@@ -172,7 +172,7 @@ impl Store {
             match error {
                 StageError::Invalid(_) => JobsError::Invalid(told),
                 StageError::Data(_) => JobsError::Data(told),
-                StageError::Internal(_) => JobsError::Internal(told),
+                StageError::Device(_) | StageError::Internal(_) => JobsError::Internal(told),
             }
         })?;
         let mut listing = FolderListing { files: BTreeMap::new() };

@@ -5,16 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Run, RunConfig, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{Environment, Run, RunConfig, RunId, StageDigest, StageKey, StageKind};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use crate::error::JobsError;
+use crate::error::{JobsError, Remedy};
 
 /// Why a stage failed for good.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// The stage's place in the run.
@@ -23,12 +23,21 @@ pub struct Failure {
     pub stage: StageDigest,
     /// What the last attempt said.
     pub error: String,
+    /// Where another try may help.
+    #[serde(default)]
+    pub remedy: Remedy,
     /// Who made the last attempt.
     pub worker: String,
     /// How often it was begun.
     pub attempts: u32,
     /// When it was given up, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// The machine of the last attempt.
+    #[serde(default)]
+    pub environment: Environment,
+    /// What the last attempt logged at its end.
+    #[serde(default)]
+    pub log: Vec<String>,
 }
 
 fn run_name(run: RunId) -> String {
@@ -139,11 +148,16 @@ impl Store {
         self.backend.delete(&failure_name(run, stage)).await
     }
 
+    /// The stages that have a failure record, whether or not it can be read.
+    pub async fn failed_stages(&self, run: RunId) -> Result<Vec<StageDigest>, JobsError> {
+        let names = self.backend.list(&format!("runs/{run}/failures")).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// The run's failures by place in the run. Data error if one is corrupt.
     pub async fn failures(&self, run: RunId) -> Result<Vec<Failure>, JobsError> {
-        let names = self.backend.list(&format!("runs/{run}/failures")).await?;
-        let stages = names.iter().filter_map(|name| name.parse().ok());
-        let reads = stages.map(|stage| async move {
+        let stages = self.failed_stages(run).await?;
+        let reads = stages.into_iter().map(|stage| async move {
             let name = failure_name(run, stage);
             let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
             serde_json::from_slice(&bytes).map(Some).map_err(|error| {

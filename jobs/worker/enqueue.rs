@@ -1,18 +1,20 @@
 //! Hands a run to the fleet: its record goes into the store, its first stages into the queue.
 //!
 //! Asking twice does no harm. Asking again for a run that failed gives its failed stages new
-//! attempts.
+//! attempts, and for one that was cancelled lets it go on; one that is paused stays so.
 
 use agrpo_spec::{Run, RunId};
 use futures::{StreamExt, TryStreamExt};
 
 use super::runs::{Pending, View};
 use super::{ACTIVE, attempts};
+use crate::control;
 use crate::error::JobsError;
+use crate::lease::stages;
 use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
-use crate::store::Store;
+use crate::store::{Hold, Store};
 
 /// Specs written at the same time.
 const WRITES: usize = 16;
@@ -43,6 +45,11 @@ pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued,
         store.clear_failure(id, failure.stage).await?;
         attempts::forget(fleet, failure.stage).await?;
     }
+    if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
+        store.clear_control(id).await?;
+        control::tell(fleet, id, None).await?;
+    }
+    stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
     set_active(fleet, id, !view.is_done()).await?;
     offer(store, &Queue::new(fleet, view.numerics), id, &view.pending).await?;
     let (pending, already_done) = (view.pending.len(), view.is_done());
@@ -50,7 +57,7 @@ pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued,
 }
 
 /// Writes the specs of stages, then their hints. Answers with how many hints were news.
-pub(super) async fn offer(
+pub(crate) async fn offer(
     store: &Store,
     queue: &Queue,
     run: RunId,
@@ -64,7 +71,7 @@ pub(super) async fn offer(
 }
 
 /// Notes whether sweepers should look at the run; whether that is news.
-pub(super) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<bool, JobsError> {
+pub(crate) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<bool, JobsError> {
     redis::cmd(if active { "SADD" } else { "SREM" })
         .arg(ACTIVE)
         .arg(run.to_string())

@@ -15,10 +15,11 @@ use tokio::time::{Instant, interval};
 use super::enqueue::set_active;
 use super::runs::View;
 use super::{ACTIVE, Worker, WorkerEvent};
+use crate::control;
 use crate::error::JobsError;
 use crate::lease::Lease;
-use crate::queue::HELD;
-use crate::store::own_versions;
+use crate::lease::stages::HELD;
+use crate::store::{Hold, own_versions};
 
 const SWEEPER: &str = "agrpo:sweeper";
 /// Is there from the first survey on, until Redis is emptied.
@@ -44,8 +45,8 @@ struct Memory {
 /// What Redis says of all runs.
 struct Known {
     active: BTreeSet<RunId>,
-    /// `paused` or `cancelled` by a person.
-    held: BTreeMap<RunId, String>,
+    /// By a person, as the store says.
+    held: BTreeMap<RunId, Hold>,
     is_surveyed: bool,
 }
 
@@ -107,17 +108,23 @@ impl Worker {
     }
 
     async fn known(&self) -> Result<Known, JobsError> {
-        let (active, held, is_surveyed): (Vec<String>, BTreeMap<String, String>, bool) =
-            redis::pipe()
-                .smembers(ACTIVE)
-                .hgetall(HELD)
-                .exists(SURVEYED)
-                .query_async(&mut self.fleet.connection())
-                .await
-                .map_err(|error| self.fleet.failure(&error))?;
-        let held = held.into_iter().filter_map(|(run, how)| Some((run.parse().ok()?, how)));
+        let (active, held, is_surveyed): (Vec<String>, Vec<String>, bool) = redis::pipe()
+            .smembers(ACTIVE)
+            .hkeys(HELD)
+            .exists(SURVEYED)
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))?;
+        let mut holds = BTreeMap::new();
+        for run in held.iter().filter_map(|name| name.parse().ok()) {
+            match self.hold_of(run).await? {
+                Some(hold) => drop(holds.insert(run, hold)),
+                // Let go by somebody who could not reach Redis.
+                None => control::tell(&self.fleet, run, None).await?,
+            }
+        }
         let active = active.iter().filter_map(|name| name.parse().ok());
-        Ok(Known { active: active.collect(), held: held.collect(), is_surveyed })
+        Ok(Known { active: active.collect(), held: holds, is_surveyed })
     }
 
     async fn note_survey(&self) -> Result<(), JobsError> {
@@ -129,22 +136,32 @@ impl Worker {
             .map_err(|error| self.fleet.failure(&error))
     }
 
+    /// How the store says that a run is held; a record that cannot be read holds nothing.
+    async fn hold_of(&self, run: RunId) -> Result<Option<Hold>, JobsError> {
+        match self.store.control(run).await {
+            Ok(control) => Ok(control.map(|control| control.state)),
+            Err(JobsError::Data(why)) => {
+                tracing::warn!(run = run.short(), why);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tells Redis of runs that a person holds, if it has forgotten them.
     async fn restore_held(&self, runs: &[RunId], known: &mut Known) -> Result<(), JobsError> {
-        let all: Vec<RunId> = runs.iter().chain(&known.active).copied().collect();
-        for run in all {
-            if known.held.contains_key(&run) {
+        let Known { active, held, .. } = known;
+        for &run in runs.iter().chain(active.iter()) {
+            if held.contains_key(&run) {
                 continue;
             }
-            let Some(how) = self.store.held(run).await? else { continue };
-            redis::cmd("HSET")
-                .arg(HELD)
-                .arg(run.to_string())
-                .arg(&how)
-                .query_async::<()>(&mut self.fleet.connection())
-                .await
-                .map_err(|error| self.fleet.failure(&error))?;
-            known.held.insert(run, how);
+            let control = match self.store.control(run).await {
+                Err(JobsError::Data(_)) => None,
+                control => control?,
+            };
+            let Some(control) = control else { continue };
+            control::tell(&self.fleet, run, Some(&control)).await?;
+            held.insert(run, control.state);
         }
         Ok(())
     }
@@ -155,8 +172,8 @@ impl Worker {
         known: &Known,
         settled: &mut BTreeSet<RunId>,
     ) -> Result<(), JobsError> {
-        if let Some(how) = known.held.get(&run) {
-            if how == "cancelled" {
+        if let Some(&hold) = known.held.get(&run) {
+            if hold == Hold::Cancelled {
                 self.runs.forget(run).await;
                 set_active(&self.fleet, run, false).await?;
             }

@@ -1,11 +1,14 @@
 //! Workers against a real Redis and a store, with stages that cost nothing: whatever happens to
 //! Redis or to a worker, the run ends where a run in one process ends.
 
+mod control;
 mod cost;
 mod crowd;
+mod failures;
 mod faults;
 mod following;
 mod house;
+mod loss;
 mod scheduling;
 
 use agrpo_spec::{Plan, StageKind};
@@ -58,7 +61,13 @@ async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
     let mut left = house.keys().await;
     // What expires by itself, and the note that the store was searched.
     left.retain(|key| !key.starts_with("agrpo:sweeper:") && !key.ends_with(":taken"));
-    let books = ["agrpo:fence", "agrpo:generation", "agrpo:surveyed", "core:apalis:queues:list"];
+    let books = [
+        "agrpo:epoch",
+        "agrpo:fence",
+        "agrpo:generation",
+        "agrpo:surveyed",
+        "core:apalis:queues:list",
+    ];
     assert_eq!(left, books);
 }
 

@@ -149,7 +149,11 @@ fn summarise(
     Summary {
         run: run.id(),
         name: config.name.clone(),
-        state: if outcome.done { "done" } else { "stopped" },
+        state: match outcome {
+            Outcome { done: true, .. } => "done",
+            Outcome { cancelled: true, .. } => "cancelled",
+            _ => "stopped",
+        },
         iterations: config.training.iterations,
         policy: outcome.policy,
         accuracy: Accuracy {
@@ -197,7 +201,7 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
     lines.push(String::new());
     lines.push("next:".to_owned());
     let store = store_option(args.store.store.as_deref());
-    if summary.state == "stopped" {
+    if summary.state != "done" {
         lines.push(format!("  agrpo run {}{store}", args.run.file.display()));
     }
     lines.push(format!("  agrpo status{store}"));

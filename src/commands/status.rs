@@ -1,12 +1,15 @@
-//! `agrpo status`: how far runs are, read from the store alone.
+//! `agrpo status`: how far runs are, read from the store alone; and who works, read from Redis.
 //!
-//! Asks no queue and no worker, so it tells the truth even where both are gone.
+//! About runs it asks no queue and no worker, so it tells the truth even where both are gone.
+
+mod failure;
+mod workers;
 
 use agrpo_jobs::status::{self, RunState, RunStatus};
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
-use crate::commands::{block_on, open_store};
+use crate::commands::{block_on, open_store, store_option};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::Settings;
@@ -16,24 +19,43 @@ use crate::tally::percent;
 #[derive(Debug, Serialize)]
 struct Answer {
     runs: Vec<RunStatus>,
+    /// The failure records of the one run that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<agrpo_jobs::Failure>,
 }
 
 /// Lists runs.
 pub(super) fn status(args: &StatusArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (url, runs) = block_on(async {
+    if args.workers {
+        return workers::list(args, settings);
+    }
+    let (url, runs, failures) = block_on(async {
         let store = open_store(settings, args.store.store.as_deref()).await?;
         let run = match &args.run {
             Some(text) => Some(store.resolve_run(text).await?),
             None => None,
         };
-        Ok((store.url().to_owned(), status::status(&store, run).await?))
+        let failures = match run {
+            Some(run) => store.failures(run).await?,
+            None => vec![],
+        };
+        Ok((store.url().to_owned(), status::status(&store, run).await?, failures))
     })?;
     if args.json.json {
-        output::json(&Answer { runs })?;
+        output::json(&Answer { runs, failures })?;
     } else if runs.is_empty() {
         output::talk(format!("no runs in {url} yet: agrpo run FILE begins one"));
     } else {
         output::line(table(&runs))?;
+        for failure in &failures {
+            output::line(format!("\n{}", failure::describe(failure)))?;
+        }
+        if let [run] = &*runs
+            && run.state == RunState::Failed
+        {
+            let store = store_option(args.store.store.as_deref());
+            output::line(format!("\nnext:\n  agrpo retry {}{store}", run.run.short()))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -45,7 +67,12 @@ fn table(runs: &[RunStatus]) -> String {
         vec![
             run.run.short(),
             run.name.clone(),
-            state(run.state).to_owned(),
+            match &run.failed_at {
+                Some(failed) if run.state == RunState::Failed => {
+                    format!("failed at {}", failed.key)
+                }
+                _ => state(run.state).to_owned(),
+            },
             format!("{}/{}", run.iteration, run.iterations),
             accuracy(run.accuracy.base, run.accuracy.latest),
             run.stages.done.to_string(),
@@ -53,7 +80,11 @@ fn table(runs: &[RunStatus]) -> String {
             run.policy.map_or_else(|| "-".to_owned(), |policy| policy.short()),
         ]
     }));
-    output::table(&rows)
+    let errors = runs.iter().filter(|run| run.state == RunState::Failed).filter_map(|run| {
+        let failed = run.failed_at.as_ref()?;
+        Some(format!("\n{}: {}", run.run.short(), failed.error))
+    });
+    output::table(&rows) + &errors.collect::<String>()
 }
 
 fn accuracy(base: Option<f64>, latest: Option<f64>) -> String {

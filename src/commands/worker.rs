@@ -10,12 +10,14 @@ use agrpo_spec::Numerics;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::WorkerArgs;
-use crate::commands::{block_on, cached_store, stop_signal};
+use crate::commands::{block_on, cached_store, on_signals};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::numerics;
+use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
+use crate::telemetry;
 
 /// How long a worker without a class of its own waits before it looks at the other queue.
 const RESTLESS: Duration = Duration::from_secs(2);
@@ -27,8 +29,18 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
     let entered = numerics::entered(settings).filter(|class| !class.is_cuda());
     let class = fixed.or(entered).unwrap_or_default();
     place.enter(settings, class, None)?;
-    let wanted = block_on(work(args, settings, &place, class, fixed.is_none()))?;
-    match wanted {
+    let worked = block_on(async {
+        match work(args, settings, &place, class, fixed.is_none()).await {
+            Ok(Worked { wanted, stopped: false }) => Ok(wanted),
+            // A stage that was given up may still be computing on its thread: nobody waits for it.
+            Ok(Worked { stopped: true, .. }) => std::process::exit(i32::from(Exit::Done as u8)),
+            Err(failure) => {
+                output::talk(failure.to_string());
+                std::process::exit(i32::from(failure.exit() as u8))
+            }
+        }
+    })?;
+    match worked {
         Some(other) => {
             tracing::info!(numerics = %other, "starting again for the stages of another class");
             place.enter(settings, other, None).map(|()| Exit::Done)
@@ -37,24 +49,49 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
     }
 }
 
-/// Serves one class; answers with another one if that is where the work is.
+/// How a worker ended.
+struct Worked {
+    /// Another class, if that is where the work is.
+    wanted: Option<Numerics>,
+    /// It was told to, so a stage may have been given back.
+    stopped: bool,
+}
+
+/// Serves one class.
 async fn work(
     args: &WorkerArgs,
     settings: &Settings,
     place: &Place,
     class: Numerics,
     may_change: bool,
-) -> Result<Option<Numerics>, Failure> {
+) -> Result<Worked, Failure> {
     let flag = args.store.store.as_deref();
     let store = cached_store(settings, flag, &args.cache).await?;
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();
+    let (stop, stopped) = watch::channel(false);
+    let (hurry, hurrying) = watch::channel(false);
+    let (told, mut heard) = watch::channel(false);
     let options = WorkerOptions {
         exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
+        patience: Duration::from_secs(args.patience),
+        grace: Some(Duration::from_secs(args.grace)),
+        hurry: hurrying,
+        log_tail: telemetry::log_tail(),
+        device: place.device.to_string(),
+        pid: std::process::id(),
         ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
     };
-    let mut told = stop_signal(|| tracing::info!("told to stop; finishing the stage in hand"))?;
+    on_signals(move |first| {
+        if first {
+            tracing::info!("told to stop; finishing the stage in hand");
+            told.send_replace(true);
+        } else {
+            tracing::info!("told to stop at once; giving the stage in hand back");
+            hurry.send_replace(true);
+        }
+    })?;
     tracing::info!(
         worker = name,
         numerics = %class,
@@ -64,7 +101,6 @@ async fn work(
         "waiting for stages"
     );
     let (events, mut happened) = mpsc::unbounded_channel();
-    let (stop, stopped) = watch::channel(false);
     let serving =
         agrpo_jobs::serve(store, fleet.clone(), place.execute(), options, events, stopped);
     tokio::pin!(serving);
@@ -76,7 +112,7 @@ async fn work(
                 in_hand = matches!(event, WorkerEvent::Started { .. });
                 log(&event);
             }
-            Ok(()) = told.changed(), if !*stop.borrow() => { stop.send_replace(true); }
+            Ok(()) = heard.changed(), if !*stop.borrow() => { stop.send_replace(true); }
             () = tokio::time::sleep(RESTLESS), if may_change && !in_hand && !*stop.borrow() => {
                 wanted = elsewhere(&fleet, class).await?;
                 stop.send_replace(wanted.is_some());
@@ -88,7 +124,8 @@ async fn work(
     }
     worked?;
     tracing::info!("stopped; nothing is in hand");
-    Ok(wanted.filter(|_| !*told.borrow()))
+    let stopped = *heard.borrow();
+    Ok(Worked { wanted: wanted.filter(|_| !stopped), stopped })
 }
 
 /// Another class that has stages waiting, if this one has none.

@@ -124,6 +124,9 @@ pub enum StageError {
     /// An input is not what the spec says; it has to be made again.
     #[error("{0}")]
     Data(String),
+    /// The device is lost to this process, which has to be started again.
+    #[error("{0}")]
+    Device(String),
     /// A defect, or a machine that failed: memory, a C++ exception.
     #[error("{0}")]
     Internal(String),

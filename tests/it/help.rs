@@ -21,6 +21,10 @@ fn help() {
       enqueue      Hand a run to the workers of a fleet
       worker       Compute queued stages until stopped
       status       List runs: how far they are and how accurate their policies
+      pause        Hold a run back: begin no stage of it until it is resumed
+      resume       Let a run go on that was paused or cancelled
+      cancel       Give a run up: begin no stage of it, unless somebody asks for the run again
+      retry        Give a run's failed stages new attempts
       show         Show a run, a stage or an artifact
       replay       Compute stages again and compare every output with the stored one
       evaluate     Measure base and newest policy on a grid of unmask steps
@@ -62,8 +66,9 @@ fn help_of_run() {
     Compute a run on this machine, without any service
 
     Stages that the store already holds are not computed again, so the same command resumes a run that
-    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. The
-    number of workers changes how long it takes, never what comes out.
+    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
+    that agrpo pause holds back waits for agrpo resume; agrpo cancel ends it with code 130. The number of
+    workers changes how long it takes, never what comes out.
 
     Usage: agrpo run [OPTIONS] <FILE>
 
@@ -138,8 +143,8 @@ fn help_of_run() {
 #[test]
 fn every_verb_shows_an_example_and_how_to_choose_the_store() {
     for verb in [
-        "run", "enqueue", "worker", "status", "show", "replay", "evaluate", "compare", "tune",
-        "doctor",
+        "run", "enqueue", "worker", "status", "pause", "resume", "cancel", "retry", "show",
+        "replay", "evaluate", "compare", "tune", "doctor",
     ] {
         let help = alone(&[verb, "--help"], "").stdout;
         assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");

@@ -6,6 +6,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct RedisServer {
     child: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    extra: Vec<String>,
+    folder: tempfile::TempDir,
 }
 
 impl RedisServer {
@@ -32,40 +34,60 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Kills it without a word; what its files hold stays.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Starts it again after `kill`, on its port and in its folder.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(self.port, self.folder.path(), &self.extra);
+        assert!(self.is_up(), "redis-server did not come back");
+    }
+
     fn try_start(extra: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "yes", "--dir"])
-            .arg(folder.path())
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("redis-server: {error}; install it with `apt install redis-server` (Debian)")
-            });
-        let mut server = Self { child, port, _folder: folder };
+        let extra: Vec<String> = extra.iter().map(|&text| text.to_owned()).collect();
+        let child = spawn(port, folder.path(), &extra);
+        let mut server = Self { child, port, extra, folder };
+        server.is_up().then_some(server)
+    }
+
+    fn is_up(&mut self) -> bool {
         let patience = Instant::now() + Duration::from_secs(10);
         while Instant::now() < patience {
-            if answers(port) {
-                return Some(server);
+            if answers(self.port) {
+                return true;
             }
-            if server.child.try_wait().is_ok_and(|status| status.is_some()) {
-                return None;
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return false;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        None
+        false
     }
+}
+
+fn spawn(port: u16, folder: &Path, extra: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "yes", "--dir"])
+        .arg(folder)
+        .args(extra)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("redis-server: {error}; install it with `apt install redis-server` (Debian)")
+        })
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::Store;
-use crate::store::large::LargeBlobs;
 use crate::store::open;
 
 #[derive(Default)]
@@ -61,9 +60,7 @@ impl Server {
     /// A store in its bucket in which more than `large` bytes are large, as a new process opens it.
     pub(crate) async fn store(&self, large: u64) -> Store {
         let backend = open::open("s3://results/agrpo", &super::settings(self.port)).await.unwrap();
-        let backend = Arc::new(backend.with_large(large));
-        let large = Arc::new(LargeBlobs::in_folder(None));
-        Store { backend, cache: Arc::default(), large, disk: None }
+        Store::on(backend.with_large(large))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {

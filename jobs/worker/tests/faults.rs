@@ -38,16 +38,21 @@ async fn a_worker_that_vanishes_is_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_without_redis_publishes_the_stage_in_hand_and_ends() {
-    let mut house = House::slow(Duration::from_secs(2)).await;
-    house.enqueue().await;
-    let worker = house.worker("cut-off");
-    house.until_calls(1).await;
-    house.redis = RedisServer::start(&[]);
-    let error = worker.end().await.unwrap_err();
-    assert_eq!(error.exit_code(), 4, "{error}");
-    assert!(error.to_string().contains(house.fleet.place()), "{error}");
-    assert_eq!(house.finished().await, 1);
+async fn a_worker_without_redis_for_too_long_ends_and_loses_no_stage_that_is_computed() {
+    // Patience over while it computes, and while it waits for word of its lease.
+    for (patience, published) in [(1, 0), (5, 1)] {
+        let mut house = House::slow(Duration::from_secs(2)).await;
+        house.enqueue().await;
+        let patience = Duration::from_secs(patience);
+        let worker = house.worker_with(WorkerOptions { patience, ..house.options("cut-off") });
+        house.until_calls(1).await;
+        house.redis = RedisServer::start(&[]);
+        let error = worker.end().await.unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(error.to_string().contains(house.fleet.place()), "{error}");
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(house.finished().await, published);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +75,7 @@ async fn a_stage_that_always_fails_ends_in_a_record_until_it_is_enqueued_again()
     let is_cured = Arc::clone(&cured);
     let house = House::with(move |spec, _| match spec.kind() {
         StageKind::Update if !is_cured.load(std::sync::atomic::Ordering::SeqCst) => {
-            Err(StageError::Invalid("needs a newer agrpo".to_owned()))
+            Err(StageError::Internal("needs more memory".to_owned()))
         }
         _ => Ok(()),
     })
@@ -81,7 +86,7 @@ async fn a_stage_that_always_fails_ends_in_a_record_until_it_is_enqueued_again()
     house.until("a failure", async || !house.store.failures(id).await.unwrap().is_empty()).await;
     let failures = house.store.failures(id).await.unwrap();
     assert_eq!((failures.len(), failures[0].attempts), (1, 3));
-    assert!(failures[0].error.contains("needs a newer agrpo"), "{:?}", failures[0]);
+    assert!(failures[0].error.contains("needs more memory"), "{:?}", failures[0]);
     assert!(failures[0].worker.starts_with("failing"));
     // Several sweeps and surveys later it was not tried again, by this worker or by a new one.
     sleep(Duration::from_millis(1500)).await;
@@ -125,7 +130,7 @@ async fn a_redis_that_stalls_is_waited_for() {
         Numerics::CpuPortable,
         "patient".to_owned(),
         testing::environment(),
-        testing::clock(),
+        testing::real_clock(),
     );
     let worker = house.worker_with(usual);
     house.until_calls(3).await;

@@ -94,11 +94,13 @@ impl House {
             lease: Duration::from_millis(1500),
             sweep: Duration::from_millis(200),
             survey: Duration::from_secs(1),
+            patience: Duration::from_secs(20),
+            elsewhere: Duration::from_secs(5),
             ..WorkerOptions::new(
                 Numerics::CpuPortable,
                 name,
                 testing::environment(),
-                testing::clock(),
+                testing::real_clock(),
             )
         }
     }
@@ -201,7 +203,7 @@ impl House {
             }
         };
         let waited = timeout(Duration::from_secs(60), patience).await;
-        assert!(waited.is_ok(), "waited too long for {what}; events: {:?}", self.events());
+        assert!(waited.is_ok(), "waited too long for {what}; {} events", self.events().len());
     }
 
     /// Every output of the run.

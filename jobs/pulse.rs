@@ -1,0 +1,298 @@
+//! A worker's pulse: a thread of its own that shows that the worker lives and renews its leases.
+//!
+//! It has its own runtime and its own connection, so neither a stage nor a busy moment of the rest can
+//! hold it up. It rides out a Redis that is away, for a time; and it ends the worker where a lease was
+//! lost, where Redis stays away or refuses, and where the clocks disagree. Ending means that nothing new
+//! is published; the process's exit is its owner's.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agrpo_spec::StageDigest;
+use backon::BackoffBuilder;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{RedisError, RedisResult};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::clock::Clock;
+use crate::error::JobsError;
+use crate::hand::Hand;
+use crate::lease::stages::{self, Acquired, Terms};
+use crate::patience::pauses;
+use crate::redis::{Fleet, refuses};
+use crate::registry::{InHand, WorkerInfo};
+
+/// What the thread needs to know.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) about: WorkerInfo,
+    pub(crate) clock: Clock,
+    pub(crate) lease: Duration,
+    /// How long Redis may be away.
+    pub(crate) patience: Duration,
+    /// How far this machine's clock and Redis' may be apart.
+    pub(crate) skew: Duration,
+}
+
+struct Shared {
+    fleet: Fleet,
+    settings: Settings,
+    terms: Terms,
+    desk: Mutex<Desk>,
+    /// Held during an exchange: whoever gives a lease back waits for the renewal under way.
+    beating: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+    wake: Notify,
+    end: watch::Sender<Option<JobsError>>,
+}
+
+#[derive(Default)]
+struct Desk {
+    hands: BTreeMap<StageDigest, Arc<Hand>>,
+    in_hand: Option<InHand>,
+    done: u64,
+}
+
+/// The handle; the thread ends with it.
+pub(crate) struct Pulse {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Pulse {
+    /// Shows the first sign of life, and goes on with that. Unavailable if the clocks disagree.
+    pub(crate) async fn start(fleet: &Fleet, settings: Settings) -> Result<Self, JobsError> {
+        let terms = Terms { ttl: settings.lease };
+        let shared = Arc::new(Shared {
+            fleet: fleet.clone(),
+            settings,
+            terms,
+            desk: Mutex::default(),
+            beating: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+            wake: Notify::new(),
+            end: watch::Sender::new(None),
+        });
+        shared.beat(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+        let refused = shared.end.borrow().clone();
+        if let Some(error) = refused {
+            stages::sign_off(&mut fleet.connection(), &shared.settings.about.name).await.ok();
+            return Err(error);
+        }
+        let pulse = Self { shared: Arc::clone(&shared) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let started = runtime.and_then(|runtime| {
+            let thread = std::thread::Builder::new().name("pulse".to_owned());
+            // Never joined: it ends by itself within an exchange.
+            thread.spawn(move || runtime.block_on(shared.live())).map(drop)
+        });
+        started.map_err(|error| JobsError::Internal(format!("cannot start a thread: {error}")))?;
+        Ok(pulse)
+    }
+
+    /// Resolves when the worker has to end, with the reason.
+    pub(crate) async fn fatal(&self) -> JobsError {
+        let mut end = self.shared.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+            Ok(Some(error)) => error,
+            _ => JobsError::Internal("the worker's pulse stopped".to_owned()),
+        }
+    }
+
+    /// Whether the worker has to end.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.shared.end.borrow().is_some()
+    }
+
+    /// Asks for a stage's lease; it is renewed from then on.
+    pub(crate) async fn acquire(
+        &self,
+        stage: StageDigest,
+        run: &str,
+    ) -> Result<Result<Arc<Hand>, Acquired>, JobsError> {
+        let Shared { fleet, terms, settings, .. } = &*self.shared;
+        let key = format!("{}{stage}", stages::STAGE);
+        let (asked, name) = (Instant::now(), &settings.about.name);
+        let acquired = stages::acquire(&mut fleet.connection(), *terms, &key, name, run)
+            .await
+            .map_err(|error| fleet.failure(&error))?;
+        let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
+        let hand = Arc::new(Hand::new(stage, key, token, asked, terms.ttl));
+        self.shared.desk().hands.insert(stage, Arc::clone(&hand));
+        Ok(Ok(hand))
+    }
+
+    /// Gives a lease back and renews it no more.
+    pub(crate) async fn put_down(&self, hand: &Hand) -> Result<(), JobsError> {
+        let Shared { fleet, beating, .. } = &*self.shared;
+        self.shared.desk().hands.remove(&hand.stage);
+        // A renewal that is under way would bring the lease back.
+        drop(beating.lock().await);
+        stages::release(&mut fleet.connection(), &hand.key, &hand.token)
+            .await
+            .map_err(|error| fleet.failure(&error))
+    }
+
+    /// Gives everything back that is not being published.
+    pub(crate) fn release_all(&self) {
+        for hand in self.shared.desk().hands.values() {
+            hand.release();
+        }
+    }
+
+    /// What the worker computes now, for people.
+    pub(crate) fn show(&self, in_hand: Option<InHand>) {
+        self.shared.desk().in_hand = in_hand;
+        self.shared.wake.notify_one();
+    }
+
+    /// Counts a published stage, for people.
+    pub(crate) fn count(&self) {
+        self.shared.desk().done += 1;
+    }
+
+    /// Takes the worker off the registry, and shows no sign of life any more.
+    pub(crate) async fn sign_off(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        drop(self.shared.beating.lock().await);
+        let (fleet, name) = (&self.shared.fleet, &self.shared.settings.about.name);
+        if let Err(error) = stages::sign_off(&mut fleet.connection(), name).await {
+            tracing::debug!(%error, "not signed off");
+        }
+    }
+}
+
+impl Shared {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first reason counts. What is computed already may still be published.
+    fn end(&self, error: JobsError) {
+        for hand in self.desk().hands.values() {
+            hand.abandon();
+        }
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(error);
+            first
+        });
+    }
+
+    /// Beats until closed or ended.
+    async fn live(&self) {
+        let interval = self.terms.interval();
+        let mut seen = Instant::now();
+        let mut connection = None;
+        loop {
+            tokio::select! {
+                () = sleep(interval) => {}
+                () = self.wake.notified() => {}
+            }
+            let mut pauses = pauses(interval.min(Duration::from_secs(1))).build();
+            while let Err(error) = self.beat_over(&mut connection).await {
+                if self.is_over() {
+                    return;
+                }
+                connection = None;
+                if refuses(&error) {
+                    self.end(JobsError::Unavailable(format!(
+                        "Redis at {} refuses this worker ({error}): check user, password and \
+                         rights in AGRPO_REDIS",
+                        self.fleet.place()
+                    )));
+                } else if seen.elapsed() >= self.settings.patience {
+                    self.end(self.given_up(&error));
+                } else {
+                    tracing::warn!(%error, "no sign of life given; trying again");
+                }
+                sleep(pauses.next().unwrap_or(interval)).await;
+            }
+            if self.is_over() {
+                return;
+            }
+            seen = Instant::now();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) || self.end.borrow().is_some()
+    }
+
+    fn given_up(&self, error: &RedisError) -> JobsError {
+        JobsError::Unavailable(format!(
+            "Redis at {} was away for {} s ({error}): finished stages are safe in the store; start the \
+             worker again once Redis answers",
+            self.fleet.place(),
+            self.settings.patience.as_secs()
+        ))
+    }
+
+    async fn beat_over(&self, connection: &mut Option<MultiplexedConnection>) -> RedisResult<()> {
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => self.fleet.own_connection(self.terms.interval()).await?,
+        };
+        self.beat(&mut open).await?;
+        *connection = Some(open);
+        Ok(())
+    }
+
+    /// One exchange: says that we live, renews what is in hand, compares the clocks.
+    async fn beat(&self, connection: &mut impl ConnectionLike) -> RedisResult<()> {
+        let _beating = self.beating.lock().await;
+        if self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (hands, about) = {
+            let desk = self.desk();
+            let hands: Vec<Arc<Hand>> = desk.hands.values().cloned().collect();
+            let (in_hand, stages_done) = (desk.in_hand.clone(), desk.done);
+            (hands, WorkerInfo { in_hand, stages_done, ..self.settings.about.clone() })
+        };
+        let text = serde_json::to_string(&about).unwrap_or_default();
+        let leases: Vec<_> =
+            hands.iter().map(|hand| (hand.key.as_str(), hand.token.as_str())).collect();
+        let (asked, before) = (Instant::now(), (self.settings.clock)());
+        let (redis, ours) =
+            stages::beat(connection, self.terms, &about.name, &text, &leases).await?;
+        let after = (self.settings.clock)();
+        for (hand, ours) in hands.iter().zip(ours) {
+            if ours {
+                hand.renewed(asked, self.terms.ttl);
+            } else if hand.lose() {
+                self.end(JobsError::Unavailable(format!(
+                    "the lease of stage {} was lost to another worker: this one was silent for too \
+                     long, and has to be started again",
+                    hand.stage.short()
+                )));
+            }
+        }
+        self.compare_clocks(redis, before, after);
+        Ok(())
+    }
+
+    fn compare_clocks(&self, redis: u64, before: u64, after: u64) {
+        // Redis looked at its clock somewhere between.
+        let skew = before.saturating_sub(redis).max(redis.saturating_sub(after.max(before)));
+        if u128::from(skew) > self.settings.skew.as_millis() {
+            let side = if redis < before { "ahead of" } else { "behind" };
+            self.end(JobsError::Unavailable(format!(
+                "this machine's clock is {:.1} s {side} that of Redis at {}: workers tell by their \
+                 clocks who is alive; set both by NTP (`timedatectl set-ntp true`), then start the \
+                 worker again",
+                Duration::from_millis(skew).as_secs_f64(),
+                self.fleet.place()
+            )));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Who works: what workers say about themselves with every sign of life, kept in Redis.
+//!
+//! For people. A worker that falls silent is left out after a few missed signs. Nothing is decided
+//! from it but whether a stage that failed here may wait for somebody else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agrpo_spec::{Numerics, RunId, StageDigest, StageKey};
+use serde::{Deserialize, Serialize};
+
+use crate::error::JobsError;
+use crate::lease::stages::{ABOUT, WORKERS};
+use crate::redis::Fleet;
+
+/// Longer than any worker of ours is silent.
+const ABSENT: Duration = Duration::from_secs(15);
+
+/// A stage that is being computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InHand {
+    /// The run that asked for it.
+    pub run: RunId,
+    /// Its place in the run.
+    pub key: StageKey,
+    /// Its name.
+    pub stage: StageDigest,
+    /// Since when, in milliseconds since 1970 by the worker's clock.
+    pub since_unix_ms: u64,
+}
+
+/// What a worker says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Unique to its start.
+    pub name: String,
+    /// The machine's name.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// What it computes on.
+    pub device: String,
+    /// The class of the stages that it takes.
+    pub class: Numerics,
+    /// The program's version.
+    pub version: String,
+    /// When it began, in milliseconds since 1970 by its own clock.
+    pub since_unix_ms: u64,
+    /// What it is computing.
+    pub in_hand: Option<InHand>,
+    /// Stages that it has published.
+    pub stages_done: u64,
+    /// When it was last seen, in milliseconds since 1970 by Redis' clock.
+    #[serde(default)]
+    pub seen_unix_ms: u64,
+    /// How long ago that was, in milliseconds.
+    #[serde(default)]
+    pub seen_ms_ago: u64,
+}
+
+/// When each worker was seen, what it says, and Redis' time.
+type Registry = (Vec<(String, u64)>, BTreeMap<String, String>, (u64, u64));
+
+/// The workers that are alive, by name.
+pub async fn workers(fleet: &Fleet) -> Result<Vec<WorkerInfo>, JobsError> {
+    let (seen, about, (seconds, micros)): Registry = redis::pipe()
+        .zrange_withscores(WORKERS, 0, -1)
+        .hgetall(ABOUT)
+        .cmd("TIME")
+        .query_async(&mut fleet.connection())
+        .await
+        .map_err(|error| fleet.failure(&error))?;
+    let now = seconds * 1000 + micros / 1000;
+    let seen: BTreeMap<String, u64> = seen.into_iter().collect();
+    let alive = |(name, text): (&String, &String)| {
+        // A worker of another version may say something else about itself.
+        let about: WorkerInfo = serde_json::from_str(text).ok()?;
+        let seen_unix_ms = *seen.get(name)?;
+        let seen_ms_ago = now.saturating_sub(seen_unix_ms);
+        (u128::from(seen_ms_ago) < ABSENT.as_millis()).then_some(WorkerInfo {
+            seen_unix_ms,
+            seen_ms_ago,
+            ..about
+        })
+    };
+    Ok(about.iter().filter_map(alive).collect())
+}

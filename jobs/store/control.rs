@@ -1,0 +1,70 @@
+//! A run held back on request, as the store remembers it.
+//!
+//! Absent where nobody asked. It decides when stages run, never what comes of them.
+
+use agrpo_spec::RunId;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::JobsError;
+
+/// How a run is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    /// Until it is resumed.
+    Paused,
+    /// For good, unless somebody asks for the run again.
+    Cancelled,
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// Who held a run back, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// How it is held back.
+    pub state: Hold,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// By whom, for people.
+    pub by: String,
+}
+
+fn name_of(run: RunId) -> String {
+    format!("runs/{run}/control.json")
+}
+
+impl Store {
+    /// Holds a run back; the last word counts.
+    pub async fn put_control(&self, run: RunId, control: &Control) -> Result<(), JobsError> {
+        let json = serde_json::to_vec_pretty(control).expect("three plain values serialise");
+        self.backend.replace(&name_of(run), Bytes::from(json)).await
+    }
+
+    /// Lets a run go on.
+    pub async fn clear_control(&self, run: RunId) -> Result<(), JobsError> {
+        self.backend.delete(&name_of(run)).await
+    }
+
+    /// Whether a run is held back. Data error if the record is corrupt.
+    pub async fn control(&self, run: RunId) -> Result<Option<Control>, JobsError> {
+        let name = name_of(run);
+        let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            JobsError::Data(format!(
+                "{name} in {} is corrupt: {error}; delete it, or pause or resume the run again",
+                self.url()
+            ))
+        })
+    }
+}

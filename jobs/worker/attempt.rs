@@ -1,0 +1,242 @@
+//! One attempt at a stage: its lease, its start, its computing, and what becomes of an error.
+//!
+//! Errors are sorted by where another try may help. A stage that nobody can compute, or that was begun
+//! too often, ends in a failure record; other runs go on. An error from here means that the worker
+//! cannot go on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use agrpo_spec::{Environment, Manifest, RunId, StageDigest};
+use tokio::time::{Instant, sleep};
+
+use super::bench::{Desk, clear};
+use super::handle::is_ours;
+use super::publish::Made;
+use super::runs::Pending;
+use super::{Worker, WorkerEvent, attempts, set_active};
+use crate::error::{JobsError, Remedy};
+use crate::hand::{Hand, State};
+use crate::lease::stages::Acquired;
+use crate::registry::{InHand, workers};
+use crate::stage::{self, Computed};
+use crate::store::Failure;
+
+/// What computing came to.
+enum Attempted {
+    /// Somebody had published it.
+    Found(Box<Manifest>),
+    /// It is to be published.
+    Made(Computed),
+}
+
+impl Worker {
+    /// Takes a stage's lease; `None` where somebody else is at it, or should be.
+    pub(super) async fn take(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+    ) -> Result<Option<Arc<Hand>>, JobsError> {
+        if self.is_better_elsewhere(stage).await? {
+            return Ok(None);
+        }
+        let name = run.to_string();
+        loop {
+            match self.patiently(|| self.pulse.acquire(stage, &name)).await? {
+                Ok(hand) => return Ok(Some(hand)),
+                Err(Acquired::Wait(pause)) => sleep(pause).await,
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Computes a stage that is in hand, and leaves its result to the desk.
+    pub(super) async fn attempt(
+        self: &Arc<Self>,
+        run: RunId,
+        pending: &Pending,
+        hand: &Arc<Hand>,
+        desk: &mut Desk,
+    ) -> Result<(), JobsError> {
+        let &Pending { key, stage, .. } = pending;
+        let since_unix_ms = (self.options.clock)();
+        let begun = self.patiently(|| attempts::begin(&self.fleet, stage)).await?;
+        if begun > self.options.attempts {
+            let error = format!(
+                "begun {} times, and each time its worker ended without a result; see the workers' \
+                 logs, then `agrpo retry {}`",
+                begun - 1,
+                run.short()
+            );
+            let failure = self.failure(pending, error, Remedy::Elsewhere, begun - 1, since_unix_ms);
+            self.give_up(run, failure).await?;
+            return self.put_down(hand).await;
+        }
+        self.tell(WorkerEvent::Started { run, key, stage });
+        self.pulse.show(Some(InHand { run, key, stage, since_unix_ms }));
+        let environment =
+            Environment { started_unix_ms: since_unix_ms, ..self.options.environment.clone() };
+        let attempted = tokio::select! {
+            attempted = self.compute(pending) => attempted,
+            ended = hand.ended() => {
+                self.pulse.show(None);
+                return self.stand_down(run, pending, hand, ended).await;
+            }
+        };
+        self.pulse.show(None);
+        match attempted {
+            Ok(Attempted::Found(manifest)) => {
+                self.accept(run, key, *manifest, true).await?;
+                self.put_down(hand).await
+            }
+            Ok(Attempted::Made(computed)) => {
+                hand.computed();
+                clear(desk).await?;
+                let (pending, hand) = (pending.clone(), Arc::clone(hand));
+                let made = Made { run, pending, hand, computed, environment, begun };
+                desk.spawn(Arc::clone(self).publish(made));
+                Ok(())
+            }
+            Err(error) => self.failed(run, pending, hand, error, (begun, since_unix_ms)).await,
+        }
+    }
+
+    async fn compute(&self, Pending { spec, stage, .. }: &Pending) -> Result<Attempted, JobsError> {
+        if let Some(manifest) = self.patiently(|| self.store.complete_manifest(*stage)).await? {
+            return Ok(Attempted::Found(Box::new(manifest)));
+        }
+        let fetched = self.patiently(|| stage::fetch(&self.store, spec)).await?;
+        stage::calculate(spec, fetched, &self.execute).await.map(Attempted::Made)
+    }
+
+    /// The stage was given back or lost: nothing of it is published.
+    pub(super) async fn stand_down(
+        &self,
+        run: RunId,
+        pending: &Pending,
+        hand: &Hand,
+        ended: State,
+    ) -> Result<(), JobsError> {
+        if ended == State::Lost {
+            // The pulse knows why, and lets it go no further.
+            return Err(self.pulse.fatal().await);
+        }
+        tracing::info!(stage = hand.stage.short(), "given back");
+        attempts::forgive(&self.fleet, hand.stage).await?;
+        self.put_down(hand).await?;
+        self.queue.forget(hand.stage).await?;
+        self.queue.offer(run, [(pending.key, pending.stage)]).await.map(drop)
+    }
+
+    /// Gives the lease back; its expiry does the same where Redis is away.
+    pub(super) async fn put_down(&self, hand: &Hand) -> Result<(), JobsError> {
+        match self.pulse.put_down(hand).await {
+            Err(JobsError::Unavailable(why)) => {
+                tracing::warn!(why, "a lease was left to expire");
+                Ok(())
+            }
+            put => put,
+        }
+    }
+
+    /// An attempt failed: again, elsewhere, or never.
+    pub(super) async fn failed(
+        &self,
+        run: RunId,
+        pending: &Pending,
+        hand: &Hand,
+        error: JobsError,
+        (begun, since_unix_ms): (u32, u64),
+    ) -> Result<(), JobsError> {
+        let &Pending { key, stage, .. } = pending;
+        if is_ours(&error) {
+            attempts::forgive(&self.fleet, stage).await?;
+            self.put_down(hand).await?;
+            return Err(error);
+        }
+        let remedy = error.remedy();
+        if begun >= self.options.attempts || remedy == Remedy::Never {
+            let failure = self.failure(pending, error.to_string(), remedy, begun, since_unix_ms);
+            self.give_up(run, failure).await?;
+            self.put_down(hand).await?;
+        } else {
+            let text = error.to_string();
+            tracing::warn!(%key, stage = %stage, error = text, begun, "attempt failed");
+            self.tell(WorkerEvent::Failed {
+                run,
+                key,
+                stage,
+                error: text,
+                attempts: begun,
+                given_up: false,
+            });
+            if remedy == Remedy::Elsewhere {
+                self.shunned().insert(stage, Instant::now() + self.options.elsewhere);
+            } else {
+                // An input is gone: a plan from scratch finds the stage that has to make it again.
+                self.runs.forget(run).await;
+            }
+            self.put_down(hand).await?;
+            self.patiently(|| self.queue.forget(stage)).await?;
+            if let Some(view) = self.patiently(|| self.look(run)).await? {
+                self.patiently(|| self.offer(run, &view)).await?;
+            }
+        }
+        // Every later stage of this process would meet the same device.
+        if matches!(error, JobsError::Device(_)) { Err(error) } else { Ok(()) }
+    }
+
+    fn failure(
+        &self,
+        &Pending { key, stage, .. }: &Pending,
+        error: String,
+        remedy: Remedy,
+        attempts: u32,
+        since_unix_ms: u64,
+    ) -> Failure {
+        Failure {
+            key,
+            stage,
+            error,
+            remedy,
+            worker: self.options.name.clone(),
+            attempts,
+            unix_ms: (self.options.clock)(),
+            environment: Environment {
+                started_unix_ms: since_unix_ms,
+                ..self.options.environment.clone()
+            },
+            log: (self.options.log_tail)(since_unix_ms),
+        }
+    }
+
+    async fn give_up(&self, run: RunId, failure: Failure) -> Result<(), JobsError> {
+        let Failure { key, stage, attempts, .. } = failure;
+        self.patiently(|| self.store.put_failure(run, &failure)).await?;
+        self.runs.note_failed(run, stage).await;
+        self.patiently(|| set_active(&self.fleet, run, false)).await?;
+        let error = failure.error;
+        tracing::error!(%key, stage = %stage, error, attempts, "stage given up");
+        self.tell(WorkerEvent::Failed { run, key, stage, error, attempts, given_up: true });
+        Ok(())
+    }
+
+    fn shunned(&self) -> MutexGuard<'_, BTreeMap<StageDigest, Instant>> {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the stage failed here a while ago and somebody else of our class is there to try it.
+    async fn is_better_elsewhere(&self, stage: StageDigest) -> Result<bool, JobsError> {
+        let shunned = {
+            let mut shunned = self.shunned();
+            shunned.retain(|_, until| Instant::now() < *until);
+            shunned.contains_key(&stage)
+        };
+        if !shunned {
+            return Ok(false);
+        }
+        let all = self.patiently(|| workers(&self.fleet)).await?;
+        let (class, name) = (self.options.numerics, &self.options.name);
+        Ok(all.iter().any(|worker| worker.class == class && worker.name != *name))
+    }
+}

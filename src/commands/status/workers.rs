@@ -1,0 +1,64 @@
+//! `agrpo status --workers`: who works, where, and on what, as workers say it themselves.
+//!
+//! Read from Redis, where workers that fall silent expire. Says nothing about runs.
+
+use std::time::Duration;
+
+use agrpo_jobs::{Fleet, WorkerInfo};
+use serde::Serialize;
+
+use crate::cli::StatusArgs;
+use crate::commands::block_on;
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::output;
+use crate::settings::Settings;
+use crate::tally::short_duration;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Answer {
+    workers: Vec<WorkerInfo>,
+}
+
+/// Lists workers.
+pub(super) fn list(args: &StatusArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let (place, workers) = block_on(async {
+        let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
+        Ok((fleet.place().to_owned(), agrpo_jobs::workers(&fleet).await?))
+    })?;
+    if args.json.json {
+        output::json(&Answer { workers })?;
+    } else if workers.is_empty() {
+        output::talk(format!("no worker at Redis {place}: agrpo worker starts one"));
+    } else {
+        output::line(table(&workers, machine::clock()()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn table(workers: &[WorkerInfo], now: u64) -> String {
+    let head = ["worker", "device", "class", "up", "seen", "done", "run", "stage", "since"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let span = |ms: u64| short_duration(Duration::from_millis(ms));
+    rows.extend(workers.iter().map(|worker| {
+        let mut row = vec![
+            worker.name.clone(),
+            worker.device.clone(),
+            worker.class.to_string(),
+            span(now.saturating_sub(worker.since_unix_ms)),
+            format!("{} ago", span(worker.seen_ms_ago)),
+            worker.stages_done.to_string(),
+        ];
+        match &worker.in_hand {
+            Some(stage) => row.extend([
+                stage.run.short(),
+                stage.key.to_string(),
+                span(now.saturating_sub(stage.since_unix_ms)),
+            ]),
+            None => row.extend(["-", "-", "-"].map(str::to_owned)),
+        }
+        row
+    }));
+    output::table(&rows)
+}
