@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::error::JobsError;
+use crate::keep;
 use crate::progress::Progress;
-use crate::stage;
+use crate::rewind::Hands;
 use crate::store::{Control, Failure, Hold, Store};
 
 /// From one look for somebody who holds the run back to the next.
@@ -88,9 +89,7 @@ pub struct Outcome {
 struct Shop {
     store: Store,
     run: RunId,
-    execute: ExecuteFn,
-    environment: Environment,
-    clock: Clock,
+    hands: Hands,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -123,13 +122,18 @@ pub async fn run(
         store.clear_control(id).await?;
     }
     let mut progress = Progress::open(store, run).await?;
-    let shop = Shop { store: store.clone(), run: id, execute, environment, clock, events };
+    let turn = Arc::default();
+    let hands = Hands { store: store.clone(), run: Some(id), execute, environment, clock, turn };
+    let shop = Shop { store: store.clone(), run: id, hands, events };
     shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
     for (key, manifest) in progress.catch_up(store).await? {
         shop.tell(Event::Reused { key, manifest });
     }
     let mut held = Held::default();
     let computed = drive(&mut progress, &shop, workers.max(1), stop, &mut held).await?;
+    if progress.plan().is_done() {
+        keep::at_end(store, id).await;
+    }
     Ok(Outcome {
         run: id,
         policy: progress.plan().policy(),
@@ -239,17 +243,15 @@ impl Shop {
         spec: &StageSpec,
     ) -> Result<(Arc<Manifest>, bool), JobsError> {
         let stage = spec.digest();
-        let found = self.store.complete_manifest(stage).await?;
+        let found = self.store.settled_manifest(self.run, stage).await?;
         let reused = found.is_some();
         let manifest = match found {
             Some(manifest) => manifest,
             None => {
                 self.tell(Event::Started { key, stage });
-                let (execute, environment) = (&self.execute, &self.environment);
-                let result =
-                    stage::compute_anew(&self.store, spec, execute, environment, &self.clock).await;
-                match result {
-                    Ok(manifest) if manifest.environment.worker != environment.worker => {
+                let worker = &self.hands.environment.worker;
+                match self.hands.compute_anew(spec).await {
+                    Ok(manifest) if manifest.environment.worker != *worker => {
                         self.store.record_twice(self.run, stage).await?;
                         manifest
                     }
@@ -260,6 +262,7 @@ impl Shop {
         };
         let manifest = Arc::new(manifest);
         self.store.record_stage(self.run, key, stage).await?;
+        keep::after(&self.store, self.run, key).await;
         self.tell(if reused {
             Event::Reused { key, manifest: Arc::clone(&manifest) }
         } else {
@@ -281,10 +284,10 @@ impl Shop {
                 stage,
                 error: error.to_string(),
                 remedy: error.remedy(),
-                worker: self.environment.worker.clone(),
+                worker: self.hands.environment.worker.clone(),
                 attempts: 1,
-                unix_ms: (self.clock)(),
-                environment: self.environment.clone(),
+                unix_ms: (self.hands.clock)(),
+                environment: self.hands.environment.clone(),
                 log: vec![],
             };
             if let Err(second) = self.store.put_failure(self.run, &failure).await {

@@ -3,6 +3,7 @@
 //! Every message is one line: what failed, where, what was expected and what to do. No message
 //! holds a password or a key. This file neither prints nor exits.
 
+use agrpo_spec::ArtifactDigest;
 use serde::{Deserialize, Serialize};
 
 /// Where trying again may help.
@@ -40,6 +41,14 @@ pub enum JobsError {
     /// Stored data is corrupt, missing or contradicts what was computed.
     #[error("{0}")]
     Data(String),
+    /// A blob is missing or corrupt; whoever knows the stage that made it can make it again.
+    #[error("{message}")]
+    Lost {
+        /// The blob's name.
+        digest: ArtifactDigest,
+        /// What is wrong, where, and what to do.
+        message: String,
+    },
     /// A defect of this program.
     #[error("{0}")]
     Internal(String),
@@ -62,7 +71,7 @@ impl JobsError {
             Self::Internal(_) => 1,
             Self::Invalid(_) => 2,
             Self::Unavailable(_) | Self::Device(_) => 4,
-            Self::Data(_) => 5,
+            Self::Data(_) | Self::Lost { .. } => 5,
             Self::Failed(_) | Self::Refused(_) => 6,
         }
     }
@@ -70,7 +79,7 @@ impl JobsError {
     /// Where trying again may help.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Unavailable(_) | Self::Data(_) => Remedy::Here,
+            Self::Unavailable(_) | Self::Data(_) | Self::Lost { .. } => Remedy::Here,
             Self::Invalid(_) | Self::Internal(_) | Self::Failed(_) | Self::Device(_) => {
                 Remedy::Elsewhere
             }

@@ -7,13 +7,16 @@ mod clock;
 mod error;
 mod fetch;
 mod hand;
+mod keep;
 mod lease;
 mod patience;
 mod progress;
 mod pulse;
 mod queue;
+mod reach;
 mod redis;
 mod registry;
+mod rewind;
 mod stage;
 mod store;
 mod worker;
@@ -21,9 +24,11 @@ mod worker;
 pub mod batch;
 pub mod control;
 pub mod embedded;
+pub mod gc;
 pub mod outside;
 pub mod replay;
 pub mod status;
+pub mod verify;
 
 pub use self::redis::Fleet;
 pub use clock::Clock;
@@ -32,7 +37,7 @@ pub use fetch::fetch;
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
 pub use stage::{compute, compute_anew};
-pub use store::{Control, Failure, Hold, Imported, Store};
+pub use store::{Control, Failure, Hold, Imported, Rewound, Store, Why};
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Progress {
             let new: Vec<_> =
                 self.plan.pending().iter().filter(|(key, _)| asked.insert(**key)).collect();
             let reads = new.into_iter().map(|(key, spec)| async move {
-                Ok::<_, JobsError>((*key, store.complete_manifest(spec.digest()).await?))
+                Ok::<_, JobsError>((*key, store.settled_manifest(run, spec.digest()).await?))
             });
             let hits: Vec<_> = try_join_all(reads)
                 .await?
@@ -205,7 +205,7 @@ async fn base_policy(
     };
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let Some(&stage) = recorded.get(&last) else { return Ok(None) };
-    let manifest = store.complete_manifest(stage).await?;
+    let manifest = store.usable_manifest(run.id(), stage).await?;
     Ok(manifest.and_then(|manifest| manifest.output("policy")))
 }
 
@@ -217,7 +217,7 @@ async fn checkpoint(
     stage: StageDigest,
     base: Option<ArtifactDigest>,
 ) -> Result<Option<Checkpoint>, JobsError> {
-    let Some(manifest) = store.complete_manifest(stage).await? else { return Ok(None) };
+    let Some(manifest) = store.usable_manifest(run.id(), stage).await? else { return Ok(None) };
     let ours = match &manifest.spec {
         StageSpec::Update(spec) => {
             spec.iteration == key.iteration
@@ -244,7 +244,7 @@ async fn missing_evaluations(
         .map(|iteration| async move {
             let key = StageKey::new(StageKind::Evaluation, iteration, 0);
             let result = match recorded.get(&key) {
-                Some(stage) => store.complete_manifest(*stage).await?,
+                Some(stage) => store.usable_manifest(run.id(), *stage).await?,
                 None => None,
             };
             Ok::<_, JobsError>(result.is_none().then_some(iteration))
@@ -261,7 +261,7 @@ async fn missing_evaluations(
             let updates = run.config().estimator.inner_updates;
             let key = StageKey::new(StageKind::Update, iteration, 0).of_update(updates);
             let Some(stage) = recorded.get(&key) else { return Ok(None) };
-            let manifest = store.complete_manifest(*stage).await?;
+            let manifest = store.usable_manifest(run.id(), *stage).await?;
             manifest.and_then(|manifest| manifest.output("policy"))
         };
         let Some(policy) = found else { return Ok(None) };

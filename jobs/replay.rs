@@ -1,18 +1,22 @@
 //! A stage computed again and compared with its record, bit for bit.
 //!
 //! Inputs are read from the store and checked anew, whatever is in memory. A damaged input or stored
-//! output is a data error; outputs that come out differently are a report. Writes nothing.
+//! output is a data error; outputs that come out differently are a report. Writes nothing, unless it is
+//! asked to make lost inputs again first.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use agrpo_spec::{
-    ArtifactDigest, ExecuteFn, Manifest, OutputRecord, Outputs, RunId, StageDigest, StageKey,
-    StageKind,
+    ArtifactDigest, Environment, ExecuteFn, Manifest, OutputRecord, Outputs, RunId, StageDigest,
+    StageKey, StageKind,
 };
 use futures::future::try_join_all;
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::error::JobsError;
+use crate::rewind::{self, Hands};
 use crate::stage;
 use crate::store::{Store, records};
 
@@ -65,9 +69,7 @@ pub async fn replay(
     execute: &ExecuteFn,
 ) -> Result<ReplayReport, JobsError> {
     let store = store.fresh();
-    let Some(manifest) = store.manifest(stage).await? else {
-        return Err(JobsError::Data(format!("stages/{stage} is missing in {}", store.url())));
-    };
+    let manifest = recorded(&store, stage).await?;
     let inputs = store.load_inputs(&manifest.spec).await?;
     let outputs = stage::run_blocking(&manifest.spec, inputs, execute).await?;
     let report = compare(&manifest, &outputs).await?;
@@ -77,6 +79,56 @@ pub async fn replay(
         try_join_all(stored.map(|(name, record)| verify(store, stage, name, record))).await?;
     }
     Ok(report)
+}
+
+/// The first run, by id, whose index names the stage.
+pub async fn run_of(store: &Store, stage: StageDigest) -> Result<Option<RunId>, JobsError> {
+    for run in store.runs().await? {
+        if store.recorded_stages(run).await?.values().any(|recorded| *recorded == stage) {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// The stages that would have to be computed again before a stage's inputs are all there, oldest first,
+/// with their places where they are known. Looks for blobs, not at their bytes. Lost error where nobody
+/// knows what made one.
+pub async fn lacking(
+    store: &Store,
+    run: Option<RunId>,
+    stage: StageDigest,
+) -> Result<Vec<(Option<StageKey>, StageDigest)>, JobsError> {
+    let manifest = recorded(store, stage).await?;
+    rewind::lacking(store, run, &manifest.spec).await
+}
+
+/// Makes a stage's lost inputs again and stores them; a run remembers what was done.
+pub async fn mend(
+    store: &Store,
+    run: Option<RunId>,
+    stage: StageDigest,
+    execute: &ExecuteFn,
+    environment: &Environment,
+    clock: &Clock,
+) -> Result<(), JobsError> {
+    let manifest = recorded(store, stage).await?;
+    let hands = Hands {
+        store: store.clone(),
+        run,
+        execute: Arc::clone(execute),
+        environment: environment.clone(),
+        clock: Arc::clone(clock),
+        turn: Arc::default(),
+    };
+    hands.mend_inputs(&manifest.spec).await
+}
+
+async fn recorded(store: &Store, stage: StageDigest) -> Result<Manifest, JobsError> {
+    store
+        .manifest(stage)
+        .await?
+        .ok_or_else(|| JobsError::Data(format!("stages/{stage} is missing in {}", store.url())))
 }
 
 /// Replays every stage in the run's index, in the run's order; `tell` hears of each. Ends at the
@@ -132,7 +184,12 @@ async fn verify(
     name: &str,
     record: &OutputRecord,
 ) -> Result<(), JobsError> {
-    let found = store.verified_size(record.digest).await?;
+    let found = match store.verified_size(record.digest).await {
+        Err(JobsError::Lost { .. }) if was_let_go(store, stage, name, record).await? => {
+            return Ok(());
+        }
+        found => found?,
+    };
     if found == record.size {
         return Ok(());
     }
@@ -143,6 +200,25 @@ async fn verify(
         record.size,
         record.digest
     )))
+}
+
+/// Whether a stored output is gone because a run no longer keeps it.
+async fn was_let_go(
+    store: &Store,
+    stage: StageDigest,
+    name: &str,
+    record: &OutputRecord,
+) -> Result<bool, JobsError> {
+    if store.has_blob(record.digest).await? {
+        return Ok(false);
+    }
+    for run in store.runs().await? {
+        let let_go = store.let_go(run, stage).await?;
+        if let_go.is_some_and(|let_go| let_go.outputs.get(name) == Some(record)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

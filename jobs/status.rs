@@ -45,6 +45,8 @@ pub struct StageCounts {
     pub failed: u64,
     /// Computed by more than one worker, though one result would have done.
     pub computed_twice: u64,
+    /// Computed again because a result was missing or corrupt.
+    pub rewound: u64,
 }
 
 /// The first stage, by place in the run, that failed for good.
@@ -117,6 +119,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     });
 
     let computed_twice = store.computed_twice(id).await?;
+    let rewound = store.rewound_count(id).await?;
 
     let newest = |kind| recorded.iter().rev().find(|(key, _)| key.kind == kind);
     let iterations = config.training.iterations;
@@ -148,7 +151,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
             base: accuracy(store, base).await?,
             latest: accuracy(store, latest).await?,
         },
-        stages: StageCounts { done: recorded.len() as u64, failed, computed_twice },
+        stages: StageCounts { done: recorded.len() as u64, failed, computed_twice, rewound },
         failed_at,
     })
 }

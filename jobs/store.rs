@@ -10,10 +10,18 @@
 //! runs/<run id>/policies/<key>             the same for what makes policies, found without a listing
 //! runs/<run id>/failures/<stage digest>    why a stage failed for good
 //! runs/<run id>/control.json               who paused or cancelled the run, if anybody did
+//! runs/<run id>/retention.json             what is kept of its results
+//! runs/<run id>/dropped/<stage digest>     outputs that the run no longer holds
+//! runs/<run id>/rewound/<stage>.<unix ms>  a stage computed again for a result that was lost
+//! aside/                                   damaged objects that were taken out of the way
 //! ```
+//!
+//! A blob that is stored again is written again: its bytes are the same whoever writes them, and its age
+//! starts anew, so that a gc never takes what a writer was told is there.
 //!
 //! `store/` is the only place that names object_store. Nothing here computes or decides what is next.
 
+mod audit;
 mod backend;
 mod blobs;
 mod books;
@@ -27,11 +35,15 @@ mod files;
 mod folders;
 mod host;
 mod import;
+mod kept;
 mod large;
 mod manifests;
 mod names;
+mod objects;
 mod open;
 mod probe;
+mod references;
+mod rewound;
 mod runs;
 mod specs;
 #[cfg(test)]
@@ -50,13 +62,20 @@ use large::LargeBlobs;
 use object_store::memory::InMemory;
 #[cfg(test)]
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use references::References;
 use specs::SpecCache;
+use tokio::sync::Mutex;
 
+pub(crate) use audit::Condition;
+pub(crate) use backend::Entry;
 pub(crate) use books::own_versions;
 pub use control::{Control, Hold};
 pub(crate) use folders::records;
 pub use import::Imported;
+pub(crate) use kept::LetGo;
+pub(crate) use objects::is_leftover;
 pub(crate) use open::read_s3;
+pub use rewound::{Rewound, Why};
 pub use runs::Failure;
 
 use crate::error::JobsError;
@@ -70,6 +89,7 @@ pub struct Store {
     /// Shared with other processes of the host; none of a local store.
     disk: Option<Arc<DiskCache>>,
     specs: Arc<SpecCache>,
+    references: Arc<Mutex<References>>,
 }
 
 impl fmt::Debug for Store {
@@ -96,6 +116,7 @@ impl Store {
             large: Arc::default(),
             disk: None,
             specs: Arc::default(),
+            references: Arc::default(),
         }
     }
 
@@ -146,7 +167,8 @@ impl Store {
     #[must_use]
     pub fn with_scratch(&self, folder: Option<PathBuf>) -> Self {
         let large = Arc::new(LargeBlobs::in_folder(folder));
-        let backend = Arc::clone(&self.backend);
-        Self { backend, cache: Arc::default(), large, disk: None, specs: Arc::default() }
+        let (backend, references) = (Arc::clone(&self.backend), Arc::clone(&self.references));
+        let (cache, specs) = (Arc::default(), Arc::default());
+        Self { backend, cache, large, disk: None, specs, references }
     }
 }

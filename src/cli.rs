@@ -7,6 +7,7 @@
 mod bench;
 mod compare;
 mod control;
+mod keeping;
 mod measuring;
 mod values;
 
@@ -19,6 +20,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
+pub(crate) use self::keeping::{ForgetArgs, GcArgs, VerifyArgs};
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
 use crate::exit::CODES;
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     Show(ShowArgs),
     Replay(ReplayArgs),
+    Verify(VerifyArgs),
+    Gc(GcArgs),
+    Forget(ForgetArgs),
     Evaluate(EvaluateArgs),
     Compare(CompareArgs),
     Tune(TuneArgs),
@@ -283,13 +288,14 @@ pub(crate) struct ShowArgs {
 
 /// Compute stages again and compare every output with the stored one
 ///
-/// Changes nothing in the store. The exit code is 0 if every byte is identical, 3 if an output differs
-/// and 5 if a stored blob is corrupt or missing.
+/// Changes nothing in the store, unless --rewind is given. The exit code is 0 if every byte is identical, 3
+/// if an output differs and 5 if a stored blob is corrupt or missing.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").args(["hash", "run"]).required(true))]
 #[command(after_help = "\
 Examples:
   agrpo replay 3f2a91
+  agrpo replay 3f2a91 --rewind
   agrpo replay --run smoke")]
 pub(crate) struct ReplayArgs {
     /// Start of a stage's digest
@@ -297,6 +303,9 @@ pub(crate) struct ReplayArgs {
     /// Replay every finished stage of this run, by the start of its id or by its name
     #[arg(long)]
     pub(crate) run: Option<String>,
+    /// Make inputs that are missing, corrupt or no longer kept again first, and store them
+    #[arg(long)]
+    pub(crate) rewind: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]

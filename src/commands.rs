@@ -13,6 +13,8 @@ mod doctor;
 mod dry_run;
 mod enqueue;
 mod evaluate;
+mod forget;
+mod gc;
 mod policies;
 mod replay;
 mod run;
@@ -21,6 +23,7 @@ mod show;
 mod sources;
 mod status;
 mod tune;
+mod verify;
 mod worker;
 
 use std::fs::OpenOptions;
@@ -58,6 +61,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Retry(args) => control::retry(&args.control, &settings),
         Command::Show(args) => show::show(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
+        Command::Verify(args) => verify::verify(&args, &settings),
+        Command::Gc(args) => gc::gc(&args, &settings),
+        Command::Forget(args) => forget::forget(&args, &settings),
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
         Command::Compare(args) => compare::compare(&args, &settings),
         Command::Tune(args) => tune::tune(&args, &settings),

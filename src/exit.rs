@@ -106,7 +106,7 @@ impl From<JobsError> for Failure {
         let exit = match error {
             JobsError::Invalid(_) => Exit::Usage,
             JobsError::Unavailable(_) | JobsError::Device(_) => Exit::Unavailable,
-            JobsError::Data(_) => Exit::Data,
+            JobsError::Data(_) | JobsError::Lost { .. } => Exit::Data,
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
             JobsError::Internal(_) => Exit::Unexpected,
         };

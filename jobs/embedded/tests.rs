@@ -188,24 +188,66 @@ async fn lost_and_damaged_blobs_are_computed_again_to_the_same_bytes() {
     assert_eq!((outcome.computed, outcome.policy), (1, whole.policy));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_damaged_in_the_middle_of_a_run_are_made_again_and_the_end_is_the_same() {
+    let (whole, expected) = reference().await;
+    for kind in [StageKind::Reward, StageKind::Gradient, StageKind::Update, StageKind::Evaluation] {
+        let test = TestStore::file().await;
+        let stop_here = move |spec: &StageSpec| {
+            (spec.kind() == kind).then(|| StageError::Internal("stop here".into()))
+        };
+        finish(&test.store, run(), failing(stop_here), 1).await.0.unwrap_err();
+        let stages = test.store.recorded_stages(run().id()).await.unwrap();
+        let mut flipped = 0;
+        for stage in stages.values() {
+            let manifest = test.store.manifest(*stage).await.unwrap().unwrap();
+            // Whatever file it is: found only by whoever reads it.
+            for record in manifest.outputs.values().filter(|record| record.size > 200) {
+                test.flip(&format!("cas/{}", record.digest));
+                flipped += 1;
+            }
+        }
+        assert!(flipped > 3);
+        let outcome = finished(&test.reopened(), run(), 2).await;
+        assert_eq!((outcome.done, outcome.policy), (true, whole.policy), "{kind}");
+        assert_eq!(results(&test.store, &run()).await, expected);
+        let rewound = test.store.rewound(run().id()).await.unwrap();
+        assert!(!rewound.is_empty(), "{kind}");
+        assert!(rewound.iter().all(|r| r.why == crate::Why::Corrupt && r.worker == "test"));
+        let manifests = std::fs::read_dir(test.path("stages")).unwrap().count();
+        assert_eq!(manifests as u64, Plan::total_stages(&run()), "one record a stage");
+    }
+}
+
 #[tokio::test]
-async fn a_damaged_input_ends_the_run_with_its_name() {
-    let test = TestStore::file().await;
-    let stop_at_update = |spec: &StageSpec| {
-        (spec.kind() == StageKind::Update).then(|| StageError::Internal("stop here".into()))
+async fn damaged_records_are_put_aside_and_computed_anew() {
+    let (whole, expected) = reference().await;
+    let stages = {
+        let test = TestStore::file().await;
+        finished(&test.store, run(), 1).await;
+        test.store.recorded_stages(run().id()).await.unwrap()
     };
-    finish(&test.store, run(), failing(stop_at_update), 1).await.0.unwrap_err();
-    let stages = test.store.recorded_stages(run().id()).await.unwrap();
-    let gradient = stages[&"gradient-000001-00".parse().unwrap()];
-    let gradient =
-        test.store.manifest(gradient).await.unwrap().unwrap().output("gradient").unwrap();
-    test.flip(&format!("cas/{gradient}"));
-    let error = finish(&test.reopened(), run(), fake(), 1).await.0.unwrap_err();
-    assert!(matches!(error, JobsError::Data(_)));
-    assert!(error.to_string().contains(&format!("cas/{gradient}")), "{error}");
-    // The advice in the message is good: delete it, start again.
-    test.remove(&format!("cas/{gradient}"));
-    assert_eq!(finished(&test.reopened(), run(), 1).await.policy, reference().await.0.policy);
+    for (key, stage) in stages.iter().rev().take(9) {
+        let test = TestStore::file().await;
+        finished(&test.store, run(), 1).await;
+        let manifest = test.store.manifest(*stage).await.unwrap().unwrap();
+        std::fs::write(test.path(&format!("stages/{stage}")), b"{\"stage\": 1").unwrap();
+        let outcome = finished(&test.reopened(), run(), 2).await;
+        assert_eq!((outcome.done, outcome.policy), (true, whole.policy), "{key}");
+        let rewound = test.store.rewound(run().id()).await.unwrap();
+        let is_looked_at = matches!(key.kind, StageKind::Evaluation)
+            || key.iteration == 3 && key.kind == StageKind::Update;
+        if is_looked_at {
+            assert_eq!(rewound.len(), 1, "{key}");
+            assert_eq!((rewound[0].stage, rewound[0].why), (*stage, crate::Why::CorruptManifest));
+            assert!(test.path(&format!("aside/stages-{stage}")).exists());
+            let again = test.store.manifest(*stage).await.unwrap().unwrap();
+            assert_eq!(again.outputs, manifest.outputs);
+        }
+        if is_looked_at {
+            assert_eq!(results(&test.store, &run()).await, expected);
+        }
+    }
 }
 
 #[tokio::test]

@@ -84,16 +84,17 @@ async fn an_index_that_lies_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_corrupt_manifest_is_a_data_error_that_names_it() {
+async fn a_corrupt_manifest_is_put_aside_and_its_stage_pending_again() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
-    let name = format!("stages/{}", stage_of(&test, &run(), "sft-000001").await);
+    let stage = stage_of(&test, &run(), "sft-000001").await;
     std::fs::remove_dir_all(test.path(&format!("runs/{}/stages", run().id()))).unwrap();
-    test.truncate(&name);
-    let mut progress = Progress::open(&test.store, run()).await.unwrap();
-    let error = progress.catch_up(&test.store).await.unwrap_err();
-    assert!(matches!(error, JobsError::Data(_)));
-    assert!(error.to_string().starts_with(&name), "{error}");
+    test.truncate(&format!("stages/{stage}"));
+    assert_eq!(left(&test, &run()).await, ["sft-000001"]);
+    assert!(!test.path(&format!("stages/{stage}")).exists());
+    assert!(test.path(&format!("aside/stages-{stage}")).exists());
+    let remembered = test.store.rewound(run().id()).await.unwrap();
+    assert_eq!((remembered.len(), remembered[0].stage), (1, stage));
 }
 
 #[tokio::test]

@@ -157,6 +157,6 @@ async fn base_policy(store: &Store, run: &Run) -> Result<Option<ArtifactDigest>,
     };
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let Some(stage) = store.recorded_policy(run.id(), last).await? else { return Ok(None) };
-    let manifest = store.complete_manifest(stage).await?;
+    let manifest = store.usable_manifest(run.id(), stage).await?;
     Ok(manifest.and_then(|manifest| manifest.output("policy")))
 }

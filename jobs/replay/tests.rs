@@ -102,7 +102,7 @@ async fn damage_is_a_data_error_that_names_what_is_damaged() {
         let name = format!("cas/{blob}");
         test.flip(&name);
         let error = replay(&test.store, stage, &fake()).await.unwrap_err();
-        assert!(matches!(error, JobsError::Data(_)) && error.exit_code() == 5);
+        assert!(matches!(error, JobsError::Lost { .. }) && error.exit_code() == 5);
         assert!(error.to_string().starts_with(&name), "{error}");
         test.flip(&name);
         assert!(replay(&test.store, stage, &fake()).await.unwrap().identical);

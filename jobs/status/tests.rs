@@ -44,7 +44,8 @@ async fn a_run_is_running_failed_and_done_in_json() {
       "stages": {
         "done": 0,
         "failed": 0,
-        "computed_twice": 0
+        "computed_twice": 0,
+        "rewound": 0
       }
     }
     "#);
@@ -77,7 +78,8 @@ async fn a_run_is_running_failed_and_done_in_json() {
       "stages": {
         "done": 27,
         "failed": 0,
-        "computed_twice": 0
+        "computed_twice": 0,
+        "rewound": 0
       }
     }
     "#);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::errors::Place;
 use super::files::{self, Mode};
@@ -30,6 +30,24 @@ const SLOWEST: u64 = 1 << 20;
 const ATTEMPTS: u32 = 5;
 /// Grows with each of those tries.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its whole name.
+    pub(crate) name: String,
+    /// Its length in bytes.
+    pub(crate) size: u64,
+    /// When it was last written by the store's own clock, in milliseconds since 1970.
+    pub(crate) written_ms: i64,
+}
+
+impl Entry {
+    fn of(meta: &ObjectMeta) -> Self {
+        let written_ms = meta.last_modified.timestamp_millis();
+        Self { name: meta.location.to_string(), size: meta.size, written_ms }
+    }
+}
 
 pub(super) struct Backend {
     pub(super) objects: Arc<dyn ObjectStore>,
@@ -156,12 +174,7 @@ impl Backend {
 
     /// The object's length in bytes; `None` where there is none.
     pub(super) async fn size(&self, name: &str) -> Result<Option<u64>, JobsError> {
-        let action = format!("look for {name}");
-        match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => Ok(None),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        Ok(self.entry(name).await?.map(|entry| entry.size))
     }
 
     /// `false`: the object was to be created, but something is or was there.
@@ -255,6 +268,31 @@ impl Backend {
                 Ok(None) => return Ok(names),
                 Err(error) => return Err(self.explain(&action, &error)),
             }
+        }
+    }
+
+    /// Every object below a folder, with its length and age, in no order.
+    pub(super) async fn entries(&self, folder: &str) -> Result<Vec<Entry>, JobsError> {
+        let action = format!("list {folder}");
+        let path = Path::from(folder);
+        let mut listing = self.objects.list(Some(&path));
+        let mut entries = vec![];
+        loop {
+            match self.within(0, &action, listing.try_next()).await? {
+                Ok(Some(meta)) => entries.push(Entry::of(&meta)),
+                Ok(None) => return Ok(entries),
+                Err(error) => return Err(self.explain(&action, &error)),
+            }
+        }
+    }
+
+    /// An object's length and age; `None` where there is none.
+    pub(super) async fn entry(&self, name: &str) -> Result<Option<Entry>, JobsError> {
+        let action = format!("look for {name}");
+        match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
+            Ok(meta) => Ok(Some(Entry::of(&meta))),
+            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => Ok(None),
+            Err(error) => Err(self.explain(&action, &error)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Blobs by content: written once under their own digest, checked against it on every read.
 //!
-//! A blob that is already there is compared before it counts as written, and replaced if it is
-//! damaged. Nothing read here is handed on before its digest was computed.
+//! A blob that is already there is written all the same: it may be damaged, and it may be so old that a
+//! gc is about to take it; written anew it is neither. Nothing read here is handed on before its digest
+//! was computed.
 
 use agrpo_spec::{ArtifactDigest, OutputRecord};
 use bytes::Bytes;
@@ -35,7 +36,7 @@ async fn digest_of(bytes: &Bytes) -> Result<ArtifactDigest, JobsError> {
 }
 
 impl Store {
-    /// Stores bytes under their digest; nothing is written where they already are.
+    /// Stores bytes under their digest, whatever was there: what is whole is the same, and young again.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<OutputRecord, JobsError> {
         let digest = digest_of(&bytes).await?;
         self.put_digested(digest, bytes).await
@@ -49,63 +50,27 @@ impl Store {
     ) -> Result<OutputRecord, JobsError> {
         let name = blob_name(digest);
         let size = bytes.len() as u64;
-        let in_parts = self.backend.is_remote() && size > self.backend.large();
-        // Wholly known bytes need no second writing, but somebody may have removed them since.
-        let known = self.cache.contains(digest);
-        let is_there = (known || in_parts) && self.backend.size(&name).await? == Some(size);
-        if !(is_there && known) {
-            let write = self.write_blob(&name, digest, &bytes, in_parts && is_there);
-            let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
-            written?;
-        }
+        // Written again even where it stands: a gc goes by its age.
+        let write = self.write_blob(&name, digest, &bytes);
+        let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
+        written?;
         self.cache.insert(digest, bytes);
         Ok(OutputRecord { digest, size })
     }
 
-    /// Writes a blob; `may_stand` where the server has one of this name and length.
     async fn write_blob(
         &self,
         name: &str,
         digest: ArtifactDigest,
         bytes: &Bytes,
-        may_stand: bool,
     ) -> Result<(), JobsError> {
-        if !self.backend.is_remote() {
-            return self.create_or_mend(name, digest, bytes).await;
-        }
-        if bytes.len() as u64 <= self.backend.large() {
-            // One request, whatever is there: the same bytes, or damaged ones.
+        if !self.backend.is_remote() || bytes.len() as u64 <= self.backend.large() {
             return self.backend.replace(name, bytes.clone()).await;
-        }
-        if may_stand && self.holds(name, digest).await? {
-            return Ok(());
         }
         let sent = self.backend.replace_in_parts(name, &bytes.clone().into(), digest).await?;
         sent.map_err(|found| {
             JobsError::Internal(format!("{name} turned into {found} while it was sent"))
         })
-    }
-
-    async fn create_or_mend(
-        &self,
-        name: &str,
-        digest: ArtifactDigest,
-        bytes: &Bytes,
-    ) -> Result<(), JobsError> {
-        match self.backend.create(name, bytes.clone()).await? {
-            Some(found) if found != *bytes => {
-                tracing::warn!(%digest, "replacing a damaged blob by what was computed");
-                self.backend.replace(name, bytes.clone()).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn holds(&self, name: &str, digest: ArtifactDigest) -> Result<bool, JobsError> {
-        match self.backend.read(name).await? {
-            Some(found) => Ok(digest_of(&found).await? == digest),
-            None => Ok(false),
-        }
     }
 
     /// Reads a blob and checks it. Data error naming the blob if it is missing or damaged.
@@ -122,13 +87,14 @@ impl Store {
         Ok(bytes)
     }
 
-    pub(super) fn missing(&self, digest: ArtifactDigest) -> JobsError {
-        JobsError::Data(format!(
-            "{} is missing in {}: compute it again by starting its run again (if the run has gone past \
-             it, first delete runs/<run>/stages, which is only an index)",
+    pub(crate) fn missing(&self, digest: ArtifactDigest) -> JobsError {
+        let message = format!(
+            "{} is missing in {}: whatever computes a run that needs it makes it again; so does agrpo \
+             replay --rewind",
             blob_name(digest),
             self.url()
-        ))
+        );
+        JobsError::Lost { digest, message }
     }
 
     pub(super) fn corrupt(
@@ -137,13 +103,13 @@ impl Store {
         size: u64,
         found: ArtifactDigest,
     ) -> JobsError {
-        JobsError::Data(format!(
-            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; delete it, then compute it \
-             again by starting its run again (if the run has gone past it, first delete \
-             runs/<run>/stages, which is only an index)",
+        let message = format!(
+            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; whatever computes a run \
+             that needs it makes it again; so does agrpo replay --rewind",
             blob_name(digest),
             self.url()
-        ))
+        );
+        JobsError::Lost { digest, message }
     }
 
     /// Reads a blob, from memory where it was checked before.

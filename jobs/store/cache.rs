@@ -35,7 +35,8 @@ impl BlobCache {
         self.lock().by_digest.get(&digest).cloned()
     }
 
-    pub(super) fn contains(&self, digest: ArtifactDigest) -> bool {
+    #[cfg(test)]
+    fn contains(&self, digest: ArtifactDigest) -> bool {
         self.lock().by_digest.contains(&digest)
     }
 

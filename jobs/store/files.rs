@@ -12,6 +12,9 @@ use std::path::Path;
 use agrpo_spec::{ArtifactDigest, Content, DigestStream, WINDOW};
 use tempfile::NamedTempFile;
 
+/// How the names of files begin that are being written.
+pub(super) const STAGED: &str = ".new-";
+
 /// Whether a standing file may be written over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -67,7 +70,7 @@ fn staged(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().unwrap_or(path);
     let mut builder = tempfile::Builder::new();
     // Several people may share a store: the process's umask decides, as for any other file.
-    builder.prefix(".new-").permissions(Permissions::from_mode(0o666));
+    builder.prefix(STAGED).permissions(Permissions::from_mode(0o666));
     match builder.tempfile_in(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             fs::create_dir_all(folder)?;

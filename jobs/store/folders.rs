@@ -97,6 +97,27 @@ impl Store {
         Ok(inputs)
     }
 
+    /// The blobs that a spec reads and that are not there. Of a folder that is itself not there, the
+    /// listing alone.
+    pub(crate) async fn absent(&self, spec: &StageSpec) -> Result<Vec<ArtifactDigest>, JobsError> {
+        let mut blobs = vec![];
+        for (role, digest) in spec.inputs() {
+            blobs.push(digest);
+            if FOLDER_ROLES.contains(&role) && self.has_blob(digest).await? {
+                let listing = FolderListing::from_bytes(&self.cached_blob(digest).await?);
+                let files = listing.into_iter().flat_map(|listing| listing.files.into_values());
+                blobs.extend(files.map(|file| file.digest));
+            }
+        }
+        let mut absent = vec![];
+        for digest in blobs {
+            if !absent.contains(&digest) && !self.has_blob(digest).await? {
+                absent.push(digest);
+            }
+        }
+        Ok(absent)
+    }
+
     /// Fetches and checks a folder: small files in memory, large ones in windows. Data error that names
     /// what is missing or damaged.
     pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files, JobsError> {

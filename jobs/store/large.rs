@@ -327,10 +327,11 @@ impl Store {
 
     fn cut(&self, digest: ArtifactDigest, found: u64, size: u64) -> JobsError {
         let (name, url) = (blob_name(digest), self.url());
-        JobsError::Data(format!(
-            "{name} in {url} is corrupt: it has {found} bytes, expected {size}; delete it, then make \
-             or import it again"
-        ))
+        let message = format!(
+            "{name} in {url} is corrupt: it has {found} bytes, expected {size}; whatever computes a run \
+             that needs it makes it again; so does agrpo replay --rewind"
+        );
+        JobsError::Lost { digest, message }
     }
 
     fn scratch_failed(&self, digest: ArtifactDigest, size: u64, error: &io::Error) -> JobsError {

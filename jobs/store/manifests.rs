@@ -13,7 +13,7 @@ use super::Store;
 use super::blobs::blob_name;
 use crate::error::JobsError;
 
-fn manifest_name(stage: StageDigest) -> String {
+pub(super) fn manifest_name(stage: StageDigest) -> String {
     format!("stages/{stage}")
 }
 
@@ -25,8 +25,9 @@ fn disagreement(ours: &Manifest, theirs: &Manifest) -> Option<String> {
         None => "nothing".to_owned(),
     };
     names.into_iter().find_map(|name| {
+        let differ = ours.outputs.get(name) != theirs.outputs.get(name);
         let (ours, theirs) = (ours.output(name), theirs.output(name));
-        (ours != theirs).then(|| {
+        differ.then(|| {
             format!(
                 "output `{name}` is recorded as {}, computed now as {}",
                 show(theirs),
@@ -41,6 +42,14 @@ impl Store {
     pub async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
         let Some(bytes) = self.backend.read(&manifest_name(stage)).await? else { return Ok(None) };
         self.parse_manifest(stage, &bytes).map(Some)
+    }
+
+    /// Every stage that has a record, sorted.
+    pub(crate) async fn all_stages(&self) -> Result<Vec<StageDigest>, JobsError> {
+        let names = self.backend.list("stages").await?;
+        let mut stages: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        stages.sort_unstable();
+        Ok(stages)
     }
 
     fn parse_manifest(&self, stage: StageDigest, bytes: &[u8]) -> Result<Manifest, JobsError> {
@@ -65,7 +74,7 @@ impl Store {
         }
     }
 
-    async fn is_complete(&self, manifest: &Manifest) -> Result<bool, JobsError> {
+    pub(super) async fn is_complete(&self, manifest: &Manifest) -> Result<bool, JobsError> {
         let sizes: BTreeMap<_, _> =
             manifest.outputs.values().map(|record| (record.digest, record.size)).collect();
         let checks = sizes.into_iter().map(|(digest, size)| async move {
@@ -88,8 +97,16 @@ impl Store {
         let Some(found) = self.backend.create(&name, bytes.clone()).await? else {
             return Ok(manifest.clone());
         };
-        let standing = self.parse_manifest(manifest.stage, &found)?;
-        let Some(difference) = disagreement(manifest, &standing) else { return Ok(standing) };
+        let Ok(standing) = self.parse_manifest(manifest.stage, &found) else {
+            tracing::warn!(stage = %manifest.stage, "replacing a damaged record by what was computed");
+            self.backend.replace(&name, bytes).await?;
+            return Ok(manifest.clone());
+        };
+        let Some(difference) = disagreement(manifest, &standing) else {
+            // Young again: a gc that found it old and unreached must not take it now.
+            self.backend.replace(&name, found).await?;
+            return Ok(standing);
+        };
         if self.is_complete(&standing).await? {
             return Err(JobsError::Data(format!(
                 "{name} in {}: {difference}; the same stage gave two results: compare the \

@@ -49,14 +49,13 @@ fn failure_name(run: RunId, stage: StageDigest) -> String {
 }
 
 impl Store {
-    /// Records a run. The same run again changes nothing.
+    /// Records a run, and what is kept of it. The same run again changes nothing but the latter.
     pub async fn put_run(&self, run: &Run) -> Result<(), JobsError> {
         let json = serde_json::to_vec_pretty(run.config()).expect("a configuration serialises");
-        match self.backend.create(&run_name(run.id()), Bytes::from(json)).await? {
-            // Another version may write the same run differently; its identity is what counts.
-            Some(found) => self.parse_run(run.id(), &found).map(drop),
-            None => Ok(()),
-        }
+        let standing = self.backend.create(&run_name(run.id()), Bytes::from(json)).await?;
+        // Another version may write the same run differently; its identity is what counts.
+        standing.map_or(Ok(()), |found| self.parse_run(run.id(), &found).map(drop))?;
+        self.put_retention(run).await
     }
 
     /// A recorded run. Data error if it is missing or is not what its name says.

@@ -55,7 +55,7 @@ async fn damage_is_named_and_mended_by_the_next_writer() {
     for damage in [TestStore::flip, TestStore::truncate] {
         damage(&test, &name);
         let error = test.store.get_blob(digest).await.unwrap_err();
-        assert!(matches!(error, JobsError::Data(_)));
+        assert!(matches!(&error, JobsError::Lost { digest: lost, .. } if *lost == digest));
         assert!(error.to_string().contains(&format!("{name} in file://")), "{error}");
         assert!(error.to_string().contains("is corrupt"), "{error}");
         test.reopened().put_blob(bytes.clone()).await.unwrap();
@@ -63,7 +63,7 @@ async fn damage_is_named_and_mended_by_the_next_writer() {
     }
     test.remove(&name);
     let error = test.store.get_blob(digest).await.unwrap_err();
-    assert!(matches!(error, JobsError::Data(_)) && error.to_string().contains("is missing"));
+    assert!(matches!(error, JobsError::Lost { .. }) && error.to_string().contains("is missing"));
     test.store.put_blob(bytes).await.unwrap();
     assert!(test.store.has_blob(digest).await.unwrap(), "memory does not stand for the store");
 }
@@ -133,8 +133,21 @@ async fn a_corrupt_record_is_a_data_error_that_names_it() {
     let error = test.store.complete_manifest(manifest.stage).await.unwrap_err();
     assert!(matches!(error, JobsError::Data(_)));
     assert!(error.to_string().starts_with(&name), "{error}");
-    let error = test.store.publish(&manifest).await.unwrap_err();
-    assert!(error.to_string().starts_with(&name), "{error}");
+    assert_eq!(test.store.publish(&manifest).await.unwrap(), manifest);
+    assert_eq!(test.store.complete_manifest(manifest.stage).await.unwrap(), Some(manifest));
+}
+
+#[tokio::test]
+async fn a_record_whose_sizes_are_wrong_gives_way_to_what_was_computed() {
+    let test = TestStore::file().await;
+    let record = test.store.put_blob(Bytes::from_static(b"policy")).await.unwrap();
+    let manifest = test.store.publish(&manifest(record.digest, record.size)).await.unwrap();
+    let mut wrong = manifest.clone();
+    wrong.outputs.values_mut().for_each(|output| output.size += 1);
+    std::fs::write(test.path(&format!("stages/{}", manifest.stage)), wrong.to_bytes()).unwrap();
+    assert_eq!(test.store.complete_manifest(manifest.stage).await.unwrap(), None);
+    assert_eq!(test.store.publish(&manifest).await.unwrap(), manifest);
+    assert_eq!(test.store.complete_manifest(manifest.stage).await.unwrap(), Some(manifest));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use crate::error::{JobsError, Remedy};
 use crate::hand::{Hand, State};
 use crate::lease::stages::Acquired;
 use crate::registry::{InHand, workers};
+use crate::rewind::Hands;
 use crate::stage::{self, Computed};
 use crate::store::Failure;
 
@@ -77,7 +78,7 @@ impl Worker {
         let environment =
             Environment { started_unix_ms: since_unix_ms, ..self.options.environment.clone() };
         let attempted = tokio::select! {
-            attempted = self.compute(pending) => attempted,
+            attempted = self.compute(run, pending) => attempted,
             ended = hand.ended() => {
                 self.pulse.show(None);
                 return self.stand_down(run, pending, hand, ended).await;
@@ -101,12 +102,30 @@ impl Worker {
         }
     }
 
-    async fn compute(&self, Pending { spec, stage, .. }: &Pending) -> Result<Attempted, JobsError> {
-        if let Some(manifest) = self.patiently(|| self.store.complete_manifest(*stage)).await? {
+    async fn compute(
+        &self,
+        run: RunId,
+        Pending { spec, stage, .. }: &Pending,
+    ) -> Result<Attempted, JobsError> {
+        let found = self.patiently(|| self.store.settled_manifest(run, *stage)).await?;
+        if let Some(manifest) = found {
             return Ok(Attempted::Found(Box::new(manifest)));
         }
-        let fetched = self.patiently(|| stage::fetch(&self.store, spec)).await?;
+        let hands = self.hands(run);
+        let fetched = self.patiently(|| hands.fetch(spec)).await?;
         stage::calculate(spec, fetched, &self.execute).await.map(Attempted::Made)
+    }
+
+    /// What computing a stage of a run takes; what it lacks is made again under the same lease.
+    fn hands(&self, run: RunId) -> Hands {
+        Hands {
+            store: self.store.clone(),
+            run: Some(run),
+            execute: Arc::clone(&self.execute),
+            environment: self.options.environment.clone(),
+            clock: Arc::clone(&self.options.clock),
+            turn: Arc::default(),
+        }
     }
 
     /// The stage was given back or lost: nothing of it is published.

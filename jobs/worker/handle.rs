@@ -41,7 +41,7 @@ impl Worker {
         let told = self.queue.take(hint).await?;
         let pending = self.pending(hint, told).await;
         let Some(Some(pending)) = self.readable(run, pending).await? else { return Ok(None) };
-        let found = self.store.complete_manifest(stage).await;
+        let found = self.store.settled_manifest(run, stage).await;
         let Some(found) = self.readable(run, found).await? else { return Ok(None) };
         if let Some(manifest) = found {
             return self.pass(run, &pending, &manifest).await.map(|()| None);

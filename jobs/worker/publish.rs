@@ -14,6 +14,7 @@ use super::runs::Pending;
 use super::{Worker, WorkerEvent, attempts};
 use crate::error::JobsError;
 use crate::hand::{Gate, Hand};
+use crate::keep;
 use crate::stage::{self, Computed};
 
 /// How often a lease that may have expired is asked for again.
@@ -93,12 +94,18 @@ impl Worker {
         } else {
             WorkerEvent::Finished { run, key, manifest }
         });
+        let is_done = matches!(&view, Ok(view) if view.is_done());
         // First what others wait for, then the books.
         if let Some(view) = self.readable(run, view).await? {
             self.patiently(|| self.offer(run, &view)).await?;
             if view.is_done() {
                 self.tell(WorkerEvent::Done { run });
             }
+        }
+        if is_done {
+            keep::at_end(&self.store, run).await;
+        } else {
+            keep::after(&self.store, run, key).await;
         }
         self.patiently(|| attempts::forget(&self.fleet, stage)).await?;
         self.patiently(|| self.queue.forget(stage)).await

@@ -26,7 +26,10 @@ pub(super) struct DryRun {
     unfetched: Vec<&'static str>,
     stages: u64,
     kinds: Vec<Kind>,
+    /// Written in all.
     bytes: u64,
+    /// Of these, left at the end by the run's retention.
+    kept_bytes: u64,
     /// Sustained, of one worker.
     assumed_flops: f64,
     workers: usize,
@@ -43,6 +46,8 @@ struct Kind {
     seconds: f64,
     /// Written by one stage.
     bytes: u64,
+    /// Stages whose results are kept to the end.
+    kept: u64,
     /// At the peak of one stage, part by part.
     memory: Vec<(&'static str, u64)>,
 }
@@ -78,6 +83,7 @@ impl DryRun {
                 flops: cost.flops,
                 seconds: cost.flops / assumed_flops,
                 bytes: cost.bytes,
+                kept: config.retention.whole_at_end(run, cost.kind),
                 memory: memory.map(|part| (part.name, part.bytes)).collect(),
             }
         };
@@ -94,6 +100,7 @@ impl DryRun {
             unfetched,
             stages: Plan::total_stages(run),
             bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
+            kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
             kinds,
             assumed_flops,
             workers,
@@ -141,7 +148,13 @@ impl DryRun {
             format!("memory    {}: {}", kind.kind, parts.collect::<Vec<_>>().join(", "))
         });
         lines.extend(memory);
-        lines.push(format!("store     {} over the whole run", output::size(self.bytes)));
+        let written = output::size(self.bytes);
+        lines.push(if self.kept_bytes == self.bytes {
+            format!("store     {written} over the whole run")
+        } else {
+            let kept = output::size(self.kept_bytes);
+            format!("store     {written} over the whole run, of which [retention] keeps {kept}")
+        });
         lines.push(format!(
             "time      up to {} on {} worker(s), with the longest prompts and at {:.2} TFLOP/s a worker, \
              which is assumed: --tflops N says better",

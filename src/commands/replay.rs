@@ -1,16 +1,17 @@
 //! `agrpo replay`: computes finished stages again and compares digests.
 //!
-//! Writes nothing into the store. The process takes on the numerics class of what it replays, so the
+//! Writes nothing into the store, unless inputs that are gone are to be made again. The process takes on the numerics class of what it replays, so the
 //! stored spec is read before the first tensor operation.
 
-use agrpo_jobs::Store;
 use agrpo_jobs::replay::{self, ReplayReport};
-use agrpo_spec::{ArtifactDigest, Numerics, StageDigest};
+use agrpo_jobs::{JobsError, Store};
+use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
 use crate::cli::ReplayArgs;
-use crate::commands::{block_on, open_store, stop_signal};
+use crate::commands::{block_on, open_store, stop_signal, store_option};
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
@@ -34,6 +35,8 @@ struct Stage {
 /// What is to be replayed.
 struct Request {
     stages: Vec<(Option<String>, StageDigest)>,
+    /// Whose they are, if that is known.
+    run: Option<RunId>,
     numerics: Numerics,
 }
 
@@ -51,7 +54,7 @@ pub(super) fn replay(args: &ReplayArgs, settings: &Settings) -> Result<Exit, Fai
     place.enter(settings, request.numerics, None)?;
     let stages = block_on(async {
         let store = open_store(settings, flag).await?;
-        compute(&store, &place, request, args.json.json).await
+        compute(&store, &place, request, args).await
     })?;
     let identical = stages.iter().all(|stage| stage.report.identical);
     let count = stages.len();
@@ -77,7 +80,8 @@ async fn one_stage(store: &Store, hash: &str) -> Result<Request, Failure> {
             format!("the manifest of stage {stage} is missing in {}", store.url()),
         )
     })?;
-    Ok(Request { stages: vec![(None, stage)], numerics: manifest.spec.numerics() })
+    let run = replay::run_of(store, stage).await?;
+    Ok(Request { stages: vec![(None, stage)], run, numerics: manifest.spec.numerics() })
 }
 
 async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
@@ -88,14 +92,14 @@ async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
         return Err(Failure::usage(format!("run {id} has no finished stage to replay")));
     }
     let stages = recorded.into_iter().map(|(key, stage)| (Some(key.to_string()), stage));
-    Ok(Request { stages: stages.collect(), numerics: run.config().numerics })
+    Ok(Request { stages: stages.collect(), run: Some(id), numerics: run.config().numerics })
 }
 
 async fn compute(
     store: &Store,
     place: &Place,
     request: Request,
-    json: bool,
+    args: &ReplayArgs,
 ) -> Result<Vec<Stage>, Failure> {
     let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
     let execute = place.execute();
@@ -107,13 +111,50 @@ async fn compute(
                 format!("stopped after {} stages, all of them reported above", done.len()),
             ));
         }
-        let report = replay::replay(store, stage, &execute).await?;
-        if !json {
+        if args.rewind {
+            let (environment, clock) = (place.environment(), machine::clock());
+            replay::mend(store, request.run, stage, &execute, &environment, &clock).await?;
+        }
+        let report = match replay::replay(store, stage, &execute).await {
+            Err(error @ JobsError::Lost { .. }) => {
+                return Err(explain(store, request.run, stage, error, args).await);
+            }
+            report => report?,
+        };
+        if !args.json.json {
             describe(key.as_deref(), &report)?;
         }
         done.push(Stage { key, report });
     }
     Ok(done)
+}
+
+/// Says what would have to be computed again for the sake of an input that is gone.
+async fn explain(
+    store: &Store,
+    run: Option<RunId>,
+    stage: StageDigest,
+    error: JobsError,
+    args: &ReplayArgs,
+) -> Failure {
+    let failure = Failure::from(error);
+    let flag = store_option(args.store.store.as_deref());
+    let command = format!("agrpo replay {} --rewind{flag}", stage.short());
+    let Ok(lacking) = replay::lacking(store, run, stage).await else { return failure };
+    let name = |(key, stage): &(Option<StageKey>, StageDigest)| {
+        key.map_or_else(|| stage.short(), |key| key.to_string())
+    };
+    match lacking.as_slice() {
+        // What is there is damaged, and how far back that reaches shows on the way.
+        [] => failure.hint(format!("{command} makes it again and stores it")),
+        [one] => failure.hint(format!("{command} computes {} again and stores it", name(one))),
+        [first, .., last] => failure.hint(format!(
+            "{command} computes {} stages again, from {} to {}, and stores what they give",
+            lacking.len(),
+            name(first),
+            name(last)
+        )),
+    }
 }
 
 /// A line for the stage, and one for each output.

@@ -28,10 +28,10 @@ pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use run::{
     Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
     CheckpointShape, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig, Horizon,
-    Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
-    PositionRule, Precision, Protocol, RewardConfig, RolloutConfig, Run, RunConfig, RunError,
-    SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask, Task,
-    TrainingConfig, allows_steps, sources, with_digests,
+    Keep, Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
+    PositionRule, Precision, Protocol, Retention, RewardConfig, RolloutConfig, Run, RunConfig,
+    RunError, SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask,
+    Task, TrainingConfig, allows_steps, sources, with_digests,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

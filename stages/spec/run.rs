@@ -16,6 +16,7 @@ pub use fit::Misfit;
 pub use learning::{Advantage, AdvantageScale, RewardConfig};
 pub use lora::LoraConfig;
 pub use numerics::{Numerics, ParseNumericsError};
+pub use retention::{Keep, Retention};
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
 
@@ -258,6 +259,9 @@ pub struct RunConfig {
     pub training: TrainingConfig,
     /// How progress is measured.
     pub evaluation: EvaluationConfig,
+    /// What is kept; no part of the run's identity nor of its record.
+    #[serde(default, skip_serializing)]
+    pub retention: Retention,
 }
 
 /// A run that has passed every check.
@@ -379,5 +383,6 @@ mod fit;
 mod learning;
 mod lora;
 mod numerics;
+mod retention;
 mod sources;
 mod task;

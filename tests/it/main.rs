@@ -12,6 +12,7 @@ mod golden;
 mod gpu;
 mod gradient;
 mod help;
+mod keeping;
 mod loading;
 mod lora;
 mod replay;

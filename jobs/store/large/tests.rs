@@ -115,7 +115,7 @@ async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
     damaged[1 << 20] ^= 1;
     fs::write(shop.path(digest), &damaged).unwrap();
     let error = open().await.unwrap_err();
-    assert!(matches!(error, JobsError::Data(_)));
+    assert!(matches!(&error, JobsError::Lost { digest: lost, .. } if *lost == digest));
     assert!(error.to_string().contains(&format!("cas/{digest} in file://")), "{error}");
     assert!(error.to_string().contains("is corrupt"), "{error}");
     shop.store.put_file(&path).await.unwrap();

@@ -1,0 +1,258 @@
+//! Garbage collection: what no run reaches goes, once it is old enough.
+//!
+//! Marks from the runs' records, then sweeps records of stages, their specs, and blobs, in this order, so
+//! that no record ever stands without its blobs. Safe beside running workers:
+//!
+//! * What a worker writes is young, and what it finds already there it writes again, which makes it
+//!   young; only what is older than the grace period goes, by the store's own clock, looked at once
+//!   more right before.
+//! * What a run takes over from others stands in its index before it goes on; the runs are marked a
+//!   second time after the sweep was planned, so what came into use meanwhile stays.
+//! * In the instant that is left between a look and a deletion, a result can lose a blob. It is then
+//!   incomplete, which every reader checks, and is computed again to the same bytes: the price is time.
+//!
+//! Refuses to sweep while any run or record that it would have to follow cannot be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::error::JobsError;
+use crate::keep;
+use crate::reach::{Reach, reach};
+use crate::store::{Entry, Store, is_leftover};
+
+/// Objects deleted at a time.
+const AT_ONCE: usize = 16;
+
+/// How to sweep.
+#[derive(Clone, Copy, Debug)]
+pub struct GcOptions {
+    /// What was written more recently stays.
+    pub grace: Duration,
+    /// Deletes nothing.
+    pub dry_run: bool,
+}
+
+/// The kinds of objects that are swept, in the order in which they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectKind {
+    /// Records of stages.
+    Manifests,
+    /// What was asked of stages.
+    Specs,
+    /// Results, and what was imported.
+    Blobs,
+    /// What killed writers left in a local store.
+    Leftovers,
+    /// Damaged objects that were put aside.
+    Aside,
+}
+
+/// So many objects of so many bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// How many.
+    pub objects: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What a gc found and did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GcReport {
+    /// Whether nothing was deleted.
+    pub dry_run: bool,
+    /// Runs that were followed.
+    pub runs: u64,
+    /// What went, or would have.
+    pub swept: BTreeMap<ObjectKind, Tally>,
+    /// What no run reaches but is too young to go.
+    pub young: Tally,
+    /// What runs reach.
+    pub kept: Tally,
+}
+
+/// What all runs reach.
+#[derive(Debug, Default)]
+struct Marked {
+    runs: BTreeSet<RunId>,
+    stages: BTreeSet<StageDigest>,
+    blobs: BTreeSet<ArtifactDigest>,
+}
+
+impl Marked {
+    fn add(&mut self, id: RunId, reach: Reach) {
+        self.runs.insert(id);
+        self.stages.extend(reach.stages.into_keys());
+        self.blobs.extend(reach.held.into_keys());
+    }
+
+    fn has(&self, kind: ObjectKind, name: &str) -> bool {
+        let file = name.rsplit('/').next().unwrap_or_default();
+        match kind {
+            ObjectKind::Manifests | ObjectKind::Specs => {
+                file.parse().is_ok_and(|stage| self.stages.contains(&stage))
+            }
+            ObjectKind::Blobs => file.parse().is_ok_and(|blob| self.blobs.contains(&blob)),
+            ObjectKind::Leftovers | ObjectKind::Aside => false,
+        }
+    }
+}
+
+/// Deletes what no run reaches and is older than the grace period. Data error, and nothing deleted, where
+/// a run cannot be followed.
+pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError> {
+    let marked = mark(store, options.dry_run).await?;
+    let now = store.now_ms().await?;
+    let grace = i64::try_from(options.grace.as_millis()).unwrap_or(i64::MAX);
+    // As old as the grace period is old enough, so that none at all takes everything.
+    let is_old = |entry: &Entry| now.saturating_sub(entry.written_ms) >= grace;
+    let mut report = GcReport {
+        dry_run: options.dry_run,
+        runs: marked.runs.len() as u64,
+        swept: BTreeMap::new(),
+        young: Tally::default(),
+        kept: Tally::default(),
+    };
+    let mut doomed: Vec<(ObjectKind, Entry)> = vec![];
+    for (kind, entry) in everything(store).await? {
+        if marked.has(kind, &entry.name) {
+            report.kept.add(entry.size);
+        } else if is_old(&entry) {
+            doomed.push((kind, entry));
+        } else {
+            report.young.add(entry.size);
+        }
+    }
+    if !options.dry_run && !doomed.is_empty() {
+        // Runs that began or went on meanwhile may have taken over what nobody reached.
+        let again = mark(store, false).await?;
+        doomed.retain(|(kind, entry)| {
+            let is_reached = again.has(*kind, &entry.name);
+            if is_reached {
+                report.kept.add(entry.size);
+            }
+            !is_reached
+        });
+    }
+    doomed.sort_by(|(a, one), (b, two)| (a, &one.name).cmp(&(b, &two.name)));
+    for batch in doomed.chunk_by(|(a, _), (b, _)| a == b) {
+        let mut tally = Tally::default();
+        let deletions = batch.iter().map(|(_, entry)| async move {
+            let goes = options.dry_run || delete(store, entry).await?;
+            Ok::<_, JobsError>((goes, entry.size))
+        });
+        let mut deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
+        while let Some((goes, size)) = deletions.try_next().await? {
+            if goes { tally.add(size) } else { report.young.add(size) }
+        }
+        report.swept.insert(batch[0].0, tally);
+    }
+    Ok(report)
+}
+
+/// Deletes an object unless somebody has written it since it was listed.
+async fn delete(store: &Store, listed: &Entry) -> Result<bool, JobsError> {
+    match store.object(&listed.name).await? {
+        Some(found) if found.written_ms != listed.written_ms => Ok(false),
+        Some(_) => store.delete_object(&listed.name).await.map(|()| true),
+        None => Ok(true),
+    }
+}
+
+/// Everything that may be swept, with its kind.
+async fn everything(store: &Store) -> Result<Vec<(ObjectKind, Entry)>, JobsError> {
+    let mut all = vec![];
+    for (folder, kind) in [
+        ("stages", ObjectKind::Manifests),
+        ("specs", ObjectKind::Specs),
+        ("cas", ObjectKind::Blobs),
+        ("aside", ObjectKind::Aside),
+        ("runs", ObjectKind::Leftovers),
+    ] {
+        for entry in store.objects(folder).await? {
+            if is_leftover(&entry.name) {
+                all.push((ObjectKind::Leftovers, entry));
+            } else if kind != ObjectKind::Leftovers {
+                all.push((kind, entry));
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn mark(store: &Store, dry_run: bool) -> Result<Marked, JobsError> {
+    let mut marked = Marked::default();
+    for id in store.runs().await? {
+        marked.add(id, follow(store, id, dry_run).await?);
+    }
+    Ok(marked)
+}
+
+/// What a run reaches. What its retention does not keep is let go first, or counted so.
+async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsError> {
+    let refuse = |why: String| {
+        JobsError::Data(format!(
+            "{why}; nothing was swept, as what run {} reaches cannot be known: start the run again, \
+             which mends it, or give it up with agrpo forget {}",
+            id.short(),
+            id.short()
+        ))
+    };
+    let run = store.run(id).await.map_err(|error| match error {
+        JobsError::Data(why) => refuse(why),
+        error => error,
+    })?;
+    let retention = store.retention(id).await?;
+    let due = match retention.keeps_all() {
+        true => BTreeMap::new(),
+        false => keep::due(store, &run, retention).await?,
+    };
+    if !dry_run {
+        for (stage, let_go) in &due {
+            store.note_let_go(id, *stage, let_go).await?;
+        }
+    }
+    let reach = reach(store, id, &due).await?;
+    if let Some((_, why)) = &reach.corrupt.first() {
+        return Err(refuse(why.clone()));
+    }
+    match &reach.unlisted {
+        Some((_, why)) => Err(refuse(why.clone())),
+        None => Ok(reach),
+    }
+}
+
+/// What only this run reaches: what forgetting it would free.
+pub async fn only_of(store: &Store, run: RunId) -> Result<Tally, JobsError> {
+    let mut others = Marked::default();
+    for id in store.runs().await? {
+        if id != run {
+            others.add(id, reach(store, id, &BTreeMap::new()).await?);
+        }
+    }
+    let mut own = Marked::default();
+    own.add(run, reach(store, run, &BTreeMap::new()).await?);
+    let mut freed = Tally::default();
+    for (kind, entry) in everything(store).await? {
+        if own.has(kind, &entry.name) && !others.has(kind, &entry.name) {
+            freed.add(entry.size);
+        }
+    }
+    Ok(freed)
+}
+
+#[cfg(test)]
+mod tests;

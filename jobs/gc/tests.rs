@@ -1,0 +1,205 @@
+//! What goes and what stays, with the runs lost, begun and forgotten around it.
+
+use std::collections::BTreeSet;
+
+use agrpo_spec::StageSpec;
+use bytes::Bytes;
+
+use super::*;
+use crate::testing::{TestStore, fake, fake_outputs, finish, finished, run, run_named};
+use crate::verify::verify;
+
+const AT_ONCE: GcOptions = GcOptions { grace: Duration::ZERO, dry_run: false };
+const PATIENT: GcOptions = GcOptions { grace: Duration::from_secs(3600), dry_run: false };
+
+fn objects(test: &TestStore, folder: &str) -> BTreeSet<String> {
+    let Ok(files) = std::fs::read_dir(test.path(folder)) else { return BTreeSet::new() };
+    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn swept(report: &GcReport) -> u64 {
+    report.swept.values().map(|tally| tally.objects).sum()
+}
+
+#[tokio::test]
+async fn what_runs_reach_stays_even_where_their_index_is_lost() {
+    for test in TestStore::each().await {
+        finished(&test.store, run(), 2).await;
+        let report = gc(&test.store, AT_ONCE).await.unwrap();
+        assert_eq!((swept(&report), report.runs), (0, 1), "{report:?}");
+        assert!(report.kept.objects > 50);
+    }
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 2).await;
+    std::fs::remove_dir_all(test.path(&format!("runs/{}/stages", run().id()))).unwrap();
+    assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
+    assert!(verify(&test.store, None).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_run_half_way_keeps_what_it_has_and_goes_on_to_the_same_end() {
+    let whole = finished(&TestStore::memory().await.store, run(), 1).await;
+    for kind in ["reward", "gradient", "update"] {
+        let test = TestStore::file().await;
+        let stop: agrpo_spec::ExecuteFn =
+            std::sync::Arc::new(move |spec: &StageSpec, inputs| match spec.kind().name() == kind {
+                true => Err(agrpo_spec::StageError::Internal("stop here".into())),
+                false => fake_outputs(spec, inputs),
+            });
+        finish(&test.store, run(), stop, 1).await.0.unwrap_err();
+        assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
+        let outcome = finished(&test.reopened(), run(), 1).await;
+        assert_eq!((outcome.policy, outcome.done), (whole.policy, true));
+        assert!(test.store.rewound(run().id()).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 2).await;
+    let (cas, stages) = (objects(&test, "cas"), objects(&test, "stages"));
+    let orphan = test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    let forgotten = run_named("forgotten", 1);
+    let other = {
+        let mut config = forgotten.config().clone();
+        config.seed = 99;
+        agrpo_spec::Run::resolve(config).unwrap()
+    };
+    finished(&test.store, other.clone(), 1).await;
+    std::fs::write(test.path("cas/.new-abc"), b"half a blob").unwrap();
+    std::fs::create_dir_all(test.path("specs")).unwrap();
+    std::fs::write(test.path(&format!("specs/{}", "0".repeat(64))), b"{}").unwrap();
+    let freed = only_of(&test.store, other.id()).await.unwrap();
+    assert!(freed.objects > 15 && freed.bytes > 0);
+    test.store.forget_run(other.id()).await.unwrap();
+    assert_eq!(test.store.runs().await.unwrap(), [run().id()]);
+
+    let young = gc(&test.store, PATIENT).await.unwrap();
+    assert_eq!(swept(&young), 0);
+    assert_eq!(young.young.objects, freed.objects + 3);
+    let before = (objects(&test, "cas"), objects(&test, "stages"));
+    let dry = gc(&test.store, GcOptions { dry_run: true, ..AT_ONCE }).await.unwrap();
+    assert_eq!((objects(&test, "cas"), objects(&test, "stages")), before);
+    let real = gc(&test.store, AT_ONCE).await.unwrap();
+    assert_eq!((dry.swept.clone(), dry.dry_run), (real.swept.clone(), true));
+    let kinds: Vec<_> = real.swept.keys().copied().collect();
+    use ObjectKind::{Blobs, Leftovers, Manifests, Specs};
+    assert_eq!(kinds, [Manifests, Specs, Blobs, Leftovers]);
+    assert_eq!((objects(&test, "cas"), objects(&test, "stages")), (cas, stages));
+    assert!(!test.store.has_blob(orphan.digest).await.unwrap());
+    assert_eq!(verify(&test.store, None).await.unwrap().orphaned.objects, 0);
+    assert_eq!(finished(&test.reopened(), run(), 1).await.computed, 0);
+}
+
+#[tokio::test]
+async fn what_a_worker_stores_again_is_young_again() {
+    let test = TestStore::file().await;
+    let bytes = Bytes::from_static(b"made again");
+    let blob = test.store.put_blob(bytes.clone()).await.unwrap();
+    let name = format!("cas/{}", blob.digest);
+    let age = |test: &TestStore, hours: u64| {
+        let then = std::fs::metadata(test.path(&name)).unwrap().modified().unwrap()
+            - Duration::from_secs(3600 * hours);
+        std::fs::File::open(test.path(&name)).unwrap().set_modified(then).unwrap();
+    };
+    age(&test, 48);
+    // In memory from before, or not: it is written either way.
+    for store in [test.store.clone(), test.reopened()] {
+        age(&test, 48);
+        store.put_blob(bytes.clone()).await.unwrap();
+        assert_eq!(swept(&gc(&test.store, PATIENT).await.unwrap()), 0);
+        assert!(test.store.has_blob(blob.digest).await.unwrap());
+    }
+    age(&test, 48);
+    assert_eq!(swept(&gc(&test.store, PATIENT).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn an_object_written_since_it_was_listed_stays() {
+    let test = TestStore::file().await;
+    let bytes = Bytes::from_static(b"in between");
+    let blob = test.store.put_blob(bytes.clone()).await.unwrap();
+    let listed = test.store.objects("cas").await.unwrap().remove(0);
+    let old = Entry { written_ms: listed.written_ms - 1, ..listed.clone() };
+    assert!(!delete(&test.store, &old).await.unwrap());
+    assert!(test.store.has_blob(blob.digest).await.unwrap());
+    assert!(delete(&test.store, &listed).await.unwrap());
+    assert!(delete(&test.store, &listed).await.unwrap(), "gone is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_run_that_goes_on_nothing_of_it_is_lost() {
+    let whole = finished(&TestStore::memory().await.store, run_named("busy", 6), 1).await;
+    let test = TestStore::file().await;
+    let slow: agrpo_spec::ExecuteFn = std::sync::Arc::new(|spec: &StageSpec, inputs| {
+        std::thread::sleep(Duration::from_millis(3));
+        fake_outputs(spec, inputs)
+    });
+    let store = test.reopened();
+    let running = finish(&store, run_named("busy", 6), slow, 2);
+    let sweeping = async {
+        let mut sweeps = 0;
+        while test.store.recorded_stages(run_named("busy", 6).id()).await.unwrap().len() < 45 {
+            // A grace of half a second is an eternity for stages of milliseconds.
+            let grace = Duration::from_millis(500);
+            if gc(&test.store, GcOptions { grace, dry_run: false }).await.is_ok() {
+                sweeps += 1;
+            }
+        }
+        sweeps
+    };
+    let ((outcome, _), sweeps) = tokio::join!(running, sweeping);
+    assert_eq!(outcome.unwrap().policy, whole.policy);
+    assert!(sweeps > 0);
+    assert!(verify(&test.store, None).await.unwrap().is_clean());
+    assert!(test.store.rewound(run_named("busy", 6).id()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_swept_while_a_run_cannot_be_followed() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 2).await;
+    test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    let before = objects(&test, "cas");
+    let update = test.store.recorded_stages(run().id()).await.unwrap();
+    let manifest = format!("stages/{}", update[&"update-000002".parse().unwrap()]);
+    for damaged in [manifest, format!("runs/{}/run.json", run().id())] {
+        let whole = std::fs::read(test.path(&damaged)).unwrap();
+        test.truncate(&damaged);
+        let error = gc(&test.store, AT_ONCE).await.unwrap_err();
+        assert!(matches!(error, JobsError::Data(_)) && error.exit_code() == 5);
+        let told = error.to_string();
+        assert!(told.contains(&damaged) && told.contains("nothing was swept"), "{told}");
+        assert_eq!(objects(&test, "cas"), before);
+        std::fs::write(test.path(&damaged), whole).unwrap();
+    }
+    assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn what_retention_no_longer_keeps_goes_with_a_gc_too() {
+    let test = TestStore::memory().await;
+    finished(&test.store, run(), 1).await;
+    let mut config = run().config().clone();
+    config.retention.gradients = agrpo_spec::Keep::DropAfterUpdate;
+    test.store.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
+    let dry = gc(&test.store, GcOptions { dry_run: true, ..AT_ONCE }).await.unwrap();
+    assert_eq!(dry.swept[&ObjectKind::Blobs].objects, 4);
+    assert_eq!(gc(&test.store, AT_ONCE).await.unwrap().swept, dry.swept);
+    let report = verify(&test.store, None).await.unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.dropped.objects, 4);
+}
+
+#[tokio::test]
+async fn a_stage_that_belongs_to_no_run_goes() {
+    let test = TestStore::memory().await;
+    let execute = fake();
+    let spec = agrpo_spec::Plan::new(run()).pending().values().next().unwrap().clone();
+    let (environment, clock) = (crate::testing::environment(), crate::testing::clock());
+    crate::compute(&test.store, &spec, &execute, &environment, &clock).await.unwrap();
+    let report = gc(&test.store, AT_ONCE).await.unwrap();
+    assert_eq!(report.swept[&ObjectKind::Manifests].objects, 1);
+    assert_eq!(test.store.manifest(spec.digest()).await.unwrap(), None);
+}

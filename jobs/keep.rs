@@ -1,0 +1,164 @@
+//! What a run lets go of its own results while it goes on, as its `[retention]` says.
+//!
+//! First the run notes what it no longer holds, then the bytes go that no run of the store holds: a
+//! death in between leaves only what a gc sweeps. A run that begins to need a blob in that very moment
+//! finds it missing and makes it again; nothing wrong can come of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{ArtifactDigest, Retention, Run, RunId, StageDigest, StageKey, StageKind};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::JobsError;
+use crate::reach;
+use crate::store::{LetGo, Store};
+
+/// Records read, and blobs deleted, at a time.
+const AT_ONCE: usize = 32;
+
+type Index = BTreeMap<StageKey, StageDigest>;
+
+/// What went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+}
+
+/// After a stage of a run: if it was an update, lets go what is no longer kept.
+pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
+    if key.kind == StageKind::Update {
+        at_end(store, run).await;
+    }
+}
+
+/// Lets go what is no longer kept. Trouble is noted and left to the next time: a run does not end because
+/// it keeps too much.
+pub(crate) async fn at_end(store: &Store, run: RunId) {
+    match apply(store, run).await {
+        Ok(Dropped { blobs: 0, .. }) => {}
+        Ok(Dropped { blobs, bytes }) => {
+            tracing::info!(run = run.short(), blobs, bytes, "let go what is not kept");
+        }
+        Err(error) => {
+            tracing::warn!(run = run.short(), %error, "could not let go what is not kept")
+        }
+    }
+}
+
+/// Lets go what a run's retention does not keep at the point where the run stands.
+pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Dropped, JobsError> {
+    let retention = store.retention(id).await?;
+    if retention.keeps_all() {
+        return Ok(Dropped::default());
+    }
+    let run = store.run(id).await?;
+    let due = due(store, &run, retention).await?;
+    for (stage, let_go) in &due {
+        store.note_let_go(id, *stage, let_go).await?;
+    }
+    let outputs = due.values().flat_map(|let_go| let_go.outputs.values());
+    let mut blobs: BTreeMap<ArtifactDigest, u64> =
+        outputs.map(|record| (record.digest, record.size)).collect();
+    if !blobs.is_empty() {
+        spare_held(store, &mut blobs).await?;
+    }
+    let deletions: Vec<_> = blobs.keys().map(|digest| store.delete_blob(*digest)).collect();
+    let deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
+    deletions.try_collect::<Vec<()>>().await?;
+    Ok(Dropped { blobs: blobs.len() as u64, bytes: blobs.values().sum() })
+}
+
+/// What a run would let go now and has not yet noted.
+pub(crate) async fn due(
+    store: &Store,
+    run: &Run,
+    retention: Retention,
+) -> Result<BTreeMap<StageDigest, LetGo>, JobsError> {
+    let index = store.recorded_stages(run.id()).await?;
+    let noted = store.stages_let_go(run.id()).await?;
+    let Some(newest) = newest_update(run, &index) else { return Ok(BTreeMap::new()) };
+    let going = index.iter().filter_map(|(key, stage)| {
+        let names = retention.let_go(run, *key, newest);
+        let wanted = names.is_empty() || noted.contains(stage) || is_needed(run, &index, *key);
+        (!wanted).then_some((*key, *stage, names))
+    });
+    let reads = going.map(|(key, stage, names)| async move {
+        let Some(manifest) = store.manifest(stage).await? else { return Ok(None) };
+        let is_named = |output: &str| {
+            names.iter().any(|name| output.split('/').next().is_some_and(|first| first == *name))
+        };
+        let outputs = manifest.outputs.into_iter().filter(|(output, _)| is_named(output));
+        Ok::<_, JobsError>(Some((stage, LetGo { key, outputs: outputs.collect() })))
+    });
+    let reads: Vec<_> = reads.collect();
+    let reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
+    reads.try_filter_map(|found| async move { Ok(found) }).try_collect().await
+}
+
+/// The last iteration that is done.
+fn newest_update(run: &Run, index: &Index) -> Option<u32> {
+    let inner = run.config().estimator.inner_updates;
+    let whole = |key: &&StageKey| key.kind == StageKind::Update && key.inner == inner;
+    index.keys().rev().find(whole).map(|key| key.iteration)
+}
+
+/// Whether an evaluation still waits for the policy that a stage left.
+fn is_needed(run: &Run, index: &Index, key: StageKey) -> bool {
+    let evaluation = StageKey::new(StageKind::Evaluation, key.iteration, 0);
+    key.kind == StageKind::Update
+        && key.inner == run.config().estimator.inner_updates
+        && run.is_evaluated(key.iteration)
+        && !index.contains_key(&evaluation)
+}
+
+/// Takes out of `blobs` whatever a run of the store holds.
+async fn spare_held(
+    store: &Store,
+    blobs: &mut BTreeMap<ArtifactDigest, u64>,
+) -> Result<(), JobsError> {
+    let mut references = store.references().lock().await;
+    let runs = store.runs().await?;
+    references.retain_runs(&runs);
+    let mut let_go: BTreeMap<RunId, BTreeSet<StageDigest>> = BTreeMap::new();
+    for &id in &runs {
+        if !references.knows_imports(id) {
+            let (named, _) = reach::imports(store, &store.run(id).await?).await?;
+            let named = named.into_iter().map(|(_, digest, _)| digest);
+            references.set_imports(id, named.collect());
+        }
+        let index = store.recorded_stages(id).await?;
+        let new: Vec<_> =
+            index.into_values().filter(|stage| !references.knows(id, *stage)).collect();
+        let reads = new
+            .into_iter()
+            .map(|stage| async move { Ok::<_, JobsError>((stage, store.manifest(stage).await?)) });
+        let reads: Vec<_> = reads.collect();
+        let mut reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
+        while let Some((stage, manifest)) = reads.try_next().await? {
+            if let Some(manifest) = manifest {
+                references.add(id, stage, manifest.outputs);
+            }
+        }
+        let_go.insert(id, store.stages_let_go(id).await?);
+    }
+    // A stage that was let go is let go as its retention says: rewards and metrics stay.
+    let mut notes: BTreeMap<(RunId, StageDigest), LetGo> = BTreeMap::new();
+    for (&id, stages) in &let_go {
+        for &stage in stages {
+            let outputs = references.outputs(id, stage);
+            let matters = outputs
+                .is_some_and(|o| o.values().any(|record| blobs.contains_key(&record.digest)));
+            if matters && let Some(note) = store.let_go(id, stage).await? {
+                notes.insert((id, stage), note);
+            }
+        }
+    }
+    references.spare_held(blobs, |run, stage, name| {
+        notes.get(&(run, stage)).is_some_and(|note| note.outputs.contains_key(name))
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What a run reaches: its stages, the blobs that it holds, and those that it has let go.
+//!
+//! Both ways lead there: the run's index, and its plan walked from the start along the records, which
+//! finds everything even where the index is lost. Looks and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{
+    ArtifactDigest, Base, FolderListing, OutputRecord, Plan, Run, RunId, StageDigest, StageKey,
+    StageSpec,
+};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::JobsError;
+use crate::store::{LetGo, Store};
+
+/// Records read at a time.
+const READS: usize = 32;
+
+/// Where a blob comes from, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// `update-000003 policy/model.safetensors`, or the part that the blob plays as an input.
+    pub(crate) told: String,
+    /// Its length, where a record says it.
+    pub(crate) size: Option<u64>,
+}
+
+/// What there is to know of a stage's record.
+#[derive(Clone, Debug)]
+struct Record {
+    outputs: BTreeMap<String, OutputRecord>,
+    inputs: Vec<(&'static str, ArtifactDigest)>,
+}
+
+/// Everything that a run reaches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reach {
+    /// With their places; stages that are yet to be computed as well.
+    pub(crate) stages: BTreeMap<StageDigest, StageKey>,
+    /// What the run needs or keeps.
+    pub(crate) held: BTreeMap<ArtifactDigest, Origin>,
+    /// What it no longer holds.
+    pub(crate) let_go: BTreeMap<ArtifactDigest, Origin>,
+    /// Stages in the index that have no record.
+    pub(crate) without_record: Vec<StageDigest>,
+    /// Stages whose record cannot be read, with the reason.
+    pub(crate) corrupt: Vec<(StageDigest, String)>,
+    /// The listing of the run's checkpoint, if it could not be read, with the reason.
+    pub(crate) unlisted: Option<(ArtifactDigest, String)>,
+}
+
+/// Follows a run to everything it reaches; `due` are outputs that count as let go though nothing says
+/// so yet. Data error if the run's own record is missing or corrupt.
+pub(crate) async fn reach(
+    store: &Store,
+    id: RunId,
+    due: &BTreeMap<StageDigest, LetGo>,
+) -> Result<Reach, JobsError> {
+    let run = store.run(id).await?;
+    let index = store.recorded_stages(id).await?;
+    let mut reach = Reach::default();
+    let mut records = BTreeMap::new();
+    let reads = index.values().map(|&stage| read(store, stage));
+    let mut reads = futures::stream::iter(reads).buffer_unordered(READS);
+    while let Some((stage, found)) = reads.try_next().await? {
+        reach.take(stage, found, &mut records);
+    }
+    reach.stages.extend(index.iter().map(|(key, stage)| (*stage, *key)));
+    let waiting = reach.walk(store, run.clone(), &mut records).await?;
+    reach.without_record = index.values().copied().filter(|s| !records.contains_key(s)).collect();
+    reach.without_record.retain(|stage| reach.corrupt.iter().all(|(damaged, _)| damaged != stage));
+    let mut let_go: BTreeMap<StageDigest, LetGo> = due.clone();
+    let noted = store.stages_let_go(id).await?.into_iter();
+    let notes = noted
+        .map(|stage| async move { Ok::<_, JobsError>((stage, store.let_go(id, stage).await?)) });
+    let mut notes = futures::stream::iter(notes).buffer_unordered(READS);
+    while let Some((stage, note)) = notes.try_next().await? {
+        let_go.extend(note.map(|note| (stage, note)));
+    }
+    reach.hold(&records, &let_go, &waiting);
+    reach.hold_imports(store, &run).await?;
+    Ok(reach)
+}
+
+/// A stage's record: there, missing, or damaged.
+type Found = Result<Option<Record>, String>;
+
+async fn read(store: &Store, stage: StageDigest) -> Result<(StageDigest, Found), JobsError> {
+    match store.manifest(stage).await {
+        Ok(manifest) => {
+            let record = manifest.map(|manifest| Record {
+                inputs: manifest.spec.inputs(),
+                outputs: manifest.outputs,
+            });
+            Ok((stage, Ok(record)))
+        }
+        Err(JobsError::Data(why)) => Ok((stage, Err(why))),
+        Err(error) => Err(error),
+    }
+}
+
+impl Reach {
+    fn take(
+        &mut self,
+        stage: StageDigest,
+        found: Found,
+        records: &mut BTreeMap<StageDigest, Record>,
+    ) {
+        match found {
+            Ok(Some(record)) => {
+                records.insert(stage, record);
+            }
+            Ok(None) => {}
+            Err(why) => self.corrupt.push((stage, why)),
+        }
+    }
+
+    /// Walks the plan as far as records lead; answers with the stages that wait there.
+    async fn walk(
+        &mut self,
+        store: &Store,
+        run: Run,
+        records: &mut BTreeMap<StageDigest, Record>,
+    ) -> Result<Vec<StageSpec>, JobsError> {
+        let mut plan = Plan::new(run);
+        let mut asked = BTreeSet::new();
+        loop {
+            let new: Vec<(StageKey, StageDigest)> = plan
+                .pending()
+                .iter()
+                .map(|(key, spec)| (*key, spec.digest()))
+                .filter(|(_, stage)| asked.insert(*stage))
+                .collect();
+            if new.is_empty() {
+                return Ok(plan.pending().values().cloned().collect());
+            }
+            let unread = new.iter().map(|(_, stage)| *stage).filter(|stage| {
+                let is_damaged = self.corrupt.iter().any(|(damaged, _)| damaged == stage);
+                !is_damaged && !records.contains_key(stage)
+            });
+            let reads: Vec<_> = unread.map(|stage| read(store, stage)).collect();
+            for (stage, found) in try_join_all(reads).await? {
+                self.take(stage, found, records);
+            }
+            for (key, stage) in new {
+                self.stages.insert(stage, key);
+                if let Some(record) = records.get(&stage) {
+                    let output = |name: &str| record.outputs.get(name).map(|o| o.digest);
+                    // A record that lacks an output is found by whoever needs it.
+                    plan.finished(key, output).ok();
+                }
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        records: &BTreeMap<StageDigest, Record>,
+        let_go: &BTreeMap<StageDigest, LetGo>,
+        waiting: &[StageSpec],
+    ) {
+        for (stage, record) in records {
+            let place = self.stages.get(stage).map_or_else(String::new, ToString::to_string);
+            let gone = let_go.get(stage);
+            for (name, output) in &record.outputs {
+                let told = format!("{place} {name}");
+                let origin = Origin { told, size: Some(output.size) };
+                let is_gone = gone.is_some_and(|gone| gone.outputs.get(name) == Some(output));
+                let side = if is_gone { &mut self.let_go } else { &mut self.held };
+                side.entry(output.digest).or_insert(origin);
+            }
+        }
+        let inputs = records.values().flat_map(|record| record.inputs.iter().copied());
+        let inputs = inputs.filter(|(_, digest)| !self.let_go.contains_key(digest));
+        let waiting = waiting.iter().flat_map(StageSpec::inputs);
+        for (role, digest) in inputs.chain(waiting).collect::<Vec<_>>() {
+            let origin = || Origin { told: format!("input {role}"), size: None };
+            self.held.entry(digest).or_insert_with(origin);
+        }
+        let held = &self.held;
+        self.let_go.retain(|digest, _| !held.contains_key(digest));
+    }
+
+    /// What the run names itself, and the files of its checkpoint.
+    async fn hold_imports(&mut self, store: &Store, run: &Run) -> Result<(), JobsError> {
+        let (named, unlisted) = imports(store, run).await?;
+        self.unlisted = unlisted;
+        for (told, digest, size) in named {
+            self.let_go.remove(&digest);
+            self.held.entry(digest).or_insert(Origin { told, size });
+        }
+        Ok(())
+    }
+}
+
+/// A blob that came from outside: what for, its name, and its length where that is known.
+type Import = (String, ArtifactDigest, Option<u64>);
+
+/// What a run names itself, and the files of its checkpoint unless their listing cannot be read.
+pub(crate) async fn imports(
+    store: &Store,
+    run: &Run,
+) -> Result<(Vec<Import>, Option<(ArtifactDigest, String)>), JobsError> {
+    let datasets = run.config().task.datasets().into_iter();
+    let mut named: Vec<Import> =
+        datasets.map(|(role, digest)| (format!("dataset {role}"), digest, None)).collect();
+    let Base::Checkpoint(checkpoint) = run.base() else { return Ok((named, None)) };
+    for (file, digest) in [("config", checkpoint.config), ("tokenizer", checkpoint.tokenizer)] {
+        named.push((format!("checkpoint {file}"), digest, None));
+    }
+    named.push(("checkpoint listing".to_owned(), checkpoint.folder, None));
+    let unlisted = |why: String| Some((checkpoint.folder, why));
+    match store.get_blob(checkpoint.folder).await {
+        Ok(bytes) => match FolderListing::from_bytes(&bytes) {
+            Some(listing) => {
+                let files = listing.files.into_iter();
+                named.extend(files.map(|(file, entry)| {
+                    (format!("checkpoint {file}"), entry.digest, Some(entry.size))
+                }));
+                Ok((named, None))
+            }
+            None => Ok((named, unlisted(format!("cas/{} is no listing", checkpoint.folder)))),
+        },
+        Err(JobsError::Lost { message, .. }) => Ok((named, unlisted(message))),
+        Err(error) => Err(error),
+    }
+}

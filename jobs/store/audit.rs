@@ -1,0 +1,130 @@
+//! Whether stored objects are what their names say, and what is done with those that are not.
+//!
+//! Every byte is read from the store itself, never from memory, in pieces where a blob is large. A
+//! damaged object is copied to `aside/` before it goes, for whoever wants to know what happened to it.
+
+use agrpo_spec::{ArtifactDigest, DigestStream, Manifest, RunId, StageDigest, WINDOW};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::Store;
+use super::blobs::{blob_name, off_loop};
+use super::large::{OnDisk, blocking};
+use super::manifests::manifest_name;
+use crate::error::JobsError;
+
+/// Pieces of a blob on their way from a server.
+const UNDER_WAY: usize = 4;
+
+/// What is found under a blob's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The bytes that the name promises; so many.
+    Sound(u64),
+    /// Nothing.
+    Missing,
+    /// So many other bytes.
+    Corrupt(u64),
+}
+
+impl Store {
+    /// Reads a blob and compares it with its name.
+    pub(crate) async fn condition(&self, digest: ArtifactDigest) -> Result<Condition, JobsError> {
+        let name = blob_name(digest);
+        let Some(size) = self.backend.size(&name).await? else { return Ok(Condition::Missing) };
+        let found = if size <= self.backend.large() || self.backend.is_memory() {
+            match self.backend.read(&name).await? {
+                Some(bytes) => off_loop(bytes.len(), move || ArtifactDigest::of(&bytes)).await?,
+                None => return Ok(Condition::Missing),
+            }
+        } else {
+            self.digest_in_pieces(&name, size).await?
+        };
+        Ok(if found == digest { Condition::Sound(size) } else { Condition::Corrupt(size) })
+    }
+
+    async fn digest_in_pieces(&self, name: &str, size: u64) -> Result<ArtifactDigest, JobsError> {
+        if let Some(path) = self.backend.path(name) {
+            let read = move || {
+                let content = OnDisk::open(&path)?.content();
+                let mut stream = DigestStream::default();
+                for range in content.ranges(WINDOW) {
+                    stream.update(&content.window(range)?);
+                }
+                Ok(stream.finish())
+            };
+            let read = blocking(read).await?;
+            return read.map_err(|error| self.backend.local(&format!("read {name}"), error));
+        }
+        let (sender, mut pieces) = mpsc::channel::<Bytes>(UNDER_WAY);
+        let hash = blocking(move || {
+            let mut stream = DigestStream::default();
+            while let Some(piece) = pieces.blocking_recv() {
+                stream.update(&piece);
+            }
+            stream.finish()
+        });
+        let (sent, found) = futures::join!(self.backend.stream(name, size, sender), hash);
+        sent?;
+        found
+    }
+
+    /// Takes a damaged object out of the way; answers with the store's time in milliseconds since 1970.
+    async fn set_aside(&self, name: &str) -> Result<i64, JobsError> {
+        let aside = format!("aside/{}", name.replace('/', "-"));
+        let bytes = match self.backend.size(name).await? {
+            Some(size) if size <= self.backend.large() => self.backend.read(name).await?,
+            _ => None,
+        };
+        let bytes = bytes.unwrap_or_else(|| Bytes::from_static(b"too large to be kept\n"));
+        self.backend.replace(&aside, bytes).await?;
+        let written = self.backend.entry(&aside).await?.map_or(0, |entry| entry.written_ms);
+        self.backend.delete(name).await?;
+        tracing::warn!(name, aside, "a damaged object was put aside");
+        Ok(written)
+    }
+
+    /// Takes a damaged blob out of the way.
+    pub(crate) async fn set_blob_aside(&self, digest: ArtifactDigest) -> Result<(), JobsError> {
+        self.set_aside(&blob_name(digest)).await.map(drop)
+    }
+
+    /// The record of a stage of a run, whether or not its blobs are there. A damaged one is put aside,
+    /// which the run remembers, and counts as none: the stage is then computed anew.
+    pub(crate) async fn manifest_or_aside(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+    ) -> Result<Option<Manifest>, JobsError> {
+        let error = match self.manifest(stage).await {
+            Err(JobsError::Data(error)) => error,
+            other => return other,
+        };
+        tracing::warn!(%stage, error, "a damaged record is put aside");
+        let unix_ms = self.set_aside(&manifest_name(stage)).await?;
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(0);
+        let rewound = super::Rewound {
+            stage,
+            key: None,
+            lost: None,
+            why: super::Why::CorruptManifest,
+            needed_by: None,
+            worker: String::new(),
+            unix_ms,
+        };
+        self.record_rewound(run, &rewound).await?;
+        Ok(None)
+    }
+
+    /// The record of a stage of a run if its outputs are all there; a damaged record is put aside.
+    pub(crate) async fn usable_manifest(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+    ) -> Result<Option<Manifest>, JobsError> {
+        match self.manifest_or_aside(run, stage).await? {
+            Some(manifest) if self.is_complete(&manifest).await? => Ok(Some(manifest)),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a run keeps, and what it has let go.
+//!
+//! ```text
+//! runs/<run>/retention.json    what the newest `run` or `enqueue` of the run asked for
+//! runs/<run>/dropped/<stage>   the outputs that the run no longer holds, noted before they go
+//! ```
+//! Without either everything is held. A note is a promise not to call an absence a loss; whether the
+//! bytes really go depends on the other runs of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{Manifest, OutputRecord, Retention, Run, RunId, StageDigest, StageKey};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::blobs::blob_name;
+use crate::error::JobsError;
+
+/// Outputs of a stage that a run no longer holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LetGo {
+    /// The stage's place in the run.
+    pub(crate) key: StageKey,
+    /// The outputs, files of folders included.
+    pub(crate) outputs: BTreeMap<String, OutputRecord>,
+}
+
+fn retention_name(run: RunId) -> String {
+    format!("runs/{run}/retention.json")
+}
+
+fn let_go_name(run: RunId, stage: StageDigest) -> String {
+    format!("runs/{run}/dropped/{stage}")
+}
+
+impl Store {
+    /// Records what is kept of a run; takes the place of what was recorded before.
+    pub(super) async fn put_retention(&self, run: &Run) -> Result<(), JobsError> {
+        let retention = run.config().retention;
+        let name = retention_name(run.id());
+        if retention.keeps_all() && self.backend.size(&name).await?.is_none() {
+            return Ok(());
+        }
+        let json = serde_json::to_vec_pretty(&retention).expect("a retention serialises");
+        self.backend.replace(&name, Bytes::from(json)).await
+    }
+
+    /// What is kept of a run. Data error if the record is corrupt.
+    pub async fn retention(&self, run: RunId) -> Result<Retention, JobsError> {
+        let name = retention_name(run);
+        let Some(bytes) = self.backend.read(&name).await? else { return Ok(Retention::default()) };
+        serde_json::from_slice(&bytes).map_err(|error| {
+            JobsError::Data(format!(
+                "{name} in {} is corrupt: {error}; start the run again from its file, which writes it anew",
+                self.url()
+            ))
+        })
+    }
+
+    /// Notes that a run no longer holds outputs of a stage.
+    pub(crate) async fn note_let_go(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+        let_go: &LetGo,
+    ) -> Result<(), JobsError> {
+        let json = serde_json::to_vec_pretty(let_go).expect("a record serialises");
+        self.backend.replace(&let_go_name(run, stage), Bytes::from(json)).await
+    }
+
+    /// The outputs of a stage that a run no longer holds. A damaged note counts as none: what it said
+    /// is then computed again where somebody needs it.
+    pub(crate) async fn let_go(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+    ) -> Result<Option<LetGo>, JobsError> {
+        let name = let_go_name(run, stage);
+        let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes);
+        Ok(parsed.map_err(|error| tracing::warn!(name, %error, "a damaged note is ignored")).ok())
+    }
+
+    /// The stages of which a run has let outputs go; costs one listing.
+    pub(crate) async fn stages_let_go(
+        &self,
+        run: RunId,
+    ) -> Result<BTreeSet<StageDigest>, JobsError> {
+        let names = self.backend.list(&format!("runs/{run}/dropped")).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The record of a stage of a run if it needs no computing: its outputs are there, or the run let go
+    /// of those that are not. A damaged record is put aside.
+    pub(crate) async fn settled_manifest(
+        &self,
+        run: RunId,
+        stage: StageDigest,
+    ) -> Result<Option<Manifest>, JobsError> {
+        let Some(manifest) = self.manifest_or_aside(run, stage).await? else { return Ok(None) };
+        if self.is_complete(&manifest).await? {
+            return Ok(Some(manifest));
+        }
+        let Some(let_go) = self.let_go(run, stage).await? else { return Ok(None) };
+        for (name, record) in &manifest.outputs {
+            let found = self.backend.size(&blob_name(record.digest)).await?;
+            if found != Some(record.size) && let_go.outputs.get(name) != Some(record) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(manifest))
+    }
+}

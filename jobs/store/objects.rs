@@ -1,0 +1,95 @@
+//! Objects as a gc sees them: listed with length and age, deleted one by one, runs forgotten.
+//!
+//! Ages are by the store's own clock, which a worker's wrong clock cannot change. Decides nothing
+//! about what may go.
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageSpec};
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use super::Store;
+use super::backend::Entry;
+use super::blobs::blob_name;
+use super::files::STAGED;
+use super::references::References;
+use crate::error::JobsError;
+
+impl Store {
+    /// The time by the store's own clock, in milliseconds since 1970.
+    pub(crate) async fn now_ms(&self) -> Result<i64, JobsError> {
+        let name = "aside/clock";
+        self.backend.replace(name, Bytes::from_static(b"agrpo")).await?;
+        let entry = self.backend.entry(name).await?;
+        self.backend.delete(name).await?;
+        entry.map(|entry| entry.written_ms).ok_or_else(|| {
+            let url = self.url();
+            JobsError::Unavailable(format!("{url}: {name} was written and is not there"))
+        })
+    }
+
+    /// Every object below a folder, in no order.
+    pub(crate) async fn objects(&self, folder: &str) -> Result<Vec<Entry>, JobsError> {
+        self.backend.entries(folder).await
+    }
+
+    /// What one listing would say of an object; `None` where there is none.
+    pub(crate) async fn object(&self, name: &str) -> Result<Option<Entry>, JobsError> {
+        self.backend.entry(name).await
+    }
+
+    /// Removes an object; its absence is no error.
+    pub(crate) async fn delete_object(&self, name: &str) -> Result<(), JobsError> {
+        self.backend.delete(name).await
+    }
+
+    /// Removes a blob; its absence is no error.
+    pub(crate) async fn delete_blob(&self, digest: ArtifactDigest) -> Result<(), JobsError> {
+        self.backend.delete(&blob_name(digest)).await
+    }
+
+    /// What this process knows of the blobs that runs name.
+    pub(crate) fn references(&self) -> &Mutex<References> {
+        &self.references
+    }
+
+    /// How many objects are kept about a run, results left aside.
+    pub async fn run_objects(&self, run: RunId) -> Result<u64, JobsError> {
+        Ok(self.backend.entries(&format!("runs/{run}")).await?.len() as u64)
+    }
+
+    /// Removes everything that is kept about a run, its record last, so that a death in between leaves
+    /// a run and no riddle. Answers with how many objects went; results stay for a gc.
+    pub async fn forget_run(&self, run: RunId) -> Result<u64, JobsError> {
+        let (folder, record) = (format!("runs/{run}"), format!("runs/{run}/run.json"));
+        let entries = self.backend.entries(&folder).await?;
+        for entry in entries.iter().filter(|entry| entry.name != record) {
+            self.backend.delete(&entry.name).await?;
+        }
+        self.backend.delete(&record).await?;
+        if let Some(path) = self.backend.path(&folder) {
+            // Folders of a local store outlive their files; an empty one would look like a run.
+            tokio::fs::remove_dir_all(path).await.ok();
+        }
+        Ok(entries.len() as u64)
+    }
+
+    /// What is wrong with a recorded spec; `None` where it is what its name says, or not there.
+    pub(crate) async fn spec_damage(
+        &self,
+        stage: StageDigest,
+    ) -> Result<Option<String>, JobsError> {
+        let Some(bytes) = self.backend.read(&format!("specs/{stage}")).await? else {
+            return Ok(None);
+        };
+        Ok(match serde_json::from_slice::<StageSpec>(&bytes) {
+            Ok(spec) if spec.digest() == stage => None,
+            Ok(spec) => Some(format!("it holds the spec {}", spec.digest())),
+            Err(error) => Some(error.to_string()),
+        })
+    }
+}
+
+/// Whether a killed writer left this behind.
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|file| file.starts_with(STAGED))
+}

@@ -1,0 +1,81 @@
+//! What is remembered of results that were made a second time because they had been lost.
+//!
+//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They explain where time went
+//! and that a disk or bucket loses data; nothing is decided by them.
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::JobsError;
+
+/// Why a stage was computed a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// An output was gone.
+    Missing,
+    /// An output had other bytes than its name says.
+    Corrupt,
+    /// An output had been let go by the run's own retention.
+    Dropped,
+    /// The stage's record could not be read.
+    CorruptManifest,
+    /// The stage's record was gone, and an output with it.
+    MissingManifest,
+}
+
+/// One stage computed a second time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewound {
+    /// The stage.
+    pub stage: StageDigest,
+    /// Its place in the run, where the index knew it.
+    pub key: Option<StageKey>,
+    /// The blob for whose sake it was computed again; none where its record was damaged.
+    pub lost: Option<ArtifactDigest>,
+    /// What had happened.
+    pub why: Why,
+    /// The stage that could not go on without it.
+    pub needed_by: Option<StageDigest>,
+    /// Who did it.
+    pub worker: String,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl Store {
+    /// Records that a stage was computed a second time.
+    pub(crate) async fn record_rewound(
+        &self,
+        run: RunId,
+        rewound: &Rewound,
+    ) -> Result<(), JobsError> {
+        let name = format!("runs/{run}/rewound/{}.{}", rewound.stage, rewound.unix_ms);
+        let json = serde_json::to_vec_pretty(rewound).expect("a record serialises");
+        self.backend.replace(&name, Bytes::from(json)).await
+    }
+
+    /// How often stages of the run were computed a second time because a result was lost.
+    pub async fn rewound_count(&self, run: RunId) -> Result<u64, JobsError> {
+        Ok(self.backend.list(&format!("runs/{run}/rewound")).await?.len() as u64)
+    }
+
+    /// What the run remembers of such stages, oldest first. Data error if a record is corrupt.
+    pub async fn rewound(&self, run: RunId) -> Result<Vec<Rewound>, JobsError> {
+        let folder = format!("runs/{run}/rewound");
+        let mut all = vec![];
+        for file in self.backend.list(&folder).await? {
+            let name = format!("{folder}/{file}");
+            let Some(bytes) = self.backend.read(&name).await? else { continue };
+            let rewound: Rewound = serde_json::from_slice(&bytes).map_err(|error| {
+                JobsError::Data(format!("{name} in {} is corrupt: {error}; delete it", self.url()))
+            })?;
+            all.push(rewound);
+        }
+        all.sort_unstable_by_key(|rewound| (rewound.unix_ms, rewound.stage));
+        Ok(all)
+    }
+}

@@ -1,0 +1,197 @@
+//! Every byte that a run, or the whole store, names, read and compared with its name.
+//!
+//! Reads from the store itself, several blobs at a time and large ones in pieces, so memory stays small
+//! however much there is. Changes nothing: what is missing or corrupt is made again by whoever next
+//! needs it, what is orphaned goes with a gc, and what a run has let go is no loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::error::JobsError;
+use crate::gc::Tally;
+use crate::reach::{Origin, Reach, reach};
+use crate::store::{Condition, Store, is_leftover};
+
+/// Blobs read at a time; each below 64 MiB, or in pieces.
+const AT_ONCE: usize = 4;
+
+/// An object that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Its name in the store.
+    pub object: String,
+    /// What it is of a run, or what is wrong with it.
+    pub told: String,
+    /// Whose it is; none where it belongs to no run.
+    pub run: Option<RunId>,
+}
+
+/// What a look at every byte found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Runs that were followed.
+    pub runs: u64,
+    /// Stages with a record.
+    pub stages: u64,
+    /// Blobs that are what their names say.
+    pub sound: Tally,
+    /// Named by a run, and not there.
+    pub missing: Vec<Finding>,
+    /// There, with other bytes than the name says; records of runs and stages among them.
+    pub corrupt: Vec<Finding>,
+    /// Let go by their runs' retention.
+    pub dropped: Tally,
+    /// Reached by no run: a gc takes them when they are old enough. Only of a whole store.
+    pub orphaned: Tally,
+}
+
+impl VerifyReport {
+    /// Whether nothing is missing or corrupt.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.corrupt.is_empty()
+    }
+}
+
+/// Checks one run, or everything in the store. What is wrong is in the report; an error means that the
+/// store could not be read.
+pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, JobsError> {
+    let mut report = VerifyReport::default();
+    let runs = match run {
+        Some(run) => vec![run],
+        None => store.runs().await?,
+    };
+    let mut held: BTreeMap<ArtifactDigest, (RunId, Origin)> = BTreeMap::new();
+    let mut let_go: BTreeMap<ArtifactDigest, u64> = BTreeMap::new();
+    let mut stages = BTreeSet::new();
+    for id in runs {
+        match reach(store, id, &BTreeMap::new()).await {
+            Ok(reach) => {
+                report.runs += 1;
+                report.note_records(id, &reach);
+                stages.extend(reach.stages.into_keys());
+                let sized = reach.let_go.into_iter();
+                let_go.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));
+                let named = reach.held.into_iter();
+                held.extend(named.map(|(digest, origin)| (digest, (id, origin))));
+            }
+            Err(JobsError::Data(told)) => {
+                let object = format!("runs/{id}/run.json");
+                report.corrupt.push(Finding { object, told, run: Some(id) });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.check_specs(store, run, &stages).await?;
+    report.check_blobs(store, &held).await?;
+    for (digest, size) in let_go {
+        if !held.contains_key(&digest) && !store.has_blob(digest).await? {
+            report.dropped.add(size);
+        }
+    }
+    if run.is_none() {
+        report.check_orphans(store, &stages, &held).await?;
+    }
+    let by_name = |one: &Finding, two: &Finding| one.object.cmp(&two.object);
+    report.missing.sort_by(by_name);
+    report.corrupt.sort_by(by_name);
+    Ok(report)
+}
+
+impl VerifyReport {
+    fn note_records(&mut self, run: RunId, reach: &Reach) {
+        for stage in &reach.without_record {
+            let place = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
+            let object = format!("stages/{stage}");
+            self.missing.push(Finding { object, told: place, run: Some(run) });
+        }
+        for (stage, why) in &reach.corrupt {
+            let object = format!("stages/{stage}");
+            self.corrupt.push(Finding { object, told: why.clone(), run: Some(run) });
+        }
+    }
+
+    /// Specs are checked where there are any; they can be written anew at any time.
+    async fn check_specs(
+        &mut self,
+        store: &Store,
+        run: Option<RunId>,
+        stages: &BTreeSet<StageDigest>,
+    ) -> Result<(), JobsError> {
+        let recorded: BTreeSet<StageDigest> = store.all_stages().await?.into_iter().collect();
+        self.stages = stages.iter().filter(|stage| recorded.contains(stage)).count() as u64;
+        let entries = store.objects("specs").await?.into_iter();
+        let named = entries.filter_map(|entry| entry.name.rsplit('/').next()?.parse().ok());
+        let asked: Vec<StageDigest> =
+            named.filter(|stage| run.is_none() || stages.contains(stage)).collect();
+        let checks = asked.into_iter().map(|stage| async move {
+            Ok::<_, JobsError>((stage, store.spec_damage(stage).await?))
+        });
+        let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
+        while let Some((stage, damage)) = checks.try_next().await? {
+            if let Some(told) = damage {
+                let object = format!("specs/{stage}");
+                self.corrupt.push(Finding { object, told, run });
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_blobs(
+        &mut self,
+        store: &Store,
+        held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
+    ) -> Result<(), JobsError> {
+        let checks = held.iter().map(|(digest, (run, origin))| async move {
+            Ok::<_, JobsError>((*digest, *run, origin, store.condition(*digest).await?))
+        });
+        let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
+        while let Some((digest, run, origin, condition)) = checks.try_next().await? {
+            let object = format!("cas/{digest}");
+            let told = origin.told.clone();
+            match condition {
+                Condition::Sound(size) if origin.size.is_none_or(|named| named == size) => {
+                    self.sound.add(size);
+                }
+                Condition::Sound(size) => {
+                    let told = format!("{told}: has {size} bytes, and its record says otherwise");
+                    self.corrupt.push(Finding { object, told, run: Some(run) });
+                }
+                Condition::Corrupt(_) => {
+                    self.corrupt.push(Finding { object, told, run: Some(run) });
+                }
+                Condition::Missing => {
+                    self.missing.push(Finding { object, told, run: Some(run) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What no run reaches is counted, not read: it goes with the next gc.
+    async fn check_orphans(
+        &mut self,
+        store: &Store,
+        stages: &BTreeSet<StageDigest>,
+        held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
+    ) -> Result<(), JobsError> {
+        for folder in ["stages", "specs", "cas"] {
+            for entry in store.objects(folder).await? {
+                let file = entry.name.rsplit('/').next().unwrap_or_default();
+                let is_reached = match folder {
+                    "cas" => file.parse().is_ok_and(|blob| held.contains_key(&blob)),
+                    _ => file.parse().is_ok_and(|stage| stages.contains(&stage)),
+                };
+                if !is_reached && !is_leftover(&entry.name) {
+                    self.orphaned.add(entry.size);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

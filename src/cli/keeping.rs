@@ -1,0 +1,80 @@
+//! The options of the verbs that keep the store in order.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{JsonArgs, StoreArgs};
+
+/// Delete what no run needs any more
+///
+/// Follows every run in the store from its record to all it reaches, and deletes what is left over and
+/// old enough: results of forgotten runs, blobs that a run's [retention] no longer keeps, what killed
+/// writers left behind. Safe beside running workers. Deletes nothing while a run cannot be followed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo gc --dry-run
+  agrpo gc --store s3://bucket/experiments
+  agrpo gc --grace 7days")]
+pub(crate) struct GcArgs {
+    /// Count what would go; delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Keep whatever was written within this time, as in 90min, 24h or 7days; below 1h only while no
+    /// worker runs
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub(crate) grace: Duration,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; as in 90min, 24h or 7days"))
+}
+
+/// Read every byte of a run or of the whole store and compare it with its name
+///
+/// Changes nothing. The exit code is 5 if anything is missing or corrupt: whoever computes the run makes
+/// it again. What the run's [retention] let go is no loss; what no run reaches is counted and goes
+/// with agrpo gc.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo verify
+  agrpo verify smoke --json")]
+pub(crate) struct VerifyArgs {
+    /// Run to check, by the start of its id or by its name [default: everything in the store]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Give up a run: remove what is kept about it
+///
+/// Its results stay until the next agrpo gc takes those that no other run needs. Refuses a run that could
+/// still go on, unless it is forced; workers must have let go of it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo forget smoke --dry-run
+  agrpo forget 3f2a91
+  agrpo gc")]
+pub(crate) struct ForgetArgs {
+    /// Run to forget, by the start of its id or by its name
+    pub(crate) run: String,
+    /// Say what a gc could free then; remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Forget it even if stages are left, or if its record is damaged
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}

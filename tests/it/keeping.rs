@@ -1,0 +1,160 @@
+//! Data lost under a run, data that a run lets go, and the verbs that look after a store.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::support::program::{Program, RUN};
+
+/// The policy of a run that nobody disturbed.
+static UNDISTURBED: LazyLock<String> = LazyLock::new(|| {
+    let program = Program::new(&[]);
+    program.json(&["run", "run.toml", "--json"]);
+    program.policy().0
+});
+
+fn files(folder: PathBuf) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// Where the only run keeps its records.
+fn record(program: &Program) -> PathBuf {
+    std::fs::read_dir(program.store().join("runs")).unwrap().next().unwrap().unwrap().path()
+}
+
+/// The name of a stage of the only run.
+fn stage(program: &Program, key: &str) -> String {
+    let index = files(record(program).join("stages"));
+    let names: BTreeSet<String> =
+        index.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let start = format!("{key}.");
+    names.iter().find_map(|name| name.strip_prefix(&start)).unwrap().to_owned()
+}
+
+/// A run that was killed once its second update was stored.
+fn killed_half_way() -> Program {
+    let program = Program::new(&[]);
+    let mut child = program.start(&["run", "run.toml", "--workers", "1"]);
+    let index = program.store().join("runs");
+    let is_there = || {
+        std::fs::read_dir(&index).into_iter().flatten().any(|run| {
+            let stages = files(run.unwrap().path().join("stages"));
+            stages.iter().any(|path| path.to_string_lossy().contains("update-000002"))
+        })
+    };
+    while !is_there() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    program
+}
+
+fn flip(path: &PathBuf) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_run_whose_blobs_are_flipped_or_deleted_half_way_ends_in_the_same_bytes() {
+    for delete in [false, true] {
+        let program = killed_half_way();
+        let blobs = files(program.store().join("cas"));
+        assert!(blobs.len() > 15);
+        for blob in &blobs {
+            if delete { std::fs::remove_file(blob).unwrap() } else { flip(blob) }
+        }
+        program.json(&["run", "run.toml", "--json"]);
+        assert_eq!(program.policy(), (UNDISTURBED.clone(), "done".to_owned()));
+        let status = program.json(&["status", "--json"]);
+        let stages = &status["runs"][0]["stages"];
+        let manifests = files(program.store().join("stages")).len();
+        assert_eq!(stages["done"].as_u64().unwrap(), manifests as u64, "one record a stage");
+        let rewound = files(record(&program).join("rewound"));
+        assert_eq!(stages["rewound"].as_u64().unwrap(), rewound.len() as u64);
+        // What is gone when a run is opened is planned again; what is damaged only its reader finds.
+        assert_eq!(rewound.is_empty(), delete);
+        for path in rewound {
+            let text: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            assert_eq!(text["why"], "corrupt");
+            assert!(text["lost"].is_string() && text["needed_by"].is_string());
+        }
+    }
+}
+
+#[test]
+fn a_lean_run_ends_in_the_same_bytes_and_can_be_replayed_from_what_it_keeps() {
+    let program = Program::new(&[]);
+    let lean = format!(
+        "{RUN}\n[retention]\nkeep_policies = 4\ngradients = \"drop-after-update\"\n\
+         trajectories = \"drop-after-update\"\n"
+    );
+    std::fs::write(program.folder().join("run.toml"), lean).unwrap();
+    program.json(&["run", "run.toml", "--json"]);
+    assert_eq!(program.policy().0, *UNDISTURBED);
+    let verified = program.json(&["verify", "--json"]);
+    assert!(verified["dropped"]["objects"].as_u64().unwrap() > 10, "{verified}");
+    assert_eq!(verified["orphaned"]["objects"], 0);
+    let again = program.json(&["run", "run.toml", "--json"]);
+    assert_eq!(again["stages"]["computed"], 0);
+
+    let update = stage(&program, "update-000002");
+    let said = program.run(&["replay", &update]);
+    assert_eq!((said.code, &*said.stdout), (Some(5), ""), "{}", said.stderr);
+    let hint = format!("agrpo replay {} --rewind computes 9 stages again, from ", &update[..12]);
+    assert!(said.stderr.contains(&hint), "{}", said.stderr);
+    let said = program.run(&["replay", &update, "--rewind"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stdout.ends_with("\nidentical\n"), "{}", said.stdout);
+}
+
+#[test]
+fn verify_finds_what_is_wrong_and_names_it() {
+    let program = Program::new(&[]);
+    program.json(&["run", "run.toml", "--json"]);
+    let said = program.run(&["verify", "bytes"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let [first, second] = &files(program.store().join("cas"))[..2] else { unreachable!() };
+    flip(first);
+    std::fs::remove_file(second).unwrap();
+    let said = program.run(&["verify"]);
+    assert_eq!(said.code, Some(5), "{}", said.stderr);
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(said.stdout.contains(&format!("corrupt  cas/{}", name(first))), "{}", said.stdout);
+    assert!(said.stdout.contains(&format!("missing  cas/{}", name(second))), "{}", said.stdout);
+}
+
+#[test]
+fn a_forgotten_run_is_swept_and_nothing_else() {
+    let program = Program::new(&[]);
+    program.json(&["run", "run.toml", "--json"]);
+    let kept: BTreeSet<PathBuf> = files(program.store().join("cas")).into_iter().collect();
+    program.json(&["run", "run.toml", "--seed", "8", "--json"]);
+    let runs = program.json(&["status", "--json"]);
+    let ids: Vec<&str> =
+        runs["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
+    let policy = UNDISTURBED.clone();
+    let other = runs["runs"].as_array().unwrap().iter().position(|r| r["policy"] != *policy);
+    let other = ids[other.unwrap()];
+    let dry = program.json(&["forget", other, "--dry-run", "--json"]);
+    assert!(dry["freed"]["objects"].as_u64().unwrap() > 20, "{dry}");
+    program.json(&["forget", other, "--json"]);
+    // All of it is young.
+    let patient = program.json(&["gc", "--json"]);
+    assert_eq!(patient["swept"], serde_json::json!({}));
+    let counted = program.json(&["gc", "--grace", "0s", "--dry-run", "--json"]);
+    let swept = program.json(&["gc", "--grace", "0s", "--json"]);
+    assert_eq!(counted["swept"], swept["swept"]);
+    let left: BTreeSet<PathBuf> = files(program.store().join("cas")).into_iter().collect();
+    assert_eq!(left, kept);
+    assert_eq!(program.run(&["verify"]).code, Some(0));
+    let said = program.run(&["gc", "--grace", "soon"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("as in 90min"), "{}", said.stderr);
+}
