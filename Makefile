@@ -112,11 +112,11 @@ setup:
 
 #> Verify
 #>   make test                   all tests, against a real Redis and a real S3 server
-#>   make check                  format, lints, docs, licences, laws of the house: what .ci/run runs before the tests
+#>   make check                  format, lints, docs, licences, laws of the house, units: what .ci/run runs before the tests
 #>   make fuzz [N=1000000]       damaged bytes to every decoder, and what it allocates; SEED=1; fuzz/README.md
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
-.PHONY: test check fuzz format clippy docs licences laws golden advisories
+.PHONY: test check fuzz format clippy docs licences laws units golden advisories
 test:
 	@infra/need.sh redis-server > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
@@ -130,7 +130,7 @@ fuzz:
 	export OMP_NUM_THREADS=1
 	$(CARGO) bench --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(SEED) $(ARGS)
 
-check: format licences laws clippy docs
+check: format licences laws units clippy docs
 
 format:
 	@$(CARGO) fmt --all --check
@@ -149,6 +149,9 @@ licences:
 
 laws:
 	@python3 infra/laws.py
+
+units:
+	@infra/units.sh
 
 golden:
 	@if [[ -n "$${GOLDEN:-}" ]]; then

@@ -14,12 +14,15 @@ use agrpo_spec::{
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::error::JobsError;
 use crate::keep;
+use crate::metrics::{self, Outcome as End};
 use crate::progress::Progress;
 use crate::rewind::Hands;
+use crate::span;
 use crate::store::{Control, Failure, Hold, Store};
 
 /// From one look for somebody who holds the run back to the next.
@@ -173,7 +176,9 @@ async fn drive(
             for (key, spec) in taken {
                 in_hand.insert(key);
                 let shop = shop.clone();
-                tasks.spawn(async move { (key, shop.settle(key, &spec).await) });
+                let span = span::of_stage(shop.run, key, spec.digest());
+                let work = async move { (key, shop.settle(key, &spec).await) };
+                tasks.spawn(work.instrument(span));
             }
         }
         let Some(joined) = tasks.join_next().await else {
@@ -248,6 +253,8 @@ impl Shop {
         let manifest = match found {
             Some(manifest) => manifest,
             None => {
+                span::note_attempt(1);
+                let _in_hand = metrics::stage_begun((self.hands.clock)());
                 self.tell(Event::Started { key, stage });
                 let worker = &self.hands.environment.worker;
                 match self.hands.compute_anew(spec).await {
@@ -264,8 +271,10 @@ impl Shop {
         self.store.record_stage(self.run, key, stage).await?;
         keep::after(&self.store, self.run, key).await;
         self.tell(if reused {
+            metrics::stage_ended(key.kind, End::Reused);
             Event::Reused { key, manifest: Arc::clone(&manifest) }
         } else {
+            metrics::stage_finished(key.kind, &manifest.phases);
             Event::Finished { key, manifest: Arc::clone(&manifest) }
         });
         Ok((manifest, reused))
@@ -278,6 +287,7 @@ impl Shop {
         stage: StageDigest,
         error: JobsError,
     ) -> JobsError {
+        metrics::stage_ended(key.kind, End::GivenUp);
         if !matches!(error, JobsError::Unavailable(_) | JobsError::Invalid(_)) {
             let failure = Failure {
                 key,

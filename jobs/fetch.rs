@@ -51,7 +51,7 @@ async fn from_disk(path: &Path) -> Result<Bytes, JobsError> {
 
 async fn over_http(address: &str) -> Result<Bytes, JobsError> {
     let mut url = Url::parse(address)
-        .map_err(|error| JobsError::Invalid(format!("{address}: no address: {error}")))?;
+        .map_err(|error| JobsError::Invalid(format!("the address of a file is none: {error}")))?;
     let credentials = (url.username().to_owned(), url.password().map(str::to_owned));
     url.set_username("")
         .and_then(|()| url.set_password(None))

@@ -17,20 +17,23 @@ mod reach;
 mod redis;
 mod registry;
 mod rewind;
+mod span;
 mod stage;
 mod store;
+mod vitals;
 mod worker;
 
 pub mod batch;
 pub mod control;
 pub mod embedded;
 pub mod gc;
+pub mod metrics;
 pub mod outside;
 pub mod replay;
 pub mod status;
 pub mod verify;
 
-pub use self::redis::Fleet;
+pub use self::redis::{Access, Fleet};
 pub use clock::Clock;
 pub use error::{JobsError, Remedy};
 pub use fetch::fetch;
@@ -38,6 +41,7 @@ pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
 pub use stage::{compute, compute_anew};
 pub use store::{Control, Failure, Hold, Imported, Rewound, Store, Why};
+pub use vitals::Vitals;
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 
 #[cfg(test)]

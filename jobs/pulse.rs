@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::JobsError;
 use crate::hand::Hand;
 use crate::lease::stages::{self, Acquired, Terms};
+use crate::metrics;
 use crate::patience::pauses;
 use crate::redis::{Fleet, refuses};
 use crate::registry::{InHand, WorkerInfo};
@@ -270,6 +271,7 @@ impl Shared {
             if ours {
                 hand.renewed(asked, self.terms.ttl);
             } else if hand.lose() {
+                metrics::lease_lost();
                 self.end(JobsError::Unavailable(format!(
                     "the lease of stage {} was lost to another worker: this one was silent for too \
                      long, and has to be started again",

@@ -4,6 +4,8 @@
 //! here an answer may take ten. Messages name host and port, never credentials. Nothing in this file
 //! knows what is kept in Redis.
 
+mod access;
+
 use std::time::Duration;
 
 use agrpo_spec::Numerics;
@@ -11,6 +13,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnecti
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::access::Access;
 use crate::error::JobsError;
 use crate::queue::Queue;
 
@@ -43,15 +46,15 @@ impl Fleet {
         Queue::new(self, numerics).waiting().await
     }
 
-    /// Connects to `redis://[[user]:password@]host[:port][/database]`.
+    /// Connects to `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
     ///
-    /// Unavailable where nobody answers within ten seconds, Invalid for a URL that is none and for
-    /// refused credentials. No error holds the password.
-    pub async fn connect(url: &str) -> Result<Self, JobsError> {
-        let client = Client::open(url).map_err(|error| {
+    /// Unavailable where nobody answers within ten seconds, Invalid for a URL that is none, for refused
+    /// credentials and for a server that TLS does not trust. No error holds the password.
+    pub async fn connect(access: impl Into<Access>) -> Result<Self, JobsError> {
+        let client = access.into().client().map_err(|error| {
             JobsError::Invalid(format!(
                 "the Redis URL cannot be used ({error}): expected \
-                 redis://[[user]:password@]host[:port][/database]; set AGRPO_REDIS"
+                 redis://[[user]:password@]host[:port][/database], or rediss:// for TLS; set AGRPO_REDIS"
             ))
         })?;
         let place = client.get_connection_info().addr().to_string();
@@ -112,11 +115,14 @@ async fn await_answer(client: &Client, place: &str) -> Result<(), JobsError> {
         let (patience, reason) = match timeout_at(begin + PATIENCE, ping(client)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if refuses(&error) => return Err(refused(client, place, &error)),
+            Ok(Err(error)) if let Some(why) = access::distrust(&error) => {
+                return Err(JobsError::Invalid(format!("Redis at {place} is not trusted: {why}")));
+            }
             Ok(Err(error)) if error.is_connection_refusal() => {
                 (PATIENCE_REFUSED, error.to_string())
             }
             Ok(Err(error)) => (PATIENCE, error.to_string()),
-            Err(_) => (PATIENCE, format!("silent for {} s", PATIENCE.as_secs())),
+            Err(_) => (PATIENCE, access::silence(client, PATIENCE)),
         };
         if begin.elapsed() + pause >= patience {
             return Err(no_answer(place, &reason));
@@ -150,8 +156,9 @@ pub(crate) fn refuses(error: &RedisError) -> bool {
 fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {
     let user = client.get_connection_info().redis_settings().username().unwrap_or("default");
     JobsError::Invalid(format!(
-        "Redis at {place} refuses the user {user:?} ({error}): set user and password in AGRPO_REDIS, \
-         as in redis://user:password@host:port"
+        "Redis at {place} refuses the user {user:?} ({error}): name the user in AGRPO_REDIS, as in \
+         redis://user@host:port, and the password in AGRPO_REDIS_PASSWORD or in the file that \
+         AGRPO_REDIS_PASSWORD_FILE names"
     ))
 }
 

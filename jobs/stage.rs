@@ -13,6 +13,7 @@ use agrpo_spec::{
 
 use crate::clock::Clock;
 use crate::error::JobsError;
+use crate::span;
 use crate::store::Store;
 
 /// Gives a stage's manifest, and whether it was there already. Failed where the stage itself gives
@@ -106,7 +107,11 @@ pub(crate) async fn run_blocking(
     execute: &ExecuteFn,
 ) -> Result<Outputs, JobsError> {
     let (execute, shared) = (Arc::clone(execute), spec.clone());
-    let result = tokio::task::spawn_blocking(move || execute(&shared, &inputs)).await;
+    let work = span::carried(move || {
+        tracing::debug!("computing");
+        execute(&shared, &inputs)
+    });
+    let result = tokio::task::spawn_blocking(work).await;
     let name = || format!("{} stage {}", spec.kind(), spec.digest().short());
     match result {
         Ok(Ok(outputs)) => Ok(outputs),

@@ -12,9 +12,11 @@ mod bench;
 mod enqueue;
 mod exchange;
 mod handle;
+mod heartbeat;
 mod options;
 mod publish;
 mod runs;
+mod say;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -129,8 +131,9 @@ struct Worker {
 }
 
 impl Worker {
-    /// Tells the owner; one that no longer listens is no reason to stop.
+    /// Tells the log and the owner; one that no longer listens is no reason to stop.
     fn tell(&self, event: WorkerEvent) {
+        event.log();
         self.events.send(event).ok();
     }
 
@@ -180,6 +183,7 @@ pub async fn serve(
     bench.spawn(worker.clone().work(deliveries, idle));
     let mut exchange = pin!(worker.exchange(work, stop.clone(), idle_since));
     let mut sweep = pin!(worker.sweep());
+    let mut beat = pin!(worker.beat());
     let mut overdue = pin!(worker.overdue(stop));
     let (mut exchanged, mut released) = (None, false);
     let worked = loop {
@@ -191,6 +195,7 @@ pub async fn serve(
                 worker.pulse.release_all();
             }
             never = &mut sweep => match never {},
+            never = &mut beat => match never {},
         }
     };
     let worked = match worked {

@@ -11,6 +11,7 @@ mod keeping;
 mod measuring;
 mod values;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use agrpo_spec::Numerics;
@@ -117,6 +118,15 @@ pub(crate) struct RedisArgs {
     pub(crate) redis: Option<String>,
 }
 
+/// Where metrics are told.
+#[derive(Debug, Args)]
+pub(crate) struct MetricsArgs {
+    /// Tell Prometheus metrics at this address, as in 127.0.0.1:9180; loopback is best, as anybody who
+    /// reaches it may read them [default: $AGRPO_METRICS, else off]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
 /// The form of the answer.
 #[derive(Debug, Args)]
 pub(crate) struct JsonArgs {
@@ -185,6 +195,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
     #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
+    #[command(flatten)]
     pub(crate) json: JsonArgs,
 }
 
@@ -241,6 +253,8 @@ pub(crate) struct WorkerArgs {
     /// How long Redis or the store may be away before the worker ends
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) patience: u64,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 /// List runs: how far they are and how accurate their policies

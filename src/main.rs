@@ -9,13 +9,16 @@ mod exit;
 mod gpu;
 mod libtorch;
 mod machine;
+mod metrics;
 mod numerics;
 mod output;
 mod place;
 mod plot;
 mod progress;
+mod secrets;
 mod settings;
 mod statistics;
+mod supervisor;
 mod tally;
 mod telemetry;
 
@@ -28,16 +31,25 @@ use crate::exit::Exit;
 
 fn main() -> ExitCode {
     telemetry::install_panic_hook();
-    let exit = std::panic::catch_unwind(|| match Cli::try_parse() {
-        Ok(cli) => commands::dispatch(cli).unwrap_or_else(|failure| {
+    std::panic::catch_unwind(begin).unwrap_or(Exit::Unexpected).into()
+}
+
+fn begin() -> Exit {
+    // Before the command line is read: a mistake in it is answered by repeating it.
+    let cli = secrets::refuse_in_arguments(std::env::args_os().skip(1)).map(|()| Cli::try_parse());
+    match cli {
+        Ok(Ok(cli)) => commands::dispatch(cli).unwrap_or_else(|failure| {
             output::talk(failure.to_string());
             failure.exit()
         }),
-        Err(usage) => {
+        Ok(Err(usage)) => {
             // Help that nobody reads any more is no error.
             usage.print().unwrap_or_default();
             if usage.exit_code() == 0 { Exit::Done } else { Exit::Usage }
         }
-    });
-    exit.unwrap_or(Exit::Unexpected).into()
+        Err(failure) => {
+            output::talk(failure.to_string());
+            failure.exit()
+        }
+    }
 }

@@ -5,14 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use agrpo_jobs::Access;
 use bytesize::ByteSize;
 
 use crate::exit::Failure;
+use crate::secrets;
 
 const STORE: &str = "AGRPO_STORE";
 const REDIS: &str = "AGRPO_REDIS";
+const REDIS_PASSWORD: &str = "AGRPO_REDIS_PASSWORD";
+/// Certificates of the authorities that a Redis behind TLS is trusted by, in PEM.
+const REDIS_CA: &str = "AGRPO_REDIS_CA";
+/// Where Prometheus finds this process.
+const METRICS: &str = "AGRPO_METRICS";
+/// Secrets that may also come as the name of a file, in the variable with this ending.
+const SECRETS: [&str; 4] =
+    [REDIS_PASSWORD, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const FILE: &str = "_FILE";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
 const LIBTORCH: &str = "AGRPO_LIBTORCH";
 const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
@@ -25,13 +37,14 @@ const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 /// What the environment says.
 pub(crate) struct Settings {
     variables: BTreeMap<String, String>,
+    redis_authority: Option<Vec<u8>>,
 }
 
 /// A setting, and whether anybody asked for it.
 #[derive(Debug, Clone)]
-pub(crate) struct Resolved {
+pub(crate) struct Resolved<T = String> {
     /// The value in force.
-    pub(crate) value: String,
+    pub(crate) value: T,
     /// False where it is only the default.
     pub(crate) given: bool,
 }
@@ -59,7 +72,30 @@ impl Settings {
                 Err(_) => {}
             }
         }
-        Ok(Self { variables })
+        for name in SECRETS {
+            let from = format!("{name}{FILE}");
+            let Some(path) = variables.get(&from) else { continue };
+            let secret = secrets::read(&from, path)?;
+            if variables.insert(name.to_owned(), secret).is_some() {
+                return Err(Failure::usage(format!("{name} and {from} are both set: keep one")));
+            }
+        }
+        let redis_authority = match variables.get(REDIS_CA) {
+            Some(path) => Some(secrets::read_bytes(REDIS_CA, path)?),
+            None => None,
+        };
+        if variables.get(STORE).is_some_and(|store| secrets::holds_secret(store)) {
+            return Err(Failure::usage(format!("{STORE} holds a password or a key"))
+                .hint("name the bucket alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+        }
+        let both = variables.contains_key(REDIS_PASSWORD)
+            && variables.get(REDIS).is_some_and(|redis| secrets::holds_secret(redis));
+        if both {
+            return Err(Failure::usage(format!(
+                "{REDIS} and {REDIS_PASSWORD} both hold a password: keep one"
+            )));
+        }
+        Ok(Self { variables, redis_authority })
     }
 
     /// A variable that is set and not empty.
@@ -72,9 +108,24 @@ impl Settings {
         self.resolve(flag, STORE, DEFAULT_STORE)
     }
 
-    /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine.
-    pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved {
-        self.resolve(flag, REDIS, DEFAULT_REDIS)
+    /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine; its password where that is
+    /// set apart, and whom TLS trusts.
+    pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved<Access> {
+        let Resolved { value, given } = self.resolve(flag, REDIS, DEFAULT_REDIS);
+        let access = Access::from(&value)
+            .with_password(self.variable(REDIS_PASSWORD).map(str::to_owned))
+            .with_authority(self.redis_authority.clone());
+        Resolved { value: access, given }
+    }
+
+    /// Where metrics are told: `--metrics`, `AGRPO_METRICS`, nowhere.
+    pub(crate) fn metrics(&self, flag: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
+        let Some(text) = self.variable(METRICS).filter(|_| flag.is_none()) else { return Ok(flag) };
+        text.parse().map(Some).map_err(|_| {
+            Failure::usage(format!(
+                "{METRICS}={text}: expected address and port, as in 127.0.0.1:9180"
+            ))
+        })
     }
 
     /// The folder for a bucket's blobs: `--cache`, `AGRPO_CACHE_DIR`, systemd's `CacheDirectory`, the
@@ -164,7 +215,6 @@ mod tests {
         let set = settings(&[("AGRPO_STORE", "s3://bucket"), ("AGRPO_REDIS", "")]);
         assert_eq!(set.store(Some("here")).value, "here");
         assert_eq!(set.store(None).value, "s3://bucket");
-        assert_eq!(set.redis(None).value, DEFAULT_REDIS);
         assert!(!set.redis(None).given, "an empty variable is as good as none");
     }
 

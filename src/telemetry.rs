@@ -4,16 +4,18 @@
 //! shows a raw backtrace: on the main thread it ends the program with code 1, elsewhere its thread's
 //! owner reports it and the log says where it happened.
 
+mod format;
 mod tail;
+
 
 use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 
 use agrpo_jobs::LogTail;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
 use crate::cli::LogFormat;
 use crate::exit::Failure;
@@ -37,20 +39,25 @@ pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Resu
         Failure::usage(format!("RUST_LOG={directives} is not a log filter: {error}"))
             .hint("a level is enough, as in RUST_LOG=info")
     })?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_span_events(FmtSpan::NONE)
-        .with_target(false)
-        .with_ansi(output::is_watched() && !settings.no_color())
-        .with_writer(|| Talk);
-    let lines = match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    let shown = match format {
+        LogFormat::Text => fmt::layer()
+            .with_target(false)
+            .with_ansi(output::is_watched() && !settings.no_color())
+            .fmt_fields(format::for_people())
+            .with_writer(|| Talk)
+            .boxed(),
+        LogFormat::Json => fmt::layer()
+            .fmt_fields(JsonFields::new())
+            .event_format(format::Flat)
+            .with_writer(|| Talk)
+            .boxed(),
     };
-    let tail = tracing_subscriber::fmt::layer()
+    let tail = fmt::layer()
         .with_target(false)
         .with_ansi(false)
+        .fmt_fields(format::for_people())
         .with_writer(TAIL.clone());
-    tracing_subscriber::registry().with(filter).with(lines).with(tail).init();
+    registry().with(filter).with(shown).with(tail).init();
     Ok(())
 }
 

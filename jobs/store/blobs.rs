@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use super::Store;
 use crate::error::JobsError;
+use crate::metrics::{self, Tier};
+use crate::span;
 
 /// Hashing more than this at once belongs on a thread that may block.
 const QUICK: usize = 1 << 20;
@@ -25,7 +27,7 @@ pub(super) async fn off_loop<T: Send + 'static>(
     if bytes <= QUICK {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work)
+    tokio::task::spawn_blocking(span::carried(work))
         .await
         .map_err(|error| JobsError::Internal(format!("hashing stopped: {error}")))
 }
@@ -51,6 +53,7 @@ impl Store {
         let name = blob_name(digest);
         let size = bytes.len() as u64;
         // Written again even where it stands: a gc goes by its age.
+        metrics::bytes_written(size);
         let write = self.write_blob(&name, digest, &bytes);
         let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
         written?;
@@ -79,6 +82,7 @@ impl Store {
         let Some(bytes) = self.backend.read(&name).await? else {
             return Err(self.missing(digest));
         };
+        metrics::bytes_read(bytes.len() as u64);
         let found = digest_of(&bytes).await?;
         if found != digest {
             return Err(self.corrupt(digest, bytes.len() as u64, found));
@@ -114,7 +118,9 @@ impl Store {
 
     /// Reads a blob, from memory where it was checked before.
     pub(super) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
-        match self.cache.get(digest) {
+        let known = self.cache.get(digest);
+        metrics::cache_asked(Tier::Memory, known.is_some());
+        match known {
             Some(bytes) => Ok(bytes),
             None => self.host_blob(digest).await,
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use agrpo_spec::{Environment, Manifest, RunId, StageDigest};
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::bench::{Desk, clear};
 use super::handle::is_ours;
@@ -18,8 +19,10 @@ use super::{Worker, WorkerEvent, attempts, set_active};
 use crate::error::{JobsError, Remedy};
 use crate::hand::{Hand, State};
 use crate::lease::stages::Acquired;
+use crate::metrics::{self, Outcome};
 use crate::registry::{InHand, workers};
 use crate::rewind::Hands;
+use crate::span;
 use crate::stage::{self, Computed};
 use crate::store::Failure;
 
@@ -62,6 +65,7 @@ impl Worker {
         let &Pending { key, stage, .. } = pending;
         let since_unix_ms = (self.options.clock)();
         let begun = self.patiently(|| attempts::begin(&self.fleet, stage)).await?;
+        span::note_attempt(begun);
         if begun > self.options.attempts {
             let error = format!(
                 "begun {} times, and each time its worker ended without a result; see the workers' \
@@ -73,6 +77,8 @@ impl Worker {
             self.give_up(run, failure).await?;
             return self.put_down(hand).await;
         }
+        metrics::attempt(key.kind, begun);
+        let _in_hand = metrics::stage_begun(since_unix_ms);
         self.tell(WorkerEvent::Started { run, key, stage });
         self.pulse.show(Some(InHand { run, key, stage, since_unix_ms }));
         let environment =
@@ -95,7 +101,7 @@ impl Worker {
                 clear(desk).await?;
                 let (pending, hand) = (pending.clone(), Arc::clone(hand));
                 let made = Made { run, pending, hand, computed, environment, begun };
-                desk.spawn(Arc::clone(self).publish(made));
+                desk.spawn(Arc::clone(self).publish(made).in_current_span());
                 Ok(())
             }
             Err(error) => self.failed(run, pending, hand, error, (begun, since_unix_ms)).await,
@@ -140,7 +146,7 @@ impl Worker {
             // The pulse knows why, and lets it go no further.
             return Err(self.pulse.fatal().await);
         }
-        tracing::info!(stage = hand.stage.short(), "given back");
+        tracing::info!("given back");
         attempts::forgive(&self.fleet, hand.stage).await?;
         self.put_down(hand).await?;
         self.queue.forget(hand.stage).await?;
@@ -180,7 +186,7 @@ impl Worker {
             self.put_down(hand).await?;
         } else {
             let text = error.to_string();
-            tracing::warn!(%key, stage = %stage, error = text, begun, "attempt failed");
+            metrics::stage_ended(key.kind, Outcome::Failed);
             self.tell(WorkerEvent::Failed {
                 run,
                 key,
@@ -235,7 +241,7 @@ impl Worker {
         self.runs.note_failed(run, stage).await;
         self.patiently(|| set_active(&self.fleet, run, false)).await?;
         let error = failure.error;
-        tracing::error!(%key, stage = %stage, error, attempts, "stage given up");
+        metrics::stage_ended(key.kind, Outcome::GivenUp);
         self.tell(WorkerEvent::Failed { run, key, stage, error, attempts, given_up: true });
         Ok(())
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use agrpo_spec::{Manifest, RunId, StageDigest, StageKey, StageKind, StageSpec};
+use tracing::Instrument;
 
 use super::bench::Desk;
 use super::enqueue::{offer, set_active};
@@ -13,6 +14,7 @@ use super::runs::{Pending, View};
 use super::{Worker, WorkerEvent};
 use crate::error::JobsError;
 use crate::queue::Hint;
+use crate::span;
 
 /// Whether an error speaks of this worker's services and rights, and of no stage or run: another
 /// worker may do better.
@@ -29,7 +31,10 @@ impl Worker {
     ) -> Result<(), JobsError> {
         let Some(pending) = self.patiently(|| self.taken(hint)).await? else { return Ok(()) };
         match self.take(hint.run, hint.stage).await? {
-            Some(hand) => self.attempt(hint.run, &pending, &hand, desk).await,
+            Some(hand) => {
+                let span = span::of_stage(hint.run, pending.key, pending.stage);
+                self.attempt(hint.run, &pending, &hand, desk).instrument(span).await
+            }
             // If the holder dies, a sweep offers the stage again.
             None => Ok(()),
         }

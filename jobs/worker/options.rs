@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::pulse;
 use crate::registry::WorkerInfo;
+use crate::vitals::Vitals;
 
 /// The usual time until the lease of a dead worker's stage expires.
 pub(crate) const LEASE: Duration = Duration::from_secs(6);
@@ -61,6 +62,8 @@ pub struct WorkerOptions {
     pub device: String,
     /// Its process, for people.
     pub pid: u32,
+    /// Has its turn with the heartbeat, for a watchdog.
+    pub vitals: Vitals,
 }
 
 impl WorkerOptions {
@@ -86,6 +89,7 @@ impl WorkerOptions {
             log_tail: Arc::new(|_| vec![]),
             device: "cpu".to_owned(),
             pid: 0,
+            vitals: Vitals::default(),
         }
     }
 

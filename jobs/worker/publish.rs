@@ -15,6 +15,7 @@ use super::{Worker, WorkerEvent, attempts};
 use crate::error::JobsError;
 use crate::hand::{Gate, Hand};
 use crate::keep;
+use crate::metrics::{self, Outcome};
 use crate::stage::{self, Computed};
 
 /// How often a lease that may have expired is asked for again.
@@ -90,8 +91,10 @@ impl Worker {
         let manifest = Arc::new(manifest);
         let view = self.patiently(|| self.follow(run, key, &manifest)).await;
         self.tell(if reused {
+            metrics::stage_ended(key.kind, Outcome::Reused);
             WorkerEvent::Reused { run, key, manifest }
         } else {
+            metrics::stage_finished(key.kind, &manifest.phases);
             WorkerEvent::Finished { run, key, manifest }
         });
         let is_done = matches!(&view, Ok(view) if view.is_done());

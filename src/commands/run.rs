@@ -20,6 +20,7 @@ use crate::commands::{
 };
 use crate::exit::{Exit, Failure};
 use crate::machine;
+use crate::metrics::Metrics;
 use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
@@ -93,6 +94,9 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
     block_on(async {
         let flag = args.store.store.as_deref();
         let store = cached_store(settings, flag, &args.cache).await?;
+        let worker = place.environment().worker;
+        let metrics = settings.metrics(args.metrics.metrics)?;
+        let _metrics = Metrics::listen(metrics, &worker, run.config().numerics)?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));

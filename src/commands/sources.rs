@@ -18,6 +18,7 @@ use agrpo_stages::model::check_folder;
 use crate::commands::create_store;
 use crate::exit::Failure;
 use crate::output;
+use crate::secrets;
 use crate::settings::Settings;
 
 /// Stands for what nobody has fetched yet, where nothing is computed.
@@ -98,6 +99,10 @@ async fn one(
         return Err(Failure::usage(format!("{key} = {pinned}: {} does not have it", store.url()))
             .hint(format!("say where it is to be had: --source {key}=PATH")));
     };
+    if from.starts_with("s3://") && secrets::holds_secret(from) {
+        return Err(Failure::usage(format!("{key}: the address holds a password or a key"))
+            .hint("keys of a bucket belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+    }
     let missing = |failure: Failure| {
         failure.at(*key).hint(format!("--source {key}=PATH names another place"))
     };
@@ -143,9 +148,10 @@ async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Res
 fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<(), Failure> {
     match source.sha256 {
         Some(pinned) if pinned != found => Err(Failure::usage(format!(
-            "{}: {from} has the SHA-256 {found}, expected {pinned}: it is not the file that the run was \
+            "{}: {} has the SHA-256 {found}, expected {pinned}: it is not the file that the run was \
              written for",
-            source.key
+            source.key,
+            secrets::shown(from)
         ))),
         _ => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! `agrpo worker`: computes queued stages until told to stop.
 //!
-//! One log line an event. What it takes, and from whom, is decided by the queue and the store; this
+//! What it takes, and from whom, is decided by the queue and the store; this
 //! file only names the worker, fixes its numerics and listens for signals.
 
 use std::time::Duration;
@@ -13,10 +13,12 @@ use crate::cli::WorkerArgs;
 use crate::commands::{block_on, cached_store, on_signals};
 use crate::exit::{Exit, Failure};
 use crate::machine;
+use crate::metrics::Metrics;
 use crate::numerics;
 use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
+use crate::supervisor::Supervisor;
 use crate::telemetry;
 
 /// How long a worker without a class of its own waits before it looks at the other queue.
@@ -70,6 +72,8 @@ async fn work(
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();
+    let mut metrics = Metrics::listen(settings.metrics(args.metrics.metrics)?, &name, class)?;
+    metrics.watch(fleet.clone(), class);
     let (stop, stopped) = watch::channel(false);
     let (hurry, hurrying) = watch::channel(false);
     let (told, mut heard) = watch::channel(false);
@@ -100,6 +104,8 @@ async fn work(
         redis = fleet.place(),
         "waiting for stages"
     );
+    let mut supervisor = Supervisor::new(options.vitals.clone());
+    supervisor.ready();
     let (events, mut happened) = mpsc::unbounded_channel();
     let serving =
         agrpo_jobs::serve(store, fleet.clone(), place.execute(), options, events, stopped);
@@ -110,18 +116,19 @@ async fn work(
             worked = &mut serving => break worked,
             Some(event) = happened.recv() => {
                 in_hand = matches!(event, WorkerEvent::Started { .. });
-                log(&event);
+                supervisor.happened(&event);
             }
-            Ok(()) = heard.changed(), if !*stop.borrow() => { stop.send_replace(true); }
+            () = supervisor.turn() => {}
+            Ok(()) = heard.changed(), if !*stop.borrow() => {
+                supervisor.stopping();
+                stop.send_replace(true);
+            }
             () = tokio::time::sleep(RESTLESS), if may_change && !in_hand && !*stop.borrow() => {
                 wanted = elsewhere(&fleet, class).await?;
                 stop.send_replace(wanted.is_some());
             }
         }
     };
-    while let Ok(event) = happened.try_recv() {
-        log(&event);
-    }
     worked?;
     tracing::info!("stopped; nothing is in hand");
     let stopped = *heard.borrow();
@@ -139,46 +146,4 @@ async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, F
         }
     }
     Ok(None)
-}
-
-fn log(event: &WorkerEvent) {
-    match event {
-        WorkerEvent::Started { run, key, stage } => {
-            tracing::debug!(run = run.short(), %key, %stage, "started");
-        }
-        WorkerEvent::Finished { run, key, manifest } => tracing::info!(
-            run = run.short(),
-            %key,
-            stage = manifest.stage.short(),
-            fetch_ms = rounded(manifest.phases.fetch_ms),
-            compute_ms = rounded(manifest.phases.compute_ms),
-            store_ms = rounded(manifest.phases.store_ms),
-            "finished"
-        ),
-        WorkerEvent::Reused { run, key, manifest } => tracing::info!(
-            run = run.short(),
-            %key,
-            stage = manifest.stage.short(),
-            "already computed by {}",
-            manifest.environment.worker
-        ),
-        WorkerEvent::Failed { run, key, stage, error, attempts, given_up } => tracing::error!(
-            run = run.short(),
-            %key,
-            stage = stage.short(),
-            attempts,
-            given_up,
-            "{error}"
-        ),
-        WorkerEvent::Unreadable { run, error } => tracing::error!(run = run.short(), "{error}"),
-        WorkerEvent::Foreign { run, why } => {
-            tracing::warn!(run = run.short(), "left to other workers: {why}");
-        }
-        WorkerEvent::Done { run } => tracing::info!(run = run.short(), "run is done"),
-    }
-}
-
-/// A tenth of a millisecond is enough for people.
-fn rounded(ms: f64) -> f64 {
-    (ms * 10.0).round() / 10.0
 }

@@ -118,6 +118,10 @@ fn help_of_run() {
               Stages computed at the same time, one thread each [default: number of cores, or 1 on a
               GPU]
 
+          --metrics <ADDR>
+              Tell Prometheus metrics at this address, as in 127.0.0.1:9180; loopback is best, as
+              anybody who reaches it may read them [default: $AGRPO_METRICS, else off]
+
           --json
               Answer in JSON
 

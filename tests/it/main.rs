@@ -12,11 +12,17 @@ mod golden;
 mod gpu;
 mod gradient;
 mod help;
+mod infra;
 mod keeping;
 mod loading;
+mod logs;
 mod lora;
+mod metrics;
 mod replay;
 mod score;
+mod secrets;
+mod systemd;
+mod tls;
 mod tune;
 
 #[path = "../support/mod.rs"]

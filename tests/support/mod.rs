@@ -1,6 +1,8 @@
 //! Servers and programs that tests start and stop.
 
 pub(crate) mod checkpoint;
+pub(crate) mod exposition;
+pub(crate) mod http;
 pub(crate) mod program;
 pub(crate) mod redis;
 pub(crate) mod s3;

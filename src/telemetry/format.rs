@@ -1,0 +1,66 @@
+//! How a log line looks: for people with short digests, or as one flat JSON object.
+//!
+//! In JSON the fields of all spans stand beside those of the event, so that `run`, `stage`, `key` and
+//! `attempt` are top-level keys of every line of a stage's work. A field of the event wins over one of
+//! a span, an inner span over an outer one: no key comes twice.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tracing::field::Field;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Digits of a digest that people are shown, as everywhere in the program.
+const SHORT: usize = 12;
+/// Digits of a whole digest.
+const DIGEST: usize = 64;
+
+/// One JSON object a line.
+pub(super) struct Flat;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Flat {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Map::new();
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(fields) = span.extensions().get::<FormattedFields<JsonFields>>() {
+                line.extend(object(&fields.fields));
+            }
+        }
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        line.extend(object(&fields));
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        line.insert("timestamp".to_owned(), time.into());
+        line.insert("level".to_owned(), event.metadata().level().as_str().into());
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Fields as text, with digests cut short.
+pub(super) fn for_people() -> impl for<'a> FormatFields<'a> + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let text = format!("{value:?}");
+        let is_digest = text.len() == DIGEST && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let text = if is_digest { &text[..SHORT] } else { &text };
+        match field.name() {
+            "message" => writer.write_str(text),
+            name => write!(writer, "{name}={text}"),
+        }
+    })
+    .delimited(" ")
+}

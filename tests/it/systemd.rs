@@ -1,0 +1,66 @@
+//! What a service manager hears from a worker, on a real socket of ours.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::program::Program;
+use crate::support::redis::RedisServer;
+
+/// Messages until one holds `wanted`, or until patience ends.
+fn heard(socket: &UnixDatagram, wanted: &str, patience: Duration) -> Vec<String> {
+    let (end, mut all) = (Instant::now() + patience, vec![]);
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    while Instant::now() < end {
+        let mut bytes = [0; 512];
+        let Ok(size) = socket.recv(&mut bytes) else { continue };
+        all.extend(String::from_utf8_lossy(&bytes[..size]).lines().map(str::to_owned));
+        if all.iter().any(|line| line == wanted) {
+            break;
+        }
+    }
+    all
+}
+
+#[test]
+fn ready_alive_busy_and_stopping_are_told() {
+    let redis = RedisServer::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let url = redis.url();
+    let program = Program::new(&[
+        ("AGRPO_REDIS", &url),
+        ("NOTIFY_SOCKET", path.to_str().unwrap()),
+        // Longer than a turn of the heartbeat, which comes every other second.
+        ("WATCHDOG_USEC", "3000000"),
+    ]);
+    program.json(&["enqueue", "run.toml", "--json"]);
+    let long = Duration::from_secs(60);
+    let mut worker = program.start(&["worker", "--numerics", "cpu-portable"]);
+    let first = heard(&socket, "READY=1", long);
+    assert!(first.contains(&"READY=1".to_owned()), "{first:?}");
+    let mut alive = heard(&socket, "WATCHDOG=1", long);
+    assert!(alive.contains(&"WATCHDOG=1".to_owned()), "{alive:?}");
+    let end = Instant::now() + long;
+    while program.policy().1 != "done" && Instant::now() < end {
+        alive.extend(heard(&socket, "never", Duration::from_millis(200)));
+    }
+    assert!(alive.iter().any(|line| line.starts_with("STATUS=computing rollout")), "{alive:?}");
+
+    // A Redis that does not answer holds the heartbeat up, and with it the signs of life.
+    let mut connection = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
+    let pause = redis::cmd("CLIENT").arg("PAUSE").arg(8000).query::<()>(&mut connection);
+    pause.unwrap();
+    heard(&socket, "never", Duration::from_secs(6));
+    let silent = heard(&socket, "WATCHDOG=1", Duration::from_secs(1));
+    assert!(!silent.contains(&"WATCHDOG=1".to_owned()), "{silent:?}");
+    let again = heard(&socket, "WATCHDOG=1", long);
+    assert!(again.contains(&"WATCHDOG=1".to_owned()), "{again:?}");
+
+    let killed = Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let last = heard(&socket, "STOPPING=1", long);
+    assert!(last.contains(&"STOPPING=1".to_owned()), "{last:?}");
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
