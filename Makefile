@@ -113,10 +113,13 @@ setup:
 #> Verify
 #>   make test                   all tests, against a real Redis and a real S3 server
 #>   make check                  format, lints, docs, licences, laws of the house, units: what .ci/run runs before the tests
+#>   make fault                  workers, Redis and S3 killed, stalled, cut off and damaged, each way alone and in mixes;
+#>                               SEED=N for other moments, FAULT=NAME for one of them; docs/faults.md
+#>   make soak                   SCHEDULES=200 random mixes, PARALLEL=4 at a time, SEED=N; FIRST=17 SCHEDULES=1 plays one again
 #>   make fuzz [N=1000000]       damaged bytes to every decoder, and what it allocates; SEED=1; fuzz/README.md
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
-.PHONY: test check fuzz format clippy docs licences laws units golden advisories
+.PHONY: test fault soak check fuzz format clippy docs licences laws units golden advisories
 test:
 	@infra/need.sh redis-server > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
@@ -124,11 +127,34 @@ test:
 	$(CARGO) test --release --locked --workspace --no-fail-fast $(ARGS)
 
 N := 1000000
-SEED := 1
 fuzz:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1
-	$(CARGO) bench --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(SEED) $(ARGS)
+	$(CARGO) bench --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(or $(SEED),1) $(ARGS)
+
+# The suite's program has fail points in it; the usual one is put back when it ends.
+with_faults = infra/need.sh redis-server > /dev/null; AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED; \
+	$(with_libtorch_path); export SEED="$${SEED:-}" SCHEDULES PARALLEL FIRST; \
+	trap '$(CARGO) build --release --locked --quiet' EXIT
+FAULTS := $(TARGET)/fault
+fault:
+	@$(with_faults)
+	export SEED="$${SEED:-1}"
+	echo "make fault: seed $$SEED; play it again with: make fault SEED=$$SEED FAULT=NAME"
+	rm -f $(FAULTS)/last.log
+	ended=0
+	$(CARGO) test --release --locked --features failpoints --test it "fault::$(FAULT)" -- --test-threads "$${PARALLEL:-6}" $(ARGS) || ended=$$?
+	[[ ! -e $(FAULTS)/last.log ]] || grep -v '^begin ' $(FAULTS)/last.log
+	exit $$ended
+
+soak:
+	@$(with_faults)
+	export SEED="$${SEED:-$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}"
+	rm -f $(FAULTS)/last.log
+	ended=0
+	$(CARGO) test --release --locked --features failpoints --test it fault::soak -- --ignored --nocapture || ended=$$?
+	mkdir -p $(TARGET)/soak; mv $(FAULTS)/last.log "$(TARGET)/soak/$$SEED.log"; echo "$(TARGET)/soak/$$SEED.log"
+	exit $$ended
 
 check: format licences laws units clippy docs
 
@@ -138,6 +164,7 @@ format:
 clippy:
 	@$(with_libtorch)
 	$(CARGO) clippy --release --locked --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy --release --locked --package agrpo --package agrpo-jobs --all-targets --features failpoints -- --deny warnings
 
 docs:
 	@$(with_libtorch)

@@ -26,6 +26,7 @@ mod worker;
 pub mod batch;
 pub mod control;
 pub mod embedded;
+pub mod failpoints;
 pub mod gc;
 pub mod metrics;
 pub mod outside;

@@ -26,6 +26,9 @@ use crate::patience::pauses;
 use crate::redis::{Fleet, refuses};
 use crate::registry::{InHand, WorkerInfo};
 
+/// At most so often is a stage that was begun or ended shown to people.
+const SHOWN: Duration = Duration::from_millis(500);
+
 /// What the thread needs to know.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -46,6 +49,8 @@ struct Shared {
     /// Held during an exchange: whoever gives a lease back waits for the renewal under way.
     beating: tokio::sync::Mutex<()>,
     closed: AtomicBool,
+    /// Nothing may stay in hand: the grace time is over.
+    releasing: AtomicBool,
     wake: Notify,
     end: watch::Sender<Option<JobsError>>,
 }
@@ -80,6 +85,7 @@ impl Pulse {
             desk: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
+            releasing: AtomicBool::new(false),
             wake: Notify::new(),
             end: watch::Sender::new(None),
         });
@@ -129,6 +135,9 @@ impl Pulse {
         let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
         let hand = Arc::new(Hand::new(stage, key, token, asked, terms.ttl));
         self.shared.desk().hands.insert(stage, Arc::clone(&hand));
+        if self.shared.releasing.load(Ordering::SeqCst) {
+            hand.release();
+        }
         Ok(Ok(hand))
     }
 
@@ -143,8 +152,9 @@ impl Pulse {
             .map_err(|error| fleet.failure(&error))
     }
 
-    /// Gives everything back that is not being published.
+    /// Gives everything back that is not being published, and whatever is taken from now on.
     pub(crate) fn release_all(&self) {
+        self.shared.releasing.store(true, Ordering::SeqCst);
         for hand in self.shared.desk().hands.values() {
             hand.release();
         }
@@ -195,8 +205,10 @@ impl Shared {
         let mut seen = Instant::now();
         let mut connection = None;
         loop {
+            // Quick stages are shown now and then, not each with an exchange of its own.
+            sleep(interval.min(SHOWN)).await;
             tokio::select! {
-                () = sleep(interval) => {}
+                () = sleep(interval.saturating_sub(SHOWN)) => {}
                 () = self.wake.notified() => {}
             }
             let mut pauses = pauses(interval.min(Duration::from_secs(1))).build();

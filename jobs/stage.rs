@@ -13,6 +13,7 @@ use agrpo_spec::{
 
 use crate::clock::Clock;
 use crate::error::JobsError;
+use crate::failpoints::reach;
 use crate::span;
 use crate::store::Store;
 
@@ -87,7 +88,9 @@ pub(crate) async fn put(
     environment: &Environment,
 ) -> Result<Manifest, JobsError> {
     let begin = Instant::now();
+    reach("stage::before-blobs");
     let records = store.put_outputs(&computed.outputs).await?;
+    reach("stage::after-blobs");
     let &Computed { fetch_ms, compute_ms, .. } = computed;
     let phases = Phases { fetch_ms, compute_ms, store_ms: milliseconds(begin) };
     Ok(Manifest {

@@ -50,6 +50,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let settings = Settings::from_environment()?;
     let level = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
     telemetry::start(&settings, cli.log_format, level)?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::arm(&settings)?;
     match cli.command {
         Command::Run(args) => run::run(&args, &settings),
         Command::Enqueue(args) => enqueue::enqueue(&args, &settings),

@@ -6,6 +6,8 @@
 mod cli;
 mod commands;
 mod exit;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod gpu;
 mod libtorch;
 mod machine;

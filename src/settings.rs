@@ -27,6 +27,10 @@ const SECRETS: [&str; 4] =
 const FILE: &str = "_FILE";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
 const LIBTORCH: &str = "AGRPO_LIBTORCH";
+#[cfg(feature = "failpoints")]
+const FAIL_POINTS: &str = "FAILPOINTS";
+#[cfg(feature = "failpoints")]
+const FAULT_LEDGER: &str = "AGRPO_FAULT_LEDGER";
 const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
 const CACHE: &str = "AGRPO_CACHE_DIR";
@@ -159,6 +163,18 @@ impl Settings {
     /// The folder of a CUDA build of libtorch: `AGRPO_LIBTORCH`.
     pub(crate) fn libtorch(&self) -> Option<&str> {
         self.variable(LIBTORCH)
+    }
+
+    /// The fail points that the fault suite arms.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn fail_points(&self) -> Option<&str> {
+        self.variable(FAIL_POINTS)
+    }
+
+    /// The file in which the fault suite counts what is computed.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn fault_ledger(&self) -> Option<&str> {
+        self.variable(FAULT_LEDGER)
     }
 
     /// The GPUs that CUDA counts.

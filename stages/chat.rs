@@ -21,10 +21,9 @@ use crate::folder;
 use crate::model::ModelConfig;
 use crate::tensor_windows::one_line;
 
+mod guard;
+
 const FILE: &str = "tokenizer.json";
-/// Bytes of the longest tokenizer: five times that of 126,000 tokens. Its reader takes a few hundred times as
-/// much memory as a hostile file has.
-const LONGEST: usize = 64 << 20;
 /// Stands where nothing has been written yet.
 const MASK: &str = "<|mdm_mask|>";
 /// The template's pieces: begin of the text, of a role, end of a role, of a turn.
@@ -59,9 +58,7 @@ pub struct ChatTokenizer {
 /// Reads a tokenizer whose ids are the model's. Data error that names the id where they are not.
 fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
     let refuse = |why: &dyn Display| data(format!("{FILE}: {}", one_line(why)));
-    if bytes.len() > LONGEST {
-        return Err(refuse(&format!("{} bytes, expected at most {LONGEST}", bytes.len())));
-    }
+    guard::check(bytes).map_err(|why| refuse(&why))?;
     // The crate expects what it has read halfway to be sound, and panics where it is not.
     let tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
         .map_err(|_| refuse(&"no tokenizer that can be read"))?

@@ -12,6 +12,8 @@ use std::path::Path;
 use agrpo_spec::{ArtifactDigest, Content, DigestStream, WINDOW};
 use tempfile::NamedTempFile;
 
+use crate::failpoints;
+
 /// How the names of files begin that are being written.
 pub(super) const STAGED: &str = ".new-";
 
@@ -29,6 +31,7 @@ pub(super) fn copy(
     content: &Content,
     digest: ArtifactDigest,
 ) -> io::Result<Result<(), ArtifactDigest>> {
+    failpoints::write("store::write")?;
     let mut file = staged(path)?;
     let mut stream = DigestStream::default();
     for range in content.ranges(WINDOW) {
@@ -47,6 +50,7 @@ pub(super) fn copy(
 
 /// Writes a file. `false`: it was to be created, but is there.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: Mode, flush: bool) -> io::Result<bool> {
+    failpoints::write("store::write")?;
     let mut file = staged(path)?;
     file.write_all(bytes)?;
     if flush {

@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::testing::{TestStore, environment, finished, run, run_named};
 
+mod real;
+#[path = "../../tests/support/s3.rs"]
+mod s3;
 pub(crate) mod server;
 
 fn manifest(digest: ArtifactDigest, size: u64) -> Manifest {

@@ -6,8 +6,6 @@
 //! pays for; only a process that is killed in the middle leaves some, which a bucket's rule for
 //! incomplete uploads (`AbortIncompleteMultipartUpload`) removes. Whether bytes are the right ones is
 //! asked before an upload is completed, and by whoever reads.
-//!
-//! MEASURED
 
 use std::future::Future;
 use std::io;

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use agrpo_spec::{Environment, Manifest, RunId, StageDigest};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::bench::{Desk, clear};
 use super::handle::is_ours;
 use super::publish::Made;
 use super::runs::Pending;
-use super::{Worker, WorkerEvent, attempts, set_active};
+use super::{FAREWELL, Worker, WorkerEvent, attempts, set_active};
 use crate::error::{JobsError, Remedy};
 use crate::hand::{Hand, State};
 use crate::lease::stages::Acquired;
@@ -84,11 +84,12 @@ impl Worker {
         let environment =
             Environment { started_unix_ms: since_unix_ms, ..self.options.environment.clone() };
         let attempted = tokio::select! {
-            attempted = self.compute(run, pending) => attempted,
+            biased;
             ended = hand.ended() => {
                 self.pulse.show(None);
                 return self.stand_down(run, pending, hand, ended).await;
             }
+            attempted = self.compute(run, pending) => attempted,
         };
         self.pulse.show(None);
         match attempted {
@@ -146,11 +147,19 @@ impl Worker {
             // The pulse knows why, and lets it go no further.
             return Err(self.pulse.fatal().await);
         }
-        tracing::info!("given back");
-        attempts::forgive(&self.fleet, hand.stage).await?;
-        self.put_down(hand).await?;
-        self.queue.forget(hand.stage).await?;
-        self.queue.offer(run, [(pending.key, pending.stage)]).await.map(drop)
+        let given_back = async {
+            attempts::forgive(&self.fleet, hand.stage).await?;
+            self.put_down(hand).await?;
+            self.queue.forget(hand.stage).await?;
+            self.queue.offer(run, [(pending.key, pending.stage)]).await
+        };
+        match timeout(FAREWELL, given_back).await {
+            Ok(Ok(_)) => tracing::info!("given back"),
+            // Its lease expires, and a sweep offers it.
+            Ok(Err(error)) => tracing::warn!(%error, "left to expire"),
+            Err(_) => tracing::warn!("left to expire: no answer from Redis"),
+        }
+        Ok(())
     }
 
     /// Gives the lease back; its expiry does the same where Redis is away.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Worker;
 use crate::error::JobsError;
+use crate::failpoints::reach;
 use crate::queue::Delivery;
 
 /// How long a result that is being published may take when the worker has to end.
@@ -56,6 +57,7 @@ impl Worker {
                         error = self.pulse.fatal() => return Err(error),
                         handled = self.handle(hint, desk) => handled?,
                     }
+                    reach("stage::before-ack");
                     done.send(()).ok();
                 }
             }

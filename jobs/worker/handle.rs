@@ -46,10 +46,8 @@ impl Worker {
         let told = self.queue.take(hint).await?;
         let pending = self.pending(hint, told).await;
         let Some(Some(pending)) = self.readable(run, pending).await? else { return Ok(None) };
-        let found = self.store.settled_manifest(run, stage).await;
-        let Some(found) = self.readable(run, found).await? else { return Ok(None) };
-        if let Some(manifest) = found {
-            return self.pass(run, &pending, &manifest).await.map(|()| None);
+        if told.is_none() && self.passes(run, &pending).await? {
+            return Ok(None);
         }
         let failed = self.runs.has_failed(run, [stage]).await?;
         Ok((!failed).then_some(pending))
@@ -122,21 +120,34 @@ impl Worker {
         self.offer(run, &view).await
     }
 
-    /// Somebody else computed it, and may have died before saying so.
-    async fn pass(
+    /// Deals with a hint that came before, if its stage is done. Its worker may have died at any step, so
+    /// this is asked before a start is counted; for other hints it is asked once they are leased.
+    async fn passes(&self, run: RunId, pending: &Pending) -> Result<bool, JobsError> {
+        let found = self.store.settled_manifest(run, pending.stage).await;
+        let manifest = match self.readable(run, found).await? {
+            Some(Some(manifest)) => manifest,
+            found => return Ok(found.is_none()),
+        };
+        let view = self.pass(run, pending.key, &manifest).await;
+        if let Some(view) = self.readable(run, view).await? {
+            self.offer(run, &view).await?;
+        }
+        Ok(true)
+    }
+
+    /// What became ready through a result that somebody else published: nothing, at no cost, where it is
+    /// noted in the run's index, since whoever noted it offered that or left it to the next sweep.
+    pub(super) async fn pass(
         &self,
         run: RunId,
-        pending: &Pending,
+        key: StageKey,
         manifest: &Manifest,
-    ) -> Result<(), JobsError> {
-        if self.store.is_recorded(run, pending.key, pending.stage).await? {
-            return Ok(());
+    ) -> Result<View, JobsError> {
+        if self.store.is_recorded(run, key, manifest.stage).await? {
+            let numerics = manifest.spec.numerics();
+            return Ok(View { pending: vec![], numerics, done: false });
         }
-        let view = self.follow(run, pending.key, manifest).await;
-        match self.readable(run, view).await? {
-            Some(view) => self.offer(run, &view).await,
-            None => Ok(()),
-        }
+        self.follow(run, key, manifest).await
     }
 
     /// What became ready through a published result; notes it in the run's index.

@@ -13,6 +13,7 @@ use super::handle::is_ours;
 use super::runs::Pending;
 use super::{Worker, WorkerEvent, attempts};
 use crate::error::JobsError;
+use crate::failpoints::reach;
 use crate::hand::{Gate, Hand};
 use crate::keep;
 use crate::metrics::{self, Outcome};
@@ -41,7 +42,10 @@ impl Worker {
         };
         let manifest = match published {
             Ok(manifest) if self.may_publish(hand).await => {
-                self.patiently(|| self.store.publish(&manifest)).await
+                reach("stage::before-manifest");
+                let standing = self.patiently(|| self.store.publish(&manifest)).await;
+                reach("stage::after-manifest");
+                standing
             }
             Ok(_) => return self.stand_down(run, pending, hand, hand.state()).await,
             Err(error) => Err(error),
@@ -89,7 +93,12 @@ impl Worker {
             self.patiently(|| self.store.record_twice(run, stage)).await?;
         }
         let manifest = Arc::new(manifest);
-        let view = self.patiently(|| self.follow(run, key, &manifest)).await;
+        let view = self
+            .patiently(async || match reused {
+                true => self.pass(run, key, &manifest).await,
+                false => self.follow(run, key, &manifest).await,
+            })
+            .await;
         self.tell(if reused {
             metrics::stage_ended(key.kind, Outcome::Reused);
             WorkerEvent::Reused { run, key, manifest }
@@ -100,7 +109,9 @@ impl Worker {
         let is_done = matches!(&view, Ok(view) if view.is_done());
         // First what others wait for, then the books.
         if let Some(view) = self.readable(run, view).await? {
+            reach("stage::before-enqueue");
             self.patiently(|| self.offer(run, &view)).await?;
+            reach("stage::after-enqueue");
             if view.is_done() {
                 self.tell(WorkerEvent::Done { run });
             }

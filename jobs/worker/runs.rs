@@ -35,7 +35,7 @@ pub(crate) struct View {
     pub(crate) pending: Vec<Pending>,
     /// The class of all its stages.
     pub(crate) numerics: Numerics,
-    done: bool,
+    pub(crate) done: bool,
 }
 
 impl View {
@@ -232,6 +232,8 @@ impl Runs {
         {
             return Ok(None);
         }
+        // Nothing is pinned for a run that has no record.
+        self.open(run, &mut *slot.trail.lock().await).await?;
         let pinned = self.store.versions(run).await?;
         let own = own_versions();
         let differs = own.iter().find(|(kind, version)| pinned.get(*kind) != Some(*version));

@@ -40,6 +40,8 @@ struct Memory {
     /// Runs that are done or failed: the store is not searched for them again.
     settled: BTreeSet<RunId>,
     surveyed: Option<Instant>,
+    /// How many sweeps there were: each begins with another run, so that none always comes last.
+    sweeps: usize,
 }
 
 /// What Redis says of all runs.
@@ -85,8 +87,12 @@ impl Worker {
         for &run in &known.active {
             memory.settled.remove(&run);
         }
-        for run in known.active.iter().chain(&unknown) {
-            self.sweep_run(*run, &known, &mut memory.settled).await?;
+        let mut order: Vec<RunId> = known.active.iter().chain(&unknown).copied().collect();
+        let first = memory.sweeps % order.len().max(1);
+        order.rotate_left(first);
+        memory.sweeps += 1;
+        for run in order {
+            self.sweep_run(run, &known, &mut memory.settled).await?;
         }
         if surveys {
             self.note_survey().await?;

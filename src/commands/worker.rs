@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use agrpo_jobs::{Fleet, WorkerEvent, WorkerOptions};
+use agrpo_jobs::{Fleet, JobsError, WorkerEvent, WorkerOptions};
 use agrpo_spec::Numerics;
 use tokio::sync::{mpsc, watch};
 
@@ -106,9 +106,11 @@ async fn work(
     );
     let mut supervisor = Supervisor::new(options.vitals.clone());
     supervisor.ready();
+    let execute = place.execute();
+    #[cfg(feature = "failpoints")]
+    let execute = crate::failpoints::witness(execute, settings)?;
     let (events, mut happened) = mpsc::unbounded_channel();
-    let serving =
-        agrpo_jobs::serve(store, fleet.clone(), place.execute(), options, events, stopped);
+    let serving = agrpo_jobs::serve(store, fleet.clone(), execute, options, events, stopped);
     tokio::pin!(serving);
     let (mut wanted, mut in_hand) = (None, false);
     let worked = loop {
@@ -137,11 +139,16 @@ async fn work(
 
 /// Another class that has stages waiting, if this one has none.
 async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, Failure> {
-    if fleet.waiting(class).await? > 0 {
+    let waiting = async |class| match fleet.waiting(class).await {
+        // How long Redis may be away is decided where the stage in hand is.
+        Err(JobsError::Unavailable(_)) => Ok(0),
+        waiting => waiting,
+    };
+    if waiting(class).await? > 0 {
         return Ok(None);
     }
     for other in Numerics::OF_CPU {
-        if other != class && fleet.waiting(other).await? > 0 {
+        if other != class && waiting(other).await? > 0 {
             return Ok(Some(other));
         }
     }

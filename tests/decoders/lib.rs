@@ -27,6 +27,8 @@ pub struct Decoder {
     pub ratio: u64,
     /// Bytes that may be allocated at once for any input.
     pub floor: u64,
+    /// One input in so many is enough: it takes milliseconds.
+    pub slowness: u32,
     make_seeds: fn() -> Vec<Vec<u8>>,
 }
 
@@ -48,11 +50,15 @@ impl Decoder {
         accepts: fn(&[u8]) -> bool,
         make_seeds: fn() -> Vec<Vec<u8>>,
     ) -> Self {
-        Self { name, accepts, form, ratio: TYPED, floor: SMALL, make_seeds }
+        Self { name, accepts, form, ratio: TYPED, floor: SMALL, slowness: 1, make_seeds }
     }
 
     const fn allowed(self, ratio: u64, floor: u64) -> Self {
         Self { ratio, floor, ..self }
+    }
+
+    const fn slow(self, slowness: u32) -> Self {
+        Self { slowness, ..self }
     }
 
     /// Sound inputs; never empty.
@@ -102,7 +108,8 @@ pub static DECODERS: [Decoder; 24] = [
         .allowed(TABLES, PATTERNS),
     Decoder::new("truth", Form::Text, text::truth, text::truths).allowed(TREE, SMALL),
     Decoder::new("completion", Form::Text, text::completion, text::completions)
-        .allowed(TREE, PATTERNS),
+        .allowed(TREE, PATTERNS)
+        .slow(50),
     Decoder::new("hint", Form::Text, fleet::hint, fleet::hints).allowed(TREE, SMALL),
     Decoder::new("failure", Form::Text, fleet::failure, fleet::failures),
     Decoder::new("index-entry", Form::Text, fleet::index_entry, fleet::index_entries),

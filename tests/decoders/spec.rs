@@ -135,10 +135,8 @@ pub(crate) fn manifests() -> Vec<Vec<u8>> {
 pub(crate) fn manifest(bytes: &[u8]) -> bool {
     // It is asked for by the name that it bears, where it bears one of ours.
     let known = manifest_values();
-    let bears = |known: &&Manifest| {
-        let name = known.stage.to_string();
-        bytes.windows(name.len()).any(|part| part == name.as_bytes())
-    };
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]);
+    let bears = |known: &&Manifest| head.contains(&known.stage.to_string());
     let stage = known.iter().find(bears).unwrap_or(&known[0]).stage;
     Manifest::from_bytes(stage, bytes).is_ok()
 }

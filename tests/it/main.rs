@@ -8,6 +8,8 @@ mod checkpoint;
 mod cli;
 mod compare;
 mod evaluate;
+#[cfg(feature = "failpoints")]
+mod fault;
 mod golden;
 mod gpu;
 mod gradient;
@@ -24,6 +26,7 @@ mod secrets;
 mod systemd;
 mod tls;
 mod tune;
+mod workers;
 
 #[path = "../support/mod.rs"]
 mod support;

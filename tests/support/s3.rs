@@ -1,9 +1,12 @@
 //! A real S3 server for tests: SeaweedFS on free loopback ports, gone with its handle.
 //!
+//! Used by the unit tests of `jobs` and by the integration tests.
 //! `AGRPO_WEED` names the program, as `make test` sets it; without it the test fails and says so.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const KEY: &str = "agrpo";
 const SECRET: &str = "loopback-only";
@@ -12,43 +15,53 @@ const SECRET: &str = "loopback-only";
 #[derive(Debug)]
 pub(crate) struct S3Server {
     child: Child,
+    ports: [u16; 4],
     endpoint: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl S3Server {
     /// Starts a server and waits until an object written to the bucket reads back.
     pub(crate) fn start() -> Self {
-        let weed = std::env::vars_os().find(|(name, _)| name == "AGRPO_WEED").map_or_else(
-            || panic!("AGRPO_WEED names no SeaweedFS: run the tests by `make test`, or set it to the answer of `infra/fetch.py seaweedfs`"),
-            |(_, path)| path,
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let [master, volume, filer, s3] = free_ports();
-        let child = Command::new(weed)
-            .args(["server", "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-filer", "-s3"])
-            .arg(format!("-dir={}", folder.path().display()))
-            .arg(format!("-master.port={master}"))
-            .arg(format!("-volume.port={volume}"))
-            .arg(format!("-filer.port={filer}"))
-            .arg(format!("-s3.port={s3}"))
-            .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"])
-            .args(["-master.volumeSizeLimitMB=512", "-volume.max=20"])
-            .arg(format!("-s3.config={}", infra("s3.json")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { child, endpoint: format!("http://127.0.0.1:{s3}"), _folder: folder };
+        let (folder, ports) = (tempfile::tempdir().unwrap(), free_ports());
+        let endpoint = format!("http://127.0.0.1:{}", ports[3]);
+        let server = Self { child: spawn(folder.path(), ports), ports, endpoint, folder };
+        server.await_ready();
+        server
+    }
+
+    /// SIGKILL.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was, with what it had stored, and waits until it is of use.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn revive(&mut self) {
+        self.child = spawn(self.folder.path(), self.ports);
+        self.await_ready();
+    }
+
+    /// Where S3 is spoken.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports[3]).into()
+    }
+
+    fn await_ready(&self) {
         let ready = Command::new("python3")
             .arg(infra("s3.py"))
-            .args([server.endpoint.as_str(), "agrpo"])
+            .args([self.endpoint.as_str(), "agrpo"])
             .envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .status()
             .unwrap();
-        assert!(ready.success(), "SeaweedFS did not become ready");
-        server
+        assert!(
+            ready.success(),
+            "SeaweedFS in {} did not become ready",
+            self.folder.path().display()
+        );
     }
 
     /// What the program has to be told to use the bucket.
@@ -70,18 +83,44 @@ impl Drop for S3Server {
     }
 }
 
-/// A file of `infra/`, from whichever crate these tests belong to.
-fn infra(name: &str) -> String {
-    let mut above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let folder = above.find_map(|folder| Some(folder.join("infra")).filter(|found| found.exists()));
-    folder.expect("the checkout has an infra folder").join(name).display().to_string()
+/// Starts the program on its ports.
+fn spawn(folder: &Path, [master, volume, filer, s3]: [u16; 4]) -> Child {
+    let weed = std::env::vars_os().find(|(name, _)| name == "AGRPO_WEED").map_or_else(
+        || panic!("AGRPO_WEED names no SeaweedFS: run the tests by `make test`, or set it to the answer of `infra/fetch.py seaweedfs`"),
+        |(_, path)| path,
+    );
+    Command::new(weed)
+        .args(["server", "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-filer", "-s3"])
+        .arg(format!("-dir={}", folder.display()))
+        .arg(format!("-master.port={master}"))
+        .arg(format!("-volume.port={volume}"))
+        .arg(format!("-filer.port={filer}"))
+        .arg(format!("-s3.port={s3}"))
+        .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"])
+        .args(["-master.volumeSizeLimitMB=512", "-volume.max=20"])
+        .arg(format!("-s3.config={}", infra("s3.json").display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A file in `infra/`, whichever crate asks.
+fn infra(name: &str) -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut places = package.ancestors().map(|folder| folder.join("infra").join(name));
+    places.find(|place| place.exists()).expect("the repository has infra/")
 }
 
 /// Four ports that are free together with their gRPC twins 10000 above.
 fn free_ports() -> [u16; 4] {
+    // Servers that one process starts at once look from different places on.
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id() * 16 + TAKEN.fetch_add(1, Ordering::Relaxed) * 1024;
     let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let mut found = (20_000..50_000)
-        .map(|n| 20_000 + (n - 20_000 + std::process::id() * 16) % 30_000)
+        .map(|n| 20_000 + (n - 20_000 + begin) % 30_000)
         .filter_map(|port| u16::try_from(port).ok())
         .filter(|&port| free(port) && free(port + 10_000));
     std::array::from_fn(|_| found.next().expect("free ports"))

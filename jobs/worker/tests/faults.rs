@@ -140,6 +140,20 @@ async fn a_redis_that_stalls_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hint_of_a_run_that_nobody_recorded_is_told_and_leaves_no_trace() {
+    let house = House::new().await;
+    let first = *house.pending().await.first().unwrap();
+    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    queue.offer(house.run().id(), [first]).await.unwrap();
+    let mut options = house.options("puzzled");
+    options.exit_when_idle = Some(Duration::from_secs(1));
+    house.serve(options).await.unwrap();
+    let is_told = |event: &WorkerEvent| matches!(event, WorkerEvent::Unreadable { .. });
+    assert!(house.events().iter().any(is_told));
+    assert_eq!(house.store.runs().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_and_damaged_tasks_in_the_queue_harm_nobody() {
     let house = House::new().await;
     let queue = "agrpo:cpu-portable";

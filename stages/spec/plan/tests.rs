@@ -216,3 +216,46 @@ fn guidance_reaches_evaluations_only() {
         "evaluation.guidance = -0.5: expected a number of at least 0 (0 is no guidance)"
     );
 }
+
+#[test]
+fn a_spec_says_where_it_stands_and_keys_sort_as_their_texts() {
+    let run = Run::parse(&RUN.replace("k = 2\n", "k = 2\ninner_updates = 2\n")).unwrap();
+    let (mut plan, mut keys) = (Plan::new(run.clone()), vec![]);
+    while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
+        match &spec {
+            StageSpec::Evaluation(evaluation) => {
+                assert_eq!(Plan::place(&run, &spec), None);
+                assert_eq!(Plan::evaluation_of(&run, evaluation.policy), spec);
+            }
+            _ => assert_eq!(Plan::place(&run, &spec), Some(key)),
+        }
+        keys.push(key);
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+    }
+    keys.sort_unstable();
+    assert!(keys.is_sorted_by_key(StageKey::order));
+}
+
+#[test]
+fn a_plan_that_leaps_keeps_its_pending_evaluations_and_asks_for_the_same_stages() {
+    let whole = drive(Plan::new(run()), |_| 0);
+    let (mut plan, mut specs) = (Plan::new(run()), BTreeMap::new());
+    while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
+        specs.insert(key, spec.clone());
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+    }
+    let left = |key: &str, name| output(&specs[&key.parse().unwrap()], name).unwrap();
+    let mut plan = Plan::new(run());
+    plan.leap_to_base(left("sft-000002", "policy"));
+    assert_eq!(plan.base(), Some(left("sft-000002", "policy")));
+    plan.leap(&Checkpoint {
+        iteration: 2,
+        policy: left("update-000002", "policy"),
+        optimizer: left("update-000002", "optimizer"),
+        base: None,
+    });
+    let rest = drive(plan, |_| 0);
+    let keys: Vec<_> = rest.keys().map(ToString::to_string).collect();
+    insta::assert_snapshot!(keys.join(" "), @"evaluation-000000 evaluation-000002 rollout-000003-00 rollout-000003-01 reward-000003-00 reward-000003-01 gradient-000003-00 gradient-000003-01 update-000003 evaluation-000003");
+    assert!(rest.iter().all(|(key, stage)| whole[key] == *stage));
+}

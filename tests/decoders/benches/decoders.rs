@@ -163,6 +163,13 @@ fn child(decoder: &'static Decoder, seed: u64, count: u64, place: &Path) -> Exit
     if seen.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Writes an input where it can be looked at.
+fn kept(decoder: &Decoder, n: u64, bytes: &[u8]) -> PathBuf {
+    let place = std::env::temp_dir().join(format!("agrpo-fuzz-{}-{n}.bin", decoder.name));
+    std::fs::write(&place, bytes).expect("room for the input");
+    place
+}
+
 struct Asked {
     count: u64,
     seed: u64,
@@ -195,11 +202,14 @@ fn main() -> ExitCode {
     };
     if let Some(n) = asked.input {
         let bytes = input(chosen[0], asked.seed, n);
-        println!("{}", (chosen[0].accepts)(&bytes));
+        let kept = kept(chosen[0], n, &bytes);
+        println!("{} bytes, kept as {}", bytes.len(), kept.display());
+        println!("{}", if (chosen[0].accepts)(&bytes) { "accepted" } else { "refused" });
         return ExitCode::SUCCESS;
     }
     if let Some(place) = &asked.child {
-        return child(chosen[0], asked.seed, asked.count, place);
+        let count = asked.count.div_ceil(chosen[0].slowness.into());
+        return child(chosen[0], asked.seed, count, place);
     }
     println!("seed {}", asked.seed);
     println!(
@@ -229,8 +239,7 @@ fn in_a_process(decoder: &Decoder, asked: &Asked, folder: &Path) -> bool {
     if status.code().is_none() {
         let last = std::fs::read(&place).expect("was written");
         let n = u64::from_le_bytes(last.try_into().expect("eight bytes"));
-        let kept = folder.join(format!("agrpo-fuzz-{}-{n}.bin", decoder.name));
-        std::fs::write(&kept, input(decoder, asked.seed, n)).expect("room for the input");
+        let kept = kept(decoder, n, &input(decoder, asked.seed, n));
         println!(
             "{:<18} input {n}: ended the process ({status}); kept as {}",
             decoder.name,

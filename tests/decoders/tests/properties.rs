@@ -8,8 +8,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// Inputs to each decoder.
 const INPUTS: u32 = 2000;
-/// Inputs to graders, whose patterns have patience.
-const SLOW_INPUTS: u32 = 200;
 
 fn edits() -> impl Strategy<Value = (usize, Vec<Edit>)> {
     let edit = any::<(u8, u16, u16, u16)>();
@@ -27,8 +25,11 @@ fn examples_are_accepted() {
 }
 
 fn holds(decoder: &'static Decoder) {
-    let cases = if decoder.name == "completion" { SLOW_INPUTS } else { INPUTS };
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: INPUTS.div_ceil(decoder.slowness),
+        failure_persistence: None,
+        ..Config::default()
+    };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let tried = runner.run(&edits(), |(first, edits)| {

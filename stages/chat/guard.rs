@@ -1,0 +1,92 @@
+//! What a `tokenizer.json` may ask of the crate that reads it. The crate trusts its file: it panics on some,
+//! takes minutes to index a long special token, and compiles as many patterns as there are, each of up to
+//! ten megabytes. Refuses such files before the crate sees them; says nothing of whether the rest is sound.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Bytes of the longest file: five times that of 126,000 tokens. Its reader takes up to a thousand times as
+/// much memory as a hostile file has.
+const LONGEST: usize = 64 << 20;
+/// Bytes of the longest special token.
+const LONGEST_SPECIAL: usize = 256;
+/// Patterns; published tokenizers have one or two.
+const MOST_PATTERNS: usize = 8;
+
+/// As much of the file as can do harm.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    #[serde(default)]
+    content: String,
+}
+
+/// Why the file is not read any further, in one line.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    if bytes.len() > LONGEST {
+        return Err(format!("{} bytes, expected at most {LONGEST}", bytes.len()));
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let longest = head.added_tokens.iter().map(|token| token.content.len()).max().unwrap_or(0);
+    if longest > LONGEST_SPECIAL {
+        return Err(format!(
+            "a special token of {longest} bytes, expected at most {LONGEST_SPECIAL}"
+        ));
+    }
+    let found: usize =
+        [&head.normalizer, &head.pre_tokenizer, &head.decoder].map(patterns).iter().sum();
+    if found > MOST_PATTERNS {
+        return Err(format!("{found} patterns, expected at most {MOST_PATTERNS}"));
+    }
+    Ok(())
+}
+
+/// How many regular expressions stand in a part.
+fn patterns(part: &Value) -> usize {
+    match part {
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        Value::Object(entries) => {
+            let of =
+                |(key, value): (&String, &Value)| usize::from(key == "Regex") + patterns(value);
+            entries.iter().map(of).sum()
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(file: &Value) -> String {
+        check(file.to_string().as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn what_takes_too_long_or_too_much_is_refused() {
+        let split = json!({"type": "Split", "pattern": {"Regex": r"\p{L}{900}"}});
+        let file = |specials: &[String], splits: usize| {
+            let specials: Vec<_> = specials.iter().map(|text| json!({"content": text})).collect();
+            let splits = vec![split.clone(); splits];
+            json!({"added_tokens": specials, "pre_tokenizer": {"pretokenizers": splits}})
+        };
+        assert_eq!(check(file(&["<|eot_id|>".into()], 2).to_string().as_bytes()), Ok(()));
+        let long = file(&["ab".repeat(30_000)], 0);
+        assert_eq!(refused(&long), "a special token of 60000 bytes, expected at most 256");
+        assert_eq!(refused(&file(&[], 9)), "9 patterns, expected at most 8");
+        assert!(check(b"{\"added_tokens\": 3}").is_err());
+    }
+}

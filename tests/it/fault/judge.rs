@@ -1,0 +1,203 @@
+//! The judgement after a schedule: the same bytes as the undisturbed run, each stage recorded once,
+//! nothing lost and nothing left over; and a row that says what it cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use agrpo_spec::{ArtifactDigest, Manifest};
+
+use super::fleet::Death;
+use super::scene::{Ending, Scene, lock, run_text};
+use super::schedule::Schedule;
+use crate::support::program::Program;
+
+/// The run as it comes out where nothing happens.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    pub(crate) run: String,
+    pub(crate) policy: String,
+    /// Stage keys and digests.
+    pub(crate) index: BTreeMap<String, String>,
+}
+
+/// Computed once, in one process and in a folder.
+pub(crate) static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
+    let program = Program::new(&[]);
+    std::fs::write(program.folder().join("run.toml"), run_text()).unwrap();
+    let done = program.json(&["run", "run.toml", "--json"]);
+    let run = done["run"].as_str().unwrap().to_owned();
+    let files = std::fs::read_dir(program.store().join("runs").join(&run).join("stages")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let index: BTreeMap<_, _> = names.map(|name| split(&name)).collect();
+    assert!(index.len() >= 60, "a run of {} stages is too short", index.len());
+    Reference { run, policy: done["policy"].as_str().unwrap().to_owned(), index }
+});
+
+fn split(name: &str) -> (String, String) {
+    let (key, digest) = name.split_once('.').expect("a key and a digest");
+    (key.to_owned(), digest.to_owned())
+}
+
+/// What a schedule cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) wall: Duration,
+    pub(crate) begun: usize,
+    /// Computations beyond the first of each stage, whoever did not end them.
+    pub(crate) extra: usize,
+    /// Results that came a second time, as `agrpo status` counts them.
+    pub(crate) twice: u64,
+    pub(crate) deaths: usize,
+    pub(crate) redelivery_ms: Option<i64>,
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Row {
+    pub(crate) fn head() -> String {
+        format!(
+            "{:<34} {:>7} {:>6} {:>6} {:>6} {:>7} {:>11}  verdict",
+            "schedule", "wall s", "begun", "extra", "twice", "deaths", "redelivered"
+        )
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let redelivery = self
+            .redelivery_ms
+            .map_or_else(|| "-".to_owned(), |ms| format!("{}.{} s", ms / 1000, ms % 1000 / 100));
+        let verdict = if self.complaints.is_empty() { "ok" } else { "BROKEN" };
+        write!(
+            f,
+            "{:<34} {:>7.1} {:>6} {:>6} {:>6} {:>7} {:>11}  {verdict}",
+            self.name,
+            self.wall.as_secs_f64(),
+            self.begun,
+            self.extra,
+            self.twice,
+            self.deaths,
+            redelivery
+        )
+    }
+}
+
+/// Judges a run that should have ended as the reference did.
+pub(crate) fn judge(
+    scene: &Scene,
+    schedule: &Schedule,
+    ending: &Ending,
+    deaths: &[Death],
+    wall: Duration,
+) -> Row {
+    let ledger = scene.ledger();
+    let mut row = Row {
+        name: schedule.name.clone(),
+        wall,
+        begun: ledger.begun.len(),
+        extra: ledger.extra(),
+        twice: 0,
+        deaths: deaths.len(),
+        redelivery_ms: ledger.redelivery_ms(deaths),
+        complaints: vec![],
+    };
+    if *ending != Ending::Done {
+        row.complaints.push(format!("the run ended {ending:?} after {:.0} s", wall.as_secs_f64()));
+        return row;
+    }
+    let killed = deaths.iter().filter(|death| death.code.is_none()).count();
+    if schedule.only_kills() && row.extra > killed {
+        row.complaints.push(format!("{} stages computed again after {killed} kills", row.extra));
+    }
+    if schedule.only_kills() && row.redelivery_ms.is_some_and(|ms| ms > 15_000) {
+        row.complaints
+            .push("a stage waited for more than 15 s after its worker was killed".to_owned());
+    }
+    if let Some(wrong) = schedule.only_clock_of()
+        && deaths.iter().any(|death| death.worker != wrong)
+    {
+        row.complaints.push("a worker whose clock is right was thrown out".to_owned());
+    }
+    row.twice = outcome(scene, &mut row.complaints);
+    row.complaints.extend(records(scene).err());
+    row.complaints.extend(cleanliness(scene));
+    row
+}
+
+/// The same policy, and as many stages as planned. Answers with the stages that status calls doubled.
+fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> u64 {
+    let status = scene.program.json(&["status", &scene.run, "--json"]);
+    let (run, reference) = (&status["runs"][0], &*REFERENCE);
+    for (name, is, should) in [
+        ("run", run["run"].as_str(), reference.run.as_str()),
+        ("policy", run["policy"].as_str(), reference.policy.as_str()),
+        ("state", run["state"].as_str(), "done"),
+    ] {
+        if is != Some(should) {
+            complaints.push(format!("{name}: {is:?}, undisturbed {should}"));
+        }
+    }
+    if run["stages"]["done"] != reference.index.len() {
+        complaints.push(format!("status counts {}", run["stages"]));
+    }
+    run["stages"]["computed_twice"].as_u64().unwrap_or_default()
+}
+
+/// Exactly the reference's stages, by index and by listing; every blob of theirs whole.
+fn records(scene: &Scene) -> Result<(), String> {
+    let text = |error: object_store::Error| error.to_string();
+    let index = scene.objects.list(&format!("runs/{}/stages", scene.run)).map_err(text)?;
+    let found: BTreeMap<_, _> = index.iter().map(|name| split(name)).collect();
+    if index.len() != found.len() || found != REFERENCE.index {
+        return Err(format!("the index of {} entries is not the undisturbed one", index.len()));
+    }
+    let manifests: BTreeSet<_> = scene.objects.list("stages").map_err(text)?.into_iter().collect();
+    let wanted: BTreeSet<_> = REFERENCE.index.values().cloned().collect();
+    if manifests != wanted {
+        let (more, less) = (manifests.difference(&wanted), wanted.difference(&manifests));
+        return Err(format!("manifests: {} too many, {} missing", more.count(), less.count()));
+    }
+    // What was damaged and not needed again is for `agrpo verify` to find.
+    let damaged = lock(&scene.damaged).clone();
+    let mut blobs = BTreeSet::new();
+    for stage in &manifests {
+        let bytes = scene.objects.read(&format!("stages/{stage}")).map_err(text)?;
+        let stage = stage.parse().expect("its name is a digest");
+        let manifest = Manifest::from_bytes(stage, &bytes).map_err(|error| error.to_string())?;
+        blobs.extend(manifest.outputs.values().map(|record| record.digest));
+    }
+    for digest in blobs {
+        let name = format!("cas/{digest}");
+        let whole =
+            scene.objects.read(&name).is_ok_and(|bytes| ArtifactDigest::of(&bytes) == digest);
+        if !whole && !damaged.contains(&digest.to_string()) {
+            return Err(format!("{name} is lost or corrupt"));
+        }
+    }
+    Ok(())
+}
+
+/// `agrpo verify` finds nothing wrong, and after `agrpo gc` nothing is left over.
+fn cleanliness(scene: &Scene) -> Vec<String> {
+    if scene.program.run(&["gc", "--help"]).code != Some(0) {
+        return vec![];
+    }
+    let mut complaints = vec![];
+    let mut ask = |arguments: &[&str]| {
+        let said = scene.program.run(arguments);
+        if said.code != Some(0) {
+            complaints.push(format!("{arguments:?}: {:?} {}", said.code, said.stderr));
+        }
+        serde_json::from_str(&said.stdout).unwrap_or(serde_json::Value::Null)
+    };
+    if lock(&scene.damaged).is_empty() {
+        ask(&["verify", &scene.run, "--json"]);
+    }
+    ask(&["gc", "--grace", "0s", "--json"]);
+    let again = ask(&["gc", "--grace", "0s", "--dry-run", "--json"]);
+    if again["orphans"] != 0 {
+        complaints.push(format!("after gc: {again}"));
+    }
+    complaints
+}

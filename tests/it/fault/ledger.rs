@@ -1,0 +1,65 @@
+//! What was begun and what was ended, by whom and when: the witness of what is computed twice.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::fleet::Death;
+
+/// A line of the ledger that workers write.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) stage: String,
+    pub(crate) kind: String,
+    pub(crate) pid: u32,
+    pub(crate) ms: i64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) begun: Vec<Entry>,
+    pub(crate) ended: Vec<Entry>,
+}
+
+impl Ledger {
+    /// What is written so far; a file that is not there yet is an empty one.
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut ledger = Self::default();
+        for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
+            let fields: Vec<_> = line.split(' ').collect();
+            let [what, stage, kind, pid, ms] = fields[..] else { continue };
+            let (Ok(pid), Ok(ms)) = (pid.parse(), ms.parse()) else { continue };
+            let entry = Entry { stage: stage.to_owned(), kind: kind.to_owned(), pid, ms };
+            match what {
+                "begin" => ledger.begun.push(entry),
+                "end" => ledger.ended.push(entry),
+                _ => {}
+            }
+        }
+        ledger
+    }
+
+    /// Computations beyond the first of each stage.
+    pub(crate) fn extra(&self) -> usize {
+        let distinct: BTreeSet<_> = self.begun.iter().map(|entry| &entry.stage).collect();
+        self.begun.len() - distinct.len()
+    }
+
+    /// Stages that were begun and not ended: in somebody's hand, or lost with their worker.
+    pub(crate) fn in_hand(&self) -> Vec<&str> {
+        let ended: BTreeSet<_> = self.ended.iter().map(|end| (&end.stage, end.pid)).collect();
+        let open = |begin: &&Entry| !ended.contains(&(&begin.stage, begin.pid));
+        self.begun.iter().filter(open).map(|begin| begin.stage.as_str()).collect()
+    }
+
+    /// The longest time from the death of a process to the next beginning of the stage that it began
+    /// last, in milliseconds; `None` where no such stage had to be begun again.
+    pub(crate) fn redelivery_ms(&self, deaths: &[Death]) -> Option<i64> {
+        let wait = |death: &Death| {
+            let last = self.begun.iter().rev().find(|begun| begun.pid == death.pid)?;
+            let again = |next: &&Entry| next.stage == last.stage && next.ms >= death.ms;
+            self.begun.iter().find(again).map(|next| next.ms - death.ms)
+        };
+        deaths.iter().filter_map(wait).max()
+    }
+}

@@ -1,0 +1,333 @@
+//! A schedule of faults: data that follows from a name and a seed, and is printed as one line.
+//!
+//! A fault's moment is counted in stages begun, so that a schedule means the same on a slow machine.
+
+use std::fmt;
+
+use agrpo_spec::Seed;
+
+use super::proxy::Trouble;
+
+/// Stages of the run that schedules are drawn for; a moment is drawn well before the last.
+const STAGES: u64 = 63;
+
+/// As soon as so many stages were begun, and so many milliseconds later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) stages: u64,
+    pub(crate) ms: u64,
+}
+
+/// What goes wrong. Workers are counted from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// SIGKILL.
+    Kill { worker: usize },
+    /// The worker's first life has this fail point; its moment counts nothing.
+    Arm { worker: usize, point: String },
+    /// SIGSTOP, later SIGCONT.
+    Stop { worker: usize, ms: u64 },
+    /// This worker's clock is wrong by so many hours, all the time.
+    Clock { worker: usize, hours: i8 },
+    /// SIGKILL of Redis, which comes back after a while.
+    RedisKill { ms: u64 },
+    /// FLUSHALL.
+    Flush,
+    /// Redis says nothing for a while.
+    RedisStall { ms: u64 },
+    /// One worker is cut off from Redis for a while.
+    RedisCut { worker: usize, ms: u64 },
+    /// A share of the requests to S3 goes wrong for a while.
+    S3 { trouble: Trouble, percent: u64, ms: u64 },
+    /// SIGKILL of SeaweedFS, which is started again after a while.
+    S3Kill { ms: u64 },
+    /// A result of the stage that ended last is deleted. `cold`: all workers are killed with it, so that
+    /// none remembers it.
+    Delete { cold: bool },
+    /// A bit of such a result is turned.
+    Flip { cold: bool },
+    /// The stage in hand is given to another worker as well: queue and leases forget it.
+    SameStage,
+}
+
+/// Faults and their moments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    pub(crate) workers: usize,
+    /// Whether what Redis was told survives its SIGKILL.
+    pub(crate) redis_keeps: bool,
+    /// Whether the store is a folder and not a bucket.
+    pub(crate) folder: bool,
+    pub(crate) faults: Vec<(At, Fault)>,
+}
+
+/// The fail points between which a stage's result becomes true, in their order.
+pub(crate) const POINTS: [&str; 8] = [
+    "stage::in-compute",
+    "stage::before-blobs",
+    "stage::after-blobs",
+    "stage::before-manifest",
+    "stage::after-manifest",
+    "stage::before-enqueue",
+    "stage::after-enqueue",
+    "stage::before-ack",
+];
+
+/// A fail point that is passed some times and then ends its process by SIGKILL.
+pub(crate) fn kill_at(point: &str, passes: u64) -> String {
+    if passes == 0 {
+        format!("{point}=return(kill)")
+    } else {
+        format!("{point}={passes}*off->return(kill)")
+    }
+}
+
+/// Draws of one schedule, one after the other.
+pub(crate) struct Dice {
+    seed: Seed,
+    drawn: u32,
+}
+
+impl Dice {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
+        // The name decides as well: singles of one suite do not all strike at one moment.
+        let salt = name
+            .bytes()
+            .fold(seed, |salt, byte| salt.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        Self { seed: Seed::new(salt), drawn: 0 }
+    }
+
+    /// A number from `from` to below `to`.
+    pub(crate) fn within(&mut self, from: u64, to: u64) -> u64 {
+        self.drawn += 1;
+        from + self.seed.below(to - from, self.drawn, 0)
+    }
+
+    fn worker(&mut self, workers: usize) -> usize {
+        usize::try_from(self.within(0, workers as u64)).unwrap()
+    }
+
+    pub(crate) fn at(&mut self) -> At {
+        At { stages: self.within(1, STAGES - 8), ms: self.within(0, 120) }
+    }
+}
+
+impl Schedule {
+    /// One fault alone, named as its test is. Its moment follows from the seed.
+    pub(crate) fn alone(name: &str, seed: u64) -> Self {
+        let mut dice = Dice::new(seed, name);
+        let mut schedule = Self {
+            name: name.to_owned(),
+            seed,
+            workers: 2,
+            redis_keeps: true,
+            folder: false,
+            faults: vec![],
+        };
+        let (at, worker) = (dice.at(), 0);
+        let fault = match name {
+            "worker_killed" => {
+                schedule.faults.push((dice.at(), Fault::Kill { worker: 1 }));
+                Fault::Kill { worker }
+            }
+            // Longer than lease and redelivery.
+            "worker_stopped" => Fault::Stop { worker, ms: 17_000 },
+            "redis_killed_with_file" => Fault::RedisKill { ms: 200 },
+            "redis_killed_without_file" => {
+                schedule.redis_keeps = false;
+                Fault::RedisKill { ms: 200 }
+            }
+            "redis_emptied" => Fault::Flush,
+            "redis_stalled" => Fault::RedisStall { ms: 10_000 },
+            "redis_absent_a_minute" => Fault::RedisKill { ms: 60_000 },
+            "worker_cut_off_from_redis" => Fault::RedisCut { worker, ms: 20_000 },
+            "s3_answers_with_errors" => s3(Trouble::Errors, 30, 8000),
+            "s3_slow" => s3(Trouble::Latency, 30, 8000),
+            "s3_breaks_off" => s3(Trouble::Reset, 20, 8000),
+            "s3_killed" => Fault::S3Kill { ms: 1000 },
+            "blob_deleted" => Fault::Delete { cold: true },
+            "blob_flipped" => Fault::Flip { cold: true },
+            "stage_given_twice" => Fault::SameStage,
+            "clock_an_hour_ahead" => Fault::Clock { worker, hours: 1 },
+            "clock_an_hour_behind" => Fault::Clock { worker, hours: -1 },
+            // A bucket refuses who signs with a wrong time; a folder does not.
+            "clock_an_hour_ahead_without_s3" => {
+                schedule.folder = true;
+                Fault::Clock { worker, hours: 1 }
+            }
+            "clock_an_hour_behind_without_s3" => {
+                schedule.folder = true;
+                Fault::Clock { worker, hours: -1 }
+            }
+            _ => {
+                let place = name.strip_prefix("killed_").expect("a fault that is known");
+                let point = format!("stage::{}", place.replace('_', "-"));
+                assert!(POINTS.contains(&&*point), "{point}");
+                Fault::Arm { worker, point: kill_at(&point, dice.within(2, 20)) }
+            }
+        };
+        schedule.faults.push((at, fault));
+        schedule
+    }
+
+    /// A random mix. `costly` faults, which take half a minute and more, only where asked for.
+    pub(crate) fn mix(name: &str, seed: u64, costly: bool) -> Self {
+        let mut dice = Dice::new(seed, name);
+        let workers = usize::try_from(dice.within(2, 4)).unwrap();
+        let mut schedule = Self {
+            name: name.to_owned(),
+            seed,
+            workers,
+            redis_keeps: dice.within(0, 2) == 0,
+            folder: false,
+            faults: vec![],
+        };
+        for _ in 0..dice.within(2, 6) {
+            let (at, worker) = (dice.at(), dice.worker(workers));
+            let fault = draw(&mut dice, worker);
+            schedule.faults.push((at, fault));
+        }
+        if costly {
+            let (at, worker) = (dice.at(), dice.worker(workers));
+            let fault = match dice.within(0, 5) {
+                0 => Fault::RedisKill { ms: 60_000 },
+                1 => Fault::S3Kill { ms: 1000 },
+                2 => Fault::Stop { worker, ms: 17_000 },
+                3 => Fault::RedisStall { ms: 10_000 },
+                _ => Fault::Clock { worker, hours: if dice.within(0, 2) == 0 { 1 } else { -1 } },
+            };
+            schedule.faults.push((at, fault));
+        }
+        schedule
+    }
+
+    /// Whether SeaweedFS is killed, and so cannot be shared.
+    pub(crate) fn kills_s3(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::S3Kill { .. }))
+    }
+
+    /// Whether all that goes wrong is the death of workers.
+    pub(crate) fn only_kills(&self) -> bool {
+        let kill =
+            |(_, fault): &(At, Fault)| matches!(fault, Fault::Kill { .. } | Fault::Arm { .. });
+        self.faults.iter().all(kill)
+    }
+
+    /// Whether all that goes wrong is the clock of this one worker.
+    pub(crate) fn only_clock_of(&self) -> Option<usize> {
+        match self.faults[..] {
+            [(_, Fault::Clock { worker, .. })] => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// For how long faults last, in milliseconds, were they to come one after the other.
+    pub(crate) fn lasting_ms(&self) -> u64 {
+        self.faults.iter().map(|(_, fault)| fault.lasting_ms()).sum()
+    }
+}
+
+fn s3(trouble: Trouble, percent: u64, ms: u64) -> Fault {
+    Fault::S3 { trouble, percent, ms }
+}
+
+/// A fault that costs seconds.
+fn draw(dice: &mut Dice, worker: usize) -> Fault {
+    let short = dice.within(500, 4000);
+    let percent = dice.within(5, 35);
+    match dice.within(0, 16) {
+        0..=2 => Fault::Kill { worker },
+        3..=6 => {
+            let point = POINTS[usize::try_from(dice.within(0, 8)).unwrap()];
+            Fault::Arm { worker, point: kill_at(point, dice.within(0, 25)) }
+        }
+        7 => Fault::Stop { worker, ms: short },
+        8 => Fault::RedisKill { ms: short },
+        9 => Fault::Flush,
+        10 => Fault::RedisStall { ms: short },
+        11 => Fault::RedisCut { worker, ms: short },
+        12 => s3(Trouble::Errors, percent, short),
+        13 => s3(Trouble::Latency, percent, short),
+        14 => s3(Trouble::Reset, percent, short),
+        _ => match dice.within(0, 3) {
+            0 => Fault::Delete { cold: short < 2000 },
+            1 => Fault::Flip { cold: short < 2000 },
+            _ => Fault::SameStage,
+        },
+    }
+}
+
+impl Fault {
+    fn lasting_ms(&self) -> u64 {
+        match self {
+            Self::Stop { ms, .. }
+            | Self::RedisKill { ms }
+            | Self::RedisStall { ms }
+            | Self::RedisCut { ms, .. }
+            | Self::S3 { ms, .. } => *ms,
+            Self::S3Kill { ms } => ms + 24_000,
+            _ => 0,
+        }
+    }
+
+    /// What kind of fault it is, for summaries.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "kill",
+            Self::Arm { .. } => "kill-at",
+            Self::Stop { .. } => "stop",
+            Self::Clock { .. } => "clock",
+            Self::RedisKill { .. } => "redis-kill",
+            Self::Flush => "flushall",
+            Self::RedisStall { .. } => "redis-stall",
+            Self::RedisCut { .. } => "redis-cut",
+            Self::S3 { trouble: Trouble::Errors, .. } => "s3-errors",
+            Self::S3 { trouble: Trouble::Latency, .. } => "s3-latency",
+            Self::S3 { trouble: Trouble::Reset, .. } => "s3-reset",
+            Self::S3Kill { .. } => "s3-kill",
+            Self::Delete { .. } => "delete",
+            Self::Flip { .. } => "flip",
+            Self::SameStage => "same-stage",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            Self::Kill { worker } => write!(f, "{kind}(w{worker})"),
+            Self::Arm { worker, point } => write!(f, "{kind}(w{worker}, {point})"),
+            Self::Stop { worker, ms } | Self::RedisCut { worker, ms } => {
+                write!(f, "{kind}(w{worker}, {ms} ms)")
+            }
+            Self::Clock { worker, hours } => write!(f, "{kind}(w{worker}, {hours:+} h)"),
+            Self::RedisKill { ms } | Self::RedisStall { ms } | Self::S3Kill { ms } => {
+                write!(f, "{kind}({ms} ms)")
+            }
+            Self::S3 { percent, ms, .. } => write!(f, "{kind}({percent} %, {ms} ms)"),
+            Self::Delete { cold: true } | Self::Flip { cold: true } => write!(f, "{kind}(cold)"),
+            Self::Flush | Self::Delete { .. } | Self::Flip { .. } | Self::SameStage => {
+                f.write_str(kind)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seed={} workers={}", self.name, self.seed, self.workers)?;
+        if !self.redis_keeps {
+            f.write_str(" redis-forgets")?;
+        }
+        for (At { stages, ms }, fault) in &self.faults {
+            match fault {
+                Fault::Arm { .. } | Fault::Clock { .. } => write!(f, " {fault}")?,
+                _ => write!(f, " {fault}@{stages}+{ms}")?,
+            }
+        }
+        Ok(())
+    }
+}

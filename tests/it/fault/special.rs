@@ -1,0 +1,132 @@
+//! Faults whose promise is more than the same bytes: a stage that kills its worker every time, a stage
+//! given to two workers, a disk that is full.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::judge::REFERENCE;
+use super::scene::{Ending, Scene, may_mount, run_text};
+use super::schedule::{At, Fault, Schedule};
+use super::{hold, say, setting};
+use crate::support::program::Program;
+
+fn plain(name: &str) -> Schedule {
+    let seed = setting("SEED", 1);
+    Schedule {
+        name: name.to_owned(),
+        seed,
+        workers: 2,
+        redis_keeps: true,
+        folder: false,
+        faults: vec![],
+    }
+}
+
+/// Computed by both, recorded once.
+#[test]
+fn stage_given_twice() {
+    let mut schedule = plain("stage_given_twice");
+    let slow = "stage::in-compute::rollout=3*off->1*sleep(12000)->off".to_owned();
+    let forget = At { stages: 8, ms: 3000 };
+    schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker: 0, point: slow }));
+    schedule.faults.push((forget, Fault::SameStage));
+    let row = hold(&schedule);
+    assert!(row.extra > 0, "no stage was computed twice: the test tests nothing");
+}
+
+/// A crash that does not come again costs one more attempt.
+#[test]
+fn stage_that_aborts_once() {
+    let mut schedule = plain("stage_that_aborts_once");
+    let stage = &REFERENCE.index["update-000003"];
+    let point = format!("stage::in-compute::{stage}=1*return(abort)->off");
+    for worker in 0..2 {
+        let point = point.clone();
+        schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker, point }));
+    }
+    let row = hold(&schedule);
+    assert!(row.deaths > 0, "nothing aborted: the test tests nothing");
+}
+
+/// A crash that always comes again ends in a failure record, and another run goes on; once the cause is
+/// gone, new attempts end the run as if nothing had been.
+#[test]
+fn stage_that_aborts_every_time() {
+    let schedule = plain("stage_that_aborts_every_time");
+    let stage = &REFERENCE.index["gradient-000002-01"];
+    let point = format!("stage::in-compute::{stage}=return(abort)");
+    let mut scene = Scene::set_with(&schedule, &[point], &run_text());
+    let begin = Instant::now();
+    let other = run_text().replace("seed = 7", "seed = 8");
+    std::fs::write(scene.program.folder().join("other.toml"), other).unwrap();
+    let other = scene.program.json(&["enqueue", "other.toml", "--json"]);
+    let limit = Duration::from_secs(150);
+    assert_eq!(scene.play(&schedule, limit), Ending::Failed, "{}", scene.last_words());
+    let said = scene.program.run(&["status", &scene.run]);
+    say(&said.stdout);
+    assert!(said.stdout.contains("failed"), "{}", said.stdout);
+    let aborted = scene.ledger().begun.iter().filter(|begun| begun.stage == *stage).count();
+    assert_eq!(aborted, 3, "attempts before the run stopped");
+    let other = other["run"].as_str().unwrap().to_owned();
+    let own = std::mem::replace(&mut scene.run, other);
+    assert_eq!(scene.await_end(limit), Ending::Done, "the other run{}", scene.last_words());
+    scene.run = own;
+    // Processes that still have the fail point are replaced by such as have none.
+    scene.slots.iter().for_each(|slot| slot.disarm());
+    scene.slots.iter().for_each(|slot| slot.signal(rustix::process::Signal::KILL));
+    let again: &[&str] = match scene.program.run(&["retry", "--help"]).code {
+        Some(0) => &["retry", &scene.run],
+        _ => &["enqueue", "run.toml"],
+    };
+    let said = scene.program.run(again);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let ending = scene.await_done(limit);
+    assert_eq!(ending, Ending::Done, "{}", scene.last_words());
+    let wall = begin.elapsed();
+    let status = scene.program.json(&["status", &scene.run, "--json"]);
+    assert_eq!(status["runs"][0]["policy"], REFERENCE.policy.as_str());
+    say(&format!("{}: {} s", schedule.name, wall.as_secs()));
+}
+
+/// The disk of a store in a folder is full for some writes: workers exit and others go on.
+#[test]
+fn disk_full_under_workers() {
+    let mut schedule = plain("disk_full_under_workers");
+    schedule.folder = true;
+    for worker in 0..2 {
+        let point = format!("store::write={}*off->return", 40 + 30 * worker);
+        schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker, point }));
+    }
+    let row = hold(&schedule);
+    assert_eq!(row.deaths, 2, "both workers meet the full disk and exit");
+}
+
+/// A small file system that fills up, really: the program says so, and goes on once there is room.
+#[test]
+fn disk_full_under_a_run() {
+    assert!(
+        may_mount(),
+        "unshare -rm may not mount here: run this suite where user namespaces are allowed"
+    );
+    let program = Program::new(&[]);
+    std::fs::write(program.folder().join("run.toml"), run_text()).unwrap();
+    let script = "mkdir disk && mount -t tmpfs -o size=1m none disk
+        \"$0\" run run.toml --store disk/store --json 2> full; echo $? > code
+        test -z \"$(find disk -name '.new-*')\"; echo $? > left
+        mount -o remount,size=64m none disk
+        \"$0\" run run.toml --store disk/store --json 2> /dev/null";
+    let output = Command::new("unshare")
+        .args(["-rm", "bash", "-c", script, env!("CARGO_BIN_EXE_agrpo")])
+        .current_dir(program.folder())
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap();
+    let read = |name: &str| std::fs::read_to_string(program.folder().join(name)).unwrap();
+    let (full, code) = (read("full"), read("code"));
+    assert_eq!((code.trim(), read("left").trim()), ("4", "0"), "{full}");
+    assert!(full.contains("no space left"), "{full}");
+    let done: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(done["policy"], REFERENCE.policy.as_str());
+    assert!(done["stages"]["reused"].as_u64().unwrap() > 0, "what was stored is used");
+}

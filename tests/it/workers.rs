@@ -1,0 +1,111 @@
+//! Workers as processes: what ends one, what does not, and how it is told to.
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use crate::support::program::{Program, RUN};
+use crate::support::redis::RedisServer;
+
+/// Longer than these tests look at it.
+const LONG: &str = "steps = 100000\nbatch = 32\nsteps_per_stage = 100000\n";
+
+struct Fleet {
+    redis: RedisServer,
+    program: Program,
+}
+
+impl Fleet {
+    /// A run whose first stage takes minutes, handed to nobody yet.
+    fn new() -> Self {
+        let redis = RedisServer::start(&[]);
+        let program = Program::new(&[("AGRPO_REDIS", &redis.url())]);
+        let long = RUN.replace("steps = 100\nbatch = 32\nsteps_per_stage = 50\n", LONG);
+        std::fs::write(program.folder().join("long.toml"), long).unwrap();
+        let said = program.run(&["enqueue", "long.toml"]);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        Self { redis, program }
+    }
+
+    fn worker(&self) -> Child {
+        self.program.start(&["worker", "--numerics", "cpu-portable"])
+    }
+
+    /// Who has which stage in hand, once somebody has one.
+    fn in_hand(&self) -> (u64, String) {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let answer = self.program.json(&["status", "--workers", "--json"]);
+            for worker in answer["workers"].as_array().unwrap() {
+                if let Some(stage) = worker["in_hand"]["stage"].as_str() {
+                    return (worker["pid"].as_u64().unwrap(), stage.to_owned());
+                }
+            }
+            assert!(Instant::now() < patience, "nobody computes: {answer}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn redis_says(&self, command: &[&str]) {
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        redis::cmd(command[0]).arg(&command[1..]).exec(&mut connection).unwrap();
+    }
+}
+
+/// The exit code of a process that ends soon, though its stage goes on for minutes.
+fn code_of(mut worker: Child) -> Option<i32> {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < patience {
+        if let Some(status) = worker.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    worker.kill().unwrap();
+    panic!("the worker did not end");
+}
+
+fn terminate(worker: &Child) {
+    assert!(Command::new("kill").arg(worker.id().to_string()).status().unwrap().success());
+}
+
+#[test]
+fn a_worker_keeps_its_stage_through_a_restart_of_redis_and_ends_when_it_loses_its_lease() {
+    let mut fleet = Fleet::new();
+    let mut worker = fleet.worker();
+    let before = fleet.in_hand();
+    assert_eq!(before.0, u64::from(worker.id()));
+    fleet.redis.kill();
+    std::thread::sleep(Duration::from_secs(3));
+    fleet.redis.start_again();
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(worker.try_wait().unwrap().is_none(), "the worker rides it out");
+    assert_eq!(fleet.in_hand(), before);
+    fleet.redis_says(&["SET", &format!("agrpo:lease:{}", before.1), "9 somebody else"]);
+    assert_eq!(code_of(worker), Some(4));
+}
+
+#[test]
+fn a_worker_that_is_told_twice_gives_its_stage_back_and_a_paused_run_is_taken_by_nobody() {
+    let fleet = Fleet::new();
+    let worker = fleet.worker();
+    let (_, stage) = fleet.in_hand();
+    for verb in ["pause", "resume"] {
+        let said = fleet.program.json(&[verb, "bytes", "--json"]);
+        assert_eq!(said["workers_told"], true, "{said}");
+        let state = if verb == "pause" { "paused" } else { "running" };
+        assert_eq!(fleet.program.policy().1, state);
+    }
+    for _ in 0..2 {
+        terminate(&worker);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(code_of(worker), Some(0));
+    let next = fleet.worker();
+    assert_eq!(fleet.in_hand(), (u64::from(next.id()), stage));
+    fleet.redis_says(&["FLUSHALL"]);
+    // As a supervisor does whose patience is over.
+    let mut next = next;
+    next.kill().unwrap();
+    next.wait().unwrap();
+}
