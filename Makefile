@@ -46,9 +46,10 @@ up down:
 #>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS reaches agrpo compare alone
 #>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
 #>   make memory                 peak memory of stages of a 100M model, beside the formula; two minutes
+#>   make simulate               what scheduling costs: up to 200,000 stages and 1,000 workers, through Redis and S3
 #>   make gpu                    a GPU's parity, replay and speed into GPU_JSON=FILE; needs a CUDA build of libtorch 2.11.0
 #>                               (AGRPO_LIBTORCH=DIR, else python3's torch); GPU_BENCH=PROGRAM spares the build; docs/gpu.md
-.PHONY: compare bench memory gpu
+.PHONY: compare bench memory simulate gpu
 compare: build
 	@if [[ " $(ARGS)" == *" --store"* ]]; then
 	    echo "error: ARGS=--store reaches agrpo compare alone; name the store for all of it: make compare AGRPO_STORE=DIR" >&2
@@ -95,6 +96,11 @@ memory:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	$(CARGO) bench --locked --package agrpo-stages --bench memory -- $(ARGS)
+
+simulate:
+	@infra/need.sh redis-server > /dev/null
+	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
+	$(CARGO) bench --locked --package agrpo-jobs --bench scheduler -- $(ARGS)
 
 #> Build
 #>   make build                  target/release/agrpo; fetches libtorch the first time

@@ -30,7 +30,7 @@ VOICE = [
     (r"\bapalis(_\w+)?::", ["stages", "jobs", "src"], ["jobs/queue"], "the queue is spoken to in jobs/queue.rs"),
     (r"\bobject_store::", ["stages", "jobs", "src"], ["jobs/store"], "the store is spoken to in jobs/store.rs"),
     (r"\bstd::(fs|net|process|env)\b", ["stages"], ["stages/benches"], "a stage does no input or output"),
-    (r"\b(std::env|env::vars?(_os)?)\b", ["jobs"], [], "the environment is read in src/settings.rs"),
+    (r"\b(std::env|env::vars?(_os)?)\b", ["jobs"], ["jobs/benches"], "the environment is read in src/settings.rs"),
 ]
 
 LONGEST = 400

@@ -41,7 +41,7 @@ pub(crate) async fn at_end(store: &Store, run: RunId) {
             tracing::info!(run = run.short(), blobs, bytes, "let go what is not kept");
         }
         Err(error) => {
-            tracing::warn!(run = run.short(), %error, "could not let go what is not kept")
+            tracing::warn!(run = run.short(), %error, "could not let go what is not kept");
         }
     }
 }

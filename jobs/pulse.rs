@@ -25,6 +25,7 @@ use crate::metrics;
 use crate::patience::pauses;
 use crate::redis::{Fleet, refuses};
 use crate::registry::{InHand, WorkerInfo};
+use crate::vitals::Vitals;
 
 /// At most so often is a stage that was begun or ended shown to people.
 const SHOWN: Duration = Duration::from_millis(500);
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) patience: Duration,
     /// How far this machine's clock and Redis' may be apart.
     pub(crate) skew: Duration,
+    /// Told of every turn of the thread, for a watchdog.
+    pub(crate) vitals: Vitals,
 }
 
 struct Shared {
@@ -212,7 +215,10 @@ impl Shared {
                 () = self.wake.notified() => {}
             }
             let mut pauses = pauses(interval.min(Duration::from_secs(1))).build();
+            let mut lost = false;
             while let Err(error) = self.beat_over(&mut connection).await {
+                lost = true;
+                self.vouch();
                 if self.is_over() {
                     return;
                 }
@@ -230,11 +236,21 @@ impl Shared {
                 }
                 sleep(pauses.next().unwrap_or(interval)).await;
             }
+            self.vouch();
+            if lost {
+                metrics::redis_reconnected();
+            }
             if self.is_over() {
                 return;
             }
             seen = Instant::now();
         }
+    }
+
+    /// This thread had its turn, whatever Redis said.
+    fn vouch(&self) {
+        self.settings.vitals.turn();
+        metrics::heartbeat((self.settings.clock)());
     }
 
     fn is_over(&self) -> bool {

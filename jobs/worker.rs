@@ -12,7 +12,6 @@ mod bench;
 mod enqueue;
 mod exchange;
 mod handle;
-mod heartbeat;
 mod options;
 mod publish;
 mod runs;
@@ -133,7 +132,7 @@ struct Worker {
 impl Worker {
     /// Tells the log and the owner; one that no longer listens is no reason to stop.
     fn tell(&self, event: WorkerEvent) {
-        event.log();
+        event.note();
         self.events.send(event).ok();
     }
 
@@ -183,7 +182,6 @@ pub async fn serve(
     bench.spawn(worker.clone().work(deliveries, idle));
     let mut exchange = pin!(worker.exchange(work, stop.clone(), idle_since));
     let mut sweep = pin!(worker.sweep());
-    let mut beat = pin!(worker.beat());
     let mut overdue = pin!(worker.overdue(stop));
     let (mut exchanged, mut released) = (None, false);
     let worked = loop {
@@ -195,7 +193,6 @@ pub async fn serve(
                 worker.pulse.release_all();
             }
             never = &mut sweep => match never {},
-            never = &mut beat => match never {},
         }
     };
     let worked = match worked {

@@ -272,7 +272,7 @@ fn stop_signal(tell: fn()) -> Result<watch::Receiver<bool>, Failure> {
             stop.send_replace(true);
         } else {
             output::talk("stopped at once");
-            std::process::exit(i32::from(Exit::Interrupted as u8));
+            Exit::Interrupted.at_once();
         }
     })?;
     Ok(stopped)

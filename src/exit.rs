@@ -43,6 +43,14 @@ Exit codes:
   6    a stage failed for good
   130  stopped before the end; the same command goes on from there";
 
+impl Exit {
+    /// Ends the program where it stands. A stage may still be computing on its thread, and would crash
+    /// if libtorch were taken down under it, as a usual exit does.
+    pub(crate) fn at_once(self) -> ! {
+        signal_hook::low_level::exit(i32::from(self as u8))
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

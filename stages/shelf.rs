@@ -10,7 +10,8 @@
 //!
 //! It adds no policy to what stages hold at their peak: before another one is read the kept one goes, and so
 //! it does before a stage that takes memory without it (`sft`, `update`) and where memory was refused.
-//! Between stages a process holds it. Nothing else of a stage is kept.
+//! Between stages a process holds it. Nothing else of a stage is kept. A policy of the size of `countdown`'s
+//! is read in 0.1 ms, so that nothing is saved; one of 97.5 million weights in seconds.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -46,11 +46,14 @@ fn objects(test: &TestStore, folder: &str) -> BTreeSet<String> {
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// How a blob is lost, and what is remembered of it.
+type Way<'a> = (&'a dyn Fn(&str), Why);
+
 #[tokio::test]
 async fn every_blob_that_a_stage_reads_can_be_lost_in_every_way() {
     let (test, manifests) = computed().await;
     let (cas, stages) = (objects(&test, "cas"), objects(&test, "stages"));
-    let ways: [(&dyn Fn(&str), Why); 3] = [
+    let ways: [Way<'_>; 3] = [
         (&|name| test.remove(name), Why::Missing),
         (&|name| test.flip(name), Why::Corrupt),
         (&|name| test.truncate(name), Why::Corrupt),

@@ -19,7 +19,7 @@ use super::{FAREWELL, Worker, WorkerEvent, attempts, set_active};
 use crate::error::{JobsError, Remedy};
 use crate::hand::{Hand, State};
 use crate::lease::stages::Acquired;
-use crate::metrics::{self, Outcome};
+use crate::metrics;
 use crate::registry::{InHand, workers};
 use crate::rewind::Hands;
 use crate::span;
@@ -195,7 +195,6 @@ impl Worker {
             self.put_down(hand).await?;
         } else {
             let text = error.to_string();
-            metrics::stage_ended(key.kind, Outcome::Failed);
             self.tell(WorkerEvent::Failed {
                 run,
                 key,
@@ -250,7 +249,6 @@ impl Worker {
         self.runs.note_failed(run, stage).await;
         self.patiently(|| set_active(&self.fleet, run, false)).await?;
         let error = failure.error;
-        metrics::stage_ended(key.kind, Outcome::GivenUp);
         self.tell(WorkerEvent::Failed { run, key, stage, error, attempts, given_up: true });
         Ok(())
     }

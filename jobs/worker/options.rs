@@ -114,6 +114,7 @@ impl WorkerOptions {
             lease: self.lease,
             patience: self.patience,
             skew: self.heartbeat * self.missed_heartbeats / 2,
+            vitals: self.vitals.clone(),
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::error::JobsError;
 use crate::failpoints::reach;
 use crate::hand::{Gate, Hand};
 use crate::keep;
-use crate::metrics::{self, Outcome};
 use crate::stage::{self, Computed};
 
 /// How often a lease that may have expired is asked for again.
@@ -100,10 +99,8 @@ impl Worker {
             })
             .await;
         self.tell(if reused {
-            metrics::stage_ended(key.kind, Outcome::Reused);
             WorkerEvent::Reused { run, key, manifest }
         } else {
-            metrics::stage_finished(key.kind, &manifest.phases);
             WorkerEvent::Finished { run, key, manifest }
         });
         let is_done = matches!(&view, Ok(view) if view.is_done());

@@ -35,10 +35,10 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
         match work(args, settings, &place, class, fixed.is_none()).await {
             Ok(Worked { wanted, stopped: false }) => Ok(wanted),
             // A stage that was given up may still be computing on its thread: nobody waits for it.
-            Ok(Worked { stopped: true, .. }) => std::process::exit(i32::from(Exit::Done as u8)),
+            Ok(Worked { stopped: true, .. }) => Exit::Done.at_once(),
             Err(failure) => {
                 output::talk(failure.to_string());
-                std::process::exit(i32::from(failure.exit() as u8))
+                failure.exit().at_once()
             }
         }
     })?;

@@ -27,6 +27,9 @@ fn help() {
       retry        Give a run's failed stages new attempts
       show         Show a run, a stage or an artifact
       replay       Compute stages again and compare every output with the stored one
+      verify       Read every byte of a run or of the whole store and compare it with its name
+      gc           Delete what no run needs any more
+      forget       Give up a run: remove what is kept about it
       evaluate     Measure base and newest policy on a grid of unmask steps
       compare      Compute variants of a run over several seeds and lay them side by side
       tune         Measure estimators of the policy gradient, and recommend a number of samples
@@ -67,8 +70,8 @@ fn help_of_run() {
 
     Stages that the store already holds are not computed again, so the same command resumes a run that
     was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
-    that agrpo pause holds back waits for agrpo resume; agrpo cancel ends it with code 130. The number of
-    workers changes how long it takes, never what comes out.
+    that agrpo pause holds back waits for agrpo resume; agrpo cancel ends it with code 130. The number
+    of workers changes how long it takes, never what comes out.
 
     Usage: agrpo run [OPTIONS] <FILE>
 

@@ -15,8 +15,10 @@ const SECRET: &str = "loopback-only";
 #[derive(Debug)]
 pub(crate) struct S3Server {
     child: Child,
+    #[cfg(feature = "failpoints")]
     ports: [u16; 4],
     endpoint: String,
+    #[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "gone with its handle"))]
     folder: tempfile::TempDir,
 }
 
@@ -25,7 +27,13 @@ impl S3Server {
     pub(crate) fn start() -> Self {
         let (folder, ports) = (tempfile::tempdir().unwrap(), free_ports());
         let endpoint = format!("http://127.0.0.1:{}", ports[3]);
-        let server = Self { child: spawn(folder.path(), ports), ports, endpoint, folder };
+        let server = Self {
+            child: spawn(folder.path(), ports),
+            #[cfg(feature = "failpoints")]
+            ports,
+            endpoint,
+            folder,
+        };
         server.await_ready();
         server
     }
@@ -57,11 +65,7 @@ impl S3Server {
             .envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .status()
             .unwrap();
-        assert!(
-            ready.success(),
-            "SeaweedFS in {} did not become ready",
-            self.folder.path().display()
-        );
+        assert!(ready.success(), "SeaweedFS on ports {:?} did not become ready", self.ports);
     }
 
     /// What the program has to be told to use the bucket.

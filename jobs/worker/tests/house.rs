@@ -93,7 +93,8 @@ impl House {
             missed_heartbeats: 2,
             lease: Duration::from_millis(1500),
             sweep: Duration::from_millis(200),
-            survey: Duration::from_secs(1),
+            // So long that only a first sweep, or an emptied Redis, has the store searched.
+            survey: Duration::from_secs(3600),
             patience: Duration::from_secs(20),
             elsewhere: Duration::from_secs(5),
             ..WorkerOptions::new(

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use agrpo_jobs::{Failure as StageFailure, Store};
-use agrpo_spec::{Plan, RunConfig, RunId, StageDigest, StageKey};
+use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -19,6 +19,8 @@ const NEWEST: usize = 12;
 struct Answer<'a> {
     run: RunId,
     config: &'a RunConfig,
+    /// What the newest `run` or `enqueue` asked to keep.
+    retention: Retention,
     stages: BTreeMap<StageKey, StageDigest>,
     failures: Vec<StageFailure>,
 }
@@ -27,12 +29,25 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
     let run = store.run(id).await?;
     let stages = store.recorded_stages(id).await?;
     let failures = store.failures(id).await?;
+    let retention = store.retention(id).await?;
     if json {
-        return output::json(&Answer { run: id, config: run.config(), stages, failures });
+        return output::json(&Answer {
+            run: id,
+            config: run.config(),
+            retention,
+            stages,
+            failures,
+        });
     }
-    let config = toml::to_string(run.config()).map_err(|error| {
+    let unwritten = |error: toml::ser::Error| {
         Failure::new(Exit::Unexpected, format!("the run cannot be written as TOML: {error}"))
-    })?;
+    };
+    let mut config = toml::to_string(run.config()).map_err(unwritten)?;
+    if !retention.keeps_all() {
+        // No part of the run's identity, and shown as it would stand in its file.
+        config.push_str("\n[retention]\n");
+        config.push_str(&toml::to_string(&retention).map_err(unwritten)?);
+    }
     let more = if stages.len() > NEWEST { "; the newest (all with --json):" } else { "" };
     let mut lines = vec![
         format!("# run {id}\n\n{config}"),

@@ -65,7 +65,7 @@ mod tests {
         };
         let shown = describe(&failure).replace(&failure.stage.to_string(), "STAGE");
         insta::assert_snapshot!(shown, @r"
-        failed at  sft-000000-00
+        failed at  sft-000000
         stage      STAGE
         error      sft stage failed: out of memory
         remedy     try again elsewhere

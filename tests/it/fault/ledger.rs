@@ -45,10 +45,12 @@ impl Ledger {
         self.begun.len() - distinct.len()
     }
 
-    /// Stages that were begun and not ended: in somebody's hand, or lost with their worker.
-    pub(crate) fn in_hand(&self) -> Vec<&str> {
+    /// Stages that were begun before a moment and not ended: in somebody's hand, or lost with their
+    /// worker.
+    pub(crate) fn in_hand(&self, before_ms: i64) -> Vec<&str> {
         let ended: BTreeSet<_> = self.ended.iter().map(|end| (&end.stage, end.pid)).collect();
-        let open = |begin: &&Entry| !ended.contains(&(&begin.stage, begin.pid));
+        let open =
+            |begin: &&Entry| begin.ms <= before_ms && !ended.contains(&(&begin.stage, begin.pid));
         self.begun.iter().filter(open).map(|begin| begin.stage.as_str()).collect()
     }
 

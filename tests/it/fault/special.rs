@@ -27,9 +27,9 @@ fn plain(name: &str) -> Schedule {
 fn stage_given_twice() {
     let mut schedule = plain("stage_given_twice");
     let slow = "stage::in-compute::rollout=3*off->1*sleep(12000)->off".to_owned();
-    let forget = At { stages: 8, ms: 3000 };
+    let forget = At { stages: 1, ms: 0 };
     schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker: 0, point: slow }));
-    schedule.faults.push((forget, Fault::SameStage));
+    schedule.faults.push((forget, Fault::SameStage { ms: 1500 }));
     let row = hold(&schedule);
     assert!(row.extra > 0, "no stage was computed twice: the test tests nothing");
 }

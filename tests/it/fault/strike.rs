@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use agrpo_spec::Manifest;
 use rustix::process::Signal;
 
+use super::fleet::now_ms;
 use super::proxy::Mood;
 use super::scene::{LOOK, Scene, lock};
 use super::schedule::{At, Fault};
@@ -78,19 +79,18 @@ impl Scene {
                 }
                 self.objects.write(name, bytes)
             }),
-            Fault::SameStage => self.give_twice(),
+            Fault::SameStage { ms } => self.give_twice(ms),
         }
     }
 
     /// Damages a result that the next stages need, once there is one.
     fn damage(&self, cold: bool, how: impl Fn(&str) -> Result<(), object_store::Error>) {
         while !self.is_over() {
-            if cold {
-                self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
-            }
-            if let Some(blob) = self.newest_result()
-                && how(&format!("cas/{blob}")).is_ok()
-            {
+            if let Some(blob) = self.newest_result() {
+                if cold {
+                    self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
+                }
+                how(&format!("cas/{blob}")).unwrap();
                 lock(&self.damaged).push(blob);
                 return;
             }
@@ -109,15 +109,16 @@ impl Scene {
         blobs.get(chosen).map(ToString::to_string)
     }
 
-    /// Makes Redis forget that stages are offered and leased, once there are some in hand.
-    fn give_twice(&self) {
+    /// Makes Redis forget that stages are offered and leased, once some are in hand for so long.
+    fn give_twice(&self, ms: u64) {
         while !self.is_over() {
             let ledger = self.ledger();
             let mut forget = redis::cmd("DEL");
-            for stage in ledger.in_hand() {
+            let stages = ledger.in_hand(now_ms() - i64::try_from(ms).unwrap());
+            for stage in &stages {
                 forget.arg(format!("agrpo:offered:{stage}")).arg(format!("agrpo:lease:{stage}"));
             }
-            if !ledger.in_hand().is_empty() && lock(&self.redis).ask::<u64>(forget).is_ok() {
+            if !stages.is_empty() && lock(&self.redis).ask::<u64>(forget).is_ok() {
                 return;
             }
             std::thread::sleep(LOOK / 10);
