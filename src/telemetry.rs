@@ -7,7 +7,6 @@
 mod format;
 mod tail;
 
-
 use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 

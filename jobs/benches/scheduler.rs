@@ -18,6 +18,7 @@ use std::process::{Command, ExitCode};
 use scheduler::measure::{self, Row};
 use scheduler::stub::Place;
 
+#[expect(dead_code, reason = "the tests start servers again as well")]
 #[path = "../../tests/support/redis.rs"]
 mod redis_server;
 #[path = "../../tests/support/s3.rs"]

@@ -17,10 +17,10 @@ use object_store::{
 
 use agrpo_spec::{RunId, StageDigest};
 
-use super::Store;
 use super::backend::Backend;
 use super::books::own_versions;
 use super::errors::Place;
+use super::{Control, Hold, Store};
 
 /// Requests by verb and by the first part of the object's name: `GET stages`.
 pub(crate) type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
@@ -72,9 +72,8 @@ impl Store {
     }
 
     /// As if a person held the run.
-    pub(crate) async fn hold(&self, run: RunId, how: &str) {
-        let bytes = Bytes::from(format!("{{\"state\": \"{how}\", \"by\": \"anna\"}}"));
-        self.backend.replace(&format!("runs/{run}/control.json"), bytes).await.unwrap();
+    pub(crate) async fn hold(&self, run: RunId, state: Hold) {
+        self.put_control(run, &Control { state, unix_ms: 0, by: "anna".to_owned() }).await.unwrap();
     }
 }
 

@@ -14,8 +14,6 @@ use super::*;
 use crate::testing::{TestStore, environment, finished, run, run_named};
 
 mod real;
-#[path = "../../tests/support/s3.rs"]
-mod s3;
 pub(crate) mod server;
 
 fn manifest(digest: ArtifactDigest, size: u64) -> Manifest {

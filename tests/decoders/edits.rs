@@ -234,7 +234,7 @@ fn nest(
     depth: usize,
 ) {
     let depth = depth.min(DEEPEST);
-    let closes = if depth % 3 == 0 { 0 } else { depth };
+    let closes = if depth.is_multiple_of(3) { 0 } else { depth };
     drop(bytes.splice(part.end..part.end, close.repeat(closes).into_bytes()));
     drop(bytes.splice(part.start..part.start, open.repeat(depth).into_bytes()));
 }
@@ -267,9 +267,9 @@ fn length_at(bytes: &mut [u8], at: usize, pick: usize) {
         1 << 20,
     ];
     let length = lengths[pick % lengths.len()].to_le_bytes();
-    let width = if pick % 2 == 0 { 8 } else { 4 };
+    let width = if pick.is_multiple_of(2) { 8 } else { 4 };
     // A format's lengths mostly stand at its start.
-    let at = if pick % 3 == 0 { at & !7 } else { at };
+    let at = if pick.is_multiple_of(3) { at & !7 } else { at };
     let end = bytes.len().min(at + width);
     bytes[at..end].copy_from_slice(&length[..end - at]);
 }
@@ -279,7 +279,7 @@ fn line(bytes: &mut Vec<u8>, at: usize, pick: usize) {
     let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |place| place + 1);
     let end =
         bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |n| at + n + 1);
-    if pick % 2 == 0 {
+    if pick.is_multiple_of(2) {
         drop(bytes.drain(start..end));
     } else {
         let copy = bytes[start..end].to_vec();

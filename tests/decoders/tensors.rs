@@ -23,7 +23,7 @@ const ADAPTER: &[u8] = include_bytes!("../golden/peft_adapter/adapter_model.safe
 pub(crate) fn rewards_seeds() -> Vec<Vec<u8>> {
     let row = |n: u32| RowReward {
         reward: f64::from(n),
-        correct: n % 2 == 0,
+        correct: n.is_multiple_of(2),
         parts: [("format".to_owned(), 0.5), ("correct".to_owned(), 1.0)].into(),
         advantage: -0.25,
         counted: true,

@@ -15,7 +15,6 @@ const SECRET: &str = "loopback-only";
 #[derive(Debug)]
 pub(crate) struct S3Server {
     child: Child,
-    #[cfg(feature = "failpoints")]
     ports: [u16; 4],
     endpoint: String,
     #[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "gone with its handle"))]
@@ -25,15 +24,9 @@ pub(crate) struct S3Server {
 impl S3Server {
     /// Starts a server and waits until an object written to the bucket reads back.
     pub(crate) fn start() -> Self {
-        let (folder, ports) = (tempfile::tempdir().unwrap(), free_ports());
+        let (folder, ports) = (tempfile::tempdir().expect("a temporary folder"), free_ports());
         let endpoint = format!("http://127.0.0.1:{}", ports[3]);
-        let server = Self {
-            child: spawn(folder.path(), ports),
-            #[cfg(feature = "failpoints")]
-            ports,
-            endpoint,
-            folder,
-        };
+        let server = Self { child: spawn(folder.path(), ports), ports, endpoint, folder };
         server.await_ready();
         server
     }
@@ -41,8 +34,8 @@ impl S3Server {
     /// SIGKILL.
     #[cfg(feature = "failpoints")]
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.kill().expect("a child of ours");
+        self.child.wait().expect("a child of ours");
     }
 
     /// Starts it again where it was, with what it had stored, and waits until it is of use.
@@ -64,7 +57,7 @@ impl S3Server {
             .args([self.endpoint.as_str(), "agrpo"])
             .envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .status()
-            .unwrap();
+            .expect("python3");
         assert!(ready.success(), "SeaweedFS on ports {:?} did not become ready", self.ports);
     }
 
@@ -107,7 +100,7 @@ fn spawn(folder: &Path, [master, volume, filer, s3]: [u16; 4]) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap()
+        .expect("AGRPO_WEED names a program")
 }
 
 /// A file in `infra/`, whichever crate asks.

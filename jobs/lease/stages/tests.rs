@@ -6,7 +6,7 @@ use super::*;
 use crate::redis::Fleet;
 use crate::redis_server::RedisServer;
 
-const TERMS: Terms = Terms { ttl: Duration::from_millis(1500) };
+const TERMS: Terms = Terms { ttl: Duration::from_millis(3000) };
 const KEY: &str = "agrpo:lease:x";
 
 struct Place {

@@ -4,8 +4,8 @@ use agrpo_spec::ArtifactDigest;
 use bytes::Bytes;
 
 use crate::Store;
+use crate::s3_server::S3Server;
 use crate::store::open;
-use crate::store::tests::s3::S3Server;
 
 async fn store(server: &S3Server) -> Store {
     let set = server.environment().map(|(name, value)| (name.to_owned(), value.to_owned()));

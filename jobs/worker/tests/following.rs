@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::house::{House, expected_of, finish};
 use super::*;
+use crate::store::Hold;
 use crate::testing::{self, run_of};
 
 /// Puts a run's results into the house's store as if others had computed them all.
@@ -195,7 +196,7 @@ async fn an_emptied_redis_knows_held_runs_again_after_the_next_sweep() {
     let house = House::new().await;
     let run = house.run();
     house.enqueue().await;
-    house.store.hold(run.id(), "paused").await;
+    house.store.hold(run.id(), Hold::Paused).await;
     house.redis_says::<()>(&["FLUSHALL"]).await;
     let worker = house.worker("careful");
     house
