@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::error::JobsError;
+use crate::metrics::{self, Outcome};
 use crate::stage::{self, Fetched};
 use crate::store::{Condition, Rewound, Store, Why};
 
@@ -195,6 +196,7 @@ impl Hands {
                 stage::compute_anew(store, spec, execute, &self.environment, &self.clock).await?;
             }
         }
+        metrics::stage_ended(spec.kind(), Outcome::Rewound);
         let Some(run) = self.run else { return Ok(()) };
         let rewound = Rewound {
             stage: *stage,

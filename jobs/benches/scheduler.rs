@@ -22,6 +22,7 @@ use scheduler::stub::Place;
 #[path = "../../tests/support/redis.rs"]
 mod redis_server;
 #[path = "../../tests/support/s3.rs"]
+#[expect(clippy::unwrap_used, reason = "shared with tests")]
 mod s3_server;
 
 mod scheduler {

@@ -15,6 +15,7 @@ use super::Store;
 use super::disk::{DiskCache, SMALLEST};
 use super::large::{OnDisk, blocking};
 use crate::error::JobsError;
+use crate::metrics::{self, Tier};
 
 impl Store {
     fn host_cache(&self) -> Option<Arc<DiskCache>> {
@@ -36,7 +37,9 @@ impl Store {
     /// A blob that fits into memory.
     pub(super) async fn host_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
         let Some(disk) = self.host_cache() else { return self.get_blob(digest).await };
-        if let Some(bytes) = self.cached_bytes(&disk, digest).await? {
+        let known = self.cached_bytes(&disk, digest).await?;
+        metrics::cache_asked(Tier::Disk, known.is_some());
+        if let Some(bytes) = known {
             return Ok(bytes);
         }
         let turn = disk.turn(digest, self.backend.large()).await;
@@ -78,7 +81,9 @@ impl Store {
         size: u64,
     ) -> Result<Option<Content>, JobsError> {
         let Some(disk) = self.host_cache() else { return Ok(None) };
-        if let Some(found) = self.cached_file(&disk, digest).await? {
+        let known = self.cached_file(&disk, digest).await?;
+        metrics::cache_asked(Tier::Disk, known.is_some());
+        if let Some(found) = known {
             return Ok(Some(found.content()));
         }
         let turn = disk.turn(digest, size).await;

@@ -18,6 +18,7 @@ use super::blobs::blob_name;
 use super::files;
 use super::large::{OnDisk, blocking};
 use crate::error::JobsError;
+use crate::metrics;
 
 /// What belongs to a model or an adapter, beside `*.safetensors`.
 const TAKEN: [&str; 7] = [
@@ -90,6 +91,7 @@ impl Store {
         let name = blob_name(digest);
         if self.backend.size(&name).await? != Some(size) {
             self.write_large(digest, content).await?;
+            metrics::bytes_written(size);
         }
         Ok(OutputRecord { digest, size })
     }

@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Store;
 use super::blobs::blob_name;
 use crate::error::JobsError;
+use crate::metrics;
 
 /// Bytes of a server's objects kept as files at most, the newest one aside.
 const KEPT: u64 = 64 << 30;
@@ -319,6 +320,7 @@ impl Store {
             Err(error) => return Ok(Err(error)),
         };
         sent?;
+        metrics::bytes_read(size);
         if found != digest {
             return Err(self.corrupt(digest, size, found));
         }

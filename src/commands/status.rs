@@ -47,6 +47,14 @@ pub(super) fn status(args: &StatusArgs, settings: &Settings) -> Result<Exit, Fai
         output::talk(format!("no runs in {url} yet: agrpo run FILE begins one"));
     } else {
         output::line(table(&runs))?;
+        if let [RunStatus { stages, .. }] = &*runs
+            && stages.computed_twice + stages.rewound > 0
+        {
+            output::line(format!(
+                "\ncomputed twice: {}; made again after a loss: {}",
+                stages.computed_twice, stages.rewound
+            ))?;
+        }
         for failure in &failures {
             output::line(format!("\n{}", failure::describe(failure)))?;
         }

@@ -141,7 +141,7 @@ impl From<u64> for Edit {
 pub fn edited(seeds: &[Vec<u8>], form: Form, first: usize, edits: &[Edit]) -> Vec<u8> {
     let mut bytes = seeds[first % seeds.len()].clone();
     for edit in edits {
-        let refits = form == Form::Tensors && edit.kind % 8 != 0;
+        let refits = form == Form::Tensors && !edit.kind.is_multiple_of(8);
         match refits.then(|| header(&bytes)).flatten() {
             Some(end) => {
                 let mut text = bytes[8..end].to_vec();

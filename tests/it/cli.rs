@@ -105,7 +105,7 @@ fn mistakes_in_the_command_line() {
     2
     error: unrecognized subcommand 'rum'
 
-      tip: a similar subcommand exists: 'run'
+      tip: some similar subcommands exist: 'run', 'resume'
 
     Usage: agrpo [OPTIONS] <COMMAND>
 
