@@ -51,8 +51,15 @@ struct Lost {
     message: String,
     /// The stage that is asked to make it.
     asked: Option<StageDigest>,
-    /// Stages that turned out to need the blob themselves.
+    /// Stages that turned out to need the blob themselves, or what nobody can make.
     refused: Vec<StageDigest>,
+}
+
+impl Lost {
+    /// The stage that was asked is of no use.
+    fn refuse(&mut self) {
+        self.refused.extend(self.asked.take());
+    }
 }
 
 impl Hands {
@@ -104,6 +111,7 @@ impl Hands {
         let _turn = self.turn.lock().await;
         let mut finder = Finder::new(&self.store, self.run, spec).await?;
         let mut lost = vec![Lost { digest, message, asked: None, refused: vec![] }];
+        let mut first_dead_end = None;
         let mut begun: BTreeMap<StageDigest, u32> = BTreeMap::new();
         while let Some(top) = lost.last_mut() {
             let condition = self.store.condition(top.digest).await?;
@@ -117,7 +125,12 @@ impl Hands {
                      (agrpo run FILE fetches what the run names)",
                     top.message
                 );
-                return Err(JobsError::Lost { digest: top.digest, message });
+                let dead_end = JobsError::Lost { digest: top.digest, message };
+                first_dead_end.get_or_insert(dead_end);
+                lost.pop();
+                // Whoever needed it cannot be computed, so another one has to be asked.
+                lost.iter_mut().next_back().map(Lost::refuse);
+                continue;
             };
             self.may_make(&producer.spec, spec, top)?;
             top.asked = Some(producer.stage);
@@ -131,13 +144,23 @@ impl Hands {
             }
             match self.remake(&producer, spec.digest(), top.digest, condition).await {
                 Ok(()) => {}
+                // What it needs is being made already: the way through this producer leads in a circle.
+                Err(JobsError::Lost { digest, .. })
+                    if lost.iter().any(|earlier| earlier.digest == digest) =>
+                {
+                    lost.iter_mut().next_back().map(Lost::refuse);
+                }
+                // Before it what it lacks.
                 Err(JobsError::Lost { digest, message }) => {
-                    push(&mut lost, digest, message);
+                    lost.push(Lost { digest, message, asked: None, refused: vec![] });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match (self.store.condition(digest).await?, first_dead_end) {
+            (Condition::Sound(_), _) | (_, None) => Ok(()),
+            (_, Some(dead_end)) => Err(dead_end),
+        }
     }
 
     /// Refuses stages that this process computes to other bytes, or not at all.
@@ -245,19 +268,6 @@ pub(crate) async fn lacking(
     found.reverse();
     found.sort_by_key(|(key, _)| *key);
     Ok(found)
-}
-
-/// A producer needs a lost blob itself: that one first. Where that is one that is being made already, the
-/// way that began with its producer leads back to it, so another one has to be asked.
-fn push(lost: &mut Vec<Lost>, digest: ArtifactDigest, message: String) {
-    match lost.iter().position(|earlier| earlier.digest == digest) {
-        Some(at) => {
-            lost.truncate(at + 1);
-            let circular = lost[at].asked.take();
-            lost[at].refused.extend(circular);
-        }
-        None => lost.push(Lost { digest, message, asked: None, refused: vec![] }),
-    }
 }
 
 fn differs(

@@ -51,10 +51,10 @@ pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Resu
             .with_writer(|| Talk)
             .boxed(),
     };
+    // Layers with the same formatter of fields would write the fields of a span twice.
     let tail = fmt::layer()
         .with_target(false)
         .with_ansi(false)
-        .fmt_fields(format::for_people())
         .with_writer(TAIL.clone());
     registry().with(filter).with(shown).with(tail).init();
     Ok(())

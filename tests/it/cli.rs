@@ -139,7 +139,7 @@ fn mistakes_in_a_run_file() {
     let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
-    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `checkpoint`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `lora`, `training`, `evaluation`
+    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `checkpoint`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `lora`, `training`, `evaluation`, `retention`
     ");
     assert_snapshot!(run("group = 2", "group = 1"), @r"
     2

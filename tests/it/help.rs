@@ -160,3 +160,132 @@ fn every_verb_shows_an_example_and_how_to_choose_the_store() {
         assert!(alone(&[verb, "--help"], "").stdout.contains("Example"), "{verb}");
     }
 }
+
+#[test]
+fn help_of_gc() {
+    assert_snapshot!(alone(&["gc", "--help"], "").stdout, @r"
+    Delete what no run needs any more
+
+    Follows every run in the store from its record to all it reaches, and deletes what is left over and
+    old enough: results of forgotten runs, blobs that a run's [retention] no longer keeps, what killed
+    writers left behind. Safe beside running workers. Deletes nothing while a run cannot be followed.
+
+    Usage: agrpo gc [OPTIONS]
+
+    Options:
+          --dry-run
+              Count what would go; delete nothing
+
+          --grace <DURATION>
+              Keep whatever was written within this time, as in 90min, 24h or 7days; below 1h only while
+              no worker runs
+              
+              [default: 24h]
+
+          --store <URL>
+              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+              else .agrpo]
+
+          --json
+              Answer in JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Examples:
+      agrpo gc --dry-run
+      agrpo gc --store s3://bucket/experiments
+      agrpo gc --grace 7days
+    ");
+}
+
+#[test]
+fn help_of_verify() {
+    assert_snapshot!(alone(&["verify", "--help"], "").stdout, @r"
+    Read every byte of a run or of the whole store and compare it with its name
+
+    Changes nothing. The exit code is 5 if anything is missing or corrupt: whoever computes the run
+    makes it again. What the run's [retention] let go is no loss; what no run reaches is counted and
+    goes with agrpo gc.
+
+    Usage: agrpo verify [OPTIONS] [RUN]
+
+    Arguments:
+      [RUN]
+              Run to check, by the start of its id or by its name [default: everything in the store]
+
+    Options:
+          --store <URL>
+              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+              else .agrpo]
+
+          --json
+              Answer in JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Examples:
+      agrpo verify
+      agrpo verify smoke --json
+    ");
+}
+
+#[test]
+fn help_of_forget() {
+    assert_snapshot!(alone(&["forget", "--help"], "").stdout, @r"
+    Give up a run: remove what is kept about it
+
+    Its results stay until the next agrpo gc takes those that no other run needs. Refuses a run that
+    could still go on, unless it is forced; workers must have let go of it.
+
+    Usage: agrpo forget [OPTIONS] <RUN>
+
+    Arguments:
+      <RUN>
+              Run to forget, by the start of its id or by its name
+
+    Options:
+          --dry-run
+              Say what a gc could free then; remove nothing
+
+          --force
+              Forget it even if stages are left, or if its record is damaged
+
+          --store <URL>
+              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+              else .agrpo]
+
+          --json
+              Answer in JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --log-format <FORMAT>
+              Format of log lines on stderr
+              
+              [default: text]
+              [possible values: text, json]
+
+    Examples:
+      agrpo forget smoke --dry-run
+      agrpo forget 3f2a91
+      agrpo gc
+    ");
+}

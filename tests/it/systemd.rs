@@ -48,15 +48,14 @@ fn ready_alive_busy_and_stopping_are_told() {
     }
     assert!(alive.iter().any(|line| line.starts_with("STATUS=computing rollout")), "{alive:?}");
 
-    // A Redis that does not answer holds the heartbeat up, and with it the signs of life.
+    // A worker that waits for its Redis is alive, and says so: starting it again would help nobody.
     let mut connection = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
     let pause = redis::cmd("CLIENT").arg("PAUSE").arg(8000).query::<()>(&mut connection);
     pause.unwrap();
-    heard(&socket, "never", Duration::from_secs(6));
-    let silent = heard(&socket, "WATCHDOG=1", Duration::from_secs(1));
-    assert!(!silent.contains(&"WATCHDOG=1".to_owned()), "{silent:?}");
-    let again = heard(&socket, "WATCHDOG=1", long);
-    assert!(again.contains(&"WATCHDOG=1".to_owned()), "{again:?}");
+    heard(&socket, "never", Duration::from_secs(4));
+    let meanwhile = heard(&socket, "WATCHDOG=1", Duration::from_secs(3));
+    assert!(meanwhile.contains(&"WATCHDOG=1".to_owned()), "{meanwhile:?}");
+    heard(&socket, "never", Duration::from_secs(2));
 
     let killed = Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap();
     assert!(killed.success());
