@@ -90,31 +90,54 @@ impl Progress {
         &mut self,
         store: &Store,
     ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
-        let run = self.plan.run().id();
         let mut found = vec![];
         let mut asked = BTreeSet::new();
         loop {
-            let new: Vec<_> =
-                self.plan.pending().iter().filter(|(key, _)| asked.insert(**key)).collect();
-            let reads = new.into_iter().map(|(key, spec)| async move {
-                Ok::<_, JobsError>((*key, store.settled_manifest(run, spec.digest()).await?))
-            });
-            let hits: Vec<_> = try_join_all(reads)
-                .await?
-                .into_iter()
-                .filter_map(|(key, manifest)| Some((key, Arc::new(manifest?))))
-                .collect();
+            let mut hits = self.step(store, &mut asked).await?;
             if hits.is_empty() {
                 return Ok(found);
             }
-            for (key, manifest) in hits {
-                self.finished(key, &manifest)?;
-                if self.recorded.get(&key) != Some(&manifest.stage) {
-                    store.record_stage(run, key, manifest.stage).await?;
-                }
-                found.push((key, manifest));
+            found.append(&mut hits);
+        }
+    }
+
+    /// Takes over the results of those pending stages that were not asked for yet.
+    async fn step(
+        &mut self,
+        store: &Store,
+        asked: &mut BTreeSet<StageKey>,
+    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
+        let run = self.plan.run().id();
+        let new: Vec<_> =
+            self.plan.pending().iter().filter(|(key, _)| asked.insert(**key)).collect();
+        let reads = new.into_iter().map(|(key, spec)| async move {
+            Ok::<_, JobsError>((*key, store.settled_manifest(run, spec.digest()).await?))
+        });
+        let found = try_join_all(reads).await?.into_iter();
+        let hits: Vec<_> =
+            found.filter_map(|(key, manifest)| Some((key, Arc::new(manifest?)))).collect();
+        for (key, manifest) in &hits {
+            self.finished(*key, manifest)?;
+            if self.recorded.get(key) != Some(&manifest.stage) {
+                store.record_stage(run, *key, manifest.stage).await?;
             }
         }
+        Ok(hits)
+    }
+
+    /// Notes what the index of a run that is done lacks: a worker that died as soon as it had published
+    /// noted nothing, and those who went on by a later update never looked there. One listing; a walk from
+    /// the start where something is lacking.
+    pub(crate) async fn complete_index(&self, store: &Store) -> Result<(), JobsError> {
+        let run = self.plan.run();
+        let recorded = store.recorded_stages(run.id()).await?;
+        if recorded.len() as u64 >= self.total() {
+            return Ok(());
+        }
+        let mut whole = Self { plan: Plan::new(run.clone()), recorded, done: 0 };
+        let mut asked = BTreeSet::new();
+        while !whole.step(store, &mut asked).await?.is_empty() {}
+        Ok(())
     }
 
     /// Takes over a stage's result; answers with the stages that became ready. Internal error if the

@@ -52,10 +52,7 @@ pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Resu
             .boxed(),
     };
     // Layers with the same formatter of fields would write the fields of a span twice.
-    let tail = fmt::layer()
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(TAIL.clone());
+    let tail = fmt::layer().with_target(false).with_ansi(false).with_writer(TAIL.clone());
     registry().with(filter).with(shown).with(tail).init();
     Ok(())
 }

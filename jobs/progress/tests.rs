@@ -71,6 +71,21 @@ async fn without_its_index_a_run_is_walked_from_the_start_and_indexed_again() {
 }
 
 #[tokio::test]
+async fn what_the_index_of_a_run_that_is_done_lacks_is_noted_at_its_end() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 1).await;
+    let before = test.store.recorded_stages(run().id()).await.unwrap();
+    let stage = stage_of(&test, &run(), "gradient-000001-01").await;
+    test.remove(&format!("runs/{}/stages/gradient-000001-01.{stage}", run().id()));
+    assert_eq!(left(&test, &run()).await, Vec::<String>::new(), "the update after it is enough");
+    assert_ne!(test.store.recorded_stages(run().id()).await.unwrap(), before);
+    let store = test.reopened();
+    let progress = Progress::open(&store, run()).await.unwrap();
+    progress.complete_index(&store).await.unwrap();
+    assert_eq!(test.store.recorded_stages(run().id()).await.unwrap(), before);
+}
+
+#[tokio::test]
 async fn an_index_that_lies_is_not_believed() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;

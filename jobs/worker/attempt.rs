@@ -67,13 +67,14 @@ impl Worker {
         let begun = self.patiently(|| attempts::begin(&self.fleet, stage)).await?;
         span::note_attempt(begun);
         if begun > self.options.attempts {
+            // Not `begun - 1`: a worker that did not know yet that the stage is given up counts as well.
+            let starts = self.options.attempts;
             let error = format!(
-                "begun {} times, and each time its worker ended without a result; see the workers' \
-                 logs, then `agrpo retry {}`",
-                begun - 1,
+                "begun {starts} times, and each time its worker ended without a result; see the \
+                 workers' logs, then `agrpo retry {}`",
                 run.short()
             );
-            let failure = self.failure(pending, error, Remedy::Elsewhere, begun - 1, since_unix_ms);
+            let failure = self.failure(pending, error, Remedy::Elsewhere, starts, since_unix_ms);
             self.give_up(run, failure).await?;
             return self.put_down(hand).await;
         }

@@ -111,6 +111,9 @@ impl Runs {
         progress.leap(&self.store).await?;
         progress.catch_up(&self.store).await?;
         let view = View::of(&progress);
+        if view.is_done() {
+            progress.complete_index(&self.store).await?;
+        }
         *whole = Some(progress);
         Ok(view)
     }

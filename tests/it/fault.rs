@@ -85,12 +85,11 @@ macro_rules! alone {
 }
 
 alone! {
-    worker_killed worker_stopped worker_cut_off_from_redis
+    worker_killed worker_cut_off_from_redis
     killed_in_compute killed_before_blobs killed_after_blobs killed_before_manifest
     killed_after_manifest killed_before_enqueue killed_after_enqueue killed_before_ack
     redis_killed_with_file redis_killed_without_file redis_emptied redis_stalled redis_absent_a_minute
     s3_answers_with_errors s3_slow s3_breaks_off s3_killed
-    blob_deleted blob_flipped
     clock_an_hour_ahead clock_an_hour_behind
     clock_an_hour_ahead_without_s3 clock_an_hour_behind_without_s3
 }

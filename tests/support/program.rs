@@ -53,6 +53,7 @@ micro_batch = 32
 #[derive(Debug)]
 pub(crate) struct Program {
     folder: tempfile::TempDir,
+    binary: PathBuf,
     environment: Vec<(String, String)>,
 }
 
@@ -70,7 +71,14 @@ impl Program {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("run.toml"), RUN).unwrap();
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
-        Self { folder, environment: environment.iter().map(own).collect() }
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_agrpo"));
+        Self { folder, binary, environment: environment.iter().map(own).collect() }
+    }
+
+    /// The same program from another file.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn from_file(self, binary: &Path) -> Self {
+        Self { binary: binary.to_owned(), ..self }
     }
 
     /// The folder.
@@ -114,7 +122,7 @@ impl Program {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agrpo"));
+        let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

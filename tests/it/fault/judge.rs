@@ -8,7 +8,7 @@ use std::time::Duration;
 use agrpo_spec::{ArtifactDigest, Manifest};
 
 use super::fleet::Death;
-use super::scene::{Ending, Scene, lock, run_text};
+use super::scene::{Ending, PROGRAM, Scene, lock, run_text};
 use super::schedule::Schedule;
 use crate::support::program::Program;
 
@@ -23,7 +23,7 @@ pub(crate) struct Reference {
 
 /// Computed once, in one process and in a folder.
 pub(crate) static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
-    let program = Program::new(&[]);
+    let program = Program::new(&[]).from_file(&PROGRAM);
     std::fs::write(program.folder().join("run.toml"), run_text()).unwrap();
     let done = program.json(&["run", "run.toml", "--json"]);
     let run = done["run"].as_str().unwrap().to_owned();
@@ -49,6 +49,12 @@ pub(crate) struct Row {
     pub(crate) extra: usize,
     /// Results that came a second time, as `agrpo status` counts them.
     pub(crate) twice: u64,
+    /// Stages computed again because a result of theirs was lost, as `agrpo status` counts them.
+    pub(crate) rewound: u64,
+    /// Damaged blobs that nobody needed again: `agrpo verify` names exactly them.
+    pub(crate) damaged: usize,
+    /// How often a stage was begun three times in vain, and a person gave it new attempts.
+    pub(crate) retried: u32,
     pub(crate) deaths: usize,
     pub(crate) redelivery_ms: Option<i64>,
     pub(crate) complaints: Vec<String>,
@@ -57,8 +63,8 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn head() -> String {
         format!(
-            "{:<34} {:>7} {:>6} {:>6} {:>6} {:>7} {:>11}  verdict",
-            "schedule", "wall s", "begun", "extra", "twice", "deaths", "redelivered"
+            "{:<34} {:>7} {:>6} {:>6} {:>6} {:>8} {:>7} {:>11}  verdict",
+            "schedule", "wall s", "begun", "extra", "twice", "rewound", "deaths", "redelivered"
         )
     }
 }
@@ -71,15 +77,26 @@ impl std::fmt::Display for Row {
         let verdict = if self.complaints.is_empty() { "ok" } else { "BROKEN" };
         write!(
             f,
-            "{:<34} {:>7.1} {:>6} {:>6} {:>6} {:>7} {:>11}  {verdict}",
+            "{:<34} {:>7.1} {:>6} {:>6} {:>6} {:>8} {:>7} {:>11}  {verdict}",
             self.name,
             self.wall.as_secs_f64(),
             self.begun,
             self.extra,
             self.twice,
+            self.rewound,
             self.deaths,
             redelivery
-        )
+        )?;
+        match self.retried {
+            0 => {}
+            1 => f.write_str(", one retry")?,
+            retried => write!(f, ", {retried} retries")?,
+        }
+        match self.damaged {
+            0 => Ok(()),
+            1 => f.write_str(", 1 damaged blob told"),
+            damaged => write!(f, ", {damaged} damaged blobs told"),
+        }
     }
 }
 
@@ -98,6 +115,9 @@ pub(crate) fn judge(
         begun: ledger.begun.len(),
         extra: ledger.extra(),
         twice: 0,
+        rewound: 0,
+        damaged: 0,
+        retried: scene.retried(),
         deaths: deaths.len(),
         redelivery_ms: ledger.redelivery_ms(deaths),
         complaints: vec![],
@@ -106,9 +126,11 @@ pub(crate) fn judge(
         row.complaints.push(format!("the run ended {ending:?} after {:.0} s", wall.as_secs_f64()));
         return row;
     }
-    let killed = deaths.iter().filter(|death| death.code.is_none()).count();
-    if schedule.only_kills() && row.extra > killed {
-        row.complaints.push(format!("{} stages computed again after {killed} kills", row.extra));
+    let mut killed = deaths.to_vec();
+    killed.retain(|death| death.code.is_none());
+    let unexplained = ledger.unexplained(&killed);
+    if schedule.only_kills() && !unexplained.is_empty() {
+        row.complaints.push(format!("computed again for no reason: {unexplained:?}"));
     }
     if schedule.only_kills() && row.redelivery_ms.is_some_and(|ms| ms > 15_000) {
         row.complaints
@@ -119,14 +141,20 @@ pub(crate) fn judge(
     {
         row.complaints.push("a worker whose clock is right was thrown out".to_owned());
     }
-    row.twice = outcome(scene, &mut row.complaints);
-    row.complaints.extend(records(scene).err());
-    row.complaints.extend(cleanliness(scene));
+    (row.twice, row.rewound) = outcome(scene, &mut row.complaints);
+    match records(scene) {
+        Ok(damaged) => {
+            row.damaged = damaged.len();
+            row.complaints.extend(cleanliness(scene, &damaged));
+        }
+        Err(complaint) => row.complaints.push(complaint),
+    }
     row
 }
 
-/// The same policy, and as many stages as planned. Answers with the stages that status calls doubled.
-fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> u64 {
+/// The same policy, and as many stages as planned. Answers with the stages that status calls doubled, and
+/// with those that it calls rewound.
+fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> (u64, u64) {
     let status = scene.program.json(&["status", &scene.run, "--json"]);
     let (run, reference) = (&status["runs"][0], &*REFERENCE);
     for (name, is, should) in [
@@ -141,11 +169,13 @@ fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> u64 {
     if run["stages"]["done"] != reference.index.len() {
         complaints.push(format!("status counts {}", run["stages"]));
     }
-    run["stages"]["computed_twice"].as_u64().unwrap_or_default()
+    let count = |name: &str| run["stages"][name].as_u64().unwrap_or_default();
+    (count("computed_twice"), count("rewound"))
 }
 
-/// Exactly the reference's stages, by index and by listing; every blob of theirs whole.
-fn records(scene: &Scene) -> Result<(), String> {
+/// Exactly the reference's stages, by index and by listing; every blob of theirs whole, but for those that
+/// a fault damaged and nobody needed again. Answers with these.
+fn records(scene: &Scene) -> Result<BTreeSet<String>, String> {
     let text = |error: object_store::Error| error.to_string();
     let index = scene.objects.list(&format!("runs/{}/stages", scene.run)).map_err(text)?;
     let found: BTreeMap<_, _> = index.iter().map(|name| split(name)).collect();
@@ -158,7 +188,6 @@ fn records(scene: &Scene) -> Result<(), String> {
         let (more, less) = (manifests.difference(&wanted), wanted.difference(&manifests));
         return Err(format!("manifests: {} too many, {} missing", more.count(), less.count()));
     }
-    // What was damaged and not needed again is for `agrpo verify` to find.
     let damaged = lock(&scene.damaged).clone();
     let mut blobs = BTreeSet::new();
     for stage in &manifests {
@@ -167,37 +196,53 @@ fn records(scene: &Scene) -> Result<(), String> {
         let manifest = Manifest::from_bytes(stage, &bytes).map_err(|error| error.to_string())?;
         blobs.extend(manifest.outputs.values().map(|record| record.digest));
     }
+    let mut wrong = BTreeSet::new();
     for digest in blobs {
         let name = format!("cas/{digest}");
         let whole =
             scene.objects.read(&name).is_ok_and(|bytes| ArtifactDigest::of(&bytes) == digest);
-        if !whole && !damaged.contains(&digest.to_string()) {
+        if whole {
+            continue;
+        }
+        if !damaged.contains(&digest.to_string()) {
             return Err(format!("{name} is lost or corrupt"));
         }
+        wrong.insert(name);
     }
-    Ok(())
+    Ok(wrong)
 }
 
-/// `agrpo verify` finds nothing wrong, and after `agrpo gc` nothing is left over.
-fn cleanliness(scene: &Scene) -> Vec<String> {
-    if scene.program.run(&["gc", "--help"]).code != Some(0) {
-        return vec![];
-    }
+/// `agrpo verify` finds exactly what is damaged; `agrpo gc` leaves nothing over and takes nothing that the
+/// run needs.
+fn cleanliness(scene: &Scene, damaged: &BTreeSet<String>) -> Vec<String> {
     let mut complaints = vec![];
-    let mut ask = |arguments: &[&str]| {
+    let mut ask = |arguments: &[&str], code| {
         let said = scene.program.run(arguments);
-        if said.code != Some(0) {
+        if said.code != Some(code) {
             complaints.push(format!("{arguments:?}: {:?} {}", said.code, said.stderr));
         }
         serde_json::from_str(&said.stdout).unwrap_or(serde_json::Value::Null)
     };
-    if lock(&scene.damaged).is_empty() {
-        ask(&["verify", &scene.run, "--json"]);
+    let code = if damaged.is_empty() { 0 } else { 5 };
+    let before = ask(&["verify", &scene.run, "--json"], code);
+    let swept = ask(&["gc", "--grace", "0s", "--json"], 0);
+    let again = ask(&["gc", "--grace", "0s", "--dry-run", "--json"], 0);
+    let after = ask(&["verify", "--json"], code);
+    for (when, report) in [("before gc", &before), ("after gc", &after)] {
+        let found: BTreeSet<_> = ["missing", "corrupt"]
+            .iter()
+            .flat_map(|verdict| report[verdict].as_array().into_iter().flatten())
+            .map(|finding| finding["object"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        if found != *damaged {
+            complaints.push(format!("{when} verify finds {found:?}, damaged are {damaged:?}"));
+        }
     }
-    ask(&["gc", "--grace", "0s", "--json"]);
-    let again = ask(&["gc", "--grace", "0s", "--dry-run", "--json"]);
-    if again["orphans"] != 0 {
-        complaints.push(format!("after gc: {again}"));
+    let nothing = serde_json::json!({});
+    let none = serde_json::json!({ "objects": 0, "bytes": 0 });
+    if again["swept"] != nothing || again["young"] != none || after["orphaned"] != none {
+        complaints
+            .push(format!("left over after gc: {again} {}; it took {swept}", after["orphaned"]));
     }
     complaints
 }

@@ -54,14 +54,36 @@ impl Ledger {
         self.begun.iter().filter(open).map(|begin| begin.stage.as_str()).collect()
     }
 
-    /// The longest time from the death of a process to the next beginning of the stage that it began
-    /// last, in milliseconds; `None` where no such stage had to be begun again.
+    /// What dies with a process at most: the stage in hand, and the one before it, which is published
+    /// meanwhile.
+    fn last_two(&self, death: &Death) -> impl Iterator<Item = &str> {
+        let of_it = |begun: &&Entry| begun.pid == death.pid && begun.ms <= death.ms;
+        let mut stages: Vec<_> = self.begun.iter().filter(of_it).map(|b| &*b.stage).collect();
+        stages.reverse();
+        stages.into_iter().take(2)
+    }
+
+    /// The longest time from the death of a process to the next beginning of a stage that died with it,
+    /// in milliseconds; `None` where no stage had to be begun again.
     pub(crate) fn redelivery_ms(&self, deaths: &[Death]) -> Option<i64> {
         let wait = |death: &Death| {
-            let last = self.begun.iter().rev().find(|begun| begun.pid == death.pid)?;
-            let again = |next: &&Entry| next.stage == last.stage && next.ms >= death.ms;
-            self.begun.iter().find(again).map(|next| next.ms - death.ms)
+            let again = |stage: &str| {
+                let next = |next: &&Entry| next.stage == stage && next.ms >= death.ms;
+                self.begun.iter().find(next).map(|next| next.ms - death.ms)
+            };
+            self.last_two(death).filter_map(again).max()
         };
         deaths.iter().filter_map(wait).max()
+    }
+
+    /// Stages that were begun once more although none of these processes took them along.
+    pub(crate) fn unexplained(&self, deaths: &[Death]) -> Vec<&str> {
+        let mut seen = BTreeSet::new();
+        let again = self.begun.iter().filter(|begun| !seen.insert(&begun.stage));
+        let explains = |begun: &Entry, death: &Death| {
+            death.ms <= begun.ms && self.last_two(death).any(|stage| stage == begun.stage)
+        };
+        let lone = again.filter(|begun| !deaths.iter().any(|death| explains(begun, death)));
+        lone.map(|begun| begun.stage.as_str()).collect()
     }
 }

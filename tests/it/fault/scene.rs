@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(crate) fn run_text() -> String {
 }
 
 /// The program under a name that no other build replaces while schedules run.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+pub(super) static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_agrpo"));
     // What earlier suites left: nobody removes a file at the very end of a process.
     for file in std::fs::read_dir(built.parent().unwrap()).unwrap().flatten() {
@@ -80,6 +80,7 @@ pub(crate) struct Scene {
     pub(crate) run: String,
     pub(crate) stages: usize,
     over: AtomicBool,
+    retried: AtomicU32,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -122,7 +123,7 @@ impl Scene {
         let (s3, mut environment) = open_store(schedule, seed);
         environment.push(("AGRPO_REDIS".to_owned(), redis.url()));
         let borrowed: Vec<_> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let program = Program::new(&borrowed);
+        let program = Program::new(&borrowed).from_file(&PROGRAM);
         let objects = if schedule.folder {
             std::fs::create_dir(program.store()).unwrap();
             Objects::of_folder(&program.store())
@@ -145,6 +146,7 @@ impl Scene {
             objects,
             damaged: Mutex::default(),
             over: AtomicBool::new(false),
+            retried: AtomicU32::new(0),
         };
         let orders = |worker| scene.orders(worker, schedule, always, &environment);
         scene.slots =
@@ -167,6 +169,8 @@ impl Scene {
             set("AWS_ENDPOINT", format!("http://{}", gate(s3_gate.port)));
         }
         set("AGRPO_FAULT_LEDGER", self.ledger_path().display().to_string());
+        // One host, one cache; never the user's.
+        set("AGRPO_CACHE_DIR", self.cache_path().display().to_string());
         let mut once = vec![];
         for (_, fault) in &schedule.faults {
             match fault {
@@ -180,6 +184,10 @@ impl Scene {
         }
         let folder = self.program.folder().to_owned();
         Orders { folder, environment, once, always: always.to_vec() }
+    }
+
+    pub(super) fn cache_path(&self) -> PathBuf {
+        self.program.folder().join("cache")
     }
 
     fn ledger_path(&self) -> PathBuf {
@@ -204,10 +212,32 @@ impl Scene {
                     }
                 });
             }
-            let ending = self.await_end(limit);
+            let mut ending = self.await_end(limit);
+            while ending == Ending::Failed
+                && self.retried() < schedule.retries
+                && self.is_worn_out()
+            {
+                self.retried.fetch_add(1, Ordering::Relaxed);
+                self.program.run(&["retry", &self.run]);
+                ending = self.await_end(limit);
+            }
             self.over.store(true, Ordering::Relaxed);
             ending
         })
+    }
+
+    /// Whether all that is wrong is that a stage was begun three times and its worker died each time.
+    fn is_worn_out(&self) -> bool {
+        let said = self.program.run(&["status", &self.run, "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        let failures = status["failures"].as_array().cloned().unwrap_or_default();
+        let error = |failure: &serde_json::Value| failure["error"].as_str().map(str::to_owned);
+        let worn_out = |error: String| error.starts_with("begun 3 times");
+        failures.iter().all(|failure| error(failure).is_some_and(worn_out))
+    }
+
+    pub(crate) fn retried(&self) -> u32 {
+        self.retried.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -41,13 +41,13 @@ pub(crate) enum Fault {
     S3 { trouble: Trouble, percent: u64, ms: u64 },
     /// SIGKILL of SeaweedFS, which is started again after a while.
     S3Kill { ms: u64 },
-    /// A result of the stage that ended last is deleted. `cold`: all workers are killed with it, so that
-    /// none remembers it.
+    /// A result of the stage that ended last is deleted. `cold`: one that the next update needs, and all
+    /// workers are killed with it and their host's cache loses it, so that nobody remembers it.
     Delete { cold: bool },
     /// A bit of such a result is turned.
     Flip { cold: bool },
     /// A stage that is in hand for so long is given to another worker as well: queue and leases forget
-    /// it.
+    /// it, and somebody asks for the run again.
     SameStage { ms: u64 },
 }
 
@@ -61,6 +61,9 @@ pub(crate) struct Schedule {
     pub(crate) redis_keeps: bool,
     /// Whether the store is a folder and not a bucket.
     pub(crate) folder: bool,
+    /// How often a person gives new attempts where workers died in one stage three times, which many
+    /// faults at once may do.
+    pub(crate) retries: u32,
     pub(crate) faults: Vec<(At, Fault)>,
 }
 
@@ -125,6 +128,7 @@ impl Schedule {
             workers: 2,
             redis_keeps: true,
             folder: false,
+            retries: 0,
             faults: vec![],
         };
         let (at, worker) = (dice.at(), 0);
@@ -133,8 +137,14 @@ impl Schedule {
                 schedule.faults.push((dice.at(), Fault::Kill { worker: 1 }));
                 Fault::Kill { worker }
             }
-            // Longer than lease and redelivery.
-            "worker_stopped" => Fault::Stop { worker, ms: 17_000 },
+            // In the middle of a stage, and longer than lease and redelivery.
+            "worker_stopped" => {
+                let point = "stage::in-compute::rollout=1*off->1*return(stop)->off".to_owned();
+                schedule.faults.push((at, Fault::Arm { worker, point }));
+                let stop = Fault::Stop { worker, ms: 17_000 };
+                schedule.faults.push((At { stages: 20, ms: 0 }, stop));
+                return schedule;
+            }
             "redis_killed_with_file" => Fault::RedisKill { ms: 200 },
             "redis_killed_without_file" => {
                 schedule.redis_keeps = false;
@@ -182,11 +192,19 @@ impl Schedule {
             workers,
             redis_keeps: dice.within(0, 2) == 0,
             folder: false,
+            retries: 3,
             faults: vec![],
         };
         for _ in 0..dice.within(2, 6) {
             let (at, worker) = (dice.at(), dice.worker(workers));
             let fault = draw(&mut dice, worker);
+            if let Fault::SameStage { ms } = fault {
+                // Long enough to be given away before it ends.
+                let (passes, long) = (at.stages / 7, ms * 8);
+                let slow = format!("{passes}*off->1*sleep({long})->off");
+                let point = format!("stage::in-compute::rollout={slow}");
+                schedule.faults.push((at, Fault::Arm { worker, point }));
+            }
             schedule.faults.push((at, fault));
         }
         if costly {
@@ -257,7 +275,7 @@ fn draw(dice: &mut Dice, worker: usize) -> Fault {
         _ => match dice.within(0, 3) {
             0 => Fault::Delete { cold: short < 2000 },
             1 => Fault::Flip { cold: short < 2000 },
-            _ => Fault::SameStage { ms: 0 },
+            _ => Fault::SameStage { ms: 400 },
         },
     }
 }

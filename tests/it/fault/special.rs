@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::judge::REFERENCE;
-use super::scene::{Ending, Scene, may_mount, run_text};
+use super::scene::{Ending, PROGRAM, Scene, may_mount, run_text};
 use super::schedule::{At, Fault, Schedule};
 use super::{hold, say, setting};
 use crate::support::program::Program;
@@ -18,6 +18,7 @@ fn plain(name: &str) -> Schedule {
         workers: 2,
         redis_keeps: true,
         folder: false,
+        retries: 0,
         faults: vec![],
     }
 }
@@ -26,12 +27,32 @@ fn plain(name: &str) -> Schedule {
 #[test]
 fn stage_given_twice() {
     let mut schedule = plain("stage_given_twice");
-    let slow = "stage::in-compute::rollout=3*off->1*sleep(12000)->off".to_owned();
+    let slow = "stage::in-compute::rollout=3*off->1*sleep(4000)->off".to_owned();
     let forget = At { stages: 1, ms: 0 };
     schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker: 0, point: slow }));
     schedule.faults.push((forget, Fault::SameStage { ms: 1500 }));
     let row = hold(&schedule);
     assert!(row.extra > 0, "no stage was computed twice: the test tests nothing");
+}
+
+/// Its stage is another's by the time that it goes on.
+#[test]
+fn worker_stopped() {
+    let row = hold(&Schedule::alone("worker_stopped", setting("SEED", 1)));
+    assert!(row.extra > 0, "it stopped with empty hands: the test tests nothing");
+}
+
+/// What is lost is made again from its own record, and the run remembers that.
+#[test]
+fn blob_deleted() {
+    let row = hold(&Schedule::alone("blob_deleted", setting("SEED", 1)));
+    assert!(row.rewound > 0, "nobody needed the blob: the test tests nothing");
+}
+
+#[test]
+fn blob_flipped() {
+    let row = hold(&Schedule::alone("blob_flipped", setting("SEED", 1)));
+    assert!(row.rewound > 0, "nobody needed the blob: the test tests nothing");
 }
 
 /// A crash that does not come again costs one more attempt.
@@ -64,7 +85,7 @@ fn stage_that_aborts_every_time() {
     assert_eq!(scene.play(&schedule, limit), Ending::Failed, "{}", scene.last_words());
     let said = scene.program.run(&["status", &scene.run]);
     say(&said.stdout);
-    assert!(said.stdout.contains("failed"), "{}", said.stdout);
+    assert!(said.stdout.contains("begun 3 times"), "{}", said.stdout);
     let aborted = scene.ledger().begun.iter().filter(|begun| begun.stage == *stage).count();
     assert_eq!(aborted, 3, "attempts before the run stopped");
     let other = other["run"].as_str().unwrap().to_owned();
@@ -88,17 +109,17 @@ fn stage_that_aborts_every_time() {
     say(&format!("{}: {} s", schedule.name, wall.as_secs()));
 }
 
-/// The disk of a store in a folder is full for some writes: workers exit and others go on.
+/// The disk of a store in a folder is full for some writes: workers wait until there is room.
 #[test]
 fn disk_full_under_workers() {
     let mut schedule = plain("disk_full_under_workers");
     schedule.folder = true;
     for worker in 0..2 {
-        let point = format!("store::write={}*off->return", 40 + 30 * worker);
+        let point = format!("store::write={}*off->12*return->off", 40 + 30 * worker);
         schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker, point }));
     }
     let row = hold(&schedule);
-    assert_eq!(row.deaths, 2, "both workers meet the full disk and exit");
+    assert_eq!((row.deaths, row.extra), (0, 0), "nothing that was computed is given up");
 }
 
 /// A small file system that fills up, really: the program says so, and goes on once there is room.
@@ -108,7 +129,7 @@ fn disk_full_under_a_run() {
         may_mount(),
         "unshare -rm may not mount here: run this suite where user namespaces are allowed"
     );
-    let program = Program::new(&[]);
+    let program = Program::new(&[]).from_file(&PROGRAM);
     std::fs::write(program.folder().join("run.toml"), run_text()).unwrap();
     let script = "mkdir disk && mount -t tmpfs -o size=1m none disk
         \"$0\" run run.toml --store disk/store --json 2> full; echo $? > code
@@ -116,7 +137,8 @@ fn disk_full_under_a_run() {
         mount -o remount,size=64m none disk
         \"$0\" run run.toml --store disk/store --json 2> /dev/null";
     let output = Command::new("unshare")
-        .args(["-rm", "bash", "-c", script, env!("CARGO_BIN_EXE_agrpo")])
+        .args(["-rm", "bash", "-c", script])
+        .arg(&*PROGRAM)
         .current_dir(program.folder())
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

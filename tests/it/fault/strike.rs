@@ -86,22 +86,38 @@ impl Scene {
     /// Damages a result that the next stages need, once there is one.
     fn damage(&self, cold: bool, how: impl Fn(&str) -> Result<(), object_store::Error>) {
         while !self.is_over() {
-            if let Some(blob) = self.newest_result() {
+            if let Some(blob) = self.newest_result(cold) {
                 if cold {
                     self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
+                    let cached = self.cache_path().join("blobs").join(&blob[..2]).join(&blob);
+                    std::fs::remove_file(cached).ok();
                 }
-                how(&format!("cas/{blob}")).unwrap();
-                lock(&self.damaged).push(blob);
-                return;
+                lock(&self.damaged).push(blob.clone());
+                // S3 may be away.
+                if how(&format!("cas/{blob}")).is_ok() {
+                    return;
+                }
             }
             std::thread::sleep(LOOK);
         }
     }
 
-    /// A blob of the stage that ended last, of those that others wait for.
-    fn newest_result(&self) -> Option<String> {
+    /// A blob of the stage that ended last, of those that others wait for; `cold`: that the next update is
+    /// going to read.
+    fn newest_result(&self, cold: bool) -> Option<String> {
         let ended = self.ledger().ended;
-        let newest = ended.iter().rev().find(|entry| entry.kind != "evaluation")?;
+        let wanted = |kind: &str| match cold {
+            true => matches!(kind, "sft" | "update"),
+            false => kind != "evaluation",
+        };
+        // What the index does not know yet is planned again, and not rewound.
+        let index = match cold {
+            true => self.objects.list(&format!("runs/{}/stages", self.run)).ok()?,
+            false => vec![],
+        };
+        let known = |stage: &str| !cold || index.iter().any(|name| name.ends_with(stage));
+        let mut newest_first = ended.iter().rev();
+        let newest = newest_first.find(|end| wanted(&end.kind) && known(&end.stage))?;
         let bytes = self.objects.read(&format!("stages/{}", newest.stage)).ok()?;
         let manifest = Manifest::from_bytes(newest.stage.parse().ok()?, &bytes).ok()?;
         let blobs: Vec<_> = manifest.outputs.values().map(|record| record.digest).collect();
@@ -109,16 +125,24 @@ impl Scene {
         blobs.get(chosen).map(ToString::to_string)
     }
 
-    /// Makes Redis forget that stages are offered and leased, once some are in hand for so long.
+    /// Makes Redis forget that stages were taken and leased, once some are in hand for so long, and asks
+    /// for the run again, which offers them at once.
     fn give_twice(&self, ms: u64) {
         while !self.is_over() {
             let ledger = self.ledger();
-            let mut forget = redis::cmd("DEL");
+            let (mut leases, mut taken) = (redis::cmd("DEL"), redis::cmd("ZREM"));
+            taken.arg("agrpo:cpu-portable:taken");
             let stages = ledger.in_hand(now_ms() - i64::try_from(ms).unwrap());
             for stage in &stages {
-                forget.arg(format!("agrpo:offered:{stage}")).arg(format!("agrpo:lease:{stage}"));
+                leases.arg(format!("agrpo:lease:{stage}"));
+                taken.arg(*stage);
             }
-            if !stages.is_empty() && lock(&self.redis).ask::<u64>(forget).is_ok() {
+            let forget = || {
+                let redis = lock(&self.redis);
+                redis.ask::<u64>(leases).is_ok() && redis.ask::<u64>(taken).is_ok()
+            };
+            if !stages.is_empty() && forget() {
+                self.program.run(&["enqueue", "run.toml"]);
                 return;
             }
             std::thread::sleep(LOOK / 10);
