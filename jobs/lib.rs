@@ -49,6 +49,7 @@ pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 #[path = "../tests/support/redis.rs"]
 mod redis_server;
 #[cfg(test)]
+#[cfg_attr(feature = "failpoints", expect(dead_code, reason = "the fault suite kills it"))]
 #[path = "../tests/support/s3.rs"]
 mod s3_server;
 #[cfg(test)]

@@ -21,8 +21,8 @@ use scheduler::stub::Place;
 #[expect(dead_code, reason = "the tests start servers again as well")]
 #[path = "../../tests/support/redis.rs"]
 mod redis_server;
+#[cfg_attr(feature = "failpoints", expect(dead_code, reason = "the fault suite kills it"))]
 #[path = "../../tests/support/s3.rs"]
-#[expect(clippy::unwrap_used, reason = "shared with tests")]
 mod s3_server;
 
 mod scheduler {

@@ -9,7 +9,7 @@ use super::{JsonArgs, StoreArgs};
 /// Delete what no run needs any more
 ///
 /// Follows every run in the store from its record to all it reaches, and deletes what is left over and
-/// old enough: results of forgotten runs, blobs that a run's [retention] no longer keeps, what killed
+/// old enough: results of forgotten runs, blobs that a run's retention no longer keeps, what killed
 /// writers left behind. Safe beside running workers. Deletes nothing while a run cannot be followed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,7 +38,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Read every byte of a run or of the whole store and compare it with its name
 ///
 /// Changes nothing. The exit code is 5 if anything is missing or corrupt: whoever computes the run makes
-/// it again. What the run's [retention] let go is no loss; what no run reaches is counted and goes
+/// it again. What the run's retention let go is no loss; what no run reaches is counted and goes
 /// with agrpo gc.
 #[derive(Debug, Args)]
 #[command(after_help = "\

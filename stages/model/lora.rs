@@ -177,7 +177,7 @@ pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matr
     assemble(config, settings, TensorWindows::open(TENSORS, tensors)?.read()?)
 }
 
-/// Reads an adapter as [`read`] does; answers with its settings alone.
+/// Reads and checks a whole adapter; answers with its settings alone.
 pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter, StageError> {
     read(config, files).map(|(adapter, _)| adapter)
 }

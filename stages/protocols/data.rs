@@ -12,6 +12,7 @@ use crate::subset::d1_evaluation_order;
 use crate::{Benchmark, Problem, Protocol};
 
 mod layouts;
+mod pages;
 mod read;
 
 pub use layouts::problem;

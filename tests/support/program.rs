@@ -77,7 +77,7 @@ impl Program {
 
     /// The same program from another file.
     #[cfg(feature = "failpoints")]
-    pub(crate) fn from_file(self, binary: &Path) -> Self {
+    pub(crate) fn using(self, binary: &Path) -> Self {
         Self { binary: binary.to_owned(), ..self }
     }
 

@@ -27,7 +27,7 @@ impl S3Server {
         let (folder, ports) = (tempfile::tempdir().expect("a temporary folder"), free_ports());
         let endpoint = format!("http://127.0.0.1:{}", ports[3]);
         let server = Self { child: spawn(folder.path(), ports), ports, endpoint, folder };
-        server.await_ready();
+        assert!(server.is_ready(), "SeaweedFS on ports {:?} did not become ready", server.ports);
         server
     }
 
@@ -38,11 +38,18 @@ impl S3Server {
         self.child.wait().expect("a child of ours");
     }
 
-    /// Starts it again where it was, with what it had stored, and waits until it is of use.
+    /// Starts it again where it was, with what it had stored, and waits until it is of use. More than once
+    /// where it does not come: while it was away, a connection of somebody else's may have had its port.
     #[cfg(feature = "failpoints")]
     pub(crate) fn revive(&mut self) {
-        self.child = spawn(self.folder.path(), self.ports);
-        self.await_ready();
+        for _ in 0..3 {
+            self.child = spawn(self.folder.path(), self.ports);
+            if self.is_ready() {
+                return;
+            }
+            self.kill();
+        }
+        panic!("SeaweedFS on ports {:?} did not come back", self.ports);
     }
 
     /// Where S3 is spoken.
@@ -51,14 +58,15 @@ impl S3Server {
         (Ipv4Addr::LOCALHOST, self.ports[3]).into()
     }
 
-    fn await_ready(&self) {
+    /// Waits until it is of use, or for too long.
+    fn is_ready(&self) -> bool {
         let ready = Command::new("python3")
             .arg(infra("s3.py"))
             .args([self.endpoint.as_str(), "agrpo"])
             .envs([("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .status()
             .expect("python3");
-        assert!(ready.success(), "SeaweedFS on ports {:?} did not become ready", self.ports);
+        ready.success()
     }
 
     /// What the program has to be told to use the bucket.

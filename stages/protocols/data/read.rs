@@ -5,7 +5,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
-use super::{DataError, Format, Row};
+use super::{DataError, Format, Row, pages};
 
 /// Rows of the largest data set: eight times the largest that a protocol knows. A row takes a kilobyte, and
 /// a packed file may say any number of rows in a few bytes.
@@ -83,6 +83,12 @@ fn unpack(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
         reason: error.to_string(),
     };
     let reader = SerializedFileReader::new(bytes.clone()).map_err(|error| fault(&error))?;
+    let groups = reader.metadata().row_groups().iter();
+    let columns = groups.flat_map(|group| group.columns()).map(|column| {
+        let (start, length) = column.byte_range();
+        start..start.saturating_add(length)
+    });
+    pages::check(bytes, columns).map_err(|reason| fault(&reason))?;
     let records = reader.get_row_iter(None).map_err(|error| fault(&error))?;
     let mut rows = Vec::new();
     for (index, record) in records.enumerate() {

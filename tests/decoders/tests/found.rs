@@ -73,3 +73,17 @@ fn a_tokenizer_that_is_cut_inside_a_decoder() {
         assert!(!accepts("tokenizer", format!("{}}}}}", &text[..end]).as_bytes()));
     }
 }
+
+/// The size that a page unpacks to was set aside, and written over with zeros, before anything was unpacked.
+#[test]
+fn a_page_of_gigabytes() {
+    let decoder = Decoder::named("rows-parquet").unwrap();
+    let whole = &decoder.seeds()[1];
+    // The first page: its kind (0x15 and a number), then its unpacked size (0x15 and a number of two bytes).
+    let at = whole.windows(3).position(|part| part[0] == 0x15 && part[2] == 0x15).unwrap() + 3;
+    let long = whole[at] >= 0x80;
+    let end = at + 1 + usize::from(long);
+    let huge = [&whole[..at], &[0xfe, 0xff, 0xff, 0xff, 0x0f], &whole[end..]].concat();
+    assert!(accepts("rows-parquet", whole));
+    assert!(!accepts("rows-parquet", &huge));
+}

@@ -23,7 +23,7 @@ pub(crate) struct Reference {
 
 /// Computed once, in one process and in a folder.
 pub(crate) static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
-    let program = Program::new(&[]).from_file(&PROGRAM);
+    let program = Program::new(&[]).using(&PROGRAM);
     std::fs::write(program.folder().join("run.toml"), run_text()).unwrap();
     let done = program.json(&["run", "run.toml", "--json"]);
     let run = done["run"].as_str().unwrap().to_owned();

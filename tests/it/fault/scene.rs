@@ -123,7 +123,7 @@ impl Scene {
         let (s3, mut environment) = open_store(schedule, seed);
         environment.push(("AGRPO_REDIS".to_owned(), redis.url()));
         let borrowed: Vec<_> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let program = Program::new(&borrowed).from_file(&PROGRAM);
+        let program = Program::new(&borrowed).using(&PROGRAM);
         let objects = if schedule.folder {
             std::fs::create_dir(program.store()).unwrap();
             Objects::of_folder(&program.store())

@@ -86,9 +86,12 @@ impl Scene {
     /// Damages a result that the next stages need, once there is one.
     fn damage(&self, cold: bool, how: impl Fn(&str) -> Result<(), object_store::Error>) {
         while !self.is_over() {
+            if cold && self.newest_result(true).is_some() {
+                self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
+                std::thread::sleep(LOOK);
+            }
             if let Some(blob) = self.newest_result(cold) {
                 if cold {
-                    self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
                     let cached = self.cache_path().join("blobs").join(&blob[..2]).join(&blob);
                     std::fs::remove_file(cached).ok();
                 }
@@ -110,15 +113,11 @@ impl Scene {
             true => matches!(kind, "sft" | "update"),
             false => kind != "evaluation",
         };
-        // What the index does not know yet is planned again, and not rewound.
-        let index = match cold {
-            true => self.objects.list(&format!("runs/{}/stages", self.run)).ok()?,
-            false => vec![],
-        };
-        let known = |stage: &str| !cold || index.iter().any(|name| name.ends_with(stage));
-        let mut newest_first = ended.iter().rev();
-        let newest = newest_first.find(|end| wanted(&end.kind) && known(&end.stage))?;
-        let bytes = self.objects.read(&format!("stages/{}", newest.stage)).ok()?;
+        let mut newest_first = ended.iter().rev().filter(|end| wanted(&end.kind));
+        let (newest, bytes) = newest_first.find_map(|end| {
+            let bytes = self.objects.read(&format!("stages/{}", end.stage)).ok()?;
+            Some((end, bytes))
+        })?;
         let manifest = Manifest::from_bytes(newest.stage.parse().ok()?, &bytes).ok()?;
         let blobs: Vec<_> = manifest.outputs.values().map(|record| record.digest).collect();
         let chosen = usize::from(newest.stage.as_bytes()[0]) % blobs.len().max(1);
@@ -130,22 +129,28 @@ impl Scene {
     fn give_twice(&self, ms: u64) {
         while !self.is_over() {
             let ledger = self.ledger();
-            let (mut leases, mut taken) = (redis::cmd("DEL"), redis::cmd("ZREM"));
-            taken.arg("agrpo:cpu-portable:taken");
             let stages = ledger.in_hand(now_ms() - i64::try_from(ms).unwrap());
-            for stage in &stages {
-                leases.arg(format!("agrpo:lease:{stage}"));
-                taken.arg(*stage);
-            }
-            let forget = || {
-                let redis = lock(&self.redis);
-                redis.ask::<u64>(leases).is_ok() && redis.ask::<u64>(taken).is_ok()
-            };
-            if !stages.is_empty() && forget() {
-                self.program.run(&["enqueue", "run.toml"]);
+            if !stages.is_empty() && self.forget(&stages) {
+                let mut asked = self.program.start(&["enqueue", "run.toml"]);
+                // The holder's next heartbeat would take the lease again.
+                while asked.try_wait().unwrap().is_none() {
+                    self.forget(&stages);
+                    std::thread::sleep(LOOK);
+                }
                 return;
             }
             std::thread::sleep(LOOK / 10);
         }
+    }
+
+    fn forget(&self, stages: &[&str]) -> bool {
+        let (mut leases, mut taken) = (redis::cmd("DEL"), redis::cmd("ZREM"));
+        taken.arg("agrpo:cpu-portable:taken");
+        for stage in stages {
+            leases.arg(format!("agrpo:lease:{stage}"));
+            taken.arg(*stage);
+        }
+        let redis = lock(&self.redis);
+        redis.ask::<u64>(leases).is_ok() && redis.ask::<u64>(taken).is_ok()
     }
 }
