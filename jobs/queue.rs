@@ -44,8 +44,9 @@ const GRACE_SECONDS: u64 = 1;
 pub(crate) const MOST_TASKS: u64 = 2000;
 /// Stages that are kept ready for a run at most; a sweep offers what is left.
 const MOST_READY: u64 = 10_000;
-/// How many finished tasks one sweep forgets.
-const TIDY_BATCH: u32 = 2000;
+/// How many finished tasks one sweep forgets: more than a Redis gives out between two sweeps, so that what
+/// it holds does not grow with the run.
+const TIDY_BATCH: u32 = 20_000;
 /// Shards that are known to be published are forgotten after this long without a further one.
 const JOIN_SECONDS: i64 = 3600;
 

@@ -68,9 +68,7 @@ impl Hands {
         let environment =
             Environment { started_unix_ms: (self.clock)(), ..self.environment.clone() };
         let fetched = self.fetch(spec).await?;
-        let computed = stage::calculate(spec, fetched, &self.execute).await?;
-        let manifest = stage::put(&self.store, spec, &computed, &environment).await?;
-        self.store.publish(&manifest).await
+        stage::finish(&self.store, spec, fetched, &self.execute, &environment).await
     }
 
     /// Reads a stage's inputs, and makes again what is missing or corrupt among them.

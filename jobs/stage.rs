@@ -42,8 +42,19 @@ pub async fn compute_anew(
 ) -> Result<Manifest, JobsError> {
     let environment = Environment { started_unix_ms: clock(), ..environment.clone() };
     let fetched = fetch(store, spec).await?;
+    finish(store, spec, fetched, execute, &environment).await
+}
+
+/// All that comes after the first part.
+pub(crate) async fn finish(
+    store: &Store,
+    spec: &StageSpec,
+    fetched: Fetched,
+    execute: &ExecuteFn,
+    environment: &Environment,
+) -> Result<Manifest, JobsError> {
     let computed = calculate(spec, fetched, execute).await?;
-    let manifest = put(store, spec, &computed, &environment).await?;
+    let manifest = put(store, spec, &computed, environment).await?;
     store.publish(&manifest).await
 }
 

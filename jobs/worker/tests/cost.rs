@@ -1,17 +1,14 @@
-//! What a stage costs beside its own work: requests to the store, commands to Redis, time.
+//! What a stage costs beside its own work: requests to the store and commands to Redis. What it costs in time
+//! is measured by `make simulate`.
 
 use agrpo_spec::Plan;
-use tokio::time::Instant;
 
 use super::house::House;
 use super::*;
-use crate::s3_server::S3Server;
-use crate::store::counting::Counts;
 use crate::testing::run_of;
 
-/// Lets `count` workers compute the run; the time it took.
-async fn compute(house: &House, run: &agrpo_spec::Run, count: usize) -> Duration {
-    let begin = Instant::now();
+/// Lets `count` workers compute the run.
+async fn compute(house: &House, run: &agrpo_spec::Run, count: usize) {
     let workers: Vec<_> = (0..count)
         .map(|i| {
             let options = house.options(&format!("w{i}"));
@@ -28,7 +25,6 @@ async fn compute(house: &House, run: &agrpo_spec::Run, count: usize) -> Duration
     while house.calls().values().sum::<u64>() < stages {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let took = begin.elapsed();
     house.until_done_with(run).await;
     for worker in &workers {
         worker.stop.send_replace(true);
@@ -36,7 +32,6 @@ async fn compute(house: &House, run: &agrpo_spec::Run, count: usize) -> Duration
     for worker in workers {
         worker.end().await.unwrap();
     }
-    took
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,25 +61,6 @@ async fn a_stage_costs_a_bounded_number_of_requests_whatever_the_width_and_the_f
         assert!(requests < 14.0 && redis < 9.0, "{told}");
         assert_eq!(house.calls().values().max(), Some(&1));
     }
-}
-
-/// Stages a second of sixteen workers through a real Redis and a real S3, with stages that cost nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures this machine; run it alone: cargo test --release -p agrpo-jobs rate_through -- --ignored --nocapture"]
-#[expect(clippy::print_stdout, reason = "a measurement's output is its figure")]
-async fn rate_through_redis_and_s3() {
-    let server = S3Server::start();
-    let options = server.environment().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let store = Store::open("s3://agrpo", &options[1..]).await.unwrap();
-    let house = House::over(store, Counts::default(), |_, _| Ok(())).await;
-    let run = run_of("rate", 12, 16);
-    house.enqueue_run(run.clone()).await;
-    let took = compute(&house, &run, 16).await;
-    let stages = Plan::total_stages(&run);
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = stages as f64 / took.as_secs_f64();
-    println!("{stages} stages in {took:.1?}: {rate:.0} a second");
-    assert_eq!(house.result_of(&run).await.len() as u64, stages);
 }
 
 /// Commands that clients sent, those inside scripts left out.
