@@ -116,7 +116,7 @@ fn digest_of_inputs(spec: &StageSpec, inputs: &Inputs) -> Result<String, StageEr
 /// What the fake makes of a stage.
 pub(crate) fn fake_outputs(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let seed = digest_of_inputs(spec, inputs)?;
-    let blob = |name: &str| Artifact::Blob(expand(&format!("{seed} {name}"), 4));
+    let blob = |name: &str| Artifact::Blob(expand(&format!("{seed} {name}"), 4).into());
     let policy = || {
         Artifact::Folder(BTreeMap::from([
             ("config.json".to_owned(), Bytes::from_static(b"{\"d_model\": 8}").into()),

@@ -44,7 +44,7 @@ pub(crate) fn execute(
     let measured = accumulate(&*estimator, &policies, &spec.estimator)?;
     let mut gradient = policy.gradients();
     gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over()]));
-    let artifact = Artifact::Blob(tensor_file::write(&gradient)?);
+    let artifact = Artifact::Blob(tensor_file::write(&gradient)?.into());
     Ok(Outputs {
         artifacts: BTreeMap::from([("gradient", artifact)]),
         metrics: metrics(&batch, &measured, &*estimator),

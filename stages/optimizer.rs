@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{OptimizerConfig, Schedule, StageError};
+use agrpo_spec::{Content, OptimizerConfig, Schedule, StageError};
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad_guard};
 
 use crate::error::data;
-use crate::tensor_file::{self, NamedTensors, take};
+use crate::tensor_file::{self, NamedTensors};
+use crate::tensor_windows::TensorWindows;
 
 /// Moments of every parameter, and how many steps they hold.
 #[derive(Debug)]
@@ -57,27 +58,22 @@ impl AdamW {
     }
 
     /// The state of these parameters from a safetensors file.
-    pub(crate) fn from_bytes(bytes: &[u8], parameters: &NamedTensors) -> Result<Self, StageError> {
-        let mut named = tensor_file::read(bytes, FILE)?;
-        let step = take(&mut named, FILE, "step", &[1], Kind::Int64)?.int64_value(&[0]);
-        let decay = take(&mut named, FILE, "decay", &[2], Kind::Double)?;
+    pub(crate) fn read(content: &Content, parameters: &NamedTensors) -> Result<Self, StageError> {
+        let mut file = TensorWindows::open(FILE, content)?;
+        let step = file.take("step", &[1], Kind::Int64)?.int64_value(&[0]);
+        let decay = file.take("decay", &[2], Kind::Double)?;
         let mut moments = BTreeMap::new();
         for (name, parameter) in parameters {
             let mut moment = |prefix: &str| {
                 let name = format!("{prefix}.{name}");
-                let moment = take(&mut named, FILE, &name, &parameter.size(), Kind::Float)?;
+                let moment = file.take(&name, &parameter.size(), Kind::Float)?;
                 Ok::<_, StageError>(moment.to_device(parameter.device()))
             };
             moments.insert(name.clone(), [moment("m")?, moment("v")?]);
         }
-        match named.keys().next() {
-            Some(extra) => Err(data(format!("{FILE} has an unknown tensor {extra}"))),
-            None => Ok(Self {
-                step,
-                decay: [decay.double_value(&[0]), decay.double_value(&[1])],
-                moments,
-            }),
-        }
+        file.all_taken()?;
+        let decay = [decay.double_value(&[0]), decay.double_value(&[1])];
+        Ok(Self { step, decay, moments })
     }
 
     /// One step: clips the global norm of `gradients`, moves `parameters` in place.

@@ -9,19 +9,19 @@ use crate::optimizer::AdamW;
 use crate::tensor_file;
 use crate::tensor_windows::TensorWindows;
 
-/// A safetensors file that is read as a whole: a gradient. Answers with the number of tensors.
+/// A safetensors file that is read as a whole: trajectories. Answers with the number of tensors.
 pub fn tensors(bytes: &[u8]) -> Result<usize, StageError> {
     tensor_file::read(bytes, "the file").map(|tensors| tensors.len())
 }
 
-/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter.
+/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter, a gradient.
 pub fn tensor_windows(bytes: Bytes) -> Result<usize, StageError> {
     let file = TensorWindows::open("the file", &Content::Memory(bytes))?;
     file.read().map(|tensors| tensors.len())
 }
 
 /// An optimizer's state for one matrix `w` of so many rows and columns.
-pub fn optimizer_state(bytes: &[u8], shape: [i64; 2]) -> Result<(), StageError> {
+pub fn optimizer_state(bytes: Bytes, shape: [i64; 2]) -> Result<(), StageError> {
     let w = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    AdamW::from_bytes(bytes, &[("w".to_owned(), w)].into_iter().collect()).map(drop)
+    AdamW::read(&Content::Memory(bytes), &[("w".to_owned(), w)].into_iter().collect()).map(drop)
 }

@@ -31,7 +31,10 @@ pub(crate) fn execute(
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens and completions, for people")]
     let (tokens, completions) = (written as f64, trajectories.rows as f64);
     Ok(Outputs {
-        artifacts: BTreeMap::from([("trajectories", Artifact::Blob(trajectories.to_bytes()?))]),
+        artifacts: BTreeMap::from([(
+            "trajectories",
+            Artifact::Blob(trajectories.to_bytes()?.into()),
+        )]),
         metrics: BTreeMap::from([
             ("tokens".into(), tokens),
             ("entropy".into(), entropy / tokens),

@@ -56,7 +56,7 @@ pub(crate) fn execute(
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(files)),
-            ("optimizer", Artifact::Blob(optimizer.to_bytes()?)),
+            ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
         ]),
         metrics: BTreeMap::from([
             ("loss".into(), losses / f64::from(spec.steps)),
@@ -93,7 +93,7 @@ fn start(
         }
         SftStart::Continue { policy, optimizer } => {
             let policy = Policy::from_folder(inputs.folder(*policy)?)?.moved_to(device);
-            let optimizer = AdamW::from_bytes(inputs.blob(*optimizer)?, &policy.parameters())?;
+            let optimizer = AdamW::read(inputs.content(*optimizer)?, &policy.parameters())?;
             Ok((policy, optimizer))
         }
     }

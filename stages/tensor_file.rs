@@ -94,15 +94,26 @@ pub(crate) fn take(
     shape: &[i64],
     kind: Kind,
 ) -> Result<Tensor, StageError> {
-    let tensor =
-        tensors.remove(name).ok_or_else(|| data(format!("{what} has no tensor {name}")))?;
-    if tensor.size() != shape || tensor.kind() != kind {
-        let (found, found_kind) = (tensor.size(), tensor.kind());
-        return Err(data(format!(
-            "{what}: {name} is {found_kind:?} {found:?}, expected {kind:?} {shape:?}"
-        )));
-    }
+    let tensor = tensors.remove(name).ok_or_else(|| lacks(what, name))?;
+    check_form((what, name), (&tensor.size(), tensor.kind()), (shape, kind))?;
     Ok(tensor)
+}
+
+/// A tensor that a file should have.
+pub(crate) fn lacks(what: &str, name: &str) -> StageError {
+    data(format!("{what} has no tensor {name}"))
+}
+
+/// Refuses a tensor of another shape or kind than expected.
+pub(crate) fn check_form(
+    (what, name): (&str, &str),
+    (found, found_kind): (&[i64], Kind),
+    (shape, kind): (&[i64], Kind),
+) -> Result<(), StageError> {
+    if found == shape && found_kind == kind {
+        return Ok(());
+    }
+    Err(data(format!("{what}: {name} is {found_kind:?} {found:?}, expected {kind:?} {shape:?}")))
 }
 
 /// The numbers of an f32 tensor, row-major.

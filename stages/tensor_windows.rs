@@ -17,7 +17,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{data, libtorch};
-use crate::tensor_file::{NamedTensors, kind_of};
+use crate::tensor_file::{NamedTensors, check_form, kind_of, lacks};
 
 /// The format's own limit, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -127,13 +127,41 @@ impl TensorWindows {
 
     /// All tensors, each in its own kind, in memory.
     pub(crate) fn read(&self) -> Result<NamedTensors, StageError> {
-        let read = |(name, entry): (&String, &Entry)| {
-            let tensor = Tensor::f_empty(&entry.shape[..], (entry.kind, Device::Cpu))
-                .map_err(|e| libtorch(&e))?;
-            self.fill(name, &tensor)?;
-            Ok((name.clone(), tensor))
-        };
+        let read = |(name, entry): (&String, &Entry)| Ok((name.clone(), self.one(name, entry)?));
         self.tensors.iter().map(read).collect()
+    }
+
+    fn one(&self, name: &str, entry: &Entry) -> Result<Tensor, StageError> {
+        let tensor = Tensor::f_empty(&entry.shape[..], (entry.kind, Device::Cpu))
+            .map_err(|e| libtorch(&e))?;
+        self.fill(name, &tensor)?;
+        Ok(tensor)
+    }
+
+    /// Takes a tensor of a given shape and kind out of the file, so that what is left is what nobody
+    /// asked for.
+    pub(crate) fn take(
+        &mut self,
+        tensor: &str,
+        shape: &[i64],
+        kind: Kind,
+    ) -> Result<Tensor, StageError> {
+        let found = self.tensors.get(tensor);
+        let entry = found.ok_or_else(|| lacks(&self.name, tensor))?;
+        check_form((&self.name, tensor), (&entry.shape, entry.kind), (shape, kind))?;
+        let taken = self.one(tensor, entry)?;
+        self.tensors.remove(tensor);
+        Ok(taken)
+    }
+
+    /// Refuses a file with tensors that were not taken.
+    pub(crate) fn all_taken(&self) -> Result<(), StageError> {
+        match self.tensors.keys().next() {
+            Some(extra) => {
+                Err(data(format!("{} has an unknown tensor {}", self.name, one_line(extra))))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,24 +3,24 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Files, Inputs, Outputs, StageError, UpdateSpec};
-use bytes::Bytes;
+use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, StageError, UpdateSpec};
 use tch::Kind;
 
 use crate::error::data;
 use crate::gradient::MEAN_OVER;
 use crate::model::{Adapter, ModelConfig, Policy, adapter_of};
 use crate::optimizer::AdamW;
-use crate::tensor_file::{self, NamedTensors, take};
+use crate::tensor_file::NamedTensors;
+use crate::tensor_windows::TensorWindows;
 
 pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let files = inputs.folder(spec.policy)?;
     let mut moved = Moved::read(spec, files)?;
     let parameters = &mut moved.parameters;
-    let shards = spec.gradients.iter().map(|digest| inputs.blob(*digest));
+    let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));
     let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, parameters)?;
     let mut optimizer = match spec.optimizer_state {
-        Some(state) => AdamW::from_bytes(inputs.blob(state)?, parameters)?,
+        Some(state) => AdamW::read(inputs.content(state)?, parameters)?,
         None => AdamW::new(parameters),
     };
     let taken =
@@ -29,7 +29,7 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, Sta
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(folder)),
-            ("optimizer", Artifact::Blob(optimizer.to_bytes()?)),
+            ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
         ]),
         metrics: BTreeMap::from([
             ("grad_norm".into(), taken.grad_norm),
@@ -74,13 +74,17 @@ impl Moved {
     }
 }
 
-/// The mean over all shards: each shard's own, weighted by what it is a mean over.
-fn mean_gradient(shards: &[&Bytes], parameters: &NamedTensors) -> Result<NamedTensors, StageError> {
+/// The mean over all shards: each shard's own, weighted by what it is a mean over. Beside the sum there is
+/// one tensor of one shard in memory, however many shards there are.
+fn mean_gradient(
+    shards: &[&Content],
+    parameters: &NamedTensors,
+) -> Result<NamedTensors, StageError> {
     let mut sum = NamedTensors::new();
     let mut total = 0.0;
-    for bytes in shards {
-        let mut shard = tensor_file::read(bytes, "gradient")?;
-        let weight = take(&mut shard, "gradient", MEAN_OVER, &[1], Kind::Double)?;
+    for shard in shards {
+        let mut shard = TensorWindows::open("gradient", shard)?;
+        let weight = shard.take(MEAN_OVER, &[1], Kind::Double)?;
         let weight = weight.double_value(&[0]);
         if !weight.is_finite() || weight < 0.0 {
             return Err(data(format!(
@@ -89,14 +93,12 @@ fn mean_gradient(shards: &[&Bytes], parameters: &NamedTensors) -> Result<NamedTe
         }
         total += weight;
         for (name, parameter) in parameters {
-            let gradient = take(&mut shard, "gradient", name, &parameter.size(), Kind::Float)?;
+            let gradient = shard.take(name, &parameter.size(), Kind::Float)?;
             let gradient = gradient.to_device(parameter.device()) * weight;
             let so_far = sum.remove(name);
             sum.insert(name.clone(), so_far.map_or(gradient.shallow_clone(), |s| s + &gradient));
         }
-        if let Some(extra) = shard.keys().next() {
-            return Err(data(format!("gradient has an unknown tensor {extra}")));
-        }
+        shard.all_taken()?;
     }
     // Where no shard had anything to learn from, every gradient is zero.
     let share = if total > 0.0 { 1.0 / total } else { 0.0 };
@@ -108,16 +110,17 @@ mod tests {
     use tch::Tensor;
 
     use super::*;
+    use crate::tensor_file;
 
-    fn shard(gradient: f32, mean_over: f64) -> Bytes {
+    fn shard(gradient: f32, mean_over: f64) -> Content {
         let named = [
             ("w".to_owned(), Tensor::from_slice(&[gradient])),
             (MEAN_OVER.to_owned(), Tensor::from_slice(&[mean_over])),
         ];
-        tensor_file::write(&named.into_iter().collect()).unwrap()
+        tensor_file::write(&named.into_iter().collect()).unwrap().into()
     }
 
-    fn mean(shards: &[Bytes]) -> Result<f64, StageError> {
+    fn mean(shards: &[Content]) -> Result<f64, StageError> {
         let parameters = [("w".to_owned(), Tensor::from_slice(&[0f32]))].into_iter().collect();
         let gradients = mean_gradient(&shards.iter().collect::<Vec<_>>(), &parameters)?;
         Ok(gradients["w"].double_value(&[0]))

@@ -48,7 +48,7 @@ async fn a_result_that_comes_out_differently_is_reported_by_name() {
     let stage = stages[&"reward-000001-00".parse().unwrap()];
     let other: ExecuteFn = Arc::new(|spec, inputs| {
         let mut outputs = fake_outputs(spec, inputs)?;
-        outputs.artifacts.insert("extra", agrpo_spec::Artifact::Blob(bytes::Bytes::new()));
+        outputs.artifacts.insert("extra", agrpo_spec::Artifact::Blob(bytes::Bytes::new().into()));
         Ok(outputs)
     });
     let report = replay(&test.store, stage, &other).await.unwrap();

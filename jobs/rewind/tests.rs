@@ -138,7 +138,7 @@ async fn another_result_is_an_error_and_overwrites_nothing() {
     let damaged = std::fs::read(test.path(&format!("cas/{lost}"))).unwrap();
     let other: ExecuteFn = Arc::new(|spec, inputs| {
         let mut outputs = fake_outputs(spec, inputs)?;
-        let blob = agrpo_spec::Artifact::Blob(bytes::Bytes::from_static(b"something else"));
+        let blob = agrpo_spec::Artifact::Blob(bytes::Bytes::from_static(b"something else").into());
         outputs.artifacts.insert("gradient", blob);
         Ok(outputs)
     });

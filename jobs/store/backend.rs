@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agrpo_spec::LARGE;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -17,7 +18,7 @@ use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutO
 
 use super::errors::Place;
 use super::files::{self, Mode};
-use super::transfer::{LARGE, Missed, persistently, was_cut};
+use super::transfer::{Missed, persistently, was_cut};
 use crate::error::JobsError;
 
 /// A server that has not answered a small request by then is not going to.

@@ -18,6 +18,8 @@ use crate::error::JobsError;
 
 /// The roles whose artifacts are folders; every other one is a blob.
 const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
+/// The blobs as large as what is trained, of which an update reads many: large ones in windows.
+const WINDOW_ROLES: [&str; 2] = ["gradient", "optimizer"];
 
 struct NamedBlob {
     output: String,
@@ -29,18 +31,18 @@ struct NamedBlob {
 fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<NamedBlob>> {
     let mut blobs = vec![];
     for (output, artifact) in artifacts {
-        let bytes = match artifact {
-            Artifact::Blob(bytes) => bytes,
+        let content = match artifact {
+            Artifact::Blob(content) => content,
             Artifact::Folder(files) => {
                 let listing = FolderListing::of(&files)?;
                 for (file, content) in files {
                     let digest = listing.files[&file].digest;
                     blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, content });
                 }
-                listing.to_bytes()
+                listing.to_bytes().into()
             }
         };
-        let (digest, content) = (ArtifactDigest::of(&bytes), bytes.into());
+        let digest = content.digest()?;
         blobs.push(NamedBlob { output: output.to_owned(), digest, content });
     }
     Ok(blobs)
@@ -67,7 +69,7 @@ fn hashed(content: &Content) -> usize {
 
 async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
     let size = |artifact: &Artifact| match artifact {
-        Artifact::Blob(bytes) => bytes.len(),
+        Artifact::Blob(content) => hashed(content),
         Artifact::Folder(files) => files.values().map(hashed).sum(),
     };
     let bytes = outputs.artifacts.values().map(size).sum();
@@ -80,13 +82,15 @@ async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
 impl Store {
     /// Fetches and checks everything that a spec reads.
     pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs, JobsError> {
-        let is_folder = |(role, digest)| (digest, FOLDER_ROLES.contains(&role));
-        let distinct: BTreeMap<_, _> = spec.inputs().into_iter().map(is_folder).collect();
-        let loads = distinct.into_iter().map(|(digest, is_folder)| async move {
-            let artifact = if is_folder {
+        let swap = |(role, digest)| (digest, role);
+        let distinct: BTreeMap<_, _> = spec.inputs().into_iter().map(swap).collect();
+        let loads = distinct.into_iter().map(|(digest, role)| async move {
+            let artifact = if FOLDER_ROLES.contains(&role) {
                 Artifact::Folder(self.load_folder(digest).await?)
+            } else if WINDOW_ROLES.contains(&role) {
+                Artifact::Blob(self.open_blob(digest).await?)
             } else {
-                Artifact::Blob(self.cached_blob(digest).await?)
+                Artifact::Blob(self.cached_blob(digest).await?.into())
             };
             Ok::<_, JobsError>((digest, artifact))
         });

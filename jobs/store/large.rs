@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Store;
 use super::blobs::blob_name;
 use crate::error::JobsError;
-use crate::metrics;
+use crate::metrics::{self, Tier};
 
 /// Bytes of a server's objects kept as files at most, the newest one aside.
 const KEPT: u64 = 64 << 30;
@@ -244,6 +244,10 @@ impl Store {
 
     /// A blob of whatever size; errors as for [`Store::content`].
     pub async fn open_blob(&self, digest: ArtifactDigest) -> Result<Content, JobsError> {
+        if let Some(bytes) = self.cache.get(digest) {
+            metrics::cache_asked(Tier::Memory, true);
+            return Ok(bytes.into());
+        }
         match self.backend.size(&blob_name(digest)).await? {
             Some(size) => self.content(digest, size).await,
             None => Err(self.missing(digest)),

@@ -28,8 +28,6 @@ use tokio::task::JoinSet;
 use super::backend::Backend;
 use crate::error::JobsError;
 
-/// Objects above this size go to a server in parts.
-pub(super) const LARGE: u64 = 64 << 20;
 /// Bytes of a part; S3 takes no more than 10,000 of them.
 const PART: u64 = 16 << 20;
 /// Bytes asked for in one request of a download; a whole large object would outlast any request.

@@ -166,7 +166,7 @@ pub(super) async fn material(run: &Run, store: &Store) -> Result<Inputs, Failure
     }
     let mut inputs = Inputs::default();
     for digest in digests {
-        inputs.insert(digest, Artifact::Blob(store.get_blob(digest).await?));
+        inputs.insert(digest, Artifact::Blob(store.get_blob(digest).await?.into()));
     }
     Ok(inputs)
 }

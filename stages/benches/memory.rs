@@ -15,9 +15,9 @@ use std::process::Command;
 
 use agrpo_spec::memory::{PassSizes, Sizes, Workload};
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Cache, EstimatorConfig, GradientSpec, Inputs, LoraConfig, ModelShape,
-    Numerics, OptimizerConfig, Outputs, PositionRule, Precision, Real, RolloutSpec, Sampler, Seed,
-    SftSpec, SftStart, StageKind, StageSpec, Task, UpdateSpec, WINDOW, encode,
+    Artifact, ArtifactDigest, Cache, Content, EstimatorConfig, GradientSpec, Inputs, LoraConfig,
+    ModelShape, Numerics, OptimizerConfig, Outputs, PositionRule, Precision, Real, RolloutSpec,
+    Sampler, Seed, SftSpec, SftStart, StageKind, StageSpec, Task, UpdateSpec, WINDOW, encode,
 };
 use agrpo_stages::model::{ModelConfig, Policy};
 use agrpo_stages::{Rewards, RowReward};
@@ -91,7 +91,7 @@ impl Prepared {
     }
 
     fn write(&self, name: &str, artifact: &Artifact) {
-        let Artifact::Blob(bytes) = artifact else { panic!("{name} is a blob") };
+        let Artifact::Blob(Content::Memory(bytes)) = artifact else { panic!("{name} is a blob") };
         std::fs::write(self.0.join(name), bytes).expect("a writable folder");
     }
 
@@ -154,7 +154,7 @@ fn prepare(folder: &Prepared, size: &str) {
     written.insert("tokenizer.json".into(), files["tokenizer.json"].clone());
     for (name, content) in &written {
         let bytes = content.bytes(content.size()).expect("in memory");
-        folder.write(name, &Artifact::Blob(bytes));
+        folder.write(name, &Artifact::Blob(bytes.into()));
     }
     let policy = Artifact::Folder(written);
     let outputs = execute(rollout(digest(&policy)), &inputs(&[&policy]));

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::ModelConfig;
 use crate::reward::RowReward;
 use crate::sampler::{Row, sample};
+use crate::tensor_windows::TensorWindows;
 use crate::testing::{config, real, sampler};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
@@ -49,7 +50,7 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
         counted: true,
     };
     let rewards = encode(&Rewards { rows: advantages.map(worth).to_vec() });
-    let trajectories = Artifact::Blob(trajectories.to_bytes().unwrap());
+    let trajectories = Artifact::Blob(trajectories.to_bytes().unwrap().into());
     let rewards = Artifact::Blob(rewards.into());
     let spec = GradientSpec {
         version: StageKind::Gradient.version(),
@@ -90,8 +91,8 @@ impl Shard {
 }
 
 fn norm(outputs: &Outputs) -> f64 {
-    let Artifact::Blob(bytes) = &outputs.artifacts["gradient"] else { panic!("not a blob") };
-    let mut named = tensor_file::read(bytes, "gradient").unwrap();
+    let Artifact::Blob(content) = &outputs.artifacts["gradient"] else { panic!("not a blob") };
+    let mut named = TensorWindows::open("gradient", content).unwrap().read().unwrap();
     assert!(named.remove(MEAN_OVER).is_some());
     named.values().map(|gradient| gradient.abs().sum(tch::Kind::Double).double_value(&[])).sum()
 }

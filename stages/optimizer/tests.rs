@@ -67,7 +67,7 @@ fn saved_state_goes_on_to_the_bit() {
     whole.step(&mut parameters, &gradients[0], &settings, 1, 2).unwrap();
     let saved = whole.to_bytes().unwrap();
     let mut copy = NamedTensors::from([("w.weight".into(), parameters["w.weight"].copy())]);
-    let mut resumed = AdamW::from_bytes(&saved, &copy).unwrap();
+    let mut resumed = AdamW::read(&saved.into(), &copy).unwrap();
     whole.step(&mut parameters, &gradients[1], &settings, 2, 2).unwrap();
     resumed.step(&mut copy, &gradients[1], &settings, 2, 2).unwrap();
     assert_eq!(whole.to_bytes().unwrap(), resumed.to_bytes().unwrap());

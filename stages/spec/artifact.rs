@@ -1,8 +1,8 @@
 //! What stages read and write: blobs and folders of blobs, named by content.
 //!
 //! A folder (a policy in Hugging Face layout) is named by its listing: a small JSON document that
-//! gives every file's digest and size. A blob is in memory; a folder's file need not be
-//! ([`Content`]). Nothing here touches a disk or a network.
+//! gives every file's digest and size. Large ones need not be in memory ([`Content`]). Nothing here
+//! touches a disk or a network.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -58,7 +58,7 @@ impl FolderListing {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Artifact {
     /// One blob.
-    Blob(Bytes),
+    Blob(Content),
     /// Files by name.
     Folder(Files),
 }
@@ -67,7 +67,7 @@ impl Artifact {
     /// The artifact's name: of the bytes, or of the folder's listing. Error where a file cannot be read.
     pub fn digest(&self) -> io::Result<ArtifactDigest> {
         match self {
-            Self::Blob(bytes) => Ok(ArtifactDigest::of(bytes)),
+            Self::Blob(content) => content.digest(),
             Self::Folder(files) => Ok(ArtifactDigest::of(&FolderListing::of(files)?.to_bytes())),
         }
     }
@@ -83,10 +83,20 @@ impl Inputs {
         self.0.insert(digest, artifact);
     }
 
-    /// A blob that the spec names.
+    /// A blob that the spec names, and that is handed over in memory.
     pub fn blob(&self, digest: ArtifactDigest) -> Result<&Bytes, StageError> {
+        match self.content(digest)? {
+            Content::Memory(bytes) => Ok(bytes),
+            Content::Elsewhere(_) => Err(StageError::Internal(format!(
+                "{digest} was handed to the stage in windows, expected in memory"
+            ))),
+        }
+    }
+
+    /// A blob that the spec names, however large.
+    pub fn content(&self, digest: ArtifactDigest) -> Result<&Content, StageError> {
         match self.0.get(&digest) {
-            Some(Artifact::Blob(bytes)) => Ok(bytes),
+            Some(Artifact::Blob(content)) => Ok(content),
             Some(Artifact::Folder(_)) => {
                 Err(StageError::Data(format!("{digest} is a folder, expected a blob")))
             }

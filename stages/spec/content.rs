@@ -17,6 +17,9 @@ use crate::digest::{ArtifactDigest, DigestStream};
 /// library's allocator then gives windows back to windows, and no holes are left between matrices.
 pub const WINDOW: u64 = 4 << 20;
 
+/// A blob of more bytes than this is kept out of memory where its reader takes windows.
+pub const LARGE: u64 = 64 << 20;
+
 /// A folder's files, by name.
 pub type Files = BTreeMap<String, Content>;
 

@@ -11,6 +11,7 @@
 
 mod parts;
 
+use crate::content::LARGE;
 use crate::run::{
     Base, Cache, CheckpointConfig, EstimatorKind, LoraConfig, ModelShape, Precision, Run,
     RunConfig, Samples,
@@ -295,11 +296,12 @@ impl Workload {
             Some(_) => product(&[self.sizes.weights(), self.precision.bytes()]),
             None => 0,
         };
-        let own = if self.inputs_in_memory {
-            base.saturating_add(trained.saturating_mul(3 + self.shards))
-        } else {
-            0
-        };
+        // Gradients and moments: large ones are read in windows, whoever keeps them.
+        let handed = |bytes: u64| if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 };
+        let own = handed(base)
+            .saturating_add(handed(trained))
+            .saturating_add(handed(2 * trained))
+            .saturating_add(handed(trained).saturating_mul(self.shards));
         vec![
             Part::new("program", PROGRAM),
             Part::new("inputs", own),

@@ -76,7 +76,7 @@ pub(crate) fn optimizer_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn optimizer(bytes: &[u8]) -> bool {
-    outside::optimizer_state(bytes, [2, 3]).is_ok()
+    outside::optimizer_state(Bytes::copy_from_slice(bytes), [2, 3]).is_ok()
 }
 
 pub(crate) fn trajectory_seeds() -> Vec<Vec<u8>> {

@@ -121,7 +121,7 @@ pub(crate) fn run(stages: u64, shards: usize) -> Run {
 fn outputs(spec: &StageSpec, _: &Inputs) -> Result<Outputs, StageError> {
     let name = spec.digest();
     let blob = |output: &str| Bytes::from(format!("{output:<16}{}", name.short()));
-    let artifact = |output: &'static str| (output, Artifact::Blob(blob(output)));
+    let artifact = |output: &'static str| (output, Artifact::Blob(blob(output).into()));
     let policy = || {
         let files = [("model.safetensors".to_owned(), blob("policy").into())];
         ("policy", Artifact::Folder(files.into()))

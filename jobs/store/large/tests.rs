@@ -3,13 +3,14 @@
 
 use std::fs;
 
-use agrpo_spec::{Artifact, Files, FolderListing, OutputRecord, Outputs, StageError};
+use agrpo_spec::{Artifact, Files, FolderListing, OutputRecord, Outputs, StageError, StageSpec};
 use object_store::memory::InMemory;
 
 use super::*;
 use crate::store::backend::Backend;
 use crate::store::errors::Place;
 use crate::store::open;
+use crate::testing::{finished, run};
 
 /// Bytes above which a blob is large in these tests.
 const LARGE: u64 = 1 << 20;
@@ -226,4 +227,34 @@ async fn a_copy_of_a_server_s_object_is_made_once() {
     assert!(error.to_string().contains("is corrupt"), "{error}");
     let error = shop.store.content(wrong, 3 << 20).await.unwrap_err();
     assert!(error.to_string().contains("expected 3145728"), "{error}");
+}
+
+/// An update of many shards would not fit into memory otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_gradients_and_moments_are_handed_to_an_update_in_windows() {
+    for shop in Shop::each().await {
+        finished(&shop.store, run(), 1).await;
+        let stages = shop.store.recorded_stages(run().id()).await.unwrap();
+        let mut updates = vec![];
+        for stage in stages.into_values() {
+            let spec = shop.store.manifest(stage).await.unwrap().unwrap().spec;
+            updates.extend(if let StageSpec::Update(spec) = spec { Some(spec) } else { None });
+        }
+        let mut spec = updates.remove(0);
+        let (gradient, moments) = (many(2), many(3));
+        spec.gradients.push(shop.store.put_blob(gradient.clone()).await.unwrap().digest);
+        spec.optimizer_state = Some(shop.store.put_blob(moments.clone()).await.unwrap().digest);
+        let inputs =
+            shop.store.fresh().load_inputs(&StageSpec::Update(spec.clone())).await.unwrap();
+        let small = inputs.content(spec.gradients[0]).unwrap();
+        assert!(matches!(small, Content::Memory(_)));
+        let large = [*spec.gradients.last().unwrap(), spec.optimizer_state.unwrap()];
+        for (digest, bytes) in large.into_iter().zip([gradient, moments]) {
+            let content = inputs.content(digest).unwrap();
+            assert!(matches!(content, Content::Elsewhere(_)));
+            assert_eq!(*content, Content::from(bytes));
+            let told = inputs.blob(digest).unwrap_err().to_string();
+            assert!(told.contains("in windows, expected in memory"), "{told}");
+        }
+    }
 }

@@ -1,7 +1,13 @@
 //! Gradient and update in turn, from rollouts of a policy whose reward is the share of one token: both all
 //! weights and an adapter learn to write it, and an adapter's base stays as it was.
 
-use agrpo_spec::{ArtifactDigest, LoraConfig, OptimizerConfig, Schedule, UpdateSpec};
+use std::ops::Range;
+use std::sync::Arc;
+
+use agrpo_spec::{
+    ArtifactDigest, Content, LoraConfig, OptimizerConfig, Schedule, UpdateSpec, Windows,
+};
+use bytes::Bytes;
 
 use super::*;
 
@@ -55,11 +61,41 @@ fn learn(lora: Option<&LoraConfig>, checkpointing: bool, updates: u32) -> (Artif
             lora: lora.cloned(),
         });
         let all: Vec<_> = [&current, gradient].into_iter().chain(state.as_ref()).collect();
-        let mut moved = run(update, &all);
+        let mut moved = run(update.clone(), &all);
+        let far: Vec<_> = all.into_iter().map(elsewhere).collect();
+        let windowed = run(update, &far.iter().collect::<Vec<_>>());
+        assert_eq!(windowed.artifacts, moved.artifacts, "where its inputs lie has changed a step");
         current = moved.artifacts.remove("policy").unwrap();
         state = moved.artifacts.remove("optimizer");
     }
     (current, means)
+}
+
+/// Bytes that count as too large for memory.
+#[derive(Debug)]
+struct Far(Content);
+
+impl Windows for Far {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn digest(&self) -> Option<ArtifactDigest> {
+        None
+    }
+
+    fn window(&self, range: Range<u64>) -> std::io::Result<Bytes> {
+        self.0.window(range)
+    }
+}
+
+/// An artifact whose bytes have to be read in windows.
+fn elsewhere(artifact: &Artifact) -> Artifact {
+    let far = |content: &Content| Content::Elsewhere(Arc::new(Far(content.clone())));
+    match artifact {
+        Artifact::Blob(content) => Artifact::Blob(far(content)),
+        Artifact::Folder(files) => Artifact::Folder(files.clone()),
+    }
 }
 
 /// A rollout of the policy, what it earned, and the spec of its gradient.
@@ -90,7 +126,7 @@ fn sampled(
         counted: true,
     };
     let rewards = Rewards { rows: (0..ROWS).map(worth).collect() };
-    let trajectories = Artifact::Blob(trajectories.to_bytes().unwrap());
+    let trajectories = Artifact::Blob(trajectories.to_bytes().unwrap().into());
     let rewards = Artifact::Blob(encode(&rewards).into());
     let digest: ArtifactDigest = policy.digest().unwrap();
     let spec = GradientSpec {
