@@ -1,18 +1,19 @@
 //! Stages that need nothing of each other, computed through the store, several at once.
 //!
 //! For questions beside a run, such as an evaluation on a grid. What is stored is not computed again,
-//! so the same call goes on where it was stopped. Belongs to no run: notes no index and no failure,
-//! retries nothing.
+//! so the same call goes on where it was stopped; what a stage reads and is lost is made again first. Notes
+//! nothing in the run's index and no failure, retries nothing.
 
+use std::fmt;
 use std::sync::Arc;
 
-use agrpo_spec::{Environment, ExecuteFn, Manifest, StageSpec};
+use agrpo_spec::{Environment, ExecuteFn, Manifest, RunId, StageSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::error::JobsError;
-use crate::stage;
+use crate::rewind::Hands;
 use crate::store::Store;
 
 /// A stage with its result.
@@ -26,53 +27,70 @@ pub struct Settled {
     pub reused: bool,
 }
 
-/// Gives every stage's record, in the order asked for, `workers` at once; `None` for those that were
-/// not begun when `stop` became true. `settled` hears of each as it comes. Failed or data error where
-/// a stage gives up, after the others in hand.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different kind of thing, named at the call"
-)]
-pub async fn compute(
-    store: &Store,
-    specs: Vec<StageSpec>,
-    execute: ExecuteFn,
-    workers: usize,
-    environment: Environment,
-    clock: Clock,
-    settled: mpsc::UnboundedSender<Settled>,
-    stop: watch::Receiver<bool>,
-) -> Result<Vec<Option<Settled>>, JobsError> {
-    let mut found = vec![None; specs.len()];
-    let mut waiting = specs.into_iter().enumerate();
-    let mut tasks = JoinSet::new();
-    let mut failed = None;
-    loop {
-        while failed.is_none() && !*stop.borrow() && tasks.len() < workers.max(1) {
-            let Some((index, spec)) = waiting.next() else { break };
-            let (store, execute) = (store.clone(), Arc::clone(&execute));
-            let (environment, clock) = (environment.clone(), Arc::clone(&clock));
-            tasks.spawn(async move {
-                let result = stage::compute(&store, &spec, &execute, &environment, &clock).await;
-                result.map(|(manifest, reused)| {
-                    let manifest = Arc::new(manifest);
-                    Settled { index, manifest, reused }
-                })
-            });
-        }
-        let Some(joined) = tasks.join_next().await else { break };
-        match joined.map_err(|error| JobsError::Internal(format!("a task ended early: {error}")))? {
-            Ok(one) => {
-                found[one.index] = Some(one.clone());
-                // A display that has gone away must not end the work.
-                drop(settled.send(one));
-            }
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        }
+/// Whose stages are computed, and with what.
+#[derive(Clone)]
+pub struct Batch {
+    /// Where inputs and results lie.
+    pub store: Store,
+    /// The run beside which they stand: it knows who made what they read.
+    pub run: RunId,
+    /// Computes one stage.
+    pub execute: ExecuteFn,
+    /// Stages at once.
+    pub workers: usize,
+    /// What the records say of this process.
+    pub environment: Environment,
+    /// When they say it was.
+    pub clock: Clock,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("run", &self.run).finish_non_exhaustive()
     }
-    failed.map_or(Ok(found), Err)
+}
+
+impl Batch {
+    /// Gives every stage's record, in the order asked for; `None` for those that were not begun when
+    /// `stop` became true. `settled` hears of each as it comes. Failed or data error where a stage gives
+    /// up, after the others in hand.
+    pub async fn compute(
+        self,
+        specs: Vec<StageSpec>,
+        settled: mpsc::UnboundedSender<Settled>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Vec<Option<Settled>>, JobsError> {
+        let Self { store, run, execute, workers, environment, clock } = self;
+        let turn = Arc::default();
+        let hands = Hands { store, run: Some(run), execute, environment, clock, turn };
+        let mut found = vec![None; specs.len()];
+        let mut waiting = specs.into_iter().enumerate();
+        let mut tasks = JoinSet::new();
+        let mut failed = None;
+        loop {
+            while failed.is_none() && !*stop.borrow() && tasks.len() < workers.max(1) {
+                let Some((index, spec)) = waiting.next() else { break };
+                let hands = hands.clone();
+                tasks.spawn(async move {
+                    let (manifest, reused) = hands.compute(&spec).await?;
+                    Ok(Settled { index, manifest: Arc::new(manifest), reused })
+                });
+            }
+            let Some(joined) = tasks.join_next().await else { break };
+            let ended = |error| JobsError::Internal(format!("a task ended early: {error}"));
+            match joined.map_err(ended)? {
+                Ok(one) => {
+                    found[one.index] = Some(one.clone());
+                    // A display that has gone away must not end the work.
+                    drop(settled.send(one));
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        failed.map_or(Ok(found), Err)
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +100,7 @@ mod tests {
     use agrpo_spec::{Plan, StageError};
 
     use super::*;
-    use crate::testing::{TestStore, clock, environment, fake_outputs, run};
+    use crate::testing::{TestStore, clock, environment, fake_outputs, finished, run};
 
     /// Different first chunks: stages without inputs.
     fn stages(count: usize) -> Vec<StageSpec> {
@@ -103,9 +121,10 @@ mod tests {
         stop: &watch::Sender<bool>,
     ) -> Result<Vec<Option<Settled>>, JobsError> {
         let (settled, _) = mpsc::unbounded_channel();
-        let specs = specs.to_vec();
-        let stop = stop.subscribe();
-        compute(store, specs, execute, 2, environment(), clock(), settled, stop).await
+        let (environment, clock) = (environment(), clock());
+        let (store, run) = (store.clone(), run().id());
+        let batch = Batch { store, run, execute, workers: 2, environment, clock };
+        batch.compute(specs.to_vec(), settled, stop.subscribe()).await
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,5 +173,26 @@ mod tests {
         for spec in &specs[..5] {
             assert!(test.store.complete_manifest(spec.digest()).await.unwrap().is_some());
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lost_input_is_made_again_by_the_run_that_made_it() {
+        let test = TestStore::file().await;
+        finished(&test.store, run(), 1).await;
+        let recorded = test.store.recorded_stages(run().id()).await.unwrap();
+        let mut last = None;
+        for stage in recorded.into_values() {
+            let spec = test.store.manifest(stage).await.unwrap().unwrap().spec;
+            last = if let StageSpec::Evaluation(spec) = spec { Some(spec) } else { last };
+        }
+        let mut spec = last.unwrap();
+        spec.problems -= 1;
+        test.remove(&format!("cas/{}", spec.policy));
+        let (store, stop) = (test.reopened(), watch::channel(false).0);
+        let specs = [StageSpec::Evaluation(spec.clone())];
+        let found = compute_with(&store, &specs, Arc::new(fake_outputs), &stop).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(store.has_blob(spec.policy).await.unwrap());
+        assert_eq!(store.rewound(run().id()).await.unwrap().len(), 1);
     }
 }

@@ -40,7 +40,6 @@ pub use error::{JobsError, Remedy};
 pub use fetch::fetch;
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
-pub use stage::{compute, compute_anew};
 pub use store::{Control, Failure, Hold, Imported, Rewound, Store, Why};
 pub use vitals::Vitals;
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};

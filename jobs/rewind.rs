@@ -63,6 +63,15 @@ impl Lost {
 }
 
 impl Hands {
+    /// Gives a stage's manifest, and whether the store had it already. Failed where the stage itself gives
+    /// up, data error where an input is not what it should be and cannot be made again.
+    pub(crate) async fn compute(&self, spec: &StageSpec) -> Result<(Manifest, bool), JobsError> {
+        match self.store.complete_manifest(spec.digest()).await? {
+            Some(manifest) => Ok((manifest, true)),
+            None => Ok((self.compute_anew(spec).await?, false)),
+        }
+    }
+
     /// Computes a stage without looking for its result first, and publishes it.
     pub(crate) async fn compute_anew(&self, spec: &StageSpec) -> Result<Manifest, JobsError> {
         let environment =

@@ -1,7 +1,7 @@
 //! One stage from spec to manifest: the same path for a run in one process and for a fleet.
 //!
-//! A result that the store already has is taken as it is. The manifest is written after every output
-//! is stored, so a death anywhere leaves either a whole result or none. Decides nothing about retries.
+//! The manifest is written after every output is stored, so a death anywhere leaves either a whole result
+//! or none. Decides nothing about retries, and makes no lost input again: `rewind.rs` does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +17,8 @@ use crate::failpoints::reach;
 use crate::span;
 use crate::store::Store;
 
-/// Gives a stage's manifest, and whether it was there already. Failed where the stage itself gives
-/// up, data error where an input is not what it should be.
-pub async fn compute(
-    store: &Store,
-    spec: &StageSpec,
-    execute: &ExecuteFn,
-    environment: &Environment,
-    clock: &Clock,
-) -> Result<(Manifest, bool), JobsError> {
-    match store.complete_manifest(spec.digest()).await? {
-        Some(manifest) => Ok((manifest, true)),
-        None => Ok((compute_anew(store, spec, execute, environment, clock).await?, false)),
-    }
-}
-
 /// Computes a stage without looking for its result first, and publishes it.
-pub async fn compute_anew(
+pub(crate) async fn compute_anew(
     store: &Store,
     spec: &StageSpec,
     execute: &ExecuteFn,

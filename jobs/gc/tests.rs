@@ -198,7 +198,7 @@ async fn a_stage_that_belongs_to_no_run_goes() {
     let execute = fake();
     let spec = agrpo_spec::Plan::new(run()).pending().values().next().unwrap().clone();
     let (environment, clock) = (crate::testing::environment(), crate::testing::clock());
-    crate::compute(&test.store, &spec, &execute, &environment, &clock).await.unwrap();
+    crate::stage::compute_anew(&test.store, &spec, &execute, &environment, &clock).await.unwrap();
     let report = gc(&test.store, AT_ONCE).await.unwrap();
     assert_eq!(report.swept[&ObjectKind::Manifests].objects, 1);
     assert_eq!(test.store.manifest(spec.digest()).await.unwrap(), None);

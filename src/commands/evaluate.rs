@@ -7,9 +7,9 @@
 mod report;
 
 use agrpo_jobs::Store;
-use agrpo_jobs::batch::{self, Settled};
+use agrpo_jobs::batch::{Batch, Settled};
 use agrpo_spec::{
-    Base, EvaluationSpec, Manifest, Real, Run, Sampler, SamplerKeys, StageKind, StageSpec,
+    Base, EvaluationSpec, Manifest, Real, Run, RunId, Sampler, SamplerKeys, StageKind, StageSpec,
     allows_steps,
 };
 use agrpo_stages::tasks::{TaskError, check_task};
@@ -56,7 +56,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
     }
     let report = block_on(async {
         let store = open_store(settings, flag).await?;
-        let settled = compute(&store, &place, &cells, args).await?;
+        let settled = compute(&store, run.id(), &place, &cells, args).await?;
         Report::read(&store, &run, cells, settled).await
     })?;
     if args.json.json {
@@ -145,6 +145,7 @@ fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>, Failure> {
 /// The record of every cell, in their order.
 async fn compute(
     store: &Store,
+    run: RunId,
     place: &Place,
     cells: &[Cell],
     args: &EvaluateArgs,
@@ -154,7 +155,8 @@ async fn compute(
     let specs = cells.iter().map(|cell| cell.spec.clone()).collect();
     let (execute, workers) = (place.execute(), place.workers(args.workers));
     let (environment, clock) = (place.environment(), machine::clock());
-    let work = batch::compute(store, specs, execute, workers, environment, clock, settled, stop);
+    let batch = Batch { store: store.clone(), run, execute, workers, environment, clock };
+    let work = batch.compute(specs, settled, stop);
     let show = async {
         let mut done = 0;
         while let Some(one) = heard.recv().await {
