@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
 use crate::store::{Control, Store};
+use crate::versions::Versions;
 use crate::worker::{View, attempts, offer as offer_pending, set_active};
 
 /// Pauses or cancels a run: no stage of it is begun any more.
@@ -85,13 +86,24 @@ pub(crate) async fn tell(
     command.query_async(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))
 }
 
-/// Offers what can be computed now.
+/// Offers what can be computed now; for a run of other versions, which this program cannot plan, the next
+/// sweep of its workers does.
 async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<(), JobsError> {
+    let own = Versions::own();
+    match store.versions(run).await {
+        Ok(pinned) if pinned == own => {}
+        // A record that cannot be read is reported by the sweep.
+        Ok(_) | Err(JobsError::Data(_)) => {
+            stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+            return set_active(fleet, run, true).await.map(drop);
+        }
+        Err(error) => return Err(error),
+    }
     let mut progress = Progress::open(store, store.run(run).await?).await?;
     progress.catch_up(store).await?;
     let view = View::of(&progress);
     stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
     set_active(fleet, run, !view.is_done()).await?;
-    let queue = Queue::new(fleet, view.numerics);
+    let queue = Queue::new(fleet, view.numerics, &own);
     offer_pending(store, &queue, run, &view.pending).await.map(drop)
 }

@@ -20,6 +20,7 @@ mod rewind;
 mod span;
 mod stage;
 mod store;
+mod versions;
 mod vitals;
 mod worker;
 
@@ -41,6 +42,7 @@ pub use fetch::fetch;
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
 pub use store::{Control, Failure, Hold, Imported, Rewound, Store, Why};
+pub use versions::Versions;
 pub use vitals::Vitals;
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 

@@ -1,10 +1,12 @@
 //! What a worker counts, by name: the one list of metrics, and one function for each thing that happens.
 //!
 //! Names are Prometheus', in base units. The program decides whether anybody listens; without a
-//! recorder every call here is nothing. No metric reaches a result, and no label holds a secret or a
-//! digest: a label's values are few and known beforehand.
+//! recorder every call here is nothing. No metric reaches a result, and no label holds a secret or
+//! the digest of a run, a stage or a blob: a label's values are few.
 
 use agrpo_spec::{Numerics, Phases, StageKind};
+
+use crate::versions::Versions;
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,13 +55,14 @@ const HEARTBEAT: &str = "agrpo_heartbeat_timestamp_seconds";
 pub const ALL: &[Metric] = &[
     gauge(
         WORKER,
-        &["worker", "version", "numerics"],
-        "Always 1; its labels say who this process is.",
+        &["worker", "version", "numerics", "versions"],
+        "Always 1; its labels say who this process is, and which stage versions it computes.",
     ),
     gauge(
         QUEUE,
-        &["numerics"],
-        "Stages that wait in Redis for a worker, by numerics class; every worker tells the same.",
+        &["numerics", "versions"],
+        "Stages that wait in Redis for a worker, by numerics class, for the stage versions of the one who tells \
+         it: of the same versions every worker tells the same.",
     ),
     counter(
         STAGES,
@@ -168,6 +171,7 @@ pub fn begin(worker: &str, version: &str, numerics: Numerics) {
         ("worker", worker.to_owned()),
         ("version", version.to_owned()),
         ("numerics", numerics.to_string()),
+        ("versions", Versions::own().tag()),
     ];
     ::metrics::gauge!(WORKER, &who).set(1.0);
     for kind in StageKind::ALL {
@@ -189,9 +193,11 @@ pub fn begin(worker: &str, version: &str, numerics: Numerics) {
     }
 }
 
-/// Stages that wait for a worker of a class.
+/// Stages that wait for a worker of a class and of this program's versions.
 pub fn queue_depth(numerics: Numerics, stages: u64) {
-    ::metrics::gauge!(QUEUE, "numerics" => numerics.to_string()).set(number(stages));
+    let versions = Versions::own().tag();
+    ::metrics::gauge!(QUEUE, "numerics" => numerics.to_string(), "versions" => versions)
+        .set(number(stages));
 }
 
 /// A stage is in hand until what this returns is dropped, whatever its end.

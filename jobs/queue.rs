@@ -4,7 +4,8 @@
 //! A hint says where to look, never what is true: whoever takes one asks the store first. apalis
 //! 1.0.0 is held to what it does reliably on Redis: one task at a time, an explicit poll, a fresh
 //! worker name at every start, heartbeats that go on while a worker drains. Its retries, attempts,
-//! priorities and locks are not used. There is one queue for each class of numerics.
+//! priorities and locks are not used. There is one queue for each class of numerics and each set of stage
+//! versions, so that nobody takes a hint that is not for him: `agrpo:<class>:<tag of the versions>`.
 //!
 //! ```text
 //! <queue>:ready:<run>    stages that can be computed and are no tasks yet, in the order of the plan
@@ -35,6 +36,7 @@ use tokio::time::sleep;
 use crate::error::JobsError;
 use crate::lease::{self, stages::HELD};
 use crate::redis::Fleet;
+use crate::versions::Versions;
 
 const GENERATION: &str = "agrpo:generation";
 /// Two workers may learn of the same stage at once: the second offer within this time is dropped, as is
@@ -83,7 +85,7 @@ pub(crate) struct Pace {
     pub(crate) missed_heartbeats: usize,
 }
 
-/// The queue of one class of numerics.
+/// The queue of one class of numerics, for programs of the same versions.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     fleet: Fleet,
@@ -92,8 +94,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(fleet: &Fleet, numerics: Numerics) -> Self {
-        let name = format!("agrpo:{numerics}");
+    pub(crate) fn new(fleet: &Fleet, numerics: Numerics, versions: &Versions) -> Self {
+        let name = format!("agrpo:{numerics}:{}", versions.tag());
         // Locks and events are for display only, and each adds a way for a worker to fail.
         let config = Config::default()
             .queue(name.clone())

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use self::access::Access;
 use crate::error::JobsError;
 use crate::queue::Queue;
+use crate::versions::Versions;
 
 /// How long one answer may take.
 const RESPONSE: Duration = Duration::from_secs(10);
@@ -41,9 +42,9 @@ impl std::fmt::Debug for Fleet {
 }
 
 impl Fleet {
-    /// How many stages of a numerics class wait for a worker.
+    /// How many stages of a numerics class wait for a worker of this program's versions.
     pub async fn waiting(&self, numerics: Numerics) -> Result<u64, JobsError> {
-        Queue::new(self, numerics).waiting().await
+        Queue::new(self, numerics, &Versions::own()).waiting().await
     }
 
     /// Connects to `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.

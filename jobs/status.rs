@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{JobsError, Remedy};
 use crate::store::{Hold, Store};
+use crate::versions::Versions;
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,6 +87,9 @@ pub struct RunStatus {
     /// What it failed at, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<FailedAt>,
+    /// Why workers of this program leave it to others, if stages are left and they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<String>,
 }
 
 /// Where a run stands, or all runs by id. Data error if a record that it needs is corrupt.
@@ -140,6 +144,10 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
         (_, Some(Hold::Paused), 0) => RunState::Paused,
         (_, None, 0) => RunState::Running,
     };
+    let foreign = match state {
+        RunState::Done | RunState::Cancelled => None,
+        _ => store.pinned_versions(id).await?.and_then(|pinned| Versions::own().misses(&pinned)),
+    };
     Ok(RunStatus {
         run: id,
         name: config.name.clone(),
@@ -153,6 +161,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
         },
         stages: StageCounts { done: recorded.len() as u64, failed, computed_twice, rewound },
         failed_at,
+        foreign,
     })
 }
 

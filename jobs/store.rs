@@ -68,7 +68,6 @@ use tokio::sync::Mutex;
 
 pub(crate) use audit::Condition;
 pub(crate) use backend::Entry;
-pub(crate) use books::own_versions;
 pub use control::{Control, Hold};
 pub(crate) use folders::records;
 pub use import::Imported;

@@ -141,7 +141,7 @@ impl Worker {
         if numerics == self.options.numerics {
             self.queue.clone()
         } else {
-            Queue::new(&self.fleet, numerics)
+            Queue::new(&self.fleet, numerics, &self.options.versions)
         }
     }
 
@@ -168,8 +168,8 @@ pub async fn serve(
     events: mpsc::UnboundedSender<WorkerEvent>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), JobsError> {
-    let queue = Queue::new(&fleet, options.numerics);
-    let runs = Runs::new(store.clone());
+    let queue = Queue::new(&fleet, options.numerics, &options.versions);
+    let runs = Runs::new(store.clone(), options.versions.clone());
     let pulse = Pulse::start(&fleet, options.pulse()).await?;
     let shunned = Mutex::default();
     let worker =

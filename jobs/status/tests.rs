@@ -102,3 +102,18 @@ async fn an_unknown_run_is_a_data_error() {
     let error = status(&test.store, Some(run().id())).await.unwrap_err();
     assert!(matches!(error, JobsError::Data(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_run_of_another_program_says_so_until_it_is_done() {
+    let test = TestStore::memory().await;
+    let (store, id) = (&test.store, run().id());
+    let foreign = async || status(store, Some(id)).await.unwrap().remove(0).foreign;
+    store.put_run(&run()).await.unwrap();
+    assert_eq!(foreign().await, None, "nobody has begun it");
+    store.pin_other_versions(id).await;
+    let why = foreign().await.unwrap();
+    assert!(why.starts_with("it is computed with version 99 of rollout stages"), "{why}");
+    finished(store, run(), 1).await;
+    store.pin_other_versions(id).await;
+    assert_eq!(foreign().await, None);
+}

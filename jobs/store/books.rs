@@ -1,21 +1,12 @@
 //! Small books about a run that workers keep beside its record: which versions it was begun with,
 //! which stage made which policy, whether a person holds it. Losing one costs time only.
 
-use std::collections::BTreeMap;
-
-use agrpo_spec::{RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{RunId, StageDigest, StageKey};
 use bytes::Bytes;
 
 use super::Store;
 use crate::error::JobsError;
-
-/// The version of the bytes of each kind of stage, by the kind's name.
-pub(crate) type Versions = BTreeMap<String, u32>;
-
-/// The versions that this program computes.
-pub(crate) fn own_versions() -> Versions {
-    StageKind::ALL.into_iter().map(|kind| (kind.name().to_owned(), kind.version())).collect()
-}
+use crate::versions::Versions;
 
 fn versions_name(run: RunId) -> String {
     format!("runs/{run}/versions.json")
@@ -25,31 +16,36 @@ fn policy_name(run: RunId, key: StageKey) -> String {
     format!("runs/{run}/policies/{key}")
 }
 
-fn versions_bytes() -> Bytes {
-    Bytes::from(serde_json::to_vec_pretty(&own_versions()).expect("numbers serialise"))
-}
-
 impl Store {
     /// Says that from here on this program's versions compute the run, whatever did before: a person
-    /// asked for it.
-    pub async fn pin_versions(&self, run: RunId) -> Result<(), JobsError> {
-        let found = self.backend.create(&versions_name(run), versions_bytes()).await?;
-        match found.map(|found| self.parse_versions(run, &found)) {
-            None => Ok(()),
-            Some(Ok(pinned)) if pinned == own_versions() => Ok(()),
-            Some(_) => self.backend.replace(&versions_name(run), versions_bytes()).await,
+    /// asked for it. Answers with the other versions that did, if they are known.
+    pub(crate) async fn pin_versions(&self, run: RunId) -> Result<Option<Versions>, JobsError> {
+        let (name, own) = (versions_name(run), Versions::own());
+        let Some(found) = self.backend.create(&name, own.bytes().into()).await? else {
+            return Ok(None);
+        };
+        let pinned = self.parse_versions(run, &found).ok();
+        if pinned.as_ref() != Some(&own) {
+            self.backend.replace(&name, own.bytes().into()).await?;
         }
+        Ok(pinned.filter(|pinned| *pinned != own))
     }
 
     /// The versions that compute the run; pins this program's where there are none. Data error if the
     /// record is corrupt.
     pub(crate) async fn versions(&self, run: RunId) -> Result<Versions, JobsError> {
-        let name = versions_name(run);
-        let found = match self.backend.read(&name).await? {
-            Some(found) => Some(found),
-            None => self.backend.create(&name, versions_bytes()).await?,
-        };
-        found.map_or_else(|| Ok(own_versions()), |found| self.parse_versions(run, &found))
+        if let Some(pinned) = self.pinned_versions(run).await? {
+            return Ok(pinned);
+        }
+        let own = Versions::own();
+        let found = self.backend.create(&versions_name(run), own.bytes().into()).await?;
+        found.map_or(Ok(own), |found| self.parse_versions(run, &found))
+    }
+
+    /// The versions that compute the run, if somebody pinned them. Data error if the record is corrupt.
+    pub(crate) async fn pinned_versions(&self, run: RunId) -> Result<Option<Versions>, JobsError> {
+        let found = self.backend.read(&versions_name(run)).await?;
+        found.map(|found| self.parse_versions(run, &found)).transpose()
     }
 
     fn parse_versions(&self, run: RunId, bytes: &[u8]) -> Result<Versions, JobsError> {

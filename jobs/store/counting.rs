@@ -18,9 +18,9 @@ use object_store::{
 use agrpo_spec::{RunId, StageDigest};
 
 use super::backend::Backend;
-use super::books::own_versions;
 use super::errors::Place;
 use super::{Control, Hold, Store};
+use crate::versions::Versions;
 
 /// Requests by verb and by the first part of the object's name: `GET stages`.
 pub(crate) type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
@@ -65,9 +65,7 @@ impl Store {
 
     /// As if a program with another version of rollouts had begun the run.
     pub(crate) async fn pin_other_versions(&self, run: RunId) {
-        let mut versions = own_versions();
-        versions.insert("rollout".to_owned(), 99);
-        let bytes = Bytes::from(serde_json::to_vec(&versions).unwrap());
+        let bytes = Bytes::from(Versions::foreign().bytes());
         self.backend.replace(&format!("runs/{run}/versions.json"), bytes).await.unwrap();
     }
 

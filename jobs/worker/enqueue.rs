@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
 use crate::store::{Hold, Store};
+use crate::versions::Versions;
 
 /// Specs written at the same time.
 const WRITES: usize = 16;
@@ -32,11 +33,12 @@ pub struct Enqueued {
     pub namesakes: Vec<RunId>,
 }
 
-/// Records the run and offers its pending stages to the workers of its class of numerics.
+/// Records the run and offers its pending stages to the workers of its class of numerics and of this
+/// program's versions, which compute it from here on.
 pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued, JobsError> {
     let id = run.id();
     store.put_run(&run).await?;
-    store.pin_versions(id).await?;
+    let before = store.pin_versions(id).await?;
     let namesakes = store.namesakes(id, &run.config().name).await?;
     let mut progress = Progress::open(store, run).await?;
     progress.catch_up(store).await?;
@@ -51,7 +53,12 @@ pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued,
     }
     stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
     set_active(fleet, id, !view.is_done()).await?;
-    offer(store, &Queue::new(fleet, view.numerics), id, &view.pending).await?;
+    let queue = |versions: &Versions| Queue::new(fleet, view.numerics, versions);
+    offer(store, &queue(&Versions::own()), id, &view.pending).await?;
+    if let Some(before) = before {
+        // Those that are tasks already are dropped by whoever takes them.
+        queue(&before).withdraw(id).await?;
+    }
     let (pending, already_done) = (view.pending.len(), view.is_done());
     Ok(Enqueued { run: id, pending, already_done, namesakes })
 }

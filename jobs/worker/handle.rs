@@ -62,7 +62,8 @@ impl Worker {
     ) -> Result<Option<Pending>, JobsError> {
         let Hint { run, stage } = hint;
         if let Some(why) = self.runs.foreign(run).await? {
-            return self.leave(run, why).await.map(|()| None);
+            self.leave(run, why).await;
+            return Ok(None);
         }
         let spec = match self.store.spec(stage).await {
             Ok(spec) => spec,
@@ -73,7 +74,8 @@ impl Worker {
             Err(error) => return Err(error),
         };
         if let Some(why) = self.misfit(&spec) {
-            return self.leave(run, why).await.map(|()| None);
+            self.leave(run, why).await;
+            return Ok(None);
         }
         match self.runs.place(run, &spec, told).await? {
             Some(key) => Ok(Some(Pending { key, stage, spec })),
@@ -103,13 +105,13 @@ impl Worker {
             .then(|| format!("it asks for the numerics class {numerics}, this worker serves {own}"))
     }
 
-    /// Leaves a run to other workers and says so once. Its hint is dropped, since the one who put it back
-    /// might be the only one to take it; a sweep of the right kind of worker offers the stage again.
-    pub(super) async fn leave(&self, run: RunId, why: String) -> Result<(), JobsError> {
+    /// Leaves a run to other workers and says so once. A hint of it came from before its versions were
+    /// changed, or by mistake: it is dropped, since the one who put it back might be the only one to take
+    /// it, and a sweep of the right kind of worker offers the stage again.
+    pub(super) async fn leave(&self, run: RunId, why: String) {
         if self.runs.tells_first(run).await {
             self.tell(WorkerEvent::Foreign { run, why });
         }
-        Ok(())
     }
 
     /// A stage's spec is lost: whoever plans the run knows it.

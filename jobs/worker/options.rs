@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::pulse;
 use crate::registry::WorkerInfo;
+use crate::versions::Versions;
 use crate::vitals::Vitals;
 
 /// The usual time until the lease of a dead worker's stage expires.
@@ -24,6 +25,8 @@ pub type LogTail = Arc<dyn Fn(u64) -> Vec<String> + Send + Sync>;
 pub struct WorkerOptions {
     /// The class of numerics that this process honours; it takes stages of no other.
     pub numerics: Numerics,
+    /// The versions of the stages that this process computes; it takes stages of no others.
+    pub versions: Versions,
     /// Unique to this start, say host, process and time: a name that was used before is refused.
     pub name: String,
     /// What manifests say about this machine.
@@ -71,6 +74,7 @@ impl WorkerOptions {
     pub fn new(numerics: Numerics, name: String, environment: Environment, clock: Clock) -> Self {
         Self {
             numerics,
+            versions: Versions::own(),
             name,
             environment,
             clock,

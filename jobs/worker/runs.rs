@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::error::JobsError;
 use crate::progress::{Progress, Trail, last_update};
-use crate::store::{Store, own_versions};
+use crate::store::Store;
+use crate::versions::Versions;
 
 /// How long a run's versions are taken for what they were.
 const FRESH: Duration = Duration::from_secs(10);
@@ -88,13 +89,15 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Runs {
     store: Store,
+    /// What this worker computes.
+    own: Versions,
     open: Mutex<BTreeMap<RunId, Arc<Slot>>>,
     told: Mutex<BTreeSet<RunId>>,
 }
 
 impl Runs {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default(), told: Mutex::default() }
+    pub(crate) fn new(store: Store, own: Versions) -> Self {
+        Self { store, own, open: Mutex::default(), told: Mutex::default() }
     }
 
     /// Where the run stands after a look at all that is pending.
@@ -238,15 +241,7 @@ impl Runs {
         // Nothing is pinned for a run that has no record.
         self.open(run, &mut *slot.trail.lock().await).await?;
         let pinned = self.store.versions(run).await?;
-        let own = own_versions();
-        let differs = own.iter().find(|(kind, version)| pinned.get(*kind) != Some(*version));
-        let why = differs.map(|(kind, version)| match pinned.get(kind) {
-            Some(other) => format!(
-                "it is computed with version {other} of {kind} stages, this program has version \
-                 {version}; enqueue it again with this program to change that"
-            ),
-            None => format!("the program that computes it knows no {kind} stages"),
-        });
+        let why = self.own.misses(&pinned);
         *foreign = Some((Instant::now(), why.clone()));
         Ok(why)
     }

@@ -1,7 +1,7 @@
 //! The sweep: offers again what the queue has lost, whatever the reason.
 //!
 //! One worker at a time sweeps, under a lease of its own; one of each set of versions, since none plans
-//! for another. It goes through the runs that Redis calls active, and now and then, or where Redis was
+//! for another. The others only look which runs are not for them, as no hint would tell them. It goes through the runs that Redis calls active, and now and then, or where Redis was
 //! emptied, through all runs of the store, which is what makes Redis disposable. It alone looks at all
 //! that is pending, and so it sees what a worker left undone that died between two steps.
 //! Errors are noted and the next sweep tries again: whether the worker lives is decided elsewhere.
@@ -9,17 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use agrpo_spec::{ArtifactDigest, RunId};
+use agrpo_spec::RunId;
 use tokio::time::{Instant, interval};
 
 use super::enqueue::set_active;
+use super::handle::is_ours;
 use super::runs::View;
 use super::{ACTIVE, Worker, WorkerEvent};
 use crate::control;
 use crate::error::JobsError;
 use crate::lease::Lease;
 use crate::lease::stages::HELD;
-use crate::store::{Hold, own_versions};
+use crate::store::Hold;
+use crate::versions::Versions;
 
 const SWEEPER: &str = "agrpo:sweeper";
 /// Is there from the first survey on, until Redis is emptied.
@@ -28,9 +30,8 @@ const SURVEYED: &str = "agrpo:surveyed";
 const SWEEPS: u32 = 3;
 
 /// Each set of versions has a sweeper of its own.
-pub(super) fn sweeper_key() -> String {
-    let versions = format!("{:?}", own_versions());
-    format!("{SWEEPER}:{}", ArtifactDigest::of(versions.as_bytes()).short())
+pub(super) fn sweeper_key(versions: &Versions) -> String {
+    format!("{SWEEPER}:{}", versions.tag())
 }
 
 /// What a sweeper remembers from one sweep to the next.
@@ -42,6 +43,8 @@ struct Memory {
     surveyed: Option<Instant>,
     /// How many sweeps there were: each begins with another run, so that none always comes last.
     sweeps: usize,
+    /// Active runs that were looked at while another worker sweeps.
+    glanced: BTreeSet<RunId>,
 }
 
 /// What Redis says of all runs.
@@ -68,7 +71,7 @@ impl Worker {
 
     async fn sweep_once(&self, memory: &mut Memory) -> Result<(), JobsError> {
         if !self.is_sweeper(&mut memory.lease).await? {
-            return Ok(());
+            return self.glance(&mut memory.glanced).await;
         }
         let lost = self.queue.tidy().await?;
         if lost > 0 {
@@ -107,10 +110,37 @@ impl Worker {
         {
             return Ok(true);
         }
-        let key = sweeper_key();
+        let key = sweeper_key(&self.options.versions);
         let ttl = self.options.sweep * SWEEPS;
         *lease = Lease::acquire(&self.fleet, key, &self.options.name, ttl).await?;
         Ok(lease.is_some())
+    }
+
+    /// Says of runs that have become active that they are for other workers, if they are.
+    async fn glance(&self, glanced: &mut BTreeSet<RunId>) -> Result<(), JobsError> {
+        let active: Vec<String> = redis::cmd("SMEMBERS")
+            .arg(ACTIVE)
+            .query_async(&mut self.fleet.connection())
+            .await
+            .map_err(|error| self.fleet.failure(&error))?;
+        let active: BTreeSet<RunId> = active.iter().filter_map(|name| name.parse().ok()).collect();
+        for run in glanced.difference(&active) {
+            self.runs.forget(*run).await;
+        }
+        glanced.retain(|run| active.contains(run));
+        for run in active {
+            if glanced.contains(&run) {
+                continue;
+            }
+            match self.runs.foreign(run).await {
+                Ok(Some(why)) => self.leave(run, why).await,
+                Err(error) if is_ours(&error) => return Err(error),
+                // The sweeper reports what cannot be read.
+                Ok(None) | Err(_) => {}
+            }
+            glanced.insert(run);
+        }
+        Ok(())
     }
 
     async fn known(&self) -> Result<Known, JobsError> {
@@ -187,7 +217,10 @@ impl Worker {
         }
         match self.runs.foreign(run).await {
             Ok(None) => {}
-            Ok(Some(why)) => return self.leave(run, why).await,
+            Ok(Some(why)) => {
+                self.leave(run, why).await;
+                return Ok(());
+            }
             // A record that cannot be read is reported with the run's others.
             Err(error @ JobsError::Data(_)) => return self.unreadable(run, &error).await,
             Err(error) => return Err(error),

@@ -10,6 +10,7 @@ mod following;
 mod house;
 mod loss;
 mod scheduling;
+mod versions;
 
 use agrpo_spec::{Plan, StageKind};
 

@@ -92,7 +92,11 @@ fn table(runs: &[RunStatus]) -> String {
         let failed = run.failed_at.as_ref()?;
         Some(format!("\n{}: {}", run.run.short(), failed.error))
     });
-    output::table(&rows) + &errors.collect::<String>()
+    let foreign = runs.iter().filter_map(|run| {
+        let why = run.foreign.as_ref()?;
+        Some(format!("\n{}: for workers of another program: {why}", run.run.short()))
+    });
+    output::table(&rows) + &errors.chain(foreign).collect::<String>()
 }
 
 fn accuracy(base: Option<f64>, latest: Option<f64>) -> String {

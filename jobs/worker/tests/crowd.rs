@@ -29,11 +29,11 @@ async fn three_workers_end_where_one_process_ends_without_help_from_sweeps() {
 async fn a_hint_that_comes_three_times_is_computed_once() {
     let house = House::slow(Duration::from_millis(500)).await;
     house.enqueue().await;
-    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let queue = house.queue(Numerics::CpuPortable);
     let first = *house.pending().await.first().unwrap();
     for _ in 0..2 {
         // As if Redis had lost what it was told of the stage, though not the stage's task.
-        let window = format!("agrpo:cpu-portable:window:{}", house.run().id());
+        let window = format!("{}:window:{}", house.queue_name(), house.run().id());
         house.redis_says::<()>(&["DEL", &window]).await;
         assert_eq!(queue.offer(house.run().id(), [first]).await.unwrap(), 1);
     }
@@ -50,7 +50,7 @@ async fn a_hint_that_comes_three_times_is_computed_once() {
 #[tokio::test]
 async fn a_stage_that_waits_is_not_offered_again_and_one_that_was_taken_is() {
     let house = House::new().await;
-    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let queue = house.queue(Numerics::CpuPortable);
     let run = house.run().id();
     house.enqueue().await;
     let first = *house.pending().await.first().unwrap();

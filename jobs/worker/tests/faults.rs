@@ -143,7 +143,7 @@ async fn a_redis_that_stalls_is_waited_for() {
 async fn a_hint_of_a_run_that_nobody_recorded_is_told_and_leaves_no_trace() {
     let house = House::new().await;
     let first = *house.pending().await.first().unwrap();
-    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let queue = house.queue(Numerics::CpuPortable);
     queue.offer(house.run().id(), [first]).await.unwrap();
     let mut options = house.options("puzzled");
     options.exit_when_idle = Some(Duration::from_secs(1));
@@ -156,7 +156,7 @@ async fn a_hint_of_a_run_that_nobody_recorded_is_told_and_leaves_no_trace() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_and_damaged_tasks_in_the_queue_harm_nobody() {
     let house = House::new().await;
-    let queue = "agrpo:cpu-portable";
+    let queue = house.queue_name();
     let meta = ["attempts", "0", "max_attempts", "25", "status", "Pending"];
     let foreign = format!("{queue}:meta:foreign");
     let foreign = [&["HSET", &foreign], &meta[..]].concat();
@@ -182,7 +182,7 @@ async fn a_hint_that_got_lost_is_offered_again() {
     house.until("the worker", async || !house.keys().await.is_empty()).await;
     sleep(Duration::from_millis(500)).await;
     house.enqueue().await;
-    let queue = "agrpo:cpu-portable";
+    let queue = house.queue_name();
     house.redis_says::<()>(&["DEL", &format!("{queue}:active"), &format!("{queue}:data")]).await;
     finish(worker, &house).await;
     assert_eq!(house.result().await, house.expected().await);

@@ -9,6 +9,7 @@ use super::house::{House, expected_of, finish};
 use super::*;
 use crate::store::Hold;
 use crate::testing::{self, run_of};
+use crate::versions::Versions;
 
 /// Puts a run's results into the house's store as if others had computed them all.
 async fn computed_by_others(house: &House, run: &agrpo_spec::Run) {
@@ -28,7 +29,7 @@ async fn a_worker_goes_on_from_any_stage_with_a_few_reads_however_long_the_run_i
         computed_by_others(&house, &run).await;
         let index = house.store.recorded_stages(run.id()).await.unwrap();
         for kind in [StageKind::Rollout, StageKind::Reward, StageKind::Gradient] {
-            let runs = Runs::new(house.store.clone());
+            let runs = Runs::new(house.store.clone(), Versions::own());
             let key = StageKey::new(kind, iterations - 1, 2);
             let manifest = house.store.manifest(index[&key]).await.unwrap().unwrap();
             asked(&house);
@@ -57,7 +58,7 @@ async fn an_evaluation_is_placed_by_what_is_told_of_it_only_if_that_is_true() {
     let run = run_of("placed", 8, 2);
     computed_by_others(&house, &run).await;
     let index = house.store.recorded_stages(run.id()).await.unwrap();
-    let runs = Runs::new(house.store.clone());
+    let runs = Runs::new(house.store.clone(), Versions::own());
     let key = StageKey::new(StageKind::Evaluation, 4, 0);
     let spec = house.store.manifest(index[&key]).await.unwrap().unwrap().spec;
     assert_eq!(runs.place(run.id(), &spec, Some(key)).await.unwrap(), Some(key));
@@ -175,7 +176,7 @@ async fn a_stage_of_another_class_in_the_wrong_queue_finds_its_way() {
     house.enqueue().await;
     let first = *house.pending().await.first().unwrap();
     house.redis_says::<()>(&["FLUSHALL"]).await;
-    let wrong = Queue::new(&house.fleet, Numerics::CpuNative);
+    let wrong = house.queue(Numerics::CpuNative);
     wrong.offer(run.id(), [first]).await.unwrap();
     let mut options = house.options("native");
     options.numerics = Numerics::CpuNative;
@@ -223,11 +224,13 @@ async fn a_hint_of_a_finished_stage_costs_no_plan() {
     let key = StageKey::new(StageKind::Reward, 4, 1);
     let spec: StageSpec = house.store.manifest(index[&key]).await.unwrap().unwrap().spec;
     house.store.put_spec(index[&key], &spec).await.unwrap();
-    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let queue = house.queue(Numerics::CpuPortable);
     queue.offer(run.id(), [(key, index[&key])]).await.unwrap();
     asked(&house);
     let mut options = house.options("quick");
-    house.redis_says::<()>(&["SET", &super::super::sweep::sweeper_key(), "another"]).await;
+    house
+        .redis_says::<()>(&["SET", &super::super::sweep::sweeper_key(&Versions::own()), "another"])
+        .await;
     options.exit_when_idle = Some(Duration::from_millis(800));
     let taken = {
         let house = &house;

@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use crate::redis_server::RedisServer;
 use crate::store::counting::Counts;
 use crate::testing;
+use crate::versions::Versions;
 
 /// What a stage does before it gives its result: told its spec and how often it was begun.
 type Before = dyn Fn(&StageSpec, u64) -> Result<(), StageError> + Send + Sync;
@@ -226,10 +227,21 @@ impl House {
         redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
     }
 
+    /// The queue of a class, for workers of this program.
+    pub(super) fn queue(&self, numerics: Numerics) -> Queue {
+        Queue::new(&self.fleet, numerics, &Versions::own())
+    }
+
+    /// What the keys of the queue begin with.
+    pub(super) fn queue_name(&self) -> String {
+        format!("agrpo:cpu-portable:{}", Versions::own().tag())
+    }
+
     /// Hints in the queue.
     pub(super) async fn waiting(&self) -> u64 {
-        self.redis_says::<u64>(&["ZCARD", "agrpo:cpu-portable:scheduled"]).await
-            + self.redis_says::<u64>(&["LLEN", "agrpo:cpu-portable:active"]).await
+        let name = self.queue_name();
+        self.redis_says::<u64>(&["ZCARD", &format!("{name}:scheduled")]).await
+            + self.redis_says::<u64>(&["LLEN", &format!("{name}:active")]).await
     }
 
     pub(super) async fn keys(&self) -> Vec<String> {

@@ -8,8 +8,6 @@ use super::*;
 use crate::queue::Hint;
 use crate::testing::{run_named, run_of, run_seeded};
 
-const QUEUE: &str = "agrpo:cpu-portable";
-
 /// What was begun, in order.
 fn begun(house: &House) -> Vec<(RunId, StageKey)> {
     let begun = |event| match event {
@@ -90,7 +88,7 @@ async fn a_run_that_comes_later_waits_for_a_window_and_then_has_its_share() {
 #[tokio::test]
 async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflows() {
     let house = House::new().await;
-    let queue = Queue::new(&house.fleet, Numerics::CpuPortable);
+    let queue = house.queue(Numerics::CpuPortable);
     let stage = |i: u32| {
         let key = StageKey::new(StageKind::Rollout, 1, i);
         (key, ArtifactDigest::of(&i.to_le_bytes()).to_string().parse::<StageDigest>().unwrap())
@@ -98,16 +96,17 @@ async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflow
     let runs: Vec<RunId> = (1..=3).map(|i| run_named("wide", i).id()).collect();
     queue.offer(runs[0], (0..3000).map(stage)).await.unwrap();
     assert_eq!(house.waiting().await, 4);
+    let name = house.queue_name();
     for worker in 0..5000 {
-        let name = format!("w{worker}");
-        house.redis_says::<()>(&["ZADD", &format!("{QUEUE}:workers"), "1", &name]).await;
+        let worker = format!("w{worker}");
+        house.redis_says::<()>(&["ZADD", &format!("{name}:workers"), "1", &worker]).await;
     }
     queue.offer(runs[1], (3000..6000).map(stage)).await.unwrap();
     queue.offer(runs[2], (6000..9000).map(stage)).await.unwrap();
     assert_eq!(house.waiting().await, crate::queue::MOST_TASKS);
     // One is taken, another one comes, and it is the first that has not come yet.
     let hint = Hint { run: runs[0], stage: stage(0).1 };
-    house.redis_says::<()>(&["LPOP", &format!("{QUEUE}:active")]).await;
+    house.redis_says::<()>(&["LPOP", &format!("{name}:active")]).await;
     assert_eq!(queue.take(hint).await.unwrap(), Some(stage(0).0));
     assert_eq!(house.waiting().await, crate::queue::MOST_TASKS);
 }

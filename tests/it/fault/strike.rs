@@ -144,13 +144,20 @@ impl Scene {
     }
 
     fn forget(&self, stages: &[&str]) -> bool {
-        let (mut leases, mut taken) = (redis::cmd("DEL"), redis::cmd("ZREM"));
-        taken.arg("agrpo:cpu-portable:taken");
+        let redis = lock(&self.redis);
+        let mut leases = redis::cmd("DEL");
         for stage in stages {
             leases.arg(format!("agrpo:lease:{stage}"));
-            taken.arg(*stage);
         }
-        let redis = lock(&self.redis);
-        redis.ask::<u64>(leases).is_ok() && redis.ask::<u64>(taken).is_ok()
+        // A queue's name goes on with the versions that it is for.
+        let mut queues = redis::cmd("KEYS");
+        queues.arg("agrpo:cpu-portable:*:taken");
+        let Ok(queues) = redis.ask::<Vec<String>>(queues) else { return false };
+        let mut untaken = queues.iter().map(|queue| {
+            let mut taken = redis::cmd("ZREM");
+            taken.arg(queue).arg(stages);
+            redis.ask::<u64>(taken).is_ok()
+        });
+        redis.ask::<u64>(leases).is_ok() && untaken.all(|done| done)
     }
 }

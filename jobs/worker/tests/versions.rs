@@ -1,0 +1,107 @@
+//! Programs of two releases at one Redis: who takes what, and what becomes of a run that changes hands.
+
+use agrpo_spec::{ArtifactDigest, Plan};
+use tokio::time::sleep;
+
+use super::house::{House, finish};
+use super::*;
+use crate::control;
+use crate::store::Hold;
+use crate::versions::Versions;
+
+/// A worker of another release.
+fn foreign(house: &House, name: &str) -> house::WorkerHandle {
+    house.worker_with(WorkerOptions { versions: Versions::foreign(), ..house.options(name) })
+}
+
+fn queue_of(house: &House, versions: &Versions) -> Queue {
+    Queue::new(&house.fleet, Numerics::CpuPortable, versions)
+}
+
+/// Why workers left runs to others, since the last time.
+fn said(house: &House) -> Vec<String> {
+    let why = |event| match event {
+        WorkerEvent::Foreign { why, .. } => Some(why),
+        _ => None,
+    };
+    house.events().into_iter().filter_map(why).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_of_another_release_take_no_hint_and_say_once_that_they_leave_the_run() {
+    let house = House::slow(Duration::from_millis(20)).await;
+    let others = ["next", "next"].map(|name| foreign(&house, name));
+    house.enqueue().await;
+    let mut told = vec![];
+    house
+        .until("both to say so", async || {
+            told.append(&mut said(&house));
+            told.len() == 2
+        })
+        .await;
+    assert!(told.iter().all(|why| why.contains("this program has version 99")), "{told:?}");
+    // Several sweeps of theirs later.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((house.waiting().await, house.calls().len()), (1, 0));
+    // No sweep would give it a hint that somebody else has dropped.
+    let never = Duration::from_secs(3600);
+    finish(house.worker_with(WorkerOptions { sweep: never, ..house.options("ours") }), &house)
+        .await;
+    for other in others {
+        other.stop.send_replace(true);
+        other.end().await.unwrap();
+    }
+    assert_eq!(said(&house), [""; 0], "once is enough");
+    let stages = Plan::total_stages(&house.run());
+    assert_eq!(house.redis_says::<u64>(&["GET", "agrpo:generation"]).await, stages);
+    let taken = format!("agrpo:cpu-portable:{}:taken", Versions::foreign().tag());
+    assert!(!house.redis_says::<bool>(&["EXISTS", &taken]).await);
+    assert_eq!(house.calls().values().sum::<u64>(), stages);
+    assert_eq!(house.result().await, house.expected().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_changes_hands_goes_on_at_once_and_what_it_leaves_behind_harms_nobody() {
+    let house = House::new().await;
+    let run = house.run().id();
+    let stage = |i: u32| {
+        let key = StageKey::new(agrpo_spec::StageKind::Rollout, 1, i);
+        (key, ArtifactDigest::of(&i.to_le_bytes()).to_string().parse::<StageDigest>().unwrap())
+    };
+    // Another release began it; four of its stages are tasks, more are ready.
+    house.store.put_run(&house.run()).await.unwrap();
+    house.store.pin_other_versions(run).await;
+    let old = queue_of(&house, &Versions::foreign());
+    old.offer(run, (0..50).map(stage)).await.unwrap();
+    assert_eq!(old.waiting().await.unwrap(), 4);
+    house.enqueue().await;
+    let never = Duration::from_secs(3600);
+    finish(house.worker_with(WorkerOptions { sweep: never, ..house.options("ours") }), &house)
+        .await;
+    assert_eq!(house.result().await, house.expected().await);
+    let calls = house.calls();
+    let other = foreign(&house, "late");
+    house.until("its hints to be dropped", async || old.waiting().await.unwrap() == 0).await;
+    sleep(Duration::from_millis(500)).await;
+    other.stop.send_replace(true);
+    other.end().await.unwrap();
+    assert_eq!((house.calls(), said(&house).len()), (calls, 1));
+    assert_eq!(old.waiting().await.unwrap(), 0, "what was ready is gone as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_resumes_a_run_of_another_release_leaves_its_plan_to_that_release() {
+    let house = House::new().await;
+    let run = house.run().id();
+    house.store.put_run(&house.run()).await.unwrap();
+    house.store.pin_other_versions(run).await;
+    house.store.hold(run, Hold::Paused).await;
+    assert!(control::resume(&house.store, Some(&house.fleet), run).await.unwrap());
+    assert_eq!(house.waiting().await, 0);
+    let active: Vec<String> = house.redis_says(&["SMEMBERS", ACTIVE]).await;
+    assert_eq!(active, [run.to_string()], "its own sweeper looks after it");
+    let other = foreign(&house, "its own");
+    house.until("a stage to be begun", async || !house.calls().is_empty()).await;
+    other.stop.send_replace(true);
+    other.end().await.unwrap();
+}
