@@ -1,6 +1,6 @@
 //! Where runs stand, for people and for `--json`.
 //!
-//! Reads the run's record and index and at most three manifests, however long the run is. Only looks:
+//! Reads the run's record, books and index and at most three manifests, however long the run is. Only looks:
 //! it neither checks blobs nor mends anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +87,7 @@ pub struct RunStatus {
     /// What it failed at, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<FailedAt>,
-    /// Why workers of this program leave it to others, if stages are left and they do.
+    /// Why workers of this program leave it alone, if stages are left and they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign: Option<String>,
 }
@@ -146,7 +146,11 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     };
     let foreign = match state {
         RunState::Done | RunState::Cancelled => None,
-        _ => store.pinned_versions(id).await?.and_then(|pinned| Versions::own().misses(&pinned)),
+        _ => match store.pinned_versions(id).await {
+            Ok(pinned) => pinned.and_then(|pinned| Versions::own().misses(&pinned)),
+            Err(JobsError::Data(why)) => Some(why),
+            Err(error) => return Err(error),
+        },
     };
     Ok(RunStatus {
         run: id,

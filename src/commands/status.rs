@@ -94,7 +94,7 @@ fn table(runs: &[RunStatus]) -> String {
     });
     let foreign = runs.iter().filter_map(|run| {
         let why = run.foreign.as_ref()?;
-        Some(format!("\n{}: for workers of another program: {why}", run.run.short()))
+        Some(format!("\n{}: {why}", run.run.short()))
     });
     output::table(&rows) + &errors.chain(foreign).collect::<String>()
 }
