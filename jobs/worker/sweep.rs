@@ -1,15 +1,16 @@
 //! The sweep: offers again what the queue has lost, whatever the reason.
 //!
-//! One worker at a time sweeps, under a lease of its own; one of each set of versions, since none plans
-//! for another. The others only look which runs are not for them, as no hint would tell them. It goes through the runs that Redis calls active, and now and then, or where Redis was
-//! emptied, through all runs of the store, which is what makes Redis disposable. It alone looks at all
-//! that is pending, and so it sees what a worker left undone that died between two steps.
+//! One worker at a time sweeps, under a lease of its own, for all classes of numerics; one of each set of
+//! versions, since none plans for another. It goes through the runs that Redis calls active, and now and
+//! then, or where Redis was emptied, through all runs of the store, which is what makes Redis disposable.
+//! It alone looks at all that is pending, and so it sees what a worker left undone that died between two
+//! steps. The others only look which runs are not for them, as no hint would tell them.
 //! Errors are noted and the next sweep tries again: whether the worker lives is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use agrpo_spec::RunId;
+use agrpo_spec::{Numerics, RunId};
 use tokio::time::{Instant, interval};
 
 use super::enqueue::set_active;
@@ -43,6 +44,8 @@ struct Memory {
     surveyed: Option<Instant>,
     /// How many sweeps there were: each begins with another run, so that none always comes last.
     sweeps: usize,
+    /// The classes of the runs that were swept: their queues have to be tidied too.
+    classes: BTreeSet<Numerics>,
     /// Active runs that were looked at while another worker sweeps.
     glanced: BTreeSet<RunId>,
 }
@@ -73,7 +76,11 @@ impl Worker {
         if !self.is_sweeper(&mut memory.lease).await? {
             return self.glance(&mut memory.glanced).await;
         }
-        let lost = self.queue.tidy().await?;
+        memory.classes.insert(self.options.numerics);
+        let mut lost = 0;
+        for &numerics in &memory.classes {
+            lost += self.queue_of(numerics).tidy().await?;
+        }
         if lost > 0 {
             tracing::warn!(lost, "tasks were lost in Redis and are offered again");
         }
@@ -95,7 +102,7 @@ impl Worker {
         order.rotate_left(first);
         memory.sweeps += 1;
         for run in order {
-            self.sweep_run(run, &known, &mut memory.settled).await?;
+            self.sweep_run(run, &known, memory).await?;
         }
         if surveys {
             self.note_survey().await?;
@@ -206,7 +213,7 @@ impl Worker {
         &self,
         run: RunId,
         known: &Known,
-        settled: &mut BTreeSet<RunId>,
+        memory: &mut Memory,
     ) -> Result<(), JobsError> {
         if let Some(&hold) = known.held.get(&run) {
             if hold == Hold::Cancelled {
@@ -226,8 +233,9 @@ impl Worker {
             Err(error) => return Err(error),
         }
         let Some(view) = self.look(run).await? else { return Ok(()) };
+        memory.classes.insert(view.numerics);
         if view.is_done() || self.runs.has_failed(run, view.stages()).await? {
-            settled.insert(run);
+            memory.settled.insert(run);
             self.runs.forget(run).await;
             self.queue_of(view.numerics).withdraw(run).await?;
             let was_active = set_active(&self.fleet, run, false).await?;

@@ -7,6 +7,7 @@ use super::house::{House, expected_of, finish};
 use super::*;
 use crate::queue::Hint;
 use crate::testing::{run_named, run_of, run_seeded};
+use crate::versions::Versions;
 
 /// What was begun, in order.
 fn begun(house: &House) -> Vec<(RunId, StageKey)> {
@@ -138,6 +139,33 @@ async fn redis_keeps_nothing_of_stages_that_are_done() {
         worker.end().await.unwrap();
     }
     assert_eq!(house.result_of(&run).await, expected_of(&run).await);
+}
+
+/// Classes of numerics share a Redis, and one worker of all sweeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sweeps_tidies_after_workers_of_other_classes() {
+    let house = House::new().await;
+    let run = run_of("portable", 12, 2);
+    let numerics = Numerics::CpuNative;
+    let sweeper = house.worker_with(WorkerOptions { numerics, ..house.options("native") });
+    let lease = super::super::sweep::sweeper_key(&Versions::own());
+    let leases = ["EXISTS", &*lease];
+    house.until("it to sweep", async || house.redis_says::<bool>(&leases).await).await;
+    house.enqueue_run(run.clone()).await;
+    let never = Duration::from_secs(3600);
+    let options = WorkerOptions { sweep: never, ..house.options("portable") };
+    let worker = house.worker_with(options);
+    house.until_done_with(&run).await;
+    let finished = format!("{}:done", house.queue_name());
+    house
+        .until("what is finished to be forgotten", async || {
+            house.redis_says::<u64>(&["SCARD", &finished]).await == 0
+        })
+        .await;
+    for worker in [sweeper, worker] {
+        worker.stop.send_replace(true);
+        worker.end().await.unwrap();
+    }
 }
 
 #[tokio::test]
