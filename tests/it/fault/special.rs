@@ -27,10 +27,14 @@ fn plain(name: &str) -> Schedule {
 #[test]
 fn stage_given_twice() {
     let mut schedule = plain("stage_given_twice");
-    let slow = "stage::in-compute::rollout=3*off->1*sleep(6000)->off".to_owned();
-    let forget = At { stages: 1, ms: 0 };
-    schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker: 0, point: slow }));
-    schedule.faults.push((forget, Fault::SameStage { ms: 1500 }));
+    let stage = &REFERENCE.index["rollout-000003-01"];
+    // Whoever gets it first; the other one, too.
+    let slow = format!("stage::in-compute::{stage}=1*sleep(6000)->off");
+    for worker in 0..2 {
+        let point = slow.clone();
+        schedule.faults.push((At { stages: 0, ms: 0 }, Fault::Arm { worker, point }));
+    }
+    schedule.faults.push((At { stages: 1, ms: 0 }, Fault::SameStage { ms: 1500 }));
     let row = hold(&schedule);
     assert!(row.extra > 0, "no stage was computed twice: the test tests nothing");
 }
