@@ -4,17 +4,14 @@
 //! so the same call goes on where it was stopped; what a stage reads and is lost is made again first. Notes
 //! nothing in the run's index and no failure, retries nothing.
 
-use std::fmt;
 use std::sync::Arc;
 
-use agrpo_spec::{Environment, ExecuteFn, Manifest, RunId, StageSpec};
+use agrpo_spec::{Manifest, RunId, StageSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::clock::Clock;
+use crate::embedded::Local;
 use crate::error::JobsError;
-use crate::rewind::Hands;
-use crate::store::Store;
 
 /// A stage with its result.
 #[derive(Clone, Debug)]
@@ -27,48 +24,25 @@ pub struct Settled {
     pub reused: bool,
 }
 
-/// Whose stages are computed, and with what.
-#[derive(Clone)]
-pub struct Batch {
-    /// Where inputs and results lie.
-    pub store: Store,
-    /// The run beside which they stand: it knows who made what they read.
-    pub run: RunId,
-    /// Computes one stage.
-    pub execute: ExecuteFn,
-    /// Stages at once.
-    pub workers: usize,
-    /// What the records say of this process.
-    pub environment: Environment,
-    /// When they say it was.
-    pub clock: Clock,
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("run", &self.run).finish_non_exhaustive()
-    }
-}
-
-impl Batch {
+impl Local {
     /// Gives every stage's record, in the order asked for; `None` for those that were not begun when
-    /// `stop` became true. `settled` hears of each as it comes. Failed or data error where a stage gives
-    /// up, after the others in hand.
-    pub async fn compute(
-        self,
+    /// `stop` became true. The run is the one beside which they stand: it knows who made what they read.
+    /// `settled` hears of each as it comes. Failed or data error where a stage gives up, after the others
+    /// in hand.
+    pub async fn batch(
+        &self,
+        run: RunId,
         specs: Vec<StageSpec>,
         settled: mpsc::UnboundedSender<Settled>,
         stop: watch::Receiver<bool>,
     ) -> Result<Vec<Option<Settled>>, JobsError> {
-        let Self { store, run, execute, workers, environment, clock } = self;
-        let turn = Arc::default();
-        let hands = Hands { store, run: Some(run), execute, environment, clock, turn };
+        let hands = self.hands(run);
         let mut found = vec![None; specs.len()];
         let mut waiting = specs.into_iter().enumerate();
         let mut tasks = JoinSet::new();
         let mut failed = None;
         loop {
-            while failed.is_none() && !*stop.borrow() && tasks.len() < workers.max(1) {
+            while failed.is_none() && !*stop.borrow() && tasks.len() < self.workers.max(1) {
                 let Some((index, spec)) = waiting.next() else { break };
                 let hands = hands.clone();
                 tasks.spawn(async move {
@@ -97,10 +71,11 @@ impl Batch {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use agrpo_spec::{Plan, StageError};
+    use agrpo_spec::{ExecuteFn, Plan, StageError};
 
     use super::*;
-    use crate::testing::{TestStore, clock, environment, fake_outputs, finished, run};
+    use crate::store::Store;
+    use crate::testing::{TestStore, fake_outputs, finished, local, run};
 
     /// Different first chunks: stages without inputs.
     fn stages(count: usize) -> Vec<StageSpec> {
@@ -121,10 +96,8 @@ mod tests {
         stop: &watch::Sender<bool>,
     ) -> Result<Vec<Option<Settled>>, JobsError> {
         let (settled, _) = mpsc::unbounded_channel();
-        let (environment, clock) = (environment(), clock());
-        let (store, run) = (store.clone(), run().id());
-        let batch = Batch { store, run, execute, workers: 2, environment, clock };
-        batch.compute(specs.to_vec(), settled, stop.subscribe()).await
+        let local = local(store, execute, 2);
+        local.batch(run().id(), specs.to_vec(), settled, stop.subscribe()).await
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,11 @@
-//! A whole run in one process: no queue, no services but the store.
+//! A whole run in one process: no queue, no services but the store. Stages beside a run: `batch.rs`.
 //!
 //! As many stages at once as there are workers; how many never changes a result. Whatever is stored
 //! already is taken over, so the same call resumes a run that was stopped, killed or finished. Retries
 //! nothing: what a second try could mend, the store's own connection has tried again.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::progress::Progress;
 use crate::rewind::Hands;
 use crate::span;
 use crate::store::{Control, Failure, Hold, Store};
+use crate::worker::LogTail;
 
 /// From one look for somebody who holds the run back to the next.
 const LOOK: Duration = Duration::from_secs(1);
@@ -87,64 +89,94 @@ pub struct Outcome {
     pub reused: u64,
 }
 
+/// All that computing stages in this process takes.
+#[derive(Clone)]
+pub struct Local {
+    /// Where inputs and results lie.
+    pub store: Store,
+    /// Computes one stage.
+    pub execute: ExecuteFn,
+    /// Stages at once, at least one.
+    pub workers: usize,
+    /// What records say of this process.
+    pub environment: Environment,
+    /// What they say about the time.
+    pub clock: Clock,
+    /// What failure records show of this process' log.
+    pub log_tail: LogTail,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
 /// What every stage in hand needs.
 #[derive(Clone)]
 struct Shop {
     store: Store,
     run: RunId,
     hands: Hands,
+    log_tail: LogTail,
     events: mpsc::UnboundedSender<Event>,
 }
 
-/// Computes what a run lacks, `workers` stages at once, until it is done, stopped or failed.
-///
-/// Events are sent as long as somebody listens. When `stop` becomes true the stages in hand end and
-/// are stored. A run that somebody pauses waits to be resumed; one that somebody cancels meanwhile ends
-/// like a stopped one, and one that was cancelled before is taken up again. Failed or data error where a stage gives up, with a failure record in the store.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different kind of thing, named at the call"
-)]
-pub async fn run(
-    store: &Store,
-    run: Run,
-    execute: ExecuteFn,
-    workers: usize,
-    environment: Environment,
-    clock: Clock,
-    events: mpsc::UnboundedSender<Event>,
-    stop: watch::Receiver<bool>,
-) -> Result<Outcome, JobsError> {
-    let id = run.id();
-    store.put_run(&run).await?;
-    store.pin_versions(id).await?;
-    for failure in store.failures(id).await? {
-        store.clear_failure(id, failure.stage).await?;
+impl Local {
+    /// What computes stages of a run.
+    pub(crate) fn hands(&self, run: RunId) -> Hands {
+        Hands {
+            store: self.store.clone(),
+            run: Some(run),
+            execute: Arc::clone(&self.execute),
+            environment: self.environment.clone(),
+            clock: Arc::clone(&self.clock),
+            turn: Arc::default(),
+        }
     }
-    if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
-        store.clear_control(id).await?;
+
+    /// Computes what a run lacks, as many stages at once as there are workers.
+    ///
+    /// Events are sent as long as somebody listens. When `stop` becomes true the stages in hand end and
+    /// are stored. A run that somebody pauses waits to be resumed; one that somebody cancels meanwhile
+    /// ends like a stopped one, and one that was cancelled before is taken up again. Failed or data error
+    /// where a stage gives up, with a failure record in the store.
+    pub async fn run(
+        &self,
+        run: Run,
+        events: mpsc::UnboundedSender<Event>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Outcome, JobsError> {
+        let (id, store) = (run.id(), &self.store);
+        store.put_run(&run).await?;
+        store.pin_versions(id).await?;
+        for failure in store.failures(id).await? {
+            store.clear_failure(id, failure.stage).await?;
+        }
+        if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
+            store.clear_control(id).await?;
+        }
+        let mut progress = Progress::open(store, run).await?;
+        let (hands, log_tail) = (self.hands(id), Arc::clone(&self.log_tail));
+        let shop = Shop { store: store.clone(), run: id, hands, log_tail, events };
+        shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
+        for (key, manifest) in progress.catch_up(store).await? {
+            shop.tell(Event::Reused { key, manifest });
+        }
+        let mut held = Held::default();
+        let computed = drive(&mut progress, &shop, self.workers.max(1), stop, &mut held).await?;
+        if progress.plan().is_done() {
+            keep::at_end(store, id).await;
+        }
+        Ok(Outcome {
+            run: id,
+            policy: progress.plan().policy(),
+            done: progress.plan().is_done(),
+            cancelled: held.state == Some(Hold::Cancelled),
+            computed,
+            reused: progress.done() - computed,
+        })
     }
-    let mut progress = Progress::open(store, run).await?;
-    let turn = Arc::default();
-    let hands = Hands { store: store.clone(), run: Some(id), execute, environment, clock, turn };
-    let shop = Shop { store: store.clone(), run: id, hands, events };
-    shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
-    for (key, manifest) in progress.catch_up(store).await? {
-        shop.tell(Event::Reused { key, manifest });
-    }
-    let mut held = Held::default();
-    let computed = drive(&mut progress, &shop, workers.max(1), stop, &mut held).await?;
-    if progress.plan().is_done() {
-        keep::at_end(store, id).await;
-    }
-    Ok(Outcome {
-        run: id,
-        policy: progress.plan().policy(),
-        done: progress.plan().is_done(),
-        cancelled: held.state == Some(Hold::Cancelled),
-        computed,
-        reused: progress.done() - computed,
-    })
 }
 
 /// Keeps `workers` stages in hand until none is left, or one failed, or `stop` says so. Answers with
@@ -247,14 +279,14 @@ impl Shop {
         key: StageKey,
         spec: &StageSpec,
     ) -> Result<(Arc<Manifest>, bool), JobsError> {
-        let stage = spec.digest();
+        let (stage, since) = (spec.digest(), (self.hands.clock)());
         let found = self.store.settled_manifest(self.run, stage).await?;
         let reused = found.is_some();
         let manifest = match found {
             Some(manifest) => manifest,
             None => {
                 span::note_attempt(1);
-                let _in_hand = metrics::stage_begun((self.hands.clock)());
+                let _in_hand = metrics::stage_begun(since);
                 self.tell(Event::Started { key, stage });
                 let worker = &self.hands.environment.worker;
                 match self.hands.compute_anew(spec).await {
@@ -263,7 +295,9 @@ impl Shop {
                         manifest
                     }
                     Ok(manifest) => manifest,
-                    Err(error) => return Err(self.record_failure(key, stage, error).await),
+                    Err(error) => {
+                        return Err(self.record_failure((key, stage), since, error).await);
+                    }
                 }
             }
         };
@@ -280,11 +314,12 @@ impl Shop {
         Ok((manifest, reused))
     }
 
-    /// Leaves word of a stage that gave up; a store that is out of reach is no stage's failure.
+    /// Leaves word of a stage that was begun at a time, in Unix milliseconds, and gave up; a store that is
+    /// out of reach is no stage's failure.
     async fn record_failure(
         &self,
-        key: StageKey,
-        stage: StageDigest,
+        (key, stage): (StageKey, StageDigest),
+        since: u64,
         error: JobsError,
     ) -> JobsError {
         metrics::stage_ended(key.kind, End::GivenUp);
@@ -298,7 +333,7 @@ impl Shop {
                 attempts: 1,
                 unix_ms: (self.hands.clock)(),
                 environment: self.hands.environment.clone(),
-                log: vec![],
+                log: (self.log_tail)(since),
             };
             if let Err(second) = self.store.put_failure(self.run, &failure).await {
                 tracing::warn!(%key, %second, "the failure could not be recorded");

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
-use crate::embedded::{self, Event, Outcome};
-use crate::{Clock, JobsError, Store};
+use crate::embedded::{Event, Local, Outcome};
+use crate::{Clock, JobsError, LogTail, Store};
 
 /// A run of 3 sft chunks, then `iterations` of 2 shards with an evaluation every 2.
 pub(crate) fn run_named(name: &str, iterations: u32) -> Run {
@@ -195,6 +195,13 @@ impl TestStore {
     }
 }
 
+/// A process that logs one line whatever happens.
+pub(crate) fn local(store: &Store, execute: ExecuteFn, workers: usize) -> Local {
+    let log_tail: LogTail = Arc::new(|since| vec![format!("logged since {since}")]);
+    let (store, environment, clock) = (store.clone(), environment(), clock());
+    Local { store, execute, workers, environment, clock, log_tail }
+}
+
 /// Runs to the end; gives the events as well.
 pub(crate) async fn finish(
     store: &Store,
@@ -204,8 +211,7 @@ pub(crate) async fn finish(
 ) -> (Result<Outcome, JobsError>, Vec<Event>) {
     let (events, mut heard) = mpsc::unbounded_channel();
     let (_stop, stop) = watch::channel(false);
-    let outcome =
-        embedded::run(store, run, execute, workers, environment(), clock(), events, stop).await;
+    let outcome = local(store, execute, workers).run(run, events, stop).await;
     let mut all = vec![];
     while let Ok(event) = heard.try_recv() {
         all.push(event);

@@ -8,9 +8,7 @@ use agrpo_spec::{Plan, Purpose, Seed, StageError, StageKind};
 
 use super::*;
 use crate::replay::replay_run;
-use crate::testing::{
-    TestStore, clock, environment, fake, fake_outputs, finish, finished, run, run_named,
-};
+use crate::testing::{TestStore, fake, fake_outputs, finish, finished, local, run, run_named};
 
 /// The fake that every so often takes a moment, so that workers finish in any order.
 fn dawdling() -> ExecuteFn {
@@ -88,10 +86,8 @@ async fn a_stopped_run_keeps_what_was_in_hand_and_goes_on_to_the_same_end() {
                 fake_outputs(spec, inputs)
             });
             let (events, _heard) = mpsc::unbounded_channel();
-            let store = test.reopened();
-            let outcome =
-                super::run(&store, run(), execute, 2, environment(), clock(), events, stopped);
-            let outcome = outcome.await.unwrap();
+            let local = local(&test.reopened(), execute, 2);
+            let outcome = local.run(run(), events, stopped).await.unwrap();
             assert!(!outcome.done && outcome.computed >= stop_after, "{outcome:?}");
         }
         let outcome = finished(&test.reopened(), run(), 2).await;
@@ -137,6 +133,7 @@ async fn a_stage_that_fails_ends_the_run_with_a_record_that_the_next_try_clears(
         assert!(!failures.is_empty());
         assert_eq!(failures[0].key.kind, StageKind::Reward);
         assert!(failures[0].error.contains("no reward") && failures[0].worker == "test");
+        assert!(failures[0].log[0].starts_with("logged since "), "{:?}", failures[0].log);
         // Stages in hand beside it were finished and stored.
         let recorded = test.store.recorded_stages(run().id()).await.unwrap();
         assert!(recorded.contains_key(&"rollout-000001-01".parse().unwrap()));
@@ -279,8 +276,8 @@ async fn a_stage_costs_less_than_30_ms_beside_its_computation() {
         costs
     };
     let long = run_named("long", 50);
-    let run = super::run(&test.store, long, fake(), 1, environment(), clock(), events, stop);
-    let (outcome, mut costs) = tokio::join!(run, listen);
+    let local = local(&test.store, fake(), 1);
+    let (outcome, mut costs) = tokio::join!(local.run(long, events, stop), listen);
     assert!(outcome.unwrap().done);
     costs.sort_by(f64::total_cmp);
     let (median, most) = (costs[costs.len() / 2], costs[costs.len() * 9 / 10]);
@@ -299,8 +296,8 @@ async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_
             std::thread::sleep(Duration::from_millis(150));
             fake_outputs(spec, inputs)
         });
-        let going =
-            super::run(&test.store, run(), slow, 1, environment(), clock(), events, stopped);
+        let local = local(&test.store, slow, 1);
+        let going = local.run(run(), events, stopped);
         let meddling = async {
             sleep(Duration::from_millis(500)).await;
             test.store.put_control(run().id(), &control(state)).await.unwrap();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agrpo_jobs::{Store, embedded, replay};
+use agrpo_jobs::{Store, replay};
 use agrpo_spec::{Files, Numerics, Run, RunConfig, StageKind};
 use agrpo_stages::Device;
 use agrpo_stages::benchmark::{self, Figures, Gauges, Load, Parity};
@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::{BenchGpuArgs, VERSION};
+use crate::commands::computing::local;
 use crate::commands::{block_on, plain, try_writing};
 use crate::exit::{Exit, Failure};
 use crate::gpu::Gpu;
@@ -175,15 +176,12 @@ async fn replayed(place: &Place, numerics: Numerics) -> Result<Replay, Failure> 
     let run = Run::parse(RUN)?;
     let run = Run::resolve(RunConfig { numerics, ..run.config().clone() })?;
     let store = Store::open("memory://", &[]).await?;
-    let (execute, workers) = (place.execute(), place.workers(Some(1)));
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_go_on, stop) = watch::channel(false);
-    let (id, environment) = (run.id(), place.environment());
-    let again = execute.clone();
-    embedded::run(&store, run, execute, workers, environment, machine::clock(), events, stop)
-        .await?;
+    let (id, local) = (run.id(), local(&store, place, Some(1)));
+    local.run(run, events, stop).await?;
     let mut identical = BTreeMap::new();
-    let reports = replay::replay_run(&store, id, &again, |_, _| ()).await?;
+    let reports = replay::replay_run(&store, id, &local.execute, |_, _| ()).await?;
     for (_, report) in &reports {
         let all: &mut bool = identical.entry(report.kind).or_insert(true);
         *all &= report.identical;

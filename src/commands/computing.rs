@@ -2,7 +2,7 @@
 //!
 //! For the verbs that compute whole runs. What comes of it is theirs to tell.
 
-use agrpo_jobs::embedded::{self, Outcome};
+use agrpo_jobs::embedded::{Local, Outcome};
 use agrpo_jobs::{JobsError, Store};
 use agrpo_spec::Run;
 use tokio::sync::{mpsc, watch};
@@ -11,10 +11,23 @@ use crate::machine;
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::tally::Tally;
+use crate::telemetry;
 
 /// What ends a run early.
 pub(super) const STOPPING: &str =
     "finishing the stages in hand; run the same command again to go on";
+
+/// This process at a store; by default with as many workers as the machine has room for.
+pub(super) fn local(store: &Store, place: &Place, workers: Option<u16>) -> Local {
+    Local {
+        store: store.clone(),
+        execute: place.execute(),
+        workers: place.workers(workers),
+        environment: place.environment(),
+        clock: machine::clock(),
+        log_tail: telemetry::log_tail(),
+    }
+}
 
 /// Computes what the run lacks; `tally` is what is known of earlier sessions.
 pub(super) async fn compute(
@@ -26,10 +39,8 @@ pub(super) async fn compute(
     tally: Tally,
 ) -> (Result<Outcome, JobsError>, Tally) {
     let (events, mut happened) = mpsc::unbounded_channel();
-    let (execute, workers) = (place.execute(), place.workers(workers));
-    let (environment, clock) = (place.environment(), machine::clock());
-    let work =
-        embedded::run(store, run.clone(), execute, workers, environment, clock, events, stop);
+    let local = local(store, place, workers);
+    let work = local.run(run.clone(), events, stop);
     let mut progress = Progress::new(run, tally);
     let show = async {
         while let Some(event) = happened.recv().await {

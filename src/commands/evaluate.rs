@@ -7,7 +7,7 @@
 mod report;
 
 use agrpo_jobs::Store;
-use agrpo_jobs::batch::{Batch, Settled};
+use agrpo_jobs::batch::Settled;
 use agrpo_spec::{
     Base, EvaluationSpec, Manifest, Real, Run, RunId, Sampler, SamplerKeys, StageKind, StageSpec,
     allows_steps,
@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 
 use self::report::Report;
 use crate::cli::EvaluateArgs;
+use crate::commands::computing::local;
 use crate::commands::policies::{Policy, policies};
 use crate::commands::{block_on, chart, check_run, open_store, stop_signal};
 use crate::exit::{Exit, Failure};
-use crate::machine;
 use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
@@ -153,10 +153,8 @@ async fn compute(
     let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
     let (settled, mut heard) = mpsc::unbounded_channel();
     let specs = cells.iter().map(|cell| cell.spec.clone()).collect();
-    let (execute, workers) = (place.execute(), place.workers(args.workers));
-    let (environment, clock) = (place.environment(), machine::clock());
-    let batch = Batch { store: store.clone(), run, execute, workers, environment, clock };
-    let work = batch.compute(specs, settled, stop);
+    let local = local(store, place, args.workers);
+    let work = local.batch(run, specs, settled, stop);
     let show = async {
         let mut done = 0;
         while let Some(one) = heard.recv().await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use agrpo_jobs::embedded::{self, Event};
+use agrpo_jobs::embedded::{Event, Local};
 use agrpo_jobs::{Fleet, Store, WorkerEvent, WorkerOptions, enqueue, serve};
 use agrpo_spec::{Numerics, Plan, Run};
 use tokio::sync::{mpsc, watch};
@@ -105,16 +105,15 @@ async fn simulate_in(asked: &Row) -> Seen {
 async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) -> u64 {
     let (events, mut heard) = mpsc::unbounded_channel();
     let (_stop, stop) = watch::channel(false);
-    let running = embedded::run(
-        store,
-        run,
-        stub::execute(),
+    let local = Local {
+        store: store.clone(),
+        execute: stub::execute(),
         workers,
-        stub::environment(0),
-        stub::clock(),
-        events,
-        stop,
-    );
+        environment: stub::environment(0),
+        clock: stub::clock(),
+        log_tail: Arc::new(|_| vec![]),
+    };
+    let running = local.run(run, events, stop);
     let listening = async {
         while let Some(event) = heard.recv().await {
             count.0.fetch_add(u64::from(matches!(event, Event::Finished { .. })), Relaxed);
