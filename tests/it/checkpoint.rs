@@ -342,11 +342,11 @@ fn a_dry_run_needs_none_of_the_files() {
     rollout     4       0.008  0.1      281.09 kB  219.80 MB
     reward      4       0.000  0.0      768 B      -
     gradient    4       0.006  0.1      7.94 kB    227.18 MB
-    update      2       0.000  0.0      23.81 kB   209.78 MB
+    update      2       0.000  0.0      23.81 kB   209.89 MB
     evaluation  2       0.001  0.0      16.38 kB   214.88 MB
     memory    rollout: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, distributions 104.45 kB, block at work 9.90 MB
     memory    gradient: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, gradients 7.94 kB, block inputs 507.90 kB, block at work 16.86 MB, new gradient 2.18 kB, output 7.94 kB
-    memory    update: program 209.72 MB, gradients 7.94 kB, moments 15.87 kB, new policy 7.94 kB, output 31.74 kB
+    memory    update: program 209.72 MB, inputs 109.63 kB, gradients 7.94 kB, moments 15.87 kB, new policy 7.94 kB, output 31.74 kB
     memory    evaluation: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, distributions 139.26 kB, block at work 4.95 MB
     store     1.24 MB over the whole run
     time      up to 0s on 2 worker(s), with the longest prompts and at 0.10 TFLOP/s a worker, which is assumed: --tflops N says better
