@@ -127,7 +127,7 @@ async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) 
 async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count: &Count) -> u64 {
     let (events, mut heard) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let id = run.id();
+    let (id, mut is_done, mut last) = (run.id(), false, None);
     enqueue(store, fleet, run).await.expect("a run is handed over");
     let mut crew = JoinSet::new();
     for n in 0..workers {
@@ -146,7 +146,10 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
     while let Some(event) = heard.recv().await {
         match event {
             WorkerEvent::Finished { .. } => drop(count.0.fetch_add(1, Relaxed)),
-            WorkerEvent::Done { run } if run == id => break,
+            WorkerEvent::Done { run } if run == id => {
+                is_done = true;
+                break;
+            }
             WorkerEvent::Failed { error, .. } => panic!("a stub does not fail: {error}"),
             _ => {}
         }
@@ -155,8 +158,12 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
     let mut lost = 0;
     while let Some(worker) = crew.join_next().await {
         // One that missed its heartbeats is forgotten by the others, ends, and would be started again.
-        lost += u64::from(worker.expect("a worker").is_err());
+        if let Err(error) = worker.expect("a worker") {
+            lost += 1;
+            last = Some(error);
+        }
     }
+    assert!(is_done, "every worker has ended before the run, the last of {last:?}");
     lost
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use agrpo_jobs::{Clock, Store};
 use agrpo_spec::{
@@ -140,8 +141,12 @@ pub(crate) fn execute() -> ExecuteFn {
     Arc::new(outputs)
 }
 
+/// The time: a worker whose clock is not that of Redis is refused.
 pub(crate) fn clock() -> Clock {
-    Arc::new(|| 1_700_000_000_000)
+    Arc::new(|| {
+        let since = UNIX_EPOCH.elapsed().expect("a time after 1970");
+        u64::try_from(since.as_millis()).expect("a time before the year 500 million")
+    })
 }
 
 pub(crate) fn environment(worker: usize) -> Environment {
