@@ -118,14 +118,15 @@ fn infra(name: &str) -> PathBuf {
     places.find(|place| place.exists()).expect("the repository has infra/")
 }
 
-/// Four ports that are free together with their gRPC twins 10000 above.
-fn free_ports() -> [u16; 4] {
+/// Four ports that are free together with their gRPC twins 10000 above. All of them lie below those that the
+/// system gives to outgoing connections, one of which could have a port before the server does.
+pub(crate) fn free_ports() -> [u16; 4] {
     // Servers that one process starts at once look from different places on.
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id() * 16 + TAKEN.fetch_add(1, Ordering::Relaxed) * 1024;
     let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let mut found = (20_000..50_000)
-        .map(|n| 20_000 + (n - 20_000 + begin) % 30_000)
+    let mut found = (10_000..20_000)
+        .map(|n| 10_000 + (n - 10_000 + begin) % 10_000)
         .filter_map(|port| u16::try_from(port).ok())
         .filter(|&port| free(port) && free(port + 10_000));
     std::array::from_fn(|_| found.next().expect("free ports"))

@@ -1,7 +1,7 @@
 //! The services of a schedule: a Redis that can be killed and comes back on its port, a SeaweedFS that
 //! schedules share or have alone, and a way to the bucket that no fault lies in.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
-use crate::support::s3::S3Server;
+use crate::support::s3::{S3Server, free_ports};
 
 /// A Redis whose process comes and goes; port and folder stay.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn start(keeps: bool) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        // It has to be free for Redis while Redis is away, too.
+        let [port, ..] = free_ports();
+        let address = (Ipv4Addr::LOCALHOST, port).into();
         let mut redis = Self { child: None, address, folder: tempfile::tempdir().unwrap(), keeps };
         redis.revive();
         redis
