@@ -45,6 +45,11 @@ impl Ledger {
         self.begun.len() - distinct.len()
     }
 
+    /// How often a stage was begun.
+    pub(crate) fn begins(&self, stage: &str) -> usize {
+        self.begun.iter().filter(|begin| begin.stage == stage).count()
+    }
+
     /// Stages that were begun before a moment and not ended: in somebody's hand, or lost with their
     /// worker.
     pub(crate) fn in_hand(&self, before_ms: i64) -> Vec<&str> {

@@ -125,11 +125,15 @@ impl Scene {
     }
 
     /// Makes Redis forget that stages were taken and leased, once some are in hand for so long, and asks
-    /// for the run again, which offers them at once.
+    /// for the run again, which offers them at once; again and again, until somebody has begun one of them
+    /// a second time. Who is busy now may take it later, when its holder has its lease again.
     fn give_twice(&self, ms: u64) {
         while !self.is_over() {
             let ledger = self.ledger();
             let stages = ledger.in_hand(now_ms() - i64::try_from(ms).unwrap());
+            if stages.iter().any(|stage| ledger.begins(stage) > 1) {
+                return;
+            }
             if !stages.is_empty() && self.forget(&stages) {
                 let mut asked = self.program.start(&["enqueue", "run.toml"]);
                 // The holder's next heartbeat would take the lease again.
@@ -137,7 +141,6 @@ impl Scene {
                     self.forget(&stages);
                     std::thread::sleep(LOOK);
                 }
-                return;
             }
             std::thread::sleep(LOOK / 10);
         }
