@@ -3,7 +3,7 @@
 use agrpo_spec::Plan;
 use tokio::time::sleep;
 
-use super::house::{House, finish};
+use super::house::{House, finish, finish_once};
 use super::loss::slow_start;
 use super::*;
 use crate::control::{hold, resume};
@@ -32,13 +32,7 @@ async fn a_paused_run_stands_still_within_two_seconds_until_it_is_resumed() {
     house.enqueue().await;
     assert!(resume(store, Some(&house.fleet), id).await.unwrap());
     assert!(!resume(store, Some(&house.fleet), id).await.unwrap(), "it was not held back");
-    house.until_done().await;
-    for worker in workers {
-        worker.stop.send_replace(true);
-        worker.end().await.unwrap();
-    }
-    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
-    assert_eq!(house.result().await, house.expected().await);
+    finish_once(workers, &house).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -284,6 +284,19 @@ impl WorkerHandle {
     }
 }
 
+/// Lets the workers work until the run is done, and ends them: each stage was computed once, to the bytes of
+/// a run in one process.
+pub(super) async fn finish_once(workers: impl IntoIterator<Item = WorkerHandle>, house: &House) {
+    house.until_done().await;
+    for worker in workers {
+        worker.stop.send_replace(true);
+        worker.end().await.unwrap();
+    }
+    let run = house.run();
+    assert_eq!(house.calls().values().sum::<u64>(), agrpo_spec::Plan::total_stages(&run));
+    assert_eq!(house.result().await, house.expected().await);
+}
+
 /// Lets the worker work until the run is done, and ends it.
 pub(super) async fn finish(worker: WorkerHandle, house: &House) {
     house.until_done().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use agrpo_spec::Plan;
 use tokio::time::sleep;
 
-use super::house::{House, finish};
+use super::house::{House, finish, finish_once};
 use super::*;
 use crate::lease::stages::{Acquired, STAGE};
 use crate::redis_server::RedisServer;
@@ -40,13 +40,7 @@ async fn a_redis_that_restarts_costs_no_stage_in_hand() {
         // Longer than a lease lasts and than heartbeats may be missed.
         sleep(Duration::from_millis(2500)).await;
         house.redis.start_again();
-        house.until_done().await;
-        for worker in workers {
-            worker.stop.send_replace(true);
-            worker.end().await.unwrap();
-        }
-        assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
-        assert_eq!(house.result().await, house.expected().await);
+        finish_once(workers, &house).await;
     }
 }
 
@@ -60,13 +54,7 @@ async fn an_emptied_redis_costs_no_stage_in_hand() {
         sleep(Duration::from_millis(700)).await;
         house.redis_says::<()>(&["FLUSHALL"]).await;
     }
-    house.until_done().await;
-    for worker in workers {
-        worker.stop.send_replace(true);
-        worker.end().await.unwrap();
-    }
-    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
-    assert_eq!(house.result().await, house.expected().await);
+    finish_once(workers, &house).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
