@@ -10,6 +10,7 @@ mod control;
 mod keeping;
 mod measuring;
 mod values;
+mod viewing;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, R
 pub(crate) use self::keeping::{ForgetArgs, GcArgs, VerifyArgs};
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
+pub(crate) use self::viewing::{ReportArgs, ServeArgs, WatchArgs};
 use crate::exit::CODES;
 
 /// Version and commit.
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Show(ShowArgs),
+    Report(ReportArgs),
+    Serve(ServeArgs),
+    Watch(WatchArgs),
     Replay(ReplayArgs),
     Verify(VerifyArgs),
     Gc(GcArgs),
@@ -287,7 +292,8 @@ pub(crate) struct StatusArgs {
 Examples:
   agrpo show 3f2a91
   agrpo show 3f2a91 --json
-  agrpo show 77c0d2 --raw > model.safetensors")]
+  agrpo show 77c0d2 --raw > model.safetensors
+  agrpo show 91cc04 --sample 3 --play")]
 pub(crate) struct ShowArgs {
     /// Start of a run's, a stage's or an artifact's digest, or a run's name
     pub(crate) hash: String,
@@ -298,6 +304,12 @@ pub(crate) struct ShowArgs {
     /// Write an artifact's bytes as they are
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+    /// Of a rollout, show this completion, counted from 0
+    #[arg(long, value_name = "N", conflicts_with = "raw")]
+    pub(crate) sample: Option<usize>,
+    /// Show it step by step, in the order in which its tokens were unmasked
+    #[arg(long, requires = "sample", conflicts_with = "json")]
+    pub(crate) play: bool,
 }
 
 /// Compute stages again and compare every output with the stored one

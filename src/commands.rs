@@ -17,13 +17,16 @@ mod forget;
 mod gc;
 mod policies;
 mod replay;
+mod report;
 mod run;
 mod score;
+mod serve;
 mod show;
 mod sources;
 mod status;
 mod tune;
 mod verify;
+mod watch;
 mod worker;
 
 use std::fs::OpenOptions;
@@ -35,7 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use agrpo_jobs::{Hold, Store};
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::watch as channel;
 
 use crate::cli::{CacheArgs, Cli, Command, RunFileArgs, StoreArgs};
 use crate::exit::{Exit, Failure};
@@ -62,6 +65,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Cancel(args) => control::hold(&args.control, &settings, Hold::Cancelled),
         Command::Retry(args) => control::retry(&args.control, &settings),
         Command::Show(args) => show::show(&args, &settings),
+        Command::Report(args) => report::report(&args, &settings),
+        Command::Watch(args) => watch::watch(&args, &settings),
+        Command::Serve(args) => serve::serve(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
         Command::Verify(args) => verify::verify(&args, &settings),
         Command::Gc(args) => gc::gc(&args, &settings),
@@ -264,8 +270,8 @@ fn try_writing(place: &Path) -> std::io::Result<()> {
 }
 
 /// Turns true at the first Ctrl-C or SIGTERM, after `tell`; the second one ends the program.
-fn stop_signal(tell: fn()) -> Result<watch::Receiver<bool>, Failure> {
-    let (stop, stopped) = watch::channel(false);
+fn stop_signal(tell: fn()) -> Result<channel::Receiver<bool>, Failure> {
+    let (stop, stopped) = channel::channel(false);
     on_signals(move |first| {
         if first {
             tell();

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use agrpo_jobs::JobsError;
 use agrpo_spec::{RunError, StageError};
+use agrpo_view::ViewError;
 
 /// What an exit code means; shown by `agrpo --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,16 @@ impl From<JobsError> for Failure {
             JobsError::Internal(_) => Exit::Unexpected,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<ViewError> for Failure {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Jobs(error) => error.into(),
+            ViewError::Data(_) => Self::new(Exit::Data, error.to_string()),
+            ViewError::Drawing(_) => Self::new(Exit::Unexpected, error.to_string()),
+        }
     }
 }
 

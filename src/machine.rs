@@ -12,6 +12,7 @@ use agrpo_jobs::Clock;
 use agrpo_spec::Environment;
 
 use crate::cli::VERSION;
+use crate::exit::{Exit, Failure};
 
 /// Milliseconds since 1970.
 pub(crate) fn clock() -> Clock {
@@ -59,6 +60,17 @@ pub(crate) fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     line.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Thirty-two hexadecimal digits that nobody can guess.
+pub(crate) fn random_token() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
+        |error| {
+            Failure::new(Exit::Unexpected, format!("the system gives no random bytes: {error}"))
+        },
+    )?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Cores that this process may use, by affinity and by control group.

@@ -19,11 +19,18 @@ const REDIS: &str = "AGRPO_REDIS";
 const REDIS_PASSWORD: &str = "AGRPO_REDIS_PASSWORD";
 /// Certificates of the authorities that a Redis behind TLS is trusted by, in PEM.
 const REDIS_CA: &str = "AGRPO_REDIS_CA";
+/// What lets somebody see the live pages of a server that others can reach.
+const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
 /// Where Prometheus finds this process.
 const METRICS: &str = "AGRPO_METRICS";
 /// Secrets that may also come as the name of a file, in the variable with this ending.
-const SECRETS: [&str; 4] =
-    [REDIS_PASSWORD, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const SECRETS: [&str; 5] = [
+    REDIS_PASSWORD,
+    SERVE_TOKEN,
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+];
 const FILE: &str = "_FILE";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
 const LIBTORCH: &str = "AGRPO_LIBTORCH";
@@ -120,6 +127,11 @@ impl Settings {
             .with_password(self.variable(REDIS_PASSWORD).map(str::to_owned))
             .with_authority(self.redis_authority.clone());
         Resolved { value: access, given }
+    }
+
+    /// The token of the live pages, where one is given.
+    pub(crate) fn serve_token(&self) -> Option<&str> {
+        self.variable(SERVE_TOKEN)
     }
 
     /// Where metrics are told: `--metrics`, `AGRPO_METRICS`, nowhere.

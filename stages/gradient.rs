@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, GradientSpec, Inputs, Outputs, Purpose, Seed, StageError, decode};
+use agrpo_spec::{
+    Artifact, GradientSpec, Inputs, Outputs, Purpose, Rewards, Seed, StageError, decode,
+};
 use tch::{Device, Tensor};
 
 use crate::error::{data, invalid};
 use crate::estimator::{Batch, Estimator, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::{Placement, Policy};
-use crate::reward::Rewards;
+use crate::reward::worth_of;
 use crate::shelf::Shelf;
 use crate::tensor_file;
 use crate::trajectories::Trajectories;
@@ -27,7 +29,7 @@ pub(crate) fn execute(
     check_origin(spec, &trajectories)?;
     let rewards: Rewards =
         decode(inputs.blob(spec.rewards)?).ok_or_else(|| data("the rewards cannot be read"))?;
-    let worths: Vec<Worth> = rewards.rows.iter().map(|row| row.worth()).collect();
+    let worths: Vec<Worth> = rewards.rows.iter().map(worth_of).collect();
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
     let policy = shelf.policy(spec.policy, false, at, || Policy::from_folder_at(files, at))?;

@@ -55,7 +55,6 @@ use shelf::Shelf;
 pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
 pub use device::{Device, ParseDeviceError, gpus};
 pub use problems::{check_run, prompt_tokens, vocabulary};
-pub use reward::{Rewards, RowReward};
 
 /// Computes a stage on the processor; see [`execute_on`].
 pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardConfig, RewardSpec, StageError,
-    encode,
+    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardConfig, RewardSpec, Rewards,
+    RowReward, StageError, encode,
 };
 
 use crate::error::data;
@@ -18,33 +18,9 @@ use crate::problems::Problems;
 use crate::tasks::Grade;
 use crate::trajectories::Trajectories;
 
-/// A completion's worth.
-#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
-pub struct RowReward {
-    /// Weighted sum of the parts.
-    pub reward: f64,
-    /// Whether the answer is right.
-    pub correct: bool,
-    /// The reward's parts, by name.
-    pub parts: BTreeMap<String, f64>,
-    /// The advantage over the completion's group.
-    pub advantage: f64,
-    /// Whether the gradient's mean counts the completion.
-    pub counted: bool,
-}
-
-impl RowReward {
-    /// What estimators are told.
-    pub(crate) fn worth(&self) -> Worth {
-        Worth { advantage: self.advantage, counted: self.counted }
-    }
-}
-
-/// The worth of every row of a trajectories file, in its order. Stored as canonical bincode.
-#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
-pub struct Rewards {
-    /// One a row.
-    pub rows: Vec<RowReward>,
+/// What estimators are told of a completion.
+pub(crate) fn worth_of(row: &RowReward) -> Worth {
+    Worth { advantage: row.advantage, counted: row.counted }
 }
 
 pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
@@ -56,13 +32,18 @@ pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, Sta
     let share = |counts: fn(&RowReward) -> bool| {
         ratio(rows.iter().filter(|row| counts(row)).count(), rows.len())
     };
-    let metrics = BTreeMap::from([
+    let mut metrics = BTreeMap::from([
         ("reward".into(), mean(&all)),
         ("correct".into(), share(|row| row.correct)),
         ("nonzero_advantages".into(), share(|row| row.advantage != 0.0)),
         ("counted".into(), share(|row| row.counted)),
         ("completions".into(), ratio(rows.len(), 1)),
     ]);
+    for name in rows.iter().flat_map(|row| row.parts.keys()) {
+        let part = |row: &RowReward| row.parts.get(name).copied().unwrap_or(0.0);
+        let key = format!("part_{name}");
+        metrics.entry(key).or_insert_with(|| mean(&rows.iter().map(part).collect::<Vec<_>>()));
+    }
     let artifact = Artifact::Blob(encode(&rewards).into());
     Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
 }

@@ -3,6 +3,7 @@
 //! Finds out by itself which of the three a digest names. Reads the store and changes nothing.
 
 mod artifact;
+mod play;
 mod stage;
 mod whole_run;
 
@@ -43,6 +44,15 @@ pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure
                 let lost = |error| Failure::new(Exit::Data, format!("cas/{artifact}: {error}"));
                 output::bytes(&content.window(range).map_err(lost)?)?;
             }
+            return Ok(Exit::Done);
+        }
+        if let Some(row) = args.sample {
+            let Named::Stage(stage) = named else {
+                return Err(Failure::usage(format!("--sample: {} is no rollout", args.hash))
+                    .hint("agrpo show RUN lists the stages of a run"));
+            };
+            let has_colour = !settings.no_color();
+            play::show(&store, stage, row, (args.json.json, args.play, has_colour)).await?;
             return Ok(Exit::Done);
         }
         match named {

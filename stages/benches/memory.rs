@@ -16,11 +16,11 @@ use std::process::Command;
 use agrpo_spec::memory::{PassSizes, Sizes, Workload};
 use agrpo_spec::{
     Artifact, ArtifactDigest, Cache, Content, EstimatorConfig, GradientSpec, Inputs, LoraConfig,
-    ModelShape, Numerics, OptimizerConfig, Outputs, PositionRule, Precision, Real, RolloutSpec,
-    Sampler, Seed, SftSpec, SftStart, StageKind, StageSpec, Task, UpdateSpec, WINDOW, encode,
+    ModelShape, Numerics, OptimizerConfig, Outputs, PositionRule, Precision, Real, Rewards,
+    RolloutSpec, RowReward, Sampler, Seed, SftSpec, SftStart, StageKind, StageSpec, Task,
+    UpdateSpec, WINDOW, encode,
 };
 use agrpo_stages::model::{ModelConfig, Policy};
-use agrpo_stages::{Rewards, RowReward};
 
 /// Tokens of a prompt and of a completion.
 const HALF: u32 = 64;

@@ -2,12 +2,11 @@
 
 use agrpo_spec::{
     EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Precision,
-    StageKind, StageSpec, encode,
+    RowReward, StageKind, StageSpec, encode,
 };
 
 use super::*;
 use crate::model::ModelConfig;
-use crate::reward::RowReward;
 use crate::sampler::{Row, sample};
 use crate::tensor_windows::TensorWindows;
 use crate::testing::{config, real, sampler};

@@ -13,6 +13,7 @@ mod digest;
 mod manifest;
 pub mod memory;
 mod plan;
+mod rewards;
 mod run;
 mod seed;
 mod stage;
@@ -25,6 +26,7 @@ pub use digest::{
 };
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
+pub use rewards::{Rewards, RowReward};
 pub use run::{
     Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
     CheckpointShape, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig, Horizon,

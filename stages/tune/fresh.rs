@@ -3,13 +3,14 @@
 //! Nothing is stored, and nothing of a run changes by it.
 
 use agrpo_spec::{
-    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, RolloutSpec, StageError, StageKind,
+    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, Rewards, RolloutSpec, StageError,
+    StageKind,
 };
 
 use crate::estimator::Worth;
 use crate::model::Policy;
 use crate::problems::Problems;
-use crate::reward::{self, Rewards};
+use crate::reward;
 use crate::rollout;
 use crate::trajectories::Trajectories;
 
@@ -54,6 +55,6 @@ impl Fresh {
 
     /// What estimators are told.
     pub fn worths(&self) -> Vec<Worth> {
-        self.rewards.rows.iter().map(crate::RowReward::worth).collect()
+        self.rewards.rows.iter().map(reward::worth_of).collect()
     }
 }

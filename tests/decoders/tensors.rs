@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use agrpo_spec::{Files, decode, encode};
+use agrpo_spec::{Files, Rewards, RowReward, decode, encode};
 use agrpo_stages::chat::{ChatTokenizer, Specials};
 use agrpo_stages::model::{ModelConfig, check_adapter, check_folder};
+use agrpo_stages::outside;
 use agrpo_stages::trajectories::{KeptSets, NEVER, Trajectories};
-use agrpo_stages::{Rewards, RowReward, outside};
 use bytes::Bytes;
 use serde_json::{Value, json};
 

@@ -96,6 +96,22 @@ impl Program {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Starts the program; its answers go where they are asked to.
+    pub(crate) fn spawn(&self, arguments: &[&str], stdout: Stdio) -> Child {
+        self.command(arguments).stdout(stdout).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Makes the run go on for so many iterations.
+    pub(crate) fn lengthen(&self, iterations: u32) {
+        let text = RUN.replace("iterations = 4", &format!("iterations = {iterations}"));
+        std::fs::write(self.folder().join("run.toml"), text).unwrap();
+    }
+
+    /// From here on the environment says so.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Runs the program to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         let output = self.command(arguments).output().unwrap();

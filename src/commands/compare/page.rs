@@ -4,9 +4,9 @@ use super::file::Comparison;
 use super::results::{Point, Results, Spread, Trace, Variant};
 use crate::exit::Failure;
 use crate::output;
-use crate::plot::{self, Axis, Figure, Panel, Series};
-use crate::statistics::Interval;
 use crate::tally::percent;
+use agrpo_view::plot::{self, Axis, Figure, Panel, Series};
+use agrpo_view::statistics::Interval;
 
 /// Mean and deviation of a share, in per cent.
 fn share(spread: Spread) -> String {
@@ -116,7 +116,7 @@ pub(super) fn chart(comparison: &Comparison, results: &Results) -> Result<String
     });
     let seeds = comparison.seeds.len();
     let title = format!("{}: mean and deviation of {seeds} seeds{base}", comparison.name);
-    plot::svg(&Figure { title, panels })
+    Ok(plot::svg(&Figure { title, panels })?)
 }
 
 /// The mean of the seeds at every evaluation that all have.

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::Cell;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
-use crate::statistics::{Estimate, pass_at};
 use crate::tally::percent;
+use agrpo_view::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
+use agrpo_view::statistics::{Estimate, pass_at};
 
 /// One policy at one number of steps.
 #[derive(Debug, Serialize)]
@@ -216,7 +216,7 @@ impl Report {
                 level: None,
             });
         }
-        plot::svg(&Figure { title: self.title(), panels })
+        Ok(plot::svg(&Figure { title: self.title(), panels })?)
     }
 
     /// The grid's numbers of steps, most first.
@@ -331,7 +331,7 @@ fn count(n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statistics::Interval;
+    use agrpo_view::statistics::Interval;
 
     const MOST: u32 = 8;
 

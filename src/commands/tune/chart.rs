@@ -8,7 +8,7 @@ use agrpo_stages::tune::{Row, Setting};
 
 use super::report::{Report, strata_name, weights_name, words};
 use crate::exit::Failure;
-use crate::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
+use agrpo_view::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
 
 /// A deviation, in units of the target's length, that is rounding.
 const NO_VARIANCE: f64 = 1e-6;
@@ -64,7 +64,7 @@ pub(super) fn draw(report: &Report) -> Result<String, Failure> {
             level: Some(Level { name: "plain: strata none, weights uniform".to_owned(), y: 1.0 }),
         },
     ];
-    plot::svg(&Figure { title: report.title() + &head, panels })
+    Ok(plot::svg(&Figure { title: report.title() + &head, panels })?)
 }
 
 /// The line that a setting is a point of: of kinds that draw timesteps only the plain one and the

@@ -1,8 +1,8 @@
 //! What damaged bytes once did: each of these panicked, hung, or allocated what it liked.
 
 use agrpo_decoders::Decoder;
-use agrpo_spec::{Run, decode, encode, sources};
-use agrpo_stages::{Rewards, outside, trajectories::Trajectories};
+use agrpo_spec::{Rewards, Run, decode, encode, sources};
+use agrpo_stages::{outside, trajectories::Trajectories};
 
 fn accepts(decoder: &str, bytes: &[u8]) -> bool {
     (Decoder::named(decoder).expect("a decoder's name").accepts)(bytes)

@@ -12,15 +12,17 @@ const LABELS: f64 = 6.0;
 
 /// An axis. Its range is that of the points, and of zero where that is asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Axis {
-    pub(crate) title: String,
+pub struct Axis {
+    /// What is counted.
+    pub title: String,
     /// Equal factors, not equal differences, are equally far apart.
-    pub(crate) is_log: bool,
+    pub is_log: bool,
     /// Labels are per cent of the numbers.
-    pub(crate) is_percent: bool,
-    pub(crate) from_zero: bool,
+    pub is_percent: bool,
+    /// Zero is shown whatever the numbers are.
+    pub from_zero: bool,
     /// Where labels stand; at round numbers if empty.
-    pub(crate) ticks: Vec<f64>,
+    pub ticks: Vec<f64>,
 }
 
 /// The part of an axis that is drawn.

@@ -10,16 +10,20 @@ const Z95: f64 = 1.959_963_984_540_054;
 
 /// A confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Interval {
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+pub struct Interval {
+    /// Its lower end.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
 }
 
 /// A share with its interval of 95 %.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Estimate {
-    pub(crate) share: f64,
-    pub(crate) interval: Interval,
+pub struct Estimate {
+    /// As measured.
+    pub share: f64,
+    /// Where the true one lies.
+    pub interval: Interval,
 }
 
 /// Wilson's score interval of 95 % for a share p seen in n independent trials, n > 0 (E. B. Wilson,
@@ -28,7 +32,7 @@ pub(crate) struct Estimate {
 /// (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)
 ///
 /// It never leaves 0 to 1, and keeps a width where p is 0 or 1.
-pub(crate) fn wilson(share: f64, trials: f64) -> Interval {
+pub fn wilson(share: f64, trials: f64) -> Interval {
     let (p, n, z2) = (share, trials, Z95 * Z95);
     let half = Z95 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
     let (middle, scale) = (p + z2 / (2.0 * n), 1.0 + z2 / n);
@@ -47,7 +51,7 @@ pub(crate) fn wilson(share: f64, trials: f64) -> Interval {
 /// B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
 /// counts estimated from survey data", Survey Methodology 24, 1998, sec. 2). It lies between N and
 /// the number of disjoint sets of m completions. For one completion a problem it is N.
-pub(crate) fn pass_at(solved_by: &[u64], m: usize) -> Option<Estimate> {
+pub fn pass_at(solved_by: &[u64], m: usize) -> Option<Estimate> {
     let draws = solved_by.len().checked_sub(1)?;
     let problems = count(solved_by.iter().sum());
     if m == 0 || m > draws || problems == 0.0 {

@@ -10,46 +10,58 @@ mod axis;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-pub(crate) use self::axis::Axis;
+pub use self::axis::Axis;
 
-use crate::exit::{Exit, Failure};
+use crate::ViewError;
 use crate::statistics::Interval;
 
 /// Several panels under one title.
 #[derive(Clone, Debug)]
-pub(crate) struct Figure {
-    pub(crate) title: String,
-    pub(crate) panels: Vec<Panel>,
+pub struct Figure {
+    /// Above all panels.
+    pub title: String,
+    /// Side by side.
+    pub panels: Vec<Panel>,
 }
 
 /// One pair of axes and what is drawn between them.
 #[derive(Clone, Debug)]
-pub(crate) struct Panel {
-    pub(crate) title: String,
-    pub(crate) x: Axis,
-    pub(crate) y: Axis,
-    pub(crate) series: Vec<Series>,
-    pub(crate) level: Option<Level>,
+pub struct Panel {
+    /// Above the axes.
+    pub title: String,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// What is drawn, the last on top.
+    pub series: Vec<Series>,
+    /// A height to compare with.
+    pub level: Option<Level>,
 }
 
 /// A height to compare with: a thin line from side to side.
 #[derive(Clone, Debug)]
-pub(crate) struct Level {
-    pub(crate) name: String,
-    pub(crate) y: f64,
+pub struct Level {
+    /// What the legend says.
+    pub name: String,
+    /// Where it is.
+    pub y: f64,
 }
 
 /// A line through points.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
-    pub(crate) name: String,
-    pub(crate) points: Vec<Point>,
-    pub(crate) spread: Spread,
+pub struct Series {
+    /// What the legend says.
+    pub name: String,
+    /// From left to right.
+    pub points: Vec<Point>,
+    /// How their intervals are shown.
+    pub spread: Spread,
 }
 
 /// How the intervals of a series are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spread {
+pub enum Spread {
     /// A whisker at every point.
     Whiskers,
     /// A band behind the line.
@@ -58,21 +70,24 @@ pub(crate) enum Spread {
 
 /// A point and how sure it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Point {
-    pub(crate) x: f64,
-    pub(crate) y: f64,
-    pub(crate) interval: Option<Interval>,
+pub struct Point {
+    /// Along the horizontal axis.
+    pub x: f64,
+    /// Along the vertical axis.
+    pub y: f64,
+    /// Of `y`, where it is known.
+    pub interval: Option<Interval>,
 }
 
 const PANEL: (u32, u32) = (480, 360);
 const TITLE_HEIGHT: u32 = 34;
 const LEGEND_LINE: i32 = 18;
 const WHISKERS_APART: i32 = 6;
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+pub(crate) const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+pub(crate) const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
 const LEVEL: RGBColor = RGBColor(0x88, 0x88, 0x88);
 /// M. Okabe and K. Ito, "Color universal design", 2008: apart for every kind of colour vision.
-const COLOURS: [RGBColor; 6] = [
+pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
@@ -82,10 +97,10 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Failure>;
+type Drawn = Result<(), ViewError>;
 
 /// The figure as an SVG document.
-pub(crate) fn svg(figure: &Figure) -> Result<String, Failure> {
+pub fn svg(figure: &Figure) -> Result<String, ViewError> {
     let columns = figure.panels.len().max(1);
     let width = PANEL.0 * u32::try_from(columns).unwrap_or(1);
     let mut text = String::new();
@@ -103,8 +118,8 @@ pub(crate) fn svg(figure: &Figure) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Unexpected, format!("cannot draw the chart: {error}"))
+pub(crate) fn failed(error: impl std::fmt::Display) -> ViewError {
+    ViewError::Drawing(error.to_string())
 }
 
 fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: u32) -> Drawn {
@@ -191,7 +206,7 @@ impl Panel {
 }
 
 /// Names of the lines above the axes, where they cover nothing; answers with the height used.
-fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, Failure> {
+fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, ViewError> {
     const LEFT: i32 = 70;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
     let (mut x, mut y) = (LEFT, 24);

@@ -1,0 +1,74 @@
+//! `agrpo report`: what runs did, as one HTML file and as charts.
+//!
+//! Reads the store and changes nothing in it. What a report says is `agrpo-view`'s affair.
+
+use std::fs;
+use std::path::Path;
+
+use agrpo_view::report::{self, Subject};
+use agrpo_view::{plot, story::Story, timeline};
+
+use crate::cli::{ReportArgs, VERSION};
+use crate::commands::{block_on, open_store, plain, try_writing};
+use crate::exit::{Exit, Failure};
+use crate::output;
+use crate::settings::Settings;
+
+/// Writes the report, and the charts where they are asked for.
+pub(super) fn report(args: &ReportArgs, settings: &Settings) -> Result<Exit, Failure> {
+    try_writing(&args.output).map_err(|error| unwritable(&args.output, &error))?;
+    if let Some(folder) = &args.plots {
+        fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    }
+    let mut subjects = block_on(async {
+        let store = open_store(settings, args.store.store.as_deref()).await?;
+        let mut subjects: Vec<Subject> = vec![];
+        for name in &args.runs {
+            let run = store.resolve_run(name).await?;
+            if subjects.iter().any(|subject| subject.story().run().id() == run) {
+                return Err(Failure::usage(format!("the run {} is named twice", run.short())));
+            }
+            subjects.push(Subject::read(&store, run, run_file).await?);
+        }
+        Ok(subjects)
+    })?;
+    report::tell_apart(&mut subjects);
+    let html = report::report(&subjects, &format!("agrpo {VERSION}"))?;
+    write(&args.output, &html)?;
+    if let Some(folder) = &args.plots {
+        write_charts(&subjects, folder)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The run file with every default explicit.
+fn run_file(story: &Story) -> String {
+    toml::to_string(story.run().config()).unwrap_or_default()
+}
+
+fn write_charts(subjects: &[Subject], folder: &Path) -> Result<(), Failure> {
+    for chart in report::charts(subjects) {
+        write(&folder.join(format!("{}.svg", chart.name)), &plot::svg(&chart.figure)?)?;
+    }
+    for subject in subjects {
+        let Some(svg) = timeline::svg(subject.story())? else { continue };
+        let name = match subjects {
+            [_] => "timeline.svg".to_owned(),
+            _ => format!("timeline-{}.svg", subject.story().run().id().short()),
+        };
+        write(&folder.join(name), &svg)?;
+    }
+    Ok(())
+}
+
+fn write(place: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(place, text).map_err(|error| unwritable(place, &error))?;
+    let size = output::size(text.len() as u64);
+    output::talk(format!("wrote {} ({size})", place.display()));
+    Ok(())
+}
+
+fn unwritable(place: &Path, error: &std::io::Error) -> Failure {
+    let (place, why) = (place.display(), plain(error));
+    Failure::usage(format!("{place}: cannot write there: {why}; name another place"))
+}

@@ -1,0 +1,93 @@
+//! `agrpo serve`: live pages about runs, until it is stopped.
+//!
+//! Listens, and says where; what the pages show is `agrpo-view`'s affair. Changes nothing in store or Redis.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agrpo_jobs::Fleet;
+use agrpo_view::guard::{self, Guard};
+use agrpo_view::live::{Connect, Hub};
+use agrpo_view::serve::router;
+use axum::middleware;
+use tokio::net::TcpListener;
+
+use crate::cli::ServeArgs;
+use crate::commands::{block_on, open_store, plain, stop_signal};
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::output;
+use crate::settings::Settings;
+
+/// From one look at the store to the next, while somebody looks at a page.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Serves until stopped.
+pub(super) fn serve(args: &ServeArgs, settings: &Settings) -> Result<Exit, Failure> {
+    block_on(async {
+        let store = open_store(settings, args.store.store.as_deref()).await?;
+        let connect = connector(settings, args.redis.redis.as_deref());
+        let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+            let (place, why) = (args.listen, plain(&error));
+            Failure::usage(format!(
+                "--listen {place}: cannot listen there: {why}; name another port"
+            ))
+        })?;
+        let address = listener.local_addr().map_err(|error| {
+            Failure::new(Exit::Unexpected, format!("cannot tell the address: {error}"))
+        })?;
+        let guard = guard_of(address, settings)?;
+        let hub = Arc::new(Hub::new(store, connect));
+        hub.read_on().await;
+        let app =
+            router(Arc::clone(&hub)).layer(middleware::from_fn_with_state(guard, guard::check));
+        let mut stop = stop_signal(|| output::talk("stopping"))?;
+        // Streams of events never end by themselves, so nothing waits for them.
+        let served = tokio::select! {
+            served = axum::serve(listener, app) => served,
+            () = hub.follow(LOOK) => Ok(()),
+            _ = stop.wait_for(|&stop| stop) => Ok(()),
+        };
+        served.map_err(|error| Failure::new(Exit::Unexpected, format!("cannot serve: {error}")))?;
+        Ok(Exit::Done)
+    })
+}
+
+/// How to reach the fleet, where anybody named its Redis: a run in one process has none.
+pub(super) fn connector(settings: &Settings, flag: Option<&str>) -> Option<Connect> {
+    let redis = settings.redis(flag);
+    redis.given.then(|| {
+        let access = redis.value;
+        let connect = move || {
+            let access = access.clone();
+            let connecting = async move { Fleet::connect(access).await };
+            Box::pin(connecting) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+        };
+        Arc::new(connect) as Connect
+    })
+}
+
+/// Who may look, and the line that says how.
+fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> {
+    let given = settings.serve_token();
+    if address.ip().is_loopback() && given.is_none() {
+        output::line(format!("http://{address}"))?;
+        return Ok(Guard::of_loopback(address));
+    }
+    match given {
+        // Whoever gave it knows it.
+        Some(token) => {
+            output::line(format!("http://{address}/?token=..."))?;
+            Ok(Guard::with_token(token))
+        }
+        None => {
+            let token = machine::random_token()?;
+            output::line(format!("http://{address}/?token={token}"))?;
+            output::talk(
+                "whoever has this address sees all runs; put TLS in front of it where others could listen",
+            );
+            Ok(Guard::with_token(&token))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The live pages' bodies, from what is known. The parts marked as live are replaced when they change.
+
+use agrpo_jobs::status::{RunState, RunStatus};
+use agrpo_spec::RunId;
+use maud::{Markup, html};
+
+use crate::ViewError;
+use crate::live::Crew;
+use crate::page::{self, percent};
+use crate::samples::Sample;
+use crate::sections;
+use crate::story::Story;
+
+/// The top of a page.
+pub fn head(title: &str, run: Option<RunId>) -> Markup {
+    html! {
+        h1 { (title) }
+        nav aria-label="pages" {
+            a href="/" { "all runs" }
+            @if let Some(run) = run {
+                " · " a href=(format!("/runs/{}", run.short())) { "this run" }
+                " · " a href=(format!("/runs/{}/samples", run.short())) { "completions" }
+            }
+            " · " span #connection .faint role="status" { "connecting" }
+        }
+    }
+}
+
+/// A part that is replaced when it changes.
+fn part(id: &str, body: &Markup) -> Markup {
+    html! { section id=(id) data-live="" { (body) } }
+}
+
+/// All runs, and who works.
+pub fn runs(runs: &Result<Vec<RunStatus>, String>, crew: &Crew) -> Markup {
+    html! {
+        (part("runs", &html! {
+            @match runs {
+                Err(why) => p.bad { (why) },
+                Ok(runs) if runs.is_empty() => p { "No run yet: " code { "agrpo run FILE" } " begins one." },
+                Ok(runs) => (table(runs)),
+            }
+        }))
+        (part("crew", &self::crew(crew)))
+    }
+}
+
+fn table(runs: &[RunStatus]) -> Markup {
+    let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);
+    html! {
+        div.wide { table {
+            thead { tr {
+                th { "run" } th { "state" } th { "iteration" } th.number { "base" } th.number { "newest" }
+            } }
+            tbody { @for run in runs { tr {
+                td { a href=(format!("/runs/{}", run.run.short())) { (run.name) }
+                    br; span.hash.faint { (run.run.short()) } }
+                td { (state(run.state))
+                    @if let Some(failed) = &run.failed_at {
+                        br; a.bad href=(format!("/runs/{}#failure-{}", run.run.short(), failed.stage.short())) {
+                            "failed at " (failed.key)
+                        }
+                    } }
+                td { (run.iteration) " of " (run.iterations)
+                    br; progress max=(run.iterations) value=(run.iteration) aria-label="iterations" {} }
+                td.number { (share(run.accuracy.base)) }
+                td.number { (share(run.accuracy.latest)) }
+            } } }
+        } }
+    }
+}
+
+fn state(state: RunState) -> &'static str {
+    match state {
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Cancelled => "cancelled",
+        RunState::Failed => "failed",
+        RunState::Done => "done",
+    }
+}
+
+/// Who works on what, and what waits.
+pub fn crew(crew: &Crew) -> Markup {
+    html! {
+        h2 { "Workers" }
+        @if let Some(why) = &crew.away { p.bad { (why) } }
+        @if crew.away.is_none() && crew.workers.is_empty() { p { "No worker says anything." } }
+        @if !crew.workers.is_empty() { div.wide { table {
+            thead { tr { th { "worker" } th { "computes on" } th { "class" } th.number { "done" } th { "in hand" } } }
+            tbody { @for worker in &crew.workers { tr {
+                td.hash { (worker.name) }
+                td { (worker.device) }
+                td { (worker.class) }
+                td.number { (worker.stages_done) }
+                td { @if let Some(stage) = &worker.in_hand {
+                    a href=(format!("/runs/{}", stage.run.short())) { (stage.run.short()) } " " (stage.key)
+                } @else { span.faint { "nothing" } } }
+            } } }
+        } } }
+        @for (class, stages) in &crew.waiting { p { (stages) " stages of class " (class) " wait for a worker." } }
+    }
+}
+
+/// One run as it grows.
+pub fn run(story: &Story, charts: &Markup) -> Result<Markup, ViewError> {
+    Ok(html! {
+        (part("summary", &sections::summary(story)))
+        (part("failures", &html! {
+            @if !story.failures().is_empty() { h2 { "Failures" } (sections::failures(story)) }
+        }))
+        h2 { "Curves" }
+        p.faint { "Bands and whiskers are intervals of 95 %." }
+        (part("curves", charts))
+        h2 { "Workers" }
+        (part("workers", &html! { (sections::workers(story)?) (sections::kinds(story)) }))
+        h2 { "Lineage" }
+        (part("lineage", &sections::line(story)))
+    })
+}
+
+/// Completions of an iteration, and the way to others.
+pub fn samples(story: &Story, iteration: u32, samples: &[Sample]) -> Markup {
+    let link = |to: u32| format!("/runs/{}/samples?iteration={to}", story.run().id().short());
+    let last = story.iteration().max(1);
+    html! {
+        p {
+            @if iteration > 1 {
+                a href=(link(1)) { "first" } " · " a href=(link(iteration - 1)) { "one earlier" }
+            }
+            @if iteration > 1 && iteration < last { " · " }
+            @if iteration < last {
+                a href=(link(iteration + 1)) { "one later" } " · " a href=(link(last)) { "newest" }
+            }
+        }
+        @if samples.is_empty() { p { "The store has no completions of this iteration." } }
+        @for sample in samples { (page::sample(sample)) }
+    }
+}

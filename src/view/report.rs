@@ -1,0 +1,138 @@
+//! A report: one run, or several beside each other, in one HTML file that needs nothing else.
+
+use agrpo_jobs::Store;
+use agrpo_spec::RunId;
+use maud::{Markup, html};
+
+use crate::figures::{self, Named, Shown};
+use crate::page::{self, Scripts, document};
+use crate::samples::{self, Sample};
+use crate::story::Story;
+use crate::{ViewError, sections};
+
+/// A run as a report needs it.
+#[derive(Debug)]
+pub struct Subject {
+    /// How it is called beside others.
+    pub name: String,
+    story: Story,
+    before: Vec<Sample>,
+    after: Vec<Sample>,
+    file: String,
+}
+
+impl Subject {
+    /// Reads all that a report tells of a run; `file` writes its run file.
+    pub async fn read(
+        store: &Store,
+        run: RunId,
+        file: impl Fn(&Story) -> String,
+    ) -> Result<Self, ViewError> {
+        let story = Story::read(store, run).await?;
+        let before = samples::of_iteration(store, &story, 1).await?;
+        let last = story.iteration();
+        let after = match last {
+            0 | 1 => vec![],
+            _ => samples::of_iteration(store, &story, last).await?,
+        };
+        let (name, file) = (story.run().config().name.clone(), file(&story));
+        Ok(Self { name, story, before, after, file })
+    }
+
+    /// The run's story.
+    pub fn story(&self) -> &Story {
+        &self.story
+    }
+}
+
+/// Gives runs of one name names that tell them apart.
+pub fn tell_apart(subjects: &mut [Subject]) {
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    for subject in subjects {
+        if names.iter().filter(|name| **name == subject.name).count() > 1 {
+            subject.name = format!("{} {}", subject.name, subject.story.run().id().short());
+        }
+    }
+}
+
+/// The charts of a report, each under a name that suits a file.
+pub fn charts(subjects: &[Subject]) -> Vec<Named> {
+    let shown: Vec<_> = subjects
+        .iter()
+        .map(|subject| Shown { name: &subject.name, story: &subject.story })
+        .collect();
+    figures::all(&shown)
+}
+
+/// The report as one document. `made` says by what, as in `agrpo 0.1.0`.
+pub fn report(subjects: &[Subject], made: &str) -> Result<String, ViewError> {
+    let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
+    let title = names.join(" and ");
+    let charts = page::charts(&charts(subjects))?;
+    let head = html! {
+        h1 { (title) }
+        p.faint { "A report by " (made) ". This file needs no network and no other file." }
+    };
+    let body = match subjects {
+        [subject] => single(subject, &charts)?,
+        _ => several(subjects, &charts)?,
+    };
+    Ok(document(&title, &head, &body, Scripts::Viewer))
+}
+
+fn single(subject: &Subject, charts: &Markup) -> Result<Markup, ViewError> {
+    let story = &subject.story;
+    Ok(html! {
+        (sections::summary(story))
+        @if !story.failures().is_empty() { h2 { "Failures" } (sections::failures(story)) }
+        h2 { "What was run" }
+        p { "Run " span.hash { (story.run().id()) } }
+        (sections::again(story, &subject.file))
+        h2 { "Curves" }
+        p.faint { "Bands and whiskers are intervals of 95 %." }
+        (charts)
+        details { summary { "every evaluation" } (sections::evaluations(story)) }
+        (self::samples(subject))
+        h2 { "Workers" }
+        (sections::workers(story)?)
+        (sections::kinds(story))
+        h2 { "Lineage" }
+        (sections::line(story))
+    })
+}
+
+fn samples(subject: &Subject) -> Markup {
+    html! {
+        @if !subject.before.is_empty() || !subject.after.is_empty() {
+            h2 { "Completions" }
+            p.faint { "Masks become tokens in the order in which the policy wrote them. Dotted lines: it was less sure than 50 %." }
+        }
+        @for (name, samples) in [("Before training", &subject.before), ("After training", &subject.after)] {
+            @if !samples.is_empty() {
+                h3 { (name) }
+                @for sample in samples { (page::sample(sample)) }
+            }
+        }
+    }
+}
+
+fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup, ViewError> {
+    let runs: Vec<(&str, &Story)> =
+        subjects.iter().map(|subject| (subject.name.as_str(), &subject.story)).collect();
+    let mut each = vec![];
+    for subject in subjects {
+        each.push((&subject.name, single(subject, &html! {})?));
+    }
+    Ok(html! {
+        (sections::beside(&runs))
+        h2 { "Where they differ" }
+        (sections::differences(&runs))
+        h2 { "Curves" }
+        p.faint { "Bands and whiskers are intervals of 95 %." }
+        (charts)
+        @for (name, body) in &each {
+            h2 { (name) }
+            details { summary { "all about it" } (body) }
+        }
+    })
+}

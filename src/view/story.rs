@@ -1,0 +1,253 @@
+//! A run's story: every finished stage with its numbers, where and when it was computed, what went wrong.
+//!
+//! Read from the store, and read on from where it stood: what was read once is not read again. A record
+//! that cannot be read is counted and left out; nothing here is mended or checked beyond the record itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_jobs::{Control, Failure, Rewound, Store};
+use agrpo_spec::{
+    ArtifactDigest, Manifest, Phases, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
+};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+
+use crate::ViewError;
+
+/// Records read at a time.
+const AT_ONCE: usize = 32;
+
+/// A finished stage, as far as people look at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// Its name.
+    pub stage: StageDigest,
+    /// Who computed it: a place in [`Story::workers`].
+    pub worker: usize,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// How long it took.
+    pub phases: Phases,
+    /// Its numbers.
+    pub metrics: BTreeMap<String, f64>,
+    /// What it wrote, without the files of folders.
+    pub outputs: BTreeMap<String, ArtifactDigest>,
+}
+
+impl Done {
+    /// From its beginning to its record, in milliseconds.
+    pub fn took_ms(&self) -> f64 {
+        self.phases.fetch_ms + self.phases.compute_ms + self.phases.store_ms
+    }
+}
+
+/// Who computed stages.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// The worker's name.
+    pub worker: String,
+    /// Its machine.
+    pub host: String,
+    /// What computed: a GPU, or the processor.
+    pub device: String,
+}
+
+/// What a sampler achieved in an evaluation.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Marks {
+    /// Unmask steps.
+    pub steps: u32,
+    /// Completions that were right.
+    pub correct: u64,
+    /// Their share, or the share of the points where a task gives parts of them.
+    pub accuracy: f64,
+    /// Problems by the number of their right completions.
+    pub solved_by: Vec<u64>,
+}
+
+/// A completion that an evaluation kept to be shown.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Shown {
+    /// What was asked.
+    pub prompt: String,
+    /// What was answered.
+    pub completion: String,
+    /// Whether it was right.
+    pub correct: bool,
+}
+
+/// An evaluation's result.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Evaluation {
+    /// Held-out problems that were asked.
+    pub problems: u32,
+    /// By sampler, in the order of the run file.
+    pub results: Vec<Marks>,
+    /// A few completions.
+    #[serde(default)]
+    pub samples: Vec<Shown>,
+}
+
+/// A run, as far as it has come.
+#[derive(Clone, Debug)]
+pub struct Story {
+    run: Run,
+    stages: BTreeMap<StageKey, Done>,
+    workers: Vec<Who>,
+    evaluations: BTreeMap<u32, Evaluation>,
+    failures: Vec<Failure>,
+    rewound: Vec<Rewound>,
+    held: Option<Control>,
+    unreadable: BTreeSet<StageKey>,
+}
+
+impl Story {
+    /// The story of a run so far. Data error where its own record cannot be read.
+    pub async fn read(store: &Store, run: RunId) -> Result<Self, ViewError> {
+        let mut story = Self {
+            run: store.run(run).await?,
+            stages: BTreeMap::new(),
+            workers: vec![],
+            evaluations: BTreeMap::new(),
+            failures: vec![],
+            rewound: vec![],
+            held: None,
+            unreadable: BTreeSet::new(),
+        };
+        story.read_on(store).await?;
+        Ok(story)
+    }
+
+    /// Reads what has come since; answers whether anything has.
+    pub async fn read_on(&mut self, store: &Store) -> Result<bool, ViewError> {
+        let id = self.run.id();
+        let recorded = store.recorded_stages(id).await?;
+        let news = recorded.iter().filter(|(key, stage)| {
+            self.stages.get(*key).is_none_or(|known| known.stage != **stage)
+        });
+        let reads = news.map(|(&key, &stage)| async move {
+            let manifest = store.manifest(stage).await;
+            let evaluation = match &manifest {
+                Ok(Some(manifest)) if key.kind == StageKind::Evaluation => {
+                    evaluation(store, manifest).await
+                }
+                _ => None,
+            };
+            (key, manifest.ok().flatten(), evaluation)
+        });
+        let read: Vec<_> =
+            stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
+        let before = (self.stages.len(), self.failures.clone(), self.held.clone());
+        for (key, manifest, evaluation) in read {
+            match manifest {
+                Some(manifest) => self.add(key, &manifest, evaluation),
+                None => drop(self.unreadable.insert(key)),
+            }
+        }
+        let finished: BTreeSet<_> = recorded.values().collect();
+        self.failures = store.failures(id).await?;
+        self.failures.retain(|failure| !finished.contains(&failure.stage));
+        self.held = store.control(id).await?;
+        self.rewound = store.rewound(id).await?;
+        Ok(before != (self.stages.len(), self.failures.clone(), self.held.clone()))
+    }
+
+    fn add(&mut self, key: StageKey, manifest: &Manifest, evaluation: Option<Evaluation>) {
+        let made = &manifest.environment;
+        let who = Who {
+            worker: made.worker.clone(),
+            host: made.host.clone(),
+            device: made.gpu.clone().unwrap_or_else(|| made.cpu.clone()),
+        };
+        let place = self.workers.iter().position(|known| *known == who);
+        let worker = place.unwrap_or_else(|| {
+            self.workers.push(who);
+            self.workers.len() - 1
+        });
+        let outputs = manifest.outputs.iter().filter(|(name, _)| !name.contains('/'));
+        let done = Done {
+            stage: manifest.stage,
+            worker,
+            started_unix_ms: made.started_unix_ms,
+            phases: manifest.phases,
+            metrics: manifest.metrics.clone(),
+            outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),
+        };
+        self.stages.insert(key, done);
+        self.unreadable.remove(&key);
+        if let (StageSpec::Evaluation(_), Some(evaluation)) = (&manifest.spec, evaluation) {
+            self.evaluations.insert(key.iteration, evaluation);
+        }
+    }
+
+    /// The run itself.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Finished stages in the order of the plan.
+    pub fn stages(&self) -> &BTreeMap<StageKey, Done> {
+        &self.stages
+    }
+
+    /// Who computed them, by the numbers that stages name them by.
+    pub fn workers(&self) -> &[Who] {
+        &self.workers
+    }
+
+    /// Evaluations by iteration; 0 is the base's.
+    pub fn evaluations(&self) -> &BTreeMap<u32, Evaluation> {
+        &self.evaluations
+    }
+
+    /// What the run stands still at.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// Results that were made again because they had been lost.
+    pub fn rewound(&self) -> &[Rewound] {
+        &self.rewound
+    }
+
+    /// Who holds the run back, if somebody does.
+    pub fn held(&self) -> Option<&Control> {
+        self.held.as_ref()
+    }
+
+    /// How many records could not be read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// The newest iteration whose last update is done.
+    pub fn iteration(&self) -> u32 {
+        let inner = self.run.config().estimator.inner_updates;
+        let updates = self.stages.keys().rev().filter(|key| key.kind == StageKind::Update);
+        updates.map(|key| key.iteration - u32::from(key.inner < inner)).max().unwrap_or(0)
+    }
+
+    /// A metric of every stage of a kind, by iteration; one number a shard or update.
+    pub fn metric(&self, kind: StageKind, name: &str) -> BTreeMap<u32, Vec<f64>> {
+        let mut found: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        for (key, done) in self.stages.iter().filter(|(key, _)| key.kind == kind) {
+            if let Some(&value) = done.metrics.get(name) {
+                found.entry(key.iteration).or_default().push(value);
+            }
+        }
+        found
+    }
+
+    /// The names of the metrics that stages of a kind have, of those that begin so.
+    pub fn metric_names(&self, kind: StageKind, prefix: &str) -> BTreeSet<String> {
+        let of_kind = self.stages.iter().filter(|(key, _)| key.kind == kind);
+        let names = of_kind.flat_map(|(_, done)| done.metrics.keys());
+        names.filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+}
+
+/// An evaluation's document; `None` where the store has lost it.
+async fn evaluation(store: &Store, manifest: &Manifest) -> Option<Evaluation> {
+    let bytes = store.get_blob(manifest.output("evaluation")?).await.ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -1,0 +1,236 @@
+//! Which worker computed what and when: a lane a worker, a bar a stage, marks where a result was made again.
+//!
+//! Stages that share a pixel are drawn as one bar, so that the chart's size follows from its width and not
+//! from the run's length. Times are those of the workers' own clocks.
+
+use std::collections::BTreeSet;
+
+use agrpo_spec::{StageDigest, StageKind};
+use plotters::prelude::*;
+
+use crate::ViewError;
+use crate::plot::{COLOURS, GRID, INK, failed};
+use crate::story::Story;
+
+/// Pixels of all lanes together, from left to right.
+const WIDTH: u32 = 960;
+/// Pixels of a lane.
+const LANE: u32 = 22;
+/// Lanes at most; what other workers did is counted in a line below.
+const MOST_LANES: usize = 64;
+/// Pixels left of the lanes, for the workers' names.
+const NAMES: i32 = 190;
+/// Pixels above the lanes, for the kinds, and below them, for the hours.
+const HEAD: i32 = 30;
+const FOOT: i32 = 34;
+
+/// Stages of one kind that follow each other without a visible gap.
+#[derive(Clone, Debug, PartialEq)]
+struct Bar {
+    kind: StageKind,
+    /// In pixels from the lanes' left end.
+    from: f64,
+    to: f64,
+    /// Whether a result among them was made a second time.
+    again: bool,
+}
+
+/// The timeline as an SVG document; `None` where nothing was computed.
+pub fn svg(story: &Story) -> Result<Option<String>, ViewError> {
+    let Some((first, last)) = ends(story) else { return Ok(None) };
+    let span = (last - first).max(1.0);
+    let right = f64::from(WIDTH) - f64::from(NAMES) - 12.0;
+    let lanes = lanes(story, |unix_ms| (unix_ms - first) / span * right);
+    let shown = lanes.len().min(MOST_LANES);
+    let height = i32::try_from(shown).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
+    let mut text = String::new();
+    {
+        let size = (WIDTH, u32::try_from(HEAD + height + FOOT).unwrap_or(0));
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        root.fill(&WHITE).map_err(failed)?;
+        draw_kinds(&root, &lanes)?;
+        draw_hours(&root, span / 1e3, right, HEAD + height)?;
+        for (place, (lane, who)) in lanes.iter().zip(story.workers()).take(shown).enumerate() {
+            let top = HEAD + i32::try_from(place).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
+            let name = shortened(&who.worker);
+            let style = ("sans-serif", 12).into_font().color(&INK);
+            root.draw(&Text::new(name, (8, top + 5), style)).map_err(failed)?;
+            for bar in lane {
+                draw_bar(&root, bar, top)?;
+            }
+        }
+        root.present().map_err(failed)?;
+    }
+    Ok(Some(text))
+}
+
+/// When the first stage began and the last one ended, in milliseconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
+fn ends(story: &Story) -> Option<(f64, f64)> {
+    let begun = story.stages().values().map(|done| done.started_unix_ms as f64);
+    let ended = story.stages().values().map(|done| done.started_unix_ms as f64 + done.took_ms());
+    Some((begun.min_by(f64::total_cmp)?, ended.max_by(f64::total_cmp)?))
+}
+
+/// The bars of every worker, in the workers' order; `at` gives pixels for a time.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
+fn lanes(story: &Story, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
+    let again: BTreeSet<StageDigest> = story.rewound().iter().map(|one| one.stage).collect();
+    let mut lanes = vec![vec![]; story.workers().len()];
+    for (key, done) in story.stages() {
+        let began = done.started_unix_ms as f64;
+        let (from, to) = (at(began), at(began + done.took_ms()));
+        let again = again.contains(&done.stage);
+        lanes[done.worker].push(Bar { kind: key.kind, from, to, again });
+    }
+    for lane in &mut lanes {
+        lane.sort_by(|a, b| a.from.total_cmp(&b.from));
+        *lane = joined(std::mem::take(lane));
+    }
+    lanes
+}
+
+/// Joins bars whose pixels touch. The kind that takes most of them gives the colour.
+fn joined(bars: Vec<Bar>) -> Vec<Bar> {
+    let mut joined: Vec<Bar> = vec![];
+    for bar in bars {
+        match joined.last_mut() {
+            Some(last) if bar.from - last.to < 1.0 && bar.kind == last.kind => {
+                last.to = last.to.max(bar.to);
+                last.again |= bar.again;
+            }
+            Some(last) if bar.to - last.from < 1.0 => {
+                last.to = last.to.max(bar.to);
+                last.again |= bar.again;
+            }
+            _ => joined.push(bar),
+        }
+    }
+    joined
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn draw_bar(root: &Area<'_>, bar: &Bar, top: i32) -> Result<(), ViewError> {
+    let (from, to) = (NAMES + pixel(bar.from), NAMES + pixel(bar.to).max(pixel(bar.from) + 1));
+    let corners = [(from, top + 2), (to, top + 18)];
+    root.draw(&Rectangle::new(corners, colour(bar.kind).filled())).map_err(failed)?;
+    if bar.again {
+        let middle = i32::midpoint(from, to);
+        let mark = vec![(middle - 5, top), (middle + 5, top), (middle, top + 8)];
+        root.draw(&Polygon::new(mark, INK.filled())).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What the colours mean, for the kinds that there are.
+fn draw_kinds(root: &Area<'_>, lanes: &[Vec<Bar>]) -> Result<(), ViewError> {
+    let kinds: BTreeSet<StageKind> = lanes.iter().flatten().map(|bar| bar.kind).collect();
+    let mut x = NAMES;
+    for kind in kinds {
+        let patch = Rectangle::new([(x, 8), (x + 12, 20)], colour(kind).filled());
+        root.draw(&patch).map_err(failed)?;
+        let style = ("sans-serif", 12).into_font().color(&INK);
+        root.draw(&Text::new(kind.name(), (x + 17, 9), style)).map_err(failed)?;
+        x += 34 + 7 * i32::try_from(kind.name().len()).unwrap_or(0);
+    }
+    if lanes.iter().flatten().any(|bar| bar.again) {
+        let mark = vec![(x, 8), (x + 10, 8), (x + 5, 16)];
+        root.draw(&Polygon::new(mark, INK.filled())).map_err(failed)?;
+        let style = ("sans-serif", 12).into_font().color(&INK);
+        root.draw(&Text::new("made again", (x + 16, 9), style)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A line at every so many seconds, minutes or hours since the run began.
+fn draw_hours(root: &Area<'_>, seconds: f64, right: f64, bottom: i32) -> Result<(), ViewError> {
+    let (step, unit, name) = step(seconds);
+    let mut at = 0.0;
+    while at <= seconds {
+        let x = NAMES + pixel(at / seconds * right);
+        root.draw(&PathElement::new(vec![(x, HEAD - 4), (x, bottom)], GRID)).map_err(failed)?;
+        let style = ("sans-serif", 12).into_font().color(&INK);
+        let label = format!("{:.0} {name}", at / unit);
+        root.draw(&Text::new(label, (x - 6, bottom + 6), style)).map_err(failed)?;
+        at += step;
+    }
+    Ok(())
+}
+
+/// Seconds between two lines, seconds of the unit that they are told in, and its name.
+fn step(seconds: f64) -> (f64, f64, &'static str) {
+    const STEPS: [(f64, f64, &str); 17] = [
+        (1.0, 1.0, "s"),
+        (2.0, 1.0, "s"),
+        (5.0, 1.0, "s"),
+        (10.0, 1.0, "s"),
+        (30.0, 1.0, "s"),
+        (60.0, 60.0, "min"),
+        (120.0, 60.0, "min"),
+        (300.0, 60.0, "min"),
+        (600.0, 60.0, "min"),
+        (1800.0, 60.0, "min"),
+        (3600.0, 3600.0, "h"),
+        (7200.0, 3600.0, "h"),
+        (21_600.0, 3600.0, "h"),
+        (43_200.0, 3600.0, "h"),
+        (86_400.0, 86_400.0, "d"),
+        (259_200.0, 86_400.0, "d"),
+        (864_000.0, 86_400.0, "d"),
+    ];
+    let fits = STEPS.into_iter().find(|(step, ..)| seconds / step <= 12.0);
+    fits.unwrap_or((seconds / 10.0, 86_400.0, "d"))
+}
+
+fn colour(kind: StageKind) -> RGBColor {
+    let place = StageKind::ALL.iter().position(|known| *known == kind).unwrap_or(0);
+    COLOURS[place % COLOURS.len()]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "lies within the chart's width")]
+fn pixel(x: f64) -> i32 {
+    x.round() as i32
+}
+
+/// The end of a worker's name, which tells workers of one host apart.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 26;
+    let count = name.chars().count();
+    if count <= MOST {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(count - MOST + 1).collect();
+    format!("…{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bar(kind: StageKind, from: f64, to: f64) -> Bar {
+        Bar { kind, from, to, again: false }
+    }
+
+    #[test]
+    fn bars_that_share_pixels_are_one() {
+        use StageKind::{Reward, Rollout};
+        let many =
+            (0..10_000).map(|n| bar(Rollout, f64::from(n) / 20.0, f64::from(n) / 20.0 + 0.04));
+        assert_eq!(joined(many.collect()).len(), 1);
+        let apart = vec![bar(Rollout, 0.0, 5.0), bar(Reward, 5.0, 9.0), bar(Rollout, 12.0, 13.0)];
+        assert_eq!(joined(apart.clone()), apart);
+        let mut marked = bar(Reward, 5.1, 5.2);
+        marked.again = true;
+        let both = joined(vec![bar(Rollout, 5.0, 5.1), marked]);
+        assert!(both.len() == 1 && both[0].again, "a mark is never lost: {both:?}");
+    }
+
+    #[test]
+    fn lines_are_round_times_and_few() {
+        for seconds in [3.0, 59.0, 600.0, 86_399.0, 4e6] {
+            let (step, ..) = step(seconds);
+            assert!((1.0..=12.5).contains(&(seconds / step)), "{seconds}: every {step}");
+        }
+    }
+}
