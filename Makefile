@@ -113,11 +113,12 @@ build:
 setup:
 	@$(with_libtorch)
 	infra/need.sh redis-server > /dev/null
+	infra/need.sh chromedriver > /dev/null
 	infra/fetch.py seaweedfs > /dev/null
 	$(CARGO) fetch --locked
 
 #> Verify
-#>   make test                   all tests, against a real Redis and a real S3 server
+#>   make test                   all tests, against a real Redis, a real S3 server and a real browser
 #>   make check                  format, lints, docs, licences, laws of the house, units: what .ci/run runs before the tests
 #>   make fault                  workers, Redis and S3 killed, stalled, cut off and damaged, each way alone and in mixes;
 #>                               SEED=N for other moments, FAULT=NAME for one of them; docs/faults.md
@@ -125,12 +126,20 @@ setup:
 #>   make fuzz [N=1000000]       damaged bytes to every decoder, and what it allocates; SEED=1; fuzz/README.md
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
-.PHONY: test fault soak check fuzz format clippy docs licences laws units golden advisories
+#>   make pictures               what the browser tests see, into docs/images
+.PHONY: test fault soak check fuzz format clippy docs licences laws units golden advisories pictures
 test:
 	@infra/need.sh redis-server > /dev/null
+	infra/need.sh chromedriver > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
 	$(with_libtorch_path)
 	$(CARGO) test --release --locked --workspace --no-fail-fast $(ARGS)
+
+pictures:
+	@$(MAKE) test ARGS="--test it browser"
+	for picture in live live-360 viewer failure failure-360 report report-360; do
+	    cp "$(TARGET)/tmp/pictures/$$picture.png" docs/images/
+	done
 
 N := 1000000
 fuzz:

@@ -23,6 +23,7 @@ REACH = {
     "agrpo-protocols": (["tch", "torch-sys", "clap", *SERVICES], "grading is pure text"),
     "agrpo-stages": (["clap", "agrpo-jobs", *SERVICES], "a stage computes and does nothing else"),
     "agrpo-jobs": (["tch", "torch-sys", "clap", "agrpo-stages"], "a job never sees a tensor"),
+    "agrpo-view": (["tch", "torch-sys", "clap", "agrpo-stages"], "looking at a run needs no libtorch"),
 }
 
 # What the code in these folders may not name, outside the places listed.
@@ -30,7 +31,7 @@ VOICE = [
     (r"\bapalis(_\w+)?::", ["stages", "jobs", "src"], ["jobs/queue"], "the queue is spoken to in jobs/queue.rs"),
     (r"\bobject_store::", ["stages", "jobs", "src"], ["jobs/store"], "the store is spoken to in jobs/store.rs"),
     (r"\bstd::(fs|net|process|env)\b", ["stages"], ["stages/benches"], "a stage does no input or output"),
-    (r"\b(std::env|env::vars?(_os)?)\b", ["jobs"], ["jobs/benches"], "the environment is read in src/settings.rs"),
+    (r"\b(std::env|env::vars?(_os)?)\b", ["jobs", "src/view"], ["jobs/benches"], "the environment is read in src/settings.rs"),
 ]
 
 LONGEST = 400

@@ -3,6 +3,7 @@
 #
 #   need.sh build           a Rust toolchain, a C++ compiler, Python 3 with pip
 #   need.sh redis-server    prints its path; installs Debian's package where it may (root, or sudo without a password)
+#   need.sh chromedriver    likewise, with the browser that it drives
 #
 # Never asks for a password and never touches a program that is there. Standard output is the answer.
 set -euo pipefail
@@ -18,29 +19,32 @@ build() {
     command -v python3 > /dev/null || missing "no python3 found; on Debian or Ubuntu: sudo apt-get install python3 python3-pip"
 }
 
-redis_server() {
-    if [[ -z $(type -P redis-server) ]]; then
+# debian PROGRAM PACKAGES ADVICE: the program's path; installed from Debian's packages where it is not there.
+debian() {
+    local program=$1 packages=$2 advice=$3
+    if [[ -z $(type -P "$program") ]]; then
         local as=()
         if [[ $EUID -ne 0 ]]; then
             as=(sudo -n)
             sudo -n true 2> /dev/null ||
-                missing "redis-server is not installed and this user may not install it; ask for: sudo apt-get install redis-server"
+                missing "$program is not installed and this user may not install it; ask for: sudo apt-get install $packages"
         fi
-        type -P apt-get > /dev/null || missing "redis-server is not installed; install Redis 6.2 or newer with this system's package manager"
-        echo "installing redis-server (once)" >&2
+        type -P apt-get > /dev/null || missing "$program is not installed; $advice with this system's package manager"
+        echo "installing $packages (once)" >&2
         local log
         log=$(mktemp)
         # The lists may be old or absent, so they are fetched first; one list that cannot be had is no obstacle.
         "${as[@]}" env DEBIAN_FRONTEND=noninteractive bash -c \
-            'apt-get update; apt-get install --yes --no-install-recommends redis-server' < /dev/null > "$log" 2>&1 ||
-            missing "apt-get could not install redis-server: $(grep -E '^E:' "$log" | head -n 1) (all of it in $log)"
+            "apt-get update; apt-get install --yes --no-install-recommends $packages" < /dev/null > "$log" 2>&1 ||
+            missing "apt-get could not install $packages: $(grep -E '^E:' "$log" | head -n 1) (all of it in $log)"
         rm -f "$log"
     fi
-    type -P redis-server || missing "redis-server is installed but not on the PATH; add its folder and run the same command again"
+    type -P "$program" || missing "$program is installed but not on the PATH; add its folder and run the same command again"
 }
 
 case ${1:-} in
     build) build ;;
-    redis-server) redis_server ;;
-    *) missing "usage: need.sh build|redis-server" ;;
+    redis-server) debian redis-server redis-server "install Redis 6.2 or newer" ;;
+    chromedriver) debian chromedriver "chromium chromium-driver" "install Chromium and its WebDriver" ;;
+    *) missing "usage: need.sh build|redis-server|chromedriver" ;;
 esac

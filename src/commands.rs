@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use agrpo_jobs::{Hold, Store};
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch as channel;
+use tokio::sync::watch::{Receiver, channel};
 
 use crate::cli::{CacheArgs, Cli, Command, RunFileArgs, StoreArgs};
 use crate::exit::{Exit, Failure};
@@ -270,8 +270,8 @@ fn try_writing(place: &Path) -> std::io::Result<()> {
 }
 
 /// Turns true at the first Ctrl-C or SIGTERM, after `tell`; the second one ends the program.
-fn stop_signal(tell: fn()) -> Result<channel::Receiver<bool>, Failure> {
-    let (stop, stopped) = channel::channel(false);
+fn stop_signal(tell: fn()) -> Result<Receiver<bool>, Failure> {
+    let (stop, stopped) = channel(false);
     on_signals(move |first| {
         if first {
             tell();

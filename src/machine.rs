@@ -44,6 +44,7 @@ pub(crate) fn environment() -> Environment {
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         threads: 1,
         started_unix_ms: 0,
+        attempt: None,
     }
 }
 

@@ -82,8 +82,11 @@ impl Worker {
         let _in_hand = metrics::stage_begun(since_unix_ms);
         self.tell(WorkerEvent::Started { run, key, stage });
         self.pulse.show(Some(InHand { run, key, stage, since_unix_ms }));
-        let environment =
-            Environment { started_unix_ms: since_unix_ms, ..self.options.environment.clone() };
+        let environment = Environment {
+            started_unix_ms: since_unix_ms,
+            attempt: Some(begun),
+            ..self.options.environment.clone()
+        };
         let attempted = tokio::select! {
             biased;
             ended = hand.ended() => {

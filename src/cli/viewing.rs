@@ -26,7 +26,7 @@ pub(crate) struct ReportArgs {
     /// Where the report goes
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
-    /// Write every chart as an SVG file into this folder, too
+    /// Write every chart into this folder, too, as SVG and as PNG
     #[arg(long, value_name = "DIR")]
     pub(crate) plots: Option<PathBuf>,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use agrpo_view::report::{self, Subject};
-use agrpo_view::{plot, story::Story, timeline};
+use agrpo_view::{plot, png, story::Story, timeline};
 
 use crate::cli::{ReportArgs, VERSION};
 use crate::commands::{block_on, open_store, plain, try_writing};
@@ -34,7 +34,9 @@ pub(super) fn report(args: &ReportArgs, settings: &Settings) -> Result<Exit, Fai
     })?;
     report::tell_apart(&mut subjects);
     let html = report::report(&subjects, &format!("agrpo {VERSION}"))?;
-    write(&args.output, &html)?;
+    write(&args.output, html.as_bytes())?;
+    let size = output::size(html.len() as u64);
+    output::talk(format!("wrote {} ({size})", args.output.display()));
     if let Some(folder) = &args.plots {
         write_charts(&subjects, folder)?;
     }
@@ -47,25 +49,29 @@ fn run_file(story: &Story) -> String {
 }
 
 fn write_charts(subjects: &[Subject], folder: &Path) -> Result<(), Failure> {
+    let mut charts = vec![];
     for chart in report::charts(subjects) {
-        write(&folder.join(format!("{}.svg", chart.name)), &plot::svg(&chart.figure)?)?;
+        charts.push((chart.name.to_owned(), plot::svg(&chart.figure)?));
     }
     for subject in subjects {
         let Some(svg) = timeline::svg(subject.story())? else { continue };
         let name = match subjects {
-            [_] => "timeline.svg".to_owned(),
-            _ => format!("timeline-{}.svg", subject.story().run().id().short()),
+            [_] => "timeline".to_owned(),
+            _ => format!("timeline-{}", subject.story().run().id().short()),
         };
-        write(&folder.join(name), &svg)?;
+        charts.push((name, svg));
     }
+    for (name, svg) in &charts {
+        write(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
+        write(&folder.join(format!("{name}.png")), &png::png(svg)?)?;
+    }
+    let (count, folder) = (charts.len(), folder.display());
+    output::talk(format!("wrote {count} charts into {folder}, each as SVG and as PNG"));
     Ok(())
 }
 
-fn write(place: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(place, text).map_err(|error| unwritable(place, &error))?;
-    let size = output::size(text.len() as u64);
-    output::talk(format!("wrote {} ({size})", place.display()));
-    Ok(())
+fn write(place: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(place, bytes).map_err(|error| unwritable(place, &error))
 }
 
 fn unwritable(place: &Path, error: &std::io::Error) -> Failure {

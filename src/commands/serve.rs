@@ -75,19 +75,39 @@ fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> 
         output::line(format!("http://{address}"))?;
         return Ok(Guard::of_loopback(address));
     }
+    // Whoever listens everywhere is found by name.
+    let port = address.port();
+    let place = match address.ip().is_unspecified() {
+        true => format!("{}:{port}", machine::environment().host),
+        false => address.to_string(),
+    };
     match given {
         // Whoever gave it knows it.
         Some(token) => {
-            output::line(format!("http://{address}/?token=..."))?;
+            check_token(token)?;
+            output::line(format!("http://{place}/?token=..."))?;
             Ok(Guard::with_token(token))
         }
         None => {
             let token = machine::random_token()?;
-            output::line(format!("http://{address}/?token={token}"))?;
+            output::line(format!("http://{place}/?token={token}"))?;
             output::talk(
                 "whoever has this address sees all runs; put TLS in front of it where others could listen",
             );
             Ok(Guard::with_token(&token))
         }
     }
+}
+
+/// A token goes through addresses and cookies as it is, and is not to be guessed.
+fn check_token(token: &str) -> Result<(), Failure> {
+    const LEAST: usize = 16;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    if token.len() >= LEAST && token.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "AGRPO_SERVE_TOKEN: expected at least {LEAST} letters, digits and -._~ without a space; left out, a token \
+         is drawn and shown"
+    )))
 }

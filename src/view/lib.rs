@@ -12,6 +12,7 @@ pub mod page;
 pub mod pages;
 pub mod play;
 pub mod plot;
+pub mod png;
 pub mod report;
 pub mod samples;
 pub mod sections;
@@ -23,3 +24,8 @@ pub mod trajectory;
 pub mod watch;
 
 pub use error::ViewError;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use agrpo_jobs::status::{self, RunStatus};
 use agrpo_jobs::{Fleet, JobsError, Store, WorkerInfo, workers};
 use agrpo_spec::{Numerics, RunId};
 use tokio::sync::{Mutex, RwLock, watch};
+use tokio::time::{Instant, sleep};
 
 use crate::ViewError;
 use crate::story::Story;
@@ -74,15 +75,15 @@ impl Hub {
         self.changed.subscribe()
     }
 
-    /// Reads on for ever, so often, while anybody listens.
+    /// Reads on for ever, so often at most, while anybody listens.
     pub async fn follow(&self, every: Duration) {
-        let mut pace = tokio::time::interval(every);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            pace.tick().await;
+            let begin = Instant::now();
             if self.changed.receiver_count() > 0 {
                 self.read_on().await;
             }
+            // A slow store is not kept busy by those who only look.
+            sleep(every.max(begin.elapsed() * 4)).await;
         }
     }
 

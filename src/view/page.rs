@@ -15,6 +15,8 @@ use crate::samples::Sample;
 
 const STYLE: &str = include_str!("page/style.css");
 const VIEWER: &str = include_str!("page/viewer.js");
+/// Characters of a prompt that is shown without being asked for.
+const SHORT: usize = 300;
 
 /// What a document's scripts do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ pub fn charts(charts: &[Named]) -> Result<Markup, ViewError> {
 /// A completion with its way from all masks to its end.
 pub fn sample(sample: &Sample) -> Markup {
     let trajectory = serde_json::to_string(&sample.trajectory).unwrap_or_default();
+    let prompt = sample.trajectory.prompt.trim();
     html! {
         div.sample {
             p {
@@ -94,9 +97,9 @@ pub fn sample(sample: &Sample) -> Markup {
                 @for (name, value) in &sample.parts { " · " (name) " " (number(*value)) }
                 " · " span.hash.faint { "agrpo show " (sample.rollout.short()) " --sample " (sample.trajectory.row) " --play" }
             }
-            details {
+            details open[prompt.chars().count() <= SHORT] {
                 summary { "what was asked" }
-                div.text { (sample.trajectory.prompt.trim()) }
+                div.text { (prompt) }
             }
             div.viewer data-trajectory=(trajectory) {
                 div.text { (sample.trajectory.completion()) }

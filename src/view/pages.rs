@@ -6,13 +6,13 @@ use maud::{Markup, html};
 
 use crate::ViewError;
 use crate::live::Crew;
-use crate::page::{self, percent};
+use crate::page::{self, Scripts, percent};
 use crate::samples::Sample;
 use crate::sections;
 use crate::story::Story;
 
 /// The top of a page.
-pub fn head(title: &str, run: Option<RunId>) -> Markup {
+pub fn head(title: &str, run: Option<RunId>, scripts: Scripts) -> Markup {
     html! {
         h1 { (title) }
         nav aria-label="pages" {
@@ -21,7 +21,9 @@ pub fn head(title: &str, run: Option<RunId>) -> Markup {
                 " · " a href=(format!("/runs/{}", run.short())) { "this run" }
                 " · " a href=(format!("/runs/{}/samples", run.short())) { "completions" }
             }
-            " · " span #connection .faint role="status" { "connecting" }
+            @if scripts == Scripts::Live {
+                " · " span #connection .faint role="status" { "connecting" }
+            }
         }
     }
 }
@@ -115,8 +117,18 @@ pub fn run(story: &Story, charts: &Markup) -> Result<Markup, ViewError> {
         h2 { "Workers" }
         (part("workers", &html! { (sections::workers(story)?) (sections::kinds(story)) }))
         h2 { "Lineage" }
-        (part("lineage", &sections::line(story)))
+        (part("lineage", &newest_of_line(story)))
     })
+}
+
+fn newest_of_line(story: &Story) -> Markup {
+    let (line, left_out) = sections::newest_of_line(story);
+    html! {
+        (line)
+        @if left_out > 0 {
+            p { a href=(format!("/runs/{}/lineage", story.run().id().short())) { "all of it" } }
+        }
+    }
 }
 
 /// Completions of an iteration, and the way to others.

@@ -7,7 +7,7 @@ use agrpo_spec::{Plan, StageKind};
 use maud::{Markup, PreEscaped, html};
 
 use crate::ViewError;
-use crate::lineage::lineage;
+use crate::lineage::{Link, lineage};
 use crate::page::{duration, number, percent};
 use crate::statistics::{Interval, pass_at};
 use crate::story::{Evaluation, Story};
@@ -45,6 +45,9 @@ pub fn summary(story: &Story) -> Markup {
             li { span.faint { "time of all stages" } b { (duration(compute)) } }
             li { span.faint { "from first to last" } b { (duration(wall_s(story))) } }
             li { span.faint { "workers" } b { (story.workers().len()) } }
+            @if retries(story) > 0 {
+                li { span.faint { "stages begun more than once" } b { (retries(story)) } }
+            }
             @if !story.rewound().is_empty() {
                 li { span.faint { "results made again" } b { (story.rewound().len()) } }
             }
@@ -53,6 +56,11 @@ pub fn summary(story: &Story) -> Markup {
             }
         }
     }
+}
+
+/// Stages that were finished, but not by the first who began them.
+fn retries(story: &Story) -> usize {
+    story.stages().values().filter(|done| done.attempt > 1).count()
 }
 
 fn newest_evaluation(story: &Story) -> Option<(String, &Evaluation)> {
@@ -176,17 +184,28 @@ pub fn evaluations(story: &Story) -> Markup {
     }
 }
 
-/// From the base to the newest policy.
+/// From the base to the newest policy, every step of it.
 pub fn line(story: &Story) -> Markup {
+    steps_of(&lineage(story), 0)
+}
+
+/// The same, but no more steps than somebody looks at while they come; answers how many are left out.
+pub fn newest_of_line(story: &Story) -> (Markup, usize) {
+    const NEWEST: usize = 10;
     let line = lineage(story);
+    let left_out = line.len().saturating_sub(NEWEST);
+    (steps_of(&line, left_out), left_out)
+}
+
+fn steps_of(line: &[Link], left_out: usize) -> Markup {
     html! {
         @if let (Some(first), Some(last)) = (line.first(), line.last()) {
             p { "From " span.hash { (first.policy) } " to " span.hash { (last.policy) } " in "
                 (line.len() - 1) " steps. Every name is the SHA-256 of what it names." }
         }
-        details { summary { "every step" } div.wide { table {
+        details { summary { @if left_out == 0 { "every step" } @else { "the newest steps" } } div.wide { table {
             thead { tr { th { "made by" } th { "stage" } th { "policy" } } }
-            tbody { @for link in &line { tr {
+            tbody { @for link in &line[left_out..] { tr {
                 td { @match &link.key { Some(key) => { (key) } None => { "imported" } } }
                 td.hash { @if let Some(stage) = &link.stage { (stage) } }
                 td.hash { (link.policy) }

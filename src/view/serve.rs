@@ -5,6 +5,7 @@
 //! /                      runs, workers, what waits
 //! /runs/<run>            one run: curves, failures, workers, lineage
 //! /runs/<run>/samples    its completions, `?iteration=N`
+//! /runs/<run>/lineage    every step from the base to its newest policy
 //! /rollouts/<stage>/<n>  one trajectory
 //! /events                `changed` whenever a page would look different
 //! ```
@@ -15,7 +16,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use agrpo_jobs::JobsError;
-use agrpo_spec::StageDigest;
+use agrpo_spec::{RunId, StageDigest};
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -29,7 +30,7 @@ use serde::Deserialize;
 use crate::ViewError;
 use crate::live::Hub;
 use crate::page::{Scripts, document};
-use crate::{figures, page, pages, samples};
+use crate::{figures, page, pages, samples, sections};
 
 /// The pages of a hub. Who may see them is decided by the layers around.
 pub fn router(hub: Arc<Hub>) -> Router {
@@ -37,6 +38,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/", get(runs))
         .route("/runs/{run}", get(run))
         .route("/runs/{run}/samples", get(samples_of))
+        .route("/runs/{run}/lineage", get(lineage))
         .route("/rollouts/{stage}/{row}", get(trajectory))
         .route("/events", get(events))
         .fallback(|| async { Refused(StatusCode::NOT_FOUND, "there is no such page".to_owned()) })
@@ -80,13 +82,14 @@ fn html_of(text: String) -> Response {
         .into_response()
 }
 
-fn live(title: &str, head: &Markup, body: &Markup) -> Response {
-    html_of(document(title, head, body, Scripts::Live))
+/// A page about all runs or about one.
+fn page_of(title: &str, run: Option<RunId>, body: &Markup, scripts: Scripts) -> Response {
+    html_of(document(title, &pages::head(title, run, scripts), body, scripts))
 }
 
 async fn runs(State(hub): State<Arc<Hub>>) -> Response {
     let (runs, crew) = (hub.runs().await, hub.crew().await);
-    live("runs", &pages::head("Runs", None), &pages::runs(&runs, &crew))
+    page_of("Runs", None, &pages::runs(&runs, &crew), Scripts::Live)
 }
 
 async fn run(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Response, Refused> {
@@ -96,7 +99,18 @@ async fn run(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Re
     let name = story.run().config().name.clone();
     let charts = figures::all(&[figures::Shown { name: &name, story: &story }]);
     let body = pages::run(&story, &page::charts(&charts)?)?;
-    Ok(live(&name, &pages::head(&name, Some(id)), &body))
+    Ok(page_of(&name, Some(id), &body, Scripts::Live))
+}
+
+async fn lineage(
+    State(hub): State<Arc<Hub>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let id = hub.store().resolve_run(&name).await?;
+    let story = hub.story(id).await?;
+    let story = story.read().await;
+    let title = format!("{}, lineage", story.run().config().name);
+    Ok(page_of(&title, Some(id), &sections::line(&story), Scripts::Viewer))
 }
 
 #[derive(Deserialize)]
@@ -117,7 +131,7 @@ async fn samples_of(
     let name = story.run().config().name.clone();
     let title = format!("{name}, iteration {iteration}");
     let body = pages::samples(&story, iteration, &found);
-    Ok(html_of(document(&title, &pages::head(&title, Some(id)), &body, Scripts::Viewer)))
+    Ok(page_of(&title, Some(id), &body, Scripts::Viewer))
 }
 
 async fn trajectory(
@@ -129,7 +143,7 @@ async fn trajectory(
     let missing = || Refused(StatusCode::NOT_FOUND, format!("the rollout has no sample {row}"));
     let title = format!("sample {row} of {}", stage.short());
     let body = page::sample(&found.ok_or_else(missing)?);
-    Ok(html_of(document(&title, &pages::head(&title, None), &body, Scripts::Viewer)))
+    Ok(page_of(&title, None, &body, Scripts::Viewer))
 }
 
 async fn events(State(hub): State<Arc<Hub>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {

@@ -26,6 +26,8 @@ pub struct Done {
     pub worker: usize,
     /// When it began, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// Which attempt at it this was, counted from 1.
+    pub attempt: u32,
     /// How long it took.
     pub phases: Phases,
     /// Its numbers.
@@ -169,6 +171,7 @@ impl Story {
             stage: manifest.stage,
             worker,
             started_unix_ms: made.started_unix_ms,
+            attempt: made.attempt.unwrap_or(1),
             phases: manifest.phases,
             metrics: manifest.metrics.clone(),
             outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),

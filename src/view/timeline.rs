@@ -1,4 +1,5 @@
-//! Which worker computed what and when: a lane a worker, a bar a stage, marks where a result was made again.
+//! Which worker computed what and when: a lane a worker, a bar a stage, marks where it took more than one attempt
+//! or a lost result was made again.
 //!
 //! Stages that share a pixel are drawn as one bar, so that the chart's size follows from its width and not
 //! from the run's length. Times are those of the workers' own clocks.
@@ -31,7 +32,7 @@ struct Bar {
     /// In pixels from the lanes' left end.
     from: f64,
     to: f64,
-    /// Whether a result among them was made a second time.
+    /// Whether a stage among them took a second attempt, or its result was made again.
     again: bool,
 }
 
@@ -80,7 +81,7 @@ fn lanes(story: &Story, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
     for (key, done) in story.stages() {
         let began = done.started_unix_ms as f64;
         let (from, to) = (at(began), at(began + done.took_ms()));
-        let again = again.contains(&done.stage);
+        let again = done.attempt > 1 || again.contains(&done.stage);
         lanes[done.worker].push(Bar { kind: key.kind, from, to, again });
     }
     for lane in &mut lanes {
@@ -138,7 +139,7 @@ fn draw_kinds(root: &Area<'_>, lanes: &[Vec<Bar>]) -> Result<(), ViewError> {
         let mark = vec![(x, 8), (x + 10, 8), (x + 5, 16)];
         root.draw(&Polygon::new(mark, INK.filled())).map_err(failed)?;
         let style = ("sans-serif", 12).into_font().color(&INK);
-        root.draw(&Text::new("made again", (x + 16, 9), style)).map_err(failed)?;
+        root.draw(&Text::new("a second time", (x + 16, 9), style)).map_err(failed)?;
     }
     Ok(())
 }

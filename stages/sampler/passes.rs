@@ -13,6 +13,7 @@ use agrpo_spec::{Cache, Sampler, StageError};
 use tch::{Kind, Tensor};
 
 use super::choice::{entropy, kept_set};
+use crate::error::invalid;
 use crate::model::{KeyValues, PADDING, Policy, Queries, Window};
 use crate::tensor_file::floats;
 
@@ -193,7 +194,7 @@ impl<'a> Passes<'a> {
         let temperature = self.sampler.temperature.get();
         if temperature == 0.0 {
             // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
-            let logps = floats(&logits_NV.log_softmax(-1, Kind::Float))?;
+            let logps = numbers(floats(&logits_NV.log_softmax(-1, Kind::Float))?)?;
             return Ok(LogProbabilities { kept: None, logps });
         }
         let mut scaled_NV = logits_NV / temperature;
@@ -201,7 +202,7 @@ impl<'a> Passes<'a> {
         drop(scaled_NV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
         let mut sets = None;
         if is_filtered(self.sampler) {
-            let values = floats(&scaled_NV)?;
+            let values = numbers(floats(&scaled_NV)?)?;
             let kept: Vec<_> =
                 values.chunks(vocabulary).map(|row| kept_set(row, self.sampler)).collect();
             let mut dropped = vec![true; values.len()];
@@ -214,9 +215,19 @@ impl<'a> Passes<'a> {
             sets =
                 Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
         }
-        let logps = floats(&scaled_NV.log_softmax(-1, Kind::Float))?;
+        let logps = numbers(floats(&scaled_NV.log_softmax(-1, Kind::Float))?)?;
         Ok(LogProbabilities { kept: sets, logps })
     }
+}
+
+/// The same values, if all of them are numbers: from any other a token could be chosen, but none was meant.
+fn numbers(values: Vec<f32>) -> Result<Vec<f32>, StageError> {
+    if values.iter().any(|value| value.is_nan()) {
+        return Err(invalid(
+            "the policy's logits are not numbers: training has diverged; lower the learning rate",
+        ));
+    }
+    Ok(values)
 }
 
 /// Whether top-k or top-p drops tokens, and kept sets are recorded.

@@ -44,6 +44,9 @@ pub struct Environment {
     pub worker: String,
     /// Milliseconds since 1970 when the stage began.
     pub started_unix_ms: u64,
+    /// Which attempt at the stage this was, counted from 1; absent where nobody counts, as in one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 /// Milliseconds spent in each phase of a stage.

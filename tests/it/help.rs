@@ -26,6 +26,9 @@ fn help() {
       cancel       Give a run up: begin no stage of it, unless somebody asks for the run again
       retry        Give a run's failed stages new attempts
       show         Show a run, a stage or an artifact
+      report       Write what a run did, or how runs compare, as one HTML file
+      serve        Show runs on a live page, as they grow
+      watch        Watch runs in the terminal
       replay       Compute stages again and compare every output with the stored one
       verify       Read every byte of a run or of the whole store and compare it with its name
       gc           Delete what no run needs any more

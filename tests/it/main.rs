@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod browser;
 mod bytes;
 mod checkpoint;
 mod cli;
@@ -21,6 +22,7 @@ mod logs;
 mod lora;
 mod metrics;
 mod replay;
+mod report;
 mod score;
 mod secrets;
 mod systemd;

@@ -4,21 +4,42 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fantoccini::{Client, ClientBuilder};
-use serde_json::json;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
 
 use super::http::free_address;
 
-/// The driver, ended with its handle, and a browser of a given width.
+/// A window's width and height in pixels.
+pub(crate) type Size = (u32, u32);
+pub(crate) const TELEPHONE: Size = (360, 780);
+pub(crate) const DESK: Size = (1200, 900);
+
+/// Nothing asks anybody beyond loopback, and nothing is kept.
+const OPTIONS: [&str; 11] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+];
+
+/// The driver, ended with its handle, and a browser with one window.
 pub(crate) struct Browser {
     driver: Child,
-    profile: tempfile::TempDir,
+    _profile: tempfile::TempDir,
     pub(crate) client: Client,
 }
 
 impl Browser {
     /// Starts both. A machine without Debian's chromium and chromium-driver fails here.
-    pub(crate) async fn start(width: u32, height: u32, dark: bool) -> Self {
+    pub(crate) async fn start((width, height): Size, dark: bool) -> Self {
         let port = free_address().port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -27,48 +48,45 @@ impl Browser {
             .spawn()
             .expect("chromedriver is not installed: apt-get install chromium chromium-driver");
         let profile = tempfile::tempdir().unwrap();
-        let mut arguments = vec![
-            "--headless=new".to_owned(),
-            "--no-sandbox".to_owned(),
-            "--disable-gpu".to_owned(),
-            "--disable-quic".to_owned(),
-            "--no-first-run".to_owned(),
-            "--hide-scrollbars".to_owned(),
-            "--disable-background-networking".to_owned(),
-            "--disable-component-update".to_owned(),
-            "--disable-sync".to_owned(),
-            // Nothing but loopback can be reached, whatever a page asks for.
-            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1".to_owned(),
-            format!("--window-size={width},{height}"),
-            format!("--user-data-dir={}", profile.path().display()),
-        ];
+        let mut arguments: Vec<String> = OPTIONS.map(str::to_owned).into();
+        arguments.push(format!("--window-size={width},{height}"));
+        arguments.push(format!("--user-data-dir={}", profile.path().display()));
         if dark {
-            arguments.push("--force-dark-mode".to_owned());
             arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
         }
+        // A window is never as narrow as a telephone, so one is made believe.
+        let metrics =
+            json!({ "width": width, "height": height, "pixelRatio": 1.0, "touch": false });
         let options = json!({
             "goog:chromeOptions": {
                 "args": arguments,
-                // The window's own least width is more than a telephone's.
-                "mobileEmulation": { "deviceMetrics": { "width": width, "height": height, "pixelRatio": 1.0, "touch": false } },
+                "mobileEmulation": { "deviceMetrics": metrics },
             },
-            "goog:loggingPrefs": { "browser": "ALL" },
         });
         let capabilities = options.as_object().unwrap().clone();
         let begin = Instant::now();
         let client = loop {
-            let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
-            let connected = builder
+            let connected = ClientBuilder::new(HttpConnector::new())
                 .capabilities(capabilities.clone())
                 .connect(&format!("http://127.0.0.1:{port}"))
                 .await;
             match connected {
                 Ok(client) => break client,
-                Err(error) if begin.elapsed() > Duration::from_secs(30) => panic!("{error}"),
+                Err(error) if begin.elapsed() > Duration::from_secs(60) => panic!("{error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
-        Self { driver, profile, client }
+        Self { driver, _profile: profile, client }
+    }
+
+    /// Opens a page.
+    pub(crate) async fn go(&self, page: &str) {
+        self.client.goto(page).await.unwrap();
+    }
+
+    /// Clicks what a selector names first.
+    pub(crate) async fn click(&self, selector: &str) {
+        self.client.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
     }
 
     /// Waits until a script answers with true.
@@ -76,7 +94,7 @@ impl Browser {
         let begin = Instant::now();
         loop {
             let answer = self.client.execute(script, vec![]).await;
-            if matches!(&answer, Ok(serde_json::Value::Bool(true))) {
+            if matches!(&answer, Ok(Value::Bool(true))) {
                 return;
             }
             assert!(begin.elapsed() < Duration::from_secs(60), "not seen: {what}: {answer:?}");
@@ -85,7 +103,7 @@ impl Browser {
     }
 
     /// What a script answers with.
-    pub(crate) async fn ask(&self, script: &str) -> serde_json::Value {
+    pub(crate) async fn ask(&self, script: &str) -> Value {
         self.client.execute(script, vec![]).await.unwrap()
     }
 
@@ -94,11 +112,15 @@ impl Browser {
         std::fs::write(place, self.client.screenshot().await.unwrap()).unwrap();
     }
 
-    /// Closes the browser.
-    pub(crate) async fn close(mut self) {
+    /// Closes the browser; the driver ends with its handle.
+    pub(crate) async fn close(self) {
         self.client.clone().close().await.unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
         self.driver.kill().ok();
         self.driver.wait().ok();
-        drop(self.profile);
     }
 }

@@ -1,5 +1,6 @@
 //! Servers and programs that tests start and stop.
 
+pub(crate) mod browser;
 pub(crate) mod checkpoint;
 pub(crate) mod exposition;
 pub(crate) mod http;

@@ -101,10 +101,12 @@ impl Program {
         self.command(arguments).stdout(stdout).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Makes the run go on for so many iterations.
-    pub(crate) fn lengthen(&self, iterations: u32) {
-        let text = RUN.replace("iterations = 4", &format!("iterations = {iterations}"));
-        std::fs::write(self.folder().join("run.toml"), text).unwrap();
+    /// Replaces a part of `run.toml`, which has to be there.
+    pub(crate) fn change(&self, from: &str, to: &str) {
+        let place = self.folder().join("run.toml");
+        let text = std::fs::read_to_string(&place).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(place, text.replace(from, to)).unwrap();
     }
 
     /// From here on the environment says so.

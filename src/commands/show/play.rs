@@ -74,7 +74,7 @@ async fn animate(trajectory: &Trajectory, screen: Screen) -> Result<(), Failure>
         let told = written(trajectory, step);
         let told: String = told.chars().take(screen.width.saturating_sub(24)).collect();
         shown.push_str(&text(&lines, screen));
-        shown.push_str(&format!("\nstep {step} of {}  {told}", trajectory.steps));
+        shown = format!("{shown}\nstep {step} of {}  {told}", trajectory.steps);
         output::line(shown)?;
         height = u16::try_from(lines.len() + 1).unwrap_or(u16::MAX);
         if screen.is_terminal {

@@ -31,6 +31,8 @@
     Object.assign(slider, { type: "range", min: 0, max: steps, value: steps });
     slider.setAttribute("aria-label", "unmask step");
     const told = document.createElement("output");
+    const wrote = document.createElement("p");
+    wrote.className = "wrote faint";
     let timer = null;
 
     const show = (step) => {
@@ -45,6 +47,9 @@
         // A mask is as wide whatever comes to stand there.
         spans[place].textContent = written ? token.text : "░░";
       });
+      const fresh = tokens.filter((token) => token.step !== null && token.step === step - 1);
+      const quoted = fresh.map((token) => `“${token.text}” ${(token.probability * 100).toFixed(1)} %`);
+      wrote.textContent = quoted.length ? `wrote ${quoted.join(", ")}` : "all is masked";
       root.dataset.step = step;
     };
     const stop = () => {
@@ -60,7 +65,7 @@
     const play = control("play", "▶", () => {
       if (timer !== null) return stop();
       if (Number(slider.value) === steps) show(0);
-      play.textContent = "❚❚";
+      play.textContent = "❙❙";
       play.setAttribute("aria-label", "pause");
       timer = setInterval(() => {
         show(Number(slider.value) + 1);
@@ -71,15 +76,15 @@
     const controls = document.createElement("div");
     controls.className = "controls";
     controls.append(
-      control("to the beginning", "⏮", () => move(-steps)),
-      control("one step back", "◀", () => move(-1)),
+      control("to the beginning", "«", () => move(-steps)),
+      control("one step back", "‹", () => move(-1)),
       play,
-      control("one step on", "▷", () => move(1)),
-      control("to the end", "⏭", () => move(steps)),
+      control("one step on", "›", () => move(1)),
+      control("to the end", "»", () => move(steps)),
       slider,
       told,
     );
-    root.replaceChildren(controls, text);
+    root.replaceChildren(controls, text, wrote);
     show(steps);
   };
 

@@ -1,0 +1,204 @@
+//! A finished run without a model: every stage answers with numbers and files that look like its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agrpo_jobs::Store;
+use agrpo_jobs::embedded::Local;
+use agrpo_spec::{
+    Artifact, Environment, ExecuteFn, Inputs, Outputs, Rewards, RowReward, Run, RunId, StageError,
+    StageKind, StageSpec, encode,
+};
+use bytes::Bytes;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::live::Hub;
+
+/// What a page must not take for its own.
+pub(crate) const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=alert(2)>\u{1b}[31m";
+
+/// What completions look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looks {
+    Plain,
+    Hostile,
+}
+
+const ROWS: usize = 16;
+const TOKENS: usize = 8;
+
+fn run_file(iterations: u32) -> String {
+    format!(
+        r#"
+        name = "long"
+        seed = 1
+        [task.countdown]
+        [model]
+        d_model = 8
+        n_layers = 1
+        n_heads = 2
+        mlp_hidden_size = 8
+        [sft]
+        steps = 1
+        batch = 1
+        steps_per_stage = 1
+        micro_batch = 1
+        optimizer = {{ learning_rate = 1e-3 }}
+        [rollout]
+        prompts = 16
+        group = 2
+        shards = 2
+        micro_batch = 4
+        completion_tokens = 8
+        block_tokens = 8
+        steps = 8
+        [estimator]
+        k = 2
+        micro_batch = 4
+        [optimizer]
+        learning_rate = 1e-4
+        [training]
+        iterations = {iterations}
+        [evaluation]
+        problems = 4
+        every = {every}
+        steps = [8, 4]
+        micro_batch = 4
+        "#,
+        every = iterations.div_ceil(20)
+    )
+}
+
+fn tokenizer(looks: Looks) -> Bytes {
+    let word = if looks == Looks::Hostile { HOSTILE } else { "7" };
+    let document = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": { "type": "Fuse" },
+        "model": { "type": "WordLevel", "vocab": { "<end>": 0, word: 1 }, "unk_token": "<end>" },
+    });
+    Bytes::from(document.to_string())
+}
+
+fn trajectories() -> Bytes {
+    let integers = |value: &dyn Fn(usize) -> i64| -> Vec<u8> {
+        (0..ROWS * TOKENS).flat_map(|cell| value(cell).to_le_bytes()).collect()
+    };
+    let floats: Vec<u8> = (0..ROWS * TOKENS).flat_map(|_| (-0.5f32).to_le_bytes()).collect();
+    let (ids, steps) = (integers(&|_| 1), integers(&|cell| i64::try_from(cell % TOKENS).unwrap()));
+    let view = |dtype, data| TensorView::new(dtype, vec![ROWS, TOKENS], data).unwrap();
+    let tensors = [
+        ("prompt_ids", view(Dtype::I64, &ids)),
+        ("completion_ids", view(Dtype::I64, &ids)),
+        ("unmask_steps", view(Dtype::I64, &steps)),
+        ("token_logps", view(Dtype::F32, &floats)),
+        ("token_entropies", view(Dtype::F32, &floats)),
+    ];
+    Bytes::from(safetensors::serialize(tensors, None).unwrap())
+}
+
+fn rewards() -> Bytes {
+    let row = |row: usize| RowReward {
+        reward: f64::from(u32::try_from(row % 3).unwrap()),
+        correct: row % 3 == 2,
+        parts: BTreeMap::from([("correct".to_owned(), 1.0)]),
+        advantage: 0.0,
+        counted: true,
+    };
+    encode(&Rewards { rows: (0..ROWS).map(row).collect() }).into()
+}
+
+fn evaluation() -> Bytes {
+    let marks =
+        |steps: u32| json!({ "steps": steps, "correct": 2, "accuracy": 0.5, "solved_by": [2, 2] });
+    Bytes::from(json!({ "problems": 4, "results": [marks(8), marks(4)] }).to_string())
+}
+
+fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
+    let name = spec.digest().to_string();
+    let blob = |output: &'static str, bytes: Bytes| (output, Artifact::Blob(bytes.into()));
+    let policy = || {
+        let weights = Bytes::from(name.clone());
+        let files = [
+            ("model.safetensors".to_owned(), weights.into()),
+            ("tokenizer.json".to_owned(), tokenizer(looks).into()),
+        ];
+        ("policy", Artifact::Folder(files.into()))
+    };
+    let (artifacts, metrics): (Vec<_>, &[&str]) = match spec.kind() {
+        StageKind::Sft => (vec![policy(), blob("optimizer", name.clone().into())], &["loss"]),
+        StageKind::Update => {
+            (vec![policy(), blob("optimizer", name.clone().into())], &["grad_norm"])
+        }
+        StageKind::Rollout => (vec![blob("trajectories", trajectories())], &["entropy", "tokens"]),
+        StageKind::Reward => (
+            vec![blob("rewards", rewards())],
+            &["reward", "correct", "completions", "part_correct"],
+        ),
+        StageKind::Gradient => (vec![blob("gradient", name.clone().into())], &["clip_share"]),
+        StageKind::Evaluation => (vec![blob("evaluation", evaluation())], &["accuracy"]),
+    };
+    // Some number that is another one for every stage.
+    let number = f64::from(u32::from_str_radix(&name[..4], 16).unwrap()) / 65536.0;
+    let metrics = metrics.iter().map(|metric| ((*metric).to_owned(), number)).collect();
+    Ok(Outputs { artifacts: artifacts.into_iter().collect(), metrics })
+}
+
+/// A store in memory with such a run in it, finished.
+pub(crate) async fn house(iterations: u32, looks: Looks) -> (Store, RunId) {
+    let store = Store::open("memory://", &[]).await.unwrap();
+    let run = Run::parse(&run_file(iterations)).unwrap();
+    let id = run.id();
+    let execute: ExecuteFn = Arc::new(move |spec: &StageSpec, _: &Inputs| outputs(spec, looks));
+    // One stage after another, a second apart: the clock is asked once a stage.
+    let time = std::sync::atomic::AtomicU64::new(1_700_000_000_000);
+    let clock = Arc::new(move || time.fetch_add(1000, std::sync::atomic::Ordering::Relaxed));
+    let environment =
+        Environment { worker: "worker-0".into(), threads: 1, ..Environment::default() };
+    let log_tail = Arc::new(|_| vec![]);
+    let local = Local { store: store.clone(), execute, workers: 2, environment, clock, log_tail };
+    let (events, _heard) = mpsc::unbounded_channel();
+    let (_stop, stopped) = watch::channel(false);
+    local.run(run, events, stopped).await.unwrap();
+    (store, id)
+}
+
+pub(crate) fn hub(store: Store) -> Arc<Hub> {
+    Arc::new(Hub::new(store, None))
+}
+
+/// Pages on a free port of loopback, for as long as it lives.
+pub(crate) struct Served {
+    address: std::net::SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    pub(crate) async fn start(app: axum::Router) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, task }
+    }
+
+    /// Status code and all that follows.
+    pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (answer[9..12].parse().unwrap(), answer)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

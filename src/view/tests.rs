@@ -1,0 +1,96 @@
+//! What long and strange runs look like. Their stages are stood in for: no libtorch is needed to look.
+
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use crate::report::{Subject, report};
+use crate::serve::router;
+use crate::story::Story;
+use crate::testing::{HOSTILE, Looks, Served, house, hub};
+use crate::watch::Glance;
+use crate::{figures, page, samples};
+
+/// A run of 2,000 iterations is reported in 10 seconds and 5 MB, and each live page of it comes in 200 ms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_two_thousand_iterations_is_quickly_shown() {
+    let (store, run) = house(2000, Looks::Plain).await;
+    let begin = Instant::now();
+    let subject = Subject::read(&store, run, |_| String::new()).await.unwrap();
+    let html = report(&[subject], "agrpo").unwrap();
+    let took = begin.elapsed();
+    let (count, mb) = (html.matches("</tr>").count(), html.len() as f64 / 1e6);
+    println!("report of 2,000 iterations: {took:.2?}, {mb:.2} MB");
+    assert!(count > 2000, "the lineage has every update: {count}");
+    assert!(took < Duration::from_secs(10) && mb < 5.0, "{took:?}, {mb} MB");
+
+    let served = Served::start(router(hub(store))).await;
+    let id = run.short();
+    let pages = ["", "/samples", "/lineage"].map(|page| format!("/runs/{id}{page}"));
+    for path in ["/".to_owned()].into_iter().chain(pages) {
+        // Who looks first waits for the story to be read; it is drawn from memory from then on.
+        assert_eq!(served.ask(&path).await.0, 200, "{path}");
+        let begin = Instant::now();
+        let (_, body) = served.ask(&path).await;
+        let took = begin.elapsed();
+        println!("{path}: {took:.2?}, {} kB", body.len() / 1000);
+        assert!(took < Duration::from_millis(200), "{path}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_completion_holds_is_text_wherever_it_is_shown() {
+    let (store, run) = house(2, Looks::Hostile).await;
+    let story = Story::read(&store, run).await.unwrap();
+    let found = samples::of_iteration(&store, &story, 2).await.unwrap();
+    assert!(found[0].trajectory.completion().contains(HOSTILE), "{found:?}");
+    for sample in &found {
+        let html = page::sample(sample).into_string();
+        assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+        assert!(html.contains("&lt;script&gt;"), "it is there, as text: {html}");
+    }
+    let subject = Subject::read(&store, run, |_| HOSTILE.to_owned()).await.unwrap();
+    let html = report(&[subject], "agrpo").unwrap();
+    assert_eq!(html.matches("<script>").count(), 1, "the viewer's own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_story_is_read_on_from_where_it_stood() {
+    let (store, run) = house(3, Looks::Plain).await;
+    let mut story = Story::read(&store, run).await.unwrap();
+    let stages = story.stages().len();
+    assert_eq!(story.iteration(), 3);
+    assert!(!story.read_on(&store).await.unwrap(), "nothing has come since");
+    assert_eq!(story.stages().len(), stages);
+    let charts = figures::all(&[figures::Shown { name: "a", story: &story }]);
+    let names: Vec<_> = charts.iter().map(|chart| chart.name).collect();
+    insta::assert_snapshot!(names.join(" "), @"reward accuracy steps reward-parts gradient-norm clip-share entropy length seconds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_glance_fits_any_terminal_and_draws_both_curves() {
+    let (store, run) = house(40, Looks::Plain).await;
+    let hub = hub(store);
+    hub.read_on().await;
+    let story = hub.story(run).await.unwrap().read().await.clone();
+    let (runs, crew) = (hub.runs().await, hub.crew().await);
+    let glance = Glance { runs, chosen: 0, story: Some(story), crew };
+    let drawn = |width, height| {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| glance.draw(frame)).unwrap();
+        terminal.backend().to_string()
+    };
+    let usual = drawn(80, 24);
+    for part in
+        ["long", "done", "40 of 40", "50.0 % -> 50.0 %", "reward", "accuracy 50.0 %", "q: quit"]
+    {
+        assert!(usual.contains(part), "{part}:\n{usual}");
+    }
+    let dots = usual.chars().filter(|c| ('\u{2801}'..='\u{28ff}').contains(c)).count();
+    assert!(dots > 20, "curves:\n{usual}");
+    // Windows are dragged to any size.
+    for (width, height) in [(1, 1), (20, 5), (300, 100)] {
+        drawn(width, height);
+    }
+}
