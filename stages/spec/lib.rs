@@ -12,6 +12,7 @@ mod cost;
 mod digest;
 mod manifest;
 pub mod memory;
+mod nearest;
 mod plan;
 mod rewards;
 mod run;
@@ -25,6 +26,7 @@ pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
+pub use nearest::nearest;
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use rewards::{Rewards, RowReward};
 pub use run::{

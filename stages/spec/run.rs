@@ -301,7 +301,7 @@ impl Run {
     pub fn parse(text: &str) -> Result<Self, RunError> {
         check_length(text)?;
         let config =
-            toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
+            toml::from_str(text).map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
         Self::resolve(config)
     }
 
@@ -360,20 +360,6 @@ fn check_length(text: &str) -> Result<(), RunError> {
     }
 }
 
-/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    match error.span() {
-        Some(span) => {
-            let before = &text[..span.start.min(text.len())];
-            let line = before.matches('\n').count() + 1;
-            let source = text.lines().nth(line - 1).unwrap_or_default().trim();
-            format!("line {line}, `{source}`: {message}")
-        }
-        None => message,
-    }
-}
-
 mod base;
 mod checks;
 mod decoding;
@@ -384,5 +370,6 @@ mod learning;
 mod lora;
 mod numerics;
 mod retention;
+mod slips;
 mod sources;
 mod task;

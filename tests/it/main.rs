@@ -7,12 +7,14 @@ mod bytes;
 mod checkpoint;
 mod cli;
 mod compare;
+mod documents;
 mod evaluate;
 #[cfg(feature = "failpoints")]
 mod fault;
 mod golden;
 mod gpu;
 mod gradient;
+mod guide;
 mod help;
 mod infra;
 mod keeping;
