@@ -189,7 +189,10 @@ mod tests {
             let code = exit as u8;
             assert!(CODES.contains(&format!("\n  {code} ")), "{code} is not in the help");
             assert!(readme.contains(&format!("\n| {code} |")), "{code} is not in README.md");
-            assert!(guide.contains(&format!("\n## {code}: ")), "{code} has no heading in the guide");
+            assert!(
+                guide.contains(&format!("\n## {code}: ")),
+                "{code} has no heading in the guide"
+            );
         }
     }
 

@@ -161,7 +161,10 @@ impl Settings {
                 let known: Vec<String> = read().map(word).collect();
                 let meant = agrpo_spec::nearest(&word(name), known.iter().map(String::as_str));
                 let meant = meant.map(|meant| format!(": did you mean {OURS}{meant}?"));
-                format!("the variable {name} is not known and changes nothing{}", meant.unwrap_or_default())
+                format!(
+                    "the variable {name} is not known and changes nothing{}",
+                    meant.unwrap_or_default()
+                )
             })
             .collect()
     }
@@ -334,7 +337,10 @@ mod tests {
             told("AGRPO_STOR"),
             ["the variable AGRPO_STOR is not known and changes nothing: did you mean AGRPO_STORE?"]
         );
-        assert_eq!(told("AGRPO_ZEBRA"), ["the variable AGRPO_ZEBRA is not known and changes nothing"]);
+        assert_eq!(
+            told("AGRPO_ZEBRA"),
+            ["the variable AGRPO_ZEBRA is not known and changes nothing"]
+        );
         assert!(told("STORE").is_empty());
         assert!(told("AGRPO_STATE").is_empty());
     }

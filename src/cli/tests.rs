@@ -55,8 +55,10 @@ fn every_help_fits_and_shows_an_example() {
         assert!(verb.get_about().is_some(), "{name} does not say what it does");
         let takes_verbs = verb.get_subcommands().next().is_some();
         let examples = help.split("\nExample").nth(1).unwrap_or_default();
-        assert!(takes_verbs || verb.is_hide_set() || examples.contains(&format!("  agrpo {name}")),
-            "{name} shows no example of itself");
+        assert!(
+            takes_verbs || verb.is_hide_set() || examples.contains(&format!("  agrpo {name}")),
+            "{name} shows no example of itself"
+        );
         let asks = |id: &str| verb.get_arguments().any(|argument| argument.get_id() == id);
         assert!(!asks("store") || help.contains("AGRPO_STORE"), "{name}: which store?");
     }
@@ -86,15 +88,18 @@ fn code(text: &str) -> Vec<String> {
 
 /// What is wrong with a line of code that calls the program; nothing of any other.
 fn trouble(line: &str, all: &[(String, Command)]) -> Option<String> {
-    let command = ["agrpo ", "target/release/agrpo ", "exec agrpo ", "$(agrpo "]
-        .iter()
-        .find_map(|start| line.strip_prefix(start).or_else(|| Some(line.split_once(start)?.1)
-            .filter(|_| *start == "$(agrpo ")))?;
+    let command = ["agrpo ", "target/release/agrpo ", "exec agrpo ", "$(agrpo "].iter().find_map(
+        |start| {
+            line.strip_prefix(start)
+                .or_else(|| Some(line.split_once(start)?.1).filter(|_| *start == "$(agrpo "))
+        },
+    )?;
     let end = command.find(['#', '|', '>', '&', ';', ')']).unwrap_or(command.len());
     let words: Vec<&str> = command[..end].split_whitespace().collect();
     let first = words.iter().find(|word| !word.starts_with('-'))?;
-    // COMMAND and the like stand for any.
-    if !first.starts_with(|c: char| c.is_ascii_lowercase()) {
+    // COMMAND and the like stand for any, and some commands are mistakes to learn from.
+    let is_word = first.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    if !is_word || line.contains("|| echo \"exit code") {
         return None;
     }
     let fits = |name: &String| {
@@ -131,7 +136,9 @@ fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_option_that_a_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|n| root.join(n)).into();
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+            .map(|n| root.join(n))
+            .into();
     for folder in ["docs", "infra", "fuzz"] {
         documents(&root.join(folder), &mut pages);
     }
@@ -153,6 +160,7 @@ fn a_document_that_names_what_is_not_there_is_told() {
     assert_eq!(of("x=$(agrpo show smoke --json)"), None);
     assert_eq!(of("user agrpo on >PASSWORD"), None);
     assert_eq!(of("agrpo COMMAND --help"), None);
+    assert_eq!(of("agrpo rum || echo \"exit code $?\""), None);
     assert_eq!(of("agrpo run FILE --dry"), Some("`agrpo run` has no option --dry".to_owned()));
     assert_eq!(of("agrpo rum FILE"), Some("there is no verb `rum`".to_owned()));
 }

@@ -57,7 +57,9 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Failure> {
     if args.json.json {
         output::json(&Answer { file: shown, name, seed })?;
     } else {
-        output::line(format!("{shown}: run {name}, seed {seed}\n\nnext:\n  agrpo run {shown} --dry-run"))?;
+        output::line(format!(
+            "{shown}: run {name}, seed {seed}\n\nnext:\n  agrpo run {shown} --dry-run"
+        ))?;
     }
     Ok(Exit::Done)
 }
@@ -68,14 +70,14 @@ fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String), Failure> {
     let unfit = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Unexpected, format!("jobs/runs/{base}.toml: {error}"))
     };
-    let mut document: DocumentMut = with_commands(text, base, file).parse().map_err(|e| unfit(&e))?;
+    let mut document: DocumentMut =
+        with_commands(text, base, file).parse().map_err(|e| unfit(&e))?;
     let stem = || Path::new(file).file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     set(&mut document, "name", name.as_str().into());
     if let Some(seed) = args.seed {
-        let seed = i64::try_from(seed).map_err(|_| {
-            Failure::usage(format!("--seed {seed}: expected at most 2^63 - 1"))
-        })?;
+        let seed = i64::try_from(seed)
+            .map_err(|_| Failure::usage(format!("--seed {seed}: expected at most 2^63 - 1")))?;
         set(&mut document, "seed", seed.into());
     }
     let text = document.to_string();
@@ -102,7 +104,9 @@ fn with_commands(text: &str, base: &str, file: &str) -> String {
             });
             format!("{before}agrpo run {file}{arguments}")
         }
-        None => line.replace(&format!("agrpo run jobs/runs/{base}.toml"), &format!("agrpo run {file}")),
+        None => {
+            line.replace(&format!("agrpo run jobs/runs/{base}.toml"), &format!("agrpo run {file}"))
+        }
     };
     text.lines().map(line).map(|line| line + "\n").collect()
 }
@@ -125,9 +129,8 @@ fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
         let failure =
             |what: &str| Failure::usage(format!("cannot write {}: {what}", name_of(file)));
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                failure("it is there already").hint("name another file, or write over it with --force")
-            }
+            std::io::ErrorKind::AlreadyExists => failure("it is there already")
+                .hint("name another file, or write over it with --force"),
             _ => failure(&plain(&error)),
         }
     })
@@ -166,6 +169,6 @@ mod tests {
     fn a_name_that_no_run_may_have_is_refused() {
         let args = InitArgs { name: Some("two words".to_owned()), ..asked(InitTask::Smoke) };
         let refused = text(&args, "mine.toml").unwrap_err();
-        assert!(refused.message().starts_with("name = two words:"), "{refused}");
+        assert!(refused.message().starts_with("name = \"two words\": expected"), "{refused}");
     }
 }

@@ -8,7 +8,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let (small, slips) = (word.to_lowercase(), (word.chars().count() / 3).max(1));
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&small, &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (strsim::damerau_levenshtein(&small, &candidate.to_lowercase()), candidate)
+        })
         .filter(|&(distance, candidate)| distance <= slips && distance < candidate.chars().count())
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)

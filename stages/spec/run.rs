@@ -300,8 +300,8 @@ impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         check_length(text)?;
-        let config =
-            toml::from_str(text).map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
+        let config = toml::from_str(text)
+            .map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
         Self::resolve(config)
     }
 

@@ -50,7 +50,8 @@ fn every_link_and_anchor_leads_somewhere() {
 #[test]
 fn a_link_that_leads_nowhere_is_told() {
     let page = Path::new("docs/guide/first-run.md");
-    let pages = BTreeMap::from([(page.to_owned(), read("# One thing, `two` things\n# One\n# One\n"))]);
+    let pages =
+        BTreeMap::from([(page.to_owned(), read("# One thing, `two` things\n# One\n# One\n"))]);
     let trouble = |link| trouble(link, page, &pages);
     assert_eq!(trouble("#one-thing-two-things"), None);
     assert_eq!(trouble("#one-1"), None);

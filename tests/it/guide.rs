@@ -22,8 +22,6 @@ const RUN: &str = "sh";
 const OUTPUT: &str = "text,output";
 /// What is only read.
 const READ: [&str; 6] = ["text", "toml", "json", "jsonl", "python", "html"];
-/// Where a reader's checkout is said to be.
-const HOME: &str = "/home/you/agrpo";
 /// Between what one block and the next one said.
 const MARK: char = '\u{1e}';
 /// No chapter is worth more of anybody's evening.
@@ -61,7 +59,8 @@ impl Chapter {
         let mut before = "";
         let mut found = vec![];
         for block in &self.document.blocks {
-            let known = READ.contains(&&*block.language) || [RUN, OUTPUT].contains(&&*block.language);
+            let known =
+                READ.contains(&&*block.language) || [RUN, OUTPUT].contains(&&*block.language);
             let place = format!("{}.md:{}", self.name, block.line);
             if !block.is_fenced || !known {
                 found.push(format!("{place}: `{}` is no language of the guide's", block.language));
@@ -148,10 +147,12 @@ impl Scratch {
             .stderr(out)
             .status()
             .unwrap();
-        let real = self.checkout().canonicalize().unwrap();
-        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap())
-            .replace(real.to_str().unwrap(), HOME)
-            .replace(self.checkout().to_str().unwrap(), HOME);
+        let mut text = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
+        for (folder, shown) in [("checkout", "/home/you/agrpo"), ("home", "/home/you")] {
+            let folder = self.0.path().join(folder);
+            text = text.replace(folder.canonicalize().unwrap().to_str().unwrap(), shown);
+            text = text.replace(folder.to_str().unwrap(), shown);
+        }
         let said: Vec<String> = text.split(MARK).skip(1).map(str::to_owned).collect();
         if ended.success() {
             return Ok(said);
@@ -170,9 +171,11 @@ fn settled(text: &str) -> Vec<String> {
         Regex::new(pattern).unwrap().replace_all(&text, with).into_owned()
     };
     let line = |line: &str| {
-        let line = replace(line.to_owned(), r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "[date]");
+        let line =
+            replace(line.to_owned(), r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "[date]");
         let line = replace(line, r"\b\d+(\.\d+)? ?(us|µs|ms|s|min|h)\b", "[time]");
         let line = replace(line, r"\b\d+ tokens/s", "[speed]");
+        let line = replace(line, r"\b\d+(\.\d+)? by the clock", "[time] by the clock");
         replace(line, r"\s+", " ").trim().to_owned()
     };
     text.trim().lines().map(line).collect()
@@ -208,16 +211,16 @@ fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
     if asked("GUIDE").as_deref() == Some("write") {
         let mut text = chapter.text.clone();
         for (output, said) in differing.iter().rev() {
-            text.replace_range(output.place.clone(), &format!("{}\n", said.trim_start_matches('\n')));
+            text.replace_range(
+                output.place.clone(),
+                &format!("{}\n", said.trim_start_matches('\n')),
+            );
         }
         std::fs::write(chapter.path(), text).unwrap();
         return vec![];
     }
     let differs = |(output, said): &(&Block, &str)| {
-        format!(
-            "{}.md:{} says\n{}\nbut it is\n{said}\n",
-            chapter.name, output.line, output.text
-        )
+        format!("{}.md:{} says\n{}\nbut it is\n{said}\n", chapter.name, output.line, output.text)
     };
     differing.iter().map(differs).collect()
 }

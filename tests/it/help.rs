@@ -27,7 +27,10 @@ fn help_is_plain_text_of_a_hundred_columns_for_every_verb() {
         for asked in ["--help", "-h"] {
             let said = alone(&[&verb, asked], "");
             assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{verb}");
-            assert!(!said.stdout.contains('\u{1b}'), "{verb} {asked} is coloured without a terminal");
+            assert!(
+                !said.stdout.contains('\u{1b}'),
+                "{verb} {asked} is coloured without a terminal"
+            );
             let wide = said.stdout.lines().find(|line| line.chars().count() > 100);
             assert_eq!(wide, None, "{verb} {asked}");
         }

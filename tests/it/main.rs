@@ -22,6 +22,7 @@ mod loading;
 mod logs;
 mod lora;
 mod metrics;
+mod outputs;
 mod replay;
 mod score;
 mod secrets;

@@ -51,7 +51,8 @@ pub(crate) fn read(text: &str) -> Document {
                 };
                 let line = text[..place.start].matches('\n').count() + 1;
                 // An empty block has its inside behind the first line.
-                let inside = text[place.start..].find('\n').map_or(place.end, |n| place.start + n + 1);
+                let inside =
+                    text[place.start..].find('\n').map_or(place.end, |n| place.start + n + 1);
                 let place = inside..inside;
                 block = Some(Block { language, is_fenced, text: String::new(), place, line });
             }

@@ -54,8 +54,10 @@ fn explained(message: &str, text: &str, span: &Range<usize>) -> Option<String> {
     let place = place(text, span).unwrap_or_default();
     if !refused.is_key {
         // Of a task, the kind is the name of a section.
-        let what = if place.last().is_some_and(|last| last == refused.word) { "section" } else { "value" };
-        let of = if place.is_empty() { String::new() } else { format!(" of `{}`", place.join(".")) };
+        let what =
+            if place.last().is_some_and(|last| last == refused.word) { "section" } else { "value" };
+        let of =
+            if place.is_empty() { String::new() } else { format!(" of `{}`", place.join(".")) };
         let named = match what {
             "section" => format!("unknown section `{}`", place.join(".")),
             _ => format!("unknown value `{}`{of}", refused.word),
@@ -66,9 +68,8 @@ fn explained(message: &str, text: &str, span: &Range<usize>) -> Option<String> {
         return Some(format!("{named}: {meant}{}", refused.listed()));
     }
     let section = place.split_last().map_or(&[][..], |(_, section)| section);
-    let path = |name: &str| {
-        section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
-    };
+    let path =
+        |name: &str| section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
     let unknown = format!("unknown key `{}`", path(refused.word));
     if let Some(meant) = nearest(refused.word, refused.known.iter().copied()) {
         return Some(format!("{unknown}: did you mean `{}`?", path(meant)));
@@ -100,7 +101,9 @@ fn keys(section: &mut Vec<String>, found: &mut Vec<String>) {
     };
     let Err(error) = toml::from_str::<RunConfig>(&text) else { return };
     let message = error.message();
-    let Some(refused) = Refused::read(message).filter(|refused| refused.word == PROBE) else { return };
+    let Some(refused) = Refused::read(message).filter(|refused| refused.word == PROBE) else {
+        return;
+    };
     for name in &refused.known {
         section.push((*name).to_owned());
         if refused.is_key {
