@@ -193,6 +193,7 @@ fn agrees(written: &[String], said: &[String]) -> bool {
 }
 
 /// Runs a chapter and compares; answers with everything that is wrong.
+#[expect(clippy::print_stderr, reason = "what a chapter costs is told also where it holds")]
 fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
     let begin = Instant::now();
     let steps = chapter.steps();
@@ -201,7 +202,7 @@ fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
         Ok(said) => said,
         Err(trouble) => return vec![trouble],
     };
-    println!("{}: {} blocks, {:.1} s", chapter.name, blocks.len(), begin.elapsed().as_secs_f64());
+    eprintln!("{}: {} blocks, {:.1} s", chapter.name, blocks.len(), begin.elapsed().as_secs_f64());
     let differing: Vec<(&Block, &str)> = steps
         .iter()
         .zip(&said)
