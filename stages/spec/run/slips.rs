@@ -19,7 +19,8 @@ pub(super) fn one_line(error: &toml::de::Error, text: &str) -> String {
     let Some(span) = error.span() else { return message };
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
-    let source = text.lines().nth(line - 1).unwrap_or_default().trim();
+    let source = text.lines().nth(line - 1).unwrap_or_default();
+    let source = source.split(" #").next().unwrap_or_default().trim();
     let message = explained(&message, text, &span).unwrap_or(message);
     format!("line {line}, `{source}`: {message}")
 }
@@ -175,6 +176,7 @@ mod tests {
         insta::assert_snapshot!(said("[training]\nbeta1 = 0.9"), @"line 2, `beta1 = 0.9`: unknown key `training.beta1`: did you mean `sft.optimizer.beta1` or `optimizer.beta1`?");
         insta::assert_snapshot!(said("[training]\nzebra = 1"), @"line 2, `zebra = 1`: unknown key `training.zebra`: expected one of iterations");
         insta::assert_snapshot!(said("[advantage]\nscale = \"batch_std\""), @r#"line 2, `scale = "batch_std"`: unknown value `batch_std` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"batch\" # a comment"), @r#"line 2, `scale = "batch"`: unknown value `batch` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
         insta::assert_snapshot!(said("[advantage]\nscale = \"zebra\""), @r#"line 2, `scale = "zebra"`: unknown value `zebra` of `advantage.scale`: expected one of none, group-std, batch-std"#);
         insta::assert_snapshot!(said("[task.sudoko]\nseed = 1"), @"line 1, `[task.sudoko]`: unknown section `task.sudoko`: did you mean `sudoku`? expected one of countdown, sudoku, benchmark");
         insta::assert_snapshot!(said("[task]\ncountdwn = {}"), @"line 2, `countdwn = {}`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark");
