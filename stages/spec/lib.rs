@@ -35,7 +35,7 @@ pub use run::{
     Keep, Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
     PositionRule, Precision, Protocol, Retention, RewardConfig, RolloutConfig, Run, RunConfig,
     RunError, SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask,
-    Task, TrainingConfig, allows_steps, sources, with_digests,
+    Task, TrainingConfig, allows_steps, sources, with_digests, without_slips,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

@@ -18,7 +18,9 @@ where
     let distance = |candidate: &str| strsim::damerau_levenshtein(&small, &candidate.to_lowercase());
     all.clone()
         .map(|candidate| (distance(candidate), candidate))
-        .filter(|&(distance, candidate)| distance <= slips && distance < candidate.chars().count())
+        .filter(|&(distance, candidate)| {
+            distance <= slips && distance < letters.max(candidate.chars().count())
+        })
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
         .or_else(|| {

@@ -17,6 +17,7 @@ pub use learning::{Advantage, AdvantageScale, RewardConfig};
 pub use lora::LoraConfig;
 pub use numerics::{Numerics, ParseNumericsError};
 pub use retention::{Keep, Retention};
+pub use slips::without_slips;
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
 

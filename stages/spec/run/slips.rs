@@ -50,43 +50,65 @@ impl<'a> Refused<'a> {
     }
 }
 
+/// A message of TOML's reader about a file beside run files, in our words: one line, with the key that may
+/// have been meant.
+pub fn without_slips(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Of values that came from no text, the reader names the section at the end.
+    let (what, section) = message.rsplit_once(" in `").unwrap_or((&message, ""));
+    let Some(refused) = Refused::read(what).filter(|refused| refused.is_key) else {
+        return message;
+    };
+    let section = section.trim_end_matches('`').split('.').filter(|part| !part.is_empty());
+    let place: Vec<String> = section.chain([refused.word]).map(str::to_owned).collect();
+    refused.told(&place, false)
+}
+
 fn explained(message: &str, text: &str, span: &Range<usize>) -> Option<String> {
     let refused = Refused::read(message)?;
     let place = place(text, span).unwrap_or_default();
-    if !refused.is_key {
-        // Of a task, the kind is the name of a section.
-        let what =
-            if place.last().is_some_and(|last| last == refused.word) { "section" } else { "value" };
-        let of =
-            if place.is_empty() { String::new() } else { format!(" of `{}`", place.join(".")) };
-        let named = match what {
-            "section" => format!("unknown section `{}`", place.join(".")),
-            _ => format!("unknown value `{}`{of}", refused.word),
+    Some(refused.told(&place, true))
+}
+
+impl Refused<'_> {
+    /// What was refused at a key, and what may have been meant; of a run file, in any section.
+    fn told(&self, place: &[String], is_run: bool) -> String {
+        let known = self.known.iter().copied();
+        let whole = place.join(".");
+        if !self.is_key {
+            let meant = nearest(self.word, known).map(|meant| format!("did you mean `{meant}`? "));
+            // Of a task, the kind is the name of a section.
+            let is_section = place.last().is_some_and(|last| last == self.word);
+            let what = match (is_section, place) {
+                (true, _) => format!("section `{whole}`"),
+                (false, []) => format!("value `{}`", self.word),
+                (false, _) => format!("value `{}` of `{whole}`", self.word),
+            };
+            return format!("unknown {what}: {}{}", meant.unwrap_or_default(), self.listed());
+        }
+        let section = place.split_last().map_or(&[][..], |(_, section)| section);
+        let path = |name: &str| {
+            section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
         };
-        let meant = nearest(refused.word, refused.known.iter().copied())
-            .map(|meant| format!("did you mean `{meant}`? "))
-            .unwrap_or_default();
-        return Some(format!("{named}: {meant}{}", refused.listed()));
+        let unknown = format!("unknown key `{}`", path(self.word));
+        if let Some(meant) = nearest(self.word, known) {
+            return format!("{unknown}: did you mean `{}`?", path(meant));
+        }
+        match is_run.then(|| elsewhere(self.word)).flatten() {
+            Some(meant) => format!("{unknown}: did you mean {meant}?"),
+            None => format!("{unknown}: {}", self.listed()),
+        }
     }
-    let section = place.split_last().map_or(&[][..], |(_, section)| section);
-    let path =
-        |name: &str| section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
-    let unknown = format!("unknown key `{}`", path(refused.word));
-    if let Some(meant) = nearest(refused.word, refused.known.iter().copied()) {
-        return Some(format!("{unknown}: did you mean `{}`?", path(meant)));
-    }
-    // A key that stands under another section's head.
+}
+
+/// The keys of all sections that a word may have been meant as.
+fn elsewhere(word: &str) -> Option<String> {
     let mut all = vec![];
     keys(&mut vec![], &mut all);
     let names = || all.iter().map(|path| path.rsplit('.').next().unwrap_or(path));
-    if let Some(meant) = nearest(refused.word, names()) {
-        let fitting: Vec<String> = (all.iter().zip(names()))
-            .filter(|(_, name)| *name == meant)
-            .map(|(path, _)| format!("`{path}`"))
-            .collect();
-        return Some(format!("{unknown}: did you mean {}?", fitting.join(" or ")));
-    }
-    Some(format!("{unknown}: {}", refused.listed()))
+    let meant = nearest(word, names())?;
+    let fitting = all.iter().zip(names()).filter(|(_, name)| *name == meant);
+    Some(fitting.map(|(path, _)| format!("`{path}`")).collect::<Vec<_>>().join(" or "))
 }
 
 /// Every key that a run file may have, with its section, in the order of the reader.
@@ -165,6 +187,20 @@ mod tests {
 
     fn said(text: &str) -> String {
         one_line(&toml::from_str::<RunConfig>(text).unwrap_err(), text)
+    }
+
+    #[test]
+    fn a_message_without_a_text_is_told_too() {
+        let list = "expected one of `kind`, `k` in `estimator`";
+        assert_eq!(
+            without_slips(&format!("unknown field `kk`, {list}\n")),
+            "unknown key `estimator.kk`: did you mean `estimator.k`?"
+        );
+        assert_eq!(
+            without_slips("unknown field `group`, expected `run` or `seeds`"),
+            "unknown key `group`: expected one of run, seeds"
+        );
+        assert_eq!(without_slips("missing field\n`run`"), "missing field `run`");
     }
 
     #[test]
