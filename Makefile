@@ -165,7 +165,7 @@ soak:
 
 guide:
 	@if ! mdbook --version > /dev/null 2>&1; then
-	    echo "error: mdbook is not installed; get it with: cargo install --locked mdbook (about four minutes)" >&2
+	    echo "error: mdbook is not installed; get it with: cargo install --locked mdbook (about two minutes)" >&2
 	    exit 1
 	fi
 	mdbook build docs --dest-dir "$(abspath $(TARGET))/guide"
