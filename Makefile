@@ -126,8 +126,9 @@ setup:
 #>   make fuzz [N=1000000]       damaged bytes to every decoder, and what it allocates; SEED=1; fuzz/README.md
 #>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
 #>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
+#>   make guide                  the documents as a book, target/guide/index.html (needs mdbook)
 #>   make pictures               what the browser tests see, into docs/images
-.PHONY: test fault soak check fuzz format clippy docs licences laws units golden advisories pictures
+.PHONY: test fault soak check fuzz format clippy docs guide licences laws units golden advisories pictures
 test:
 	@infra/need.sh redis-server > /dev/null
 	infra/need.sh chromedriver > /dev/null
@@ -170,6 +171,14 @@ soak:
 	$(CARGO) test --release --locked --features failpoints --test it fault::soak -- --ignored --nocapture || ended=$$?
 	mkdir -p $(TARGET)/soak; mv $(FAULTS)/last.log "$(TARGET)/soak/$$SEED.log"; echo "$(TARGET)/soak/$$SEED.log"
 	exit $$ended
+
+guide:
+	@if ! mdbook --version > /dev/null 2>&1; then
+	    echo "error: mdbook is not installed; get it with: cargo install --locked mdbook (about two minutes)" >&2
+	    exit 1
+	fi
+	mdbook build docs --dest-dir "$(abspath $(TARGET))/guide"
+	echo $(TARGET)/guide/index.html
 
 check: format licences laws units clippy docs
 

@@ -4,6 +4,7 @@
 //! values that options take in `values.rs`. Nothing is resolved here: defaults that depend on the
 //! environment are in `settings.rs`, the work is in `commands/`.
 
+mod beginning;
 mod bench;
 mod compare;
 mod control;
@@ -19,6 +20,7 @@ use agrpo_spec::Numerics;
 use agrpo_stages::Device;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::beginning::{CompletionsArgs, InitArgs, InitTask, ManArgs};
 pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
@@ -59,6 +61,7 @@ pub(crate) enum LogFormat {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Init(InitArgs),
     Run(RunArgs),
     Enqueue(EnqueueArgs),
     Worker(WorkerArgs),
@@ -81,6 +84,7 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
+    Man(ManArgs),
     #[command(hide = true)]
     BenchGpu(BenchGpuArgs),
 }
@@ -358,24 +362,5 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: JsonArgs,
 }
 
-/// Print a completion script for a shell
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  agrpo completions bash > ~/.local/share/bash-completion/completions/agrpo")]
-pub(crate) struct CompletionsArgs {
-    /// Shell to complete in
-    #[arg(value_enum)]
-    pub(crate) shell: clap_complete::Shell,
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

@@ -15,6 +15,8 @@ mod enqueue;
 mod evaluate;
 mod forget;
 mod gc;
+mod init;
+mod man;
 mod policies;
 mod replay;
 mod report;
@@ -53,9 +55,14 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let settings = Settings::from_environment()?;
     let level = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
     telemetry::start(&settings, cli.log_format, level)?;
+    for stranger in settings.strangers() {
+        output::talk(format!("warning: {stranger}"));
+    }
     #[cfg(feature = "failpoints")]
     crate::failpoints::arm(&settings)?;
     match cli.command {
+        Command::Init(args) => init::init(&args),
+        Command::Man(args) => man::man(&args),
         Command::Run(args) => run::run(&args, &settings),
         Command::Enqueue(args) => enqueue::enqueue(&args, &settings),
         Command::Worker(args) => worker::worker(&args, &settings),

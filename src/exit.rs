@@ -164,6 +164,38 @@ mod tests {
         );
     }
 
+    /// The code after this one; a new one does not compile until it is named here.
+    fn next(exit: Exit) -> Option<Exit> {
+        match exit {
+            Exit::Done => Some(Exit::Unexpected),
+            Exit::Unexpected => Some(Exit::Usage),
+            Exit::Usage => Some(Exit::Differs),
+            Exit::Differs => Some(Exit::Unavailable),
+            Exit::Unavailable => Some(Exit::Data),
+            Exit::Data => Some(Exit::StageFailed),
+            Exit::StageFailed => Some(Exit::Interrupted),
+            Exit::Interrupted => None,
+        }
+    }
+
+    #[test]
+    fn every_code_is_in_the_help_in_the_readme_and_in_the_guide() {
+        let page = |name: &str| {
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(root.join(name)).unwrap()
+        };
+        let (readme, guide) = (page("README.md"), page("docs/guide/troubleshooting.md"));
+        for exit in std::iter::successors(Some(Exit::Done), |exit| next(*exit)) {
+            let code = exit as u8;
+            assert!(CODES.contains(&format!("\n  {code} ")), "{code} is not in the help");
+            assert!(readme.contains(&format!("\n| {code} |")), "{code} is not in README.md");
+            assert!(
+                guide.contains(&format!("\n## {code}: ")),
+                "{code} has no heading in the guide"
+            );
+        }
+    }
+
     #[test]
     fn every_kind_of_error_has_its_code() {
         let code = |error: JobsError| Failure::from(error).exit() as u8;

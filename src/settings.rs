@@ -42,6 +42,37 @@ const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
 const CACHE: &str = "AGRPO_CACHE_DIR";
 const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
+/// What the names of our variables begin with.
+const OURS: &str = "AGRPO_";
+/// Variables that are read here, and those of the restart.
+const KNOWN: [&str; 10] = [
+    STORE,
+    REDIS,
+    REDIS_PASSWORD,
+    REDIS_CA,
+    SERVE_TOKEN,
+    METRICS,
+    LIBTORCH,
+    CACHE,
+    CACHE_SIZE,
+    "AGRPO_NUMERICS",
+];
+/// Variables of the restart, the build, the tests and `infra/`: not read here, and no mistake.
+const ELSEWHERE: [&str; 13] = [
+    "AGRPO_CACHE",
+    "AGRPO_CLOCK_OFF_S",
+    "AGRPO_COMMIT",
+    "AGRPO_ENV",
+    "AGRPO_FAULT_LEDGER",
+    "AGRPO_GOLDEN",
+    "AGRPO_REDIS_PORT",
+    "AGRPO_RUN_TEXT",
+    "AGRPO_S3_PORT",
+    "AGRPO_SHARED",
+    "AGRPO_STATE",
+    "AGRPO_WEED",
+    "AGRPO_WORKER_ARGS",
+];
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
@@ -112,6 +143,30 @@ impl Settings {
     /// A variable that is set and not empty.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
+    }
+
+    /// Variables that look like ours and are not, each with the one that may have been meant. The process
+    /// that a restart begins says nothing again.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        if self.variables.contains_key("AGRPO_NUMERICS") {
+            return vec![];
+        }
+        let of_files = SECRETS.map(|name| format!("{name}{FILE}"));
+        let read = || KNOWN.into_iter().chain(of_files.iter().map(String::as_str));
+        let names = self.variables.keys().filter(|name| name.starts_with(OURS));
+        names
+            .filter(|name| !read().chain(ELSEWHERE).any(|known| known == *name))
+            .map(|name| {
+                let word = |name: &'_ str| name.strip_prefix(OURS).unwrap_or_default().to_owned();
+                let known: Vec<String> = read().map(word).collect();
+                let meant = agrpo_spec::nearest(&word(name), known.iter().map(String::as_str));
+                let meant = meant.map(|meant| format!(": did you mean {OURS}{meant}?"));
+                format!(
+                    "the variable {name} is not known and changes nothing{}",
+                    meant.unwrap_or_default()
+                )
+            })
+            .collect()
     }
 
     /// The store: `--store`, `AGRPO_STORE`, `.agrpo`.
@@ -273,6 +328,21 @@ mod tests {
             wrong.message(),
             "AGRPO_CACHE_SIZE=much: expected a number of bytes, as in 0, 50000000 or 64GiB"
         );
+    }
+
+    #[test]
+    fn a_stranger_is_told_with_what_was_meant() {
+        let told = |name: &str| settings(&[(name, "x")]).strangers();
+        assert_eq!(
+            told("AGRPO_STOR"),
+            ["the variable AGRPO_STOR is not known and changes nothing: did you mean AGRPO_STORE?"]
+        );
+        assert_eq!(
+            told("AGRPO_ZEBRA"),
+            ["the variable AGRPO_ZEBRA is not known and changes nothing"]
+        );
+        assert!(told("STORE").is_empty());
+        assert!(told("AGRPO_STATE").is_empty());
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Store {
     pub async fn resolve_run(&self, text: &str) -> Result<RunId, JobsError> {
         let prefix = text.to_ascii_lowercase();
         let runs = self.runs().await?;
-        let mut fitting: Vec<RunId> = vec![];
+        let (mut fitting, mut names): (Vec<RunId>, Vec<String>) = (vec![], vec![]);
         if is_prefix(&prefix) {
             fitting.extend(runs.iter().filter(|id| id.to_string().starts_with(&prefix)));
         }
@@ -88,6 +88,7 @@ impl Store {
                 // A damaged record must not hide the other runs.
                 match run {
                     Ok(run) if run.config().name == text => fitting.push(id),
+                    Ok(run) => names.push(run.config().name.clone()),
                     Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_))) => {
                         return Err(error);
                     }
@@ -99,8 +100,11 @@ impl Store {
         match fitting.as_slice() {
             [id] => Ok(*id),
             [] => Err(JobsError::Invalid(format!(
-                "no run in {url} has the name `{text}` or an id that begins with it; `agrpo status` \
-                 lists all runs"
+                "no run in {url} has the name `{text}` or an id that begins with it; {}`agrpo status` \
+                 lists all runs",
+                agrpo_spec::nearest(text, names.iter().map(String::as_str))
+                    .map(|name| format!("did you mean `{name}`? "))
+                    .unwrap_or_default()
             ))),
             _ => {
                 let names: Vec<_> = fitting.iter().map(ToString::to_string).collect();

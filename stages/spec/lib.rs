@@ -12,6 +12,7 @@ mod cost;
 mod digest;
 mod manifest;
 pub mod memory;
+mod nearest;
 mod plan;
 mod rewards;
 mod run;
@@ -25,6 +26,7 @@ pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
 pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
+pub use nearest::nearest;
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use rewards::{Rewards, RowReward};
 pub use run::{
@@ -33,7 +35,7 @@ pub use run::{
     Keep, Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
     PositionRule, Precision, Protocol, Retention, RewardConfig, RolloutConfig, Run, RunConfig,
     RunError, SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask,
-    Task, TrainingConfig, allows_steps, sources, with_digests,
+    Task, TrainingConfig, allows_steps, sources, with_digests, without_slips,
 };
 pub use seed::{Purpose, Seed};
 pub use stage::{

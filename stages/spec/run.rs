@@ -17,6 +17,7 @@ pub use learning::{Advantage, AdvantageScale, RewardConfig};
 pub use lora::LoraConfig;
 pub use numerics::{Numerics, ParseNumericsError};
 pub use retention::{Keep, Retention};
+pub use slips::without_slips;
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
 
@@ -300,8 +301,8 @@ impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         check_length(text)?;
-        let config =
-            toml::from_str(text).map_err(|error| RunError::Syntax(one_line(&error, text)))?;
+        let config = toml::from_str(text)
+            .map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
         Self::resolve(config)
     }
 
@@ -360,20 +361,6 @@ fn check_length(text: &str) -> Result<(), RunError> {
     }
 }
 
-/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    match error.span() {
-        Some(span) => {
-            let before = &text[..span.start.min(text.len())];
-            let line = before.matches('\n').count() + 1;
-            let source = text.lines().nth(line - 1).unwrap_or_default().trim();
-            format!("line {line}, `{source}`: {message}")
-        }
-        None => message,
-    }
-}
-
 mod base;
 mod checks;
 mod decoding;
@@ -384,5 +371,6 @@ mod learning;
 mod lora;
 mod numerics;
 mod retention;
+mod slips;
 mod sources;
 mod task;

@@ -62,7 +62,8 @@ impl Said {
     }
 }
 
-fn agrpo(folder: &Path, arguments: &[&str], input: &str) -> Said {
+/// Runs `agrpo` in a folder, with nothing in its environment.
+pub(crate) fn agrpo(folder: &Path, arguments: &[&str], input: &str) -> Said {
     use std::io::Write;
     let mut child = Command::new(env!("CARGO_BIN_EXE_agrpo"))
         .args(arguments)
@@ -91,7 +92,7 @@ pub(crate) fn alone(arguments: &[&str], input: &str) -> Said {
 }
 
 /// A folder in which the tiny run is done.
-fn with_a_run() -> (TempDir, Said) {
+pub(crate) fn with_a_run() -> (TempDir, Said) {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("tiny.toml"), TINY).unwrap();
     let said = agrpo(folder.path(), &["run", "tiny.toml", "--workers", "1"], "");
@@ -139,7 +140,7 @@ fn mistakes_in_a_run_file() {
     let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
-    error: standard input: line 3, `sed = 1`: unknown field `sed`, expected one of `name`, `seed`, `numerics`, `task`, `model`, `sft`, `checkpoint`, `rollout`, `reward`, `advantage`, `estimator`, `optimizer`, `lora`, `training`, `evaluation`, `retention`
+    error: standard input: line 3, `sed = 1`: unknown key `sed`: did you mean `seed`?
     ");
     assert_snapshot!(run("group = 2", "group = 1"), @r"
     2

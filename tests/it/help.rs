@@ -1,8 +1,18 @@
-//! Help as text: what a person reads who asks for it.
+//! Help, manual pages and completions as the program prints them. That no verb is left out, and what the
+//! help of each says, is tested over the definition itself in `src/cli/tests.rs`.
+
+use std::process::Command;
 
 use insta::assert_snapshot;
 
 use crate::cli::alone;
+
+/// The verbs that the help lists.
+fn verbs() -> Vec<String> {
+    let help = alone(&["--help"], "").stdout;
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    listed.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+}
 
 #[test]
 fn help() {
@@ -17,6 +27,7 @@ fn help() {
     Usage: agrpo [OPTIONS] <COMMAND>
 
     Commands:
+      init         Write a run file with every key that matters and a comment on each
       run          Compute a run on this machine, without any service
       enqueue      Hand a run to the workers of a fleet
       worker       Compute queued stages until stopped
@@ -39,6 +50,7 @@ fn help() {
       score        Grade your own completions with a task's reward
       doctor       Check this machine and the services, and say what to do
       completions  Print a completion script for a shell
+      man          Write manual pages, one for each command
 
     Options:
       -h, --help
@@ -67,228 +79,75 @@ fn help() {
 }
 
 #[test]
-fn help_of_run() {
-    assert_snapshot!(alone(&["run", "--help"], "").stdout, @r"
-    Compute a run on this machine, without any service
+fn help_is_plain_text_of_a_hundred_columns_for_every_verb() {
+    for verb in verbs() {
+        for asked in ["--help", "-h"] {
+            let said = alone(&[&verb, asked], "");
+            assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{verb}");
+            assert!(
+                !said.stdout.contains('\u{1b}'),
+                "{verb} {asked} is coloured without a terminal"
+            );
+            let wide = said.stdout.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(wide, None, "{verb} {asked}");
+        }
+    }
+}
 
-    Stages that the store already holds are not computed again, so the same command resumes a run that
-    was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
-    that agrpo pause holds back waits for agrpo resume; agrpo cancel ends it with code 130. The number
-    of workers changes how long it takes, never what comes out.
-
-    Usage: agrpo run [OPTIONS] <FILE>
-
-    Arguments:
-      <FILE>
-              Run file in TOML; - reads standard input
-
-    Options:
-          --seed <N>
-              Seed to use instead of the file's
-
-          --numerics <CLASS>
-              Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs
-              of compute capability SM
-
-          --source <KEY=ADDRESS>
-              Where a file that the run names is to be had, instead of what it says; may be repeated
-
-          --dry-run
-              Say what would be computed, how large it gets and how long it takes; compute nothing
-
-          --tflops <N>
-              Operations a second of one worker to estimate time with, in 10^12 [default: assumed by
-              class]
-
-          --ignore-memory
-              Compute even what is estimated not to fit into memory
-
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --cache <DIR>
-              Folder for blobs of a bucket, which all workers of this host may share [default:
-              $AGRPO_CACHE_DIR, else below $XDG_CACHE_HOME or ~/.cache]
-
-          --cache-size <BYTES>
-              Most bytes in that folder, as in 50GiB; 0 keeps none [default: $AGRPO_CACHE_SIZE, else a
-              quarter of what the disk spares, up to 64GiB]
-
-          --device <DEVICE>
-              What computes: cpu, or cuda:N for the GPU number N
-              
-              [default: cpu]
-
-          --workers <N>
-              Stages computed at the same time, one thread each [default: number of cores, or 1 on a
-              GPU]
-
-          --metrics <ADDR>
-              Tell Prometheus metrics at this address, as in 127.0.0.1:9180; loopback is best, as
-              anybody who reaches it may read them [default: $AGRPO_METRICS, else off]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Examples:
-      agrpo run jobs/runs/smoke.toml
-      agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
-      agrpo run jobs/runs/smoke.toml --seed 2
-      agrpo run jobs/runs/smoke.toml --numerics cuda:90 --device cuda:0
-      agrpo run jobs/runs/llada-8b-gsm8k.toml --dry-run
-    ");
+/// What a command says to a terminal, which `script` of util-linux makes.
+fn in_a_terminal(command: &str, environment: &[(&str, &str)]) -> String {
+    let said = Command::new("script")
+        .args(["--quiet", "--return", "--command", command, "/dev/null"])
+        .env_clear()
+        .envs([("PATH", "/usr/bin:/bin"), ("TERM", "xterm-256color"), ("SHELL", "/bin/sh")])
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    String::from_utf8(said.stdout).unwrap()
 }
 
 #[test]
-fn every_verb_shows_an_example_and_how_to_choose_the_store() {
-    for verb in [
-        "run", "enqueue", "worker", "status", "pause", "resume", "cancel", "retry", "show",
-        "replay", "evaluate", "compare", "tune", "doctor",
-    ] {
-        let help = alone(&[verb, "--help"], "").stdout;
-        assert!(help.contains("Example") && help.contains("AGRPO_STORE"), "{verb}:\n{help}");
-    }
-    for verb in ["score", "completions"] {
-        assert!(alone(&[verb, "--help"], "").stdout.contains("Example"), "{verb}");
+fn a_terminal_has_colour_unless_it_is_declined() {
+    let help = concat!(env!("CARGO_BIN_EXE_agrpo"), " run --help");
+    let mistake = concat!(env!("CARGO_BIN_EXE_agrpo"), " rum");
+    for command in [help, mistake] {
+        assert!(in_a_terminal(command, &[]).contains('\u{1b}'), "{command}");
+        assert!(!in_a_terminal(command, &[("NO_COLOR", "1")]).contains('\u{1b}'), "{command}");
     }
 }
 
 #[test]
-fn help_of_gc() {
-    assert_snapshot!(alone(&["gc", "--help"], "").stdout, @r"
-    Delete what no run needs any more
-
-    Follows every run in the store from its record to all it reaches, and deletes what is left over and
-    old enough: results of forgotten runs, blobs that a run's retention no longer keeps, what killed
-    writers left behind. Safe beside running workers. Deletes nothing while a run cannot be followed.
-
-    Usage: agrpo gc [OPTIONS]
-
-    Options:
-          --dry-run
-              Count what would go; delete nothing
-
-          --grace <DURATION>
-              Keep whatever was written within this time, as in 90min, 24h or 7days; below 1h only while
-              no worker runs
-              
-              [default: 24h]
-
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Examples:
-      agrpo gc --dry-run
-      agrpo gc --store s3://bucket/experiments
-      agrpo gc --grace 7days
-    ");
+#[expect(clippy::print_stderr, reason = "a test that was left out has to say so")]
+fn manual_pages_are_there_for_every_verb_and_read_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let said = alone(&["man", pages.to_str().unwrap()], "");
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""), "{}", said.stderr);
+    for verb in verbs() {
+        let page = std::fs::read_to_string(pages.join(format!("agrpo-{verb}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS") && page.contains("Example"), "{verb}");
+    }
+    let groff = Command::new("groff").arg("--version").output();
+    if groff.is_err() {
+        eprintln!("left out: no groff to read the pages with");
+        return;
+    }
+    for entry in std::fs::read_dir(&pages).unwrap() {
+        let page = entry.unwrap().path();
+        let read =
+            Command::new("groff").args(["-man", "-Tutf8", "-ww"]).arg(&page).output().unwrap();
+        let warned = String::from_utf8(read.stderr).unwrap();
+        assert!(read.status.success() && warned.is_empty(), "{}: {warned}", page.display());
+    }
 }
 
 #[test]
-fn help_of_verify() {
-    assert_snapshot!(alone(&["verify", "--help"], "").stdout, @r"
-    Read every byte of a run or of the whole store and compare it with its name
-
-    Changes nothing. The exit code is 5 if anything is missing or corrupt: whoever computes the run
-    makes it again. What the run's retention let go is no loss; what no run reaches is counted and goes
-    with agrpo gc.
-
-    Usage: agrpo verify [OPTIONS] [RUN]
-
-    Arguments:
-      [RUN]
-              Run to check, by the start of its id or by its name [default: everything in the store]
-
-    Options:
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Examples:
-      agrpo verify
-      agrpo verify smoke --json
-    ");
-}
-
-#[test]
-fn help_of_forget() {
-    assert_snapshot!(alone(&["forget", "--help"], "").stdout, @r"
-    Give up a run: remove what is kept about it
-
-    Its results stay until the next agrpo gc takes those that no other run needs. Refuses a run that
-    could still go on, unless it is forced; workers must have let go of it.
-
-    Usage: agrpo forget [OPTIONS] <RUN>
-
-    Arguments:
-      <RUN>
-              Run to forget, by the start of its id or by its name
-
-    Options:
-          --dry-run
-              Say what a gc could free then; remove nothing
-
-          --force
-              Forget it even if stages are left, or if its record is damaged
-
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
-
-    Examples:
-      agrpo forget smoke --dry-run
-      agrpo forget 3f2a91
-      agrpo gc
-    ");
+fn completions_know_every_verb() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let said = alone(&["completions", shell], "");
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        for verb in verbs() {
+            assert!(said.stdout.contains(&verb), "{shell} does not know {verb}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod checkpoint;
 pub(crate) mod exposition;
 pub(crate) mod http;
+pub(crate) mod markdown;
 pub(crate) mod program;
 pub(crate) mod redis;
 pub(crate) mod s3;

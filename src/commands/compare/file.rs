@@ -194,7 +194,7 @@ fn overlay(table: &mut Table, changes: &Table) {
 /// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
 fn one_line(error: &toml::de::Error) -> String {
     let text = error.to_string();
-    let message = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = agrpo_spec::without_slips;
     match text.strip_prefix("TOML parse error at ").and_then(|rest| rest.lines().next()) {
         Some(place) => format!("{place}: {}", message(error.message())),
         None => message(&text),

@@ -1,0 +1,50 @@
+//! The word that somebody may have meant. Knows words, not what they stand for.
+
+/// Letters of which a beginning tells a word.
+const TELLING: usize = 3;
+
+/// The candidate that takes the fewest slips (a letter left out, added, changed, or two swapped) to
+/// become `word`; else one that begins with `word`. None where the slips are more than one for every
+/// three letters, and the beginning is shorter than that.
+///
+/// Of equally near ones the first is taken.
+pub fn nearest<'a, I>(word: &str, candidates: I) -> Option<&'a str>
+where
+    I: IntoIterator<Item = &'a str>,
+    I::IntoIter: Clone,
+{
+    let (small, letters) = (word.to_lowercase(), word.chars().count());
+    let (all, slips) = (candidates.into_iter(), (letters / 3).max(1));
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&small, &candidate.to_lowercase());
+    all.clone()
+        .map(|candidate| (distance(candidate), candidate))
+        .filter(|&(distance, candidate)| {
+            distance <= slips && distance < letters.max(candidate.chars().count())
+        })
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+        .or_else(|| {
+            let begins = |candidate: &&str| candidate.to_lowercase().starts_with(&small);
+            all.clone().find(begins).filter(|_| letters >= TELLING)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_forgiven_and_another_word_is_not() {
+        let words = ["seed", "steps", "prompts", "learning_rate"];
+        let of = |word| nearest(word, words);
+        assert_eq!(of("sed"), Some("seed"));
+        assert_eq!(of("setps"), Some("steps"));
+        assert_eq!(of("Learning-Rate"), Some("learning_rate"));
+        assert_eq!(of("prompt"), Some("prompts"));
+        assert_eq!(of("learn"), Some("learning_rate"), "a beginning");
+        assert_eq!(of("le"), None, "too short a beginning");
+        assert_eq!(of("rate"), None);
+        assert_eq!(of(""), None);
+        assert_eq!(nearest("x", ["y"]), None, "all of a word cannot be a slip");
+    }
+}

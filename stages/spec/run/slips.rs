@@ -1,0 +1,221 @@
+//! Errors of the reader of TOML as one line that says where, what, and what may have been meant.
+//!
+//! The known keys are asked of the reader itself, section by section, so no list of them is kept here. Only
+//! words are compared: what a value may be is checked elsewhere.
+
+use std::ops::Range;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::RunConfig;
+use crate::nearest;
+
+/// A key that no section has.
+const PROBE: &str = "?";
+
+/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
+pub(super) fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    let Some(span) = error.span() else { return message };
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let source = text.lines().nth(line - 1).unwrap_or_default();
+    let source = source.split(" #").next().unwrap_or_default().trim();
+    let message = explained(&message, text, &span).unwrap_or(message);
+    format!("line {line}, `{source}`: {message}")
+}
+
+/// What the reader refused: `unknown field` or `unknown variant`, the word, and the words it knows.
+struct Refused<'a> {
+    is_key: bool,
+    word: &'a str,
+    known: Vec<&'a str>,
+}
+
+impl<'a> Refused<'a> {
+    fn read(message: &'a str) -> Option<Self> {
+        let (is_key, rest) = match message.strip_prefix("unknown field ") {
+            Some(rest) => (true, rest),
+            None => (false, message.strip_prefix("unknown variant ")?),
+        };
+        let mut quoted = rest.split('`').skip(1).step_by(2);
+        Some(Self { is_key, word: quoted.next()?, known: quoted.collect() })
+    }
+
+    fn listed(&self) -> String {
+        match self.known.as_slice() {
+            [] => "none is known here".to_owned(),
+            known => format!("expected one of {}", known.join(", ")),
+        }
+    }
+}
+
+/// A message of TOML's reader about a file beside run files, in our words: one line, with the key that may
+/// have been meant.
+pub fn without_slips(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Of values that came from no text, the reader names the section at the end.
+    let (what, section) = message.rsplit_once(" in `").unwrap_or((&message, ""));
+    let Some(refused) = Refused::read(what).filter(|refused| refused.is_key) else {
+        return message;
+    };
+    let section = section.trim_end_matches('`').split('.').filter(|part| !part.is_empty());
+    let place: Vec<String> = section.chain([refused.word]).map(str::to_owned).collect();
+    refused.told(&place, false)
+}
+
+fn explained(message: &str, text: &str, span: &Range<usize>) -> Option<String> {
+    let refused = Refused::read(message)?;
+    let place = place(text, span).unwrap_or_default();
+    Some(refused.told(&place, true))
+}
+
+impl Refused<'_> {
+    /// What was refused at a key, and what may have been meant; of a run file, in any section.
+    fn told(&self, place: &[String], is_run: bool) -> String {
+        let known = self.known.iter().copied();
+        let whole = place.join(".");
+        if !self.is_key {
+            let meant = nearest(self.word, known).map(|meant| format!("did you mean `{meant}`? "));
+            // Of a task, the kind is the name of a section.
+            let is_section = place.last().is_some_and(|last| last == self.word);
+            let what = match (is_section, place) {
+                (true, _) => format!("section `{whole}`"),
+                (false, []) => format!("value `{}`", self.word),
+                (false, _) => format!("value `{}` of `{whole}`", self.word),
+            };
+            return format!("unknown {what}: {}{}", meant.unwrap_or_default(), self.listed());
+        }
+        let section = place.split_last().map_or(&[][..], |(_, section)| section);
+        let path = |name: &str| {
+            section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
+        };
+        let unknown = format!("unknown key `{}`", path(self.word));
+        if let Some(meant) = nearest(self.word, known) {
+            return format!("{unknown}: did you mean `{}`?", path(meant));
+        }
+        match is_run.then(|| elsewhere(self.word)).flatten() {
+            Some(meant) => format!("{unknown}: did you mean {meant}?"),
+            None => format!("{unknown}: {}", self.listed()),
+        }
+    }
+}
+
+/// The keys of all sections that a word may have been meant as.
+fn elsewhere(word: &str) -> Option<String> {
+    let mut all = vec![];
+    keys(&mut vec![], &mut all);
+    let names = || all.iter().map(|path| path.rsplit('.').next().unwrap_or(path));
+    let meant = nearest(word, names())?;
+    let fitting = all.iter().zip(names()).filter(|(_, name)| *name == meant);
+    Some(fitting.map(|(path, _)| format!("`{path}`")).collect::<Vec<_>>().join(" or "))
+}
+
+/// Every key that a run file may have, with its section, in the order of the reader.
+fn keys(section: &mut Vec<String>, found: &mut Vec<String>) {
+    // Sections are at most so deep; whoever nests deeper by mistake is not followed.
+    if section.len() > 3 {
+        return;
+    }
+    let text = if section.is_empty() {
+        format!("\"{PROBE}\" = 0")
+    } else {
+        format!("[{}]\n\"{PROBE}\" = 0", section.join("."))
+    };
+    let Err(error) = toml::from_str::<RunConfig>(&text) else { return };
+    let message = error.message();
+    let Some(refused) = Refused::read(message).filter(|refused| refused.word == PROBE) else {
+        return;
+    };
+    for name in &refused.known {
+        section.push((*name).to_owned());
+        if refused.is_key {
+            found.push(section.join("."));
+        }
+        keys(section, found);
+        section.pop();
+    }
+}
+
+/// The key, from the outermost section on, that stands at a place of the text or whose value does.
+fn place(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
+    let document = Document::parse(text).ok()?;
+    let mut path = vec![];
+    find(document.as_table(), span, &mut path).then_some(path)
+}
+
+fn find(table: &dyn TableLike, span: &Range<usize>, path: &mut Vec<String>) -> bool {
+    let is_here = |place: Option<Range<usize>>| place.is_some_and(|place| place == *span);
+    for (name, item) in table.iter() {
+        path.push(name.to_owned());
+        let key = table.key(name).and_then(toml_edit::Key::span);
+        if is_here(key) || is_here(item.span()) {
+            return true;
+        }
+        let inside = match item {
+            Item::Table(table) => Some(table as &dyn TableLike),
+            Item::Value(Value::InlineTable(table)) => Some(table as &dyn TableLike),
+            _ => None,
+        };
+        if inside.is_some_and(|inside| find(inside, span, path)) {
+            return true;
+        }
+        path.pop();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_tells_its_keys() {
+        let mut all = vec![];
+        keys(&mut vec![], &mut all);
+        for key in [
+            "seed",
+            "rollout.group",
+            "sft.optimizer.learning_rate",
+            "task.countdown.max_number",
+            "checkpoint.shape.d_model",
+            "retention.keep_policies",
+        ] {
+            assert!(all.iter().any(|known| known == key), "{key} is missing from {all:?}");
+        }
+    }
+
+    fn said(text: &str) -> String {
+        one_line(&toml::from_str::<RunConfig>(text).unwrap_err(), text)
+    }
+
+    #[test]
+    fn a_message_without_a_text_is_told_too() {
+        let list = "expected one of `kind`, `k` in `estimator`";
+        assert_eq!(
+            without_slips(&format!("unknown field `kk`, {list}\n")),
+            "unknown key `estimator.kk`: did you mean `estimator.k`?"
+        );
+        assert_eq!(
+            without_slips("unknown field `group`, expected `run` or `seeds`"),
+            "unknown key `group`: expected one of run, seeds"
+        );
+        assert_eq!(without_slips("missing field\n`run`"), "missing field `run`");
+    }
+
+    #[test]
+    fn a_slip_is_told_with_what_was_meant() {
+        insta::assert_snapshot!(said("name = \"x\"\nsed = 1"), @"line 2, `sed = 1`: unknown key `sed`: did you mean `seed`?");
+        insta::assert_snapshot!(said("[rollout]\ngrop = 8"), @"line 2, `grop = 8`: unknown key `rollout.grop`: did you mean `rollout.group`?");
+        insta::assert_snapshot!(said("[sft]\noptimizer = { learning-rate = 1.0 }"), @"line 2, `optimizer = { learning-rate = 1.0 }`: unknown key `sft.optimizer.learning-rate`: did you mean `sft.optimizer.learning_rate`?");
+        insta::assert_snapshot!(said("[training]\ngroup = 8"), @"line 2, `group = 8`: unknown key `training.group`: did you mean `rollout.group`?");
+        insta::assert_snapshot!(said("[training]\nbeta1 = 0.9"), @"line 2, `beta1 = 0.9`: unknown key `training.beta1`: did you mean `sft.optimizer.beta1` or `optimizer.beta1`?");
+        insta::assert_snapshot!(said("[training]\nzebra = 1"), @"line 2, `zebra = 1`: unknown key `training.zebra`: expected one of iterations");
+        insta::assert_snapshot!(said("[advantage]\nscale = \"batch_std\""), @r#"line 2, `scale = "batch_std"`: unknown value `batch_std` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"batch\" # a comment"), @r#"line 2, `scale = "batch"`: unknown value `batch` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"zebra\""), @r#"line 2, `scale = "zebra"`: unknown value `zebra` of `advantage.scale`: expected one of none, group-std, batch-std"#);
+        insta::assert_snapshot!(said("[task.sudoko]\nseed = 1"), @"line 1, `[task.sudoko]`: unknown section `task.sudoko`: did you mean `sudoku`? expected one of countdown, sudoku, benchmark");
+        insta::assert_snapshot!(said("[task]\ncountdwn = {}"), @"line 2, `countdwn = {}`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark");
+        insta::assert_snapshot!(said("[optimiser]\nbeta1 = 1.0"), @"line 1, `[optimiser]`: unknown key `optimiser`: did you mean `optimizer`?");
+    }
+}
