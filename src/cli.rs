@@ -7,6 +7,7 @@
 mod bench;
 mod compare;
 mod control;
+mod exchange;
 mod keeping;
 mod measuring;
 mod values;
@@ -22,6 +23,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
+pub(crate) use self::exchange::{ExportArgs, FormatArg, ImportArgs, Iteration};
 pub(crate) use self::keeping::{ForgetArgs, GcArgs, VerifyArgs};
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     Serve(ServeArgs),
     Watch(WatchArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
     Replay(ReplayArgs),
     Verify(VerifyArgs),
     Gc(GcArgs),
