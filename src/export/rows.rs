@@ -97,7 +97,17 @@ mod tests {
         let digest = ArtifactDigest::of(b"abc").to_string();
         let shown =
             [text(csv(&history()).unwrap()), text(jsonl(&history())), text(wandb(&history()))];
-        insta::assert_snapshot!(shown.join("\n").replace(&digest, "[digest]"), @"");
+        insta::assert_snapshot!(shown.join("\n").replace(&digest, "[digest]"), @r#"
+        iteration,unix_time,policy,eval/accuracy@8,train/kl
+        0,1700000000.123,[digest],0.1,
+        1,1700000001.123,[digest],,1e-8
+
+        {"eval/accuracy@8":0.1,"iteration":0,"policy":"[digest]","unix_time":1700000000.123}
+        {"iteration":1,"policy":"[digest]","train/kl":1e-8,"unix_time":1700000001.123}
+
+        {"_runtime":0.123,"_step":0,"_timestamp":1700000000.123,"eval/accuracy@8":0.1}
+        {"_runtime":1.123,"_step":1,"_timestamp":1700000001.123,"train/kl":1e-8}
+        "#);
     }
 
     #[test]

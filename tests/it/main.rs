@@ -8,6 +8,7 @@ mod checkpoint;
 mod cli;
 mod compare;
 mod evaluate;
+mod export;
 #[cfg(feature = "failpoints")]
 mod fault;
 mod golden;

@@ -36,8 +36,7 @@ struct Chosen {
 pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, Failure> {
     let chosen = choose(store, args).await?;
     let policy = chosen.policy;
-    let gone = "if [retention] let it go: agrpo replay HASH --rewind, of a stage that reads it, makes it again";
-    let files = store.load_folder(policy).await.map_err(|error| Failure::from(error).hint(gone))?;
+    let files = store.load_folder(policy).await?;
     let config = check(policy, &files, args.format)?;
     let mut folder = Folder::begin(&args.output, args.force)?;
     match args.format {

@@ -6,6 +6,7 @@
 //! over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -30,6 +31,8 @@ const STAGED: &str = ".agrpo-export-";
 pub(super) struct Folder {
     target: PathBuf,
     staged: TempDir,
+    /// Whether an earlier export that is there may be replaced.
+    force: bool,
     files: BTreeMap<String, FolderEntry>,
 }
 
@@ -74,7 +77,7 @@ impl Folder {
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(|error| unwritable(&target, &error))?;
-        Ok(Self { target, staged, files: BTreeMap::new() })
+        Ok(Self { target, staged, force, files: BTreeMap::new() })
     }
 
     /// Writes a small file.
@@ -88,6 +91,11 @@ impl Folder {
         name: &str,
         fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            let told =
+                format!("a folder in the store has a file called {name:?}, which is no name");
+            return Err(Failure::new(Exit::Data, told));
+        }
         let path = self.target.join(name);
         let told = |error: io::Error| unwritable(&path, &error);
         let file = BufWriter::new(File::create(self.staged.path().join(name)).map_err(told)?);
@@ -114,8 +122,9 @@ impl Folder {
         let staged = self.staged.path();
         match fs::rename(staged, &self.target) {
             Ok(()) => {}
-            // What was there takes the staged folder's name, and goes with it.
+            // What is there takes the staged folder's name, and goes with it.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                replaceable(&self.target, self.force)?;
                 renameat_with(CWD, staged, CWD, &self.target, RenameFlags::EXCHANGE)
                     .map_err(|error| told(error.into()))?;
             }
@@ -148,7 +157,11 @@ pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<Fol
     let mut staged: NamedTempFile = staged.map_err(told)?;
     staged.write_all(bytes).map_err(told)?;
     staged.as_file().sync_all().map_err(told)?;
-    staged.persist(target).map_err(|error| told(error.error))?;
+    let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
+    named.map_err(|error| match error.error.kind() {
+        ErrorKind::AlreadyExists => is_there(target),
+        _ => told(error.error),
+    })?;
     Ok(FolderEntry { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
 }
 
