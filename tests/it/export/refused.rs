@@ -123,8 +123,6 @@ fn what_is_not_there_is_not_left_out_silently() {
     hint: agrpo verify [run] lists them
     hint: agrpo run FILE, from the run's file, makes them again
     5 error: cas/[weights] in file://[folder]/.agrpo is corrupt: its 90888 bytes have the SHA-256 [other]; whatever computes a run that needs it makes it again; so does agrpo replay --rewind
-
-    hint: if [retention] let it go: agrpo replay HASH --rewind, of a stage that reads it, makes it again
     2 error: run [run] (bytes) has no policy yet, so there is nothing to export
 
     hint: agrpo run FILE computes it, from the run's file
