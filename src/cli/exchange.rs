@@ -39,9 +39,9 @@ pub(crate) struct ExportArgs {
     /// README
     #[arg(long, value_name = "NAME")]
     pub(crate) base: Option<String>,
-    /// Most bytes of tensors in a file of format hf
-    #[arg(long, value_name = "BYTES", default_value = "5GB", value_parser = crate::settings::bytes)]
-    pub(crate) shard_size: u64,
+    /// Most bytes of tensors in a file of format hf [default: 5GB]
+    #[arg(long, value_name = "BYTES", value_parser = crate::settings::bytes)]
+    pub(crate) shard_size: Option<u64>,
     /// Replace the file, or the folder of an earlier export, that is there
     #[arg(long)]
     pub(crate) force: bool,

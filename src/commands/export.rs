@@ -57,23 +57,26 @@ pub(super) fn export(args: &ExportArgs, settings: &Settings) -> Result<Exit, Fai
 /// Options that mean nothing to a format are mistakes.
 fn check(args: &ExportArgs) -> Result<(), Failure> {
     let format = args.format.name();
-    let refuse = |option: &str, expected: &str| {
-        Err(Failure::usage(format!("{option} with --format {format}: expected {expected}")))
+    let refuse = |option: &str, why: &str| {
+        Err(Failure::usage(format!("{option} does not go with --format {format}: {why}")))
     };
     let is_model = args.format.is_model();
     if args.iteration.is_some() && !is_model {
-        return refuse("--iteration", "no such option: every iteration has its row");
+        return refuse("--iteration", "every iteration has its row");
     }
     if args.base.is_some() && !is_model {
-        return refuse("--base", "no such option: it is for hf, merged and peft");
+        return refuse("--base", "it is for hf, merged and peft");
+    }
+    if args.shard_size.is_some() && args.format != FormatArg::Hf {
+        return refuse("--shard-size", "it is for hf");
     }
     let is_stream = args.output.as_os_str() == "-";
     let has_file = matches!(args.format, FormatArg::Csv | FormatArg::Jsonl | FormatArg::Wandb);
     if is_stream && !has_file {
-        return refuse("--output -", "a folder's name");
+        return refuse("--output -", "name a folder");
     }
     if is_stream && args.json.json {
-        return refuse("--json", "a file's name as --output: the rows are the answer there");
+        return Err(Failure::usage("--json with --output -: the rows are the answer; name a file"));
     }
     Ok(())
 }

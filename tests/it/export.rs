@@ -308,9 +308,7 @@ fn help_of_export() {
               adapter_config.json and the README
 
           --shard-size <BYTES>
-              Most bytes of tensors in a file of format hf
-              
-              [default: 5GB]
+              Most bytes of tensors in a file of format hf [default: 5GB]
 
           --force
               Replace the file, or the folder of an earlier export, that is there

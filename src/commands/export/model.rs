@@ -23,6 +23,8 @@ use crate::exit::{Exit, Failure};
 
 /// PEFT's two files.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+/// Bytes of tensors in a file: what Hugging Face's tools take, too.
+const SHARD: u64 = 5_000_000_000;
 /// Bytes of a configuration or a tokenizer at most.
 const SMALL: u64 = 256 << 20;
 
@@ -42,7 +44,7 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
     match args.format {
         FormatArg::Peft => adapter(&mut folder, &files, args.base.as_deref())?,
         FormatArg::Merged => merged(&mut folder, &files)?,
-        _ => whole(&mut folder, &files, args.shard_size)?,
+        _ => whole(&mut folder, &files, args.shard_size.unwrap_or(SHARD))?,
     }
     let origin = chosen.of_run.as_ref().map(|(story, iteration)| origin(story, *iteration));
     let card = Card {

@@ -47,6 +47,7 @@ fn what_cannot_be_exported_is_told_in_one_line() {
         told("bytes", "csv", "/dev/full", &["--force"]),
         told("bytes", "csv", "b.csv", &["--iteration", "1"]),
         told("bytes", "tensorboard", "-", &[]),
+        told("bytes", "peft", "peft", &["--shard-size", "1GB"]),
     ];
     assert_eq!(fs::read(folder.join("full/notes.txt")).unwrap(), b"mine");
     assert_eq!(fs::read(folder.join("a.csv")).unwrap(), b"mine");
@@ -69,8 +70,9 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     2 error: full is a folder; name a file, or - for standard output
     2 error: a.csv/b.csv: cannot write there: not a directory; name another place
     2 error: /dev/full is no plain file; name a file, or - for standard output
-    2 error: --iteration with --format csv: expected no such option: every iteration has its row
-    2 error: --output - with --format tensorboard: expected a folder's name
+    2 error: --iteration does not go with --format csv: every iteration has its row
+    2 error: --output - does not go with --format tensorboard: name a folder
+    2 error: --shard-size does not go with --format peft: it is for hf
     "#);
 }
 
