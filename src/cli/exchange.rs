@@ -105,7 +105,7 @@ fn iteration(text: &str) -> Result<Iteration, &'static str> {
 /// Take a base from a Hugging Face folder into the store
 ///
 /// Checks configuration, tokenizer and every tensor, stores the files by content, and prints the section
-/// [checkpoint] for a run file, with digests and sizes. The folder stays as it is. Doing it again is harmless.
+/// `checkpoint` of a run file, with digests and sizes. The folder stays as it is. Doing it again is harmless.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -344,7 +344,7 @@ fn help_of_import() {
     Take a base from a Hugging Face folder into the store
 
     Checks configuration, tokenizer and every tensor, stores the files by content, and prints the
-    section [checkpoint] for a run file, with digests and sizes. The folder stays as it is. Doing it
+    section `checkpoint` of a run file, with digests and sizes. The folder stays as it is. Doing it
     again is harmless.
 
     Usage: agrpo import [OPTIONS] <FOLDER>

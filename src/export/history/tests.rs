@@ -6,6 +6,7 @@ use super::*;
 
 const RUN: &str = r#"
 name = "rows"
+seed = 1
 [task.countdown]
 [model]
 d_model = 8
