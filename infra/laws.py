@@ -22,6 +22,7 @@ REACH = {
     "agrpo-spec": (["tch", "torch-sys", "clap", *SERVICES], "a spec is pure"),
     "agrpo-protocols": (["tch", "torch-sys", "clap", *SERVICES], "grading is pure text"),
     "agrpo-stages": (["clap", "agrpo-jobs", *SERVICES], "a stage computes and does nothing else"),
+    "agrpo-export": (["tch", "torch-sys", "clap", "agrpo-stages"], "formats are written without tensors"),
     "agrpo-jobs": (["tch", "torch-sys", "clap", "agrpo-stages"], "a job never sees a tensor"),
     "agrpo-view": (["tch", "torch-sys", "clap", "agrpo-stages"], "looking at a run needs no libtorch"),
 }

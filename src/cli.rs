@@ -8,6 +8,7 @@ mod beginning;
 mod bench;
 mod compare;
 mod control;
+mod exchange;
 mod keeping;
 mod measuring;
 mod values;
@@ -24,6 +25,7 @@ pub(crate) use self::beginning::{CompletionsArgs, InitArgs, InitTask, ManArgs};
 pub(crate) use self::bench::BenchGpuArgs;
 pub(crate) use self::compare::CompareArgs;
 pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
+pub(crate) use self::exchange::{ExportArgs, FormatArg, ImportArgs, Iteration};
 pub(crate) use self::keeping::{ForgetArgs, GcArgs, VerifyArgs};
 pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
 pub(crate) use self::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     Serve(ServeArgs),
     Watch(WatchArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
     Replay(ReplayArgs),
     Verify(VerifyArgs),
     Gc(GcArgs),

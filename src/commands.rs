@@ -13,8 +13,10 @@ mod doctor;
 mod dry_run;
 mod enqueue;
 mod evaluate;
+mod export;
 mod forget;
 mod gc;
+mod import;
 mod init;
 mod man;
 mod policies;
@@ -75,6 +77,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Report(args) => report::report(&args, &settings),
         Command::Watch(args) => watch::watch(&args, &settings),
         Command::Serve(args) => serve::serve(&args, &settings),
+        Command::Export(args) => export::export(&args, &settings),
+        Command::Import(args) => import::import(&args, &settings),
         Command::Replay(args) => replay::replay(&args, &settings),
         Command::Verify(args) => verify::verify(&args, &settings),
         Command::Gc(args) => gc::gc(&args, &settings),

@@ -11,6 +11,7 @@ mod lora;
 mod pattern;
 mod placement;
 mod weights;
+mod whole;
 
 pub use checkpoint::check_folder;
 pub use config::ModelConfig;
@@ -18,6 +19,7 @@ pub(crate) use llada::adapter_of;
 pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};
 pub use lora::{Adapter, check_adapter};
 pub use placement::Placement;
+pub use whole::{Part, WholeModel};
 
 #[cfg(test)]
 mod tests;

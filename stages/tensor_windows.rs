@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::ops::Range;
 
 use agrpo_spec::{Content, StageError, WINDOW};
+use bytes::Bytes;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use tch::{Device, Kind, Tensor};
@@ -42,6 +43,11 @@ impl Entry {
     pub(crate) fn bytes(&self) -> u64 {
         self.range.end - self.range.start
     }
+
+    /// Where it begins, in bytes from the file's start.
+    pub(crate) fn start(&self) -> u64 {
+        self.range.start
+    }
 }
 
 /// A file whose header has been read and found sound.
@@ -49,6 +55,8 @@ impl Entry {
 pub(crate) struct TensorWindows {
     name: String,
     content: Content,
+    /// Bytes of the header and of its length.
+    first: u64,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -89,7 +97,7 @@ impl TensorWindows {
             let range = first + start as u64..first + end as u64;
             tensors.insert(tensor, Entry { kind, shape, range });
         }
-        Ok(Self { name: name.to_owned(), content: content.clone(), tensors })
+        Ok(Self { name: name.to_owned(), content: content.clone(), first, tensors })
     }
 
     /// The file's name.
@@ -102,13 +110,28 @@ impl TensorWindows {
         &self.tensors
     }
 
+    /// The header as it is, with its length in front.
+    pub(crate) fn header(&self) -> Result<Bytes, StageError> {
+        self.content.window(0..self.first).map_err(|error| unreadable(&self.name, &error))
+    }
+
+    /// Where a tensor lies.
+    pub(crate) fn entry(&self, tensor: &str) -> Result<&Entry, StageError> {
+        let found = self.tensors.get(tensor);
+        found.ok_or_else(|| StageError::Internal(format!("{} has no tensor {tensor}", self.name)))
+    }
+
+    /// Some of a tensor's bytes, counted from its start.
+    pub(crate) fn piece(&self, tensor: &str, range: Range<u64>) -> Result<Bytes, StageError> {
+        let start = self.entry(tensor)?.range.start;
+        let window = self.content.window(start + range.start..start + range.end);
+        window.map_err(|error| unreadable(&self.name, &error))
+    }
+
     /// Copies a tensor's numbers, row-major, over those of `target`: contiguous, as many, of any kind
     /// and on any device. Never holds more than a window of them beside it.
     pub(crate) fn fill(&self, tensor: &str, target: &Tensor) -> Result<(), StageError> {
-        let entry = self
-            .tensors
-            .get(tensor)
-            .ok_or_else(|| StageError::Internal(format!("{} has no tensor {tensor}", self.name)))?;
+        let entry = self.entry(tensor)?;
         let target = target.f_view([-1]).map_err(|e| libtorch(&e))?;
         let width = entry.kind.elt_size_in_bytes() as u64;
         let mut at = 0;

@@ -20,7 +20,7 @@ use crate::settings::Settings;
 const CERTAIN_DIGITS: usize = 12;
 
 /// What a digest names.
-enum Named {
+pub(super) enum Named {
     Run(RunId),
     Stage(StageDigest),
     Artifact(ArtifactDigest),
@@ -65,7 +65,7 @@ pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure
 }
 
 /// The one thing that the text names.
-async fn find(store: &Store, text: &str) -> Result<Named, Failure> {
+pub(super) async fn find(store: &Store, text: &str) -> Result<Named, Failure> {
     let mut fitting = vec![];
     let mut reasons = vec![];
     let mut sort = |found: Result<Named, JobsError>| {

@@ -221,6 +221,11 @@ impl Checkpoint {
         Ok(weights)
     }
 
+    /// The files, in the order of their names.
+    pub(super) fn into_shards(self) -> Vec<TensorWindows> {
+        self.shards
+    }
+
     /// Where a tensor lies, which has been accounted for.
     fn entry(&self, name: &str) -> (&TensorWindows, &Entry) {
         let shard = &self.shards[self.places[name]];

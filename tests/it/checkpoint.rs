@@ -29,7 +29,7 @@ const SPECIAL: [&str; 6] = [
     "<|eot_id|>",
 ];
 
-const RUN: &str = r#"
+pub(crate) const RUN: &str = r#"
 name = "words"
 seed = 5
 [task.benchmark]
@@ -139,7 +139,8 @@ fn rows(path: &Path, numbers: std::ops::Range<u32>) {
     fs::write(path, numbers.map(row).collect::<String>()).unwrap();
 }
 
-fn program(environment: &[(&str, &str)]) -> Program {
+/// A folder with the run, its checkpoint and its datasets.
+pub(crate) fn program(environment: &[(&str, &str)]) -> Program {
     let program = Program::new(environment);
     let folder = program.folder();
     fs::write(folder.join("run.toml"), RUN).unwrap();

@@ -10,6 +10,7 @@ mod cli;
 mod compare;
 mod documents;
 mod evaluate;
+mod export;
 #[cfg(feature = "failpoints")]
 mod fault;
 mod golden;

@@ -1,0 +1,223 @@
+//! Where an export goes: a file or a folder that appears whole or not at all.
+//!
+//! Everything is written beside the place first and then takes its name, so nobody sees half of it and a full
+//! disk leaves what was there. What is there is replaced only where that was asked for, and a folder only
+//! where every file in it is an earlier export's: `agrpo.json` lists them. Links and devices are not written
+//! over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use agrpo_spec::{ArtifactDigest, DigestStream, FolderEntry};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::Value;
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::commands::plain;
+use crate::exit::{Exit, Failure};
+
+/// Tells an exported folder from any other, and what was written into it.
+const RECORD: &str = "agrpo.json";
+
+/// How the names begin of what is being written.
+const STAGED: &str = ".agrpo-export-";
+
+/// A folder that is being written.
+#[derive(Debug)]
+pub(super) struct Folder {
+    target: PathBuf,
+    staged: TempDir,
+    /// Whether an earlier export that is there may be replaced.
+    force: bool,
+    files: BTreeMap<String, FolderEntry>,
+}
+
+/// A file of it that is being written.
+#[derive(Debug)]
+pub(super) struct Sink {
+    /// As it will be called.
+    path: PathBuf,
+    file: BufWriter<File>,
+    digest: DigestStream,
+    size: u64,
+}
+
+impl Sink {
+    /// Writes some bytes more.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.digest.update(bytes);
+        self.size += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|error| unwritable(&self.path, &error))
+    }
+}
+
+impl Folder {
+    /// Refuses a place that may not be written before anything is computed for it.
+    pub(super) fn begin(target: &Path, force: bool) -> Result<Self, Failure> {
+        // Without a slash at its end, which would make a link's target of a link.
+        let target: PathBuf = target.components().collect();
+        match fs::symlink_metadata(&target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(unwritable(&target, &error)),
+            Ok(found) if !found.is_dir() => {
+                let place = target.display();
+                return Err(Failure::usage(format!(
+                    "{place} is no folder; name one that is not there yet"
+                )));
+            }
+            Ok(_) => replaceable(&target, force)?,
+        }
+        let parent = parent(&target)?;
+        let staged = tempfile::Builder::new()
+            .prefix(STAGED)
+            .permissions(Permissions::from_mode(0o777))
+            .tempdir_in(parent)
+            .map_err(|error| unwritable(&target, &error))?;
+        Ok(Self { target, staged, force, files: BTreeMap::new() })
+    }
+
+    /// Writes a small file.
+    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        self.fill(name, |sink| sink.write(bytes))
+    }
+
+    /// Writes a file piece by piece.
+    pub(super) fn fill(
+        &mut self,
+        name: &str,
+        fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            let told =
+                format!("a folder in the store has a file called {name:?}, which is no name");
+            return Err(Failure::new(Exit::Data, told));
+        }
+        let path = self.target.join(name);
+        let told = |error: io::Error| unwritable(&path, &error);
+        let file = BufWriter::new(File::create(self.staged.path().join(name)).map_err(told)?);
+        let digest = DigestStream::default();
+        let mut sink = Sink { path: path.clone(), file, digest, size: 0 };
+        fill(&mut sink)?;
+        let file = sink.file.into_inner().map_err(|error| told(error.into_error()))?;
+        // A disk that is full may say so only here.
+        file.sync_all().map_err(told)?;
+        let entry = FolderEntry { digest: sink.digest.finish(), size: sink.size };
+        self.files.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Gives the folder its name, with a record of what is in it; `about` says where it comes from.
+    pub(super) fn finish(
+        mut self,
+        about: &Value,
+    ) -> Result<BTreeMap<String, FolderEntry>, Failure> {
+        let mut record = about.clone();
+        record["files"] = serde_json::json!(self.files);
+        self.write(RECORD, format!("{record:#}\n").as_bytes())?;
+        let told = |error: io::Error| unwritable(&self.target, &error);
+        let staged = self.staged.path();
+        match fs::rename(staged, &self.target) {
+            Ok(()) => {}
+            // What is there takes the staged folder's name, and goes with it.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                replaceable(&self.target, self.force)?;
+                renameat_with(CWD, staged, CWD, &self.target, RenameFlags::EXCHANGE)
+                    .map_err(|error| told(error.into()))?;
+            }
+            Err(error) => return Err(told(error)),
+        }
+        Ok(self.files)
+    }
+}
+
+/// Writes a file as a whole.
+pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<FolderEntry, Failure> {
+    let place = target.display();
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(target, &error)),
+        Ok(found) if !found.is_file() => {
+            let what = if found.is_dir() { "a folder" } else { "no plain file" };
+            return Err(Failure::usage(format!(
+                "{place} is {what}; name a file, or - for standard output"
+            )));
+        }
+        Ok(_) if !force => return Err(is_there(target)),
+        Ok(_) => {}
+    }
+    let told = |error: io::Error| unwritable(target, &error);
+    let staged = tempfile::Builder::new()
+        .prefix(STAGED)
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(parent(target)?);
+    let mut staged: NamedTempFile = staged.map_err(told)?;
+    staged.write_all(bytes).map_err(told)?;
+    staged.as_file().sync_all().map_err(told)?;
+    let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
+    named.map_err(|error| match error.error.kind() {
+        ErrorKind::AlreadyExists => is_there(target),
+        _ => told(error.error),
+    })?;
+    Ok(FolderEntry { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
+}
+
+/// The folder that the place lies in, made if it is not there.
+fn parent(target: &Path) -> Result<&Path, Failure> {
+    let parent = match target.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(is_there(target)),
+    };
+    fs::create_dir_all(parent).map_err(|error| unwritable(target, &error))?;
+    Ok(parent)
+}
+
+/// Whether a folder that is there may be replaced.
+fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
+    let told = |error: io::Error| unwritable(target, &error);
+    let mut found = BTreeSet::new();
+    for entry in target.read_dir().map_err(told)? {
+        found.insert(entry.map_err(told)?.file_name().to_string_lossy().into_owned());
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    if !force {
+        return Err(is_there(target));
+    }
+    let record = fs::read(target.join(RECORD)).ok();
+    let record: Value = record.and_then(|r| serde_json::from_slice(&r).ok()).unwrap_or_default();
+    let written = |name: &str| name == RECORD || record["files"].get(name).is_some();
+    match found.iter().find(|name| !written(name)) {
+        Some(other) => Err(Failure::usage(format!(
+            "{}: --force would delete {other}, which no export wrote there; move it away, or name another \
+             folder",
+            target.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn is_there(target: &Path) -> Failure {
+    Failure::usage(format!(
+        "{} is there already; name another place, or replace it with --force",
+        target.display()
+    ))
+}
+
+fn unwritable(place: &Path, error: &io::Error) -> Failure {
+    let (place, why) = (place.display(), plain(error));
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Failure::new(
+                Exit::Unavailable,
+                format!("{place}: cannot write it: {why}; make room there, or name another place"),
+            )
+        }
+        _ => Failure::usage(format!("{place}: cannot write there: {why}; name another place")),
+    }
+}

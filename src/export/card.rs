@@ -1,0 +1,277 @@
+//! The README of an exported model: what it is, how to make it again, how to sample from it, how to load it.
+//!
+//! In the form that Hugging Face's pages show as a model card. Says what was recorded; praises nothing.
+
+use agrpo_spec::{ArtifactDigest, PositionRule, RunId, Sampler};
+use agrpo_view::story::{Evaluation, Marks};
+
+use crate::history::interval;
+
+/// What lies beside the card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// A whole model.
+    Whole,
+    /// A whole model with an adapter's matrices in it.
+    Merged,
+    /// An adapter alone.
+    Adapter,
+}
+
+/// The run that the model came out of.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Its id.
+    pub run: RunId,
+    /// Its name.
+    pub name: String,
+    /// Which of its policies.
+    pub iteration: u32,
+    /// How many iterations it takes.
+    pub iterations: u32,
+    /// How its policies are measured.
+    pub sampler: Sampler,
+    /// What the policy, and before it the base, achieved; by iteration.
+    pub evaluations: Vec<(u32, Evaluation)>,
+}
+
+/// What a card says.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// What lies beside it.
+    pub model: Model,
+    /// The policy.
+    pub policy: ArtifactDigest,
+    /// What the base is called, where somebody said it.
+    pub base: Option<String>,
+    /// The token that stands where nothing has been written yet.
+    pub mask: i64,
+    /// The token that ends a completion.
+    pub end: i64,
+    /// Where it comes from, where that is known.
+    pub origin: Option<Origin>,
+}
+
+impl Card {
+    /// The README.
+    pub fn readme(&self) -> String {
+        let title = match &self.origin {
+            Some(origin) => format!("{}, {}", origin.name, of_iteration(origin.iteration)),
+            None => format!("policy {}", self.policy.short()),
+        };
+        let head = format!("\n# {title}\n\n{}\n\n{}", self.what(), self.table());
+        let origin = self.origin.as_ref();
+        let told = origin.map(|origin| accuracy(origin) + &again(origin)).unwrap_or_default();
+        [self.front(), head, told, self.sampling(), self.loading()].concat()
+    }
+
+    /// The fields that Hugging Face's pages sort by.
+    fn front(&self) -> String {
+        let library = if self.model == Model::Adapter { "peft" } else { "transformers" };
+        let base = self.base.as_ref().map(|base| format!("base_model: {}\n", quoted(base)));
+        let base = base.unwrap_or_default();
+        format!("---\nlibrary_name: {library}\n{base}tags: [llada, masked-diffusion, agrpo]\n---\n")
+    }
+
+    fn what(&self) -> &'static str {
+        match self.model {
+            Model::Whole => {
+                "A masked diffusion language model of LLaDA's architecture, trained by agrpo."
+            }
+            Model::Merged => {
+                "A masked diffusion language model of LLaDA's architecture, trained by agrpo as a LoRA \
+                 adapter. The adapter is merged: `W + alpha / r * B A`, computed in f32 and rounded to \
+                 the base's type."
+            }
+            Model::Adapter => {
+                "A LoRA adapter for a masked diffusion language model of LLaDA's architecture, trained \
+                 by agrpo. It needs its base."
+            }
+        }
+    }
+
+    fn table(&self) -> String {
+        let row = |name: &str, value: String| format!("| {name} | {value} |\n");
+        let mut rows = vec!["| | |\n|---|---|\n".to_owned()];
+        if let Some(Origin { run, name, iteration, iterations, .. }) = &self.origin {
+            rows.push(row("run", format!("`{run}` ({name})")));
+            rows.push(row("iteration", format!("{iteration} of {iterations}")));
+        }
+        rows.push(row("policy", format!("`{}`", self.policy)));
+        rows.concat()
+    }
+
+    fn sampling(&self) -> String {
+        let text = format!(
+            "\n## Sampling\n\nThe model is no autoregressive one, so `generate` of transformers does not \
+             fit. A completion begins as masks behind the prompt (token {}); every step fills some of \
+             them in, each by the model's own prediction at its place. Token {} ends it.\n",
+            self.mask, self.end
+        );
+        let Some(origin) = &self.origin else { return text };
+        let Sampler { completion_tokens, block_tokens, steps, position, .. } = &origin.sampler;
+        let position = match position {
+            PositionRule::Random => "random places first",
+            PositionRule::LowConfidence => "the most probable tokens first",
+            PositionRule::Entropy => "the surest distributions first",
+        };
+        format!(
+            "{text}\nIt was measured with completions of {completion_tokens} tokens in blocks of \
+             {block_tokens}, from left to right, in {steps} steps, {position}, greedily.\n"
+        )
+    }
+
+    fn loading(&self) -> String {
+        let python = match self.model {
+            Model::Adapter => {
+                "from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, \".\")  # base: \
+                 the model that the adapter was trained on"
+            }
+            Model::Whole | Model::Merged => {
+                "from transformers.dynamic_module_utils import get_class_from_dynamic_module\n\n\
+                 # LLaDA's own code, which transformers does not bring.\n\
+                 LLaDA = get_class_from_dynamic_module(\"modeling_llada.LLaDAModelLM\", \
+                 \"GSAI-ML/LLaDA-8B-Instruct\")\n\
+                 model = LLaDA.from_pretrained(\".\")"
+            }
+        };
+        let files = "`agrpo.json` has the SHA-256 of every file.";
+        format!("\n## Loading\n\n```python\n{python}\n```\n\n{files}\n")
+    }
+}
+
+fn of_iteration(iteration: u32) -> String {
+    if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") }
+}
+
+/// A name as YAML reads it whatever is in it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn accuracy(origin: &Origin) -> String {
+    if origin.evaluations.is_empty() {
+        return String::new();
+    }
+    let head = String::from(
+        "\n## Accuracy\n\nOn held-out problems, with intervals of 95 % where the task has right and \
+         wrong answers alone.\n\n| policy | problems | steps | accuracy | interval |\n|---|---|---|---|---|\n",
+    );
+    let row = |(iteration, evaluation): &(u32, Evaluation), marks: &Marks| {
+        let (name, problems) = (of_iteration(*iteration), evaluation.problems);
+        let (steps, accuracy) = (marks.steps, 100.0 * marks.accuracy);
+        let percent = |(low, high)| format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
+        let interval = interval(marks).map(percent).unwrap_or_default();
+        format!("| {name} | {problems} | {steps} | {accuracy:.1} % | {interval} |\n")
+    };
+    let rows = origin.evaluations.iter();
+    let rows = rows.flat_map(|one| one.1.results.iter().map(move |marks| row(one, marks)));
+    head + &rows.collect::<String>()
+}
+
+fn again(origin: &Origin) -> String {
+    let run = origin.run.short();
+    format!(
+        "\n## Making it again\n\n    agrpo run run.toml            # the same bytes, on any number of \
+         workers\n    agrpo replay --run {run}   # or: every stage of a run that is stored, compared\n\n\
+         `run.toml` is the run with every default explicit. Files that it names by SHA-256 are to be had \
+         where `--source KEY=PATH` says, unless the store has them.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::{Cache, Real};
+
+    use super::*;
+
+    fn card() -> Card {
+        let digest = ArtifactDigest::of(b"abc");
+        let real = |value| Real::new(value).unwrap();
+        let marks = Marks { steps: 8, correct: 60, accuracy: 0.6, solved_by: vec![40, 60] };
+        let evaluation = Evaluation { problems: 100, results: vec![marks], samples: vec![] };
+        let sampler = Sampler {
+            completion_tokens: 16,
+            block_tokens: 8,
+            steps: 8,
+            temperature: real(0.0),
+            top_k: 0,
+            top_p: real(1.0),
+            position: PositionRule::LowConfidence,
+            guidance: real(0.0),
+            cache: Cache::None,
+            threshold: None,
+        };
+        let origin = Origin {
+            run: digest.to_string().parse().unwrap(),
+            name: "smoke".into(),
+            iteration: 10,
+            iterations: 10,
+            sampler,
+            evaluations: vec![(10, evaluation)],
+        };
+        let origin = Some(origin);
+        Card { model: Model::Whole, policy: digest, base: None, mask: 23, end: 22, origin }
+    }
+
+    #[test]
+    fn a_card_says_what_it_is_and_how_to_make_it_again() {
+        insta::assert_snapshot!(card().readme(), @r#"
+        ---
+        library_name: transformers
+        tags: [llada, masked-diffusion, agrpo]
+        ---
+
+        # smoke, iteration 10
+
+        A masked diffusion language model of LLaDA's architecture, trained by agrpo.
+
+        | | |
+        |---|---|
+        | run | `ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad` (smoke) |
+        | iteration | 10 of 10 |
+        | policy | `ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad` |
+
+        ## Accuracy
+
+        On held-out problems, with intervals of 95 % where the task has right and wrong answers alone.
+
+        | policy | problems | steps | accuracy | interval |
+        |---|---|---|---|---|
+        | iteration 10 | 100 | 8 | 60.0 % | 50.2 to 69.1 % |
+
+        ## Making it again
+
+            agrpo run run.toml            # the same bytes, on any number of workers
+            agrpo replay --run ba7816bf8f01   # or: every stage of a run that is stored, compared
+
+        `run.toml` is the run with every default explicit. Files that it names by SHA-256 are to be had where `--source KEY=PATH` says, unless the store has them.
+
+        ## Sampling
+
+        The model is no autoregressive one, so `generate` of transformers does not fit. A completion begins as masks behind the prompt (token 23); every step fills some of them in, each by the model's own prediction at its place. Token 22 ends it.
+
+        It was measured with completions of 16 tokens in blocks of 8, from left to right, in 8 steps, the most probable tokens first, greedily.
+
+        ## Loading
+
+        ```python
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        # LLaDA's own code, which transformers does not bring.
+        LLaDA = get_class_from_dynamic_module("modeling_llada.LLaDAModelLM", "GSAI-ML/LLaDA-8B-Instruct")
+        model = LLaDA.from_pretrained(".")
+        ```
+
+        `agrpo.json` has the SHA-256 of every file.
+        "#);
+    }
+
+    #[test]
+    fn an_adapter_names_its_base_and_a_bare_policy_no_run() {
+        let base = Some("a: \"b\"".to_owned());
+        let text = Card { model: Model::Adapter, base, origin: None, ..card() }.readme();
+        assert!(text.contains("library_name: peft\nbase_model: \"a: \\\"b\\\"\"\n"), "{text}");
+        assert!(text.contains("PeftModel.from_pretrained") && !text.contains("run.toml"), "{text}");
+    }
+}
