@@ -6,19 +6,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Real, RunId, encode};
+use crate::digest::{ArtifactDigest, Real, RunId, encode};
 use crate::seed::Seed;
 
 pub use base::{Base, CheckpointConfig, CheckpointShape, Language, Precision};
 pub use decoding::{Cache, SamplerKeys};
 pub use estimator::{EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata};
 pub use fit::Misfit;
-pub use learning::{Advantage, AdvantageScale, RewardConfig};
+pub use learning::{Advantage, AdvantageScale};
 pub use lora::LoraConfig;
 pub use numerics::{Numerics, ParseNumericsError};
 pub use retention::{Keep, Retention};
+pub use reward::{Marking, Program, RewardConfig, Rule};
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
-pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
+pub use task::{
+    Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task,
+};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -278,6 +281,19 @@ impl RunConfig {
         self.lora.as_ref().is_some_and(|lora| lora.merge_for_sampling)
     }
 
+    /// Every small file that the run's problems and grades come from, with the role that each plays.
+    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
+        let datasets = self.task.datasets().into_iter();
+        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
+        let program = self.reward.files.iter();
+        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
+    }
+
+    /// What evaluations mark by, where the task does not say.
+    pub fn marking(&self) -> Marking {
+        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
+    }
+
     /// Tokens of a completion in evaluations.
     pub fn evaluation_completion_tokens(&self) -> u32 {
         self.evaluation.completion_tokens.unwrap_or(self.rollout.completion_tokens)
@@ -384,5 +400,6 @@ mod learning;
 mod lora;
 mod numerics;
 mod retention;
+mod reward;
 mod sources;
 mod task;
