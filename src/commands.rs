@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agrpo_jobs::{Hold, Store};
+use agrpo_scorer::Programs;
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as channel;
@@ -229,7 +230,7 @@ fn read_sources(
             failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
         })?,
     };
-    let named = sources::named(&text, &asked.sources);
+    let named = sources::named(&text, &asked.file, &asked.sources);
     Ok((named.map_err(|failure| failure.at(name_of(&asked.file)))?, text))
 }
 
@@ -252,13 +253,15 @@ fn check_run(
     settings: &Settings,
     store: Option<&str>,
 ) -> Result<(), Failure> {
-    let inputs = if matches!(run.base(), Base::Checkpoint(_)) {
+    let is_drawn = run.config().material().is_empty() && matches!(run.base(), Base::Scratch(..));
+    let inputs = if !is_drawn {
         block_on(async { sources::material(run, &create_store(settings, store).await?).await })?
     } else {
         Inputs::default()
     };
     // The run file is wrong, or what it names is: nothing that was computed is.
-    agrpo_stages::check_run(run, problems, &inputs)
+    let programs = Programs::new(settings.path());
+    agrpo_stages::check_run(run, problems, &inputs, &programs)
         .map_err(|error| Failure::usage(error.to_string()))
 }
 

@@ -30,11 +30,12 @@ pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use rewards::{Rewards, RowReward};
 pub use run::{
     Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
-    CheckpointShape, CountdownTask, DatasetTask, EstimatorConfig, EstimatorKind, EvaluationConfig, Horizon,
-    Keep, Language, LoraConfig, Marking, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
-    PositionRule, Precision, Program, Protocol, Retention, RewardConfig, RolloutConfig, Run, RunConfig,
-    RunError, Rule, SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask,
-    Task, TrainingConfig, allows_steps, sources, with_digests,
+    CheckpointShape, CountdownTask, DatasetTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
+    Horizon, Keep, Language, LoraConfig, Marking, Misfit, ModelShape, Numerics, OptimizerConfig,
+    ParseNumericsError, PositionRule, Precision, Program, Protocol, Retention, RewardConfig,
+    RolloutConfig, Rule, Run, RunConfig, RunError, SamplerKeys, Samples, Schedule, SftConfig,
+    Source, StepWeights, Strata, SudokuTask, Task, TrainingConfig, allows_steps, sources,
+    with_digests,
 };
 pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};

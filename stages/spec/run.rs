@@ -19,9 +19,7 @@ pub use numerics::{Numerics, ParseNumericsError};
 pub use retention::{Keep, Retention};
 pub use reward::{Marking, Program, RewardConfig, Rule};
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
-pub use task::{
-    Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task,
-};
+pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -344,7 +344,9 @@ impl StageSpec {
     pub fn inputs(&self) -> Vec<(&'static str, ArtifactDigest)> {
         match self {
             Self::Sft(SftSpec { start: SftStart::Scratch(_), task, .. }) => task.datasets(),
-            Self::Sft(SftSpec { start: SftStart::Continue { policy, optimizer }, task, .. }) => {
+            Self::Sft(SftSpec {
+                start: SftStart::Continue { policy, optimizer }, task, ..
+            }) => {
                 let own = [("policy", *policy), ("optimizer", *optimizer)];
                 own.into_iter().chain(task.datasets()).collect()
             }

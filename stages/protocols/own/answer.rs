@@ -83,7 +83,8 @@ pub fn program_answer(line: &[u8], id: &str) -> Result<Score, AnswerError> {
     if !line.trim_ascii_start().starts_with(b"{") {
         return Err(form("it is no object".to_owned()));
     }
-    let written: Written = serde_json::from_slice(line).map_err(|error| form(reason(line, &error)))?;
+    let written: Written =
+        serde_json::from_slice(line).map_err(|error| form(reason(line, &error)))?;
     if written.id.as_str() != Some(id) {
         let found = match &written.id {
             Value::String(text) => quoted(text),
@@ -168,7 +169,8 @@ mod tests {
         let read = |line: &str| program_answer(line.as_bytes(), "7/1").unwrap();
         assert_eq!(read(r#"{"id": "7/1", "reward": 0.5}"#).parts["program"], 0.5);
         assert_eq!(read(r#"{"id": "7/1", "reward": 1, "correct": true}"#).correct, Some(true));
-        let parts = read(r#"{"parts": {"form": -1, "right": 2e0}, "id": "7/1", "seen": [1]}"#).parts;
+        let parts =
+            read(r#"{"parts": {"form": -1, "right": 2e0}, "id": "7/1", "seen": [1]}"#).parts;
         assert_eq!(parts, BTreeMap::from([("form".to_owned(), -1.0), ("right".to_owned(), 2.0)]));
     }
 
@@ -199,7 +201,8 @@ mod tests {
             r#"{"id": "7/1", "reward": 1, "correct": 1}"#,
             r#"{"id": "7/1", "reward": 1} {"id": "7/1", "reward": 1}"#,
         ];
-        let told = lines.map(|line| program_answer(line.as_bytes(), "7/1").unwrap_err().to_string());
+        let told =
+            lines.map(|line| program_answer(line.as_bytes(), "7/1").unwrap_err().to_string());
         assert!(told.iter().all(|line| !line.contains(['\n', '\u{1b}'])), "{told:?}");
         insta::assert_snapshot!(told.join("\n"), @r#"
         answered "rubbish \u{1b}[31mred<script>", which is no answer (it is no object): expected one line of JSON such as {"id": "7/1", "reward": 0.5}

@@ -62,9 +62,7 @@ impl Template {
             line: error.line().unwrap_or(1),
             reason: reason(error),
         };
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| syntax(&error))?;
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| syntax(&error))?;
         let template = environment.get_template(NAME).map_err(|error| syntax(&error))?;
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         columns.sort();

@@ -48,8 +48,7 @@ pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
     // What is no TOML is told by the run's own reader, with the line.
     let Ok(document) = read(text) else { return Ok(vec![]) };
     let found = KEYS.iter().filter_map(|&key| Some((key, find(document.as_table(), key)?)));
-    let mut all: Vec<_> =
-        found.map(|(key, item)| source(key, item)).collect::<Result<_, _>>()?;
+    let mut all: Vec<_> = found.map(|(key, item)| source(key, item)).collect::<Result<_, _>>()?;
     if let Some(item) = find(document.as_table(), PROGRAM) {
         all.extend(program(item)?);
     }
@@ -177,12 +176,11 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
     fn files_are_found_by_key_and_replaced_by_content() {
         let found = sources(FILE).unwrap();
         let abc = ArtifactDigest::of(b"abc");
-        let source =
-            |key: &str, from: Option<&str>, sha256| Source {
-                key: key.to_owned(),
-                from: from.map(str::to_owned),
-                sha256,
-            };
+        let source = |key: &str, from: Option<&str>, sha256| Source {
+            key: key.to_owned(),
+            from: from.map(str::to_owned),
+            sha256,
+        };
         assert_eq!(
             found,
             [
@@ -191,8 +189,7 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
                 source("checkpoint.folder", Some("LLaDA"), Some(abc)),
             ]
         );
-        let digests =
-            found.iter().map(|source| (source.key.clone(), abc));
+        let digests = found.iter().map(|source| (source.key.clone(), abc));
         let digests = digests.chain([("checkpoint.tokenizer".to_owned(), abc)]);
         let text = with_digests(FILE, &digests.collect()).unwrap();
         assert!(text.contains("name = \"x\"   # a name"), "{text}");
