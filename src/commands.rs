@@ -76,7 +76,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
         Command::Compare(args) => compare::compare(&args, &settings),
         Command::Tune(args) => tune::tune(&args, &settings),
-        Command::Score(args) => score::score(&args),
+        Command::Score(args) => score::score(&args, &settings),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
         Command::BenchGpu(args) => bench_gpu::bench_gpu(&args, &settings),
         Command::Completions(args) => completions::completions(&args),

@@ -57,7 +57,7 @@ use shelf::Shelf;
 
 pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
 pub use device::{Device, ParseDeviceError, gpus};
-pub use problems::{check_run, prompt_tokens, vocabulary};
+pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
 
 /// Computes a stage on the processor, without anything that runs programs; see [`execute_with`].
 pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {

@@ -21,6 +21,7 @@ use benchmark::{BenchmarkProblems, read};
 use dataset::Item;
 
 pub(crate) use dataset::DatasetProblems;
+pub use dataset::RowGrader;
 pub(crate) use grading::{Graded, Grader, NoPrograms};
 
 /// Ids of a vocabulary of characters, for estimates made before a dataset is read: those of ASCII.

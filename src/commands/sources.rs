@@ -23,7 +23,7 @@ use crate::settings::Settings;
 
 /// What the keys of a grading program's files begin with. Their digests are nobody's to pin by hand: the
 /// files lie beside the run file.
-const PROGRAM: &str = "reward.files.";
+pub(super) const PROGRAM: &str = "reward.files.";
 
 /// Stands for what nobody has fetched yet, where nothing is computed.
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";

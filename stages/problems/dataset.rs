@@ -8,11 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agrpo_protocols::{Message, Role, Row, Template};
-use agrpo_spec::{DatasetTask, Inputs, Language, Purpose, Sample, Seed, StageError};
+use agrpo_spec::{
+    DatasetTask, Inputs, Language, Purpose, RewardConfig, RowReward, Sample, Scorer, Seed,
+    StageError,
+};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Asked, Question, read};
+use super::{Asked, Graded, Grader, Question, read};
 use crate::chat::{ChatTokenizer, Specials};
 use crate::error::data;
 use crate::model::ModelConfig;
@@ -52,6 +55,7 @@ pub(crate) struct DatasetProblems {
 }
 
 /// The task's templates, read once.
+#[derive(Debug)]
 struct Templates {
     prompt: Template,
     answer: Option<Template>,
@@ -73,8 +77,7 @@ impl Templates {
         })
     }
 
-    fn item(&self, row: Row, side: &str) -> Result<Item, StageError> {
-        let place = format!("row {} of task.dataset.{side}", row.number);
+    fn item(&self, row: Row, place: String) -> Result<Item, StageError> {
         let render = |key: &str, template: &Template| {
             let text = template.render(&row.fields);
             text.map_err(|error| data(format!("task.dataset.{key}, {place}: {error}")))
@@ -88,7 +91,12 @@ impl Templates {
     }
 
     fn items(&self, rows: Vec<Row>, side: &str) -> Result<Vec<Arc<Item>>, StageError> {
-        rows.into_iter().map(|row| self.item(row, side).map(Arc::new)).collect()
+        let place = |row: &Row| format!("row {} of task.dataset.{side}", row.number);
+        let item = |row: Row| {
+            let place = place(&row);
+            self.item(row, place).map(Arc::new)
+        };
+        rows.into_iter().map(item).collect()
     }
 }
 
@@ -246,6 +254,44 @@ impl Item {
             answer: self.answer.clone(),
             row: self.row.clone(),
         }
+    }
+}
+
+/// A dataset's templates and its `[reward]`, for completions that were made elsewhere.
+#[derive(Debug)]
+pub struct RowGrader<'a> {
+    templates: Templates,
+    grader: Grader<'a>,
+}
+
+impl<'a> RowGrader<'a> {
+    /// Reads templates, patterns and the program's files. Error where one of them is none.
+    pub fn open(
+        task: &DatasetTask,
+        reward: &RewardConfig,
+        inputs: &Inputs,
+        scorer: &'a dyn Scorer,
+    ) -> Result<Self, StageError> {
+        Ok(Self {
+            templates: Templates::read(task)?,
+            grader: Grader::open(reward, inputs, scorer)?,
+        })
+    }
+
+    /// What the completion earns as an answer to the row of this number. Error as in a reward stage.
+    pub fn grade(
+        &self,
+        number: usize,
+        row: &Map<String, Value>,
+        completion: &str,
+    ) -> Result<RowReward, StageError> {
+        let fields = row.clone();
+        let item = self.templates.item(Row { number, fields }, format!("row {number}"))?;
+        let sample = item.sample(number.to_string(), completion.to_owned());
+        let graded = self.grader.grade(&[sample])?.pop();
+        let Graded { parts, reward, correct } =
+            graded.ok_or_else(|| StageError::Internal("a row without a grade".into()))?;
+        Ok(RowReward { reward, correct, parts, advantage: 0.0, counted: true })
     }
 }
 

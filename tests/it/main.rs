@@ -20,6 +20,7 @@ mod loading;
 mod logs;
 mod lora;
 mod metrics;
+mod own_task;
 mod replay;
 mod score;
 mod secrets;
