@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use agrpo_spec::{
     Artifact, EvaluationSpec, Inputs, Outputs, Purpose, Sampler, Scorer, StageError, StageKind,
@@ -39,7 +40,7 @@ pub(crate) fn execute(
     }
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
-    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let problems = shelf.problems(&spec.task, spec.language, inputs)?;
     let merge = spec.merge_adapter;
     let exam = Exam {
         spec,
@@ -76,7 +77,7 @@ pub(crate) fn execute(
 struct Exam<'a> {
     spec: &'a EvaluationSpec,
     policy: Policy,
-    problems: Problems,
+    problems: Arc<Problems>,
     asked: Vec<Asked>,
     grader: Grader<'a>,
 }

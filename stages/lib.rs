@@ -103,7 +103,7 @@ fn compute(
     let stage = || match spec {
         StageSpec::Sft(spec) => sft::execute(spec, inputs, place),
         StageSpec::Rollout(spec) => rollout::execute(spec, inputs, place, shelf),
-        StageSpec::Reward(spec) => reward::execute(spec, inputs, scorer),
+        StageSpec::Reward(spec) => reward::execute(spec, inputs, (shelf, scorer)),
         StageSpec::Gradient(spec) => gradient::execute(spec, inputs, place, shelf),
         StageSpec::Update(spec) => update::execute(spec, inputs),
         StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place, (shelf, scorer)),

@@ -15,6 +15,7 @@ use agrpo_spec::{
 use crate::error::data;
 use crate::estimator::Worth;
 use crate::problems::{Answered, Asked, Graded, Grader, Problems};
+use crate::shelf::Shelf;
 use crate::trajectories::Trajectories;
 
 /// What estimators are told of a completion.
@@ -25,10 +26,10 @@ pub(crate) fn worth_of(row: &RowReward) -> Worth {
 pub(crate) fn execute(
     spec: &RewardSpec,
     inputs: &Inputs,
-    scorer: &dyn Scorer,
+    (shelf, scorer): (&Shelf, &dyn Scorer),
 ) -> Result<Outputs, StageError> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
-    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let problems = shelf.problems(&spec.task, spec.language, inputs)?;
     let grader = Grader::open(&spec.reward, inputs, scorer)?;
     let rewards = grade(spec, &trajectories, &problems, &grader)?;
     let rows = &rewards.rows;

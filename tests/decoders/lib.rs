@@ -110,8 +110,7 @@ pub static DECODERS: [Decoder; 25] = [
     Decoder::new("completion", Form::Text, text::completion, text::completions)
         .allowed(TREE, PATTERNS)
         .slow(50),
-    Decoder::new("program-answer", Form::Text, text::answer, text::answers)
-        .allowed(TREE, SMALL),
+    Decoder::new("program-answer", Form::Text, text::answer, text::answers).allowed(TREE, SMALL),
     Decoder::new("hint", Form::Text, fleet::hint, fleet::hints).allowed(TREE, SMALL),
     Decoder::new("failure", Form::Text, fleet::failure, fleet::failures),
     Decoder::new("index-entry", Form::Text, fleet::index_entry, fleet::index_entries),

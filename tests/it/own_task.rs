@@ -163,7 +163,8 @@ fn a_program_grades_every_stage_and_every_stage_replays() {
     assert_ne!(other["policy"].as_str(), Some(policy.as_str()));
     assert!(other["stages"]["reused"].as_u64().unwrap() >= 4, "{other}");
 
-    let measured = program.json(&["evaluate", "letters", "--steps", "4", "--json"]);
+    let id = other["run"].as_str().unwrap();
+    let measured = program.json(&["evaluate", id, "--steps", "4", "--json"]);
     assert!(measured["evaluations"].is_array(), "{measured}");
 }
 
@@ -195,7 +196,28 @@ fn a_program_that_misbehaves_fails_its_stage_and_says_where() {
         "time.sleep(60)",
     ]
     .map(|body| last(&misbehaving(body)));
-    assert_snapshot!(told.join("\n"), @"");
+    assert_snapshot!(told.join("\n"), @r#"
+    6
+    error: evaluation stage … failed: the reward program `python3 reward.py` answered "<b>\u{1b}[31mrubbish", which is no answer (it is no object): expected one line of JSON such as {"id": "held-out 0/0", "reward": 0.5}; asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
+
+    hint: agrpo status
+    6
+    error: evaluation stage … failed: the reward program `python3 reward.py` answered "{\"id\": \"held-out 0/0\", \"reward\": NaN}", which is no answer (NaN and Infinity are no numbers of JSON): expected one line of JSON such as {"id": "held-out 0/0", "reward": 0.5}; asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
+
+    hint: agrpo status
+    6
+    error: evaluation stage … failed: the reward program `python3 reward.py` answered for id "0/3" where "held-out 0/0" was asked: expected one answer for each row, in the order of the rows; asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
+
+    hint: agrpo status
+    6
+    error: evaluation stage … failed: the reward program `python3 reward.py` ended with code 7 before it answered (it may take 4096 MiB of memory, reward.memory_mib); asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
+
+    hint: agrpo status
+    6
+    error: evaluation stage … failed: the reward program `python3 reward.py` gave no answer within 2 s (reward.timeout_seconds): expected a line for each row, flushed; asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
+
+    hint: agrpo status
+    "#);
 }
 
 #[test]
@@ -229,7 +251,11 @@ fn what_is_wrong_is_said_before_anything_is_computed() {
         errors.collect::<Vec<_>>().join("\n")
     };
     let path = program.folder().to_path_buf();
-    fs::write(path.join("wrong.py"), "print('hello')\nraise ValueError('no <model>')\n").unwrap();
+    fs::write(
+        path.join("wrong.py"),
+        "import sys\nprint('no <model>', file=sys.stderr)\nprint('hello')\n",
+    )
+    .unwrap();
     let program_lines = "command = [\"python3\", \"reward.py\"]\nfiles = [\"reward.py\", \"lib/right.py\"]\ntimeout_seconds = 20\n";
     let told = [
         refused(&[("{{ word }}", "{{ wrod }}")]),
@@ -270,7 +296,25 @@ fn what_is_wrong_is_said_before_anything_is_computed() {
             ("steps = [4, 2]", "steps = [8]"),
         ]),
     ];
-    assert_snapshot!(told.join("\n"), @"");
+    assert_snapshot!(told.join("\n"), @r#"
+    error: run.toml: task.dataset.prompt, row 1 of task.dataset.test: no column "wrod": the row has "word"
+    error: run.toml: task.dataset.prompt: line 1: syntax error: unexpected end of input, expected end of variable block
+    error: run.toml: task.dataset.prompt_tokens = 2: the prompt of row 1 of task.dataset.train has 3 tokens; raise the key, or leave the row out
+    error: run.toml: rollout.completion_tokens = 2: the answer of row 1 of task.dataset.train has 3 characters; raise the key, or leave the row out
+    error: run.toml: evaluation.problems = 80: expected at most 13, which task.dataset.test has
+    error: run.toml: reward.rules.letters.pattern = "^[a-e{3}$": unclosed character class
+    error: run.toml: task.dataset.answer = left out: expected a template: [sft] learns from answers; a [checkpoint] needs none
+    error: run.toml: reward = without rules and command: expected rules = { right = { kind = "exact" } }, or a program as in command = ["python3", "reward.py"]: nothing else says what a dataset's completions are worth
+    error: run.toml: reward.weights = program: expected one of reward.rules: letters, same
+    error: run.toml: reward.weights names the part "style", and what was graded for row 1 of task.dataset.test is letters, program, same
+    error: run.toml: reward.timeout_seconds = 0: expected a number above 0
+    error: run.toml: reward.files = "../reward.py": expected a path within the program's folder, as in "reward.py"; a file elsewhere is { "reward.py" = { from = "../reward.py" } }
+    error: run.toml: the reward program `python3 wrong.py` answered "hello", which is no answer (it is no object): expected one line of JSON such as {"id": "check/0", "reward": 0.5}; asked about row 1 of task.dataset.test, id "check/0", prompt "aaa", completion "aaa"; its last lines on stderr: "no <model>"
+    error: run.toml: the reward program `no-such-program` cannot be started: there is no "no-such-program" on PATH, nor in reward.files
+    error: run.toml: reward.files.absent.py: absent.py: cannot be read: entity not found
+    error: run.toml: sft.careless_steps = 10: expected 0: a dataset has no wrong answers to learn from
+    error: run.toml: reward = with rules or a program: expected [task.dataset]: this task brings its own grades, and takes weights alone
+    "#);
 }
 
 #[test]
