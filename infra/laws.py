@@ -22,6 +22,7 @@ REACH = {
     "agrpo-spec": (["tch", "torch-sys", "clap", *SERVICES], "a spec is pure"),
     "agrpo-protocols": (["tch", "torch-sys", "clap", *SERVICES], "grading is pure text"),
     "agrpo-stages": (["clap", "agrpo-jobs", *SERVICES], "a stage computes and does nothing else"),
+    "agrpo-scorer": (["tch", "torch-sys", "clap", "agrpo-stages", "agrpo-jobs", *SERVICES], "a program is run, and nothing else"),
     "agrpo-jobs": (["tch", "torch-sys", "clap", "agrpo-stages"], "a job never sees a tensor"),
 }
 

@@ -321,3 +321,6 @@ fn characters<'a>(items: impl Iterator<Item = &'a Arc<Item>>) -> Result<Spelling
     let file = Bytes::from(tokenizer::of_characters(all));
     Ok(Spelling::Characters { tokenizer: Box::new(TaskTokenizer::read(&file)?), file })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{ArtifactDigest, Real, RunId, encode};
+use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
 
 pub use base::{Base, CheckpointConfig, CheckpointShape, Language, Precision};
@@ -277,19 +277,6 @@ impl RunConfig {
     /// Whether whoever samples merges the adapter first.
     pub fn merges_adapter(&self) -> bool {
         self.lora.as_ref().is_some_and(|lora| lora.merge_for_sampling)
-    }
-
-    /// Every small file that the run's problems and grades come from, with the role that each plays.
-    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
-        let datasets = self.task.datasets().into_iter();
-        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
-        let program = self.reward.files.iter();
-        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
-    }
-
-    /// What evaluations mark by, where the task does not say.
-    pub fn marking(&self) -> Marking {
-        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
     }
 
     /// Tokens of a completion in evaluations.

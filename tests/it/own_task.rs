@@ -236,65 +236,42 @@ fn a_program_that_is_no_function_of_its_rows_is_found_by_replay() {
     }
 }
 
+/// What is said of the run file with these edits, before anything is computed.
+fn refused(program: &Program, edits: &[(&str, &str)]) -> String {
+    let text = edits.iter().fold(RUN.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    });
+    fs::write(program.folder().join("run.toml"), text).unwrap();
+    let said = program.run(&["run", "run.toml"]);
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    let errors = said.stderr.lines().filter(|line| line.starts_with("error: "));
+    errors.collect::<Vec<_>>().join("\n")
+}
+
+/// The lines of a run file that name its program.
+const PROGRAM: &str = "command = [\"python3\", \"reward.py\"]\nfiles = [\"reward.py\", \"lib/right.py\"]\ntimeout_seconds = 20\n";
+
 #[test]
-fn what_is_wrong_is_said_before_anything_is_computed() {
+fn rows_and_templates_are_checked_before_anything_is_computed() {
     let program = letters();
-    let refused = |edits: &[(&str, &str)]| {
-        let text = edits.iter().fold(RUN.to_owned(), |text, (from, to)| {
-            assert!(text.contains(from), "{from}");
-            text.replace(from, to)
-        });
-        fs::write(program.folder().join("run.toml"), text).unwrap();
-        let said = program.run(&["run", "run.toml"]);
-        assert_eq!(said.code, Some(2), "{}", said.stderr);
-        let errors = said.stderr.lines().filter(|line| line.starts_with("error: "));
-        errors.collect::<Vec<_>>().join("\n")
-    };
-    let path = program.folder().to_path_buf();
-    fs::write(
-        path.join("wrong.py"),
-        "import sys\nprint('no <model>', file=sys.stderr)\nprint('hello')\n",
-    )
-    .unwrap();
-    let program_lines = "command = [\"python3\", \"reward.py\"]\nfiles = [\"reward.py\", \"lib/right.py\"]\ntimeout_seconds = 20\n";
     let told = [
-        refused(&[("{{ word }}", "{{ wrod }}")]),
-        refused(&[("{{ word }}", "{{ word ")]),
-        refused(&[("prompt_tokens = 4", "prompt_tokens = 2")]),
-        refused(&[
-            (
-                "completion_tokens = 4\nblock_tokens = 4\nsteps = 4",
-                "completion_tokens = 2\nblock_tokens = 2\nsteps = 2",
-            ),
-            ("steps = [4, 2]", "steps = [2]"),
-        ]),
-        refused(&[("problems = 8", "problems = 80")]),
-        refused(&[("^[a-e]{3}$", "^[a-e{3}$")]),
-        refused(&[("answer = ", "# answer = ")]),
-        refused(&[(program_lines, ""), ("rules = {", "# rules = {")]),
-        refused(&[(program_lines, "")]),
-        refused(&[("program = 1.0", "style = 1.0")]),
-        refused(&[("timeout_seconds = 20", "timeout_seconds = 0")]),
-        refused(&[("files = [\"reward.py\"", "files = [\"../reward.py\"")]),
-        refused(&[
-            ("[\"python3\", \"reward.py\"]", "[\"python3\", \"wrong.py\"]"),
-            ("\"lib/right.py\"", "\"wrong.py\""),
-        ]),
-        refused(&[("[\"python3\", \"reward.py\"]", "[\"no-such-program\"]")]),
-        refused(&[("files = [\"reward.py\"", "files = [\"absent.py\"")]),
-        refused(&[("steps_per_stage = 30", "steps_per_stage = 30\ncareless_steps = 10")]),
-        refused(&[
-            ("[task.dataset]", "[task.countdown]"),
-            (
-                "train = { from = \"train.jsonl\" }\ntest = { from = \"test.jsonl\" }\nprompt = \"{{ word }}\"\nanswer = \"{{ word | list | sort | join }}\"\nprompt_tokens = 4\n",
-                "",
-            ),
-            (
-                "completion_tokens = 4\nblock_tokens = 4\nsteps = 4",
-                "completion_tokens = 8\nblock_tokens = 8\nsteps = 8",
-            ),
-            ("steps = [4, 2]", "steps = [8]"),
-        ]),
+        refused(&program, &[("{{ word }}", "{{ wrod }}")]),
+        refused(&program, &[("{{ word }}", "{{ word ")]),
+        refused(&program, &[("prompt_tokens = 4", "prompt_tokens = 2")]),
+        refused(
+            &program,
+            &[
+                (
+                    "completion_tokens = 4\nblock_tokens = 4\nsteps = 4",
+                    "completion_tokens = 2\nblock_tokens = 2\nsteps = 2",
+                ),
+                ("steps = [4, 2]", "steps = [2]"),
+            ],
+        ),
+        refused(&program, &[("problems = 8", "problems = 80")]),
+        refused(&program, &[("answer = ", "# answer = ")]),
+        refused(&program, &[("steps_per_stage = 30", "steps_per_stage = 30\ncareless_steps = 10")]),
     ];
     assert_snapshot!(told.join("\n"), @r#"
     error: run.toml: task.dataset.prompt, row 1 of task.dataset.test: no column "wrod": the row has "word"
@@ -302,8 +279,50 @@ fn what_is_wrong_is_said_before_anything_is_computed() {
     error: run.toml: task.dataset.prompt_tokens = 2: the prompt of row 1 of task.dataset.train has 3 tokens; raise the key, or leave the row out
     error: run.toml: rollout.completion_tokens = 2: the answer of row 1 of task.dataset.train has 3 characters; raise the key, or leave the row out
     error: run.toml: evaluation.problems = 80: expected at most 13, which task.dataset.test has
-    error: run.toml: reward.rules.letters.pattern = "^[a-e{3}$": unclosed character class
     error: run.toml: task.dataset.answer = left out: expected a template: [sft] learns from answers; a [checkpoint] needs none
+    error: run.toml: sft.careless_steps = 10: expected 0: a dataset has no wrong answers to learn from
+    "#);
+}
+
+#[test]
+fn rewards_are_checked_before_anything_is_computed() {
+    let program = letters();
+    let wrong = "import sys\nprint('no <model>', file=sys.stderr)\nprint('hello')\n";
+    fs::write(program.folder().join("wrong.py"), wrong).unwrap();
+    let told = [
+        refused(&program, &[("^[a-e]{3}$", "^[a-e{3}$")]),
+        refused(&program, &[(PROGRAM, ""), ("rules = {", "# rules = {")]),
+        refused(&program, &[(PROGRAM, "")]),
+        refused(&program, &[("program = 1.0", "style = 1.0")]),
+        refused(&program, &[("timeout_seconds = 20", "timeout_seconds = 0")]),
+        refused(&program, &[("files = [\"reward.py\"", "files = [\"../reward.py\"")]),
+        refused(
+            &program,
+            &[
+                ("[\"python3\", \"reward.py\"]", "[\"python3\", \"wrong.py\"]"),
+                ("\"lib/right.py\"", "\"wrong.py\""),
+            ],
+        ),
+        refused(&program, &[("[\"python3\", \"reward.py\"]", "[\"no-such-program\"]")]),
+        refused(&program, &[("files = [\"reward.py\"", "files = [\"absent.py\"")]),
+        refused(
+            &program,
+            &[
+                ("[task.dataset]", "[task.countdown]"),
+                (
+                    "train = { from = \"train.jsonl\" }\ntest = { from = \"test.jsonl\" }\nprompt = \"{{ word }}\"\nanswer = \"{{ word | list | sort | join }}\"\nprompt_tokens = 4\n",
+                    "",
+                ),
+                (
+                    "completion_tokens = 4\nblock_tokens = 4\nsteps = 4",
+                    "completion_tokens = 8\nblock_tokens = 8\nsteps = 8",
+                ),
+                ("steps = [4, 2]", "steps = [8]"),
+            ],
+        ),
+    ];
+    assert_snapshot!(told.join("\n"), @r#"
+    error: run.toml: reward.rules.letters.pattern = "^[a-e{3}$": unclosed character class
     error: run.toml: reward = without rules and command: expected rules = { right = { kind = "exact" } }, or a program as in command = ["python3", "reward.py"]: nothing else says what a dataset's completions are worth
     error: run.toml: reward.weights = program: expected one of reward.rules: letters, same
     error: run.toml: reward.weights names the part "style", and what was graded for row 1 of task.dataset.test is letters, program, same
@@ -312,7 +331,6 @@ fn what_is_wrong_is_said_before_anything_is_computed() {
     error: run.toml: the reward program `python3 wrong.py` answered "hello", which is no answer (it is no object): expected one line of JSON such as {"id": "check/0", "reward": 0.5}; asked about row 1 of task.dataset.test, id "check/0", prompt "aaa", completion "aaa"; its last lines on stderr: "no <model>"
     error: run.toml: the reward program `no-such-program` cannot be started: there is no "no-such-program" on PATH, nor in reward.files
     error: run.toml: reward.files.absent.py: absent.py: cannot be read: entity not found
-    error: run.toml: sft.careless_steps = 10: expected 0: a dataset has no wrong answers to learn from
     error: run.toml: reward = with rules or a program: expected [task.dataset]: this task brings its own grades, and takes weights alone
     "#);
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{RunConfig, Task};
 use crate::digest::{ArtifactDigest, Real};
 
 /// What a completion is worth: a weighted sum of parts.
@@ -116,6 +117,21 @@ impl bincode::Encode for RewardConfig {
             (rules, command, files, timeout_seconds, memory_mib).encode(encoder)?;
         }
         weights.encode(encoder)
+    }
+}
+
+impl RunConfig {
+    /// Every small file that the run's problems and grades come from, with the role that each plays.
+    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
+        let datasets = self.task.datasets().into_iter();
+        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
+        let program = self.reward.files.iter();
+        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
+    }
+
+    /// What evaluations mark by, where the task does not say.
+    pub fn marking(&self) -> Marking {
+        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
     }
 }
 
