@@ -8,11 +8,12 @@ use agrpo_spec::{
     Run, RunConfig, RunId, StageDigest, StageKey, StageKind, StageSpec, sources, with_digests,
 };
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     include_str!("../../jobs/runs/smoke.toml"),
     include_str!("../../jobs/runs/sudoku.toml"),
     include_str!("../../jobs/runs/llada-8b-gsm8k.toml"),
     include_str!("../../jobs/runs/countdown.toml"),
+    include_str!("../../jobs/runs/word-puzzle/word-puzzle.toml"),
 ];
 
 /// Contents in place of where they are to be had.
