@@ -23,6 +23,7 @@ REACH = {
     "agrpo-protocols": (["tch", "torch-sys", "clap", *SERVICES], "grading is pure text"),
     "agrpo-stages": (["clap", "agrpo-jobs", *SERVICES], "a stage computes and does nothing else"),
     "agrpo-export": (["tch", "torch-sys", "clap", "agrpo-stages"], "formats are written without tensors"),
+    "agrpo-scorer": (["tch", "torch-sys", "clap", "agrpo-stages", "agrpo-jobs", *SERVICES], "a program is run, and nothing else"),
     "agrpo-jobs": (["tch", "torch-sys", "clap", "agrpo-stages"], "a job never sees a tensor"),
     "agrpo-view": (["tch", "torch-sys", "clap", "agrpo-stages"], "looking at a run needs no libtorch"),
 }

@@ -203,9 +203,8 @@ pub(crate) async fn imports(
     store: &Store,
     run: &Run,
 ) -> Result<(Vec<Import>, Option<(ArtifactDigest, String)>), JobsError> {
-    let datasets = run.config().task.datasets().into_iter();
-    let mut named: Vec<Import> =
-        datasets.map(|(role, digest)| (format!("dataset {role}"), digest, None)).collect();
+    let material = run.config().material().into_iter();
+    let mut named: Vec<Import> = material.map(|(told, digest)| (told, digest, None)).collect();
     let Base::Checkpoint(checkpoint) = run.base() else { return Ok((named, None)) };
     for (file, digest) in [("config", checkpoint.config), ("tokenizer", checkpoint.tokenizer)] {
         named.push((format!("checkpoint {file}"), digest, None));

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agrpo_spec::{
-    ArtifactDigest, Environment, ExecuteFn, Manifest, OutputRecord, Outputs, RunId, StageDigest,
-    StageKey, StageKind,
+    Artifact, ArtifactDigest, Content, Environment, ExecuteFn, Manifest, OutputRecord, Outputs,
+    Rewards, RunId, StageDigest, StageKey, StageKind, StageSpec, decode,
 };
 use futures::future::try_join_all;
 use serde::Serialize;
@@ -59,6 +59,9 @@ pub struct ReplayReport {
     pub metrics: Vec<MetricComparison>,
     /// Whether everything is the same.
     pub identical: bool,
+    /// Of rewards that differ, the first row and who graded it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
 }
 
 /// Computes a stage again and compares. Data error naming what is missing or corrupt: the manifest, an
@@ -72,7 +75,10 @@ pub async fn replay(
     let manifest = recorded(&store, stage).await?;
     let inputs = store.load_inputs(&manifest.spec).await?;
     let outputs = stage::run_blocking(&manifest.spec, inputs, execute).await?;
-    let report = compare(&manifest, &outputs).await?;
+    let mut report = compare(&manifest, &outputs).await?;
+    if !report.identical {
+        report.row = differing_row(&store, &manifest, &outputs).await?;
+    }
     if report.outputs.iter().all(|output| output.identical) {
         let store = &store;
         let stored = manifest.outputs.iter();
@@ -174,7 +180,41 @@ async fn compare(manifest: &Manifest, outputs: &Outputs) -> Result<ReplayReport,
             && metrics.iter().all(|metric| metric.identical),
         outputs: outputs_compared,
         metrics,
+        row: None,
     })
+}
+
+/// The first row of a reward stage that a program graded differently. `None` for all other stages, and
+/// where the recorded rewards are gone.
+async fn differing_row(
+    store: &Store,
+    manifest: &Manifest,
+    outputs: &Outputs,
+) -> Result<Option<String>, JobsError> {
+    let StageSpec::Reward(spec) = &manifest.spec else { return Ok(None) };
+    let now = match outputs.artifacts.get("rewards") {
+        Some(Artifact::Blob(Content::Memory(bytes))) => decode::<Rewards>(bytes),
+        _ => None,
+    };
+    let recorded = match manifest.output("rewards") {
+        Some(digest) if store.has_blob(digest).await? => {
+            decode::<Rewards>(&store.get_blob(digest).await?)
+        }
+        _ => None,
+    };
+    let (Some(now), Some(recorded)) = (now, recorded) else { return Ok(None) };
+    let mut rows = recorded.rows.iter().zip(&now.rows).enumerate();
+    let Some((row, (then, now))) = rows.find(|(_, (then, now))| then.parts != now.parts) else {
+        return Ok(None);
+    };
+    let mut parts = then.parts.iter().filter(|(name, value)| now.parts.get(*name) != Some(*value));
+    let Some((part, value)) = parts.next() else { return Ok(None) };
+    let other = now.parts.get(part).map_or_else(|| "nothing".to_owned(), f64::to_string);
+    let grader = match spec.reward.command.as_slice() {
+        [] => "this task".to_owned(),
+        command => format!("the reward program `{}`", command.join(" ").escape_debug()),
+    };
+    Ok(Some(format!("{grader} gave row {row} {part} = {value} then and {other} now")))
 }
 
 /// Whether a stored output is what was just computed: its digest and its recorded length.

@@ -40,6 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agrpo_jobs::{Hold, Store};
+use agrpo_scorer::Programs;
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::{Receiver, channel};
@@ -86,7 +87,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Evaluate(args) => evaluate::evaluate(&args, &settings),
         Command::Compare(args) => compare::compare(&args, &settings),
         Command::Tune(args) => tune::tune(&args, &settings),
-        Command::Score(args) => score::score(&args),
+        Command::Score(args) => score::score(&args, &settings),
         Command::Doctor(args) => doctor::doctor(&args, &settings),
         Command::BenchGpu(args) => bench_gpu::bench_gpu(&args, &settings),
         Command::Completions(args) => completions::completions(&args),
@@ -240,7 +241,7 @@ fn read_sources(
             failure.hint("jobs/runs/smoke.toml is a small run with every key explained")
         })?,
     };
-    let named = sources::named(&text, &asked.sources);
+    let named = sources::named(&text, &asked.file, &asked.sources);
     Ok((named.map_err(|failure| failure.at(name_of(&asked.file)))?, text))
 }
 
@@ -263,13 +264,15 @@ fn check_run(
     settings: &Settings,
     store: Option<&str>,
 ) -> Result<(), Failure> {
-    let inputs = if matches!(run.base(), Base::Checkpoint(_)) {
+    let is_drawn = run.config().material().is_empty() && matches!(run.base(), Base::Scratch(..));
+    let inputs = if !is_drawn {
         block_on(async { sources::material(run, &create_store(settings, store).await?).await })?
     } else {
         Inputs::default()
     };
     // The run file is wrong, or what it names is: nothing that was computed is.
-    agrpo_stages::check_run(run, problems, &inputs)
+    let programs = Programs::new(settings.path());
+    agrpo_stages::check_run(run, problems, &inputs, &programs)
         .map_err(|error| Failure::usage(error.to_string()))
 }
 

@@ -48,6 +48,7 @@ impl Exit {
     /// Ends the program where it stands. A stage may still be computing on its thread, and would crash
     /// if libtorch were taken down under it, as a usual exit does.
     pub(crate) fn at_once(self) -> ! {
+        agrpo_scorer::end_all();
         signal_hook::low_level::exit(i32::from(self as u8))
     }
 }

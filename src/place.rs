@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use agrpo_spec::{Environment, ExecuteFn, Numerics};
+use agrpo_scorer::Programs;
+use agrpo_spec::{Environment, ExecuteFn, Numerics, Scorer};
 use agrpo_stages::Device;
 
 use crate::exit::{Exit, Failure};
@@ -22,6 +23,8 @@ pub(crate) struct Place {
     pub(crate) device: Device,
     /// What the driver says of it, where it is a GPU.
     pub(crate) gpu: Option<Gpu>,
+    /// What runs the programs that grade.
+    pub(crate) programs: Arc<Programs>,
 }
 
 impl Place {
@@ -31,7 +34,12 @@ impl Place {
             Device::Cpu => None,
             Device::Cuda(number) => Some(Gpu::find(number, settings)?),
         };
-        Ok(Self { device, gpu })
+        Ok(Self { gpu, ..Self::without_driver(device, settings) })
+    }
+
+    /// A device of which nobody says what it is.
+    pub(crate) fn without_driver(device: Device, settings: &Settings) -> Self {
+        Self { device, gpu: None, programs: Arc::new(Programs::new(settings.path())) }
     }
 
     /// The class that a GPU computes in; the processor has several.
@@ -112,7 +120,8 @@ impl Place {
 
     /// What computes stages here.
     pub(crate) fn execute(&self) -> ExecuteFn {
-        Arc::new(agrpo_stages::execute_on(self.device))
+        let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
+        Arc::new(agrpo_stages::execute_with(self.device, programs))
     }
 
     /// Stages at the same time: as asked, else one on a GPU, and one for each core on the processor.

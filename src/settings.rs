@@ -169,6 +169,11 @@ impl Settings {
             .collect()
     }
 
+    /// Where programs that grade are looked for.
+    pub(crate) fn path(&self) -> &str {
+        self.variable("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin")
+    }
+
     /// The store: `--store`, `AGRPO_STORE`, `.agrpo`.
     pub(crate) fn store(&self, flag: Option<&str>) -> Resolved {
         self.resolve(flag, STORE, DEFAULT_STORE)

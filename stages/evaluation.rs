@@ -7,15 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use agrpo_spec::{
-    Artifact, EvaluationSpec, Inputs, Outputs, Purpose, Sampler, StageError, StageKind,
+    Artifact, EvaluationSpec, Inputs, Outputs, Purpose, Sampler, Scorer, StageError, StageKind,
 };
 use serde_json::{Value, json};
 use tch::Device;
 
 use crate::model::{Placement, Policy};
-use crate::problems::{Asked, Problems};
+use crate::problems::{Answered, Asked, Grader, Problems};
 use crate::rollout::padded;
 use crate::sampler::{Row, sample};
 use crate::shelf::Shelf;
@@ -31,7 +32,7 @@ pub(crate) fn execute(
     spec: &EvaluationSpec,
     inputs: &Inputs,
     device: Device,
-    shelf: &Shelf,
+    (shelf, scorer): (&Shelf, &dyn Scorer),
 ) -> Result<Outputs, StageError> {
     if spec.samples == 0 {
         let kind = StageKind::Evaluation;
@@ -39,12 +40,13 @@ pub(crate) fn execute(
     }
     let files = inputs.folder(spec.policy)?;
     let at = Placement::new(device, spec.precision);
-    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let problems = shelf.problems(&spec.task, spec.language, inputs)?;
     let merge = spec.merge_adapter;
     let exam = Exam {
         spec,
         policy: shelf.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?,
         asked: problems.held_out(spec.problems)?,
+        grader: Grader::marking(&spec.marking, inputs, scorer)?,
         problems,
     };
     let (mut results, mut shown) = (vec![], vec![]);
@@ -52,12 +54,17 @@ pub(crate) fn execute(
     for sampler in &spec.samplers {
         let marks = exam.sit(sampler, if results.is_empty() { SHOWN } else { 0 })?;
         let (accuracy, passes, steps) = (marks.accuracy(), marks.passes(), sampler.steps);
+        let reward = marks.reward();
         results.push(marks.document(sampler));
         shown.extend(marks.shown);
         metrics.insert(format!("accuracy_{steps}"), accuracy);
         metrics.entry("accuracy".to_owned()).or_insert(accuracy);
         metrics.insert(format!("passes_{steps}"), passes);
         metrics.entry("passes".to_owned()).or_insert(passes);
+        if let Some(reward) = reward {
+            metrics.insert(format!("reward_{steps}"), reward);
+            metrics.entry("reward".to_owned()).or_insert(reward);
+        }
     }
     let document = json!({ "problems": spec.problems, "results": results, "samples": shown });
     let bytes = serde_json::to_vec_pretty(&document).expect("numbers and strings serialise");
@@ -70,8 +77,9 @@ pub(crate) fn execute(
 struct Exam<'a> {
     spec: &'a EvaluationSpec,
     policy: Policy,
-    problems: Problems,
+    problems: Arc<Problems>,
     asked: Vec<Asked>,
+    grader: Grader<'a>,
 }
 
 /// What one sampler achieved.
@@ -82,6 +90,8 @@ struct Marks {
     /// What all completions added to the accuracy, and what they could have added.
     score: f64,
     most: f64,
+    /// What all completions earned, where training and evaluation grade alike.
+    earned: Option<f64>,
     /// Forward passes of all completions.
     passes: u64,
     shown: Vec<Value>,
@@ -94,18 +104,28 @@ impl Exam<'_> {
         let draws = if is_greedy { 1 } else { self.spec.samples as usize };
         let micro_batch = self.spec.micro_batch.max(1) as usize;
         let right = vec![0; self.asked.len()];
-        let mut marks = Marks { draws, right, score: 0.0, most: 0.0, passes: 0, shown: vec![] };
+        let (score, most, passes, earned) = (0.0, 0.0, 0, None);
+        let mut marks = Marks { draws, right, score, most, earned, passes, shown: vec![] };
         let all = self.asked.len() * draws;
         for first in (0..all).step_by(micro_batch * PASSES) {
             let cells = first..all.min(first + micro_batch * PASSES);
             let rows = self.rows(cells.clone(), draws);
             let trajectories = sample(&self.policy, &rows, sampler, micro_batch)?;
-            for (row, cell) in cells.enumerate() {
+            let answered = cells.clone().enumerate().map(|(row, cell)| Answered {
+                id: format!("held-out {}/{}", cell / draws, cell % draws),
+                asked: &self.asked[cell / draws],
+                completion: trajectories.completion(row),
+            });
+            let answered: Vec<_> = answered.collect();
+            let marked = self.problems.mark(&answered, &self.grader)?;
+            for ((row, cell), mark) in cells.enumerate().zip(marked) {
                 let (index, asked) = (cell / draws, &self.asked[cell / draws]);
-                let mark = self.problems.mark(asked, trajectories.completion(row))?;
                 marks.right[index] += usize::from(mark.correct);
                 marks.score += mark.score;
                 marks.most += mark.most;
+                if let Some(reward) = mark.reward {
+                    *marks.earned.get_or_insert(0.0) += reward;
+                }
                 marks.passes += u64::from(trajectories.sampled_steps(row));
                 if index < shown && cell % draws == 0 {
                     marks.shown.push(json!({
@@ -137,6 +157,12 @@ impl Marks {
     /// share of those.
     fn accuracy(&self) -> f64 {
         self.score / self.most
+    }
+
+    /// The mean reward of a completion.
+    #[expect(clippy::cast_precision_loss, reason = "counts of completions")]
+    fn reward(&self) -> Option<f64> {
+        Some(self.earned? / (self.right.len() * self.draws) as f64)
     }
 
     /// Forward passes of a completion, in the mean: its unmask steps before it was finished.

@@ -48,17 +48,20 @@ mod update;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use agrpo_spec::{Inputs, Outputs, StageError, StageSpec};
+use std::sync::Arc;
 
+use agrpo_spec::{Inputs, Outputs, Scorer, StageError, StageSpec};
+
+use problems::NoPrograms;
 use shelf::Shelf;
 
 pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
 pub use device::{Device, ParseDeviceError, gpus};
-pub use problems::{check_run, prompt_tokens, vocabulary};
+pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
 
-/// Computes a stage on the processor; see [`execute_on`].
+/// Computes a stage on the processor, without anything that runs programs; see [`execute_with`].
 pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
-    compute(spec, inputs, Device::Cpu, &Shelf::default())
+    compute(spec, inputs, Device::Cpu, &Shelf::default(), &NoPrograms)
 }
 
 /// What computes stages on a device. It never panics: a C++ exception or a defect becomes
@@ -67,8 +70,16 @@ pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError>
 pub fn execute_on(
     device: Device,
 ) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
+    execute_with(device, Arc::new(NoPrograms))
+}
+
+/// The same, with what runs the programs that grade a dataset's completions.
+pub fn execute_with(
+    device: Device,
+    scorer: Arc<dyn Scorer>,
+) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
     let shelf = Shelf::default();
-    move |spec, inputs| compute(spec, inputs, device, &shelf)
+    move |spec, inputs| compute(spec, inputs, device, &shelf, &*scorer)
 }
 
 fn compute(
@@ -76,6 +87,7 @@ fn compute(
     inputs: &Inputs,
     device: Device,
     shelf: &Shelf,
+    scorer: &dyn Scorer,
 ) -> Result<Outputs, StageError> {
     let (kind, version) = (spec.kind(), spec.version());
     if version != kind.version() {
@@ -91,10 +103,10 @@ fn compute(
     let stage = || match spec {
         StageSpec::Sft(spec) => sft::execute(spec, inputs, place),
         StageSpec::Rollout(spec) => rollout::execute(spec, inputs, place, shelf),
-        StageSpec::Reward(spec) => reward::execute(spec, inputs),
+        StageSpec::Reward(spec) => reward::execute(spec, inputs, (shelf, scorer)),
         StageSpec::Gradient(spec) => gradient::execute(spec, inputs, place, shelf),
         StageSpec::Update(spec) => update::execute(spec, inputs),
-        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place, shelf),
+        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, place, (shelf, scorer)),
     };
     let done = catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
         let text = panic

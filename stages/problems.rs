@@ -4,35 +4,58 @@
 //! prompt but the proof that it is the one that was asked. Evaluation asks for all held-out problems at
 //! once. Which problem has which number is decided by the task alone, never by a run's seed.
 
-use agrpo_spec::{Base, Inputs, Language, Run, StageError, Task};
+use std::sync::Arc;
+
+use agrpo_spec::{Base, Inputs, Language, Run, Sample, Scorer, StageError, Task};
 
 use crate::error;
 use crate::model::{ModelConfig, PADDING};
-use crate::tasks::{self, DrawnTask, Grade};
+use crate::tasks::{self, DrawnTask};
 use crate::tokenizer::{self, TaskTokenizer};
 
 mod benchmark;
+mod dataset;
+mod grading;
 
-use benchmark::BenchmarkProblems;
+use benchmark::{BenchmarkProblems, read};
+use dataset::Item;
+
+pub(crate) use dataset::DatasetProblems;
+pub use dataset::RowGrader;
+pub(crate) use grading::{Graded, Grader, NoPrograms};
+
+/// Ids of a vocabulary of characters, for estimates made before a dataset is read: those of ASCII.
+const CHARACTERS: u64 = 128;
 
 /// Tokens of the longest prompt that a run of this task asks.
 pub fn prompt_tokens(task: &Task) -> u64 {
     match (task, DrawnTask::of(task)) {
         (_, Some(drawn)) => tasks::prompt_tokens(&drawn) as u64,
         (Task::Benchmark(task), None) => task.prompt_tokens.into(),
+        (Task::Dataset(task), None) => task.prompt_tokens.into(),
         (Task::Countdown(_) | Task::Sudoku(_), None) => 0,
     }
 }
 
-/// Ids of a drawn task's own tokenizer; none where a checkpoint brings one.
+/// Ids of the task's own tokenizer; about as many where they follow from a dataset, and none where only a
+/// checkpoint brings one.
 pub fn vocabulary(task: &Task) -> Option<u64> {
+    if matches!(task, Task::Dataset(_)) {
+        return Some(CHARACTERS);
+    }
     let tokenizer = TaskTokenizer::read(&tokenizer::build(&DrawnTask::of(task)?)).ok()?;
     u64::try_from(tokenizer.vocabulary()).ok()
 }
 
 /// Whether a run's problems can be asked: there are enough of them, every prompt fits, and the reward's
-/// weights name what is graded. `inputs` hold the datasets and the tokenizer, where there are any.
-pub fn check_run(run: &Run, held_out: u32, inputs: &Inputs) -> Result<(), StageError> {
+/// weights name what is graded; a program that grades is asked once. `inputs` hold the datasets, the
+/// tokenizer and the program's files, where there are any.
+pub fn check_run(
+    run: &Run,
+    held_out: u32,
+    inputs: &Inputs,
+    scorer: &dyn Scorer,
+) -> Result<(), StageError> {
     let task = &run.config().task;
     if let Base::Checkpoint(checkpoint) = run.base() {
         let config = ModelConfig::from_json(inputs.blob(checkpoint.config)?)?;
@@ -45,6 +68,10 @@ pub fn check_run(run: &Run, held_out: u32, inputs: &Inputs) -> Result<(), StageE
         Problems::Benchmark(problems) => {
             problems.check_weights(&run.config().reward)?;
             problems.check_prompts(held_out)
+        }
+        all @ Problems::Dataset(_) => {
+            let grader = Grader::open(&run.config().reward, inputs, scorer)?;
+            all.check_dataset(run, held_out, &grader)
         }
     }
 }
@@ -61,6 +88,8 @@ pub(crate) enum Problems {
     },
     /// Public ones, in words.
     Benchmark(Box<BenchmarkProblems>),
+    /// Of one's own.
+    Dataset(Box<DatasetProblems>),
 }
 
 /// A problem as it is put to a policy.
@@ -77,6 +106,7 @@ pub(crate) struct Asked {
 enum Question {
     Drawn(tasks::Question),
     Benchmark(agrpo_protocols::Problem),
+    Dataset(Arc<Item>),
 }
 
 /// What an evaluation makes of a completion.
@@ -90,6 +120,8 @@ pub(crate) struct Mark {
     pub(crate) score: f64,
     /// What it could have added.
     pub(crate) most: f64,
+    /// What it earns, where training and evaluation grade alike.
+    pub(crate) reward: Option<f64>,
 }
 
 impl Asked {
@@ -123,6 +155,10 @@ impl Problems {
             (Task::Benchmark(_), None) => {
                 Err(error::invalid("a benchmark's problems need a tokenizer to spell them"))
             }
+            (Task::Dataset(task), language) => {
+                let problems = DatasetProblems::open(task, language, inputs)?;
+                Ok(Self::Dataset(Box::new(problems)))
+            }
             (Task::Countdown(task), _) => Self::drawn(DrawnTask::Countdown(task.clone())),
             (Task::Sudoku(task), _) => Self::drawn(DrawnTask::Sudoku(task.clone())),
         }
@@ -141,6 +177,7 @@ impl Problems {
                 Asked::drawn(problem, tokenizer)
             }
             Self::Benchmark(problems) => problems.training(number),
+            Self::Dataset(problems) => problems.training(number),
         }
     }
 
@@ -152,34 +189,106 @@ impl Problems {
                 all.into_iter().map(|problem| Asked::drawn(problem, tokenizer)).collect()
             }
             Self::Benchmark(problems) => problems.held_out(count),
+            Self::Dataset(problems) => problems.held_out(count),
         }
     }
 
-    /// What a completion earns in training.
-    pub(crate) fn grade(&self, asked: &Asked, completion: &[i64]) -> Result<Grade, StageError> {
-        match (self, &asked.question) {
-            (Self::Drawn { tokenizer, .. }, Question::Drawn(question)) => {
-                Ok(tasks::grade(question, &tokenizer.text(completion)?))
-            }
-            (Self::Benchmark(problems), Question::Benchmark(problem)) => {
-                problems.grade(problem, completion)
-            }
-            _ => Err(StageError::Internal("the problem is another task's".into())),
+    /// What completions earn in training, in their order.
+    pub(crate) fn grade(
+        &self,
+        all: &[Answered<'_>],
+        grader: &Grader<'_>,
+    ) -> Result<Vec<Graded>, StageError> {
+        if let Self::Dataset(problems) = self {
+            return grader.grade(&samples(problems, all)?);
         }
+        let grade = |Answered { asked, completion, .. }: &Answered<'_>| {
+            let grade = match (self, &asked.question) {
+                (Self::Drawn { tokenizer, .. }, Question::Drawn(question)) => {
+                    tasks::grade(question, &tokenizer.text(completion)?)
+                }
+                (Self::Benchmark(problems), Question::Benchmark(problem)) => {
+                    problems.grade(problem, completion)?
+                }
+                _ => return Err(another_task()),
+            };
+            Graded::of(&grade, grader.config())
+        };
+        all.iter().map(grade).collect()
     }
 
-    /// What an evaluation makes of a completion.
-    pub(crate) fn mark(&self, asked: &Asked, completion: &[i64]) -> Result<Mark, StageError> {
-        match (self, &asked.question) {
+    /// What an evaluation makes of completions, in their order.
+    pub(crate) fn mark(
+        &self,
+        all: &[Answered<'_>],
+        grader: &Grader<'_>,
+    ) -> Result<Vec<Mark>, StageError> {
+        let whole = |text: String, correct: bool, reward| Mark {
+            text,
+            correct,
+            score: f64::from(u8::from(correct)),
+            most: 1.0,
+            reward,
+        };
+        if let Self::Dataset(problems) = self {
+            let samples = samples(problems, all)?;
+            let graded = grader.grade(&samples)?.into_iter();
+            let mark = |(sample, grade): (Sample, Graded)| {
+                whole(sample.completion, grade.correct, Some(grade.reward))
+            };
+            return Ok(samples.into_iter().zip(graded).map(mark).collect());
+        }
+        let mark = |Answered { asked, completion, .. }: &Answered<'_>| match (self, &asked.question)
+        {
             (Self::Drawn { tokenizer, .. }, Question::Drawn(question)) => {
                 let text = tokenizer.text(completion)?;
                 let correct = tasks::grade(question, &text).correct;
-                Ok(Mark { text, correct, score: f64::from(u8::from(correct)), most: 1.0 })
+                Ok(whole(text, correct, None))
             }
             (Self::Benchmark(problems), Question::Benchmark(problem)) => {
                 problems.mark(problem, completion)
             }
-            _ => Err(StageError::Internal("the problem is another task's".into())),
-        }
+            _ => Err(another_task()),
+        };
+        all.iter().map(mark).collect()
     }
+
+    /// Asks every prompt, and grades one completion: the first held-out problem's own answer.
+    fn check_dataset(
+        &self,
+        run: &Run,
+        held_out: u32,
+        grader: &Grader<'_>,
+    ) -> Result<(), StageError> {
+        let Self::Dataset(problems) = self else { return Err(another_task()) };
+        problems.check(held_out, run.config().rollout.completion_tokens)?;
+        let first = self.held_out(1)?;
+        let Some(Asked { question: Question::Dataset(item), .. }) = first.first() else {
+            return Err(another_task());
+        };
+        let sample = item.sample("check/0".to_owned(), String::new());
+        let completion = sample.answer.clone().unwrap_or_default();
+        grader.grade(&[Sample { completion, ..sample }]).map(drop)
+    }
+}
+
+/// A completion with what it answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered<'a> {
+    /// Names it within its stage.
+    pub(crate) id: String,
+    pub(crate) asked: &'a Asked,
+    pub(crate) completion: &'a [i64],
+}
+
+fn samples(problems: &DatasetProblems, all: &[Answered<'_>]) -> Result<Vec<Sample>, StageError> {
+    let sample = |Answered { id, asked, completion }: &Answered<'_>| match &asked.question {
+        Question::Dataset(item) => Ok(item.sample(id.clone(), problems.text(completion)?)),
+        Question::Drawn(_) | Question::Benchmark(_) => Err(another_task()),
+    };
+    all.iter().map(sample).collect()
+}
+
+fn another_task() -> StageError {
+    StageError::Internal("the problem is another task's".into())
 }

@@ -1,6 +1,6 @@
 //! Reward: grades every completion, and turns the grades of each group into advantages.
 //!
-//! `r_i` is the weighted sum of the grade's parts, and
+//! A task grades by itself, a dataset by `problems/grading.rs`. `r_i` is the weighted sum of the grade's parts, and
 //! `A_i = (r_i - mean of its group) / s`, with s = 1 as published (no division by a deviation; Liu et
 //! al., "Dr. GRPO", arXiv 2503.20783), or the group's or the shard's standard deviation by choice.
 //! Arithmetic in f64, no libtorch: the same on every machine.
@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardConfig, RewardSpec, Rewards,
-    RowReward, StageError, encode,
+    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, Scorer,
+    StageError, encode,
 };
 
 use crate::error::data;
 use crate::estimator::Worth;
-use crate::problems::Problems;
-use crate::tasks::Grade;
+use crate::problems::{Answered, Asked, Graded, Grader, Problems};
+use crate::shelf::Shelf;
 use crate::trajectories::Trajectories;
 
 /// What estimators are told of a completion.
@@ -23,10 +23,15 @@ pub(crate) fn worth_of(row: &RowReward) -> Worth {
     Worth { advantage: row.advantage, counted: row.counted }
 }
 
-pub(crate) fn execute(spec: &RewardSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn execute(
+    spec: &RewardSpec,
+    inputs: &Inputs,
+    (shelf, scorer): (&Shelf, &dyn Scorer),
+) -> Result<Outputs, StageError> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
-    let problems = Problems::open(&spec.task, spec.language, inputs)?;
-    let rewards = grade(spec, &trajectories, &problems)?;
+    let problems = shelf.problems(&spec.task, spec.language, inputs)?;
+    let grader = Grader::open(&spec.reward, inputs, scorer)?;
+    let rewards = grade(spec, &trajectories, &problems, &grader)?;
     let rows = &rewards.rows;
     let all: Vec<f64> = rows.iter().map(|row| row.reward).collect();
     let share = |counts: fn(&RowReward) -> bool| {
@@ -53,46 +58,43 @@ pub(crate) fn grade(
     spec: &RewardSpec,
     trajectories: &Trajectories,
     problems: &Problems,
+    grader: &Grader<'_>,
 ) -> Result<Rewards, StageError> {
     let group = spec.group as usize;
     if trajectories.rows == 0 || !trajectories.rows.is_multiple_of(group) {
         let rows = trajectories.rows;
         return Err(data(format!("{rows} trajectories do not make groups of {group}")));
     }
-    let mut rows = Vec::with_capacity(trajectories.rows);
-    for (number, first) in (spec.first_prompt..).zip((0..trajectories.rows).step_by(group)) {
-        let asked = problems.training(number)?;
+    let numbers = (spec.first_prompt..).zip((0..trajectories.rows).step_by(group));
+    let asked: Vec<Asked> =
+        numbers.clone().map(|(number, _)| problems.training(number)).collect::<Result<_, _>>()?;
+    let mut answered = Vec::with_capacity(trajectories.rows);
+    for ((number, first), asked) in numbers.zip(&asked) {
         for row in first..first + group {
             if !asked.is_stated_by(trajectories.prompt(row)) {
                 return Err(data(format!(
                     "sample {row} was not asked training problem {number} of this task"
                 )));
             }
-            let grade = problems.grade(&asked, trajectories.completion(row))?;
-            let parts = grade.parts.iter().map(|(&name, &value)| (name.to_owned(), value));
-            let parts = parts.collect();
-            let (reward, correct) = (weighted(&grade, &spec.reward)?, grade.correct);
-            rows.push(RowReward { reward, correct, parts, advantage: 0.0, counted: true });
+            let id = format!("{number}/{}", row - first);
+            answered.push(Answered { id, asked, completion: trajectories.completion(row) });
         }
     }
+    let graded = problems.grade(&answered, grader)?.into_iter();
+    let row = |Graded { parts, reward, correct }| RowReward {
+        reward,
+        correct,
+        parts,
+        advantage: 0.0,
+        counted: true,
+    };
+    let mut rows: Vec<RowReward> = graded.map(row).collect();
     let rewards: Vec<f64> = rows.iter().map(|row| row.reward).collect();
     let worths = worths(&rewards, group, &spec.advantage);
     for (row, worth) in rows.iter_mut().zip(&worths) {
         (row.advantage, row.counted) = (worth.advantage, worth.counted);
     }
     Ok(Rewards { rows })
-}
-
-/// The weighted sum of a grade's parts; without weights, its own reward.
-fn weighted(grade: &Grade, config: &RewardConfig) -> Result<f64, StageError> {
-    if config.weights.is_empty() {
-        return Ok(grade.reward);
-    }
-    let part = |name: &String| {
-        let part = grade.parts.get(name.as_str());
-        part.ok_or_else(|| data(format!("the task grades no part {name:?}")))
-    };
-    config.weights.iter().try_fold(0.0, |sum, (name, weight)| Ok(sum + weight.get() * part(name)?))
 }
 
 /// What each completion is worth to an estimator; completions of a group follow one another.

@@ -22,7 +22,7 @@ pub(crate) fn execute(
     let at = Placement::new(device, spec.precision);
     let merge = spec.merge_adapter;
     let policy = shelf.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
-    let problems = Problems::open(&spec.task, spec.language, inputs)?;
+    let problems = shelf.problems(&spec.task, spec.language, inputs)?;
     let trajectories = shard(spec, &policy, &problems)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();

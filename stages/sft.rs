@@ -1,6 +1,6 @@
 //! Supervised fine-tuning as masked diffusion (Nie et al., LLaDA, arXiv 2502.09992), in chunks.
 //!
-//! A step takes a batch of (prompt, solution) pairs. In each, n of the C completion tokens are masked,
+//! A step takes a batch of (prompt, solution) pairs, those of a drawn task or a dataset's rows. In each, n of the C completion tokens are masked,
 //! n uniform over 1..=C and spread evenly over the micro-batch, and
 //! ```text
 //! loss = mean over sequences of (1/n) sum over masked j of -log p_theta(x_j | the rest)
@@ -11,32 +11,28 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, StageError};
-use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
-use crate::error;
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
-use crate::tasks::{self, DrawnTask, Example};
-use crate::tokenizer::{self, TaskTokenizer};
+
+mod lessons;
+
+use lessons::{Lesson, Lessons};
 
 pub(crate) fn execute(
     spec: &SftSpec,
     inputs: &Inputs,
     device: Device,
 ) -> Result<Outputs, StageError> {
-    let task = DrawnTask::of(&spec.task).ok_or_else(|| {
-        error::invalid("fine-tuning learns from drawn problems, which a benchmark has none of")
-    })?;
-    let tokenizer_json = Bytes::from(tokenizer::build(&task));
-    let tokenizer = TaskTokenizer::read(&tokenizer_json)?;
-    let (mut policy, mut optimizer) = start(spec, inputs, (&task, &tokenizer), device)?;
+    let lessons = Lessons::open(&spec.task, inputs)?;
+    let (mut policy, mut optimizer) = start(spec, inputs, &lessons, device)?;
     let mut losses = 0.0;
     let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
     for step in spec.first_step..spec.first_step + spec.steps {
         policy.require_grad();
         for micro in 0..spec.batch / spec.micro_batch {
-            let loss = loss(spec, &policy, (&task, &tokenizer), step, micro)?;
+            let loss = loss(spec, &policy, &lessons, step, micro)?;
             loss.backward();
             losses += loss.double_value(&[]);
         }
@@ -52,7 +48,7 @@ pub(crate) fn execute(
         policy = Policy::from_named(config, parameters)?;
     }
     let mut files = policy.to_files()?;
-    files.insert("tokenizer.json".into(), tokenizer_json.into());
+    files.insert("tokenizer.json".into(), lessons.tokenizer_json().clone().into());
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(files)),
@@ -74,12 +70,13 @@ pub(crate) fn execute(
 fn start(
     spec: &SftSpec,
     inputs: &Inputs,
-    (task, tokenizer): (&DrawnTask, &TaskTokenizer),
+    lessons: &Lessons,
     device: Device,
 ) -> Result<(Policy, AdamW), StageError> {
     match &spec.start {
         SftStart::Scratch(shape) => {
-            let length = tasks::prompt_tokens(task) + spec.completion_tokens as usize;
+            let tokenizer = lessons.tokenizer();
+            let length = lessons.prompt_tokens() + spec.completion_tokens as usize;
             let config = ModelConfig::new(
                 shape,
                 tokenizer.vocabulary(),
@@ -100,30 +97,30 @@ fn start(
 }
 
 /// What the step's demonstrator answers.
-fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> String {
+fn demonstration(spec: &SftSpec, step: u32, index: u64, lesson: Lesson) -> String {
     let luck = spec.seed.child(Purpose::SftMask, index).child(Purpose::Sample, 0).uniform(0, 0);
     let careless = step >= spec.careless_from && luck < spec.careless_share.get();
-    let wrong = if careless { tasks::careless_solution(&example.problem) } else { None };
-    wrong.unwrap_or(example.solution)
+    let wrong = if careless { lesson.careless() } else { None };
+    wrong.unwrap_or(lesson.solution)
 }
 
 /// The loss of one micro-batch, as its share of the step's.
 fn loss(
     spec: &SftSpec,
     policy: &Policy,
-    (task, tokenizer): (&DrawnTask, &TaskTokenizer),
+    lessons: &Lessons,
     step: u32,
     micro: u32,
 ) -> Result<Tensor, StageError> {
-    let c = spec.completion_tokens as usize;
+    let (c, tokenizer) = (spec.completion_tokens as usize, lessons.tokenizer());
     let first = u64::from(step) * u64::from(spec.batch) + u64::from(micro * spec.micro_batch);
     // One even spread of mask counts over the micro-batch.
     let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
     let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
     for (index, stratum) in (first..).zip(spread) {
-        let example = tasks::training_example(task, index).map_err(|e| error::task(&e))?;
-        ids.extend(tokenizer.ids(&example.problem.prompt)?);
-        let text = demonstration(spec, step, index, example);
+        let lesson = lessons.nth(index)?;
+        ids.extend(tokenizer.ids(&lesson.prompt)?);
+        let text = demonstration(spec, step, index, lesson);
         let mut solution = tokenizer.ids(&text)?;
         if solution.len() > c {
             return Err(StageError::Invalid(format!("{text:?} is longer than {c} tokens")));

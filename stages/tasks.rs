@@ -40,7 +40,7 @@ impl DrawnTask {
         match task {
             Task::Countdown(task) => Some(Self::Countdown(task.clone())),
             Task::Sudoku(task) => Some(Self::Sudoku(task.clone())),
-            Task::Benchmark(_) => None,
+            Task::Benchmark(_) | Task::Dataset(_) => None,
         }
     }
 }

@@ -20,6 +20,9 @@ const END: &str = "<|endoftext|>";
 /// Stands where nothing has been written yet.
 const MASK: &str = "<|mdm_mask|>";
 
+/// The tokens that are no characters.
+pub(crate) const SPECIAL: [&str; 2] = [END, MASK];
+
 /// With the two special tokens a vocabulary of 24; `=`, `.` and `?`, which no task needs, round it off.
 const ALPHABET: [char; 22] = [
     ' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '-', '*', '/', '(', ')', '=', ',',
@@ -44,12 +47,14 @@ pub(crate) fn build(task: &DrawnTask) -> Vec<u8> {
     let alphabet = match task {
         DrawnTask::Countdown(_) | DrawnTask::Sudoku(_) => ALPHABET,
     };
-    let mut id = 0..;
-    let vocabulary = alphabet.map(|character| (character.to_string(), id.next().expect("endless")));
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary, vec![])
-        .build()
-        .expect("single characters need no merges");
+    of_characters(alphabet)
+}
+
+/// The bytes of a `tokenizer.json` with a token for each of these characters, in their order.
+pub(crate) fn of_characters(alphabet: impl IntoIterator<Item = char>) -> Vec<u8> {
+    let named = (0..).zip(alphabet).map(|(id, character)| (character.to_string(), id));
+    // Single characters need no merges.
+    let model = BPE::new(named.collect(), vec![]);
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_decoder(Some(Fuse::new()));
     tokenizer.add_special_tokens(&[AddedToken::from(END, true), AddedToken::from(MASK, true)]);

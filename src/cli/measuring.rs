@@ -148,15 +148,22 @@ fn samples(text: &str) -> Result<u32, &'static str> {
 /// Without --rubric countdown and sudoku are graded by the rule of this project's runs. With it, all tasks
 /// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval, sudoku also has
 /// `correct_cells` and `empty_cells`, and its accuracy is that of cells.
+///
+/// With --run, rows are those of a run file's own dataset with a `completion` added, and its [reward]
+/// grades: rules, program and weights, before anything is trained by them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -
-  agrpo score --task gsm8k --rubric d1-eval completions.jsonl > graded.jsonl")]
+  agrpo score --task gsm8k --rubric d1-eval completions.jsonl > graded.jsonl
+  echo '{\"word\": \"cab\", \"completion\": \"abc\"}' | agrpo score --run jobs/runs/word-puzzle/word-puzzle.toml -")]
 pub(crate) struct ScoreArgs {
     /// Task whose reward grades
-    #[arg(long, value_enum)]
-    pub(crate) task: TaskArg,
+    #[arg(long, value_enum, required_unless_present = "run")]
+    pub(crate) task: Option<TaskArg>,
+    /// Run file with a [task.dataset] whose [reward] grades
+    #[arg(long, value_name = "RUN.toml", conflicts_with_all = ["task", "rubric"])]
+    pub(crate) run: Option<PathBuf>,
     /// Published rules to grade by
     #[arg(long, value_enum, value_name = "RUBRIC")]
     pub(crate) rubric: Option<RubricArg>,

@@ -130,7 +130,7 @@ fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(Place, Numerics), 
         // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
         // that is wrong does no harm.
         (Err(_), Some(class @ Numerics::Cuda { .. })) => {
-            let place = Place { device, gpu: None };
+            let place = Place::without_driver(device, settings);
             place.enter_unchecked(settings, class, None)?;
             Ok((place, class))
         }

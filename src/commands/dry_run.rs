@@ -23,7 +23,7 @@ pub(super) struct DryRun {
     name: String,
     numerics: Numerics,
     /// What the run names and nobody has fetched yet.
-    unfetched: Vec<&'static str>,
+    unfetched: Vec<String>,
     stages: u64,
     kinds: Vec<Kind>,
     /// Written in all.
@@ -68,7 +68,7 @@ impl DryRun {
     pub(super) fn new(
         run: &Run,
         workload: &Workload,
-        unfetched: Vec<&'static str>,
+        unfetched: Vec<String>,
         flops: Option<f64>,
         workers: usize,
     ) -> Self {

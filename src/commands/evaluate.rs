@@ -45,7 +45,8 @@ pub(super) fn evaluate(args: &EvaluateArgs, settings: &Settings) -> Result<Exit,
         let policies = policies(&store, &run, flag).await?;
         Ok((run, policies))
     })?;
-    if let (Base::Checkpoint(_), Some(problems)) = (run.base(), args.problems) {
+    let is_read = matches!(run.base(), Base::Checkpoint(_)) || !run.config().material().is_empty();
+    if let (true, Some(problems)) = (is_read, args.problems) {
         check_run(&run, problems, settings, flag)?;
     }
     let cells = grid(&run, &policies, args)?;
@@ -114,6 +115,7 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
                 micro_batch: config.evaluation.micro_batch,
                 samplers: vec![sampler.clone()],
                 merge_adapter: config.merges_adapter(),
+                marking: config.marking(),
             });
             cells.push(Cell { policy, problems, sampler, spec });
         }

@@ -171,6 +171,9 @@ fn describe(key: Option<&str>, report: &ReplayReport) -> Result<(), Failure> {
             format!("  differs    {}  {recorded} recorded, {recomputed} recomputed", found.name)
         })?;
     }
+    if let Some(row) = &report.row {
+        output::line(format!("  differs    {row}"))?;
+    }
     // Metrics are many and follow from the outputs: only those that differ are worth a line.
     for found in report.metrics.iter().filter(|metric| !metric.identical) {
         let value =

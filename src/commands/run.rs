@@ -61,7 +61,7 @@ fn dry_run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let (named, text) = read_sources(&args.run, settings)?;
     let run = parse_run(&sources::unfetched(&text, &named)?, &args.run)?;
     let unfetched = named.iter().filter(|source| source.sha256.is_none());
-    let unfetched = unfetched.map(|source| source.key).collect();
+    let unfetched = unfetched.map(|source| source.key.clone()).collect();
     let workers = match args.workers {
         Some(workers) => usize::from(workers),
         None if run.config().numerics.is_cuda() => 1,

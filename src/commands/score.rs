@@ -1,4 +1,5 @@
-//! `agrpo score`: grades completions from elsewhere, by the rule of this project's runs or a published one.
+//! `agrpo score`: grades completions from elsewhere, by the rule of this project's runs, a published one, or
+//! the `[reward]` of a run file.
 //!
 //! One JSON object a line goes in and comes out with its grade; the mean is talk. Needs no store and
 //! computes no tensor.
@@ -8,24 +9,30 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use agrpo_protocols::{Benchmark, Cells, Protocol, problem_of_truth, reward, verdict};
+use agrpo_stages::RowGrader;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{RubricArg, ScoreArgs, TaskArg};
 use crate::commands::{name_of, plain};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::settings::Settings;
 use crate::tally::percent;
 
+mod own;
+
 /// Grades every row.
-pub(super) fn score(args: &ScoreArgs) -> Result<Exit, Failure> {
+pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failure> {
     let name = name_of(&args.file);
     let unreadable =
         |error: &std::io::Error| Failure::usage(format!("cannot read {name}: {}", plain(error)));
-    if args.rubric.is_none() && own_task(args.task).is_none() {
+    if args.rubric.is_none() && args.task.is_some_and(|task| own_task(task).is_none()) {
         return Err(Failure::usage(
             "this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo",
         ));
     }
+    let own = args.run.as_deref().map(|file| own::Task::read(file, settings)).transpose()?;
+    let own = own.as_ref().map(own::Task::grader).transpose()?;
     let rows: Box<dyn BufRead> = if args.file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
@@ -37,7 +44,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<Exit, Failure> {
         if row.trim().is_empty() {
             continue;
         }
-        let row = graded(args, &row, &mut sum)
+        let row = graded(args, own.as_ref(), (index + 1, &row), &mut sum)
             .map_err(|failure| failure.at(format!("{name}, line {}", index + 1)))?;
         output::json_row(&row)?;
     }
@@ -90,7 +97,12 @@ struct Graded {
 }
 
 /// A row with its grade added.
-fn graded(args: &ScoreArgs, row: &str, sum: &mut Sum) -> Result<Value, Failure> {
+fn graded(
+    args: &ScoreArgs,
+    own: Option<&RowGrader<'_>>,
+    (number, row): (usize, &str),
+    sum: &mut Sum,
+) -> Result<Value, Failure> {
     let expected = r#"expected a JSON object such as {"question": "...", "ground_truth": ..., "completion": "..."}"#;
     let mut row: Map<String, Value> = serde_json::from_str(row)
         .map_err(|error| Failure::usage(format!("{error}; {expected}")))?;
@@ -101,11 +113,17 @@ fn graded(args: &ScoreArgs, row: &str, sum: &mut Sum) -> Result<Value, Failure> 
     };
     let missing = |name: &str| Failure::usage(format!("no {name}: {expected}"));
     let completion = text("completion")?.ok_or_else(|| missing("completion"))?;
-    let question = text("question")?.unwrap_or_default();
-    let truth = row.get("ground_truth").ok_or_else(|| missing("ground_truth"))?;
-    let grade = match args.rubric {
-        None => by_our_rule(args.task, question, truth, completion)?,
-        Some(rubric) => by_rubric(args.task, rubric, question, truth, completion)?,
+    let grade = match (own, args.task) {
+        (Some(own), _) => own::grade(own, number, &row, completion)?,
+        (None, None) => return Err(missing("--task")),
+        (None, Some(task)) => {
+            let question = text("question")?.unwrap_or_default();
+            let truth = row.get("ground_truth").ok_or_else(|| missing("ground_truth"))?;
+            match args.rubric {
+                None => by_our_rule(task, question, truth, completion)?,
+                Some(rubric) => by_rubric(task, rubric, question, truth, completion)?,
+            }
+        }
     };
     sum.add(&grade);
     row.insert("reward".to_owned(), json!(grade.reward));

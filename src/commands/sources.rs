@@ -21,15 +21,30 @@ use crate::output;
 use crate::secrets;
 use crate::settings::Settings;
 
+/// What the keys of a grading program's files begin with. Their digests are nobody's to pin by hand: the
+/// files lie beside the run file.
+pub(super) const PROGRAM: &str = "reward.files.";
+
 /// Stands for what nobody has fetched yet, where nothing is computed.
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The files of a run file, with addresses from the command line in place of its own.
-pub(super) fn named(text: &str, instead: &[(String, String)]) -> Result<Vec<Source>, Failure> {
+/// The files of a run file, with addresses from the command line in place of its own. A relative path of
+/// the run file is one beside it, or else one in the working directory.
+pub(super) fn named(
+    text: &str,
+    file: &Path,
+    instead: &[(String, String)],
+) -> Result<Vec<Source>, Failure> {
     let mut found = sources(text)?;
+    for from in found.iter_mut().filter_map(|source| source.from.as_mut()) {
+        let beside = file.parent().map(|folder| folder.join(&*from));
+        if let Some(beside) = beside.filter(|place| !from.contains("://") && place.exists()) {
+            *from = beside.display().to_string();
+        }
+    }
     for (key, address) in instead {
-        let keys: Vec<_> = found.iter().map(|source| source.key).collect();
-        let source = found.iter_mut().find(|source| source.key == key).ok_or_else(|| {
+        let keys: Vec<_> = found.iter().map(|source| source.key.clone()).collect();
+        let source = found.iter_mut().find(|source| source.key == *key).ok_or_else(|| {
             let keys = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
             Failure::usage(format!("--source {key}: the run file names these files: {keys}"))
         })?;
@@ -49,13 +64,13 @@ pub(super) async fn fetched(
     let mut digests = BTreeMap::new();
     for source in named {
         let digest = one(source, &store, settings).await?;
-        if source.sha256.is_none() {
+        if source.sha256.is_none() && !source.key.starts_with(PROGRAM) {
             output::talk(format!(
                 "{} has the SHA-256 {digest}; write it into the run file to hold on to it",
                 source.key
             ));
         }
-        digests.insert(source.key, digest);
+        digests.insert(source.key.clone(), digest);
         if source.key == CHECKPOINT {
             let files = FolderListing::from_bytes(&store.get_blob(digest).await?)
                 .ok_or_else(|| Failure::usage(format!("{CHECKPOINT} = {digest}: not a folder")))?;
@@ -65,7 +80,7 @@ pub(super) async fn fetched(
                 let entry = files.files.get(file).ok_or_else(|| {
                     Failure::usage(format!("{CHECKPOINT}: the folder has no {file}"))
                 })?;
-                digests.insert(key, entry.digest);
+                digests.insert(key.to_owned(), entry.digest);
             }
         }
     }
@@ -76,9 +91,11 @@ pub(super) async fn fetched(
 pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure> {
     let nothing: ArtifactDigest = NOTHING.parse().expect("64 digits");
     let mut digests: BTreeMap<_, _> =
-        named.iter().map(|source| (source.key, source.sha256.unwrap_or(nothing))).collect();
+        named.iter().map(|source| (source.key.clone(), source.sha256.unwrap_or(nothing))).collect();
     if digests.contains_key(CHECKPOINT) {
-        digests.extend([("checkpoint.config", nothing), ("checkpoint.tokenizer", nothing)]);
+        digests.extend(
+            ["checkpoint.config", "checkpoint.tokenizer"].map(|key| (key.to_owned(), nothing)),
+        );
     }
     Ok(with_digests(text, &digests)?)
 }
@@ -103,10 +120,9 @@ async fn one(
         return Err(Failure::usage(format!("{key}: the address holds a password or a key"))
             .hint("keys of a bucket belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
-    let missing = |failure: Failure| {
-        failure.at(*key).hint(format!("--source {key}=PATH names another place"))
-    };
-    let digest = if *key == CHECKPOINT {
+    let missing =
+        |failure: Failure| failure.at(key).hint(format!("--source {key}=PATH names another place"));
+    let digest = if key == CHECKPOINT {
         let folder = store.import_folder(Path::new(from), check_folder).await;
         // Whatever is wrong with it, it is not what was asked for: nothing stored is.
         let told = |error: JobsError| missing(Failure::usage(error.to_string()));
@@ -157,10 +173,10 @@ fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<(), F
     }
 }
 
-/// The small files that a run's problems are read from.
+/// The small files that a run's problems and grades come from.
 pub(super) async fn material(run: &Run, store: &Store) -> Result<Inputs, Failure> {
     let mut digests: Vec<_> =
-        run.config().task.datasets().into_iter().map(|(_, digest)| digest).collect();
+        run.config().material().into_iter().map(|(_, digest)| digest).collect();
     if let Base::Checkpoint(checkpoint) = run.base() {
         digests.extend([checkpoint.config, checkpoint.tokenizer]);
     }

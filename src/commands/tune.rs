@@ -10,8 +10,8 @@ mod report;
 use std::collections::BTreeSet;
 
 use agrpo_spec::{
-    EstimatorKind, Numerics, Purpose, RolloutSpec, Run, Sampler, Samples, Seed, StageError,
-    StageKind, StageSpec,
+    Artifact, EstimatorKind, Numerics, Purpose, RolloutSpec, Run, Sampler, Samples, Seed,
+    StageError, StageKind, StageSpec,
 };
 use agrpo_stages::model::{Placement, Policy as Model};
 use agrpo_stages::tune::{Fresh, Grid, Question, Row, measure, refusal};
@@ -56,7 +56,11 @@ pub(super) fn tune(args: &TuneArgs, settings: &Settings) -> Result<Exit, Failure
     let spec = StageSpec::Rollout(rollout.clone());
     let inputs = block_on(async {
         let store = open_store(settings, flag).await?;
-        Ok(store.load_inputs(&spec).await?)
+        let mut inputs = store.load_inputs(&spec).await?;
+        for &file in run.config().reward.files.values() {
+            inputs.insert(file, Artifact::Blob(store.get_blob(file).await?.into()));
+        }
+        Ok(inputs)
     })?;
     let files = inputs.folder(policy.artifact)?;
     let config = run.config();
@@ -64,7 +68,7 @@ pub(super) fn tune(args: &TuneArgs, settings: &Settings) -> Result<Exit, Failure
     let model = Model::for_training(files, config.lora.as_ref(), run.seed(), at)?;
     let clock = machine::stopwatch();
     let worth = (&config.reward, &config.advantage);
-    let fresh = Fresh::sample(&rollout, worth, &model, &inputs, &clock)?;
+    let fresh = Fresh::sample(&rollout, worth, &model, (&inputs, &*place.programs), &clock)?;
     let question = Question {
         policy: &model,
         trajectories: &fresh.trajectories,

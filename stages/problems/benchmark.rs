@@ -40,7 +40,8 @@ impl BenchmarkProblems {
     ) -> Result<Self, StageError> {
         let config = ModelConfig::from_json(inputs.blob(language.config)?)?;
         let tokenizer = ChatTokenizer::read(inputs.blob(language.tokenizer)?, &config)?;
-        let (train, test) = (read(inputs, "train", task.train)?, read(inputs, "test", task.test)?);
+        let train = read(inputs, "task.benchmark.train", task.train)?;
+        let test = read(inputs, "task.benchmark.test", task.test)?;
         let of = |side: &str| {
             let side = side.to_owned();
             move |error: agrpo_protocols::DataError| data(format!("task.benchmark.{side}: {error}"))
@@ -127,7 +128,7 @@ impl BenchmarkProblems {
             Some(cells) if pooled => cells,
             _ => (verdict.score(), 1.0),
         };
-        Ok(Mark { text, correct: verdict.correct, score, most })
+        Ok(Mark { text, correct: verdict.correct, score, most, reward: None })
     }
 
     fn asked(
@@ -151,7 +152,11 @@ impl BenchmarkProblems {
 }
 
 /// The rows of a dataset; which format it is in shows in its first bytes.
-fn read(inputs: &Inputs, side: &str, digest: ArtifactDigest) -> Result<Vec<Row>, StageError> {
+pub(super) fn read(
+    inputs: &Inputs,
+    key: &str,
+    digest: ArtifactDigest,
+) -> Result<Vec<Row>, StageError> {
     let bytes = inputs.blob(digest)?;
     let mark = "\u{feff}".as_bytes();
     let bytes =
@@ -162,5 +167,5 @@ fn read(inputs: &Inputs, side: &str, digest: ArtifactDigest) -> Result<Vec<Row>,
         Some(b'{' | b'[') | None => Format::JsonLines,
         Some(_) => Format::Csv,
     };
-    rows(&bytes, format).map_err(|error| data(format!("task.benchmark.{side}: {error}")))
+    rows(&bytes, format).map_err(|error| data(format!("{key}: {error}")))
 }

@@ -123,7 +123,7 @@ pub(crate) fn first_boxed(text: &str) -> Option<&str> {
     None
 }
 
-fn agrees(gold: &str, found: &str) -> bool {
+pub(crate) fn agrees(gold: &str, found: &str) -> bool {
     same(&parse_latex(gold), &parse_latex(found))
 }
 

@@ -15,6 +15,7 @@ mod expression;
 mod graded;
 mod hendrycks;
 mod mathematics;
+mod own;
 mod prompts;
 mod python;
 mod subset;
@@ -27,6 +28,7 @@ pub use agrpo_spec::{Benchmark, Protocol};
 
 pub use data::{DataError, Format, Row, evaluation_problems, problem, rows, training_problems};
 pub use graded::{TruthError, problem_of_truth};
+pub use own::{AnswerError, Rules, Template, TemplateError, program_answer};
 pub use prompts::{evaluation_messages, evaluation_prefill, messages};
 pub use subset::d1_evaluation_order;
 

@@ -16,6 +16,7 @@ mod nearest;
 mod plan;
 mod rewards;
 mod run;
+mod scorer;
 mod seed;
 mod stage;
 
@@ -31,12 +32,14 @@ pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use rewards::{Rewards, RowReward};
 pub use run::{
     Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
-    CheckpointShape, CountdownTask, EstimatorConfig, EstimatorKind, EvaluationConfig, Horizon,
-    Keep, Language, LoraConfig, Misfit, ModelShape, Numerics, OptimizerConfig, ParseNumericsError,
-    PositionRule, Precision, Protocol, Retention, RewardConfig, RolloutConfig, Run, RunConfig,
-    RunError, SamplerKeys, Samples, Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask,
-    Task, TrainingConfig, allows_steps, sources, with_digests, without_slips,
+    CheckpointShape, CountdownTask, DatasetTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
+    Horizon, Keep, Language, LoraConfig, Marking, Misfit, ModelShape, Numerics, OptimizerConfig,
+    ParseNumericsError, PositionRule, Precision, Program, Protocol, Retention, RewardConfig,
+    RolloutConfig, Rule, Run, RunConfig, RunError, SamplerKeys, Samples, Schedule, SftConfig,
+    Source, StepWeights, Strata, SudokuTask, Task, TrainingConfig, allows_steps, sources,
+    with_digests, without_slips,
 };
+pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};
 pub use stage::{
     EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind,

@@ -13,13 +13,14 @@ pub use base::{Base, CheckpointConfig, CheckpointShape, Language, Precision};
 pub use decoding::{Cache, SamplerKeys};
 pub use estimator::{EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata};
 pub use fit::Misfit;
-pub use learning::{Advantage, AdvantageScale, RewardConfig};
+pub use learning::{Advantage, AdvantageScale};
 pub use lora::LoraConfig;
 pub use numerics::{Numerics, ParseNumericsError};
 pub use retention::{Keep, Retention};
+pub use reward::{Marking, Program, RewardConfig, Rule};
 pub use slips::without_slips;
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
-pub use task::{Benchmark, BenchmarkTask, CountdownTask, Protocol, SudokuTask, Task};
+pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -371,6 +372,7 @@ mod learning;
 mod lora;
 mod numerics;
 mod retention;
+mod reward;
 mod slips;
 mod sources;
 mod task;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, Cache, EstimatorConfig, Language, LoraConfig, ModelShape, Numerics, OptimizerConfig,
-    PositionRule, Precision, RewardConfig, RolloutConfig, Task,
+    Advantage, Cache, EstimatorConfig, Language, LoraConfig, Marking, ModelShape, Numerics,
+    OptimizerConfig, PositionRule, Precision, RewardConfig, RolloutConfig, Task,
 };
 use crate::seed::Seed;
 
@@ -267,6 +267,9 @@ pub struct EvaluationSpec {
     pub samplers: Vec<Sampler>,
     /// Whether the policy's adapter is merged into its base first.
     pub merge_adapter: bool,
+    /// Who marks, where the task does not say. Last, for it leaves no trace where it is absent.
+    #[serde(default, skip_serializing_if = "Marking::is_none")]
+    pub marking: Marking,
 }
 
 /// Any stage.
@@ -340,13 +343,19 @@ impl StageSpec {
     /// Every artifact that the stage reads, with the role it plays.
     pub fn inputs(&self) -> Vec<(&'static str, ArtifactDigest)> {
         match self {
-            Self::Sft(SftSpec { start: SftStart::Scratch(_), .. }) => vec![],
-            Self::Sft(SftSpec { start: SftStart::Continue { policy, optimizer }, .. }) => {
-                vec![("policy", *policy), ("optimizer", *optimizer)]
+            Self::Sft(SftSpec { start: SftStart::Scratch(_), task, .. }) => task.datasets(),
+            Self::Sft(SftSpec {
+                start: SftStart::Continue { policy, optimizer }, task, ..
+            }) => {
+                let own = [("policy", *policy), ("optimizer", *optimizer)];
+                own.into_iter().chain(task.datasets()).collect()
             }
             Self::Rollout(spec) => asking(("policy", spec.policy), &spec.task, spec.language),
             Self::Reward(spec) => {
-                asking(("trajectories", spec.trajectories), &spec.task, spec.language)
+                let mut all =
+                    asking(("trajectories", spec.trajectories), &spec.task, spec.language);
+                all.extend(program(&spec.reward));
+                all
             }
             Self::Gradient(spec) => {
                 let own = [
@@ -361,9 +370,18 @@ impl StageSpec {
                 .chain(spec.optimizer_state.map(|state| ("optimizer", state)))
                 .chain(spec.gradients.iter().map(|&gradient| ("gradient", gradient)))
                 .collect(),
-            Self::Evaluation(spec) => asking(("policy", spec.policy), &spec.task, spec.language),
+            Self::Evaluation(spec) => {
+                let mut all = asking(("policy", spec.policy), &spec.task, spec.language);
+                all.extend(spec.marking.0.iter().flat_map(program));
+                all
+            }
         }
     }
+}
+
+/// The files of the program that grades.
+fn program(reward: &RewardConfig) -> impl Iterator<Item = (&'static str, ArtifactDigest)> {
+    reward.files.values().map(|&digest| ("program", digest))
 }
 
 /// One input, and what a task's problems are read from.

@@ -3,13 +3,13 @@
 //! Nothing is stored, and nothing of a run changes by it.
 
 use agrpo_spec::{
-    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, Rewards, RolloutSpec, StageError,
-    StageKind,
+    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, Rewards, RolloutSpec, Scorer,
+    StageError, StageKind,
 };
 
 use crate::estimator::Worth;
 use crate::model::Policy;
-use crate::problems::Problems;
+use crate::problems::{Grader, Problems};
 use crate::reward;
 use crate::rollout;
 use crate::trajectories::Trajectories;
@@ -31,7 +31,7 @@ impl Fresh {
         spec: &RolloutSpec,
         (reward, advantage): (&RewardConfig, &Advantage),
         policy: &Policy,
-        inputs: &Inputs,
+        (inputs, scorer): (&Inputs, &dyn Scorer),
         clock: &dyn Fn() -> f64,
     ) -> Result<Self, StageError> {
         let problems = Problems::open(&spec.task, spec.language, inputs)?;
@@ -49,7 +49,8 @@ impl Fresh {
             reward: reward.clone(),
             advantage: advantage.clone(),
         };
-        let rewards = reward::grade(&spec, &trajectories, &problems)?;
+        let grader = Grader::open(&spec.reward, inputs, scorer)?;
+        let rewards = reward::grade(&spec, &trajectories, &problems, &grader)?;
         Ok(Self { trajectories, rewards, seconds })
     }
 

@@ -81,7 +81,7 @@ impl Decoder {
 }
 
 /// All of them.
-pub static DECODERS: [Decoder; 24] = [
+pub static DECODERS: [Decoder; 25] = [
     Decoder::new("run-file", Form::Text, spec::run_file, spec::run_files).allowed(TABLES, SMALL),
     Decoder::new("run-record", Form::Text, spec::run_record, spec::run_records),
     Decoder::new("spec", Form::Text, spec::spec, spec::specs),
@@ -110,6 +110,7 @@ pub static DECODERS: [Decoder; 24] = [
     Decoder::new("completion", Form::Text, text::completion, text::completions)
         .allowed(TREE, PATTERNS)
         .slow(50),
+    Decoder::new("program-answer", Form::Text, text::answer, text::answers).allowed(TREE, SMALL),
     Decoder::new("hint", Form::Text, fleet::hint, fleet::hints).allowed(TREE, SMALL),
     Decoder::new("failure", Form::Text, fleet::failure, fleet::failures),
     Decoder::new("index-entry", Form::Text, fleet::index_entry, fleet::index_entries),

@@ -8,23 +8,23 @@ use agrpo_spec::{
     Run, RunConfig, RunId, StageDigest, StageKey, StageKind, StageSpec, sources, with_digests,
 };
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     include_str!("../../jobs/runs/smoke.toml"),
     include_str!("../../jobs/runs/sudoku.toml"),
     include_str!("../../jobs/runs/llada-8b-gsm8k.toml"),
     include_str!("../../jobs/runs/countdown.toml"),
+    include_str!("../../jobs/runs/word-puzzle/word-puzzle.toml"),
 ];
 
 /// Contents in place of where they are to be had.
 fn settled(text: &str) -> String {
-    let keys = ["task.benchmark.train", "task.benchmark.test", CHECKPOINT];
     let named = sources(text).unwrap_or_default();
-    let of = |key: &'static str| (key, ArtifactDigest::of(key.as_bytes()));
-    let is_named = |key: &&'static str| named.iter().any(|source| source.key == *key);
+    let of = |key: String| (key.clone(), ArtifactDigest::of(key.as_bytes()));
+    let is_named = |key: &str| named.iter().any(|source| source.key == key);
     // Whoever reads a checkpoint's folder names two of its files as well.
-    let inside = ["checkpoint.config", "checkpoint.tokenizer"].into_iter();
-    let inside = inside.filter(|_| is_named(&CHECKPOINT));
-    let digests = keys.into_iter().filter(is_named).chain(inside).map(of).collect();
+    let inside = ["checkpoint.config", "checkpoint.tokenizer"].map(str::to_owned).into_iter();
+    let inside = inside.filter(|_| is_named(CHECKPOINT));
+    let digests = named.iter().map(|source| source.key.clone()).chain(inside).map(of).collect();
     with_digests(text, &digests).unwrap_or_else(|_| text.to_owned())
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn run_file(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let named = sources(text);
     let digest = ArtifactDigest::of(b"content");
-    let keys = named.iter().flatten().map(|source| (source.key, digest)).collect();
+    let keys = named.iter().flatten().map(|source| (source.key.clone(), digest)).collect();
     drop(with_digests(text, &keys));
     match Run::parse(text) {
         Ok(run) => {

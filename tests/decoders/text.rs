@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use agrpo_protocols::{
-    Benchmark, Format, Problem, Protocol, Row, problem, problem_of_truth, reward, rows,
-    training_problems, verdict,
+    Benchmark, Format, Problem, Protocol, Row, problem, problem_of_truth, program_answer, reward,
+    rows, training_problems, verdict,
 };
 use bytes::Bytes;
 use parquet::basic::Compression;
@@ -153,4 +153,28 @@ pub(crate) fn completion(bytes: &[u8]) -> bool {
         }
     }
     true
+}
+
+pub(crate) fn answers() -> Vec<Vec<u8>> {
+    bytes_of(&[
+        r#"{"id": "17/3", "reward": 0.5}"#,
+        r#"{"parts": {"in_place": 0.25, "solved": -1e3}, "id": "17/3", "correct": true}"#,
+        r#"{"id": "17/3", "reward": 1, "note": ["kept", {"by": null}]}"#,
+    ])
+}
+
+/// A line of a program that grades. What is taken for an answer is finite, and the asked row's.
+pub(crate) fn answer(bytes: &[u8]) -> bool {
+    match program_answer(bytes, "17/3") {
+        Ok(score) => {
+            assert!(!score.parts.is_empty());
+            assert!(score.parts.values().all(|value| value.is_finite()));
+            assert!(program_answer(bytes, "17/4").is_err());
+            true
+        }
+        Err(error) => {
+            assert!(!error.to_string().contains(['\n', '\u{1b}']), "{error}");
+            false
+        }
+    }
 }

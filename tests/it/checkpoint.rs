@@ -105,7 +105,7 @@ fn id(text: &str) -> i64 {
     256 + i64::try_from(index).unwrap()
 }
 
-fn checkpoint(folder: &Path) {
+pub(crate) fn checkpoint(folder: &Path) {
     let real = |value| Real::new(value).unwrap();
     let shape = ModelShape {
         d_model: 32,

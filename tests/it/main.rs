@@ -25,6 +25,7 @@ mod logs;
 mod lora;
 mod metrics;
 mod outputs;
+mod own_task;
 mod replay;
 mod report;
 mod score;

@@ -62,6 +62,7 @@ impl Plan {
                 .map(|&steps| config.evaluation_sampler(steps))
                 .collect(),
             merge_adapter: config.merges_adapter(),
+            marking: config.marking(),
         })
     }
 

@@ -9,6 +9,7 @@ use crate::digest::Real;
 use crate::stage::Sampler;
 
 mod base;
+mod reward;
 
 impl From<Misfit> for RunError {
     fn from(Misfit { key, found, expected }: Misfit) -> Self {
@@ -64,7 +65,7 @@ pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
     task(&config.task)?;
     let base = base::base(config)?;
     rollout(config)?;
-    reward(config)?;
+    reward::reward(config)?;
     estimator(config)?;
     optimizer(&config.optimizer, OPTIMIZER_KEYS)?;
     config.lora.as_ref().map_or(Ok(()), lora)?;
@@ -96,6 +97,15 @@ fn task(task: &Task) -> Result<(), RunError> {
         }
         Task::Benchmark(task) => {
             within("task.benchmark.prompt_tokens", task.prompt_tokens, 1..=65_536)
+        }
+        Task::Dataset(task) => {
+            ensure(
+                !task.prompt.is_empty(),
+                "task.dataset.prompt",
+                "\"\"",
+                "expected a template of what is asked, such as \"{{ question }}\"",
+            )?;
+            within("task.dataset.prompt_tokens", task.prompt_tokens, 1..=65_536)
         }
     }
 }
@@ -135,7 +145,7 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
                 + 2 * (task.numbers - 2)
         }
         Task::Sudoku(_) => 16,
-        Task::Benchmark(_) => 1,
+        Task::Benchmark(_) | Task::Dataset(_) => 1,
     };
     ensure(
         rollout.completion_tokens >= shortest,
@@ -187,26 +197,6 @@ impl BlockKeys {
             format!("expected a multiple of the {blocks} block(s) that divides {key} = {tokens}"),
         )
     }
-}
-
-/// The weights name parts that the task grades, and one of them counts.
-fn reward(config: &RunConfig) -> Result<(), RunError> {
-    let weights = &config.reward.weights;
-    if let Some(parts) = config.task.reward_parts()
-        && let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str()))
-    {
-        return Err(refuse(
-            "reward.weights",
-            name,
-            format!("expected one of {}", parts.join(", ")),
-        ));
-    }
-    ensure(
-        weights.is_empty() || weights.values().any(|weight| weight.get() != 0.0),
-        "reward.weights",
-        "all 0",
-        "expected a weight other than 0: nothing is learned from rewards that are always 0",
-    )
 }
 
 fn estimator(config: &RunConfig) -> Result<(), RunError> {

@@ -1,21 +1,8 @@
-//! The sections from grades to advantages: `[reward]` and `[advantage]`.
+//! The section from grades to advantages: `[advantage]`.
 //!
 //! Defaults are those of AGRPO's published GSM8K run.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
-
-use crate::digest::Real;
-
-/// What a completion is worth: a weighted sum of the task's reward parts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct RewardConfig {
-    /// Weight by part; parts that are not named weigh nothing. Without any, `correct` weighs 1.
-    #[serde(default)]
-    pub weights: BTreeMap<String, Real>,
-}
 
 /// Which spread a group's mean-free rewards are divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]

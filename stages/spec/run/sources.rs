@@ -4,19 +4,30 @@
 //! train = "9f86d0..."                                       # by content: the store has it
 //! train = { from = "data/train.jsonl", sha256 = "9f86d0..." }  # from there, and nothing else
 //! train = { from = "data/train.jsonl" }                     # from there, whatever it is
+//! files = ["reward.py"]                                     # `[reward]`: from there, under that name
+//! files = { "reward.py" = { from = "mine/reward.py" } }     # from elsewhere, likewise with sha256
 //! ```
 //! A run knows contents alone: whoever reads the file fetches what it names and puts the digests in
 //! their place with [`with_digests`], before [`super::Run::parse`] sees it. Nothing is fetched here.
 
 use std::collections::BTreeMap;
 
-use toml_edit::{DocumentMut, Item, TableLike, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, TableLike, Value};
 
 use super::{RunError, check_length};
 use crate::digest::ArtifactDigest;
 
 /// The keys that name a file or a folder.
-const KEYS: [&str; 3] = ["task.benchmark.train", "task.benchmark.test", CHECKPOINT];
+const KEYS: [&str; 5] = [
+    "task.benchmark.train",
+    "task.benchmark.test",
+    "task.dataset.train",
+    "task.dataset.test",
+    CHECKPOINT,
+];
+
+/// The files of a program that grades: names alone, or names with where each is to be had.
+const PROGRAM: &str = "reward.files";
 
 /// The key of the only folder.
 pub const CHECKPOINT: &str = "checkpoint.folder";
@@ -24,33 +35,66 @@ pub const CHECKPOINT: &str = "checkpoint.folder";
 /// A file, or folder, that a run file names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The key, with its section.
-    pub key: &'static str,
+    /// The key, with its section; of a program's file with its name, as in `reward.files.reward.py`.
+    pub key: String,
     /// A path, an http(s) or an s3 address; none where only the content is named.
     pub from: Option<String>,
     /// What it must be; none where anything is taken.
     pub sha256: Option<ArtifactDigest>,
 }
 
-/// Every file and folder that a run file names, task and checkpoint in this order; none of a text that is
-/// no TOML.
+/// Every file and folder that a run file names: task, checkpoint, program; none of a text that is no TOML.
 pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
     // What is no TOML is told by the run's own reader, with the line.
     let Ok(document) = read(text) else { return Ok(vec![]) };
     let found = KEYS.iter().filter_map(|&key| Some((key, find(document.as_table(), key)?)));
-    found.map(|(key, item)| source(key, item)).collect()
+    let mut all: Vec<_> = found.map(|(key, item)| source(key, item)).collect::<Result<_, _>>()?;
+    if let Some(item) = find(document.as_table(), PROGRAM) {
+        all.extend(program(item)?);
+    }
+    Ok(all)
+}
+
+/// The files of a program.
+fn program(item: &Item) -> Result<Vec<Source>, RunError> {
+    let key = |name: &str| format!("{PROGRAM}.{name}");
+    if let Some(names) = item.as_array() {
+        let of_name = |value: &Value| {
+            let name = value.as_str().ok_or_else(|| RunError::Value {
+                key: PROGRAM,
+                found: value.to_string().trim().to_owned(),
+                expected: "expected a file's name, as in [\"reward.py\"]".to_owned(),
+            })?;
+            Ok(Source { key: key(name), from: Some(name.to_owned()), sha256: None })
+        };
+        return names.iter().map(of_name).collect();
+    }
+    let table = item.as_table_like().ok_or_else(|| RunError::Value {
+        key: PROGRAM,
+        found: item.to_string().trim().to_owned(),
+        expected: "expected names of files, as in [\"reward.py\"]".to_owned(),
+    })?;
+    let of_name = |(name, item): (&str, &Item)| {
+        source(PROGRAM, item).map(|found| Source { key: key(name), ..found })
+    };
+    table.iter().map(of_name).collect()
 }
 
 /// The run file with digests in place of where files are to be had; its other lines stay as they are.
 pub fn with_digests(
     text: &str,
-    digests: &BTreeMap<&'static str, ArtifactDigest>,
+    digests: &BTreeMap<String, ArtifactDigest>,
 ) -> Result<String, RunError> {
     if digests.is_empty() {
         return Ok(text.to_owned());
     }
     let mut document = read(text)?;
+    let mut files = InlineTable::new();
     for (key, digest) in digests {
+        if let Some(name) = key.strip_prefix(PROGRAM).and_then(|rest| rest.strip_prefix('.')) {
+            files.insert(name, Value::from(digest.to_string()));
+            continue;
+        }
         let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         let table = section
             .split('.')
@@ -60,6 +104,11 @@ pub fn with_digests(
         if let Some(table) = table {
             table.insert(name, Item::Value(Value::from(digest.to_string())));
         }
+    }
+    if !files.is_empty()
+        && let Some(table) = document.get_mut("reward").and_then(Item::as_table_like_mut)
+    {
+        table.insert("files", Item::Value(Value::InlineTable(files)));
     }
     Ok(document.to_string())
 }
@@ -90,7 +139,7 @@ fn source(key: &'static str, item: &Item) -> Result<Source, RunError> {
         })
     };
     if let Some(text) = item.as_str() {
-        return Ok(Source { key, from: None, sha256: Some(digest(text)?) });
+        return Ok(Source { key: key.to_owned(), from: None, sha256: Some(digest(text)?) });
     }
     let shown = || item.to_string().trim().to_owned();
     let table = item.as_table_like().ok_or_else(|| refuse(shown(), expected))?;
@@ -106,7 +155,7 @@ fn source(key: &'static str, item: &Item) -> Result<Source, RunError> {
     if from.is_none() && sha256.is_none() {
         return Err(refuse(shown(), expected));
     }
-    Ok(Source { key, from, sha256 })
+    Ok(Source { key: key.to_owned(), from, sha256 })
 }
 
 #[cfg(test)]
@@ -127,8 +176,11 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
     fn files_are_found_by_key_and_replaced_by_content() {
         let found = sources(FILE).unwrap();
         let abc = ArtifactDigest::of(b"abc");
-        let source =
-            |key, from: Option<&str>, sha256| Source { key, from: from.map(str::to_owned), sha256 };
+        let source = |key: &str, from: Option<&str>, sha256| Source {
+            key: key.to_owned(),
+            from: from.map(str::to_owned),
+            sha256,
+        };
         assert_eq!(
             found,
             [
@@ -137,12 +189,35 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
                 source("checkpoint.folder", Some("LLaDA"), Some(abc)),
             ]
         );
-        let digests =
-            found.iter().map(|source| (source.key, abc)).chain([("checkpoint.tokenizer", abc)]);
+        let digests = found.iter().map(|source| (source.key.clone(), abc));
+        let digests = digests.chain([("checkpoint.tokenizer".to_owned(), abc)]);
         let text = with_digests(FILE, &digests.collect()).unwrap();
         assert!(text.contains("name = \"x\"   # a name"), "{text}");
         assert_eq!(text.matches(&abc.to_string()).count(), 4, "{text}");
         assert!(!text.contains("from"), "{text}");
+    }
+
+    #[test]
+    fn the_files_of_a_program_keep_their_names() {
+        for files in [
+            "[\"reward.py\", \"lib/words.txt\"] # two",
+            "{ \"reward.py\" = { from = \"reward.py\" }, \"lib/words.txt\" = { from = \"lib/words.txt\" } }",
+        ] {
+            let text = format!("[reward]\nfiles = {files}\ncommand = [\"python3\"]\n");
+            let mut found = sources(&text).unwrap();
+            found.sort_by(|one, other| one.key.cmp(&other.key));
+            let keys: Vec<_> = found.iter().map(|source| source.key.as_str()).collect();
+            assert_eq!(keys, ["reward.files.lib/words.txt", "reward.files.reward.py"]);
+            assert_eq!(found[1].from.as_deref(), Some("reward.py"));
+            let abc = ArtifactDigest::of(b"abc");
+            let digests = found.into_iter().map(|source| (source.key, abc)).collect();
+            let text = with_digests(&text, &digests).unwrap();
+            assert_eq!(text.matches(&abc.to_string()).count(), 2, "{text}");
+            // With digests alone it names the same files, and none has to be fetched.
+            assert!(sources(&text).unwrap().iter().all(|source| source.sha256 == Some(abc)));
+        }
+        let refused = sources("[reward]\nfiles = \"reward.py\"\n").unwrap_err().to_string();
+        assert!(refused.starts_with("reward.files = \"reward.py\": expected names"), "{refused}");
     }
 
     #[test]

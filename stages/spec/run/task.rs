@@ -15,16 +15,18 @@ pub enum Task {
     Sudoku(SudokuTask),
     /// A public task in words, from a dataset, for a checkpoint that knows a language.
     Benchmark(BenchmarkTask),
+    /// Rows of one's own, asked by a template.
+    Dataset(DatasetTask),
 }
 
 impl Task {
     /// The parts of a grade that `reward.weights` may name; those of a benchmark are known to who
-    /// grades it.
+    /// grades it, those of a dataset stand in `[reward]`.
     pub fn reward_parts(&self) -> Option<&'static [&'static str]> {
         match self {
             Self::Countdown(_) => Some(&["correct"]),
             Self::Sudoku(_) => Some(&["correct", "cells"]),
-            Self::Benchmark(_) => None,
+            Self::Benchmark(_) | Self::Dataset(_) => None,
         }
     }
 
@@ -33,7 +35,10 @@ impl Task {
     pub fn datasets(&self) -> Vec<(&'static str, ArtifactDigest)> {
         match self {
             Self::Countdown(_) | Self::Sudoku(_) => vec![],
-            Self::Benchmark(task) => vec![("train", task.train), ("test", task.test)],
+            Self::Benchmark(BenchmarkTask { train, test, .. })
+            | Self::Dataset(DatasetTask { train, test, .. }) => {
+                vec![("train", *train), ("test", *test)]
+            }
         }
     }
 }
@@ -150,5 +155,30 @@ pub struct BenchmarkTask {
     pub seed: u64,
     /// Tokens of the longest prompt; a run with a longer one is refused.
     #[serde(default = "defaults::prompt_tokens")]
+    pub prompt_tokens: u32,
+}
+
+/// A task of one's own: rows, and the template that makes a prompt of one. `[reward]` says what an answer
+/// is worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetTask {
+    /// Training rows, in JSONL, Parquet or CSV.
+    pub train: ArtifactDigest,
+    /// Held-out rows, likewise.
+    pub test: ArtifactDigest,
+    /// What is asked: a Jinja template whose fields are the row's columns.
+    pub prompt: String,
+    /// What would be right: likewise. Fine-tuning learns it, and rules compare with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// What a checkpoint is told before it is asked: likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Names the order in which training rows come.
+    #[serde(default)]
+    pub seed: u64,
+    /// Tokens of the longest prompt; a run with a longer one is refused. A model from scratch has one for
+    /// each character, and pads every prompt to so many.
     pub prompt_tokens: u32,
 }

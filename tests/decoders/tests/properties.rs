@@ -78,6 +78,7 @@ properties! {
     parquet_rows = "rows-parquet"
     truths = "truth"
     completions = "completion"
+    program_answers = "program-answer"
     hints = "hint"
     failures = "failure"
     index_entries = "index-entry"

@@ -8,8 +8,9 @@ use super::{SFT_OPTIMIZER_KEYS, ensure, optimizer, positive, refuse, within};
 /// Either a shape and how it is trained, or a checkpoint; words need a checkpoint that reads them.
 pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     let is_benchmark = matches!(config.task, Task::Benchmark(_));
+    let takes_checkpoint = is_benchmark || matches!(config.task, Task::Dataset(_));
     match (&config.model, &config.sft, &config.checkpoint) {
-        (None, None, Some(checkpoint)) if is_benchmark => {
+        (None, None, Some(checkpoint)) if takes_checkpoint => {
             context(config, &checkpoint.shape)?;
             ensure(
                 config.lora.is_some() || checkpoint.precision == Precision::F32,
@@ -37,6 +38,7 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
         (Some(shape), Some(fine_tuning), None) => {
             model(shape)?;
             sft(fine_tuning)?;
+            learns_from(&config.task, fine_tuning)?;
             Ok(Base::Scratch(shape.clone(), fine_tuning.clone()))
         }
         (None, _, None) => Err(refuse("model", "left out", "expected the section [model]")),
@@ -44,15 +46,36 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     }
 }
 
+/// A dataset's rows bring right answers alone, and have to bring them.
+fn learns_from(task: &Task, sft: &SftConfig) -> Result<(), RunError> {
+    let Task::Dataset(task) = task else { return Ok(()) };
+    ensure(
+        task.answer.is_some(),
+        "task.dataset.answer",
+        "left out",
+        "expected a template: [sft] learns from answers; a [checkpoint] needs none",
+    )?;
+    ensure(
+        sft.careless_steps == 0,
+        "sft.careless_steps",
+        sft.careless_steps,
+        "expected 0: a dataset has no wrong answers to learn from",
+    )
+}
+
 /// The longest prompt and its completion fit into what the model was made for.
 fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> {
-    let Task::Benchmark(task) = &config.task else { return Ok(()) };
+    let (key, prompt_tokens) = match &config.task {
+        Task::Benchmark(task) => ("task.benchmark.prompt_tokens", task.prompt_tokens),
+        Task::Dataset(task) => ("task.dataset.prompt_tokens", task.prompt_tokens),
+        Task::Countdown(_) | Task::Sudoku(_) => return Ok(()),
+    };
     let tokens = config.rollout.completion_tokens.max(config.evaluation_completion_tokens());
     let most = shape.max_sequence_length;
     ensure(
-        task.prompt_tokens.saturating_add(tokens) <= most,
-        "task.benchmark.prompt_tokens",
-        task.prompt_tokens,
+        prompt_tokens.saturating_add(tokens) <= most,
+        key,
+        prompt_tokens,
         format!(
             "expected at most {}: with completions of {tokens} tokens the model's context of {most} is full",
             most.saturating_sub(tokens)

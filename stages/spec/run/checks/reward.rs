@@ -1,0 +1,127 @@
+//! What `[reward]` may say: weights for every task, rules and a program for a dataset.
+//!
+//! Whether a pattern is one, and whether the program answers, is asked where its files are at hand.
+
+use super::super::{RewardConfig, Rule, RunConfig, RunError, Task};
+use super::{ensure, positive, refuse, within};
+
+/// The part that a program's bare number is.
+const PROGRAM: &str = "program";
+
+/// The weights name parts that are graded, and one of them counts; only a dataset is graded by what
+/// stands here.
+pub(super) fn reward(config: &RunConfig) -> Result<(), RunError> {
+    let reward = &config.reward;
+    match &config.task {
+        Task::Dataset(task) => dataset(reward, task.answer.is_some())?,
+        _ => ensure(
+            !reward.grades(),
+            "reward",
+            "with rules or a program",
+            "expected [task.dataset]: this task brings its own grades, and takes weights alone",
+        )?,
+    }
+    let weights = &reward.weights;
+    if let Some(parts) = config.task.reward_parts()
+        && let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str()))
+    {
+        let expected = format!("expected one of {}", parts.join(", "));
+        return Err(refuse("reward.weights", name, expected));
+    }
+    ensure(
+        weights.is_empty() || weights.values().any(|weight| weight.get() != 0.0),
+        "reward.weights",
+        "all 0",
+        "expected a weight other than 0: nothing is learned from rewards that are always 0",
+    )
+}
+
+fn dataset(reward: &RewardConfig, has_answer: bool) -> Result<(), RunError> {
+    ensure(
+        !reward.rules.is_empty() || !reward.command.is_empty(),
+        "reward",
+        "without rules and command",
+        "expected rules = { right = { kind = \"exact\" } }, or a program as in \
+         command = [\"python3\", \"reward.py\"]: nothing else says what a dataset's completions are worth",
+    )?;
+    for (name, rule) in &reward.rules {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        ensure(
+            (1..=32).contains(&name.len()) && name.chars().all(is_name),
+            "reward.rules",
+            format!("{name:?}"),
+            "expected a name of 1 to 32 letters, digits or '_'",
+        )?;
+        ensure(
+            name != PROGRAM || reward.command.is_empty(),
+            "reward.rules",
+            PROGRAM,
+            "expected another name: this one is what reward.command answers",
+        )?;
+        ensure(
+            has_answer || !rule.needs_answer(),
+            "task.dataset.answer",
+            "left out",
+            format!("expected a template: the rule {name:?} compares completions with the answer"),
+        )?;
+        if let Rule::Numeric { tolerance } = rule {
+            ensure(
+                tolerance.get() >= 0.0,
+                "reward.rules",
+                format!("{name}, tolerance = {tolerance}"),
+                "expected a number of at least 0",
+            )?;
+        }
+    }
+    let is_graded = |name: &&String| reward.rules.contains_key(*name);
+    if reward.command.is_empty()
+        && let Some(name) = reward.weights.keys().find(|name| !is_graded(name))
+    {
+        let names: Vec<_> = reward.rules.keys().map(String::as_str).collect();
+        let expected = format!("expected one of reward.rules: {}", names.join(", "));
+        return Err(refuse("reward.weights", name, expected));
+    }
+    program(reward)
+}
+
+fn program(reward: &RewardConfig) -> Result<(), RunError> {
+    let lonely = [
+        (!reward.files.is_empty(), "reward.files"),
+        (reward.timeout_seconds.is_some(), "reward.timeout_seconds"),
+        (reward.memory_mib.is_some(), "reward.memory_mib"),
+    ];
+    if let Some((_, key)) = lonely.iter().find(|(is_there, _)| *is_there)
+        && reward.command.is_empty()
+    {
+        return Err(refuse(key, "given", "expected reward.command beside it"));
+    }
+    if let Some(word) = reward.command.iter().find(|word| word.contains('\0')) {
+        return Err(refuse("reward.command", format!("{word:?}"), "expected no NUL"));
+    }
+    ensure(
+        reward.command.first().is_none_or(|program| !program.is_empty()),
+        "reward.command",
+        "[\"\"]",
+        "expected a program, as in [\"python3\", \"reward.py\"]",
+    )?;
+    for name in reward.files.keys() {
+        let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        ensure(
+            name.len() <= 255 && !name.contains('\0') && name.split('/').all(is_plain),
+            "reward.files",
+            format!("{name:?}"),
+            "expected a path within the program's folder, as in \"reward.py\"; \
+             a file elsewhere is { \"reward.py\" = { from = \"../reward.py\" } }",
+        )?;
+    }
+    if let Some(seconds) = reward.timeout_seconds {
+        positive("reward.timeout_seconds", seconds)?;
+        ensure(
+            seconds.get() <= 3600.0,
+            "reward.timeout_seconds",
+            seconds,
+            "expected at most 3600 seconds for a row",
+        )?;
+    }
+    reward.memory_mib.map_or(Ok(()), |memory| within("reward.memory_mib", memory, 16..=1_048_576))
+}

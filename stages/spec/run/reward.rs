@@ -1,0 +1,206 @@
+//! The `[reward]` section: what a completion is worth.
+//!
+//! The project's own tasks bring their grades, and only weights are said here. A dataset has none: rules,
+//! a program, or both say what its completions are worth. Nothing is graded here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{RunConfig, Task};
+use crate::digest::{ArtifactDigest, Real};
+
+/// What a completion is worth: a weighted sum of parts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardConfig {
+    /// Weight by part; parts that are not named weigh nothing. Without any, `correct` weighs 1, and of a
+    /// dataset every part does.
+    #[serde(default)]
+    pub weights: BTreeMap<String, Real>,
+    /// Parts that a rule grades, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, Rule>,
+    /// The program that grades, and its arguments; none without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The files in whose folder the program runs, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, ArtifactDigest>,
+    /// Seconds after which a row without an answer is given up; left out, 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<Real>,
+    /// Address space of the program in MiB; left out, 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+}
+
+/// One rule, each worth 0 or 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Rule {
+    /// The completion is the answer, spaces around both aside.
+    Exact {
+        /// Whether upper and lower case are the same.
+        #[serde(default)]
+        ignore_case: bool,
+    },
+    /// The completion's last number is the answer's.
+    Numeric {
+        /// How far the two may be apart.
+        #[serde(default = "no_tolerance")]
+        tolerance: Real,
+    },
+    /// The completion has a place that a regular expression matches.
+    Regex {
+        /// The expression, of Rust's regex crate.
+        pattern: String,
+        /// Whether what it matched (its first group, where it has one) has to be the answer.
+        #[serde(default)]
+        is_answer: bool,
+    },
+    /// The completion's last box, or all of it, has the answer's mathematical value.
+    Boxed {},
+}
+
+impl Rule {
+    /// Whether there has to be an answer to compare with.
+    pub fn needs_answer(&self) -> bool {
+        !matches!(self, Self::Regex { is_answer: false, .. })
+    }
+}
+
+/// A program that grades: a command in a folder of exactly these files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// What is run, and its arguments.
+    pub command: Vec<String>,
+    /// The folder's files, by name.
+    pub files: BTreeMap<String, ArtifactDigest>,
+    /// Seconds of the clock for a row.
+    pub timeout_seconds: f64,
+    /// Address space in bytes.
+    pub memory: u64,
+}
+
+impl RewardConfig {
+    /// The program that grades, if one does.
+    pub fn program(&self) -> Option<Program> {
+        if self.command.is_empty() {
+            return None;
+        }
+        Some(Program {
+            command: self.command.clone(),
+            files: self.files.clone(),
+            timeout_seconds: self.timeout_seconds.map_or(TIMEOUT_SECONDS, Real::get),
+            memory: u64::from(self.memory_mib.unwrap_or(MEMORY_MIB)) << 20,
+        })
+    }
+
+    /// Whether the section says more than weights.
+    pub fn grades(&self) -> bool {
+        let Self { weights: _, rules, command, files, timeout_seconds, memory_mib } = self;
+        let is_bare = rules.is_empty() && command.is_empty() && files.is_empty();
+        !is_bare || timeout_seconds.is_some() || memory_mib.is_some()
+    }
+}
+
+/// Weights alone are encoded as they always were. What came later stands behind a length that no map has.
+impl bincode::Encode for RewardConfig {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        encoder: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
+        let Self { weights, rules, command, files, timeout_seconds, memory_mib } = self;
+        if self.grades() {
+            u64::MAX.encode(encoder)?;
+            (rules, command, files, timeout_seconds, memory_mib).encode(encoder)?;
+        }
+        weights.encode(encoder)
+    }
+}
+
+impl RunConfig {
+    /// Every small file that the run's problems and grades come from, with the role that each plays.
+    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
+        let datasets = self.task.datasets().into_iter();
+        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
+        let program = self.reward.files.iter();
+        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
+    }
+
+    /// What evaluations mark by, where the task does not say.
+    pub fn marking(&self) -> Marking {
+        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
+    }
+}
+
+/// What an evaluation marks by, where its task does not say: nothing at all in bytes where there is none,
+/// so it can only stand at the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Marking(pub Option<RewardConfig>);
+
+impl Marking {
+    /// Whether the task says it.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl bincode::Encode for Marking {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        encoder: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
+        self.0.as_ref().map_or(Ok(()), |reward| reward.encode(encoder))
+    }
+}
+
+const TIMEOUT_SECONDS: f64 = 10.0;
+const MEMORY_MIB: u32 = 4096;
+
+fn no_tolerance() -> Real {
+    Real::new(0.0).expect("zero is finite")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::encode;
+
+    fn one() -> Real {
+        Real::new(1.0).unwrap()
+    }
+
+    /// Names of runs and stages from before there were rules are names still.
+    #[test]
+    fn weights_alone_are_encoded_as_a_map() {
+        let weights = BTreeMap::from([("correct".to_owned(), one())]);
+        let config = RewardConfig { weights: weights.clone(), ..RewardConfig::default() };
+        assert_eq!(encode(&config), encode(&weights));
+        assert!(encode(&Marking(None)).is_empty());
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(json, r#"{"weights":{"correct":1.0}}"#);
+    }
+
+    #[test]
+    fn every_key_reaches_the_name() {
+        let bare = RewardConfig::default();
+        let digest = ArtifactDigest::of(b"print()");
+        let others = [
+            RewardConfig { rules: [("a".into(), Rule::Boxed {})].into(), ..bare.clone() },
+            RewardConfig {
+                rules: [("a".into(), Rule::Exact { ignore_case: false })].into(),
+                ..bare.clone()
+            },
+            RewardConfig { command: vec!["x".into()], ..bare.clone() },
+            RewardConfig { files: [("x".into(), digest)].into(), ..bare.clone() },
+            RewardConfig { timeout_seconds: Some(one()), ..bare.clone() },
+            RewardConfig { memory_mib: Some(64), ..bare.clone() },
+        ];
+        let names: std::collections::BTreeSet<_> = others.iter().map(encode).collect();
+        assert_eq!(names.len(), others.len());
+        assert!(!names.contains(&encode(&bare)));
+    }
+}
