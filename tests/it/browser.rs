@@ -118,7 +118,7 @@ async fn a_failure_opens_from_the_list_of_runs() {
         browser.until("the failure", "return document.querySelector('.failure') !== null").await;
         let told = browser.ask("return document.querySelector('.failure').innerText").await;
         let told = told.as_str().unwrap();
-        for part in ["training has diverged; lower the learning rate", "agrpo retry", "rollout"] {
+        for part in ["training has diverged; lower the learning rate", "agrpo retry", "attempt"] {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert_eq!(browser.ask(SOUND).await, true);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fantoccini::{Client, ClientBuilder, Locator};
+use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
@@ -86,7 +86,8 @@ impl Browser {
 
     /// Clicks what a selector names first.
     pub(crate) async fn click(&self, selector: &str) {
-        self.client.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
+        // In one step: a live page may put another one in its place between finding and clicking.
+        self.ask(&format!("document.querySelector('{selector}').click()")).await;
     }
 
     /// Waits until a script answers with true.
