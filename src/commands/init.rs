@@ -113,7 +113,7 @@ fn with_commands(text: &str, base: &str, file: &str) -> String {
 
 /// The seed of a file that can be run, its files taken to be there.
 fn check(text: &str) -> Result<u64, Failure> {
-    let named = sources::named(text, &[])?;
+    let named = sources::named(text, Path::new(""), &[])?;
     Ok(Run::parse(&sources::unfetched(text, &named)?)?.config().seed)
 }
 

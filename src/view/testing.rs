@@ -174,15 +174,16 @@ pub(crate) fn hub(store: Store) -> Arc<Hub> {
 /// Pages on a free port of loopback, for as long as it lives.
 pub(crate) struct Served {
     address: std::net::SocketAddr,
-    task: tokio::task::JoinHandle<()>,
+    _task: tokio::task::JoinSet<()>,
 }
 
 impl Served {
     pub(crate) async fn start(app: axum::Router) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, task }
+        let mut task = tokio::task::JoinSet::new();
+        drop(task.spawn(async move { axum::serve(listener, app).await.unwrap() }));
+        Self { address, _task: task }
     }
 
     /// Status code and all that follows.
@@ -194,11 +195,5 @@ impl Served {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         (answer[9..12].parse().unwrap(), answer)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

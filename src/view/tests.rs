@@ -1,5 +1,7 @@
 //! What long and strange runs look like. Their stages are stood in for: no libtorch is needed to look.
 
+#![expect(clippy::print_stdout, reason = "measured figures are part of what a test tells")]
+
 use std::time::{Duration, Instant};
 
 use ratatui::Terminal;

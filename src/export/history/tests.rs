@@ -48,6 +48,7 @@ fn done(started_unix_ms: u64, metrics: &[(&str, f64)]) -> Done {
         stage: digest.to_string().parse::<StageDigest>().unwrap(),
         worker: 0,
         started_unix_ms,
+        attempt: 1,
         phases: Phases { fetch_ms: 1.0, compute_ms: 500.0, store_ms: 9.0 },
         metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         outputs: BTreeMap::from([("policy".to_owned(), digest)]),
