@@ -83,7 +83,9 @@ pub fn written(trajectory: &Trajectory, step: u32) -> String {
     let fresh = tokens.filter(|token| look(token, step, trajectory.steps) == Look::Fresh);
     let told = fresh.map(|token| {
         let text: String = token.text.chars().map(shown).collect();
-        format!("\"{text}\" {:.1} %", token.probability * 100.0)
+        // The mark of the end writes nothing.
+        let named = if text.is_empty() { "the end".to_owned() } else { format!("\"{text}\"") };
+        format!("{named} {:.1} %", token.probability * 100.0)
     });
     told.collect::<Vec<_>>().join("  ")
 }
@@ -103,6 +105,7 @@ mod tests {
             token("4", Some(1), 0.971),
             token("\x1b[2J", Some(0), 0.5),
             token("a\nbc", Some(1), 0.25),
+            token("", Some(0), 0.4),
             token("", None, 1.0),
         ];
         Trajectory { row: 0, prompt: "2 2".into(), tokens, steps: 2 }
@@ -115,10 +118,11 @@ mod tests {
 
     #[test]
     fn tokens_come_in_their_order_and_where_they_will_stand() {
-        assert_eq!(text(0, 80), ["░░░░░░░░"]);
+        assert_eq!(text(0, 80), ["░░░░░░░░░░"]);
         assert_eq!(text(1, 80), ["░░␛[2J░░░░"]);
         assert_eq!(text(2, 80), ["4␛[2Ja", "bc"]);
         assert_eq!(written(&trajectory(), 2), "\"4\" 97.1 %  \"a␊bc\" 25.0 %");
+        assert_eq!(written(&trajectory(), 1), "\"␛[2J\" 50.0 %  the end 40.0 %");
         assert_eq!(written(&trajectory(), 0), "");
     }
 

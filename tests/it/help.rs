@@ -40,6 +40,8 @@ fn help() {
       report       Write what a run did, or how runs compare, as one HTML file
       serve        Show runs on a live page, as they grow
       watch        Watch runs in the terminal
+      export       Write a policy or a run's metrics for other programs
+      import       Take a base from a Hugging Face folder into the store
       replay       Compute stages again and compare every output with the stored one
       verify       Read every byte of a run or of the whole store and compare it with its name
       gc           Delete what no run needs any more

@@ -266,5 +266,5 @@ fn slips_are_answered_with_what_was_meant() {
     assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 18, `groups = 2`: unknown key `rollout.groups`: did you mean `rollout.group`?");
     std::fs::write(folder.join("slip.toml"), text.replace("[task.countdown]", "[task.countdwn]"))
         .unwrap();
-    assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 4, `[task.countdwn]`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark");
+    assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 4, `[task.countdwn]`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
 }

@@ -48,7 +48,9 @@
         spans[place].textContent = written ? token.text : "░░";
       });
       const fresh = tokens.filter((token) => token.step !== null && token.step === step - 1);
-      const quoted = fresh.map((token) => `“${token.text}” ${(token.probability * 100).toFixed(1)} %`);
+      // The mark of the end writes nothing.
+      const named = (token) => (token.text === "" ? "the end" : `“${token.text}”`);
+      const quoted = fresh.map((token) => `${named(token)} ${(token.probability * 100).toFixed(1)} %`);
       wrote.textContent = quoted.length ? `wrote ${quoted.join(", ")}` : "all is masked";
       root.dataset.step = step;
     };

@@ -214,8 +214,8 @@ mod tests {
         insta::assert_snapshot!(said("[advantage]\nscale = \"batch_std\""), @r#"line 2, `scale = "batch_std"`: unknown value `batch_std` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
         insta::assert_snapshot!(said("[advantage]\nscale = \"batch\" # a comment"), @r#"line 2, `scale = "batch"`: unknown value `batch` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
         insta::assert_snapshot!(said("[advantage]\nscale = \"zebra\""), @r#"line 2, `scale = "zebra"`: unknown value `zebra` of `advantage.scale`: expected one of none, group-std, batch-std"#);
-        insta::assert_snapshot!(said("[task.sudoko]\nseed = 1"), @"line 1, `[task.sudoko]`: unknown section `task.sudoko`: did you mean `sudoku`? expected one of countdown, sudoku, benchmark");
-        insta::assert_snapshot!(said("[task]\ncountdwn = {}"), @"line 2, `countdwn = {}`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark");
+        insta::assert_snapshot!(said("[task.sudoko]\nseed = 1"), @"line 1, `[task.sudoko]`: unknown section `task.sudoko`: did you mean `sudoku`? expected one of countdown, sudoku, benchmark, dataset");
+        insta::assert_snapshot!(said("[task]\ncountdwn = {}"), @"line 2, `countdwn = {}`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
         insta::assert_snapshot!(said("[optimiser]\nbeta1 = 1.0"), @"line 1, `[optimiser]`: unknown key `optimiser`: did you mean `optimizer`?");
     }
 }
