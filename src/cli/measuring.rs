@@ -149,8 +149,8 @@ fn samples(text: &str) -> Result<u32, &'static str> {
 /// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval, sudoku also has
 /// `correct_cells` and `empty_cells`, and its accuracy is that of cells.
 ///
-/// With --run, rows are those of a run file's own dataset with a `completion` added, and its [reward]
-/// grades: rules, program and weights, before anything is trained by them.
+/// With --run, rows are those of a run file's own dataset with a `completion` added, and its rewards
+/// grade them: rules, program and weights, before anything is trained by them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -161,7 +161,7 @@ pub(crate) struct ScoreArgs {
     /// Task whose reward grades
     #[arg(long, value_enum, required_unless_present = "run")]
     pub(crate) task: Option<TaskArg>,
-    /// Run file with a [task.dataset] whose [reward] grades
+    /// Run file with a task of its own, whose rewards grade
     #[arg(long, value_name = "RUN.toml", conflicts_with_all = ["task", "rubric"])]
     pub(crate) run: Option<PathBuf>,
     /// Published rules to grade by
