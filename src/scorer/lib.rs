@@ -5,20 +5,25 @@
 //! an answer to what was asked or an error: never is a number guessed, nor one row's taken for another's. It
 //! is no sandbox: a program may read what this process may.
 
+mod family;
+mod folder;
+mod group;
+mod launch;
 mod pipes;
 mod process;
+mod running;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use agrpo_spec::{Program, Sample, Score, Scorer, StageError};
 use bytes::Bytes;
 
 use process::{Fault, Process};
 
-pub use process::end_all;
+pub use running::end_all;
 
 /// Programs that wait for the next stage; those beyond it end.
 const MOST_IDLE: usize = 64;
@@ -38,8 +43,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// With the `PATH` of this process, which is all that programs see of its environment.
+    /// With the `PATH` of this process, which is all that programs see of its environment. The first one
+    /// removes what programs of processes left that are gone.
     pub fn new(path: impl Into<String>) -> Self {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| folder::sweep(&std::env::temp_dir()));
         Self { path: path.into(), idle: Mutex::default() }
     }
 

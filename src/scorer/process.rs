@@ -1,46 +1,29 @@
 //! One process: its folder, its environment, its limits, and its end.
 //!
-//! It runs in a process group of its own, and the group is killed as a whole: on a fault, on drop, and by
-//! [`end_all`] where this process ends without dropping anything. Memory is limited before the first row;
-//! processor time from row to row, so that what outlives this process cannot spin for ever.
+//! It runs in a process group of its own and, where there may be one, in a control group; what it started ends
+//! with it: on a fault, on drop, and by [`crate::end_all`] where this process ends without dropping anything.
+//! Memory is limited before the first row; processor time from row to row, so that what outlives this process
+//! cannot spin for ever.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use agrpo_protocols::{AnswerError, program_answer};
 use agrpo_spec::{Program, Score};
 use bytes::Bytes;
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, prlimit,
-    waitid,
-};
-use tempfile::TempDir;
+use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, prlimit, waitid};
 
+use crate::folder::Folder;
+use crate::group::{Group, Groups};
 use crate::pipes::{Broken, Pipes};
-use crate::{quoted, shortened};
+use crate::running::{self, Running};
+use crate::{launch, quoted, shortened};
 
 /// How long a process that closed its output may take to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// Process groups that run.
-static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-
-fn running() -> std::sync::MutexGuard<'static, BTreeSet<i32>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Kills every program: for who ends this process at once.
-pub fn end_all() {
-    for group in running().iter().filter_map(|&pid| Pid::from_raw(pid)) {
-        // One that is gone needs no end.
-        let _gone = kill_process_group(group, Signal::KILL);
-    }
-}
 
 /// Why a row has no score.
 #[derive(Debug)]
@@ -96,8 +79,13 @@ pub(crate) struct Process {
     pid: Pid,
     pipes: Pipes,
     timeout: Duration,
-    /// Goes with the process.
-    _folder: TempDir,
+    /// Whether it was killed and waited for.
+    is_ended: bool,
+    /// What it took too much of, once that was seen.
+    excess: Arc<OnceLock<String>>,
+    // These go with the process, in this order.
+    group: Option<Arc<Group>>,
+    _folder: Folder,
 }
 
 impl Process {
@@ -107,46 +95,62 @@ impl Process {
         files: &BTreeMap<String, Bytes>,
         path: &str,
     ) -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("agrpo-reward-").tempdir();
+        let folder = Folder::new(&std::env::temp_dir());
         let folder = folder.map_err(|error| format!("has no folder to run in: {error}"))?;
         for (name, bytes) in files {
-            write(folder.path(), name, bytes)
+            folder
+                .write(name, bytes)
                 .map_err(|error| format!("cannot have its file {name}: {error}"))?;
         }
-        let (name, arguments) = program.command.split_first().ok_or("has no name")?;
-        let mut command = Command::new(name);
-        command.args(arguments).current_dir(folder.path()).env_clear().process_group(0);
-        command.envs([("PATH", path), ("LANG", "C.UTF-8"), ("TZ", "UTC")]);
-        command.envs([("HOME", folder.path()), ("TMPDIR", folder.path())]);
-        // Python: hashes that do not vary, lines that leave at once, no files of its own.
-        command.envs([("PYTHONHASHSEED", "0"), ("PYTHONUNBUFFERED", "1")]);
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                format!("cannot be started: there is no {name:?} on PATH, nor in reward.files")
-            }
-            _ => format!("cannot be started: {error}"),
-        })?;
-        let pid = Pid::from_child(&child);
-        running().insert(pid.as_raw_pid());
-        let pipes = Pipes::of(&mut child);
-        let timeout = Duration::from_secs_f64(program.timeout_seconds);
-        // From here on the group ends with the value.
-        let process = |pipes| Self { child, pid, pipes, timeout, _folder: folder };
-        let process = match pipes {
-            Ok(pipes) => process(pipes),
-            Err(error) => {
-                drop(process(Pipes::none()));
-                return Err(format!("cannot be talked to: {error}"));
-            }
+        let command = command(program, &folder, path)?;
+        let group = Groups::of_this_process().and_then(|groups| {
+            let made = groups.make(folder.name(), program.memory);
+            made.inspect_err(|error| tracing::warn!("a reward program has no group: {error}")).ok()
+        });
+        Self::launch(command, program, folder, group.map(Arc::new))
+    }
+
+    fn launch(
+        command: Command,
+        program: &Program,
+        folder: Folder,
+        group: Option<Arc<Group>>,
+    ) -> Result<Self, String> {
+        let excess = Arc::default();
+        let running = Running {
+            files: folder.files(),
+            mark: folder.mark,
+            memory: program.memory,
+            group: group.clone(),
+            excess: Arc::clone(&excess),
         };
-        let limit = Rlimit { current: Some(program.memory), maximum: Some(program.memory) };
-        match prlimit(Some(pid), Resource::As, limit) {
-            // One that has ended by now is told when it is asked.
-            Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(process),
-            Err(error) => Err(format!("cannot be held to its memory: {error}")),
+        let child = {
+            // Nobody else looks at processes until this one is known.
+            let mut all = running::all();
+            let child = launch::start(command, (program.memory, folder.mark));
+            let child = child.map_err(|error| format!("cannot be started: {error}"))?;
+            all.add(Pid::from_child(&child).as_raw_pid(), running);
+            child
+        };
+        // From here on all of it ends with the value.
+        let mut process = Self {
+            pid: Pid::from_child(&child),
+            child,
+            pipes: Pipes::none(),
+            timeout: Duration::from_secs_f64(program.timeout_seconds),
+            is_ended: false,
+            excess,
+            group,
+            _folder: folder,
+        };
+        if let Some(group) = &process.group
+            && let Err(error) = group.take(process.pid.as_raw_pid())
+        {
+            return Err(format!("cannot be put into its control group: {error}"));
         }
+        process.pipes = Pipes::of(&mut process.child)
+            .map_err(|error| format!("cannot be talked to: {error}"))?;
+        Ok(process)
     }
 
     /// Its number.
@@ -216,8 +220,13 @@ impl Process {
         if !self.has_ended() {
             return "closed its output".to_owned();
         }
-        // Not before its group was told, or its number could be another's by then.
         self.kill();
+        if let Some(excess) = self.excess.get() {
+            return excess.clone();
+        }
+        if self.group.as_ref().is_some_and(|group| group.ran_out_of_memory()) {
+            return "was ended for want of memory, with what it started,".to_owned();
+        }
         match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("ended with code {code}"),
@@ -228,11 +237,14 @@ impl Process {
         }
     }
 
-    /// Kills the group and waits for its first process. May be done twice.
+    /// Kills it with all that it started, and waits for it. May be done twice.
     fn kill(&mut self) {
-        if running().remove(&self.pid.as_raw_pid()) {
-            let _gone = kill_process_group(self.pid, Signal::KILL);
+        if !self.is_ended {
+            self.is_ended = true;
+            let pid = self.pid.as_raw_pid();
+            running::end(pid);
             let _status = self.child.wait();
+            running::all().forget(pid);
         }
     }
 }
@@ -243,14 +255,17 @@ impl Drop for Process {
     }
 }
 
-/// A file in the folder, which its owner may also run.
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let place = folder.join(name);
-    if let Some(parent) = place.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(&place, bytes)?;
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700))
+/// A program's command, in its folder and with an environment of its own.
+fn command(program: &Program, folder: &Folder, path: &str) -> Result<Command, String> {
+    let files = folder.files();
+    let mut command = launch::command(&program.command, &files, path)?;
+    command.envs([("LANG", "C.UTF-8"), ("TZ", "UTC")]);
+    command.envs([("HOME", &files), ("TMPDIR", &files)]);
+    // Python: hashes that do not vary, lines that leave at once, no files of its own.
+    command.envs([("PYTHONHASHSEED", "0"), ("PYTHONUNBUFFERED", "1")]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
 }
 
 /// Seconds of processor time that a process has used, rounded down.

@@ -26,6 +26,7 @@ mod lora;
 mod metrics;
 mod outputs;
 mod own_task;
+mod programs;
 mod replay;
 mod report;
 mod score;

@@ -81,7 +81,7 @@ fn rows(words: impl Iterator<Item = usize>) -> String {
     words.map(|n| format!("{{\"word\": \"{}\"}}\n", word(n))).collect()
 }
 
-fn letters() -> Program {
+pub(crate) fn letters() -> Program {
     let program = Program::new(&[]);
     let folder = program.folder();
     fs::create_dir_all(folder.join("lib")).unwrap();
