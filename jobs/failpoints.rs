@@ -6,12 +6,29 @@
 
 use std::io;
 
+/// Told of every place whose action is taken, before it is.
+#[cfg(feature = "failpoints")]
+static NOTED: std::sync::OnceLock<fn(&str)> = std::sync::OnceLock::new();
+
+/// From here on `note` is told of every place whose `return` is taken, before it is.
+#[cfg(feature = "failpoints")]
+pub fn note_by(note: fn(&str)) {
+    // Once a process.
+    let _told = NOTED.set(note);
+}
+
+#[cfg(feature = "failpoints")]
+fn taken(place: &str) {
+    NOTED.get().into_iter().for_each(|note| note(place));
+}
+
 /// Passes a place. What may happen there besides the actions of the crate `fail`: `return(kill)` is a
 /// SIGKILL, `return(stop)` a SIGSTOP, and any other `return` an abort.
 #[cfg(feature = "failpoints")]
 pub fn reach(place: &str) {
     use rustix::process::{Signal, getpid, kill_process};
     fail::fail_point!(place, |way| {
+        taken(place);
         let sent = match way.as_deref() {
             Some("kill") => kill_process(getpid(), Signal::KILL),
             Some("stop") => kill_process(getpid(), Signal::STOP),
@@ -28,7 +45,10 @@ pub fn reach(_place: &str) {}
 /// Passes a place at which the disk may be full: `return` says that it is.
 #[cfg(feature = "failpoints")]
 pub(crate) fn write(place: &str) -> io::Result<()> {
-    fail::fail_point!(place, |_| Err(io::ErrorKind::StorageFull.into()));
+    fail::fail_point!(place, |_| {
+        taken(place);
+        Err(io::ErrorKind::StorageFull.into())
+    });
     Ok(())
 }
 

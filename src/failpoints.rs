@@ -1,23 +1,31 @@
 //! What the fault suite asks of a worker: fail points that are armed, and a ledger of all it begins.
 //!
 //! Compiled with the cargo feature `failpoints` alone. `FAILPOINTS` is written as the crate `fail` has
-//! it, `AGRPO_FAULT_LEDGER` names a file that takes a line before and after each stage: it outlives a
-//! SIGKILL, as no log in memory does. Neither changes a result.
+//! it, `AGRPO_FAULT_LEDGER` names a file that takes a line before and after each stage, and before the action
+//! of a fail point: it outlives a SIGKILL, as no log in memory does. Neither changes a result.
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-use agrpo_jobs::failpoints::reach;
-use agrpo_spec::{ExecuteFn, StageSpec};
+use agrpo_jobs::failpoints::{note_by, reach};
+use agrpo_spec::ExecuteFn;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
+/// The ledger, where there is one.
+static LEDGER: OnceLock<PathBuf> = OnceLock::new();
+
 /// Arms the fail points of the environment.
 pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
+    if let Some(path) = settings.fault_ledger() {
+        // Once a process, as the environment is read.
+        let _path = LEDGER.get_or_init(|| path.into());
+        note_by(|place| note("point", place, "-").expect("the ledger takes a line"));
+    }
     let points = settings.fail_points().unwrap_or_default();
     for point in points.split(';').filter(|point| !point.is_empty()) {
         let (name, actions) = point
@@ -32,13 +40,11 @@ pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
 /// What computes stages, with a place in it for each stage, each kind, and all: `stage::in-compute`,
 /// `stage::in-compute::rollout`, `stage::in-compute::<digest>`.
 pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<ExecuteFn, Failure> {
-    let ledger = settings.fault_ledger().map(PathBuf::from);
-    if let Some(path) = &ledger {
-        note(path, "open", None)
-            .map_err(|why| Failure::new(Exit::Unavailable, format!("{}: {why}", path.display())))?;
-    }
+    let ledger = settings.fault_ledger().unwrap_or_default().to_owned();
+    note("open", "-", "-")
+        .map_err(|why| Failure::new(Exit::Unavailable, format!("{ledger}: {why}")))?;
     Ok(Arc::new(move |spec, inputs| {
-        let note = |what| ledger.as_deref().map_or(Ok(()), |path| note(path, what, Some(spec)));
+        let note = |what| note(what, &spec.digest().to_string(), &spec.kind().to_string());
         note("begin").expect("the ledger that was opened takes a line");
         reach("stage::in-compute");
         reach(&format!("stage::in-compute::{}", spec.kind()));
@@ -49,14 +55,12 @@ pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<Execute
     }))
 }
 
-/// A line: what, which stage, of what kind, by which process, when on this machine's monotonic clock.
-fn note(path: &Path, what: &str, spec: Option<&StageSpec>) -> std::io::Result<()> {
+/// A line: what, which stage or place, of what kind, by which process, when on this machine's monotonic
+/// clock. Where there is no ledger, nothing.
+fn note(what: &str, which: &str, kind: &str) -> std::io::Result<()> {
+    let Some(path) = LEDGER.get() else { return Ok(()) };
     let now = clock_gettime(ClockId::Monotonic);
     let ms = now.tv_sec * 1000 + now.tv_nsec / 1_000_000;
-    let pid = std::process::id();
-    let line = match spec {
-        Some(spec) => format!("{what} {} {} {pid} {ms}\n", spec.digest(), spec.kind()),
-        None => format!("{what} - - {pid} {ms}\n"),
-    };
+    let line = format!("{what} {which} {kind} {} {ms}\n", std::process::id());
     OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
 }

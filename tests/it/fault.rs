@@ -15,6 +15,7 @@ mod services;
 mod soak;
 mod special;
 mod strike;
+mod witness;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -89,7 +90,8 @@ alone! {
     killed_in_compute killed_before_blobs killed_after_blobs killed_before_manifest
     killed_after_manifest killed_before_enqueue killed_after_enqueue killed_before_ack
     redis_killed_with_file redis_killed_without_file redis_emptied redis_stalled redis_absent_a_minute
-    s3_answers_with_errors s3_slow s3_breaks_off s3_killed
+    redis_clock_ahead redis_clock_behind redis_emptied_while_its_clock_was_ahead
+    s3_answers_with_errors s3_slow s3_breaks_off s3_killed s3_reads_badly s3_answers_conflict
     clock_an_hour_ahead clock_an_hour_behind
     clock_an_hour_ahead_without_s3 clock_an_hour_behind_without_s3
 }

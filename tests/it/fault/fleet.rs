@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
@@ -47,6 +47,7 @@ struct State {
     child: Option<Child>,
     orders: Orders,
     ending: bool,
+    lives: Vec<u32>,
     deaths: Vec<Death>,
 }
 
@@ -70,14 +71,31 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signals the process, if one lives; it cannot have been replaced by a stranger, since nobody else
-    /// reaps it.
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Signals the process, if one lives, and says which; it cannot have been replaced by a stranger, since
+    /// nobody else reaps it.
+    pub(crate) fn signal(&self, signal: Signal) -> Option<u32> {
         let state = self.lock();
-        if let Some(child) = &state.child {
-            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-            kill_process(pid, signal).ok();
+        let child = state.child.as_ref()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).ok().map(|()| child.id())
+    }
+
+    /// Stops the process, if one lives, and says which once it stands still.
+    pub(crate) fn stop(&self) -> Option<u32> {
+        let pid = self.signal(Signal::STOP)?;
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            if stands_still(pid) {
+                return Some(pid);
+            }
+            std::thread::sleep(LOOK / 10);
         }
+        None
+    }
+
+    /// The processes that it has been.
+    pub(crate) fn lives(&self) -> Vec<u32> {
+        self.lock().lives.clone()
     }
 
     /// Takes fail points away from the next lives on.
@@ -112,6 +130,7 @@ fn supervise(number: usize, state: &Mutex<State>) {
             }
             let child = spawn(number, &state.orders);
             state.orders.once.clear();
+            state.lives.push(child.id());
             state.child = Some(child);
         }
         loop {
@@ -126,6 +145,12 @@ fn supervise(number: usize, state: &Mutex<State>) {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether a process is stopped.
+pub(crate) fn stands_still(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
 }
 
 /// Where a worker's lives are logged, in the scene's folder.

@@ -10,6 +10,7 @@ use agrpo_spec::{ArtifactDigest, Manifest};
 use super::fleet::Death;
 use super::scene::{Ending, PROGRAM, Scene, lock, run_text};
 use super::schedule::Schedule;
+use super::witness::{Witness, witnesses};
 use crate::support::program::Program;
 
 /// The run as it comes out where nothing happens.
@@ -56,7 +57,11 @@ pub(crate) struct Row {
     /// How often a stage was begun three times in vain, and a person gave it new attempts.
     pub(crate) retried: u32,
     pub(crate) deaths: usize,
+    /// The codes that worker processes ended with; none of those that a signal ended.
+    pub(crate) codes: Vec<i32>,
     pub(crate) redelivery_ms: Option<i64>,
+    /// What shows of each fault that it took place.
+    pub(crate) witness: Vec<Witness>,
     pub(crate) complaints: Vec<String>,
 }
 
@@ -93,10 +98,11 @@ impl std::fmt::Display for Row {
             retried => write!(f, ", {retried} retries")?,
         }
         match self.damaged {
-            0 => Ok(()),
-            1 => f.write_str(", 1 damaged blob told"),
-            damaged => write!(f, ", {damaged} damaged blobs told"),
+            0 => {}
+            1 => f.write_str(", 1 damaged blob told")?,
+            damaged => write!(f, ", {damaged} damaged blobs told")?,
         }
+        self.witness.iter().try_for_each(|witness| write!(f, "\n    {witness}"))
     }
 }
 
@@ -119,9 +125,16 @@ pub(crate) fn judge(
         damaged: 0,
         retried: scene.retried(),
         deaths: deaths.len(),
+        codes: deaths.iter().filter_map(|death| death.code).collect(),
         redelivery_ms: ledger.redelivery_ms(deaths),
+        witness: witnesses(scene, schedule, &ledger, deaths),
         complaints: vec![],
     };
+    row.complaints.extend(row.witness.iter().filter_map(|witness| witness.complaint(schedule)));
+    let struck = row.witness.iter().filter(|witness| witness.found.is_ok()).count();
+    if struck == 0 && !row.witness.is_empty() {
+        row.complaints.push("no fault took place".to_owned());
+    }
     if *ending != Ending::Done {
         row.complaints.push(format!("the run ended {ending:?} after {:.0} s", wall.as_secs_f64()));
         return row;

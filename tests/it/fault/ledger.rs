@@ -1,6 +1,7 @@
 //! What was begun and what was ended, by whom and when: the witness of what is computed twice.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
 use super::fleet::Death;
@@ -14,11 +15,19 @@ pub(crate) struct Entry {
     pub(crate) ms: i64,
 }
 
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in {} {}", self.kind, &self.stage[..12])
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) begun: Vec<Entry>,
     pub(crate) ended: Vec<Entry>,
+    /// Fail points whose action was taken; the stage is the point.
+    pub(crate) taken: Vec<Entry>,
 }
 
 impl Ledger {
@@ -33,6 +42,7 @@ impl Ledger {
             match what {
                 "begin" => ledger.begun.push(entry),
                 "end" => ledger.ended.push(entry),
+                "point" => ledger.taken.push(entry),
                 _ => {}
             }
         }
@@ -57,6 +67,19 @@ impl Ledger {
         let open =
             |begin: &&Entry| begin.ms <= before_ms && !ended.contains(&(&begin.stage, begin.pid));
         self.begun.iter().filter(open).map(|begin| begin.stage.as_str()).collect()
+    }
+
+    /// What a process computes.
+    pub(crate) fn at_work(&self, pid: u32) -> Option<&Entry> {
+        let begun = self.begun.iter().rfind(|begin| begin.pid == pid)?;
+        let has_ended = |end: &Entry| end.pid == pid && end.stage == begun.stage;
+        (!self.ended.iter().any(has_ended)).then_some(begun)
+    }
+
+    /// How often processes took the action of a fail point.
+    pub(crate) fn taken_by(&self, pids: &[u32], point: &str) -> usize {
+        let by_them = |taken: &&Entry| taken.stage == point && pids.contains(&taken.pid);
+        self.taken.iter().filter(by_them).count()
     }
 
     /// What dies with a process at most: the stage in hand, and the one before it, which is published

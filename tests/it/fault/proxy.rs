@@ -1,5 +1,6 @@
 //! What lies between workers and their services: a gate that stalls or cuts connections, and before S3
-//! one that also answers with errors, is slow, and breaks off in the middle of a body.
+//! one that also answers with errors, is slow, turns bits and breaks off in the middle of a body. Gates count
+//! whom they hit, so that no fault is taken for one that nobody met.
 //!
 //! The gate before Redis knows bytes alone. The one before S3 knows as much of HTTP as it needs: one
 //! request a connection, bodies by their length.
@@ -7,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,13 +34,40 @@ pub(crate) enum Trouble {
     Latency,
     /// The connection is reset in the middle of the request's body or of the answer's.
     Reset,
+    /// A bit of an object is turned on its way to whoever reads it.
+    BadReads,
+    /// Creations that are conditional are answered with 409: ask again.
+    Conflict,
+    /// 400 to whoever sends a checksum along, as servers do that know none.
+    NoChecksums,
+}
+
+/// Something that goes wrong for a share of the requests, at least for so long and until it has hit one.
+#[derive(Debug)]
+struct Spell {
+    trouble: Trouble,
+    percent: u64,
+    until: Instant,
+    hits: Arc<AtomicU32>,
+}
+
+/// Whom a gate has hit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hits {
+    /// Messages that waited while it was stalled.
+    pub(crate) stalled: u32,
+    /// Connections that were cut, and those refused meanwhile.
+    pub(crate) cut: u32,
+    /// Connections that found no server.
+    pub(crate) alone: u32,
 }
 
 #[derive(Debug, Default)]
 struct Weather {
     mood: Mood,
     closing: bool,
-    troubles: Vec<(Trouble, u64, Instant)>,
+    troubles: Vec<Spell>,
+    hits: Hits,
     connections: BTreeMap<u32, TcpStream>,
     next: u32,
 }
@@ -87,13 +116,28 @@ impl Gate {
             for stream in weather.connections.values() {
                 stream.shutdown(Shutdown::Both).ok();
             }
+            weather.hits.cut += u32::try_from(weather.connections.len()).unwrap();
         }
         self.shared.changed.notify_all();
     }
 
-    /// Troubles a share of the requests for a while.
-    pub(crate) fn trouble(&self, trouble: Trouble, percent: u64, lasting: Duration) {
-        self.shared.lock().troubles.push((trouble, percent, Instant::now() + lasting));
+    /// Troubles a share of the requests for a while, and counts them.
+    pub(crate) fn trouble(
+        &self,
+        trouble: Trouble,
+        percent: u64,
+        lasting: Duration,
+    ) -> Arc<AtomicU32> {
+        let hits = Arc::<AtomicU32>::default();
+        let until = Instant::now() + lasting;
+        let spell = Spell { trouble, percent, until, hits: Arc::clone(&hits) };
+        self.shared.lock().troubles.push(spell);
+        hits
+    }
+
+    /// Whom it has hit so far.
+    pub(crate) fn hits(&self) -> Hits {
+        self.shared.lock().hits
     }
 }
 
@@ -114,7 +158,10 @@ impl Shared {
     fn pass(self: Arc<Self>, client: TcpStream) {
         let Some(id) = self.admit(&client) else { return reset(client) };
         let Ok(server) = TcpStream::connect_timeout(&self.server, Duration::from_secs(5)) else {
-            self.lock().connections.remove(&id);
+            let mut weather = self.lock();
+            weather.connections.remove(&id);
+            weather.hits.alone += 1;
+            drop(weather);
             return reset(client);
         };
         client.set_nodelay(true).ok();
@@ -141,6 +188,7 @@ impl Shared {
     fn admit(&self, client: &TcpStream) -> Option<u32> {
         let mut weather = self.lock();
         if weather.mood == Mood::Cut {
+            weather.hits.cut += 1;
             return None;
         }
         weather.next += 1;
@@ -163,21 +211,25 @@ impl Shared {
     /// Waits while stalled; false once cut.
     fn wait(&self) -> bool {
         let stalled = |weather: &mut Weather| weather.mood == Mood::Stalled;
-        let weather = self.changed.wait_while(self.lock(), stalled);
+        let mut weather = self.lock();
+        weather.hits.stalled += u32::from(weather.mood == Mood::Stalled);
+        let weather = self.changed.wait_while(weather, stalled);
         weather.unwrap_or_else(PoisonError::into_inner).mood == Mood::Open
     }
 
-    /// What happens to the request of this connection.
-    fn draw(&self, id: u32) -> (Option<Trouble>, u64) {
+    /// What happens to the request of this connection, and a number below 4 that says how.
+    fn draw(&self, id: u32, head: &str) -> (Option<(Trouble, Arc<AtomicU32>)>, u64) {
         let now = Instant::now();
         let mut weather = self.lock();
-        weather.troubles.retain(|&(_, _, until)| until > now);
-        let hit = weather
+        weather
             .troubles
-            .iter()
-            .zip(0..)
-            .find(|((_, percent, _), n)| self.seed.below(100, id, *n) < *percent);
-        (hit.map(|((trouble, ..), _)| *trouble), self.seed.below(4, id, 99))
+            .retain(|spell| spell.until > now || spell.hits.load(Ordering::Relaxed) == 0);
+        let met = |(spell, n): &(&Spell, u32)| {
+            spell.trouble.is_met_by(head) && self.seed.below(100, id, *n) < spell.percent
+        };
+        let hit = weather.troubles.iter().zip(0..).find(met);
+        let hit = hit.map(|(spell, _)| (spell.trouble, Arc::clone(&spell.hits)));
+        (hit, self.seed.below(4, id, 99))
     }
 
     /// One request and its answer. True where the answer is whole.
@@ -190,15 +242,31 @@ impl Shared {
             return Ok(false);
         }
         let head = head.trim_end_matches("\r\n").to_owned() + "\r\nconnection: close\r\n\r\n";
-        let (trouble, way) = self.draw(id);
-        let fault = match way % 2 {
-            0 => ("500 Internal Server Error", "InternalError"),
+        let (hit, way) = self.draw(id, &head);
+        // Counted where it is done: a request that never came to the server met no trouble on the way back.
+        let done = || hit.iter().for_each(|(_, hits)| _ = hits.fetch_add(1, Ordering::Relaxed));
+        let trouble = hit.as_ref().map(|(trouble, _)| *trouble);
+        let fault = match (trouble, way % 2) {
+            (Some(Trouble::Conflict), _) => ("409 Conflict", "ConditionalRequestConflict"),
+            (Some(Trouble::NoChecksums), _) => ("400 Bad Request", "InvalidArgument"),
+            (_, 0) => ("500 Internal Server Error", "InternalError"),
             _ => ("503 Slow Down", "SlowDown"),
         };
         match trouble {
-            Some(Trouble::Errors) if way < 2 => return refuse(client, fault).map(|()| true),
-            Some(Trouble::Latency) => std::thread::sleep(Duration::from_millis(500)),
+            Some(Trouble::Conflict | Trouble::NoChecksums) => {
+                done();
+                return refuse(client, fault).map(|()| true);
+            }
+            Some(Trouble::Errors) if way < 2 => {
+                done();
+                return refuse(client, fault).map(|()| true);
+            }
+            Some(Trouble::Latency) => {
+                done();
+                std::thread::sleep(Duration::from_millis(500));
+            }
             Some(Trouble::Reset) if !body.is_empty() => {
+                done();
                 server.write_all(head.as_bytes())?;
                 server.write_all(&body[..body.len() / 2])?;
                 return Ok(false);
@@ -210,16 +278,50 @@ impl Shared {
         let mut answer = vec![];
         server.read_to_end(&mut answer)?;
         match trouble {
-            Some(Trouble::Errors) => return refuse(client, fault).map(|()| true),
+            Some(Trouble::Errors) => {
+                done();
+                return refuse(client, fault).map(|()| true);
+            }
             Some(Trouble::Reset) => {
+                done();
                 client.write_all(&answer[..answer.len() * 3 / 4])?;
                 return Ok(false);
             }
-            _ => client.write_all(&answer)?,
+            Some(Trouble::BadReads) if turn_a_bit(&mut answer, way) => done(),
+            _ => {}
         }
+        client.write_all(&answer)?;
         client.shutdown(Shutdown::Write)?;
         Ok(true)
     }
+}
+
+impl Trouble {
+    /// Whether a request may meet it.
+    fn is_met_by(self, head: &str) -> bool {
+        let has = |name: &str| head.to_ascii_lowercase().contains(&format!("\r\n{name}"));
+        let line = head.lines().next().unwrap_or_default();
+        match self {
+            Self::BadReads => line.starts_with("GET ") && !line.contains("list-type"),
+            Self::Conflict => line.starts_with("PUT ") && has("if-none-match:"),
+            Self::NoChecksums => has("x-amz-checksum-") || has("x-amz-sdk-checksum-"),
+            Self::Errors | Self::Latency | Self::Reset => true,
+        }
+    }
+}
+
+/// Turns a bit of the object in an answer, if there is one.
+fn turn_a_bit(answer: &mut [u8], way: u64) -> bool {
+    let is_object = answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.1 206");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let Some(body) = end.and_then(|end| answer.get_mut(end + 4..)) else { return false };
+    if !is_object || body.is_empty() {
+        return false;
+    }
+    // Not always in the same part of it.
+    let place = body.len() * usize::try_from(way).unwrap() / 4;
+    body[place] ^= 1;
+    true
 }
 
 /// The head of a request, and what was read beyond it.

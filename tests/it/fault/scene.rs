@@ -3,6 +3,7 @@
 //! Every scene has a Redis, a prefix of the bucket and workers of its own. It ends by its own means: what
 //! it started is killed with it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +16,8 @@ use super::fleet::{Death, Orders, Slot, log_name};
 use super::ledger::Ledger;
 use super::proxy::Gate;
 use super::schedule::{Fault, Schedule};
-use super::services::{Objects, Redis, shared_s3};
+use super::services::{CLOCK, Objects, Redis, shared_s3};
+use super::witness::Missed;
 use crate::support::program::{Program, RUN};
 use crate::support::s3::S3Server;
 
@@ -43,19 +45,6 @@ pub(super) static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     own
 });
 
-/// The library that makes a process's clock wrong.
-static CLOCK: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
-    let library = tempfile::Builder::new().suffix(".so").tempfile().unwrap().into_temp_path();
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fault/clock.c"))
-        .status()
-        .unwrap();
-    assert!(built.success(), "clock.c does not compile");
-    library
-});
-
 /// How the run ended, or did not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -79,8 +68,12 @@ pub(crate) struct Scene {
     pub(crate) damaged: Mutex<Vec<String>>,
     pub(crate) run: String,
     pub(crate) stages: usize,
+    /// What came of the faults that were brought, by their number in the schedule.
+    pub(crate) brought: Mutex<BTreeMap<usize, Result<String, Missed>>>,
     over: AtomicBool,
     retried: AtomicU32,
+    /// The processes that workers were, once they are gone.
+    lives: Vec<Vec<u32>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,7 +112,7 @@ impl Scene {
     /// The same, with fail points that every life of every worker has, and another run.
     pub(crate) fn set_with(schedule: &Schedule, always: &[String], run: &str) -> Self {
         let seed = Seed::new(schedule.seed);
-        let redis = Redis::start(schedule.redis_keeps);
+        let redis = Redis::start(schedule.redis_keeps, schedule.tampers_with_redis_clock());
         let (s3, mut environment) = open_store(schedule, seed);
         environment.push(("AGRPO_REDIS".to_owned(), redis.url()));
         let borrowed: Vec<_> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -145,6 +138,8 @@ impl Scene {
             slots: vec![],
             objects,
             damaged: Mutex::default(),
+            brought: Mutex::default(),
+            lives: vec![],
             over: AtomicBool::new(false),
             retried: AtomicU32::new(0),
         };
@@ -205,10 +200,12 @@ impl Scene {
     /// Brings the faults at their moments, until the run has ended or the limit has passed.
     pub(crate) fn play(&self, schedule: &Schedule, limit: Duration) -> Ending {
         std::thread::scope(|scope| {
-            for (at, fault) in &schedule.faults {
-                scope.spawn(|| {
-                    if self.await_moment(*at) {
-                        self.strike(fault);
+            for (number, (at, fault)) in schedule.faults.iter().enumerate() {
+                scope.spawn(move || {
+                    if self.await_moment(*at)
+                        && let Some(found) = self.strike(fault)
+                    {
+                        lock(&self.brought).insert(number, found);
                     }
                 });
             }
@@ -285,11 +282,22 @@ impl Scene {
         }
     }
 
+    /// The processes that a worker has been.
+    pub(crate) fn lives(&self, worker: usize) -> Vec<u32> {
+        let gone = || self.lives.get(worker).cloned().unwrap_or_default();
+        self.slots.get(worker).map_or_else(gone, Slot::lives)
+    }
+
+    /// What a worker's processes have logged.
+    pub(crate) fn log(&self, worker: usize) -> String {
+        let path = self.program.folder().join(log_name(worker));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of every worker's log.
     pub(crate) fn last_words(&self) -> String {
         let words = |worker| {
-            let path = self.program.folder().join(log_name(worker));
-            let log = std::fs::read_to_string(path).unwrap_or_default();
+            let log = self.log(worker);
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(15)..].join("\n  ");
             format!("\nworker {worker}:\n  {tail}")
@@ -309,6 +317,7 @@ impl Scene {
     /// Ends all workers, so that nothing changes any more.
     pub(crate) fn retire(&mut self) -> Vec<Death> {
         let deaths = self.deaths();
+        self.lives = self.slots.iter().map(Slot::lives).collect();
         self.slots.clear();
         deaths
     }

@@ -21,8 +21,8 @@ pub(crate) struct At {
 /// What goes wrong. Workers are counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// SIGKILL.
-    Kill { worker: usize },
+    /// SIGKILL; `computing`: not before the worker has a stage in its hand.
+    Kill { worker: usize, computing: bool },
     /// The worker's first life has this fail point; its moment counts nothing.
     Arm { worker: usize, point: String },
     /// SIGSTOP, later SIGCONT.
@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Clock { worker: usize, hours: i8 },
     /// SIGKILL of Redis, which comes back after a while.
     RedisKill { ms: u64 },
+    /// The clock of Redis goes so many hours ahead or back, and is right again after a while.
+    RedisClock { hours: i8, ms: u64 },
     /// FLUSHALL.
     Flush,
     /// Redis says nothing for a while.
@@ -134,8 +136,8 @@ impl Schedule {
         let (at, worker) = (dice.at(), 0);
         let fault = match name {
             "worker_killed" => {
-                schedule.faults.push((dice.at(), Fault::Kill { worker: 1 }));
-                Fault::Kill { worker }
+                schedule.faults.push((dice.at(), Fault::Kill { worker: 1, computing: true }));
+                Fault::Kill { worker, computing: true }
             }
             // In the middle of a stage, and longer than lease and redelivery.
             "worker_stopped" => {
@@ -151,12 +153,24 @@ impl Schedule {
                 Fault::RedisKill { ms: 200 }
             }
             "redis_emptied" => Fault::Flush,
+            "redis_clock_ahead" => Fault::RedisClock { hours: 2, ms: 5000 },
+            "redis_clock_behind" => Fault::RedisClock { hours: -2, ms: 5000 },
+            // What it notes meanwhile lies in the future afterwards.
+            "redis_emptied_while_its_clock_was_ahead" => {
+                let at = At { stages: 12, ms: 0 };
+                schedule.faults.push((at, Fault::RedisClock { hours: 2, ms: 5000 }));
+                schedule.faults.push((At { ms: 1000, ..at }, Fault::Flush));
+                return schedule;
+            }
             "redis_stalled" => Fault::RedisStall { ms: 10_000 },
             "redis_absent_a_minute" => Fault::RedisKill { ms: 60_000 },
             "worker_cut_off_from_redis" => Fault::RedisCut { worker, ms: 20_000 },
             "s3_answers_with_errors" => s3(Trouble::Errors, 30, 8000),
             "s3_slow" => s3(Trouble::Latency, 30, 8000),
             "s3_breaks_off" => s3(Trouble::Reset, 20, 8000),
+            "s3_reads_badly" => s3(Trouble::BadReads, 10, 60_000),
+            "s3_knows_no_checksums" => s3(Trouble::NoChecksums, 100, 8000),
+            "s3_answers_conflict" => s3(Trouble::Conflict, 30, 8000),
             "s3_killed" => Fault::S3Kill { ms: 1000 },
             "blob_deleted" => Fault::Delete { cold: true },
             "blob_flipped" => Fault::Flip { cold: true },
@@ -221,6 +235,16 @@ impl Schedule {
         schedule
     }
 
+    /// Whether this is a mix of faults, some of which may come when all is done.
+    pub(crate) fn is_mix(&self) -> bool {
+        self.retries > 0
+    }
+
+    /// Whether Redis needs a clock that can be set.
+    pub(crate) fn tampers_with_redis_clock(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::RedisClock { .. }))
+    }
+
     /// Whether SeaweedFS is killed, and so cannot be shared.
     pub(crate) fn kills_s3(&self) -> bool {
         self.faults.iter().any(|(_, fault)| matches!(fault, Fault::S3Kill { .. }))
@@ -259,7 +283,7 @@ fn draw(dice: &mut Dice, worker: usize) -> Fault {
     let short = dice.within(500, 4000);
     let percent = dice.within(5, 35);
     match dice.within(0, 16) {
-        0..=2 => Fault::Kill { worker },
+        0..=2 => Fault::Kill { worker, computing: false },
         3..=6 => {
             let point = POINTS[usize::try_from(dice.within(0, 8)).unwrap()];
             Fault::Arm { worker, point: kill_at(point, dice.within(0, 25)) }
@@ -285,6 +309,7 @@ impl Fault {
         match self {
             Self::Stop { ms, .. }
             | Self::RedisKill { ms }
+            | Self::RedisClock { ms, .. }
             | Self::RedisStall { ms }
             | Self::RedisCut { ms, .. }
             | Self::S3 { ms, .. } => *ms,
@@ -301,12 +326,16 @@ impl Fault {
             Self::Stop { .. } => "stop",
             Self::Clock { .. } => "clock",
             Self::RedisKill { .. } => "redis-kill",
+            Self::RedisClock { .. } => "redis-clock",
             Self::Flush => "flushall",
             Self::RedisStall { .. } => "redis-stall",
             Self::RedisCut { .. } => "redis-cut",
             Self::S3 { trouble: Trouble::Errors, .. } => "s3-errors",
             Self::S3 { trouble: Trouble::Latency, .. } => "s3-latency",
             Self::S3 { trouble: Trouble::Reset, .. } => "s3-reset",
+            Self::S3 { trouble: Trouble::BadReads, .. } => "s3-bad-reads",
+            Self::S3 { trouble: Trouble::Conflict, .. } => "s3-409",
+            Self::S3 { trouble: Trouble::NoChecksums, .. } => "s3-no-checksums",
             Self::S3Kill { .. } => "s3-kill",
             Self::Delete { .. } => "delete",
             Self::Flip { .. } => "flip",
@@ -319,12 +348,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            Self::Kill { worker } => write!(f, "{kind}(w{worker})"),
+            Self::Kill { worker, computing: false } => write!(f, "{kind}(w{worker})"),
+            Self::Kill { worker, .. } => write!(f, "{kind}(w{worker}, computing)"),
             Self::Arm { worker, point } => write!(f, "{kind}(w{worker}, {point})"),
             Self::Stop { worker, ms } | Self::RedisCut { worker, ms } => {
                 write!(f, "{kind}(w{worker}, {ms} ms)")
             }
             Self::Clock { worker, hours } => write!(f, "{kind}(w{worker}, {hours:+} h)"),
+            Self::RedisClock { hours, ms } => write!(f, "{kind}({hours:+} h, {ms} ms)"),
             Self::RedisKill { ms } | Self::RedisStall { ms } | Self::S3Kill { ms } => {
                 write!(f, "{kind}({ms} ms)")
             }

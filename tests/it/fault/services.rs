@@ -1,9 +1,11 @@
 //! The services of a schedule: a Redis that can be killed and comes back on its port, a SeaweedFS that
 //! schedules share or have alone, and a way to the bucket that no fault lies in.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
@@ -11,8 +13,11 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::support::s3::{S3Server, free_ports};
+
+const CLOCK_FILE: &str = "clock";
 
 /// A Redis whose process comes and goes; port and folder stay.
 #[derive(Debug)]
@@ -22,16 +27,48 @@ pub(crate) struct Redis {
     folder: tempfile::TempDir,
     /// Whether what it was told survives its end.
     keeps: bool,
+    /// Says by how many seconds its clock is wrong.
+    clock: Option<File>,
 }
 
+/// The library that makes a process's clock wrong.
+pub(super) static CLOCK: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
+    let library = tempfile::Builder::new().suffix(".so").tempfile().unwrap().into_temp_path();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fault/clock.c"))
+        .status()
+        .unwrap();
+    assert!(built.success(), "clock.c does not compile");
+    library
+});
+
 impl Redis {
-    pub(crate) fn start(keeps: bool) -> Self {
+    /// Starts it; `tampers`: with a clock that can be set.
+    pub(crate) fn start(keeps: bool, tampers: bool) -> Self {
         // It has to be free for Redis while Redis is away, too.
         let [port, ..] = free_ports();
         let address = (Ipv4Addr::LOCALHOST, port).into();
-        let mut redis = Self { child: None, address, folder: tempfile::tempdir().unwrap(), keeps };
+        let folder = tempfile::tempdir().unwrap();
+        let clock = tampers.then(|| File::create(folder.path().join(CLOCK_FILE)).unwrap());
+        let mut redis = Self { child: None, address, folder, keeps, clock };
+        redis.set_clock(0);
         redis.revive();
         redis
+    }
+
+    /// Sets its clock so many seconds off, if that can be.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        if let Some(clock) = &self.clock {
+            clock.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+        }
+    }
+
+    /// Seconds by which its clock is ahead of this machine's.
+    pub(crate) fn ahead(&self) -> Result<i64, String> {
+        let (seconds, _) = self.ask::<(i64, i64)>(redis::cmd("TIME"))?;
+        Ok(seconds - clock_gettime(ClockId::Realtime).tv_sec)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -49,7 +86,12 @@ impl Redis {
     /// Starts it again and waits until it answers.
     pub(crate) fn revive(&mut self) {
         self.kill();
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        if self.clock.is_some() {
+            command.env("LD_PRELOAD", &*CLOCK);
+            command.env("AGRPO_CLOCK_FILE", self.folder.path().join(CLOCK_FILE));
+        }
+        let child = command
             .args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", if self.keeps { "yes" } else { "no" }])
             .args(["--appendfsync", "always", "--dir"])
@@ -73,6 +115,16 @@ impl Redis {
         let client = redis::Client::open(self.url()).map_err(text)?;
         let mut connection = client.get_connection().map_err(text)?;
         command.query(&mut connection).map_err(text)
+    }
+
+    /// Several commands as one.
+    pub(crate) fn ask_all<T: redis::FromRedisValue>(
+        &self,
+        commands: &redis::Pipeline,
+    ) -> Result<T, String> {
+        let text = |error: redis::RedisError| error.to_string();
+        let client = redis::Client::open(self.url()).map_err(text)?;
+        commands.query(&mut client.get_connection().map_err(text)?).map_err(text)
     }
 }
 

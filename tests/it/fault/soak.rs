@@ -54,26 +54,27 @@ fn soak() {
 }
 
 fn summary(all: &[(Schedule, Row)], seed: u64, seconds: u64) -> String {
-    let mut kinds = BTreeMap::<_, u32>::new();
-    for (schedule, _) in all {
-        for (_, fault) in &schedule.faults {
-            *kinds.entry(fault.kind()).or_default() += 1;
-        }
+    // How many took place, of how many.
+    let mut kinds = BTreeMap::<_, (u32, u32)>::new();
+    for witness in all.iter().flat_map(|(_, row)| &row.witness) {
+        let (struck, drawn) = kinds.entry(witness.kind).or_default();
+        *struck += u32::from(witness.found.is_ok());
+        *drawn += 1;
     }
     let sum = |of: fn(&Row) -> usize| all.iter().map(|(_, row)| of(row)).sum::<usize>();
     let broken = all.iter().filter(|(_, row)| !row.complaints.is_empty()).count();
     let mut text = format!(
         "\nsoak, seed {seed}: {} schedules in {seconds} s, {broken} broken\n\
          stages begun {}, begun again {}, results that came twice {}, worker processes that ended {}\n\
-         faults by kind:",
+         faults that took place, of those drawn:",
         all.len(),
         sum(|row| row.begun),
         sum(|row| row.extra),
         all.iter().map(|(_, row)| row.twice).sum::<u64>(),
         sum(|row| row.deaths),
     );
-    for (kind, count) in kinds {
-        write!(text, " {kind} {count}").unwrap();
+    for (kind, (struck, drawn)) in kinds {
+        write!(text, " {kind} {struck} of {drawn}").unwrap();
     }
     let longest = all.iter().filter_map(|(_, row)| row.redelivery_ms).max().unwrap_or_default();
     let mut slowest: Vec<_> = all.iter().map(|(_, row)| row).collect();

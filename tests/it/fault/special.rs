@@ -60,6 +60,14 @@ fn blob_flipped() {
     assert!(row.rewound + row.twice > 0, "nobody needed the blob: the test tests nothing");
 }
 
+/// A server that refuses checksums refuses for good: no worker is started again in vain by 4, which says that
+/// another try may help.
+#[test]
+fn s3_knows_no_checksums() {
+    let row = hold(&Schedule::alone("s3_knows_no_checksums", setting("SEED", 1)));
+    assert!(!row.codes.is_empty() && row.codes.iter().all(|&code| code == 2), "{:?}", row.codes);
+}
+
 /// A crash that does not come again costs one more attempt.
 #[test]
 fn stage_that_aborts_once() {
@@ -99,7 +107,7 @@ fn stage_that_aborts_every_time() {
     scene.run = own;
     // Processes that still have the fail point are replaced by such as have none.
     scene.slots.iter().for_each(|slot| slot.disarm());
-    scene.slots.iter().for_each(|slot| slot.signal(rustix::process::Signal::KILL));
+    scene.slots.iter().for_each(|slot| _ = slot.signal(rustix::process::Signal::KILL));
     let again: &[&str] = match scene.program.run(&["retry", "--help"]).code {
         Some(0) => &["retry", &scene.run],
         _ => &["enqueue", "run.toml"],

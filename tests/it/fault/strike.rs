@@ -1,14 +1,20 @@
 //! How faults are brought: when their moment has come, and what each of them does to the scene.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use agrpo_spec::Manifest;
+use agrpo_spec::{ArtifactDigest, Manifest};
 use rustix::process::Signal;
 
-use super::fleet::now_ms;
-use super::proxy::Mood;
+use super::fleet::{now_ms, stands_still};
+use super::ledger::Entry;
+use super::proxy::{Gate, Mood};
 use super::scene::{LOOK, Scene, lock};
 use super::schedule::{At, Fault};
+use super::witness::Missed;
+
+/// What Redis is given to remember while it is away.
+const MARK: &str = "agrpo-fault:mark";
 
 impl Scene {
     pub(super) fn await_moment(&self, at: At) -> bool {
@@ -30,45 +36,53 @@ impl Scene {
         }
     }
 
-    pub(super) fn strike(&self, fault: &Fault) {
-        match *fault {
+    /// The same, and on until there is something to show for it, or the run has ended.
+    fn pause_until<T>(&self, ms: u64, mut look: impl FnMut() -> Option<T>) -> Result<T, Missed> {
+        self.pause(ms);
+        loop {
+            // Looked for once more after the end: what came with it counts.
+            let is_over = self.is_over();
+            match look() {
+                Some(found) => return Ok(found),
+                None if is_over => return Err(Missed::Over),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Brings a fault, and says what shows that it took place. `None`: that shows at the end.
+    pub(super) fn strike(&self, fault: &Fault) -> Option<Result<String, Missed>> {
+        Some(match *fault {
             // These are in force from the start.
-            Fault::Arm { .. } | Fault::Clock { .. } => {}
-            Fault::Kill { worker } => self.slots[worker].signal(Signal::KILL),
-            Fault::Stop { worker, ms } => {
-                self.slots[worker].signal(Signal::STOP);
-                // To the end: a worker that wakes up when all is done must do no harm.
-                std::thread::sleep(Duration::from_millis(ms));
-                self.slots[worker].signal(Signal::CONT);
-                std::thread::sleep(Duration::from_secs(2));
-            }
-            Fault::RedisKill { ms } => {
-                lock(&self.redis).kill();
-                self.pause(ms);
-                lock(&self.redis).revive();
-            }
-            Fault::Flush => {
-                lock(&self.redis).ask::<()>(redis::cmd("FLUSHALL")).ok();
-            }
+            Fault::Arm { .. } | Fault::Clock { .. } => return None,
+            Fault::Kill { worker, computing } => self.kill(worker, computing),
+            Fault::Stop { worker, ms } => self.stop(worker, ms),
+            Fault::RedisKill { ms } => self.kill_redis(ms),
+            Fault::RedisClock { hours, ms } => self.set_redis_clock(hours, ms),
+            Fault::Flush => self.flush(),
             Fault::RedisStall { ms } => {
-                self.redis_gates.iter().for_each(|gate| gate.set(Mood::Stalled));
-                self.pause(ms);
-                self.redis_gates.iter().for_each(|gate| gate.set(Mood::Open));
+                let waiting = || self.redis_gates.iter().map(|gate| gate.hits().stalled).sum();
+                self.at_gates(&self.redis_gates, Mood::Stalled, ms, waiting, "messages waited")
             }
             Fault::RedisCut { worker, ms } => {
-                self.redis_gates[worker].set(Mood::Cut);
-                self.pause(ms);
-                self.redis_gates[worker].set(Mood::Open);
+                let gate = &self.redis_gates[worker..=worker];
+                let cut = || gate[0].hits().cut;
+                self.at_gates(gate, Mood::Cut, ms, cut, "connections were cut or refused")
             }
             Fault::S3 { trouble, percent, ms } => {
                 let (_, gate) = self.s3.as_ref().expect("the store is a bucket");
-                gate.trouble(trouble, percent, Duration::from_millis(ms));
+                let hits = gate.trouble(trouble, percent, Duration::from_millis(ms));
+                let hit = || Some(hits.load(Ordering::Relaxed)).filter(|&hits| hits > 0);
+                self.pause_until(ms, hit).map(|_| format!("met {} requests", hit().unwrap_or(0)))
             }
             Fault::S3Kill { ms } => {
-                let (server, _) = self.s3.as_ref().expect("the store is a bucket");
+                let (server, gate) = self.s3.as_ref().expect("the store is a bucket");
+                let before = gate.hits().alone;
                 lock(server).kill();
-                self.pause(ms);
+                let met = self
+                    .pause_until(ms, || Some(gate.hits().alone - before).filter(|&met| met > 0));
                 lock(server).revive();
+                met.map(|_| format!("{} requests met no server", gate.hits().alone - before))
             }
             Fault::Delete { cold } => self.damage(cold, |name| self.objects.delete(name)),
             Fault::Flip { cold } => self.damage(cold, |name| {
@@ -80,29 +94,129 @@ impl Scene {
                 self.objects.write(name, bytes)
             }),
             Fault::SameStage { ms } => self.give_twice(ms),
+        })
+    }
+
+    /// Kills a worker that stands still meanwhile, so that what it was doing is known.
+    fn kill(&self, worker: usize, computing: bool) -> Result<String, Missed> {
+        let slot = &self.slots[worker];
+        self.pause_until(0, || {
+            let pid = slot.stop()?;
+            let ledger = self.ledger();
+            let at_work = ledger.at_work(pid);
+            if at_work.is_none() && computing {
+                slot.signal(Signal::CONT);
+                return None;
+            }
+            let doing = at_work.map_or_else(|| "between stages".to_owned(), Entry::to_string);
+            (slot.signal(Signal::KILL) == Some(pid)).then(|| format!("process {pid} died {doing}"))
+        })
+    }
+
+    fn stop(&self, worker: usize, ms: u64) -> Result<String, Missed> {
+        let slot = &self.slots[worker];
+        let stopped = self.pause_until(0, || slot.stop());
+        // To the end: a worker that wakes up when all is done must do no harm.
+        std::thread::sleep(Duration::from_millis(ms));
+        let stood = stopped.clone().is_ok_and(stands_still);
+        slot.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_secs(2));
+        match stopped {
+            Ok(pid) if stood => Ok(format!("process {pid} stood still for {ms} ms")),
+            // Another fault of the mix ended it.
+            Ok(pid) => Ok(format!("process {pid} stood still until it was killed")),
+            Err(missed) => Err(missed),
         }
     }
 
+    /// Kills Redis once workers are connected to it.
+    fn kill_redis(&self, ms: u64) -> Result<String, Missed> {
+        let mut redis = lock(&self.redis);
+        let clients = self.pause_until(0, || {
+            redis.ask::<()>(redis::Cmd::set(MARK, 1)).ok()?;
+            let all = redis.ask::<String>(redis::cmd("CLIENT").arg("LIST").take()).ok()?;
+            // Ours is one of them.
+            Some(all.lines().count() - 1).filter(|&clients| clients > 0)
+        });
+        redis.kill();
+        self.pause(ms);
+        redis.revive();
+        let knows = redis.ask::<u64>(redis::Cmd::del(MARK)).expect("it answers") > 0;
+        let knows = if knows { "what it knew" } else { "nothing" };
+        clients.map(|clients| format!("{clients} connections broke, and it came back with {knows}"))
+    }
+
+    /// A step away and, after a while, a step back.
+    fn set_redis_clock(&self, hours: i8, ms: u64) -> Result<String, Missed> {
+        let seconds = i64::from(hours) * 3600;
+        lock(&self.redis).set_clock(seconds);
+        let stood = self.pause_until(0, || lock(&self.redis).ahead().ok());
+        self.pause(ms);
+        lock(&self.redis).set_clock(0);
+        let stands = self.pause_until(0, || lock(&self.redis).ahead().ok())?;
+        match stood? {
+            stood if (stood - seconds).abs() < 5 && stands.abs() < 5 => {
+                Ok(format!("its clock stood {stood:+} s off for {ms} ms"))
+            }
+            stood => Err(Missed::Nobody(format!("its clock stood {stood:+} s off"))),
+        }
+    }
+
+    fn flush(&self) -> Result<String, Missed> {
+        self.pause_until(0, || {
+            let mut both = redis::pipe();
+            both.atomic().cmd("DBSIZE").cmd("FLUSHALL").ignore();
+            let (keys,): (u64,) = lock(&self.redis).ask_all(&both).ok()?;
+            (keys > 0).then(|| format!("{keys} keys went"))
+        })
+    }
+
+    /// Puts gates into a mood for so long, and until they have met somebody.
+    fn at_gates(
+        &self,
+        gates: &[Gate],
+        mood: Mood,
+        ms: u64,
+        met: impl Fn() -> u32,
+        what: &str,
+    ) -> Result<String, Missed> {
+        let before = met();
+        gates.iter().for_each(|gate| gate.set(mood));
+        let found = self.pause_until(ms, || Some(met() - before).filter(|&met| met > 0));
+        gates.iter().for_each(|gate| gate.set(Mood::Open));
+        found.map(|_| format!("{} {what}", met() - before))
+    }
+
     /// Damages a result that the next stages need, once there is one.
-    fn damage(&self, cold: bool, how: impl Fn(&str) -> Result<(), object_store::Error>) {
-        while !self.is_over() {
+    fn damage(
+        &self,
+        cold: bool,
+        how: impl Fn(&str) -> Result<(), object_store::Error>,
+    ) -> Result<String, Missed> {
+        self.pause_until(0, || {
             if cold && self.newest_result(true).is_some() {
-                self.slots.iter().for_each(|slot| slot.signal(Signal::KILL));
+                self.slots.iter().for_each(|slot| _ = slot.signal(Signal::KILL));
                 std::thread::sleep(LOOK);
             }
-            if let Some(blob) = self.newest_result(cold) {
-                if cold {
-                    let cached = self.cache_path().join("blobs").join(&blob[..2]).join(&blob);
-                    std::fs::remove_file(cached).ok();
-                }
-                lock(&self.damaged).push(blob.clone());
-                // S3 may be away.
-                if how(&format!("cas/{blob}")).is_ok() {
-                    return;
-                }
+            let blob = self.newest_result(cold)?;
+            if cold {
+                let cached = self.cache_path().join("blobs").join(&blob[..2]).join(&blob);
+                std::fs::remove_file(cached).ok();
             }
-            std::thread::sleep(LOOK);
-        }
+            lock(&self.damaged).push(blob.clone());
+            let name = format!("cas/{blob}");
+            // S3 may be away.
+            how(&name).ok()?;
+            let now = self.objects.read(&name);
+            let is_whole = |bytes: &Vec<u8>| ArtifactDigest::of(bytes).to_string() == blob;
+            // Who needs it may have made it again already.
+            let state = match &now {
+                Ok(bytes) if is_whole(bytes) => "whole again at once",
+                Ok(_) => "corrupt",
+                Err(_) => "gone",
+            };
+            Some(format!("{} is {state}", &blob[..12]))
+        })
     }
 
     /// A blob of the stage that ended last, of those that others wait for; `cold`: that the next update is
@@ -127,12 +241,12 @@ impl Scene {
     /// Makes Redis forget that stages were taken and leased, once some are in hand for so long, and asks
     /// for the run again, which offers them at once; again and again, until somebody has begun one of them
     /// a second time. Who is busy now may take it later, when its holder has its lease again.
-    fn give_twice(&self, ms: u64) {
+    fn give_twice(&self, ms: u64) -> Result<String, Missed> {
         while !self.is_over() {
             let ledger = self.ledger();
             let stages = ledger.in_hand(now_ms() - i64::try_from(ms).unwrap());
-            if stages.iter().any(|stage| ledger.begins(stage) > 1) {
-                return;
+            if let Some(twice) = stages.iter().find(|stage| ledger.begins(stage) > 1) {
+                return Ok(format!("{} was begun twice", &twice[..12]));
             }
             if !stages.is_empty() && self.forget(&stages) {
                 let mut asked = self.program.start(&["enqueue", "run.toml"]);
@@ -144,6 +258,7 @@ impl Scene {
             }
             std::thread::sleep(LOOK / 10);
         }
+        Err(Missed::Over)
     }
 
     fn forget(&self, stages: &[&str]) -> bool {
