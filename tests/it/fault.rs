@@ -7,6 +7,7 @@
 
 mod fleet;
 mod judge;
+mod kinds;
 mod ledger;
 mod proxy;
 mod scene;
@@ -15,6 +16,7 @@ mod services;
 mod soak;
 mod special;
 mod strike;
+mod tampered;
 mod witness;
 
 use std::io::Write;
@@ -91,7 +93,9 @@ alone! {
     killed_after_manifest killed_before_enqueue killed_after_enqueue killed_before_ack
     redis_killed_with_file redis_killed_without_file redis_emptied redis_stalled redis_absent_a_minute
     redis_clock_ahead redis_clock_behind redis_emptied_while_its_clock_was_ahead
-    s3_answers_with_errors s3_slow s3_breaks_off s3_killed s3_reads_badly s3_answers_conflict
+    s3_answers_with_errors s3_slow s3_breaks_off s3_killed s3_answers_conflict
+    redis_evicts_keys redis_has_a_foreign_key
+    index_edited record_of_a_newer_program fifos_in_the_store metrics_fill_the_file_table
     clock_an_hour_ahead clock_an_hour_behind
     clock_an_hour_ahead_without_s3 clock_an_hour_behind_without_s3
 }

@@ -26,6 +26,9 @@ pub(crate) fn now_ms() -> i64 {
 pub(crate) struct Orders {
     pub(crate) folder: PathBuf,
     pub(crate) environment: Vec<(String, String)>,
+    /// What comes before the program, and after `worker`.
+    pub(crate) before: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// `FAILPOINTS` of the first life.
     pub(crate) once: Vec<String>,
     /// `FAILPOINTS` of every life.
@@ -162,8 +165,12 @@ fn spawn(number: usize, orders: &Orders) -> Child {
     let log = orders.folder.join(log_name(number));
     let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
     let points: Vec<_> = orders.once.iter().chain(&orders.always).cloned().collect();
-    Command::new(orders.folder.join("agrpo"))
+    let program = orders.folder.join("agrpo").display().to_string();
+    let mut words = orders.before.iter().chain([&program]);
+    Command::new(words.next().unwrap())
+        .args(words)
         .args(["worker", "--numerics", "cpu-portable"])
+        .args(&orders.arguments)
         .current_dir(&orders.folder)
         .env_clear()
         .envs(orders.environment.iter().cloned())

@@ -54,6 +54,8 @@ pub(crate) struct Row {
     pub(crate) rewound: u64,
     /// Damaged blobs that nobody needed again: `agrpo verify` names exactly them.
     pub(crate) damaged: usize,
+    /// Objects that were moved aside.
+    pub(crate) aside: usize,
     /// How often a stage was begun three times in vain, and a person gave it new attempts.
     pub(crate) retried: u32,
     pub(crate) deaths: usize,
@@ -123,6 +125,7 @@ pub(crate) fn judge(
         twice: 0,
         rewound: 0,
         damaged: 0,
+        aside: scene.objects.list("aside").map_or(0, |aside| aside.len()),
         retried: scene.retried(),
         deaths: deaths.len(),
         codes: deaths.iter().filter_map(|death| death.code).collect(),
@@ -155,6 +158,7 @@ pub(crate) fn judge(
         row.complaints.push("a worker whose clock is right was thrown out".to_owned());
     }
     (row.twice, row.rewound) = outcome(scene, &mut row.complaints);
+    row.complaints.extend(planted(scene));
     match records(scene) {
         Ok(damaged) => {
             row.damaged = damaged.len();
@@ -184,6 +188,24 @@ fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> (u64, u64) {
     }
     let count = |name: &str| run["stages"][name].as_u64().unwrap_or_default();
     (count("computed_twice"), count("rewound"))
+}
+
+/// What was planted in the index decided nothing, is told, and is removed by whoever reads that.
+fn planted(scene: &Scene) -> Vec<String> {
+    let planted = lock(&scene.planted).clone();
+    // What is as it was planted: the program may have put it right.
+    let stands = |(name, bytes): &(String, Vec<u8>)| {
+        scene.objects.read(name).is_ok_and(|now| now == *bytes).then(|| name.clone())
+    };
+    let names: Vec<_> = planted.iter().filter_map(stands).collect();
+    if names.is_empty() {
+        return vec![];
+    }
+    let said = scene.program.run(&["verify", &scene.run, "--json"]).stdout;
+    let untold = names.iter().filter(|name| !said.contains(name.as_str()));
+    let complaints = untold.map(|name| format!("verify says nothing of {name}")).collect();
+    names.iter().for_each(|name| scene.objects.delete(name).unwrap());
+    complaints
 }
 
 /// Exactly the reference's stages, by index and by listing; every blob of theirs whole, but for those that

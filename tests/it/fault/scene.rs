@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use agrpo_spec::Seed;
 
 use super::fleet::{Death, Orders, Slot, log_name};
+use super::kinds::Fault;
 use super::ledger::Ledger;
 use super::proxy::Gate;
-use super::schedule::{Fault, Schedule};
+use super::schedule::Schedule;
 use super::services::{CLOCK, Objects, Redis, shared_s3};
 use super::witness::Missed;
 use crate::support::program::{Program, RUN};
-use crate::support::s3::S3Server;
+use crate::support::s3::{S3Server, free_ports};
 
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
@@ -62,10 +63,13 @@ pub(crate) struct Scene {
     /// The bucket's server and the gate before it, unless the store is a folder.
     pub(super) s3: Option<(Arc<Mutex<S3Server>>, Gate)>,
     pub(super) redis_gates: Vec<Gate>,
+    metrics_ports: [u16; 4],
     pub(crate) slots: Vec<Slot>,
     pub(crate) objects: Objects,
     /// Blobs that were deleted or flipped.
     pub(crate) damaged: Mutex<Vec<String>>,
+    /// What was put into the run's index and its notes that is none of its own.
+    pub(crate) planted: Mutex<Vec<(String, Vec<u8>)>>,
     pub(crate) run: String,
     pub(crate) stages: usize,
     /// What came of the faults that were brought, by their number in the schedule.
@@ -135,9 +139,11 @@ impl Scene {
             redis: Mutex::new(redis),
             s3,
             redis_gates,
+            metrics_ports: free_ports(),
             slots: vec![],
             objects,
             damaged: Mutex::default(),
+            planted: Mutex::default(),
             brought: Mutex::default(),
             lives: vec![],
             over: AtomicBool::new(false),
@@ -178,7 +184,17 @@ impl Scene {
             }
         }
         let folder = self.program.folder().to_owned();
-        Orders { folder, environment, once, always: always.to_vec() }
+        let (mut before, mut arguments) = (vec![], vec![]);
+        if schedule.crowded() == Some(number) {
+            before.extend(["prlimit", "--nofile=256"].map(str::to_owned));
+            arguments.extend(["--metrics".to_owned(), gate(self.metrics_port(number))]);
+        }
+        Orders { folder, environment, before, arguments, once, always: always.to_vec() }
+    }
+
+    /// Where a worker tells its metrics, if it does.
+    pub(super) fn metrics_port(&self, worker: usize) -> u16 {
+        self.metrics_ports[worker]
     }
 
     pub(super) fn cache_path(&self) -> PathBuf {

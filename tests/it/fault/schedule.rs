@@ -6,7 +6,9 @@ use std::fmt;
 
 use agrpo_spec::Seed;
 
+use super::kinds::Fault;
 use super::proxy::Trouble;
+use super::tampered::Unfit;
 
 /// Stages of the run that schedules are drawn for; a moment is drawn well before the last.
 const STAGES: u64 = 63;
@@ -16,41 +18,6 @@ const STAGES: u64 = 63;
 pub(crate) struct At {
     pub(crate) stages: u64,
     pub(crate) ms: u64,
-}
-
-/// What goes wrong. Workers are counted from 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// SIGKILL; `computing`: not before the worker has a stage in its hand.
-    Kill { worker: usize, computing: bool },
-    /// The worker's first life has this fail point; its moment counts nothing.
-    Arm { worker: usize, point: String },
-    /// SIGSTOP, later SIGCONT.
-    Stop { worker: usize, ms: u64 },
-    /// This worker's clock is wrong by so many hours, all the time.
-    Clock { worker: usize, hours: i8 },
-    /// SIGKILL of Redis, which comes back after a while.
-    RedisKill { ms: u64 },
-    /// The clock of Redis goes so many hours ahead or back, and is right again after a while.
-    RedisClock { hours: i8, ms: u64 },
-    /// FLUSHALL.
-    Flush,
-    /// Redis says nothing for a while.
-    RedisStall { ms: u64 },
-    /// One worker is cut off from Redis for a while.
-    RedisCut { worker: usize, ms: u64 },
-    /// A share of the requests to S3 goes wrong for a while.
-    S3 { trouble: Trouble, percent: u64, ms: u64 },
-    /// SIGKILL of SeaweedFS, which is started again after a while.
-    S3Kill { ms: u64 },
-    /// A result of the stage that ended last is deleted. `cold`: one that the next update needs, and all
-    /// workers are killed with it and their host's cache loses it, so that nobody remembers it.
-    Delete { cold: bool },
-    /// A bit of such a result is turned.
-    Flip { cold: bool },
-    /// A stage that is in hand for so long is given to another worker as well: queue and leases forget
-    /// it, and somebody asks for the run again.
-    SameStage { ms: u64 },
 }
 
 /// Faults and their moments.
@@ -68,6 +35,16 @@ pub(crate) struct Schedule {
     pub(crate) retries: u32,
     pub(crate) faults: Vec<(At, Fault)>,
 }
+
+/// Faults that are brought while stages take a while each.
+const SLOW: [&str; 6] = [
+    "redis_evicts_keys",
+    "redis_has_a_foreign_key",
+    "index_edited",
+    "record_of_a_newer_program",
+    "fifos_in_the_store",
+    "metrics_fill_the_file_table",
+];
 
 /// The fail points between which a stage's result becomes true, in their order.
 pub(crate) const POINTS: [&str; 8] = [
@@ -134,18 +111,14 @@ impl Schedule {
             faults: vec![],
         };
         let (at, worker) = (dice.at(), 0);
+        if let Some(faults) = together(name, at) {
+            schedule.faults = faults;
+            return schedule;
+        }
         let fault = match name {
             "worker_killed" => {
                 schedule.faults.push((dice.at(), Fault::Kill { worker: 1, computing: true }));
                 Fault::Kill { worker, computing: true }
-            }
-            // In the middle of a stage, and longer than lease and redelivery.
-            "worker_stopped" => {
-                let point = "stage::in-compute::rollout=1*off->1*return(stop)->off".to_owned();
-                schedule.faults.push((at, Fault::Arm { worker, point }));
-                let stop = Fault::Stop { worker, ms: 17_000 };
-                schedule.faults.push((At { stages: 20, ms: 0 }, stop));
-                return schedule;
             }
             "redis_killed_with_file" => Fault::RedisKill { ms: 200 },
             "redis_killed_without_file" => {
@@ -155,22 +128,14 @@ impl Schedule {
             "redis_emptied" => Fault::Flush,
             "redis_clock_ahead" => Fault::RedisClock { hours: 2, ms: 5000 },
             "redis_clock_behind" => Fault::RedisClock { hours: -2, ms: 5000 },
-            // What it notes meanwhile lies in the future afterwards.
-            "redis_emptied_while_its_clock_was_ahead" => {
-                let at = At { stages: 12, ms: 0 };
-                schedule.faults.push((at, Fault::RedisClock { hours: 2, ms: 5000 }));
-                schedule.faults.push((At { ms: 1000, ..at }, Fault::Flush));
-                return schedule;
-            }
             "redis_stalled" => Fault::RedisStall { ms: 10_000 },
             "redis_absent_a_minute" => Fault::RedisKill { ms: 60_000 },
             "worker_cut_off_from_redis" => Fault::RedisCut { worker, ms: 20_000 },
+            _ if SLOW.contains(&name) => return schedule.slowly(name, at),
             "s3_answers_with_errors" => s3(Trouble::Errors, 30, 8000),
             "s3_slow" => s3(Trouble::Latency, 30, 8000),
             "s3_breaks_off" => s3(Trouble::Reset, 20, 8000),
             "s3_reads_badly" => s3(Trouble::BadReads, 10, 60_000),
-            "s3_knows_no_checksums" => s3(Trouble::NoChecksums, 100, 8000),
-            "s3_answers_conflict" => s3(Trouble::Conflict, 30, 8000),
             "s3_killed" => Fault::S3Kill { ms: 1000 },
             "blob_deleted" => Fault::Delete { cold: true },
             "blob_flipped" => Fault::Flip { cold: true },
@@ -189,11 +154,38 @@ impl Schedule {
                 let place = name.strip_prefix("killed_").expect("a fault that is known");
                 let point = format!("stage::{}", place.replace('_', "-"));
                 assert!(POINTS.contains(&&*point), "{point}");
-                Fault::Arm { worker, point: kill_at(&point, dice.within(2, 20)) }
+                // Not every stage has others to offer behind it.
+                let most = if place.ends_with("enqueue") { 4 } else { 20 };
+                Fault::Arm { worker, point: kill_at(&point, dice.within(2, most)) }
             }
         };
         schedule.faults.push((at, fault));
         schedule
+    }
+
+    /// Faults that have to be met while there is still something to do: stages take a while, and it comes
+    /// early.
+    fn slowly(mut self, name: &str, at: At) -> Self {
+        let at = At { stages: 8 + at.stages % 16, ..at };
+        let point = "stage::in-compute=sleep(100)".to_owned();
+        let slow = |worker| (at, Fault::Arm { worker, point: point.clone() });
+        self.faults.extend((0..self.workers).map(slow));
+        let fault = match name {
+            "redis_evicts_keys" => Fault::RedisUnfit { how: Unfit::Evicting },
+            "redis_has_a_foreign_key" => Fault::RedisUnfit { how: Unfit::Foreign },
+            "index_edited" => Fault::Index,
+            "record_of_a_newer_program" => Fault::Newer { ms: 12_000 },
+            "fifos_in_the_store" => Fault::Fifos,
+            _ => Fault::Idle { worker: 0, connections: 367 },
+        };
+        self.folder = fault == Fault::Fifos;
+        if matches!(fault, Fault::Idle { .. }) {
+            // Nobody else may do its work.
+            self.workers = 1;
+            self.faults.truncate(1);
+        }
+        self.faults.push((at, fault));
+        self
     }
 
     /// A random mix. `costly` faults, which take half a minute and more, only where asked for.
@@ -268,10 +260,42 @@ impl Schedule {
         }
     }
 
+    /// The worker that others connect to, with a small table of files.
+    pub(crate) fn crowded(&self) -> Option<usize> {
+        self.faults.iter().find_map(|(_, fault)| match fault {
+            Fault::Idle { worker, .. } => Some(*worker),
+            _ => None,
+        })
+    }
+
     /// For how long faults last, in milliseconds, were they to come one after the other.
     pub(crate) fn lasting_ms(&self) -> u64 {
         self.faults.iter().map(|(_, fault)| fault.lasting_ms()).sum()
     }
+}
+
+/// Faults that are brought together, or from the very start.
+fn together(name: &str, at: At) -> Option<Vec<(At, Fault)>> {
+    let (worker, start) = (0, At { stages: 0, ms: 0 });
+    let faults = match name {
+        // In the middle of a stage, and longer than lease and redelivery.
+        "worker_stopped" => {
+            let point = "stage::in-compute::rollout=1*off->1*return(stop)->off".to_owned();
+            let stop = Fault::Stop { worker, ms: 17_000 };
+            vec![(at, Fault::Arm { worker, point }), (At { stages: 20, ms: 0 }, stop)]
+        }
+        // What it notes meanwhile lies in the future afterwards.
+        "redis_emptied_while_its_clock_was_ahead" => {
+            let at = At { stages: 12, ms: 0 };
+            let clock = Fault::RedisClock { hours: 2, ms: 5000 };
+            vec![(at, clock), (At { ms: 1000, ..at }, Fault::Flush)]
+        }
+        // Workers look at the bucket before they begin.
+        "s3_knows_no_checksums" => vec![(start, s3(Trouble::NoChecksums, 100, 8000))],
+        "s3_answers_conflict" => vec![(start, s3(Trouble::Conflict, 30, 8000))],
+        _ => return None,
+    };
+    Some(faults)
 }
 
 fn s3(trouble: Trouble, percent: u64, ms: u64) -> Fault {
@@ -282,7 +306,7 @@ fn s3(trouble: Trouble, percent: u64, ms: u64) -> Fault {
 fn draw(dice: &mut Dice, worker: usize) -> Fault {
     let short = dice.within(500, 4000);
     let percent = dice.within(5, 35);
-    match dice.within(0, 16) {
+    match dice.within(0, 20) {
         0..=2 => Fault::Kill { worker, computing: false },
         3..=6 => {
             let point = POINTS[usize::try_from(dice.within(0, 8)).unwrap()];
@@ -296,75 +320,15 @@ fn draw(dice: &mut Dice, worker: usize) -> Fault {
         12 => s3(Trouble::Errors, percent, short),
         13 => s3(Trouble::Latency, percent, short),
         14 => s3(Trouble::Reset, percent, short),
+        15 => s3(Trouble::BadReads, percent.min(10), short),
+        16 => s3(Trouble::Conflict, percent, short),
+        17 => Fault::RedisClock { hours: if short < 2000 { 2 } else { -2 }, ms: short },
+        18 => Fault::Index,
         _ => match dice.within(0, 3) {
             0 => Fault::Delete { cold: short < 2000 },
             1 => Fault::Flip { cold: short < 2000 },
             _ => Fault::SameStage { ms: 400 },
         },
-    }
-}
-
-impl Fault {
-    fn lasting_ms(&self) -> u64 {
-        match self {
-            Self::Stop { ms, .. }
-            | Self::RedisKill { ms }
-            | Self::RedisClock { ms, .. }
-            | Self::RedisStall { ms }
-            | Self::RedisCut { ms, .. }
-            | Self::S3 { ms, .. } => *ms,
-            Self::S3Kill { ms } => ms + 24_000,
-            _ => 0,
-        }
-    }
-
-    /// What kind of fault it is, for summaries.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Kill { .. } => "kill",
-            Self::Arm { .. } => "kill-at",
-            Self::Stop { .. } => "stop",
-            Self::Clock { .. } => "clock",
-            Self::RedisKill { .. } => "redis-kill",
-            Self::RedisClock { .. } => "redis-clock",
-            Self::Flush => "flushall",
-            Self::RedisStall { .. } => "redis-stall",
-            Self::RedisCut { .. } => "redis-cut",
-            Self::S3 { trouble: Trouble::Errors, .. } => "s3-errors",
-            Self::S3 { trouble: Trouble::Latency, .. } => "s3-latency",
-            Self::S3 { trouble: Trouble::Reset, .. } => "s3-reset",
-            Self::S3 { trouble: Trouble::BadReads, .. } => "s3-bad-reads",
-            Self::S3 { trouble: Trouble::Conflict, .. } => "s3-409",
-            Self::S3 { trouble: Trouble::NoChecksums, .. } => "s3-no-checksums",
-            Self::S3Kill { .. } => "s3-kill",
-            Self::Delete { .. } => "delete",
-            Self::Flip { .. } => "flip",
-            Self::SameStage { .. } => "same-stage",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.kind();
-        match self {
-            Self::Kill { worker, computing: false } => write!(f, "{kind}(w{worker})"),
-            Self::Kill { worker, .. } => write!(f, "{kind}(w{worker}, computing)"),
-            Self::Arm { worker, point } => write!(f, "{kind}(w{worker}, {point})"),
-            Self::Stop { worker, ms } | Self::RedisCut { worker, ms } => {
-                write!(f, "{kind}(w{worker}, {ms} ms)")
-            }
-            Self::Clock { worker, hours } => write!(f, "{kind}(w{worker}, {hours:+} h)"),
-            Self::RedisClock { hours, ms } => write!(f, "{kind}({hours:+} h, {ms} ms)"),
-            Self::RedisKill { ms } | Self::RedisStall { ms } | Self::S3Kill { ms } => {
-                write!(f, "{kind}({ms} ms)")
-            }
-            Self::S3 { percent, ms, .. } => write!(f, "{kind}({percent} %, {ms} ms)"),
-            Self::Delete { cold: true } | Self::Flip { cold: true } => write!(f, "{kind}(cold)"),
-            Self::Flush | Self::Delete { .. } | Self::Flip { .. } | Self::SameStage { .. } => {
-                f.write_str(kind)
-            }
-        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Faults whose promise is more than the same bytes: a stage that kills its worker every time, a stage
 //! given to two workers, a disk that is full.
 
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::judge::REFERENCE;
+use super::kinds::Fault;
 use super::scene::{Ending, PROGRAM, Scene, may_mount, run_text};
-use super::schedule::{At, Fault, Schedule};
+use super::schedule::{At, Schedule};
 use super::{hold, say, setting};
 use crate::support::program::Program;
 
@@ -60,12 +62,95 @@ fn blob_flipped() {
     assert!(row.rewound + row.twice > 0, "nobody needed the blob: the test tests nothing");
 }
 
+/// A body that comes with a turned bit is asked for again: nothing that is sound is moved or made again.
+#[test]
+fn s3_reads_badly() {
+    let row = hold(&Schedule::alone("s3_reads_badly", setting("SEED", 1)));
+    assert_eq!((row.aside, row.rewound, row.twice, row.extra), (0, 0, 0, 0), "{row}");
+}
+
 /// A server that refuses checksums refuses for good: no worker is started again in vain by 4, which says that
 /// another try may help.
 #[test]
 fn s3_knows_no_checksums() {
     let row = hold(&Schedule::alone("s3_knows_no_checksums", setting("SEED", 1)));
     assert!(!row.codes.is_empty() && row.codes.iter().all(|&code| code == 2), "{:?}", row.codes);
+}
+
+/// A policy whose file is read in windows, in three iterations' worth of a second each.
+fn large_run() -> String {
+    let changes = [
+        ("d_model = 32", "d_model = 768"),
+        ("n_layers = 2", "n_layers = 3"),
+        ("n_heads = 2", "n_heads = 4"),
+        ("mlp_hidden_size = 64", "mlp_hidden_size = 1664"),
+        ("steps = 100", "steps = 2"),
+        ("batch = 32", "batch = 4"),
+        ("micro_batch = 32", "micro_batch = 4"),
+        ("steps_per_stage = 50", "steps_per_stage = 2"),
+        ("prompts = 8", "prompts = 2"),
+        ("group = 8", "group = 4"),
+        ("k = 4", "k = 1"),
+        ("iterations = 8", "iterations = 1"),
+        ("problems = 32", "problems = 4"),
+        ("every = 2", "every = 1"),
+    ];
+    changes.iter().fold(run_text(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    })
+}
+
+/// A byte of the base changes on the disk between the look at it and its use, and nothing else of the file.
+#[test]
+fn large_blob_flipped_after_its_first_look() {
+    let run = large_run();
+    let calm = Program::new(&[]).using(&PROGRAM);
+    std::fs::write(calm.folder().join("run.toml"), &run).unwrap();
+    let undisturbed = calm.json(&["run", "run.toml", "--json"]);
+
+    let mut schedule = plain("large_blob_flipped_after_its_first_look");
+    (schedule.folder, schedule.workers) = (true, 1);
+    let slow = "stage::in-compute::rollout=1*sleep(4000)->off".to_owned();
+    let mut scene = Scene::set_with(&schedule, &[slow], &run);
+    let limit = Duration::from_secs(150);
+    let begin = Instant::now();
+    while !scene.ledger().begun.iter().any(|begun| begun.kind == "rollout") {
+        assert!(begin.elapsed() < limit, "no rollout begins{}", scene.last_words());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let blobs = std::fs::read_dir(scene.program.store().join("cas")).unwrap();
+    let size = |path: &std::path::PathBuf| path.metadata().map_or(0, |found| found.len());
+    // The policy; what its optimizer remembers is larger.
+    let large = blobs.map(|blob| blob.unwrap().path()).filter(|blob| size(blob) > 64 << 20);
+    let policy = large.min_by_key(size).expect("a policy that is read in windows");
+    flip(&policy);
+    // In use when it was flipped: the stage that had looked at it had read nothing yet.
+    assert!(scene.ledger().ended.iter().all(|end| end.kind != "rollout"), "it came too late");
+    assert_eq!(scene.await_end(limit), Ending::Done, "{}", scene.last_words());
+    scene.retire();
+    let status = scene.program.json(&["status", &scene.run, "--json"]);
+    assert_eq!(status["runs"][0]["policy"], undisturbed["policy"]);
+    let rewound = status["runs"][0]["stages"]["rewound"].as_u64().unwrap_or_default();
+    assert!(rewound > 0, "nobody found it: the test tests nothing");
+    assert_eq!(scene.program.run(&["verify", &scene.run]).code, Some(0));
+    say(&format!(
+        "{}: {:.1} s, a bit of {} bytes turned in use, {rewound} stages computed again",
+        schedule.name,
+        begin.elapsed().as_secs_f64(),
+        size(&policy)
+    ));
+}
+
+/// Turns a bit, and leaves length and times as they were.
+fn flip(path: &std::path::Path) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let was = file.metadata().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, was.len() / 2).unwrap();
+    byte[0] ^= 1;
+    file.write_all_at(&byte, was.len() / 2).unwrap();
+    file.set_modified(was.modified().unwrap()).unwrap();
 }
 
 /// A crash that does not come again costs one more attempt.

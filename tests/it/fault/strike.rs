@@ -7,10 +7,11 @@ use agrpo_spec::{ArtifactDigest, Manifest};
 use rustix::process::Signal;
 
 use super::fleet::{now_ms, stands_still};
+use super::kinds::Fault;
 use super::ledger::Entry;
 use super::proxy::{Gate, Mood};
 use super::scene::{LOOK, Scene, lock};
-use super::schedule::{At, Fault};
+use super::schedule::At;
 use super::witness::Missed;
 
 /// What Redis is given to remember while it is away.
@@ -29,7 +30,7 @@ impl Scene {
     }
 
     /// Sleeps, but not beyond the end of the run.
-    fn pause(&self, ms: u64) {
+    pub(super) fn pause(&self, ms: u64) {
         let until = Instant::now() + Duration::from_millis(ms);
         while Instant::now() < until && !self.is_over() {
             std::thread::sleep(LOOK);
@@ -37,7 +38,11 @@ impl Scene {
     }
 
     /// The same, and on until there is something to show for it, or the run has ended.
-    fn pause_until<T>(&self, ms: u64, mut look: impl FnMut() -> Option<T>) -> Result<T, Missed> {
+    pub(super) fn pause_until<T>(
+        &self,
+        ms: u64,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<T, Missed> {
         self.pause(ms);
         loop {
             // Looked for once more after the end: what came with it counts.
@@ -94,6 +99,11 @@ impl Scene {
                 self.objects.write(name, bytes)
             }),
             Fault::SameStage { ms } => self.give_twice(ms),
+            Fault::RedisUnfit { how } => self.spoil_redis(how),
+            Fault::Index => self.edit_index(),
+            Fault::Newer { ms } => self.renew_record(ms),
+            Fault::Fifos => self.plant_fifos(),
+            Fault::Idle { worker, connections } => self.idle(worker, connections),
         })
     }
 

@@ -4,9 +4,10 @@
 use std::fmt;
 
 use super::fleet::Death;
+use super::kinds::Fault;
 use super::ledger::Ledger;
 use super::scene::{Scene, lock};
-use super::schedule::{Fault, Schedule};
+use super::schedule::Schedule;
 
 /// What came of a fault.
 #[derive(Clone, Debug)]
