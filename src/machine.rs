@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use agrpo_jobs::Clock;
 use agrpo_spec::Environment;
+use agrpo_view::listener::Limits;
 
 use crate::cli::VERSION;
 use crate::exit::{Exit, Failure};
@@ -54,6 +55,18 @@ fn host() -> String {
     let name: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+/// Names by which this machine may be called.
+pub(crate) fn names() -> [String; 2] {
+    let host = host();
+    [host.split('.').next().unwrap_or_default().to_owned(), host]
+}
+
+/// How much a listener may take of what this process may have open.
+pub(crate) fn listener_limits() -> Limits {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    Limits::of_files(files.unwrap_or(u64::MAX))
 }
 
 /// The processor's name, as the kernel gives it.

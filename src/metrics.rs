@@ -1,21 +1,35 @@
 //! Metrics for Prometheus, over HTTP: any path gives them, `/health` only says that somebody listens.
 //!
 //! Off unless an address is given. No password, no TLS: the address should be on loopback, or in a
-//! network that only the monitoring reaches. What is counted is in `agrpo_jobs::metrics`.
+//! network that only the monitoring reaches; pages elsewhere cannot read them by way of a browser. What is
+//! counted is in `agrpo_jobs::metrics`, and how it is served in `agrpo_view::listener`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use agrpo_jobs::{Fleet, metrics};
 use agrpo_spec::Numerics;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use agrpo_view::guard::Guard;
+use agrpo_view::listener;
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cli::VERSION;
 use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::settings::Settings;
 
 /// From one look at the queues to the next.
 const LOOK: Duration = Duration::from_secs(2);
+/// From one time that observations are put into their buckets to the next.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// The text format of Prometheus.
+const TEXT: [(header::HeaderName, &str); 1] =
+    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
 
 /// Listens until dropped.
 #[derive(Debug)]
@@ -24,8 +38,9 @@ pub(crate) struct Metrics(JoinSet<()>);
 impl Metrics {
     /// Listens and begins to count; nothing at all without an address. Unavailable if the address
     /// cannot be had.
-    pub(crate) fn listen(
+    pub(crate) async fn listen(
         address: Option<SocketAddr>,
+        settings: &Settings,
         worker: &str,
         class: Numerics,
     ) -> Result<Self, Failure> {
@@ -36,17 +51,20 @@ impl Metrics {
                 "another worker of this machine may have it: give each one an address of its own",
             )
         };
-        let (recorder, exporter) =
-            builder(address).and_then(PrometheusBuilder::build).map_err(|error| match error {
-                BuildError::FailedToCreateHTTPListener(error) => refuse(&error),
-                error => refuse(&error),
-            })?;
+        let socket = TcpListener::bind(address).await.map_err(|error| refuse(&error))?;
+        let recorder = builder().map_err(|error| refuse(&error))?.build_recorder();
+        let handle = recorder.handle();
         ::metrics::set_global_recorder(recorder)
             .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
         metrics::begin(worker, VERSION, class);
+        let names = machine::names().into_iter().chain(settings.metrics_hosts());
+        let app = Guard::by_name(address, names).protect(pages(handle.clone()));
+        let limits = machine::listener_limits();
+        tasks.spawn(async move { match listener::serve(socket, app, limits).await {} });
         tasks.spawn(async move {
-            if exporter.await.is_err() {
-                tracing::warn!("metrics are no longer told");
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                handle.run_upkeep();
             }
         });
         tracing::info!(%address, "telling metrics");
@@ -74,9 +92,14 @@ impl Metrics {
     }
 }
 
-fn builder(address: SocketAddr) -> Result<PrometheusBuilder, BuildError> {
-    let builder = PrometheusBuilder::new().with_http_listener(address);
-    metrics::ALL.iter().try_fold(builder, |builder, metric| match metric.kind {
+/// Any path gives the metrics.
+fn pages(handle: PrometheusHandle) -> Router {
+    let all = get(move || std::future::ready((TEXT, handle.render())));
+    Router::new().route("/health", get(|| std::future::ready("OK"))).fallback_service(all)
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    metrics::ALL.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
         metrics::Kind::Histogram(buckets) => {
             builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
         }

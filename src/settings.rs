@@ -23,6 +23,8 @@ const REDIS_CA: &str = "AGRPO_REDIS_CA";
 const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
 /// Where Prometheus finds this process.
 const METRICS: &str = "AGRPO_METRICS";
+/// Names by which it may call this process, beside the machine's own.
+const METRICS_HOSTS: &str = "AGRPO_METRICS_HOSTS";
 /// Secrets that may also come as the name of a file, in the variable with this ending.
 const SECRETS: [&str; 5] = [
     REDIS_PASSWORD,
@@ -45,13 +47,14 @@ const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
 /// What the names of our variables begin with.
 const OURS: &str = "AGRPO_";
 /// Variables that are read here, and those of the restart.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     STORE,
     REDIS,
     REDIS_PASSWORD,
     REDIS_CA,
     SERVE_TOKEN,
     METRICS,
+    METRICS_HOSTS,
     LIBTORCH,
     CACHE,
     CACHE_SIZE,
@@ -202,6 +205,12 @@ impl Settings {
                 "{METRICS}={text}: expected address and port, as in 127.0.0.1:9180"
             ))
         })
+    }
+
+    /// Names by which metrics may be asked for: `AGRPO_METRICS_HOSTS`.
+    pub(crate) fn metrics_hosts(&self) -> Vec<String> {
+        let names = self.variable(METRICS_HOSTS).unwrap_or_default().split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     /// The folder for a bucket's blobs: `--cache`, `AGRPO_CACHE_DIR`, systemd's `CacheDirectory`, the

@@ -96,7 +96,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
         let store = cached_store(settings, flag, &args.cache).await?;
         let worker = place.environment().worker;
         let metrics = settings.metrics(args.metrics.metrics)?;
-        let _metrics = Metrics::listen(metrics, &worker, run.config().numerics)?;
+        let class = run.config().numerics;
+        let _metrics = Metrics::listen(metrics, settings, &worker, class).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));

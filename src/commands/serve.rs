@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agrpo_jobs::Fleet;
-use agrpo_view::guard::{self, Guard};
+use agrpo_view::guard::Guard;
+use agrpo_view::listener;
 use agrpo_view::live::{Connect, Hub};
 use agrpo_view::serve::router;
-use axum::middleware;
 use tokio::net::TcpListener;
 
 use crate::cli::ServeArgs;
@@ -28,28 +28,26 @@ pub(super) fn serve(args: &ServeArgs, settings: &Settings) -> Result<Exit, Failu
     block_on(async {
         let store = open_store(settings, args.store.store.as_deref()).await?;
         let connect = connector(settings, args.redis.redis.as_deref());
-        let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        let socket = TcpListener::bind(args.listen).await.map_err(|error| {
             let (place, why) = (args.listen, plain(&error));
             Failure::usage(format!(
                 "--listen {place}: cannot listen there: {why}; name another port"
             ))
         })?;
-        let address = listener.local_addr().map_err(|error| {
+        let address = socket.local_addr().map_err(|error| {
             Failure::new(Exit::Unexpected, format!("cannot tell the address: {error}"))
         })?;
         let guard = guard_of(address, settings)?;
         let hub = Arc::new(Hub::new(store, connect));
         hub.read_on().await;
-        let app =
-            router(Arc::clone(&hub)).layer(middleware::from_fn_with_state(guard, guard::check));
+        let app = guard.protect(router(Arc::clone(&hub)));
         let mut stop = stop_signal(|| output::talk("stopping"))?;
         // Streams of events never end by themselves, so nothing waits for them.
-        let served = tokio::select! {
-            served = axum::serve(listener, app) => served,
-            () = hub.follow(LOOK) => Ok(()),
-            _ = stop.wait_for(|&stop| stop) => Ok(()),
-        };
-        served.map_err(|error| Failure::new(Exit::Unexpected, format!("cannot serve: {error}")))?;
+        tokio::select! {
+            never = listener::serve(socket, app, machine::listener_limits()) => match never {},
+            () = hub.follow(LOOK) => {}
+            _ = stop.wait_for(|&stop| stop) => {}
+        }
         Ok(Exit::Done)
     })
 }
@@ -73,7 +71,7 @@ fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> 
     let given = settings.serve_token();
     if address.ip().is_loopback() && given.is_none() {
         output::line(format!("http://{address}"))?;
-        return Ok(Guard::of_loopback(address));
+        return Ok(Guard::by_name(address, []));
     }
     // Whoever listens everywhere is found by name.
     let port = address.port();
@@ -86,7 +84,7 @@ fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> 
         Some(token) => {
             check_token(token)?;
             output::line(format!("http://{place}/?token=..."))?;
-            Ok(Guard::with_token(token))
+            Ok(Guard::with_token(token, port))
         }
         None => {
             let token = machine::random_token()?;
@@ -94,7 +92,7 @@ fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> 
             output::talk(
                 "whoever has this address sees all runs; put TLS in front of it where others could listen",
             );
-            Ok(Guard::with_token(&token))
+            Ok(Guard::with_token(&token, port))
         }
     }
 }

@@ -72,7 +72,8 @@ async fn work(
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();
-    let mut metrics = Metrics::listen(settings.metrics(args.metrics.metrics)?, &name, class)?;
+    let address = settings.metrics(args.metrics.metrics)?;
+    let mut metrics = Metrics::listen(address, settings, &name, class).await?;
     metrics.watch(fleet.clone(), class);
     let (stop, stopped) = watch::channel(false);
     let (hurry, hurrying) = watch::channel(false);

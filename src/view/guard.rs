@@ -1,93 +1,142 @@
-//! Who may look at live pages.
+//! Who may look at what is served, and what every answer tells a browser.
 //!
-//! Without a token, whoever reaches a loopback address by its own name: a request that names another host comes
+//! Without a token, whoever calls the server by its own name: a request that names another host comes
 //! from a page elsewhere that had its name point here, and is refused. With a token, who has it: it is given
-//! once in the address and kept by the browser in a cookie that no script and no other site can use.
+//! once in the address and kept by the browser in a cookie that no script and no other site can use. A request
+//! never decides where a browser is sent.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use agrpo_spec::ArtifactDigest;
+use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
-const COOKIE: &str = "agrpo_token";
+/// What every answer says: it is what it calls itself, no page frames it, and no link tells where it was.
+const SEAL: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
 
 /// What requests have to bring.
 #[derive(Clone)]
-pub struct Guard {
-    /// The digest of the token, where there is one: equal digests say equal tokens, and how long it takes to
-    /// compare them says nothing.
-    token: Option<ArtifactDigest>,
-    /// Names by which this server may be called where there is no token.
-    hosts: Arc<[String]>,
+pub struct Guard(Arc<Needs>);
+
+enum Needs {
+    /// The digest of the token: equal digests say equal tokens, and how long it takes to compare them says
+    /// nothing. Two servers of one host are told apart by their ports, which cookies do not know.
+    Token { digest: ArtifactDigest, cookie: String },
+    /// Names by which the server may be called. Where others reach it, any address that is a number is its own:
+    /// no page elsewhere can have one point here.
+    Name { names: Vec<String>, any_number: bool },
 }
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("has_token", &self.token.is_some()).finish_non_exhaustive()
+        let has_token = matches!(*self.0, Needs::Token { .. });
+        f.debug_struct("Guard").field("has_token", &has_token).finish_non_exhaustive()
     }
 }
 
 impl Guard {
-    /// For a server at an address that is its own machine's alone.
-    pub fn of_loopback(address: std::net::SocketAddr) -> Self {
+    /// For a server without a token, that is called by its address or by one of these names.
+    pub fn by_name(address: SocketAddr, names: impl IntoIterator<Item = String>) -> Self {
         let ip = match address.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        Self { token: None, hosts: ["localhost".to_owned(), ip].into() }
+        let names = ["localhost".to_owned(), ip].into_iter().chain(names).collect();
+        Self(Arc::new(Needs::Name { names, any_number: !address.ip().is_loopback() }))
     }
 
-    /// For a server that others can reach.
-    pub fn with_token(token: &str) -> Self {
-        Self { token: Some(ArtifactDigest::of(token.as_bytes())), hosts: [].into() }
+    /// For a server at this port that asks for a token.
+    pub fn with_token(token: &str, port: u16) -> Self {
+        let digest = ArtifactDigest::of(token.as_bytes());
+        Self(Arc::new(Needs::Token { digest, cookie: format!("agrpo_token_{port}") }))
     }
 
-    fn fits(&self, given: &str) -> bool {
-        self.token == Some(ArtifactDigest::of(given.as_bytes()))
-    }
-
-    fn knows_host(&self, headers: &HeaderMap, uri: &Uri) -> bool {
-        let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = named.or_else(|| uri.authority().map(|authority| authority.as_str()));
-        let name = host.map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-            _ => host,
-        });
-        name.is_some_and(|name| self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)))
+    /// The pages behind this guard.
+    pub fn protect(self, app: Router) -> Router {
+        app.layer(middleware::from_fn_with_state(self, check)).layer(middleware::from_fn(seal))
     }
 }
 
 /// Lets a request pass, or says what it lacks.
-pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    if guard.token.is_none() {
-        if guard.knows_host(request.headers(), request.uri()) {
-            return next.run(request).await;
+async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) -> Response {
+    match &*needs {
+        Needs::Name { names, any_number } => {
+            if is_called(names, *any_number, request.headers(), request.uri()) {
+                return next.run(request).await;
+            }
+            let told = "this server answers to its own name alone; call it by the address that it listens on";
+            (StatusCode::MISDIRECTED_REQUEST, told).into_response()
         }
-        let told =
-            "this server answers to its own name alone; call it by the address that it listens on";
-        return (StatusCode::MISDIRECTED_REQUEST, told).into_response();
+        Needs::Token { digest, cookie } => {
+            let fits = |given: &str| *digest == ArtifactDigest::of(given.as_bytes());
+            if kept(request.headers(), cookie).is_some_and(fits) {
+                return next.run(request).await;
+            }
+            let query = request.uri().query().unwrap_or_default();
+            match query.split('&').find_map(|pair| pair.strip_prefix("token=")) {
+                Some(given) if fits(given) => {
+                    let keep = format!("{cookie}={given}; Path=/; HttpOnly; SameSite=Strict");
+                    let headers = [(header::SET_COOKIE, keep), (header::LOCATION, "/".to_owned())];
+                    (StatusCode::SEE_OTHER, headers).into_response()
+                }
+                _ => {
+                    let told = "a token is needed: open the address that agrpo serve printed";
+                    (StatusCode::UNAUTHORIZED, told).into_response()
+                }
+            }
+        }
     }
-    if cookie(request.headers()).is_some_and(|given| guard.fits(given)) {
-        return next.run(request).await;
-    }
-    let query = request.uri().query().unwrap_or_default();
-    let given = query.split('&').find_map(|pair| pair.strip_prefix("token="));
-    if given.is_some_and(|given| guard.fits(given)) {
-        let cookie =
-            format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict", given.unwrap_or_default());
-        let place = request.uri().path().to_owned();
-        let headers = [(header::SET_COOKIE, cookie), (header::LOCATION, place)];
-        return (StatusCode::SEE_OTHER, headers).into_response();
-    }
-    let told = "a token is needed: open the address that agrpo serve printed";
-    (StatusCode::UNAUTHORIZED, told).into_response()
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+async fn seal(request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    for (name, value) in SEAL {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// Whether a request names a host, and no other than this one. A proxy's request names it in its target as well.
+fn is_called(names: &[String], any_number: bool, headers: &HeaderMap, uri: &Uri) -> bool {
+    let target = uri.authority().map(|authority| Some(authority.as_str()));
+    let mut hosts = headers
+        .get_all(header::HOST)
+        .iter()
+        .map(|host| host.to_str().ok())
+        .chain(target)
+        .peekable();
+    hosts.peek().is_some()
+        && hosts.all(|host| {
+            let Some(host) = host else { return false };
+            let name = match host.rsplit_once(':') {
+                Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+                _ => host,
+            };
+            names.iter().any(|known| known.eq_ignore_ascii_case(name))
+                || (any_number && is_number(name))
+        })
+}
+
+fn is_number(host: &str) -> bool {
+    let six = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    six.map_or_else(
+        || host.parse::<std::net::Ipv4Addr>().is_ok(),
+        |six| six.parse::<Ipv6Addr>().is_ok(),
+    )
+}
+
+/// The token that a browser kept.
+fn kept<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split("; "))
-        .find_map(|pair| pair.strip_prefix(COOKIE)?.strip_prefix('='))
+        .find_map(|pair| pair.strip_prefix(cookie)?.strip_prefix('='))
 }

@@ -1,12 +1,13 @@
 //! What people see of runs: their story as data, charts, pages, and trajectories step by step.
 //!
-//! Reads the store and changes nothing in it. Sees no tensor, prints nothing, listens nowhere by itself, and
+//! Reads the store and changes nothing in it. Sees no tensor, prints nothing, listens where it is told to, and
 //! asks neither clock nor environment.
 
 mod error;
 pub mod figures;
 pub mod guard;
 pub mod lineage;
+pub mod listener;
 pub mod live;
 pub mod page;
 pub mod pages;

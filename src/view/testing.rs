@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::listener::{self, Limits};
 use crate::live::Hub;
 
 /// What a page must not take for its own.
@@ -179,10 +180,11 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(app: axum::Router) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
         let mut task = tokio::task::JoinSet::new();
-        drop(task.spawn(async move { axum::serve(listener, app).await.unwrap() }));
+        let limits = Limits::of_files(1024);
+        drop(task.spawn(async move { match listener::serve(socket, app, limits).await {} }));
         Self { address, _task: task }
     }
 
