@@ -49,6 +49,7 @@ impl Exit {
     /// if libtorch were taken down under it, as a usual exit does.
     pub(crate) fn at_once(self) -> ! {
         agrpo_scorer::end_all();
+        crate::telemetry::end();
         signal_hook::low_level::exit(i32::from(self as u8))
     }
 }

@@ -31,7 +31,9 @@ use crate::exit::Exit;
 
 fn main() -> ExitCode {
     telemetry::install_panic_hook();
-    std::panic::catch_unwind(begin).unwrap_or(Exit::Unexpected).into()
+    let exit = std::panic::catch_unwind(begin).unwrap_or(Exit::Unexpected);
+    telemetry::end();
+    exit.into()
 }
 
 fn begin() -> Exit {

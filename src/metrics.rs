@@ -39,13 +39,13 @@ impl Metrics {
     /// Listens and begins to count; nothing at all without an address. Unavailable if the address
     /// cannot be had.
     pub(crate) async fn listen(
-        address: Option<SocketAddr>,
+        flag: Option<SocketAddr>,
         settings: &Settings,
         worker: &str,
         class: Numerics,
     ) -> Result<Self, Failure> {
         let mut tasks = JoinSet::new();
-        let Some(address) = address else { return Ok(Self(tasks)) };
+        let Some(address) = settings.metrics(flag)? else { return Ok(Self(tasks)) };
         let refuse = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Unavailable, format!("--metrics {address}: {error}")).hint(
                 "another worker of this machine may have it: give each one an address of its own",

@@ -1,9 +1,11 @@
 //! Log lines on stderr, and one line for a defect.
 //!
-//! `RUST_LOG` decides what is logged; without it warnings, and for workers every stage. A panic never
+//! `RUST_LOG` decides what is logged; without it warnings, and for workers every stage. Lines that repeat are
+//! folded (`fold.rs`). A panic never
 //! shows a raw backtrace: on the main thread it ends the program with code 1, elsewhere its thread's
 //! owner reports it and the log says where it happened.
 
+mod fold;
 mod format;
 mod tail;
 
@@ -21,9 +23,16 @@ use crate::exit::Failure;
 use crate::machine;
 use crate::output::{self, Talk};
 use crate::settings::Settings;
+use fold::Fold;
 use tail::Tail;
 
 static TAIL: LazyLock<Tail> = LazyLock::new(|| Tail::new(machine::clock()));
+static FOLD: LazyLock<Fold> = LazyLock::new(|| Fold::new(machine::clock()));
+
+/// Tells what was folded and not told yet; for the end of the program.
+pub(crate) fn end() {
+    FOLD.end();
+}
 
 /// The last lines of this process.
 pub(crate) fn log_tail() -> LogTail {
@@ -53,7 +62,9 @@ pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Resu
     };
     // Layers with the same formatter of fields would write the fields of a span twice.
     let tail = fmt::layer().with_target(false).with_ansi(false).with_writer(TAIL.clone());
-    registry().with(filter).with(shown).with(tail).init();
+    let folded = format!("{}=warn", fold::TARGET).parse().expect("a directive");
+    let filter = filter.add_directive(folded);
+    registry().with(filter).with(FOLD.clone()).with(shown).with(tail).init();
     Ok(())
 }
 

@@ -72,8 +72,7 @@ async fn work(
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();
-    let address = settings.metrics(args.metrics.metrics)?;
-    let mut metrics = Metrics::listen(address, settings, &name, class).await?;
+    let mut metrics = Metrics::listen(args.metrics.metrics, settings, &name, class).await?;
     metrics.watch(fleet.clone(), class);
     let (stop, stopped) = watch::channel(false);
     let (hurry, hurrying) = watch::channel(false);

@@ -1,12 +1,12 @@
 //! The last log lines of this process, in memory, for failure records.
 //!
-//! Holds a bounded number of lines, as they were logged; knows nothing of stages.
+//! Holds a bounded number of lines, as they were logged and without secrets in addresses; knows nothing of stages.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agrpo_jobs::{Clock, LogTail};
+use agrpo_jobs::{Clock, LogTail, redact};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// As many lines as a failure record shows.
@@ -39,7 +39,7 @@ impl Write for Tail {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let now = (self.clock)();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in String::from_utf8_lossy(bytes).lines() {
+        for line in redact::text(&String::from_utf8_lossy(bytes)).lines() {
             if lines.len() == LINES {
                 lines.pop_front();
             }

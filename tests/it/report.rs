@@ -119,6 +119,11 @@ impl Served {
         Self { child, address, line }
     }
 
+    /// The header by which a browser brings the token back to this server and to no other of the host.
+    fn cookie(&self, token: &str) -> String {
+        format!("Cookie: agrpo_token_{}={token}\r\n", self.address.port())
+    }
+
     /// Status line and body.
     fn ask(&self, path: &str, headers: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
@@ -177,7 +182,7 @@ fn who_serves_to_others_needs_a_token_and_nobody_sees_anything_without() {
         head.starts_with("HTTP/1.1 303") && head.contains("HttpOnly; SameSite=Strict"),
         "{head}"
     );
-    let (head, body) = served.ask("/", "Cookie: agrpo_token=correct-horse-battery-staple\r\n");
+    let (head, body) = served.ask("/", &served.cookie("correct-horse-battery-staple"));
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("bytes"), "{head}");
 }
 
@@ -189,7 +194,7 @@ fn an_address_that_others_reach_has_a_token_of_its_own_and_a_weak_one_is_refused
     assert_eq!(token.len(), 32, "{}", served.line);
     let (head, _) = served.ask("/", "");
     assert!(head.starts_with("HTTP/1.1 401"), "{head}");
-    let (head, _) = served.ask("/", &format!("Cookie: agrpo_token={token}\r\n"));
+    let (head, _) = served.ask("/", &served.cookie(token));
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     program.set("AGRPO_SERVE_TOKEN", "short; weak");
     let said = program.run(&["serve", "--listen", "127.0.0.1:0"]);

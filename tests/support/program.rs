@@ -1,5 +1,6 @@
 //! The program itself, run as a user runs it: its own process, an explicit environment, a run file.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -94,6 +95,15 @@ impl Program {
     /// Starts the program; its output goes nowhere.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Starts the program with a limit of open files; its log goes into a file.
+    pub(crate) fn start_within(&self, files: u32, arguments: &[&str], log: File) -> Child {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string()]);
+        command.arg(&self.binary).args(arguments).current_dir(self.folder()).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// Starts the program; its answers go where they are asked to.

@@ -1,0 +1,230 @@
+//! Folds log lines that repeat, so that no loop anywhere can flood the log.
+//!
+//! In a window of half a minute the same line passes a few times, and lines from one place in the code pass so
+//! often at most, whatever they say; the rest is counted and told as one line when the window is over. Errors and
+//! warnings get the least room: what is logged on request gets more. Drops no line that it does not count.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agrpo_jobs::Clock;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Where lines about folded lines come from; they are never folded.
+pub(super) const TARGET: &str = "agrpo::folded";
+/// Milliseconds of a window.
+const WINDOW: u64 = 30_000;
+/// Different lines that are told apart in a window; beyond, the room of their place is what bounds them.
+const LINES: usize = 4096;
+/// Characters of a folded line that are repeated.
+const SHOWN: usize = 120;
+
+/// How often the same line, and any line from one place, passes in a window.
+fn room(level: Level) -> (u32, u32) {
+    match level {
+        Level::ERROR | Level::WARN => (5, 50),
+        Level::INFO => (20, 1000),
+        _ => (1000, 10_000),
+    }
+}
+
+/// The layer. Clones share their counts.
+#[derive(Clone)]
+pub(super) struct Fold {
+    clock: Clock,
+    window: Arc<Mutex<Window>>,
+}
+
+impl Fold {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, window: Arc::default() }
+    }
+
+    /// Tells what was folded up to now.
+    pub(super) fn end(&self) {
+        let told = self.with(|window| window.turn((self.clock)()));
+        tell(&told);
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Window) -> T) -> T {
+        act(&mut self.window.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn tell(folded: &[String]) {
+    for line in folded {
+        tracing::warn!(target: TARGET, "{line}");
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Fold {
+    fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if metadata.target() == TARGET {
+            return true;
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        let span = context.event_span(event).map(|span| span.id().into_u64());
+        let place = hash(&metadata.callsite());
+        let (passes, told) = self.with(|window| {
+            window.note((self.clock)(), room(*metadata.level()), place, (span, &text.0))
+        });
+        // Not under the lock: these lines come through here as well.
+        tell(&told);
+        passes
+    }
+}
+
+/// A line as one text, fields and all.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let space = if self.0.is_empty() { "" } else { " " };
+        // A value that cannot be written has no text to be told by.
+        let _written = match field.name() {
+            "message" => write!(self.0, "{space}{value:?}"),
+            name => write!(self.0, "{space}{name}={value:?}"),
+        };
+    }
+}
+
+fn hash(of: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What came since the window began.
+#[derive(Default)]
+struct Window {
+    begin: u64,
+    lines: BTreeMap<u64, u32>,
+    places: BTreeMap<u64, Place>,
+}
+
+#[derive(Default)]
+struct Place {
+    passed: u32,
+    folded: u64,
+    /// The first line that was folded.
+    text: String,
+}
+
+impl Window {
+    /// Whether a line passes, and what is to be told before it.
+    fn note(
+        &mut self,
+        now: u64,
+        (same, any): (u32, u32),
+        place: u64,
+        line: (Option<u64>, &str),
+    ) -> (bool, Vec<String>) {
+        // A clock that was set back begins a window as well.
+        let is_over = now < self.begin || now - self.begin >= WINDOW;
+        let told = if is_over { self.turn(now) } else { vec![] };
+        let key = hash(&(place, line));
+        let is_known = self.lines.len() < LINES || self.lines.contains_key(&key);
+        let repeats = if is_known { self.lines.entry(key).or_default() } else { &mut 0 };
+        let place = self.places.entry(place).or_default();
+        if *repeats < same && place.passed < any {
+            *repeats += 1;
+            place.passed += 1;
+            return (true, told);
+        }
+        if place.folded == 0 {
+            line.1.chars().take(SHOWN).collect::<String>().clone_into(&mut place.text);
+        }
+        place.folded += 1;
+        (false, told)
+    }
+
+    /// Ends the window and begins the next.
+    fn turn(&mut self, now: u64) -> Vec<String> {
+        let seconds = now.saturating_sub(self.begin).div_ceil(1000);
+        self.begin = now;
+        self.lines.clear();
+        let places = std::mem::take(&mut self.places).into_values();
+        let folded = places.filter(|place| place.folded > 0);
+        folded
+            .map(|Place { folded, text, .. }| {
+                format!("... {} more like this in the last {seconds} s: {text}", grouped(folded))
+            })
+            .collect()
+    }
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WARN: (u32, u32) = (5, 50);
+
+    fn passed(window: &mut Window, now: u64, lines: impl IntoIterator<Item = String>) -> usize {
+        lines.into_iter().filter(|line| window.note(now, WARN, 1, (None, line)).0).count()
+    }
+
+    #[test]
+    fn a_line_that_repeats_is_counted_and_told_once_a_window() {
+        let mut window = Window::default();
+        let flood = || (0..1_239).map(|_| "the table is full error=\"x\"".to_owned());
+        assert_eq!(passed(&mut window, 100_000, flood()), 5);
+        assert!(window.note(100_001, WARN, 2, (None, "another place")).0);
+        let (passes, told) = window.note(130_000, WARN, 1, (None, "the table is full error=\"x\""));
+        assert!(passes);
+        assert_eq!(
+            told,
+            ["... 1,234 more like this in the last 30 s: the table is full error=\"x\""]
+        );
+        assert!(window.turn(160_000).is_empty(), "what passed is not told again");
+    }
+
+    #[test]
+    fn lines_that_differ_are_bounded_by_the_place_they_come_from() {
+        let mut window = Window::default();
+        let varied = |n: u32| (0..n).map(|n| format!("trying again pause={n}"));
+        assert_eq!(passed(&mut window, 1_000_000, varied(10_000)), 50);
+        assert_eq!(window.turn(1_030_000).len(), 1);
+        let (lines, places) = (window.lines.len(), window.places.len());
+        assert_eq!((lines, places), (0, 0), "nothing is kept");
+        passed(&mut window, 1_030_001, varied(100_000));
+        assert!(window.lines.len() <= LINES);
+    }
+
+    #[test]
+    fn one_line_in_many_spans_is_many_lines() {
+        let mut window = Window::default();
+        let passes = (0..40).filter(|span| window.note(1, WARN, 1, (Some(*span), "computing")).0);
+        assert_eq!(passes.count(), 40);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_hold_lines_for_ever() {
+        let mut window = Window::default();
+        let flood = || (0..100).map(|_| "full".to_owned());
+        assert_eq!(passed(&mut window, 90_000_000, flood()), 5);
+        let (passes, told) = window.note(1_000, WARN, 1, (None, "full"));
+        assert!(passes);
+        assert_eq!(told, ["... 95 more like this in the last 0 s: full"]);
+    }
+}
