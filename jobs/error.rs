@@ -1,10 +1,12 @@
 //! What can go wrong where and when stages run, sorted by what the caller must do about it.
 //!
 //! Every message is one line: what failed, where, what was expected and what to do. No message
-//! holds a password or a key. This file neither prints nor exits.
+//! holds a password or a key: whatever a library said, `redact.rs` has seen it. This file neither prints nor exits.
 
 use agrpo_spec::ArtifactDigest;
 use serde::{Deserialize, Serialize};
+
+use crate::redact::text;
 
 /// Where trying again may help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,16 +35,16 @@ impl std::fmt::Display for Remedy {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JobsError {
     /// The request is wrong: a URL, credentials, a name that fits nothing or too much.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Invalid(String),
     /// A service or a disk did not do its part; the same request may succeed later.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Unavailable(String),
     /// Stored data is corrupt, missing or contradicts what was computed.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Data(String),
     /// A blob is missing or corrupt; whoever knows the stage that made it can make it again.
-    #[error("{message}")]
+    #[error("{}", text(.message))]
     Lost {
         /// The blob's name.
         digest: ArtifactDigest,
@@ -50,16 +52,16 @@ pub enum JobsError {
         message: String,
     },
     /// A defect of this program.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Internal(String),
     /// An attempt at a stage failed for a reason that another machine may not have.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Failed(String),
     /// A stage refuses its spec or gives no usable numbers, whoever computes it.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Refused(String),
     /// The device is lost to this process; a new process may find it well.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Device(String),
 }
 

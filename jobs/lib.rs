@@ -31,6 +31,7 @@ pub mod failpoints;
 pub mod gc;
 pub mod metrics;
 pub mod outside;
+pub mod redact;
 pub mod replay;
 pub mod status;
 pub mod verify;
@@ -41,11 +42,14 @@ pub use error::{JobsError, Remedy};
 pub use fetch::fetch;
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
-pub use store::{Control, Failure, Hold, Imported, Rewound, Store, Why};
+pub use store::{Address, Control, Failure, Hold, Imported, Rewound, Store, Why};
 pub use versions::Versions;
 pub use vitals::Vitals;
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 
+#[cfg(test)]
+#[path = "../tests/support/fake_s3.rs"]
+mod fake_s3;
 #[cfg(test)]
 #[path = "../tests/support/redis.rs"]
 mod redis_server;

@@ -155,9 +155,15 @@ pub(crate) fn refuses(error: &RedisError) -> bool {
 }
 
 fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {
-    let user = client.get_connection_info().redis_settings().username().unwrap_or("default");
+    let settings = client.get_connection_info().redis_settings();
+    let user = match (settings.username(), settings.password()) {
+        (None, _) => "the user \"default\"".to_owned(),
+        (Some(user), Some(_)) => format!("the user {user:?}"),
+        // It may be a password where a user belongs.
+        (Some(_), None) => "a user without a password".to_owned(),
+    };
     JobsError::Invalid(format!(
-        "Redis at {place} refuses the user {user:?} ({error}): name the user in AGRPO_REDIS, as in \
+        "Redis at {place} refuses {user} ({error}): name the user in AGRPO_REDIS, as in \
          redis://user@host:port, and the password in AGRPO_REDIS_PASSWORD or in the file that \
          AGRPO_REDIS_PASSWORD_FILE names"
     ))
@@ -211,6 +217,7 @@ mod tests {
         let server = RedisServer::start(&["--requirepass", "right"]);
         let host = server.url().replace("redis://", "");
         for (url, user) in [
+            (format!("redis://s3cret@{host}"), "a user without a password"),
             (format!("redis://:s3cret@{host}"), "default"),
             (format!("redis://anna:s3cret@{host}"), "anna"),
             (format!("redis://{host}"), "default"),
@@ -219,6 +226,7 @@ mod tests {
             let (code, text) = message(Fleet::connect(&url).await);
             assert_eq!(code, 2, "{text}");
             assert!(text.contains(&host) && text.contains(user), "{text}");
+            assert!(!text.contains("s3cret"), "{text}");
             assert!(begin.elapsed() < Duration::from_secs(2));
         }
         let fleet = Fleet::connect(&format!("redis://:right@{host}")).await.unwrap();

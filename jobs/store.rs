@@ -21,6 +21,7 @@
 //!
 //! `store/` is the only place that names object_store. Nothing here computes or decides what is next.
 
+mod address;
 mod audit;
 mod backend;
 mod blobs;
@@ -49,10 +50,12 @@ mod specs;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod trust;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::Backend;
 use cache::BlobCache;
@@ -64,8 +67,9 @@ use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use references::References;
 use specs::SpecCache;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
+pub use address::Address;
 pub(crate) use audit::Condition;
 pub(crate) use backend::Entry;
 pub use control::{Control, Hold};
@@ -99,7 +103,8 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens `file:///folder` or a plain path (created where missing), `s3://bucket[/prefix]` or
-    /// `memory://`. `options` are AWS_* names and values; their secrets are never shown.
+    /// `memory://`. `options` are settings by name (AWS_* and
+    /// AGRPO_S3_CHECKSUM); their secrets are never shown.
     pub async fn open(url: &str, options: &[(String, String)]) -> Result<Self, JobsError> {
         let backend = open::open(url, options).await?;
         if backend.is_remote() {
@@ -154,6 +159,14 @@ impl Store {
             tracing::warn!(%folder, %error, "no cache of blobs: the folder cannot be used");
         });
         Self { disk: disk.ok().map(Arc::new), ..self.clone() }
+    }
+
+    /// The same store, which waits so long for a server that is away, and says so; `stop` ends the wait. Without this
+    /// a server is given fifteen seconds, and the caller decides.
+    #[must_use]
+    pub fn with_patience(&self, limit: Duration, stop: watch::Receiver<bool>) -> Self {
+        let patience = trust::Patience { limit, stop };
+        Self { backend: Arc::new(self.backend.with_patience(patience)), ..self.clone() }
     }
 
     /// The same store without what was read before: every blob is read from it and checked anew.

@@ -93,6 +93,9 @@ pub(crate) enum Command {
     BenchGpu(BenchGpuArgs),
 }
 
+/// Seconds that a service may be away, whoever computes.
+pub(crate) const PATIENCE: u64 = 300;
+
 /// What computes.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
@@ -207,6 +210,9 @@ pub(crate) struct RunArgs {
     /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
+    /// How long a bucket may be away before the run ends
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
+    pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
     #[command(flatten)]
@@ -264,7 +270,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 840)]
     pub(crate) grace: u64,
     /// How long Redis or the store may be away before the worker ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,

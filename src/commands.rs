@@ -39,7 +39,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agrpo_jobs::{Hold, Store};
+use agrpo_jobs::{Address, Hold, Store};
 use agrpo_scorer::Programs;
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
@@ -157,13 +157,9 @@ async fn open_store(settings: &Settings, flag: Option<&str>) -> Result<Store, Fa
     connect(settings, flag).await
 }
 
-/// The folder of a store on this machine; `None` for the others.
+/// The folder of a store on this machine; `None` for the others, and for what is no store.
 fn local_folder(url: &str) -> Option<PathBuf> {
-    match url.split_once("://") {
-        None => Some(PathBuf::from(url)),
-        Some(("file", path)) => Some(PathBuf::from(path)),
-        Some(_) => None,
-    }
+    Address::parse(url).ok()?.folder()
 }
 
 /// ` --store URL` for commands that are suggested; empty where they need none.
@@ -332,5 +328,6 @@ mod tests {
         assert_eq!(local_folder(".agrpo"), Some(".agrpo".into()));
         assert_eq!(local_folder("file:///data/x"), Some("/data/x".into()));
         assert_eq!(local_folder("s3://bucket/x"), None);
+        assert_eq!(local_folder("s3:/bucket/x"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The only place that prints: answers on stdout, talk on stderr.
+//! The only place that prints: answers on stdout, talk on stderr. Whatever a library logs or says, talk shows no
+//! address with a password.
 //!
 //! A reader that goes away (`agrpo show HASH | head`) has what it wanted: the program ends quietly
 //! with code 0. Talk that nobody reads is dropped. A progress bar steps aside for every line.
@@ -6,6 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
+use agrpo_jobs::redact;
 use indicatif::{DecimalBytes, MultiProgress};
 use serde::Serialize;
 
@@ -57,9 +59,9 @@ pub(crate) fn json_row(value: &impl Serialize) -> Result<(), Failure> {
     line(serde_json::to_string(value).map_err(not_json)?)
 }
 
-/// One line of talk on stderr.
+/// One line of talk on stderr, whose addresses show no secret.
 pub(crate) fn talk(text: impl AsRef<str>) {
-    write_talk(format!("{}\n", text.as_ref()).as_bytes());
+    write_talk(format!("{}\n", redact::text(text.as_ref())).as_bytes());
 }
 
 /// A writer for log lines, which are talk.
@@ -67,7 +69,7 @@ pub(crate) struct Talk;
 
 impl Write for Talk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_talk(bytes);
+        write_talk(redact::text(&String::from_utf8_lossy(bytes)).as_bytes());
         Ok(bytes.len())
     }
 

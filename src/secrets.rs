@@ -1,16 +1,17 @@
 //! Keeps secrets out of sight: an argument that holds one is refused, a file that holds one is read.
 //!
 //! Arguments are seen by everybody on a machine and stay in a shell's history, so a password comes by
-//! the environment or from a file. No message from here repeats what it refuses.
+//! the environment or from a file. No message from here repeats what it refuses. What counts as a secret, and how an
+//! address is shown, `agrpo_jobs::redact` decides.
 
 use std::ffi::OsString;
+
+use agrpo_jobs::redact::holds_secret;
 
 use crate::exit::Failure;
 
 /// No key, password or token is longer, nor is a bundle of authorities.
 const LARGEST: u64 = 1 << 20;
-/// What the name of a parameter contains whose value is a secret.
-const SECRET: [&str; 6] = ["pass", "secret", "token", "signature", "credential", "accesskey"];
 
 /// Refuses arguments that hold a password, before anything can repeat them.
 pub(crate) fn refuse_in_arguments(
@@ -52,35 +53,6 @@ fn instead(option: &str) -> &'static str {
     }
 }
 
-/// Whether an address in this text carries a password or a key.
-pub(crate) fn holds_secret(text: &str) -> bool {
-    let Some((before, rest)) = text.split_once("://") else { return false };
-    let (place, parameters) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
-    let named = |parameter: &str| {
-        let name = parameter.split_once('=').map_or("", |(name, _)| name).to_ascii_lowercase();
-        SECRET.iter().any(|secret| name.replace(['-', '_'], "").contains(secret))
-    };
-    let in_host = place.split('/').next().is_some_and(has_password);
-    // A password may hold a slash that nobody escaped, or a mark that looks like parameters.
-    let is_redis =
-        ["redis", "rediss", "valkey", "valkeys"].iter().any(|kind| before.ends_with(kind));
-    in_host || (is_redis && has_password(rest)) || parameters.split(['?', '&', '#', ';']).any(named)
-}
-
-/// An address as it may be shown: without its user, password and parameters.
-pub(crate) fn shown(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://").filter(|_| holds_secret(address)) else {
-        return address.to_owned();
-    };
-    let place = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{}", place.rsplit_once('@').map_or(place, |(_, place)| place))
-}
-
-fn has_password(text: &str) -> bool {
-    let user = text.rsplit_once('@').map(|(user, _)| user);
-    user.and_then(|user| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
-}
-
 /// The secret in a file: its text without the line break at its end.
 pub(crate) fn read(variable: &str, path: &str) -> Result<String, Failure> {
     let text = String::from_utf8(read_bytes(variable, path)?)
@@ -108,41 +80,6 @@ pub(crate) fn read_bytes(variable: &str, path: &str) -> Result<Vec<u8>, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_found_and_a_host_is_none() {
-        for text in [
-            "redis://:s3cret@host",
-            "--redis=rediss://user:s3cret@host:6379/0",
-            "redis://user:s3/cr#et@host",
-            "redis://:a?b@host",
-            "s3://key:s3cret@bucket/prefix",
-            "task.train=https://u:s3cret@host/rows",
-            "https://host/rows?X-Amz-Signature=ab",
-            "s3://bucket?aws_secret_access_key=s3cret",
-            "redis+unix:///run/redis.sock?pass=s3cret",
-        ] {
-            assert!(holds_secret(text), "{text}");
-        }
-        for text in [
-            "redis://host:6379",
-            "rediss://user@host:6379/1",
-            "s3://bucket/prefix",
-            "https://host:8080/a@b",
-            "file:///data/a:b@c",
-            "run.toml",
-            "user:word@host",
-        ] {
-            assert!(!holds_secret(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_shown_without_its_password() {
-        assert_eq!(shown("https://me:s3cret@host/rows?v=1"), "https://host/rows");
-        assert_eq!(shown("https://host/rows?X-Amz-Signature=ab"), "https://host/rows");
-        assert_eq!(shown("https://host/rows?v=1"), "https://host/rows?v=1");
-    }
 
     #[test]
     fn the_refusal_names_the_option_and_no_secret() {

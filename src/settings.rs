@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use agrpo_jobs::Access;
+use agrpo_jobs::redact::holds_secret;
 use bytesize::ByteSize;
 
 use crate::exit::Failure;
@@ -44,10 +45,12 @@ const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
 const CACHE: &str = "AGRPO_CACHE_DIR";
 const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
+/// By which checksum a bucket checks uploads.
+const S3_CHECKSUM: &str = "AGRPO_S3_CHECKSUM";
 /// What the names of our variables begin with.
 const OURS: &str = "AGRPO_";
 /// Variables that are read here, and those of the restart.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     STORE,
     REDIS,
     REDIS_PASSWORD,
@@ -58,6 +61,7 @@ const KNOWN: [&str; 11] = [
     LIBTORCH,
     CACHE,
     CACHE_SIZE,
+    S3_CHECKSUM,
     "AGRPO_NUMERICS",
 ];
 /// Variables of the restart, the build, the tests and `infra/`: not read here, and no mistake.
@@ -129,12 +133,21 @@ impl Settings {
             Some(path) => Some(secrets::read_bytes(REDIS_CA, path)?),
             None => None,
         };
-        if variables.get(STORE).is_some_and(|store| secrets::holds_secret(store)) {
+        // The library would send them with every request, and show them with every error.
+        let endpoint = variables.iter().find(|(name, value)| {
+            let is_endpoint = name.starts_with("AWS_") && name.contains("ENDPOINT");
+            is_endpoint && (value.contains('@') || holds_secret(value))
+        });
+        if let Some((name, _)) = endpoint {
+            return Err(Failure::usage(format!("{name} holds a user, a password or a key"))
+                .hint("name scheme, host and port alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+        }
+        if variables.get(STORE).is_some_and(|store| holds_secret(store)) {
             return Err(Failure::usage(format!("{STORE} holds a password or a key"))
                 .hint("name the bucket alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
         }
         let both = variables.contains_key(REDIS_PASSWORD)
-            && variables.get(REDIS).is_some_and(|redis| secrets::holds_secret(redis));
+            && variables.get(REDIS).is_some_and(|redis| holds_secret(redis));
         if both {
             return Err(Failure::usage(format!(
                 "{REDIS} and {REDIS_PASSWORD} both hold a password: keep one"
@@ -263,11 +276,11 @@ impl Settings {
         self.variable(VISIBLE_GPUS)
     }
 
-    /// The `AWS_*` variables, for the store.
+    /// The `AWS_*` variables and our own, for the store.
     pub(crate) fn object_store_options(&self) -> Vec<(String, String)> {
         self.variables
             .iter()
-            .filter(|(name, _)| name.starts_with("AWS_"))
+            .filter(|(name, _)| name.starts_with("AWS_") || *name == S3_CHECKSUM)
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     }
@@ -357,6 +370,22 @@ mod tests {
         );
         assert!(told("STORE").is_empty());
         assert!(told("AGRPO_STATE").is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_holds_a_secret_is_refused_and_not_repeated() {
+        for (name, value) in [
+            ("AWS_ENDPOINT", "http://KEY:s3cret@minio:9000"),
+            ("AWS_ENDPOINT_URL", "http://s3cret@minio:9000"),
+            ("AWS_ENDPOINT_URL_S3", "KEY:s3cret@minio:9000"),
+            ("AWS_ENDPOINT_URL", "http://KEY:s3/cr?et@minio:9000"),
+            ("AWS_ENDPOINT_URL", "http://minio:9000/?X-Amz-Signature=s3cret"),
+        ] {
+            let refused = Settings::from_variables([(name.into(), value.into())]);
+            let text = refused.err().unwrap().to_string();
+            assert!(text.contains(&format!("{name} holds a user")) && !text.contains("s3cret"));
+        }
+        settings(&[("AWS_ENDPOINT", "http://[::1]:9000"), ("HTTPS_PROXY", "http://u:p@proxy:1")]);
     }
 
     #[test]

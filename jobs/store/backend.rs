@@ -1,8 +1,9 @@
 //! The few operations that the store is built from, over any object store.
 //!
 //! Reads and writes are whole objects; writes are atomic on every backend (staging file and rename,
-//! or one request). Nothing depends on the order of a listing. Every operation ends within a time
-//! that follows from its size, so a server that has gone silent becomes an error.
+//! or one request). Nothing depends on the order of a listing. Every try of an operation ends within a time
+//! that follows from its size, so a server that has gone silent becomes an error; a server that is away is asked
+//! again for as long as this store was told to be patient.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +20,9 @@ use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutO
 use super::errors::Place;
 use super::files::{self, Mode};
 use super::transfer::{Missed, persistently, was_cut};
+use super::trust::{Patience, Trust};
 use crate::error::JobsError;
+use crate::patience::patiently;
 
 /// A server that has not answered a small request by then is not going to.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -50,13 +53,17 @@ impl Entry {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Backend {
     pub(super) objects: Arc<dyn ObjectStore>,
     /// Where a local store's objects are files.
     folder: Option<PathBuf>,
-    place: Place,
+    place: Arc<Place>,
     answer: Duration,
     large: u64,
+    trust: Arc<Trust>,
+    /// How a server that is away is waited for; without it, the caller does.
+    patience: Option<Patience>,
 }
 
 impl Backend {
@@ -66,7 +73,27 @@ impl Backend {
         place: Place,
     ) -> Self {
         let answer = if folder.is_some() { FLUSH } else { ANSWER };
-        Self { objects, folder, place, answer, large: LARGE }
+        let (place, trust) = (Arc::new(place), Arc::default());
+        Self { objects, folder, place, answer, large: LARGE, trust, patience: None }
+    }
+
+    /// The same backend, which waits for a server that is away. The file system of a local store is not waited for.
+    pub(super) fn with_patience(&self, patience: Patience) -> Self {
+        Self { patience: self.is_remote().then_some(patience), ..self.clone() }
+    }
+
+    /// Tries again while the server is away, as long as this store was told to.
+    pub(super) async fn patiently<T, F>(&self, exchange: impl FnMut() -> F) -> Result<T, JobsError>
+    where
+        F: Future<Output = Result<T, JobsError>>,
+    {
+        let mut exchange = exchange;
+        match &self.patience {
+            Some(patience) => {
+                patiently(patience.limit, || !*patience.stop.borrow(), exchange).await
+            }
+            None => exchange().await,
+        }
     }
 
     #[cfg(test)]
@@ -119,7 +146,15 @@ impl Backend {
         operation: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, JobsError> {
         let limit = self.answer + Duration::from_secs(size / SLOWEST);
-        tokio::time::timeout(limit, operation).await.map_err(|_| self.place.silent(action, limit))
+        let ended = tokio::time::timeout(limit, operation).await;
+        let ended = ended.map_err(|_| self.place.silent(action, limit))?;
+        // That there is no such object is an answer to who asks for it.
+        let is_absent = matches!(ended, Err(Error::NotFound { .. }));
+        let asks = action.starts_with("read ") || action.starts_with("look ");
+        if self.is_remote() && (ended.is_ok() || is_absent && asks) {
+            self.trust.worked(action);
+        }
+        Ok(ended)
     }
 
     /// One try of an operation on `size` bytes.
@@ -141,7 +176,8 @@ impl Backend {
     }
 
     pub(super) fn explain(&self, action: &str, error: &Error) -> JobsError {
-        self.place.explain(action, error)
+        let is_trusted = self.is_remote() && self.trust.holds(action);
+        self.place.explain(action, error, is_trusted)
     }
 
     /// Whether the store answers and its bucket exists.
@@ -156,7 +192,7 @@ impl Backend {
 
     /// The object's bytes; `None` where there is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>, JobsError> {
-        persistently(|| self.read_once(name)).await
+        self.patiently(|| persistently(|| self.read_once(name))).await
     }
 
     async fn read_once(&self, name: &str) -> Result<Option<Bytes>, Missed> {
@@ -197,7 +233,7 @@ impl Backend {
             };
             self.attempt(size, &action, written).await
         };
-        persistently(write).await
+        self.patiently(|| persistently(write)).await
     }
 
     async fn put_object(&self, name: &str, bytes: Bytes, mode: Mode) -> Result<bool, Error> {
@@ -249,67 +285,78 @@ impl Backend {
     /// Removes an object; its absence is no error.
     pub(super) async fn delete(&self, name: &str) -> Result<(), JobsError> {
         let action = format!("delete {name}");
-        match self.within(0, &action, self.objects.delete(&Path::from(name))).await? {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        let delete = || async {
+            match self.within(0, &action, self.objects.delete(&Path::from(name))).await? {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(self.explain(&action, &error)),
+            }
+        };
+        self.patiently(delete).await
     }
 
     /// The last parts of the names of all objects right in a folder, in no order.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, JobsError> {
-        let action = format!("list {folder}");
-        let path = Path::from(folder);
-        let mut listing = self.objects.list(Some(&path));
-        let mut names = vec![];
-        loop {
-            match self.within(0, &action, listing.try_next()).await? {
-                Ok(Some(meta)) => {
-                    names.extend(meta.location.filename().map(ToOwned::to_owned));
-                }
-                Ok(None) => return Ok(names),
-                Err(error) => return Err(self.explain(&action, &error)),
-            }
-        }
+        let name = |meta: &ObjectMeta| meta.location.filename().map(ToOwned::to_owned);
+        self.listed(folder, name).await
     }
 
     /// Every object below a folder, with its length and age, in no order.
     pub(super) async fn entries(&self, folder: &str) -> Result<Vec<Entry>, JobsError> {
+        self.listed(folder, |meta| Some(Entry::of(meta))).await
+    }
+
+    async fn listed<T>(
+        &self,
+        folder: &str,
+        part: impl Fn(&ObjectMeta) -> Option<T>,
+    ) -> Result<Vec<T>, JobsError> {
         let action = format!("list {folder}");
         let path = Path::from(folder);
-        let mut listing = self.objects.list(Some(&path));
-        let mut entries = vec![];
-        loop {
-            match self.within(0, &action, listing.try_next()).await? {
-                Ok(Some(meta)) => entries.push(Entry::of(&meta)),
-                Ok(None) => return Ok(entries),
-                Err(error) => return Err(self.explain(&action, &error)),
+        let list = || async {
+            let mut listing = self.objects.list(Some(&path));
+            let mut parts = vec![];
+            loop {
+                match self.within(0, &action, listing.try_next()).await? {
+                    Ok(Some(meta)) => parts.extend(part(&meta)),
+                    Ok(None) => return Ok(parts),
+                    Err(error) => return Err(self.explain(&action, &error)),
+                }
             }
-        }
+        };
+        self.patiently(list).await
     }
 
     /// An object's length and age; `None` where there is none.
     pub(super) async fn entry(&self, name: &str) -> Result<Option<Entry>, JobsError> {
         let action = format!("look for {name}");
-        match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
-            Ok(meta) => Ok(Some(Entry::of(&meta))),
-            Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => Ok(None),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        let look = || async {
+            match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
+                Ok(meta) => Ok(Some(Entry::of(&meta))),
+                Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => {
+                    Ok(None)
+                }
+                Err(error) => Err(self.explain(&action, &error)),
+            }
+        };
+        self.patiently(look).await
     }
 
     /// The names of the folders right in a folder, in no order.
     pub(super) async fn folders(&self, folder: &str) -> Result<Vec<String>, JobsError> {
         let action = format!("list {folder}");
         let path = Path::from(folder);
-        let listing = self.objects.list_with_delimiter(Some(&path));
-        match self.within(0, &action, listing).await? {
-            Ok(found) => Ok(found
-                .common_prefixes
-                .iter()
-                .filter_map(|prefix| prefix.filename().map(ToOwned::to_owned))
-                .collect()),
-            Err(error) => Err(self.explain(&action, &error)),
-        }
+        let list = || async {
+            let listing = self.objects.list_with_delimiter(Some(&path));
+            match self.within(0, &action, listing).await? {
+                Ok(found) => Ok(found
+                    .common_prefixes
+                    .iter()
+                    .filter_map(|prefix| prefix.filename().map(ToOwned::to_owned))
+                    .collect()),
+                Err(error) => Err(self.explain(&action, &error)),
+            }
+        };
+        self.patiently(list).await
     }
 }
 

@@ -1,6 +1,8 @@
 //! From an object store's errors to one clear line of the right kind.
 //!
-//! Server answers may quote keys and signatures: refusals are told in our own words, and anything
+//! Answers are sorted by whether trying again can help, by their codes rather than their status alone: what is about
+//! the moment is Unavailable, what would be answered alike is Invalid, unless the same kind of operation has worked
+//! before. Server answers may quote keys and signatures: refusals are told in our own words, and anything
 //! else is stripped of the secrets that the store was opened with.
 
 use std::error::Error as StdError;
@@ -9,7 +11,9 @@ use std::time::Duration;
 
 use object_store::Error;
 
+use super::open::CHECKSUM;
 use crate::error::JobsError;
+use crate::redact;
 
 /// Letters of a foreign error that are worth showing.
 const SHOWN: usize = 300;
@@ -21,12 +25,14 @@ pub(super) struct Place {
     endpoint: String,
     /// Values that must never be shown.
     secrets: Vec<String>,
+    sends_checksums: bool,
 }
 
 impl Place {
     /// A store on this machine.
     pub(super) fn new(url: String) -> Self {
-        Self { url, bucket: None, endpoint: String::new(), secrets: vec![] }
+        let endpoint = String::new();
+        Self { url, bucket: None, endpoint, secrets: vec![], sends_checksums: false }
     }
 
     /// A store behind an S3 endpoint.
@@ -36,7 +42,13 @@ impl Place {
         endpoint: String,
         secrets: Vec<String>,
     ) -> Self {
-        Self { url: url.to_owned(), bucket: Some(bucket.to_owned()), endpoint, secrets }
+        let (url, bucket) = (url.to_owned(), Some(bucket.to_owned()));
+        Self { url, bucket, endpoint, secrets, sends_checksums: false }
+    }
+
+    /// Whether it is asked to check uploads.
+    pub(super) fn with_checksums(self, sends_checksums: bool) -> Self {
+        Self { sends_checksums, ..self }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -60,14 +72,23 @@ impl Place {
         ))
     }
 
-    pub(super) fn explain(&self, action: &str, error: &Error) -> JobsError {
+    /// What a failed operation means; `is_trusted` where the same kind of operation has worked before, and has not
+    /// been refused for too long since.
+    pub(super) fn explain(&self, action: &str, error: &Error, is_trusted: bool) -> JobsError {
         let url = &self.url;
         match error {
             _ if self.lacks_bucket(error) => self.no_bucket(),
-            _ if self.bucket.is_some() && is_refusal(error) => JobsError::Invalid(format!(
-                "{url}: cannot {action}: the credentials were refused; check AWS_ACCESS_KEY_ID, \
-                 AWS_SECRET_ACCESS_KEY, what they may do, and this machine's clock"
-            )),
+            _ if self.bucket.is_some()
+                && let Some(refusal) = self.refusal(action, error) =>
+            {
+                match is_trusted && refusal.may_pass {
+                    true => JobsError::Unavailable(format!(
+                        "{url}: cannot {action}, which worked before: {}",
+                        refusal.why
+                    )),
+                    false => JobsError::Invalid(format!("{url}: cannot {action}: {}", refusal.why)),
+                }
+            }
             Error::InvalidPath { .. }
             | Error::NotImplemented { .. }
             | Error::NotSupported { .. }
@@ -76,6 +97,58 @@ impl Place {
             }
             _ => self.explain_cause(action, error),
         }
+    }
+
+    /// Why a server's answer is no use to try again on, if it is none.
+    fn refusal(&self, action: &str, error: &Error) -> Option<Refusal> {
+        let answer = Answer::of(error).filter(|_| !is_of_machine(error))?;
+        let told = || {
+            let answer = answer.to_string();
+            format!("the server answered {}", self.shown_text(&answer))
+        };
+        let passes = |why: String| Some(Refusal { why, may_pass: true });
+        let never = |why: String| Some(Refusal { why, may_pass: false });
+        if answer.is_passing() {
+            return None;
+        }
+        if answer.has(&OF_CLOCK) {
+            return passes(
+                "the server's clock and this machine's differ too much; set both by NTP".to_owned(),
+            );
+        }
+        if answer.has(&OF_REGION) || (300..400).contains(&answer.status) {
+            return passes(format!(
+                "{}: the bucket is in another region or behind another address; check AWS_REGION and AWS_ENDPOINT",
+                told()
+            ));
+        }
+        if [401, 403].contains(&answer.status) || answer.has(&OF_KEYS) {
+            return passes(
+                "the credentials were refused; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, what they may \
+                 do, and this machine's clock"
+                    .to_owned(),
+            );
+        }
+        if answer.status == 404 {
+            return passes(format!(
+                "{}: check the bucket, and that AWS_ENDPOINT is the address of an S3 server",
+                told()
+            ));
+        }
+        if action.starts_with("write")
+            && [400, 501].contains(&answer.status)
+            && self.sends_checksums
+        {
+            return never(format!(
+                "{}; it may not know checksums of uploads: {CHECKSUM}=none leaves them out (agrpo checks every \
+                 blob that it reads by its name)",
+                told()
+            ));
+        }
+        never(format!(
+            "{}; it will not answer otherwise: check AWS_ENDPOINT and what the server can do",
+            told()
+        ))
     }
 
     fn no_bucket(&self) -> JobsError {
@@ -103,7 +176,7 @@ impl Place {
                      user or name another store"
                 ))
             }
-            _ if error.to_string().contains("169.254.169.254") => JobsError::Invalid(format!(
+            _ if is_of_machine(error) => JobsError::Invalid(format!(
                 "{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )),
             _ if error.to_string().contains("error sending request") => {
@@ -119,12 +192,16 @@ impl Place {
 
     fn hidden(&self, text: &str) -> String {
         let secrets = self.secrets.iter().filter(|secret| !secret.is_empty());
-        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        secrets.fold(redact::text(text).into_owned(), |text, secret| text.replace(secret, "***"))
     }
 
     /// A foreign error in one line without secrets.
     fn shown(&self, error: &(dyn StdError + 'static)) -> String {
-        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        self.shown_text(&error.to_string())
+    }
+
+    fn shown_text(&self, text: &str) -> String {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = self.hidden(&text);
         match text.char_indices().nth(SHOWN) {
             Some((end, _)) => format!("{} ...", &text[..end]),
@@ -133,11 +210,91 @@ impl Place {
     }
 }
 
-/// Whether a server knows us not, or lets us not. Some requests say so in their text only.
-fn is_refusal(error: &Error) -> bool {
-    let text = error.to_string();
-    matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
-        || ["401", "403"].iter().any(|status| text.contains(&format!("status code: {status}")))
+/// Why trying again at once is no use.
+struct Refusal {
+    why: String,
+    /// Whether it may pass all the same where it worked before: keys are rotated, clocks set, gateways restarted.
+    may_pass: bool,
+}
+
+/// Codes of answers that are about the moment, whatever their status: trying again helps.
+const PASSING: [&str; 9] = [
+    "SlowDown",
+    "Throttl",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout<",
+    "BadDigest",
+    "IncompleteBody",
+];
+const OF_CLOCK: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
+const OF_REGION: [&str; 5] = [
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "IncorrectEndpoint",
+];
+const OF_KEYS: [&str; 6] = [
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AccessDenied",
+];
+
+/// What a server answered that did not do what it was asked. The library has it as text alone.
+struct Answer {
+    status: u16,
+    text: String,
+}
+
+impl Answer {
+    fn of(error: &Error) -> Option<Self> {
+        let text = error.to_string();
+        if text.contains("redirect without LOCATION") {
+            return Some(Self { status: 301, text: "301 without a place".to_owned() });
+        }
+        let (_, answer) = text.split_once("status code: ")?;
+        let status = answer.get(..3)?.parse().ok()?;
+        Some(Self { status, text: answer.to_owned() })
+    }
+
+    fn has(&self, codes: &[&str]) -> bool {
+        codes.iter().any(|code| self.text.contains(code))
+    }
+
+    /// Whether the next try may be answered otherwise.
+    fn is_passing(&self) -> bool {
+        let is_of_moment = self.status >= 500 && ![501, 505].contains(&self.status);
+        is_of_moment || [408, 409, 412, 425, 429].contains(&self.status) || self.has(&PASSING)
+            // An upload in parts that somebody ended is begun anew.
+            || self.text.contains("NoSuchUpload")
+    }
+}
+
+impl std::fmt::Display for Answer {
+    /// Status, and the code where the body holds one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tag = |name: &str| {
+            let (_, rest) = self.text.split_once(&format!("<{name}>"))?;
+            rest.split_once("</").map(|(value, _)| value)
+        };
+        let status = self.text.split(':').next().unwrap_or_default();
+        match (tag("Code"), tag("Message")) {
+            (Some(code), Some(message)) => write!(f, "{status} ({code}: {message})"),
+            (Some(code), None) => write!(f, "{status} ({code})"),
+            _ => write!(f, "{status}"),
+        }
+    }
+}
+
+/// Whether an error is about the keys that a machine of AWS has by its role.
+fn is_of_machine(error: &Error) -> bool {
+    error.to_string().contains("169.254.169.254")
 }
 
 /// The operating system's word at the bottom of an error, if there is one.
@@ -164,10 +321,11 @@ mod tests {
     #[test]
     fn a_full_disk_says_what_to_do() {
         let place = Place::new("file:///s".into());
-        let error = place.explain("write cas/ab", &io_error(io::ErrorKind::StorageFull));
+        let error = place.explain("write cas/ab", &io_error(io::ErrorKind::StorageFull), false);
         assert!(matches!(error, JobsError::Unavailable(_)));
         insta::assert_snapshot!(error, @"file:///s: cannot write cas/ab: no space left; free some and start again, what is stored stays good");
-        let error = place.explain("write cas/ab", &io_error(io::ErrorKind::ReadOnlyFilesystem));
+        let error =
+            place.explain("write cas/ab", &io_error(io::ErrorKind::ReadOnlyFilesystem), false);
         assert!(matches!(error, JobsError::Invalid(_)), "{error}");
     }
 
@@ -177,7 +335,7 @@ mod tests {
         let place = Place::in_bucket("s3://b", "b", "http://h".into(), secrets);
         let source = io::Error::other(format!("key hunter2\nrefused {}", "x".repeat(1000)));
         let error = Error::Generic { store: "S3", source: Box::new(source) };
-        let text = place.explain("read x", &error).to_string();
+        let text = place.explain("read x", &error, false).to_string();
         assert!(!text.contains("hunter2") && !text.contains('\n') && text.len() < 400, "{text}");
     }
 }

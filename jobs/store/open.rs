@@ -1,8 +1,9 @@
 //! From a store's URL to its backend. The only place that knows which kinds of store there are.
 //!
-//! Reads no environment: the AWS_* settings are handed in. Creates the folder of a local store, but
+//! Reads no environment: the settings are handed in, by their names there. Creates the folder of a local store, but
 //! never a bucket.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,29 +14,27 @@ use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::address::Address;
 use super::backend::Backend;
 use super::errors::Place;
 use crate::error::JobsError;
 
+/// The setting that says by which checksum uploads are checked.
+pub(super) const CHECKSUM: &str = "AGRPO_S3_CHECKSUM";
 /// For one request of any size.
 const REQUEST: Duration = Duration::from_secs(300);
 /// For all tries of one request that fails quickly: long enough for a server to be restarted.
 const RETRIES: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
 
 pub(super) async fn open(url: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
-    match url.split_once("://") {
-        Some(("memory", "")) => {
+    match Address::parse(url)? {
+        Address::Memory => {
             let place = Place::new(url.to_owned());
             let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             Ok(Backend::new(objects, None, place))
         }
-        Some(("s3", rest)) => open_s3(url, rest, options),
-        Some(("file", folder)) if folder.starts_with('/') => open_folder(folder).await,
-        None if !url.is_empty() => open_folder(url).await,
-        _ => Err(JobsError::Invalid(format!(
-            "`{url}` is not a store: expected file:///folder, a plain folder, s3://bucket/prefix or \
-             memory://"
-        ))),
+        Address::Bucket { bucket, prefix } => open_s3(&bucket, &prefix, options),
+        Address::Folder(folder) => open_folder(&folder).await,
     }
 }
 
@@ -46,12 +45,18 @@ pub(crate) async fn read_s3(
 ) -> Result<Option<Bytes>, JobsError> {
     let rest = address.strip_prefix("s3://").unwrap_or(address);
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-    open_s3(&format!("s3://{bucket}"), bucket, options)?.read(key).await
+    if bucket.is_empty() {
+        return Err(JobsError::Invalid(format!(
+            "`{address}` names no bucket: expected s3://bucket/key"
+        )));
+    }
+    open_s3(bucket, "", options)?.read(key).await
 }
 
-async fn open_folder(folder: &str) -> Result<Backend, JobsError> {
+async fn open_folder(folder: &Path) -> Result<Backend, JobsError> {
+    let shown = folder.display();
     let refuse = |error: &dyn std::fmt::Display| {
-        JobsError::Invalid(format!("{folder}: cannot be opened as a store: {error}"))
+        JobsError::Invalid(format!("{shown}: cannot be opened as a store: {error}"))
     };
     tokio::fs::create_dir_all(folder).await.map_err(|error| refuse(&error))?;
     let folder = tokio::fs::canonicalize(folder).await.map_err(|error| refuse(&error))?;
@@ -60,18 +65,15 @@ async fn open_folder(folder: &str) -> Result<Backend, JobsError> {
     Ok(Backend::new(Arc::new(files), Some(folder), place))
 }
 
-fn open_s3(url: &str, rest: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
-        return Err(JobsError::Invalid(format!(
-            "`{url}` names no bucket: expected s3://bucket or s3://bucket/prefix"
-        )));
-    }
+fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
+    let url = match prefix {
+        "" => format!("s3://{bucket}"),
+        prefix => format!("s3://{bucket}/{prefix}"),
+    };
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(3), ..BackoffConfig::default() };
     let retry = RetryConfig { backoff, max_retries: 100, retry_timeout: RETRIES };
     let mut builder = AmazonS3Builder::new()
         .with_client_options(ClientOptions::new().with_timeout(REQUEST))
-        .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(retry);
     let (mut secrets, mut endpoint) = (vec![], None);
     for (name, value) in options {
@@ -82,6 +84,7 @@ fn open_s3(url: &str, rest: &str, options: &[(String, String)]) -> Result<Backen
                 builder = builder.with_allow_http(value.starts_with("http://"));
                 endpoint = Some(value.clone());
             }
+            AmazonS3ConfigKey::Checksum => continue,
             AmazonS3ConfigKey::AccessKeyId
             | AmazonS3ConfigKey::SecretAccessKey
             | AmazonS3ConfigKey::Token => secrets.push(value.clone()),
@@ -89,16 +92,36 @@ fn open_s3(url: &str, rest: &str, options: &[(String, String)]) -> Result<Backen
         }
         builder = builder.with_config(key, value);
     }
+    let checksum = checksum(options)?;
+    if let Some(checksum) = checksum {
+        builder = builder.with_checksum_algorithm(checksum);
+    }
     // What the URL says goes before AWS_BUCKET.
     let s3 = builder
         .with_bucket_name(bucket)
         .build()
         .map_err(|error| JobsError::Invalid(format!("{url}: {error}")))?;
-    let objects: Arc<dyn ObjectStore> = match prefix.trim_end_matches('/') {
+    let objects: Arc<dyn ObjectStore> = match prefix {
         "" => Arc::new(s3),
         prefix => Arc::new(PrefixStore::new(s3, prefix)),
     };
     let endpoint = endpoint.unwrap_or_else(|| "AWS".to_owned());
-    let place = Place::in_bucket(url, bucket, endpoint, secrets);
+    let place =
+        Place::in_bucket(&url, bucket, endpoint, secrets).with_checksums(checksum.is_some());
     Ok(Backend::new(objects, None, place))
+}
+
+/// The checksum that a server is asked to check uploads by; `None` where it is not.
+fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>, JobsError> {
+    let set = |wanted: &str| options.iter().find(|(name, _)| name == wanted);
+    // The second one is the library's own.
+    let Some((name, text)) = set(CHECKSUM).or_else(|| set("AWS_CHECKSUM_ALGORITHM")) else {
+        return Ok(Some(Checksum::SHA256));
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "none" => Ok(None),
+        "sha256" => Ok(Some(Checksum::SHA256)),
+        "crc64nvme" => Ok(Some(Checksum::CRC64NVME)),
+        _ => Err(JobsError::Invalid(format!("{name}={text}: expected sha256, crc64nvme or none"))),
+    }
 }

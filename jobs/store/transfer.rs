@@ -114,6 +114,15 @@ impl Backend {
         content: &Content,
         digest: ArtifactDigest,
     ) -> Result<Result<(), ArtifactDigest>, JobsError> {
+        self.patiently(|| self.send_once(name, content, digest)).await
+    }
+
+    async fn send_once(
+        &self,
+        name: &str,
+        content: &Content,
+        digest: ArtifactDigest,
+    ) -> Result<Result<(), ArtifactDigest>, JobsError> {
         let action = format!("write {name}");
         let path = Path::from(name);
         let options = PutMultipartOptions::default().with_retry_policy(Arc::new(AgainInParts));
@@ -173,7 +182,7 @@ impl Backend {
             let read = self.objects.get_range(path, range.clone());
             self.attempt(range.end - range.start, &action, read).await
         };
-        persistently(ask).await
+        self.patiently(|| persistently(ask)).await
     }
 }
 

@@ -9,10 +9,11 @@ mod page;
 mod results;
 
 use std::path::Path;
+use std::time::Duration;
 
 use self::file::{Comparison, Member};
 use self::results::{Results, read};
-use crate::cli::CompareArgs;
+use crate::cli::{CompareArgs, PATIENCE};
 use crate::commands::computing::{STOPPING, compute};
 use crate::commands::{
     block_on, check_run, create_store, name_of, plain, stop_signal, try_writing,
@@ -44,8 +45,9 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
     let place = Place::find(args.device.device, settings)?;
     place.enter(settings, comparison.numerics(), None)?;
     let results = block_on(async {
-        let store = create_store(settings, args.store.store.as_deref()).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
+        let store = create_store(settings, args.store.store.as_deref()).await?;
+        let store = store.with_patience(Duration::from_secs(PATIENCE), stop.clone());
         let all = comparison.members.len();
         let mut results = Results::new(&comparison);
         for (n, member) in comparison.members.iter().enumerate() {

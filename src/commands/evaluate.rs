@@ -6,6 +6,8 @@
 
 mod report;
 
+use std::time::Duration;
+
 use agrpo_jobs::Store;
 use agrpo_jobs::batch::Settled;
 use agrpo_spec::{
@@ -16,7 +18,7 @@ use agrpo_stages::tasks::{TaskError, check_task};
 use tokio::sync::mpsc;
 
 use self::report::Report;
-use crate::cli::EvaluateArgs;
+use crate::cli::{EvaluateArgs, PATIENCE};
 use crate::commands::computing::local;
 use crate::commands::policies::{Policy, policies};
 use crate::commands::{block_on, chart, check_run, open_store, stop_signal};
@@ -155,7 +157,8 @@ async fn compute(
     let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
     let (settled, mut heard) = mpsc::unbounded_channel();
     let specs = cells.iter().map(|cell| cell.spec.clone()).collect();
-    let local = local(store, place, args.workers);
+    let store = store.with_patience(Duration::from_secs(PATIENCE), stop.clone());
+    let local = local(&store, place, args.workers);
     let work = local.batch(run, specs, settled, stop);
     let show = async {
         let mut done = 0;

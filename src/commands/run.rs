@@ -4,7 +4,7 @@
 //! holds is not computed again.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agrpo_jobs::Store;
 use agrpo_jobs::embedded::Outcome;
@@ -93,12 +93,12 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
     }
     block_on(async {
         let flag = args.store.store.as_deref();
-        let store = cached_store(settings, flag, &args.cache).await?;
-        let worker = place.environment().worker;
-        let metrics = settings.metrics(args.metrics.metrics)?;
-        let class = run.config().numerics;
-        let _metrics = Metrics::listen(metrics, settings, &worker, class).await?;
         let stop = stop_signal(|| output::talk(STOPPING))?;
+        let store = cached_store(settings, flag, &args.cache).await?;
+        let store = store.with_patience(Duration::from_secs(args.patience), stop.clone());
+        let worker = place.environment().worker;
+        let class = run.config().numerics;
+        let _metrics = Metrics::listen(args.metrics.metrics, settings, &worker, class).await?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
         let tally = remembered(&store, run.id()).await?;

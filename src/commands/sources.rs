@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agrpo_jobs::{JobsError, Store, fetch};
+use agrpo_jobs::{JobsError, Store, fetch, redact};
 use agrpo_spec::{
     Artifact, ArtifactDigest, Base, CHECKPOINT, FolderListing, Inputs, Run, Source, sources,
     with_digests,
@@ -18,7 +18,6 @@ use agrpo_stages::model::check_folder;
 use crate::commands::create_store;
 use crate::exit::Failure;
 use crate::output;
-use crate::secrets;
 use crate::settings::Settings;
 
 /// What the keys of a grading program's files begin with. Their digests are nobody's to pin by hand: the
@@ -116,7 +115,7 @@ async fn one(
         return Err(Failure::usage(format!("{key} = {pinned}: {} does not have it", store.url()))
             .hint(format!("say where it is to be had: --source {key}=PATH")));
     };
-    if from.starts_with("s3://") && secrets::holds_secret(from) {
+    if from.starts_with("s3://") && redact::holds_secret(from) {
         return Err(Failure::usage(format!("{key}: the address holds a password or a key"))
             .hint("keys of a bucket belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
@@ -167,7 +166,7 @@ fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<(), F
             "{}: {} has the SHA-256 {found}, expected {pinned}: it is not the file that the run was \
              written for",
             source.key,
-            secrets::shown(from)
+            redact::address(from)
         ))),
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::cli::alone;
-use crate::support::program::Program;
+use crate::support::program::{Program, RUN};
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
@@ -62,6 +62,18 @@ fn settings_that_contradict_or_are_not_there_are_named() {
             vec![("AGRPO_STORE", "s3://KEY:s3cret-that-nobody-sees@bucket")],
             "AGRPO_STORE holds a password or a key",
         ),
+        (
+            vec![("AGRPO_STORE", "s3://s3cret-that-nobody-sees@bucket")],
+            "AGRPO_STORE holds a password or a key",
+        ),
+        (
+            vec![("AWS_ENDPOINT", "http://KEY:s3cret-that-nobody-sees@127.0.0.1:1")],
+            "AWS_ENDPOINT holds a user, a password or a key",
+        ),
+        (
+            vec![("AWS_ENDPOINT_URL_S3", "http://s3cret-that-nobody-sees@127.0.0.1:1")],
+            "AWS_ENDPOINT_URL_S3 holds a user, a password or a key",
+        ),
     ] {
         let said = Program::new(&environment).run(&["status"]);
         assert_eq!(said.code, Some(2), "{}", said.stderr);
@@ -102,6 +114,69 @@ fn no_output_log_or_record_holds_a_password() {
         }
         assert!(!is_in_files(program.folder(), SECRET), "a record holds the password");
     }
+}
+
+/// Passwords where a user belongs, in a proxy, in the address of a dataset and in signed parameters.
+#[test]
+fn no_address_is_shown_with_what_opens_it() {
+    let redis = RedisServer::start(&["--requirepass", SECRET]);
+    let as_user = redis.url().replace("://", &format!("://{SECRET}@"));
+    let program = Program::new(&[("AGRPO_REDIS", &as_user), ("RUST_LOG", "trace")]);
+    let verbs: [&[&str]; 5] = [
+        &["enqueue", "run.toml"],
+        &["worker", "--exit-when-idle", "1"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["status", "--workers"],
+    ];
+    for verb in verbs {
+        let said = program.run(verb);
+        let text = format!("{}{}", said.stdout, said.stderr);
+        assert!(!text.contains(SECRET), "{verb:?}: {text}");
+        assert!(text.contains("a user without a password"), "{verb:?}: {text}");
+    }
+    // A proxy that is not there, on the way to a bucket and to a dataset.
+    let proxy = format!("http://me:{SECRET}@127.0.0.1:1");
+    let program = Program::new(&[
+        ("HTTP_PROXY", &proxy),
+        ("HTTPS_PROXY", &proxy),
+        ("AGRPO_STORE", ".agrpo"),
+        ("RUST_LOG", "trace"),
+    ]);
+    for address in [
+        format!("http://me:{SECRET}@127.0.0.1:1/rows.jsonl"),
+        format!("https://{SECRET}@127.0.0.1:1/rows.jsonl"),
+        format!(
+            "https://127.0.0.1:1/rows.jsonl?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}"
+        ),
+        format!("s3://{SECRET}@bucket/rows.jsonl"),
+    ] {
+        let task = RUN.replace(
+            "[task.countdown]\nnumbers = 2\nmax_target = 18\nprompt_tokens = 6\n",
+            &format!(
+                "[reward]\nrules = {{ same = {{ kind = \"exact\" }} }}\nweights = {{ same = 1.0 }}\n\
+                 [task.dataset]\ntrain = {{ from = \"{address}\" }}\ntest = {{ from = \"{address}\" }}\n\
+                 prompt = \"{{{{ word }}}}\"\nanswer = \"{{{{ word }}}}\"\nprompt_tokens = 4\n"
+            ),
+        );
+        std::fs::write(program.folder().join("own.toml"), task).unwrap();
+        let said = program.run(&["run", "own.toml"]);
+        assert!(said.stderr.contains("task.dataset.train: "), "{}", said.stderr);
+        assert!([Some(2), Some(4)].contains(&said.code), "{}", said.stderr);
+        assert!(!said.stdout.contains(SECRET) && !said.stderr.contains(SECRET), "{}", said.stderr);
+    }
+    let mut program = Program::new(&[("HTTP_PROXY", &proxy), ("RUST_LOG", "trace")]);
+    for (name, value) in [
+        ("AGRPO_STORE", "s3://bucket/x"),
+        ("AWS_ENDPOINT", "http://s3.invalid:9"),
+        ("AWS_ACCESS_KEY_ID", SECRET),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+    ] {
+        program.set(name, value);
+    }
+    let said = program.run(&["status"]);
+    assert_eq!(said.code, Some(4), "{}", said.stderr);
+    assert!(!said.stderr.contains(SECRET), "{}", said.stderr);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! An S3 server in this process, as far as the store uses one: it counts what it is asked, breaks
-//! connections in the middle of bodies and, where told so, overlooks conditions. Checks no signatures.
+//! connections in the middle of bodies and, where told so, overlooks conditions or answers as odd servers do.
+//! Checks no signatures. Used by the unit tests of `jobs` and by the integration tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,25 +10,45 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::Store;
-use crate::store::open;
+/// An answer to some requests instead of the usual one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Odd {
+    /// What the requests begin with, as they are counted.
+    pub(crate) what: &'static str,
+    /// A header that they have.
+    pub(crate) header: &'static str,
+    /// How many of them pass before.
+    pub(crate) after: usize,
+    /// How many of them are answered so.
+    pub(crate) times: usize,
+    /// Status, and what stands in the error's code.
+    pub(crate) answer: (&'static str, &'static str),
+}
+
+impl Odd {
+    /// Answers every request that begins like this.
+    pub(crate) fn always(what: &'static str, answer: (&'static str, &'static str)) -> Self {
+        Self { what, header: "", after: 0, times: usize::MAX, answer }
+    }
+}
 
 #[derive(Default)]
-struct State {
-    objects: BTreeMap<String, Bytes>,
-    uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
-    asked: Vec<String>,
+pub(crate) struct State {
+    pub(crate) objects: BTreeMap<String, Bytes>,
+    pub(crate) uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
+    pub(crate) asked: Vec<String>,
     /// Beginnings of requests in `asked`, and how many of them are still to be cut.
-    cuts: Vec<(&'static str, usize)>,
-    /// Beginnings of requests that are answered with this instead.
-    answers: Vec<(&'static str, &'static str)>,
-    overlooks_conditions: bool,
+    pub(crate) cuts: Vec<(&'static str, usize)>,
+    pub(crate) odd: Vec<Odd>,
+    pub(crate) overlooks_conditions: bool,
+    /// Odd answers that were given.
+    pub(crate) oddities: usize,
 }
 
 /// A running server, gone with its handle.
 pub(crate) struct Server {
     state: Arc<Mutex<State>>,
-    port: u16,
+    pub(crate) port: u16,
     _tasks: JoinSet<()>,
 }
 
@@ -38,6 +59,7 @@ struct Request {
     query: BTreeMap<String, String>,
     range: Option<(usize, usize)>,
     is_conditional: bool,
+    headers: String,
     length: usize,
 }
 
@@ -57,57 +79,13 @@ impl Server {
         Self { state, port, _tasks: tasks }
     }
 
-    /// A store in its bucket in which more than `large` bytes are large, as a new process opens it.
-    pub(crate) async fn store(&self, large: u64) -> Store {
-        let backend = open::open("s3://results/agrpo", &super::settings(self.port)).await.unwrap();
-        Store::on(backend.with_large(large))
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut self.state.lock().unwrap())
     }
 
-    /// Breaks the connection of the next requests that begin like this, halfway through their body.
-    pub(crate) fn cut(&self, what: &'static str, times: usize) {
-        self.with(|state| state.cuts.push((what, times)));
-    }
-
-    /// Answers requests that begin like this with a status.
-    pub(crate) fn answer(&self, what: &'static str, status: &'static str) {
-        self.with(|state| state.answers.push((what, status)));
-    }
-
-    pub(crate) fn overlook_conditions(&self) {
-        self.with(|state| state.overlooks_conditions = true);
-    }
-
-    /// What was asked since the last look, sorted.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        let mut asked = self.with(|state| std::mem::take(&mut state.asked));
-        asked.sort_unstable();
-        asked
-    }
-
-    /// How many of the requests since the last look begin like this.
-    pub(crate) fn count(&self, what: &str) -> usize {
-        self.asked().iter().filter(|asked| asked.starts_with(what)).count()
-    }
-
-    pub(crate) fn object(&self, name: &str) -> Option<Bytes> {
-        self.with(|state| state.objects.get(name).cloned())
-    }
-
-    pub(crate) fn put(&self, name: &str, bytes: Bytes) {
-        self.with(|state| state.objects.insert(name.to_owned(), bytes));
-    }
-
-    pub(crate) fn objects(&self) -> usize {
-        self.with(|state| state.objects.len())
-    }
-
-    /// Uploads in parts that were neither completed nor aborted.
-    pub(crate) fn open_uploads(&self) -> usize {
-        self.with(|state| state.uploads.len())
+    /// Answers some requests oddly.
+    pub(crate) fn odd(&self, odd: Odd) {
+        self.with(|state| state.odd.push(odd));
     }
 }
 
@@ -190,13 +168,36 @@ async fn head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
     });
     let length = header("content-length").map_or(0, |length| length.parse().unwrap());
     let is_conditional = header("if-none-match").is_some();
-    Some(Request { what, key, query, range, is_conditional, length })
+    let headers = text.to_ascii_lowercase();
+    Some(Request { what, key, query, range, is_conditional, headers, length })
+}
+
+/// The answer that an odd server gives instead, if this one does.
+fn oddity(state: &mut State, request: &Request) -> Option<(String, Bytes)> {
+    let mut odd = state.odd.iter_mut();
+    let fits = |odd: &&mut Odd| {
+        request.what.starts_with(odd.what) && request.headers.contains(odd.header) && odd.times > 0
+    };
+    if let Some(odd) = odd.find(fits) {
+        if odd.after > 0 {
+            odd.after -= 1;
+        } else {
+            let (status, code) = odd.answer;
+            odd.times -= 1;
+            state.oddities += 1;
+            let body = match code {
+                "" => String::new(),
+                code => format!("<Error><Code>{code}</Code><Message>made up</Message></Error>"),
+            };
+            return Some(plain(status, body.into()));
+        }
+    }
+    None
 }
 
 fn answer(state: &mut State, request: &Request, body: Bytes) -> (String, Bytes) {
-    let told = state.answers.iter().find(|(what, _)| request.what.starts_with(what));
-    if let Some((_, status)) = told {
-        return plain(status, Bytes::new());
+    if let Some(odd) = oddity(state, request) {
+        return odd;
     }
     let upload = request.query.get("uploadId").cloned().unwrap_or_default();
     let key = request.key.clone();

@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod checkpoint;
 pub(crate) mod exposition;
+pub(crate) mod fake_s3;
 pub(crate) mod http;
 pub(crate) mod markdown;
 pub(crate) mod program;

@@ -1,0 +1,173 @@
+//! Servers that are not AWS: what a store makes of their answers, and whether it asks again.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::server::{Odd, Server};
+use crate::store::open;
+use crate::{JobsError, Store};
+
+const SWITCH: (&str, &str) = ("AGRPO_S3_CHECKSUM", "none");
+
+async fn with(server: &Server, also: &[(&str, &str)]) -> Result<Store, JobsError> {
+    let mut settings = super::settings(server.port);
+    settings.extend(also.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    open::open("s3://results/agrpo", &settings).await.map(Store::on)
+}
+
+/// What a store says when a process begins to use it, and when it writes.
+async fn begin(odd: &[Odd], also: &[(&str, &str)]) -> (Result<(), JobsError>, usize) {
+    let server = Server::start().await;
+    odd.iter().for_each(|odd| server.odd(*odd));
+    let begun = async {
+        let store = with(&server, also).await?;
+        store.backend.reach().await?;
+        store.check_creates("w").await?;
+        store.put_blob(Bytes::from_static(b"blob")).await.map(drop)
+    };
+    (begun.await, server.with(|state| state.oddities))
+}
+
+#[tokio::test]
+async fn a_conflict_that_passes_is_no_verdict() {
+    let conflict = ("409 Conflict", "ConditionalRequestConflict");
+    for (after, times) in [(0, 1), (1, 1), (0, 3)] {
+        let odd = Odd { after, times, ..Odd::always("PUT probe/", conflict) };
+        let (begun, oddities) = begin(&[odd], &[]).await;
+        assert!(begun.is_ok(), "{after} {times}: {begun:?}");
+        assert_eq!(oddities, times, "{after} {times}");
+    }
+    let (begun, oddities) = begin(&[Odd::always("PUT probe/", conflict)], &[]).await;
+    let error = begun.unwrap_err();
+    assert_eq!((error.exit_code(), oddities), (2, 6));
+    assert!(error.to_string().contains("with a conflict each time"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_checksums_is_told_with_the_switch() {
+    for answer in [
+        ("400 Bad Request", "InvalidArgument"),
+        ("400 Bad Request", ""),
+        ("501 Not Implemented", "NotImplemented"),
+    ] {
+        let odd = [Odd { header: "x-amz-checksum-sha256", ..Odd::always("PUT", answer) }];
+        let (begun, oddities) = begin(&odd, &[]).await;
+        let error = begun.unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("AGRPO_S3_CHECKSUM=none"), "{error}");
+        assert!(oddities > 0);
+        let (begun, oddities) = begin(&odd, &[SWITCH]).await;
+        assert!(begun.is_ok() && oddities == 0, "{begun:?}");
+    }
+    let odd = [Odd { header: "if-none-match", ..Odd::always("PUT", ("400 Bad Request", "")) }];
+    let error = begin(&odd, &[]).await.0.unwrap_err().to_string();
+    assert!(error.contains("the server refuses conditional writes"), "{error}");
+    let (begun, _) = begin(&[], &[("AGRPO_S3_CHECKSUM", "md5")]).await;
+    let error = begun.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("=md5: expected sha256, crc64nvme or none"), "{error}");
+    for also in [("AGRPO_S3_CHECKSUM", "crc64nvme"), ("AWS_CHECKSUM_ALGORITHM", "CRC64NVME")] {
+        let odd = [Odd { header: "x-amz-checksum-crc64nvme", times: 0, ..odd[0] }];
+        assert!(begin(&odd, &[also]).await.0.is_ok());
+    }
+}
+
+/// Answers to a first write, and the code that a program ends with.
+#[tokio::test]
+async fn answers_are_sorted_by_whether_another_try_helps() {
+    for (status, code, exit, part) in [
+        ("400 Bad Request", "AuthorizationHeaderMalformed", 2, "check AWS_REGION"),
+        ("301 Moved Permanently", "PermanentRedirect", 2, "check AWS_REGION"),
+        ("307 Temporary Redirect", "", 2, "check AWS_REGION"),
+        ("400 Bad Request", "ExpiredToken", 2, "the credentials were refused"),
+        ("400 Bad Request", "InvalidBucketName", 2, "InvalidBucketName: made up"),
+        ("401 Unauthorized", "", 2, "the credentials were refused"),
+        ("403 Forbidden", "AccessDenied", 2, "the credentials were refused"),
+        ("403 Forbidden", "RequestTimeTooSkewed", 2, "set both by NTP"),
+        ("404 Not Found", "NoSuchBucket", 2, "there is no bucket `results`"),
+        ("404 Not Found", "", 2, "the address of an S3 server"),
+        ("405 Method Not Allowed", "MethodNotAllowed", 2, "it will not answer otherwise"),
+        ("501 Not Implemented", "NotImplemented", 2, "501 Not Implemented"),
+        ("400 Bad Request", "BadDigest", 4, "BadDigest"),
+        ("400 Bad Request", "RequestTimeout", 4, "RequestTimeout"),
+        ("403 Forbidden", "SlowDown", 4, "SlowDown"),
+        ("403 Forbidden", "ThrottlingException", 4, "Throttling"),
+        ("429 Too Many Requests", "", 4, "429"),
+        ("503 Service Unavailable", "SlowDown", 4, "503"),
+    ] {
+        let (begun, oddities) = begin(&[Odd::always("PUT cas/", (status, code))], &[]).await;
+        // The probe has been written by then: writes are what this server did before.
+        let error = begun.unwrap_err();
+        let (first, _) = begin(&[Odd::always("PUT", (status, code))], &[]).await;
+        let first = first.unwrap_err();
+        assert_eq!(first.exit_code(), exit, "{status} {code}: {first}");
+        assert!(first.to_string().contains(part), "{status} {code}: {first}");
+        assert!(
+            oddities > 0 && error.to_string().contains("cannot write cas/")
+                || code == "NoSuchBucket"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_was_served_before_is_not_sent_away_by_one_refusal() {
+    let forbidden = ("403 Forbidden", "InvalidAccessKeyId");
+    for (times, is_served) in [(1, true), (5, true), (usize::MAX, false)] {
+        let server = Server::start().await;
+        let (stop, stopped) = watch::channel(false);
+        let store = with(&server, &[]).await.unwrap();
+        store.check_creates("w").await.unwrap();
+        server.odd(Odd { times, ..Odd::always("PUT cas/", forbidden) });
+        let store =
+            store.with_patience(Duration::from_secs(if is_served { 60 } else { 2 }), stopped);
+        let put = store.put_blob(Bytes::from_static(b"blob")).await;
+        assert_eq!(put.is_ok(), is_served, "{times}: {put:?}");
+        assert!(server.with(|state| state.oddities) >= times.min(3));
+        drop(stop);
+    }
+    // Without an end of it, and without patience, the refusal is what is told.
+    let server = Server::start().await;
+    let store = with(&server, &[]).await.unwrap();
+    store.check_creates("w").await.unwrap();
+    server.odd(Odd::always("PUT cas/", forbidden));
+    let mut codes = vec![];
+    for _ in 0..22 {
+        let error = store.put_blob(Bytes::from_static(b"blob")).await.unwrap_err();
+        assert!(error.to_string().contains("the credentials were refused"), "{error}");
+        codes.push(error.exit_code());
+    }
+    assert_eq!(codes, [[4; 20].as_slice(), &[2; 2]].concat());
+}
+
+#[tokio::test]
+async fn a_store_waits_for_its_server_as_long_as_it_was_told() {
+    let busy = ("503 Service Unavailable", "SlowDown");
+    let server = Server::start().await;
+    let store = with(&server, &[]).await.unwrap();
+    store.check_creates("w").await.unwrap();
+    // More than the library's own tries, which take two seconds in tests.
+    server.odd(Odd::always("PUT cas/", busy));
+    let (stop, stopped) = watch::channel(false);
+    let patient = store.with_patience(Duration::from_secs(30), stopped);
+    let writing = patient.put_blob(Bytes::from_static(b"blob"));
+    let healing = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        server.with(|state| state.odd.clear());
+    };
+    let (written, ()) = tokio::join!(writing, healing);
+    written.unwrap();
+    server.odd(Odd::always("GET cas/", busy));
+    let begin = Instant::now();
+    let digest = agrpo_spec::ArtifactDigest::of(b"blob");
+    let fresh = patient.fresh();
+    let reading = fresh.get_blob(digest);
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+    };
+    let (read, ()) = tokio::join!(reading, ending);
+    assert_eq!(read.unwrap_err().exit_code(), 4);
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+}
