@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -164,5 +164,41 @@ async fn live_pages_are_shown_in_a_crowd() {
     let lines = log_of(&program, "log");
     assert!(lines.iter().any(|line| line.contains("all connections of the listener are taken")));
     assert!(lines.len() < 100, "{}", lines[..100].join("\n"));
+    drop(clients);
+}
+
+/// The table of files is full, whoever filled it: nothing can be accepted, and the loop neither spins nor floods.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_table_of_files_is_waited_out() {
+    let program = Program::new(&[]);
+    std::fs::create_dir(program.store()).unwrap();
+    let address = free_address();
+    let at = address.to_string();
+    let log = File::create(program.folder().join("log")).unwrap();
+    let served = Running(program.start_within(FILES, &["serve", "--listen", &at], log));
+    until_listening(address).await;
+    sleep(Duration::from_secs(1)).await;
+    let pid = Pid::from_child(&served.0);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", served.0.id())).unwrap().count() as u64;
+    let limit = |current| Rlimit { current: Some(current), maximum: Some(u64::from(FILES)) };
+    prlimit(Some(pid), Resource::Nofile, limit(open)).unwrap();
+    let mut clients = JoinSet::new();
+    for _ in 0..50 {
+        clients.spawn(hold(address, 0));
+    }
+    sleep(Duration::from_secs(4)).await;
+    let time = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", served.0.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = time();
+    sleep(Duration::from_secs(2)).await;
+    assert!(time() - before < 50, "half a second of two for nothing");
+    let lines = log_of(&program, "log");
+    assert!(lines.iter().any(|line| line.contains("a connection cannot be accepted")), "{lines:?}");
+    assert!(lines.len() < 20, "{lines:?}");
+    prlimit(Some(pid), Resource::Nofile, limit(u64::from(FILES))).unwrap();
+    assert_eq!(answered(address, "/").await.0, "HTTP/1.1 200 OK");
     drop(clients);
 }
