@@ -27,8 +27,9 @@ impl Address {
     /// Reads `file:///folder`, a plain folder, `s3://bucket[/prefix]` or `memory://`. Invalid for anything else.
     pub fn parse(text: &str) -> Result<Self, JobsError> {
         let refuse = |why: &str| {
+            let why = if why.is_empty() { String::new() } else { format!("{why}; ") };
             Err(JobsError::Invalid(format!(
-                "`{text}` is not a store: {why}; expected file:///folder, a plain folder, s3://bucket/prefix or \
+                "`{text}` is not a store: {why}expected file:///folder, a plain folder, s3://bucket/prefix or \
                  memory://"
             )))
         };
@@ -79,9 +80,9 @@ fn meant(scheme: &str, rest: &str) -> String {
             "the address of an S3 server belongs into AWS_ENDPOINT, and the store is s3://bucket/prefix there"
                 .to_owned()
         }
-        "gs" | "gcs" | "az" | "azure" | "abfs" | "abfss" | "wasb" | "wasbs" | "hf" | "ftp" | "sftp" => {
-            format!("{scheme} is not supported")
-        }
+        // Known elsewhere, and nothing like ours.
+        "gs" | "gcs" | "az" | "azure" | "abfs" | "abfss" | "wasb" | "wasbs" | "hf" | "ftp"
+        | "sftp" => String::new(),
         _ => format!(
             "{scheme}: looks like an address; a folder with a colon in its name is written ./{scheme}:{rest}"
         ),
@@ -173,8 +174,8 @@ mod tests {
             ("file:///a%20b", "%20 is not read as an escape"),
             ("memory:", "did you mean memory://?"),
             ("memory://x", "did you mean memory://?"),
-            ("gs://bucket", "gs is not supported"),
-            ("az://x", "az is not supported"),
+            ("gs://bucket", "is not a store: expected file:///folder"),
+            ("az://x", "is not a store: expected file:///folder"),
             ("http://minio:9000/bucket", "belongs into AWS_ENDPOINT"),
             ("https://bucket.s3.amazonaws.com", "belongs into AWS_ENDPOINT"),
             ("a:b", "./a:b"),
