@@ -41,10 +41,12 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
     let mut sum = Sum::default();
     for (index, row) in rows.lines().enumerate() {
         let row = row.map_err(|error| unreadable(&error))?;
+        // Spreadsheets and editors of Windows begin a file with a mark.
+        let row = if index == 0 { row.trim_start_matches('\u{feff}') } else { &row };
         if row.trim().is_empty() {
             continue;
         }
-        let row = graded(args, own.as_ref(), (index + 1, &row), &mut sum)
+        let row = graded(args, own.as_ref(), (index + 1, row), &mut sum)
             .map_err(|failure| failure.at(format!("{name}, line {}", index + 1)))?;
         output::json_row(&row)?;
     }

@@ -6,8 +6,8 @@
 //! is refused by its row.
 
 use agrpo_protocols::{
-    Format, Row, evaluation_messages, evaluation_prefill, evaluation_problems, messages, reward,
-    reward_parts, rows, training_problems, verdict,
+    Format, Placed, Row, evaluation_messages, evaluation_prefill, evaluation_problems, messages,
+    reward, reward_parts, rows, training_problems, verdict,
 };
 use agrpo_spec::{
     ArtifactDigest, Benchmark, BenchmarkTask, Inputs, Language, Protocol, Purpose, RewardConfig,
@@ -28,8 +28,8 @@ const D1_PROMPT_TOKENS: usize = 200;
 pub(crate) struct BenchmarkProblems {
     task: BenchmarkTask,
     tokenizer: ChatTokenizer,
-    training: Vec<agrpo_protocols::Problem>,
-    held_out: Vec<agrpo_protocols::Problem>,
+    training: Vec<Placed>,
+    held_out: Vec<Placed>,
 }
 
 impl BenchmarkProblems {
@@ -81,12 +81,13 @@ impl BenchmarkProblems {
         self.asked_in_training(&self.training[order[place] as usize])
     }
 
-    fn asked_in_training(&self, problem: &agrpo_protocols::Problem) -> Result<Asked, StageError> {
-        let mut prompt = self.tokenizer.ids(&messages(problem, self.task.protocol))?;
+    fn asked_in_training(&self, placed: &Placed) -> Result<Asked, StageError> {
+        let messages = messages(&placed.problem, self.task.protocol);
+        let mut prompt = self.tokenizer.ids(&messages).map_err(of_row("train", placed))?;
         if self.task.protocol == Protocol::D1 {
             prompt.drain(..prompt.len().saturating_sub(D1_PROMPT_TOKENS));
         }
-        self.asked(problem, prompt)
+        self.asked(&placed.problem, prompt)
     }
 
     pub(super) fn held_out(&self, count: u32) -> Result<Vec<Asked>, StageError> {
@@ -96,11 +97,12 @@ impl BenchmarkProblems {
                 "evaluation.problems = {count}: expected at most {found}, which task.benchmark.test has"
             ))
         })?;
-        let asked = |problem| {
+        let asked = |placed: &Placed| {
             let protocol = self.task.protocol;
-            let mut prompt = self.tokenizer.ids(&evaluation_messages(problem, protocol))?;
+            let messages = evaluation_messages(&placed.problem, protocol);
+            let mut prompt = self.tokenizer.ids(&messages).map_err(of_row("test", placed))?;
             prompt.extend(self.tokenizer.plain_ids(evaluation_prefill(protocol))?);
-            self.asked(problem, prompt)
+            self.asked(&placed.problem, prompt)
         };
         problems.iter().map(asked).collect()
     }
@@ -148,6 +150,16 @@ impl BenchmarkProblems {
             )));
         }
         Ok(Asked { prompt, shown, question: Question::Benchmark(problem.clone()) })
+    }
+}
+
+/// An error of a prompt, with the row that asks it.
+fn of_row(side: &str, placed: &Placed) -> impl FnOnce(StageError) -> StageError {
+    move |error| match error {
+        StageError::Data(text) => {
+            data(format!("task.benchmark.{side}: row {}: {text}", placed.row))
+        }
+        error => error,
     }
 }
 

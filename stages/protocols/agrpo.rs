@@ -9,7 +9,7 @@ use regex::Regex;
 
 use crate::d1::{CELLS, cells};
 use crate::mathematics::{Parsed, parse, parse_latex, same};
-use crate::python::{SPACE, digit_runs, pattern, strip, uses_exactly, zfill};
+use crate::python::{SPACE, digit_runs, int, pattern, strip, uses_exactly, zfill};
 use crate::{Cells, Extracted, Grade, Problem, Protocol, Verdict};
 
 /// What a right answer earns.
@@ -66,8 +66,11 @@ pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
         }
         Problem::Math { answer, .. } => verdict(found, agrees(answer, found), None),
         Problem::Countdown { numbers, target } => {
-            let mut equations =
-                found.split('\n').filter(|line| line.rfind('=').is_some_and(|sign| sign > 0));
+            // An equation begins behind the equals signs that its line begins with.
+            let mut equations = found
+                .split('\n')
+                .map(|line| line.trim_start_matches('='))
+                .filter(|line| line.contains('='));
             match equations.next_back() {
                 Some(line) => verdict(line, reaches(line, numbers, *target), None),
                 None => Verdict { extracted: None, correct: false, cells: None },
@@ -146,9 +149,7 @@ fn equation_format(text: &str, numbers: &[u32], target: u32) -> f64 {
     let Some((left, rest)) = text.split_once('=') else { return 0.0 };
     let right = rest.rsplit_once('=').map_or(rest, |(_, last)| last);
     let (left, right) = (strip(left), strip(right));
-    let is_target = !right.is_empty()
-        && right.bytes().all(|byte| byte.is_ascii_digit())
-        && right.parse() == Ok(target);
+    let is_target = digit_runs(right) == [right] && int(right) == Some(target);
     let earned = [is_target, ARITHMETIC.is_match(left), uses_exactly(left, numbers)];
     let fine = if rest.contains('=') { 0.5 } else { 0.0 };
     earned.iter().filter(|earned| **earned).fold(-fine, |sum, _| sum + 1.0 / 3.0)

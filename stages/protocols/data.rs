@@ -15,6 +15,7 @@ mod layouts;
 mod pages;
 mod read;
 
+pub(crate) use layouts::is_number;
 pub use layouts::problem;
 pub use read::rows;
 
@@ -101,6 +102,15 @@ pub enum DataError {
     },
 }
 
+/// A problem with the row that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// As in [`Row::number`].
+    pub row: usize,
+    /// What the row asks.
+    pub problem: Problem,
+}
+
 /// The problems that a protocol trains on, in the order of the rows.
 ///
 /// `test` are the rows of the test set, or none; only AGRPO drops what occurs in it. AGRPO: of MATH, levels
@@ -115,7 +125,7 @@ pub fn training_problems(
     benchmark: Benchmark,
     protocol: Protocol,
     test: &[Row],
-) -> Result<Vec<Problem>, DataError> {
+) -> Result<Vec<Placed>, DataError> {
     let filtered = protocol == Protocol::Agrpo;
     let limited = filtered && matches!(benchmark, Benchmark::Countdown | Benchmark::Sudoku);
     let mut tested: BTreeSet<Key> = BTreeSet::new();
@@ -133,7 +143,7 @@ pub fn training_problems(
         }
         let problem = problem(row, benchmark, protocol)?;
         if !matches!(&problem, Problem::Countdown { numbers, .. } if numbers.len() != 3) {
-            problems.push(problem);
+            problems.push(Placed { row: row.number, problem });
         }
     }
     Ok(problems)
@@ -148,12 +158,14 @@ pub fn evaluation_problems(
     rows: &[Row],
     benchmark: Benchmark,
     protocol: Protocol,
-) -> Result<Vec<Problem>, DataError> {
+) -> Result<Vec<Placed>, DataError> {
     let order = match (protocol, benchmark) {
         (Protocol::D1, Benchmark::Countdown | Benchmark::Sudoku) => d1_evaluation_order(rows.len()),
         _ => (0..rows.len()).collect(),
     };
-    order.into_iter().map(|index| problem(&rows[index], benchmark, protocol)).collect()
+    let placed =
+        |row: &Row| Ok(Placed { row: row.number, problem: problem(row, benchmark, protocol)? });
+    order.into_iter().map(|index| placed(&rows[index])).collect()
 }
 
 /// What makes two problems the same.

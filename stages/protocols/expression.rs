@@ -10,8 +10,11 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-/// Parentheses or signs that may be open at once.
+/// Parentheses or powers that may be open at once.
 const MAX_DEPTH: u32 = 200;
+
+/// Signs in front of a number: CPython 3.11 gives up beyond this.
+const MAX_SIGNS: u32 = 2993;
 
 /// Bits of a whole number; Python would go on, and on.
 const MAX_BITS: u64 = 20_000;
@@ -156,22 +159,24 @@ impl Parser<'_> {
         if depth > MAX_DEPTH {
             return None;
         }
-        match self.take(&["+", "-"]) {
-            Some("-") => Some(match self.signed(depth + 1)? {
-                Value::Exact(value) => Value::Exact(-value),
-                Value::Float(value) => Value::Float(-value),
-                Value::Undefined => Value::Undefined,
-            }),
-            Some(_) => self.signed(depth + 1),
-            None => {
-                let base = self.atom(depth)?;
-                if self.take(&["**"]).is_none() {
-                    return Some(base);
-                }
-                let exponent = self.signed(depth + 1)?;
-                self.defined(self.power(base, exponent))
+        let (mut signs, mut negative) = (0, false);
+        while let Some(sign) = self.take(&["+", "-"]) {
+            signs += 1;
+            negative ^= sign == "-";
+            if signs > MAX_SIGNS {
+                return None;
             }
         }
+        let mut value = self.atom(depth)?;
+        if self.take(&["**"]).is_some() {
+            let exponent = self.signed(depth + 1)?;
+            value = self.defined(self.power(value, exponent))?;
+        }
+        Some(match value {
+            Value::Exact(value) if negative => Value::Exact(-value),
+            Value::Float(value) if negative => Value::Float(-value),
+            value => value,
+        })
     }
 
     fn atom(&mut self, depth: u32) -> Option<Value> {
@@ -306,6 +311,9 @@ mod tests {
         }
         assert_eq!(python(&"(".repeat(100_000)), None);
         assert_eq!(python(&format!("{}1", "-".repeat(100_000))), None);
+        assert_eq!(python(&format!("{}1", "-".repeat(2994))), None);
+        assert_eq!(python(&format!("{}1", "-".repeat(2993))), Some(-1.0));
+        assert_eq!(python(&format!("{}1", "2**".repeat(100_000))), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::d1::CELLS;
+use crate::data::is_number;
 use crate::python::{pattern, strip};
 use crate::{Benchmark, Problem, hendrycks};
 
@@ -109,7 +110,7 @@ fn gsm8k(truth: &Value) -> Option<Option<String>> {
         },
         Value::String(text) => {
             let answer = strip(text.split("####").nth(1).unwrap_or(text));
-            (!answer.is_empty()).then(|| Some(answer.to_owned()))
+            is_number(answer).then(|| Some(answer.to_owned()))
         }
         _ => None,
     }
@@ -181,6 +182,9 @@ mod tests {
     fn what_is_no_truth_is_named() {
         for (benchmark, question, truth, expected) in [
             (Benchmark::Gsm8k, "", json!([1]), "ground_truth = [1]: expected a number"),
+            (Benchmark::Gsm8k, "", json!("seven"), "ground_truth = \"seven\": expected a number"),
+            (Benchmark::Gsm8k, "", json!("so 5"), "ground_truth = \"so 5\": expected a number"),
+            (Benchmark::Gsm8k, "", json!("nan"), "ground_truth = \"nan\": expected a number"),
             (Benchmark::Math, "", json!(3), "ground_truth = 3: expected LaTeX"),
             (Benchmark::Countdown, "", json!([[], 3]), "ground_truth = [[],3]: expected {"),
             (Benchmark::Countdown, "", json!([[1], 2.5]), "ground_truth = [[1],2.5]: expected {"),

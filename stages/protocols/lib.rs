@@ -17,16 +17,18 @@ mod hendrycks;
 mod mathematics;
 mod own;
 mod prompts;
+#[cfg(test)]
+mod published;
 mod python;
 mod subset;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 
 pub use agrpo_spec::{Benchmark, Protocol};
 
-pub use data::{DataError, Format, Row, evaluation_problems, problem, rows, training_problems};
+pub use data::{
+    DataError, Format, Placed, Row, evaluation_problems, problem, rows, training_problems,
+};
 pub use graded::{TruthError, problem_of_truth};
 pub use own::{AnswerError, Rules, Template, TemplateError, program_answer};
 pub use prompts::{evaluation_messages, evaluation_prefill, messages};

@@ -7,11 +7,13 @@
 //! sides agree to nine digits, or they differ. Not here: sums, integrals and limits, derivatives, solving
 //! equations, and time limits, for nothing here takes long.
 
+mod calculus;
 mod compare;
 mod evaluate;
 mod extract;
 mod grammar;
 mod lexer;
+mod nodes;
 mod normalise;
 mod real_sets;
 mod value;

@@ -3,6 +3,7 @@
 //! Pure text, like the papers' tasks beside it. What a program is asked and how it is run is not known here.
 
 mod answer;
+mod number;
 mod rules;
 mod template;
 

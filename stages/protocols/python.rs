@@ -2,6 +2,7 @@
 //!
 //! Only what graders ask of texts. Not here: expressions (see `expression.rs`), and Python's `repr`.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -42,6 +43,25 @@ pub(crate) fn zfill(text: &str, width: usize) -> String {
     sign.into_iter().chain(std::iter::repeat_n('0', missing)).chain(rest.chars()).collect()
 }
 
+/// Decimal digits of other scripts as those of ASCII, which `int()` and `float()` do before they read.
+fn ascii_digits(text: &str) -> Cow<'_, str> {
+    static OTHER: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\p{Nd}--0-9]"));
+    OTHER.replace_all(text, |found: &regex::Captures<'_>| {
+        let digit = found[0].chars().next().unwrap_or('0');
+        // Scripts have their digits in tens, one script perhaps next to another.
+        let is_digit = |place: &u32| {
+            char::from_u32(*place).is_some_and(|c| OTHER.is_match(c.encode_utf8(&mut [0; 4])))
+        };
+        let before = (0..u32::from(digit)).rev().take_while(is_digit).count();
+        (before % 10).to_string()
+    })
+}
+
+/// `int(text)` of a run of digits; `None` where it does not fit.
+pub(crate) fn int(text: &str) -> Option<u32> {
+    ascii_digits(text).parse().ok()
+}
+
 /// `float(text)`; `None` where Python raises an error.
 pub(crate) fn float(text: &str) -> Option<f64> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
@@ -49,8 +69,8 @@ pub(crate) fn float(text: &str) -> Option<f64> {
             r"(?i)^[+-]?(?:inf|infinity|nan|(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+(?:_[0-9]+)*)?)$",
         )
     });
-    let text = strip(text);
-    if !NUMBER.is_match(text) {
+    let text = ascii_digits(strip(text));
+    if !NUMBER.is_match(&text) {
         return None;
     }
     text.replace('_', "").parse().ok()
@@ -65,8 +85,8 @@ pub(crate) fn digit_runs(text: &str) -> Vec<&str> {
 /// Whether the digit runs of a text are these numbers, in any order.
 pub(crate) fn uses_exactly(text: &str, numbers: &[u32]) -> bool {
     let mut expected = numbers.to_vec();
-    let used: Option<Vec<u32>> = digit_runs(text).into_iter().map(|run| run.parse().ok()).collect();
-    // A run that does not fit, or is of another script, is no number of a problem.
+    // A run that does not fit is no number of a problem.
+    let used: Option<Vec<u32>> = digit_runs(text).into_iter().map(int).collect();
     let Some(mut used) = used else { return false };
     used.sort_unstable();
     expected.sort_unstable();
@@ -97,6 +117,10 @@ mod tests {
             assert_eq!(float(text), expected, "{text:?}");
         }
         assert!(float("nan").unwrap().is_nan());
+        assert_eq!(float("٧٢"), Some(72.0));
+        assert_eq!(float("-３.５"), Some(-3.5));
+        assert_eq!(float("𝟗𝟎𝟏"), Some(901.0));
+        assert_eq!(float("5²"), None);
     }
 
     #[test]
@@ -114,5 +138,6 @@ mod tests {
         assert_eq!(digit_runs("2.5 and x10"), ["2", "5", "10"]);
         assert!(uses_exactly("5*2+2", &[2, 5, 2]) && !uses_exactly("52+2", &[2, 5, 2]));
         assert!(!uses_exactly("99999999999999999999", &[1]));
+        assert!(uses_exactly("7*３+08", &[3, 7, 8]));
     }
 }

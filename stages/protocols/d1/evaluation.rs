@@ -81,10 +81,10 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// The expression of a Countdown completion: what stands in front of the first equals sign, if one
-/// follows a run of arithmetic.
+/// follows a run of arithmetic. Of this pattern alone digits are those of ASCII and the only space is the
+/// plain one: a line does not go on in the next.
 fn equation_free(text: &str) -> String {
-    static EQUATION: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"([\d+\-*/()\s\x1c-\x1f]+)=[\d.\s\x1c-\x1f]+"));
+    static EQUATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"([0-9+\-*/() ]+)=[0-9. ]+"));
     let found = hendrycks::last_answer(text).or_else(|| first_answer(text)).unwrap_or(text);
     let found = found.replace("\\div", "/").replace("\\times", "*").replace("\\cdot", "*");
     match EQUATION.captures(&found).and_then(|captures| captures.get(1)) {

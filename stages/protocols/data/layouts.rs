@@ -2,10 +2,13 @@
 //!
 //! Names are compared without case. Nothing is guessed: a value of another kind is an error.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::Value;
 
 use super::{DataError, Key, Row};
-use crate::python::{strip, zfill};
+use crate::python::{pattern, strip, zfill};
 use crate::{Benchmark, Problem, Protocol, agrpo, hendrycks};
 
 const ANSWER: &str = "the solution with #### before its number, or the number alone";
@@ -95,10 +98,16 @@ fn gold(row: &Row) -> Result<String, DataError> {
         Value::Number(number) => number.to_string(),
         _ => return Err(wrong(row, found, ANSWER)),
     };
-    if answer.is_empty() || answer.contains('\n') {
-        return Err(wrong(row, found, ANSWER));
-    }
-    Ok(answer)
+    if is_number(&answer) { Ok(answer) } else { Err(wrong(row, found, ANSWER)) }
+}
+
+/// Whether a gold answer of GSM8K is a number: with a sign, a dollar, commas, decimals or a percent sign.
+/// Anything else would never be paid.
+pub(crate) fn is_number(answer: &str) -> bool {
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"^[-+\u{2212}]?\$?[-+]?(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)(?:/[0-9]+)?%?$")
+    });
+    NUMBER.is_match(answer)
 }
 
 fn mathematics(row: &Row, protocol: Protocol) -> Result<String, DataError> {

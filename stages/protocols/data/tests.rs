@@ -10,7 +10,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::*;
-use crate::tests::shared;
+use crate::published::shared;
 
 fn lines(text: &str) -> Vec<Row> {
     rows(&Bytes::from(text.to_owned()), Format::JsonLines).unwrap()
@@ -198,7 +198,7 @@ fn what_protocols_train_on() {
     let test = lines(r#"{"problem": "e", "answer": "5"}"#);
     let asked = |protocol, test: &[Row]| -> Vec<String> {
         let problems = training_problems(&math[..], Benchmark::Math, protocol, test).unwrap();
-        let asked = problems.into_iter().map(|problem| match problem {
+        let asked = problems.into_iter().map(|placed| match placed.problem {
             Problem::Math { question, .. } => question,
             other => panic!("{other:?}"),
         });
@@ -246,7 +246,7 @@ fn public_sets_are_read_whole() {
         ("sudoku_test", Benchmark::Sudoku, 500),
         ("sudoku_spg_test", Benchmark::Sudoku, 256),
     ] {
-        let Some(path) = shared(&format!("data/{file}.jsonl")) else { continue };
+        let Some(path) = shared(&format!("data/{file}.jsonl"), count) else { continue };
         let rows = rows(&Bytes::from(std::fs::read(path).unwrap()), Format::JsonLines).unwrap();
         for protocol in Protocol::ALL {
             let problems: Result<Vec<Problem>, DataError> =

@@ -4,17 +4,13 @@
 //! Decimals are compared rounded to six places, words letter by letter, all other expressions by their
 //! values (see `evaluate.rs`); sets element by element whatever their order, tuples in theirs.
 
-use num_rational::BigRational;
+use super::evaluate::{ALL_POINTS, POINTS, at, exact, is_constant};
+use super::nodes::{ENOUGH, FAR, NEAR, same_node};
+use super::real_sets::{RealSet, only_symbol};
+use super::value::{Node, Relation, Value};
 
-use super::evaluate::{POINTS, at, exact, is_constant};
-use super::real_sets::RealSet;
-use super::value::{Constant, Node, Relation, Value, nearest};
-
-/// What doubles of equal expressions differ by, at most.
-const NEAR: f64 = 1e-9;
-
-/// Points at which both sides must have a value.
-const ENOUGH: u32 = 2;
+/// Elements that are compared each with each.
+const MOST_ELEMENTS: usize = 256;
 
 /// Compares.
 pub(super) fn equal(gold: &Value, found: &Value) -> bool {
@@ -38,10 +34,21 @@ pub(super) fn equal(gold: &Value, found: &Value) -> bool {
                 && left.iter().zip(right).all(|(left, right)| same_relation(left, right))
         }
         // Inequalities may be answered by the set that they describe.
-        (Value::Relations(_), found) if found.is_collection() => {
-            let sets = RealSet::of(&gold).zip(RealSet::of(found));
-            sets.is_some_and(|(gold, found)| gold.is_near(&found))
+        (Value::Relations(chain), found)
+            if found.is_collection() && only_symbol(chain).is_some() =>
+        {
+            RealSet::of(found).is_some_and(|found| found.is_where(chain))
         }
+        // A relation in braces is a set of one.
+        (Value::Relations(chain), Value::Set(_)) | (Value::Set(_), Value::Relations(chain))
+            if is_without_symbols(chain) =>
+        {
+            false
+        }
+        (Value::Relations(_), Value::Set(found)) => {
+            in_any_order(std::slice::from_ref(&gold), found)
+        }
+        (Value::Set(gold), Value::Relations(_)) => in_any_order(gold, std::slice::from_ref(&found)),
         // The other way round they may not.
         (_, Value::Relations(_)) => false,
         _ if gold.is_collection() || found.is_collection() => same_collection(&gold, &found),
@@ -96,17 +103,19 @@ fn is_undefined(value: &Value) -> bool {
     matches!(value, Value::Node(Node::Undefined))
 }
 
+fn is_without_symbols(chain: &[(Value, Relation, Value)]) -> bool {
+    let constant = |value: &Value| value.node().is_some_and(is_constant);
+    chain.iter().all(|(left, _, right)| constant(left) && constant(right))
+}
+
 fn same_relation(
     (gold_left, gold, gold_right): &(Value, Relation, Value),
     (left, found, right): &(Value, Relation, Value),
 ) -> bool {
     let nodes = || Some((gold_left.node()?, gold_right.node()?, left.node()?, right.node()?));
     let Some((gold_left, gold_right, left, right)) = nodes() else {
-        let nested = |value: &Value| matches!(value, Value::Relations(_));
-        return gold == found
-            && nested(gold_right) == nested(right)
-            && equal(gold_left, left)
-            && equal(gold_right, right);
+        // No difference can be taken of sets: they have to be written alike.
+        return gold == found && alike(gold_left, left) && alike(gold_right, right);
     };
     let difference = |left: &Node, right: &Node| left.clone().plus(right.clone().negative());
     let expected = difference(gold_left, gold_right);
@@ -117,15 +126,40 @@ fn same_relation(
             && proportional(&expected, &difference(left, right)))
 }
 
-/// Whether one side is a constant times the other: the same solutions.
+/// Whether two values are written alike, but for the order in sets and unions.
+fn alike(gold: &Value, found: &Value) -> bool {
+    match (gold, found) {
+        (Value::Set(gold), Value::Set(found)) => {
+            let (gold, found) = (once(gold), once(found));
+            gold.len() == found.len()
+                && gold.iter().all(|gold| found.iter().any(|found| alike(gold, found)))
+        }
+        (Value::Union(first, second), Value::Union(left, right)) => {
+            (alike(first, left) && alike(second, right))
+                || (alike(first, right) && alike(second, left))
+        }
+        _ => gold == found,
+    }
+}
+
+/// Whether one side is a constant times the other: the same solutions. Of a single symbol these are not
+/// compared: `2x = 10` is not `x = 5`.
 fn proportional(gold: &Node, found: &Node) -> bool {
+    let symbols = gold.symbols();
+    if symbols.len() < 2 || symbols != found.symbols() {
+        return false;
+    }
     let ratios: Vec<_> = (0..POINTS)
         .filter_map(|point| Some(at(gold, point)? / at(found, point)?))
         .filter(|ratio| ratio.re.is_finite() && ratio.norm() > NEAR)
         .collect();
     let Some(first) = ratios.first() else { return false };
+    let far = (POINTS..ALL_POINTS).filter_map(|point| Some(at(gold, point)? / at(found, point)?));
     ratios.len() > ENOUGH as usize
         && ratios.iter().all(|ratio| (ratio - first).norm() <= NEAR * first.norm())
+        && far
+            .into_iter()
+            .all(|ratio| !ratio.norm().is_finite() || (ratio - first).norm() <= FAR * first.norm())
 }
 
 fn same_collection(gold: &Value, found: &Value) -> bool {
@@ -136,39 +170,63 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
     {
         return gold_open == open && same_node(gold_start, start) && same_node(gold_end, end);
     }
+    // Points are compared one by one below, more finely than ends.
+    let points = |value: &Value| matches!(value, Value::Set(_) | Value::Node(_));
     let both_sets = ![gold, found].iter().any(|value| matches!(value, Value::Tuple(_)));
     if both_sets
+        && !(points(gold) && points(found))
         && let Some((gold, found)) = RealSet::of(gold).zip(RealSet::of(found))
         && gold.is_near(&found)
     {
         return true;
     }
     match (gold, found) {
-        (Value::Tuple(gold), Value::Tuple(found) | Value::Set(found)) => in_order(gold, found),
-        // `(1,2)` was read as an interval and may be meant as a point, or as two answers.
-        (Value::Interval { start, end, open: (true, true) }, other) => {
-            let pair = [Value::Node(start.clone()), Value::Node(end.clone())];
-            match other {
-                Value::Tuple(found) | Value::Set(found) => in_order(&pair, found),
-                _ => false,
-            }
+        (Value::Tuple(gold), Value::Tuple(found)) => in_order(gold, found),
+        (Value::Tuple(gold), Value::Set(found)) => in_order(gold, found) && is_distinct(found),
+        (gold @ Value::Interval { .. }, Value::Tuple(found)) => {
+            pair(gold).is_some_and(|pair| in_order(&pair, found))
         }
-        (other, Value::Interval { start, end, open: (true, true) }) => {
-            let pair = [Value::Node(start.clone()), Value::Node(end.clone())];
-            match other {
-                Value::Tuple(gold) => in_order(gold, &pair),
-                Value::Set(gold) => in_any_order(gold, &pair),
-                _ => false,
-            }
+        (gold @ Value::Interval { .. }, Value::Set(found)) => {
+            pair(gold).is_some_and(|pair| in_order(&pair, found)) && is_distinct(found)
         }
-        (Value::Set(gold), Value::Set(found) | Value::Tuple(found)) => in_any_order(gold, found),
+        (Value::Tuple(gold), found @ Value::Interval { .. }) => {
+            pair(found).is_some_and(|pair| in_order(gold, &pair))
+        }
+        (Value::Set(gold), found @ Value::Interval { .. }) => {
+            pair(found).is_some_and(|pair| in_any_order(&once(gold), &pair))
+        }
+        (Value::Set(gold), Value::Set(found)) => in_any_order(&once(gold), &once(found)),
+        (Value::Set(gold), Value::Tuple(found)) => in_any_order(&once(gold), found),
         (Value::Set(gold), found @ Value::Node(_)) => {
-            in_any_order(gold, std::slice::from_ref(found))
+            in_any_order(&once(gold), std::slice::from_ref(found))
         }
         (gold @ Value::Node(_), Value::Set(found)) => {
-            in_any_order(std::slice::from_ref(gold), found)
+            in_any_order(std::slice::from_ref(gold), &once(found))
         }
         _ => false,
+    }
+}
+
+/// `(1,2)` was read as an interval and may be meant as a point, or as two answers: if it is known to be open,
+/// which asks for ends that are real numbers whatever their symbols are.
+fn pair(value: &Value) -> Option<[Value; 2]> {
+    let is_real = |node: &Node| {
+        !node.any(&mut |node| match node {
+            Node::Power(base, exponent) => {
+                !is_constant(base)
+                    && exact(exponent).is_none_or(|exponent| {
+                        !exponent.is_integer() || num_traits::Signed::is_negative(&exponent)
+                    })
+            }
+            Node::Function { name, .. } => name == "log" || name.starts_with("of "),
+            _ => false,
+        })
+    };
+    match value {
+        Value::Interval { start, end, open: (true, true) } if is_real(start) && is_real(end) => {
+            Some([start, end].map(|end| Value::Node(end.clone())))
+        }
+        _ => None,
     }
 }
 
@@ -176,19 +234,11 @@ fn in_order(gold: &[Value], found: &[Value]) -> bool {
     gold.len() == found.len() && gold.iter().zip(found).all(|(gold, found)| equal(gold, found))
 }
 
-/// Whether each gold element has one of its own; what occurs twice counts once.
+/// Whether each gold element has one of its own.
 fn in_any_order(gold: &[Value], found: &[Value]) -> bool {
-    let once = |values: &[Value]| {
-        let mut kept: Vec<Value> = Vec::new();
-        for value in values {
-            if !kept.contains(value) {
-                kept.push(value.clone());
-            }
-        }
-        kept
-    };
-    let (gold, mut found) = (once(gold), once(found));
+    let mut found: Vec<&Value> = found.iter().collect();
     gold.len() == found.len()
+        && gold.len() <= MOST_ELEMENTS
         && gold.iter().all(|gold| {
             let place = found.iter().position(|found| equal(gold, found));
             place.is_some_and(|place| {
@@ -198,130 +248,18 @@ fn in_any_order(gold: &[Value], found: &[Value]) -> bool {
         })
 }
 
-fn same_node(gold: &Node, found: &Node) -> bool {
-    if gold == found {
-        return true;
-    }
-    if matches!(gold, Node::Symbol { .. }) || matches!(found, Node::Symbol { .. }) {
-        let words =
-            spelled(gold).or_else(|| digits(gold)).zip(spelled(found).or_else(|| digits(found)));
-        return words.is_some_and(|(gold, found)| gold == found);
-    }
-    if let Some((gold, found)) = matrix(gold).zip(matrix(found)) {
-        return gold.len() == found.len()
-            && gold.iter().zip(&found).all(|(gold, found)| {
-                gold.len() == found.len()
-                    && gold.iter().zip(found).all(|(gold, found)| same_node(gold, found))
-            });
-    }
-    if is_decimal(gold) || is_decimal(found) {
-        return rounded(gold).zip(rounded(found)).is_some_and(|(gold, found)| gold == found);
-    }
-    if let Some((gold, found)) = exact(gold).zip(exact(found)) {
-        return gold == found;
-    }
-    if gold.is_infinite() || found.is_infinite() {
-        let values = super::evaluate::real(gold).zip(super::evaluate::real(found));
-        return values.is_some_and(|(gold, found)| gold == found);
-    }
-    same_values(gold, found)
+/// Whether a set, as it is written, has no value twice.
+fn is_distinct(values: &[Value]) -> bool {
+    once(values).len() == values.len()
 }
 
-fn same_values(gold: &Node, found: &Node) -> bool {
-    if is_constant(gold) != is_constant(found) {
-        // Symbols that fall away, as in `x - x`, are seen at the points below.
-        let differs = (0..ENOUGH).any(|point| at(gold, point).is_none());
-        if differs {
-            return false;
+/// Each value once: what a set is, and a tuple is not.
+fn once(values: &[Value]) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for value in values {
+        if kept.len() > MOST_ELEMENTS || !kept.contains(value) {
+            kept.push(value.clone());
         }
     }
-    let mut seen = 0;
-    for point in 0..POINTS {
-        let (Some(gold), Some(found)) = (at(gold, point), at(found, point)) else { continue };
-        let size = gold.norm().max(found.norm()).max(1e-6);
-        if (gold - found).norm() > NEAR * size {
-            return false;
-        }
-        seen += 1;
-    }
-    seen >= ENOUGH
-}
-
-/// A word: one symbol, or a product of letters as which it was read.
-fn spelled(node: &Node) -> Option<String> {
-    match node {
-        Node::Symbol { name, .. } => Some(name.clone()),
-        Node::Constant(Constant::Euler) => Some("e".to_owned()),
-        Node::Product(factors) => factors
-            .iter()
-            .map(|factor| match factor {
-                Node::Product(_) => None,
-                factor => spelled(factor),
-            })
-            .collect(),
-        _ => None,
-    }
-}
-
-/// A fraction as a text, to be compared with what stands in a `\text{…}`.
-fn digits(node: &Node) -> Option<String> {
-    match node {
-        Node::Number(value) => Some(value.to_string()),
-        _ => None,
-    }
-}
-
-/// A lone decimal, perhaps with a percent sign.
-fn is_decimal(node: &Node) -> bool {
-    match node {
-        Node::Float(_) => true,
-        Node::Percent(inside) => matches!(**inside, Node::Float(_)),
-        _ => false,
-    }
-}
-
-/// A constant to six decimal places, half to even.
-fn rounded(node: &Node) -> Option<f64> {
-    let value = match exact(node) {
-        Some(value) => nearest(&value),
-        None => super::evaluate::real(node)?,
-    };
-    let places = (value * 1e6).round_ties_even();
-    (places.is_finite()).then_some(places)
-}
-
-/// A matrix, also as a sum or a multiple of others.
-fn matrix(node: &Node) -> Option<Vec<Vec<Node>>> {
-    match node {
-        Node::Matrix(rows) => Some(rows.clone()),
-        Node::Sum(nodes) => {
-            let mut matrices = nodes.iter().map(matrix);
-            let first = matrices.next()??;
-            matrices.try_fold(first, |sum, next| {
-                let next = next?;
-                let fits = sum.len() == next.len() && sum[0].len() == next[0].len();
-                fits.then(|| {
-                    let rows = sum.into_iter().zip(next);
-                    rows.map(|(left, right)| {
-                        left.into_iter().zip(right).map(|(l, r)| l.plus(r)).collect()
-                    })
-                    .collect()
-                })
-            })
-        }
-        Node::Product(factors) => {
-            let mut rows = None;
-            let mut scale = Node::Number(BigRational::from_integer(1.into()));
-            for factor in factors {
-                match (matrix(factor), &rows) {
-                    (Some(found), None) => rows = Some(found),
-                    (Some(_), Some(_)) => return None,
-                    (None, _) => scale = scale.times(factor.clone()),
-                }
-            }
-            let scaled = |row: Vec<Node>| row.into_iter().map(|cell| cell.times(scale.clone()));
-            rows.map(|rows| rows.into_iter().map(|row| scaled(row).collect()).collect())
-        }
-        _ => None,
-    }
+    kept
 }

@@ -4,15 +4,24 @@
 //! random points does (Schwartz 1980, Zippel 1979), with points that follow from the symbols' names. Real
 //! points of either sign, since answers are about real symbols. Not here: exact arithmetic of roots.
 
+use std::cell::Cell;
+
 use num_complex::Complex64;
 use num_rational::BigRational;
 use num_traits::{One, ToPrimitive, Zero};
 
+use super::calculus::bound;
 use super::value::{Constant, Node, nearest};
 use crate::expression::raise;
 
-/// Points at which expressions are compared.
+/// Points near zero at which expressions are compared.
 pub(super) const POINTS: u32 = 6;
+
+/// With those far from it.
+pub(super) const ALL_POINTS: u32 = 8;
+
+/// Parts that are looked at for one value.
+const MAX_STEPS: u32 = 200_000;
 
 /// A factorial beyond this is no number.
 const LARGEST_FACTORIAL: u32 = 170;
@@ -36,16 +45,14 @@ pub(super) fn real(node: &Node) -> Option<f64> {
     (value.im.abs() <= 1e-12 * value.re.abs().max(1.0)).then_some(value.re)
 }
 
-/// Whether no symbol and no unknown function occurs.
+/// Whether no symbol occurs but bound ones, no unknown function and no matrix.
 pub(super) fn is_constant(node: &Node) -> bool {
-    match node {
-        Node::Symbol { .. } | Node::Matrix(_) => false,
-        Node::Number(_) | Node::Float(_) | Node::Constant(_) | Node::Undefined => true,
-        Node::Percent(inside) => is_constant(inside),
-        Node::Sum(nodes) | Node::Product(nodes) => nodes.iter().all(is_constant),
-        Node::Power(base, exponent) => is_constant(base) && is_constant(exponent),
-        Node::Function { arguments, .. } => arguments.iter().all(is_constant),
-    }
+    node.symbols().is_empty()
+        && !node.any(&mut |node| match node {
+            Node::Matrix(_) => true,
+            Node::Function { name, .. } => name.starts_with("of "),
+            _ => false,
+        })
 }
 
 /// The value where it is an exact fraction.
@@ -79,32 +86,98 @@ pub(super) fn exact(node: &Node) -> Option<BigRational> {
     }
 }
 
+/// What symbols stand for: the coordinates of a point, but for those that are bound.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    point: u32,
+    /// Parts of expressions that may yet be looked at.
+    steps: &'a Cell<u32>,
+    bound: Option<(&'a str, Complex64, &'a Self)>,
+}
+
+impl<'a> Scope<'a> {
+    /// With one more symbol bound.
+    pub(super) fn with(&'a self, name: &'a str, value: f64) -> Self {
+        Self {
+            point: self.point,
+            steps: self.steps,
+            bound: Some((name, Complex64::new(value, 0.0), self)),
+        }
+    }
+
+    fn value(&self, name: &str, complex: bool) -> Complex64 {
+        match self.bound {
+            Some((bound, value, _)) if bound == name => value,
+            Some((_, _, outer)) => outer.value(name, complex),
+            None => Complex64::new(coordinate(name, complex, self.point), 0.0),
+        }
+    }
+}
+
 /// The value at one of the points; `None` where it has none.
 pub(super) fn at(node: &Node, point: u32) -> Option<Complex64> {
+    value(node, &Scope { point, steps: &Cell::new(MAX_STEPS), bound: None })
+}
+
+/// The value with one symbol at a place.
+pub(super) fn with(node: &Node, name: &str, place: f64) -> Option<Complex64> {
+    value(node, &Scope { point: 0, steps: &Cell::new(MAX_STEPS), bound: None }.with(name, place))
+}
+
+/// A real number in a scope, perhaps infinite.
+pub(super) fn real_in(node: &Node, scope: &Scope<'_>) -> Option<f64> {
+    if node.is_infinite() {
+        return real(node);
+    }
+    value(node, scope).filter(|value| value.im.abs() <= 1e-12).map(|value| value.re)
+}
+
+/// The value in a scope.
+pub(super) fn value(node: &Node, scope: &Scope<'_>) -> Option<Complex64> {
+    scope.steps.set(scope.steps.get().checked_sub(1)?);
     let real = |value: f64| Complex64::new(value, 0.0);
-    let value = match node {
-        Node::Number(value) => real(nearest(value)),
+    let found = match node {
+        Node::Number(value) | Node::Long(value) => real(nearest(value)),
         Node::Float(value) => real(*value),
-        Node::Symbol { name, complex } => real(coordinate(name, *complex, point)),
+        Node::Symbol { name, complex } => scope.value(name, *complex),
         Node::Constant(Constant::Pi) => real(std::f64::consts::PI),
         Node::Constant(Constant::Euler) => real(std::f64::consts::E),
         Node::Constant(Constant::Imaginary) => Complex64::i(),
         Node::Constant(Constant::Infinity) | Node::Undefined | Node::Matrix(_) => return None,
-        Node::Percent(inside) => at(inside, point)? / 100.0,
-        Node::Sum(nodes) => nodes.iter().map(|node| at(node, point)).sum::<Option<_>>()?,
-        Node::Product(nodes) => nodes.iter().map(|node| at(node, point)).product::<Option<_>>()?,
-        Node::Power(base, exponent) => power(at(base, point)?, at(exponent, point)?),
+        Node::Percent(inside) => value(inside, scope)? / 100.0,
+        Node::Sum(nodes) => nodes.iter().map(|node| value(node, scope)).sum::<Option<_>>()?,
+        Node::Product(nodes) => {
+            nodes.iter().map(|node| value(node, scope)).product::<Option<_>>()?
+        }
+        Node::Power(base, exponent) if base.is_infinite() => {
+            (value(exponent, scope)?.re < 0.0).then_some(real(0.0))?
+        }
+        Node::Power(base, exponent) => {
+            let symbolic = exponent;
+            let (base, exponent) = (value(base, scope)?, value(exponent, scope)?);
+            if base.norm() == 0.0 && !is_constant(symbolic) {
+                return None;
+            }
+            let power = power(base, exponent);
+            // Nothing but zero has a power of zero: what is smaller than doubles has no value.
+            (power.norm() != 0.0 || base.norm() == 0.0).then_some(power)?
+        }
+        Node::Bound { kind, name, body, from, to } => {
+            bound((*kind, name, body), (from, to), scope)?
+        }
         Node::Function { name, arguments } => {
             let arguments: Option<Vec<Complex64>> =
-                arguments.iter().map(|argument| at(argument, point)).collect();
-            function(name, &arguments?)?
+                arguments.iter().map(|argument| value(argument, scope)).collect();
+            function(name, &arguments?, scope.point)?
         }
     };
-    (value.re.is_finite() && value.im.is_finite()).then_some(value)
+    (found.re.is_finite() && found.im.is_finite()).then_some(found)
 }
 
 /// A power; whole ones by multiplication, so that signs stay exact.
 fn power(base: Complex64, exponent: Complex64) -> Complex64 {
+    // A real number has no side of the cut: the sign of its imaginary zero means nothing.
+    let base = if base.im == 0.0 { Complex64::new(base.re, 0.0) } else { base };
     if exponent.im == 0.0
         && exponent.re.fract() == 0.0
         && let Some(whole) = exponent.re.to_i32()
@@ -117,7 +190,7 @@ fn power(base: Complex64, exponent: Complex64) -> Complex64 {
     if exponent.re == 0.5 && exponent.im == 0.0 { base.sqrt() } else { base.powc(exponent) }
 }
 
-fn function(name: &str, arguments: &[Complex64]) -> Option<Complex64> {
+fn function(name: &str, arguments: &[Complex64], point: u32) -> Option<Complex64> {
     let &first = arguments.first()?;
     let real = |value: f64| Some(Complex64::new(value, 0.0));
     let as_real = |value: Complex64| (value.im.abs() < 1e-12).then_some(value.re);
@@ -145,10 +218,10 @@ fn function(name: &str, arguments: &[Complex64]) -> Option<Complex64> {
         "abs" => return real(first.norm()),
         "floor" => return real(rounded(as_real(first)?).floor()),
         "ceil" => return real(rounded(as_real(first)?).ceil()),
-        "factorial" => return real(factorial(as_real(first)?)?),
+        "factorial" => factorial(first)?,
         "binom" => {
-            let (n, k) = (as_real(first)?, as_real(*arguments.get(1)?)?);
-            return real(factorial(n)? / (factorial(k)? * factorial(n - k)?));
+            let (n, k) = (first, *arguments.get(1)?);
+            factorial(n)? / (factorial(k)? * factorial(n - k)?)
         }
         "mod" => {
             let (value, modulus) = (as_real(first)?, as_real(*arguments.get(1)?)?);
@@ -160,11 +233,11 @@ fn function(name: &str, arguments: &[Complex64]) -> Option<Complex64> {
         }
         // Unknown: some smooth function of its own.
         _ => {
-            let mut phase = Complex64::new(coordinate(name, false, 0), 0.0);
+            let mut phase = Complex64::new(coordinate(name, false, point), 0.0);
             for (place, argument) in (1u8..).zip(arguments) {
                 phase += *argument / (1.0 + f64::from(place));
             }
-            phase.sin()
+            phase.sin() * 7.0
         }
     })
 }
@@ -190,13 +263,45 @@ fn rounded(value: f64) -> f64 {
     if (value - value.round()).abs() < 1e-9 { value.round() } else { value }
 }
 
-fn factorial(value: f64) -> Option<f64> {
-    let whole = value.round();
-    let n = whole.to_u32().filter(|n| *n <= LARGEST_FACTORIAL && (value - whole).abs() < 1e-9)?;
-    Some((1..=n).map(f64::from).product())
+/// Of whole numbers a product, and between them the gamma function, by which symbols are compared.
+fn factorial(value: Complex64) -> Option<Complex64> {
+    if value.im.abs() > 1e-12 || value.re.abs() > f64::from(LARGEST_FACTORIAL) {
+        return None;
+    }
+    let whole = value.re.round();
+    if (value.re - whole).abs() >= 1e-9 {
+        return Some(Complex64::new(gamma(value.re + 1.0), 0.0));
+    }
+    let product: f64 = (1..=whole.to_u32()?).map(f64::from).product();
+    Some(Complex64::new(product, 0.0))
 }
 
-/// What a symbol stands for at a point: between -4 and 4, by a hash of its name (FNV-1a).
+/// Lanczos' approximation (1964), with g = 7 and nine terms; good to 15 digits.
+fn gamma(value: f64) -> f64 {
+    const TERMS: [f64; 9] = [
+        0.999_999_999_999_809_9,
+        676.520_368_121_885_1,
+        -1_259.139_216_722_402_8,
+        771.323_428_777_653_1,
+        -176.615_029_162_140_6,
+        12.507_343_278_686_905,
+        -0.138_571_095_265_720_12,
+        9.984_369_578_019_572e-6,
+        1.505_632_735_149_311_6e-7,
+    ];
+    use std::f64::consts::PI;
+    if value < 0.5 {
+        return PI / ((PI * value).sin() * gamma(1.0 - value));
+    }
+    let x = value - 1.0;
+    let series = (1u8..)
+        .zip(&TERMS[1..])
+        .fold(TERMS[0], |sum, (place, term)| sum + term / (x + f64::from(place)));
+    let t = x + 7.5;
+    (2.0 * PI).sqrt() * t.powf(x + 0.5) * (-t).exp() * series
+}
+
+/// What a symbol stands for at a point: between -4 and 4, or a thousand times that, by a hash of its name (FNV-1a).
 fn coordinate(name: &str, complex: bool, point: u32) -> f64 {
     let seed = point.to_le_bytes().into_iter().chain([u8::from(complex)]);
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -207,5 +312,6 @@ fn coordinate(name: &str, complex: bool, point: u32) -> f64 {
     hash ^= hash >> 29;
     hash = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let share = (hash >> 32).to_f64().unwrap_or_default() / 4_294_967_296.0;
-    8.0 * share - 4.0
+    let scale = if point < POINTS { 4.0 } else { 4000.0 };
+    scale * (2.0 * share - 1.0)
 }

@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use fancy_regex::{Captures, Regex, RegexBuilder};
-use num_rational::BigRational;
 
 use super::value::{Node, Value};
 use super::{Parsed, grammar, normalise};
@@ -16,6 +15,9 @@ use crate::expression::{self, Numbers};
 
 /// Steps of backtracking after which a pattern is given up, as a time limit would.
 const PATIENCE: usize = 20_000_000;
+
+/// Bytes of a text that is looked through; the reference is out of time long before.
+const MAX_LENGTH: usize = 65_536;
 
 /// LaTeX environments that may follow the first, joined by `and`, `or` or a comma.
 const FOLLOWERS: usize = 5;
@@ -36,6 +38,9 @@ type Rule = (Reading, Regex);
 /// Reads a text.
 pub(super) fn extract(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
+    if text.len() > MAX_LENGTH {
+        return parsed;
+    }
     for tier in TIERS.iter() {
         let mut matches: Vec<(usize, usize, Reading, Captures<'_>)> = Vec::new();
         for (reading, pattern) in tier {
@@ -50,7 +55,10 @@ pub(super) fn extract(text: &str) -> Parsed {
         for (_, _, reading, captures) in &matches {
             let (value, text) = match reading {
                 Reading::Latex | Reading::Box => latex(captures, *reading),
-                Reading::Plain => number(captures),
+                Reading::Plain => match number(captures) {
+                    Some(read) => read,
+                    None => return Parsed::default(),
+                },
             };
             if parsed.text.is_none() && !text.is_empty() {
                 parsed.text = Some(text);
@@ -96,31 +104,28 @@ fn latex(captures: &Captures<'_>, reading: Reading) -> (Option<Value>, String) {
     (values.into_iter().next().flatten(), texts.next().unwrap_or_default())
 }
 
-/// Groups: arithmetic, then (whole, decimals), (whole, decimals), decimals, whole, percent.
-fn number(captures: &Captures<'_>) -> (Option<Value>, String) {
+/// Groups: arithmetic, then (whole, decimals), (whole, decimals), decimals, whole, percent. Digits of another
+/// script match and are no number, which spoils the whole text: `None`.
+fn number(captures: &Captures<'_>) -> Option<(Option<Value>, String)> {
     let group = |index: usize| {
         captures.get(index).map(|found| found.as_str()).filter(|text| !text.is_empty())
     };
     let whole = [2, 4, 7].into_iter().find_map(group);
     let decimals = [3, 5, 6].into_iter().find_map(group);
     if whole.is_none() && decimals.is_none() {
-        let Some(text) = group(1) else { return (None, String::new()) };
+        let Some(text) = group(1) else { return Some((None, String::new())) };
         let written = text.replace('\n', " ").replace('^', "**");
         let value = expression::evaluate(crate::python::strip(&written), Numbers::Exact);
-        return (value.map(|value| Value::Node(Node::from(value))), text.to_owned());
+        return Some((value.map(|value| Value::Node(Node::from(value))), text.to_owned()));
     }
     let whole = whole.unwrap_or_default().replace([',', ' '], "");
     let whole = whole.trim_start_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     let decimals = decimals.unwrap_or_default().replace(',', ".");
     let text = format!("{whole}{decimals}");
-    let node = if decimals.is_empty() {
-        whole.parse().ok().map(|whole| Node::Number(BigRational::from_integer(whole)))
-    } else {
-        text.parse().ok().map(Node::Float)
-    };
-    let node = if group(8).is_some() { node.map(Node::percent) } else { node };
-    (node.map(Value::Node), text)
+    let node = grammar::number(&text)?;
+    let node = if group(8).is_some() { node.percent() } else { node };
+    Some((Some(Value::Node(node)), text))
 }
 
 /// Rules in the order in which they are tried.

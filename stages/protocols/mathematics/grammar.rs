@@ -13,17 +13,33 @@ use super::lexer::{Token, tokens};
 use super::value::{Node, Relation, Value};
 use crate::python::pattern;
 
+mod analysis;
 mod atoms;
 mod sets;
 
-/// Levels that may be open at once.
+/// Levels that may be open at once, of whatever kind.
 const MAX_DEPTH: u32 = 60;
+
+/// Signs in front of a factor: the reference's parser, which descends for each, gets as far.
+const MAX_SIGNS: u32 = 296;
+
+/// Characters of an answer. What is longer is no answer, and would be read for seconds.
+const MAX_LENGTH: usize = 4096;
+
+/// Digits of a whole number, as in Python.
+const MAX_DIGITS: usize = 4300;
 
 /// Tokens that may be looked at, with all that is tried again.
 const MAX_STEPS: u32 = 400_000;
 
+/// Digits that a double holds whatever they are.
+const DIGITS: usize = 15;
+
 /// Reads LaTeX; if that fails, the right side of its last equals sign.
 pub(super) fn parse(text: &str) -> Option<Value> {
+    if text.len() > MAX_LENGTH {
+        return None;
+    }
     parse_whole(text).or_else(|| parse_whole(last_side(text)?))
 }
 
@@ -42,12 +58,16 @@ fn last_side(text: &str) -> Option<&str> {
 
 fn parse_whole(text: &str) -> Option<Value> {
     let tokens = tokens(text)?;
-    if tokens.contains(&Token::Sign("analysis")) {
-        // Sums, integrals and limits are equal to themselves, word by word.
-        return Some(Value::Node(Node::function(&format!("{tokens:?}"), Vec::new())));
-    }
-    let parser = |complex| Parser { tokens: &tokens, next: 0, depth: 0, steps: 0, complex };
-    let mut parser = parser(is_complex(text));
+    let complex = is_complex(text);
+    let mut parser = Parser {
+        tokens: &tokens,
+        next: 0,
+        depth: 0,
+        steps: 0,
+        complex,
+        broken: false,
+        differentials: true,
+    };
     parser
         .complete(Parser::assignment)
         .or_else(|| {
@@ -81,11 +101,27 @@ fn grouped_number(text: &str) -> Option<Value> {
 }
 
 /// Digits, perhaps with a sign and a point.
-fn number(text: &str) -> Option<Node> {
-    if text.contains(['.', 'E']) {
+pub(super) fn number(text: &str) -> Option<Node> {
+    if text.len() > MAX_DIGITS {
+        return None;
+    }
+    if text.contains('E') {
+        return text.parse().ok().filter(|value: &f64| value.is_finite()).map(Node::Float);
+    }
+    let Some((whole, decimals)) = text.split_once('.') else {
+        return text.parse().ok().map(|whole| Node::Number(BigRational::from_integer(whole)));
+    };
+    let digits = format!("{whole}{decimals}");
+    if digits.trim_start_matches(['-', '0']).len() <= DIGITS {
         return text.parse().ok().map(Node::Float);
     }
-    text.parse().ok().map(|whole| Node::Number(BigRational::from_integer(whole)))
+    let scale = num_bigint::BigInt::from(10u8).pow(u32::try_from(decimals.len()).ok()?);
+    Some(Node::Long(BigRational::new(digits.parse().ok()?, scale)))
+}
+
+fn transposed(rows: &[Vec<Node>]) -> Vec<Vec<Node>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    (0..columns).map(|column| rows.iter().map(|row| row[column].clone()).collect()).collect()
 }
 
 struct Parser<'a> {
@@ -94,13 +130,17 @@ struct Parser<'a> {
     depth: u32,
     steps: u32,
     complex: bool,
+    /// Whether what was read makes no sense, however else it may be read.
+    broken: bool,
+    /// Whether `dx` is a name: not where it may end an integrand.
+    differentials: bool,
 }
 
 impl Parser<'_> {
     /// Runs a rule that must use every token.
     fn complete(&mut self, rule: impl FnOnce(&mut Self) -> Option<Value>) -> Option<Value> {
         (self.next, self.depth) = (0, 0);
-        rule(self).filter(|_| self.next == self.tokens.len())
+        rule(self).filter(|_| self.next == self.tokens.len() && !self.broken)
     }
 
     /// Runs a rule; a failure leaves no trace.
@@ -175,51 +215,67 @@ impl Parser<'_> {
     /// `plain` factors are those behind a function without parentheses: the next function ends them.
     fn product(&mut self, plain: bool) -> Option<Node> {
         let mut product = self.signed(plain)?;
+        let mut nested = 0;
         while let Some(sign) = self.take(&["*", "/", "mod"]) {
             let next = self.signed(plain)?;
             product = match sign {
                 "*" => product.times(next),
                 "/" => product.over(next),
-                _ => Node::function("mod", vec![product, next]),
+                _ => {
+                    nested += 1;
+                    Node::function("mod", vec![product, next])
+                }
             };
         }
-        Some(product)
+        (nested <= MAX_DEPTH).then_some(product)
     }
 
     fn signed(&mut self, plain: bool) -> Option<Node> {
-        match self.take(&["+", "-"]) {
-            Some(sign) => {
-                let inside = self.attempt(|parser| parser.signed(plain))?;
-                Some(if sign == "-" { inside.negative() } else { inside })
-            }
-            None => {
-                let mut factors = vec![self.postfix(false)?];
-                while let Some(factor) = self.attempt(|parser| parser.postfix(plain)) {
-                    factors.push(factor);
-                }
-                let last = factors.pop()?;
-                Some(factors.into_iter().rev().fold(last, |rest, factor| factor.beside(rest)))
-            }
+        let (mut signs, mut negative) = (0, false);
+        while let Some(sign) = self.take(&["+", "-"]) {
+            signs += 1;
+            negative ^= sign == "-";
         }
+        if signs > MAX_SIGNS {
+            return None;
+        }
+        let value = self.factors(plain)?;
+        Some(if negative { value.negative() } else { value })
+    }
+
+    /// Factors side by side.
+    fn factors(&mut self, plain: bool) -> Option<Node> {
+        let mut factors = vec![self.postfix(false)?];
+        while let Some(factor) = self.attempt(|parser| parser.postfix(plain)) {
+            factors.push(factor);
+        }
+        let last = factors.pop()?;
+        Some(factors.into_iter().rev().fold(last, |rest, factor| factor.beside(rest)))
     }
 
     fn postfix(&mut self, plain: bool) -> Option<Node> {
         let mut node = self.power(plain)?;
+        let mut nested = 0;
         while let Some(sign) = self.take(&["!", "degree", "transpose"]) {
-            if sign == "!" {
-                node = Node::function("factorial", vec![node]);
-            }
+            nested += 1;
+            node = match (sign, node) {
+                ("!", node) => Node::function("factorial", vec![node]),
+                ("transpose", Node::Matrix(rows)) => Node::Matrix(transposed(&rows)),
+                (_, node) => node,
+            };
         }
-        Some(node)
+        (nested <= MAX_DEPTH).then_some(node)
     }
 
     fn power(&mut self, plain: bool) -> Option<Node> {
         let mut base = self.component(plain)?;
+        let mut nested = 0;
         while let Some(exponent) = self.attempt(Self::superscript) {
+            nested += 1;
             self.attempt(Self::subscript);
             base = base.raised_to(exponent);
         }
-        Some(base)
+        (nested <= MAX_DEPTH).then_some(base)
     }
 
     fn superscript(&mut self) -> Option<Node> {

@@ -46,6 +46,14 @@ pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
+/// The name of a Greek letter, or of any one symbol by its command.
+pub(super) fn letter(text: &str) -> Option<String> {
+    match longest(text)? {
+        (Some(Token::Symbol(name)), length) if length == text.len() => Some(name),
+        _ => text.strip_prefix('\\').map(str::to_owned),
+    }
+}
+
 /// Of spellings that begin the text, the longest; of equally long ones the first.
 fn longest(text: &str) -> Option<(Option<Token>, usize)> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
@@ -58,6 +66,7 @@ fn longest(text: &str) -> Option<(Option<Token>, usize)> {
             r"(?s)^\\(acute|bar|overline|breve|check|widecheck|dot|ddot|grave|hat|tilde|widetilde|vec|overrightarrow|bm|boldsymbol|text|textit|textbf|textnormal|mbox|math(?:bb|bin|bf|cal|clap|close|ellipsis|frak|inner|it|normal|op|open|ord|punct|rel|ring|rlap|rm|scr|sf|sterling|tt))\s?\{((?:\\\}|[^}])*?)\}",
         )
     });
+    static ARRAY: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\\begin\{array\}\{[lcr]*\}"));
     static DIFFERENTIAL: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"^d[ \t\r\n]*([a-zA-Z]|\\[a-zA-Z]+)"));
     if let Some(found) = NUMBER.captures(text) {
@@ -77,6 +86,7 @@ fn longest(text: &str) -> Option<(Option<Token>, usize)> {
         let token = Token::Accent(found[1].to_owned(), found[2].to_owned());
         (Some(token), found[0].len())
     });
+    let array = ARRAY.find(text).map(|found| (Some(Token::Sign("begin matrix")), found.len()));
     let differential = DIFFERENTIAL.captures(text).map(|found| {
         let letter = found[1].trim_start_matches('\\').to_owned();
         (Some(Token::Differential(letter)), found[0].len())
@@ -90,7 +100,7 @@ fn longest(text: &str) -> Option<(Option<Token>, usize)> {
         (Some(token), 1)
     });
     let mut best: Option<(Option<Token>, usize)> = None;
-    for found in [word, accent, differential, letter].into_iter().flatten() {
+    for found in [word, accent, array, differential, letter].into_iter().flatten() {
         if best.as_ref().is_none_or(|(_, length)| found.1 > *length) {
             best = Some(found);
         }
@@ -131,6 +141,7 @@ static WORDS: LazyLock<Vec<(String, Option<Token>)>> = LazyLock::new(|| {
         words.push((format!("\\begin{{{kind}}}"), Some(Token::Sign("begin matrix"))));
         words.push((format!("\\end{{{kind}}}"), Some(Token::Sign("end matrix"))));
     }
+    words.push(("\\end{array}".to_owned(), Some(Token::Sign("end matrix"))));
     words.push(("\\begin{vmatrix}".to_owned(), Some(Token::Sign("begin det"))));
     words.push(("\\end{vmatrix}".to_owned(), Some(Token::Sign("end det"))));
     words.sort_by_key(|(spelling, _)| std::cmp::Reverse(spelling.chars().count()));
@@ -154,8 +165,10 @@ const SIGNS: &[&str] = &[
     "rgroup \\rgroup",
     "{ {",
     "} }",
-    "\\{ \\{ \\lbrace",
-    "\\} \\} \\rbrace",
+    "\\{ \\{",
+    "\\} \\}",
+    "lbrace \\lbrace",
+    "rbrace \\rbrace",
     "[ [ \\lbrack",
     "] ] \\rbrack",
     "boxed \\boxed \\phantom",
@@ -199,8 +212,12 @@ const SIGNS: &[&str] = &[
     "pm \\pm ± ∓ \\mp",
     "E E",
     "degree ^\\circ ^\\degree ^\\circle ^° ^{\\circ} ^{\\degree} ^{\\circle} ^{°}",
-    "analysis \\int \\sum \\prod \\lim",
-    "unsupported \\to \\rightarrow \\Rightarrow \\partial \\subseteq \\supseteq ⊆ ⊇ \\notin ∉ \\langle \\rangle",
+    "int \\int",
+    "sum \\sum",
+    "prod \\prod",
+    "lim \\lim",
+    "to \\to \\rightarrow \\Rightarrow \\longrightarrow \\Longrightarrow",
+    "unsupported \\partial \\subseteq \\supseteq ⊆ ⊇ \\notin ∉ \\langle \\rangle",
     "transpose ^T ^{T} ^{\\top} '",
 ];
 

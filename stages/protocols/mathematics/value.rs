@@ -3,6 +3,8 @@
 //! Expressions keep the shape in which they were written, since some comparisons look at it: whether an
 //! answer is a lone decimal, or a word that was read as a product of letters. Nothing is evaluated here.
 
+use std::collections::BTreeSet;
+
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive};
@@ -14,6 +16,8 @@ pub(super) enum Node {
     Number(BigRational),
     /// A decimal.
     Float(f64),
+    /// A decimal of more digits than a double holds.
+    Long(BigRational),
     /// A letter, a Greek letter or a text, in lower case. Texts that speak of complex numbers have symbols
     /// of their own.
     Symbol {
@@ -32,10 +36,28 @@ pub(super) enum Node {
         name: String,
         arguments: Vec<Self>,
     },
+    /// A sum, product or integral from one end to the other, or a limit: its place, and 1 or -1 for the
+    /// side from which it is approached.
+    Bound {
+        kind: Kind,
+        name: String,
+        body: Box<Self>,
+        from: Box<Self>,
+        to: Box<Self>,
+    },
     /// Row by row.
     Matrix(Vec<Vec<Self>>),
     /// A division by zero, or too large.
     Undefined,
+}
+
+/// What binds a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Sum,
+    Product,
+    Limit,
+    Integral,
 }
 
 /// Constants.
@@ -71,6 +93,7 @@ impl Node {
         match self {
             Self::Number(value) => Self::Number(-value),
             Self::Float(value) => Self::Float(-value),
+            Self::Long(value) => Self::Long(-value),
             node => Self::whole(-1).times(node),
         }
     }
@@ -123,6 +146,70 @@ impl Node {
             return Self::Number(if whole.is_negative() { whole - part } else { whole + part });
         }
         self.times(other)
+    }
+
+    pub(super) fn bound(kind: Kind, name: String, body: Self, from: Self, to: Self) -> Self {
+        Self::Bound { kind, name, body: Box::new(body), from: Box::new(from), to: Box::new(to) }
+    }
+
+    /// The expressions that this one is directly made of.
+    fn parts(&self) -> Vec<&Self> {
+        match self {
+            Self::Sum(nodes) | Self::Product(nodes) | Self::Function { arguments: nodes, .. } => {
+                nodes.iter().collect()
+            }
+            Self::Percent(inside) => vec![inside],
+            Self::Power(base, exponent) => vec![base, exponent],
+            Self::Matrix(rows) => rows.iter().flatten().collect(),
+            Self::Bound { body, from, to, .. } => vec![body, from, to],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many parts it has.
+    pub(super) fn size(&self) -> usize {
+        1 + self.parts().into_iter().map(Self::size).sum::<usize>()
+    }
+
+    /// Whether a part of the expression, or all of it, is so.
+    pub(super) fn any(&self, is_so: &mut impl FnMut(&Self) -> bool) -> bool {
+        is_so(self) || self.parts().into_iter().any(|node| node.any(is_so))
+    }
+
+    /// The names that occur, without those that are bound.
+    pub(super) fn symbols(&self) -> BTreeSet<String> {
+        match self {
+            Self::Symbol { name, .. } => BTreeSet::from([name.clone()]),
+            Self::Bound { name, body, from, to, .. } => {
+                let mut names = body.symbols();
+                names.remove(name);
+                names.extend(from.symbols());
+                names.extend(to.symbols());
+                names
+            }
+            node => node.parts().into_iter().flat_map(Self::symbols).collect(),
+        }
+    }
+
+    /// With other expressions in place of some.
+    pub(super) fn mapped(&self, other: &impl Fn(&Self) -> Option<Self>) -> Self {
+        if let Some(node) = other(self) {
+            return node;
+        }
+        let all = |nodes: &[Self]| nodes.iter().map(|node| node.mapped(other)).collect();
+        match self {
+            Self::Sum(nodes) => Self::Sum(all(nodes)),
+            Self::Product(nodes) => Self::Product(all(nodes)),
+            Self::Percent(inside) => inside.mapped(other).percent(),
+            Self::Power(base, exponent) => base.mapped(other).raised_to(exponent.mapped(other)),
+            Self::Function { name, arguments } => Self::function(name, all(arguments)),
+            Self::Matrix(rows) => Self::Matrix(rows.iter().map(|row| all(row)).collect()),
+            Self::Bound { kind, name, body, from, to } => {
+                let [body, from, to] = [body, from, to].map(|node| node.mapped(other));
+                Self::bound(*kind, name.clone(), body, from, to)
+            }
+            node => node.clone(),
+        }
     }
 
     /// Whether only symbols occur.

@@ -4,14 +4,13 @@
 //! hold a rule up.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use agrpo_spec::Rule;
 use regex::Regex;
 
+use super::number;
 use crate::agrpo::agrees;
 use crate::hendrycks::last_answer;
-use crate::python::pattern;
 
 /// The rules of a run, ready to be asked.
 #[derive(Debug)]
@@ -69,8 +68,7 @@ impl Check {
                 answer.is_some_and(|answer| answer.to_lowercase() == completion.to_lowercase())
             }
             Self::Numeric { tolerance } => {
-                let pair = answer.and_then(last_number).zip(last_number(completion));
-                pair.is_some_and(|(answer, found)| (answer - found).abs() <= *tolerance)
+                answer.is_some_and(|answer| number::is_near(answer, completion, *tolerance))
             }
             Self::Regex { pattern, is_answer } => {
                 let Some(found) = pattern.captures_iter(completion).last() else { return false };
@@ -79,27 +77,17 @@ impl Check {
                 let captured = captured.map_or("", |found| found.as_str().trim());
                 !is_answer || answer == Some(captured)
             }
-            Self::Boxed => answer.is_some_and(|answer| {
-                let gold = last_answer(answer).unwrap_or(answer);
-                agrees(gold, last_answer(completion).unwrap_or(completion))
+            Self::Boxed => answer.zip(boxed(completion)).is_some_and(|(answer, found)| {
+                agrees(last_answer(answer).unwrap_or(answer), found)
             }),
         }
     }
 }
 
-/// The last number of a text, commas between its digits left out; finite.
-fn last_number(text: &str) -> Option<f64> {
-    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"[-+]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-    });
-    let found = NUMBER.find_iter(text).last()?;
-    let before = text[..found.start()].chars().next_back();
-    // In `5-3` the sign belongs to the subtraction.
-    let text = match before {
-        Some(c) if c.is_alphanumeric() || c == ')' => found.as_str().trim_start_matches(['-', '+']),
-        _ => found.as_str(),
-    };
-    text.replace(',', "").parse().ok().filter(|value: &f64| value.is_finite())
+/// What stands in the last box of a text, if that closes.
+fn boxed(text: &str) -> Option<&str> {
+    let has_box = text.contains("\\boxed") || text.contains("\\fbox");
+    has_box.then(|| last_answer(text)).flatten()
 }
 
 #[cfg(test)]
@@ -140,6 +128,9 @@ mod tests {
             ("42", "none", false),
             ("none", "42", false),
             ("1e999", "1e999", false),
+            ("5", "\u{2212}5", false),
+            ("-5", "\u{2212}5", true),
+            ("9007199254740993", "9007199254740992", false),
         ] {
             assert_eq!(pays(within(0.0), answer, completion), right, "{answer} {completion}");
         }
@@ -168,6 +159,10 @@ mod tests {
         assert!(pays(boxed(), "so \\boxed{\\sqrt{8}}", "\\boxed{1} no, \\boxed{2\\sqrt{2}}"));
         assert!(!pays(boxed(), "\\frac{1}{2}", "\\boxed{0.6}"));
         assert!(!pays(boxed(), "3", ""));
+        assert!(!pays(boxed(), "72", "The answer is 72, in total."));
+        assert!(!pays(boxed(), "5", "5"));
+        assert!(!pays(boxed(), "5", "\\boxed{5"));
+        assert!(pays(boxed(), "5", "\\fbox{5}"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who speaks, what is put in, and the published text where it is at hand.
 
-use crate::tests::shared;
+use crate::published::shared;
 use crate::{Problem, Protocol, Role};
 
 use super::*;
@@ -49,7 +49,7 @@ fn questions_are_put_in_as_they_are() {
 /// The published prompts stand, as JSON, in the order of their protocols and tasks.
 #[test]
 fn prompts_are_the_published_ones_to_the_character() {
-    let Some(path) = shared("facts/protocols.md") else { return };
+    let Some(path) = shared("facts/protocols.md", 11) else { return };
     let facts = std::fs::read_to_string(path).unwrap();
     let published: Vec<String> = facts
         .split("```json\n")

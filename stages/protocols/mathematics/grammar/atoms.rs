@@ -1,26 +1,34 @@
 //! The parts that factors are made of: groups, functions, fractions, matrices, symbols and numbers.
 
 use super::{Parser, number};
-use crate::mathematics::lexer::Token;
+use crate::mathematics::lexer::{self, Token};
 use crate::mathematics::value::{Constant, Node};
+
+/// Rows of a matrix that has a determinant here.
+const LARGEST: usize = 6;
+
+/// Parts of its cells, which a determinant repeats.
+const MOST_PARTS: usize = 200;
 
 impl Parser<'_> {
     pub(super) fn component(&mut self, plain: bool) -> Option<Node> {
         self.attempt(Self::group)
             .or_else(|| if plain { None } else { self.attempt(Self::function) })
             .or_else(|| self.attempt(Self::atom))
+            .or_else(|| self.attempt(Self::derivative))
             .or_else(|| self.attempt(Self::fraction))
             .or_else(|| self.attempt(Self::binomial))
             .or_else(|| self.attempt(Self::matrix))
     }
 
     fn group(&mut self) -> Option<Node> {
-        const PAIRS: [(&str, &str, &str); 11] = [
+        const PAIRS: [(&str, &str, &str); 12] = [
             ("(", ")", ""),
             ("lgroup", "rgroup", ""),
             ("{", "}", ""),
             ("[", "]", ""),
             ("\\{", "\\}", ""),
+            ("lbrace", "rbrace", ""),
             ("|", "|", "abs"),
             ("lvert", "rvert", "abs"),
             ("norm", "norm", "norm"),
@@ -59,7 +67,8 @@ impl Parser<'_> {
     }
 
     fn matrix(&mut self) -> Option<Node> {
-        self.take(&["begin matrix"])?;
+        let open = self.take(&["begin matrix", "begin det"])?;
+        let end = if open == "begin det" { "end det" } else { "end matrix" };
         let mut rows = Vec::new();
         loop {
             let mut row = vec![self.expression()?];
@@ -68,7 +77,7 @@ impl Parser<'_> {
             }
             rows.push(row);
             let more = self.take(&["\\\\"]).is_some();
-            if self.take(&["end matrix"]).is_some() {
+            if self.take(&[end]).is_some() {
                 break;
             }
             if !more {
@@ -76,7 +85,8 @@ impl Parser<'_> {
             }
         }
         let even = rows.windows(2).all(|pair| pair[0].len() == pair[1].len());
-        even.then_some(Node::Matrix(rows))
+        let matrix = even.then_some(Node::Matrix(rows))?;
+        if open == "begin det" { determinant(&matrix) } else { Some(matrix) }
     }
 
     fn function(&mut self) -> Option<Node> {
@@ -92,7 +102,10 @@ impl Parser<'_> {
                 self.take(&[")"])?;
                 Some(Node::function(name, arguments))
             }
-            Token::Function("det") => None,
+            Token::Function("det") => {
+                self.next += 1;
+                determinant(&self.argument()?)
+            }
             Token::Function(name) => {
                 self.next += 1;
                 self.of_one(name)
@@ -105,6 +118,7 @@ impl Parser<'_> {
                     None => Some(euler),
                 }
             }
+            Token::Sign("sum" | "prod" | "lim" | "int") => self.analysis(),
             _ => self.application(),
         }
     }
@@ -132,13 +146,7 @@ impl Parser<'_> {
                 power = self.attempt(Self::superscript);
             }
         }
-        let argument = self.attempt(|parser| {
-            parser.take(&["("])?;
-            let inside = parser.expression()?;
-            parser.take(&[")"])?;
-            Some(inside)
-        });
-        let argument = argument.or_else(|| self.attempt(|parser| parser.product(true)))?;
+        let argument = self.argument()?;
         let inverse = power == Some(Node::whole(-1))
             && ["sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh"].contains(&name);
         if inverse {
@@ -157,6 +165,17 @@ impl Parser<'_> {
             Some(power) => node.raised_to(power),
             None => node,
         })
+    }
+
+    /// What a function is applied to, in parentheses or not.
+    fn argument(&mut self) -> Option<Node> {
+        let argument = self.attempt(|parser| {
+            parser.take(&["("])?;
+            let inside = parser.expression()?;
+            parser.take(&[")"])?;
+            Some(inside)
+        });
+        argument.or_else(|| self.attempt(|parser| parser.product(true)))
     }
 
     /// `f(x)`: a name before one atom, or before several arguments, in parentheses.
@@ -216,7 +235,9 @@ impl Parser<'_> {
             }
             Token::Percent(text) => number(&text)?.percent(),
             Token::Scientific(text) => number(&text)?,
-            Token::Differential(letter) => self.real_or_complex(format!("d{letter}")),
+            Token::Differential(letter) if self.differentials => {
+                self.real_or_complex(format!("d{letter}"))
+            }
             Token::Sign("infinity") => Node::Constant(Constant::Infinity),
             Token::Sign("E") => self.real_or_complex("e".to_owned()),
             _ => return None,
@@ -281,7 +302,7 @@ impl Parser<'_> {
         Some(text)
     }
 
-    fn subscript_value(&mut self) -> Option<Node> {
+    pub(super) fn subscript_value(&mut self) -> Option<Node> {
         self.take(&["_"])?;
         match self.attempt(Self::atom) {
             Some(atom) => Some(atom),
@@ -293,8 +314,8 @@ impl Parser<'_> {
         let mut text = "_".to_owned();
         for token in self.tokens.get(first..end).unwrap_or_default() {
             match token {
+                Token::Percent(word) => text.extend([word.as_str(), "%"]),
                 Token::Number(word)
-                | Token::Percent(word)
                 | Token::Scientific(word)
                 | Token::Symbol(word)
                 | Token::Accent(_, word)
@@ -308,11 +329,36 @@ impl Parser<'_> {
     }
 }
 
+/// By the first row, and so on. Of a matrix that is square and not large.
+fn determinant(node: &Node) -> Option<Node> {
+    let Node::Matrix(rows) = node else { return None };
+    let square = rows.iter().all(|row| row.len() == rows.len());
+    if !square || rows.len() > LARGEST || node.size() > MOST_PARTS {
+        return None;
+    }
+    let Some((first, rest)) = rows.split_first() else { return Some(Node::whole(1)) };
+    let mut sum = Node::whole(0);
+    for (column, factor) in first.iter().enumerate() {
+        let minor = |row: &Vec<Node>| {
+            let cells = row.iter().enumerate().filter(|(place, _)| *place != column);
+            cells.map(|(_, cell)| cell.clone()).collect::<Vec<_>>()
+        };
+        let inside = determinant(&Node::Matrix(rest.iter().map(minor).collect()))?;
+        let term = factor.clone().times(inside);
+        sum = sum.plus(if column % 2 == 0 { term } else { term.negative() });
+    }
+    Some(sum)
+}
+
 /// Texts are names without ado, so that `\text{(C)}` is `C`; other accents belong to the name.
 fn accented(command: &str, inside: &str) -> String {
     let inside = inside.replace(' ', "");
     match command {
-        "text" | "textit" | "textbf" | "textnormal" | "mbox" => inside.replace(['(', ')'], ""),
+        "text" | "textit" | "textbf" | "textnormal" | "mbox" => {
+            let name = inside.replace(['(', ')'], "");
+            // A letter by its command or by itself.
+            lexer::letter(&name).unwrap_or(name)
+        }
         "bar" | "overline" => format!("bar{{{inside}}}"),
         "vec" | "overrightarrow" => format!("vec{{{inside}}}"),
         "tilde" | "widetilde" => format!("tilde{{{inside}}}"),

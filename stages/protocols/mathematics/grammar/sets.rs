@@ -2,7 +2,8 @@
 //!
 //! `(1,2)` is an interval before it is a tuple; who compares knows that it may have been meant as one.
 
-use super::Parser;
+use super::{MAX_DEPTH, Parser};
+use crate::mathematics::evaluate::{is_constant, real};
 use crate::mathematics::lexer::Token;
 use crate::mathematics::value::{Node, Relation, Value};
 
@@ -80,11 +81,12 @@ impl Parser<'_> {
             parser.take(&["pm"])?;
             let right = parser.expression()?;
             ended(parser)?;
-            let plus = |node: Node| match &left {
-                Some(left) => left.clone().plus(node),
-                None => node,
+            // The order counts where a tuple is answered by a list.
+            let pair = match left {
+                Some(left) => [left.clone().plus(right.clone()), left.plus(right.negative())],
+                None => [right.clone().negative(), right],
             };
-            Some(vec![Value::Node(plus(right.clone())), Value::Node(plus(right.negative()))])
+            Some(pair.map(Value::Node).to_vec())
         });
         if either.is_some() {
             return either;
@@ -130,7 +132,12 @@ impl Parser<'_> {
         operand: impl Fn(&mut Self) -> Option<Value>,
     ) -> Option<Value> {
         let mut left = operand(self)?;
+        let mut nested = 0;
         while self.take(&[sign]).is_some() {
+            nested += 1;
+            if nested > MAX_DEPTH {
+                return None;
+            }
             let (first, second) = (Box::new(left), Box::new(operand(self)?));
             left = match sign {
                 "union" => Value::Union(first, second),
@@ -154,6 +161,12 @@ impl Parser<'_> {
         self.take(&[","])?;
         let end = self.expression()?;
         let close = self.take(&["]", ")", "\\)", "rgroup"])?;
+        // Where an end is known to be no real number, nothing is read at all.
+        let is_real = |node: &Node| !is_constant(node) || real(node).is_some();
+        if !(is_real(&start) && is_real(&end)) {
+            self.broken = true;
+            return None;
+        }
         Some(Value::interval(start, end, (open != "[", close != "]")))
     }
 
