@@ -7,10 +7,11 @@
 use agrpo_spec::{RunId, StageDigest};
 
 use crate::error::JobsError;
-use crate::lease::stages::{self, HELD};
+use crate::lease::stages;
 use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
+use crate::redis::keys::HELD;
 use crate::store::{Control, Store};
 use crate::versions::Versions;
 use crate::worker::{View, attempts, offer as offer_pending, set_active};
@@ -79,11 +80,11 @@ pub(crate) async fn tell(
         Some(_) => redis::cmd("HSET"),
         None => redis::cmd("HDEL"),
     };
-    command.arg(HELD).arg(run);
+    command.arg(fleet.keys.of(HELD)).arg(run);
     if let Some(control) = control {
         command.arg(control.state.to_string());
     }
-    command.query_async(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))
+    fleet.ask(&command).await
 }
 
 /// Offers what can be computed now; for a run of other versions, which this program cannot plan, the next
@@ -94,7 +95,7 @@ async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<(), JobsError
         Ok(pinned) if pinned == own => {}
         // A record that cannot be read is reported by the sweep.
         Ok(_) | Err(JobsError::Data(_)) => {
-            stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+            stages::awaken(fleet).await?;
             return set_active(fleet, run, true).await.map(drop);
         }
         Err(error) => return Err(error),
@@ -102,7 +103,7 @@ async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<(), JobsError
     let mut progress = Progress::open(store, store.run(run).await?).await?;
     progress.catch_up(store).await?;
     let view = View::of(&progress);
-    stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+    stages::awaken(fleet).await?;
     set_active(fleet, run, !view.is_done()).await?;
     let queue = Queue::new(fleet, view.numerics, &own);
     offer_pending(store, &queue, run, &view.pending).await.map(drop)

@@ -323,7 +323,7 @@ impl Shop {
         error: JobsError,
     ) -> JobsError {
         metrics::stage_ended(key.kind, End::GivenUp);
-        if !matches!(error, JobsError::Unavailable(_) | JobsError::Invalid(_)) {
+        if !error.is_of_services() {
             let failure = Failure {
                 key,
                 stage,

@@ -40,6 +40,14 @@ pub enum JobsError {
     /// A service or a disk did not do its part; the same request may succeed later.
     #[error("{}", text(.0))]
     Unavailable(String),
+    /// A service answers and does not do what it is asked: a setting or a right has to change.
+    #[error("{}", text(.message))]
+    Misconfigured {
+        /// What it refuses, why, and what to change.
+        message: String,
+        /// Between two masters it may be so for a moment: worth trying again for a time.
+        may_pass: bool,
+    },
     /// Stored data is corrupt, missing or contradicts what was computed.
     #[error("{}", text(.0))]
     Data(String),
@@ -71,20 +79,33 @@ impl JobsError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Internal(_) => 1,
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::Misconfigured { .. } => 2,
             Self::Unavailable(_) | Self::Device(_) => 4,
             Self::Data(_) | Self::Lost { .. } => 5,
             Self::Failed(_) | Self::Refused(_) => 6,
         }
     }
 
+    /// Whether the same request may succeed by itself before long.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Misconfigured { may_pass: true, .. })
+    }
+
+    /// Whether it speaks of this process' services and rights, and of no stage or run: another worker may do
+    /// better.
+    pub(crate) fn is_of_services(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Invalid(_) | Self::Misconfigured { .. })
+    }
+
     /// Where trying again may help.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unavailable(_) | Self::Data(_) | Self::Lost { .. } => Remedy::Here,
-            Self::Invalid(_) | Self::Internal(_) | Self::Failed(_) | Self::Device(_) => {
-                Remedy::Elsewhere
-            }
+            Self::Invalid(_)
+            | Self::Misconfigured { .. }
+            | Self::Internal(_)
+            | Self::Failed(_)
+            | Self::Device(_) => Remedy::Elsewhere,
             Self::Refused(_) => Remedy::Never,
         }
     }

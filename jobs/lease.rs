@@ -13,41 +13,30 @@ use std::time::Duration;
 use redis::Script;
 
 use crate::error::JobsError;
-use crate::redis::Fleet;
-
-pub(crate) use stages::STAGE;
-
-const FENCE: &str = "agrpo:fence";
+use crate::redis::keys::FENCE;
+use crate::redis::{Fleet, script};
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('EXISTS', KEYS[1]) == 1 then return false end
-         local value = redis.call('INCR', KEYS[2]) .. ' ' .. ARGV[1]
+    script(
+        "if is_leased(KEYS[1], tonumber(ARGV[2])) then return answer(false) end
+         local value = count_on(KEYS[2]) .. ' ' .. ARGV[1]
          redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
-         return value",
+         return answer(value)",
     )
 });
 
 // A Redis that was emptied has forgotten the lease: whoever holds it may take it again.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    script(
         "local value = redis.call('GET', KEYS[1])
-         if value and value ~= ARGV[1] then return 0 end
+         if value and value ~= ARGV[1] then return answer(0) end
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-         return 1",
-    )
-});
-
-#[cfg(test)]
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-         return redis.call('DEL', KEYS[1])",
+         return answer(1)",
     )
 });
 
 /// The right to be the only one at something, until it expires.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lease {
     fleet: Fleet,
     key: String,
@@ -63,37 +52,20 @@ impl Lease {
         holder: &str,
         ttl: Duration,
     ) -> Result<Option<Self>, JobsError> {
-        let value: Option<String> = ACQUIRE
-            .key(&key)
-            .key(FENCE)
-            .arg(holder)
-            .arg(millis(ttl))
-            .invoke_async(&mut fleet.connection())
-            .await
-            .map_err(|error| fleet.failure(&error))?;
+        let mut call = ACQUIRE.prepare_invoke();
+        call.key(&key).key(fleet.keys.of(FENCE)).arg(holder).arg(millis(ttl));
+        let value: Option<String> = fleet.invoke(&call).await?;
         Ok(value.map(|value| Self { fleet: fleet.clone(), key, value, ttl }))
     }
 
     /// Puts the expiry off; false where somebody else holds it by now.
     pub(crate) async fn renew(&self) -> Result<bool, JobsError> {
-        RENEW
-            .key(&self.key)
-            .arg(&self.value)
-            .arg(millis(self.ttl))
-            .invoke_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+        self.fleet.invoke(RENEW.key(&self.key).arg(&self.value).arg(millis(self.ttl))).await
     }
 
     /// Gives it back, if it is still ours.
-    #[cfg(test)]
     pub(crate) async fn release(self) -> Result<(), JobsError> {
-        RELEASE
-            .key(&self.key)
-            .arg(&self.value)
-            .invoke_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+        stages::release(&self.fleet, &self.key, &self.value).await
     }
 }
 
@@ -109,7 +81,7 @@ mod tests {
     const TTL: Duration = Duration::from_millis(300);
 
     async fn acquire(fleet: &Fleet, holder: &str) -> Option<Lease> {
-        Lease::acquire(fleet, "agrpo:lease:x".to_owned(), holder, TTL).await.unwrap()
+        Lease::acquire(fleet, "agrpo:{q8130}:lease:x".to_owned(), holder, TTL).await.unwrap()
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ pub(crate) fn pauses(longest: Duration) -> ExponentialBuilder {
 /// The longest pause between two tries of an exchange.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Tries until something other than Unavailable comes, for `patience` at most and as long as
+/// Tries until something comes that does not pass by itself, for `patience` at most and as long as
 /// `wanted` holds.
 pub(crate) async fn patiently<T, F>(
     patience: Duration,
@@ -35,9 +35,7 @@ where
     let begin = Instant::now();
     exchange
         .retry(pauses(LONGEST))
-        .when(|error| {
-            matches!(error, JobsError::Unavailable(_)) && begin.elapsed() < patience && wanted()
-        })
+        .when(|error| error.may_pass() && begin.elapsed() < patience && wanted())
         .notify(|error, pause| tracing::warn!(%error, ?pause, "trying again"))
         .await
 }

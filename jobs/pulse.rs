@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use agrpo_spec::StageDigest;
 use backon::BackoffBuilder;
+use redis::RedisResult;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{RedisError, RedisResult};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +23,8 @@ use crate::hand::Hand;
 use crate::lease::stages::{self, Acquired, Terms};
 use crate::metrics;
 use crate::patience::pauses;
-use crate::redis::{Fleet, refuses};
+use crate::redis::Fleet;
+use crate::redis::refusal::{plain, refusal};
 use crate::registry::{InHand, WorkerInfo};
 use crate::vitals::Vitals;
 
@@ -92,10 +93,12 @@ impl Pulse {
             wake: Notify::new(),
             end: watch::Sender::new(None),
         });
-        shared.beat(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+        if let Err(error) = shared.beat(&mut fleet.connection()).await {
+            return Err(fleet.failed(&error).await);
+        }
         let refused = shared.end.borrow().clone();
         if let Some(error) = refused {
-            stages::sign_off(&mut fleet.connection(), &shared.settings.about.name).await.ok();
+            stages::sign_off(fleet, &shared.settings.about.name).await.ok();
             return Err(error);
         }
         let pulse = Self { shared: Arc::clone(&shared) };
@@ -130,11 +133,9 @@ impl Pulse {
         run: &str,
     ) -> Result<Result<Arc<Hand>, Acquired>, JobsError> {
         let Shared { fleet, terms, settings, .. } = &*self.shared;
-        let key = format!("{}{stage}", stages::STAGE);
+        let key = fleet.keys.lease(stage);
         let (asked, name) = (Instant::now(), &settings.about.name);
-        let acquired = stages::acquire(&mut fleet.connection(), *terms, &key, name, run)
-            .await
-            .map_err(|error| fleet.failure(&error))?;
+        let acquired = stages::acquire(fleet, *terms, &key, name, run).await?;
         let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
         let hand = Arc::new(Hand::new(stage, key, token, asked, terms.ttl));
         self.shared.desk().hands.insert(stage, Arc::clone(&hand));
@@ -150,9 +151,7 @@ impl Pulse {
         self.shared.desk().hands.remove(&hand.stage);
         // A renewal that is under way would bring the lease back.
         drop(beating.lock().await);
-        stages::release(&mut fleet.connection(), &hand.key, &hand.token)
-            .await
-            .map_err(|error| fleet.failure(&error))
+        stages::release(fleet, &hand.key, &hand.token).await
     }
 
     /// Gives everything back that is not being published, and whatever is taken from now on.
@@ -179,7 +178,7 @@ impl Pulse {
         self.shared.closed.store(true, Ordering::SeqCst);
         drop(self.shared.beating.lock().await);
         let (fleet, name) = (&self.shared.fleet, &self.shared.settings.about.name);
-        if let Err(error) = stages::sign_off(&mut fleet.connection(), name).await {
+        if let Err(error) = stages::sign_off(fleet, name).await {
             tracing::debug!(%error, "not signed off");
         }
     }
@@ -223,14 +222,13 @@ impl Shared {
                     return;
                 }
                 connection = None;
-                if refuses(&error) {
-                    self.end(JobsError::Unavailable(format!(
-                        "Redis at {} refuses this worker ({error}): check user, password and \
-                         rights in AGRPO_REDIS",
-                        self.fleet.place()
-                    )));
+                let text = plain(&error);
+                let meaning = self.fleet.meaning(&text).await;
+                if !meaning.may_pass() {
+                    self.end(meaning);
                 } else if seen.elapsed() >= self.settings.patience {
-                    self.end(self.given_up(&error));
+                    let answers = refusal(&text).is_some();
+                    self.end(if answers { meaning } else { self.given_up(&text) });
                 } else {
                     tracing::warn!(%error, "no sign of life given; trying again");
                 }
@@ -257,7 +255,7 @@ impl Shared {
         self.closed.load(Ordering::SeqCst) || self.end.borrow().is_some()
     }
 
-    fn given_up(&self, error: &RedisError) -> JobsError {
+    fn given_up(&self, error: &str) -> JobsError {
         JobsError::Unavailable(format!(
             "Redis at {} was away for {} s ({error}): finished stages are safe in the store; start the \
              worker again once Redis answers",
@@ -293,7 +291,7 @@ impl Shared {
             hands.iter().map(|hand| (hand.key.as_str(), hand.token.as_str())).collect();
         let (asked, before) = (Instant::now(), (self.settings.clock)());
         let (redis, ours) =
-            stages::beat(connection, self.terms, &about.name, &text, &leases).await?;
+            stages::beat(&self.fleet, connection, self.terms, &about.name, &text, &leases).await?;
         let after = (self.settings.clock)();
         for (hand, ours) in hands.iter().zip(ours) {
             if ours {

@@ -5,7 +5,7 @@
 //! 1.0.0 is held to what it does reliably on Redis: one task at a time, an explicit poll, a fresh
 //! worker name at every start, heartbeats that go on while a worker drains. Its retries, attempts,
 //! priorities and locks are not used. There is one queue for each class of numerics and each set of stage
-//! versions, so that nobody takes a hint that is not for him: `agrpo:<class>:<tag of the versions>`.
+//! versions, so that nobody takes a hint that is not for him: `<class>:<tag of the versions>`.
 //!
 //! ```text
 //! <queue>:ready:<run>    stages that can be computed and are no tasks yet, in the order of the plan
@@ -34,11 +34,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::error::JobsError;
-use crate::lease::{self, stages::HELD};
-use crate::redis::Fleet;
+use crate::redis::keys::{GENERATION, HELD, LEASE};
+use crate::redis::refusal::plain;
+use crate::redis::{self as way, Fleet};
 use crate::versions::Versions;
+use crate::worker::LEASE as LEASE_LASTS;
 
-const GENERATION: &str = "agrpo:generation";
 /// Two workers may learn of the same stage at once: the second offer within this time is dropped, as is
 /// one of a stage that was just taken.
 const GRACE_SECONDS: u64 = 1;
@@ -54,7 +55,7 @@ const JOIN_SECONDS: i64 = 3600;
 
 /// A script that shares the functions of the window.
 fn script(text: &str) -> Script {
-    Script::new(&format!("{}\n{text}", include_str!("queue/window.lua")))
+    way::script(&format!("{}\n{text}", include_str!("queue/window.lua")))
 }
 
 static OFFER: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/offer.lua")));
@@ -95,7 +96,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(fleet: &Fleet, numerics: Numerics, versions: &Versions) -> Self {
-        let name = format!("agrpo:{numerics}:{}", versions.tag());
+        let name = fleet.keys.queue(numerics, versions);
         // Locks and events are for display only, and each adds a way for a worker to fail.
         let config = Config::default()
             .queue(name.clone())
@@ -121,7 +122,7 @@ impl Queue {
         for (key, stage) in stages {
             call.arg(format!("{} {key} {stage}", key.order()));
         }
-        self.invoke(&call).await
+        self.fleet.invoke(&call).await
     }
 
     /// Those of the stages that are neither ready nor waiting nor being computed.
@@ -135,7 +136,7 @@ impl Queue {
         for stage in stages {
             call.arg(stage.to_string());
         }
-        let names: Vec<String> = self.invoke(&call).await?;
+        let names: Vec<String> = self.fleet.invoke(&call).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
@@ -144,7 +145,7 @@ impl Queue {
     pub(crate) async fn take(&self, hint: Hint) -> Result<Option<StageKey>, JobsError> {
         let mut call = self.with_window(&TAKE);
         call.arg(hint.run.to_string()).arg(hint.stage.to_string());
-        let key: String = self.invoke(&call).await?;
+        let key: String = self.fleet.invoke(&call).await?;
         Ok(key.parse().ok())
     }
 
@@ -156,16 +157,9 @@ impl Queue {
         shard: u32,
     ) -> Result<u32, JobsError> {
         let key = self.key(&format!("joins:{run}:{update}"));
-        let (count,): (u32,) = redis::pipe()
-            .atomic()
-            .sadd(&key, shard)
-            .ignore()
-            .expire(&key, JOIN_SECONDS)
-            .ignore()
-            .scard(&key)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))?;
+        let mut pipe = redis::pipe();
+        pipe.atomic().sadd(&key, shard).ignore().expire(&key, JOIN_SECONDS).ignore().scard(&key);
+        let (count,): (u32,) = self.fleet.ask_all(&pipe).await?;
         Ok(count)
     }
 
@@ -180,11 +174,7 @@ impl Queue {
     }
 
     async fn delete(&self, key: &str) -> Result<(), JobsError> {
-        redis::cmd("DEL")
-            .arg(key)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+        self.fleet.ask(redis::cmd("DEL").arg(key)).await
     }
 
     fn key(&self, name: &str) -> String {
@@ -199,47 +189,31 @@ impl Queue {
             .key(self.config.active_jobs_list())
             .key(self.config.scheduled_jobs_set())
             .key(self.config.workers_set())
-            .key(GENERATION)
+            .key(self.fleet.keys.of(GENERATION))
             .key(self.key("turns"))
             .key(self.key("taken"))
-            .key(HELD)
+            .key(self.fleet.keys.of(HELD))
             .arg(self.key("ready:"))
             .arg(self.key("window:"))
-            .arg(lease::STAGE)
+            .arg(self.fleet.keys.of(LEASE))
             .arg(MOST_TASKS)
             .arg(GRACE_SECONDS)
-            .arg(MOST_READY);
+            .arg(MOST_READY)
+            .arg(LEASE_LASTS.as_millis());
         call
-    }
-
-    async fn invoke<T: redis::FromRedisValue>(
-        &self,
-        call: &ScriptInvocation<'_>,
-    ) -> Result<T, JobsError> {
-        call.invoke_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
     }
 
     /// How many tasks wait for a worker.
     pub(crate) async fn waiting(&self) -> Result<u64, JobsError> {
-        let (active, scheduled): (u64, u64) = redis::pipe()
-            .llen(self.config.active_jobs_list())
-            .zcard(self.config.scheduled_jobs_set())
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))?;
+        let mut pipe = redis::pipe();
+        pipe.llen(self.config.active_jobs_list()).zcard(self.config.scheduled_jobs_set());
+        let (active, scheduled): (u64, u64) = self.fleet.ask_all(&pipe).await?;
         Ok(active + scheduled)
     }
 
     /// Forgets that a stage was taken: it may be offered again at once.
     pub(crate) async fn forget(&self, stage: StageDigest) -> Result<(), JobsError> {
-        redis::cmd("ZREM")
-            .arg(self.key("taken"))
-            .arg(stage.to_string())
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+        self.fleet.ask(redis::cmd("ZREM").arg(self.key("taken")).arg(stage.to_string())).await
     }
 
     /// Removes what apalis keeps about finished tasks, which it never does by itself, and what is noted
@@ -250,7 +224,7 @@ impl Queue {
             .key(self.config.dead_jobs_set())
             .key(self.config.inflight_jobs_set())
             .arg(TIDY_BATCH);
-        self.invoke(&call).await
+        self.fleet.invoke(&call).await
     }
 
     /// Signs a worker off, whatever its end was. apalis leaves its name and the tasks that it held to
@@ -258,26 +232,24 @@ impl Queue {
     /// stumble too. So held tasks are deleted, and a sweep offers their stages again.
     pub(crate) async fn leave(&self, worker: &str) -> Result<(), JobsError> {
         static LEAVE: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
+            way::script(
                 "for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
                      redis.call('HDEL', KEYS[2], id)
                      redis.call('DEL', KEYS[3] .. ':' .. id)
                  end
                  redis.call('ZREM', KEYS[4], ARGV[1])
-                 return redis.call('DEL', KEYS[1], KEYS[5])",
+                 return answer(redis.call('DEL', KEYS[1], KEYS[5]))",
             )
         });
         let context = WorkerContext::new(worker);
-        LEAVE
-            .key(self.config.inflight_set_for(&context))
+        let mut call = LEAVE.prepare_invoke();
+        call.key(self.config.inflight_set_for(&context))
             .key(self.config.job_data_hash())
             .key(self.config.job_meta_hash())
             .key(self.config.workers_set())
             .key(self.config.worker_metadata_key(&context))
-            .arg(worker)
-            .invoke_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+            .arg(worker);
+        self.fleet.invoke::<u64>(&call).await.map(drop)
     }
 
     /// Takes hints, one at a time, until `ending` resolves; then takes no new one and waits for the
@@ -307,13 +279,16 @@ impl Queue {
             }
         };
         let mut ending = Some(ending);
-        WorkerBuilder::new(worker)
+        let consumed = WorkerBuilder::new(worker)
             .backend(self.storage(config).poll_with_interval(pace.poll))
             .concurrency(1)
             .build(handler)
             .run_with_ctx(move |context| drain_after(ending.take(), context))
-            .await
-            .map_err(|error| self.failure("the worker's exchange", &error))
+            .await;
+        match consumed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failure(&plain(&error)).await),
+        }
     }
 
     /// Tasks are any JSON: apalis takes one that it cannot decode for a lost backend, and each worker
@@ -322,18 +297,15 @@ impl Queue {
         RedisStorage::new(self.fleet.connection()).with_config(config)
     }
 
-    fn failure(&self, what: &str, error: &(dyn std::error::Error + 'static)) -> JobsError {
-        let text = error.to_string();
-        let cause = if text.contains("not registered") || text.contains("not executed by worker") {
-            "Redis was emptied or stalled, and has forgotten this worker".to_owned()
-        } else {
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        JobsError::Unavailable(format!(
-            "{what} with Redis at {} failed ({cause}): finished stages are safe in the store; start \
-             the worker again",
-            self.fleet.place()
-        ))
+    /// What an error of apalis means, of which only its words are left.
+    async fn failure(&self, text: &str) -> JobsError {
+        if text.contains("not registered") || text.contains("not executed by worker") {
+            return JobsError::Unavailable(format!(
+                "Redis at {} was emptied or stalled, and has forgotten this worker",
+                self.fleet.place()
+            ));
+        }
+        self.fleet.meaning(text).await
     }
 }
 

@@ -1,19 +1,29 @@
 //! The way to Redis: one connection that is patient with stalls and silent about passwords.
 //!
 //! redis-rs gives up on an answer after half a second, which would end a worker at every hiccup;
-//! here an answer may take ten. Messages name host and port, never credentials. Nothing in this file
-//! knows what is kept in Redis.
+//! here an answer may take ten. Messages name host and port, never credentials. What is kept in Redis is
+//! others' to know; here are its keys, what an error means, and what scripts say of values that are not ours.
 
 mod access;
+pub(crate) mod keys;
+pub(crate) mod refusal;
+pub(crate) mod types;
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agrpo_spec::Numerics;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script,
+    ScriptInvocation,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use self::access::Access;
+use self::keys::Keys;
+use self::refusal::{Refusal, plain, refuses};
 use crate::error::JobsError;
 use crate::queue::Queue;
 use crate::versions::Versions;
@@ -27,12 +37,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it tries where nobody listens: long enough for a Redis that was just started.
 const PATIENCE_REFUSED: Duration = Duration::from_secs(3);
 
+/// Values that were set right are named this many times at most.
+const MOST_NOTES: usize = 100;
+
+/// A script, after the functions that all of them share. It ends with `return answer(...)`.
+pub(crate) fn script(text: &str) -> Script {
+    Script::new(&format!("{}\n{text}", include_str!("redis/prelude.lua")))
+}
+
 /// The Redis through which workers find each other. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
     client: Client,
     connection: ConnectionManager,
     place: String,
+    pub(crate) keys: Keys,
+    /// What was said of values that no agrpo wrote.
+    noted: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -69,7 +90,13 @@ impl Fleet {
             .get_connection_manager_with_config(config)
             .await
             .map_err(|error| no_answer(&place, &error.to_string()))?;
-        Ok(Self { client, connection, place })
+        let (keys, noted) = (Keys::default(), Arc::default());
+        Ok(Self { client, connection, place, keys, noted })
+    }
+
+    /// The same Redis under names that nothing else has, for a trial.
+    pub(crate) fn on_trial(&self, unique: &str) -> Self {
+        Self { keys: Keys::of_trial(unique), ..self.clone() }
     }
 
     /// Host and port, for people.
@@ -94,17 +121,69 @@ impl Fleet {
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// One command.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, JobsError> {
+        match command.query_async(&mut self.connection()).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(&error).await),
+        }
+    }
+
+    /// Several commands at once.
+    pub(crate) async fn ask_all<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+    ) -> Result<T, JobsError> {
+        match commands.query_async(&mut self.connection()).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(&error).await),
+        }
+    }
+
+    /// A script of ours.
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, JobsError> {
+        match call.invoke_async::<(T, Vec<String>)>(&mut self.connection()).await {
+            Ok((answer, notes)) => {
+                self.heed(notes);
+                Ok(answer)
+            }
+            Err(error) => Err(self.failed(&error).await),
+        }
+    }
+
+    /// Says which values scripts have set right, each once.
+    pub(crate) fn heed(&self, notes: Vec<String>) {
+        for note in notes {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            if noted.len() < MOST_NOTES && noted.insert(note.clone()) {
+                tracing::warn!(redis = self.place, "{note}");
+            }
+        }
+    }
+
     /// What a failed command means to the caller.
-    pub(crate) fn failure(&self, error: &RedisError) -> JobsError {
-        if refuses(error) {
-            JobsError::Invalid(format!("Redis at {} refuses a command: {error}", self.place))
-        } else {
+    pub(crate) async fn failed(&self, error: &RedisError) -> JobsError {
+        self.meaning(&plain(error)).await
+    }
+
+    /// The same for an error that only its words are left of. Of a wrong type the key is looked for, since
+    /// Redis does not name it.
+    pub(crate) async fn meaning(&self, text: &str) -> JobsError {
+        if refusal::refusal(text) == Some(Refusal::WrongType)
+            && let Ok(Some(message)) = types::wrong(self).await
+        {
+            return JobsError::Misconfigured { message, may_pass: false };
+        }
+        refusal::told(&self.place, text).unwrap_or_else(|| {
             JobsError::Unavailable(format!(
-                "Redis at {} was lost ({error}): finished stages are safe in the store; start the \
-                 worker again once Redis answers",
+                "Redis at {} was lost ({text}): finished stages are safe in the store; start the worker \
+                 again once Redis answers",
                 self.place
             ))
-        }
+        })
     }
 }
 
@@ -119,6 +198,7 @@ async fn await_answer(client: &Client, place: &str) -> Result<(), JobsError> {
             Ok(Err(error)) if let Some(why) = access::distrust(&error) => {
                 return Err(JobsError::Invalid(format!("Redis at {place} is not trusted: {why}")));
             }
+            Ok(Err(error)) if let Some(error) = for_good(place, &error) => return Err(error),
             Ok(Err(error)) if error.is_connection_refusal() => {
                 (PATIENCE_REFUSED, error.to_string())
             }
@@ -133,6 +213,11 @@ async fn await_answer(client: &Client, place: &str) -> Result<(), JobsError> {
     }
 }
 
+/// An answer that no other try changes.
+fn for_good(place: &str, error: &RedisError) -> Option<JobsError> {
+    refusal::told(place, &plain(error)).filter(|error| !error.may_pass())
+}
+
 async fn ping(client: &Client) -> RedisResult<()> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
@@ -140,18 +225,6 @@ async fn ping(client: &Client) -> RedisResult<()> {
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     redis::cmd("PING").query_async::<String>(&mut connection).await?;
     Ok(())
-}
-
-/// Whether trying again is no use: credentials, rights or a setting that Redis does not accept.
-pub(crate) fn refuses(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::Server(ServerErrorKind::NoPerm)
-    ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "DENIED"))
-        // What Redis says to a long request of somebody who has not signed in.
-        || error.to_string().contains("unauthenticated")
 }
 
 fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {

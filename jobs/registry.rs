@@ -10,8 +10,8 @@ use agrpo_spec::{Numerics, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use crate::error::JobsError;
-use crate::lease::stages::{ABOUT, WORKERS};
 use crate::redis::Fleet;
+use crate::redis::keys::{ABOUT, WORKERS};
 
 /// Longer than any worker of ours is silent.
 const ABSENT: Duration = Duration::from_secs(15);
@@ -59,25 +59,23 @@ pub struct WorkerInfo {
 }
 
 /// When each worker was seen, what it says, and Redis' time.
-type Registry = (Vec<(String, u64)>, BTreeMap<String, String>, (u64, u64));
+type Registry = (Vec<(String, f64)>, BTreeMap<String, String>, (u64, u64));
 
 /// The workers that are alive, by name.
 pub async fn workers(fleet: &Fleet) -> Result<Vec<WorkerInfo>, JobsError> {
-    let (seen, about, (seconds, micros)): Registry = redis::pipe()
-        .zrange_withscores(WORKERS, 0, -1)
-        .hgetall(ABOUT)
-        .cmd("TIME")
-        .query_async(&mut fleet.connection())
-        .await
-        .map_err(|error| fleet.failure(&error))?;
+    let mut pipe = redis::pipe();
+    pipe.zrange_withscores(fleet.keys.of(WORKERS), 0, -1).hgetall(fleet.keys.of(ABOUT)).cmd("TIME");
+    let (seen, about, (seconds, micros)): Registry = fleet.ask_all(&pipe).await?;
     let now = seconds * 1000 + micros / 1000;
-    let seen: BTreeMap<String, u64> = seen.into_iter().collect();
+    let seen: BTreeMap<String, f64> = seen.into_iter().collect();
     let alive = |(name, text): (&String, &String)| {
         // A worker of another version may say something else about itself.
         let about: WorkerInfo = serde_json::from_str(text).ok()?;
-        let seen_unix_ms = *seen.get(name)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let seen_unix_ms = *seen.get(name)? as u64;
+        // One that is ahead is from before Redis' clock was set back, and the next sign of life mends it.
         let seen_ms_ago = now.saturating_sub(seen_unix_ms);
-        (u128::from(seen_ms_ago) < ABSENT.as_millis()).then_some(WorkerInfo {
+        (u128::from(now.abs_diff(seen_unix_ms)) < ABSENT.as_millis()).then_some(WorkerInfo {
             seen_unix_ms,
             seen_ms_ago,
             ..about

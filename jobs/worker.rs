@@ -35,15 +35,14 @@ pub use options::{LogTail, WorkerOptions};
 pub(crate) use runs::View;
 
 use crate::error::JobsError;
+use crate::lease::Lease;
 use crate::patience::patiently;
 use crate::pulse::Pulse;
 use crate::queue::Queue;
 use crate::redis::Fleet;
 use crate::store::Store;
+use bench::first_of;
 use runs::Runs;
-
-/// The Redis set of runs that are not done; a hint, like everything in Redis.
-const ACTIVE: &str = "agrpo:active";
 
 /// How long a worker tries to sign off.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -124,6 +123,11 @@ struct Worker {
     options: WorkerOptions,
     runs: Runs,
     pulse: Pulse,
+    /// Turns true when the worker is told to stop.
+    stop: watch::Receiver<bool>,
+    /// Why no further stage is taken though nobody told the worker to stop.
+    halt: watch::Sender<Option<JobsError>>,
+    sweeper: Mutex<Option<Lease>>,
     /// Stages that failed here and are better tried elsewhere, and until when.
     shunned: Mutex<BTreeMap<StageDigest, Instant>>,
     events: mpsc::UnboundedSender<WorkerEvent>,
@@ -142,6 +146,14 @@ impl Worker {
             self.queue.clone()
         } else {
             Queue::new(&self.fleet, numerics, &self.options.versions)
+        }
+    }
+
+    /// Resolves when the worker is told to stop.
+    async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|&stop| stop).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -171,9 +183,22 @@ pub async fn serve(
     let queue = Queue::new(&fleet, options.numerics, &options.versions);
     let runs = Runs::new(store.clone(), options.versions.clone());
     let pulse = Pulse::start(&fleet, options.pulse()).await?;
-    let shunned = Mutex::default();
-    let worker =
-        Arc::new(Worker { store, fleet, queue, execute, options, runs, pulse, shunned, events });
+    let (shunned, sweeper) = (Mutex::default(), Mutex::default());
+    let (halt, given) = (watch::Sender::new(None), stop.clone());
+    let worker = Arc::new(Worker {
+        store,
+        fleet,
+        queue,
+        execute,
+        options,
+        runs,
+        pulse,
+        stop: given,
+        halt,
+        sweeper,
+        shunned,
+        events,
+    });
     let (work, deliveries) = mpsc::channel(1);
     let (idle, idle_since) = watch::channel(Some(Instant::now()));
     // On a task of its own, so that neither a busy moment of the stage nor a failing exchange with
@@ -182,8 +207,8 @@ pub async fn serve(
     bench.spawn(worker.clone().work(deliveries, idle));
     let mut exchange = pin!(worker.exchange(work, stop.clone(), idle_since));
     let mut sweep = pin!(worker.sweep());
-    let mut overdue = pin!(worker.overdue(stop));
-    let (mut exchanged, mut released) = (None, false);
+    let mut overdue = pin!(worker.overdue());
+    let (mut exchanged, mut released, mut swept) = (None, false, None);
     let worked = loop {
         tokio::select! {
             ended = &mut exchange, if exchanged.is_none() => exchanged = Some(ended),
@@ -192,7 +217,11 @@ pub async fn serve(
                 released = true;
                 worker.pulse.release_all();
             }
-            never = &mut sweep => match never {},
+            // The stage in hand is finished; then the worker ends.
+            error = &mut sweep, if swept.is_none() => {
+                worker.halt.send_replace(Some(error.clone()));
+                swept = Some(error);
+            }
         }
     };
     let worked = match worked {
@@ -203,16 +232,15 @@ pub async fn serve(
     if timeout(FAREWELL, worker.sign_off()).await.is_err() {
         tracing::debug!("not signed off in time");
     }
-    worked.and(exchanged.unwrap_or(Ok(())))
+    let exchanged = first_of(exchanged.unwrap_or(Ok(())), swept.map_or(Ok(()), Err));
+    first_of(worked, exchanged)
 }
 
 impl Worker {
     /// Resolves when the stage in hand has to be given back.
-    async fn overdue(&self, mut stop: watch::Receiver<bool>) {
+    async fn overdue(&self) {
         let grace = async {
-            if stop.wait_for(|&stop| stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            self.stopped().await;
             match self.options.grace {
                 Some(grace) => tokio::time::sleep(grace).await,
                 None => std::future::pending().await,
@@ -231,9 +259,10 @@ impl Worker {
     }
 }
 
-/// Resolves when the worker is to end: told to, idle for too long, or its bench is gone.
+/// Resolves when the worker is to end: told to, unable to go on, idle for too long, or its bench is gone.
 async fn until(
     mut stop: watch::Receiver<bool>,
+    mut halted: watch::Receiver<Option<JobsError>>,
     mut idle_since: watch::Receiver<Option<Instant>>,
     patience: Option<Duration>,
 ) {
@@ -257,8 +286,14 @@ async fn until(
             }
         }
     };
+    let halted = async {
+        if halted.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         () = stopped => {}
+        () = halted => {}
         () = idled => {}
     }
 }

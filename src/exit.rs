@@ -115,7 +115,7 @@ impl fmt::Display for Failure {
 impl From<JobsError> for Failure {
     fn from(error: JobsError) -> Self {
         let exit = match error {
-            JobsError::Invalid(_) => Exit::Usage,
+            JobsError::Invalid(_) | JobsError::Misconfigured { .. } => Exit::Usage,
             JobsError::Unavailable(_) | JobsError::Device(_) => Exit::Unavailable,
             JobsError::Data(_) | JobsError::Lost { .. } => Exit::Data,
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
@@ -205,6 +205,8 @@ mod tests {
         assert_eq!(code(JobsError::Internal(text())), 1);
         assert_eq!(code(JobsError::Invalid(text())), 2);
         assert_eq!(code(JobsError::Unavailable(text())), 4);
+        let refused = |may_pass| JobsError::Misconfigured { message: text(), may_pass };
+        assert_eq!((code(refused(true)), code(refused(false))), (2, 2));
         assert_eq!(code(JobsError::Data(text())), 5);
         assert_eq!(code(JobsError::Device(text())), 4);
         assert_eq!(code(JobsError::Failed(text())), 6);

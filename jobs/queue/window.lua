@@ -2,13 +2,19 @@
 -- other scripts, which share its keys:
 -- KEYS: 1 data, 2 meta (prefix), 3 active, 4 scheduled, 5 workers, 6 generation, 7 turns, 8 taken, 9 held
 -- ARGV: 1 ready (prefix), 2 window (prefix), 3 lease (prefix), 4 most tasks of a queue, 5 now and then,
---       6 most stages kept ready for a run
-local now = tonumber(redis.call('TIME')[1])
+--       6 most stages kept ready for a run, 7 how long the longest lease lasts
+
+-- Whether a stage was taken a moment ago. A time that is ahead is from before Redis' clock was set back.
+local function was_taken(stage)
+    local taken = tonumber(redis.call('ZSCORE', KEYS[8], stage) or -1)
+    return taken <= seconds and seconds - taken <= tonumber(ARGV[5])
+end
 
 -- One stage becomes a task. The id is fresh because apalis drops an id that it ever knew.
 local function push(run, member)
     local stage, key = string.sub(member, -64), string.match(member, ' (%S+) ')
-    local generation = redis.call('INCR', KEYS[6])
+    if not key then return note(ARGV[1] .. run .. ' held ' .. shown(member) .. ', which no agrpo writes; dropped') end
+    local generation = count_on(KEYS[6])
     local id = string.format('%015d', generation) .. '.' .. stage
     redis.call('HSET', KEYS[1], id, '{"run":"' .. run .. '","stage":"' .. stage .. '"}')
     redis.call('HSET', KEYS[2] .. ':' .. id, 'attempts', 0, 'max_attempts', 25, 'status', 'Pending',

@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::bench::{Desk, clear};
-use super::handle::is_ours;
 use super::publish::Made;
 use super::runs::Pending;
 use super::{FAREWELL, Worker, WorkerEvent, attempts, set_active};
@@ -45,10 +44,21 @@ impl Worker {
             return Ok(None);
         }
         let name = run.to_string();
+        let mut waits = false;
         loop {
             match self.patiently(|| self.pulse.acquire(stage, &name)).await? {
                 Ok(hand) => return Ok(Some(hand)),
-                Err(Acquired::Wait(pause)) => sleep(pause).await,
+                Err(Acquired::Wait(pause)) => {
+                    if !std::mem::replace(&mut waits, true) {
+                        tracing::info!(
+                            stage = stage.short(),
+                            seconds = pause.as_secs_f64(),
+                            "Redis is new, was started again or stood still: whoever has a stage in hand \
+                             may come back before others take stages"
+                        );
+                    }
+                    sleep(pause).await;
+                }
                 Err(_) => return Ok(None),
             }
         }
@@ -169,8 +179,8 @@ impl Worker {
     /// Gives the lease back; its expiry does the same where Redis is away.
     pub(super) async fn put_down(&self, hand: &Hand) -> Result<(), JobsError> {
         match self.pulse.put_down(hand).await {
-            Err(JobsError::Unavailable(why)) => {
-                tracing::warn!(why, "a lease was left to expire");
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "a lease was left to expire");
                 Ok(())
             }
             put => put,
@@ -184,14 +194,40 @@ impl Worker {
         pending: &Pending,
         hand: &Hand,
         error: JobsError,
+        begun: (u32, u64),
+    ) -> Result<(), JobsError> {
+        let after = if error.is_of_services() {
+            async {
+                attempts::forgive(&self.fleet, pending.stage).await?;
+                self.put_down(hand).await
+            }
+            .await
+        } else {
+            self.after_failure(run, pending, hand, &error, begun).await
+        };
+        // Every later stage of this process would meet the same services or the same device.
+        let ends = error.is_of_services() || matches!(error, JobsError::Device(_));
+        match after {
+            Err(second) if ends => tracing::warn!(error = %second, "the stage was not put down"),
+            Err(second) => {
+                tracing::error!(stage = pending.stage.short(), %error, "failed, and so did what follows");
+                return Err(second);
+            }
+            Ok(()) => {}
+        }
+        if ends { Err(error) } else { Ok(()) }
+    }
+
+    /// Lets a stage that failed be tried again, or gives it up.
+    async fn after_failure(
+        &self,
+        run: RunId,
+        pending: &Pending,
+        hand: &Hand,
+        error: &JobsError,
         (begun, since_unix_ms): (u32, u64),
     ) -> Result<(), JobsError> {
         let &Pending { key, stage, .. } = pending;
-        if is_ours(&error) {
-            attempts::forgive(&self.fleet, stage).await?;
-            self.put_down(hand).await?;
-            return Err(error);
-        }
         let remedy = error.remedy();
         if begun >= self.options.attempts || remedy == Remedy::Never {
             let failure = self.failure(pending, error.to_string(), remedy, begun, since_unix_ms);
@@ -219,8 +255,7 @@ impl Worker {
                 self.patiently(|| self.offer(run, &view)).await?;
             }
         }
-        // Every later stage of this process would meet the same device.
-        if matches!(error, JobsError::Device(_)) { Err(error) } else { Ok(()) }
+        Ok(())
     }
 
     fn failure(

@@ -3,12 +3,31 @@
 //! Counted at the start, because a worker that dies reports nothing. The counts are in Redis: one
 //! that was emptied gives every stage its attempts back, and nothing else is lost.
 
+use std::sync::LazyLock;
+
 use agrpo_spec::StageDigest;
+use redis::Script;
 
 use crate::error::JobsError;
-use crate::redis::Fleet;
+use crate::redis::keys::ATTEMPTS;
+use crate::redis::{Fleet, script};
 
-const ATTEMPTS: &str = "agrpo:attempts";
+/// A stage is given up after a few starts, and each run that shares it adds one: no count of ours is higher.
+const MOST: u32 = 100;
+
+static ADD: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local stored = redis.call('HGET', KEYS[1], ARGV[1])
+         local count = tonumber(stored or 0)
+         if not count or count < 0 or count > tonumber(ARGV[3]) or count ~= math.floor(count) then
+             note(KEYS[1] .. ' ' .. ARGV[1] .. ' was ' .. shown(stored) .. ', which no agrpo writes; it begins anew')
+             count = 0
+         end
+         count = math.max(0, count + ARGV[2])
+         redis.call('HSET', KEYS[1], ARGV[1], count)
+         return answer(count)",
+    )
+});
 
 /// Counts a start and answers with the starts so far.
 pub(crate) async fn begin(fleet: &Fleet, stage: StageDigest) -> Result<u32, JobsError> {
@@ -22,21 +41,12 @@ pub(crate) async fn forgive(fleet: &Fleet, stage: StageDigest) -> Result<(), Job
 
 /// Forgets all starts: the stage is done, or a person asks for new attempts.
 pub(crate) async fn forget(fleet: &Fleet, stage: StageDigest) -> Result<(), JobsError> {
-    redis::cmd("HDEL")
-        .arg(ATTEMPTS)
-        .arg(stage.to_string())
-        .query_async(&mut fleet.connection())
-        .await
-        .map_err(|error| fleet.failure(&error))
+    let mut command = redis::cmd("HDEL");
+    fleet.ask(command.arg(fleet.keys.of(ATTEMPTS)).arg(stage.to_string())).await
 }
 
 async fn add(fleet: &Fleet, stage: StageDigest, change: i32) -> Result<u32, JobsError> {
-    let count: i64 = redis::cmd("HINCRBY")
-        .arg(ATTEMPTS)
-        .arg(stage.to_string())
-        .arg(change)
-        .query_async(&mut fleet.connection())
-        .await
-        .map_err(|error| fleet.failure(&error))?;
-    Ok(u32::try_from(count).unwrap_or(0))
+    let mut call = ADD.prepare_invoke();
+    call.key(fleet.keys.of(ATTEMPTS)).arg(stage.to_string()).arg(change).arg(MOST);
+    fleet.invoke(&call).await
 }

@@ -37,7 +37,7 @@ impl Worker {
             Ok(()) => clear(&mut desk).await,
             Err(_) => timeout(LAST, clear(&mut desk)).await.unwrap_or(Ok(())),
         };
-        worked.and(ended)
+        first_of(worked, ended)
     }
 
     async fn take_up(
@@ -53,12 +53,14 @@ impl Worker {
                 delivery = deliveries.recv() => {
                     let Some(Delivery { hint, done }) = delivery else { return Ok(()) };
                     idle.send_replace(None);
-                    tokio::select! {
+                    let dealt_with = tokio::select! {
                         error = self.pulse.fatal() => return Err(error),
                         handled = self.handle(hint, desk) => handled?,
-                    }
+                    };
                     reach("stage::before-ack");
-                    done.send(()).ok();
+                    if dealt_with {
+                        done.send(()).ok();
+                    }
                 }
             }
             if desk.is_empty() {
@@ -72,9 +74,23 @@ impl Worker {
 pub(super) async fn clear(desk: &mut Desk) -> Result<(), JobsError> {
     let mut first = Ok(());
     while let Some(published) = desk.join_next().await {
-        first = first.and(told(published));
+        first = first_of(first, told(published));
     }
     first
+}
+
+/// Of two ends the first error is the one that is told; the second is logged.
+pub(super) fn first_of(
+    first: Result<(), JobsError>,
+    second: Result<(), JobsError>,
+) -> Result<(), JobsError> {
+    match (first, second) {
+        (Err(first), Err(second)) => {
+            tracing::warn!(error = %second, "and one more thing failed");
+            Err(first)
+        }
+        (first, second) => first.and(second),
+    }
 }
 
 fn told(published: Result<Result<(), JobsError>, JoinError>) -> Result<(), JobsError> {

@@ -6,14 +6,15 @@
 use agrpo_spec::{Run, RunId};
 use futures::{StreamExt, TryStreamExt};
 
+use super::attempts;
 use super::runs::{Pending, View};
-use super::{ACTIVE, attempts};
 use crate::control;
 use crate::error::JobsError;
 use crate::lease::stages;
 use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::redis::Fleet;
+use crate::redis::keys::ACTIVE;
 use crate::store::{Hold, Store};
 use crate::versions::Versions;
 
@@ -51,7 +52,7 @@ pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued,
         store.clear_control(id).await?;
         control::tell(fleet, id, None).await?;
     }
-    stages::awaken(&mut fleet.connection()).await.map_err(|error| fleet.failure(&error))?;
+    stages::awaken(fleet).await?;
     set_active(fleet, id, !view.is_done()).await?;
     let queue = |versions: &Versions| Queue::new(fleet, view.numerics, versions);
     offer(store, &queue(&Versions::own()), id, &view.pending).await?;
@@ -79,10 +80,6 @@ pub(crate) async fn offer(
 
 /// Notes whether sweepers should look at the run; whether that is news.
 pub(crate) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<bool, JobsError> {
-    redis::cmd(if active { "SADD" } else { "SREM" })
-        .arg(ACTIVE)
-        .arg(run.to_string())
-        .query_async(&mut fleet.connection())
-        .await
-        .map_err(|error| fleet.failure(&error))
+    let mut command = redis::cmd(if active { "SADD" } else { "SREM" });
+    fleet.ask(command.arg(fleet.keys.of(ACTIVE)).arg(run.to_string())).await
 }

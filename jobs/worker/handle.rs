@@ -13,31 +13,35 @@ use super::enqueue::{offer, set_active};
 use super::runs::{Pending, View};
 use super::{Worker, WorkerEvent};
 use crate::error::JobsError;
+use crate::hand::Hand;
 use crate::queue::Hint;
 use crate::span;
 
-/// Whether an error speaks of this worker's services and rights, and of no stage or run: another
-/// worker may do better.
-pub(super) fn is_ours(error: &JobsError) -> bool {
-    matches!(error, JobsError::Unavailable(_) | JobsError::Invalid(_))
-}
-
 impl Worker {
-    /// Deals with a hint. Unavailable or Invalid if the store or Redis is lost or refuses this worker.
+    /// Deals with a hint; false where the worker was told to stop before it began, and the hint is for
+    /// another one. Unavailable or Invalid if the store or Redis is lost or refuses this worker.
     pub(super) async fn handle(
         self: &Arc<Self>,
         hint: Hint,
         desk: &mut Desk,
-    ) -> Result<(), JobsError> {
-        let Some(pending) = self.patiently(|| self.taken(hint)).await? else { return Ok(()) };
-        match self.take(hint.run, hint.stage).await? {
-            Some(hand) => {
-                let span = span::of_stage(hint.run, pending.key, pending.stage);
-                self.attempt(hint.run, &pending, &hand, desk).instrument(span).await
-            }
-            // If the holder dies, a sweep offers the stage again.
-            None => Ok(()),
-        }
+    ) -> Result<bool, JobsError> {
+        // Whatever is waited for until then, a worker that is told to stop need not begin.
+        let begun = tokio::select! {
+            biased;
+            begun = self.begin(hint) => begun?,
+            () = self.stopped() => return Ok(false),
+        };
+        // If another holds it and dies, a sweep offers the stage again.
+        let Some((pending, hand)) = begun else { return Ok(true) };
+        let span = span::of_stage(hint.run, pending.key, pending.stage);
+        self.attempt(hint.run, &pending, &hand, desk).instrument(span).await.map(|()| true)
+    }
+
+    /// The stage of a hint with its lease, if it is to be computed here.
+    async fn begin(&self, hint: Hint) -> Result<Option<(Pending, Arc<Hand>)>, JobsError> {
+        let Some(pending) = self.patiently(|| self.taken(hint)).await? else { return Ok(None) };
+        let hand = self.take(hint.run, hint.stage).await?;
+        Ok(hand.map(|hand| (pending, hand)))
     }
 
     /// The stage of a hint that was taken, if it is to be computed here.
@@ -191,7 +195,7 @@ impl Worker {
     ) -> Result<Option<T>, JobsError> {
         match found {
             Ok(found) => Ok(Some(found)),
-            Err(error) if is_ours(&error) => Err(error),
+            Err(error) if error.is_of_services() => Err(error),
             Err(error) => self.unreadable(run, &error).await.map(|()| None),
         }
     }

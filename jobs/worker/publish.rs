@@ -9,7 +9,6 @@ use std::time::Duration;
 use agrpo_spec::{Environment, Manifest, RunId, StageKey};
 use tokio::time::timeout;
 
-use super::handle::is_ours;
 use super::runs::Pending;
 use super::{Worker, WorkerEvent, attempts};
 use crate::error::JobsError;
@@ -58,7 +57,7 @@ impl Worker {
             Err(error) => {
                 let begun = (made.begun, made.environment.started_unix_ms);
                 let failed = self.failed(run, pending, hand, error.clone(), begun).await;
-                if is_ours(&error) { Err(error) } else { failed }
+                if error.is_of_services() { Err(error) } else { failed }
             }
         }
     }

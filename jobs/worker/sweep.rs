@@ -7,38 +7,26 @@
 //! steps. The others only look which runs are not for them, as no hint would tell them.
 //! Errors are noted and the next sweep tries again: whether the worker lives is decided elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-
 use agrpo_spec::{Numerics, RunId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 use tokio::time::{Instant, interval};
 
 use super::enqueue::set_active;
-use super::handle::is_ours;
 use super::runs::View;
-use super::{ACTIVE, Worker, WorkerEvent};
+use super::{Worker, WorkerEvent};
 use crate::control;
 use crate::error::JobsError;
 use crate::lease::Lease;
-use crate::lease::stages::HELD;
+use crate::redis::keys::{ACTIVE, HELD, SURVEYED};
 use crate::store::Hold;
-use crate::versions::Versions;
 
-const SWEEPER: &str = "agrpo:sweeper";
-/// Is there from the first survey on, until Redis is emptied.
-const SURVEYED: &str = "agrpo:surveyed";
 /// The lease lasts this many sweeps.
 const SWEEPS: u32 = 3;
-
-/// Each set of versions has a sweeper of its own.
-pub(super) fn sweeper_key(versions: &Versions) -> String {
-    format!("{SWEEPER}:{}", versions.tag())
-}
 
 /// What a sweeper remembers from one sweep to the next.
 #[derive(Default)]
 struct Memory {
-    lease: Option<Lease>,
     /// Runs that are done or failed: the store is not searched for them again.
     settled: BTreeSet<RunId>,
     surveyed: Option<Instant>,
@@ -59,21 +47,29 @@ struct Known {
 }
 
 impl Worker {
-    /// Sweeps for ever.
-    pub(super) async fn sweep(&self) -> Infallible {
+    /// Sweeps until a service refuses it for good, or for longer than this worker's patience.
+    pub(super) async fn sweep(&self) -> JobsError {
         let mut ticks = interval(self.options.sweep);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut memory = Memory::default();
+        let (mut memory, mut failing) = (Memory::default(), None);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sweep_once(&mut memory).await {
-                tracing::warn!(%error, "sweep broken off");
+            let Err(error) = self.sweep_once(&mut memory).await else {
+                failing = None;
+                continue;
+            };
+            let since: &mut Instant = failing.get_or_insert_with(Instant::now);
+            let for_good = matches!(error, JobsError::Misconfigured { may_pass: false, .. });
+            let over = error.is_of_services() && since.elapsed() >= self.options.patience;
+            if for_good || over {
+                return error;
             }
+            tracing::warn!(%error, "sweep broken off");
         }
     }
 
     async fn sweep_once(&self, memory: &mut Memory) -> Result<(), JobsError> {
-        if !self.is_sweeper(&mut memory.lease).await? {
+        if !self.is_sweeper().await? {
             return self.glance(&mut memory.glanced).await;
         }
         memory.classes.insert(self.options.numerics);
@@ -111,25 +107,30 @@ impl Worker {
         Ok(())
     }
 
-    async fn is_sweeper(&self, lease: &mut Option<Lease>) -> Result<bool, JobsError> {
-        if let Some(held) = lease
+    async fn is_sweeper(&self) -> Result<bool, JobsError> {
+        let held = self.sweeper().clone();
+        if let Some(held) = held
             && held.renew().await?
         {
             return Ok(true);
         }
-        let key = sweeper_key(&self.options.versions);
+        let key = self.fleet.keys.sweeper(&self.options.versions);
         let ttl = self.options.sweep * SWEEPS;
-        *lease = Lease::acquire(&self.fleet, key, &self.options.name, ttl).await?;
-        Ok(lease.is_some())
+        let lease = Lease::acquire(&self.fleet, key, &self.options.name, ttl).await?;
+        let is_sweeper = lease.is_some();
+        *self.sweeper() = lease;
+        Ok(is_sweeper)
+    }
+
+    /// The lease of the one who sweeps, while it is this worker.
+    pub(super) fn sweeper(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says of runs that have become active that they are for other workers, if they are.
     async fn glance(&self, glanced: &mut BTreeSet<RunId>) -> Result<(), JobsError> {
-        let active: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(ACTIVE)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))?;
+        let key = self.fleet.keys.of(ACTIVE);
+        let active: Vec<String> = self.fleet.ask(redis::cmd("SMEMBERS").arg(key)).await?;
         let active: BTreeSet<RunId> = active.iter().filter_map(|name| name.parse().ok()).collect();
         for run in glanced.difference(&active) {
             self.runs.forget(*run).await;
@@ -141,7 +142,7 @@ impl Worker {
             }
             match self.runs.foreign(run).await {
                 Ok(Some(why)) => self.leave(run, why).await,
-                Err(error) if is_ours(&error) => return Err(error),
+                Err(error) if error.is_of_services() => return Err(error),
                 // The sweeper reports what cannot be read.
                 Ok(None) | Err(_) => {}
             }
@@ -151,13 +152,11 @@ impl Worker {
     }
 
     async fn known(&self) -> Result<Known, JobsError> {
-        let (active, held, is_surveyed): (Vec<String>, Vec<String>, bool) = redis::pipe()
-            .smembers(ACTIVE)
-            .hkeys(HELD)
-            .exists(SURVEYED)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))?;
+        let keys = [ACTIVE, HELD, SURVEYED].map(|name| self.fleet.keys.of(name));
+        let mut pipe = redis::pipe();
+        pipe.smembers(&keys[0]).hkeys(&keys[1]).exists(&keys[2]);
+        let (active, held, is_surveyed): (Vec<String>, Vec<String>, bool) =
+            self.fleet.ask_all(&pipe).await?;
         let mut holds = BTreeMap::new();
         for run in held.iter().filter_map(|name| name.parse().ok()) {
             match self.hold_of(run).await? {
@@ -171,12 +170,7 @@ impl Worker {
     }
 
     async fn note_survey(&self) -> Result<(), JobsError> {
-        redis::cmd("SET")
-            .arg(SURVEYED)
-            .arg(1)
-            .query_async(&mut self.fleet.connection())
-            .await
-            .map_err(|error| self.fleet.failure(&error))
+        self.fleet.ask(redis::cmd("SET").arg(self.fleet.keys.of(SURVEYED)).arg(1)).await
     }
 
     /// How the store says that a run is held; a record that cannot be read holds nothing.

@@ -1,6 +1,7 @@
 //! Workers against a real Redis and a store, with stages that cost nothing: whatever happens to
 //! Redis or to a worker, the run ends where a run in one process ends.
 
+mod clocks;
 mod control;
 mod cost;
 mod crowd;
@@ -9,6 +10,7 @@ mod faults;
 mod following;
 mod house;
 mod loss;
+mod refusals;
 mod scheduling;
 mod versions;
 
@@ -60,15 +62,11 @@ async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
     house.serve(options).await.unwrap();
     assert_eq!(house.result().await, house.expected().await);
     let mut left = house.keys().await;
-    // What expires by itself, and the note that the store was searched.
-    left.retain(|key| !key.starts_with("agrpo:sweeper:") && !key.ends_with(":taken"));
-    let books = [
-        "agrpo:epoch",
-        "agrpo:fence",
-        "agrpo:generation",
-        "agrpo:surveyed",
-        "core:apalis:queues:list",
-    ];
+    // What expires by itself.
+    left.retain(|key| !key.ends_with(":taken"));
+    let mut books =
+        ["epoch", "fence", "generation", "surveyed"].map(|name| house.fleet.keys.of(name)).to_vec();
+    books.push("core:apalis:queues:list".to_owned());
     assert_eq!(left, books);
 }
 
@@ -100,23 +98,22 @@ async fn a_worker_takes_only_stages_of_its_class() {
     assert_eq!((house.calls().len(), house.waiting().await), (0, 1));
 }
 
-/// From one stage's result to the next stage's start: mean over a chain, one worker, idle machine.
+/// No stage waits for a heartbeat or a sweep: with none of them, the chain ends all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_next_stage_starts_soon_after_the_last_one() {
+async fn the_next_stage_waits_for_no_heartbeat_and_no_sweep() {
     let house = House::new().await;
     house.enqueue().await;
-    let mut options = house.options("quick");
-    options.poll = WorkerOptions::new(
-        options.numerics,
-        options.name.clone(),
-        options.environment.clone(),
-        options.clock.clone(),
-    )
-    .poll;
-    let begin = Instant::now();
+    let never = Duration::from_secs(3600);
+    let options = WorkerOptions { heartbeat: never, sweep: never, ..house.options("quick") };
     finish(house.worker_with(options), &house).await;
-    let stages = u32::try_from(Plan::total_stages(&house.run())).unwrap();
-    let mean = begin.elapsed() / stages;
-    assert!(mean < Duration::from_millis(100), "{mean:?} a stage");
+    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
     assert_eq!(house.calls_of(StageKind::Update), 3);
+}
+
+#[test]
+fn workers_refuse_the_difference_of_clocks_that_doctor_names() {
+    let clock = crate::testing::real_clock();
+    let environment = crate::testing::environment();
+    let usual = WorkerOptions::new(Numerics::CpuPortable, "usual".to_owned(), environment, clock);
+    assert_eq!(usual.pulse().skew, crate::preflight::SKEW);
 }

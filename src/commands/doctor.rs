@@ -1,9 +1,10 @@
 //! `agrpo doctor`: what this machine and the services can do, and what to do where they cannot.
 //!
-//! Changes nothing: the store is opened, written to and cleaned again; Redis is only asked. A Redis
-//! that nobody asked for may be missing, since `agrpo run` needs none.
+//! Changes nothing: the store and Redis are written to and cleaned again. A Redis that nobody asked for may be missing, since `agrpo run` needs none.
 
-use agrpo_jobs::{Fleet, Store};
+mod redis;
+
+use agrpo_jobs::Store;
 use agrpo_spec::Numerics;
 use agrpo_stages::Device;
 use serde::Serialize;
@@ -89,9 +90,9 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     ];
     checks.extend(gpu);
     checks.extend(disk(args, settings));
-    let services =
-        block_on(async { Ok([store(args, settings).await, redis(args, settings).await]) })?;
-    checks.extend(services);
+    let services = async { Ok((store(args, settings).await, redis::redis(args, settings).await)) };
+    let (store, redis) = block_on(services)?;
+    checks.extend(store.into_iter().chain(redis));
     let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
     let exit = exit.unwrap_or(Exit::Done);
     if args.json.json {
@@ -180,48 +181,37 @@ fn disk(args: &DoctorArgs, settings: &Settings) -> Option<Check> {
     })
 }
 
-async fn store(args: &DoctorArgs, settings: &Settings) -> Check {
+async fn store(args: &DoctorArgs, settings: &Settings) -> Vec<Check> {
     let wanted = settings.store(args.store.store.as_deref());
     if let Some(folder) = local_folder(&wanted.value)
         && !folder.exists()
     {
-        return Check::note(
+        return vec![Check::note(
             "store",
             format!("{} is not there yet", folder.display()),
             "agrpo run FILE creates it",
-        );
+        )];
     }
     let opened = async {
         let store = Store::open(&wanted.value, &settings.object_store_options()).await?;
         store.check().await?;
         store.check_creates(&machine::environment().worker).await?;
-        Ok::<_, agrpo_jobs::JobsError>(store.url().to_owned())
+        let mut checks =
+            vec![Check::ok("store", format!("{} answers and can be written", store.url()))];
+        // A folder is dated by this machine.
+        if local_folder(&wanted.value).is_none() {
+            let skew = agrpo_jobs::store_skew(&store, &machine::clock()).await?;
+            checks.push(redis::clock(skew, &format!("that of {}", store.url())));
+        }
+        Ok::<_, agrpo_jobs::JobsError>(checks)
     };
-    match opened.await {
-        Ok(url) => Check::ok("store", format!("{url} answers and can be written")),
-        Err(error) => Check::bad(
+    opened.await.unwrap_or_else(|error| {
+        vec![Check::bad(
             "store",
             &error.into(),
             "check --store or AGRPO_STORE and, for s3, the AWS_* variables",
-        ),
-    }
-}
-
-async fn redis(args: &DoctorArgs, settings: &Settings) -> Check {
-    let wanted = settings.redis(args.redis.redis.as_deref());
-    match Fleet::connect(&wanted.value).await {
-        Ok(fleet) => Check::ok("redis", format!("{} answers", fleet.place())),
-        Err(error) if wanted.given => Check::bad(
-            "redis",
-            &error.into(),
-            "check --redis or AGRPO_REDIS, and that the server runs",
-        ),
-        Err(error) => Check::note(
-            "redis",
-            error.to_string(),
-            "only agrpo enqueue and agrpo worker need it; agrpo run does not",
-        ),
-    }
+        )]
+    })
 }
 
 fn describe(checks: &[Check]) -> String {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::EnqueueArgs;
 use crate::commands::{block_on, create_store, read_run, store_option};
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output;
 use crate::settings::Settings;
 
@@ -35,6 +36,7 @@ pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, F
     let done = block_on(async {
         let store = create_store(settings, args.store.store.as_deref()).await?;
         let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
+        agrpo_jobs::require(&fleet, &machine::environment().worker).await?;
         Ok(agrpo_jobs::enqueue(&store, &fleet, run).await?)
     })?;
     let answer = Answer {

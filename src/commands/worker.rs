@@ -23,6 +23,8 @@ use crate::telemetry;
 
 /// How long a worker without a class of its own waits before it looks at the other queue.
 const RESTLESS: Duration = Duration::from_secs(2);
+/// How long giving back what is in hand may take.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Works until stopped or idle for too long.
 pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Failure> {
@@ -72,6 +74,7 @@ async fn work(
     let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
     let environment = place.environment();
     let name = environment.worker.clone();
+    agrpo_jobs::require(&fleet, &name).await?;
     let mut metrics = Metrics::listen(args.metrics.metrics, settings, &name, class).await?;
     metrics.watch(fleet.clone(), class);
     let (stop, stopped) = watch::channel(false);
@@ -87,15 +90,7 @@ async fn work(
         pid: std::process::id(),
         ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
     };
-    on_signals(move |first| {
-        if first {
-            tracing::info!("told to stop; finishing the stage in hand");
-            told.send_replace(true);
-        } else {
-            tracing::info!("told to stop at once; giving the stage in hand back");
-            hurry.send_replace(true);
-        }
-    })?;
+    heed_signals(told, hurry)?;
     tracing::info!(
         worker = name,
         numerics = %class,
@@ -114,6 +109,10 @@ async fn work(
     tokio::pin!(serving);
     let (mut wanted, mut in_hand) = (None, false);
     let worked = loop {
+        let look_around = async {
+            tokio::time::sleep(RESTLESS).await;
+            elsewhere(&fleet, class).await
+        };
         tokio::select! {
             worked = &mut serving => break worked,
             Some(event) = happened.recv() => {
@@ -125,8 +124,8 @@ async fn work(
                 supervisor.stopping();
                 stop.send_replace(true);
             }
-            () = tokio::time::sleep(RESTLESS), if may_change && !in_hand && !*stop.borrow() => {
-                wanted = elsewhere(&fleet, class).await?;
+            found = look_around, if may_change && !in_hand && !*stop.borrow() => {
+                wanted = found?;
                 stop.send_replace(wanted.is_some());
             }
         }
@@ -137,11 +136,40 @@ async fn work(
     Ok(Worked { wanted: wanted.filter(|_| !stopped), stopped })
 }
 
+/// The first signal lets the stage in hand be finished, the second has it given back, the third ends the program.
+fn heed_signals(told: watch::Sender<bool>, hurry: watch::Sender<bool>) -> Result<(), Failure> {
+    on_signals(move |first| {
+        if first {
+            tracing::info!("told to stop; finishing the stage in hand");
+            told.send_replace(true);
+        } else if hurry.send_replace(true) {
+            Exit::Done.at_once();
+        } else {
+            tracing::info!("told to stop at once; giving the stage in hand back");
+            end_soon();
+        }
+    })
+}
+
+/// Ends the program before long, whatever it waits for: a service may not answer any more. What is in hand
+/// is then left to expire.
+fn end_soon() {
+    let ending = || {
+        std::thread::sleep(SOON);
+        tracing::warn!("ended without having given the stage in hand back");
+        Exit::Done.at_once()
+    };
+    let thread = std::thread::Builder::new().name("ending".to_owned());
+    if thread.spawn(ending).is_err() {
+        Exit::Done.at_once();
+    }
+}
+
 /// Another class that has stages waiting, if this one has none.
 async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, Failure> {
     let waiting = async |class| match fleet.waiting(class).await {
         // How long Redis may be away is decided where the stage in hand is.
-        Err(JobsError::Unavailable(_)) => Ok(0),
+        Err(JobsError::Unavailable(_) | JobsError::Misconfigured { .. }) => Ok(0),
         waiting => waiting,
     };
     if waiting(class).await? > 0 {

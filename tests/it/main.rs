@@ -36,6 +36,7 @@ mod secrets;
 mod systemd;
 mod tls;
 mod tune;
+mod unfit_redis;
 mod workers;
 
 #[path = "../support/mod.rs"]

@@ -81,7 +81,7 @@ fn a_worker_keeps_its_stage_through_a_restart_of_redis_and_ends_when_it_loses_it
     std::thread::sleep(Duration::from_secs(4));
     assert!(worker.try_wait().unwrap().is_none(), "the worker rides it out");
     assert_eq!(fleet.in_hand(), before);
-    fleet.redis_says(&["SET", &format!("agrpo:lease:{}", before.1), "9 somebody else"]);
+    fleet.redis_says(&["SET", &format!("agrpo:{{q8130}}:lease:{}", before.1), "9 somebody else"]);
     assert_eq!(code_of(worker), Some(4));
 }
 

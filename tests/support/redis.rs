@@ -16,6 +16,7 @@ pub(crate) struct RedisServer {
     child: Child,
     port: u16,
     extra: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
 }
 
@@ -23,9 +24,14 @@ impl RedisServer {
     /// Starts a Redis on a free loopback port and waits until it answers; `extra` are further
     /// arguments of `redis-server`.
     pub(crate) fn start(extra: &[&str]) -> Self {
+        Self::start_with(extra, &[])
+    }
+
+    /// The same in an environment with these variables.
+    pub(crate) fn start_with(extra: &[&str], environment: &[(&str, &str)]) -> Self {
         // The free port may be taken between our look and Redis' bind: try another one then.
         (0..5)
-            .find_map(|_| Self::try_start(extra))
+            .find_map(|_| Self::try_start(extra, environment))
             .expect("redis-server did not answer on any of five ports")
     }
 
@@ -40,18 +46,26 @@ impl RedisServer {
         self.child.wait().ok();
     }
 
+    /// Lets it stand still; it is killed all the same when dropped.
+    pub(crate) fn stop(&self) {
+        let stop = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
+        assert!(stop.is_ok_and(|status| status.success()), "redis-server was not stopped");
+    }
+
     /// Starts it again after `kill`, on its port and in its folder.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.port, self.folder.path(), &self.extra);
+        self.child = spawn(self.port, self.folder.path(), &self.extra, &self.environment);
         assert!(self.is_up(), "redis-server did not come back");
     }
 
-    fn try_start(extra: &[&str]) -> Option<Self> {
+    fn try_start(extra: &[&str], environment: &[(&str, &str)]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
         let extra: Vec<String> = extra.iter().map(|&text| text.to_owned()).collect();
-        let child = spawn(port, folder.path(), &extra);
-        let mut server = Self { child, port, extra, folder };
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let environment: Vec<_> = environment.iter().map(own).collect();
+        let child = spawn(port, folder.path(), &extra, &environment);
+        let mut server = Self { child, port, extra, environment, folder };
         server.is_up().then_some(server)
     }
 
@@ -70,8 +84,9 @@ impl RedisServer {
     }
 }
 
-fn spawn(port: u16, folder: &Path, extra: &[String]) -> Child {
+fn spawn(port: u16, folder: &Path, extra: &[String], environment: &[(String, String)]) -> Child {
     Command::new("redis-server")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "yes", "--dir"])
         .arg(folder)

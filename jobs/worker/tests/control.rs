@@ -71,7 +71,7 @@ async fn a_drain_gives_the_stage_back_when_its_time_is_over_and_publishes_nothin
         let next = house.worker("next");
         house.until_calls(2).await;
         assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
-        let attempts: u64 = house.redis_says(&["HLEN", "agrpo:attempts"]).await;
+        let attempts: u64 = house.redis_says(&["HLEN", &house.fleet.keys.of("attempts")]).await;
         assert!(attempts <= 1, "what was given back does not count");
         finish(next, &house).await;
         assert_eq!(house.result().await, house.expected().await);

@@ -109,3 +109,26 @@ async fn a_worker_whose_device_is_lost_ends_for_its_supervisor() {
     finish(house.worker("next"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
 }
+
+/// What went wrong first is what ends the worker and what is read; what goes wrong on the way out is logged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_s_error_is_told_though_redis_fails_too() {
+    let mut house = House::new().await;
+    house.enqueue().await;
+    let worker = house.parts("unlucky").await;
+    let pending = house.specs().await.remove(0);
+    let hand = worker.pulse.acquire(pending.stage, "run").await.unwrap().unwrap();
+    house.redis.kill();
+    for first in [
+        JobsError::Unavailable("the bucket is away".to_owned()),
+        JobsError::Invalid("the bucket refuses us".to_owned()),
+        JobsError::Device("the device is lost".to_owned()),
+    ] {
+        let run = house.run().id();
+        let told = worker.failed(run, &pending, &hand, first.clone(), (1, 0)).await.unwrap_err();
+        assert_eq!((told.to_string(), told.exit_code()), (first.to_string(), first.exit_code()));
+    }
+    let both = |text: &str| Err(JobsError::Unavailable(text.to_owned()));
+    let told = super::super::bench::first_of(both("first"), both("second")).unwrap_err();
+    assert_eq!(told.to_string(), "first");
+}

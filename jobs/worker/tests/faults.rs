@@ -66,7 +66,7 @@ async fn a_stage_that_fails_twice_is_tried_a_third_time() {
     house.enqueue().await;
     finish(house.worker("patient"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
-    assert_eq!(house.redis_says::<u64>(&["HLEN", "agrpo:attempts"]).await, 0);
+    assert_eq!(house.redis_says::<u64>(&["HLEN", &house.fleet.keys.of("attempts")]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,7 +109,7 @@ async fn a_death_between_result_and_offer_costs_one_sweep() {
     };
     house.store.publish(&manifest).await.unwrap();
     house.redis_says::<()>(&["FLUSHALL"]).await;
-    house.redis_says::<()>(&["SADD", ACTIVE, &run.id().to_string()]).await;
+    house.redis_says::<()>(&["SADD", &house.fleet.keys.of("active"), &run.id().to_string()]).await;
     finish(house.worker("heir"), &house).await;
     assert_eq!(house.calls().get(&manifest.stage), None, "it is not computed again");
     assert_eq!(house.result().await, house.expected().await);
@@ -202,8 +202,9 @@ async fn an_emptied_redis_knows_held_runs_again_after_the_next_sweep() {
     let worker = house.worker("careful");
     house
         .until("the hash", async || {
-            let how: Option<String> =
-                house.redis_says(&["HGET", "agrpo:held", &run.id().to_string()]).await;
+            let how: Option<String> = house
+                .redis_says(&["HGET", &house.fleet.keys.of("held"), &run.id().to_string()])
+                .await;
             how.as_deref() == Some("paused")
         })
         .await;
@@ -228,9 +229,9 @@ async fn a_hint_of_a_finished_stage_costs_no_plan() {
     queue.offer(run.id(), [(key, index[&key])]).await.unwrap();
     asked(&house);
     let mut options = house.options("quick");
-    house
-        .redis_says::<()>(&["SET", &super::super::sweep::sweeper_key(&Versions::own()), "another"])
-        .await;
+    options.sweep = Duration::from_secs(3600);
+    let sweeper = house.fleet.keys.sweeper(&Versions::own());
+    house.redis_says::<()>(&["SET", &sweeper, "another", "PX", "60000"]).await;
     options.exit_when_idle = Some(Duration::from_millis(800));
     let taken = {
         let house = &house;

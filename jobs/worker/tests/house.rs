@@ -8,7 +8,7 @@ use agrpo_spec::{Inputs, OutputRecord, Run, StageError, StageKind, StageSpec};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::super::runs::View;
+use super::super::runs::{Pending, Runs, View};
 use super::super::*;
 use crate::progress::Progress;
 use crate::redis_server::RedisServer;
@@ -131,6 +131,26 @@ impl House {
         WorkerHandle { stop, task: spawn(self.serve_until(options, stopped)) }
     }
 
+    /// The parts of a worker, of which none is at work but its pulse.
+    pub(super) async fn parts(&self, name: &str) -> Arc<Worker> {
+        let options = WorkerOptions { patience: Duration::from_secs(1), ..self.options(name) };
+        let (stop, halt) = (watch::channel(false).1, watch::Sender::new(None));
+        Arc::new(Worker {
+            store: self.store.clone(),
+            fleet: self.fleet.clone(),
+            queue: self.queue(options.numerics),
+            execute: Arc::clone(&self.execute),
+            runs: Runs::new(self.store.clone(), options.versions.clone()),
+            pulse: Pulse::start(&self.fleet, options.pulse()).await.unwrap(),
+            options,
+            stop,
+            halt,
+            sweeper: Mutex::default(),
+            shunned: Mutex::default(),
+            events: self.told.clone(),
+        })
+    }
+
     /// A worker that a supervisor starts again, under a new name, whenever it ends as Unavailable.
     pub(super) fn supervised(&self, name: &str) -> WorkerHandle {
         let (stop, stopped) = watch::channel(false);
@@ -181,8 +201,12 @@ impl House {
 
     /// The stages that can be computed now.
     pub(super) async fn pending(&self) -> Vec<(StageKey, StageDigest)> {
-        let pending = View::of(&self.progress().await).pending;
-        pending.into_iter().map(|pending| (pending.key, pending.stage)).collect()
+        self.specs().await.into_iter().map(|pending| (pending.key, pending.stage)).collect()
+    }
+
+    /// The same with their specs.
+    pub(super) async fn specs(&self) -> Vec<Pending> {
+        View::of(&self.progress().await).pending
     }
 
     pub(super) async fn finished(&self) -> u64 {
@@ -234,7 +258,7 @@ impl House {
 
     /// What the keys of the queue begin with.
     pub(super) fn queue_name(&self) -> String {
-        format!("agrpo:cpu-portable:{}", Versions::own().tag())
+        self.fleet.keys.queue(Numerics::CpuPortable, &Versions::own())
     }
 
     /// Hints in the queue.

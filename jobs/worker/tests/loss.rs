@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::house::{House, finish, finish_once};
 use super::*;
-use crate::lease::stages::{Acquired, STAGE};
+use crate::lease::stages::Acquired;
 use crate::redis_server::RedisServer;
 use crate::testing;
 
@@ -64,7 +64,9 @@ async fn a_worker_that_lost_its_lease_ends_at_once_and_publishes_nothing() {
     let worker = house.worker("loser");
     house.until_calls(1).await;
     let (_, first) = *house.pending().await.first().unwrap();
-    house.redis_says::<()>(&["SET", &format!("{STAGE}{first}"), "99 heir", "PX", "60000"]).await;
+    house
+        .redis_says::<()>(&["SET", &house.fleet.keys.lease(first), "99 heir", "PX", "60000"])
+        .await;
     let begin = Instant::now();
     let error = worker.end().await.unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
@@ -85,9 +87,9 @@ async fn refused_credentials_end_the_worker() {
     let others = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).to_owned();
     others.query_async::<u64>(&mut house.fleet.connection()).await.unwrap();
     let error = worker.end().await.unwrap_err();
-    assert_eq!(error.exit_code(), 4);
-    assert!(error.to_string().contains("refuses"), "{error}");
-    assert!(error.to_string().contains("AGRPO_REDIS"), "{error}");
+    assert_eq!(error.exit_code(), 2, "no supervisor's restart mends it: {error}");
+    assert!(error.to_string().contains("cannot serve"), "{error}");
+    assert!(error.to_string().contains("AGRPO_REDIS_PASSWORD"), "{error}");
 }
 
 #[tokio::test]

@@ -115,10 +115,17 @@ async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflow
 #[tokio::test]
 async fn what_a_person_holds_is_not_queued() {
     let house = House::new().await;
-    house.redis_says::<()>(&["HSET", "agrpo:held", &house.run().id().to_string(), "paused"]).await;
+    house
+        .redis_says::<()>(&[
+            "HSET",
+            &house.fleet.keys.of("held"),
+            &house.run().id().to_string(),
+            "paused",
+        ])
+        .await;
     house.enqueue().await;
     assert_eq!(house.waiting().await, 0);
-    house.redis_says::<()>(&["DEL", "agrpo:held"]).await;
+    house.redis_says::<()>(&["DEL", &house.fleet.keys.of("held")]).await;
     finish(house.worker("freed"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
 }
@@ -148,7 +155,7 @@ async fn whoever_sweeps_tidies_after_workers_of_other_classes() {
     let run = run_of("portable", 12, 2);
     let numerics = Numerics::CpuNative;
     let sweeper = house.worker_with(WorkerOptions { numerics, ..house.options("native") });
-    let lease = super::super::sweep::sweeper_key(&Versions::own());
+    let lease = house.fleet.keys.sweeper(&Versions::own());
     let leases = ["EXISTS", &*lease];
     house.until("it to sweep", async || house.redis_says::<bool>(&leases).await).await;
     house.enqueue_run(run.clone()).await;

@@ -53,8 +53,9 @@ async fn workers_of_another_release_take_no_hint_and_say_once_that_they_leave_th
     }
     assert_eq!(said(&house), [""; 0], "once is enough");
     let stages = Plan::total_stages(&house.run());
-    assert_eq!(house.redis_says::<u64>(&["GET", "agrpo:generation"]).await, stages);
-    let taken = format!("agrpo:cpu-portable:{}:taken", Versions::foreign().tag());
+    assert_eq!(house.redis_says::<u64>(&["GET", &house.fleet.keys.of("generation")]).await, stages);
+    let taken =
+        format!("{}:taken", house.fleet.keys.queue(Numerics::CpuPortable, &Versions::foreign()));
     assert!(!house.redis_says::<bool>(&["EXISTS", &taken]).await);
     assert_eq!(house.calls().values().sum::<u64>(), stages);
     assert_eq!(house.result().await, house.expected().await);
@@ -98,7 +99,7 @@ async fn whoever_resumes_a_run_of_another_release_leaves_its_plan_to_that_releas
     house.store.hold(run, Hold::Paused).await;
     assert!(control::resume(&house.store, Some(&house.fleet), run).await.unwrap());
     assert_eq!(house.waiting().await, 0);
-    let active: Vec<String> = house.redis_says(&["SMEMBERS", ACTIVE]).await;
+    let active: Vec<String> = house.redis_says(&["SMEMBERS", &house.fleet.keys.of("active")]).await;
     assert_eq!(active, [run.to_string()], "its own sweeper looks after it");
     let other = foreign(&house, "its own");
     house.until("a stage to be begun", async || !house.calls().is_empty()).await;

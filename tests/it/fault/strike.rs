@@ -275,11 +275,11 @@ impl Scene {
         let redis = lock(&self.redis);
         let mut leases = redis::cmd("DEL");
         for stage in stages {
-            leases.arg(format!("agrpo:lease:{stage}"));
+            leases.arg(format!("agrpo:{{q8130}}:lease:{stage}"));
         }
         // A queue's name goes on with the versions that it is for.
         let mut queues = redis::cmd("KEYS");
-        queues.arg("agrpo:cpu-portable:*:taken");
+        queues.arg("agrpo:{q8130}:cpu-portable:*:taken");
         let Ok(queues) = redis.ask::<Vec<String>>(queues) else { return false };
         let mut untaken = queues.iter().map(|queue| {
             let mut taken = redis::cmd("ZREM");
