@@ -45,14 +45,9 @@ pub fn address(address: &str) -> String {
 
 /// A text in which no address shows more than it may.
 pub fn text(text: &str) -> Cow<'_, str> {
-    let mut shown = Cow::Borrowed(text);
-    if text.contains("://") {
-        shown = Cow::Owned(addresses(text));
-    }
-    if let Some(hidden) = hide_parameters(&shown) {
-        shown = Cow::Owned(hidden);
-    }
-    shown
+    // Before addresses are told apart: a secret may look like the beginning of one.
+    let shown = hide_parameters(text).map_or(Cow::Borrowed(text), Cow::Owned);
+    if shown.contains("://") { Cow::Owned(addresses(&shown)) } else { shown }
 }
 
 fn is_redis(scheme: &str) -> bool {
@@ -244,6 +239,35 @@ mod tests {
             assert_eq!(text(given), expected);
             assert!(!text(given).contains("s3cret"));
             assert_eq!(text(&text(given)), text(given), "once is enough");
+        }
+    }
+
+    /// Whatever stands around an address, and however it is joined to it.
+    #[test]
+    fn no_neighbour_brings_a_secret_out() {
+        let parts = [
+            "://", "@", ":", "/", "?", "=", "token", "é", " ", "\"", "s3", "[", "\\", "&sig=", "80",
+        ];
+        let mut around = vec![String::new()];
+        around.extend(parts.map(str::to_owned));
+        around.extend(parts.iter().flat_map(|one| parts.map(|two| format!("{one}{two}"))));
+        for secret in [
+            "redis://u:s3cret@h",
+            "redis://s3cret@h",
+            "redis://:a@s3cret@h",
+            "http://u:s3cret@h:9000/x",
+            "http://K:a/s3cret@h:1",
+            "http://K:a?s3cret@h:1",
+            "https://s3cret@h/x",
+            "https://h/x?X-Amz-Signature=s3cret&v=1",
+            "/x?token=s3cret",
+        ] {
+            for (before, after) in
+                around.iter().flat_map(|one| around.iter().map(move |two| (one, two)))
+            {
+                let text = text(&format!("{before}{secret}{after}")).into_owned();
+                assert!(!text.contains("s3cret"), "{before}{secret}{after} -> {text}");
+            }
         }
     }
 }
