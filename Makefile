@@ -67,7 +67,7 @@ bench:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	echo "cpu-native"
-	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
 	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
 	echo "cpu-portable"
 	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)

@@ -368,6 +368,9 @@ pub(crate) struct DoctorArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) redis: RedisArgs,
+    /// Check the rows of small shapes in this process alone, in this numerics class
+    #[arg(long, hide = true, value_name = "CLASS")]
+    pub(crate) rows: Option<Numerics>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }

@@ -28,11 +28,18 @@ type Pin = (&'static str, Option<String>);
 
 /// Every variable that can move a bit, with its value in the class.
 fn pins(class: Numerics) -> Vec<Pin> {
-    let of_portable = |value| (class == Numerics::CpuPortable).then_some(value);
+    let by_class = |portable, native| match class {
+        Numerics::CpuPortable => Some(portable),
+        Numerics::CpuNative => native,
+        Numerics::Cuda { .. } => None,
+    };
     let of_processor = [
-        ("ATEN_CPU_CAPABILITY", of_portable("avx2")),
-        ("ONEDNN_MAX_CPU_ISA", of_portable("AVX2")),
-        ("MKL_CBWR", of_portable("COMPATIBLE")),
+        ("ATEN_CPU_CAPABILITY", by_class("avx2", None)),
+        // oneDNN packs matrices for AMX or not by how many rows there are.
+        ("ONEDNN_MAX_CPU_ISA", by_class("AVX2", Some("AVX512_CORE_BF16"))),
+        // In MKL's strict mode a product is the same for any number of threads, so that no row of it depends
+        // on the rows beside it. Without, kernels for small matrices and leftover rows sum in other orders.
+        ("MKL_CBWR", by_class("COMPATIBLE", Some("AUTO,STRICT"))),
         ("OMP_NUM_THREADS", Some("1")),
         ("MKL_NUM_THREADS", Some("1")),
         ("DNNL_MAX_CPU_ISA", None),

@@ -10,6 +10,7 @@ mod llada;
 mod lora;
 mod pattern;
 mod placement;
+mod rows;
 mod weights;
 mod whole;
 
@@ -19,6 +20,7 @@ pub(crate) use llada::adapter_of;
 pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};
 pub use lora::{Adapter, check_adapter};
 pub use placement::Placement;
+pub use rows::{RowsReport, check_rows};
 pub use whole::{Part, WholeModel};
 
 #[cfg(test)]

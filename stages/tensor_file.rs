@@ -66,6 +66,20 @@ pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     }
 }
 
+/// The kind of numbers as people write it.
+pub(crate) fn named_kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "f32",
+        Kind::Double => "f64",
+        Kind::Half => "f16",
+        Kind::BFloat16 => "bf16",
+        Kind::Int64 => "i64",
+        Kind::Int => "i32",
+        Kind::Uint8 => "u8",
+        _ => "another type",
+    }
+}
+
 /// Reads all tensors of a file; `what` names it in errors.
 pub(crate) fn read(bytes: &[u8], what: &str) -> Result<NamedTensors, StageError> {
     let file = SafeTensors::deserialize(bytes)

@@ -20,6 +20,8 @@ use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
 
+mod rows;
+
 /// Less free space than this is worth a word.
 const LOW_DISK_BYTES: u64 = 1 << 30;
 
@@ -80,6 +82,9 @@ impl Check {
 
 /// Runs every check; one that fails does not hide the next.
 pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Failure> {
+    if let Some(class) = args.rows {
+        return rows::compute(class, settings);
+    }
     let (class, gpu) = graphics(args, settings)?;
     let mut checks = vec![
         Check::ok("agrpo", VERSION),
@@ -88,6 +93,7 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
+    checks.extend(rows::checks());
     checks.extend(gpu);
     checks.extend(disk(args, settings));
     let services = async { Ok((store(args, settings).await, redis::redis(args, settings).await)) };

@@ -43,14 +43,21 @@ pub(super) struct Linear {
 /// in the last bit.
 pub(super) const ROWS: i64 = 8;
 
+/// libtorch multiplies matrices of half precision with one library up to this many multiplications, and with
+/// another one above. Rows are added until all of them count as large.
+const SMALL_IN_HALF: i64 = 16 * 16 * 16;
+
 /// x W', ... x I to ... x O, each row the same whatever the others are.
-fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
+pub(super) fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
     let mut size = x.size();
     let inputs = size.pop().unwrap_or(1);
     let rows: i64 = size.iter().product();
-    size.push(weight_OxI.size()[0]);
+    let outputs = weight_OxI.size()[0];
+    size.push(outputs);
     let x_NxI = x.reshape([rows, inputs]);
-    let spare = (-rows).rem_euclid(ROWS);
+    let is_half = wide(x.kind()) != x.kind() && x.device() == Device::Cpu;
+    let least = if is_half { SMALL_IN_HALF / (inputs * outputs) + 1 } else { rows };
+    let spare = (least - rows).max(0) + (-rows.max(least)).rem_euclid(ROWS);
     if spare == 0 {
         return x_NxI.linear(weight_OxI, None::<&Tensor>).view(&size[..]);
     }

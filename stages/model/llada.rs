@@ -236,7 +236,7 @@ impl Policy {
             return self.block(block, x_BLD, &Queries::All, all);
         }
         let x_BQD = self.block(block, x_BLD, queries, all);
-        self.rms_norm(&x_BQD, &self.weights.ln_f_D)
+        rms_norm(&x_BQD, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
     fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences, StageError> {
@@ -261,7 +261,7 @@ impl Policy {
     ) -> Tensor {
         let Sequences { batch, length, ref rotation, .. } = *all;
         let (d, heads) = (self.config.d_model, self.config.n_heads);
-        let normed_BLD = self.rms_norm(x_BLD, &block.attn_norm_D);
+        let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
         let (q_BQHE, k_BLHE, v_BLHE, residual_BQD) = if let Queries::All = queries {
             let qkv = split(&block.qkv.apply(&normed_BLD), 3);
@@ -286,19 +286,22 @@ impl Policy {
     fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
         let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
-        let gated = block.ff_in.apply(&self.rms_norm(&h_BQD, &block.ff_norm_D)).chunk(2, -1);
+        let gated = block
+            .ff_in
+            .apply(&rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps))
+            .chunk(2, -1);
         let inner = gated[0].silu() * &gated[1];
         h_BQD + block.ff_out.apply(&inner)
     }
+}
 
-    /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467); the mean of half
-    /// precision in f32, as in LLaDA's own code.
-    fn rms_norm(&self, x: &Tensor, weight_D: &Tensor) -> Tensor {
-        let kind = x.kind();
-        let x = x.to_kind(wide(kind));
-        let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
-        (&x * (mean_square + self.config.rms_norm_eps).rsqrt()).to_kind(kind) * weight_D
-    }
+/// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467); the mean of half
+/// precision in f32, as in LLaDA's own code.
+pub(super) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
+    let kind = x.kind();
+    let x = x.to_kind(wide(kind));
+    let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
+    (&x * (mean_square + eps).rsqrt()).to_kind(kind) * weight_D
 }
 
 /// The kind in which norms and rotations of half precision are computed.
@@ -311,7 +314,7 @@ pub(super) fn wide(kind: Kind) -> Kind {
 
 /// softmax(q k' / sqrt(E) + bias) v over all keys: B x Q x H x E. `is_padded` computes a multiple of
 /// [`ROWS`] queries, so that each is the same whatever the others are.
-fn attention(
+pub(super) fn attention(
     q_BQHE: &Tensor,
     k_BLHE: &Tensor,
     v_BLHE: &Tensor,

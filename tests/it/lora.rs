@@ -103,6 +103,7 @@ fn gradients_and_optimizer_state_are_the_adapter_s() {
 }
 
 /// Learner and sampler find the same probabilities, whatever the rank; merged, they differ by roundings.
+/// Ranks up to 24 on more shapes are tried in one process, in stages/estimator/tests/ratios.rs.
 #[test]
 fn ratios_of_fresh_trajectories_are_exactly_one_unless_merged() {
     let every = "k = \"all\"\nhorizon = \"sampled\"\nkl = 0.01\nmicro_batch = 7";
@@ -112,16 +113,20 @@ fn ratios_of_fresh_trajectories_are_exactly_one_unless_merged() {
                 .replace("k = 4\nmicro_batch = 32", every)
                 .replace("rank = 4", &format!("rank = {rank}\nmerge_for_sampling = {merge}"))
                 .replace("learning_rate = 1e-3", "learning_rate = 3e-2")
-                .replace("iterations = 4", "iterations = 3")
+                .replace("iterations = 4", "iterations = 2")
         });
         program.json(&["run", "run.toml", "--json"]);
         let of = |manifest: &Value| manifest["metrics"]["ratio_deviation"].as_f64().unwrap();
         manifests(&program, "gradient").iter().map(of).collect::<Vec<_>>()
     };
     for numerics in ["cpu-portable", "cpu-native"] {
-        for rank in [1, 3, 4, 8, 20] {
+        for rank in (1..=9).chain([12, 20]) {
             let found = deviations(numerics, rank, false);
-            assert!(found.iter().all(|&deviation| deviation == 0.0), "{rank}: {found:?}");
+            let message = format!("{numerics}, rank {rank}: {found:?}");
+            assert!(
+                found.len() > 1 && found.iter().all(|&deviation| deviation == 0.0),
+                "{message}"
+            );
         }
     }
     let largest = deviations("cpu-portable", 4, true).into_iter().fold(0.0, f64::max);

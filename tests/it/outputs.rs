@@ -194,7 +194,13 @@ fn the_doctor_looks_at_everything_and_says_how_it_is() {
     assert!(!said.stdout.contains('\u{1b}'), "{}", said.stdout);
     let names: Vec<&str> =
         said.stdout.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    assert_snapshot!(names.join(" "), @"agrpo libtorch processor cores numerics gpu cuda disk store redis");
+    assert_snapshot!(names.join(" "), @"agrpo libtorch processor cores numerics rows rows gpu cuda disk store redis");
+    for class in ["cpu-portable", "cpu-native"] {
+        let expected = format!(
+            "ok    rows       {class}: in 1320 small shapes no row depends on the rows beside it"
+        );
+        assert!(said.stdout.contains(&expected), "{}", said.stdout);
+    }
     for line in said.stdout.lines() {
         let verdict = line.split_whitespace().next().unwrap();
         assert!(["ok", "note", "bad"].contains(&verdict), "{line}");

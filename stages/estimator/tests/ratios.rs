@@ -1,16 +1,15 @@
 //! On-policy, every ratio is 1 to the bit: the learner computes what the sampler computed, whatever
 //! else is in the batch of either. Not within a tolerance: a last bit that differs is a defect.
 
-use agrpo_spec::{Cache, Purpose};
+use agrpo_spec::{Cache, LoraConfig, Purpose};
 
 use super::*;
 use crate::model::Window;
 use crate::sampler::{Row, sample};
 use crate::trajectories::{NEVER, Trajectories};
 
-/// Sizes that fill no vector register, and sizes that do. All are multiples of 4: of others, MKL may round
-/// the odd rows of narrow products by themselves in `cpu-native`.
-fn policies() -> [Policy; 2] {
+/// Sizes that fill no vector register, and sizes that do.
+fn policies() -> [Policy; 4] {
     crate::use_one_thread();
     let of = |d_model, n_heads, mlp_hidden_size, vocabulary: i64| {
         let shape = ModelShape {
@@ -25,7 +24,7 @@ fn policies() -> [Policy; 2] {
         let config = ModelConfig::new(&shape, vocabulary, 0, vocabulary - 1, 64);
         Policy::draw(config, 0.2, Seed::new(3)).unwrap()
     };
-    [of(36, 3, 44, 7), of(64, 2, 128, 24)]
+    [of(36, 3, 44, 7), of(64, 2, 128, 24), of(10, 5, 7, 11), of(26, 1, 3, 9)]
 }
 
 /// Three prompts of eleven tokens, five completions each: a group begins in one state.
@@ -71,6 +70,41 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
                 let trajectories = sample(policy, &rows(), &sampler, sampled_with).unwrap();
                 let found = deviation(policy, &trajectories, &sampler, learned_with);
                 assert_eq!(found, 0.0, "{sampler:?}, {sampled_with} and {learned_with} states");
+            }
+        }
+    }
+}
+
+/// Adapters of every small rank, as they are after some updates: B is not zero any more.
+#[test]
+fn ratios_are_1_with_adapters_of_every_rank() {
+    for rank in 1..=24 {
+        for policy in policies() {
+            let lora = LoraConfig {
+                rank,
+                alpha: real(2.0 * f64::from(rank)),
+                targets: LoraConfig::MODULES.map(str::to_owned).to_vec(),
+                head: true,
+                rslora: false,
+                merge_for_sampling: false,
+            };
+            let policy = policy.with_new_adapter(&lora, Seed::new(5)).unwrap();
+            set_weights(&policy, "lora_B", |b| {
+                let places = Tensor::arange(
+                    i64::try_from(b.numel()).unwrap(),
+                    (Kind::Float, tch::Device::Cpu),
+                );
+                (places * 0.7).sin().view_as(b) * 0.2
+            });
+            let sampler = sampler(6, 3, 6, PositionRule::LowConfidence);
+            for (sampled_with, learned_with) in [(1, 64), (4, 7), (64, 1)] {
+                let trajectories = sample(&policy, &rows(), &sampler, sampled_with).unwrap();
+                let found = deviation(&policy, &trajectories, &sampler, learned_with);
+                let width = policy.config().d_model;
+                assert_eq!(
+                    found, 0.0,
+                    "rank {rank} of {width}, {sampled_with} and {learned_with} states"
+                );
             }
         }
     }

@@ -16,7 +16,7 @@ use agrpo_spec::StageError;
 use tch::{Tensor, no_grad_guard};
 
 use super::super::weights::Block;
-use super::{PADDING, Policy, Queries, Sequences, attention, rotate, select};
+use super::{PADDING, Policy, Queries, Sequences, attention, rms_norm, rotate, select};
 use crate::error::libtorch;
 
 /// Keys and values of all positions of B sequences, from every block.
@@ -122,7 +122,7 @@ impl Policy {
         for (n, block) in self.weights.blocks.iter().enumerate() {
             x = self.block_amid(block, &x, n == last, place, |own| whole(n, own));
         }
-        self.rms_norm(&x, &self.weights.ln_f_D)
+        rms_norm(&x, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
     /// One block, its result at all positions that are passed or, where it is the last, at the queried
@@ -138,7 +138,7 @@ impl Policy {
         let Sequences { length, ref rotation, .. } = *place.sequences;
         let (batch, width) = (x_NWD.size()[0], x_NWD.size()[1]);
         let (d, heads) = (self.config.d_model, self.config.n_heads);
-        let normed_NWD = self.rms_norm(x_NWD, &block.attn_norm_D);
+        let normed_NWD = rms_norm(x_NWD, &block.attn_norm_D, self.config.rms_norm_eps);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
         let (q, kv, residual, queries) = if is_last {
             let inside_NQ = place.queries_NQ - place.start;

@@ -1,0 +1,74 @@
+//! Whether a row of a product depends on the rows beside it on this machine, in each class that computes on the
+//! processor. Ratios of fresh trajectories are 1 to the bit only where it does not.
+//!
+//! Each class is checked in a process of its own, since libraries read their switches once. Changes nothing.
+
+use std::process::Command;
+
+use agrpo_spec::Numerics;
+use agrpo_stages::model::check_rows;
+use serde::{Deserialize, Serialize};
+
+use super::Check;
+use crate::exit::{Exit, Failure};
+use crate::numerics;
+use crate::output;
+use crate::settings::Settings;
+
+/// Sizes and rows up to which shapes are computed: a second's work in each class.
+const LARGEST: i64 = 20;
+const ROWS: i64 = 17;
+
+/// What a process finds in its class.
+#[derive(Debug, Deserialize, Serialize)]
+struct Found {
+    shapes: u64,
+    failing: Vec<String>,
+}
+
+/// Computes the shapes in a class and prints what it found.
+pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit, Failure> {
+    numerics::enter(settings, class, None, None)?;
+    let report = check_rows(LARGEST, ROWS);
+    output::json(&Found { shapes: report.shapes, failing: report.failing })?;
+    Ok(Exit::Done)
+}
+
+/// The checks of both classes.
+pub(super) fn checks() -> Vec<Check> {
+    let advice = [
+        (
+            Numerics::CpuPortable,
+            "report it with the processor's name; libtorch may be another build",
+        ),
+        (Numerics::CpuNative, "use numerics = \"cpu-portable\" on this machine, and report it"),
+    ];
+    advice.map(|(class, advice)| check(class, advice)).into()
+}
+
+fn check(class: Numerics, advice: &str) -> Check {
+    let bad = |why: String| {
+        Check::bad("rows", &Failure::new(Exit::Unavailable, format!("{class}: {why}")), advice)
+    };
+    match found(class) {
+        Ok(Found { shapes, failing }) => match &failing[..] {
+            [] => Check::ok(
+                "rows",
+                format!("{class}: in {shapes} small shapes no row depends on the rows beside it"),
+            ),
+            [first, ..] => bad(format!(
+                "in {} of {shapes} small shapes a row depends on the rows beside it; {first}",
+                failing.len()
+            )),
+        },
+        Err(why) => bad(format!("the small shapes cannot be computed: {why}")),
+    }
+}
+
+/// What a process of this program says of a class.
+fn found(class: Numerics) -> Result<Found, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let arguments = ["doctor", "--rows", &class.to_string()];
+    let said = Command::new(program).args(arguments).output().map_err(|error| error.to_string())?;
+    serde_json::from_slice(&said.stdout).map_err(|error| format!("{}: {error}", said.status))
+}
