@@ -10,8 +10,13 @@ use agrpo_spec::{FolderListing, Manifest, RolloutSpec};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use tokenizers::Tokenizer;
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::decoders::fuse::Fuse;
 
 use crate::ViewError;
+
+/// Ends a completion, and pads it.
+const END: &str = "<|endoftext|>";
 
 /// A token of a completion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -95,8 +100,16 @@ impl Trajectories {
         let refuse = |what: &str, why: &dyn std::fmt::Display| {
             ViewError::Data(format!("{what} cannot be read: {why}"))
         };
-        let tokenizer =
+        let mut tokenizer =
             Tokenizer::from_bytes(tokenizer).map_err(|error| refuse("tokenizer.json", &error))?;
+        // Without a decoder the crate puts a space between tokens, and bytes stay the letters they borrow.
+        if tokenizer.get_decoder().is_none() {
+            let cut = serde_json::to_string(&tokenizer.get_pre_tokenizer()).unwrap_or_default();
+            match cut.contains("\"ByteLevel\"") {
+                true => tokenizer.with_decoder(Some(ByteLevel::default())),
+                false => tokenizer.with_decoder(Some(Fuse::new())),
+            };
+        }
         let file =
             SafeTensors::deserialize(file).map_err(|error| refuse("the trajectories", &error))?;
         let prompts = matrix(&file, "prompt_ids", Dtype::I64, i64::from_le_bytes)?;
@@ -155,6 +168,31 @@ impl Trajectories {
         })
     }
 
+    /// Prompt and completion of a row as text, without the mark of the end that pads them; `None` beyond the
+    /// last. A character may be several tokens, so a text is more than its tokens' texts.
+    pub fn texts(&self, row: usize) -> Option<(String, String)> {
+        let texts = || (self.text(self.prompts.row(row)), self.text(self.completions.row(row)));
+        (row < self.rows).then(texts)
+    }
+
+    fn text(&self, ids: &[i64]) -> String {
+        let known = |id: &i64| {
+            let id = u32::try_from(*id).ok()?;
+            self.tokenizer.id_to_token(id).map(|token| (id, token))
+        };
+        let mut text = String::new();
+        for run in ids.chunk_by(|a, b| known(a).is_some() == known(b).is_some()) {
+            let tokens: Vec<_> = run.iter().filter_map(known).collect();
+            if tokens.is_empty() {
+                text.extend(run.iter().map(|id| format!("<{id}>")));
+            }
+            let ids: Vec<u32> =
+                tokens.into_iter().filter(|(_, token)| token != END).map(|(id, _)| id).collect();
+            text.push_str(&self.tokenizer.decode(&ids, false).unwrap_or_default());
+        }
+        text.trim_start().to_owned()
+    }
+
     /// What a token writes; the marks of padding and of the end write nothing.
     fn piece(&self, id: i64) -> String {
         let known = u32::try_from(id).ok().and_then(|id| self.pieces.get(&id));
@@ -196,4 +234,76 @@ fn matrix<T, const N: usize>(
         return Err(refuse("breaks off".into()));
     }
     Ok(Matrix { columns, numbers: numbers.iter().map(|&bytes| number(bytes)).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Byte-level tokens as published tokenizers have them: G with a dot is a space, A with a tilde and the
+    /// sign of copyright are the two bytes of an accented letter.
+    fn tokenizer(decoder: &Value) -> Vec<u8> {
+        let byte_level = json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+        });
+        let decoder =
+            if *decoder == json!("ByteLevel") { byte_level.clone() } else { decoder.clone() };
+        let special = |id: u32, text: &str| {
+            json!({
+                "id": id, "content": text, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false,
+            })
+        };
+        let file = json!({
+            "version": "1.0", "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null,
+            "added_tokens": [special(4, "<|endoftext|>"), special(5, "<|mdm_mask|>")],
+            "decoder": decoder,
+            "model": {
+                "type": "BPE", "merges": [],
+                "vocab": { "Sort": 0, "\u{120}the": 1, "\u{c3}": 2, "\u{a9}": 3 },
+            },
+        });
+        file.to_string().into_bytes()
+    }
+
+    fn trajectories(prompt: &[i64], completion: &[i64]) -> Vec<u8> {
+        let bytes = |ids: &[i64]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+        let (prompt_ids, completion_ids) = (bytes(prompt), bytes(completion));
+        let (steps, zeros) = (bytes(&vec![0; completion.len()]), vec![0; 4 * completion.len()]);
+        let view =
+            |dtype, ids: &[i64], bytes| TensorView::new(dtype, vec![1, ids.len()], bytes).unwrap();
+        let views = [
+            ("prompt_ids", view(Dtype::I64, prompt, &prompt_ids)),
+            ("completion_ids", view(Dtype::I64, completion, &completion_ids)),
+            ("unmask_steps", view(Dtype::I64, completion, &steps)),
+            ("token_logps", view(Dtype::F32, completion, &zeros)),
+            ("token_entropies", view(Dtype::F32, completion, &zeros)),
+        ];
+        safetensors::serialize(views, None).unwrap()
+    }
+
+    #[test]
+    fn people_read_text_and_not_the_letters_that_bytes_borrow() {
+        let file = trajectories(&[4, 4, 0, 1], &[2, 3, 1, 5, 9, 4, 4]);
+        for decoder in [json!("ByteLevel"), json!(null)] {
+            let all = Trajectories::parse(&tokenizer(&decoder), &file).unwrap();
+            let (prompt, completion) = all.texts(0).unwrap();
+            assert_eq!(prompt, "Sort the", "{decoder}");
+            assert_eq!(completion, "\u{e9} the<|mdm_mask|><9>", "{decoder}");
+            assert_eq!(all.trajectory(0).unwrap().prompt, "Sort the");
+            assert_eq!(all.texts(1), None);
+        }
+    }
+
+    #[test]
+    fn letters_are_put_together_without_a_decoder() {
+        let mut plain: Value = serde_json::from_slice(&tokenizer(&json!(null))).unwrap();
+        plain["pre_tokenizer"] = json!(null);
+        let plain = plain.to_string().into_bytes();
+        let all = Trajectories::parse(&plain, &trajectories(&[0, 0], &[0])).unwrap();
+        assert_eq!(all.texts(0).unwrap(), ("SortSort".into(), "Sort".into()));
+    }
 }

@@ -3,9 +3,8 @@
 //! `--json` gives the manifest as it is stored.
 
 use agrpo_jobs::Store;
-use agrpo_spec::{FolderListing, Manifest, RolloutSpec, StageDigest, StageSpec};
-use safetensors::SafeTensors;
-use serde_json::Value;
+use agrpo_spec::{Manifest, RolloutSpec, StageDigest, StageSpec};
+use agrpo_view::trajectory::Trajectories;
 
 use super::fields;
 use crate::exit::{Exit, Failure};
@@ -82,58 +81,9 @@ async fn completions(
     spec: &RolloutSpec,
     manifest: &Manifest,
 ) -> Option<Vec<String>> {
-    let listing = FolderListing::from_bytes(&store.get_blob(spec.policy).await.ok()?)?;
-    let tokenizer = store.get_blob(listing.files.get("tokenizer.json")?.digest).await.ok()?;
-    let vocabulary = Vocabulary::read(&tokenizer)?;
-    let bytes = store.get_blob(manifest.output("trajectories")?).await.ok()?;
-    let tensors = SafeTensors::deserialize(&bytes).ok()?;
-    let prompts = rows(&tensors, "prompt_ids")?;
-    let completions = rows(&tensors, "completion_ids")?;
-    let both = prompts.iter().zip(&completions).take(SHOWN);
-    Some(
-        both.map(|(prompt, completion)| {
-            format!("  {:?}  {:?}", vocabulary.text(prompt), vocabulary.text(completion))
-        })
-        .collect(),
-    )
-}
-
-/// The rows of a matrix of token ids.
-fn rows(tensors: &SafeTensors<'_>, name: &str) -> Option<Vec<Vec<i64>>> {
-    let tensor = tensors.tensor(name).ok()?;
-    let [_, columns] = *tensor.shape() else { return None };
-    let ids: Vec<i64> = tensor
-        .data()
-        .chunks_exact(8)
-        .map(|id| id.try_into().map(i64::from_le_bytes).ok())
-        .collect::<Option<_>>()?;
-    Some(ids.chunks(columns.max(1)).map(<[i64]>::to_vec).collect())
-}
-
-/// Tokens by id, from a `tokenizer.json`.
-struct Vocabulary(Vec<(i64, String)>);
-
-impl Vocabulary {
-    fn read(tokenizer: &[u8]) -> Option<Self> {
-        let tokenizer: Value = serde_json::from_slice(tokenizer).ok()?;
-        let plain = tokenizer["model"]["vocab"].as_object()?.iter();
-        let plain = plain.filter_map(|(token, id)| Some((id.as_i64()?, token.clone())));
-        let added = tokenizer["added_tokens"].as_array()?.iter();
-        let added = added.filter_map(|token| {
-            Some((token["id"].as_i64()?, token["content"].as_str()?.to_owned()))
-        });
-        Some(Self(plain.chain(added).collect()))
-    }
-
-    /// The text without padding: the end token is left out, an unknown id is shown as such.
-    fn text(&self, ids: &[i64]) -> String {
-        let token = |id: &i64| match self.0.iter().find(|(known, _)| known == id) {
-            Some((_, token)) if token == "<|endoftext|>" => String::new(),
-            Some((_, token)) => token.clone(),
-            None => format!("<{id}>"),
-        };
-        ids.iter().map(token).collect::<String>().trim_start().to_owned()
-    }
+    let all = Trajectories::read(store, spec, manifest).await.ok()?;
+    let line = |(prompt, completion): (String, String)| format!("  {prompt:?}  {completion:?}");
+    Some((0..SHOWN).map_while(|row| all.texts(row)).map(line).collect())
 }
 
 /// A time for people: `2026-11-23 05:13:09 UTC`. The calendar is the proleptic Gregorian one, counted
@@ -163,11 +113,5 @@ mod tests {
         assert_eq!(utc(951_782_399_000), "2000-02-28 23:59:59 UTC");
         assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(utc(1_795_410_789_000), "2026-11-23 05:13:09 UTC");
-    }
-
-    #[test]
-    fn completions_are_read_without_padding() {
-        let file = br#"{"model": {"vocab": {" ": 0, "3": 1}}, "added_tokens": [{"id": 2, "content": "<|endoftext|>"}]}"#;
-        assert_eq!(Vocabulary::read(file).unwrap().text(&[0, 0, 1, 0, 1, 9, 2, 2]), "3 3<9>");
     }
 }
