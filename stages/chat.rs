@@ -60,9 +60,11 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
     let refuse = |why: &dyn Display| data(format!("{FILE}: {}", one_line(why)));
     guard::check(bytes).map_err(|why| refuse(&why))?;
     // The crate expects what it has read halfway to be sound, and panics where it is not.
-    let tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
+    let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
         .map_err(|_| refuse(&"no tokenizer that can be read"))?
         .map_err(|error| refuse(&error))?;
+    // Left behind by whoever called the tokenizer last: transformers resets both as well.
+    tokenizer.with_padding(None).with_truncation(None).map_err(|error| refuse(&error))?;
     let mask = id(&tokenizer, MASK)?;
     if mask != config.mask_token_id {
         return Err(data(format!(

@@ -1,7 +1,7 @@
 //! Small files of a folder, read as a whole. Weights are not small: they go through
 //! [`crate::tensor_windows`].
 
-use agrpo_spec::{Files, StageError};
+use agrpo_spec::{Files, StageError, lfs_pointer};
 use bytes::Bytes;
 
 use crate::error::data;
@@ -20,5 +20,9 @@ pub(crate) fn small(files: &Files, what: &str, name: &str) -> Result<Bytes, Stag
 /// The same where the file may be missing.
 pub(crate) fn optional(files: &Files, name: &str) -> Result<Option<Bytes>, StageError> {
     let read = |error| data(format!("{name} cannot be read: {error}"));
-    files.get(name).map(|content| content.bytes(MOST).map_err(read)).transpose()
+    let bytes = files.get(name).map(|content| content.bytes(MOST).map_err(read)).transpose()?;
+    match bytes.as_deref().and_then(lfs_pointer) {
+        Some(told) => Err(data(format!("{name} is {told}"))),
+        None => Ok(bytes),
+    }
 }

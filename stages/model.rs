@@ -14,7 +14,7 @@ mod rows;
 mod weights;
 mod whole;
 
-pub use checkpoint::check_folder;
+pub use checkpoint::{check_folder, check_weights};
 pub use config::ModelConfig;
 pub(crate) use llada::adapter_of;
 pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};

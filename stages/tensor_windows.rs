@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 
-use agrpo_spec::{Content, StageError, WINDOW};
+use agrpo_spec::{Content, StageError, WINDOW, lfs_pointer};
 use bytes::Bytes;
+use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use tch::{Device, Kind, Tensor};
@@ -28,6 +29,8 @@ const MOST_TENSORS: usize = 1 << 17;
 const SHOWN: usize = 200;
 /// Bytes of the header's length.
 const PREFIX: u64 = 8;
+/// Bytes that tell a file of another kind.
+const START: u64 = 64;
 
 /// Where a tensor lies in its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,18 +70,22 @@ impl TensorWindows {
             data(format!("{name} is not a sound safetensors file: {}", one_line(why)))
         };
         let size = content.size();
-        let start =
-            content.window(0..PREFIX.min(size)).map_err(|error| unreadable(name, &error))?;
-        let length: [u8; 8] = start[..]
+        let read = |range| content.window(range).map_err(|error| unreadable(name, &error));
+        let start: [u8; 8] = read(0..PREFIX.min(size))?[..]
             .try_into()
             .map_err(|_| refuse(&format!("it has {size} bytes, expected at least {PREFIX}")))?;
-        let length = u64::from_le_bytes(length);
+        if start == *b"version "
+            && let Some(told) = lfs_pointer(&read(0..START.min(size))?)
+        {
+            return Err(data(format!("{name} is {told}")));
+        }
+        let length = u64::from_le_bytes(start);
         if length > LONGEST_HEADER || length > size - PREFIX {
             let most = LONGEST_HEADER.min(size - PREFIX);
             return Err(refuse(&format!("a header of {length} bytes, expected at most {most}")));
         }
         let first = PREFIX + length;
-        let header = content.window(PREFIX..first).map_err(|error| unreadable(name, &error))?;
+        let header = read(PREFIX..first)?;
         let Header(infos) = serde_json::from_slice(&header).map_err(|error| refuse(&error))?;
         let checked = Metadata::new(None, infos.clone()).map_err(|error| refuse(&error))?;
         let (expected, found) = (checked.data_len() as u64, size - first);
@@ -131,21 +138,61 @@ impl TensorWindows {
     /// Copies a tensor's numbers, row-major, over those of `target`: contiguous, as many, of any kind
     /// and on any device. Never holds more than a window of them beside it.
     pub(crate) fn fill(&self, tensor: &str, target: &Tensor) -> Result<(), StageError> {
+        self.fill_looking(tensor, target, |_| Ok(()))
+    }
+
+    /// The same for a tensor whose numbers all have to be finite.
+    pub(crate) fn fill_finite(&self, tensor: &str, target: &Tensor) -> Result<(), StageError> {
+        let kind = self.entry(tensor)?.kind;
+        self.fill_looking(tensor, target, |bytes| self.finite(tensor, kind, bytes))
+    }
+
+    /// The same, with a look at each window.
+    fn fill_looking(
+        &self,
+        tensor: &str,
+        target: &Tensor,
+        look: impl Fn(&[u8]) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
         let entry = self.entry(tensor)?;
         let target = target.f_view([-1]).map_err(|e| libtorch(&e))?;
         let width = entry.kind.elt_size_in_bytes() as u64;
         let mut at = 0;
-        for start in entry.range.clone().step_by(usize::try_from(WINDOW).unwrap_or(usize::MAX)) {
-            let range = start..entry.range.end.min(start + WINDOW);
+        for range in windows(entry) {
             let count = i64::try_from((range.end - range.start) / width).unwrap_or(i64::MAX);
             let bytes =
                 self.content.window(range).map_err(|error| unreadable(&self.name, &error))?;
+            look(&bytes)?;
             Tensor::f_from_data_size(&bytes, &[count], entry.kind)
                 .and_then(|numbers| target.f_narrow(0, at, count)?.f_copy_(&numbers))
                 .map_err(|e| libtorch(&e))?;
             at += count;
         }
         Ok(())
+    }
+
+    /// Whether all numbers of all tensors are finite. Data error that names the tensor.
+    pub(crate) fn check_finite(&self) -> Result<(), StageError> {
+        for (tensor, entry) in &self.tensors {
+            for range in windows(entry) {
+                let bytes =
+                    self.content.window(range).map_err(|error| unreadable(&self.name, &error))?;
+                self.finite(tensor, entry.kind, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finite(&self, tensor: &str, kind: Kind, bytes: &[u8]) -> Result<(), StageError> {
+        match first_not_finite(kind, bytes) {
+            Some(number) => Err(data(format!(
+                "{}: {} has the number {number}, expected finite weights: the file is damaged, or training \
+                 has diverged; lower the learning rate",
+                self.name,
+                one_line(tensor)
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// All tensors, each in its own kind, in memory.
@@ -185,6 +232,30 @@ impl TensorWindows {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// A tensor's bytes, a window at a time.
+fn windows(entry: &Entry) -> impl Iterator<Item = Range<u64>> {
+    let Range { start, end } = entry.range;
+    let step = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+    (start..end).step_by(step).map(move |start| start..end.min(start + WINDOW))
+}
+
+/// The first number that is infinite or none, or too large for f32.
+fn first_not_finite(kind: Kind, bytes: &[u8]) -> Option<f32> {
+    let halves = || bytes.as_chunks::<2>().0.iter().copied();
+    let not = |number: &f32| !number.is_finite();
+    match kind {
+        Kind::BFloat16 => halves().map(|b| bf16::from_le_bytes(b).to_f32()).find(not),
+        Kind::Half => halves().map(|b| f16::from_le_bytes(b).to_f32()).find(not),
+        Kind::Float => bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).find(not),
+        #[expect(clippy::cast_possible_truncation, reason = "policies compute in f32 at most")]
+        Kind::Double => {
+            let numbers = bytes.as_chunks::<8>().0.iter().copied().map(f64::from_le_bytes);
+            numbers.map(|number| number as f32).find(not)
+        }
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use agrpo_jobs::{Imported, JobsError};
 use agrpo_spec::{ArtifactDigest, Files, FolderEntry, StageError};
-use agrpo_stages::model::{ModelConfig, WholeModel, check_folder};
+use agrpo_stages::model::{ModelConfig, WholeModel, check_folder, check_weights};
 use serde::Serialize;
 
 use crate::cli::ImportArgs;
@@ -122,9 +122,18 @@ fn look(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks the folder by its headers.
-fn facts(files: &Files) -> Result<Facts, StageError> {
+/// Checks a folder down to its last weight; says what is wrong and makes no difference.
+pub(super) fn look_through(files: &Files) -> Result<(), StageError> {
     check_folder(files)?;
+    if let Some(note) = check_weights(files)? {
+        output::talk(note);
+    }
+    Ok(())
+}
+
+/// Checks the folder, and reads off its headers what it is.
+fn facts(files: &Files) -> Result<Facts, StageError> {
+    look_through(files)?;
     let model = WholeModel::open(files)?;
     let ModelConfig { d_model, n_layers, n_heads, .. } = *model.config();
     let ModelConfig { mlp_hidden_size, embedding_size, max_sequence_length, .. } = *model.config();
@@ -151,11 +160,10 @@ impl Report {
             folder: imported.digest,
             from: from.display().to_string(),
             parameters: facts.parameters,
-            // What is wider than half precision is kept as it is, what is not gains nothing.
-            precision: if facts.dtypes.iter().any(|dtype| dtype.ends_with("16")) {
-                "bf16"
-            } else {
-                "f32"
+            // What is no wider gains nothing in f32; f16 has digits that bf16 would round off.
+            precision: match facts.dtypes.contains("BF16") && !facts.dtypes.contains("F16") {
+                true => "bf16",
+                false => "f32",
             },
             dtypes: facts.dtypes,
             shape: facts.shape,
@@ -175,6 +183,9 @@ impl Report {
         };
         let files = output::table(&self.files.iter().map(file).collect::<Vec<_>>());
         let mut lines = vec![format!("# {} parameters, {dtypes}", self.parameters)];
+        if self.dtypes.contains("F16") {
+            lines.push("# F16 is computed in f32 without loss; bf16 would round it".to_owned());
+        }
         lines.extend(files.lines().map(|line| format!("#   {line}")));
         if !self.left_out.is_empty() {
             lines.push(format!("# left out: {}", self.left_out.join(", ").replace('\n', " ")));

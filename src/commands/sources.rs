@@ -13,9 +13,8 @@ use agrpo_spec::{
     with_digests,
 };
 
-use agrpo_stages::model::check_folder;
-
 use crate::commands::create_store;
+use crate::commands::import::look_through;
 use crate::exit::Failure;
 use crate::output;
 use crate::settings::Settings;
@@ -122,7 +121,7 @@ async fn one(
     let missing =
         |failure: Failure| failure.at(key).hint(format!("--source {key}=PATH names another place"));
     let digest = if key == CHECKPOINT {
-        let folder = store.import_folder(Path::new(from), check_folder).await;
+        let folder = store.import_folder(Path::new(from), look_through).await;
         // Whatever is wrong with it, it is not what was asked for: nothing stored is.
         let told = |error: JobsError| missing(Failure::usage(error.to_string()));
         let imported = folder.map_err(told)?;

@@ -1,6 +1,7 @@
 //! What a `tokenizer.json` may ask of the crate that reads it. The crate trusts its file: it panics on some,
 //! takes minutes to index a long special token, and compiles as many patterns as there are, each of up to
-//! ten megabytes. Refuses such files before the crate sees them; says nothing of whether the rest is sound.
+//! ten megabytes. Refuses such files before the crate sees them, and one that cuts words by chance; says nothing
+//! of whether the rest is sound.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +25,15 @@ struct Head {
     pre_tokenizer: Value,
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    model: Model,
+}
+
+#[derive(Default, Deserialize)]
+struct Model {
+    /// The share of merges that BPE leaves out by chance.
+    #[serde(default)]
+    dropout: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +48,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("{} bytes, expected at most {LONGEST}", bytes.len()));
     }
     let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let dropout = head.model.dropout.filter(|dropout| dropout.as_f64() != Some(0.0));
+    if let Some(dropout) = dropout {
+        return Err(format!(
+            "model.dropout = {dropout}: expected null or 0: with dropout a text has other tokens each time"
+        ));
+    }
     let longest = head.added_tokens.iter().map(|token| token.content.len()).max().unwrap_or(0);
     if longest > LONGEST_SPECIAL {
         return Err(format!(
@@ -88,5 +104,17 @@ mod tests {
         assert_eq!(refused(&long), "a special token of 60000 bytes, expected at most 256");
         assert_eq!(refused(&file(&[], 9)), "9 patterns, expected at most 8");
         assert!(check(b"{\"added_tokens\": 3}").is_err());
+    }
+
+    #[test]
+    fn words_are_not_cut_by_chance() {
+        for dropout in [json!(null), json!(0), json!(0.0)] {
+            let file = json!({"model": {"type": "BPE", "dropout": dropout}});
+            assert_eq!(check(file.to_string().as_bytes()), Ok(()));
+        }
+        for dropout in [json!(0.5), json!(1e-9), json!("0")] {
+            let told = refused(&json!({"model": {"type": "BPE", "dropout": dropout}}));
+            assert!(told.starts_with(&format!("model.dropout = {dropout}: expected null or 0")));
+        }
     }
 }

@@ -4,7 +4,8 @@
 use agrpo_spec::{ModelShape, Real};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::utils::truncation::TruncationParams;
+use tokenizers::{AddedToken, PaddingParams, PaddingStrategy, Tokenizer};
 
 use super::*;
 
@@ -108,6 +109,26 @@ fn unused_rows_spell_nothing() {
     for id in [-1, 272, i64::MAX] {
         assert!(chat.text(&[id], Specials::Skip).is_err());
     }
+}
+
+/// transformers resets both before it tokenizes, whatever the file has.
+#[test]
+fn truncation_and_padding_of_the_file_are_ignored() {
+    let mut file = file();
+    let short = TruncationParams { max_length: 5, ..Default::default() };
+    let padded = PaddingParams { strategy: PaddingStrategy::Fixed(99), ..Default::default() };
+    file.with_truncation(Some(short)).unwrap().with_padding(Some(padded));
+    let told = [message(Role::User, "a message of more than five tokens")];
+    let read = ChatTokenizer::read(&bytes(&file), &config()).unwrap();
+    assert_eq!(read.ids(&told).unwrap(), chat().ids(&told).unwrap());
+}
+
+#[test]
+fn a_tokenizer_that_cuts_words_by_chance_is_refused() {
+    let mut file: serde_json::Value = serde_json::from_slice(&bytes(&file())).unwrap();
+    file["model"]["dropout"] = 0.5.into();
+    let error = ChatTokenizer::read(file.to_string().as_bytes(), &config()).unwrap_err();
+    insta::assert_snapshot!(error, @"tokenizer.json: model.dropout = 0.5: expected null or 0: with dropout a text has other tokens each time");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) struct Checkpoint {
     shards: Vec<TensorWindows>,
     /// The shard of each tensor.
     places: BTreeMap<String, usize>,
+    /// What its writer got wrong, though nothing depends on it.
+    note: Option<String>,
 }
 
 /// Whether a folder, its configuration, its weights and its tokenizer go together, so far as the
@@ -62,10 +64,18 @@ pub fn check_folder(files: &Files) -> Result<(), StageError> {
     }
 }
 
+/// Whether all weights of a folder are finite numbers; reads every byte of them. Data error that names file
+/// and tensor. Returns what is wrong with the folder and makes no difference.
+pub fn check_weights(files: &Files) -> Result<Option<String>, StageError> {
+    let checkpoint = Checkpoint::open(files)?;
+    checkpoint.shards.iter().try_for_each(TensorWindows::check_finite)?;
+    Ok(checkpoint.note)
+}
+
 impl Checkpoint {
     /// Reads all headers, and the index where there is one.
     pub(super) fn open(files: &Files) -> Result<Self, StageError> {
-        let mut checkpoint = Self { shards: vec![], places: BTreeMap::new() };
+        let mut checkpoint = Self { shards: vec![], places: BTreeMap::new(), note: None };
         let is_shard = |name: &str| name.ends_with(".safetensors") && name != ADAPTER;
         for (name, content) in files.iter().filter(|(name, _)| is_shard(name)) {
             let shard = TensorWindows::open(name, content)?;
@@ -84,6 +94,7 @@ impl Checkpoint {
             let index = serde_json::from_slice(&bytes)
                 .map_err(|error| data(format!("{INDEX}: {}", one_line(&error))))?;
             checkpoint.check_index(&index, files)?;
+            checkpoint.note = checkpoint.wrong_size(&index);
         }
         Ok(checkpoint)
     }
@@ -117,16 +128,17 @@ impl Checkpoint {
             let file = self.place(tensor).unwrap_or_default();
             return refuse(format!("it does not list {}, which lies in {file}", one_line(tensor)));
         }
+        Ok(())
+    }
+
+    /// Tools count the tensors' bytes in their own ways, and nothing is read by the count.
+    fn wrong_size(&self, index: &Index) -> Option<String> {
         let bytes: u64 =
             self.shards.iter().flat_map(|s| s.tensors().values()).map(Entry::bytes).sum();
         let told = index.metadata.as_ref().and_then(|metadata| metadata.total_size);
         #[expect(clippy::cast_precision_loss, reason = "exact to 9 petabytes")]
-        match told {
-            Some(total) if total != bytes as f64 => {
-                refuse(format!("total_size = {total}, but the files hold {bytes} bytes of tensors"))
-            }
-            _ => Ok(()),
-        }
+        let wrong = told.filter(|&total| total != bytes as f64)?;
+        Some(format!("{INDEX}: total_size = {wrong}, but the files hold {bytes} bytes of tensors"))
     }
 
     /// The file that holds a tensor.
@@ -249,7 +261,7 @@ impl Checkpoint {
             let (shard, entry) = self.entry(name);
             let rows = entry.shape[0];
             let target = whole.f_narrow(0, row, rows).map_err(|e| libtorch(&e))?;
-            shard.fill(name, &target)?;
+            shard.fill_finite(name, &target)?;
             row += rows;
         }
         Ok(())

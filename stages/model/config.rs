@@ -64,6 +64,25 @@ fn architecture() -> [(&'static str, Value); 16] {
     ]
 }
 
+/// Keys of the rotary embedding that are read, or that change nothing in f32.
+const OUR_ROPE: [&str; 2] = ["rope_theta", "rope_full_precision"];
+
+/// The only values of keys that LLaDA's own code does not know, and that others read; null is as good.
+fn variants(head_size: i64) -> [(&'static str, Vec<Value>); 10] {
+    [
+        ("sliding_window", vec![]),
+        ("use_sliding_window", vec![json!(false)]),
+        ("partial_rotary_factor", vec![json!(1), json!(1.0)]),
+        ("head_dim", vec![json!(head_size)]),
+        ("quantization_config", vec![]),
+        ("attention_bias", vec![json!(false)]),
+        ("mlp_bias", vec![json!(false)]),
+        ("norm_after", vec![json!(false)]),
+        ("attn_logit_softcapping", vec![]),
+        ("final_logit_softcapping", vec![]),
+    ]
+}
+
 /// Another model's configuration is told by its name, not by the first key that it lacks.
 fn is_ours(document: &Value) -> Result<(), StageError> {
     let Some(found) = document.get("model_type") else { return Ok(()) };
@@ -127,6 +146,7 @@ impl ModelConfig {
                 return Err(data(format!("config.json: {key} = {found}: expected {expected}")));
             }
         }
+        config.refuse_variants(&document)?;
         let sizes = [config.d_model, config.n_layers, config.n_heads, config.mlp_hidden_size];
         let id_ok = |id: i64| (0..config.embedding_size).contains(&id);
         if sizes.iter().chain([&config.embedding_size]).any(|n| !(1..=LARGEST).contains(n))
@@ -148,6 +168,49 @@ impl ModelConfig {
             return Err(data("config.json: a special token lies outside the vocabulary"));
         }
         Ok(config)
+    }
+
+    /// Keys of other models, and of later versions of transformers, that would change what is computed.
+    fn refuse_variants(&self, document: &Value) -> Result<(), StageError> {
+        let refuse = |key: &str, found: &Value, expected: &str| {
+            let found = one_line(found);
+            Err(data(format!("config.json: {key} = {found}: {expected} is computed here")))
+        };
+        for (key, found) in document.as_object().into_iter().flatten() {
+            let is_rope = key.starts_with("rope_") || key.starts_with("rotary_");
+            if is_rope && !OUR_ROPE.contains(&key.as_str()) && !self.is_plain_rope(found) {
+                return refuse(key, found, "only the plain rotary embedding of rope_theta");
+            }
+        }
+        let has_no_window = document["use_sliding_window"] == false;
+        for (key, plain) in variants(self.head_size()) {
+            let found = &document[key];
+            let is_unused = key == "sliding_window" && has_no_window;
+            if !found.is_null() && !plain.contains(found) && !is_unused {
+                let expected = plain.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
+                return refuse(key, found, &format!("only {expected}"));
+            }
+        }
+        let mut layers = document["layer_types"].as_array().into_iter().flatten();
+        match layers.find(|kind| *kind != "full_attention") {
+            Some(kind) => refuse("layer_types", kind, "only full_attention"),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether settings of the rotary embedding change nothing about it.
+    fn is_plain_rope(&self, found: &Value) -> bool {
+        match found {
+            Value::Null | Value::Bool(false) => true,
+            // A share or a factor of all.
+            Value::Number(_) => found.as_f64() == Some(1.0),
+            Value::String(kind) => kind == "default",
+            Value::Object(entries) => entries.iter().all(|(key, value)| match key.as_str() {
+                "rope_theta" => value.as_f64() == Some(self.rope_theta),
+                _ => self.is_plain_rope(value),
+            }),
+            _ => false,
+        }
     }
 
     /// Whether these are the sizes that a run file says. Data error that names the first other one.

@@ -299,6 +299,9 @@ fn take(tensors: &mut NamedTensors, name: &str, shape: [i64; 2]) -> Result<Tenso
         let found = tensor.size();
         return Err(data(format!("{TENSORS}: {name} has the shape {found:?}, expected {shape:?}")));
     }
+    if tensor.isfinite().all().int64_value(&[]) == 0 {
+        return Err(data(format!("{TENSORS}: {name} has a number that is not finite")));
+    }
     Ok(tensor.to_kind(Kind::Float).contiguous())
 }
 

@@ -20,6 +20,16 @@ pub const WINDOW: u64 = 4 << 20;
 /// A blob of more bytes than this is kept out of memory where its reader takes windows.
 pub const LARGE: u64 = 64 << 20;
 
+/// How the text begins that Git LFS leaves in place of a file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// What is wrong with a file that begins with these bytes, where Git LFS left a pointer in its place.
+pub fn lfs_pointer(start: &[u8]) -> Option<&'static str> {
+    start.starts_with(LFS_POINTER).then_some(
+        "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file",
+    )
+}
+
 /// A folder's files, by name.
 pub type Files = BTreeMap<String, Content>;
 

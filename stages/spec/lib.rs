@@ -21,7 +21,7 @@ mod seed;
 mod stage;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
-pub use content::{Content, Files, LARGE, WINDOW, Windows};
+pub use content::{Content, Files, LARGE, WINDOW, Windows, lfs_pointer};
 pub use cost::StageCost;
 pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,

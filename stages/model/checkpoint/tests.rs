@@ -144,10 +144,115 @@ fn the_index_says_what_the_files_say() {
     let ghost = indexed(|index| index["weight_map"]["model.ghost"] = file(0).into());
     insta::assert_snapshot!(refused(&ghost), @"model.safetensors.index.json: model.ghost is said to lie in model-00001-of-00003.safetensors, which does not have it");
     let larger = indexed(|index| index["metadata"]["total_size"] = 7.into());
-    insta::assert_snapshot!(refused(&larger), @"model.safetensors.index.json: total_size = 7, but the files hold 2576 bytes of tensors");
+    check_folder(&larger).unwrap();
+    assert!(Policy::from_folder(&larger).is_ok());
+    insta::assert_snapshot!(check_weights(&larger).unwrap().unwrap(), @"model.safetensors.index.json: total_size = 7, but the files hold 2576 bytes of tensors");
+    assert_eq!(check_weights(&folder()).unwrap(), None);
     let no_map = indexed(|index| *index = json!([]));
     assert!(refused(&no_map).starts_with(INDEX));
     assert!(Policy::from_folder(&indexed(|index| drop(index["metadata"].take()))).is_ok());
+}
+
+/// Where a checkpoint is loaded and where it is imported, in every kind of number.
+#[test]
+fn weights_are_finite() {
+    let kinds = [Kind::BFloat16, Kind::Half, Kind::Float, Kind::Double];
+    let numbers = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    for (kind, number) in kinds.into_iter().flat_map(|kind| numbers.map(|number| (kind, number))) {
+        let files = changed(place(WTE), |tensors| {
+            let wte = tensors[WTE].to_kind(kind);
+            drop(wte.narrow(0, 9, 1).narrow(1, 7, 1).fill_(number));
+            tensors.insert(WTE.into(), wte);
+        });
+        check_folder(&files).unwrap();
+        let error = check_weights(&files).unwrap_err();
+        assert!(matches!(error, StageError::Data(_)), "{error}");
+        assert_eq!(Policy::from_folder(&files).unwrap_err().to_string(), error.to_string());
+        #[expect(clippy::cast_possible_truncation, reason = "neither has digits")]
+        let shown = number as f32;
+        let expected = format!(
+            "model-00003-of-00003.safetensors: {WTE} has the number {shown}, expected finite weights"
+        );
+        assert!(error.to_string().starts_with(&expected), "{kind:?}: {error}");
+    }
+    let files = changed(place(WTE), |tensors| {
+        let large = tensors[WTE].to_kind(Kind::Double) * 0.0 + 1e39;
+        tensors.insert(WTE.into(), large);
+    });
+    assert!(check_weights(&files).unwrap_err().to_string().contains("has the number inf"));
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_told_as_one() {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    for name in [&file(1), INDEX, "config.json", "tokenizer.json"] {
+        let mut files = folder();
+        files.insert(name.to_owned(), Content::from(POINTER.as_bytes()));
+        let told = check_folder(&files).unwrap_err().to_string();
+        assert!(
+            told.starts_with(&format!("{name} is a Git LFS pointer, not the file itself: ")),
+            "{told}"
+        );
+        assert!(told.contains("git lfs pull"), "{told}");
+    }
+}
+
+/// Keys that would make another model of it, as checkpoints and later versions of transformers have them.
+#[test]
+fn what_is_not_computed_is_refused_by_its_key() {
+    let with = |key: &str, value: Value| {
+        let mut files = folder();
+        let mut config: Value = serde_json::from_slice(&small().config().to_json()).unwrap();
+        config[key] = value;
+        files.insert("config.json".into(), serde_json::to_vec(&config).unwrap().into());
+        files
+    };
+    let theta = small().config().rope_theta;
+    for (key, value) in [
+        ("rope_scaling", json!({"type": "ntk", "factor": 4.0})),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": 1.0})),
+        ("rope_scaling", json!({"type": "default", "factor": 2})),
+        ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": theta})),
+        ("rope_parameters", json!({"rope_type": "default", "rope_theta": theta + 1.0})),
+        ("rope_parameters", json!({"full_attention": {"rope_type": "linear"}})),
+        ("rope_type", json!("dynamic")),
+        ("rope_interleaved", json!(true)),
+        ("rotary_pct", json!(0.5)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("sliding_window", json!(4096)),
+        ("use_sliding_window", json!(true)),
+        ("layer_types", json!(["full_attention", "sliding_attention"])),
+        ("head_dim", json!(2)),
+        ("quantization_config", json!({"bits": 4})),
+        ("attention_bias", json!(true)),
+        ("final_logit_softcapping", json!(30.0)),
+    ] {
+        let told = refused(&with(key, value));
+        assert!(told.starts_with(&format!("config.json: {key} = ")), "{told}");
+    }
+    for (key, value) in [
+        ("rope_scaling", json!(null)),
+        ("rope_scaling", json!({})),
+        ("rope_scaling", json!({"type": "default"})),
+        ("rope_parameters", json!({"rope_type": "default", "rope_theta": theta})),
+        ("rope_type", json!("default")),
+        ("rope_full_precision", json!(true)),
+        ("rope_interleaved", json!(false)),
+        ("partial_rotary_factor", json!(1.0)),
+        ("layer_types", json!(["full_attention"])),
+        ("head_dim", json!(small().config().head_size())),
+        ("use_cache", json!(false)),
+        ("attention_dropout", json!(0.0)),
+    ] {
+        check_folder(&with(key, value.clone()))
+            .unwrap_or_else(|error| panic!("{key} = {value}: {error}"));
+    }
+    let mut files = with("use_sliding_window", json!(false));
+    let mut config: Value =
+        serde_json::from_slice(&files["config.json"].bytes(1 << 20).unwrap()).unwrap();
+    config["sliding_window"] = json!(4096);
+    files.insert("config.json".into(), serde_json::to_vec(&config).unwrap().into());
+    check_folder(&files).unwrap();
 }
 
 #[test]

@@ -17,6 +17,9 @@ const MOST_ROWS: usize = 1 << 22;
 /// Where the bytes are not of that format, with the row where one can be named; where there are more than
 /// 4,194,304 rows.
 pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
+    if let Some(told) = agrpo_spec::lfs_pointer(bytes) {
+        return Err(DataError::Format { format: "the data set", reason: format!("it is {told}") });
+    }
     match format {
         Format::JsonLines => json_lines(bytes),
         Format::Parquet => parquet(bytes),
