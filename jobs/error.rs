@@ -74,6 +74,15 @@ pub enum JobsError {
 }
 
 impl JobsError {
+    /// A blob whose bytes are no longer those that were checked, found by who went on reading it.
+    pub(crate) fn damaged(digest: ArtifactDigest) -> Self {
+        let message = format!(
+            "cas/{digest} is corrupt: its bytes changed after they were checked; whatever computes a run \
+             that needs it makes it again; so does agrpo replay --rewind"
+        );
+        Self::Lost { digest, message }
+    }
+
     /// The process's exit status: 1 internal, 2 invalid, 4 unavailable, 5 data, 6 failed.
     /// A lost device is what the machine lacks.
     pub fn exit_code(&self) -> u8 {

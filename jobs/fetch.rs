@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use reqwest::{Client, StatusCode, Url};
+use tokio::io::AsyncReadExt;
 
 use crate::error::JobsError;
+use crate::regular;
 use crate::store::read_s3;
 
 /// Until a server answers, and between two pieces of its answer.
@@ -41,12 +43,16 @@ fn nothing(address: &str) -> JobsError {
 
 async fn from_disk(path: &Path) -> Result<Bytes, JobsError> {
     let shown = path.display();
-    let refuse = |error: std::io::Error| {
-        JobsError::Invalid(format!("{shown}: cannot be read: {}", error.kind()))
+    let refuse = |error: std::io::Error| match regular::is_refusal(&error) {
+        true => JobsError::Invalid(error.to_string()),
+        false => JobsError::Invalid(format!("{shown}: cannot be read: {}", error.kind())),
     };
-    let size = tokio::fs::metadata(path).await.map_err(refuse)?.len();
+    let mut file = tokio::fs::File::from_std(regular::open(path).map_err(refuse)?);
+    let size = file.metadata().await.map_err(refuse)?.len();
     check_size(&shown.to_string(), size)?;
-    Ok(tokio::fs::read(path).await.map_err(refuse)?.into())
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.read_to_end(&mut bytes).await.map_err(refuse)?;
+    Ok(bytes.into())
 }
 
 async fn over_http(address: &str) -> Result<Bytes, JobsError> {
@@ -108,7 +114,7 @@ fn check_size(shown: &str, size: u64) -> Result<(), JobsError> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     use super::*;

@@ -82,6 +82,18 @@ pub struct GcReport {
     pub young: Tally,
     /// What runs reach.
     pub kept: Tally,
+    /// What lies in a local store and is no file; it stays where it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub odd: Vec<Odd>,
+}
+
+/// Something in a local store that no program of ours wrote.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Odd {
+    /// Where in the store.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static str,
 }
 
 /// What all runs reach.
@@ -125,10 +137,13 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError
         swept: BTreeMap::new(),
         young: Tally::default(),
         kept: Tally::default(),
+        odd: vec![],
     };
     let mut doomed: Vec<(ObjectKind, Entry)> = vec![];
     for (kind, entry) in everything(store).await? {
-        if marked.has(kind, &entry.name) {
+        if let Some(kind) = entry.odd {
+            report.odd.push(Odd { name: entry.name, kind });
+        } else if marked.has(kind, &entry.name) {
             report.kept.add(entry.size);
         } else if is_old(&entry) {
             doomed.push((kind, entry));
@@ -136,6 +151,7 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError
             report.young.add(entry.size);
         }
     }
+    report.odd.sort();
     if !options.dry_run && !doomed.is_empty() {
         // Runs that began or went on meanwhile may have taken over what nobody reached.
         let again = mark(store, false).await?;
@@ -183,7 +199,7 @@ async fn everything(store: &Store) -> Result<Vec<(ObjectKind, Entry)>, JobsError
         ("runs", ObjectKind::Leftovers),
     ] {
         for entry in store.objects(folder).await? {
-            if is_leftover(&entry.name) {
+            if is_leftover(&entry.name) || entry.odd.is_some() {
                 all.push((ObjectKind::Leftovers, entry));
             } else if kind != ObjectKind::Leftovers {
                 all.push((kind, entry));

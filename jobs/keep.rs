@@ -1,13 +1,17 @@
 //! What a run lets go of its own results while it goes on, as its `[retention]` says.
 //!
 //! First the run notes what it no longer holds, then the bytes go that no run of the store holds: a
-//! death in between leaves only what a gc sweeps. A run that begins to need a blob in that very moment
+//! death in between leaves only what a gc sweeps. That no other run holds them takes a look at every run's
+//! index, so a run looks no more often than costs it a small share of its time, and once more when it is
+//! done. A run that begins to need a blob in that very moment
 //! finds it missing and makes it again; nothing wrong can come of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use agrpo_spec::{ArtifactDigest, Retention, Run, RunId, StageDigest, StageKey, StageKind};
 use futures::{StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
 use crate::error::JobsError;
 use crate::reach;
@@ -15,6 +19,9 @@ use crate::store::{LetGo, Store};
 
 /// Records read, and blobs deleted, at a time.
 const AT_ONCE: usize = 32;
+/// From one look to the next, at least, and in lengths of a look.
+const PAUSE: Duration = Duration::from_secs(10);
+const SHARE: u32 = 20;
 
 type Index = BTreeMap<StageKey, StageDigest>;
 
@@ -25,9 +32,11 @@ pub(crate) struct Dropped {
     pub(crate) bytes: u64,
 }
 
-/// After a stage of a run: if it was an update, lets go what is no longer kept.
+/// After a stage of a run: if it was an update, lets go what is no longer kept. Leaves it to a later one where
+/// this process did so a moment ago, or is at it.
 pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
-    if key.kind == StageKind::Update {
+    let is_time = || store.references().try_lock().is_ok_and(|known| known.is_time());
+    if key.kind == StageKind::Update && is_time() {
         at_end(store, run).await;
     }
 }
@@ -35,7 +44,10 @@ pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
 /// Lets go what is no longer kept. Trouble is noted and left to the next time: a run does not end because
 /// it keeps too much.
 pub(crate) async fn at_end(store: &Store, run: RunId) {
-    match apply(store, run).await {
+    let began = Instant::now();
+    let applied = apply(store, run).await;
+    store.references().lock().await.rest(PAUSE.max(began.elapsed() * SHARE));
+    match applied {
         Ok(Dropped { blobs: 0, .. }) => {}
         Ok(Dropped { blobs, bytes }) => {
             tracing::info!(run = run.short(), blobs, bytes, "let go what is not kept");
@@ -120,7 +132,6 @@ async fn spare_held(
     let mut references = store.references().lock().await;
     let runs = store.runs().await?;
     references.retain_runs(&runs);
-    let mut let_go: BTreeMap<RunId, BTreeSet<StageDigest>> = BTreeMap::new();
     for &id in &runs {
         if !references.knows_imports(id) {
             let (named, _) = reach::imports(store, &store.run(id).await?).await?;
@@ -140,18 +151,12 @@ async fn spare_held(
                 references.add(id, stage, manifest.outputs);
             }
         }
-        let_go.insert(id, store.stages_let_go(id).await?);
     }
     // A stage that was let go is let go as its retention says: rewards and metrics stay.
     let mut notes: BTreeMap<(RunId, StageDigest), LetGo> = BTreeMap::new();
-    for (&id, stages) in &let_go {
-        for &stage in stages {
-            let outputs = references.outputs(id, stage);
-            let matters = outputs
-                .is_some_and(|o| o.values().any(|record| blobs.contains_key(&record.digest)));
-            if matters && let Some(note) = store.let_go(id, stage).await? {
-                notes.insert((id, stage), note);
-            }
+    for (id, stage) in references.naming(blobs) {
+        if let Some(note) = store.let_go(id, stage).await? {
+            notes.insert((id, stage), note);
         }
     }
     references.spare_held(blobs, |run, stage, name| {

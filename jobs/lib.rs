@@ -33,6 +33,7 @@ pub mod gc;
 pub mod metrics;
 pub mod outside;
 pub mod redact;
+pub mod regular;
 pub mod replay;
 pub mod status;
 pub mod verify;

@@ -28,7 +28,8 @@ use finder::{Finder, Producer};
 /// loses what it is given.
 const PATIENCE: u32 = 3;
 
-fn patience(spec: &StageSpec) -> u32 {
+/// How often a stage's inputs are fetched again because one of them was lost.
+pub(crate) fn patience(spec: &StageSpec) -> u32 {
     PATIENCE * u32::try_from(spec.inputs().len()).unwrap_or(1).max(1)
 }
 
@@ -76,8 +77,18 @@ impl Hands {
     pub(crate) async fn compute_anew(&self, spec: &StageSpec) -> Result<Manifest, JobsError> {
         let environment =
             Environment { started_unix_ms: (self.clock)(), ..self.environment.clone() };
-        let fetched = self.fetch(spec).await?;
-        stage::finish(&self.store, spec, fetched, &self.execute, &environment).await
+        let mut patience = patience(spec);
+        loop {
+            let fetched = self.fetch(spec).await?;
+            match stage::finish(&self.store, spec, fetched, &self.execute, &environment).await {
+                // It was sound when it was fetched: the next fetch finds out, and mends it.
+                Err(JobsError::Lost { message, .. }) if patience > 0 => {
+                    tracing::warn!(message, "fetching the stage's inputs again");
+                    patience -= 1;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Reads a stage's inputs, and makes again what is missing or corrupt among them.

@@ -99,18 +99,24 @@ pub(crate) async fn put(
     })
 }
 
-/// Runs a stage where blocking is allowed.
+/// Runs a stage where blocking is allowed. Whatever it makes of an input that turned out to be damaged
+/// while it was read, the answer is the loss of that input.
 pub(crate) async fn run_blocking(
     spec: &StageSpec,
     inputs: Inputs,
     execute: &ExecuteFn,
 ) -> Result<Outputs, JobsError> {
     let (execute, shared) = (Arc::clone(execute), spec.clone());
+    let inputs = Arc::new(inputs);
+    let read = Arc::clone(&inputs);
     let work = span::carried(move || {
         tracing::debug!("computing");
         execute(&shared, &inputs)
     });
     let result = tokio::task::spawn_blocking(work).await;
+    if let Some(digest) = read.damaged() {
+        return Err(JobsError::damaged(digest));
+    }
     let name = || format!("{} stage {}", spec.kind(), spec.digest().short());
     match result {
         Ok(Ok(outputs)) => Ok(outputs),

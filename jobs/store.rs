@@ -16,8 +16,8 @@
 //! aside/                                   damaged objects that were taken out of the way
 //! ```
 //!
-//! A blob that is stored again is written again: its bytes are the same whoever writes them, and its age
-//! starts anew, so that a gc never takes what a writer was told is there.
+//! A blob that is stored again is written again, or made young where it is large: its bytes are the same
+//! whoever writes them, so that a gc never takes what a writer was told is there.
 //!
 //! `store/` is the only place that names object_store. Nothing here computes or decides what is next.
 
@@ -27,6 +27,8 @@ mod backend;
 mod blobs;
 mod books;
 mod cache;
+mod checked;
+mod claim;
 mod control;
 #[cfg(test)]
 pub(crate) mod counting;
@@ -38,6 +40,7 @@ mod host;
 mod import;
 mod kept;
 mod large;
+mod local;
 mod manifests;
 mod names;
 mod objects;
@@ -122,6 +125,12 @@ impl Store {
             specs: Arc::default(),
             references: Arc::default(),
         }
+    }
+
+    /// A store in which blobs of more bytes than this count as large.
+    #[cfg(test)]
+    pub(crate) async fn with_large(url: &str, large: u64) -> Self {
+        Self::on(open::open(url, &[]).await.unwrap().with_large(large))
     }
 
     /// A store in memory that can be slowed down, and gives up an answer after a second and a half.

@@ -4,6 +4,7 @@
 //! mix-up shows in the final policy. Only tests see this file.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -158,6 +159,13 @@ impl TestStore {
         Self { store, folder: Some(folder) }
     }
 
+    /// A local store in which blobs of more bytes than this count as large.
+    pub(crate) async fn file_with_large(large: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::with_large(folder.path().to_str().unwrap(), large).await;
+        Self { store, folder: Some(folder) }
+    }
+
     /// One store of each kind.
     pub(crate) async fn each() -> [Self; 2] {
         [Self::memory().await, Self::file().await]
@@ -174,6 +182,18 @@ impl TestStore {
     /// The store as a new process sees it.
     pub(crate) fn reopened(&self) -> Store {
         self.store.fresh()
+    }
+
+    /// The same as silent corruption does it: neither the file nor its times tell.
+    pub(crate) fn flip_silently(&self, name: &str) {
+        let path = self.path(name);
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let middle = file.metadata().unwrap().len() / 2;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, middle).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+        file.set_modified(modified).unwrap();
     }
 
     /// Changes one bit in the middle of a stored object.

@@ -127,7 +127,8 @@ impl VerifyReport {
         let asked: Vec<StageDigest> =
             named.filter(|stage| run.is_none() || stages.contains(stage)).collect();
         let checks = asked.into_iter().map(|stage| async move {
-            Ok::<_, JobsError>((stage, store.spec_damage(stage).await?))
+            let damage = readable(store.spec_damage(stage).await)?;
+            Ok::<_, JobsError>((stage, damage.unwrap_or_else(Some)))
         });
         let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
         while let Some((stage, damage)) = checks.try_next().await? {
@@ -145,12 +146,20 @@ impl VerifyReport {
         held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
     ) -> Result<(), JobsError> {
         let checks = held.iter().map(|(digest, (run, origin))| async move {
-            Ok::<_, JobsError>((*digest, *run, origin, store.condition(*digest).await?))
+            let condition = readable(store.condition(*digest).await)?;
+            Ok::<_, JobsError>((*digest, *run, origin, condition))
         });
         let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
         while let Some((digest, run, origin, condition)) = checks.try_next().await? {
             let object = format!("cas/{digest}");
             let told = origin.told.clone();
+            let condition = match condition {
+                Ok(condition) => condition,
+                Err(told) => {
+                    self.corrupt.push(Finding { object, told, run: Some(run) });
+                    continue;
+                }
+            };
             match condition {
                 Condition::Sound(size) if origin.size.is_none_or(|named| named == size) => {
                     self.sound.add(size);
@@ -184,12 +193,36 @@ impl VerifyReport {
                     "cas" => file.parse().is_ok_and(|blob| held.contains_key(&blob)),
                     _ => file.parse().is_ok_and(|stage| stages.contains(&stage)),
                 };
-                if !is_reached && !is_leftover(&entry.name) {
+                if let Some(kind) = entry.odd {
+                    self.note_odd(entry.name, kind);
+                } else if !is_reached && !is_leftover(&entry.name) {
                     self.orphaned.add(entry.size);
                 }
             }
         }
+        for entry in store.objects("runs").await? {
+            if let Some(kind) = entry.odd {
+                self.note_odd(entry.name, kind);
+            }
+        }
         Ok(())
+    }
+
+    /// Whatever lies in a local store and is no file, unless whoever needed it said so already.
+    fn note_odd(&mut self, object: String, kind: &str) {
+        if self.corrupt.iter().all(|finding| finding.object != object) {
+            let told = format!("{kind}, no file");
+            self.corrupt.push(Finding { object, told, run: None });
+        }
+    }
+}
+
+/// What was found, or why it is none of what it should be. An error where the store cannot be read.
+fn readable<T>(found: Result<T, JobsError>) -> Result<Result<T, String>, JobsError> {
+    match found {
+        Ok(found) => Ok(Ok(found)),
+        Err(JobsError::Data(told)) => Ok(Err(told)),
+        Err(error) => Err(error),
     }
 }
 

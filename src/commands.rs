@@ -39,7 +39,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agrpo_jobs::{Address, Hold, Store};
+use agrpo_jobs::{Address, Hold, Store, regular};
 use agrpo_scorer::Programs;
 use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
 use tokio::signal::unix::{SignalKind, signal};
@@ -173,7 +173,7 @@ fn read_text(file: &Path) -> Result<String, Failure> {
     let read = if file == Path::new("-") {
         std::io::stdin().lock().read_to_string(&mut text).map(drop)
     } else {
-        std::fs::read_to_string(file).map(|whole| text = whole)
+        regular::read_to_string(file).map(|whole| text = whole)
     };
     read.map(|()| text).map_err(|error| {
         Failure::usage(format!("cannot read {}: {}", name_of(file), plain(&error)))

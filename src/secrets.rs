@@ -5,6 +5,10 @@
 //! address is shown, `agrpo_jobs::redact` decides.
 
 use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use agrpo_jobs::regular;
 
 use agrpo_jobs::redact::holds_secret;
 
@@ -70,11 +74,17 @@ pub(crate) fn read_bytes(variable: &str, path: &str) -> Result<Vec<u8>, Failure>
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::usage(format!("{variable}: {path} cannot be read: {why}"))
     };
-    let size = std::fs::metadata(path).map_err(|error| refuse(&error.kind()))?.len();
-    if size > LARGEST {
+    let unreadable = |error: std::io::Error| match regular::is_refusal(&error) {
+        true => refuse(&error),
+        false => refuse(&error.kind()),
+    };
+    let file = regular::open(Path::new(path)).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() > LARGEST {
         return Err(refuse(&"it is larger than a secret"));
     }
-    std::fs::read(path).map_err(|error| refuse(&error.kind()))
+    let mut bytes = vec![];
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -119,6 +119,26 @@ async fn what_another_run_holds_stays_until_that_run_lets_it_go() {
     assert!(verify(&test.store, None).await.unwrap().is_clean());
 }
 
+/// Other runs are looked at when the run begins to let go and when it is done, not at each of its updates.
+#[tokio::test]
+async fn other_runs_are_not_listed_at_every_update() {
+    let (store, counts) = crate::Store::counting();
+    let others: Vec<_> =
+        (0..4).map(|n| crate::testing::run_seeded("other", 2, 2, 10 + n)).collect();
+    for other in &others {
+        finished(&store, other.clone(), 2).await;
+    }
+    counts.lock().unwrap().clear();
+    finished(&store, lean(&run_named("long", 20)), 2).await;
+    let counts = counts.lock().unwrap().clone();
+    let asked = |what: &str| counts.get(what).copied().unwrap_or(0);
+    // Of five runs, twice, and of itself as often and when it is opened.
+    assert!(asked("LIST runs/stages") <= 2 * 6 + 2, "{counts:?}");
+    assert!(asked("LIST runs/dropped") <= 2, "{counts:?}");
+    let kept = store.recorded_stages(run_named("long", 20).id()).await.unwrap();
+    assert!(kept.len() > 100);
+}
+
 #[tokio::test]
 async fn a_stage_whose_inputs_were_let_go_is_replayed_from_the_nearest_policy_that_is_kept() {
     let test = TestStore::file().await;

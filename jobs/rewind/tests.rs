@@ -174,3 +174,70 @@ async fn a_stage_of_other_numerics_or_another_version_is_refused_in_words() {
     let error = hands(&test.store, fake()).compute_anew(&other).await.unwrap_err().to_string();
     assert!(error.contains("numerics cpu-portable") && error.contains("cpu-native"), "{error}");
 }
+
+/// Bytes flip under a stage that has its inputs in hand, above the limit from which blobs are read in windows
+/// and below it; neither the file's length nor its times tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_under_which_bytes_flip_gives_the_same_policy() {
+    for (large, repairs) in [(1000, true), (1 << 20, false)] {
+        let test = Arc::new(TestStore::file_with_large(large).await);
+        let undisturbed = finished(&TestStore::memory().await.store, run(), 1).await;
+        let struck = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
+        let (folder, seen) = (Arc::clone(&test), Arc::clone(&struck));
+        let execute: ExecuteFn = Arc::new(move |spec, inputs| {
+            for (role, digest) in spec.inputs() {
+                if !["policy", "behaviour", "reference"].contains(&role) {
+                    continue;
+                }
+                let model = inputs.folder(digest)?["model.safetensors"].digest().unwrap();
+                if seen.lock().unwrap().insert(model) {
+                    folder.flip_silently(&format!("cas/{model}"));
+                }
+            }
+            fake_outputs(spec, inputs)
+        });
+        let (outcome, _) = crate::testing::finish(&test.store, run(), execute, 1).await;
+        let outcome = outcome.unwrap();
+        assert!(outcome.done);
+        assert_eq!(outcome.policy, undisturbed.policy);
+        let struck = struck.lock().unwrap().len();
+        assert!(struck > 4, "{struck} policies were damaged");
+        // What was in memory did not have to be made again.
+        let rewound = test.store.rewound(run().id()).await.unwrap();
+        assert_eq!(rewound.is_empty(), !repairs, "{rewound:?}");
+        assert!(rewound.iter().all(|one| one.why == Why::Corrupt));
+        // A new process on the same files: nothing that was flipped counts.
+        let again = finished(&test.reopened(), run(), 1).await;
+        assert_eq!((again.policy, again.done), (undisturbed.policy, true));
+    }
+}
+
+/// What no stage made cannot be made again: the run ends with the blob's name, and publishes nothing.
+#[tokio::test]
+async fn a_damaged_input_that_nothing_made_is_named() {
+    let test = Arc::new(TestStore::file_with_large(1000).await);
+    finished(&test.store, run(), 1).await;
+    let manifests = test.store.recorded_stages(run().id()).await.unwrap().into_values();
+    let mut rollout = None;
+    for stage in manifests {
+        let spec = test.store.manifest(stage).await.unwrap().unwrap().spec;
+        rollout = if spec.kind() == StageKind::Rollout { Some(spec) } else { rollout };
+    }
+    let rollout = rollout.unwrap();
+    let [(_, policy)] = rollout.inputs()[..] else { panic!("{rollout:?}") };
+    let listing = FolderListing::from_bytes(&test.store.get_blob(policy).await.unwrap()).unwrap();
+    let model = listing.files["model.safetensors"].digest;
+    let folder = Arc::clone(&test);
+    let execute: ExecuteFn = Arc::new(move |spec, inputs| {
+        folder.flip_silently(&format!("cas/{model}"));
+        fake_outputs(spec, inputs)
+    });
+    let hands = Hands { run: None, ..hands(&test.store, execute) };
+    for stage in objects(&test, "stages") {
+        test.remove(&format!("stages/{stage}"));
+    }
+    let error = hands.compute_anew(&rollout).await.unwrap_err();
+    assert!(matches!(error, JobsError::Lost { digest, .. } if digest == model), "{error}");
+    assert!(error.to_string().contains("import that again"), "{error}");
+    assert!(objects(&test, "stages").is_empty());
+}

@@ -3,13 +3,14 @@
 //! Every byte is read from the store itself, never from memory, in pieces where a blob is large. A
 //! damaged object is copied to `aside/` before it goes, for whoever wants to know what happened to it.
 
-use agrpo_spec::{ArtifactDigest, DigestStream, Manifest, RunId, StageDigest, WINDOW};
+use agrpo_spec::{ArtifactDigest, DigestStream, Manifest, RunId, StageDigest};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Store;
 use super::blobs::{blob_name, off_loop};
-use super::large::{OnDisk, blocking};
+use super::checked::OnDisk;
+use super::large::blocking;
 use super::manifests::manifest_name;
 use crate::error::JobsError;
 
@@ -45,14 +46,7 @@ impl Store {
 
     async fn digest_in_pieces(&self, name: &str, size: u64) -> Result<ArtifactDigest, JobsError> {
         if let Some(path) = self.backend.path(name) {
-            let read = move || {
-                let content = OnDisk::open(&path)?.content();
-                let mut stream = DigestStream::default();
-                for range in content.ranges(WINDOW) {
-                    stream.update(&content.window(range)?);
-                }
-                Ok(stream.finish())
-            };
+            let read = move || OnDisk::open(&path)?.content().digest();
             let read = blocking(read).await?;
             return read.map_err(|error| self.backend.local(&format!("read {name}"), error));
         }

@@ -19,10 +19,12 @@ use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutO
 
 use super::errors::Place;
 use super::files::{self, Mode};
+use super::local;
 use super::transfer::{Missed, persistently, was_cut};
 use super::trust::{Patience, Trust};
 use crate::error::JobsError;
 use crate::patience::patiently;
+use crate::regular;
 
 /// A server that has not answered a small request by then is not going to.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -44,12 +46,14 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     /// When it was last written by the store's own clock, in milliseconds since 1970.
     pub(crate) written_ms: i64,
+    /// What it is in a local store, if it is no file.
+    pub(crate) odd: Option<&'static str>,
 }
 
 impl Entry {
     fn of(meta: &ObjectMeta) -> Self {
         let written_ms = meta.last_modified.timestamp_millis();
-        Self { name: meta.location.to_string(), size: meta.size, written_ms }
+        Self { name: meta.location.to_string(), size: meta.size, written_ms, odd: None }
     }
 }
 
@@ -126,6 +130,10 @@ impl Backend {
 
     /// What a failed operation on a file of a local store means.
     pub(super) fn local(&self, action: &str, error: io::Error) -> JobsError {
+        if regular::is_refusal(&error) {
+            let url = self.url();
+            return JobsError::Data(format!("{url}: cannot {action}: {error}; move it away"));
+        }
         let error = Error::Generic { store: "folder", source: Box::new(error) };
         self.explain(action, &error)
     }
@@ -183,6 +191,9 @@ impl Backend {
     /// Whether the store answers and its bucket exists.
     pub(super) async fn reach(&self) -> Result<(), JobsError> {
         let action = "list runs";
+        if self.folder.is_some() {
+            return self.in_folder(action, "runs", local::folders).await.map(drop);
+        }
         let mut listing = self.objects.list(Some(&Path::from("runs")));
         match self.within(0, action, listing.try_next()).await? {
             Ok(_) => Ok(()),
@@ -192,6 +203,9 @@ impl Backend {
 
     /// The object's bytes; `None` where there is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>, JobsError> {
+        if self.folder.is_some() {
+            return self.in_folder(&format!("read {name}"), name, local::read).await;
+        }
         self.patiently(|| persistently(|| self.read_once(name))).await
     }
 
@@ -296,12 +310,22 @@ impl Backend {
 
     /// The last parts of the names of all objects right in a folder, in no order.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, JobsError> {
+        if self.folder.is_some() {
+            return Ok(self
+                .in_folder(&format!("list {folder}"), folder, local::names)
+                .await?
+                .unwrap_or_default());
+        }
         let name = |meta: &ObjectMeta| meta.location.filename().map(ToOwned::to_owned);
         self.listed(folder, name).await
     }
 
-    /// Every object below a folder, with its length and age, in no order.
+    /// Every object below a folder, with its length and age, in no order; in a local store also what is none.
     pub(super) async fn entries(&self, folder: &str) -> Result<Vec<Entry>, JobsError> {
+        if self.folder.is_some() {
+            let action = format!("list {folder}");
+            return Ok(self.in_folder(&action, folder, local::entries).await?.unwrap_or_default());
+        }
         self.listed(folder, |meta| Some(Entry::of(meta))).await
     }
 
@@ -329,6 +353,9 @@ impl Backend {
     /// An object's length and age; `None` where there is none.
     pub(super) async fn entry(&self, name: &str) -> Result<Option<Entry>, JobsError> {
         let action = format!("look for {name}");
+        if self.folder.is_some() {
+            return self.in_folder(&action, name, local::entry).await;
+        }
         let look = || async {
             match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
                 Ok(meta) => Ok(Some(Entry::of(&meta))),
@@ -344,6 +371,9 @@ impl Backend {
     /// The names of the folders right in a folder, in no order.
     pub(super) async fn folders(&self, folder: &str) -> Result<Vec<String>, JobsError> {
         let action = format!("list {folder}");
+        if self.folder.is_some() {
+            return Ok(self.in_folder(&action, folder, local::folders).await?.unwrap_or_default());
+        }
         let path = Path::from(folder);
         let list = || async {
             let listing = self.objects.list_with_delimiter(Some(&path));

@@ -10,7 +10,7 @@
 //! whoever held them, and nobody waits for ever for one that was only stopped. The bound counts blobs on
 //! their way, so it holds at any moment; whoever lacks room throws away what was used longest ago (times of
 //! access, set by hand), which costs a reader nothing that has the file open. Nothing here is the truth:
-//! every blob is hashed when a process first reads it, and no failure of this folder is one of a stage. A
+//! every blob is hashed by whoever reads it, and no failure of this folder is one of a stage. A
 //! disk that is full or broken turns the cache off for the process, with one warning.
 //!
 //! The folder is made for its owner alone (0700). A group shares one that was made beforehand with
@@ -27,6 +27,8 @@ use agrpo_spec::ArtifactDigest;
 use bytes::Bytes;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use tempfile::NamedTempFile;
+
+use crate::regular;
 
 /// Smaller blobs are fetched again sooner than they are looked after.
 pub(super) const SMALLEST: u64 = 64 << 10;
@@ -136,7 +138,7 @@ impl DiskCache {
 
     /// A blob's bytes, not yet checked.
     pub(super) fn read(&self, digest: ArtifactDigest) -> io::Result<Bytes> {
-        let mut file = File::open(self.path(digest))?;
+        let mut file = regular::open(&self.path(digest))?;
         Self::touch(&file);
         let mut bytes = vec![];
         file.read_to_end(&mut bytes)?;
@@ -236,7 +238,7 @@ impl DiskCache {
     fn make_room(&self, size: u64) -> io::Result<u64> {
         let mut taken = 0;
         for path in files_in(&self.folder.join("new"))? {
-            let Ok(draft) = File::open(&path) else { continue };
+            let Ok(draft) = regular::open(&path) else { continue };
             match draft.try_lock() {
                 Ok(()) => drop(fs::remove_file(&path)),
                 Err(_) => taken += draft.metadata()?.len(),
@@ -269,7 +271,7 @@ impl DiskCache {
 
     /// Bytes that are taken, as the table says.
     fn taken(&self) -> Option<u64> {
-        fs::read_to_string(self.folder.join("room")).ok()?.trim().parse().ok()
+        regular::read_to_string(&self.folder.join("room")).ok()?.trim().parse().ok()
     }
 
     fn file_mode(&self) -> u32 {
@@ -289,8 +291,9 @@ impl DiskCache {
 
     fn lock_file(&self, path: &Path) -> io::Result<File> {
         let is_new = !path.exists();
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = regular::open_with(path, &mut options)?;
         if is_new {
             // Another process may have made it meanwhile, with the same mode.
             file.set_permissions(Permissions::from_mode(self.file_mode())).ok();

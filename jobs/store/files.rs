@@ -2,16 +2,17 @@
 //!
 //! The bytes are flushed before the file appears, so no power cut leaves a name without its bytes. The
 //! folder itself is not flushed: what a cut can then take is a whole name, which counts as never
-//! computed, and that halves the wait of every stage. Reading and listing are object_store's.
+//! computed, and that halves the wait of every stage. Reading and listing are `local.rs`.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use agrpo_spec::{ArtifactDigest, Content, DigestStream, WINDOW};
+use agrpo_spec::{ArtifactDigest, Content, WINDOW};
 use tempfile::NamedTempFile;
 
+use super::checked::{Blocks, Hashing};
 use crate::failpoints;
 
 /// How the names of files begin that are being written.
@@ -30,22 +31,22 @@ pub(super) fn copy(
     path: &Path,
     content: &Content,
     digest: ArtifactDigest,
-) -> io::Result<Result<(), ArtifactDigest>> {
+) -> io::Result<Result<Blocks, ArtifactDigest>> {
     failpoints::write("store::write")?;
     let mut file = staged(path)?;
-    let mut stream = DigestStream::default();
+    let mut hashing = Hashing::default();
     for range in content.ranges(WINDOW) {
         let bytes = content.window(range)?;
-        stream.update(&bytes);
+        hashing.update(&bytes);
         file.write_all(&bytes)?;
     }
-    let found = stream.finish();
-    if found != digest {
-        return Ok(Err(found));
+    let blocks = hashing.finish();
+    if blocks.digest() != digest {
+        return Ok(Err(blocks.digest()));
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    Ok(Ok(()))
+    Ok(Ok(blocks))
 }
 
 /// Writes a file. `false`: it was to be created, but is there.

@@ -1,7 +1,7 @@
 //! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
 //!
 //! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came
-//! from a store and goes on as it is, is neither read nor hashed nor sent again.
+//! from a store and goes on as it is, is neither read nor hashed nor sent again unless it has grown old.
 
 use std::collections::BTreeMap;
 use std::io;

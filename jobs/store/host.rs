@@ -1,10 +1,9 @@
 //! Blobs of a server by way of the host's cache: looked for there, else fetched once for all processes.
 //!
-//! What the cache gives is hashed before it is handed on, for a large blob once a process while its file
-//! stays as it is. Whatever goes wrong in the cache, the server is asked instead. Who wants to know
+//! What the cache gives is hashed before it is handed on; of a large blob, every part is once more when it is
+//! read. Whatever goes wrong in the cache, the server is asked instead. Who wants to know
 //! what the server holds (`get_blob`, replay) does not come by here.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -12,10 +11,12 @@ use agrpo_spec::{ArtifactDigest, Content};
 use bytes::Bytes;
 
 use super::Store;
+use super::checked::OnDisk;
 use super::disk::{DiskCache, SMALLEST};
-use super::large::{OnDisk, blocking};
+use super::large::{Fetched, blocking};
 use crate::error::JobsError;
 use crate::metrics::{self, Tier};
+use crate::regular;
 
 impl Store {
     fn host_cache(&self) -> Option<Arc<DiskCache>> {
@@ -98,10 +99,12 @@ impl Store {
         let Some(Some((file, draft))) = or_off(&disk, reserved.await?) else { return Ok(None) };
         let fetched = self.download(digest, size, file).await?;
         let Some(fetched) = or_off(&disk, fetched) else { return Ok(None) };
+        let Fetched { file, blocks } = fetched;
+        let fetched = OnDisk::checked(file, Arc::clone(&blocks));
         let (keeping, large) = (Arc::clone(&disk), Arc::clone(&self.large));
         let kept = blocking(move || {
             keeping.keep(draft, digest)?;
-            large.note(&keeping.path(digest), digest)
+            large.note(&keeping.path(digest), blocks)
         });
         // Thrown away by now, or not: what was fetched is open.
         or_off(&disk, kept.await?);
@@ -114,10 +117,11 @@ impl Store {
         disk: &Arc<DiskCache>,
         digest: ArtifactDigest,
     ) -> Result<Option<OnDisk>, JobsError> {
+        let _place = self.large.place().await;
         let (looked, large) = (Arc::clone(disk), Arc::clone(&self.large));
         let found = blocking(move || {
             let path = looked.path(digest);
-            DiskCache::touch(&File::open(&path)?);
+            DiskCache::touch(&regular::open(&path)?);
             match large.check(&path, digest)? {
                 Ok(found) => Ok(Some(found)),
                 Err(_) => {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use agrpo_spec::{
     ArtifactDigest, Content, Files, FolderEntry, FolderListing, OutputRecord, StageError,
@@ -15,8 +16,9 @@ use agrpo_spec::{
 
 use super::Store;
 use super::blobs::blob_name;
+use super::checked::OnDisk;
 use super::files;
-use super::large::{OnDisk, blocking};
+use super::large::blocking;
 use crate::error::JobsError;
 use crate::metrics;
 
@@ -68,52 +70,96 @@ fn unreadable(path: &Path, error: &io::Error) -> JobsError {
 }
 
 impl Store {
-    /// Stores a content of any size under its digest, which has been computed; nothing is read where it
-    /// already is in full length. Data error where the content is no longer what it was.
+    /// Stores a content of any size under its digest, which has been computed; where it already is in full
+    /// length nothing is read, and it is made young. Data error where the content is no longer what it was,
+    /// lost where that is a blob that came from a store.
     pub(super) async fn put_content(
         &self,
         digest: ArtifactDigest,
         content: Content,
     ) -> Result<OutputRecord, JobsError> {
         let size = content.size();
-        match content {
-            Content::Memory(bytes) => return self.put_digested(digest, bytes).await,
-            Content::Elsewhere(_) if self.backend.is_memory() || size <= self.backend.large() => {
-                let bytes = blocking(move || content.bytes(size)).await?;
-                let bytes = bytes.map_err(|error| self.lost(digest, &error))?;
-                if ArtifactDigest::of(&bytes) != digest {
-                    return Err(self.lost(digest, &"it has changed"));
-                }
-                return self.put_digested(digest, bytes).await;
-            }
-            Content::Elsewhere(_) => {}
+        if !self.is_streamed(&content) {
+            return self.put_whole(digest, content).await;
         }
-        let name = blob_name(digest);
-        if self.backend.size(&name).await? != Some(size) {
+        if !self.claim_sized(digest, Some(size)).await? {
             self.write_large(digest, content).await?;
-            metrics::bytes_written(size);
         }
         Ok(OutputRecord { digest, size })
     }
 
-    async fn write_large(&self, digest: ArtifactDigest, content: Content) -> Result<(), JobsError> {
+    fn is_streamed(&self, content: &Content) -> bool {
+        let is_large = content.size() > self.backend.large() && !self.backend.is_memory();
+        is_large && matches!(content, Content::Elsewhere(_))
+    }
+
+    async fn put_whole(
+        &self,
+        digest: ArtifactDigest,
+        content: Content,
+    ) -> Result<OutputRecord, JobsError> {
+        let bytes = match content {
+            Content::Memory(bytes) => bytes,
+            Content::Elsewhere(_) => {
+                let (size, source) = (content.size(), content.clone());
+                let bytes = blocking(move || source.bytes(size)).await?;
+                let bytes = bytes.map_err(|error| self.unreadable(digest, &content, &error))?;
+                if ArtifactDigest::of(&bytes) != digest {
+                    return Err(self.lost(digest, &"it has changed"));
+                }
+                bytes
+            }
+        };
+        self.put_digested(digest, bytes).await
+    }
+
+    pub(super) async fn write_large(
+        &self,
+        digest: ArtifactDigest,
+        content: Content,
+    ) -> Result<(), JobsError> {
+        let size = content.size();
+        let written = self.write_streamed(digest, content.clone()).await;
+        // Whatever came of it, the cause is that the content is not what it was.
+        written.map_err(|error| match content.damaged() {
+            Some(damaged) => JobsError::damaged(damaged),
+            None => error,
+        })?;
+        metrics::bytes_written(size);
+        Ok(())
+    }
+
+    async fn write_streamed(
+        &self,
+        digest: ArtifactDigest,
+        content: Content,
+    ) -> Result<(), JobsError> {
         let name = blob_name(digest);
         let Some(path) = self.backend.path(&name) else {
             let sent = self.backend.replace_in_parts(&name, &content, digest).await?;
             return sent.map_err(|_| self.lost(digest, &"it has changed"));
         };
         let large = self.large.clone();
-        let written = blocking(move || {
-            let copied = files::copy(&path, &content, digest)?;
-            if copied.is_ok() {
-                large.note(&path, digest)?;
-            }
-            Ok(copied)
+        let written = blocking(move || match files::copy(&path, &content, digest)? {
+            Ok(blocks) => large.note(&path, Arc::new(blocks)).map(|()| true),
+            Err(_) => Ok(false),
         });
         match written.await? {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.lost(digest, &"it has changed")),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.lost(digest, &"it has changed")),
             Err(error) => Err(self.backend.local(&format!("write {name}"), error)),
+        }
+    }
+
+    fn unreadable(
+        &self,
+        digest: ArtifactDigest,
+        content: &Content,
+        error: &io::Error,
+    ) -> JobsError {
+        match content.damaged() {
+            Some(damaged) => JobsError::damaged(damaged),
+            None => self.lost(digest, error),
         }
     }
 
@@ -125,9 +171,9 @@ impl Store {
         ))
     }
 
-    /// Stores a file of any size under its digest. Where a local store has a file of that name and
-    /// length it is checked, and replaced if it is damaged; a server's object of that length stands.
-    /// Invalid error where the file cannot be read.
+    /// Stores a file of any size under its digest. A file that a local store has of that name is checked: a
+    /// sound one is made young, a damaged one replaced. A server's object is written again, which makes it
+    /// young and sound whatever it was. Invalid error where the file cannot be read.
     pub async fn put_file(&self, path: &Path) -> Result<OutputRecord, JobsError> {
         let owned = path.to_owned();
         let disk = blocking(move || OnDisk::open(&owned)).await?;
@@ -139,18 +185,32 @@ impl Store {
         let source = content.clone();
         let digest = blocking(move || source.digest()).await?;
         let digest = digest.map_err(|error| unreadable(path, &error))?;
-        let is_large = content.size() > self.backend.large();
-        if let Some(path) = self.backend.path(&blob_name(digest)).filter(|_| is_large) {
-            let large = self.large.clone();
-            let standing = blocking(move || large.check(&path, digest)).await?;
-            if matches!(standing, Ok(Err(_))) {
-                tracing::warn!(%digest, "replacing a damaged blob by the file");
-                let size = content.size();
-                self.write_large(digest, content).await?;
-                return Ok(OutputRecord { digest, size });
-            }
+        if !self.is_streamed(&content) {
+            return self.put_whole(digest, content).await;
         }
-        self.put_content(digest, content).await
+        let size = content.size();
+        if !self.stands(digest).await? {
+            self.write_large(digest, content).await?;
+        }
+        Ok(OutputRecord { digest, size })
+    }
+
+    /// Whether a local store has a large blob that is sound, which it makes young.
+    async fn stands(&self, digest: ArtifactDigest) -> Result<bool, JobsError> {
+        let Some(path) = self.backend.path(&blob_name(digest)) else { return Ok(false) };
+        let _place = self.large.place().await;
+        let large = self.large.clone();
+        let standing = blocking(move || match large.check_anew(&path, digest)? {
+            Ok(_) => large.renew(&path, digest).map(|()| true),
+            Err(_) => Ok(false),
+        });
+        match standing.await? {
+            Ok(true) => return Ok(true),
+            Ok(false) => tracing::warn!(%digest, "replacing a damaged blob by the file"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::debug!(%digest, %error, "writing a blob again"),
+        }
+        Ok(false)
     }
 
     /// Stores a model's or an adapter's folder: configuration, tokenizer and `*.safetensors`, as they

@@ -1,72 +1,40 @@
 //! Blobs too large for memory: checked as they stream past, then handed out in windows of a file.
 //!
-//! A local store's file is hashed once; while its size and time of change stay the same it counts as
-//! checked. An object of a server is first copied into a file without a name, which the system removes
-//! with the process however that ends; the copies used longest ago go when they take too much room.
-//! Windows are read, not mapped: a file that somebody cuts short is then an error and not a signal.
+//! A local store's file is hashed when a process first looks at it, and again when its size or time of change
+//! is another one; in between each read is checked by itself ([`OnDisk`]). An object of a server is first
+//! copied into a file without a name, which the system removes with the process however that ends; the copies
+//! used longest ago go when they take too much room. What a read found damaged is not trusted again until all
+//! of it was hashed once more. Windows are read, not mapped: a file that somebody cuts short is then an error
+//! and not a signal.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agrpo_spec::{ArtifactDigest, Content, DigestStream, Windows};
+use agrpo_spec::{ArtifactDigest, Content};
 use bytes::Bytes;
 use lru::LruCache;
-use tokio::sync::{Semaphore, mpsc};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::Store;
 use super::blobs::blob_name;
+use super::checked::{Blocks, Hashing, OnDisk};
 use crate::error::JobsError;
 use crate::metrics::{self, Tier};
+use crate::regular;
 
 /// Bytes of a server's objects kept as files at most, the newest one aside.
 const KEPT: u64 = 64 << 30;
+/// Bytes of memory for what is known of blobs' blocks at most: enough for 600 GB of them.
+const TABLES: u64 = 64 << 20;
 /// Blobs hashed or copied at a time.
 const AT_ONCE: usize = 2;
 /// Pieces on their way from a server to a file.
 const UNDER_WAY: usize = 4;
-
-/// A file that is read in windows.
-#[derive(Debug)]
-pub(super) struct OnDisk {
-    file: File,
-    size: u64,
-    digest: Option<ArtifactDigest>,
-}
-
-impl OnDisk {
-    /// A file whose digest nobody has computed yet.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        Ok(Self { file, size, digest: None })
-    }
-
-    pub(super) fn content(self) -> Content {
-        Content::Elsewhere(Arc::new(self))
-    }
-}
-
-impl Windows for OnDisk {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn digest(&self) -> Option<ArtifactDigest> {
-        self.digest
-    }
-
-    fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, range.start)?;
-        Ok(bytes.into())
-    }
-}
 
 /// What tells a file from the same file changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +60,26 @@ impl Stamp {
 /// What is known of one large blob.
 #[derive(Clone, Debug)]
 enum Known {
-    /// The store's file was checked when it looked so.
-    Checked(Stamp),
+    /// The file was checked when it looked so.
+    Checked(Stamp, Arc<Blocks>),
     /// A checked copy of a server's object.
-    Copied(Arc<OnDisk>),
+    Copied(Arc<OnDisk>, Arc<Blocks>),
+}
+
+impl Known {
+    fn blocks(&self) -> &Blocks {
+        match self {
+            Self::Checked(_, blocks) | Self::Copied(_, blocks) => blocks,
+        }
+    }
+
+    /// Bytes of disk that it holds.
+    fn copied(&self) -> u64 {
+        match self {
+            Self::Checked(..) => 0,
+            Self::Copied(_, blocks) => blocks.size(),
+        }
+    }
 }
 
 /// Large blobs that this process has checked.
@@ -123,7 +107,14 @@ impl LargeBlobs {
 
     fn turn(&self, digest: ArtifactDigest) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds or waits for.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(digest).or_default())
+    }
+
+    /// Held while a blob is hashed or copied, and never while another process is waited for.
+    pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.acquire().await.ok()
     }
 
     /// Where copies go, if somebody said so.
@@ -131,22 +122,25 @@ impl LargeBlobs {
         self.scratch.clone()
     }
 
+    /// What is known of a blob, unless a read found it damaged since.
     fn get(&self, digest: ArtifactDigest) -> Option<Known> {
         // Every change leaves the table whole, so a panic elsewhere does not spoil it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&digest)?.blocks().is_doubted() {
+            all.pop(&digest);
+        }
+        all.get(&digest).cloned()
     }
 
     fn insert(&self, digest: ArtifactDigest, known: Known) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.put(digest, known);
-        let size = |known: &Known| match known {
-            Known::Checked(_) => 0,
-            Known::Copied(copy) => copy.size,
-        };
-        let mut bytes: u64 = all.iter().map(|(_, known)| size(known)).sum();
-        while bytes > KEPT && all.len() > 1 {
+        let mut bytes: u64 = all.iter().map(|(_, known)| known.copied()).sum();
+        let mut tables: u64 = all.iter().map(|(_, known)| known.blocks().taken()).sum();
+        while (bytes > KEPT || tables > TABLES) && all.len() > 1 {
             let Some((_, oldest)) = all.pop_lru() else { break };
-            bytes -= size(&oldest);
+            bytes -= oldest.copied();
+            tables -= oldest.blocks().taken();
         }
     }
 
@@ -163,61 +157,78 @@ impl LargeBlobs {
         }
     }
 
-    /// The store's file at `path`, checked unless it has been. `Ok(Err(_))`: its size
-    /// and the digest that it has instead.
-    pub(super) fn check(
-        &self,
-        path: &Path,
-        digest: ArtifactDigest,
-    ) -> io::Result<Result<OnDisk, (u64, ArtifactDigest)>> {
+    /// The file at `path`, hashed unless that was done. `Ok(Err(_))`: its size and the digest that it has
+    /// instead.
+    pub(super) fn check(&self, path: &Path, digest: ArtifactDigest) -> io::Result<Checked> {
         let disk = OnDisk::open(path)?;
-        let stamp = Stamp::of(&disk.file)?;
-        if !matches!(self.get(digest), Some(Known::Checked(known)) if known == stamp) {
-            let found = disk_digest(&disk)?;
-            if found != digest {
-                return Ok(Err((disk.size, found)));
+        let stamp = Stamp::of(disk.file())?;
+        match self.get(digest) {
+            Some(Known::Checked(known, blocks)) if known == stamp => {
+                Ok(Ok(OnDisk::checked(disk.into_file(), blocks)))
             }
-            // Changed while it was read: not known, but what was read is what was asked for.
-            if Stamp::of(&disk.file)? == stamp {
-                self.insert(digest, Known::Checked(stamp));
-            }
+            _ => self.hash(disk, digest),
         }
-        Ok(Ok(OnDisk { digest: Some(digest), ..disk }))
     }
 
-    /// Notes that the store's file at `path` was just written under its digest, or checked.
-    pub(super) fn note(&self, path: &Path, digest: ArtifactDigest) -> io::Result<()> {
-        self.insert(digest, Known::Checked(Stamp::of(&File::open(path)?)?));
+    /// The same for who has to know what the file holds now: it is always hashed.
+    pub(super) fn check_anew(&self, path: &Path, digest: ArtifactDigest) -> io::Result<Checked> {
+        self.hash(OnDisk::open(path)?, digest)
+    }
+
+    fn hash(&self, disk: OnDisk, digest: ArtifactDigest) -> io::Result<Checked> {
+        let stamp = Stamp::of(disk.file())?;
+        let blocks = Arc::new(disk.hash()?);
+        if blocks.digest() != digest {
+            return Ok(Err((blocks.size(), blocks.digest())));
+        }
+        // Changed while it was read: not known, but what was read is what was asked for.
+        if Stamp::of(disk.file())? == stamp {
+            self.insert(digest, Known::Checked(stamp, Arc::clone(&blocks)));
+        }
+        Ok(Ok(OnDisk::checked(disk.into_file(), blocks)))
+    }
+
+    /// Notes what the file at `path` was just written from.
+    pub(super) fn note(&self, path: &Path, blocks: Arc<Blocks>) -> io::Result<()> {
+        let stamp = Stamp::of(&regular::open(path)?)?;
+        self.insert(blocks.digest(), Known::Checked(stamp, blocks));
+        Ok(())
+    }
+
+    /// Makes the file at `path` as young as if it were written now. What is known of it stays known.
+    pub(super) fn renew(&self, path: &Path, digest: ArtifactDigest) -> io::Result<()> {
+        let file = regular::open(path)?;
+        let stamp = Stamp::of(&file)?;
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        rustix::fs::futimens(&file, &Timestamps { last_access: same, last_modification: now })?;
+        match self.get(digest) {
+            Some(Known::Checked(known, blocks)) if known == stamp => {
+                self.insert(digest, Known::Checked(Stamp::of(&file)?, blocks));
+            }
+            _ => {}
+        }
         Ok(())
     }
 }
 
-/// Hashes a file piece by piece.
-fn disk_digest(disk: &OnDisk) -> io::Result<ArtifactDigest> {
-    let mut stream = DigestStream::default();
-    let mut piece = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < disk.size {
-        let length = usize::try_from((disk.size - at).min(1 << 20)).map_err(io::Error::other)?;
-        disk.file.read_exact_at(&mut piece[..length], at)?;
-        stream.update(&piece[..length]);
-        at += length as u64;
-    }
-    Ok(stream.finish())
+/// A file to read from, or the size and the digest that it has instead of the one it should.
+pub(super) type Checked = Result<OnDisk, (u64, ArtifactDigest)>;
+
+/// A file that came from a server, and what it holds.
+pub(super) struct Fetched {
+    pub(super) file: File,
+    pub(super) blocks: Arc<Blocks>,
 }
 
-/// Writes pieces into a file as they come; gives it and their digest.
-fn collect(
-    mut file: File,
-    mut pieces: mpsc::Receiver<Bytes>,
-) -> io::Result<(OnDisk, ArtifactDigest)> {
-    let (mut stream, mut size) = (DigestStream::default(), 0);
+/// Writes pieces into a file as they come.
+fn collect(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<Fetched> {
+    let mut hashing = Hashing::default();
     while let Some(piece) = pieces.blocking_recv() {
-        stream.update(&piece);
+        hashing.update(&piece);
         file.write_all(&piece)?;
-        size += piece.len() as u64;
     }
-    Ok((OnDisk { file, size, digest: None }, stream.finish()))
+    Ok(Fetched { file, blocks: Arc::new(hashing.finish()) })
 }
 
 impl Store {
@@ -271,7 +282,7 @@ impl Store {
     ) -> Result<Content, JobsError> {
         let turn = self.large.turn(digest);
         let _turn = turn.lock().await;
-        let _place = self.large.places.acquire().await;
+        let _place = self.large.place().await;
         let large = Arc::clone(&self.large);
         match blocking(move || large.check(&path, digest)).await? {
             Ok(Ok(disk)) => Ok(disk.content()),
@@ -284,8 +295,7 @@ impl Store {
     async fn large_object(&self, digest: ArtifactDigest, size: u64) -> Result<Content, JobsError> {
         let turn = self.large.turn(digest);
         let _turn = turn.lock().await;
-        let _place = self.large.places.acquire().await;
-        if let Some(Known::Copied(copy)) = self.large.get(digest) {
+        if let Some(Known::Copied(copy, _)) = self.large.get(digest) {
             return Ok(Content::Elsewhere(copy));
         }
         if let Some(content) = self.host_object(digest, size).await? {
@@ -294,9 +304,9 @@ impl Store {
         let large = Arc::clone(&self.large);
         let scratch = |error| self.scratch_failed(digest, size, &error);
         let file = blocking(move || large.nameless()).await?.map_err(scratch)?;
-        let disk = self.download(digest, size, file).await?.map_err(scratch)?;
-        let copy = Arc::new(disk);
-        self.large.insert(digest, Known::Copied(Arc::clone(&copy)));
+        let Fetched { file, blocks } = self.download(digest, size, file).await?.map_err(scratch)?;
+        let copy = Arc::new(OnDisk::checked(file, Arc::clone(&blocks)));
+        self.large.insert(digest, Known::Copied(Arc::clone(&copy), blocks));
         Ok(Content::Elsewhere(copy))
     }
 
@@ -306,7 +316,8 @@ impl Store {
         digest: ArtifactDigest,
         size: u64,
         file: File,
-    ) -> Result<io::Result<OnDisk>, JobsError> {
+    ) -> Result<io::Result<Fetched>, JobsError> {
+        let _place = self.large.place().await;
         let name = blob_name(digest);
         match self.backend.size(&name).await? {
             None => return Err(self.missing(digest)),
@@ -319,16 +330,16 @@ impl Store {
             blocking(move || collect(file, pieces)),
         );
         // A full disk ends the stream too: it is the cause, so it is told.
-        let (disk, found) = match collected? {
+        let fetched = match collected? {
             Ok(collected) => collected,
             Err(error) => return Ok(Err(error)),
         };
         sent?;
         metrics::bytes_read(size);
-        if found != digest {
-            return Err(self.corrupt(digest, size, found));
+        if fetched.blocks.digest() != digest {
+            return Err(self.corrupt(digest, size, fetched.blocks.digest()));
         }
-        Ok(Ok(OnDisk { digest: Some(digest), ..disk }))
+        Ok(Ok(fetched))
     }
 
     fn cut(&self, digest: ArtifactDigest, found: u64, size: u64) -> JobsError {

@@ -18,13 +18,18 @@ impl Store {
     /// The time by the store's own clock, in milliseconds since 1970.
     pub(crate) async fn now_ms(&self) -> Result<i64, JobsError> {
         let name = "aside/clock";
-        self.backend.replace(name, Bytes::from_static(b"agrpo")).await?;
-        let entry = self.backend.entry(name).await?;
-        self.backend.delete(name).await?;
-        entry.map(|entry| entry.written_ms).ok_or_else(|| {
+        self.clock(name).await?.ok_or_else(|| {
             let url = self.url();
             JobsError::Unavailable(format!("{url}: {name} was written and is not there"))
         })
+    }
+
+    /// What the store's clock says when it writes this object; `None` where somebody deleted it at once.
+    pub(super) async fn clock(&self, name: &str) -> Result<Option<i64>, JobsError> {
+        self.backend.replace(name, Bytes::from_static(b"agrpo")).await?;
+        let entry = self.backend.entry(name).await?;
+        self.backend.delete(name).await?;
+        Ok(entry.map(|entry| entry.written_ms))
     }
 
     /// Every object below a folder, in no order.

@@ -3,8 +3,10 @@
 //! Records never change, so each is read once; what a run has let go is asked anew every time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use agrpo_spec::{ArtifactDigest, OutputRecord, RunId, StageDigest};
+use tokio::time::Instant;
 
 /// The outputs of stages by run.
 #[derive(Debug, Default)]
@@ -12,9 +14,21 @@ pub(crate) struct References {
     runs: BTreeMap<RunId, BTreeMap<StageDigest, BTreeMap<String, OutputRecord>>>,
     /// What runs name themselves.
     imports: BTreeMap<RunId, BTreeSet<ArtifactDigest>>,
+    /// Before, nobody looks again.
+    next: Option<Instant>,
 }
 
 impl References {
+    /// Whether the last look is long enough ago.
+    pub(crate) fn is_time(&self) -> bool {
+        self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// Leaves so long until the next look.
+    pub(crate) fn rest(&mut self, pause: Duration) {
+        self.next = Some(Instant::now() + pause);
+    }
+
     /// Forgets runs and stages that are there no more.
     pub(crate) fn retain_runs(&mut self, runs: &[RunId]) {
         self.runs.retain(|run, _| runs.contains(run));
@@ -42,13 +56,20 @@ impl References {
         self.runs.entry(run).or_default().insert(stage, outputs);
     }
 
-    /// A stage's outputs, if they are known.
-    pub(crate) fn outputs(
+    /// The stages that name one of these blobs.
+    pub(crate) fn naming(
         &self,
-        run: RunId,
-        stage: StageDigest,
-    ) -> Option<&BTreeMap<String, OutputRecord>> {
-        self.runs.get(&run)?.get(&stage)
+        blobs: &BTreeMap<ArtifactDigest, u64>,
+    ) -> Vec<(RunId, StageDigest)> {
+        let mut found = vec![];
+        for (run, stages) in &self.runs {
+            let names = |outputs: &BTreeMap<String, OutputRecord>| {
+                outputs.values().any(|record| blobs.contains_key(&record.digest))
+            };
+            let stages = stages.iter().filter(|(_, outputs)| names(outputs));
+            found.extend(stages.map(|(stage, _)| (*run, *stage)));
+        }
+        found
     }
 
     /// Takes out of `blobs` what is held by a run that has let go only what `is_let_go` says.

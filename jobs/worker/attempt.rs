@@ -20,7 +20,7 @@ use crate::hand::{Hand, State};
 use crate::lease::stages::Acquired;
 use crate::metrics;
 use crate::registry::{InHand, workers};
-use crate::rewind::Hands;
+use crate::rewind::{Hands, patience};
 use crate::span;
 use crate::stage::{self, Computed};
 use crate::store::Failure;
@@ -133,8 +133,18 @@ impl Worker {
             return Ok(Attempted::Found(Box::new(manifest)));
         }
         let hands = self.hands(run);
-        let fetched = self.patiently(|| hands.fetch(spec)).await?;
-        stage::calculate(spec, fetched, &self.execute).await.map(Attempted::Made)
+        let mut patience = patience(spec);
+        loop {
+            let fetched = self.patiently(|| hands.fetch(spec)).await?;
+            match stage::calculate(spec, fetched, &self.execute).await {
+                // It was sound when it was fetched: the next fetch finds out, and mends it.
+                Err(JobsError::Lost { message, .. }) if patience > 0 => {
+                    tracing::warn!(message, "fetching the stage's inputs again");
+                    patience -= 1;
+                }
+                computed => return computed.map(Attempted::Made),
+            }
+        }
     }
 
     /// What computing a stage of a run takes; what it lacks is made again under the same lease.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agrpo_jobs::{Store, replay};
+use agrpo_jobs::{Store, regular, replay};
 use agrpo_spec::{Files, Numerics, Run, RunConfig, StageKind};
 use agrpo_stages::Device;
 use agrpo_stages::benchmark::{self, Figures, Gauges, Load, Parity};
@@ -165,7 +165,7 @@ fn golden(folder: &Path) -> Result<Files, Failure> {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name == "config.json" || name.starts_with("model") && name.ends_with(".safetensors") {
-            files.insert(name, std::fs::read(&path).map_err(cannot)?.into());
+            files.insert(name, regular::read(&path).map_err(cannot)?.into());
         }
     }
     Ok(files)

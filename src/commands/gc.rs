@@ -52,6 +52,9 @@ fn describe(report: &GcReport) -> String {
     rows.push(row("too young", told(report.young)));
     let runs = if report.runs == 1 { "run reaches" } else { "runs reach" };
     rows.push(row("kept", format!("{}, which {} {runs}", told(report.kept), report.runs)));
+    for odd in &report.odd {
+        rows.push(row("left alone", format!("{} is {}, no file", odd.name, odd.kind)));
+    }
     output::table(&rows)
 }
 

@@ -4,10 +4,10 @@
 //! One JSON object a line goes in and comes out with its grade; the mean is talk. Needs no store and
 //! computes no tensor.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use agrpo_jobs::regular;
 use agrpo_protocols::{Benchmark, Cells, Protocol, problem_of_truth, reward, verdict};
 use agrpo_stages::RowGrader;
 use serde_json::{Map, Value, json};
@@ -36,7 +36,7 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
     let rows: Box<dyn BufRead> = if args.file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(BufReader::new(File::open(&args.file).map_err(|error| unreadable(&error))?))
+        Box::new(BufReader::new(regular::open(&args.file).map_err(|error| unreadable(&error))?))
     };
     let mut sum = Sum::default();
     for (index, row) in rows.lines().enumerate() {

@@ -140,9 +140,10 @@ async fn one(
     Ok(digest)
 }
 
-/// Whether the store has it, with all files of a folder.
+/// Whether the store has it, with all files of a folder. What it has is young then, so that a gc leaves it to
+/// the run.
 async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool, Failure> {
-    if !store.has_blob(pinned).await? {
+    if !store.claim(pinned).await? {
         return Ok(false);
     }
     if source.key != CHECKPOINT {
@@ -152,7 +153,7 @@ async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Res
         return Ok(false);
     };
     for entry in listing.files.values() {
-        if !store.has_blob(entry.digest).await? {
+        if !store.claim(entry.digest).await? {
             return Ok(false);
         }
     }

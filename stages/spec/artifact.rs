@@ -71,6 +71,14 @@ impl Artifact {
             Self::Folder(files) => Ok(ArtifactDigest::of(&FolderListing::of(files)?.to_bytes())),
         }
     }
+
+    /// A blob of it that turned out to be damaged while it was read.
+    pub fn damaged(&self) -> Option<ArtifactDigest> {
+        match self {
+            Self::Blob(content) => content.damaged(),
+            Self::Folder(files) => files.values().find_map(Content::damaged),
+        }
+    }
 }
 
 /// The artifacts that a spec names, fetched and verified by whoever calls a stage.
@@ -81,6 +89,11 @@ impl Inputs {
     /// Adds an artifact under the name by which the spec knows it.
     pub fn insert(&mut self, digest: ArtifactDigest, artifact: Artifact) {
         self.0.insert(digest, artifact);
+    }
+
+    /// A blob among them that turned out to be damaged while it was read.
+    pub fn damaged(&self) -> Option<ArtifactDigest> {
+        self.0.values().find_map(Artifact::damaged)
     }
 
     /// A blob that the spec names, and that is handed over in memory.

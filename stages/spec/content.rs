@@ -1,7 +1,7 @@
 //! The bytes of one file, whether or not they fit into memory.
 //!
 //! A shard of a large checkpoint is never read as a whole: whoever stored it hands out windows of it,
-//! and vouches for its digest. Nothing here opens a file; who implements [`Windows`] may.
+//! and vouches for its digest at every read. Nothing here opens a file; who implements [`Windows`] may.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,8 +41,14 @@ pub trait Windows: fmt::Debug + Send + Sync {
     /// Their digest, where it was computed from these very bytes.
     fn digest(&self) -> Option<ArtifactDigest>;
 
-    /// Some of them. The range lies within the size.
+    /// Some of them. The range lies within the size. Where the digest is known, bytes that are not
+    /// those it names are an error.
     fn window(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// Whether a read found bytes that the digest does not name, and refused them.
+    fn is_damaged(&self) -> bool {
+        false
+    }
 }
 
 /// The bytes of one file.
@@ -81,6 +87,15 @@ impl Content {
             stream.update(&self.window(range)?);
         }
         Ok(stream.finish())
+    }
+
+    /// The blob's name, if a read of it was refused because its bytes are others by now.
+    pub fn damaged(&self) -> Option<ArtifactDigest> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Elsewhere(windows) if windows.is_damaged() => windows.digest(),
+            Self::Elsewhere(_) => None,
+        }
     }
 
     /// Some of the bytes, without a copy where they are in memory. Error where the range reaches beyond

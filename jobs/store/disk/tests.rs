@@ -117,6 +117,58 @@ async fn a_flipped_byte_is_found_and_fetched_again() {
     }
 }
 
+/// The file was checked by this very process, and its times tell nothing.
+#[tokio::test]
+async fn a_byte_flipped_after_the_first_look_is_found_at_the_next_read() {
+    let host = Host::new().await;
+    for bytes in [blob(2, 1), blob(320, 2)] {
+        let (digest, size) = (host.give(&bytes), bytes.len() as u64);
+        let store = host.process(1 << 30).await;
+        read(&store, digest, &bytes).await;
+        let file = File::options().write(true).open(host.file(digest)).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[9], 70_000).unwrap();
+        file.set_modified(modified).unwrap();
+        // As other blobs push it out of memory.
+        let store = Store { cache: Default::default(), ..store };
+        let content = store.content(digest, size).await.unwrap();
+        if size > LARGE {
+            assert_eq!(content.window(0..9).unwrap_err().kind(), ErrorKind::InvalidData);
+            assert_eq!(content.damaged(), Some(digest));
+        }
+        let content = store.content(digest, size).await.unwrap();
+        assert_eq!(content.bytes(size).unwrap(), bytes);
+        assert_eq!(fs::read(host.file(digest)).unwrap(), bytes, "fetched again");
+    }
+}
+
+/// Whoever waits for another process leaves both places to blobs that can be had.
+#[tokio::test]
+async fn waiting_for_another_process_holds_up_no_other_blob() {
+    let host = Host::new().await;
+    let cache = DiskCache::open(&host.cache(), Some(1 << 30)).unwrap();
+    let store = host.process(1 << 30).await;
+    let blobs: Vec<_> = (1..4).map(|n| blob(32, n)).collect();
+    let digests: Vec<_> = blobs.iter().map(|bytes| host.give(bytes)).collect();
+    let others = [cache.turn(digests[0], 0).await, cache.turn(digests[1], 0).await];
+    assert!(others.iter().all(Option::is_some), "their digests begin with other digits");
+    let waiting = async {
+        let slow = [0, 1].map(|n| read(&store, digests[n], &blobs[n]));
+        futures::future::join_all(slow).await;
+        "those that wait"
+    };
+    let going = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        read(&store, digests[2], &blobs[2]).await;
+        "the one that can go on"
+    };
+    let (waiting, going) = (std::pin::pin!(waiting), std::pin::pin!(going));
+    match futures::future::select(waiting, going).await {
+        futures::future::Either::Left((first, _)) => panic!("{first} came first"),
+        futures::future::Either::Right((_, waiting)) => waiting.await,
+    };
+}
+
 #[tokio::test]
 async fn the_bound_holds_and_what_was_used_longest_ago_goes() {
     let host = Host::new().await;

@@ -1,9 +1,13 @@
-//! Large blobs on each kind of store: checked once, handed out in windows, passed on without being read;
+//! Large blobs on each kind of store: checked at every read, handed out in windows, passed on without being read;
 //! and folders that come from elsewhere. What counts as large is made small here.
 
 use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
-use agrpo_spec::{Artifact, Files, FolderListing, OutputRecord, Outputs, StageError, StageSpec};
+use agrpo_spec::{
+    Artifact, Files, FolderListing, OutputRecord, Outputs, StageError, StageSpec, Windows,
+};
 use object_store::memory::InMemory;
 
 use super::*;
@@ -127,6 +131,84 @@ async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
     assert!(open().await.unwrap_err().to_string().contains("is missing"));
 }
 
+/// Flips a bit and leaves no trace of it in the file's times.
+fn flip(file: &File, at: u64) {
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[tokio::test]
+async fn bytes_that_change_after_the_first_look_are_never_handed_on() {
+    let shop = Shop::file().await;
+    let path = shop.folder.path().join("file");
+    fs::write(&path, many(3)).unwrap();
+    let OutputRecord { digest, size } = shop.store.put_file(&path).await.unwrap();
+    let seen = shop.store.content(digest, size).await.unwrap();
+    assert_eq!(seen.window(0..size).unwrap(), many(3));
+    let file = fs::File::options().read(true).write(true).open(shop.path(digest)).unwrap();
+    let looked = Stamp::of(&file).unwrap();
+    flip(&file, 2 << 20);
+    assert_eq!(Stamp::of(&file).unwrap(), looked, "nothing about the file tells");
+    for content in [seen, shop.store.content(digest, size).await.unwrap()] {
+        assert_eq!(content.window(0..9).unwrap(), many(3)[..9]);
+        let error = content.window((2 << 20) + 5..(2 << 20) + 6).unwrap_err();
+        assert!(error.to_string().contains("from 2097152 on are not those"), "{error}");
+        assert!(content.digest().is_ok() && content.bytes(size).is_err());
+        assert_eq!(content.damaged(), Some(digest));
+    }
+    let error = shop.store.content(digest, size).await.unwrap_err();
+    assert!(matches!(error, JobsError::Lost { digest: lost, .. } if lost == digest));
+    // Nothing is stored from it either.
+    let stale = OnDisk::checked(file, Arc::clone(&blocks_of(&many(3)))).content();
+    fs::remove_file(shop.path(digest)).unwrap();
+    let error = shop.store.put_content(digest, stale).await.unwrap_err();
+    assert!(matches!(error, JobsError::Lost { digest: lost, .. } if lost == digest));
+    assert!(!shop.store.has_blob(digest).await.unwrap());
+    // An import mends what a process took for sound.
+    shop.store.put_file(&path).await.unwrap();
+    flip(&fs::File::options().read(true).write(true).open(shop.path(digest)).unwrap(), 9);
+    shop.store.put_file(&path).await.unwrap();
+    let content = shop.store.content(digest, size).await.unwrap();
+    assert_eq!(content.window(0..size).unwrap(), many(3));
+}
+
+fn blocks_of(bytes: &[u8]) -> Arc<Blocks> {
+    let mut hashing = Hashing::default();
+    hashing.update(bytes);
+    Arc::new(hashing.finish())
+}
+
+#[tokio::test]
+async fn a_copy_of_a_server_s_object_that_changes_is_copied_again() {
+    let shop = Shop::bucket();
+    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    let content = shop.store.fresh();
+    let first = content.content(digest, size).await.unwrap();
+    let Some(Known::Copied(copy, _)) = content.large.get(digest) else { panic!("it is copied") };
+    flip(copy.file(), 2 << 20);
+    assert!(first.bytes(size).is_err());
+    assert_eq!(first.damaged(), Some(digest));
+    let second = content.content(digest, size).await.unwrap();
+    assert_eq!(second.bytes(size).unwrap(), many(3));
+    assert_eq!(second.damaged(), None);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_takes_no_memory() {
+    let shop = Shop::file().await;
+    for n in 0..5u8 {
+        let mut bytes = many(2).to_vec();
+        bytes[0] = n;
+        let OutputRecord { digest, size } = shop.store.put_blob(bytes.into()).await.unwrap();
+        shop.store.content(digest, size).await.unwrap();
+    }
+    assert_eq!(shop.store.large.turns.lock().unwrap().len(), 1, "the last one alone");
+    assert_eq!(shop.store.large.known.lock().unwrap().len(), 5);
+}
+
 /// The whole point of a base that every update hands on: it costs a look.
 #[tokio::test]
 async fn what_came_from_the_store_is_passed_on_unread() {
@@ -168,7 +250,7 @@ async fn a_file_that_changes_on_its_way_is_not_stored() {
         fs::write(&path, many(2)).unwrap();
         let disk = OnDisk::open(&path).unwrap();
         let digest = ArtifactDigest::of(b"as it was");
-        let content = OnDisk { digest: Some(digest), ..disk }.content();
+        let content = disk.content();
         let error = shop.store.put_content(digest, content).await.unwrap_err();
         assert!(error.to_string().contains("it has changed"), "{error}");
         assert!(!shop.store.has_blob(digest).await.unwrap());

@@ -12,6 +12,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use agrpo_jobs::regular;
 use agrpo_spec::{ArtifactDigest, DigestStream, FolderEntry};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
@@ -189,7 +190,7 @@ fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
     if !force {
         return Err(is_there(target));
     }
-    let record = fs::read(target.join(RECORD)).ok();
+    let record = regular::read(&target.join(RECORD)).ok();
     let record: Value = record.and_then(|r| serde_json::from_slice(&r).ok()).unwrap_or_default();
     let written = |name: &str| name == RECORD || record["files"].get(name).is_some();
     match found.iter().find(|name| !written(name)) {

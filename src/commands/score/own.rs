@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use agrpo_jobs::regular;
 use agrpo_scorer::Programs;
 use agrpo_spec::{
     Artifact, ArtifactDigest, DatasetTask, Inputs, RewardConfig, Run, StageError, Task as RunTask,
@@ -37,7 +38,7 @@ impl Task {
             // Problems are asked of the rows that are graded, not of the dataset.
             let mut digest = source.sha256.unwrap_or(ArtifactDigest::of(b""));
             if let (true, Some(from)) = (source.key.starts_with(sources::PROGRAM), &source.from) {
-                let bytes = std::fs::read(from).map(Bytes::from).map_err(|error| {
+                let bytes = regular::read(Path::new(from)).map(Bytes::from).map_err(|error| {
                     at(Failure::usage(format!(
                         "{}: cannot read {from}: {}",
                         source.key,

@@ -1,0 +1,175 @@
+//! Everything that is no file, wherever a store or an import meets it: named by its kind, waited for by
+//! nobody, and taken by no gc. A wait fails the test.
+
+use std::future::Future;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::gc::{GcOptions, gc};
+use crate::testing::{TestStore, finished, run};
+use crate::verify::verify;
+use crate::{JobsError, Store, fetch};
+
+/// Runs to the end, or fails: what waits for ever on a file keeps a thread, not the test.
+fn in_time<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(work());
+        done.send(()).ok();
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("it failed, or waits for what is no file");
+}
+
+type Make = fn(&std::path::Path);
+
+/// Each kind with its name in messages; whether it is a link or a file of its own is all one.
+const KINDS: [(&str, Make); 6] = [
+    ("a FIFO", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap()),
+    ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+    ("a folder", |path| std::fs::create_dir(path).unwrap()),
+    ("a character device", |path| symlink("/dev/zero", path).unwrap()),
+    ("a symbolic link that leads nowhere", |path| symlink("nowhere", path).unwrap()),
+    ("a symbolic link that leads nowhere", |path| {
+        symlink(path.file_name().unwrap(), path).unwrap();
+    }),
+];
+
+/// In the place of a file.
+fn replace(test: &TestStore, name: &str, make: Make) {
+    let path = test.path(name);
+    std::fs::remove_file(&path).unwrap();
+    // The path of a socket is short.
+    let short = std::path::PathBuf::from(format!("/tmp/.agrpo-{}", std::process::id()));
+    if symlink(path.parent().unwrap(), &short).is_ok() {
+        make(&short.join(path.file_name().unwrap()));
+        std::fs::remove_file(short).unwrap();
+    }
+}
+
+const AT_ONCE: GcOptions = GcOptions { grace: Duration::ZERO, dry_run: false };
+
+#[test]
+fn nothing_in_a_store_is_waited_for_or_taken() {
+    in_time(|| async {
+        for (kind, make) in KINDS {
+            let test = TestStore::file().await;
+            finished(&test.store, run(), 2).await;
+            let stage = test.store.all_stages().await.unwrap()[7];
+            let manifest = test.store.manifest(stage).await.unwrap().unwrap();
+            let blob = manifest.outputs.values().next().unwrap().digest;
+            let stray = agrpo_spec::ArtifactDigest::of(b"stray");
+            std::fs::write(test.path(&format!("cas/{stray}")), b"stray").unwrap();
+            let objects = [format!("cas/{blob}"), format!("cas/{stray}")];
+            for object in &objects {
+                replace(&test, object, make);
+            }
+            let report = verify(&test.reopened(), None).await.unwrap();
+            let found = |object: &String| {
+                let mut found = report.corrupt.iter().chain(&report.missing);
+                found.find(|finding| finding.object == *object).map(|found| found.told.clone())
+            };
+            assert!(found(&objects[1]).unwrap().starts_with(kind), "{report:?}");
+            found(&objects[0]).unwrap();
+            let report = gc(&test.store, AT_ONCE).await.unwrap();
+            let odd: Vec<_> = report.odd.iter().map(|odd| (&odd.name, odd.kind)).collect();
+            let mut expected: Vec<_> = objects.iter().map(|object| (object, kind)).collect();
+            expected.sort();
+            assert_eq!(odd, expected);
+            for object in &objects {
+                assert!(test.path(object).symlink_metadata().is_ok(), "{object} stays");
+            }
+            // Its own record is asked for by many, and answered with what it is.
+            replace(&test, &format!("stages/{stage}"), make);
+            let store = test.reopened();
+            match store.manifest(stage).await {
+                Err(JobsError::Data(told)) => {
+                    assert!(told.contains(kind) && told.contains(&stage.to_string()), "{told}");
+                }
+                // A link that leads nowhere is as good as nothing.
+                found => assert!(found.unwrap().is_none() && kind.contains("nowhere")),
+            }
+            let report = verify(&store, None).await.unwrap();
+            let object = format!("stages/{stage}");
+            let mut findings = report.corrupt.iter().chain(&report.missing);
+            assert!(findings.any(|finding| finding.object == object), "{kind}: {report:?}");
+            let asked = Store::resolve_run(&store, "small").await;
+            assert_eq!(asked.unwrap(), run().id());
+        }
+    });
+}
+
+#[test]
+fn a_record_of_a_run_is_named_by_its_kind() {
+    in_time(|| async {
+        for (kind, make) in KINDS {
+            for record in ["run.json", "retention.json", "versions.json", "control.json"] {
+                let test = TestStore::file().await;
+                finished(&test.store, run(), 2).await;
+                let (id, name) = (run().id(), format!("runs/{}/{record}", run().id()));
+                std::fs::write(test.path(&name), b"{}").unwrap();
+                replace(&test, &name, make);
+                let store = test.reopened();
+                let report = verify(&store, None).await.unwrap();
+                let said = format!("{report:?}");
+                // What a run can do without is not asked for.
+                let is_asked = ["run.json", "retention.json"].contains(&record);
+                if kind != "a folder" && !kind.contains("nowhere") || record == "run.json" {
+                    assert!(!report.is_clean(), "{kind} as {record}: {said}");
+                }
+                drop((
+                    store.retention(id).await,
+                    store.control(id).await,
+                    store.versions(id).await,
+                ));
+                match gc(&store, AT_ONCE).await {
+                    Err(error) => assert!(is_asked, "{kind} as {record}: {error}"),
+                    Ok(_) => assert!(record != "run.json", "{kind}"),
+                }
+                if kind != "a folder" {
+                    store.forget_run(id).await.unwrap();
+                    assert!(!test.path(&format!("runs/{id}")).exists());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_imported_or_fetched_has_to_be_a_file() {
+    in_time(|| async {
+        for (kind, make) in KINDS {
+            let test = TestStore::file().await;
+            let model = test.path("model");
+            std::fs::create_dir(&model).unwrap();
+            std::fs::write(model.join("config.json"), b"{}").unwrap();
+            replace(&test, "model/config.json", make);
+            let path = model.join("config.json");
+            let refused = [
+                test.store.put_file(&path).await.map(drop),
+                fetch(path.to_str().unwrap(), &[]).await.map(drop),
+                test.store.import_folder(&model, |_| Ok(())).await.map(drop),
+            ];
+            for (n, refused) in refused.into_iter().enumerate() {
+                // A folder within a folder is left out, as all others are.
+                if n == 2 && kind == "a folder" {
+                    refused.unwrap();
+                    continue;
+                }
+                let error = refused.unwrap_err();
+                assert!(matches!(error, JobsError::Invalid(_)), "{error}");
+                let told = error.to_string();
+                assert!(told.contains("config.json") || told.contains("/model"), "{told}");
+                assert!(told.contains(kind) || kind.contains("nowhere"), "{told}");
+            }
+        }
+    });
+}
