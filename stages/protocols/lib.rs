@@ -17,10 +17,10 @@ mod hendrycks;
 mod mathematics;
 mod own;
 mod prompts;
-#[cfg(test)]
-mod published;
 mod python;
 mod subset;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

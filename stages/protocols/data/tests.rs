@@ -10,7 +10,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::*;
-use crate::published::shared;
+use crate::tests::shared;
 
 fn lines(text: &str) -> Vec<Row> {
     rows(&Bytes::from(text.to_owned()), Format::JsonLines).unwrap()

@@ -1,6 +1,6 @@
 //! Who speaks, what is put in, and the published text where it is at hand.
 
-use crate::published::shared;
+use crate::tests::shared;
 use crate::{Problem, Protocol, Role};
 
 use super::*;
