@@ -134,7 +134,7 @@ async fn every_right_that_is_missing_is_named() {
     require(&documented, "trial-1").await.unwrap();
     for (changes, words) in [
         (&["-eval", "-evalsha"][..], "evalsha"),
-        (&["-@scripting"], "evalsha"),
+        (&["-@scripting"], "script"),
         (&["-spop"], "SPOP"),
         (&["-zadd", "-hset"], "HSET, ZADD"),
         (&["-time"], "can't run this command"),

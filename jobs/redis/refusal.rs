@@ -99,9 +99,14 @@ pub(crate) fn refusal(text: &str) -> Option<Refusal> {
     WORDS.iter().find(|(words, _)| says(words)).map(|(_, refusal)| *refusal)
 }
 
-/// An error on one line.
+/// An error on one line; of several commands that failed together, the first.
 pub(crate) fn plain(error: &dyn std::error::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let several = text.strip_prefix("Pipeline failure").and_then(|rest| rest.split_once("error: "));
+    match several.and_then(|(_, first)| first.split(')').next()) {
+        Some(first) => first.to_owned(),
+        None => text,
+    }
 }
 
 /// What an error means to the caller; `None` where the refusal is none.
