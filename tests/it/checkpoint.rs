@@ -279,6 +279,9 @@ fn wrong_files_are_refused_before_anything_is_computed() {
         refused(edited("run.toml", "prompt_tokens = 480", "prompt_tokens = 500"), &[]),
         refused(edited("run.toml", "prompt_tokens = 480", "prompt_tokens = 64"), &[]),
         refused(edited("train.jsonl", "\"answer\": \"It is #### 6\"", "\"reply\": \"6\""), &[]),
+        refused(edited("train.jsonl", "It is #### 6", "It is six"), &[]),
+        refused(edited("train.jsonl", "What is 2 + 2?", "What is <|eot_id|>?"), &[]),
+        refused(edited("test.jsonl", "What is 21 + 21?", "Say <|mdm_mask|>."), &[]),
         refused(edited("run.toml", "problems = 2", "problems = 4"), &[]),
         refused(
             edited("run.toml", "[rollout]", "[reward]\nweights = { integer = 1.0 }\n[rollout]"),
@@ -307,6 +310,9 @@ fn wrong_files_are_refused_before_anything_is_computed() {
     error: run.toml: task.benchmark.prompt_tokens = 500: expected at most 496: with completions of 16 tokens the model's context of 512 is full
     error: run.toml: task.benchmark.prompt_tokens = 64: the prompt that ends in "hink>\n...\n</think>\n<answer>\n\\boxed{...}\n</answer>user\n\nWhat is 1 + 1?assistant\n\n" has 283 tokens; raise the key, or leave the problem out of the dataset
     error: run.toml: task.benchmark.train: row 3 has no answer: expected the solution with #### before its number, or the number alone
+    error: run.toml: task.benchmark.train: row 3, answer = "It is six": expected the solution with #### before its number, or the number alone
+    error: run.toml: task.benchmark.train: row 2: a message spells a special token such as <|eot_id|>; leave it out
+    error: run.toml: task.benchmark.test: row 2: a message spells a special token such as <|eot_id|>; leave it out
     error: run.toml: evaluation.problems = 4: expected at most 3, which task.benchmark.test has
     error: run.toml: reward.weights = integer: expected one of thinking_format, answer_format, correctness
     error: run.toml: task.benchmark.test: test.jsonl: cannot be read: entity not found

@@ -63,18 +63,37 @@ fn what_cannot_be_graded_is_named() {
     "#);
 }
 
-/// A file beside the checkout, or a line that says what was left out.
+#[test]
+fn a_byte_order_mark_is_passed_over_and_what_json_has_not_is_named() {
+    let rows = "\u{feff}{\"ground_truth\": \"5\", \"completion\": \"<answer>\\\\boxed{5}</answer>\"}\n{\"ground_truth\": \"6\", \"completion\": \"6\"}\n";
+    let said = score("math", "agrpo", rows);
+    assert!(said.ends_with("2 rows  reward 3.2500  correct 100.0% (2 of 2)\n"), "{said}");
+    let row = "{\"ground_truth\":\"5\",\"completion\":\"5\",\"logp\":NaN}";
+    let said = alone(&["score", "--task", "math", "--rubric", "agrpo", "-"], row);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("line 1: "), "{}", said.stderr);
+    for truth in ["seven", "no marker 5", "nan"] {
+        let row = format!("{{\"ground_truth\": \"{truth}\", \"completion\": \"5\"}}");
+        let said = alone(&["score", "--task", "gsm8k", "--rubric", "d1", "-"], &row);
+        assert_eq!(said.code, Some(2));
+        let expected = format!("line 1: ground_truth = \"{truth}\": expected a number");
+        assert!(said.stderr.contains(&expected), "{}", said.stderr);
+    }
+}
+
+/// A file beside the checkout; where there is no folder, a line that says what was left out.
 #[expect(clippy::disallowed_methods, reason = "where the files lie is said to tests alone")]
 #[expect(clippy::print_stderr, reason = "a test that was left out has to say so")]
 fn shared(what: &str) -> Option<PathBuf> {
     let beside = || format!("{}/../shared", env!("CARGO_MANIFEST_DIR"));
     let folder = std::env::var("AGRPO_SHARED").unwrap_or_else(|_| beside());
-    let path = Path::new(&folder).join(what);
-    if path.exists() {
-        return Some(path);
+    if !Path::new(&folder).exists() {
+        eprintln!("LEFT OUT: all rows of {what}: there is no folder {folder}");
+        return None;
     }
-    eprintln!("left out: {} is not there", path.display());
-    None
+    let path = Path::new(&folder).join(what);
+    assert!(path.exists(), "{} is not there, and its folder is", path.display());
+    Some(path)
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub enum Rule {
         #[serde(default)]
         is_answer: bool,
     },
-    /// The completion's last box, or all of it, has the answer's mathematical value.
+    /// The completion's last box has the answer's mathematical value.
     Boxed {},
 }
 
