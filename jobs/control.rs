@@ -94,7 +94,7 @@ async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<(), JobsError
     match store.versions(run).await {
         Ok(pinned) if pinned == own => {}
         // A record that cannot be read is reported by the sweep.
-        Ok(_) | Err(JobsError::Data(_)) => {
+        Ok(_) | Err(JobsError::Data(_) | JobsError::Incompatible(_)) => {
             stages::awaken(fleet).await?;
             return set_active(fleet, run, true).await.map(drop);
         }

@@ -303,6 +303,7 @@ impl Shop {
         };
         let manifest = Arc::new(manifest);
         self.store.record_stage(self.run, key, stage).await?;
+        self.store.note_policy(self.run, key, &manifest).await?;
         keep::after(&self.store, self.run, key).await;
         self.tell(if reused {
             metrics::stage_ended(key.kind, End::Reused);
@@ -315,7 +316,7 @@ impl Shop {
     }
 
     /// Leaves word of a stage that was begun at a time, in Unix milliseconds, and gave up; a store that is
-    /// out of reach is no stage's failure.
+    /// out of reach is no stage's failure, nor is a record of another version.
     async fn record_failure(
         &self,
         (key, stage): (StageKey, StageDigest),
@@ -323,7 +324,7 @@ impl Shop {
         error: JobsError,
     ) -> JobsError {
         metrics::stage_ended(key.kind, End::GivenUp);
-        if !error.is_of_services() {
+        if !error.is_of_services() && !matches!(error, JobsError::Incompatible(_)) {
             let failure = Failure {
                 key,
                 stage,

@@ -51,6 +51,9 @@ pub enum JobsError {
     /// Stored data is corrupt, missing or contradicts what was computed.
     #[error("{}", text(.0))]
     Data(String),
+    /// A record is whole, and another version of this program wrote it: it is left as it is.
+    #[error("{0}")]
+    Incompatible(String),
     /// A blob is missing or corrupt; whoever knows the stage that made it can make it again.
     #[error("{}", text(.message))]
     Lost {
@@ -90,7 +93,7 @@ impl JobsError {
             Self::Internal(_) => 1,
             Self::Invalid(_) | Self::Misconfigured { .. } => 2,
             Self::Unavailable(_) | Self::Device(_) => 4,
-            Self::Data(_) | Self::Lost { .. } => 5,
+            Self::Data(_) | Self::Incompatible(_) | Self::Lost { .. } => 5,
             Self::Failed(_) | Self::Refused(_) => 6,
         }
     }
@@ -112,6 +115,7 @@ impl JobsError {
             Self::Unavailable(_) | Self::Data(_) | Self::Lost { .. } => Remedy::Here,
             Self::Invalid(_)
             | Self::Misconfigured { .. }
+            | Self::Incompatible(_)
             | Self::Internal(_)
             | Self::Failed(_)
             | Self::Device(_) => Remedy::Elsewhere,

@@ -11,7 +11,8 @@
 //! * In the instant that is left between a look and a deletion, a result can lose a blob. It is then
 //!   incomplete, which every reader checks, and is computed again to the same bytes: the price is time.
 //!
-//! Refuses to sweep while any run or record that it would have to follow cannot be read.
+//! Refuses to sweep while any run or record that it would have to follow cannot be read, and while a record
+//! that is to go is another version's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -163,6 +164,7 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError
             !is_reached
         });
     }
+    check_known(store, &doomed).await?;
     doomed.sort_by(|(a, one), (b, two)| (a, &one.name).cmp(&(b, &two.name)));
     for batch in doomed.chunk_by(|(a, _), (b, _)| a == b) {
         let mut tally = Tally::default();
@@ -219,19 +221,17 @@ async fn mark(store: &Store, dry_run: bool) -> Result<Marked, JobsError> {
 
 /// What a run reaches. What its retention does not keep is let go first, or counted so.
 async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsError> {
-    let refuse = |why: String| {
-        JobsError::Data(format!(
+    let refuse = |error: JobsError| match error {
+        JobsError::Data(why) => JobsError::Data(format!(
             "{why}; nothing was swept, as what run {} reaches cannot be known: start the run again, \
              which mends it, or give it up with agrpo forget {}",
             id.short(),
             id.short()
-        ))
+        )),
+        error => unswept(error),
     };
-    let run = store.run(id).await.map_err(|error| match error {
-        JobsError::Data(why) => refuse(why),
-        error => error,
-    })?;
-    let retention = store.retention(id).await?;
+    let run = store.run(id).await.map_err(refuse)?;
+    let retention = store.retention(id).await.map_err(refuse)?;
     let due = match retention.keeps_all() {
         true => BTreeMap::new(),
         false => keep::due(store, &run, retention).await?,
@@ -242,13 +242,39 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsEr
         }
     }
     let reach = reach(store, id, &due).await?;
-    if let Some((_, why)) = &reach.corrupt.first() {
-        return Err(refuse(why.clone()));
+    if let Some((_, error)) = reach.corrupt.first() {
+        return Err(refuse(error.clone()));
     }
     match &reach.unlisted {
-        Some((_, why)) => Err(refuse(why.clone())),
+        Some((_, why)) => Err(refuse(JobsError::Data(why.clone()))),
         None => Ok(reach),
     }
+}
+
+/// What a record of another version reaches, only that version knows.
+fn unswept(error: JobsError) -> JobsError {
+    match error {
+        JobsError::Incompatible(why) => {
+            JobsError::Incompatible(format!("{why}; nothing was swept"))
+        }
+        error => error,
+    }
+}
+
+/// Refuses where the record of a stage that is to go is another version's: it may name blobs.
+async fn check_known(store: &Store, doomed: &[(ObjectKind, Entry)]) -> Result<(), JobsError> {
+    let names = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
+    let checks = names.map(|(_, entry)| store.inspect(&entry.name));
+    let mut checks = futures::stream::iter(checks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+    while let Some(checked) = checks.next().await {
+        match checked {
+            Err(error @ JobsError::Incompatible(_)) => return Err(unswept(error)),
+            // What is damaged and reached by none goes like the rest.
+            Ok(_) | Err(JobsError::Data(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// What only this run reaches: what forgetting it would free.

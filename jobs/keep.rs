@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agrpo_spec::{ArtifactDigest, Retention, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey, StageKind};
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
@@ -89,7 +89,9 @@ pub(crate) async fn due(
 ) -> Result<BTreeMap<StageDigest, LetGo>, JobsError> {
     let index = store.recorded_stages(run.id()).await?;
     let noted = store.stages_let_go(run.id()).await?;
-    let Some(newest) = newest_update(run, &index) else { return Ok(BTreeMap::new()) };
+    let Some(newest) = newest_update(store, run, &index).await? else {
+        return Ok(BTreeMap::new());
+    };
     let going = index.iter().filter_map(|(key, stage)| {
         let names = retention.let_go(run, *key, newest);
         let wanted = names.is_empty() || noted.contains(stage) || is_needed(run, &index, *key);
@@ -97,6 +99,10 @@ pub(crate) async fn due(
     });
     let reads = going.map(|(key, stage, names)| async move {
         let Some(manifest) = store.manifest(stage).await? else { return Ok(None) };
+        if Plan::place(run, &manifest.spec) != Some(key) {
+            store.tell_foreign(run.id(), key, stage);
+            return Ok(None);
+        }
         let is_named = |output: &str| {
             names.iter().any(|name| output.split('/').next().is_some_and(|first| first == *name))
         };
@@ -108,11 +114,16 @@ pub(crate) async fn due(
     reads.try_filter_map(|found| async move { Ok(found) }).try_collect().await
 }
 
-/// The last iteration that is done.
-fn newest_update(run: &Run, index: &Index) -> Option<u32> {
+/// The last iteration that is done and noted.
+async fn newest_update(store: &Store, run: &Run, index: &Index) -> Result<Option<u32>, JobsError> {
     let inner = run.config().estimator.inner_updates;
     let whole = |key: &&StageKey| key.kind == StageKind::Update && key.inner == inner;
-    index.keys().rev().find(whole).map(|key| key.iteration)
+    for key in index.keys().rev().filter(whole) {
+        if store.recorded_policy(run.id(), *key).await?.is_some() {
+            return Ok(Some(key.iteration));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether an evaluation still waits for the policy that a stage left.

@@ -9,6 +9,7 @@ mod fetch;
 mod hand;
 mod keep;
 mod lease;
+mod noted;
 mod patience;
 mod preflight;
 mod progress;
@@ -23,6 +24,7 @@ mod stage;
 mod store;
 mod versions;
 mod vitals;
+mod walk;
 mod worker;
 
 pub mod batch;
@@ -42,12 +44,14 @@ pub use self::redis::{Access, Fleet};
 pub use clock::Clock;
 pub use error::{JobsError, Remedy};
 pub use fetch::fetch;
+pub use noted::evaluation_at;
 pub use preflight::{Finding, Skew, clock_skew, inspect, require, store_skew};
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
 pub use store::{Address, Control, Failure, Hold, Imported, Rewound, Store, Why};
 pub use versions::Versions;
 pub use vitals::Vitals;
+pub use walk::{Walk, own_stages};
 pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
 
 #[cfg(test)]

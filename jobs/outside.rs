@@ -1,7 +1,7 @@
 //! The decoders of what comes from Redis and from the records of a run: bytes in, an answer or a refusal
 //! out. For the tests that hand them damaged bytes; nothing here reaches a server.
 
-use agrpo_spec::{RunId, StageDigest};
+use agrpo_spec::{RunId, StageDigest, record};
 use serde_json::Value;
 
 use crate::queue::Hint;
@@ -16,5 +16,5 @@ pub fn hint(bytes: &[u8]) -> Option<(RunId, StageDigest)> {
 
 /// A failure record.
 pub fn failure(bytes: &[u8]) -> Option<Failure> {
-    serde_json::from_slice(bytes).ok()
+    record::open(bytes).ok().map(|opened| opened.value)
 }

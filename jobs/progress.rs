@@ -1,21 +1,23 @@
 //! A plan walked through the store's results: where a run stands, whoever computed what.
 //!
-//! Resuming costs one listing and few reads: the index leads to the newest update, whose complete
-//! manifest is all that going on needs. An index entry without its complete manifest counts for
-//! nothing; at worst the plan is walked from its start. Nothing here computes a stage.
+//! Resuming costs one listing and few reads: the sealed note of the newest update leads to its complete
+//! manifest, which is all that going on needs. Where the index names updates without such notes, the run is
+//! walked from its start (`walk.rs`); what is not complete is computed. Nothing here computes a stage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agrpo_spec::{
-    ArtifactDigest, Base, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey,
-    StageKind, StageSpec,
+    ArtifactDigest, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey, StageKind,
+    StageSpec,
 };
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::JobsError;
+use crate::noted::{last_chunk, last_update, policy_at};
 use crate::store::Store;
+use crate::walk::Walk;
 
 mod trail;
 
@@ -24,7 +26,7 @@ pub(crate) use trail::Trail;
 /// Manifests read at the same time.
 const READS: usize = 32;
 
-type Index = BTreeMap<StageKey, StageDigest>;
+type Index = BTreeSet<(StageKey, StageDigest)>;
 
 /// Where a run stands.
 #[derive(Clone, Debug)]
@@ -38,24 +40,31 @@ pub struct Progress {
 impl Progress {
     /// Opens a run at its newest complete update, or at its start.
     pub async fn open(store: &Store, run: Run) -> Result<Self, JobsError> {
-        let recorded = store.recorded_stages(run.id()).await?;
-        let updates: Vec<_> = recorded
+        let recorded: Index = store.recorded_entries(run.id()).await?.into_iter().collect();
+        let (inner, last) =
+            (run.config().estimator.inner_updates, run.config().training.iterations);
+        let mut updates: Vec<StageKey> = recorded
             .iter()
             .rev()
-            .filter(|(key, _)| key.kind == StageKind::Update && key.iteration > 0)
-            .filter(|(key, _)| key.inner == run.config().estimator.inner_updates)
-            .map(|(key, stage)| (*key, *stage))
+            .map(|(key, _)| *key)
+            .filter(|key| key.kind == StageKind::Update && key.inner == inner)
+            .filter(|key| (1..=last).contains(&key.iteration))
             .collect();
-        let base = base(store, &run, &recorded).await?;
+        updates.dedup();
         let needs_base = run.config().estimator.kl.get() > 0.0;
-        for (key, stage) in updates {
+        if let Some(newest) = updates.first() {
+            let noted = store.recorded_policy(run.id(), *newest).await?;
+            if noted.is_none_or(|stage| !recorded.contains(&(*newest, stage))) {
+                note_policies(store, &run).await?;
+            }
+        }
+        let base = if needs_base { base_policy(store, &run).await? } else { None };
+        for key in updates {
             if needs_base && base.is_none() {
                 break;
             }
-            let Some(at) = checkpoint(store, &run, key, stage, base).await? else { continue };
-            let Some(missing) = missing_evaluations(store, &run, &recorded, &at).await? else {
-                continue;
-            };
+            let Some(at) = update_at(store, &run, key.iteration, base).await? else { continue };
+            let Some(missing) = missing_evaluations(store, &run, &at).await? else { continue };
             let done = stages_until(&run, &at) - missing.len() as u64;
             return Ok(Self { plan: Plan::resume(run, &at, missing), recorded, done });
         }
@@ -118,9 +127,10 @@ impl Progress {
             found.filter_map(|(key, manifest)| Some((key, Arc::new(manifest?)))).collect();
         for (key, manifest) in &hits {
             self.finished(*key, manifest)?;
-            if self.recorded.get(key) != Some(&manifest.stage) {
+            if !self.recorded.contains(&(*key, manifest.stage)) {
                 store.record_stage(run, *key, manifest.stage).await?;
             }
+            store.note_policy(run, *key, manifest).await?;
         }
         Ok(hits)
     }
@@ -130,7 +140,7 @@ impl Progress {
     /// the start where something is lacking.
     pub(crate) async fn complete_index(&self, store: &Store) -> Result<(), JobsError> {
         let run = self.plan.run();
-        let recorded = store.recorded_stages(run.id()).await?;
+        let recorded: Index = store.recorded_entries(run.id()).await?.into_iter().collect();
         if recorded.len() as u64 >= self.total() {
             return Ok(());
         }
@@ -181,12 +191,6 @@ fn corrupt(error: &PlanError, manifest: &Manifest) -> JobsError {
     }
 }
 
-/// The last update of an iteration.
-pub(crate) fn last_update(run: &Run, iteration: u32) -> StageKey {
-    let inner = run.config().estimator.inner_updates;
-    StageKey::new(StageKind::Update, iteration, 0).of_update(inner)
-}
-
 /// What an iteration's last update left, found without a listing; `None` where it is not done or not
 /// noted.
 pub(crate) async fn update_at(
@@ -202,32 +206,20 @@ pub(crate) async fn update_at(
     }
 }
 
-/// The policy before iteration 1, where the run needs it: for its divergence.
-async fn base(
-    store: &Store,
-    run: &Run,
-    recorded: &Index,
-) -> Result<Option<ArtifactDigest>, JobsError> {
-    if run.config().estimator.kl.get() > 0.0 {
-        base_policy(store, run, recorded).await
-    } else {
-        Ok(None)
+/// Follows a run from its start and notes its policies, where notes are lost, from before they were sealed,
+/// or where the index says otherwise.
+async fn note_policies(store: &Store, run: &Run) -> Result<(), JobsError> {
+    for (key, manifest) in Walk::new(run.clone()).advance(store).await? {
+        store.note_policy(run.id(), key, &manifest).await?;
     }
+    Ok(())
 }
 
 /// The policy before iteration 1: a checkpoint, or what the last chunk of fine-tuning left if it is
-/// complete.
-async fn base_policy(
-    store: &Store,
-    run: &Run,
-    recorded: &Index,
-) -> Result<Option<ArtifactDigest>, JobsError> {
-    let chunks = match run.base() {
-        Base::Checkpoint(checkpoint) => return Ok(Some(checkpoint.folder)),
-        Base::Scratch(..) => run.sft_chunks(),
-    };
-    let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
-    let Some(&stage) = recorded.get(&last) else { return Ok(None) };
+/// noted and complete.
+async fn base_policy(store: &Store, run: &Run) -> Result<Option<ArtifactDigest>, JobsError> {
+    let Some(last) = last_chunk(run) else { return policy_at(store, run, 0).await };
+    let Some(stage) = store.recorded_policy(run.id(), last).await? else { return Ok(None) };
     let manifest = store.usable_manifest(run.id(), stage).await?;
     Ok(manifest.and_then(|manifest| manifest.output("policy")))
 }
@@ -243,9 +235,8 @@ async fn checkpoint(
     let Some(manifest) = store.usable_manifest(run.id(), stage).await? else { return Ok(None) };
     let ours = match &manifest.spec {
         StageSpec::Update(spec) => {
-            spec.iteration == key.iteration
-                && spec.iterations == run.config().training.iterations
-                && spec.numerics == run.config().numerics
+            let inputs = (spec.policy, spec.optimizer_state, spec.gradients.clone());
+            Plan::update_of(run, key, inputs) == manifest.spec
         }
         _ => false,
     };
@@ -254,43 +245,25 @@ async fn checkpoint(
     Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer, base }))
 }
 
-/// The policies before the checkpoint whose evaluation has no result yet. `None` where the index
-/// does not lead to such a policy.
+/// The policies before the checkpoint whose evaluation has no result yet. `None` where one of these
+/// policies is not noted.
 async fn missing_evaluations(
     store: &Store,
     run: &Run,
-    recorded: &Index,
     at: &Checkpoint,
 ) -> Result<Option<Vec<(u32, ArtifactDigest)>>, JobsError> {
     let evaluated = (0..at.iteration).filter(|&iteration| run.is_evaluated(iteration));
-    let missing: Vec<u32> = futures::stream::iter(evaluated)
-        .map(|iteration| async move {
-            let key = StageKey::new(StageKind::Evaluation, iteration, 0);
-            let result = match recorded.get(&key) {
-                Some(stage) => store.usable_manifest(run.id(), *stage).await?,
-                None => None,
-            };
-            Ok::<_, JobsError>(result.is_none().then_some(iteration))
-        })
-        .buffered(READS)
-        .try_filter_map(|missing| async move { Ok(missing) })
-        .try_collect()
-        .await?;
-    let mut policies = vec![];
-    for iteration in missing {
-        let found = if iteration == 0 {
-            base_policy(store, run, recorded).await?
-        } else {
-            let updates = run.config().estimator.inner_updates;
-            let key = StageKey::new(StageKind::Update, iteration, 0).of_update(updates);
-            let Some(stage) = recorded.get(&key) else { return Ok(None) };
-            let manifest = store.usable_manifest(run.id(), *stage).await?;
-            manifest.and_then(|manifest| manifest.output("policy"))
+    let looks = evaluated.map(|iteration| async move {
+        let Some(policy) = policy_at(store, run, iteration).await? else {
+            return Ok((iteration, None, false));
         };
-        let Some(policy) = found else { return Ok(None) };
-        policies.push((iteration, policy));
-    }
-    Ok(Some(policies))
+        let stage = Plan::evaluation_of(run, policy).digest();
+        let is_done = store.usable_manifest(run.id(), stage).await?.is_some();
+        Ok::<_, JobsError>((iteration, Some(policy), is_done))
+    });
+    let looks: Vec<_> = futures::stream::iter(looks).buffered(READS).try_collect().await?;
+    let missing = looks.into_iter().filter(|(_, _, is_done)| !is_done);
+    Ok(missing.map(|(iteration, policy, _)| Some((iteration, policy?))).collect())
 }
 
 /// Stages that lie before a checkpoint, evaluations of earlier policies included.

@@ -46,7 +46,7 @@ pub(crate) struct Reach {
     /// Stages in the index that have no record.
     pub(crate) without_record: Vec<StageDigest>,
     /// Stages whose record cannot be read, with the reason.
-    pub(crate) corrupt: Vec<(StageDigest, String)>,
+    pub(crate) corrupt: Vec<(StageDigest, JobsError)>,
     /// The listing of the run's checkpoint, if it could not be read, with the reason.
     pub(crate) unlisted: Option<(ArtifactDigest, String)>,
 }
@@ -84,8 +84,8 @@ pub(crate) async fn reach(
     Ok(reach)
 }
 
-/// A stage's record: there, missing, or damaged.
-type Found = Result<Option<Record>, String>;
+/// A stage's record: there, missing, or unreadable: damaged, or of another version.
+type Found = Result<Option<Record>, JobsError>;
 
 async fn read(store: &Store, stage: StageDigest) -> Result<(StageDigest, Found), JobsError> {
     match store.manifest(stage).await {
@@ -96,7 +96,7 @@ async fn read(store: &Store, stage: StageDigest) -> Result<(StageDigest, Found),
             });
             Ok((stage, Ok(record)))
         }
-        Err(JobsError::Data(why)) => Ok((stage, Err(why))),
+        Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => Ok((stage, Err(error))),
         Err(error) => Err(error),
     }
 }

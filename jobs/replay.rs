@@ -19,6 +19,7 @@ use crate::error::JobsError;
 use crate::rewind::{self, Hands};
 use crate::stage;
 use crate::store::{Store, records};
+use crate::walk::own_stages;
 
 /// One output of a stage, then and now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -137,17 +138,17 @@ async fn recorded(store: &Store, stage: StageDigest) -> Result<Manifest, JobsErr
         .ok_or_else(|| JobsError::Data(format!("stages/{stage} is missing in {}", store.url())))
 }
 
-/// Replays every stage in the run's index, in the run's order; `tell` hears of each. Ends at the
-/// first data error, but goes on past differences.
+/// Replays every stage of the run that has a record, in the run's order, as its plan leads to them and not
+/// as its index says; `tell` hears of each. Ends at the first data error, but goes on past differences.
 pub async fn replay_run(
     store: &Store,
     run: RunId,
     execute: &ExecuteFn,
     mut tell: impl FnMut(StageKey, &ReplayReport),
 ) -> Result<Vec<(StageKey, ReplayReport)>, JobsError> {
-    store.run(run).await?;
+    let run = store.run(run).await?;
     let mut reports = vec![];
-    for (key, stage) in store.recorded_stages(run).await? {
+    for (key, stage) in own_stages(store, &run).await? {
         let report = replay(store, stage, execute).await?;
         tell(key, &report);
         reports.push((key, report));

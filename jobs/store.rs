@@ -35,6 +35,8 @@ pub(crate) mod counting;
 mod disk;
 mod errors;
 mod files;
+#[cfg(test)]
+pub(crate) mod flaky;
 mod folders;
 mod host;
 mod import;
@@ -46,6 +48,7 @@ mod names;
 mod objects;
 mod open;
 mod probe;
+mod records;
 mod references;
 mod rewound;
 mod runs;
@@ -68,6 +71,7 @@ use large::LargeBlobs;
 use object_store::memory::InMemory;
 #[cfg(test)]
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use records::Told;
 use references::References;
 use specs::SpecCache;
 use tokio::sync::{Mutex, watch};
@@ -96,6 +100,7 @@ pub struct Store {
     disk: Option<Arc<DiskCache>>,
     specs: Arc<SpecCache>,
     references: Arc<Mutex<References>>,
+    told: Arc<Told>,
 }
 
 impl fmt::Debug for Store {
@@ -124,6 +129,7 @@ impl Store {
             disk: None,
             specs: Arc::default(),
             references: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -146,6 +152,11 @@ impl Store {
     /// The store's address, in full.
     pub fn url(&self) -> &str {
         self.backend.url()
+    }
+
+    /// Whether a server holds it.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.backend.is_remote()
     }
 
     /// Whether the store answers, exists and takes writes; leaves nothing behind.
@@ -189,7 +200,7 @@ impl Store {
     pub fn with_scratch(&self, folder: Option<PathBuf>) -> Self {
         let large = Arc::new(LargeBlobs::in_folder(folder));
         let (backend, references) = (Arc::clone(&self.backend), Arc::clone(&self.references));
-        let (cache, specs) = (Arc::default(), Arc::default());
-        Self { backend, cache, large, disk: None, specs, references }
+        let (cache, specs, told) = (Arc::default(), Arc::default(), Arc::clone(&self.told));
+        Self { backend, cache, large, disk: None, specs, references, told }
     }
 }

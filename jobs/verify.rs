@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::error::JobsError;
 use crate::gc::Tally;
 use crate::reach::{Origin, Reach, reach};
 use crate::store::{Condition, Store, is_leftover};
+use crate::walk::Walk;
 
 /// Blobs read at a time; each below 64 MiB, or in pieces.
 const AT_ONCE: usize = 4;
@@ -44,6 +45,9 @@ pub struct VerifyReport {
     pub corrupt: Vec<Finding>,
     /// Let go by their runs' retention.
     pub dropped: Tally,
+    /// Records from before they had a checksum: what they say is believed as it stands.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub without_checksum: u64,
     /// Reached by no run: a gc takes them when they are old enough. Only of a whole store.
     pub orphaned: Tally,
 }
@@ -53,6 +57,11 @@ impl VerifyReport {
     pub fn is_clean(&self) -> bool {
         self.missing.is_empty() && self.corrupt.is_empty()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Checks one run, or everything in the store. What is wrong is in the report; an error means that the
@@ -66,25 +75,27 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, J
     let mut held: BTreeMap<ArtifactDigest, (RunId, Origin)> = BTreeMap::new();
     let mut let_go: BTreeMap<ArtifactDigest, u64> = BTreeMap::new();
     let mut stages = BTreeSet::new();
+    let ids: BTreeSet<RunId> = runs.iter().copied().collect();
     for id in runs {
         match reach(store, id, &BTreeMap::new()).await {
             Ok(reach) => {
                 report.runs += 1;
                 report.note_records(id, &reach);
+                report.check_index(store, id).await?;
                 stages.extend(reach.stages.into_keys());
                 let sized = reach.let_go.into_iter();
                 let_go.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));
                 let named = reach.held.into_iter();
                 held.extend(named.map(|(digest, origin)| (digest, (id, origin))));
             }
-            Err(JobsError::Data(told)) => {
+            Err(JobsError::Data(told) | JobsError::Incompatible(told)) => {
                 let object = format!("runs/{id}/run.json");
                 report.corrupt.push(Finding { object, told, run: Some(id) });
             }
             Err(error) => return Err(error),
         }
     }
-    report.check_specs(store, run, &stages).await?;
+    report.check_records(store, run, &ids, &stages).await?;
     report.check_blobs(store, &held).await?;
     for (digest, size) in let_go {
         if !held.contains_key(&digest) && !store.has_blob(digest).await? {
@@ -107,34 +118,72 @@ impl VerifyReport {
             let object = format!("stages/{stage}");
             self.missing.push(Finding { object, told: place, run: Some(run) });
         }
-        for (stage, why) in &reach.corrupt {
-            let object = format!("stages/{stage}");
-            self.corrupt.push(Finding { object, told: why.clone(), run: Some(run) });
+        for (stage, error) in &reach.corrupt {
+            let (object, told) = (format!("stages/{stage}"), error.to_string());
+            self.corrupt.push(Finding { object, told, run: Some(run) });
         }
     }
 
-    /// Specs are checked where there are any; they can be written anew at any time.
-    async fn check_specs(
+    /// Walks the run's plan, and tells what its index and its notes name in place of the run's own stages.
+    async fn check_index(&mut self, store: &Store, id: RunId) -> Result<(), JobsError> {
+        let mut walk = Walk::new(store.run(id).await?);
+        walk.advance(store).await?;
+        walk.finish(store).await?;
+        let told = |expected: Option<StageDigest>| match expected {
+            Some(expected) => format!("the run has the stage {} there", expected.short()),
+            None => "no record of the run leads there".to_owned(),
+        };
+        for (key, stage) in walk.wrong() {
+            let object = format!("runs/{id}/stages/{key}.{stage}");
+            self.corrupt.push(Finding { object, told: told(walk.expected(key)), run: Some(id) });
+        }
+        for (object, stage) in store.noted_policies(id).await? {
+            let key = object.rsplit('/').next().and_then(|key| key.parse::<StageKey>().ok());
+            let expected = key.and_then(|key| walk.expected(key));
+            let is_unknown = expected.is_none() && !walk.unreadable().is_empty();
+            if stage.is_none() || (stage != expected && !is_unknown) {
+                self.corrupt.push(Finding { object, told: told(expected), run: Some(id) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every record of these runs and stages, and counts those without a checksum. Those of stages
+    /// that runs reach were read before; that one is missing is no fault of the others.
+    async fn check_records(
         &mut self,
         store: &Store,
-        run: Option<RunId>,
+        asked: Option<RunId>,
+        runs: &BTreeSet<RunId>,
         stages: &BTreeSet<StageDigest>,
     ) -> Result<(), JobsError> {
         let recorded: BTreeSet<StageDigest> = store.all_stages().await?.into_iter().collect();
         self.stages = stages.iter().filter(|stage| recorded.contains(stage)).count() as u64;
-        let entries = store.objects("specs").await?.into_iter();
-        let named = entries.filter_map(|entry| entry.name.rsplit('/').next()?.parse().ok());
-        let asked: Vec<StageDigest> =
-            named.filter(|stage| run.is_none() || stages.contains(stage)).collect();
-        let checks = asked.into_iter().map(|stage| async move {
-            let damage = readable(store.spec_damage(stage).await)?;
-            Ok::<_, JobsError>((stage, damage.unwrap_or_else(Some)))
+        let mut names: Vec<(Option<RunId>, String)> = vec![];
+        for &run in runs {
+            let entries = store.objects(&format!("runs/{run}")).await?;
+            names.extend(entries.into_iter().map(|entry| (Some(run), entry.name)));
+        }
+        names.extend(stages.iter().map(|stage| (asked, format!("stages/{stage}"))));
+        let specs = store.objects("specs").await?.into_iter().filter(|entry| {
+            let stage = entry.name.rsplit('/').next().and_then(|stage| stage.parse().ok());
+            asked.is_none() || stage.is_some_and(|stage| stages.contains(&stage))
+        });
+        names.extend(specs.map(|entry| (asked, entry.name)));
+        let checks = names.into_iter().map(|(run, name)| async move {
+            let found = store.inspect(&name).await;
+            (run, name, found)
         });
         let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
-        while let Some((stage, damage)) = checks.try_next().await? {
-            if let Some(told) = damage {
-                let object = format!("specs/{stage}");
-                self.corrupt.push(Finding { object, told, run });
+        while let Some((run, object, found)) = checks.next().await {
+            match found {
+                Ok(found) => self.without_checksum += u64::from(found == Some(false)),
+                Err(JobsError::Data(told) | JobsError::Incompatible(told)) => {
+                    if self.corrupt.iter().all(|known| known.object != object) {
+                        self.corrupt.push(Finding { object, told, run });
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

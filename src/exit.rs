@@ -117,7 +117,7 @@ impl From<JobsError> for Failure {
         let exit = match error {
             JobsError::Invalid(_) | JobsError::Misconfigured { .. } => Exit::Usage,
             JobsError::Unavailable(_) | JobsError::Device(_) => Exit::Unavailable,
-            JobsError::Data(_) | JobsError::Lost { .. } => Exit::Data,
+            JobsError::Data(_) | JobsError::Incompatible(_) | JobsError::Lost { .. } => Exit::Data,
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
             JobsError::Internal(_) => Exit::Unexpected,
         };
@@ -208,6 +208,7 @@ mod tests {
         let refused = |may_pass| JobsError::Misconfigured { message: text(), may_pass };
         assert_eq!((code(refused(true)), code(refused(false))), (2, 2));
         assert_eq!(code(JobsError::Data(text())), 5);
+        assert_eq!(code(JobsError::Incompatible(text())), 5);
         assert_eq!(code(JobsError::Device(text())), 4);
         assert_eq!(code(JobsError::Failed(text())), 6);
         assert_eq!(code(JobsError::Refused(text())), 6);

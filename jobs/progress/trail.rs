@@ -4,12 +4,13 @@
 //! what the stage came from: a few reads, however long the run is and whoever computed the rest. It
 //! knows neither what else is pending nor whether the run is done; `Progress` does.
 
-use agrpo_spec::{ArtifactDigest, Base, Manifest, Plan, Run, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Manifest, Plan, Run, StageDigest, StageKey, StageKind};
 use agrpo_spec::{PlanError, StageSpec};
 use futures::{StreamExt, TryStreamExt};
 
-use super::{READS, corrupt, update_at};
+use super::{READS, base_policy, corrupt, update_at};
 use crate::error::JobsError;
+use crate::noted::policy_at;
 use crate::store::Store;
 
 /// Where a worker stands in a run.
@@ -28,7 +29,8 @@ impl Trail {
         self.plan.pending().get(&key)
     }
 
-    /// Takes over the result of a stage; answers with the places of what became ready through it.
+    /// Takes over the result of a stage, and notes a policy that it made; answers with the places of what
+    /// became ready through it.
     ///
     /// That is nothing where the trail stands behind the stage already, where the way to it is not
     /// stored, or where the run has another stage in this place: a whole plan decides then.
@@ -48,6 +50,7 @@ impl Trail {
         if self.pending(key).is_none_or(|spec| spec.digest() != manifest.stage) {
             return Ok(vec![]);
         }
+        store.note_policy(self.plan.run().id(), key, manifest).await?;
         if key.kind == StageKind::Update {
             self.plan.leave_evaluations();
         }
@@ -72,11 +75,7 @@ impl Trail {
         store: &Store,
         iteration: u32,
     ) -> Result<Option<ArtifactDigest>, JobsError> {
-        let run = self.plan.run();
-        if iteration == 0 {
-            return base_policy(store, run).await;
-        }
-        Ok(update_at(store, run, iteration, None).await?.map(|at| at.policy))
+        policy_at(store, self.plan.run(), iteration).await
     }
 
     /// Brings the plan to the iteration of a stage; false where it is beyond or cannot be reached.
@@ -147,16 +146,4 @@ impl Trail {
         let taken = self.plan.finished(key, |name| manifest.output(name));
         taken.map_err(|error: PlanError| corrupt(&error, manifest))
     }
-}
-
-/// The policy before iteration 1, found without a listing.
-async fn base_policy(store: &Store, run: &Run) -> Result<Option<ArtifactDigest>, JobsError> {
-    let chunks = match run.base() {
-        Base::Checkpoint(checkpoint) => return Ok(Some(checkpoint.folder)),
-        Base::Scratch(..) => run.sft_chunks(),
-    };
-    let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
-    let Some(stage) = store.recorded_policy(run.id(), last).await? else { return Ok(None) };
-    let manifest = store.usable_manifest(run.id(), stage).await?;
-    Ok(manifest.and_then(|manifest| manifest.output("policy")))
 }

@@ -67,6 +67,12 @@ async fn an_altered_record_shows_which_output_was_altered() {
     let rewards = manifest.output("rewards").unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace(&rewards.to_string(), &lie.to_string())).unwrap();
+    let error = replay(&test.store, stage, &fake()).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("stages/{stage}")), "{error}");
+    // One that vouches for itself all the same.
+    let mut altered = manifest.clone();
+    altered.outputs.get_mut("rewards").unwrap().digest = lie;
+    std::fs::write(&path, altered.to_bytes()).unwrap();
     let report = replay(&test.store, stage, &fake()).await.unwrap();
     assert!(!report.identical);
     let expected = OutputComparison {

@@ -72,7 +72,7 @@ impl<'a> Finder<'a> {
                     _ => fitting.next_back(),
                 };
                 if let Some(&(key, stage)) = place
-                    && let Some(manifest) = self.manifest(stage).await?
+                    && let Some(manifest) = self.readable(stage).await?
                 {
                     let spec = manifest.spec.clone();
                     return Ok(Some(Producer { stage, key, spec, manifest: Some(manifest) }));
@@ -88,11 +88,15 @@ impl<'a> Finder<'a> {
     async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
         match &self.run {
             Some(run) => self.store.manifest_or_aside(run.id(), stage).await,
-            None => match self.store.manifest(stage).await {
-                // One damaged record must not hide the others.
-                Err(JobsError::Data(_)) => Ok(None),
-                other => other,
-            },
+            None => self.store.manifest(stage).await,
+        }
+    }
+
+    /// The same where one record that cannot be read must not hide the others.
+    async fn readable(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
+        match self.manifest(stage).await {
+            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(None),
+            other => other,
         }
     }
 
@@ -101,7 +105,7 @@ impl<'a> Finder<'a> {
         let places = self.unread.split_off(from);
         let reads = places.iter().rev().map(|&(key, stage)| {
             let finder = &*self;
-            async move { Ok::<_, JobsError>(((key, stage), finder.manifest(stage).await?)) }
+            async move { Ok::<_, JobsError>(((key, stage), finder.readable(stage).await?)) }
         });
         let read = try_join_all(reads).await?;
         for (place, manifest) in read {

@@ -117,3 +117,43 @@ async fn a_run_of_another_program_says_so_until_it_is_done() {
     store.pin_other_versions(id).await;
     assert_eq!(foreign().await, None);
 }
+
+#[tokio::test]
+async fn one_run_that_cannot_be_read_is_a_row_among_the_others() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 1).await;
+    let folder = |run: &agrpo_spec::Run| test.path(&format!("runs/{}", run.id()));
+    let (empty, garbage, newer, book) = (
+        run_named("empty", 1),
+        run_named("garbage", 1),
+        run_named("newer", 1),
+        run_named("book", 1),
+    );
+    for other in [&empty, &garbage, &newer, &book] {
+        test.store.put_run(other).await.unwrap();
+    }
+    std::fs::remove_file(folder(&empty).join("run.json")).unwrap();
+    std::fs::write(folder(&garbage).join("run.json"), b"\x00\xffgarbage").unwrap();
+    let more = agrpo_spec::record::seal_as(2, newer.config());
+    std::fs::write(folder(&newer).join("run.json"), more).unwrap();
+    std::fs::write(folder(&book).join("control.json"), b"garbage").unwrap();
+    std::fs::create_dir(test.path("runs/no-run")).unwrap();
+    std::fs::write(test.path("runs/a-file"), b"garbage").unwrap();
+    let rows = status(&test.reopened(), None).await.unwrap();
+    assert_eq!(rows.len(), 5);
+    for (other, part) in [
+        (&empty, "run.json is missing"),
+        (&garbage, "is corrupt: it is no JSON object"),
+        (&newer, "was written by another version of agrpo: it has format 2"),
+        (&book, "control.json"),
+    ] {
+        let row = rows.iter().find(|row| row.run == other.id()).unwrap();
+        assert_eq!(row.state, RunState::Unreadable);
+        assert!(row.unreadable.as_ref().unwrap().contains(part), "{row:?}");
+        assert_eq!(row.name, if part == "control.json" { "book" } else { "" });
+        let error = status(&test.reopened(), Some(other.id())).await.unwrap_err();
+        assert_eq!(error.exit_code(), 5, "{error}");
+    }
+    let row = rows.iter().find(|row| row.run == run().id()).unwrap();
+    assert_eq!((row.state, &row.unreadable), (RunState::Done, &None));
+}

@@ -1,7 +1,8 @@
 //! Whether stored objects are what their names say, and what is done with those that are not.
 //!
 //! Every byte is read from the store itself, never from memory, in pieces where a blob is large. A
-//! damaged object is copied to `aside/` before it goes, for whoever wants to know what happened to it.
+//! damaged object is copied to `aside/` before it goes, for whoever wants to know what happened to it. What
+//! one read says is no damage: nothing is moved before two reads agree.
 
 use agrpo_spec::{ArtifactDigest, DigestStream, Manifest, RunId, StageDigest};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::blobs::{blob_name, off_loop};
 use super::checked::OnDisk;
 use super::large::blocking;
 use super::manifests::manifest_name;
+use super::records::READS;
 use crate::error::JobsError;
 
 /// Pieces of a blob on their way from a server.
@@ -29,19 +31,37 @@ pub(crate) enum Condition {
 }
 
 impl Store {
-    /// Reads a blob and compares it with its name.
+    /// Reads a blob and compares it with its name. Corrupt where two reads gave the same other bytes.
     pub(crate) async fn condition(&self, digest: ArtifactDigest) -> Result<Condition, JobsError> {
         let name = blob_name(digest);
-        let Some(size) = self.backend.size(&name).await? else { return Ok(Condition::Missing) };
-        let found = if size <= self.backend.large() || self.backend.is_memory() {
-            match self.backend.read(&name).await? {
-                Some(bytes) => off_loop(bytes.len(), move || ArtifactDigest::of(&bytes)).await?,
-                None => return Ok(Condition::Missing),
+        let mut before = vec![];
+        while before.len() < READS {
+            let Some((found, size)) = self.digest_stored(&name).await? else {
+                return Ok(Condition::Missing);
+            };
+            if found == digest {
+                if !before.is_empty() {
+                    self.tell_bad_read(&name);
+                }
+                return Ok(Condition::Sound(size));
             }
-        } else {
-            self.digest_in_pieces(&name, size).await?
-        };
-        Ok(if found == digest { Condition::Sound(size) } else { Condition::Corrupt(size) })
+            if before.contains(&found) {
+                return Ok(Condition::Corrupt(size));
+            }
+            before.push(found);
+        }
+        Err(self.unsteady(&name))
+    }
+
+    /// The digest of what one read of an object gives, and its length; `None` where there is none.
+    async fn digest_stored(&self, name: &str) -> Result<Option<(ArtifactDigest, u64)>, JobsError> {
+        let Some(size) = self.backend.size(name).await? else { return Ok(None) };
+        if size > self.backend.large() && !self.backend.is_memory() {
+            return Ok(Some((self.digest_in_pieces(name, size).await?, size)));
+        }
+        let Some(bytes) = self.backend.read(name).await? else { return Ok(None) };
+        let found = off_loop(bytes.len(), move || ArtifactDigest::of(&bytes)).await?;
+        Ok(Some((found, size)))
     }
 
     async fn digest_in_pieces(&self, name: &str, size: u64) -> Result<ArtifactDigest, JobsError> {
@@ -84,7 +104,8 @@ impl Store {
     }
 
     /// The record of a stage of a run, whether or not its blobs are there. A damaged one is put aside,
-    /// which the run remembers, and counts as none: the stage is then computed anew.
+    /// which the run remembers, and counts as none: the stage is then computed anew. One of another version
+    /// is an error and stays.
     pub(crate) async fn manifest_or_aside(
         &self,
         run: RunId,

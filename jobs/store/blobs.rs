@@ -8,6 +8,7 @@ use agrpo_spec::{ArtifactDigest, OutputRecord};
 use bytes::Bytes;
 
 use super::Store;
+use super::records::READS;
 use crate::error::JobsError;
 use crate::metrics::{self, Tier};
 use crate::span;
@@ -76,19 +77,30 @@ impl Store {
         })
     }
 
-    /// Reads a blob and checks it. Data error naming the blob if it is missing or damaged.
+    /// Reads a blob and checks it. Data error naming the blob if it is missing, or if two reads of it gave
+    /// the same other bytes.
     pub async fn get_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
         let name = blob_name(digest);
-        let Some(bytes) = self.backend.read(&name).await? else {
-            return Err(self.missing(digest));
-        };
-        metrics::bytes_read(bytes.len() as u64);
-        let found = digest_of(&bytes).await?;
-        if found != digest {
-            return Err(self.corrupt(digest, bytes.len() as u64, found));
+        let mut before = vec![];
+        while before.len() < READS {
+            let Some(bytes) = self.backend.read(&name).await? else {
+                return Err(self.missing(digest));
+            };
+            metrics::bytes_read(bytes.len() as u64);
+            let found = digest_of(&bytes).await?;
+            if found == digest {
+                if !before.is_empty() {
+                    self.tell_bad_read(&name);
+                }
+                self.cache.insert(digest, bytes.clone());
+                return Ok(bytes);
+            }
+            if before.contains(&found) {
+                return Err(self.corrupt(digest, bytes.len() as u64, found));
+            }
+            before.push(found);
         }
-        self.cache.insert(digest, bytes.clone());
-        Ok(bytes)
+        Err(self.unsteady(&name))
     }
 
     pub(crate) fn missing(&self, digest: ArtifactDigest) -> JobsError {

@@ -1,10 +1,12 @@
 //! Small books about a run that workers keep beside its record: which versions it was begun with,
 //! which stage made which policy, whether a person holds it. Losing one costs time only.
 
-use agrpo_spec::{RunId, StageDigest, StageKey};
+use agrpo_spec::{ArtifactDigest, Manifest, RunId, StageDigest, StageKey, StageKind, record};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::records::Place;
 use crate::error::JobsError;
 use crate::versions::Versions;
 
@@ -16,17 +18,32 @@ fn policy_name(run: RunId, key: StageKey) -> String {
     format!("runs/{run}/policies/{key}")
 }
 
+/// Which stage made a policy of a run, and where it stands there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyNote {
+    pub(crate) run: RunId,
+    pub(crate) key: StageKey,
+    pub(crate) stage: StageDigest,
+    pub(crate) policy: ArtifactDigest,
+}
+
 impl Store {
     /// Says that from here on this program's versions compute the run, whatever did before: a person
     /// asked for it. Answers with the other versions that did, if they are known.
     pub(crate) async fn pin_versions(&self, run: RunId) -> Result<Option<Versions>, JobsError> {
         let (name, own) = (versions_name(run), Versions::own());
-        let Some(found) = self.backend.create(&name, own.bytes().into()).await? else {
+        let Some(found) = self.backend.create(&name, record::seal(&own).into()).await? else {
             return Ok(None);
         };
-        let pinned = self.parse_versions(run, &found).ok();
+        let pinned = match self.opened_versions(run, found).await {
+            Ok(pinned) => pinned,
+            // A person asked for the run: what is damaged is written anew.
+            Err(JobsError::Data(_)) => None,
+            Err(error) => return Err(error),
+        };
         if pinned.as_ref() != Some(&own) {
-            self.backend.replace(&name, own.bytes().into()).await?;
+            self.replace_record(&name, &own).await?;
         }
         Ok(pinned.filter(|pinned| *pinned != own))
     }
@@ -38,46 +55,110 @@ impl Store {
             return Ok(pinned);
         }
         let own = Versions::own();
-        let found = self.backend.create(&versions_name(run), own.bytes().into()).await?;
-        found.map_or(Ok(own), |found| self.parse_versions(run, &found))
+        let bytes = record::seal(&own).into();
+        match self.backend.create(&versions_name(run), bytes).await? {
+            Some(found) => Ok(self.opened_versions(run, found).await?.unwrap_or(own)),
+            None => Ok(own),
+        }
     }
 
     /// The versions that compute the run, if somebody pinned them. Data error if the record is corrupt.
     pub(crate) async fn pinned_versions(&self, run: RunId) -> Result<Option<Versions>, JobsError> {
-        let found = self.backend.read(&versions_name(run)).await?;
-        found.map(|found| self.parse_versions(run, &found)).transpose()
+        match self.backend.read(&versions_name(run)).await? {
+            Some(found) => self.opened_versions(run, found).await,
+            None => Ok(None),
+        }
     }
 
-    fn parse_versions(&self, run: RunId, bytes: &[u8]) -> Result<Versions, JobsError> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            JobsError::Data(format!(
-                "{} in {} is corrupt: {error}; enqueue the run again: that writes it anew",
-                versions_name(run),
-                self.url()
-            ))
-        })
+    async fn opened_versions(
+        &self,
+        run: RunId,
+        found: Bytes,
+    ) -> Result<Option<Versions>, JobsError> {
+        let name = versions_name(run);
+        let place = Place { name: &name, remedy: "enqueue the run again: that writes it anew" };
+        let opened = self.open_record(place, found, record::open).await?;
+        Ok(opened.map(|record| record.value))
     }
 
     /// Notes which stage made a policy, so that a worker that knows its place in the run finds it
-    /// without a listing. Written without waiting for the disk.
-    pub(super) async fn record_policy(
+    /// without a listing. Only for who derived the stage from the run's plan: others go on from here.
+    /// Written without waiting for the disk; nothing to do for stages that make no policy.
+    pub(crate) async fn note_policy(
         &self,
         run: RunId,
         key: StageKey,
-        stage: StageDigest,
+        manifest: &Manifest,
     ) -> Result<(), JobsError> {
-        self.backend.hint(&policy_name(run, key), Bytes::from(format!("{stage}\n"))).await
+        let moves = matches!(key.kind, StageKind::Sft | StageKind::Update);
+        let Some(policy) = manifest.output("policy").filter(|_| moves) else { return Ok(()) };
+        let note = PolicyNote { run, key, stage: manifest.stage, policy };
+        let name = policy_name(run, key);
+        match self.record::<PolicyNote>(Place { name: &name, remedy: "" }).await {
+            Ok(Some(standing)) if standing == note => return Ok(()),
+            // The note of another version stays; who cannot read it walks along the records.
+            Err(JobsError::Incompatible(_)) => return Ok(()),
+            Ok(_) | Err(JobsError::Data(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.backend.hint(&name, record::seal(&note).into()).await
     }
 
-    /// Which stage is said to be the run's update or chunk of fine-tuning of this place; promises as
-    /// little as the run's index does.
+    /// What was noted of the run's update or chunk of fine-tuning of this place. A note that is not sealed
+    /// for this run and place counts as none: a walk from the run's start finds what it should say.
+    pub(crate) async fn policy_note(
+        &self,
+        run: RunId,
+        key: StageKey,
+    ) -> Result<Option<PolicyNote>, JobsError> {
+        let name = policy_name(run, key);
+        let place = Place { name: &name, remedy: "" };
+        let found = match self.read_record(place, record::open::<PolicyNote>).await {
+            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => None,
+            found => found?,
+        };
+        let is_ours = |note: &PolicyNote| note.run == run && note.key == key;
+        Ok(found.filter(|found| found.is_sealed).map(|found| found.value).filter(is_ours))
+    }
+
+    /// Which stage is the run's update or chunk of fine-tuning of this place, as far as that is noted.
     pub async fn recorded_policy(
         &self,
         run: RunId,
         key: StageKey,
     ) -> Result<Option<StageDigest>, JobsError> {
-        let found = self.backend.read(&policy_name(run, key)).await?;
-        Ok(found.and_then(|found| std::str::from_utf8(&found).ok()?.trim().parse().ok()))
+        Ok(self.policy_note(run, key).await?.map(|note| note.stage))
+    }
+
+    /// Which stages the notes name, whoever wrote them and however; none where one cannot be read.
+    pub(crate) async fn noted_policies(
+        &self,
+        run: RunId,
+    ) -> Result<Vec<(String, Option<StageDigest>)>, JobsError> {
+        let mut found = vec![];
+        for file in self.backend.list(&format!("runs/{run}/policies")).await? {
+            let name = format!("runs/{run}/policies/{file}");
+            let stage = match file.parse() {
+                Ok(key) => self.recorded_policy(run, key).await?,
+                Err(_) => None,
+            };
+            // From before notes were sealed: the digest alone.
+            let plain = match stage {
+                None => self.backend.read(&name).await?,
+                Some(_) => None,
+            };
+            let plain = plain.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
+            found.push((name, stage.or(plain)));
+        }
+        Ok(found)
+    }
+
+    /// Says once of an entry of a run's index that it names a stage that is not the run's.
+    pub(crate) fn tell_foreign(&self, run: RunId, key: StageKey, stage: StageDigest) {
+        let entry = format!("runs/{run}/stages/{key}.{stage}");
+        if self.told.is_news(&entry) {
+            tracing::warn!(entry, "the run has another stage in this place: the entry is ignored");
+        }
     }
 
     /// Whether the run's index says that the stage is done; as good as any index.

@@ -3,10 +3,10 @@
 //! Absent where nobody asked. It decides when stages run, never what comes of them.
 
 use agrpo_spec::RunId;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::records::Place;
 use crate::error::JobsError;
 
 /// How a run is held back.
@@ -47,24 +47,18 @@ fn name_of(run: RunId) -> String {
 impl Store {
     /// Holds a run back; the last word counts.
     pub async fn put_control(&self, run: RunId, control: &Control) -> Result<(), JobsError> {
-        let json = serde_json::to_vec_pretty(control).expect("three plain values serialise");
-        self.backend.replace(&name_of(run), Bytes::from(json)).await
+        self.replace_record(&name_of(run), control).await
     }
 
     /// Lets a run go on.
     pub async fn clear_control(&self, run: RunId) -> Result<(), JobsError> {
-        self.backend.delete(&name_of(run)).await
+        self.delete_record::<Control>(&name_of(run)).await
     }
 
     /// Whether a run is held back. Data error if the record is corrupt.
     pub async fn control(&self, run: RunId) -> Result<Option<Control>, JobsError> {
         let name = name_of(run);
-        let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            JobsError::Data(format!(
-                "{name} in {} is corrupt: {error}; delete it, or pause or resume the run again",
-                self.url()
-            ))
-        })
+        let remedy = "delete it, or pause or resume the run again";
+        self.record(Place { name: &name, remedy }).await
     }
 }

@@ -15,7 +15,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use agrpo_spec::{RunId, StageDigest};
+use agrpo_spec::{RunId, StageDigest, record};
 
 use super::backend::Backend;
 use super::errors::Place;
@@ -65,7 +65,7 @@ impl Store {
 
     /// As if a program with another version of rollouts had begun the run.
     pub(crate) async fn pin_other_versions(&self, run: RunId) {
-        let bytes = Bytes::from(Versions::foreign().bytes());
+        let bytes = Bytes::from(record::seal(&Versions::foreign()));
         self.backend.replace(&format!("runs/{run}/versions.json"), bytes).await.unwrap();
     }
 

@@ -10,11 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{Manifest, OutputRecord, Retention, Run, RunId, StageDigest, StageKey};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::blobs::blob_name;
+use super::records::Place;
 use crate::error::JobsError;
 
 /// Outputs of a stage that a run no longer holds.
@@ -43,20 +43,14 @@ impl Store {
         if retention.keeps_all() && self.backend.size(&name).await?.is_none() {
             return Ok(());
         }
-        let json = serde_json::to_vec_pretty(&retention).expect("a retention serialises");
-        self.backend.replace(&name, Bytes::from(json)).await
+        self.replace_record(&name, &retention).await
     }
 
     /// What is kept of a run. Data error if the record is corrupt.
     pub async fn retention(&self, run: RunId) -> Result<Retention, JobsError> {
         let name = retention_name(run);
-        let Some(bytes) = self.backend.read(&name).await? else { return Ok(Retention::default()) };
-        serde_json::from_slice(&bytes).map_err(|error| {
-            JobsError::Data(format!(
-                "{name} in {} is corrupt: {error}; start the run again from its file, which writes it anew",
-                self.url()
-            ))
-        })
+        let remedy = "start the run again from its file, which writes it anew";
+        Ok(self.record(Place { name: &name, remedy }).await?.unwrap_or_default())
     }
 
     /// Notes that a run no longer holds outputs of a stage.
@@ -66,21 +60,26 @@ impl Store {
         stage: StageDigest,
         let_go: &LetGo,
     ) -> Result<(), JobsError> {
-        let json = serde_json::to_vec_pretty(let_go).expect("a record serialises");
-        self.backend.replace(&let_go_name(run, stage), Bytes::from(json)).await
+        self.replace_record(&let_go_name(run, stage), let_go).await
     }
 
-    /// The outputs of a stage that a run no longer holds. A damaged note counts as none: what it said
-    /// is then computed again where somebody needs it.
+    /// The outputs of a stage that a run no longer holds. A note that cannot be read counts as none: what
+    /// it said is then held, and computed again where somebody needs it.
     pub(crate) async fn let_go(
         &self,
         run: RunId,
         stage: StageDigest,
     ) -> Result<Option<LetGo>, JobsError> {
         let name = let_go_name(run, stage);
-        let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&bytes);
-        Ok(parsed.map_err(|error| tracing::warn!(name, %error, "a damaged note is ignored")).ok())
+        match self.record(Place { name: &name, remedy: "delete it" }).await {
+            Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => {
+                if self.told.is_news(&name) {
+                    tracing::warn!(%error, "a note that cannot be read is ignored");
+                }
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// The stages of which a run has let outputs go; costs one listing.

@@ -11,10 +11,16 @@ use futures::future::try_join_all;
 
 use super::Store;
 use super::blobs::blob_name;
+use super::records::Place;
 use crate::error::JobsError;
 
 pub(super) fn manifest_name(stage: StageDigest) -> String {
     format!("stages/{stage}")
+}
+
+pub(super) fn place(name: &str) -> Place<'_> {
+    let remedy = "delete it and start the run again: the stage is then computed anew";
+    Place { name, remedy }
 }
 
 /// The first output on which two manifests of a stage disagree, told for people.
@@ -40,8 +46,9 @@ fn disagreement(ours: &Manifest, theirs: &Manifest) -> Option<String> {
 impl Store {
     /// The record of a stage, whether or not its blobs are there. Data error if it is corrupt.
     pub async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
-        let Some(bytes) = self.backend.read(&manifest_name(stage)).await? else { return Ok(None) };
-        self.parse_manifest(stage, &bytes).map(Some)
+        let name = manifest_name(stage);
+        let found = self.read_record(place(&name), |bytes| Manifest::open(stage, bytes)).await?;
+        Ok(found.map(|record| record.value))
     }
 
     /// Every stage that has a record, sorted.
@@ -50,17 +57,6 @@ impl Store {
         let mut stages: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
         stages.sort_unstable();
         Ok(stages)
-    }
-
-    fn parse_manifest(&self, stage: StageDigest, bytes: &[u8]) -> Result<Manifest, JobsError> {
-        Manifest::from_bytes(stage, bytes).map_err(|error| {
-            JobsError::Data(format!(
-                "{} in {} is corrupt: {error}; delete it and start the run again: the stage is then \
-                 computed anew",
-                manifest_name(stage),
-                self.url()
-            ))
-        })
     }
 
     /// The record of a stage whose outputs are all there. `None` where it has to be computed.
@@ -89,22 +85,33 @@ impl Store {
     }
 
     /// Records a finished stage whose outputs are stored; answers with the record that stands, which
-    /// may be another worker's. Data error if that one names other outputs. A record whose blobs are
-    /// gone is replaced.
+    /// may be another worker's. Data error if that one names other outputs, incompatible if another
+    /// version wrote it. A record whose blobs are gone is replaced.
     pub async fn publish(&self, manifest: &Manifest) -> Result<Manifest, JobsError> {
         let name = manifest_name(manifest.stage);
         let bytes = Bytes::from(manifest.to_bytes());
         let Some(found) = self.backend.create(&name, bytes.clone()).await? else {
             return Ok(manifest.clone());
         };
-        let Ok(standing) = self.parse_manifest(manifest.stage, &found) else {
-            tracing::warn!(stage = %manifest.stage, "replacing a damaged record by what was computed");
-            self.backend.replace(&name, bytes).await?;
-            return Ok(manifest.clone());
+        let open = |bytes: &[u8]| Manifest::open(manifest.stage, bytes);
+        let found = match self.open_record(place(&name), found, open).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(JobsError::Unavailable(format!("{name} went as it was read"))),
+            Err(JobsError::Data(error)) => {
+                tracing::warn!(error, "replacing a damaged record by what was computed");
+                self.backend.replace(&name, bytes).await?;
+                return Ok(manifest.clone());
+            }
+            Err(error) => return Err(error),
         };
+        // No digest vouches for a record from before they were sealed: two reads have to agree on it.
+        if !found.is_sealed && self.backend.read(&name).await?.as_ref() != Some(&found.bytes) {
+            return Err(self.unsteady(&name));
+        }
+        let standing = found.value;
         let Some(difference) = disagreement(manifest, &standing) else {
             // Young again: a gc that found it old and unreached must not take it now.
-            self.backend.replace(&name, found).await?;
+            self.backend.replace(&name, found.bytes).await?;
             return Ok(standing);
         };
         if self.is_complete(&standing).await? {

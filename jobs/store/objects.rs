@@ -3,7 +3,7 @@
 //! Ages are by the store's own clock, which a worker's wrong clock cannot change. Decides nothing
 //! about what may go.
 
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageSpec};
+use agrpo_spec::{ArtifactDigest, RunId};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
@@ -76,21 +76,6 @@ impl Store {
             tokio::fs::remove_dir_all(path).await.ok();
         }
         Ok(entries.len() as u64)
-    }
-
-    /// What is wrong with a recorded spec; `None` where it is what its name says, or not there.
-    pub(crate) async fn spec_damage(
-        &self,
-        stage: StageDigest,
-    ) -> Result<Option<String>, JobsError> {
-        let Some(bytes) = self.backend.read(&format!("specs/{stage}")).await? else {
-            return Ok(None);
-        };
-        Ok(match serde_json::from_slice::<StageSpec>(&bytes) {
-            Ok(spec) if spec.digest() == stage => None,
-            Ok(spec) => Some(format!("it holds the spec {}", spec.digest())),
-            Err(error) => Some(error.to_string()),
-        })
     }
 }
 

@@ -4,10 +4,10 @@
 //! and that a disk or bucket loses data; nothing is decided by them.
 
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::records::Place;
 use crate::error::JobsError;
 
 /// Why a stage was computed a second time.
@@ -54,8 +54,7 @@ impl Store {
         rewound: &Rewound,
     ) -> Result<(), JobsError> {
         let name = format!("runs/{run}/rewound/{}.{}", rewound.stage, rewound.unix_ms);
-        let json = serde_json::to_vec_pretty(rewound).expect("a record serialises");
-        self.backend.replace(&name, Bytes::from(json)).await
+        self.replace_record(&name, rewound).await
     }
 
     /// How often stages of the run were computed a second time because a result was lost.
@@ -69,11 +68,7 @@ impl Store {
         let mut all = vec![];
         for file in self.backend.list(&folder).await? {
             let name = format!("{folder}/{file}");
-            let Some(bytes) = self.backend.read(&name).await? else { continue };
-            let rewound: Rewound = serde_json::from_slice(&bytes).map_err(|error| {
-                JobsError::Data(format!("{name} in {} is corrupt: {error}; delete it", self.url()))
-            })?;
-            all.push(rewound);
+            all.extend(self.record::<Rewound>(Place { name: &name, remedy: "delete it" }).await?);
         }
         all.sort_unstable_by_key(|rewound| (rewound.unix_ms, rewound.stage));
         Ok(all)

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Environment, Run, RunConfig, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::record::{self, Opened, RecordError};
+use agrpo_spec::{Environment, Run, RunConfig, RunId, StageDigest, StageKey};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::records::Place;
 use crate::error::{JobsError, Remedy};
 
 /// Why a stage failed for good.
@@ -48,44 +50,42 @@ fn failure_name(run: RunId, stage: StageDigest) -> String {
     format!("runs/{run}/failures/{stage}")
 }
 
+pub(super) fn run_place(name: &str) -> Place<'_> {
+    Place { name, remedy: "delete it and start the run again from its file" }
+}
+
+/// A run whose record this is. What it asks for may be more than this program can do.
+pub(super) fn open_run(id: RunId, bytes: &[u8]) -> Result<Opened<Run>, RecordError> {
+    let Opened { value, is_sealed } = record::open::<RunConfig>(bytes)?;
+    let run = Run::resolve(value);
+    let run = run.map_err(|error| RecordError::Incompatible(error.to_string()))?;
+    if run.id() != id {
+        return Err(RecordError::Damaged(format!("it holds the run {}", run.id())));
+    }
+    Ok(Opened { value: run, is_sealed })
+}
+
 impl Store {
     /// Records a run, and what is kept of it. The same run again changes nothing but the latter.
     pub async fn put_run(&self, run: &Run) -> Result<(), JobsError> {
-        let json = serde_json::to_vec_pretty(run.config()).expect("a configuration serialises");
-        let standing = self.backend.create(&run_name(run.id()), Bytes::from(json)).await?;
+        let (name, bytes) = (run_name(run.id()), record::seal(run.config()));
         // Another version may write the same run differently; its identity is what counts.
-        standing.map_or(Ok(()), |found| self.parse_run(run.id(), &found).map(drop))?;
+        if let Some(found) = self.backend.create(&name, bytes.into()).await? {
+            self.open_record(run_place(&name), found, |bytes| open_run(run.id(), bytes)).await?;
+        }
         self.put_retention(run).await
     }
 
     /// A recorded run. Data error if it is missing or is not what its name says.
     pub async fn run(&self, id: RunId) -> Result<Run, JobsError> {
         let name = run_name(id);
-        match self.backend.read(&name).await? {
-            Some(bytes) => self.parse_run(id, &bytes),
-            None => Err(JobsError::Data(format!(
+        let found = self.read_record(run_place(&name), |bytes| open_run(id, bytes)).await?;
+        found.map(|record| record.value).ok_or_else(|| {
+            JobsError::Data(format!(
                 "{name} is missing in {}; start the run again from its file",
                 self.url()
-            ))),
-        }
-    }
-
-    fn parse_run(&self, id: RunId, bytes: &[u8]) -> Result<Run, JobsError> {
-        let corrupt = |why: String| {
-            JobsError::Data(format!(
-                "{} in {} is corrupt: {why}; delete it and start the run again from its file",
-                run_name(id),
-                self.url()
             ))
-        };
-        let config: RunConfig =
-            serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
-        let run = Run::resolve(config).map_err(|error| corrupt(error.to_string()))?;
-        if run.id() == id {
-            Ok(run)
-        } else {
-            Err(corrupt(format!("it holds the run {}", run.id())))
-        }
+        })
     }
 
     /// All recorded runs, sorted.
@@ -103,25 +103,32 @@ impl Store {
         key: StageKey,
         stage: StageDigest,
     ) -> Result<(), JobsError> {
-        if matches!(key.kind, StageKind::Sft | StageKind::Update) {
-            self.record_policy(run, key, stage).await?;
-        }
         let name = format!("runs/{run}/stages/{key}.{stage}");
         self.backend.hint(&name, Bytes::from(format!("{stage}\n"))).await
     }
 
-    /// The run's index; costs one listing. An entry promises nothing: look at its manifest.
+    /// The run's index by place, where one stage is named; costs one listing. An entry promises nothing:
+    /// [`crate::Walk`] tells which count.
     pub async fn recorded_stages(
         &self,
         run: RunId,
     ) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
-        let mut names = self.backend.list(&format!("runs/{run}/stages")).await?;
-        names.sort_unstable();
+        Ok(self.recorded_entries(run).await?.into_iter().collect())
+    }
+
+    /// Every entry of the run's index, in the order of the plan.
+    pub(crate) async fn recorded_entries(
+        &self,
+        run: RunId,
+    ) -> Result<Vec<(StageKey, StageDigest)>, JobsError> {
+        let names = self.backend.list(&format!("runs/{run}/stages")).await?;
         let entry = |name: &String| {
             let (key, stage) = name.split_once('.')?;
             Some((key.parse().ok()?, stage.parse().ok()?))
         };
-        Ok(names.iter().filter_map(entry).collect())
+        let mut entries: Vec<_> = names.iter().filter_map(entry).collect();
+        entries.sort_unstable();
+        Ok(entries)
     }
 
     /// Notes that a stage was computed though another worker's record stood first. Only a count, so
@@ -138,13 +145,12 @@ impl Store {
 
     /// Records why a stage failed; a later failure of the stage takes its place.
     pub async fn put_failure(&self, run: RunId, failure: &Failure) -> Result<(), JobsError> {
-        let json = serde_json::to_vec_pretty(failure).expect("a failure serialises");
-        self.backend.replace(&failure_name(run, failure.stage), Bytes::from(json)).await
+        self.replace_record(&failure_name(run, failure.stage), failure).await
     }
 
     /// Forgets a failure, as the stage is tried again or done.
     pub async fn clear_failure(&self, run: RunId, stage: StageDigest) -> Result<(), JobsError> {
-        self.backend.delete(&failure_name(run, stage)).await
+        self.delete_record::<Failure>(&failure_name(run, stage)).await
     }
 
     /// The stages that have a failure record, whether or not it can be read.
@@ -158,10 +164,7 @@ impl Store {
         let stages = self.failed_stages(run).await?;
         let reads = stages.into_iter().map(|stage| async move {
             let name = failure_name(run, stage);
-            let Some(bytes) = self.backend.read(&name).await? else { return Ok(None) };
-            serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                JobsError::Data(format!("{name} in {} is corrupt: {error}; delete it", self.url()))
-            })
+            self.record::<Failure>(Place { name: &name, remedy: "delete it" }).await
         });
         let mut failures: Vec<Failure> = try_join_all(reads).await?.into_iter().flatten().collect();
         failures.sort_unstable_by_key(|failure| (failure.key, failure.stage));

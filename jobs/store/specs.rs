@@ -7,11 +7,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use agrpo_spec::record::{self, Opened, RecordError};
 use agrpo_spec::{StageDigest, StageSpec};
 use bytes::Bytes;
 use lru::LruCache;
 
 use super::Store;
+use super::records::Place;
 use crate::error::JobsError;
 
 /// Specs kept in memory; one is about a kilobyte.
@@ -49,11 +51,15 @@ impl Store {
         if self.specs.lock().contains(&stage) {
             return Ok(());
         }
-        let bytes = spec_bytes(spec);
-        let found = self.backend.create(&spec_name(stage), bytes.clone()).await?;
-        if found.is_some_and(|found| parse(stage, &found).is_err()) {
-            tracing::warn!(%stage, "a damaged spec is written again");
-            self.backend.replace(&spec_name(stage), bytes).await?;
+        let (name, bytes) = (spec_name(stage), Bytes::from(record::seal(spec)));
+        if let Some(found) = self.backend.create(&name, bytes.clone()).await? {
+            match self.open_record(place(&name), found, |bytes| open(stage, bytes)).await {
+                Err(JobsError::Data(error)) => {
+                    tracing::warn!(%stage, error, "a damaged spec is written again");
+                    self.backend.replace(&name, bytes).await?;
+                }
+                found => drop(found?),
+            }
         }
         self.specs.lock().put(stage, spec.clone());
         Ok(())
@@ -65,18 +71,12 @@ impl Store {
             return Ok(spec.clone());
         }
         let name = spec_name(stage);
-        let damaged = |why: String| {
-            JobsError::Data(format!(
-                "{name} in {} {why}; it is written again when its run is planned next: delete it and \
-                 enqueue the run again if this is said twice",
-                self.url()
-            ))
-        };
-        let bytes = self.backend.read(&name).await?;
-        let bytes = bytes.ok_or_else(|| damaged("is missing".to_owned()))?;
-        let spec = parse(stage, &bytes).map_err(|why| damaged(format!("is corrupt: {why}")))?;
-        self.specs.lock().put(stage, spec.clone());
-        Ok(spec)
+        let found = self.read_record(place(&name), |bytes| open(stage, bytes)).await?;
+        let found = found.ok_or_else(|| {
+            JobsError::Data(format!("{name} in {} is missing; {REMEDY}", self.url()))
+        })?;
+        self.specs.lock().put(stage, found.value.clone());
+        Ok(found.value)
     }
 
     /// No longer takes it for known that a spec is there.
@@ -85,14 +85,25 @@ impl Store {
     }
 }
 
-fn spec_bytes(spec: &StageSpec) -> Bytes {
-    Bytes::from(serde_json::to_vec_pretty(spec).expect("a spec serialises"))
+const REMEDY: &str = "it is written again when its run is planned next: delete it and enqueue the run \
+                      again if this is said twice";
+
+pub(super) fn place(name: &str) -> Place<'_> {
+    Place { name, remedy: REMEDY }
 }
 
-fn parse(stage: StageDigest, bytes: &[u8]) -> Result<StageSpec, String> {
-    let spec: StageSpec = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let digest = spec.digest();
-    if digest == stage { Ok(spec) } else { Err(format!("it holds the spec of {digest}")) }
+pub(super) fn open(stage: StageDigest, bytes: &[u8]) -> Result<Opened<StageSpec>, RecordError> {
+    let opened: Opened<StageSpec> = match record::open(bytes) {
+        // Whoever plans the run knows what stood here, so what no seal vouches for is not kept for others.
+        Err(RecordError::Incompatible(why)) if !record::is_sealed(bytes) => {
+            return Err(RecordError::Damaged(why));
+        }
+        opened => opened?,
+    };
+    match opened.value.digest() {
+        digest if digest == stage => Ok(opened),
+        digest => Err(RecordError::Damaged(format!("it holds the spec of {digest}"))),
+    }
 }
 
 #[cfg(test)]

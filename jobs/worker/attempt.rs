@@ -238,6 +238,14 @@ impl Worker {
         (begun, since_unix_ms): (u32, u64),
     ) -> Result<(), JobsError> {
         let &Pending { key, stage, .. } = pending;
+        if let JobsError::Incompatible(why) = error {
+            // The run waits for a program that knows the record; no attempt was made at the stage.
+            attempts::forgive(&self.fleet, stage).await?;
+            self.put_down(hand).await?;
+            self.runs.forget(run).await;
+            self.leave(run, why.clone()).await;
+            return self.patiently(|| self.queue.forget(stage)).await;
+        }
         let remedy = error.remedy();
         if begun >= self.options.attempts || remedy == Remedy::Never {
             let failure = self.failure(pending, error.to_string(), remedy, begun, since_unix_ms);
@@ -294,7 +302,10 @@ impl Worker {
 
     async fn give_up(&self, run: RunId, failure: Failure) -> Result<(), JobsError> {
         let Failure { key, stage, attempts, .. } = failure;
-        self.patiently(|| self.store.put_failure(run, &failure)).await?;
+        match self.patiently(|| self.store.put_failure(run, &failure)).await {
+            Err(JobsError::Incompatible(why)) => self.leave(run, why).await,
+            put => put?,
+        }
         self.runs.note_failed(run, stage).await;
         self.patiently(|| set_active(&self.fleet, run, false)).await?;
         let error = failure.error;

@@ -53,8 +53,8 @@ impl Worker {
         if told.is_none() && self.passes(run, &pending).await? {
             return Ok(None);
         }
-        let failed = self.runs.has_failed(run, [stage]).await?;
-        Ok((!failed).then_some(pending))
+        let failed = self.runs.has_failed(run, [stage]).await;
+        Ok(self.readable(run, failed).await?.is_some_and(|failed| !failed).then_some(pending))
     }
 
     /// What a hint stands for: its spec from the store, its place from the run. `None` where this worker
@@ -182,7 +182,7 @@ impl Worker {
         self.runs.joined(run, update).await
     }
 
-    /// Where a run stands; `None` if its records are damaged, which is reported.
+    /// Where a run stands; `None` if its records are damaged or another version's, which is reported.
     pub(super) async fn look(&self, run: RunId) -> Result<Option<View>, JobsError> {
         let view = self.runs.view(run).await;
         self.readable(run, view).await
@@ -196,6 +196,11 @@ impl Worker {
         match found {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.is_of_services() => Err(error),
+            Err(JobsError::Incompatible(why)) => {
+                self.runs.forget(run).await;
+                self.leave(run, why).await;
+                Ok(None)
+            }
             Err(error) => self.unreadable(run, &error).await.map(|()| None),
         }
     }

@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::error::JobsError;
-use crate::progress::{Progress, Trail, last_update};
+use crate::noted::last_update;
+use crate::progress::{Progress, Trail};
 use crate::store::Store;
 use crate::versions::Versions;
 

@@ -173,10 +173,15 @@ impl Worker {
         self.fleet.ask(redis::cmd("SET").arg(self.fleet.keys.of(SURVEYED)).arg(1)).await
     }
 
-    /// How the store says that a run is held; a record that cannot be read holds nothing.
+    /// How the store says that a run is held. A damaged record holds nothing; one of another version holds
+    /// until a program that knows it lets the run go.
     async fn hold_of(&self, run: RunId) -> Result<Option<Hold>, JobsError> {
         match self.store.control(run).await {
             Ok(control) => Ok(control.map(|control| control.state)),
+            Err(JobsError::Incompatible(why)) => {
+                self.leave(run, why).await;
+                Ok(Some(Hold::Paused))
+            }
             Err(JobsError::Data(why)) => {
                 tracing::warn!(run = run.short(), why);
                 Ok(None)
@@ -194,6 +199,11 @@ impl Worker {
             }
             let control = match self.store.control(run).await {
                 Err(JobsError::Data(_)) => None,
+                Err(JobsError::Incompatible(why)) => {
+                    self.leave(run, why).await;
+                    held.insert(run, Hold::Paused);
+                    None
+                }
                 control => control?,
             };
             let Some(control) = control else { continue };
@@ -223,12 +233,13 @@ impl Worker {
                 return Ok(());
             }
             // A record that cannot be read is reported with the run's others.
-            Err(error @ JobsError::Data(_)) => return self.unreadable(run, &error).await,
-            Err(error) => return Err(error),
+            Err(error) => return self.readable::<()>(run, Err(error)).await.map(drop),
         }
         let Some(view) = self.look(run).await? else { return Ok(()) };
         memory.classes.insert(view.numerics);
-        if view.is_done() || self.runs.has_failed(run, view.stages()).await? {
+        let failed = self.runs.has_failed(run, view.stages()).await;
+        let Some(failed) = self.readable(run, failed).await? else { return Ok(()) };
+        if view.is_done() || failed {
             memory.settled.insert(run);
             self.runs.forget(run).await;
             self.queue_of(view.numerics).withdraw(run).await?;

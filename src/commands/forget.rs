@@ -38,7 +38,7 @@ pub(super) fn forget(args: &ForgetArgs, settings: &Settings) -> Result<Exit, Fai
         }
         let freed = match gc::only_of(&store, run).await {
             Ok(freed) => Some(freed),
-            Err(JobsError::Data(_)) if args.force => None,
+            Err(JobsError::Data(_) | JobsError::Incompatible(_)) if args.force => None,
             Err(error) => return Err(error.into()),
         };
         let records = match args.dry_run {

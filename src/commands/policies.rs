@@ -1,9 +1,11 @@
 //! The policies of a run that can be measured: its base and its newest one.
 //!
-//! Found in the run's index; nothing is computed for them. A stage that the index names and whose record
-//! is gone is lost data, not work to be done.
+//! Found in the run's index, where it names the run's own stages; nothing is computed for them. A stage that
+//! the index names and whose record is gone is lost data, not work to be done.
 
-use agrpo_jobs::Store;
+use std::collections::BTreeMap;
+
+use agrpo_jobs::{Store, Walk};
 use agrpo_spec::{ArtifactDigest, Base, Manifest, Run, StageDigest, StageKey, StageKind};
 
 use crate::commands::store_option;
@@ -42,13 +44,27 @@ fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure 
     Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
+/// The run's own stages that its index names.
+pub(super) async fn own_index(
+    store: &Store,
+    run: &Run,
+) -> Result<BTreeMap<StageKey, StageDigest>, Failure> {
+    let mut walk = Walk::new(run.clone());
+    walk.advance(store).await?;
+    let recorded = store.recorded_stages(run.id()).await?;
+    if let Some(key) = walk.unreadable().iter().find(|key| recorded.contains_key(key)) {
+        return Err(lost(store, *key, recorded[key], "is missing or cannot be read"));
+    }
+    Ok(walk.stages().clone())
+}
+
 /// The base and, once there is an update, the newest policy.
 pub(super) async fn policies(
     store: &Store,
     run: &Run,
     flag: Option<&str>,
 ) -> Result<Vec<Policy>, Failure> {
-    let index = store.recorded_stages(run.id()).await?;
+    let index = own_index(store, run).await?;
     let chunks = run.sft_chunks();
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let updates = run.config().estimator.inner_updates;

@@ -4,7 +4,7 @@
 //! stored spec is read before the first tensor operation.
 
 use agrpo_jobs::replay::{self, ReplayReport};
-use agrpo_jobs::{JobsError, Store};
+use agrpo_jobs::{JobsError, Store, own_stages};
 use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
@@ -87,11 +87,11 @@ async fn one_stage(store: &Store, hash: &str) -> Result<Request, Failure> {
 async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
     let id = store.resolve_run(text).await?;
     let run = store.run(id).await?;
-    let recorded = store.recorded_stages(id).await?;
-    if recorded.is_empty() {
+    let own = own_stages(store, &run).await?;
+    if own.is_empty() {
         return Err(Failure::usage(format!("run {id} has no finished stage to replay")));
     }
-    let stages = recorded.into_iter().map(|(key, stage)| (Some(key.to_string()), stage));
+    let stages = own.into_iter().map(|(key, stage)| (Some(key.to_string()), stage));
     Ok(Request { stages: stages.collect(), run: Some(id), numerics: run.config().numerics })
 }
 

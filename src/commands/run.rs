@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agrpo_jobs::Store;
 use agrpo_jobs::embedded::Outcome;
 use agrpo_jobs::status::{self, RunStatus};
-use agrpo_spec::{ArtifactDigest, Run, RunId, StageKey, StageKind};
+use agrpo_jobs::{Store, evaluation_at};
+use agrpo_spec::{ArtifactDigest, Run, RunId, StageKind};
 use serde::Serialize;
 
 use crate::cli::RunArgs;
@@ -101,7 +101,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
         let _metrics = Metrics::listen(args.metrics.metrics, settings, &worker, class).await?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
-        let tally = remembered(&store, run.id()).await?;
+        let tally = remembered(&store, &run).await?;
         let (outcome, tally) = compute(&store, &run, &place, args.workers, stop, tally).await;
         let outcome = outcome.map_err(|error| explain(error.into(), args))?;
         let url = store.url().to_owned();
@@ -119,11 +119,9 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
 
 /// What the display should know of earlier sessions: the base's accuracy, which a resumed run does not
 /// look at again.
-async fn remembered(store: &Store, run: RunId) -> Result<Tally, Failure> {
+async fn remembered(store: &Store, run: &Run) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
-    let base = StageKey::new(StageKind::Evaluation, 0, 0);
-    if let Some(&stage) = store.recorded_stages(run).await?.get(&base)
-        && let Some(manifest) = store.manifest(stage).await?
+    if let Some(manifest) = evaluation_at(store, run, 0).await?
         && let Some(&share) = manifest.metrics.get("accuracy")
     {
         tally.add_accuracy(0, share);

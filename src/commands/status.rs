@@ -96,7 +96,11 @@ fn table(runs: &[RunStatus]) -> String {
         let why = run.foreign.as_ref()?;
         Some(format!("\n{}: {why}", run.run.short()))
     });
-    output::table(&rows) + &errors.chain(foreign).collect::<String>()
+    let unreadable = runs.iter().filter_map(|run| {
+        let why = run.unreadable.as_ref()?;
+        Some(format!("\n{}: unreadable: {why}", run.run.short()))
+    });
+    output::table(&rows) + &errors.chain(foreign).chain(unreadable).collect::<String>()
 }
 
 fn accuracy(base: Option<f64>, latest: Option<f64>) -> String {
@@ -114,5 +118,6 @@ fn state(state: RunState) -> &'static str {
         RunState::Cancelled => "cancelled",
         RunState::Failed => "failed",
         RunState::Done => "done",
+        RunState::Unreadable => "unreadable",
     }
 }

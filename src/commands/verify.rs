@@ -48,6 +48,12 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
     if is_whole {
         rows.push(row("orphaned", told(report.orphaned)));
     }
+    if report.without_checksum > 0 {
+        rows.push(row(
+            "unsealed",
+            format!("{} records without a checksum", report.without_checksum),
+        ));
+    }
     rows.push(row("stages", format!("{} of {} runs", report.stages, report.runs)));
     lines.push(output::table(&rows));
     if !report.is_clean() {

@@ -55,16 +55,21 @@ fn table(runs: &[RunStatus]) -> Markup {
                 th { "run" } th { "state" } th { "iteration" } th.number { "base" } th.number { "newest" }
             } }
             tbody { @for run in runs { tr {
-                td { a href=(format!("/runs/{}", run.run.short())) { (run.name) }
+                td { @if run.unreadable.is_none() {
+                        a href=(format!("/runs/{}", run.run.short())) { (run.name) }
+                    } @else { (run.name) }
                     br; span.hash.faint { (run.run.short()) } }
                 td { (state(run.state))
+                    @if let Some(why) = &run.unreadable { ": " span.bad { (why) } }
                     @if let Some(failed) = &run.failed_at {
                         br; a.bad href=(format!("/runs/{}#failure-{}", run.run.short(), failed.stage.short())) {
                             "failed at " (failed.key)
                         }
                     } }
-                td { (run.iteration) " of " (run.iterations)
-                    br; progress max=(run.iterations) value=(run.iteration) aria-label="iterations" {} }
+                td { @if run.unreadable.is_none() {
+                    (run.iteration) " of " (run.iterations)
+                    br; progress max=(run.iterations) value=(run.iteration) aria-label="iterations" {}
+                } }
                 td.number { (share(run.accuracy.base)) }
                 td.number { (share(run.accuracy.latest)) }
             } } }
@@ -79,6 +84,7 @@ fn state(state: RunState) -> &'static str {
         RunState::Cancelled => "cancelled",
         RunState::Failed => "failed",
         RunState::Done => "done",
+        RunState::Unreadable => "unreadable",
     }
 }
 

@@ -1,11 +1,12 @@
 //! A run's story: every finished stage with its numbers, where and when it was computed, what went wrong.
 //!
 //! Read from the store, and read on from where it stood: what was read once is not read again. A record
-//! that cannot be read is counted and left out; nothing here is mended or checked beyond the record itself.
+//! that cannot be read is counted and left out, and a stage that is not the run's own is left out; nothing
+//! here is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_jobs::{Control, Failure, Rewound, Store};
+use agrpo_jobs::{Control, Failure, Rewound, Store, Walk};
 use agrpo_spec::{
     ArtifactDigest, Manifest, Phases, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
 };
@@ -93,28 +94,26 @@ pub struct Evaluation {
 /// A run, as far as it has come.
 #[derive(Clone, Debug)]
 pub struct Story {
-    run: Run,
     stages: BTreeMap<StageKey, Done>,
     workers: Vec<Who>,
     evaluations: BTreeMap<u32, Evaluation>,
     failures: Vec<Failure>,
     rewound: Vec<Rewound>,
     held: Option<Control>,
-    unreadable: BTreeSet<StageKey>,
+    walk: Walk,
 }
 
 impl Story {
     /// The story of a run so far. Data error where its own record cannot be read.
     pub async fn read(store: &Store, run: RunId) -> Result<Self, ViewError> {
         let mut story = Self {
-            run: store.run(run).await?,
+            walk: Walk::new(store.run(run).await?),
             stages: BTreeMap::new(),
             workers: vec![],
             evaluations: BTreeMap::new(),
             failures: vec![],
             rewound: vec![],
             held: None,
-            unreadable: BTreeSet::new(),
         };
         story.read_on(store).await?;
         Ok(story)
@@ -122,36 +121,32 @@ impl Story {
 
     /// Reads what has come since; answers whether anything has.
     pub async fn read_on(&mut self, store: &Store) -> Result<bool, ViewError> {
-        let id = self.run.id();
-        let recorded = store.recorded_stages(id).await?;
-        let news = recorded.iter().filter(|(key, stage)| {
-            self.stages.get(*key).is_none_or(|known| known.stage != **stage)
-        });
-        let reads = news.map(|(&key, &stage)| async move {
-            let manifest = store.manifest(stage).await;
-            let evaluation = match &manifest {
-                Ok(Some(manifest)) if key.kind == StageKind::Evaluation => {
-                    evaluation(store, manifest).await
-                }
+        let id = self.run().id();
+        let news = self.walk.advance(store).await?;
+        let reads = news.into_iter().map(|(key, manifest)| async move {
+            let evaluation = match key.kind {
+                StageKind::Evaluation => evaluation(store, &manifest).await,
                 _ => None,
             };
-            (key, manifest.ok().flatten(), evaluation)
+            (key, manifest, evaluation)
         });
-        let read: Vec<_> =
-            stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
-        let before = (self.stages.len(), self.failures.clone(), self.held.clone());
+        let read: Vec<_> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        let before = self.seen();
         for (key, manifest, evaluation) in read {
-            match manifest {
-                Some(manifest) => self.add(key, &manifest, evaluation),
-                None => drop(self.unreadable.insert(key)),
-            }
+            self.add(key, &manifest, evaluation);
         }
-        let finished: BTreeSet<_> = recorded.values().collect();
+        let finished: BTreeSet<_> = self.walk.stages().values().collect();
         self.failures = store.failures(id).await?;
         self.failures.retain(|failure| !finished.contains(&failure.stage));
         self.held = store.control(id).await?;
         self.rewound = store.rewound(id).await?;
-        Ok(before != (self.stages.len(), self.failures.clone(), self.held.clone()))
+        Ok(before != self.seen())
+    }
+
+    /// All that may look different when more is read.
+    fn seen(&self) -> impl PartialEq + use<> {
+        let counts = (self.stages.len(), self.unreadable());
+        (counts, self.failures.clone(), self.held.clone(), self.rewound.clone())
     }
 
     fn add(&mut self, key: StageKey, manifest: &Manifest, evaluation: Option<Evaluation>) {
@@ -177,7 +172,6 @@ impl Story {
             outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),
         };
         self.stages.insert(key, done);
-        self.unreadable.remove(&key);
         if let (StageSpec::Evaluation(_), Some(evaluation)) = (&manifest.spec, evaluation) {
             self.evaluations.insert(key.iteration, evaluation);
         }
@@ -185,7 +179,7 @@ impl Story {
 
     /// The run itself.
     pub fn run(&self) -> &Run {
-        &self.run
+        self.walk.run()
     }
 
     /// Finished stages in the order of the plan.
@@ -220,12 +214,12 @@ impl Story {
 
     /// How many records could not be read.
     pub fn unreadable(&self) -> usize {
-        self.unreadable.len()
+        self.walk.unreadable().len()
     }
 
     /// The newest iteration whose last update is done.
     pub fn iteration(&self) -> u32 {
-        let inner = self.run.config().estimator.inner_updates;
+        let inner = self.run().config().estimator.inner_updates;
         let updates = self.stages.keys().rev().filter(|key| key.kind == StageKind::Update);
         updates.map(|key| key.iteration - u32::from(key.inner < inner)).max().unwrap_or(0)
     }

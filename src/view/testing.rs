@@ -32,7 +32,7 @@ pub(crate) enum Looks {
 const ROWS: usize = 16;
 const TOKENS: usize = 8;
 
-fn run_file(iterations: u32) -> String {
+pub(crate) fn run_file(iterations: u32) -> String {
     format!(
         r#"
         name = "long"

@@ -94,3 +94,44 @@ async fn a_glance_fits_any_terminal_and_draws_both_curves() {
         drawn(width, height);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_cannot_be_read_is_a_row_of_the_page_and_of_the_terminal() {
+    let (folder, run) = (tempfile::tempdir().unwrap(), "7".repeat(64));
+    std::fs::create_dir_all(folder.path().join("runs").join(&run)).unwrap();
+    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    let hub = hub(store.clone());
+    hub.read_on().await;
+    let (runs, crew) = (hub.runs().await, hub.crew().await);
+    let glance = Glance { runs, chosen: 0, story: None, crew };
+    let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
+    terminal.draw(|frame| glance.draw(frame)).unwrap();
+    let drawn = terminal.backend().to_string();
+    assert!(drawn.contains("unreadable: runs/7777"), "{drawn}");
+    let served = Served::start(router(hub)).await;
+    let (code, body) = served.ask("/").await;
+    assert_eq!(code, 200);
+    assert!(body.contains("unreadable: ") && body.contains("run.json is missing"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_made_again_is_a_change() {
+    let (folder, run) = (
+        tempfile::tempdir().unwrap(),
+        agrpo_spec::Run::parse(&crate::testing::run_file(1)).unwrap(),
+    );
+    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    store.put_run(&run).await.unwrap();
+    let mut story = Story::read(&store, run.id()).await.unwrap();
+    assert!(!story.read_on(&store).await.unwrap(), "nothing has come since");
+    let stage = "5".repeat(64);
+    let rewound = serde_json::json!({
+        "stage": stage, "key": null, "lost": null, "why": "corrupt-manifest", "needed_by": null,
+        "worker": "w", "unix_ms": 1,
+    });
+    let at = folder.path().join(format!("runs/{}/rewound", run.id()));
+    std::fs::create_dir_all(&at).unwrap();
+    std::fs::write(at.join(format!("{stage}.1")), agrpo_spec::record::seal(&rewound)).unwrap();
+    assert!(story.read_on(&store).await.unwrap(), "a live page shows how many were made again");
+    assert!(!story.read_on(&store).await.unwrap());
+}

@@ -77,7 +77,10 @@ impl Glance {
         let row = |run: &RunStatus| {
             Row::new([
                 run.run.short(),
-                run.name.clone(),
+                match &run.unreadable {
+                    Some(why) => format!("{} unreadable: {why}", run.name).trim_start().to_owned(),
+                    None => run.name.clone(),
+                },
                 serde_json::to_value(run.state)
                     .ok()
                     .and_then(|state| state.as_str().map(str::to_owned))
@@ -89,7 +92,7 @@ impl Glance {
         let widths = [
             Constraint::Length(12),
             Constraint::Fill(1),
-            Constraint::Length(9),
+            Constraint::Length(10),
             Constraint::Length(14),
             Constraint::Length(18),
         ];

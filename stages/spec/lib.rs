@@ -14,6 +14,7 @@ mod manifest;
 pub mod memory;
 mod nearest;
 mod plan;
+pub mod record;
 mod rewards;
 mod run;
 mod scorer;
@@ -26,7 +27,7 @@ pub use cost::StageCost;
 pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
-pub use manifest::{Environment, Manifest, ManifestError, OutputRecord, Phases};
+pub use manifest::{Environment, Manifest, OutputRecord, Phases};
 pub use nearest::nearest;
 pub use plan::{Checkpoint, Plan, PlanError, StageKey};
 pub use rewards::{Rewards, RowReward};

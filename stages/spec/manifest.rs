@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, StageDigest};
+use crate::record::{self, Opened, RecordError};
 use crate::stage::StageSpec;
 
 /// One blob that a stage wrote.
@@ -79,38 +80,27 @@ pub struct Manifest {
     pub phases: Phases,
 }
 
-/// A manifest that cannot be trusted.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// Not a manifest at all.
-    #[error("not a manifest: {0}")]
-    Syntax(String),
-    /// The spec inside has another name than the manifest.
-    #[error("names the stage {expected}, but its spec is that of {found}")]
-    Name {
-        /// The name that was asked for.
-        expected: StageDigest,
-        /// The name of the spec inside.
-        found: StageDigest,
-    },
-}
-
 impl Manifest {
-    /// The manifest's bytes: JSON, indented for people.
+    /// The manifest's bytes: a sealed record.
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("a manifest serialises")
+        record::seal(self)
     }
 
-    /// Reads the manifest of `stage` and checks that its spec bears that name.
-    pub fn from_bytes(stage: StageDigest, bytes: &[u8]) -> Result<Self, ManifestError> {
-        let manifest: Self = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError::Syntax(error.to_string()))?;
-        for found in [manifest.stage, manifest.spec.digest()] {
+    /// Reads the manifest of `stage`. Damaged where its spec bears another name.
+    pub fn open(stage: StageDigest, bytes: &[u8]) -> Result<Opened<Self>, RecordError> {
+        let opened: Opened<Self> = record::open(bytes)?;
+        for found in [opened.value.stage, opened.value.spec.digest()] {
             if found != stage {
-                return Err(ManifestError::Name { expected: stage, found });
+                let why = format!("it names the stage {stage}, but its spec is that of {found}");
+                return Err(RecordError::Damaged(why));
             }
         }
-        Ok(manifest)
+        Ok(opened)
+    }
+
+    /// The manifest of `stage` in these bytes.
+    pub fn from_bytes(stage: StageDigest, bytes: &[u8]) -> Result<Self, RecordError> {
+        Self::open(stage, bytes).map(|opened| opened.value)
     }
 
     /// The artifact that the stage wrote under this name.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::ArtifactDigest;
 use crate::run::{Base, Run};
-use crate::stage::{RewardSpec, SftStart, StageKind, StageSpec, UpdateSpec};
+use crate::stage::{RewardSpec, SftStart, StageKind, StageSpec};
 
 mod key;
 mod specs;
@@ -288,23 +288,9 @@ impl Plan {
         let (Some(policy), Some(gradients)) = (self.moving, gradients) else {
             return vec![];
         };
-        let config = self.run.config();
-        let spec = StageSpec::Update(UpdateSpec {
-            version: StageKind::Update.version(),
-            numerics: config.numerics,
-            policy,
-            optimizer_state: self.optimizer_state,
-            gradients,
-            iteration: self.iteration + 1,
-            inner: key.inner,
-            inner_updates: config.estimator.inner_updates,
-            iterations: config.training.iterations,
-            optimizer: config.optimizer.clone(),
-            seed: self.run.seed(),
-            lora: config.lora.clone(),
-        });
-        let update = StageKey::new(StageKind::Update, self.iteration + 1, 0);
-        vec![self.push(update.of_update(key.inner), spec)]
+        let update = StageKey::new(StageKind::Update, self.iteration + 1, 0).of_update(key.inner);
+        let spec = Self::update_of(&self.run, update, (policy, self.optimizer_state, gradients));
+        vec![self.push(update, spec)]
     }
 
     /// The trajectories may serve further updates; after the last, the iteration is done.

@@ -1,7 +1,7 @@
 //! What Redis and a run's folder hold: hints, failures, the index of finished stages.
 
 use agrpo_jobs::outside;
-use agrpo_spec::{ArtifactDigest, StageDigest, StageKey};
+use agrpo_spec::{ArtifactDigest, StageDigest, StageKey, record};
 use serde_json::json;
 
 fn digest(text: &str) -> String {
@@ -22,7 +22,7 @@ pub(crate) fn failures() -> Vec<Vec<u8>> {
         "key": crate::spec::some_key(), "stage": digest("stage"), "error": "the gradient's norm is NaN",
         "worker": "host-1", "attempts": 3, "unix_ms": 1_700_000_000_000_u64,
     });
-    vec![failure.to_string().into_bytes()]
+    vec![record::seal(&failure), failure.to_string().into_bytes()]
 }
 
 pub(crate) fn failure(bytes: &[u8]) -> bool {

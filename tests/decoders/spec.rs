@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use agrpo_spec::record::{self, Opened};
 use agrpo_spec::{
     ArtifactDigest, CHECKPOINT, Environment, FolderListing, Manifest, OutputRecord, Phases, Plan,
     Run, RunConfig, RunId, StageDigest, StageKey, StageKind, StageSpec, sources, with_digests,
@@ -66,13 +67,16 @@ fn begin(run: Run) {
 }
 
 pub(crate) fn run_records() -> Vec<Vec<u8>> {
-    let json = |run: &Run| serde_json::to_vec_pretty(run.config()).expect("serialises");
-    runs().iter().map(json).collect()
+    let sealed = |run: &Run| record::seal(run.config());
+    // From before records were sealed.
+    let plain = |run: &Run| serde_json::to_vec_pretty(run.config()).expect("serialises");
+    let runs = runs();
+    runs.iter().map(sealed).chain(runs.iter().take(1).map(plain)).collect()
 }
 
 pub(crate) fn run_record(bytes: &[u8]) -> bool {
-    let Ok(config) = serde_json::from_slice::<RunConfig>(bytes) else { return false };
-    Run::resolve(config).map(begin).is_ok()
+    let Ok(config) = record::open::<RunConfig>(bytes) else { return false };
+    Run::resolve(config.value).map(begin).is_ok()
 }
 
 /// One of each kind, and more.
@@ -95,15 +99,16 @@ fn all_specs() -> Vec<StageSpec> {
 }
 
 pub(crate) fn specs() -> Vec<Vec<u8>> {
-    all_specs().iter().map(|spec| serde_json::to_vec(spec).expect("serialises")).collect()
+    let plain = |spec: &StageSpec| serde_json::to_vec(spec).expect("serialises");
+    let all = all_specs();
+    all.iter().map(record::seal).chain(all.iter().map(plain)).collect()
 }
 
 /// As a spec is read by its name: its digest is computed.
 pub(crate) fn spec(bytes: &[u8]) -> bool {
-    let Ok(spec) = serde_json::from_slice::<StageSpec>(bytes) else { return false };
-    let again = serde_json::to_vec(&spec).expect("serialises");
-    let again: StageSpec = serde_json::from_slice(&again).expect("was written here");
-    assert_eq!(spec.digest(), again.digest());
+    let Ok(Opened { value: spec, .. }) = record::open::<StageSpec>(bytes) else { return false };
+    let again: Opened<StageSpec> = record::open(&record::seal(&spec)).expect("was written here");
+    assert_eq!(spec.digest(), again.value.digest());
     drop(spec.inputs());
     true
 }
@@ -129,13 +134,15 @@ fn manifest_values() -> &'static [Manifest] {
 }
 
 pub(crate) fn manifests() -> Vec<Vec<u8>> {
-    manifest_values().iter().map(Manifest::to_bytes).collect()
+    let plain = |manifest: &Manifest| serde_json::to_vec_pretty(manifest).expect("serialises");
+    let all = manifest_values();
+    all.iter().map(Manifest::to_bytes).chain(all.iter().map(plain)).collect()
 }
 
 pub(crate) fn manifest(bytes: &[u8]) -> bool {
     // It is asked for by the name that it bears, where it bears one of ours.
     let known = manifest_values();
-    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]);
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]);
     let bears = |known: &&Manifest| head.contains(&known.stage.to_string());
     let stage = known.iter().find(bears).unwrap_or(&known[0]).stage;
     Manifest::from_bytes(stage, bytes).is_ok()

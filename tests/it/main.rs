@@ -29,6 +29,7 @@ mod odd_s3;
 mod outputs;
 mod own_task;
 mod programs;
+mod records;
 mod replay;
 mod report;
 mod score;

@@ -58,12 +58,21 @@ fn a_flipped_byte_of_an_input_is_named_with_exit_5() {
 }
 
 #[test]
-fn an_altered_record_is_named_with_exit_3() {
+fn an_altered_record_is_named_with_exit_5_or_3() {
     let (program, of_kind) = finished();
     let (digest, path) = &of_kind["gradient"];
     let mut record = manifest(path);
     record["outputs"]["gradient"]["digest"] = "0".repeat(64).into();
+    let place = path.strip_prefix(program.store()).unwrap().to_str().unwrap().to_owned();
     std::fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
+    let said = program.run(&["replay", digest]);
+    assert_eq!(said.code, Some(5), "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains(&format!("{place} in file://")), "{}", said.stderr);
+    // One that vouches for itself all the same.
+    let fields = record.as_object_mut().unwrap();
+    fields.remove("format");
+    fields.remove("sha256");
+    std::fs::write(path, agrpo_spec::record::seal(&record)).unwrap();
     let said = program.run(&["replay", digest]);
     assert_eq!(said.code, Some(3), "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("differs") && said.stdout.contains("gradient"), "{}", said.stdout);

@@ -106,3 +106,46 @@ async fn whoever_resumes_a_run_of_another_release_leaves_its_plan_to_that_releas
     other.stop.send_replace(true);
     other.end().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_record_another_version_wrote_waits_and_the_others_go_on() {
+    let house = House::new().await;
+    house.enqueue().await;
+    finish(house.worker("first"), &house).await;
+    // A newer program wrote a record that the next run shares, and more of what it says.
+    let (key, run) = ("sft-000001".parse().unwrap(), house.run().id());
+    let stage = house.store.recorded_stages(run).await.unwrap()[&key];
+    let manifest = house.store.manifest(stage).await.unwrap().unwrap();
+    let mut more = serde_json::to_value(&manifest).unwrap();
+    more["priority"] = 7.into();
+    let (name, newer) = (format!("stages/{stage}"), agrpo_spec::record::seal(&more));
+    house.store.put_raw(&name, newer.clone()).await;
+    let shares = crate::testing::run_named("shares", 1);
+    let apart = crate::testing::run_seeded("apart", 1, 2, 9);
+    house.store.put_run(&shares).await.unwrap();
+    house.store.versions(shares.id()).await.unwrap();
+    super::set_active(&house.fleet, shares.id(), true).await.unwrap();
+    house.enqueue_run(apart.clone()).await;
+    drop(said(&house));
+    let worker = house.worker("second");
+    house.until_done_with(&apart).await;
+    let mut told = vec![];
+    house
+        .until("it to be said", async || {
+            told.append(&mut said(&house));
+            !told.is_empty()
+        })
+        .await;
+    // Several sweeps later.
+    sleep(Duration::from_secs(1)).await;
+    told.append(&mut said(&house));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with(&name) && told[0].contains("unknown field `priority`"), "{told:?}");
+    worker.stop.send_replace(true);
+    worker.end().await.unwrap();
+    assert_eq!(house.store.raw(&name).await.unwrap(), newer);
+    assert_eq!(house.store.names_below("aside").await, [""; 0]);
+    assert!(house.store.failures(shares.id()).await.unwrap().is_empty());
+    let active: Vec<String> = house.redis_says(&["SMEMBERS", ACTIVE]).await;
+    assert_eq!(active, [shares.id().to_string()], "it waits for a program that knows the record");
+}

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Failure as StageFailure, Store};
+use agrpo_jobs::{Failure as StageFailure, Store, Walk};
 use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
@@ -27,7 +27,9 @@ struct Answer<'a> {
 
 pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Failure> {
     let run = store.run(id).await?;
-    let stages = store.recorded_stages(id).await?;
+    let mut walk = Walk::new(run.clone());
+    walk.advance(store).await?;
+    let stages = walk.stages().clone();
     let failures = store.failures(id).await?;
     let retention = store.retention(id).await?;
     if json {

@@ -5,6 +5,7 @@ use crate::digest::ArtifactDigest;
 use crate::run::{Base, Run, SftConfig};
 use crate::stage::{
     EvaluationSpec, GradientSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind, StageSpec,
+    UpdateSpec,
 };
 
 impl Plan {
@@ -63,6 +64,33 @@ impl Plan {
                 .collect(),
             merge_adapter: config.merges_adapter(),
             marking: config.marking(),
+        })
+    }
+
+    /// The run's update in this place of a policy, by an optimizer's state and the shards' gradients.
+    pub fn update_of(
+        run: &Run,
+        key: StageKey,
+        (policy, optimizer_state, gradients): (
+            ArtifactDigest,
+            Option<ArtifactDigest>,
+            Vec<ArtifactDigest>,
+        ),
+    ) -> StageSpec {
+        let config = run.config();
+        StageSpec::Update(UpdateSpec {
+            version: StageKind::Update.version(),
+            numerics: config.numerics,
+            policy,
+            optimizer_state,
+            gradients,
+            iteration: key.iteration,
+            inner: key.inner,
+            inner_updates: config.estimator.inner_updates,
+            iterations: config.training.iterations,
+            optimizer: config.optimizer.clone(),
+            seed: run.seed(),
+            lora: config.lora.clone(),
         })
     }
 

@@ -1,0 +1,265 @@
+//! A run's own stages: its plan walked from its configuration along records that are checked.
+//!
+//! An entry of the run's index counts only where the plan has this very stage: each spec is derived anew
+//! from the run and the outputs before it, and its digest compared. Another entry is ignored, and named
+//! in the log once. Where a record on the way is lost, the walk goes on behind the next policy whose note
+//! is sealed for this run and place (`store/books.rs`): such a note is written only by who derived the
+//! stage in the same way. Changes nothing and computes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use agrpo_spec::{Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
+use futures::future::try_join_all;
+use futures::{StreamExt, stream};
+
+use crate::error::JobsError;
+use crate::noted::policy_at;
+use crate::store::Store;
+
+/// Records read at a time.
+const READS: usize = 32;
+
+/// A place in a run and a stage that is said to be there.
+pub type Entry = (StageKey, StageDigest);
+
+/// A run, as far as it was followed.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    plan: Plan,
+    stages: BTreeMap<StageKey, StageDigest>,
+    /// Entries that name another stage than the run has in their place.
+    foreign: BTreeSet<Entry>,
+    /// Entries of which nothing could be said so far.
+    unproven: BTreeSet<Entry>,
+    /// Stages of the run whose records cannot be read.
+    unreadable: BTreeSet<StageKey>,
+}
+
+impl Walk {
+    /// Stands at the run's start.
+    pub fn new(run: Run) -> Self {
+        Self {
+            plan: Plan::new(run),
+            stages: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            unproven: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    /// Follows the run's index as far as it has grown; answers with the run's own stages that are new.
+    /// Costs one listing, and one read a new stage.
+    pub async fn advance(
+        &mut self,
+        store: &Store,
+    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
+        let entries = store.recorded_entries(self.id()).await?;
+        let is_new = |(key, stage): &Entry| {
+            self.stages.get(key) != Some(stage) && !self.foreign.contains(&(*key, *stage))
+        };
+        let news: Vec<Entry> = entries.into_iter().filter(is_new).collect();
+        let reads =
+            news.into_iter().map(|entry| async move { (entry, read(store, entry.1).await) });
+        let mut reads = stream::iter(reads).buffered(READS);
+        let (mut found, mut asked) = (vec![], BTreeSet::new());
+        while let Some((entry, manifest)) = reads.next().await {
+            self.enter(store, entry, manifest?, (&mut found, &mut asked)).await?;
+        }
+        if !self.foreign.is_empty() {
+            // Such an entry may stand where the run's own was.
+            self.fill(store, None, (&mut found, &mut asked)).await?;
+        }
+        Ok(found)
+    }
+
+    /// Goes on along records that the index does not name, as far as they lead.
+    pub async fn finish(
+        &mut self,
+        store: &Store,
+    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
+        let (mut found, mut asked) = (vec![], BTreeSet::new());
+        self.fill(store, None, (&mut found, &mut asked)).await?;
+        Ok(found)
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Run {
+        self.plan.run()
+    }
+
+    /// The run's own stages that were found, in the order of the plan.
+    pub fn stages(&self) -> &BTreeMap<StageKey, StageDigest> {
+        &self.stages
+    }
+
+    /// Stages of the run whose records cannot be read, or are not there though the index names them.
+    pub fn unreadable(&self) -> &BTreeSet<StageKey> {
+        &self.unreadable
+    }
+
+    /// Entries of the index that do not count. One to which nothing leads counts for as long as a record
+    /// on the way cannot be read.
+    pub fn wrong(&self) -> impl Iterator<Item = Entry> {
+        let unproven = self.unproven.iter().filter(|_| self.unreadable.is_empty());
+        self.foreign.iter().chain(unproven).copied()
+    }
+
+    fn id(&self) -> RunId {
+        self.run().id()
+    }
+
+    /// The stage that the run has in a place, done or not, where the walk has come there.
+    pub fn expected(&self, key: StageKey) -> Option<StageDigest> {
+        let pending = || self.plan.pending().get(&key).map(agrpo_spec::StageSpec::digest);
+        self.stages.get(&key).copied().or_else(pending)
+    }
+
+    async fn enter(
+        &mut self,
+        store: &Store,
+        (key, stage): Entry,
+        manifest: Option<Manifest>,
+        (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
+    ) -> Result<(), JobsError> {
+        if self.expected(key).is_none() {
+            self.fill(store, Some(key), (&mut *found, &mut *asked)).await?;
+        }
+        let expected = self.expected(key);
+        if expected.is_some_and(|expected| expected != stage) {
+            self.unproven.remove(&(key, stage));
+            self.foreign.insert((key, stage));
+            store.tell_foreign(self.id(), key, stage);
+            return Ok(());
+        }
+        let is_ours = expected.is_some() || self.is_noted(store, key, stage).await?;
+        match manifest {
+            _ if !is_ours => drop(self.unproven.insert((key, stage))),
+            None => drop(self.unreadable.insert(key)),
+            Some(manifest) => {
+                let manifest = Arc::new(manifest);
+                if expected.is_some() {
+                    self.take(key, &manifest);
+                } else {
+                    self.leap(store, key, &manifest).await?;
+                }
+                found.push((key, manifest));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a stage that is pending, or was before.
+    fn take(&mut self, key: StageKey, manifest: &Manifest) {
+        // A record that lacks an output is found by whoever needs it.
+        self.plan.finished(key, |name| manifest.output(name)).ok();
+        self.add(key, manifest.stage);
+    }
+
+    fn add(&mut self, key: StageKey, stage: StageDigest) {
+        self.stages.insert(key, stage);
+        self.unproven.remove(&(key, stage));
+        self.unreadable.remove(&key);
+    }
+
+    /// Whether a note that is sealed for this run says so of a stage to which no records lead.
+    async fn is_noted(
+        &self,
+        store: &Store,
+        key: StageKey,
+        stage: StageDigest,
+    ) -> Result<bool, JobsError> {
+        let run = self.plan.run();
+        match key.kind {
+            StageKind::Sft | StageKind::Update => {
+                Ok(store.recorded_policy(run.id(), key).await? == Some(stage))
+            }
+            StageKind::Evaluation if run.is_evaluated(key.iteration) => {
+                let policy = policy_at(store, run, key.iteration).await?;
+                Ok(policy.is_some_and(|p| Plan::evaluation_of(run, p).digest() == stage))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes on behind a policy to which no records lead.
+    async fn leap(
+        &mut self,
+        store: &Store,
+        key: StageKey,
+        manifest: &Manifest,
+    ) -> Result<(), JobsError> {
+        let run = self.plan.run().clone();
+        let outputs = (manifest.output("policy"), manifest.output("optimizer"));
+        if let (Some(policy), Some(optimizer)) = outputs {
+            let chunks = run.sft_chunks();
+            match key.kind {
+                StageKind::Sft if key.iteration + 1 == chunks => self.plan.leap_to_base(policy),
+                StageKind::Update if key.inner == run.config().estimator.inner_updates => {
+                    let base = match self.plan.base() {
+                        None => policy_at(store, &run, 0).await?,
+                        known => known,
+                    };
+                    let iteration = key.iteration;
+                    self.plan.leap(&Checkpoint { iteration, policy, optimizer, base });
+                }
+                _ => {}
+            }
+        }
+        self.add(key, manifest.stage);
+        Ok(())
+    }
+
+    /// Takes over pending stages, before a place, whose records are there.
+    async fn fill(
+        &mut self,
+        store: &Store,
+        before: Option<StageKey>,
+        (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
+    ) -> Result<(), JobsError> {
+        loop {
+            let pending = self.plan.pending().iter();
+            let new: Vec<Entry> = pending
+                .filter(|(key, _)| {
+                    before.is_none_or(|before| **key < before) && asked.insert(**key)
+                })
+                .map(|(key, spec)| (*key, spec.digest()))
+                .collect();
+            let reads = new.into_iter().map(|(key, stage)| async move {
+                Ok::<_, JobsError>((key, read(store, stage).await?))
+            });
+            let mut any = false;
+            for (key, manifest) in try_join_all(reads).await? {
+                let Some(manifest) = manifest.map(Arc::new) else { continue };
+                self.take(key, &manifest);
+                found.push((key, manifest));
+                any = true;
+            }
+            if !any {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A stage's record; `None` where it is missing or cannot be read.
+async fn read(store: &Store, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
+    match store.manifest(stage).await {
+        Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(None),
+        found => found,
+    }
+}
+
+/// The run's own stages that have a record, in the order of the plan.
+pub async fn own_stages(
+    store: &Store,
+    run: &Run,
+) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
+    let mut walk = Walk::new(run.clone());
+    walk.advance(store).await?;
+    walk.finish(store).await?;
+    Ok(walk.stages)
+}
+
+#[cfg(test)]
+mod tests;

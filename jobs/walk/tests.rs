@@ -1,0 +1,155 @@
+//! An index that names another run's stages decides nothing.
+
+use std::sync::Arc;
+
+use agrpo_spec::ArtifactDigest;
+
+use super::*;
+use crate::embedded::Outcome;
+use crate::progress::Progress;
+use crate::replay::replay_run;
+use crate::status::status;
+use crate::testing::{TestStore, fake, fake_outputs, finish, finished, run, run_seeded};
+use crate::verify::verify;
+
+/// A store with two finished runs that share no stage, the second one's index still its own.
+struct Two {
+    test: TestStore,
+    own: Outcome,
+    other: Outcome,
+}
+
+async fn two() -> Two {
+    let test = TestStore::file().await;
+    let own = finished(&test.store, run(), 1).await;
+    let other = finished(&test.store, run_seeded("other", 3, 2, 4), 1).await;
+    assert_ne!(own.policy, other.policy);
+    Two { test, own, other }
+}
+
+impl Two {
+    /// Rewrites the first run's index so that it names the second one's stages from a place on.
+    fn edit(&self, is_edited: impl Fn(StageKey) -> bool, with_notes: bool) -> usize {
+        let folder = |run, part: &str| self.test.path(&format!("runs/{run}/{part}"));
+        let key_of = |name: &str| name.split('.').next().unwrap().parse::<StageKey>().unwrap();
+        let names = |run, part: &str| {
+            let files = std::fs::read_dir(folder(run, part)).unwrap();
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let mut edited = 0;
+        for name in names(self.own.run, "stages").iter().filter(|name| is_edited(key_of(name))) {
+            std::fs::remove_file(folder(self.own.run, "stages").join(name)).unwrap();
+        }
+        for name in names(self.other.run, "stages").iter().filter(|name| is_edited(key_of(name))) {
+            let from = folder(self.other.run, "stages").join(name);
+            std::fs::copy(from, folder(self.own.run, "stages").join(name)).unwrap();
+            edited += 1;
+            let key = key_of(name);
+            let note = folder(self.own.run, "policies").join(key.to_string());
+            if with_notes && note.exists() {
+                let digest = name.split('.').nth(1).unwrap();
+                std::fs::write(note, format!("{digest}\n")).unwrap();
+            }
+        }
+        edited
+    }
+
+    /// Copies the second run's notes over the first one's.
+    fn copy_notes(&self) {
+        let folder = |run| self.test.path(&format!("runs/{run}/policies"));
+        for file in std::fs::read_dir(folder(self.other.run)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder(self.own.run).join(file.file_name())).unwrap();
+        }
+    }
+
+    async fn policy_of_status(&self) -> Option<ArtifactDigest> {
+        status(&self.test.reopened(), Some(self.own.run)).await.unwrap()[0].policy
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_names_another_runs_stages_is_ignored_and_reported() {
+    for (first, with_notes) in [(0, true), (0, false), (2, true), (2, false)] {
+        let two = two().await;
+        let from = |key: StageKey| key.kind != StageKind::Sft && key.iteration >= first;
+        let edited = two.edit(from, with_notes);
+        assert!(edited > 5);
+        let store = two.test.reopened();
+        assert_eq!(two.policy_of_status().await, two.own.policy);
+        let report = verify(&store, Some(two.own.run)).await.unwrap();
+        let wrong = report.corrupt.iter().filter(|found| found.object.contains("/stages/"));
+        assert_eq!(wrong.count(), edited, "{report:?}");
+        let replayed = replay_run(&store, two.own.run, &fake(), |_, _| {}).await.unwrap();
+        assert_eq!(replayed.len(), 27, "the run's own stages, found by its plan");
+        let own = own_stages(&store, &run()).await.unwrap();
+        assert!(replayed.iter().all(|(key, report)| own[key] == report.stage && report.identical));
+        let again = finished(&two.test.reopened(), run(), 1).await;
+        assert_eq!((again.computed, again.policy), (0, two.own.policy));
+        assert_eq!(two.policy_of_status().await, two.own.policy);
+        let rows = status(&store, Some(two.own.run)).await.unwrap();
+        let base = crate::evaluation_at(&store, &run(), 0).await.unwrap().unwrap();
+        assert_eq!(rows[0].accuracy.base, base.metrics.get("accuracy").copied());
+    }
+}
+
+#[tokio::test]
+async fn notes_of_another_run_count_for_none() {
+    let two = two().await;
+    two.edit(|_| true, false);
+    two.copy_notes();
+    assert_eq!(two.policy_of_status().await, two.own.policy);
+    let report = verify(&two.test.reopened(), Some(two.own.run)).await.unwrap();
+    let notes = report.corrupt.iter().filter(|found| found.object.contains("/policies/"));
+    assert_eq!(notes.count(), 6, "{report:?}");
+    let again = finished(&two.test.reopened(), run(), 1).await;
+    assert_eq!((again.computed, again.policy), (0, two.own.policy));
+    assert_eq!(two.policy_of_status().await, two.own.policy);
+}
+
+#[tokio::test]
+async fn an_unfinished_run_goes_on_from_its_own_update() {
+    let test = TestStore::file().await;
+    let other = finished(&test.store, run_seeded("other", 3, 2, 4), 1).await;
+    let broken: agrpo_spec::ExecuteFn = Arc::new(|spec, inputs| match spec {
+        agrpo_spec::StageSpec::Update(spec) if spec.iteration == 2 => {
+            Err(agrpo_spec::StageError::Internal("broken".into()))
+        }
+        spec => fake_outputs(spec, inputs),
+    });
+    finish(&test.store, run(), broken, 1).await.0.unwrap_err();
+    let store = test.reopened();
+    for (key, stage) in store.recorded_stages(other.run).await.unwrap() {
+        if key.kind == StageKind::Update && key.iteration > 1 {
+            store.record_stage(run().id(), key, stage).await.unwrap();
+            let name = format!("runs/{}/policies/{key}", run().id());
+            store.put_raw(&name, format!("{stage}\n")).await;
+        }
+    }
+    let policy = status(&store, Some(run().id())).await.unwrap()[0].policy;
+    assert_ne!(policy, other.policy);
+    let progress = Progress::open(&store, run()).await.unwrap();
+    assert_eq!(progress.plan().iteration(), 1);
+    let done = finished(&store, run(), 1).await;
+    let right = finished(&TestStore::memory().await.store, run(), 1).await;
+    assert_eq!(done.policy, right.policy);
+}
+
+#[tokio::test]
+async fn a_walk_goes_on_behind_a_lost_record_and_reads_only_what_is_new() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 1).await;
+    let store = test.reopened();
+    let mut walk = Walk::new(run());
+    assert_eq!(walk.advance(&store).await.unwrap().len(), 27);
+    assert_eq!(walk.advance(&store).await.unwrap().len(), 0);
+    assert_eq!(walk.wrong().count(), 0);
+    let stage = walk.stages()[&"rollout-000001-00".parse().unwrap()];
+    test.remove(&format!("stages/{stage}"));
+    let mut walk = Walk::new(run());
+    let found = walk.advance(&store).await.unwrap();
+    // The rollout, and the reward and gradient that follow from it.
+    assert_eq!(found.len(), 24);
+    assert_eq!(walk.unreadable().len(), 1);
+    assert_eq!(walk.wrong().count(), 0, "nothing is wrong with the others");
+}

@@ -1,0 +1,229 @@
+//! Sealed records: JSON objects that carry the number of their format and a SHA-256 of their own bytes.
+//!
+//! ```text
+//! {
+//!   "format": 1,
+//!   "sha256": "<64 hex digits>",
+//!   ... the record's own fields
+//! }
+//! ```
+//! The digest is taken over the file's bytes with these 64 digits replaced by `0`. The first three lines
+//! are the same in every format, to the byte, so a program can check the bytes of a record that a newer
+//! one wrote, and tell a record that it does not know from one that is damaged.
+//!
+//! Refuses to guess: a record is sound, incompatible or damaged. Reads and writes no file.
+
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::digest::ArtifactDigest;
+
+/// The format that this program writes. Records from before they were sealed have none, and are read as
+/// they are: format 0.
+pub const FORMAT: u32 = 1;
+
+/// What stands before and after the number of the format, and after the digest.
+const BEFORE_FORMAT: &[u8] = b"{\n  \"format\": ";
+const BEFORE_DIGEST: &[u8] = b",\n  \"sha256\": \"";
+const AFTER_DIGEST: &[u8] = b"\"";
+/// Hexadecimal digits of a SHA-256.
+const DIGITS: usize = 64;
+
+/// Why a record gives no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Its bytes are whole, and this program does not know the format or a field: another version wrote it.
+    #[error("{0}")]
+    Incompatible(String),
+    /// Its bytes are not those that were written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened<T> {
+    /// What it says.
+    pub value: T,
+    /// Whether a digest vouched for its bytes; false in format 0.
+    pub is_sealed: bool,
+}
+
+/// The bytes of a record. `value` has to serialise to a JSON object.
+pub fn seal<T: Serialize>(value: &T) -> Vec<u8> {
+    seal_as(FORMAT, value)
+}
+
+/// The bytes of a record of another format, for tests of what a newer program writes.
+pub fn seal_as<T: Serialize>(format: u32, value: &T) -> Vec<u8> {
+    let plain = serde_json::to_vec_pretty(value).expect("a record serialises");
+    let fields = plain.strip_prefix(b"{").expect("a record is an object");
+    let mut bytes = [BEFORE_FORMAT, format.to_string().as_bytes(), BEFORE_DIGEST].concat();
+    let digits = bytes.len()..bytes.len() + DIGITS;
+    bytes.resize(digits.end, b'0');
+    bytes.extend_from_slice(AFTER_DIGEST);
+    bytes.push(if fields == b"}" { b'\n' } else { b',' });
+    bytes.extend_from_slice(fields);
+    let digest = ArtifactDigest::of(&bytes).to_string();
+    bytes[digits].copy_from_slice(digest.as_bytes());
+    bytes
+}
+
+/// Whether the bytes begin as those of a sealed record do.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    Head::of(bytes).is_some()
+}
+
+/// Reads a record back.
+pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError> {
+    let Some(head) = Head::of(bytes) else { return open_unsealed(bytes) };
+    let found = head.digest_of(bytes);
+    if found.as_bytes() != &bytes[head.digits.clone()] {
+        let said = String::from_utf8_lossy(&bytes[head.digits]);
+        return Err(RecordError::Damaged(format!(
+            "its bytes give the SHA-256 {found}, not {said}"
+        )));
+    }
+    if head.format != u64::from(FORMAT) {
+        return Err(RecordError::Incompatible(format!(
+            "it has format {}, and this program knows format {FORMAT}",
+            head.format
+        )));
+    }
+    let fields = &bytes[head.digits.end + AFTER_DIGEST.len()..];
+    let plain = [b"{", fields.strip_prefix(b",").unwrap_or(fields)].concat();
+    let value = serde_json::from_slice(&plain);
+    let value = value.map_err(|error| RecordError::Incompatible(told(&error)))?;
+    Ok(Opened { value, is_sealed: true })
+}
+
+/// Serde's sentence without the place: a record's lines are not what its file shows.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+/// Format 0. A record that has part of a seal, and not all of it, was sealed once.
+fn open_unsealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError> {
+    #[derive(serde::Deserialize)]
+    struct Seal {
+        format: Option<IgnoredAny>,
+        sha256: Option<IgnoredAny>,
+    }
+    let seal: Seal = serde_json::from_slice(bytes)
+        .map_err(|error| RecordError::Damaged(format!("it is no JSON object: {error}")))?;
+    if seal.format.is_some() || seal.sha256.is_some() {
+        return Err(RecordError::Damaged("its seal is broken".to_owned()));
+    }
+    let value = serde_json::from_slice(bytes);
+    let value = value.map_err(|error| RecordError::Incompatible(error.to_string()))?;
+    Ok(Opened { value, is_sealed: false })
+}
+
+/// The first lines of a sealed record.
+struct Head {
+    format: u64,
+    /// Where the digest's digits are.
+    digits: std::ops::Range<usize>,
+}
+
+impl Head {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(BEFORE_FORMAT)?;
+        let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        let format = std::str::from_utf8(&rest[..length]).ok()?.parse().ok()?;
+        let rest = rest[length..].strip_prefix(BEFORE_DIGEST)?;
+        let begin = bytes.len() - rest.len();
+        let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        let is_whole = rest.get(..DIGITS)?.iter().all(is_digit);
+        (is_whole && rest[DIGITS..].starts_with(AFTER_DIGEST))
+            .then_some(Self { format, digits: begin..begin + DIGITS })
+    }
+
+    fn digest_of(&self, bytes: &[u8]) -> String {
+        let mut zeroed = bytes.to_vec();
+        zeroed[self.digits.clone()].fill(b'0');
+        ArtifactDigest::of(&zeroed).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Small {
+        metrics: BTreeMap<String, f64>,
+        worker: String,
+    }
+
+    fn small() -> Small {
+        let metrics = [("accuracy".to_owned(), 0.075), ("loss".to_owned(), 1e-300)].into();
+        Small { metrics, worker: "anna \"quoted\"\n".to_owned() }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_and_its_form_is_frozen() {
+        let bytes = seal(&small());
+        assert_eq!(open(&bytes), Ok(Opened { value: small(), is_sealed: true }));
+        let empty: BTreeMap<String, f64> = BTreeMap::new();
+        insta::assert_snapshot!(String::from_utf8(seal(&empty)).unwrap(), @r#"
+        {
+          "format": 1,
+          "sha256": "1c88cbf4df1d46257fac53abf3e964cff6214bfc39316c3db579685b6316b6c8"
+        }
+        "#);
+        assert_eq!(open(&seal(&empty)), Ok(Opened { value: empty, is_sealed: true }));
+        let plain = serde_json::to_vec(&small()).unwrap();
+        assert_eq!(open(&plain), Ok(Opened { value: small(), is_sealed: false }));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_damage() {
+        let bytes = seal(&small());
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let found = open::<Small>(&flipped);
+            assert!(matches!(found, Err(RecordError::Damaged(_))), "bit {bit}: {found:?}");
+        }
+        for length in 0..bytes.len() {
+            let found = open::<Small>(&bytes[..length]);
+            assert!(matches!(found, Err(RecordError::Damaged(_))), "{length} bytes: {found:?}");
+        }
+    }
+
+    fn incompatible(bytes: &[u8]) -> String {
+        match open::<Small>(bytes) {
+            Err(RecordError::Incompatible(why)) => why,
+            found => panic!("{found:?}"),
+        }
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_told_from_damage() {
+        let mut more = serde_json::to_value(small()).unwrap();
+        more["priority"] = 7.into();
+        let why = incompatible(&seal(&more));
+        assert_eq!(why, "unknown field `priority`, expected `metrics` or `worker`");
+        let why = incompatible(&seal_as(2, &small()));
+        assert_eq!(why, "it has format 2, and this program knows format 1");
+        let mut newer = seal_as(2, &small());
+        let last = newer.len() - 3;
+        newer[last] ^= 1;
+        assert!(matches!(open::<Small>(&newer), Err(RecordError::Damaged(_))));
+        // From before records were sealed: what is JSON may be another version's.
+        incompatible(&serde_json::to_vec(&more).unwrap());
+        incompatible(b"{}");
+        assert!(matches!(open::<Small>(b"5"), Err(RecordError::Damaged(_))));
+        // Written again by another tool: nobody vouches for it.
+        let again: serde_json::Value = serde_json::from_slice(&seal(&small())).unwrap();
+        let again = serde_json::to_vec(&again).unwrap();
+        assert!(matches!(open::<Small>(&again), Err(RecordError::Damaged(_))));
+    }
+}
