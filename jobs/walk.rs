@@ -21,7 +21,7 @@ use crate::store::Store;
 const READS: usize = 32;
 
 /// A place in a run and a stage that is said to be there.
-pub type Entry = (StageKey, StageDigest);
+pub(crate) type Entry = (StageKey, StageDigest);
 
 /// A run, as far as it was followed.
 #[derive(Clone, Debug)]
