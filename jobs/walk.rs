@@ -33,7 +33,7 @@ pub struct Walk {
     /// Entries of which nothing could be said so far.
     unproven: BTreeSet<Entry>,
     /// Stages of the run whose records cannot be read.
-    unreadable: BTreeSet<StageKey>,
+    unreadable: BTreeMap<StageKey, StageDigest>,
 }
 
 impl Walk {
@@ -44,7 +44,7 @@ impl Walk {
             stages: BTreeMap::new(),
             foreign: BTreeSet::new(),
             unproven: BTreeSet::new(),
-            unreadable: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Walk {
     }
 
     /// Stages of the run whose records cannot be read, or are not there though the index names them.
-    pub fn unreadable(&self) -> &BTreeSet<StageKey> {
+    pub fn unreadable(&self) -> &BTreeMap<StageKey, StageDigest> {
         &self.unreadable
     }
 
@@ -135,7 +135,7 @@ impl Walk {
         let is_ours = expected.is_some() || self.is_noted(store, key, stage).await?;
         match manifest {
             _ if !is_ours => drop(self.unproven.insert((key, stage))),
-            None => drop(self.unreadable.insert(key)),
+            None => drop(self.unreadable.insert(key, stage)),
             Some(manifest) => {
                 let manifest = Arc::new(manifest);
                 if expected.is_some() {

@@ -44,18 +44,16 @@ fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure 
     Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
-/// The run's own stages that its index names.
+/// The run's own stages that its index names, whether or not their records can be read.
 pub(super) async fn own_index(
     store: &Store,
     run: &Run,
 ) -> Result<BTreeMap<StageKey, StageDigest>, Failure> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
-    let recorded = store.recorded_stages(run.id()).await?;
-    if let Some(key) = walk.unreadable().iter().find(|key| recorded.contains_key(key)) {
-        return Err(lost(store, *key, recorded[key], "is missing or cannot be read"));
-    }
-    Ok(walk.stages().clone())
+    let (mut index, unreadable) = (walk.stages().clone(), walk.unreadable().iter());
+    index.extend(unreadable.map(|(key, stage)| (*key, *stage)));
+    Ok(index)
 }
 
 /// The base and, once there is an update, the newest policy.

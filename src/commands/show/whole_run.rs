@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Failure as StageFailure, Store, Walk};
+use agrpo_jobs::{Failure as StageFailure, Store};
 use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
+use crate::commands::policies::own_index;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -27,9 +28,7 @@ struct Answer<'a> {
 
 pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Failure> {
     let run = store.run(id).await?;
-    let mut walk = Walk::new(run.clone());
-    walk.advance(store).await?;
-    let stages = walk.stages().clone();
+    let stages = own_index(store, &run).await?;
     let failures = store.failures(id).await?;
     let retention = store.retention(id).await?;
     if json {
