@@ -55,7 +55,7 @@ impl Progress {
         if let Some(newest) = updates.first() {
             let noted = store.recorded_policy(run.id(), *newest).await?;
             if noted.is_none_or(|stage| !recorded.contains(&(*newest, stage))) {
-                note_policies(store, &run).await?;
+                note_policies(store, &run, &recorded).await?;
             }
         }
         let base = if needs_base { base_policy(store, &run).await? } else { None };
@@ -136,14 +136,26 @@ impl Progress {
     }
 
     /// Notes what the index of a run that is done lacks: a worker that died as soon as it had published
-    /// noted nothing, and those who went on by a later update never looked there. One listing; a walk from
-    /// the start where something is lacking.
+    /// noted nothing, and those who went on by a later update never looked there. One listing, and a read
+    /// a policy; a walk from the start where something is lacking or stands for something else.
     pub(crate) async fn complete_index(&self, store: &Store) -> Result<(), JobsError> {
         let run = self.plan.run();
         let recorded: Index = store.recorded_entries(run.id()).await?.into_iter().collect();
-        if recorded.len() as u64 >= self.total() {
+        let policies = recorded
+            .iter()
+            .filter(|(key, _)| matches!(key.kind, StageKind::Sft | StageKind::Update))
+            .map(|(key, stage)| async move {
+                Ok::<_, JobsError>(store.recorded_policy(run.id(), *key).await? == Some(*stage))
+            });
+        let mut fits = futures::stream::iter(policies.collect::<Vec<_>>()).buffer_unordered(READS);
+        let mut is_whole = recorded.len() as u64 == self.total();
+        while let Some(fit) = fits.next().await {
+            is_whole &= fit?;
+        }
+        if is_whole {
             return Ok(());
         }
+        drop(fits);
         let mut whole = Self { plan: Plan::new(run.clone()), recorded, done: 0 };
         let mut asked = BTreeSet::new();
         while !whole.step(store, &mut asked).await?.is_empty() {}
@@ -207,9 +219,12 @@ pub(crate) async fn update_at(
 }
 
 /// Follows a run from its start and notes its policies, where notes are lost, from before they were sealed,
-/// or where the index says otherwise.
-async fn note_policies(store: &Store, run: &Run) -> Result<(), JobsError> {
+/// or where the index says otherwise; and what the index named something else for.
+async fn note_policies(store: &Store, run: &Run, recorded: &Index) -> Result<(), JobsError> {
     for (key, manifest) in Walk::new(run.clone()).advance(store).await? {
+        if !recorded.contains(&(key, manifest.stage)) {
+            store.record_stage(run.id(), key, manifest.stage).await?;
+        }
         store.note_policy(run.id(), key, &manifest).await?;
     }
     Ok(())

@@ -178,11 +178,7 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
     };
     let foreign = match state {
         RunState::Done | RunState::Cancelled => None,
-        _ => match store.pinned_versions(id).await {
-            Ok(pinned) => pinned.and_then(|pinned| Versions::own().misses(&pinned)),
-            Err(JobsError::Data(why) | JobsError::Incompatible(why)) => Some(why),
-            Err(error) => return Err(error),
-        },
+        _ => foreign(store, &run, own.newest).await?,
     };
     let newest = own.places.iter().rev().filter(|key| key.kind == StageKind::Evaluation);
     let mut latest = None;
@@ -205,6 +201,31 @@ async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
         foreign,
         unreadable: None,
     })
+}
+
+/// Why workers of this program leave a run alone: its versions, or the record that it goes on from.
+async fn foreign(
+    store: &Store,
+    run: &Run,
+    newest: Option<StageKey>,
+) -> Result<Option<String>, JobsError> {
+    match store.pinned_versions(run.id()).await {
+        Ok(pinned) => {
+            if let Some(why) = pinned.and_then(|pinned| Versions::own().misses(&pinned)) {
+                return Ok(Some(why));
+            }
+        }
+        Err(JobsError::Data(why) | JobsError::Incompatible(why)) => return Ok(Some(why)),
+        Err(error) => return Err(error),
+    }
+    let Some(newest) = newest else { return Ok(None) };
+    let Some(stage) = store.recorded_policy(run.id(), newest).await? else { return Ok(None) };
+    match store.manifest(stage).await {
+        Err(JobsError::Incompatible(why)) => Ok(Some(why)),
+        // What is damaged is computed anew.
+        Ok(_) | Err(JobsError::Data(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The run's own stages, as far as its status needs them.
