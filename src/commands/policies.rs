@@ -44,7 +44,7 @@ fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure 
     Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
-/// The run's own stages that its index names, whether or not their records can be read.
+/// The run's own stages in the places that its index names, whether or not their records can be read.
 pub(super) async fn own_index(
     store: &Store,
     run: &Run,
@@ -53,6 +53,8 @@ pub(super) async fn own_index(
     walk.advance(store).await?;
     let (mut index, unreadable) = (walk.stages().clone(), walk.unreadable().iter());
     index.extend(unreadable.map(|(key, stage)| (*key, *stage)));
+    let recorded = store.recorded_stages(run.id()).await?;
+    index.retain(|key, _| recorded.contains_key(key));
     Ok(index)
 }
 
