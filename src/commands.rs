@@ -51,6 +51,7 @@ use crate::machine;
 use crate::numerics;
 use crate::output;
 use crate::settings::{Resolved, Settings};
+use crate::shell;
 use crate::telemetry;
 
 /// Does what the command line asks for.
@@ -164,20 +165,30 @@ fn local_folder(url: &str) -> Option<PathBuf> {
 
 /// ` --store URL` for commands that are suggested; empty where they need none.
 fn store_option(flag: Option<&str>) -> String {
-    flag.map(|url| format!(" --store {url}")).unwrap_or_default()
+    flag.map(|url| format!(" --store {}", shell::word(url))).unwrap_or_default()
 }
 
-/// A file's text; `-` is standard input.
+/// Bytes of the longest run file, and of a file that is written like one.
+const LONGEST_TEXT: u64 = 1 << 20;
+
+/// A file's text; `-` is standard input. No more is read than tells that it is too long.
 fn read_text(file: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().lock().read_to_string(&mut text).map(drop)
+    let refuse = |why: &str| Failure::usage(format!("cannot read {}: {why}", name_of(file)));
+    let refuse_io = |error: std::io::Error| refuse(&plain(&error));
+    let mut source: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
     } else {
-        regular::read_to_string(file).map(|whole| text = whole)
+        Box::new(regular::open(file).map_err(refuse_io)?)
     };
-    read.map(|()| text).map_err(|error| {
-        Failure::usage(format!("cannot read {}: {}", name_of(file), plain(&error)))
-    })
+    let mut bytes = vec![];
+    let read = source.by_ref().take(LONGEST_TEXT + 1).read_to_end(&mut bytes).map_err(refuse_io)?;
+    if read as u64 > LONGEST_TEXT {
+        return Err(refuse(&format!("more than {LONGEST_TEXT} bytes: this is no run file")));
+    }
+    // Some editors put a mark of byte order first.
+    let text =
+        String::from_utf8(bytes).map_err(|_| refuse("stream did not contain valid UTF-8"))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// What messages call a file.

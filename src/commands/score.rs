@@ -4,13 +4,15 @@
 //! One JSON object a line goes in and comes out with its grade; the mean is talk. Needs no store and
 //! computes no tensor.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use agrpo_jobs::regular;
-use agrpo_protocols::{Benchmark, Cells, Protocol, problem_of_truth, reward, verdict};
+use agrpo_protocols::{
+    Benchmark, Cells, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
+};
 use agrpo_stages::RowGrader;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cli::{RubricArg, ScoreArgs, TaskArg};
 use crate::commands::{name_of, plain};
@@ -33,21 +35,28 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
     }
     let own = args.run.as_deref().map(|file| own::Task::read(file, settings)).transpose()?;
     let own = own.as_ref().map(own::Task::grader).transpose()?;
-    let rows: Box<dyn BufRead> = if args.file == Path::new("-") {
+    let mut rows: Box<dyn BufRead> = if args.file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
         Box::new(BufReader::new(regular::open(&args.file).map_err(|error| unreadable(&error))?))
     };
     let mut sum = Sum::default();
-    for (index, row) in rows.lines().enumerate() {
-        let row = row.map_err(|error| unreadable(&error))?;
-        // Spreadsheets and editors of Windows begin a file with a mark.
-        let row = if index == 0 { row.trim_start_matches('\u{feff}') } else { &row };
-        if row.trim().is_empty() {
+    let mut line = vec![];
+    for number in 1.. {
+        line.clear();
+        // No more of a line is read than tells that it is too long.
+        let read = rows.by_ref().take(LONGEST_ROW as u64 + 2).read_until(b'\n', &mut line);
+        if read.map_err(|error| unreadable(&error))? == 0 {
+            break;
+        }
+        let row = line.strip_suffix(b"\n").unwrap_or(&line);
+        let mark = if number == 1 { "\u{feff}" } else { "" };
+        let row = row.strip_prefix(mark.as_bytes()).unwrap_or(row);
+        if row.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let row = graded(args, own.as_ref(), (index + 1, row), &mut sum)
-            .map_err(|failure| failure.at(format!("{name}, line {}", index + 1)))?;
+        let row = graded(args, own.as_ref(), (number, row), &mut sum)
+            .map_err(|failure| failure.at(format!("{name}, line {number}")))?;
         output::json_row(&row)?;
     }
     output::talk(sum.told());
@@ -102,12 +111,12 @@ struct Graded {
 fn graded(
     args: &ScoreArgs,
     own: Option<&RowGrader<'_>>,
-    (number, row): (usize, &str),
+    (number, row): (usize, &[u8]),
     sum: &mut Sum,
 ) -> Result<Value, Failure> {
     let expected = r#"expected a JSON object such as {"question": "...", "ground_truth": ..., "completion": "..."}"#;
-    let mut row: Map<String, Value> = serde_json::from_str(row)
-        .map_err(|error| Failure::usage(format!("{error}; {expected}")))?;
+    let (mut row, noted) =
+        json_columns(row).map_err(|error| Failure::usage(format!("{error}; {expected}")))?;
     let text = |name: &str| match row.get(name) {
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(other) => Err(Failure::usage(format!("{name} = {other}: expected a string"))),
@@ -116,7 +125,7 @@ fn graded(
     let missing = |name: &str| Failure::usage(format!("no {name}: {expected}"));
     let completion = text("completion")?.ok_or_else(|| missing("completion"))?;
     let grade = match (own, args.task) {
-        (Some(own), _) => own::grade(own, number, &row, completion)?,
+        (Some(own), _) => own::grade(own, Row { number, fields: row.clone(), noted }, completion)?,
         (None, None) => return Err(missing("--task")),
         (None, Some(task)) => {
             let question = text("question")?.unwrap_or_default();

@@ -79,6 +79,14 @@ impl Templates {
 
     fn item(&self, row: Row, place: String) -> Result<Item, StageError> {
         let render = |key: &str, template: &Template| {
+            if let Some(name) = template.columns().iter().find(|name| row.noted.contains_key(*name))
+            {
+                return Err(data(format!(
+                    "task.dataset.{key}, {place}: column {name:?} has {}, which would be written \
+                     differently: save it as text",
+                    row.noted[name]
+                )));
+            }
             let text = template.render(&row.fields);
             text.map_err(|error| data(format!("task.dataset.{key}, {place}: {error}")))
         };
@@ -278,15 +286,10 @@ impl<'a> RowGrader<'a> {
         })
     }
 
-    /// What the completion earns as an answer to the row of this number. Error as in a reward stage.
-    pub fn grade(
-        &self,
-        number: usize,
-        row: &Map<String, Value>,
-        completion: &str,
-    ) -> Result<RowReward, StageError> {
-        let fields = row.clone();
-        let item = self.templates.item(Row { number, fields }, format!("row {number}"))?;
+    /// What the completion earns as an answer to a row. Error as in a reward stage.
+    pub fn grade(&self, row: Row, completion: &str) -> Result<RowReward, StageError> {
+        let number = row.number;
+        let item = self.templates.item(row, format!("row {number}"))?;
         let sample = item.sample(number.to_string(), completion.to_owned());
         let graded = self.grader.grade(&[sample])?.pop();
         let Graded { parts, reward, correct } =

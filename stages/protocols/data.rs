@@ -4,20 +4,23 @@
 //! fits none is an error that names row and field, and is never skipped. Not done: the shuffle of HF
 //! datasets (NumPy's PCG64), by which d1 orders its training rows and sets the last 500 aside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use crate::subset::d1_evaluation_order;
 use crate::{Benchmark, Problem, Protocol};
 
+mod columns;
+mod json;
 mod layouts;
 mod pages;
 mod read;
 
+pub use json::{Columns, json_columns};
 pub(crate) use layouts::is_number;
 pub use layouts::problem;
-pub use read::rows;
+pub use read::{LONGEST_ROW, rows};
 
 /// AGRPO trains on so many rows of Countdown and Sudoku.
 const AGRPO_ROWS: usize = 20_000;
@@ -57,6 +60,16 @@ pub struct Row {
     pub number: usize,
     /// What stands in it.
     pub fields: Map<String, Value>,
+    /// Columns with a number that would not be written as it stands there, and how it does.
+    pub noted: BTreeMap<String, String>,
+}
+
+impl Row {
+    /// A row whose values stand as they are written.
+    #[must_use]
+    pub fn new(number: usize, fields: Map<String, Value>) -> Self {
+        Self { number, fields, noted: BTreeMap::new() }
+    }
 }
 
 /// Why a data set cannot be used. `Display` is one line: row, field, what was expected.

@@ -27,7 +27,8 @@ use std::collections::BTreeMap;
 pub use agrpo_spec::{Benchmark, Protocol};
 
 pub use data::{
-    DataError, Format, Placed, Row, evaluation_problems, problem, rows, training_problems,
+    Columns, DataError, Format, LONGEST_ROW, Placed, Row, evaluation_problems, json_columns,
+    problem, rows, training_problems,
 };
 pub use graded::{TruthError, problem_of_truth};
 pub use own::{AnswerError, Rules, Template, TemplateError, program_answer};

@@ -8,11 +8,13 @@ use std::sync::OnceLock;
 
 mod edits;
 mod fleet;
+mod shapes;
 mod spec;
 mod tensors;
 mod text;
 
 pub use edits::{Draw, Edit, Form, edited};
+pub use shapes::shapes;
 
 /// What reads one kind of bytes.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,9 @@ const TYPED: u64 = 48;
 const SMALL: u64 = 64 << 10;
 /// Regular expressions, which have limits of their own; codecs of packed pages.
 const PATTERNS: u64 = 16 << 20;
+
+/// What a template may handle, twice: `WORK` of the templates' own bounds.
+const RENDERING: u64 = 128 << 20;
 
 impl Decoder {
     const fn new(
@@ -81,7 +86,7 @@ impl Decoder {
 }
 
 /// All of them.
-pub static DECODERS: [Decoder; 25] = [
+pub static DECODERS: [Decoder; 26] = [
     Decoder::new("run-file", Form::Text, spec::run_file, spec::run_files).allowed(TABLES, SMALL),
     Decoder::new("run-record", Form::Text, spec::run_record, spec::run_records),
     Decoder::new("spec", Form::Text, spec::spec, spec::specs),
@@ -106,6 +111,9 @@ pub static DECODERS: [Decoder; 25] = [
         .allowed(TABLES, SMALL),
     Decoder::new("rows-parquet", Form::Bytes, text::parquet_rows, text::parquet_seeds)
         .allowed(TABLES, PATTERNS),
+    Decoder::new("template", Form::Text, text::template, text::templates)
+        .allowed(TABLES, RENDERING)
+        .slow(20),
     Decoder::new("truth", Form::Text, text::truth, text::truths).allowed(TREE, SMALL),
     Decoder::new("completion", Form::Text, text::completion, text::completions)
         .allowed(TREE, PATTERNS)

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use agrpo_protocols::{
-    Benchmark, Format, Problem, Protocol, Row, problem, problem_of_truth, program_answer, reward,
-    rows, training_problems, verdict,
+    Benchmark, Format, Problem, Protocol, Row, Template, json_columns, problem, problem_of_truth,
+    program_answer, reward, rows, training_problems, verdict,
 };
 use bytes::Bytes;
 use parquet::basic::Compression;
@@ -105,6 +105,23 @@ fn packed(compression: Compression) -> Result<Vec<u8>, parquet::errors::ParquetE
 
 pub(crate) fn parquet_rows(bytes: &[u8]) -> bool {
     accepted(bytes, Format::Parquet)
+}
+
+/// A template, and behind a line of its own the row.
+pub(crate) fn templates() -> Vec<Vec<u8>> {
+    bytes_of(&[
+        "sort {{ word }}\n---\n{\"word\": \"cab\"}",
+        "{% for x in all %}{% set t = t ~ x %}{{ loop.index }}{% endfor %}{{ t | indent(4) }}\n---\n{\"all\": [\"a\", 2], \"t\": \"\"}",
+        "{% macro m(a) %}{{ a * 3 }}{% endmacro %}{{ m(x) | join(', ') }}{{ x[1:] + x }}\n---\n{\"x\": [1, 2.5, null]}",
+        "{% if n > 2 %}{{ '%5d' | format(n) }}{% elif n is none %}-{% else %}{{ n | default(0) }}{% endif %}\n---\n{\"n\": 3}",
+    ])
+}
+
+pub(crate) fn template(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let (source, row) = text.split_once("\n---\n").unwrap_or((&text, "{\"x\": \"abc\"}"));
+    let Ok((row, _)) = json_columns(row.as_bytes()) else { return false };
+    Template::new(source).is_ok_and(|template| template.render(&row).is_ok())
 }
 
 pub(crate) fn truths() -> Vec<Vec<u8>> {

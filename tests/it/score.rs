@@ -81,6 +81,33 @@ fn a_byte_order_mark_is_passed_over_and_what_json_has_not_is_named() {
     }
 }
 
+#[test]
+fn rows_are_bounded_and_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let graded = |rows: &str| {
+        std::fs::write(&file, rows).unwrap();
+        let name = file.to_str().unwrap();
+        let said = alone(&["score", "--task", "gsm8k", "--rubric", "d1-eval", name], "");
+        (said.code.unwrap(), said.stderr.replace(name, "rows.jsonl"))
+    };
+    let row = "{\"ground_truth\": \"5\", \"completion\": \"5\"}\n";
+    assert_eq!(graded(&format!("\u{feff}{row}{row}")).0, 0);
+    let mut told = vec![];
+    for bad in [
+        format!("{{\"completion\": \"{}\"}}\n", "x".repeat(40 << 20)),
+        "[".repeat(100_000),
+        format!("{{\"a\": {}}}", "[".repeat(100_000)),
+        "{\"ground_truth\": 123456789012345678901, \"completion\": \"\"}".to_owned(),
+        "{\"completion\": \"a\", \"completion\": \"b\"}".to_owned(),
+    ] {
+        let (code, said) = graded(&format!("{row}{bad}"));
+        assert_eq!(code, 2, "{said}");
+        told.push(said.split("; expected a JSON").next().unwrap().to_owned());
+    }
+    assert_snapshot!(told.join("\n"), @"");
+}
+
 /// A file beside the checkout; where there is no folder, a line that says what was left out.
 #[expect(clippy::disallowed_methods, reason = "where the files lie is said to tests alone")]
 #[expect(clippy::print_stderr, reason = "a test that was left out has to say so")]

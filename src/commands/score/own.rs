@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use agrpo_jobs::regular;
+use agrpo_protocols::Row;
 use agrpo_scorer::Programs;
 use agrpo_spec::{
     Artifact, ArtifactDigest, DatasetTask, Inputs, RewardConfig, Run, StageError, Task as RunTask,
@@ -13,7 +14,7 @@ use agrpo_spec::{
 };
 use agrpo_stages::RowGrader;
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Graded;
 use crate::commands::{name_of, plain, read_text, sources};
@@ -74,13 +75,11 @@ impl Task {
 /// One row, which holds the columns that the task's templates want.
 pub(super) fn grade(
     grader: &RowGrader<'_>,
-    number: usize,
-    row: &Map<String, Value>,
+    mut row: Row,
     completion: &str,
 ) -> Result<Graded, Failure> {
-    let mut columns = row.clone();
-    columns.remove("completion");
-    let graded = grader.grade(number, &columns, completion).map_err(told)?;
+    row.fields.remove("completion");
+    let graded = grader.grade(row, completion).map_err(told)?;
     Ok(Graded {
         reward: graded.reward,
         parts: json!(graded.parts),

@@ -1,18 +1,34 @@
-//! What the pages of a Parquet file say of themselves, before the crate believes them: it sets aside what a
-//! page calls its unpacked size, up to two gigabytes, and counts out as many values as a page calls its own.
+//! What a Parquet file says of itself, before the crate believes it: it sets aside what a page calls its
+//! unpacked size, up to two gigabytes, counts out as many values as a page calls its own, unpacks gzip and
+//! brotli to their ends whatever that was, and follows a schema as deep as it nests.
 //!
-//! Walks the header of every page (Thrift's compact protocol; `PageHeader` of the format's own definition)
-//! and refuses sizes and counts that a file of this length does not excuse. Unpacks nothing.
+//! Walks the schema and the header of every page (Thrift's compact protocol; `FileMetaData` and `PageHeader` of
+//! the format's own definition) and refuses sizes and counts that a file of this length does not excuse. Unpacks
+//! what tells its size in no other way, into nothing.
 
+use std::io::Read;
 use std::ops::Range;
 
 /// Headers nest three deep.
 const DEEPEST: u32 = 8;
+/// Groups in groups: a list takes two.
+const DEEPEST_COLUMN: usize = 64;
 /// Unpacked bytes for each byte of the file, and those that any page may have.
 const UNPACKED: u64 = 256;
 const ANY_PAGE: u64 = 1 << 20;
 /// Values for each byte of the file: a run of equal ones takes few bytes, but rows of a data set differ.
 const VALUES: u64 = 8;
+
+/// What is known of how a column is packed.
+#[derive(Clone, Copy)]
+pub(super) enum Packing {
+    /// Takes no more than its pages say, or a few hundred times their length.
+    Told,
+    /// Unpacks to any length.
+    Gzip,
+    /// Likewise.
+    Brotli,
+}
 
 /// What one header says.
 #[derive(Default)]
@@ -20,16 +36,102 @@ struct Header {
     unpacked: Option<u64>,
     packed: Option<u64>,
     values: u64,
+    /// Bytes before the packed ones.
+    levels: u64,
+}
+
+/// Whether the schema can be followed; otherwise why not, in one line.
+pub(super) fn check_schema(file: &[u8], most: usize) -> Result<(), String> {
+    let damaged = || "its schema is damaged".to_owned();
+    // Length and mark stand at the end, behind what they are of; all else is told by the crate.
+    let Some((length, _)) = file.len().checked_sub(8).map(|at| file[at..].split_at(4)) else {
+        return Ok(());
+    };
+    let length = length.iter().rev().fold(0, |length, &byte| (length << 8) | usize::from(byte));
+    let Some(start) = (file.len() - 8).checked_sub(length) else { return Ok(()) };
+    let mut rest = &file[start..file.len() - 8];
+    let mut field = 0;
+    loop {
+        let next = byte(&mut rest).ok_or_else(damaged)?;
+        field = match next >> 4 {
+            0 if next == 0 => return Err(damaged()),
+            0 => count(&mut rest).ok_or_else(damaged)?,
+            delta => field + u64::from(delta),
+        };
+        match (field, next & 15) {
+            (2, 9) => return elements(&mut rest, most).unwrap_or_else(|| Err(damaged())),
+            (_, kind) => value(&mut rest, kind, 2, &mut Header::default()).ok_or_else(damaged)?,
+        }
+    }
+}
+
+/// Walks the list of a schema's elements, each group before its parts.
+fn elements(rest: &mut &[u8], most: usize) -> Option<Result<(), String>> {
+    let head = byte(rest)?;
+    let mut left = if head >> 4 == 15 { varint(rest)? } else { u64::from(head >> 4) };
+    // Parts that are still to come, group by group; the columns are the parts of the first.
+    let mut open: Vec<u64> = vec![];
+    while left > 0 {
+        left -= 1;
+        let parts = element(rest)?;
+        if open.is_empty() && parts > most as u64 {
+            return Some(Err(format!("{parts} columns, expected at most {most}")));
+        }
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+        if let Some(parts) = open.last_mut() {
+            *parts -= 1;
+        }
+        if parts > 0 {
+            open.push(parts);
+        }
+        if open.len() > DEEPEST_COLUMN {
+            return Some(Err(format!("its columns nest deeper than {DEEPEST_COLUMN}")));
+        }
+    }
+    Some(Ok(()))
+}
+
+/// How many parts an element of a schema has.
+fn element(rest: &mut &[u8]) -> Option<u64> {
+    let (mut field, mut parts) = (0, 0);
+    loop {
+        let next = byte(rest)?;
+        if next == 0 {
+            return Some(parts);
+        }
+        field = match next >> 4 {
+            0 => count(rest)?,
+            delta => field + u64::from(delta),
+        };
+        match (field, next & 15) {
+            (5, 5) => parts = count(rest)?,
+            (_, kind) => value(rest, kind, 2, &mut Header::default())?,
+        }
+    }
+}
+
+/// Whether packed bytes have no more in them than was said.
+fn holds(packed: &[u8], packing: Packing, said: u64) -> bool {
+    let unpacked: Box<dyn Read + '_> = match packing {
+        Packing::Told => return true,
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Packing::Brotli => Box::new(brotli::Decompressor::new(packed, 4096)),
+    };
+    // What cannot be unpacked is told by the crate, which stops at the same place.
+    let taken = std::io::copy(&mut unpacked.take(said + 1), &mut std::io::sink());
+    taken.map_or(true, |taken| taken <= said)
 }
 
 /// Whether the pages of these columns are worth a try; otherwise why not, in one line.
 pub(super) fn check(
     file: &[u8],
-    columns: impl Iterator<Item = Range<u64>>,
+    columns: impl Iterator<Item = (Range<u64>, Packing)>,
 ) -> Result<(), &'static str> {
     let length = file.len() as u64;
     let mut values: u64 = 0;
-    for column in columns {
+    for (column, packing) in columns {
         let inside = |n: u64| usize::try_from(n).ok().filter(|&n| n <= file.len());
         let (start, end) =
             inside(column.start).zip(inside(column.end)).ok_or("a column beyond its end")?;
@@ -48,7 +150,12 @@ pub(super) fn check(
                 return Err("its pages say that they have more values than the file can hold");
             }
             let packed = usize::try_from(packed).map_err(|_| "a page beyond its column")?;
-            rest = rest.get(packed..).ok_or("a page beyond its column")?;
+            let (page, behind) = rest.split_at_checked(packed).ok_or("a page beyond its column")?;
+            let levels = usize::try_from(header.levels).unwrap_or(usize::MAX).min(packed);
+            if !holds(&page[levels..], packing, unpacked) {
+                return Err("a page unpacks to more than it says");
+            }
+            rest = behind;
         }
     }
     Ok(())
@@ -102,6 +209,8 @@ fn structure(rest: &mut &[u8], depth: u32, header: &mut Header) -> Option<()> {
             (0, 2 | 3, _) => return None,
             // num_values comes first in the headers of all kinds of pages.
             (1, 1, 5) => header.values = header.values.checked_add(count(rest)?)?,
+            // Of the second kind of data pages: levels, which are not packed.
+            (1, 5 | 6, 5) => header.levels = header.levels.checked_add(count(rest)?)?,
             (_, _, kind) => value(rest, kind, depth, header)?,
         }
     }

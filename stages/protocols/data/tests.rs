@@ -12,6 +12,9 @@ use parquet::schema::parser::parse_message_type;
 use super::*;
 use crate::tests::shared;
 
+mod bounds;
+mod columns;
+
 fn lines(text: &str) -> Vec<Row> {
     rows(&Bytes::from(text.to_owned()), Format::JsonLines).unwrap()
 }
@@ -61,6 +64,10 @@ fn parquet_rows_are_those_of_json() {
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
         Compression::ZSTD(parquet::basic::ZstdLevel::default()),
+        Compression::GZIP(parquet::basic::GzipLevel::default()),
+        Compression::BROTLI(parquet::basic::BrotliLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
     ] {
         let rows = rows(&packed(compression), Format::Parquet).unwrap();
         assert_eq!(rows, expected);

@@ -1,16 +1,34 @@
 //! A row of a dataset to the text that is asked, by a Jinja template. The only place that names the crate.
 //!
-//! A column that a row lacks is an error, never an empty text. Loops end: a rendering has a bounded number
-//! of steps. Nothing is escaped: this is no HTML.
+//! A column that a row lacks is an error, never an empty text, and so is a null where text is wanted. A
+//! rendering ends: its steps, the bytes that it handles and the length of its text are bounded, whatever the
+//! template and the row are. Nothing is escaped: this is no HTML. One template knows no other.
 
-use minijinja::{Environment, UndefinedBehavior};
+use std::collections::BTreeMap;
+
+use minijinja::machinery::{
+    Token, Vm, WhitespaceConfig, get_compiled_template, make_string_output, tokenize,
+};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
+
+mod limits;
+mod machine;
+
+use limits::LONGEST;
 
 /// The template's name in the crate's messages.
 const NAME: &str = "template";
 
-/// Steps of one rendering; a plain prompt takes a few for each column.
-const STEPS: u64 = 100_000;
+/// Steps of one rendering, those that bound it included; a plain prompt takes a few for each column.
+const STEPS: u64 = 200_000;
+
+/// Words of one tag, and branches of the template: the crate descends into them before it counts.
+const MOST_WORDS: usize = 1000;
+
+/// Frames in frames: loops, macros, blocks.
+const DEEPEST: usize = 200;
 
 /// Why a template gives no text. `Display` is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +49,15 @@ pub enum TemplateError {
         /// The row's columns, by name.
         columns: String,
     },
+    /// It writes a column that is null.
+    #[error(
+        "column {name:?} is null, which is no text: leave the row out, or say what stands for it, as in \
+         {{{{ {name} | default(\"none\", true) }}}}"
+    )]
+    Null {
+        /// As the template has it.
+        name: String,
+    },
     /// A value does not suit what is done with it.
     #[error("line {line}: {reason}")]
     Render {
@@ -38,6 +65,12 @@ pub enum TemplateError {
         line: usize,
         /// What is wrong.
         reason: String,
+    },
+    /// The text is no prompt any more.
+    #[error("the text has {found} bytes: expected at most {LONGEST}")]
+    Long {
+        /// Its bytes.
+        found: usize,
     },
 }
 
@@ -58,12 +91,20 @@ impl Template {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(STEPS));
-        let syntax = |error: &minijinja::Error| TemplateError::Syntax {
+        environment.set_recursion_limit(DEEPEST);
+        limits::set(&mut environment);
+        check_words(source)?;
+        let syntax = |error: &Error| TemplateError::Syntax {
             line: error.line().unwrap_or(1),
             reason: reason(error),
         };
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| syntax(&error))?;
         let template = environment.get_template(NAME).map_err(|error| syntax(&error))?;
+        let compiled = get_compiled_template(&template);
+        let mut parts = std::iter::once(&compiled.instructions).chain(compiled.blocks.values());
+        if let Some((line, why)) = parts.find_map(machine::refused) {
+            return Err(TemplateError::Syntax { line, reason: why.to_owned() });
+        }
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         columns.sort();
         // What the crate itself knows, such as `range`, is no column.
@@ -72,82 +113,87 @@ impl Template {
         Ok(Self { environment, columns })
     }
 
+    /// The columns that it may ask for, in the order of their names.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// The text for a row.
     ///
     /// # Errors
     /// Where the row lacks a column that the text needs, or holds something that does not suit it.
     pub fn render(&self, row: &Map<String, Value>) -> Result<String, TemplateError> {
-        let rendered = self.environment.get_template(NAME).and_then(|t| t.render(row));
-        rendered.map_err(|error| {
-            let lacking = self.columns.iter().find(|name| !row.contains_key(name.as_str()));
-            if error.kind() == minijinja::ErrorKind::UndefinedError
-                && let Some(name) = lacking
-            {
-                let columns: Vec<_> = row.keys().take(16).map(|name| format!("{name:?}")).collect();
-                return TemplateError::Column { name: name.clone(), columns: columns.join(", ") };
-            }
-            TemplateError::Render { line: error.line().unwrap_or(1), reason: reason(&error) }
-        })
-    }
-}
-
-/// The crate's message as one line, without the place that stands beside it.
-fn reason(error: &minijinja::Error) -> String {
-    let kind = error.kind().to_string();
-    let text = error.detail().map_or_else(|| kind.clone(), |detail| format!("{kind}: {detail}"));
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn rendered(source: &str, row: &Value) -> Result<String, String> {
-        let template = Template::new(source).map_err(|error| error.to_string())?;
-        template.render(row.as_object().unwrap()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn columns_become_text() {
-        let row = json!({"word": "cab", "n": 3, "all": ["a", "b"], "deep": {"x": "<b>"}});
-        for (source, expected) in [
-            ("sort {{ word }}", "sort cab"),
-            ("{{ n }}{{ n + 1 }}", "34"),
-            ("{{ all | join(',') }} {{ all[1] }}", "a,b b"),
-            ("{{ deep.x }}", "<b>"),
-            ("{% for x in all %}{{ x }}{{ loop.index }} {% endfor %}", "a1 b2 "),
-            ("{% if n > 2 %}many{% else %}{{ nothing }}{% endif %}", "many"),
-            ("{{ missing | default('none') }}", "none"),
-            ("{{ range(3) | join }}", "012"),
-        ] {
-            assert_eq!(rendered(source, &row).as_deref(), Ok(expected), "{source}");
+        let text = self.rendered(row).map_err(|error| self.told(&error, row))?;
+        match text.len() as u64 {
+            length if length > LONGEST => Err(TemplateError::Long { found: text.len() }),
+            _ => Ok(text),
         }
     }
 
-    #[test]
-    fn what_a_row_lacks_is_an_error_and_never_empty() {
-        let row = json!({"word": "cab", "answer": "abc"});
-        insta::assert_snapshot!(
-            [
-                "{{ wrod }}",
-                "{{ word.deep.er }}",
-                "{{ word",
-                "{% nonsense %}",
-                "{{ word | frob }}",
-                "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}",
-            ]
-            .map(|source| rendered(source, &row).unwrap_err())
-            .join("\n"),
-            @r#"
-            no column "wrod": the row has "answer", "word"
-            line 1: undefined value
-            line 1: syntax error: unexpected end of input, expected end of variable block
-            line 1: syntax error: unknown statement nonsense
-            line 1: unknown filter: filter frob is unknown
-            line 1: engine ran out of fuel
-            "#
-        );
+    fn rendered(&self, row: &Map<String, Value>) -> Result<String, Error> {
+        let template = self.environment.get_template(NAME)?;
+        let compiled = get_compiled_template(&template);
+        let instructions = machine::bounded(&compiled.instructions);
+        let blocks: BTreeMap<_, _> = machine::blocks(&compiled.blocks);
+        let row = minijinja::Value::from_serialize(row);
+        let mut text = String::new();
+        let mut out = make_string_output(&mut text);
+        Vm::new(&self.environment).eval(&instructions, row, &blocks, &mut out, AutoEscape::None)?;
+        Ok(text)
+    }
+
+    fn told(&self, error: &Error, row: &Map<String, Value>) -> TemplateError {
+        let named = |is_it: &dyn Fn(Option<&Value>) -> bool| {
+            self.columns.iter().find(|name| is_it(row.get(name.as_str()))).cloned()
+        };
+        if error.kind() == ErrorKind::UndefinedError
+            && let Some(name) = named(&|value| value.is_none())
+        {
+            let shown = |name: &String| format!("{:?}", cut(name, 80));
+            let columns: Vec<_> = row.keys().take(16).map(shown).collect();
+            return TemplateError::Column { name: cut(&name, 80), columns: columns.join(", ") };
+        }
+        if error.detail() == Some(limits::NULL)
+            && let Some(name) = named(&|value| value.is_some_and(Value::is_null))
+        {
+            return TemplateError::Null { name: cut(&name, 80) };
+        }
+        TemplateError::Render { line: error.line().unwrap_or(1), reason: reason(error) }
     }
 }
+
+/// Refuses what the crate's reader would follow until its stack ends: it counts brackets and blocks, but no
+/// signs, dots, filters and branches.
+fn check_words(source: &str) -> Result<(), TemplateError> {
+    let (mut words, mut branches) = (0, 0);
+    let all = tokenize(source, false, SyntaxConfig::default(), WhitespaceConfig::default());
+    // What is no word is told by the crate's reader, which gets no further either.
+    for (token, span) in all.map_while(Result::ok) {
+        match token {
+            Token::VariableStart | Token::BlockStart | Token::TemplateData(_) => words = 0,
+            Token::Ident("elif") => branches += 1,
+            _ => words += 1,
+        }
+        if words > MOST_WORDS || branches > MOST_WORDS {
+            let what = if words > MOST_WORDS { "words in one tag" } else { "branches" };
+            let reason = format!("more than {MOST_WORDS} {what}");
+            return Err(TemplateError::Syntax { line: span.start_line.into(), reason });
+        }
+    }
+    Ok(())
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+/// The crate's message as one line, without the place that stands beside it.
+fn reason(error: &Error) -> String {
+    let kind = error.kind().to_string();
+    let text = error.detail().map_or_else(|| kind.clone(), |detail| format!("{kind}: {detail}"));
+    cut(&text.split_whitespace().collect::<Vec<_>>().join(" "), 200)
+}
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,7 @@ properties! {
     json_rows = "rows-json"
     csv_rows = "rows-csv"
     parquet_rows = "rows-parquet"
+    templates = "template"
     truths = "truth"
     completions = "completion"
     program_answers = "program-answer"

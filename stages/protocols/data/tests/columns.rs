@@ -1,0 +1,132 @@
+//! Columns of Parquet: what each kind becomes, and files that unpack to more than they say.
+
+use std::io::Write;
+
+use parquet::data_type::{
+    BoolType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, Int32Type,
+};
+
+use super::*;
+
+/// One row of one column.
+fn column<T: parquet::data_type::DataType>(kind: &str, value: &T::T) -> Result<Row, String> {
+    let schema =
+        Arc::new(parse_message_type(&format!("message m {{ required {kind}; }}")).unwrap());
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<T>().write_batch(std::slice::from_ref(value), None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let read = rows(&Bytes::from(bytes), Format::Parquet);
+    read.map(|mut rows| rows.remove(0)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_kind_of_column_is_a_value_of_its_own() {
+    let bytes = |text: &[u8]| ByteArray::from(text.to_vec());
+    let fixed = |text: &[u8]| FixedLenByteArray::from(bytes(text));
+    let json = |row: Result<Row, String>| row.unwrap().fields["a"].to_string();
+    assert_eq!(json(column::<BoolType>("boolean a", &true)), "true");
+    assert_eq!(json(column::<Int64Type>("int64 a", &i64::MIN)), "-9223372036854775808");
+    assert_eq!(json(column::<Int64Type>("int64 a (UINT_64)", &-1)), "18446744073709551615");
+    assert_eq!(json(column::<DoubleType>("double a", &0.1)), "0.1");
+    assert_eq!(json(column::<Int32Type>("int32 a (DATE)", &19_000)), "\"2022-01-08\"");
+    assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,2))", &-1_205)), "\"-12.05\"");
+    assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,2))", &5)), "\"0.05\"");
+    assert_eq!(json(column::<ByteArrayType>("binary a (UTF8)", &bytes("é".as_bytes()))), "\"é\"");
+    assert_eq!(json(column::<ByteArrayType>("binary a", &bytes("é".as_bytes()))), "\"é\"");
+    assert_eq!(
+        json(column::<FixedLenByteArrayType>("fixed_len_byte_array(2) a", &fixed(b"ok"))),
+        "\"ok\""
+    );
+    let told = column::<ByteArrayType>("binary picture", &bytes(&[0xff, 0xd8])).unwrap_err();
+    insta::assert_snapshot!(told, @r#"row 1 cannot be read: column "picture": 2 bytes that are no UTF-8: drop the column, or save it as text"#);
+    let nan = column::<DoubleType>("double a", &f64::NAN).unwrap();
+    assert_eq!((&nan.fields["a"], &*nan.noted["a"]), (&Value::Null, "NaN"));
+    let instant = column::<Int64Type>("int64 a (TIMESTAMP(NANOS,true))", &1_000).unwrap();
+    assert_eq!(&*instant.noted["a"], "the nanosecond 1000");
+}
+
+/// A file whose only page holds far more than it says, as gzip and brotli can.
+#[test]
+fn a_page_that_unpacks_to_more_than_it_says_is_refused() {
+    let much = vec![0; 64 << 20];
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::new(9));
+    gzip.write_all(&much).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let mut brotli = vec![];
+    brotli::CompressorWriter::new(&mut brotli, 4096, 5, 22).write_all(&much).unwrap();
+    for (packing, bomb) in [(pages::Packing::Gzip, gzip), (pages::Packing::Brotli, brotli)] {
+        let file = page(&bomb, 100);
+        let told = pages::check(&file, std::iter::once((0..file.len() as u64, packing)));
+        assert_eq!(told, Err("a page unpacks to more than it says"));
+    }
+}
+
+/// A page's header and what is packed, without the file around it.
+fn page(packed: &[u8], said: u64) -> Vec<u8> {
+    let varint = |mut number: u64| {
+        let mut bytes = vec![];
+        while number > 0x7f {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    };
+    let mut bytes = vec![0x15, 0, 0x15];
+    bytes.extend(varint(said * 2));
+    bytes.push(0x15);
+    bytes.extend(varint(packed.len() as u64 * 2));
+    bytes.push(0);
+    bytes.extend(packed);
+    bytes
+}
+
+/// Schemas that would end the process, were they followed.
+#[test]
+fn a_schema_has_bounds() {
+    let footer = |elements: &[u8], count: u32| {
+        let mut bytes = b"PAR1".to_vec();
+        let start = bytes.len();
+        bytes.extend([0x15, 2, 0x19, 0xfc]);
+        let mut left = count;
+        while left > 0x7f {
+            bytes.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        bytes.push(left as u8);
+        bytes.extend(elements.repeat(count as usize));
+        bytes.push(0);
+        let length = (bytes.len() - start) as u32;
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(b"PAR1");
+        Bytes::from(bytes)
+    };
+    // A group named `a` of one part, in each other.
+    let nested = footer(&[0x48, 1, b'a', 0x15, 2, 0], 100_000);
+    let told = rows(&nested, Format::Parquet).unwrap_err().to_string();
+    insta::assert_snapshot!(told, @"Parquet cannot be read: its columns nest deeper than 64");
+    // One group of many.
+    let wide = footer(&[0x48, 1, b'a', 0x15, 0xc0, 0x84, 0x3d, 0], 2);
+    let told = rows(&wide, Format::Parquet).unwrap_err().to_string();
+    insta::assert_snapshot!(told, @"Parquet cannot be read: 500000 columns, expected at most 4096");
+}
+
+#[test]
+fn files_that_strangers_had_trouble_with() {
+    for name in [
+        "dataset_codec_brotli.parquet",
+        "dataset_codec_lz4.parquet",
+        "dataset_binary_column.parquet",
+    ] {
+        let Some(place) = shared(&format!("fixtures/reports/{name}"), 48) else { continue };
+        let bytes = Bytes::from(std::fs::read(place).unwrap());
+        let rows = rows(&bytes, Format::Parquet).unwrap();
+        assert_eq!(rows.len(), 48, "{name}");
+        assert!(rows.iter().all(|row| row.fields.values().all(Value::is_string)), "{name}");
+    }
+}
