@@ -18,6 +18,7 @@ mod place;
 mod progress;
 mod secrets;
 mod settings;
+mod shell;
 mod supervisor;
 mod tally;
 mod telemetry;

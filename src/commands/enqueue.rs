@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
 use crate::settings::Settings;
+use crate::shell;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -69,7 +70,7 @@ fn describe(answer: &Answer, args: &EnqueueArgs, numerics: agrpo_spec::Numerics)
     let redis = match args.redis.redis.as_deref() {
         // What is printed may end up in a log; a password must not.
         Some(url) if url.contains('@') => " --redis URL".to_owned(),
-        Some(url) => format!(" --redis {url}"),
+        Some(url) => format!(" --redis {}", shell::word(url)),
         None => String::new(),
     };
     let run = answer.run;

@@ -15,6 +15,7 @@ use crate::cli::{InitArgs, InitTask};
 use crate::commands::{name_of, plain, sources};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::shell;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -58,7 +59,8 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Failure> {
         output::json(&Answer { file: shown, name, seed })?;
     } else {
         output::line(format!(
-            "{shown}: run {name}, seed {seed}\n\nnext:\n  agrpo run {shown} --dry-run"
+            "{shown}: run {name}, seed {seed}\n\nnext:\n  agrpo run {} --dry-run",
+            shell::path(&args.file)
         ))?;
     }
     Ok(Exit::Done)
@@ -95,6 +97,7 @@ fn set(document: &mut DocumentMut, key: &str, mut value: Value) {
 
 /// The commands of the file's head, as they are typed for this file.
 fn with_commands(text: &str, base: &str, file: &str) -> String {
+    let file = shell::path(Path::new(file));
     let made = format!("make run RUN={base}");
     let line = |line: &str| match line.split_once(&made) {
         Some((before, after)) => {

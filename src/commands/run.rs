@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::output;
 use crate::place::Place;
 use crate::settings::Settings;
+use crate::shell;
 use crate::tally::{KindTime, Overhead, Tally, accuracy, percent};
 
 /// What `--json` prints.
@@ -205,7 +206,7 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
     lines.push("next:".to_owned());
     let store = store_option(args.store.store.as_deref());
     if summary.state != "done" {
-        lines.push(format!("  agrpo run {}{store}", args.run.file.display()));
+        lines.push(format!("  agrpo run {}{store}", shell::path(&args.run.file)));
     }
     lines.push(format!("  agrpo status{store}"));
     lines.push(format!("  agrpo show {}{store}", summary.run.short()));

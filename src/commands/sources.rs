@@ -18,6 +18,7 @@ use crate::commands::import::look_through;
 use crate::exit::Failure;
 use crate::output;
 use crate::settings::Settings;
+use crate::shell;
 
 /// What the keys of a grading program's files begin with. Their digests are nobody's to pin by hand: the
 /// files lie beside the run file.
@@ -112,14 +113,16 @@ async fn one(
     let Some(from) = from else {
         let pinned = sha256.map(|digest| digest.to_string()).unwrap_or_default();
         return Err(Failure::usage(format!("{key} = {pinned}: {} does not have it", store.url()))
-            .hint(format!("say where it is to be had: --source {key}=PATH")));
+            .hint(format!("say where it is to be had: --source {}=PATH", shell::word(key))));
     };
     if from.starts_with("s3://") && redact::holds_secret(from) {
         return Err(Failure::usage(format!("{key}: the address holds a password or a key"))
             .hint("keys of a bucket belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
-    let missing =
-        |failure: Failure| failure.at(key).hint(format!("--source {key}=PATH names another place"));
+    let missing = |failure: Failure| {
+        let key_word = shell::word(key);
+        failure.at(key).hint(format!("--source {key_word}=PATH names another place"))
+    };
     let digest = if key == CHECKPOINT {
         let folder = store.import_folder(Path::new(from), look_through).await;
         // Whatever is wrong with it, it is not what was asked for: nothing stored is.

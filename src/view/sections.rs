@@ -90,9 +90,10 @@ fn wall_s(story: &Story) -> f64 {
 /// What was run, and what to type to run and to check it again. `file` is the run file's text.
 pub fn again(story: &Story, file: &str) -> Markup {
     let id = story.run().id();
+    let name = &story.run().config().name;
     html! {
         pre { code {
-            "agrpo run " (story.run().config().name) ".toml      # the file below; the same bytes wherever it runs\n"
+            "agrpo run " (if name.starts_with('-') { "./" } else { "" }) (name) ".toml      # the file below; the same bytes wherever it runs\n"
             "agrpo replay --run " (id.short()) "      # every stage of this run again, compared byte for byte\n"
             "agrpo status " (id.short())
         } }

@@ -224,7 +224,8 @@ pub struct EvaluationConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// For people; part of the run's identity.
+    /// For people; part of the run's identity. 1 to 64 letters, digits, `-`, `_` or `.`; of a run file, not
+    /// `-` first, which commands would take for an option, and not dots alone, which are folders.
     pub name: String,
     /// Root of all randomness of the run.
     pub seed: u64,
@@ -302,8 +303,9 @@ impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         check_length(text)?;
-        let config = toml::from_str(text)
+        let config: RunConfig = toml::from_str(text)
             .map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
+        checks::name(&config.name)?;
         Self::resolve(config)
     }
 

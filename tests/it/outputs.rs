@@ -274,3 +274,17 @@ fn slips_are_answered_with_what_was_meant() {
         .unwrap();
     assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 4, `[task.countdwn]`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
 }
+
+#[test]
+fn what_is_suggested_can_be_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "it's $(touch hurt) `touch hurt` & a b.toml";
+    let said = agrpo(folder.path(), &["init", file, "--name", "mine"], "");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let command = said.stdout.lines().last().unwrap();
+    let shell = format!("set -- {command}; printf %s \"$3\"");
+    let mut bash = std::process::Command::new("bash");
+    let taken = bash.args(["-c", &shell]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(String::from_utf8(taken.stdout).unwrap(), file, "{command}");
+    assert!(!folder.path().join("hurt").exists());
+}

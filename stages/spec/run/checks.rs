@@ -51,6 +51,18 @@ fn share(key: &'static str, value: Real) -> Result<(), RunError> {
     ensure((0.0..1.0).contains(&value.get()), key, value, "expected a number from 0 to below 1")
 }
 
+/// Names that a new run may not have: records keep those that they were made with.
+pub(super) fn name(name: &str) -> Result<(), RunError> {
+    let is_option = name.starts_with('-');
+    let is_folder = !name.is_empty() && name.chars().all(|c| c == '.');
+    ensure(
+        !is_option && !is_folder,
+        "name",
+        format!("{name:?}"),
+        "expected a name that does not begin with '-' and is not made of dots alone",
+    )
+}
+
 /// Every check, in the order of the file; the first that fails is reported. Answers with the base.
 pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
     let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -323,4 +335,33 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
         config.evaluation_sampler(count).fits(&SamplerKeys::EVALUATION)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::run::Run;
+
+    #[test]
+    fn a_name_is_no_option_no_folder_and_no_path() {
+        let file = include_str!("../../../jobs/runs/smoke.toml");
+        let named = |name: &str| {
+            let name = toml::Value::from(name);
+            Run::parse(&file.replace("name = \"smoke\"", &format!("name = {name}")))
+        };
+        let long = "a".repeat(65);
+        for name in [
+            "", ".", "..", "...", "-", "-rf", "--store", "a/b", "/", "a b", " a", "a ", " ",
+            "a\nb", "a\0", "\u{1b}", "é", "a'b", "$a", "~", "*", &long,
+        ] {
+            let refused = named(name).unwrap_err().to_string();
+            assert!(refused.starts_with("name = ") && !refused.contains('\n'), "{refused}");
+        }
+        for name in ["a", "0", "_", ".a", "a-", "a..b", &long[1..]] {
+            assert!(named(name).is_ok(), "{name:?}");
+        }
+        // What was made under such a name can still be read.
+        let mut config = named("a").unwrap().config().clone();
+        config.name = "-rf".to_owned();
+        assert!(Run::resolve(config).is_ok());
+    }
 }
