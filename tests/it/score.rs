@@ -105,7 +105,13 @@ fn rows_are_bounded_and_exact() {
         assert_eq!(code, 2, "{said}");
         told.push(said.split("; expected a JSON").next().unwrap().to_owned());
     }
-    assert_snapshot!(told.join("\n"), @"");
+    assert_snapshot!(told.join("\n"), @r#"
+    error: rows.jsonl, line 2: more than 16777216 bytes
+    error: rows.jsonl, line 2: invalid type: sequence, expected a map at line 1 column 0
+    error: rows.jsonl, line 2: lists and objects nest deeper than 64 at line 1 column 70
+    error: rows.jsonl, line 2: column "ground_truth": the integer 123456789012345678901 has more than 64 bits: write it as text
+    error: rows.jsonl, line 2: the key "completion" stands twice at line 1 column 32
+    "#);
 }
 
 /// A file beside the checkout; where there is no folder, a line that says what was left out.

@@ -270,3 +270,18 @@ fn formats_by_name() {
     assert_eq!(Format::of_name("x.csv"), Some(Format::Csv));
     assert_eq!(Format::of_name("parquet"), None);
 }
+
+#[test]
+fn files_that_strangers_had_trouble_with() {
+    for name in [
+        "dataset_codec_brotli.parquet",
+        "dataset_codec_lz4.parquet",
+        "dataset_binary_column.parquet",
+    ] {
+        let Some(place) = shared(&format!("fixtures/reports/{name}"), 48) else { continue };
+        let bytes = Bytes::from(std::fs::read(place).unwrap());
+        let rows = rows(&bytes, Format::Parquet).unwrap();
+        assert_eq!(rows.len(), 48, "{name}");
+        assert!(rows.iter().all(|row| row.fields.values().all(Value::is_string)), "{name}");
+    }
+}
