@@ -167,7 +167,7 @@ impl Template {
 /// signs, dots, filters and branches.
 fn check_words(source: &str) -> Result<(), TemplateError> {
     let (mut words, mut branches) = (0, 0);
-    let all = tokenize(source, false, SyntaxConfig::default(), WhitespaceConfig::default());
+    let all = tokenize(source, false, SyntaxConfig, WhitespaceConfig::default());
     // What is no word is told by the crate's reader, which gets no further either.
     for (token, span) in all.map_while(Result::ok) {
         match token {

@@ -13,9 +13,10 @@ const STACK: usize = 2 << 20;
 const MOST_KIB: u64 = 2 << 20;
 
 fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says it");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("of every process");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn holds_null(value: &Value) -> bool {
                 open.extend(parts.filter_map(|key| value.get_item(&key).ok()));
             }
             ValueKind::Seq | ValueKind::Iterable => {
-                open.extend(value.try_iter().into_iter().flatten())
+                open.extend(value.try_iter().into_iter().flatten());
             }
             _ => {}
         }

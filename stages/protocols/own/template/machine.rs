@@ -114,63 +114,18 @@ fn guarded<'source>(
         I::Mul => add(filter(TIMES, 2)),
         I::StringConcat => add(filter(JOINED, 2)),
         // Counted by the formatter or by filters of ours; parts of what was seen; numbers and truths; frames.
-        I::Emit
-        | I::ApplyFilter(..)
-        | I::PerformTest(..)
-        | I::GetAttr(_)
-        | I::GetItem
-        | I::LoadConst(_)
-        | I::BuildMap(_)
-        | I::BuildKwargs(_)
-        | I::MergeKwargs(_)
-        | I::BuildList(Some(_))
-        | I::UnpackList(_)
-        | I::UnpackLists(_)
-        | I::Sub
-        | I::Div
-        | I::IntDiv
-        | I::Rem
-        | I::Pow
-        | I::Neg
-        | I::Eq
-        | I::Ne
-        | I::Gt
-        | I::Gte
-        | I::Lt
-        | I::Lte
-        | I::Not
-        | I::In
-        | I::CompareAndPreserve(_)
-        | I::PushLoop(_)
-        | I::PushWith
-        | I::Iterate(_)
-        | I::PushDidNotIterate
-        | I::PopFrame
-        | I::PopLoopFrame
-        | I::Jump(_)
-        | I::JumpIfFalse(_)
-        | I::JumpIfFalseOrPop(_)
-        | I::JumpIfTrueOrPop(_)
-        | I::PushAutoEscape
-        | I::PopAutoEscape
-        | I::BeginCapture(_)
-        | I::EndCapture
-        | I::CallFunction(..)
-        | I::CallMethod(..)
-        | I::CallObject(_)
-        | I::DupTop
-        | I::DiscardTop
-        | I::FastSuper
-        | I::FastRecurse
-        | I::Swap
-        | I::CallBlock(_)
-        | I::LoadBlocks
-        | I::Include(_)
-        | I::ExportLocals
-        | I::BuildMacro(..)
-        | I::Return
-        | I::IsUndefined
-        | I::Enclose(_)
+        #[rustfmt::skip]
+        I::Emit | I::ApplyFilter(..) | I::PerformTest(..) | I::GetAttr(_) | I::GetItem
+        | I::LoadConst(_) | I::BuildMap(_) | I::BuildKwargs(_) | I::MergeKwargs(_)
+        | I::BuildList(Some(_)) | I::UnpackList(_) | I::UnpackLists(_) | I::Sub | I::Div
+        | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte
+        | I::Not | I::In | I::CompareAndPreserve(_) | I::PushLoop(_) | I::PushWith
+        | I::Iterate(_) | I::PushDidNotIterate | I::PopFrame | I::PopLoopFrame | I::Jump(_)
+        | I::JumpIfFalse(_) | I::JumpIfFalseOrPop(_) | I::JumpIfTrueOrPop(_) | I::PushAutoEscape
+        | I::PopAutoEscape | I::BeginCapture(_) | I::EndCapture | I::CallFunction(..)
+        | I::CallMethod(..) | I::CallObject(_) | I::DupTop | I::DiscardTop | I::FastSuper
+        | I::FastRecurse | I::Swap | I::CallBlock(_) | I::LoadBlocks | I::Include(_)
+        | I::ExportLocals | I::BuildMacro(..) | I::Return | I::IsUndefined | I::Enclose(_)
         | I::GetClosure => add(instruction.clone()),
     }
 }
