@@ -147,14 +147,14 @@ fn stage_names_are_frozen() {
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
     run 2b7df3c2dd2b
-    sft-000000 fadedb212033
-    sft-000001 0fb4d24bef93
-    rollout-000001-01 5056d47bc369
-    reward-000001-00 27c33765627b
-    gradient-000002-01 f998a98c4a0e
-    update-000001 7e343ad35644
-    update-000002 1a53b64fe7bb
-    evaluation-000000 f45b24035112
+    sft-000000 38a30b627b0b
+    sft-000001 74bf1884f62d
+    rollout-000001-01 a655725a7529
+    reward-000001-00 6c7d02b4e101
+    gradient-000002-01 00f9bb1cfdfb
+    update-000001 d08e258e2c7f
+    update-000002 b95a52c4a046
+    evaluation-000000 64e5980b9791
     ");
 }
 

@@ -40,8 +40,8 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
-            Self::Sft => 2,
-            Self::Rollout | Self::Reward | Self::Gradient | Self::Update | Self::Evaluation => 3,
+            Self::Sft | Self::Update => 3,
+            Self::Rollout | Self::Reward | Self::Gradient | Self::Evaluation => 4,
         }
     }
 }
