@@ -142,7 +142,7 @@ async fn every_right_that_is_missing_is_named() {
         (&["-script"], "script"),
         (&["-multi"], "multi"),
         (&["resetkeys", "~other:*", "~core:apalis*"], "keys"),
-        (&["resetkeys", "~agrpo:*"], "can't access"),
+        (&["resetkeys", "~agrpo:*"], "keys"),
         (&["resetkeys", "%R~agrpo:*", "~core:apalis*"], "keys"),
     ] {
         let (code, text) = refusal(&user(changes).await.unwrap()).await;
