@@ -11,7 +11,7 @@ use agrpo_protocols::{
 };
 use agrpo_spec::{
     ArtifactDigest, Benchmark, BenchmarkTask, Inputs, Language, Protocol, Purpose, RewardConfig,
-    Seed, StageError,
+    Seed, StageError, lfs_pointer,
 };
 
 use super::{Asked, Mark, Question};
@@ -170,6 +170,9 @@ pub(super) fn read(
     digest: ArtifactDigest,
 ) -> Result<Vec<Row>, StageError> {
     let bytes = inputs.blob(digest)?;
+    if let Some(what) = lfs_pointer(bytes) {
+        return Err(data(format!("{key} is {what}")));
+    }
     let mark = "\u{feff}".as_bytes();
     let bytes =
         bytes.strip_prefix(mark).map_or_else(|| bytes.clone(), |rest| bytes.slice_ref(rest));

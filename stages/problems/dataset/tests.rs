@@ -79,6 +79,7 @@ fn what_cannot_be_asked_is_named_by_its_row() {
         opened(&task, "{\"word\": 1e5}\n", &rows(&["a"])).err().unwrap(),
         opened(&task, "{\"word\": 18446744073709551616}\n", &rows(&["a"])).err().unwrap(),
         opened(&task, "word,word\n1,2\n", &rows(&["a"])).err().unwrap(),
+        opened(&task, "version https://git-lfs.github.com/spec/v1\n", &rows(&["a"])).err().unwrap(),
         opened(&task, &rows(&["a"]), &rows(&["a"])).err().unwrap(),
         opened(&task, &rows(&["<|endoftext|>"]), &rows(&["a"])).err().unwrap(),
         opened(&task, &rows(&["abcd"]), &rows(&["a"]))
@@ -95,6 +96,7 @@ fn what_cannot_be_asked_is_named_by_its_row() {
     task.dataset.prompt, row 1 of task.dataset.train: column "word" has 1e5, which would be written differently: save it as text
     task.dataset.train: row 1 cannot be read: column "word": the integer 18446744073709551616 has more than 64 bits: write it as text; expected one JSON object a line
     task.dataset.train: CSV cannot be read: "word" names two columns: expected every name once in the first line
+    task.dataset.train is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file
     task.dataset.train has no row whose prompt task.dataset.test does not have too
     row 1 of task.dataset.train spells <|endoftext|>, which is a token of its own: leave it out
     task.dataset.prompt_tokens = 3: the prompt of row 1 of task.dataset.train has 4 tokens; raise the key, or leave the row out
