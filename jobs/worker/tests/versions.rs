@@ -146,6 +146,7 @@ async fn a_run_whose_record_another_version_wrote_waits_and_the_others_go_on() {
     assert_eq!(house.store.raw(&name).await.unwrap(), newer);
     assert_eq!(house.store.names_below("aside").await, [""; 0]);
     assert!(house.store.failures(shares.id()).await.unwrap().is_empty());
-    let active: Vec<String> = house.redis_says(&["SMEMBERS", crate::redis::keys::ACTIVE]).await;
+    let active = house.fleet.keys.of(crate::redis::keys::ACTIVE);
+    let active: Vec<String> = house.redis_says(&["SMEMBERS", &active]).await;
     assert_eq!(active, [shares.id().to_string()], "it waits for a program that knows the record");
 }
