@@ -10,10 +10,23 @@ use bytes::Bytes;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
-use crate::error::{data, libtorch};
+use crate::error::{data, invalid, libtorch};
 
 /// Named tensors, in the order of their names.
 pub(crate) type NamedTensors = BTreeMap<String, Tensor>;
+
+/// Writes the weights of a policy. Invalid error where one is not finite: whoever reads the policy would
+/// take the file for damaged, and computing it again would not help.
+pub(crate) fn write_weights(weights: &NamedTensors) -> Result<Bytes, StageError> {
+    for (name, weight) in weights {
+        if weight.isfinite().all().int64_value(&[]) == 0 {
+            return Err(invalid(format!(
+                "{name} is not finite: training has diverged; lower the learning rate"
+            )));
+        }
+    }
+    write(weights)
+}
 
 /// Writes tensors. Each is made contiguous first. `metadata` says `format: pt`, which Hugging Face's
 /// loaders ask for.

@@ -144,14 +144,14 @@ impl Policy {
         }
     }
 
-    /// The model's files for a folder in Hugging Face layout.
+    /// The model's files for a folder in Hugging Face layout. Invalid error if a weight is not finite.
     pub fn to_files(&self) -> Result<Files, StageError> {
         if self.adapter.is_some() {
             return Err(StageError::Internal(
                 "the base of an adapted policy is not written again".into(),
             ));
         }
-        let weights = tensor_file::write(&self.parameters())?;
+        let weights = tensor_file::write_weights(&self.parameters())?;
         Ok(BTreeMap::from([
             ("config.json".to_owned(), self.config.to_json().into()),
             ("model.safetensors".to_owned(), weights.into()),

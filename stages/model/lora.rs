@@ -73,7 +73,7 @@ pub(super) type Matrices = BTreeMap<String, Lora>;
 impl Adapter {
     /// PEFT's two files, with these matrices by PEFT's names.
     pub(crate) fn to_files(&self, matrices: &NamedTensors) -> Result<Files, StageError> {
-        let tensors = tensor_file::write(matrices)?;
+        let tensors = tensor_file::write_weights(matrices)?;
         Ok(BTreeMap::from([
             (CONFIG.to_owned(), self.document.clone().into()),
             (TENSORS.to_owned(), tensors.into()),

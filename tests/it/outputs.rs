@@ -44,18 +44,18 @@ fn what_is_shown_of_a_run_and_its_parts() {
     assert_snapshot!(run.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n"), @r"
     # run 5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb
     # 7 of 7 stages are done
-    #   sft-000000          3d37a9c7db6615bbe00f1e6e98824b1da8910826e2671c830d2549042335920c
-    #   evaluation-000000   9b7da04dc0685468faa9335e7c4f3f80ad9209e6427ddabc9a024280ba7ee361
-    #   rollout-000001-00   ef87e247cdde282dbf08918e3b514f35b3c7c6c5855b330a5fc32f5bc3e0c64f
-    #   reward-000001-00    e6d313fa104e02a19f90b283c42c9129c80984e73d5dcde84738b5f8069f6e08
-    #   gradient-000001-00  14f93da1046fbcba3d412eec70450fc759d1f8e0a2bc30e294b1fde4b6834b5b
+    #   sft-000000          25213ca73ed4dea15512be2f6b40bf3d18857e0ac17f4d1bdff0c44ca6f9cd9b
+    #   evaluation-000000   88cd1178748b8daccfd43b95a5f7308b71647c868a9ae0355f2af25342f6e4f5
+    #   rollout-000001-00   18c72d6837d507f1a451da52b5e5cd26da9862c4ac84bd3086029f4c57e82aa2
+    #   reward-000001-00    363955e0e8b9b051c86b25e7b6354b6a62de7bafc1fe48e4e92a60f610f9f0fd
+    #   gradient-000001-00  7ab0c6287ad9f43e90938da136e31305aa7a905efd6e53c744687dab7c45122d
     #   update-000001       611aded5cd7da410f7770362224cecf507ea52184fdc7127989332666bf2677b
-    #   evaluation-000001   f6c21ba9c668870edd73114a0b3cae3541af86e075b7dadd9c3b93984e70fedb
+    #   evaluation-000001   5daa1d88fab39acbd508029af459f8acbc5ec3cf478ee7e8045448917bb66362
     ");
     let rollout = answer(folder, &["show", &stage(folder, "rollout-000001-00")]);
     assert_snapshot!(rollout.split("\nspec:").next().unwrap(), @r"
-    stage     ef87e247cdde282dbf08918e3b514f35b3c7c6c5855b330a5fc32f5bc3e0c64f
-    kind      rollout, version 3
+    stage     18c72d6837d507f1a451da52b5e5cd26da9862c4ac84bd3086029f4c57e82aa2
+    kind      rollout, version 4
     numerics  cpu-portable
     inputs    32e70119a2ab7ed3d3f2aa50bb283f6f0bbf24805bd48f0fc2bc94ad6699d404  policy
     outputs   e73831894ba34cb47daf0c0ac9a662ec3cfb40a984c90c6b6396ed641fba0f9c  trajectories, [size]
@@ -101,8 +101,8 @@ fn what_is_shown_of_an_evaluation() {
     let folder = folder.path();
     let evaluation = answer(folder, &["show", &stage(folder, "evaluation-000001")]);
     assert_snapshot!(evaluation.split("\nspec:").next().unwrap(), @r"
-    stage     f6c21ba9c668870edd73114a0b3cae3541af86e075b7dadd9c3b93984e70fedb
-    kind      evaluation, version 3
+    stage     5daa1d88fab39acbd508029af459f8acbc5ec3cf478ee7e8045448917bb66362
+    kind      evaluation, version 4
     numerics  cpu-portable
     inputs    a08315f775d9e8a81196c20cd952f63b22bc52292911433c1328adf517480233  policy
     outputs   41efbaa09778b58dbce5f5444ba3e7444d7b5f216298d5a0079d832fda59d9e9  evaluation, 613 B
@@ -134,7 +134,7 @@ fn what_a_run_says_that_is_done() {
       agrpo show 5cff052ac408
     ");
     assert_snapshot!(answer(folder, &["replay", &stage(folder, "reward-000001-00")]), @r"
-    reward e6d313fa104e02a19f90b283c42c9129c80984e73d5dcde84738b5f8069f6e08
+    reward 363955e0e8b9b051c86b25e7b6354b6a62de7bafc1fe48e4e92a60f610f9f0fd
       identical  rewards  d94b988ac97b0ba87fb6a006dd1760b03ddaada9cf5c94a7afc279de969f05c7
     identical
     ");
@@ -142,14 +142,14 @@ fn what_a_run_says_that_is_done() {
     tiny (5cff052ac408): 4 held-out problems, greedy
 
     policy       steps  tokens/step  passes  temperature  accuracy  95 % interval  stage
-    base         8      1            8.00    0            0.0%      0.0% to 49.0%  9b7da04dc068
-    base         4      2            4.00    0            0.0%      0.0% to 49.0%  0335121d11d2
-    base         2      4            2.00    0            0.0%      0.0% to 49.0%  355cbb88091b
-    base         1      8            1.00    0            0.0%      0.0% to 49.0%  a276e888909e
-    iteration 1  8      1            8.00    0            0.0%      0.0% to 49.0%  f6c21ba9c668
-    iteration 1  4      2            4.00    0            0.0%      0.0% to 49.0%  2ec1042281ca
-    iteration 1  2      4            2.00    0            0.0%      0.0% to 49.0%  c6dbdcf352d2
-    iteration 1  1      8            1.00    0            0.0%      0.0% to 49.0%  b3cd9a91419f
+    base         8      1            8.00    0            0.0%      0.0% to 49.0%  88cd1178748b
+    base         4      2            4.00    0            0.0%      0.0% to 49.0%  747aae4d120c
+    base         2      4            2.00    0            0.0%      0.0% to 49.0%  5968dbf20347
+    base         1      8            1.00    0            0.0%      0.0% to 49.0%  7b5ad1cb22f5
+    iteration 1  8      1            8.00    0            0.0%      0.0% to 49.0%  5daa1d88fab3
+    iteration 1  4      2            4.00    0            0.0%      0.0% to 49.0%  d325ebc2e35a
+    iteration 1  2      4            2.00    0            0.0%      0.0% to 49.0%  44ffe2a7b95b
+    iteration 1  1      8            1.00    0            0.0%      0.0% to 49.0%  8842ee0d0960
 
     the base is right nowhere at 8 steps: nothing to match
     ");
