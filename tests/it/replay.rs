@@ -93,14 +93,14 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v4 evaluation 0cf17a7620d3
-    gradient v4 gradient 23e164057c6c
-    reward v4 rewards 8a29004c61f5
-    rollout v4 trajectories d65f224c9e99
-    sft v3 optimizer c8bfc3de1047
-    sft v3 policy 270d437ae263
+    evaluation v4 evaluation 273b4ad2550f
+    gradient v4 gradient a0c3c3296d3d
+    reward v4 rewards 6864875fc2c8
+    rollout v4 trajectories 5a421b056f41
+    sft v3 optimizer 378a3a0f9bf5
+    sft v3 policy 28c4c0f75af4
     sft v3 policy/config.json 7d1ab0e8487c
-    sft v3 policy/model.safetensors 4efdfbb08774
+    sft v3 policy/model.safetensors 1595da24559e
     sft v3 policy/tokenizer.json 101f7ed9b3b5
     update v3 optimizer 07b46f6d2ab2
     update v3 policy 3029b6060a45

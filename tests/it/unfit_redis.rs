@@ -199,7 +199,7 @@ fn a_redis_whose_clock_is_set_back_holds_up_nobody() {
     let store = ahead.store();
     let now =
         Program::new(&[("AGRPO_REDIS", &redis.url()), ("AGRPO_STORE", store.to_str().unwrap())]);
-    let said = now.run(&["worker", "--numerics", "cpu-portable", "--exit-when-idle", "10"]);
+    let said = now.run(&["worker", "--numerics", "cpu-portable", "--exit-when-idle", "30"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stderr.contains("the clock of Redis was ahead"), "{}", said.stderr);
     assert_eq!(now.policy().1, "done");

@@ -3,6 +3,7 @@
 //! Checks no signatures. Used by the unit tests of `jobs` and by the integration tests.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -265,8 +266,16 @@ fn answer(state: &mut State, request: &Request, body: Bytes) -> (String, Bytes) 
 
 fn plain(status: &str, body: Bytes) -> (String, Bytes) {
     let head = format!(
-        "HTTP/1.1 {status}\r\nETag: \"e\"\r\nLast-Modified: Wed, 21 Oct 2026 07:28:00 GMT\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\nETag: \"e\"\r\nLast-Modified: {}\r\nContent-Length: {}\r\n\r\n",
+        now(),
         body.len()
     );
     (head, body)
+}
+
+/// The time as HTTP writes it: doctor compares the server's clock with this machine's.
+fn now() -> String {
+    let date =
+        Command::new("date").env("LC_ALL", "C").args(["-u", "+%a, %d %b %Y %T GMT"]).output();
+    String::from_utf8(date.unwrap().stdout).unwrap().trim().to_owned()
 }
