@@ -112,7 +112,7 @@ pub(crate) fn templates() -> Vec<Vec<u8>> {
     bytes_of(&[
         "sort {{ word }}\n---\n{\"word\": \"cab\"}",
         "{% for x in all %}{% set t = t ~ x %}{{ loop.index }}{% endfor %}{{ t | indent(4) }}\n---\n{\"all\": [\"a\", 2], \"t\": \"\"}",
-        "{% macro m(a) %}{{ a * 3 }}{% endmacro %}{{ m(x) | join(', ') }}{{ x[1:] + x }}\n---\n{\"x\": [1, 2.5, null]}",
+        "{% macro m(a) %}{{ a * 3 }}{% endmacro %}{{ m(x) | join(', ') }}{{ x[1:] + x }}{{ y[0] is none }}\n---\n{\"x\": [1, 2.5], \"y\": [null]}",
         "{% if n > 2 %}{{ '%5d' | format(n) }}{% elif n is none %}-{% else %}{{ n | default(0) }}{% endif %}\n---\n{\"n\": 3}",
     ])
 }
