@@ -232,7 +232,7 @@ fn fetch_run(
     if numerics::handed_over(settings).is_none() {
         let problems = run.config().evaluation.problems;
         check_run(&run, problems, settings, flag)
-            .map_err(|failure| failure.at(name_of(&asked.file)))?;
+            .map_err(|failure| sources::placed(failure, named).at(name_of(&asked.file)))?;
     }
     Ok((run, text))
 }

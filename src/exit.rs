@@ -7,7 +7,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use agrpo_jobs::JobsError;
-use agrpo_spec::{RunError, StageError};
+use agrpo_spec::{RunError, StageError, shown};
 use agrpo_view::ViewError;
 
 /// What an exit code means; shown by `agrpo --help`.
@@ -60,6 +60,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Bytes of the longest message that is written as it stands; a longer one echoes what it was given.
+const LONGEST: usize = 4096;
+
 /// Why a command ends without having done what was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -104,7 +107,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        match self.message.len() {
+            length if length > LONGEST => write!(f, "error: {}", shown(&self.message, LONGEST))?,
+            _ => write!(f, "error: {}", self.message)?,
+        }
         for (index, hint) in self.hints.iter().enumerate() {
             write!(f, "{}hint: {hint}", if index == 0 { "\n\n" } else { "\n" })?;
         }

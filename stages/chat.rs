@@ -13,13 +13,12 @@ use std::fmt::Display;
 use std::panic::catch_unwind;
 
 use agrpo_protocols::{Message, Role};
-use agrpo_spec::{Files, StageError};
+use agrpo_spec::{Files, StageError, one_line};
 use tokenizers::Tokenizer;
 
 use crate::error::data;
 use crate::folder;
 use crate::model::ModelConfig;
-use crate::tensor_windows::one_line;
 
 mod guard;
 
@@ -58,13 +57,21 @@ pub struct ChatTokenizer {
 /// Reads a tokenizer whose ids are the model's. Data error that names the id where they are not.
 fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
     let refuse = |why: &dyn Display| data(format!("{FILE}: {}", one_line(why)));
-    guard::check(bytes).map_err(|why| refuse(&why))?;
+    let added = guard::check(bytes).map_err(|why| refuse(&why))?;
     // The crate expects what it has read halfway to be sound, and panics where it is not.
     let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
         .map_err(|_| refuse(&"no tokenizer that can be read"))?
         .map_err(|error| refuse(&error))?;
     // Left behind by whoever called the tokenizer last: transformers resets both as well.
     tokenizer.with_padding(None).with_truncation(None).map_err(|error| refuse(&error))?;
+    let is_beyond = |id: u64| i64::try_from(id).map_or(true, |id| id >= config.embedding_size);
+    if let Some(token) = added.iter().find(|token| token.id.is_some_and(is_beyond)) {
+        let (text, id) = (one_line(&token.content), token.id.unwrap_or_default());
+        return Err(data(format!(
+            "{FILE}: the added token {text:?} has the id {id}, but config.json has embedding_size = {}",
+            config.embedding_size
+        )));
+    }
     let mask = id(&tokenizer, MASK)?;
     if mask != config.mask_token_id {
         return Err(data(format!(

@@ -8,10 +8,9 @@
 //! shapes), and for names that come twice, which JSON would hide. Writing is done elsewhere.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::ops::Range;
 
-use agrpo_spec::{Content, StageError, WINDOW, lfs_pointer};
+use agrpo_spec::{Content, StageError, WINDOW, lfs_pointer, one_line};
 use bytes::Bytes;
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -25,8 +24,6 @@ use crate::tensor_file::{NamedTensors, check_form, kind_of, lacks};
 const LONGEST_HEADER: u64 = 100_000_000;
 /// Far more tensors than the largest models have.
 const MOST_TENSORS: usize = 1 << 17;
-/// Letters of a foreign text worth showing.
-const SHOWN: usize = 200;
 /// Bytes of the header's length.
 const PREFIX: u64 = 8;
 /// Bytes that tell a file of another kind.
@@ -261,17 +258,6 @@ fn first_not_finite(kind: Kind, bytes: &[u8]) -> Option<f32> {
 
 fn unreadable(name: &str, error: &std::io::Error) -> StageError {
     data(format!("{name} cannot be read: {}", one_line(error)))
-}
-
-/// A text from a file as part of one line: no control characters, no end of it.
-pub(crate) fn one_line(text: &(impl Display + ?Sized)) -> String {
-    let text = text.to_string();
-    let mut shown: String =
-        text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push_str(" ...");
-    }
-    shown
 }
 
 /// The header's tensors in the order of their bytes.

@@ -74,7 +74,14 @@ fn meant(scheme: &str, rest: &str) -> String {
     match scheme.to_ascii_lowercase().as_str() {
         "s3" if place.is_empty() => "it names no bucket".to_owned(),
         "s3" | "s3a" | "s3n" => format!("did you mean s3://{place}?"),
-        "file" => format!("did you mean file:///{place}?"),
+        "file" if rest.starts_with("//") && !rest.starts_with("///") => {
+            format!("did you mean file:///{place}, or the plain folder {place}?")
+        }
+        "file" if rest.starts_with('/') => format!("did you mean file:///{place}?"),
+        "file" => {
+            let here = if rest.starts_with('.') { "" } else { "./" };
+            format!("a relative folder is a plain path: did you mean {here}{rest}?")
+        }
         "memory" => "did you mean memory://?".to_owned(),
         "http" | "https" => {
             "the address of an S3 server belongs into AWS_ENDPOINT, and the store is s3://bucket/prefix there"
@@ -168,8 +175,10 @@ mod tests {
             ("S3://bucket/x", "did you mean s3://bucket/x?"),
             ("s3a://bucket", "did you mean s3://bucket?"),
             ("file:/x", "did you mean file:///x?"),
-            ("file:x", "did you mean file:///x?"),
-            ("file://x/y", "did you mean file:///x/y?"),
+            ("file:x", "a relative folder is a plain path: did you mean ./x?"),
+            ("file:./x", "did you mean ./x?"),
+            ("file:../x", "did you mean ../x?"),
+            ("file://x/y", "did you mean file:///x/y, or the plain folder x/y?"),
             ("FILE:///x", "did you mean file:///x?"),
             ("file:///a%20b", "%20 is not read as an escape"),
             ("memory:", "did you mean memory://?"),

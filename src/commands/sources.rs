@@ -99,6 +99,15 @@ pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure>
     Ok(with_digests(text, &digests)?)
 }
 
+/// Says where the files lie that an error names by their keys alone.
+pub(super) fn placed(failure: Failure, named: &[Source]) -> Failure {
+    let mut all = named.iter().filter_map(|source| Some((&source.key, source.from.as_ref()?)));
+    match all.find(|(key, _)| failure.message().contains(key.as_str())) {
+        Some((key, from)) => failure.hint(format!("{key} is {}", redact::address(from))),
+        None => failure,
+    }
+}
+
 async fn one(
     source: &Source,
     store: &Store,

@@ -3,6 +3,7 @@
 //! ten megabytes. Refuses such files before the crate sees them, and one that cuts words by chance; says nothing
 //! of whether the rest is sound.
 
+use agrpo_spec::one_line;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,14 +37,17 @@ struct Model {
     dropout: Option<Value>,
 }
 
-#[derive(Deserialize)]
-struct Added {
+/// A token beside those of the model. The crate gives it another id where its own is too large.
+#[derive(Debug, PartialEq, Deserialize)]
+pub(super) struct Added {
     #[serde(default)]
-    content: String,
+    pub(super) content: String,
+    #[serde(default)]
+    pub(super) id: Option<u64>,
 }
 
-/// Why the file is not read any further, in one line.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+/// The tokens that the file adds; or why it is not read any further, in one line.
+pub(super) fn check(bytes: &[u8]) -> Result<Vec<Added>, String> {
     if bytes.len() > LONGEST {
         return Err(format!("{} bytes, expected at most {LONGEST}", bytes.len()));
     }
@@ -51,7 +55,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let dropout = head.model.dropout.filter(|dropout| dropout.as_f64() != Some(0.0));
     if let Some(dropout) = dropout {
         return Err(format!(
-            "model.dropout = {dropout}: expected null or 0: with dropout a text has other tokens each time"
+            "model.dropout = {}: expected null or 0: with dropout a text has other tokens each time",
+            one_line(&dropout)
         ));
     }
     let longest = head.added_tokens.iter().map(|token| token.content.len()).max().unwrap_or(0);
@@ -65,7 +70,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if found > MOST_PATTERNS {
         return Err(format!("{found} patterns, expected at most {MOST_PATTERNS}"));
     }
-    Ok(())
+    Ok(head.added_tokens)
 }
 
 /// How many regular expressions stand in a part.
@@ -99,7 +104,7 @@ mod tests {
             let splits = vec![split.clone(); splits];
             json!({"added_tokens": specials, "pre_tokenizer": {"pretokenizers": splits}})
         };
-        assert_eq!(check(file(&["<|eot_id|>".into()], 2).to_string().as_bytes()), Ok(()));
+        assert!(check(file(&["<|eot_id|>".into()], 2).to_string().as_bytes()).is_ok());
         let long = file(&["ab".repeat(30_000)], 0);
         assert_eq!(refused(&long), "a special token of 60000 bytes, expected at most 256");
         assert_eq!(refused(&file(&[], 9)), "9 patterns, expected at most 8");
@@ -110,7 +115,7 @@ mod tests {
     fn words_are_not_cut_by_chance() {
         for dropout in [json!(null), json!(0), json!(0.0)] {
             let file = json!({"model": {"type": "BPE", "dropout": dropout}});
-            assert_eq!(check(file.to_string().as_bytes()), Ok(()));
+            assert_eq!(check(file.to_string().as_bytes()), Ok(vec![]));
         }
         for dropout in [json!(0.5), json!(1e-9), json!("0")] {
             let told = refused(&json!({"model": {"type": "BPE", "dropout": dropout}}));

@@ -162,3 +162,15 @@ fn a_tokenizer_of_another_model_is_refused() {
     insta::assert_snapshot!(refused(no_mask.as_bytes(), &config()), @r#"tokenizer.json has no token "<|mdm_mask|>""#);
     assert!(refused(b"{}", &config()).starts_with("tokenizer.json: "));
 }
+
+/// The crate would give it the next id that is free.
+#[test]
+fn an_added_token_beyond_the_vocabulary_is_refused() {
+    let mut document: serde_json::Value = serde_json::from_slice(&bytes(&file())).unwrap();
+    let added = document["added_tokens"].as_array_mut().unwrap();
+    let mut token = added[0].clone();
+    (token["id"], token["content"]) = (u32::MAX.into(), "<more>".into());
+    added.push(token);
+    let told = ChatTokenizer::read(document.to_string().as_bytes(), &config()).unwrap_err();
+    insta::assert_snapshot!(told, @"");
+}

@@ -18,7 +18,7 @@ use super::weights::{PREFIX, Weights, checkpoint_shapes};
 use crate::chat;
 use crate::error::{data, libtorch};
 use crate::folder;
-use crate::tensor_windows::{Entry, TensorWindows, one_line};
+use crate::tensor_windows::{Entry, TensorWindows};
 
 const INDEX: &str = "model.safetensors.index.json";
 /// Lies in the folder of an adapted policy, and is no part of its base.

@@ -1,16 +1,20 @@
 //! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
 //! writes. A configuration that asks for anything but bidirectional Llama blocks is refused.
 
-use agrpo_spec::{CheckpointShape, Files, ModelShape, StageError};
+use std::fmt::Display;
+
+use agrpo_protocols::json_object;
+use agrpo_spec::{CheckpointShape, Files, ModelShape, StageError, one_line};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::weights::checkpoint_shapes;
 use crate::error::data;
 use crate::folder;
-use crate::tensor_windows::one_line;
 
-/// No size of a model comes near.
+mod keys;
+
+/// No size of a model comes near, nor does a sequence.
 const LARGEST: i64 = 1 << 24;
 const DEEPEST: i64 = 1 << 12;
 
@@ -42,49 +46,8 @@ pub struct ModelConfig {
     pub mask_token_id: i64,
 }
 
-/// The only values of the other settings whose arithmetic is computed here; null is as good.
-fn architecture() -> [(&'static str, Value); 16] {
-    [
-        ("activation_type", json!("silu")),
-        ("alibi", json!(false)),
-        ("attention_layer_norm", json!(false)),
-        ("bias_for_layer_norm", json!(false)),
-        ("block_group_size", json!(1)),
-        ("block_type", json!("llama")),
-        ("clip_qkv", json!(null)),
-        ("include_bias", json!(false)),
-        ("include_qkv_bias", json!(false)),
-        ("input_emb_norm", json!(false)),
-        ("layer_norm_type", json!("rms")),
-        ("layer_norm_with_affine", json!(true)),
-        ("multi_query_attention", json!(false)),
-        ("rope", json!(true)),
-        ("scale_logits", json!(false)),
-        ("weight_tying", json!(false)),
-    ]
-}
-
-/// Keys of the rotary embedding that are read, or that change nothing in f32.
-const OUR_ROPE: [&str; 2] = ["rope_theta", "rope_full_precision"];
-
-/// The only values of keys that LLaDA's own code does not know, and that others read; null is as good.
-fn variants(head_size: i64) -> [(&'static str, Vec<Value>); 10] {
-    [
-        ("sliding_window", vec![]),
-        ("use_sliding_window", vec![json!(false)]),
-        ("partial_rotary_factor", vec![json!(1), json!(1.0)]),
-        ("head_dim", vec![json!(head_size)]),
-        ("quantization_config", vec![]),
-        ("attention_bias", vec![json!(false)]),
-        ("mlp_bias", vec![json!(false)]),
-        ("norm_after", vec![json!(false)]),
-        ("attn_logit_softcapping", vec![]),
-        ("final_logit_softcapping", vec![]),
-    ]
-}
-
 /// Another model's configuration is told by its name, not by the first key that it lacks.
-fn is_ours(document: &Value) -> Result<(), StageError> {
+fn is_ours(document: &Map<String, Value>) -> Result<(), StageError> {
     let Some(found) = document.get("model_type") else { return Ok(()) };
     if found.is_null() || found == "llada" {
         return Ok(());
@@ -133,28 +96,24 @@ impl ModelConfig {
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
-        let read = |error: serde_json::Error| {
-            data(format!("config.json: {error}; expected a LLaDA configuration"))
+        let read = |error: &dyn Display| {
+            data(format!("config.json: {}; expected a LLaDA configuration", one_line(error)))
         };
-        let document: Value = serde_json::from_slice(bytes).map_err(read)?;
+        let document = json_object(bytes).map_err(|error| read(&error))?;
         is_ours(&document)?;
-        let config = Self::deserialize(&document).map_err(read)?;
-        let heads = [("n_kv_heads", config.n_heads.into())];
-        for (key, expected) in architecture().into_iter().chain(heads) {
-            let found = &document[key];
-            if !found.is_null() && *found != expected {
-                return Err(data(format!("config.json: {key} = {found}: expected {expected}")));
-            }
-        }
-        config.refuse_variants(&document)?;
-        let sizes = [config.d_model, config.n_layers, config.n_heads, config.mlp_hidden_size];
-        let id_ok = |id: i64| (0..config.embedding_size).contains(&id);
-        if sizes.iter().chain([&config.embedding_size]).any(|n| !(1..=LARGEST).contains(n))
-            || config.n_layers > DEEPEST
+        let config = Self::deserialize(&document).map_err(|error| read(&error))?;
+        let within = [
+            ("d_model", config.d_model, LARGEST),
+            ("n_layers", config.n_layers, DEEPEST),
+            ("n_heads", config.n_heads, LARGEST),
+            ("mlp_hidden_size", config.mlp_hidden_size, LARGEST),
+            ("embedding_size", config.embedding_size, LARGEST),
+            ("max_sequence_length", config.max_sequence_length, LARGEST),
+        ];
+        if let Some((key, found, most)) =
+            within.iter().find(|(_, n, most)| !(1..=*most).contains(n))
         {
-            return Err(data(format!(
-                "config.json: sizes must be from 1 to {LARGEST}, n_layers at most {DEEPEST}"
-            )));
+            return Err(data(format!("config.json: {key} = {found}: expected from 1 to {most}")));
         }
         if config.d_model % (2 * config.n_heads) != 0 {
             return Err(data("config.json: d_model must be n_heads heads of an even size"));
@@ -164,53 +123,19 @@ impl ModelConfig {
                 "config.json: rope_theta must be above 0 and rms_norm_eps at least 0",
             ));
         }
-        if [config.eos_token_id, config.mask_token_id, config.pad()].iter().any(|&id| !id_ok(id)) {
-            return Err(data("config.json: a special token lies outside the vocabulary"));
+        let ids = [
+            ("eos_token_id", config.eos_token_id),
+            ("mask_token_id", config.mask_token_id),
+            ("pad_token_id", config.pad()),
+        ];
+        let size = config.embedding_size;
+        if let Some((key, id)) = ids.iter().find(|(_, id)| !(0..size).contains(id)) {
+            return Err(data(format!(
+                "config.json: {key} = {id}: a special token lies outside the vocabulary of embedding_size = {size}"
+            )));
         }
+        config.check_keys(&document)?;
         Ok(config)
-    }
-
-    /// Keys of other models, and of later versions of transformers, that would change what is computed.
-    fn refuse_variants(&self, document: &Value) -> Result<(), StageError> {
-        let refuse = |key: &str, found: &Value, expected: &str| {
-            let found = one_line(found);
-            Err(data(format!("config.json: {key} = {found}: {expected} is computed here")))
-        };
-        for (key, found) in document.as_object().into_iter().flatten() {
-            let is_rope = key.starts_with("rope_") || key.starts_with("rotary_");
-            if is_rope && !OUR_ROPE.contains(&key.as_str()) && !self.is_plain_rope(found) {
-                return refuse(key, found, "only the plain rotary embedding of rope_theta");
-            }
-        }
-        let has_no_window = document["use_sliding_window"] == false;
-        for (key, plain) in variants(self.head_size()) {
-            let found = &document[key];
-            let is_unused = key == "sliding_window" && has_no_window;
-            if !found.is_null() && !plain.contains(found) && !is_unused {
-                let expected = plain.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
-                return refuse(key, found, &format!("only {expected}"));
-            }
-        }
-        let mut layers = document["layer_types"].as_array().into_iter().flatten();
-        match layers.find(|kind| *kind != "full_attention") {
-            Some(kind) => refuse("layer_types", kind, "only full_attention"),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether settings of the rotary embedding change nothing about it.
-    fn is_plain_rope(&self, found: &Value) -> bool {
-        match found {
-            Value::Null | Value::Bool(false) => true,
-            // A share or a factor of all.
-            Value::Number(_) => found.as_f64() == Some(1.0),
-            Value::String(kind) => kind == "default",
-            Value::Object(entries) => entries.iter().all(|(key, value)| match key.as_str() {
-                "rope_theta" => value.as_f64() == Some(self.rope_theta),
-                _ => self.is_plain_rope(value),
-            }),
-            _ => false,
-        }
     }
 
     /// Whether these are the sizes that a run file says. Data error that names the first other one.

@@ -7,8 +7,10 @@
 //! A file's settings are never changed: they go on as they were read. Nothing is merged here.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use agrpo_spec::{Content, Files, StageError};
+use agrpo_protocols::json_object;
+use agrpo_spec::{Content, Files, StageError, one_line};
 use bytes::Bytes;
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -214,9 +216,13 @@ fn assemble(
 
 /// Reads the settings; what is not computed here is refused by name.
 fn document(bytes: &[u8]) -> Result<Document, StageError> {
-    let document: Document = serde_json::from_slice(bytes)
-        .map_err(|error| data(format!("{CONFIG}: {error}; expected PEFT's settings of LoRA")))?;
+    let read = |error: &dyn Display| {
+        data(format!("{CONFIG}: {}; expected PEFT's settings of LoRA", one_line(error)))
+    };
+    let document = json_object(bytes).map_err(|error| read(&error))?;
+    let document = Document::deserialize(Value::Object(document)).map_err(|error| read(&error))?;
     let refuse = |key: &str, found: &Value, expected: &str| {
+        let (key, found) = (one_line(key), one_line(found));
         Err(data(format!("{CONFIG}: {key} = {found}: expected {expected}")))
     };
     if document.peft_type != "LORA" {

@@ -173,14 +173,12 @@ pub(super) fn read(
     if let Some(what) = lfs_pointer(bytes) {
         return Err(data(format!("{key} is {what}")));
     }
-    let mark = "\u{feff}".as_bytes();
-    let bytes =
-        bytes.strip_prefix(mark).map_or_else(|| bytes.clone(), |rest| bytes.slice_ref(rest));
-    let start = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let start = text.iter().find(|byte| !byte.is_ascii_whitespace());
     let format = match start {
         _ if bytes.starts_with(b"PAR1") => Format::Parquet,
         Some(b'{' | b'[') | None => Format::JsonLines,
         Some(_) => Format::Csv,
     };
-    rows(&bytes, format).map_err(|error| data(format!("{key}: {error}")))
+    rows(bytes, format).map_err(|error| data(format!("{key}: {error}")))
 }

@@ -12,12 +12,13 @@ use crate::subset::d1_evaluation_order;
 use crate::{Benchmark, Problem, Protocol};
 
 mod columns;
+mod csv;
 mod json;
 mod layouts;
 mod pages;
 mod read;
 
-pub use json::{Columns, json_columns};
+pub use json::{Columns, json_columns, json_object};
 pub(crate) use layouts::is_number;
 pub use layouts::problem;
 pub use read::{LONGEST_ROW, rows};

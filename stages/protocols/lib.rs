@@ -28,7 +28,7 @@ pub use agrpo_spec::{Benchmark, Protocol};
 
 pub use data::{
     Columns, DataError, Format, LONGEST_ROW, Placed, Row, evaluation_problems, json_columns,
-    problem, rows, training_problems,
+    json_object, problem, rows, training_problems,
 };
 pub use graded::{TruthError, problem_of_truth};
 pub use own::{AnswerError, Rules, Template, TemplateError, program_answer};

@@ -19,6 +19,7 @@ mod rewards;
 mod run;
 mod scorer;
 mod seed;
+mod shown;
 mod stage;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
@@ -42,6 +43,7 @@ pub use run::{
 };
 pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};
+pub use shown::{one_line, shown};
 pub use stage::{
     EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind,
     StageSpec, UpdateSpec,

@@ -2,6 +2,8 @@
 
 /// Letters of which a beginning tells a word.
 const TELLING: usize = 3;
+/// Letters beyond which a word is no slip, and too long to be compared with all others.
+const LONGEST: usize = 64;
 
 /// The candidate that takes the fewest slips (a letter left out, added, changed, or two swapped) to
 /// become `word`; else one that begins with `word`. None where the slips are more than one for every
@@ -14,6 +16,9 @@ where
     I::IntoIter: Clone,
 {
     let (small, letters) = (word.to_lowercase(), word.chars().count());
+    if letters > LONGEST {
+        return None;
+    }
     let (all, slips) = (candidates.into_iter(), (letters / 3).max(1));
     let distance = |candidate: &str| strsim::damerau_levenshtein(&small, &candidate.to_lowercase());
     all.clone()
@@ -45,6 +50,7 @@ mod tests {
         assert_eq!(of("le"), None, "too short a beginning");
         assert_eq!(of("rate"), None);
         assert_eq!(of(""), None);
+        assert_eq!(of(&"seed".repeat(100_000)), None, "not compared at all");
         assert_eq!(nearest("x", ["y"]), None, "all of a word cannot be a slip");
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Real, RunId, encode};
 use crate::seed::Seed;
+use crate::{one_line, shown};
 
 pub use base::{Base, CheckpointConfig, CheckpointShape, Language, Precision};
 pub use decoding::{Cache, SamplerKeys};
@@ -22,6 +23,9 @@ pub use slips::without_slips;
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
 
+/// Characters of what would be accepted, which may list names from the file.
+const EXPECTED: usize = 600;
+
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {
@@ -29,7 +33,7 @@ pub enum RunError {
     #[error("{0}")]
     Syntax(String),
     /// A value, or a combination of values, that cannot be run.
-    #[error("{key} = {found}: {expected}")]
+    #[error("{key} = {}: {}", one_line(.found), shown(.expected, EXPECTED))]
     Value {
         /// The key, with its section, as in `rollout.group`.
         key: &'static str,
@@ -303,8 +307,8 @@ impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         check_length(text)?;
-        let config: RunConfig = toml::from_str(text)
-            .map_err(|error| RunError::Syntax(slips::one_line(&error, text)))?;
+        let config: RunConfig =
+            toml::from_str(text).map_err(|error| RunError::Syntax(slips::told(&error, text)))?;
         checks::name(&config.name)?;
         Self::resolve(config)
     }

@@ -54,11 +54,6 @@ fn unpack(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
         let (mut values, mut length) = (0, 0);
         for (name, field) in record.get_column_iter() {
             let value = value(field).map_err(|why| refuse(format!("column {name:?}: {why}")))?;
-            if let Field::Float(_) | Field::Double(_) | Field::Float16(_) = field
-                && value.is_null()
-            {
-                row.noted.insert(name.clone(), field.to_string());
-            }
             if nanoseconds.contains(&name.as_str()) && !value.is_null() {
                 row.noted.insert(name.clone(), format!("the nanosecond {value}"));
             }
@@ -102,9 +97,15 @@ fn text(value: &Value) -> usize {
     }
 }
 
-/// A field as JSON; times and decimals become text, and floats that are no numbers null.
+/// A field as JSON; times and decimals become text. A float that is no number is refused: JSON has none, and
+/// null would stand for a value that is missing.
 fn value(field: &Field) -> Result<Value, String> {
-    let float = |value: f64| Number::from_f64(value).map_or(Value::Null, Value::from);
+    let float = |value: f64| {
+        let number = Number::from_f64(value).map(Value::from);
+        number.ok_or_else(|| {
+            format!("{value}, which is no number: save it as null, or drop the column")
+        })
+    };
     Ok(match field {
         Field::Null => Value::Null,
         Field::Bool(value) => Value::from(*value),
@@ -116,9 +117,9 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::UShort(value) => Value::from(*value),
         Field::UInt(value) => Value::from(*value),
         Field::ULong(value) => Value::from(*value),
-        Field::Float16(value) => float(f64::from(*value)),
-        Field::Float(value) => float(f64::from(*value)),
-        Field::Double(value) => float(*value),
+        Field::Float16(value) => float(f64::from(*value))?,
+        Field::Float(value) => float(f64::from(*value))?,
+        Field::Double(value) => float(*value)?,
         Field::Str(text) => Value::from(text.as_str()),
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => Value::from(text),

@@ -24,21 +24,29 @@ pub type Columns = (Map<String, Value>, BTreeMap<String, String>);
 /// # Errors
 /// Why it cannot be taken, in one line, without its place.
 pub fn json_columns(line: &[u8]) -> Result<Columns, String> {
-    if line.len() > LONGEST_ROW {
+    match json_object(line) {
+        Ok(fields) => Ok((fields, numbers(line)?)),
+        // Told by the column, where that can be.
+        Err(error) if error.starts_with("number out of range") => {
+            Err(numbers(line).err().unwrap_or(error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// An object of JSON under the bounds of a row, each key once; numbers arrive as readers take them.
+///
+/// # Errors
+/// Why it cannot be taken.
+pub fn json_object(text: &[u8]) -> Result<Map<String, Value>, String> {
+    if text.len() > LONGEST_ROW {
         return Err(format!("more than {LONGEST_ROW} bytes"));
     }
     let mut left = MOST_VALUES_OF_A_ROW;
-    let mut reader = serde_json::Deserializer::from_slice(line);
+    let mut reader = serde_json::Deserializer::from_slice(text);
     let read = serde::Deserializer::deserialize_map(&mut reader, Object(&mut left));
     let read = read.and_then(|fields| reader.end().map(|()| fields));
-    match read {
-        Ok(fields) => Ok((fields, numbers(line)?)),
-        // Told by the column, where that can be.
-        Err(error) if error.to_string().starts_with("number out of range") => {
-            Err(numbers(line).err().unwrap_or_else(|| error.to_string()))
-        }
-        Err(error) => Err(error.to_string()),
-    }
+    read.map_err(|error| error.to_string())
 }
 
 /// The row itself: an object and nothing else.

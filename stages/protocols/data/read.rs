@@ -1,17 +1,14 @@
-//! Bytes to rows: lines of JSON and CSV. The only place that names the crate for CSV.
+//! Bytes to rows: which reader is asked, what all of them have in common, and lines of JSON.
 //!
 //! A row is refused before it takes more memory than its bounds allow, and told by its number and the bound. All
 //! rows together take at most a few times the 4 GiB that a data set may have: at most [`MOST_ROWS`] of them,
 //! [`MOST_VALUES`] values, and the texts.
 
-use std::collections::BTreeSet;
-use std::io::{self, Read};
-
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::json::json_columns;
-use super::{DataError, Format, Row, columns};
+use super::{DataError, Format, Row, columns, csv};
 
 /// Rows of the largest data set: eight times the largest that a protocol knows. A row takes a kilobyte, and
 /// a packed file may say any number of rows in a few bytes.
@@ -25,20 +22,53 @@ pub(super) const MOST_VALUES_OF_A_ROW: usize = 1 << 18;
 /// Columns of a row, and keys of an object in one.
 pub(super) const MOST_COLUMNS: usize = 4096;
 
-/// The rows of a data set, in their order.
+/// The rows of a data set, in their order; at least one.
 ///
 /// # Errors
 /// Where the bytes are not of that format, with the row where one can be named; where a row or all of them
-/// are larger than their bounds.
+/// are larger than their bounds; where there is none.
 pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
+    let refuse = |reason: String| DataError::Format { format: "the data set", reason };
     if let Some(told) = agrpo_spec::lfs_pointer(bytes) {
-        return Err(DataError::Format { format: "the data set", reason: format!("it is {told}") });
+        return Err(refuse(format!("it is {told}")));
     }
-    match format {
-        Format::JsonLines => json_lines(bytes),
-        Format::Parquet => columns::rows(bytes),
-        Format::Csv => csv(bytes),
+    if bytes.is_empty() {
+        return Err(refuse("the file is empty (0 bytes)".to_owned()));
     }
+    // Some programs put a mark of byte order first, which would become part of a name.
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let rows = match format {
+        Format::Parquet => columns::rows(bytes)?,
+        Format::JsonLines => json_lines(check_text(text).map_err(refuse)?)?,
+        Format::Csv => csv::rows(check_text(text).map_err(refuse)?)?,
+    };
+    if rows.is_empty() {
+        return Err(refuse("it has no rows: expected at least one".to_owned()));
+    }
+    Ok(rows)
+}
+
+/// Refuses text in another encoding than UTF-8, by the name of the encoding where it shows.
+fn check_text(bytes: &[u8]) -> Result<&[u8], String> {
+    let utf_16 = match bytes {
+        [0xff, 0xfe, ..] | [1.., 0, 1.., 0, ..] => true,
+        [0xfe, 0xff, ..] | [0, 1.., 0, 1.., ..] => true,
+        _ => false,
+    };
+    if utf_16 {
+        return Err(
+            "the file is UTF-16, expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`"
+                .to_owned(),
+        );
+    }
+    let Err(error) = std::str::from_utf8(bytes) else { return Ok(bytes) };
+    let (before, rest) = bytes.split_at(error.valid_up_to());
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    Err(format!(
+        "line {line} has the byte 0x{:02X}, which is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` \
+         converts Latin-1 and Windows-1252",
+        rest.first().copied().unwrap_or_default()
+    ))
 }
 
 pub(super) fn deeper_than(depth: usize) -> String {
@@ -81,7 +111,6 @@ pub(super) fn count(value: &Value) -> usize {
 }
 
 fn json_lines(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let mut rows = Rows::default();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {
@@ -100,62 +129,4 @@ fn json_lines(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
         rows.push(Row { number, fields, noted }, values)?;
     }
     Ok(rows.all)
-}
-
-/// Hands out a file up to the end of a row that is not too long.
-struct Capped<'a> {
-    rest: &'a [u8],
-    left: usize,
-}
-
-impl Read for Capped<'_> {
-    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
-        let length = piece.len().min(self.rest.len()).min(self.left);
-        if length == 0 && !self.rest.is_empty() && !piece.is_empty() {
-            let told = format!("more than {LONGEST_ROW} bytes up to the end of the row");
-            return Err(io::Error::other(told));
-        }
-        let (now, later) = self.rest.split_at(length);
-        piece[..length].copy_from_slice(now);
-        (self.rest, self.left) = (later, self.left - length);
-        Ok(length)
-    }
-}
-
-fn csv(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
-    let fault = |reason: String| DataError::Format { format: "CSV", reason };
-    // Some programs put a mark of byte order first, which would become part of a name.
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let mut reader = ::csv::Reader::from_reader(Capped { rest: bytes, left: LONGEST_ROW });
-    let names = reader.headers().map_err(|error| fault(told(&error)))?.clone();
-    if names.len() > MOST_COLUMNS {
-        let found = names.len();
-        return Err(fault(format!("{found} columns, expected at most {MOST_COLUMNS}")));
-    }
-    let mut known = BTreeSet::new();
-    if let Some(name) = names.iter().find(|&name| !known.insert(name)) {
-        let told = "names two columns: expected every name once in the first line";
-        return Err(fault(format!("{:?} {told}", name.chars().take(80).collect::<String>())));
-    }
-    let mut rows = Rows::default();
-    let mut record = ::csv::StringRecord::new();
-    for number in 1.. {
-        reader.get_mut().left = LONGEST_ROW;
-        let more = reader.read_record(&mut record);
-        if !more.map_err(|error| DataError::Row { row: number, reason: told(&error) })? {
-            break;
-        }
-        let fields = names.iter().zip(record.iter());
-        let fields = fields.map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
-        rows.push(Row::new(number, fields), names.len())?;
-    }
-    Ok(rows.all)
-}
-
-/// What the reader says, or what was said to it.
-fn told(error: &::csv::Error) -> String {
-    match error.kind() {
-        ::csv::ErrorKind::Io(error) => error.to_string(),
-        _ => error.to_string(),
-    }
 }

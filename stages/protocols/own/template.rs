@@ -5,6 +5,7 @@
 //! template and the row are. Nothing is escaped: this is no HTML. One template knows no other.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::machinery::{
     Token, Vm, WhitespaceConfig, get_compiled_template, make_string_output, tokenize,
@@ -13,6 +14,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+mod guards;
 mod limits;
 mod machine;
 
@@ -22,7 +24,7 @@ use limits::LONGEST;
 const NAME: &str = "template";
 
 /// Steps of one rendering, those that bound it included; a plain prompt takes a few for each column.
-const STEPS: u64 = 200_000;
+const STEPS: u64 = 400_000;
 
 /// Words of one tag, and branches of the template: the crate descends into them before it counts.
 const MOST_WORDS: usize = 1000;
@@ -93,6 +95,7 @@ impl Template {
         environment.set_fuel(Some(STEPS));
         environment.set_recursion_limit(DEEPEST);
         limits::set(&mut environment);
+        guards::set(&mut environment);
         check_words(source)?;
         let syntax = |error: &Error| TemplateError::Syntax {
             line: error.line().unwrap_or(1),
@@ -124,7 +127,10 @@ impl Template {
     /// # Errors
     /// Where the row lacks a column that the text needs, or holds something that does not suit it.
     pub fn render(&self, row: &Map<String, Value>) -> Result<String, TemplateError> {
-        let text = self.rendered(row).map_err(|error| self.told(&error, row))?;
+        // The crate panics where it sorts values that have no order.
+        let text = catch_unwind(AssertUnwindSafe(|| self.rendered(row)));
+        let broke = || Err(Error::new(ErrorKind::InvalidOperation, "values that cannot be sorted"));
+        let text = text.unwrap_or_else(|_| broke()).map_err(|error| self.told(&error, row))?;
         match text.len() as u64 {
             length if length > LONGEST => Err(TemplateError::Long { found: text.len() }),
             _ => Ok(text),

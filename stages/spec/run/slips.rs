@@ -8,21 +8,32 @@ use std::ops::Range;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::RunConfig;
-use crate::nearest;
+use crate::{nearest, one_line};
 
 /// A key that no section has.
 const PROBE: &str = "?";
 
+/// Tables and lists in each other that the readers of TOML follow.
+const DEEPEST: u32 = 80;
+
+/// A message of a reader of TOML as one line; where it met a bound, with the bound.
+pub(super) fn plain(message: &str) -> String {
+    match message.contains("recursion limit") || message.contains("cannot recurse") {
+        true => format!("keys and values nest deeper than {DEEPEST}"),
+        false => one_line(&message.split_whitespace().collect::<Vec<_>>().join(" ")),
+    }
+}
+
 /// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
-pub(super) fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    let Some(span) = error.span() else { return message };
+pub(super) fn told(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message();
+    let Some(span) = error.span() else { return plain(message) };
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let source = source.split(" #").next().unwrap_or_default().trim();
-    let message = explained(&message, text, &span).unwrap_or(message);
-    format!("line {line}, `{source}`: {message}")
+    let message = explained(message, text, &span).unwrap_or_else(|| plain(message));
+    format!("line {line}, `{}`: {message}", one_line(source))
 }
 
 /// What the reader refused: `unknown field` or `unknown variant`, the word, and the words it knows.
@@ -74,21 +85,24 @@ impl Refused<'_> {
     /// What was refused at a key, and what may have been meant; of a run file, in any section.
     fn told(&self, place: &[String], is_run: bool) -> String {
         let known = self.known.iter().copied();
-        let whole = place.join(".");
+        let whole = one_line(&place.join("."));
+        let word = one_line(self.word);
         if !self.is_key {
             let meant = nearest(self.word, known).map(|meant| format!("did you mean `{meant}`? "));
             // Of a task, the kind is the name of a section.
             let is_section = place.last().is_some_and(|last| last == self.word);
             let what = match (is_section, place) {
                 (true, _) => format!("section `{whole}`"),
-                (false, []) => format!("value `{}`", self.word),
-                (false, _) => format!("value `{}` of `{whole}`", self.word),
+                (false, []) => format!("value `{word}`"),
+                (false, _) => format!("value `{word}` of `{whole}`"),
             };
             return format!("unknown {what}: {}{}", meant.unwrap_or_default(), self.listed());
         }
         let section = place.split_last().map_or(&[][..], |(_, section)| section);
         let path = |name: &str| {
-            section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
+            one_line(
+                &section.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("."),
+            )
         };
         let unknown = format!("unknown key `{}`", path(self.word));
         if let Some(meant) = nearest(self.word, known) {
@@ -186,7 +200,7 @@ mod tests {
     }
 
     fn said(text: &str) -> String {
-        one_line(&toml::from_str::<RunConfig>(text).unwrap_err(), text)
+        told(&toml::from_str::<RunConfig>(text).unwrap_err(), text)
     }
 
     #[test]
@@ -201,6 +215,43 @@ mod tests {
             "unknown key `group`: expected one of run, seeds"
         );
         assert_eq!(without_slips("missing field\n`run`"), "missing field `run`");
+    }
+
+    #[test]
+    fn a_message_is_short_whatever_the_file_holds() {
+        let long = "a".repeat(200_000);
+        for text in [
+            format!("{long} = 1"),
+            format!("name = {long}"),
+            format!("seed = \"{long}\""),
+            format!("name = \"{long}\"\nseed = 1\nsed = \"{long}\""),
+            format!("[{long}]\nx = 1"),
+            format!("[rollout]\n{long} = 1"),
+            format!("[advantage]\nscale = \"{long}\""),
+            format!("[task.{long}]\nx = 1"),
+            format!("a.{} = 1", "b.".repeat(100_000) + "c"),
+            format!("x = {}", "[".repeat(100_000)),
+        ] {
+            for told in [said(&text), crate::Run::parse(&text).unwrap_err().to_string()] {
+                assert!(
+                    told.len() < 1500 && !told.contains('\n'),
+                    "{} bytes: {told:.300}",
+                    told.len()
+                );
+            }
+        }
+        let value = crate::RunError::Value { key: "name", found: long.clone(), expected: long };
+        assert!(value.to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_nest_that_is_too_deep_is_told_with_the_bound() {
+        let keys = |depth: usize| said(&format!("{}x = 1", "x.".repeat(depth - 1)));
+        assert!(keys(79).contains("unknown key"), "{}", keys(79));
+        let bound = format!("keys and values nest deeper than {DEEPEST}");
+        assert!(keys(81).ends_with(&bound), "{}", keys(81));
+        let list = said(&format!("name = {}", "[".repeat(100)));
+        assert!(list.ends_with(&bound), "{list}");
     }
 
     #[test]

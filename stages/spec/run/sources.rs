@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use toml_edit::{DocumentMut, InlineTable, Item, TableLike, Value};
 
-use super::{RunError, check_length};
+use super::{RunError, check_length, slips};
 use crate::digest::ArtifactDigest;
 
 /// The keys that name a file or a folder.
@@ -28,6 +28,10 @@ const KEYS: [&str; 5] = [
 
 /// The files of a program that grades: names alone, or names with where each is to be had.
 const PROGRAM: &str = "reward.files";
+
+/// Bytes of the longest path or address, and of the longest name.
+const LONGEST: usize = 4096;
+const LONGEST_NAME: usize = 255;
 
 /// The key of the only folder.
 pub const CHECKPOINT: &str = "checkpoint.folder";
@@ -57,7 +61,14 @@ pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
 
 /// The files of a program.
 fn program(item: &Item) -> Result<Vec<Source>, RunError> {
-    let key = |name: &str| format!("{PROGRAM}.{name}");
+    let key = |name: &str| match name.len() {
+        length if length > LONGEST_NAME => Err(RunError::Value {
+            key: PROGRAM,
+            found: format!("{name:?}"),
+            expected: format!("a name of {length} bytes, expected at most {LONGEST_NAME}"),
+        }),
+        _ => Ok(format!("{PROGRAM}.{name}")),
+    };
     if let Some(names) = item.as_array() {
         let of_name = |value: &Value| {
             let name = value.as_str().ok_or_else(|| RunError::Value {
@@ -65,7 +76,7 @@ fn program(item: &Item) -> Result<Vec<Source>, RunError> {
                 found: value.to_string().trim().to_owned(),
                 expected: "expected a file's name, as in [\"reward.py\"]".to_owned(),
             })?;
-            Ok(Source { key: key(name), from: Some(name.to_owned()), sha256: None })
+            Ok(Source { key: key(name)?, from: Some(name.to_owned()), sha256: None })
         };
         return names.iter().map(of_name).collect();
     }
@@ -74,9 +85,8 @@ fn program(item: &Item) -> Result<Vec<Source>, RunError> {
         found: item.to_string().trim().to_owned(),
         expected: "expected names of files, as in [\"reward.py\"]".to_owned(),
     })?;
-    let of_name = |(name, item): (&str, &Item)| {
-        source(PROGRAM, item).map(|found| Source { key: key(name), ..found })
-    };
+    let of_name =
+        |(name, item): (&str, &Item)| Ok(Source { key: key(name)?, ..source(PROGRAM, item)? });
     table.iter().map(of_name).collect()
 }
 
@@ -115,7 +125,8 @@ pub fn with_digests(
 
 fn read(text: &str) -> Result<DocumentMut, RunError> {
     check_length(text)?;
-    text.parse().map_err(|error: toml_edit::TomlError| RunError::Syntax(error.message().to_owned()))
+    text.parse()
+        .map_err(|error: toml_edit::TomlError| RunError::Syntax(slips::plain(error.message())))
 }
 
 fn find<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
@@ -154,6 +165,12 @@ fn source(key: &'static str, item: &Item) -> Result<Source, RunError> {
         (text("from")?.map(str::to_owned), text("sha256")?.map(digest).transpose()?);
     if from.is_none() && sha256.is_none() {
         return Err(refuse(shown(), expected));
+    }
+    if from.as_ref().is_some_and(|from| from.len() > LONGEST) {
+        return Err(refuse(
+            shown(),
+            &format!("expected a path or address of at most {LONGEST} bytes"),
+        ));
     }
     Ok(Source { key: key.to_owned(), from, sha256 })
 }
@@ -228,11 +245,19 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
             ("{}", "expected { from"),
             ("\"abc\"", "task.benchmark.train = \"abc\": expected a SHA-256"),
             ("{ from = \"x\", sha256 = \"ABC\" }", "expected a SHA-256"),
+            (&format!("\"{}\"", "a".repeat(200_000)), "aaa\": expected a SHA-256"),
+            (
+                &format!("{{ from = \"{}\" }}", "a".repeat(5000)),
+                "expected a path or address of at most 4096 bytes",
+            ),
         ] {
             let text = format!("[task.benchmark]\ntrain = {value}\n");
             let refused = sources(&text).unwrap_err().to_string();
-            assert!(refused.contains(expected), "{refused}");
+            assert!(refused.contains(expected) && refused.len() < 600, "{refused}");
         }
+        let text = format!("[reward]\nfiles = [\"{}\"]\n", "a".repeat(200_000));
+        let refused = sources(&text).unwrap_err().to_string();
+        assert!(refused.ends_with("a name of 200000 bytes, expected at most 255"), "{refused}");
         assert_eq!(sources("name = \"x\"\n[task.countdown]\n").unwrap(), []);
     }
 }

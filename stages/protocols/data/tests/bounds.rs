@@ -108,3 +108,70 @@ fn numbers_are_taken_as_they_stand() {
 fn a_mark_of_byte_order_is_no_part_of_the_first_row() {
     assert_eq!(lines("\u{feff}{\"a\": 1}\n"), lines("{\"a\": 1}\n"));
 }
+
+#[test]
+fn a_file_without_rows_is_told_as_one() {
+    let told = [
+        refused("", Format::JsonLines),
+        refused("", Format::Csv),
+        refused("", Format::Parquet),
+        refused("\n \n", Format::JsonLines),
+        refused("q,a\n", Format::Csv),
+        refused("\u{feff}", Format::Csv),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"
+    the data set cannot be read: the file is empty (0 bytes)
+    the data set cannot be read: the file is empty (0 bytes)
+    the data set cannot be read: the file is empty (0 bytes)
+    the data set cannot be read: it has no rows: expected at least one
+    the data set cannot be read: it has no rows: expected at least one
+    the data set cannot be read: it has no rows: expected at least one
+    ");
+}
+
+#[test]
+fn another_encoding_is_told_by_its_name() {
+    let utf_16 = |text: &str, order: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        text.encode_utf16().flat_map(order).collect()
+    };
+    for text in ["\u{feff}q,a\n1,2\n", "{\"q\": 1}\n", "\u{feff}{\"q\": 1}\n"] {
+        for bytes in [utf_16(text, u16::to_le_bytes), utf_16(text, u16::to_be_bytes)] {
+            let told = refused(bytes, Format::Csv);
+            assert!(told.contains("UTF-16, expected UTF-8: convert it with `iconv"), "{told}");
+        }
+    }
+    let latin =
+        |text: &str| text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect::<Vec<_>>();
+    let told = [
+        refused(latin("{\"q\": 1}\n{\"q\": \"caf\u{e9}\"}\n"), Format::JsonLines),
+        refused(latin("q,a\n1,2\n\u{a3}3,4\n"), Format::Csv),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"
+    the data set cannot be read: line 2 has the byte 0xE9, which is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts Latin-1 and Windows-1252
+    the data set cannot be read: line 3 has the byte 0xA3, which is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts Latin-1 and Windows-1252
+    ");
+}
+
+/// Python's strict reader takes and refuses the same.
+#[test]
+fn a_quote_swallows_no_rows() {
+    let told = [
+        refused("q,a\n1,2\n3,\"4\n5,6\n7,8\n", Format::Csv),
+        refused("q,a\n1,\"2\n3,\"4\"\n", Format::Csv),
+        refused("q,a\n\"1\"st,2\n", Format::Csv),
+        refused("q,\"a\n1,2\n", Format::Csv),
+        refused("q,a\n\"x\ny\",2\n\n\"3,4\n", Format::Csv),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    row 2 cannot be read: the quote that opens a field in line 3 is never closed
+    row 1 cannot be read: the quote that opens a field in line 2 closes in line 3 before the field ends: expected a comma or the end of the line; a quote within quotes is doubled
+    row 1 cannot be read: the quote that opens a field in line 2 closes in line 2 before the field ends: expected a comma or the end of the line; a quote within quotes is doubled
+    CSV cannot be read: the quote that opens a field in line 1 is never closed
+    row 2 cannot be read: the quote that opens a field in line 5 is never closed
+    "#);
+    let text = "q,a\n\"a \"\"b\"\"\nc\",5'6\"\r\n\"\",\"x\"";
+    let all = rows(&Bytes::from(text), Format::Csv).unwrap();
+    let all: Vec<_> = all.iter().map(|row| (&row.fields["q"], &row.fields["a"])).collect();
+    let text = |text: &str| Value::from(text);
+    assert_eq!(all, [(&text("a \"b\"\nc"), &text("5'6\"")), (&text(""), &text("x"))]);
+}

@@ -44,8 +44,13 @@ fn every_kind_of_column_is_a_value_of_its_own() {
     );
     let told = column::<ByteArrayType>("binary picture", &bytes(&[0xff, 0xd8])).unwrap_err();
     insta::assert_snapshot!(told, @r#"row 1 cannot be read: column "picture": 2 bytes that are no UTF-8: drop the column, or save it as text"#);
-    let nan = column::<DoubleType>("double a", &f64::NAN).unwrap();
-    assert_eq!((&nan.fields["a"], &*nan.noted["a"]), (&Value::Null, "NaN"));
+    let no_number = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY]
+        .map(|value| column::<DoubleType>("double score", &value).unwrap_err());
+    insta::assert_snapshot!(no_number.join("\n"), @r#"
+    row 1 cannot be read: column "score": NaN, which is no number: save it as null, or drop the column
+    row 1 cannot be read: column "score": inf, which is no number: save it as null, or drop the column
+    row 1 cannot be read: column "score": -inf, which is no number: save it as null, or drop the column
+    "#);
     let instant = column::<Int64Type>("int64 a (TIMESTAMP(NANOS,true))", &1_000).unwrap();
     assert_eq!(&*instant.noted["a"], "the nanosecond 1000");
 }

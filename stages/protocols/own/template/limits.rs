@@ -1,26 +1,26 @@
 //! What a rendering may take: the length of a value, how deep it nests, and the bytes handled in all. Each is
 //! asked before memory is taken for it.
 //!
-//! The crate's filters run as they are, behind a look at their arguments: those that make more than they are
-//! given (`replace`, `join`, `indent`, `format`, ...) are asked how much it will be.
+//! Here stand the bounds, what they count, and the operators that need one of their own; the crate's filters and
+//! tests are in [`super::guards`].
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use minijinja::value::{Kwargs, Object, Rest, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, Output, State, Value, filters};
+use minijinja::value::{Object, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 /// Bytes of the longest text, and of any value that becomes one: 65,536 tokens of 16 bytes.
 pub(super) const LONGEST: u64 = 1 << 20;
 /// Bytes that one rendering handles, in all.
 pub(super) const WORK: u64 = 1 << 26;
 /// Lists in lists.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 /// What a value of any kind weighs beside its text.
-const WEIGHT: u64 = 32;
+pub(super) const WEIGHT: u64 = 32;
 /// A look at a value costs less than making one.
-const LOOK: u64 = 8;
+pub(super) const LOOK: u64 = 4;
 
 pub(super) const SEEN: &str = "(seen)";
 pub(super) const KEPT: &str = "(kept)";
@@ -31,17 +31,17 @@ pub(super) const JOINED: &str = "(joined)";
 /// What an error about null says; the caller knows which column it was.
 pub(super) const NULL: &str = "null is no text";
 
-fn refuse(told: impl Into<String>) -> Error {
+pub(super) fn refuse(told: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, told.into())
 }
 
-fn too_long(most: u64) -> Error {
+pub(super) fn too_long(most: u64) -> Error {
     refuse(format!("a value of more than {most} bytes"))
 }
 
 /// The bytes that a rendering has handled.
 #[derive(Default)]
-struct Work(AtomicU64);
+pub(super) struct Work(AtomicU64);
 
 impl fmt::Debug for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,11 +52,11 @@ impl fmt::Debug for Work {
 impl Object for Work {}
 
 impl Work {
-    fn of(state: &State<'_, '_>) -> Arc<Self> {
+    pub(super) fn of(state: &State<'_, '_>) -> Arc<Self> {
         state.get_or_set_temp_object("work", Self::default)
     }
 
-    fn charge(&self, bytes: u64) -> Result<(), Error> {
+    pub(super) fn charge(&self, bytes: u64) -> Result<(), Error> {
         let before = self.0.fetch_add(bytes, Relaxed);
         if before.saturating_add(bytes) > WORK {
             return Err(refuse(format!("the template handles more than {WORK} bytes")));
@@ -65,8 +65,13 @@ impl Work {
     }
 }
 
+/// What a look at so many bytes costs.
+pub(super) fn look(bytes: u64) -> u64 {
+    bytes.div_ceil(LOOK)
+}
+
 /// What a value weighs with everything in it, as often as it would be written; an error beyond `most`.
-fn weight(value: &Value, most: u64) -> Result<u64, Error> {
+pub(super) fn weight(value: &Value, most: u64) -> Result<u64, Error> {
     let (mut sum, mut open) = (0, vec![(value.clone(), 0)]);
     while let Some((value, depth)) = open.pop() {
         sum += WEIGHT + value.as_str().map_or(0, |text| text.len() as u64);
@@ -112,12 +117,12 @@ fn holds_null(value: &Value) -> bool {
     false
 }
 
-fn not_null(value: &Value) -> Result<(), Error> {
+pub(super) fn not_null(value: &Value) -> Result<(), Error> {
     if holds_null(value) { Err(refuse(NULL)) } else { Ok(()) }
 }
 
 /// A value that was made: counted, and a list rather than a promise of one.
-fn made(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+pub(super) fn made(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let weight = weight(&value, LONGEST)?;
     Work::of(state).charge(weight)?;
     if value.kind() != ValueKind::Iterable {
@@ -184,139 +189,25 @@ pub(super) fn write(
     minijinja::escape_formatter(out, state, value)
 }
 
-/// Bytes that a filter makes beyond a few times those of its arguments.
-fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
-    let (positional, kwargs): (&[Value], Kwargs) = from_args(args)?;
-    let text = |place: usize| positional.get(place).and_then(Value::as_str);
-    let number = |place: usize, key: &str| {
-        let named = || kwargs.get::<Option<Value>>(key).ok().flatten();
-        let value = positional.get(place).cloned().or_else(named);
-        value.and_then(|value| value.as_usize()).map(|number| number as u64)
-    };
-    let times = |one: u64, other: u64| Ok(one.saturating_mul(other));
-    match name {
-        "replace" => match (text(0), text(1), text(2)) {
-            (Some(text), Some(from), Some(to)) => {
-                times(text.matches(from).count() as u64, to.len() as u64)
-            }
-            // A value of another kind is written first; it has no more places than bytes.
-            _ => times(weight_of(positional.first())?, weight_of(positional.get(2))?),
-        },
-        "join" => {
-            let parts = match (text(0), positional.first()) {
-                (Some(text), _) => text.len() as u64,
-                (None, Some(list)) => {
-                    list.try_iter()?.try_for_each(|part| not_null(&part))?;
-                    list.try_iter()?.count() as u64
-                }
-                (None, None) => 0,
-            };
-            times(parts, weight_of(positional.get(1))?)
-        }
-        "indent" => {
-            let lines = text(0).map_or(1, |text| text.matches('\n').count() as u64 + 1);
-            times(lines, number(1, "width").unwrap_or(4))
-        }
-        "batch" | "slice" => {
-            times(number(1, "count").unwrap_or(1), WEIGHT + weight_of(positional.get(2))?)
-        }
-        "format" => {
-            let pattern = text(0).unwrap_or_default();
-            let fields = pattern.matches('%').count() as u64;
-            let mut widest: u64 = 0;
-            for digits in pattern.split(|c: char| !c.is_ascii_digit()) {
-                // What has more digits than a number is no width, but never short.
-                let long = || if digits.is_empty() { 0 } else { u64::MAX };
-                widest = widest.max(digits.parse().unwrap_or_else(|_| long()));
-            }
-            if pattern.contains('*') {
-                let numbers = positional.iter().skip(1).filter_map(Value::as_usize);
-                widest = widest.max(numbers.max().unwrap_or(0) as u64);
-            }
-            let mut all: u64 = 0;
-            for argument in args.iter().skip(1) {
-                all = all.saturating_add(weight(argument, LONGEST)?);
-            }
-            times(fields, all.saturating_add(widest))
-        }
-        // Four blanks for every list around a line.
-        "pprint" => times(weight_of(positional.first())?, 4 * DEEPEST as u64),
-        _ => Ok(0),
-    }
+/// Charges a look at a value.
+pub(super) fn seen(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+    Work::of(state).charge(look(weight(&value, WORK * LOOK)?))?;
+    Ok(value)
 }
 
-fn weight_of(value: Option<&Value>) -> Result<u64, Error> {
-    value.map_or(Ok(0), |value| weight(value, LONGEST))
-}
-
-/// A filter of the crate, asked for no more than it may take.
-fn guarded(
-    name: &str,
-    filter: &Value,
-    state: &State<'_, '_>,
-    args: &[Value],
-) -> Result<Value, Error> {
-    let takes_null = matches!(name, "default" | "d");
-    if !takes_null && args.first().is_some_and(Value::is_none) {
-        return Err(refuse(NULL));
-    }
-    let mut sum = WEIGHT;
-    for argument in args {
-        sum += weight(argument, LONGEST)?;
-    }
-    let surplus = surplus(name, args)?;
-    if surplus > LONGEST {
-        return Err(too_long(LONGEST));
-    }
-    if matches!(name, "string" | "format" | "pprint") {
-        args.iter().try_for_each(not_null)?;
-    }
-    Work::of(state).charge(sum.saturating_add(surplus))?;
-    let value = filter.call(state, args)?;
-    // Lists that only point to others would point ever deeper in a loop.
-    let value = match (name, value.kind()) {
-        ("chain", ValueKind::Seq) => Value::from(value.try_iter()?.collect::<Vec<_>>()),
-        ("chain", ValueKind::Map) => {
-            let pair = |key: Value| Ok::<_, Error>((key.clone(), value.get_item(&key)?));
-            value.try_iter()?.map(pair).collect::<Result<Vec<_>, _>>()?.into_iter().collect()
-        }
-        _ => value,
-    };
-    made(state, value)
-}
-
-macro_rules! guard {
-    ($environment:ident, $filter:ident as $name:ident) => {
-        let filter = Value::from_function(filters::$filter);
-        $environment.add_filter(
-            stringify!($name),
-            move |state: &State<'_, '_>, args: Rest<Value>| {
-                guarded(stringify!($name), &filter, state, &args)
-            },
-        );
-    };
-    ($environment:ident, $($name:ident)+) => {
-        $(guard!($environment, $name as $name);)+
-    };
-}
-
-/// Puts every filter behind its bounds, and takes away what shows an environment.
+/// Sets the formatter, and the filters that stand between the instructions.
 pub(super) fn set(environment: &mut Environment<'_>) {
     environment.set_formatter(write);
-    environment.remove_global("debug");
-    environment.add_filter(SEEN, |state: &State<'_, '_>, Rest(args): Rest<Value>| {
-        let value = args.into_iter().next().unwrap_or_default();
-        Work::of(state).charge(weight(&value, WORK * LOOK)? / LOOK)?;
-        Ok::<_, Error>(value)
-    });
-    environment.add_filter(KEPT, |state: &State<'_, '_>, Rest(args): Rest<Value>| {
-        let value = args.into_iter().next().unwrap_or_default();
+    let one = |args: Rest<Value>| args.0.into_iter().next().unwrap_or_default();
+    environment
+        .add_filter(SEEN, move |state: &State<'_, '_>, args: Rest<Value>| seen(state, one(args)));
+    environment.add_filter(KEPT, move |state: &State<'_, '_>, args: Rest<Value>| {
+        let value = one(args);
         Work::of(state).charge(weight(&value, WORK)?)?;
         Ok::<_, Error>(value)
     });
-    environment.add_filter(MADE, |state: &State<'_, '_>, Rest(args): Rest<Value>| {
-        made(state, args.into_iter().next().unwrap_or_default())
-    });
+    environment
+        .add_filter(MADE, move |state: &State<'_, '_>, args: Rest<Value>| made(state, one(args)));
     let pair = |args: &[Value]| match args {
         [left, right] => Ok((left.clone(), right.clone())),
         _ => Err(Error::from(ErrorKind::MissingArgument)),
@@ -327,11 +218,4 @@ pub(super) fn set(environment: &mut Environment<'_>) {
     environment.add_filter(JOINED, move |state: &State<'_, '_>, args: Rest<Value>| {
         pair(&args).and_then(|(left, right)| joined(state, &left, &right))
     });
-    guard!(environment, escape as e);
-    guard!(environment, length as count);
-    guard!(environment, default as d);
-    guard!(environment, safe escape lower upper title capitalize replace length dictsort items reverse trim);
-    guard!(environment, join split lines default round abs int float attr first last min max sort list string);
-    guard!(environment, bool batch slice sum indent select reject selectattr rejectattr map groupby unique);
-    guard!(environment, chain zip pprint format);
 }

@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 use minijinja::Value;
 use minijinja::machinery::{Instruction, Instructions};
 
-use super::limits::{JOINED, KEPT, MADE, SEEN, TIMES};
+use super::limits::{JOINED, KEPT, MADE, SEEN, TIMES, weight};
 
 /// As the crate marks what it does not remember.
 const NOT_REMEMBERED: u8 = !0;
 
 /// Lists with a star in one list or call: all of them are taken apart before anything is counted.
 const MOST_UNPACKED: usize = 8;
+
+/// Bytes of a constant that a step pays for.
+const SMALL: u64 = 4096;
 
 fn filter(name: &'static str, arguments: u16) -> Instruction<'static> {
     Instruction::ApplyFilter(name, Some(arguments), NOT_REMEMBERED)
@@ -66,11 +69,15 @@ fn target<'a>(instruction: &'a mut Instruction<'_>) -> Option<&'a mut u32> {
 
 /// The first instruction that no template may have, by its line, and why.
 pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
-    use Instruction::{ExportLocals, Include, LoadBlocks, UnpackLists};
+    use Instruction::{CallMethod, ExportLocals, Include, LoadBlocks, UnpackLists};
     for number in 0.. {
         let why = match all.get(number)? {
             Include(_) | LoadBlocks | ExportLocals => {
                 "include, import and extends need other templates, and there are none"
+            }
+            // The crate divides by the number of what it is given.
+            CallMethod("cycle", None | Some(1)) => {
+                "cycle needs its values one by one, and at least one"
             }
             UnpackLists(count) if *count > MOST_UNPACKED => "more than 8 lists unpacked at once",
             _ => continue,
@@ -78,6 +85,11 @@ pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
         return Some((all.get_line(number).unwrap_or(1), why));
     }
     None
+}
+
+/// Whether a constant is not looked at for nothing.
+fn weighs_much(value: &Value) -> bool {
+    weight(value, SMALL).is_err()
 }
 
 /// An instruction, and what goes before and after it.
@@ -111,6 +123,18 @@ fn guarded<'source>(
             add(instruction.clone());
             add(filter(MADE, 1));
         }
+        // Compared is what was seen as one list of both.
+        I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte | I::In | I::CompareAndPreserve(_) => {
+            add(I::BuildList(Some(2)));
+            add(filter(SEEN, 1));
+            add(I::UnpackList(2));
+            add(I::Swap);
+            add(instruction.clone());
+        }
+        I::LoadConst(value) if weighs_much(value) => {
+            add(instruction.clone());
+            add(filter(SEEN, 1));
+        }
         I::Mul => add(filter(TIMES, 2)),
         I::StringConcat => add(filter(JOINED, 2)),
         // Counted by the formatter or by filters of ours; parts of what was seen; numbers and truths; frames.
@@ -118,8 +142,7 @@ fn guarded<'source>(
         I::Emit | I::ApplyFilter(..) | I::PerformTest(..) | I::GetAttr(_) | I::GetItem
         | I::LoadConst(_) | I::BuildMap(_) | I::BuildKwargs(_) | I::MergeKwargs(_)
         | I::BuildList(Some(_)) | I::UnpackList(_) | I::UnpackLists(_) | I::Sub | I::Div
-        | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte
-        | I::Not | I::In | I::CompareAndPreserve(_) | I::PushLoop(_) | I::PushWith
+        | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Not | I::PushLoop(_) | I::PushWith
         | I::Iterate(_) | I::PushDidNotIterate | I::PopFrame | I::PopLoopFrame | I::Jump(_)
         | I::JumpIfFalse(_) | I::JumpIfFalseOrPop(_) | I::JumpIfTrueOrPop(_) | I::PushAutoEscape
         | I::PopAutoEscape | I::BeginCapture(_) | I::EndCapture | I::CallFunction(..)
