@@ -50,9 +50,10 @@ pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
 
 /// Refuses text in another encoding than UTF-8, by the name of the encoding where it shows.
 fn check_text(bytes: &[u8]) -> Result<&[u8], String> {
-    let utf_16 = match bytes {
-        [0xff, 0xfe, ..] | [1.., 0, 1.., 0, ..] => true,
-        [0xfe, 0xff, ..] | [0, 1.., 0, 1.., ..] => true,
+    let utf_16 = match *bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        // Without a mark of byte order, every second byte of ASCII is zero.
+        [a, b, c, d, ..] => [a == 0, b == 0] == [c == 0, d == 0] && (a == 0) != (b == 0),
         _ => false,
     };
     if utf_16 {
