@@ -68,7 +68,8 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer, StageError> {
     if let Some(token) = added.iter().find(|token| token.id.is_some_and(is_beyond)) {
         let (text, id) = (one_line(&token.content), token.id.unwrap_or_default());
         return Err(data(format!(
-            "{FILE}: the added token {text:?} has the id {id}, but config.json has embedding_size = {}",
+            "{FILE}: the added token {text:?} has the id {id}, but config.json has embedding_size = {}: tokenizer \
+             and model are not of one checkpoint",
             config.embedding_size
         )));
     }

@@ -8,6 +8,7 @@
 //! shapes), and for names that come twice, which JSON would hide. Writing is done elsewhere.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::Range;
 
 use agrpo_spec::{Content, StageError, WINDOW, lfs_pointer, one_line};

@@ -154,7 +154,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let other_end = ModelConfig { eos_token_id: 270, ..config() };
     insta::assert_snapshot!(refused(&file, &other_end), @"tokenizer.json has no token 270, which config.json has as eos_token_id");
     let small = ModelConfig { embedding_size: 264, ..config() };
-    insta::assert_snapshot!(refused(&file, &small), @"tokenizer.json has the token 264, but config.json has embedding_size = 264: tokenizer and model are not of one checkpoint");
+    insta::assert_snapshot!(refused(&file, &small), @r#"tokenizer.json: the added token "<role>" has the id 264, but config.json has embedding_size = 264: tokenizer and model are not of one checkpoint"#);
     let text = String::from_utf8(file).unwrap();
     let no_turn = text.replace("<|eot_id|>", "<|end|>");
     insta::assert_snapshot!(refused(no_turn.as_bytes(), &config()), @r#"tokenizer.json has no token "<|eot_id|>""#);
@@ -172,5 +172,5 @@ fn an_added_token_beyond_the_vocabulary_is_refused() {
     (token["id"], token["content"]) = (u32::MAX.into(), "<more>".into());
     added.push(token);
     let told = ChatTokenizer::read(document.to_string().as_bytes(), &config()).unwrap_err();
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r#"tokenizer.json: the added token "<more>" has the id 4294967295, but config.json has embedding_size = 272: tokenizer and model are not of one checkpoint"#);
 }

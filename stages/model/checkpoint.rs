@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Files, StageError};
+use agrpo_spec::{Files, StageError, one_line};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 

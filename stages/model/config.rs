@@ -194,3 +194,6 @@ impl ModelConfig {
         self.d_model / self.n_heads
     }
 }
+
+#[cfg(test)]
+mod tests;
