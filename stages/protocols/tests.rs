@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{Benchmark, Extracted, Problem, Protocol, problem_of_truth, reward, verdict};
 
+mod crossings;
 mod pairs;
 mod reports;
 

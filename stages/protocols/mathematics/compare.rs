@@ -37,7 +37,10 @@ pub(super) fn equal(gold: &Value, found: &Value) -> bool {
         (Value::Relations(chain), found)
             if found.is_collection() && only_symbol(chain).is_some() =>
         {
-            RealSet::of(found).is_some_and(|found| found.is_where(chain))
+            let terms = terms(found);
+            RealSet::of(found).is_some_and(|found| {
+                (terms == 0 || (terms == 1 && found.has_gaps())) && found.is_where(chain)
+            })
         }
         // A relation in braces is a set of one.
         (Value::Relations(chain), Value::Set(_)) | (Value::Set(_), Value::Relations(chain))
@@ -126,7 +129,8 @@ fn same_relation(
             && proportional(&expected, &difference(left, right)))
 }
 
-/// Whether two values are written alike, but for the order in sets and unions.
+/// Whether two values are written alike, but for the order in sets, unions and intersections, and for the two
+/// ways to write all real numbers.
 fn alike(gold: &Value, found: &Value) -> bool {
     match (gold, found) {
         (Value::Set(gold), Value::Set(found)) => {
@@ -138,7 +142,27 @@ fn alike(gold: &Value, found: &Value) -> bool {
             (alike(first, left) && alike(second, right))
                 || (alike(first, right) && alike(second, left))
         }
-        _ => gold == found,
+        // Of equal sets an intersection keeps one.
+        (Value::Intersection(first, second), Value::Intersection(left, right)) => {
+            let each = |one: [&Value; 2], other: [&Value; 2]| {
+                one.iter().all(|one| other.iter().any(|other| alike(one, other)))
+            };
+            each([first, second], [left, right]) && each([left, right], [first, second])
+        }
+        (Value::Without(first, second), Value::Without(left, right)) => {
+            alike(first, left) && alike(second, right)
+        }
+        _ => gold == found || (is_real_line(gold) && is_real_line(found)),
+    }
+}
+
+fn is_real_line(value: &Value) -> bool {
+    match value {
+        Value::Named(name) => *name == 'R',
+        Value::Interval { start, end, .. } => {
+            start.is_infinite() && end.is_infinite() && start != end
+        }
+        _ => false,
     }
 }
 
@@ -173,12 +197,11 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
     // Points are compared one by one below, more finely than ends.
     let points = |value: &Value| matches!(value, Value::Set(_) | Value::Node(_));
     let both_sets = ![gold, found].iter().any(|value| matches!(value, Value::Tuple(_)));
-    if both_sets
-        && !(points(gold) && points(found))
-        && let Some((gold, found)) = RealSet::of(gold).zip(RealSet::of(found))
-        && gold.is_near(&found)
-    {
-        return true;
+    if both_sets && !(points(gold) && points(found)) {
+        let same = || RealSet::of(gold).zip(RealSet::of(found)).is_some_and(|(l, r)| l.is_near(&r));
+        if alike(gold, found) || (is_worked_out(gold, found) && same()) {
+            return true;
+        }
     }
     match (gold, found) {
         (Value::Tuple(gold), Value::Tuple(found)) => in_order(gold, found),
@@ -203,6 +226,28 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
         (gold @ Value::Node(_), Value::Set(found)) => {
             in_any_order(std::slice::from_ref(gold), &once(found))
         }
+        _ => false,
+    }
+}
+
+/// How many intersections and differences a set is made of. The reference keeps them as they are written: it
+/// works out which set one of them is beside a union, and never what several are.
+fn terms(value: &Value) -> u32 {
+    match value {
+        Value::Union(first, second) => terms(first) + terms(second),
+        Value::Intersection(first, second) | Value::Without(first, second) => {
+            1 + terms(first) + terms(second)
+        }
+        _ => 0,
+    }
+}
+
+fn is_worked_out(gold: &Value, found: &Value) -> bool {
+    let is_union = |value: &Value| matches!(value, Value::Union(..));
+    match (terms(gold), terms(found)) {
+        (0, 0) => true,
+        (0, 1) => is_union(gold),
+        (1, 0) => is_union(found),
         _ => false,
     }
 }

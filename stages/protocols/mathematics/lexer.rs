@@ -218,7 +218,7 @@ const SIGNS: &[&str] = &[
     "lim \\lim",
     "to \\to \\rightarrow \\Rightarrow \\longrightarrow \\Longrightarrow",
     "unsupported \\partial \\subseteq \\supseteq ⊆ ⊇ \\notin ∉ \\langle \\rangle",
-    "transpose ^T ^{T} ^{\\top} '",
+    "transpose ^T ^{T} '",
 ];
 
 const FUNCTIONS: &str = "log ln exp sin cos tan csc sec cot arcsin arccos arctan arccsc arcsec arccot sinh cosh tanh arsinh arcosh artanh arcsinh arccosh arctanh sqrt gcd lcm floor ceil max min det";

@@ -75,6 +75,11 @@ impl RealSet {
         })
     }
 
+    /// Whether it has several parts.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.0.len() > 1
+    }
+
     fn contains(&self, place: f64) -> bool {
         self.0.iter().any(|(from, to)| *from <= (place, 0) && (place, 0) <= *to)
     }

@@ -19,6 +19,10 @@ const MAX_DIGITS: usize = 4300;
 /// Powers of ten that a double has.
 const MAX_EXPONENT: i32 = 308;
 
+/// What may stand before a sign that spaces part from its number, as in `= - 5`. Behind anything else it is a
+/// subtraction or a dash.
+const BEFORE_SIGN: &str = "=≈<>≤≥([{:$*/×·,;";
+
 /// Whether the last numbers of two texts are at most so far apart.
 pub(super) fn is_near(left: &str, right: &str, tolerance: f64) -> bool {
     // The decimal that was written, not the double next to it.
@@ -27,7 +31,8 @@ pub(super) fn is_near(left: &str, right: &str, tolerance: f64) -> bool {
     pair.is_some_and(|((left, right), tolerance)| (left - right).abs() <= tolerance)
 }
 
-/// The last number, with its sign unless that joins it to what stands before; commas group its thousands.
+/// The last number, with its sign unless that joins it to what stands before, or may do so; commas group its
+/// thousands.
 fn last(text: &str) -> Option<BigRational> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
@@ -59,15 +64,35 @@ fn last(text: &str) -> Option<BigRational> {
     let mut value = BigRational::from_integer(digits.parse().ok()?)
         * BigRational::from_integer(BigInt::from(10)).pow(scale);
     // In `5-3` the sign belongs to the subtraction, and in `1,2345` no sign is left to the last part.
-    let before = text[..found.get(0)?.start()].chars().next_back();
-    let joined = before.is_some_and(|c| c.is_alphanumeric() || ")]}%".contains(c));
+    let before = &text[..found.get(0)?.start()];
+    let signs = if group("signs").is_empty() { sign_apart(before) } else { group("signs") };
+    let joined = before.ends_with(|c: char| c.is_alphanumeric() || ")]}%".contains(c));
     if !joined && whole.len() == group("whole").replace(',', "").len() {
-        let minus = group("signs").chars().filter(|sign| !matches!(sign, '+' | '\u{FF0B}')).count();
+        let minus = signs.chars().filter(|sign| !matches!(sign, '+' | '\u{FF0B}')).count();
         if minus % 2 == 1 {
             value = -value;
         }
     }
     Some(value)
+}
+
+fn is_sign(c: char) -> bool {
+    matches!(
+        c,
+        '+' | '-' | '\u{2010}'
+            ..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0B}' | '\u{FF0D}'
+    )
+}
+
+/// The sign at the end of a text, with spaces behind it, where it can be nothing but the sign of what follows.
+fn sign_apart(text: &str) -> &str {
+    let is_space = |c: char| c.is_whitespace() && c != '\n';
+    let trimmed = text.trim_end_matches(is_space);
+    let Some((at, _)) = trimmed.char_indices().next_back().filter(|(_, c)| is_sign(*c)) else {
+        return "";
+    };
+    let left = trimmed[..at].trim_end_matches(is_space);
+    if left.is_empty() || left.ends_with(|c| BEFORE_SIGN.contains(c)) { &trimmed[at..] } else { "" }
 }
 
 /// Digits in groups of three behind up to three others are one number; else the last group is.
@@ -92,6 +117,19 @@ mod tests {
         }
         assert!(is_near("5", "--5", 0.0) && is_near("-5", "\u{2212}+5", 0.0));
         assert!(is_near("0.01", "1e\u{2212}2", 0.0));
+    }
+
+    #[test]
+    fn a_sign_apart_from_its_number_counts_where_it_is_no_subtraction() {
+        for text in ["- 5", " \u{2212} 5", "x = - 5", "\\boxed{- 5}", "it is: -\u{a0}5", "(3, - 5)"]
+        {
+            assert!(is_near("-5", text, 0.0) && !is_near("5", text, 0.0), "{text}");
+        }
+        for text in ["10 - 5", "x - 5", "(1) - 5", "items:\n- 5", "the answer - 5", "+ 5", "- - 5"]
+        {
+            assert!(is_near("5", text, 0.0) && !is_near("-5", text, 0.0), "{text}");
+        }
+        assert!(is_near("-5", "10 - -5", 0.0));
     }
 
     #[test]
