@@ -2,8 +2,8 @@
 //!
 //! It has its own runtime and its own connection, so neither a stage nor a busy moment of the rest can
 //! hold it up. It rides out a Redis that is away, for a time; and it ends the worker where a lease was
-//! lost, where Redis stays away or refuses, and where the clocks disagree. Ending means that nothing new
-//! is published; the process's exit is its owner's.
+//! lost, where Redis stays away, refuses or is set so that it cannot serve, and where the clocks disagree.
+//! Ending means that nothing new is published; the process's exit is its owner's.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +25,12 @@ use crate::metrics;
 use crate::patience::pauses;
 use crate::redis::Fleet;
 use crate::redis::refusal::{plain, refusal};
+use crate::redis::settings;
 use crate::registry::{InHand, WorkerInfo};
 use crate::vitals::Vitals;
+
+/// Intervals after which is looked whether the settings of Redis are still such that it can serve.
+const LOOK: u32 = 10;
 
 /// At most so often is a stage that was begun or ended shown to people.
 const SHOWN: Duration = Duration::from_millis(500);
@@ -204,7 +208,7 @@ impl Shared {
     /// Beats until closed or ended.
     async fn live(&self) {
         let interval = self.terms.interval();
-        let mut seen = Instant::now();
+        let (mut seen, mut looked) = (Instant::now(), Instant::now());
         let mut connection = None;
         loop {
             // Quick stages are shown now and then, not each with an exchange of its own.
@@ -215,7 +219,7 @@ impl Shared {
             }
             let mut pauses = pauses(interval.min(Duration::from_secs(1))).build();
             let mut lost = false;
-            while let Err(error) = self.beat_over(&mut connection).await {
+            while let Err(error) = self.beat_over(&mut connection, &mut looked).await {
                 lost = true;
                 self.vouch();
                 if self.is_over() {
@@ -264,12 +268,24 @@ impl Shared {
         ))
     }
 
-    async fn beat_over(&self, connection: &mut Option<MultiplexedConnection>) -> RedisResult<()> {
+    async fn beat_over(
+        &self,
+        connection: &mut Option<MultiplexedConnection>,
+        looked: &mut Instant,
+    ) -> RedisResult<()> {
+        let is_new = connection.is_none();
         let mut open = match connection.take() {
             Some(open) => open,
             None => self.fleet.own_connection(self.terms.interval()).await?,
         };
         self.beat(&mut open).await?;
+        // Nobody tells of a setting that was changed, and after a restart it is what the file says.
+        if is_new || looked.elapsed() >= self.terms.interval() * LOOK {
+            if let Some(error) = settings::changed(&self.fleet, &mut open).await? {
+                self.end(error);
+            }
+            *looked = Instant::now();
+        }
         *connection = Some(open);
         Ok(())
     }

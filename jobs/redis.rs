@@ -7,6 +7,8 @@
 mod access;
 pub(crate) mod keys;
 pub(crate) mod refusal;
+pub(crate) mod rights;
+pub(crate) mod settings;
 pub(crate) mod types;
 
 use std::collections::BTreeSet;
@@ -104,6 +106,12 @@ impl Fleet {
         &self.place
     }
 
+    /// The user as which it is spoken to.
+    fn user(&self) -> &str {
+        let settings = self.client.get_connection_info().redis_settings();
+        settings.username().unwrap_or("default")
+    }
+
     /// A handle to the shared connection.
     pub(crate) fn connection(&self) -> ConnectionManager {
         self.connection.clone()
@@ -169,15 +177,18 @@ impl Fleet {
         self.meaning(&plain(error)).await
     }
 
-    /// The same for an error that only its words are left of. Of a wrong type the key is looked for, since
-    /// Redis does not name it.
+    /// The same for an error that only its words are left of. Of a wrong type the key is looked for, and of a
+    /// missing right what it is, since Redis does not name them.
     pub(crate) async fn meaning(&self, text: &str) -> JobsError {
-        if refusal::refusal(text) == Some(Refusal::WrongType)
-            && let Ok(Some(message)) = types::wrong(self).await
-        {
-            return JobsError::Misconfigured { message, may_pass: false };
-        }
-        refusal::told(&self.place, text).unwrap_or_else(|| {
+        let named = match refusal::refusal(text) {
+            Some(Refusal::WrongType) => {
+                let message = types::wrong(self).await.ok().flatten();
+                message.map(|message| JobsError::Misconfigured { message, may_pass: false })
+            }
+            Some(Refusal::Rights) => rights::lacking(self, text).await,
+            _ => None,
+        };
+        named.or_else(|| refusal::told(&self.place, text)).unwrap_or_else(|| {
             JobsError::Unavailable(format!(
                 "Redis at {} was lost ({text}): finished stages are safe in the store; start the worker \
                  again once Redis answers",

@@ -133,22 +133,34 @@ async fn every_right_that_is_missing_is_named() {
     let documented = user(&[]).await.unwrap();
     require(&documented, "trial-1").await.unwrap();
     for (changes, words) in [
-        (&["-eval", "-evalsha"][..], "evalsha"),
-        (&["-@scripting"], "script"),
-        (&["-spop"], "SPOP"),
-        (&["-zadd", "-hset"], "HSET, ZADD"),
-        (&["-time"], "can't run this command"),
-        (&["-info"], "info"),
-        (&["-script"], "script"),
-        (&["-multi"], "multi"),
-        (&["resetkeys", "~other:*", "~core:apalis*"], "keys"),
-        (&["resetkeys", "~agrpo:*"], "keys"),
-        (&["resetkeys", "%R~agrpo:*", "~core:apalis*"], "keys"),
+        (&["-eval", "-evalsha"][..], "run EVALSHA; `ACL SETUSER agrpo +evalsha`"),
+        (&["-@scripting"], "`ACL SETUSER agrpo +script"),
+        (&["-spop"], "run SPOP; `ACL SETUSER agrpo +spop`"),
+        (&["-zadd", "-hset"], "run HSET, ZADD; `ACL SETUSER agrpo +hset +zadd`"),
+        (&["-time"], "run TIME; `ACL SETUSER agrpo +time`"),
+        (&["-info"], "run INFO; `ACL SETUSER agrpo +info`"),
+        (&["-info", "-zadd"], "run INFO, ZADD; `ACL SETUSER agrpo +info +zadd`"),
+        (&["-script"], "`ACL SETUSER agrpo +script"),
+        (&["-multi"], "run MULTI; `ACL SETUSER agrpo +multi`"),
+        (
+            &["resetkeys", "~other:*", "~core:apalis*"],
+            "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`",
+        ),
+        (&["resetkeys", "~agrpo:*"], "named core:apalis*; `ACL SETUSER agrpo ~core:apalis*`"),
+        (
+            &["resetkeys", "%R~agrpo:*", "~core:apalis*"],
+            "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`",
+        ),
+        (
+            &["-zadd", "resetkeys", "~agrpo:*"],
+            "run ZADD, nor use keys named core:apalis*; `ACL SETUSER agrpo +zadd ~core:apalis*`",
+        ),
     ] {
         let (code, text) = refusal(&user(changes).await.unwrap()).await;
         assert_eq!(code, 2, "{changes:?}: {text}");
         assert!(text.contains(words), "{changes:?}: {text}");
         assert!(text.contains("infra/redis.acl.example"), "{changes:?}: {text}");
+        assert!(!text.contains("script:"), "no digest of a script: {text}");
         assert_eq!(keys(&admin).await, [""; 0], "{changes:?}");
     }
     let error = user(&["-@all"]).await.unwrap_err();

@@ -3,10 +3,7 @@
 //! What a user may not, what a server has no memory for, and what a cluster keeps elsewhere shows here and
 //! not in the middle of a run. Everything that it writes is deleted, whatever came of it.
 
-use std::sync::LazyLock;
-
-use agrpo_spec::{Numerics, RunId, StageDigest, StageKey, StageKind};
-use redis::Script;
+use std::collections::BTreeSet;
 
 use crate::control;
 use crate::error::JobsError;
@@ -14,13 +11,12 @@ use crate::lease::Lease;
 use crate::lease::stages::{self, Acquired, Terms};
 use crate::queue::{Hint, Queue};
 use crate::redis::keys::{ACTIVE, HELD, SURVEYED};
-use crate::redis::{Fleet, script};
+use crate::redis::{Fleet, rights};
 use crate::registry::workers;
 use crate::store::{Control, Hold};
 use crate::versions::Versions;
 use crate::worker::{LEASE, attempts, set_active};
-
-static COMMANDS: LazyLock<Script> = LazyLock::new(|| script(include_str!("trial.lua")));
+use agrpo_spec::{Numerics, RunId, StageDigest, StageKey, StageKind};
 
 /// A name like that of a stage or a run.
 const NAME: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -36,17 +32,13 @@ pub(super) async fn trial(fleet: &Fleet, unique: &str) -> Result<(), JobsError> 
 
 /// Every command that a script uses, ours or apalis's, on a key of each type.
 async fn commands(fleet: &Fleet) -> Result<(), JobsError> {
-    let mut call = COMMANDS.prepare_invoke();
-    for kind in ["string", "hash", "list", "set", "zset"] {
-        call.key(fleet.keys.of(kind));
-    }
-    // A script that is known is not loaded again, until the server forgets it.
-    if let Err(error) = call.load_async(&mut fleet.connection()).await {
-        return Err(fleet.failed(&error).await);
-    }
-    let refused: Vec<(String, String)> = fleet.invoke(&call).await?;
-    let Some((_, why)) = refused.first() else { return Ok(()) };
-    let names: Vec<&str> = refused.iter().map(|(name, _)| name.as_str()).collect();
+    let refused = match rights::refused(fleet, &fleet.keys).await {
+        Ok(refused) => refused,
+        Err(error) => return Err(fleet.failed(&error).await),
+    };
+    let Some((.., why)) = refused.first() else { return Ok(()) };
+    let names: BTreeSet<&str> = refused.iter().map(|(name, ..)| name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     Err(fleet.meaning(&format!("{}: {}", names.join(", "), why.trim())).await)
 }
 

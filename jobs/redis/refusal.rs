@@ -8,14 +8,17 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::error::JobsError;
 
 /// What to do about rights.
-const RIGHTS: &str = "give the user the rights of infra/redis.acl.example (docs/operations.md)";
+pub(super) const REMEDY: &str =
+    "give the user the rights of infra/redis.acl.example (docs/operations.md)";
 
 /// Why Redis does not do what it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Another type is kept under one of our keys.
     WrongType,
-    /// A setting or a right: no other try helps.
+    /// The user may not: no other try helps, and Redis often does not say what.
+    Rights,
+    /// A setting: no other try helps.
     Lasting(&'static str),
     /// A setting, or a moment between two masters.
     Standing(&'static str),
@@ -23,32 +26,33 @@ pub(crate) enum Refusal {
     Passing(&'static str),
 }
 
-/// Words of an error, and what they mean; the first that fits counts.
+/// Words of an error, and what they mean; the first that fits counts. Codes come as the server writes them and
+/// as the client does.
 const WORDS: [(&[&str], Refusal); 14] = [
     (&["WRONGTYPE"], Refusal::WrongType),
     (
-        &["READONLY", "read only replica"],
+        &["READONLY", "ReadOnly", "read only replica"],
         Refusal::Standing(
             "it is a replica and takes no writes: name its master in AGRPO_REDIS, or end the replication \
              with `REPLICAOF NO ONE`",
         ),
     ),
     (
-        &["CLUSTERDOWN", "Hash slot not served"],
+        &["CLUSTERDOWN", "ClusterDown", "Hash slot not served"],
         Refusal::Standing(
             "it is in cluster mode and nobody serves the slot of agrpo's keys: give every slot to a node, or \
              use a Redis without cluster mode",
         ),
     ),
     (
-        &["MOVED"],
+        &["MOVED", "Moved"],
         Refusal::Lasting(
             "it is in cluster mode and another node has agrpo's keys: name that node in AGRPO_REDIS, or use \
              a Redis without cluster mode",
         ),
     ),
     (
-        &["CROSSSLOT", "do not hash to the same slot", "non local key"],
+        &["CROSSSLOT", "CrossSlot", "do not hash to the same slot", "non local key"],
         Refusal::Lasting(
             "it is in cluster mode and spreads the keys: use a Redis without cluster mode",
         ),
@@ -60,8 +64,15 @@ const WORDS: [(&[&str], Refusal); 14] = [
         ),
     ),
     (
-        &["NOPERM", "ACL failure", "can't run this command", "can't access", "no permissions"],
-        Refusal::Lasting(RIGHTS),
+        &[
+            "NOPERM",
+            "NoPerm",
+            "ACL failure",
+            "can't run this command",
+            "can't access",
+            "no permissions",
+        ],
+        Refusal::Rights,
     ),
     (
         &["NOAUTH", "WRONGPASS", "unauthenticated", "DENIED", "invalid password"],
@@ -79,7 +90,7 @@ const WORDS: [(&[&str], Refusal); 14] = [
         Refusal::Lasting("use a Redis from 6.2 that renames no command"),
     ),
     (
-        &["NOSCRIPT"],
+        &["NOSCRIPT", "NoScript"],
         Refusal::Lasting("it forgets scripts at once: use a Redis that keeps them (`SCRIPT LOAD`)"),
     ),
     (
@@ -88,7 +99,16 @@ const WORDS: [(&[&str], Refusal); 14] = [
     ),
     (&["NOREPLICAS"], Refusal::Passing("it waits for its replicas (min-replicas-to-write)")),
     (
-        &["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "max number of clients"],
+        &[
+            "LOADING",
+            "BUSY",
+            "Busy",
+            "TRYAGAIN",
+            "TryAgain",
+            "MASTERDOWN",
+            "MasterDown",
+            "max number of clients",
+        ],
         Refusal::Passing("it is busy"),
     ),
 ];
@@ -99,13 +119,21 @@ pub(crate) fn refusal(text: &str) -> Option<Refusal> {
     WORDS.iter().find(|(words, _)| says(words)).map(|(_, refusal)| *refusal)
 }
 
-/// An error on one line; of several commands that failed together, the first.
+/// An error on one line; of several commands that failed together, the first. Without the digest by which Redis
+/// names a script.
 pub(crate) fn plain(error: &dyn std::error::Error) -> String {
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let several = text.strip_prefix("Pipeline failure").and_then(|rest| rest.split_once("error: "));
-    match several.and_then(|(_, first)| first.split(')').next()) {
-        Some(first) => first.to_owned(),
-        None => text,
+    let text = several.and_then(|(_, first)| first.split(')').next()).unwrap_or(&text);
+    // `... script: <digest>, on @user_script:1.`; before Redis 7 it stands in front of the words.
+    let text = text.split_once(" script: ").map_or(text, |(words, _)| words);
+    match text.split_once("Error running script") {
+        Some((before, rest)) => {
+            let words = rest.rsplit("@user_script").next().unwrap_or_default();
+            let is_place = |c: char| c.is_ascii_digit() || c == ':' || c == ' ';
+            format!("{before}{}", words.trim_start_matches(is_place))
+        }
+        None => text.to_owned(),
     }
 }
 
@@ -117,6 +145,7 @@ pub(crate) fn told(place: &str, text: &str) -> Option<JobsError> {
             message: say("a key of agrpo's holds another type; `agrpo doctor` names it"),
             may_pass: false,
         },
+        Refusal::Rights => JobsError::Misconfigured { message: say(REMEDY), may_pass: false },
         Refusal::Lasting(what) => JobsError::Misconfigured { message: say(what), may_pass: false },
         Refusal::Standing(what) => JobsError::Misconfigured { message: say(what), may_pass: true },
         Refusal::Passing(what) => JobsError::Unavailable(say(what)),
@@ -133,4 +162,51 @@ pub(super) fn refuses(error: &RedisError) -> bool {
     ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "DENIED"))
         // What Redis says to a long request of somebody who has not signed in.
         || error.to_string().contains("unauthenticated")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_however_its_code_is_written() {
+        for kind in [
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::NoScript,
+            ServerErrorKind::Moved,
+            ServerErrorKind::TryAgain,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::CrossSlot,
+            ServerErrorKind::MasterDown,
+            ServerErrorKind::ReadOnly,
+            ServerErrorKind::NoPerm,
+        ] {
+            let error = RedisError::from((ErrorKind::Server(kind), "refused"));
+            let code = error.code().unwrap();
+            let (by_client, by_server) = (refusal(&plain(&error)), refusal(code));
+            assert!(by_client.is_some() && by_client == by_server, "{kind:?} {code}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_the_digest_of_a_script() {
+        let digest = "7db1f0a9ce024c2d76d27d823777cef4ff264529";
+        let words = "ERR The user executing the script can't run this command or subcommand";
+        for text in [
+            format!("{words} script: {digest}, on @user_script:1."),
+            format!(
+                "ERR Error running script (call to f_{digest}): @user_script:9: @user_script: 9: {}",
+                &words[4..]
+            ),
+            words.to_owned(),
+        ] {
+            let error = std::io::Error::other(text);
+            assert_eq!(plain(&error), words);
+        }
+        let several = "Pipeline failure: [(Index 1, error: \"NOPERM\": to run the 'multi' command), (Index 2,";
+        assert_eq!(
+            plain(&std::io::Error::other(several)),
+            "\"NOPERM\": to run the 'multi' command"
+        );
+    }
 }

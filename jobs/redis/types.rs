@@ -44,8 +44,8 @@ pub(crate) async fn wrong(fleet: &Fleet) -> RedisResult<Option<String>> {
         .collect();
     let keys: Vec<String> = wrong.iter().map(|(key, ..)| format!("'{key}'")).collect();
     Ok(Some(format!(
-        "Redis at {} cannot serve: {}; delete it with `redis-cli DEL {}`: what is due is found again in the \
-         store",
+        "Redis at {} cannot serve: {}; delete it with `redis-cli DEL {}`: no \
+         result is lost, and workers find in the store which stages are left",
         fleet.place(),
         told.join(", "),
         keys.join(" ")

@@ -52,9 +52,15 @@ const CASES: [Case<'_>; 11] = [
         &[],
         &[&["ACL", "SETUSER", "default", "-@scripting"]],
         2,
-        "script|load",
+        "`ACL SETUSER default +script",
     ),
-    ("no right to keys", &[], &[&["ACL", "SETUSER", "default", "resetkeys", "~mine:*"]], 2, "keys"),
+    (
+        "no right to keys",
+        &[],
+        &[&["ACL", "SETUSER", "default", "resetkeys", "~mine:*"]],
+        2,
+        "`ACL SETUSER default ~agrpo:*",
+    ),
     ("a renamed command", &["--rename-command", "ZPOPMIN", ""], &[], 2, "ZPOPMIN"),
     (
         "a foreign type",

@@ -76,8 +76,37 @@ async fn a_right_that_is_taken_away_ends_the_worker() {
         }
         let error = worker.end().await.unwrap_err();
         assert_eq!(error.exit_code(), 2, "{command}: {error}");
-        assert!(error.to_string().contains("infra/redis.acl.example"), "{command}: {error}");
+        let line = format!("`ACL SETUSER default +{command}` grants it");
+        assert!(error.to_string().contains(&line), "{command}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_forbidden_later_ends_the_worker_and_is_named() {
+    let house = House::new().await;
+    let worker = house.worker("trusted");
+    house.until("the worker", async || !house.keys().await.is_empty()).await;
+    house.redis_says::<()>(&["ACL", "SETUSER", "default", "resetkeys", "~core:apalis*"]).await;
+    let error = worker.end().await.unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    assert!(error.to_string().contains("`ACL SETUSER default ~agrpo:*` grants it"), "{error}");
+}
+
+/// Whether the worker computes or not: its heartbeat looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_policy_that_is_set_later_ends_the_worker_in_time() {
+    let house = House::new().await;
+    let options = house.options("unaware");
+    let bound = options.lease * 5;
+    let worker = house.worker_with(options);
+    house
+        .until("the worker", async || !crate::workers(&house.fleet).await.unwrap().is_empty())
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    house.redis_says::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let error = timeout(bound, worker.end()).await.expect("the worker ends").unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    assert!(error.to_string().contains("CONFIG SET maxmemory-policy noeviction"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,9 @@
 -- KEYS: 1 string, 2 hash, 3 list, 4 set, 5 sorted set, of which nothing is left. Every command that a script of
--- ours or of apalis uses. Answers with those that are refused, each with the reason.
+-- ours or of apalis uses. Answers with those that are refused: command, key, reason. By itself, without the
+-- functions that all scripts share, since those use commands as well.
 local refused = {}
 for _, words in ipairs({
+    { 'TIME' },
     { 'SET', KEYS[1], 1, 'PX', 60000 }, { 'GET', KEYS[1] }, { 'INCR', KEYS[1] }, { 'EXISTS', KEYS[1] },
     { 'PTTL', KEYS[1] }, { 'PEXPIRE', KEYS[1], 60000 }, { 'EXPIRE', KEYS[1], 60 },
     { 'HSET', KEYS[2], 'a', 1 }, { 'HMSET', KEYS[2], 'a', 1 }, { 'HSETNX', KEYS[2], 'b', 1 }, { 'HGET', KEYS[2], 'a' },
@@ -20,6 +22,6 @@ for _, words in ipairs({
     { 'DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5] },
 }) do
     local told = redis.pcall(unpack(words))
-    if type(told) == 'table' and told.err then refused[#refused + 1] = { words[1], told.err } end
+    if type(told) == 'table' and told.err then refused[#refused + 1] = { words[1], words[2] or '', told.err } end
 end
-return answer(refused)
+return refused
