@@ -16,13 +16,15 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::format;
+
 /// Where lines about folded lines come from; they are never folded.
 pub(super) const TARGET: &str = "agrpo::folded";
 /// Milliseconds of a window.
 const WINDOW: u64 = 30_000;
 /// Different lines that are told apart in a window; beyond, the room of their place is what bounds them.
 const LINES: usize = 4096;
-/// Characters of a folded line that are repeated.
+/// Characters of a folded line that are repeated, at most; no word of it is cut.
 const SHOWN: usize = 120;
 
 /// How often the same line, and any line from one place, passes in a window.
@@ -140,7 +142,7 @@ impl Window {
             return (true, told);
         }
         if place.folded == 0 {
-            line.1.chars().take(SHOWN).collect::<String>().clone_into(&mut place.text);
+            place.text = beginning(line.1);
         }
         place.folded += 1;
         (false, told)
@@ -159,6 +161,21 @@ impl Window {
             })
             .collect()
     }
+}
+
+/// The first words of a line, with digests as people are shown them.
+fn beginning(line: &str) -> String {
+    let mut text = String::new();
+    for word in line.split_whitespace() {
+        let word = format::short(word);
+        let space = if text.is_empty() { "" } else { " " };
+        if text.chars().count() + space.len() + word.chars().count() > SHOWN {
+            text.push_str(" ...");
+            break;
+        }
+        text.extend([space, &word]);
+    }
+    text
 }
 
 /// Digits in groups of three.
@@ -197,6 +214,18 @@ mod tests {
             ["... 1,234 more like this in the last 30 s: the table is full error=\"x\""]
         );
         assert!(window.turn(160_000).is_empty(), "what passed is not told again");
+    }
+
+    #[test]
+    fn a_folded_line_is_cut_between_words_and_never_in_a_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        let line =
+            format!("not stored run={digest} stage=\"{digest}\": the store of {}", "x".repeat(80));
+        assert_eq!(
+            beginning(&line),
+            "not stored run=0123456789ab stage=\"0123456789ab\": the store of ..."
+        );
+        assert_eq!(beginning("a  line\nof words"), "a line of words");
     }
 
     #[test]

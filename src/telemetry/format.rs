@@ -4,6 +4,7 @@
 //! `attempt` are top-level keys of every line of a stage's work. A field of the event wins over one of
 //! a span, an inner span over an outer one: no key comes twice.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -51,14 +52,30 @@ fn object(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
+/// A text whose whole digests are cut short.
+pub(super) fn short(text: &str) -> Cow<'_, str> {
+    let is_of_digest = |byte: &u8| byte.is_ascii_hexdigit();
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some(begin) = rest.bytes().position(|byte| is_of_digest(&byte)) {
+        let length = rest.bytes().skip(begin).take_while(is_of_digest).count();
+        let kept = if length == DIGEST { SHORT } else { length };
+        shown.push_str(&rest[..begin + kept]);
+        rest = &rest[begin + length..];
+    }
+    if shown.len() + rest.len() == text.len() {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(shown + rest)
+    }
+}
+
 /// Fields as text, with digests cut short.
 pub(super) fn for_people() -> impl for<'a> FormatFields<'a> + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
         let text = format!("{value:?}");
-        let is_digest = text.len() == DIGEST && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let text = if is_digest { &text[..SHORT] } else { &text };
+        let text = short(&text);
         match field.name() {
-            "message" => writer.write_str(text),
+            "message" => writer.write_str(&text),
             name => write!(writer, "{name}={text}"),
         }
     })
