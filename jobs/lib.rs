@@ -48,7 +48,7 @@ pub use noted::evaluation_at;
 pub use preflight::{Finding, Skew, clock_skew, inspect, require, store_skew};
 pub use progress::Progress;
 pub use registry::{InHand, WorkerInfo, workers};
-pub use store::{Address, Control, Failure, Hold, Imported, Rewound, Store, Why};
+pub use store::{Address, Control, Failure, Hold, Imported, Rewound, Store, Unreadable, Why};
 pub use versions::Versions;
 pub use vitals::Vitals;
 pub use walk::{Walk, own_stages};

@@ -1,21 +1,21 @@
 //! A plan walked through the store's results: where a run stands, whoever computed what.
 //!
-//! Resuming costs one listing and few reads: the sealed note of the newest update leads to its complete
-//! manifest, which is all that going on needs. Where the index names updates without such notes, the run is
-//! walked from its start (`walk.rs`); what is not complete is computed. Nothing here computes a stage.
+//! Resuming costs one listing and two reads an iteration: the sealed note of the newest update leads to its
+//! complete manifest, which is all that going on needs, once the records of the updates before it lead there
+//! (`noted.rs`). Where they do not, the run is walked from its start (`walk.rs`); what is not complete is
+//! computed. Nothing here computes a stage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agrpo_spec::{
     ArtifactDigest, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey, StageKind,
-    StageSpec,
 };
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::JobsError;
-use crate::noted::{last_chunk, last_update, policy_at};
+use crate::noted::{is_followed, is_led_to, is_update_of, last_chunk, last_update, policy_at};
 use crate::store::Store;
 use crate::walk::Walk;
 
@@ -54,8 +54,10 @@ impl Progress {
         let needs_base = run.config().estimator.kl.get() > 0.0;
         if let Some(newest) = updates.first() {
             let noted = store.recorded_policy(run.id(), *newest).await?;
-            if noted.is_none_or(|stage| !recorded.contains(&(*newest, stage))) {
-                note_policies(store, &run, &recorded).await?;
+            let is_listed = noted.is_some_and(|stage| recorded.contains(&(*newest, stage)));
+            if !is_listed || !is_led_to(store, &run, *newest).await? {
+                let own = note_policies(store, &run, &recorded).await?;
+                updates.retain(|key| own.contains_key(key));
             }
         }
         let base = if needs_base { base_policy(store, &run).await? } else { None };
@@ -71,12 +73,15 @@ impl Progress {
         Ok(Self { plan: Plan::new(run), recorded, done: 0 })
     }
 
-    /// Takes over whole iterations by the records of their last updates, without a look at what lies
-    /// before them: two reads an iteration. Evaluations stay pending until they are found.
+    /// Takes over whole iterations by the records of their last updates, with a look at no more than one shard
+    /// of what lies before them: seven reads an iteration. Evaluations stay pending until they are found.
     pub(crate) async fn leap(&mut self, store: &Store) -> Result<(), JobsError> {
         while self.plan.policy().is_some() && !self.is_at_its_end() {
             let next = self.plan.iteration() + 1;
             let run = self.plan.run();
+            if !is_followed(store, &self.plan).await? {
+                return Ok(());
+            }
             let Some(at) = update_at(store, run, next, self.plan.base()).await? else {
                 return Ok(());
             };
@@ -220,14 +225,19 @@ pub(crate) async fn update_at(
 
 /// Follows a run from its start and notes its policies, where notes are lost, from before they were sealed,
 /// or where the index says otherwise; and what the index named something else for.
-async fn note_policies(store: &Store, run: &Run, recorded: &Index) -> Result<(), JobsError> {
-    for (key, manifest) in Walk::new(run.clone()).advance(store).await? {
+async fn note_policies(
+    store: &Store,
+    run: &Run,
+    recorded: &Index,
+) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
+    let mut walk = Walk::new(run.clone());
+    for (key, manifest) in walk.advance(store).await? {
         if !recorded.contains(&(key, manifest.stage)) {
             store.record_stage(run.id(), key, manifest.stage).await?;
         }
         store.note_policy(run.id(), key, &manifest).await?;
     }
-    Ok(())
+    Ok(walk.stages().clone())
 }
 
 /// The policy before iteration 1: a checkpoint, or what the last chunk of fine-tuning left if it is
@@ -248,15 +258,9 @@ async fn checkpoint(
     base: Option<ArtifactDigest>,
 ) -> Result<Option<Checkpoint>, JobsError> {
     let Some(manifest) = store.usable_manifest(run.id(), stage).await? else { return Ok(None) };
-    let ours = match &manifest.spec {
-        StageSpec::Update(spec) => {
-            let inputs = (spec.policy, spec.optimizer_state, spec.gradients.clone());
-            Plan::update_of(run, key, inputs) == manifest.spec
-        }
-        _ => false,
-    };
+    let is_ours = is_update_of(run, key, &manifest.spec);
     let outputs = (manifest.output("policy"), manifest.output("optimizer"));
-    let (true, (Some(policy), Some(optimizer))) = (ours, outputs) else { return Ok(None) };
+    let (true, (Some(policy), Some(optimizer))) = (is_ours, outputs) else { return Ok(None) };
     Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer, base }))
 }
 

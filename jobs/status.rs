@@ -1,16 +1,17 @@
 //! Where runs stand, for people and for `--json`.
 //!
-//! Reads the run's record, books and index and a few manifests, however long the run is, where its policies
-//! are noted; else it is walked from its start. Only looks: it neither checks blobs nor mends anything.
+//! A policy or an accuracy is named only where the run's plan leads to it along its records (`walk.rs`): no
+//! index and no note decides what is shown. That takes one read a stage, and who looks again reads what is
+//! new. A record that cannot be read is named beside what the others say. Only looks: it neither checks blobs
+//! nor mends anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{ArtifactDigest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Run, RunId, StageDigest, StageKey, StageKind};
 use serde::Serialize;
 
 use crate::error::{JobsError, Remedy};
-use crate::noted::policy_at;
-use crate::store::{Hold, Store};
+use crate::store::{Failure, Hold, Store, Unreadable};
 use crate::versions::Versions;
 use crate::walk::Walk;
 
@@ -28,7 +29,7 @@ pub enum RunState {
     Failed,
     /// Everything is computed.
     Done,
-    /// A record that says so cannot be read.
+    /// The record that says so cannot be read.
     Unreadable,
 }
 
@@ -94,34 +95,61 @@ pub struct RunStatus {
     /// Why workers of this program leave it alone, if stages are left and they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign: Option<String>,
-    /// Why the run cannot be read, if so; what else its row says is then nothing.
+    /// Why its state cannot be told, if so. Without the run's own record its row says nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
+    /// Its other records that cannot be read; those of stages count as done no more, though nothing else may
+    /// need them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable_records: Vec<Unreadable>,
 }
 
-/// Where a run stands, or all runs by id. Data error if a record that the one needs is corrupt; among all
-/// runs, one that cannot be read says so in its row.
+/// Where a run stands, or all runs by id. Data error if a record that says what the one is doing is corrupt;
+/// among all runs, one of which that cannot be told says so in its row.
 pub async fn status(store: &Store, run: Option<RunId>) -> Result<Vec<RunStatus>, JobsError> {
-    if let Some(run) = run {
-        return Ok(vec![one(store, run).await?]);
+    let mut looks = Looks::default();
+    let Some(run) = run else { return looks.all(store).await };
+    let status = looks.one(store, run).await?;
+    match status.unreadable {
+        Some(why) => Err(JobsError::Data(why)),
+        None => Ok(vec![status]),
     }
-    let mut found = vec![];
-    for id in store.runs().await? {
-        found.push(match one(store, id).await {
-            // A server that is away is no matter of one run.
-            Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_)))
-                if store.is_remote() =>
-            {
-                return Err(error);
-            }
-            Err(error) => unreadable(store, id, &error).await,
-            Ok(status) => status,
-        });
-    }
-    Ok(found)
 }
 
-/// The row of a run that cannot be read.
+/// Where runs stand, look after look: a stage's record that was read once is not read again.
+#[derive(Debug, Default)]
+pub struct Looks(BTreeMap<RunId, Seen>);
+
+impl Looks {
+    /// All runs by id.
+    pub async fn all(&mut self, store: &Store) -> Result<Vec<RunStatus>, JobsError> {
+        let runs = store.runs().await?;
+        self.0.retain(|id, _| runs.binary_search(id).is_ok());
+        let mut found = vec![];
+        for id in runs {
+            found.push(match self.one(store, id).await {
+                // A server that is away is no matter of one run.
+                Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_)))
+                    if store.is_remote() =>
+                {
+                    return Err(error);
+                }
+                Err(error) => unreadable(store, id, &error).await,
+                Ok(status) => status,
+            });
+        }
+        Ok(found)
+    }
+
+    async fn one(&mut self, store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
+        let run = store.run(id).await?;
+        let seen = self.0.entry(id).or_insert_with(|| Seen::new(run));
+        seen.read_on(store).await?;
+        row(store, seen).await
+    }
+}
+
+/// The row of a run of which nothing else can be told.
 async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
     let run = store.run(id).await.ok();
     let config = run.as_ref().map(Run::config);
@@ -137,79 +165,80 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
         failed_at: None,
         foreign: None,
         unreadable: Some(error.to_string()),
+        unreadable_records: vec![],
     }
 }
 
-async fn one(store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
-    let run = store.run(id).await?;
-    let config = run.config();
-    let own = Own::find(store, &run).await?;
-    let failures = store.failures(id).await?;
-    let failures: Vec<_> = failures.into_iter().filter(|failure| !own.has(failure.stage)).collect();
-    let failed = failures.len() as u64;
-    let failed_at = failures.into_iter().next().map(|failure| FailedAt {
-        key: failure.key,
-        stage: failure.stage,
-        error: failure.error,
-        remedy: failure.remedy,
-        attempts: failure.attempts,
-    });
-
-    let computed_twice = store.computed_twice(id).await?;
-    let rewound = store.rewound_count(id).await?;
-
+async fn row(store: &Store, seen: &Seen) -> Result<RunStatus, JobsError> {
+    let (run, walk) = (seen.walk.run(), &seen.walk);
+    let (id, config) = (run.id(), run.config());
+    let (places, lost) = (walk.places(), walk.unreadable());
+    let newest = newest_of(&places);
     let iterations = config.training.iterations;
     // An iteration with several updates is done with the last of them.
     let inner_updates = config.estimator.inner_updates;
-    let iteration = own
-        .newest
+    let iteration = newest
         .filter(|key| key.kind == StageKind::Update)
         .map_or(0, |key| key.iteration - u32::from(key.inner < inner_updates));
     let mut evaluations = (0..=iterations).filter(|&i| run.is_evaluated(i));
-    let is_done =
-        iteration == iterations && evaluations.all(|i| own.places.contains(&evaluation(i)));
-    let held = store.control(id).await?.map(|control| control.state);
-    let state = match (is_done, held, failed) {
+    let is_done = iteration == iterations && evaluations.all(|i| places.contains(&evaluation(i)));
+
+    let (mut failures, damaged) = store.readable_failures(id).await?;
+    failures.retain(|failure| !seen.has(failure.stage));
+    let failed = failures.len() + damaged.iter().filter(|record| !seen.has_made(record)).count();
+    let (control, unheard) = store.readable_control(id).await?;
+    let state = match (is_done, control.map(|control| control.state), failed) {
         (true, _, _) => RunState::Done,
+        _ if unheard.is_some() => RunState::Unreadable,
         (_, Some(Hold::Cancelled), _) => RunState::Cancelled,
         (_, _, 1..) => RunState::Failed,
         (_, Some(Hold::Paused), 0) => RunState::Paused,
         (_, None, 0) => RunState::Running,
     };
     let foreign = match state {
-        RunState::Done | RunState::Cancelled => None,
-        _ => foreign(store, &run, own.newest).await?,
+        RunState::Done | RunState::Cancelled | RunState::Unreadable => None,
+        _ => foreign(store, id, newest.and_then(|newest| lost.get(&newest))).await?,
     };
-    let newest = own.places.iter().rev().filter(|key| key.kind == StageKind::Evaluation);
-    let mut latest = None;
-    for key in newest {
-        latest = own.accuracy(store, &run, key.iteration).await?;
-        if latest.is_some() {
-            break;
-        }
-    }
+    let unreadable = unheard.clone().filter(|_| !is_done).map(|record| record.why);
+    let stages = lost.values().map(|(_, record)| record.clone());
     Ok(RunStatus {
         run: id,
         name: config.name.clone(),
         state,
         iteration,
         iterations,
-        policy: own.policy,
-        accuracy: AccuracyStatus { base: own.accuracy(store, &run, 0).await?, latest },
-        stages: StageCounts { done: own.places.len() as u64, failed, computed_twice, rewound },
-        failed_at,
+        policy: newest.and_then(|newest| seen.policies.get(&newest)).copied(),
+        accuracy: AccuracyStatus {
+            base: seen.accuracy.get(&0).copied(),
+            latest: seen.accuracy.last_key_value().map(|(_, share)| *share),
+        },
+        stages: StageCounts {
+            done: (places.len() - lost.len()) as u64,
+            failed: failed as u64,
+            computed_twice: store.computed_twice(id).await?,
+            rewound: store.rewound_count(id).await?,
+        },
+        failed_at: failures.into_iter().next().map(FailedAt::from),
         foreign,
-        unreadable: None,
+        unreadable,
+        unreadable_records: stages.chain(damaged).chain(unheard.filter(|_| is_done)).collect(),
     })
+}
+
+impl From<Failure> for FailedAt {
+    fn from(failure: Failure) -> Self {
+        let Failure { key, stage, error, remedy, attempts, .. } = failure;
+        Self { key, stage, error, remedy, attempts }
+    }
 }
 
 /// Why workers of this program leave a run alone: its versions, or the record that it goes on from.
 async fn foreign(
     store: &Store,
-    run: &Run,
-    newest: Option<StageKey>,
+    run: RunId,
+    newest: Option<&(StageDigest, Unreadable)>,
 ) -> Result<Option<String>, JobsError> {
-    match store.pinned_versions(run.id()).await {
+    match store.pinned_versions(run).await {
         Ok(pinned) => {
             if let Some(why) = pinned.and_then(|pinned| Versions::own().misses(&pinned)) {
                 return Ok(Some(why));
@@ -218,9 +247,8 @@ async fn foreign(
         Err(JobsError::Data(why) | JobsError::Incompatible(why)) => return Ok(Some(why)),
         Err(error) => return Err(error),
     }
-    let Some(newest) = newest else { return Ok(None) };
-    let Some(stage) = store.recorded_policy(run.id(), newest).await? else { return Ok(None) };
-    match store.manifest(stage).await {
+    let Some((stage, _)) = newest else { return Ok(None) };
+    match store.manifest(*stage).await {
         Err(JobsError::Incompatible(why)) => Ok(Some(why)),
         // What is damaged is computed anew.
         Ok(_) | Err(JobsError::Data(_)) => Ok(None),
@@ -228,76 +256,45 @@ async fn foreign(
     }
 }
 
-/// The run's own stages, as far as its status needs them.
-struct Own {
-    /// Places that are done.
-    places: BTreeSet<StageKey>,
-    /// What the index names, or a walk found.
-    stages: BTreeSet<(StageKey, StageDigest)>,
-    /// The newest update or chunk of fine-tuning.
-    newest: Option<StageKey>,
-    policy: Option<ArtifactDigest>,
-    /// Whether the stages were found by a walk.
-    is_walked: bool,
+/// What was read of a run's own stages.
+#[derive(Debug)]
+struct Seen {
+    walk: Walk,
+    /// The policies of updates and chunks of fine-tuning.
+    policies: BTreeMap<StageKey, ArtifactDigest>,
+    /// By iteration.
+    accuracy: BTreeMap<u32, f64>,
 }
 
-impl Own {
-    /// One listing and one read where the newest policy has its note; else the run is walked.
-    async fn find(store: &Store, run: &Run) -> Result<Self, JobsError> {
-        let stages: BTreeSet<_> = store.recorded_entries(run.id()).await?.into_iter().collect();
-        let places: BTreeSet<StageKey> = stages.iter().map(|(key, _)| *key).collect();
-        let newest = newest_of(&places);
-        let note = match newest {
-            Some(newest) => store.policy_note(run.id(), newest).await?,
-            None => return Ok(Self { places, stages, newest, policy: None, is_walked: false }),
-        };
-        if let Some(note) = note
-            && stages.contains(&(note.key, note.stage))
-        {
-            return Ok(Self {
-                places,
-                stages,
-                newest,
-                policy: Some(note.policy),
-                is_walked: false,
-            });
-        }
-        let mut walk = Walk::new(run.clone());
-        walk.advance(store).await?;
-        let found = walk.stages();
-        let places: BTreeSet<StageKey> = found.keys().copied().collect();
-        let newest = newest_of(&places);
-        let policy = match newest {
-            Some(newest) => store.manifest(found[&newest]).await?.and_then(|m| m.output("policy")),
-            None => None,
-        };
-        let stages = found.iter().map(|(key, stage)| (*key, *stage)).collect();
-        Ok(Self { places, stages, newest, policy, is_walked: true })
+impl Seen {
+    fn new(run: Run) -> Self {
+        Self { walk: Walk::new(run), policies: BTreeMap::new(), accuracy: BTreeMap::new() }
     }
 
     fn has(&self, stage: StageDigest) -> bool {
-        self.stages.iter().any(|(_, own)| *own == stage)
+        self.walk.stages().values().any(|own| *own == stage)
     }
 
-    /// Of the policy after so many iterations, if the run has its evaluation.
-    async fn accuracy(
-        &self,
-        store: &Store,
-        run: &Run,
-        iteration: u32,
-    ) -> Result<Option<f64>, JobsError> {
-        let key = evaluation(iteration);
-        let mut stages = self.stages.iter().filter(|(place, _)| *place == key);
-        let stage = if self.is_walked {
-            stages.next().map(|(_, stage)| *stage)
-        } else {
-            let policy = policy_at(store, run, iteration).await?;
-            let own = policy.map(|policy| Plan::evaluation_of(run, policy).digest());
-            own.filter(|own| stages.any(|(_, stage)| stage == own))
-        };
-        let Some(stage) = stage else { return Ok(None) };
-        let manifest = store.manifest(stage).await?;
-        Ok(manifest.and_then(|manifest| manifest.metrics.get("accuracy").copied()))
+    /// Whether the stage of a failure record has a result.
+    fn has_made(&self, failure: &Unreadable) -> bool {
+        let stage = failure.object.rsplit('/').next().and_then(|stage| stage.parse().ok());
+        stage.is_some_and(|stage| self.has(stage))
+    }
+
+    async fn read_on(&mut self, store: &Store) -> Result<(), JobsError> {
+        for (key, manifest) in self.walk.advance(store).await? {
+            match key.kind {
+                StageKind::Sft | StageKind::Update => {
+                    self.policies.extend(manifest.output("policy").map(|policy| (key, policy)));
+                }
+                StageKind::Evaluation => {
+                    let share = manifest.metrics.get("accuracy");
+                    self.accuracy.extend(share.map(|share| (key.iteration, *share)));
+                }
+                StageKind::Rollout | StageKind::Reward | StageKind::Gradient => {}
+            }
+        }
+        Ok(())
     }
 }
 

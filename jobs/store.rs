@@ -85,6 +85,7 @@ pub use import::Imported;
 pub(crate) use kept::LetGo;
 pub(crate) use objects::is_leftover;
 pub(crate) use open::read_s3;
+pub use records::Unreadable;
 pub use rewound::{Rewound, Why};
 pub use runs::Failure;
 

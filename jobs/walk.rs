@@ -2,20 +2,22 @@
 //!
 //! An entry of the run's index counts only where the plan has this very stage: each spec is derived anew
 //! from the run and the outputs before it, and its digest compared. Another entry is ignored, and named
-//! in the log once. Where a record on the way is lost, the walk goes on behind the next policy whose note
-//! is sealed for this run and place (`store/books.rs`): such a note is written only by who derived the
+//! in the log once. Where a record on the way cannot be read, the walk goes on behind the next policy whose
+//! note is sealed for this run and place (`store/books.rs`): such a note is written only by who derived the
 //! stage in the same way. Changes nothing and computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agrpo_spec::{Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{
+    Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
+};
 use futures::future::try_join_all;
 use futures::{StreamExt, stream};
 
 use crate::error::JobsError;
-use crate::noted::policy_at;
-use crate::store::Store;
+use crate::noted::{is_update_of, policy_at};
+use crate::store::{Store, Unreadable};
 
 /// Records read at a time.
 const READS: usize = 32;
@@ -32,8 +34,8 @@ pub struct Walk {
     foreign: BTreeSet<Entry>,
     /// Entries of which nothing could be said so far.
     unproven: BTreeSet<Entry>,
-    /// Stages of the run whose records cannot be read.
-    unreadable: BTreeMap<StageKey, StageDigest>,
+    /// Stages of the run whose records cannot be read, and why.
+    unreadable: BTreeMap<StageKey, (StageDigest, Unreadable)>,
 }
 
 impl Walk {
@@ -94,8 +96,16 @@ impl Walk {
     }
 
     /// Stages of the run whose records cannot be read, or are not there though the index names them.
-    pub fn unreadable(&self) -> &BTreeMap<StageKey, StageDigest> {
+    pub fn unreadable(&self) -> &BTreeMap<StageKey, (StageDigest, Unreadable)> {
         &self.unreadable
+    }
+
+    /// Places of the run that were done, whether or not their records can still be read. Behind a record
+    /// that cannot be read, an entry of the index counts unless the run has another stage there.
+    pub fn places(&self) -> BTreeSet<StageKey> {
+        let unproven = self.unproven.iter().filter(|_| !self.unreadable.is_empty());
+        let unproven = unproven.map(|(key, _)| key);
+        self.stages.keys().chain(self.unreadable.keys()).chain(unproven).copied().collect()
     }
 
     /// Entries of the index that do not count. One to which nothing leads counts for as long as a record
@@ -119,7 +129,7 @@ impl Walk {
         &mut self,
         store: &Store,
         (key, stage): Entry,
-        manifest: Option<Manifest>,
+        manifest: Result<Manifest, Unreadable>,
         (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
     ) -> Result<(), JobsError> {
         if self.expected(key).is_none() {
@@ -132,11 +142,16 @@ impl Walk {
             store.tell_foreign(self.id(), key, stage);
             return Ok(());
         }
-        let is_ours = expected.is_some() || self.is_noted(store, key, stage).await?;
+        let is_ours = expected.is_some()
+            || (manifest.as_ref().map_or(true, |manifest| self.may_follow(key, &manifest.spec))
+                && self.is_noted(store, key, stage).await?);
         match manifest {
             _ if !is_ours => drop(self.unproven.insert((key, stage))),
-            None => drop(self.unreadable.insert(key, stage)),
-            Some(manifest) => {
+            Err(record) => {
+                let record = Unreadable { key: Some(key), ..record };
+                self.unreadable.insert(key, (stage, record));
+            }
+            Ok(manifest) => {
                 let manifest = Arc::new(manifest);
                 if expected.is_some() {
                     self.take(key, &manifest);
@@ -162,7 +177,8 @@ impl Walk {
         self.unreadable.remove(&key);
     }
 
-    /// Whether a note that is sealed for this run says so of a stage to which no records lead.
+    /// Whether a note that is sealed for this run says so of a stage to which no records lead, since one on the
+    /// way is lost.
     async fn is_noted(
         &self,
         store: &Store,
@@ -171,6 +187,7 @@ impl Walk {
     ) -> Result<bool, JobsError> {
         let run = self.plan.run();
         match key.kind {
+            _ if self.unreadable.is_empty() => Ok(false),
             StageKind::Sft | StageKind::Update => {
                 Ok(store.recorded_policy(run.id(), key).await? == Some(stage))
             }
@@ -180,6 +197,15 @@ impl Walk {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether a spec may be the run's in this place: a note says which stage is there, and is not believed
+    /// against what the stage itself says it came from.
+    fn may_follow(&self, key: StageKey, spec: &StageSpec) -> bool {
+        let StageSpec::Update(update) = spec else { return spec.kind() == key.kind };
+        let is_next = key.inner == 1 && self.plan.iteration() + 1 == key.iteration;
+        let before = self.plan.policy().filter(|_| is_next);
+        is_update_of(self.run(), key, spec) && before.is_none_or(|before| before == update.policy)
     }
 
     /// Goes on behind a policy to which no records lead.
@@ -230,7 +256,7 @@ impl Walk {
             });
             let mut any = false;
             for (key, manifest) in try_join_all(reads).await? {
-                let Some(manifest) = manifest.map(Arc::new) else { continue };
+                let Ok(manifest) = manifest.map(Arc::new) else { continue };
                 self.take(key, &manifest);
                 found.push((key, manifest));
                 any = true;
@@ -242,12 +268,23 @@ impl Walk {
     }
 }
 
-/// A stage's record; `None` where it is missing or cannot be read.
-async fn read(store: &Store, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
-    match store.manifest(stage).await {
-        Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(None),
-        found => found,
-    }
+/// A stage's record, or why it cannot be read.
+async fn read(
+    store: &Store,
+    stage: StageDigest,
+) -> Result<Result<Manifest, Unreadable>, JobsError> {
+    let object = format!("stages/{stage}");
+    let error = match store.manifest(stage).await {
+        Ok(Some(manifest)) => return Ok(Ok(manifest)),
+        Ok(None) => JobsError::Data(format!(
+            "{object} is missing in {}, though the run's index names it; start the run again: the stage is \
+             then computed anew",
+            store.url()
+        )),
+        Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => error,
+        Err(error) => return Err(error),
+    };
+    Ok(Err(Unreadable::new(object, &error)))
 }
 
 /// The run's own stages that have a record, in the order of the plan.

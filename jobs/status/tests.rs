@@ -157,3 +157,72 @@ async fn one_run_that_cannot_be_read_is_a_row_among_the_others() {
     let row = rows.iter().find(|row| row.run == run().id()).unwrap();
     assert_eq!((row.state, &row.unreadable), (RunState::Done, &None));
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_named_beside_what_the_others_say() {
+    let test = TestStore::file().await;
+    let outcome = finished(&test.store, run(), 1).await;
+    let row = async || status(&test.reopened(), None).await.unwrap().remove(0);
+    let sound = row().await;
+    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
+        let object = format!("stages/{stage}");
+        test.flip(&object);
+        let damaged = row().await;
+        assert_eq!((damaged.state, damaged.iteration), (RunState::Done, 3), "{key}");
+        assert_eq!(damaged.stages.done, 26, "{key}");
+        let [record] = &*damaged.unreadable_records else { panic!("{key}: {damaged:?}") };
+        assert_eq!((&record.object, record.key), (&object, Some(key)));
+        assert!(record.why.contains("is corrupt: its bytes give"), "{record:?}");
+        // Nothing else vouches for the policy that its record names.
+        let is_newest = key.kind == StageKind::Update && key.iteration == 3;
+        assert_eq!(damaged.policy, outcome.policy.filter(|_| !is_newest), "{key}");
+        let is_base = key.kind == StageKind::Evaluation && key.iteration == 0;
+        assert_eq!(damaged.accuracy.base, sound.accuracy.base.filter(|_| !is_base), "{key}");
+        assert!(damaged.accuracy.latest.is_some());
+        assert_eq!(status(&test.reopened(), Some(run().id())).await.unwrap(), [damaged]);
+        test.flip(&object);
+    }
+    for name in ["control.json".to_owned(), format!("failures/{}", "5".repeat(64))] {
+        let object = format!("runs/{}/{name}", run().id());
+        std::fs::create_dir_all(test.path(&object).parent().unwrap()).unwrap();
+        std::fs::write(test.path(&object), b"garbage").unwrap();
+        let damaged = row().await;
+        assert_eq!((damaged.state, damaged.policy), (RunState::Done, outcome.policy));
+        let named: Vec<_> = damaged.unreadable_records.iter().map(|lost| &lost.object).collect();
+        assert_eq!(named, [&object]);
+        test.remove(&object);
+    }
+    assert_eq!(row().await, sound);
+}
+
+#[tokio::test]
+async fn a_failure_that_cannot_be_read_is_one() {
+    let test = TestStore::file().await;
+    let broken: ExecuteFn = Arc::new(|spec, inputs| match spec.kind() {
+        StageKind::Update => Err(StageError::Internal("broken".into())),
+        _ => fake_outputs(spec, inputs),
+    });
+    finish(&test.store, run(), broken, 1).await.0.unwrap_err();
+    let failed = status(&test.store, Some(run().id())).await.unwrap()[0].failed_at.clone();
+    let object = format!("runs/{}/failures/{}", run().id(), failed.unwrap().stage);
+    test.flip(&object);
+    let row = status(&test.reopened(), Some(run().id())).await.unwrap().remove(0);
+    assert_eq!((row.state, row.stages.failed, row.failed_at), (RunState::Failed, 1, None));
+    assert_eq!(row.unreadable_records[0].object, object);
+}
+
+#[tokio::test]
+async fn who_looks_again_reads_what_is_new() {
+    let (store, counts) = Store::counting();
+    finished(&store, run(), 1).await;
+    let mut looks = Looks::default();
+    let mut reads = async || {
+        counts.lock().unwrap().clear();
+        let rows = looks.all(&store).await.unwrap();
+        let count = counts.lock().unwrap().get("GET stages").copied().unwrap_or(0);
+        (count, rows)
+    };
+    let (first, then) = (reads().await, reads().await);
+    assert_eq!((first.0, then.0), (27, 0));
+    assert_eq!(first.1, then.1);
+}

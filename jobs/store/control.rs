@@ -6,7 +6,7 @@ use agrpo_spec::RunId;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::Place;
+use super::records::{Place, Unreadable, sorted};
 use crate::error::JobsError;
 
 /// How a run is held back.
@@ -40,6 +40,8 @@ pub struct Control {
     pub by: String,
 }
 
+const REMEDY: &str = "delete it, or pause or resume the run again";
+
 fn name_of(run: RunId) -> String {
     format!("runs/{run}/control.json")
 }
@@ -58,7 +60,16 @@ impl Store {
     /// Whether a run is held back. Data error if the record is corrupt.
     pub async fn control(&self, run: RunId) -> Result<Option<Control>, JobsError> {
         let name = name_of(run);
-        let remedy = "delete it, or pause or resume the run again";
-        self.record(Place { name: &name, remedy }).await
+        self.record(Place { name: &name, remedy: REMEDY }).await
+    }
+
+    /// The same, with the record beside it if it cannot be read.
+    pub async fn readable_control(
+        &self,
+        run: RunId,
+    ) -> Result<(Option<Control>, Option<Unreadable>), JobsError> {
+        let found = self.each_record(vec![name_of(run)], REMEDY).await?;
+        let (mut controls, mut unreadable) = sorted(found);
+        Ok((controls.pop(), unreadable.pop()))
     }
 }

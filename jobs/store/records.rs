@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use agrpo_spec::record::{self, Opened, RecordError};
-use agrpo_spec::{Manifest, Retention};
+use agrpo_spec::{Manifest, Retention, StageKey};
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +19,9 @@ use crate::versions::Versions;
 
 /// How often an object is read at most until two reads agree or one is sound.
 pub(super) const READS: usize = 8;
+
+/// Records read at the same time.
+const AT_ONCE: usize = 32;
 
 /// What this process has said in its log and need not say again.
 #[derive(Debug, Default)]
@@ -38,6 +42,47 @@ pub(super) struct Record<T> {
     pub(super) is_sealed: bool,
 }
 
+/// A record that cannot be read: damaged, missing, or another version's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Its name in the store.
+    pub object: String,
+    /// The stage's place in the run, where it is a stage's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<StageKey>,
+    /// What is wrong with it, and what to do.
+    pub why: String,
+}
+
+impl Unreadable {
+    pub(crate) fn new(object: String, error: &JobsError) -> Self {
+        Self { object, key: None, why: error.to_string() }
+    }
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{key}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+/// What could be read of several records, and what could not.
+pub(super) fn sorted<T>(
+    found: Vec<(String, Result<Option<T>, JobsError>)>,
+) -> (Vec<T>, Vec<Unreadable>) {
+    let (mut readable, mut unreadable) = (vec![], vec![]);
+    for (name, found) in found {
+        match found {
+            Ok(found) => readable.extend(found),
+            Err(error) => unreadable.push(Unreadable::new(name, &error)),
+        }
+    }
+    (readable, unreadable)
+}
+
 /// Where a record is, and what a person does about one that is damaged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
@@ -54,6 +99,24 @@ impl Store {
     ) -> Result<Option<T>, JobsError> {
         let found = self.read_record(place, record::open).await?;
         Ok(found.map(|record| record.value))
+    }
+
+    /// Records of one kind, each with what reading it came to. An error only where the store
+    /// could not be asked.
+    pub(super) async fn each_record<T: DeserializeOwned>(
+        &self,
+        names: Vec<String>,
+        remedy: &'static str,
+    ) -> Result<Vec<(String, Result<Option<T>, JobsError>)>, JobsError> {
+        let reads = names.into_iter().map(|name| async move {
+            match self.record::<T>(Place { name: &name, remedy }).await {
+                found @ (Ok(_) | Err(JobsError::Data(_) | JobsError::Incompatible(_))) => {
+                    Ok((name, found))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        stream::iter(reads).buffered(AT_ONCE).try_collect().await
     }
 
     /// The same with whatever else its name says of a record.

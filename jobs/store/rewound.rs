@@ -7,7 +7,7 @@ use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::Place;
+use super::records::{Unreadable, sorted};
 use crate::error::JobsError;
 
 /// Why a stage was computed a second time.
@@ -62,15 +62,24 @@ impl Store {
         Ok(self.backend.list(&format!("runs/{run}/rewound")).await?.len() as u64)
     }
 
-    /// What the run remembers of such stages, oldest first. Data error if a record is corrupt.
-    pub async fn rewound(&self, run: RunId) -> Result<Vec<Rewound>, JobsError> {
+    /// What the run remembers of such stages, oldest first, and which of these records cannot be read.
+    pub async fn readable_rewound(
+        &self,
+        run: RunId,
+    ) -> Result<(Vec<Rewound>, Vec<Unreadable>), JobsError> {
         let folder = format!("runs/{run}/rewound");
-        let mut all = vec![];
-        for file in self.backend.list(&folder).await? {
-            let name = format!("{folder}/{file}");
-            all.extend(self.record::<Rewound>(Place { name: &name, remedy: "delete it" }).await?);
-        }
-        all.sort_unstable_by_key(|rewound| (rewound.unix_ms, rewound.stage));
+        let files = self.backend.list(&folder).await?.into_iter();
+        let names = files.map(|file| format!("{folder}/{file}")).collect();
+        let (mut all, unreadable) = sorted(self.each_record(names, "delete it").await?);
+        all.sort_unstable_by_key(|rewound: &Rewound| (rewound.unix_ms, rewound.stage));
+        Ok((all, unreadable))
+    }
+
+    /// The same where all of them can be read.
+    #[cfg(test)]
+    pub(crate) async fn rewound(&self, run: RunId) -> Result<Vec<Rewound>, JobsError> {
+        let (all, unreadable) = self.readable_rewound(run).await?;
+        assert_eq!(unreadable, []);
         Ok(all)
     }
 }

@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use agrpo_spec::record::{self, Opened, RecordError};
 use agrpo_spec::{Environment, Run, RunConfig, RunId, StageDigest, StageKey};
 use bytes::Bytes;
-use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::Place;
+use super::records::{Place, Unreadable, sorted};
 use crate::error::{JobsError, Remedy};
 
 /// Why a stage failed for good.
@@ -161,13 +160,31 @@ impl Store {
 
     /// The run's failures by place in the run. Data error if one is corrupt.
     pub async fn failures(&self, run: RunId) -> Result<Vec<Failure>, JobsError> {
-        let stages = self.failed_stages(run).await?;
-        let reads = stages.into_iter().map(|stage| async move {
-            let name = failure_name(run, stage);
-            self.record::<Failure>(Place { name: &name, remedy: "delete it" }).await
-        });
-        let mut failures: Vec<Failure> = try_join_all(reads).await?.into_iter().flatten().collect();
-        failures.sort_unstable_by_key(|failure| (failure.key, failure.stage));
-        Ok(failures)
+        let found = self.each_failure(run).await?.into_iter().map(|(_, found)| found);
+        let found: Vec<Option<Failure>> = found.collect::<Result<_, _>>()?;
+        Ok(in_order(found.into_iter().flatten().collect()))
     }
+
+    /// The same, with those that cannot be read beside them.
+    pub async fn readable_failures(
+        &self,
+        run: RunId,
+    ) -> Result<(Vec<Failure>, Vec<Unreadable>), JobsError> {
+        let (failures, unreadable) = sorted(self.each_failure(run).await?);
+        Ok((in_order(failures), unreadable))
+    }
+
+    async fn each_failure(
+        &self,
+        run: RunId,
+    ) -> Result<Vec<(String, Result<Option<Failure>, JobsError>)>, JobsError> {
+        let stages = self.failed_stages(run).await?;
+        let names = stages.into_iter().map(|stage| failure_name(run, stage));
+        self.each_record(names.collect(), "delete it").await
+    }
+}
+
+fn in_order(mut failures: Vec<Failure>) -> Vec<Failure> {
+    failures.sort_unstable_by_key(|failure| (failure.key, failure.stage));
+    failures
 }

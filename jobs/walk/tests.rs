@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agrpo_spec::ArtifactDigest;
+use agrpo_spec::{ArtifactDigest, record};
 
 use super::*;
 use crate::embedded::Outcome;
@@ -20,11 +20,23 @@ struct Two {
 }
 
 async fn two() -> Two {
+    two_with(run_seeded("other", 3, 2, 4)).await
+}
+
+async fn two_with(other: Run) -> Two {
     let test = TestStore::file().await;
     let own = finished(&test.store, run(), 1).await;
-    let other = finished(&test.store, run_seeded("other", 3, 2, 4), 1).await;
+    let other = finished(&test.store, other, 1).await;
     assert_ne!(own.policy, other.policy);
     Two { test, own, other }
+}
+
+/// A run that begins like the first one, and learns otherwise.
+fn sibling() -> Run {
+    let mut config = run().config().clone();
+    config.name = "sibling".to_owned();
+    config.estimator.k = agrpo_spec::Samples::Count(4);
+    Run::resolve(config).unwrap()
 }
 
 impl Two {
@@ -60,6 +72,21 @@ impl Two {
         for file in std::fs::read_dir(folder(self.other.run)).unwrap() {
             let file = file.unwrap();
             std::fs::copy(file.path(), folder(self.own.run).join(file.file_name())).unwrap();
+        }
+    }
+
+    /// Writes the second run's notes as if they were the first one's, with seals that are right.
+    fn forge_notes(&self, is_edited: impl Fn(StageKey) -> bool) {
+        let folder = |run| self.test.path(&format!("runs/{run}/policies"));
+        for file in std::fs::read_dir(folder(self.other.run)).unwrap() {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            if is_edited(name.parse().unwrap()) {
+                let bytes = std::fs::read(file.path()).unwrap();
+                let mut note = record::open::<serde_json::Value>(&bytes).unwrap().value;
+                note["run"] = self.own.run.to_string().into();
+                std::fs::write(folder(self.own.run).join(name), record::seal(&note)).unwrap();
+            }
         }
     }
 
@@ -108,28 +135,65 @@ async fn notes_of_another_run_count_for_none() {
 }
 
 #[tokio::test]
+async fn notes_that_were_sealed_anew_decide_nothing() {
+    let is_last = |key: StageKey| key.kind == StageKind::Update && key.iteration == 3;
+    let parts: [&dyn Fn(StageKey) -> bool; 2] = [&|_| true, &is_last];
+    for (other, part) in [run_seeded("other", 3, 2, 4), sibling()]
+        .into_iter()
+        .flat_map(|other| parts.map(|part| (other.clone(), part)))
+    {
+        let two = two_with(other).await;
+        two.edit(part, false);
+        two.forge_notes(part);
+        let row = status(&two.test.reopened(), Some(two.own.run)).await.unwrap().remove(0);
+        assert_eq!((row.policy, row.stages.done), (two.own.policy, 27));
+        let again = finished(&two.test.reopened(), run(), 1).await;
+        assert_eq!((again.computed, again.policy), (0, two.own.policy));
+    }
+}
+
+#[tokio::test]
 async fn an_unfinished_run_goes_on_from_its_own_update() {
-    let test = TestStore::file().await;
-    let other = finished(&test.store, run_seeded("other", 3, 2, 4), 1).await;
-    let broken: agrpo_spec::ExecuteFn = Arc::new(|spec, inputs| match spec {
-        agrpo_spec::StageSpec::Update(spec) if spec.iteration == 2 => {
-            Err(agrpo_spec::StageError::Internal("broken".into()))
+    for other in [run_seeded("other", 3, 2, 4), sibling()] {
+        for (kind, iteration) in [(StageKind::Gradient, 1), (StageKind::Update, 2)] {
+            for is_sealed in [true, false] {
+                unfinished(other.clone(), StageKey::new(kind, iteration, 0), is_sealed).await;
+            }
         }
-        spec => fake_outputs(spec, inputs),
-    });
+    }
+}
+
+/// A run that stands still at a stage; its later updates are said to be those of another one.
+async fn unfinished(other: Run, stops_at: StageKey, is_sealed: bool) {
+    let test = TestStore::file().await;
+    let other = finished(&test.store, other, 1).await;
+    let broken: agrpo_spec::ExecuteFn =
+        Arc::new(move |spec, inputs| match Plan::place(&run(), spec) {
+            Some(key) if key == stops_at => Err(agrpo_spec::StageError::Internal("broken".into())),
+            _ => fake_outputs(spec, inputs),
+        });
     finish(&test.store, run(), broken, 1).await.0.unwrap_err();
     let store = test.reopened();
     for (key, stage) in store.recorded_stages(other.run).await.unwrap() {
-        if key.kind == StageKind::Update && key.iteration > 1 {
+        if key.kind == StageKind::Update && key.iteration >= stops_at.iteration {
             store.record_stage(run().id(), key, stage).await.unwrap();
             let name = format!("runs/{}/policies/{key}", run().id());
-            store.put_raw(&name, format!("{stage}\n")).await;
+            let policy = store.manifest(stage).await.unwrap().unwrap().output("policy");
+            let note = serde_json::json!({
+                "run": run().id(), "key": key, "stage": stage, "policy": policy,
+            });
+            let plain = format!("{stage}\n").into_bytes();
+            store.put_raw(&name, if is_sealed { record::seal(&note) } else { plain }).await;
         }
     }
-    let policy = status(&store, Some(run().id())).await.unwrap()[0].policy;
-    assert_ne!(policy, other.policy);
-    let progress = Progress::open(&store, run()).await.unwrap();
-    assert_eq!(progress.plan().iteration(), 1);
+    let row = status(&store, Some(run().id())).await.unwrap().remove(0);
+    assert_eq!(row.iteration, stops_at.iteration - 1);
+    assert_ne!(row.policy, other.policy);
+    let mut progress = Progress::open(&store, run()).await.unwrap();
+    assert_eq!(progress.plan().iteration(), stops_at.iteration - 1);
+    progress.leap(&store).await.unwrap();
+    progress.catch_up(&store).await.unwrap();
+    assert_eq!(progress.plan().iteration(), stops_at.iteration - 1);
     let done = finished(&store, run(), 1).await;
     let right = finished(&TestStore::memory().await.store, run(), 1).await;
     assert_eq!(done.policy, right.policy);

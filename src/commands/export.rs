@@ -88,7 +88,7 @@ async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
     let evaluated =
         story.stages().keys().filter(|key| key.kind == agrpo_spec::StageKind::Evaluation);
     let lost = evaluated.filter(|key| !story.evaluations().contains_key(&key.iteration)).count();
-    match story.unreadable() + lost {
+    match story.unreadable().count() + lost {
         0 => Ok(story),
         missing => Err(Failure::new(
             Exit::Data,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Store, Walk};
+use agrpo_jobs::{Store, Unreadable, Walk};
 use agrpo_spec::{ArtifactDigest, Base, Manifest, Run, StageDigest, StageKey, StageKind};
 
 use crate::commands::store_option;
@@ -44,18 +44,18 @@ fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure 
     Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
-/// The run's own stages in the places that its index names, whether or not their records can be read.
+/// The run's own stages in the places that its index names, and those of their records that cannot be read.
 pub(super) async fn own_index(
     store: &Store,
     run: &Run,
-) -> Result<BTreeMap<StageKey, StageDigest>, Failure> {
+) -> Result<(BTreeMap<StageKey, StageDigest>, Vec<Unreadable>), Failure> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
-    let (mut index, unreadable) = (walk.stages().clone(), walk.unreadable().iter());
-    index.extend(unreadable.map(|(key, stage)| (*key, *stage)));
+    let (mut index, lost) = (walk.stages().clone(), walk.unreadable());
+    index.extend(lost.iter().map(|(key, (stage, _))| (*key, *stage)));
     let recorded = store.recorded_stages(run.id()).await?;
     index.retain(|key, _| recorded.contains_key(key));
-    Ok(index)
+    Ok((index, lost.values().map(|(_, record)| record.clone()).collect()))
 }
 
 /// The base and, once there is an update, the newest policy.
@@ -64,7 +64,7 @@ pub(super) async fn policies(
     run: &Run,
     flag: Option<&str>,
 ) -> Result<Vec<Policy>, Failure> {
-    let index = own_index(store, run).await?;
+    let (index, _) = own_index(store, run).await?;
     let chunks = run.sft_chunks();
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let updates = run.config().estimator.inner_updates;

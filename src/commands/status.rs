@@ -15,6 +15,9 @@ use crate::output;
 use crate::settings::Settings;
 use crate::tally::percent;
 
+/// Records of a run that cannot be read and are named, at most.
+const NAMED: usize = 5;
+
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -36,7 +39,7 @@ pub(super) fn status(args: &StatusArgs, settings: &Settings) -> Result<Exit, Fai
             None => None,
         };
         let failures = match run {
-            Some(run) => store.failures(run).await?,
+            Some(run) => store.readable_failures(run).await?.0,
             None => vec![],
         };
         Ok((store.url().to_owned(), status::status(&store, run).await?, failures))
@@ -100,7 +103,16 @@ fn table(runs: &[RunStatus]) -> String {
         let why = run.unreadable.as_ref()?;
         Some(format!("\n{}: unreadable: {why}", run.run.short()))
     });
-    output::table(&rows) + &errors.chain(foreign).chain(unreadable).collect::<String>()
+    let lost = runs.iter().flat_map(|run| {
+        let (id, records) = (run.run.short(), &run.unreadable_records);
+        let named = records.iter().take(NAMED).map(move |record| format!("\n{id}: {record}"));
+        let more = records.len().saturating_sub(NAMED);
+        let more = (more > 0).then(|| {
+            format!("\n{0}: {more} more records cannot be read: agrpo verify {0}", run.run.short())
+        });
+        named.chain(more)
+    });
+    output::table(&rows) + &errors.chain(foreign).chain(unreadable).chain(lost).collect::<String>()
 }
 
 fn accuracy(base: Option<f64>, latest: Option<f64>) -> String {

@@ -96,13 +96,14 @@ async fn refresh(hub: &Hub, glance: &mut Glance) {
     glance.choose(0);
 }
 
-/// The story of the chosen run; the one before stays where it cannot be read.
+/// The story of the chosen run; where it cannot be read now, what was read of it before.
 async fn tell(hub: &Hub, glance: &mut Glance) {
     let Some(run) = glance.runs.as_ref().ok().and_then(|runs| runs.get(glance.chosen)) else {
         return;
     };
-    if let Ok(story) = hub.story(run.run).await {
-        glance.story = Some(story.read().await.clone());
+    match hub.story(run.run).await {
+        Ok(story) => glance.story = Some(story.read().await.clone()),
+        Err(_) => glance.story = glance.story.take().filter(|story| story.run().id() == run.run),
     }
 }
 

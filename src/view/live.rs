@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agrpo_jobs::status::{self, RunStatus};
+use agrpo_jobs::status::{Looks, RunStatus};
 use agrpo_jobs::{Fleet, JobsError, Store, WorkerInfo, workers};
 use agrpo_spec::{Numerics, RunId};
 use tokio::sync::{Mutex, RwLock, watch};
@@ -39,6 +39,7 @@ pub struct Hub {
     store: Store,
     connect: Option<Connect>,
     fleet: Mutex<Option<Fleet>>,
+    looks: Mutex<Looks>,
     runs: RwLock<Result<Vec<RunStatus>, String>>,
     crew: RwLock<Crew>,
     stories: RwLock<BTreeMap<RunId, Arc<RwLock<Story>>>>,
@@ -58,6 +59,7 @@ impl Hub {
             store,
             connect,
             fleet: Mutex::new(None),
+            looks: Mutex::default(),
             runs: RwLock::new(Ok(vec![])),
             crew: RwLock::default(),
             stories: RwLock::default(),
@@ -90,7 +92,8 @@ impl Hub {
     /// Reads on once, and says so where something has changed.
     pub async fn read_on(&self) {
         let mut changed = false;
-        let runs = status::status(&self.store, None).await.map_err(|error| error.to_string());
+        let runs = self.looks.lock().await.all(&self.store).await;
+        let runs = runs.map_err(|error| error.to_string());
         {
             let mut known = self.runs.write().await;
             changed |= serde_json::to_string(&*known).ok() != serde_json::to_string(&runs).ok();

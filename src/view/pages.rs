@@ -55,12 +55,15 @@ fn table(runs: &[RunStatus]) -> Markup {
                 th { "run" } th { "state" } th { "iteration" } th.number { "base" } th.number { "newest" }
             } }
             tbody { @for run in runs { tr {
-                td { @if run.unreadable.is_none() {
-                        a href=(format!("/runs/{}", run.run.short())) { (run.name) }
-                    } @else { (run.name) }
+                td { a href=(format!("/runs/{}", run.run.short())) {
+                        @if run.name.is_empty() { "run " (run.run.short()) } @else { (run.name) }
+                    }
                     br; span.hash.faint { (run.run.short()) } }
                 td { (state(run.state))
                     @if let Some(why) = &run.unreadable { ": " span.bad { (why) } }
+                    @if let [first, more @ ..] = &*run.unreadable_records {
+                        br; span.bad { (first) @if !more.is_empty() { "; and " (more.len()) " more" } }
+                    }
                     @if let Some(failed) = &run.failed_at {
                         br; a.bad href=(format!("/runs/{}#failure-{}", run.run.short(), failed.stage.short())) {
                             "failed at " (failed.key)
@@ -125,6 +128,15 @@ pub fn run(story: &Story, charts: &Markup) -> Result<Markup, ViewError> {
         h2 { "Lineage" }
         (part("lineage", &newest_of_line(story)))
     })
+}
+
+/// The page of a run whose own record cannot be read. Its parts are those of the run's page, so that they come
+/// as soon as it can.
+pub fn unreadable(why: &str) -> Markup {
+    html! {
+        (part("summary", &html! { p { "This run cannot be read: " span.bad { (why) } } }))
+        @for id in ["failures", "curves", "workers", "lineage"] { (part(id, &html! {})) }
+    }
 }
 
 fn newest_of_line(story: &Story) -> Markup {

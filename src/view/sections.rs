@@ -13,13 +13,18 @@ use crate::statistics::{Interval, pass_at};
 use crate::story::{Evaluation, Story};
 use crate::timeline;
 
+/// Records that cannot be read and are named, at most.
+const MOST_LOST: usize = 5;
+
 /// What a run is doing, in a word.
 pub fn state(story: &Story) -> &'static str {
     let total = Plan::total_stages(story.run());
+    let has_lost = |part: &str| story.unreadable().any(|record| record.object.contains(part));
     match story.held().map(|control| control.state) {
-        _ if story.stages().len() as u64 >= total => "done",
+        _ if story.places() as u64 >= total => "done",
+        _ if has_lost("/control.json") => "unreadable",
         Some(Hold::Cancelled) => "cancelled",
-        _ if !story.failures().is_empty() => "failed",
+        _ if !story.failures().is_empty() || has_lost("/failures/") => "failed",
         Some(Hold::Paused) => "paused",
         None => "running",
     }
@@ -29,7 +34,7 @@ pub fn state(story: &Story) -> &'static str {
 pub fn summary(story: &Story) -> Markup {
     let config = story.run().config();
     let total = Plan::total_stages(story.run());
-    let done = story.stages().len();
+    let (done, lost) = (story.stages().len(), story.unreadable().count());
     let compute: f64 = story.stages().values().map(|done| done.took_ms() / 1e3).sum();
     html! {
         ul.tiles {
@@ -51,9 +56,13 @@ pub fn summary(story: &Story) -> Markup {
             @if !story.rewound().is_empty() {
                 li { span.faint { "results made again" } b { (story.rewound().len()) } }
             }
-            @if story.unreadable() > 0 {
-                li { span.faint { "records that cannot be read" } b.bad { (story.unreadable()) } }
+            @if lost > 0 {
+                li { span.faint { "records that cannot be read" } b.bad { (lost) } }
             }
+        }
+        @for record in story.unreadable().take(MOST_LOST) { p.bad { (record) } }
+        @if lost > MOST_LOST {
+            p.bad { "and " (lost - MOST_LOST) " more: " code { "agrpo verify " (story.run().id().short()) } " lists them" }
         }
     }
 }

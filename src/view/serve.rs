@@ -51,8 +51,15 @@ struct Refused(StatusCode, String);
 impl From<ViewError> for Refused {
     fn from(error: ViewError) -> Self {
         let status = match &error {
-            ViewError::Jobs(JobsError::Invalid(_)) => StatusCode::NOT_FOUND,
             ViewError::Jobs(JobsError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            // What the store has lost can be shown no more than what it never had.
+            ViewError::Data(_)
+            | ViewError::Jobs(
+                JobsError::Invalid(_)
+                | JobsError::Data(_)
+                | JobsError::Incompatible(_)
+                | JobsError::Lost { .. },
+            ) => StatusCode::NOT_FOUND,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
@@ -94,7 +101,13 @@ async fn runs(State(hub): State<Arc<Hub>>) -> Response {
 
 async fn run(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Response, Refused> {
     let id = hub.store().resolve_run(&name).await?;
-    let story = hub.story(id).await?;
+    let story = match hub.story(id).await {
+        Err(ViewError::Jobs(JobsError::Data(why) | JobsError::Incompatible(why))) => {
+            let body = pages::unreadable(&why);
+            return Ok(page_of(&format!("Run {}", id.short()), Some(id), &body, Scripts::Live));
+        }
+        story => story?,
+    };
     let story = story.read().await;
     let name = story.run().config().name.clone();
     let charts = figures::all(&[figures::Shown { name: &name, story: &story }]);

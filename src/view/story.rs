@@ -1,12 +1,12 @@
 //! A run's story: every finished stage with its numbers, where and when it was computed, what went wrong.
 //!
 //! Read from the store, and read on from where it stood: what was read once is not read again. A record
-//! that cannot be read is counted and left out, and a stage that is not the run's own is left out; nothing
+//! that cannot be read is named and left out, and a stage that is not the run's own is left out; nothing
 //! here is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_jobs::{Control, Failure, Rewound, Store, Walk};
+use agrpo_jobs::{Control, Failure, Rewound, Store, Unreadable, Walk};
 use agrpo_spec::{
     ArtifactDigest, Manifest, Phases, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
 };
@@ -100,6 +100,8 @@ pub struct Story {
     failures: Vec<Failure>,
     rewound: Vec<Rewound>,
     held: Option<Control>,
+    /// Of the records about the run, those of its stages left out.
+    unreadable: Vec<Unreadable>,
     walk: Walk,
 }
 
@@ -114,6 +116,7 @@ impl Story {
             failures: vec![],
             rewound: vec![],
             held: None,
+            unreadable: vec![],
         };
         story.read_on(store).await?;
         Ok(story)
@@ -136,17 +139,21 @@ impl Story {
             self.add(key, &manifest, evaluation);
         }
         let finished: BTreeSet<_> = self.walk.stages().values().collect();
-        self.failures = store.failures(id).await?;
-        self.failures.retain(|failure| !finished.contains(&failure.stage));
-        self.held = store.control(id).await?;
-        self.rewound = store.rewound(id).await?;
+        let (mut failures, mut unreadable) = store.readable_failures(id).await?;
+        failures.retain(|failure| !finished.contains(&failure.stage));
+        let (held, unheard) = store.readable_control(id).await?;
+        let (rewound, untold) = store.readable_rewound(id).await?;
+        unreadable.extend(unheard.into_iter().chain(untold));
+        (self.failures, self.held, self.rewound) = (failures, held, rewound);
+        self.unreadable = unreadable;
         Ok(before != self.seen())
     }
 
     /// All that may look different when more is read.
     fn seen(&self) -> impl PartialEq + use<> {
-        let counts = (self.stages.len(), self.unreadable());
-        (counts, self.failures.clone(), self.held.clone(), self.rewound.clone())
+        let unreadable: Vec<Unreadable> = self.unreadable().cloned().collect();
+        let told = (self.failures.clone(), self.held.clone(), self.rewound.clone());
+        (self.stages.len(), unreadable, told)
     }
 
     fn add(&mut self, key: StageKey, manifest: &Manifest, evaluation: Option<Evaluation>) {
@@ -212,9 +219,15 @@ impl Story {
         self.held.as_ref()
     }
 
-    /// How many records could not be read.
-    pub fn unreadable(&self) -> usize {
-        self.walk.unreadable().len()
+    /// The records that cannot be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        let stages = self.walk.unreadable().values().map(|(_, record)| record);
+        stages.chain(&self.unreadable)
+    }
+
+    /// Stages that were done, whether or not their records can still be read.
+    pub fn places(&self) -> usize {
+        self.walk.places().len()
     }
 
     /// The newest iteration whose last update is done.

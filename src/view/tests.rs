@@ -112,6 +112,48 @@ async fn a_run_that_cannot_be_read_is_a_row_of_the_page_and_of_the_terminal() {
     let (code, body) = served.ask("/").await;
     assert_eq!(code, 200);
     assert!(body.contains("unreadable: ") && body.contains("run.json is missing"), "{body}");
+    assert!(body.contains("href=\"/runs/777777777777\""), "{body}");
+    // Its own page says why; what it would take to draw the others is not there.
+    for name in ["777777777777", &run] {
+        let (code, body) = served.ask(&format!("/runs/{name}")).await;
+        assert_eq!(code, 200);
+        assert!(body.contains("This run cannot be read: "), "{body}");
+        assert!(body.contains("run.json is missing"), "{body}");
+        for page in ["samples", "lineage"] {
+            let (code, body) = served.ask(&format!("/runs/{name}/{page}")).await;
+            assert_eq!(code, 404, "{page}");
+            assert!(body.contains("run.json is missing"), "{body}");
+        }
+    }
+    assert_eq!(served.ask("/runs/8888").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_is_named_on_the_page_of_its_run() {
+    let (folder, run) = (
+        tempfile::tempdir().unwrap(),
+        agrpo_spec::Run::parse(&crate::testing::run_file(1)).unwrap(),
+    );
+    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    store.put_run(&run).await.unwrap();
+    let at = folder.path().join(format!("runs/{}", run.id()));
+    let names = ["control.json".to_owned(), format!("failures/{}", "5".repeat(64))];
+    for name in names.iter().chain([&format!("rewound/{}.1", "5".repeat(64))]) {
+        let path = at.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "garbage").unwrap();
+    }
+    let hub = hub(store);
+    hub.read_on().await;
+    let served = Served::start(router(hub)).await;
+    let (code, body) = served.ask(&format!("/runs/{}", run.id().short())).await;
+    assert_eq!(code, 200);
+    for part in ["<b>unreadable</b>", "control.json in ", "/failures/5555", "/rewound/5555"] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    let (code, body) = served.ask("/").await;
+    assert_eq!(code, 200);
+    assert!(body.contains("control.json in ") && body.contains("/failures/5555"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

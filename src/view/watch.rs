@@ -57,7 +57,7 @@ impl Glance {
         self.draw_runs(frame, runs);
         match &self.story {
             Some(story) => draw_story(frame, middle, story),
-            None => frame.render_widget(Block::bordered().title(" no run "), middle),
+            None => self.draw_unreadable(frame, middle),
         }
         self.draw_crew(frame, crew);
         let told = " up/down: another run   q: quit";
@@ -77,9 +77,12 @@ impl Glance {
         let row = |run: &RunStatus| {
             Row::new([
                 run.run.short(),
-                match &run.unreadable {
-                    Some(why) => format!("{} unreadable: {why}", run.name).trim_start().to_owned(),
-                    None => run.name.clone(),
+                match (&run.unreadable, run.unreadable_records.len()) {
+                    (Some(why), _) => {
+                        format!("{} unreadable: {why}", run.name).trim_start().to_owned()
+                    }
+                    (None, 0) => run.name.clone(),
+                    (None, lost) => format!("{} (records that cannot be read: {lost})", run.name),
                 },
                 serde_json::to_value(run.state)
                     .ok()
@@ -104,6 +107,16 @@ impl Glance {
             .block(block);
         let mut state = TableState::new().with_selected(Some(self.chosen));
         frame.render_stateful_widget(table, area, &mut state);
+    }
+
+    /// Where there is no story: why, as far as the list knows.
+    fn draw_unreadable(&self, frame: &mut Frame<'_>, area: Rect) {
+        let chosen = self.runs.as_ref().ok().and_then(|runs| runs.get(self.chosen));
+        let title =
+            chosen.map_or(" no run ".to_owned(), |run| format!(" run {} ", run.run.short()));
+        let why = chosen.and_then(|run| run.unreadable.as_deref()).unwrap_or_default();
+        let told = Paragraph::new(why).wrap(Wrap { trim: true });
+        frame.render_widget(told.block(Block::bordered().title(title)), area);
     }
 
     fn draw_crew(&self, frame: &mut Frame<'_>, area: Rect) {

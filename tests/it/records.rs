@@ -1,6 +1,10 @@
-//! Records that are not what a run left: an index that names another run's stages, runs that cannot be read.
+//! Records that are not what a run left: an index and notes that name another run's stages, runs that cannot be
+//! read.
 
 use std::path::{Path, PathBuf};
+
+use agrpo_spec::record;
+use serde_json::{Value, json};
 
 use crate::support::program::Program;
 
@@ -64,6 +68,130 @@ fn an_index_that_names_another_runs_stages_decides_nothing() {
     }
     let again = program.json(&["run", "run.toml", "--json"]);
     assert_eq!((&again["policy"], &again["stages"]["computed"]), (&own["policy"], &0.into()));
+}
+
+/// Lets a run name the stages of another one, in its index and in notes whose seals are right.
+fn forge(own: &Path, other: &Path, is_edited: impl Fn(&str) -> bool) {
+    let is_edited = |name: &String| is_edited(name.split('.').next().unwrap());
+    for name in names(&own.join("stages")).iter().filter(|name| is_edited(name)) {
+        std::fs::remove_file(own.join("stages").join(name)).unwrap();
+    }
+    for name in names(&other.join("stages")).iter().filter(|name| is_edited(name)) {
+        std::fs::copy(other.join("stages").join(name), own.join("stages").join(name)).unwrap();
+    }
+    for key in names(&other.join("policies")).iter().filter(|name| is_edited(name)) {
+        let bytes = std::fs::read(other.join("policies").join(key)).unwrap();
+        let mut note = record::open::<Value>(&bytes).unwrap().value;
+        note["run"] = json!(own.file_name().unwrap().to_str().unwrap());
+        std::fs::write(own.join("policies").join(key), record::seal(&note)).unwrap();
+    }
+}
+
+/// Every verb that names a policy or what led to it names the run's own.
+fn every_verb_names(program: &Program, own: &Value, foreign: &[String]) {
+    for arguments in [vec!["status", "--json"], vec!["status", "bytes", "--json"]] {
+        let status = program.json(&arguments);
+        let mut rows = status["runs"].as_array().unwrap().iter();
+        let row = rows.find(|row| row["name"] == "bytes").unwrap();
+        assert_eq!((&row["policy"], &row["state"]), (&own["policy"], &json!("done")), "{row:#}");
+        assert_eq!(row["accuracy"]["base"], own["accuracy"]["base"]);
+        assert_eq!(row["accuracy"]["latest"], own["accuracy"]["latest"]);
+    }
+    let model = format!("model-{}", names(program.folder()).len());
+    let exported = program.json(&["export", "bytes", "--format", "hf", "-o", &model, "--json"]);
+    assert_eq!(exported["policy"], own["policy"]);
+    let said = program.run(&["report", "bytes", "-o", "report.html"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let report = std::fs::read_to_string(program.folder().join("report.html")).unwrap();
+    let shown = program.json(&["show", "bytes", "--json"]).to_string();
+    let replayed = program.json(&["replay", "--run", "bytes", "--json"]).to_string();
+    for stage in foreign {
+        assert!(!report.contains(&stage[..12]) && !shown.contains(stage), "{stage}");
+        assert!(!replayed.contains(stage), "{stage}");
+    }
+    assert_eq!(program.run(&["verify", "bytes"]).code, Some(5));
+    let again = program.json(&["run", "run.toml", "--json"]);
+    assert_eq!((&again["policy"], &again["stages"]["computed"]), (&own["policy"], &0.into()));
+    assert_eq!(again["accuracy"], own["accuracy"]);
+}
+
+#[test]
+fn notes_whose_seals_are_right_decide_nothing() {
+    let program = Program::new(&[]);
+    let own = program.json(&["run", "run.toml", "--json"]);
+    let folder = |run: &Value| -> PathBuf {
+        program.store().join("runs").join(run["run"].as_str().unwrap())
+    };
+    let kept = program.folder().join("kept");
+    copy(&folder(&own), &kept);
+    // One that shares nothing, and one that shares its base.
+    for (from, to) in [("seed = 7", "seed = 8"), ("k = 4", "k = 2")] {
+        program.change(from, to);
+        program.change("name = \"bytes\"", "name = \"other\"");
+        let other = program.json(&["run", "run.toml", "--json"]);
+        assert_ne!(own["policy"], other["policy"]);
+        program.change(to, from);
+        program.change("name = \"other\"", "name = \"bytes\"");
+        let stages_of = |run: &Path| -> Vec<String> {
+            let names = names(&run.join("stages"));
+            names.iter().map(|name| name.split_once('.').unwrap().1.to_owned()).collect()
+        };
+        let shared = stages_of(&kept);
+        let mut foreign = stages_of(&folder(&other));
+        foreign.retain(|stage| !shared.contains(stage));
+        assert!(foreign.len() > 10);
+        for part in ["", "update-000004", "update-000002"] {
+            forge(&folder(&own), &folder(&other), |key| key.starts_with(part));
+            every_verb_names(&program, &own, &foreign);
+            std::fs::remove_dir_all(folder(&own)).unwrap();
+            copy(&kept, &folder(&own));
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for name in names(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_is_named_beside_what_the_others_say() {
+    let program = Program::new(&[]);
+    let run = program.json(&["run", "run.toml", "--json"]);
+    let folder = program.store().join("runs").join(run["run"].as_str().unwrap());
+    let index = names(&folder.join("stages"));
+    let entry = index.iter().find(|name| name.starts_with("evaluation-000004")).unwrap();
+    let object = format!("stages/{}", entry.split_once('.').unwrap().1);
+    let path = program.store().join(&object);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"worker\"", "\"walker\"")).unwrap();
+    for arguments in [vec!["status", "--json"], vec!["status", "bytes", "--json"]] {
+        let row = program.json(&arguments)["runs"][0].clone();
+        assert_eq!((&row["state"], &row["iteration"]), (&json!("done"), &json!(4)), "{row:#}");
+        assert_eq!(row["policy"], run["policy"]);
+        assert_eq!(row["accuracy"]["base"], run["accuracy"]["base"]);
+        let lost = row["unreadable_records"].as_array().unwrap();
+        assert_eq!((lost.len(), &lost[0]["object"]), (1, &json!(object)), "{row:#}");
+        assert_eq!(lost[0]["key"], "evaluation-000004");
+    }
+    for arguments in [vec!["status"], vec!["status", "bytes"], vec!["show", "bytes"]] {
+        let said = program.run(&arguments);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let told = format!("evaluation-000004: {object} in ");
+        assert!(said.stdout.contains(&told), "{arguments:?}: {}", said.stdout);
+    }
+    // A run makes it again.
+    let again = program.json(&["run", "run.toml", "--json"]);
+    assert_eq!((&again["accuracy"], &again["stages"]["computed"]), (&run["accuracy"], &1.into()));
+    let row = program.json(&["status", "--json"])["runs"][0].clone();
+    assert!(row["unreadable_records"].is_null(), "{row:#}");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Spread {
 
 /// Reads a finished run's trace.
 pub(super) async fn read(store: &Store, run: &Run) -> Result<Trace, Failure> {
-    let index = own_index(store, run).await?;
+    let (index, _) = own_index(store, run).await?;
     let (mut passes, mut seconds) = (0.0, 0.0);
     let mut points = vec![];
     // In the order of the run: an iteration's evaluation comes after its updates.

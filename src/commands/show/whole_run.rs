@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Failure as StageFailure, Store};
+use agrpo_jobs::{Failure as StageFailure, Store, Unreadable};
 use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
@@ -24,12 +24,16 @@ struct Answer<'a> {
     retention: Retention,
     stages: BTreeMap<StageKey, StageDigest>,
     failures: Vec<StageFailure>,
+    /// Records of its stages and failures that cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable_records: Vec<Unreadable>,
 }
 
 pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Failure> {
     let run = store.run(id).await?;
-    let stages = own_index(store, &run).await?;
-    let failures = store.failures(id).await?;
+    let (stages, mut unreadable) = own_index(store, &run).await?;
+    let (failures, damaged) = store.readable_failures(id).await?;
+    unreadable.extend(damaged);
     let retention = store.retention(id).await?;
     if json {
         return output::json(&Answer {
@@ -38,6 +42,7 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
             retention,
             stages,
             failures,
+            unreadable_records: unreadable,
         });
     }
     let unwritten = |error: toml::ser::Error| {
@@ -60,5 +65,6 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
         let StageFailure { key, stage, error, attempts, .. } = failure;
         format!("# failed after {attempts} attempts: {key}  {stage}\n#   {error}")
     }));
+    lines.extend(unreadable.iter().map(|record| format!("# cannot be read: {record}")));
     output::line(lines.join("\n"))
 }
