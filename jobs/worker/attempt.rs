@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use agrpo_spec::{Environment, Manifest, RunId, StageDigest};
+use agrpo_spec::{Environment, RunId, StageDigest};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
@@ -24,14 +24,6 @@ use crate::rewind::{Hands, patience};
 use crate::span;
 use crate::stage::{self, Computed};
 use crate::store::Failure;
-
-/// What computing came to.
-enum Attempted {
-    /// Somebody had published it.
-    Found(Box<Manifest>),
-    /// It is to be published.
-    Made(Computed),
-}
 
 impl Worker {
     /// Takes a stage's lease; `None` where somebody else is at it, or should be.
@@ -74,6 +66,9 @@ impl Worker {
     ) -> Result<(), JobsError> {
         let &Pending { key, stage, .. } = pending;
         let since_unix_ms = (self.options.clock)();
+        if self.is_settled(run, pending, hand).await? {
+            return Ok(());
+        }
         let begun = self.patiently(|| attempts::begin(&self.fleet, stage)).await?;
         span::note_attempt(begun);
         if begun > self.options.attempts {
@@ -107,11 +102,7 @@ impl Worker {
         };
         self.pulse.show(None);
         match attempted {
-            Ok(Attempted::Found(manifest)) => {
-                self.accept(run, key, *manifest, true).await?;
-                self.put_down(hand).await
-            }
-            Ok(Attempted::Made(computed)) => {
+            Ok(computed) => {
                 hand.computed();
                 clear(desk).await?;
                 let (pending, hand) = (pending.clone(), Arc::clone(hand));
@@ -123,15 +114,35 @@ impl Worker {
         }
     }
 
+    /// Whether a stage in hand needs no attempt: it has a result, which is taken over, since whoever offered it
+    /// had looked before that was published; or its record is one that this worker cannot go on from.
+    async fn is_settled(
+        &self,
+        run: RunId,
+        pending: &Pending,
+        hand: &Hand,
+    ) -> Result<bool, JobsError> {
+        let &Pending { key, stage, .. } = pending;
+        match self.patiently(|| self.store.settled_manifest(run, stage)).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(manifest)) => {
+                self.accept(run, key, manifest, true).await?;
+                self.put_down(hand).await?;
+            }
+            Err(error) => {
+                let begun = self.patiently(|| attempts::begin(&self.fleet, stage)).await?;
+                let since_unix_ms = (self.options.clock)();
+                self.failed(run, pending, hand, error, (begun, since_unix_ms)).await?;
+            }
+        }
+        Ok(true)
+    }
+
     async fn compute(
         &self,
         run: RunId,
-        Pending { spec, stage, .. }: &Pending,
-    ) -> Result<Attempted, JobsError> {
-        let found = self.patiently(|| self.store.settled_manifest(run, *stage)).await?;
-        if let Some(manifest) = found {
-            return Ok(Attempted::Found(Box::new(manifest)));
-        }
+        Pending { spec, .. }: &Pending,
+    ) -> Result<Computed, JobsError> {
         let hands = self.hands(run);
         let mut patience = patience(spec);
         loop {
@@ -142,7 +153,7 @@ impl Worker {
                     tracing::warn!(message, "fetching the stage's inputs again");
                     patience -= 1;
                 }
-                computed => return computed.map(Attempted::Made),
+                computed => return computed,
             }
         }
     }

@@ -256,8 +256,17 @@ impl Worker {
     }
 
     /// Offers what Redis does not know of; for what it knows, no spec need be looked for.
-    async fn offer_news(&self, run: RunId, mut view: View) -> Result<(), JobsError> {
+    async fn offer_news(&self, run: RunId, view: View) -> Result<(), JobsError> {
         let news = self.queue_of(view.numerics).unknown(run, view.stages()).await?;
+        if news.is_empty() {
+            return Ok(());
+        }
+        // What was published since the first look is as unknown as what was lost.
+        let Some(mut view) = self.look(run).await? else { return Ok(()) };
+        if view.is_done() {
+            // The next sweep says so.
+            return Ok(());
+        }
         view.pending.retain(|pending| news.contains(&pending.stage));
         self.offer(run, &view).await
     }
