@@ -95,7 +95,7 @@ pub(super) fn place(name: &str) -> Place<'_> {
 pub(super) fn open(stage: StageDigest, bytes: &[u8]) -> Result<Opened<StageSpec>, RecordError> {
     let opened: Opened<StageSpec> = match record::open(bytes) {
         // Whoever plans the run knows what stood here, so what no seal vouches for is not kept for others.
-        Err(RecordError::Incompatible(why)) if !record::is_sealed(bytes) => {
+        Err(RecordError::Incompatible(why)) if !record::has_format(bytes) => {
             return Err(RecordError::Damaged(why));
         }
         opened => opened?,

@@ -11,10 +11,15 @@
 //! are the same in every format, to the byte, so a program can check the bytes of a record that a newer
 //! one wrote, and tell a record that it does not know from one that is damaged.
 //!
+//! A record whose format number is higher than [`FORMAT`] is incompatible even if its digest does not match:
+//! only a program that knows the format can tell whether it is damaged. The one exception is a record of this
+//! format with a wrong digit in the number, which its own digest proves.
+//!
 //! Refuses to guess: a record is sound, incompatible or damaged. Reads and writes no file.
 
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::digest::ArtifactDigest;
 
@@ -69,26 +74,44 @@ pub fn seal_as<T: Serialize>(format: u32, value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Whether the bytes begin as those of a sealed record do.
-pub fn is_sealed(bytes: &[u8]) -> bool {
-    Head::of(bytes).is_some()
+/// Whether the bytes say that they are of a format with a digest: an earlier one, this one or a later one.
+pub fn has_format(bytes: &[u8]) -> bool {
+    Head::of(bytes).is_some() || newer_format(bytes).is_some()
+}
+
+/// The number of a format that this program does not know yet, if the bytes begin with one or are JSON that has
+/// one.
+fn newer_format(bytes: &[u8]) -> Option<u64> {
+    let json = || serde_json::from_slice::<Value>(bytes).ok()?.get("format")?.as_u64();
+    let format = number(bytes).map(|(format, _)| format).or_else(json)?;
+    (format > u64::from(FORMAT)).then_some(format)
+}
+
+/// The number of the format in the first lines, and what stands behind it.
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let rest = bytes.strip_prefix(BEFORE_FORMAT)?;
+    let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let digits = std::str::from_utf8(&rest[..length]).ok().filter(|digits| !digits.is_empty())?;
+    // One that is too long to be counted is newer all the more.
+    Some((digits.parse().unwrap_or(u64::MAX), &rest[length..]))
 }
 
 /// Reads a record back.
 pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError> {
     let Some(head) = Head::of(bytes) else { return open_unsealed(bytes) };
     let found = head.digest_of(bytes);
-    if found.as_bytes() != &bytes[head.digits.clone()] {
+    let is_sound = found.as_bytes() == &bytes[head.digits.clone()];
+    if head.format > u64::from(FORMAT) && (is_sound || !head.is_ours(bytes)) {
+        return Err(of_format(head.format));
+    }
+    if !is_sound {
         let said = String::from_utf8_lossy(&bytes[head.digits]);
         return Err(RecordError::Damaged(format!(
             "its bytes give the SHA-256 {found}, not {said}"
         )));
     }
-    if head.format != u64::from(FORMAT) {
-        return Err(RecordError::Incompatible(format!(
-            "it has format {}, and this program knows format {FORMAT}",
-            head.format
-        )));
+    if head.format < u64::from(FORMAT) {
+        return Err(of_format(head.format));
     }
     let fields = &bytes[head.digits.end + AFTER_DIGEST.len()..];
     let plain = [b"{", fields.strip_prefix(b",").unwrap_or(fields)].concat();
@@ -103,16 +126,20 @@ fn told(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
+fn of_format(format: u64) -> RecordError {
+    RecordError::Incompatible(format!(
+        "it has format {format}, and this program knows format {FORMAT}"
+    ))
+}
+
 /// Format 0. A record that has part of a seal, and not all of it, was sealed once.
 fn open_unsealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError> {
-    #[derive(serde::Deserialize)]
-    struct Seal {
-        format: Option<IgnoredAny>,
-        sha256: Option<IgnoredAny>,
+    if let Some(format) = newer_format(bytes) {
+        return Err(of_format(format));
     }
-    let seal: Seal = serde_json::from_slice(bytes)
+    let fields: serde_json::Map<String, Value> = serde_json::from_slice(bytes)
         .map_err(|error| RecordError::Damaged(format!("it is no JSON object: {error}")))?;
-    if seal.format.is_some() || seal.sha256.is_some() {
+    if fields.contains_key("format") || fields.contains_key("sha256") {
         return Err(RecordError::Damaged("its seal is broken".to_owned()));
     }
     let value = serde_json::from_slice(bytes);
@@ -129,10 +156,8 @@ struct Head {
 
 impl Head {
     fn of(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(BEFORE_FORMAT)?;
-        let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-        let format = std::str::from_utf8(&rest[..length]).ok()?.parse().ok()?;
-        let rest = rest[length..].strip_prefix(BEFORE_DIGEST)?;
+        let (format, rest) = number(bytes)?;
+        let rest = rest.strip_prefix(BEFORE_DIGEST)?;
         let begin = bytes.len() - rest.len();
         let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         let is_whole = rest.get(..DIGITS)?.iter().all(is_digit);
@@ -144,6 +169,15 @@ impl Head {
         let mut zeroed = bytes.to_vec();
         zeroed[self.digits.clone()].fill(b'0');
         ArtifactDigest::of(&zeroed).to_string()
+    }
+
+    /// Whether the digest is right once the number of the format is this program's.
+    fn is_ours(&self, bytes: &[u8]) -> bool {
+        let number = FORMAT.to_string();
+        let rest = &bytes[self.digits.start - BEFORE_DIGEST.len()..];
+        let ours = [BEFORE_FORMAT, number.as_bytes(), rest].concat();
+        let head = Self::of(&ours);
+        head.is_some_and(|head| head.digest_of(&ours).as_bytes() == &ours[head.digits.clone()])
     }
 }
 
@@ -213,10 +247,6 @@ mod tests {
         assert_eq!(why, "unknown field `priority`, expected `metrics` or `worker`");
         let why = incompatible(&seal_as(2, &small()));
         assert_eq!(why, "it has format 2, and this program knows format 1");
-        let mut newer = seal_as(2, &small());
-        let last = newer.len() - 3;
-        newer[last] ^= 1;
-        assert!(matches!(open::<Small>(&newer), Err(RecordError::Damaged(_))));
         // From before records were sealed: what is JSON may be another version's.
         incompatible(&serde_json::to_vec(&more).unwrap());
         incompatible(b"{}");
@@ -225,5 +255,35 @@ mod tests {
         let again: serde_json::Value = serde_json::from_slice(&seal(&small())).unwrap();
         let again = serde_json::to_vec(&again).unwrap();
         assert!(matches!(open::<Small>(&again), Err(RecordError::Damaged(_))));
+    }
+
+    /// Whatever happened to its bytes: a program that knows the format decides what they are worth.
+    #[test]
+    fn a_higher_format_is_another_versions_even_under_a_wrong_digest() {
+        let mut more = serde_json::to_value(small()).unwrap();
+        more["priority"] = 7.into();
+        for value in [serde_json::to_value(small()).unwrap(), more] {
+            let newer = seal_as(12, &value);
+            let head = newer.iter().position(|byte| *byte == b',').unwrap();
+            for at in head + 1..newer.len() {
+                let mut flipped = newer.clone();
+                flipped[at] ^= 1;
+                for bytes in [&flipped[..], &newer[..at]] {
+                    let why = incompatible(bytes);
+                    assert_eq!(why, "it has format 12, and this program knows format 1");
+                    assert!(has_format(bytes));
+                }
+            }
+            let again: Value = serde_json::from_slice(&newer).unwrap();
+            incompatible(&serde_json::to_vec(&again).unwrap());
+        }
+        // One wrong digit makes no newer record of one of ours: the digest says which digit it was.
+        let ours = String::from_utf8(seal(&small())).unwrap();
+        let ours = ours.replace("\"format\": 1,", "\"format\": 9,").into_bytes();
+        assert!(matches!(open::<Small>(&ours), Err(RecordError::Damaged(_))));
+        // A number that cannot be read is none.
+        for cut in [&b"{"[..], b"{\n  \"format\": 12", b"{\n  \"format\": x,"] {
+            assert!(matches!(open::<Small>(cut), Err(RecordError::Damaged(_))) && !has_format(cut));
+        }
     }
 }
