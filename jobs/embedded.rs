@@ -22,6 +22,7 @@ use crate::error::JobsError;
 use crate::keep;
 use crate::metrics::{self, Outcome as End};
 use crate::progress::Progress;
+use crate::repair::set_damage_aside;
 use crate::rewind::Hands;
 use crate::span;
 use crate::store::{Control, Failure, Hold, Store};
@@ -147,8 +148,30 @@ impl Local {
         events: mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
     ) -> Result<Outcome, JobsError> {
-        let (id, store) = (run.id(), &self.store);
-        store.put_run(&run).await?;
+        self.store.put_run(&run).await?;
+        self.begin(run.id()).await?;
+        let progress = Progress::open(&self.store, run).await?;
+        self.follow(progress, events, stop).await
+    }
+
+    /// The same for a run of which something may be damaged or lost: all of it is read, what is damaged is moved
+    /// to `aside/`, and every stage is looked at, those before the newest update too.
+    pub async fn repair(
+        &self,
+        run: Run,
+        events: mpsc::UnboundedSender<Event>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Outcome, JobsError> {
+        self.store.put_run(&run).await?;
+        set_damage_aside(&self.store, run.id()).await?;
+        self.begin(run.id()).await?;
+        let progress = Progress::at_start(&self.store, run).await?;
+        self.follow(progress, events, stop).await
+    }
+
+    /// A person asks for the run: failures are forgotten, and it is no longer cancelled.
+    async fn begin(&self, id: RunId) -> Result<(), JobsError> {
+        let store = &self.store;
         store.pin_versions(id).await?;
         for failure in store.failures(id).await? {
             store.clear_failure(id, failure.stage).await?;
@@ -156,7 +179,16 @@ impl Local {
         if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
             store.clear_control(id).await?;
         }
-        let mut progress = Progress::open(store, run).await?;
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        mut progress: Progress,
+        events: mpsc::UnboundedSender<Event>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Outcome, JobsError> {
+        let (id, store) = (progress.plan().run().id(), &self.store);
         let (hands, log_tail) = (self.hands(id), Arc::clone(&self.log_tail));
         let shop = Shop { store: store.clone(), run: id, hands, log_tail, events };
         shop.tell(Event::Opened { done: progress.done(), total: progress.total() });

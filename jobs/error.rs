@@ -76,12 +76,14 @@ pub enum JobsError {
     Device(String),
 }
 
+/// How a blob comes back that a stage made.
+pub(crate) const MADE_AGAIN: &str = "agrpo run FILE --repair, with the run's file, makes it again, and so does agrpo replay --rewind";
+
 impl JobsError {
     /// A blob whose bytes are no longer those that were checked, found by who went on reading it.
     pub(crate) fn damaged(digest: ArtifactDigest) -> Self {
         let message = format!(
-            "cas/{digest} is corrupt: its bytes changed after they were checked; whatever computes a run \
-             that needs it makes it again; so does agrpo replay --rewind"
+            "cas/{digest} is corrupt: its bytes changed after they were checked; {MADE_AGAIN}"
         );
         Self::Lost { digest, message }
     }

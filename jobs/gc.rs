@@ -222,9 +222,10 @@ async fn mark(store: &Store, dry_run: bool) -> Result<Marked, JobsError> {
 /// What a run reaches. What its retention does not keep is let go first, or counted so.
 async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsError> {
     let refuse = |error: JobsError| match error {
+        // What is wrong says what mends it.
         JobsError::Data(why) => JobsError::Data(format!(
-            "{why}; nothing was swept, as what run {} reaches cannot be known: start the run again, \
-             which mends it, or give it up with agrpo forget {}",
+            "{why}; nothing was swept, because it is not known what run {} needs (agrpo forget {} --force \
+             gives the run up)",
             id.short(),
             id.short()
         )),
@@ -234,14 +235,14 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsEr
     let retention = store.retention(id).await.map_err(refuse)?;
     let due = match retention.keeps_all() {
         true => BTreeMap::new(),
-        false => keep::due(store, &run, retention).await?,
+        false => keep::due(store, &run, retention).await.map_err(refuse)?,
     };
     if !dry_run {
         for (stage, let_go) in &due {
             store.note_let_go(id, *stage, let_go).await?;
         }
     }
-    let reach = reach(store, id, &due).await?;
+    let reach = reach(store, id, &due).await.map_err(refuse)?;
     if let Some((_, error)) = reach.corrupt.first() {
         return Err(refuse(error.clone()));
     }

@@ -18,6 +18,7 @@ mod queue;
 mod reach;
 mod redis;
 mod registry;
+mod repair;
 mod rewind;
 mod span;
 mod stage;

@@ -73,6 +73,12 @@ impl Progress {
         Ok(Self { plan: Plan::new(run), recorded, done: 0 })
     }
 
+    /// Opens a run at its start, to look at every stage.
+    pub(crate) async fn at_start(store: &Store, run: Run) -> Result<Self, JobsError> {
+        let recorded = store.recorded_entries(run.id()).await?.into_iter().collect();
+        Ok(Self { plan: Plan::new(run), recorded, done: 0 })
+    }
+
     /// Takes over whole iterations by the records of their last updates, with a look at no more than one shard
     /// of what lies before them: seven reads an iteration. Evaluations stay pending until they are found.
     pub(crate) async fn leap(&mut self, store: &Store) -> Result<(), JobsError> {
@@ -200,8 +206,7 @@ impl Progress {
 fn corrupt(error: &PlanError, manifest: &Manifest) -> JobsError {
     match error {
         PlanError::MissingOutput { .. } => JobsError::Data(format!(
-            "stages/{} is corrupt: {error}; delete it and start the run again: the stage is then \
-             computed anew",
+            "stages/{} is corrupt: {error}; delete it, and agrpo run FILE --repair computes the stage again",
             manifest.stage
         )),
         error => JobsError::Internal(error.to_string()),

@@ -25,6 +25,8 @@ pub(crate) struct Origin {
     pub(crate) told: String,
     /// Its length, where a record says it.
     pub(crate) size: Option<u64>,
+    /// Whether it was imported: no stage makes it.
+    pub(crate) is_imported: bool,
 }
 
 /// What there is to know of a stage's record.
@@ -37,7 +39,8 @@ struct Record {
 /// Everything that a run reaches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reach {
-    /// With their places; stages that are yet to be computed as well.
+    /// With their places; stages that are yet to be computed as well. An entry of the index in whose place the
+    /// plan has another stage is left out; one of which that cannot be said counts.
     pub(crate) stages: BTreeMap<StageDigest, StageKey>,
     /// What the run needs or keeps.
     pub(crate) held: BTreeMap<ArtifactDigest, Origin>,
@@ -59,18 +62,29 @@ pub(crate) async fn reach(
     due: &BTreeMap<StageDigest, LetGo>,
 ) -> Result<Reach, JobsError> {
     let run = store.run(id).await?;
-    let index = store.recorded_stages(id).await?;
+    let index = store.recorded_entries(id).await?;
     let mut reach = Reach::default();
     let mut records = BTreeMap::new();
-    let reads = index.values().map(|&stage| read(store, stage));
+    let reads = index.iter().map(|&(_, stage)| read(store, stage));
     let mut reads = futures::stream::iter(reads).buffer_unordered(READS);
     while let Some((stage, found)) = reads.try_next().await? {
         reach.take(stage, found, &mut records);
     }
-    reach.stages.extend(index.iter().map(|(key, stage)| (*stage, *key)));
-    let waiting = reach.walk(store, run.clone(), &mut records).await?;
-    reach.without_record = index.values().copied().filter(|s| !records.contains_key(s)).collect();
-    reach.without_record.retain(|stage| reach.corrupt.iter().all(|(damaged, _)| damaged != stage));
+    drop(reads);
+    let (own, waiting) = reach.walk(store, run.clone(), &mut records).await?;
+    let counts =
+        |(key, stage): &(StageKey, StageDigest)| own.get(key).is_none_or(|own| own == stage);
+    let index: Vec<_> = index.into_iter().filter(counts).collect();
+    reach.stages.extend(index.iter().map(|&(key, stage)| (stage, key)));
+    reach.stages.extend(own.iter().map(|(key, stage)| (*stage, *key)));
+    let stages = &reach.stages;
+    records.retain(|stage, _| stages.contains_key(stage));
+    reach.corrupt.retain(|(stage, _)| stages.contains_key(stage));
+    let is_read = |stage: &StageDigest| {
+        records.contains_key(stage) || reach.corrupt.iter().any(|(damaged, _)| damaged == stage)
+    };
+    reach.without_record =
+        index.into_iter().map(|(_, stage)| stage).filter(|stage| !is_read(stage)).collect();
     let mut let_go: BTreeMap<StageDigest, LetGo> = due.clone();
     let noted = store.stages_let_go(id).await?.into_iter();
     let notes = noted
@@ -117,15 +131,15 @@ impl Reach {
         }
     }
 
-    /// Walks the plan as far as records lead; answers with the stages that wait there.
+    /// Walks the plan as far as records lead; answers with its stages and with those of them that wait there.
     async fn walk(
         &mut self,
         store: &Store,
         run: Run,
         records: &mut BTreeMap<StageDigest, Record>,
-    ) -> Result<Vec<StageSpec>, JobsError> {
+    ) -> Result<(BTreeMap<StageKey, StageDigest>, Vec<StageSpec>), JobsError> {
         let mut plan = Plan::new(run);
-        let mut asked = BTreeSet::new();
+        let (mut own, mut asked) = (BTreeMap::new(), BTreeSet::new());
         loop {
             let new: Vec<(StageKey, StageDigest)> = plan
                 .pending()
@@ -134,7 +148,7 @@ impl Reach {
                 .filter(|(_, stage)| asked.insert(*stage))
                 .collect();
             if new.is_empty() {
-                return Ok(plan.pending().values().cloned().collect());
+                return Ok((own, plan.pending().values().cloned().collect()));
             }
             let unread = new.iter().map(|(_, stage)| *stage).filter(|stage| {
                 let is_damaged = self.corrupt.iter().any(|(damaged, _)| damaged == stage);
@@ -145,7 +159,7 @@ impl Reach {
                 self.take(stage, found, records);
             }
             for (key, stage) in new {
-                self.stages.insert(stage, key);
+                own.insert(key, stage);
                 if let Some(record) = records.get(&stage) {
                     let output = |name: &str| record.outputs.get(name).map(|o| o.digest);
                     // A record that lacks an output is found by whoever needs it.
@@ -166,7 +180,7 @@ impl Reach {
             let gone = let_go.get(stage);
             for (name, output) in &record.outputs {
                 let told = format!("{place} {name}");
-                let origin = Origin { told, size: Some(output.size) };
+                let origin = Origin { told, size: Some(output.size), is_imported: false };
                 let is_gone = gone.is_some_and(|gone| gone.outputs.get(name) == Some(output));
                 let side = if is_gone { &mut self.let_go } else { &mut self.held };
                 side.entry(output.digest).or_insert(origin);
@@ -176,7 +190,8 @@ impl Reach {
         let inputs = inputs.filter(|(_, digest)| !self.let_go.contains_key(digest));
         let waiting = waiting.iter().flat_map(StageSpec::inputs);
         for (role, digest) in inputs.chain(waiting).collect::<Vec<_>>() {
-            let origin = || Origin { told: format!("input {role}"), size: None };
+            let told = || format!("input {role}");
+            let origin = || Origin { told: told(), size: None, is_imported: false };
             self.held.entry(digest).or_insert_with(origin);
         }
         let held = &self.held;
@@ -189,7 +204,10 @@ impl Reach {
         self.unlisted = unlisted;
         for (told, digest, size) in named {
             self.let_go.remove(&digest);
-            self.held.entry(digest).or_insert(Origin { told, size });
+            let origin = Origin { told, size, is_imported: true };
+            let held = self.held.entry(digest).or_insert(origin);
+            // What no record lists among its outputs.
+            held.is_imported |= held.size.is_none();
         }
         Ok(())
     }
@@ -210,8 +228,15 @@ pub(crate) async fn imports(
         named.push((format!("checkpoint {file}"), digest, None));
     }
     named.push(("checkpoint listing".to_owned(), checkpoint.folder, None));
-    let unlisted = |why: String| Some((checkpoint.folder, why));
-    match store.get_blob(checkpoint.folder).await {
+    let folder = checkpoint.folder;
+    let lost = || {
+        format!(
+            "cas/{folder}, the listing of the run's checkpoint, is missing or corrupt in {}; agrpo run FILE, \
+             with the run's file, or agrpo import FOLDER stores it again",
+            store.url()
+        )
+    };
+    match store.get_blob(folder).await {
         Ok(bytes) => match FolderListing::from_bytes(&bytes) {
             Some(listing) => {
                 let files = listing.files.into_iter();
@@ -220,9 +245,10 @@ pub(crate) async fn imports(
                 }));
                 Ok((named, None))
             }
-            None => Ok((named, unlisted(format!("cas/{} is no listing", checkpoint.folder)))),
+            None => Ok((named, Some((folder, lost())))),
         },
-        Err(JobsError::Lost { message, .. }) => Ok((named, unlisted(message))),
+        Err(JobsError::Lost { .. }) => Ok((named, Some((folder, lost())))),
+        Err(JobsError::Data(why)) => Ok((named, Some((folder, why)))),
         Err(error) => Err(error),
     }
 }

@@ -1,30 +1,34 @@
-//! Opening what may be no file: a FIFO, a socket, a device or a folder is refused by name.
+//! Opening what may be no file: a FIFO, a socket, a device or a folder is refused by name, and so is whatever
+//! stands on the way to a file and is no folder.
 //!
 //! Opening a FIFO waits for a writer, and reading a device may never end, so what a path leads to is asked
 //! before it is opened, and once more of what was opened. Links are followed: stores and model folders are
 //! made of them. Nothing here reads an environment or decides what an error means to the caller.
 
 use std::fmt;
-use std::fs::{File, FileType, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+const FILE: &str = "a regular file";
+const FOLDER: &str = "a folder";
 /// A link to nothing, or in a circle.
 pub(crate) const NOWHERE: &str = "a symbolic link that leads nowhere";
 
-/// A path that leads to no regular file.
+/// A path that leads to no regular file, or to no folder where one has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoFile {
     path: PathBuf,
     kind: &'static str,
+    expected: &'static str,
 }
 
 impl fmt::Display for NoFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}, expected a regular file", self.path.display(), self.kind)
+        write!(f, "{} is {}, expected {}", self.path.display(), self.kind, self.expected)
     }
 }
 
@@ -34,7 +38,7 @@ impl std::error::Error for NoFile {}
 pub fn kind(of: FileType) -> Option<&'static str> {
     match of {
         _ if of.is_file() => None,
-        _ if of.is_dir() => Some("a folder"),
+        _ if of.is_dir() => Some(FOLDER),
         _ if of.is_fifo() => Some("a FIFO"),
         _ if of.is_socket() => Some("a socket"),
         _ if of.is_char_device() => Some("a character device"),
@@ -49,6 +53,19 @@ pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|source| source.is::<NoFile>())
 }
 
+/// The refusal that an error comes from, if it does.
+pub(crate) fn refusal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NoFile> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref());
+        if io.is_some() {
+            return io;
+        }
+        next = error.source();
+    }
+    None
+}
+
 fn refuse(path: &Path, found: &Metadata) -> io::Result<()> {
     match kind(found.file_type()) {
         None => Ok(()),
@@ -57,17 +74,52 @@ fn refuse(path: &Path, found: &Metadata) -> io::Result<()> {
 }
 
 fn refusal(path: &Path, kind: &'static str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidInput, NoFile { path: path.to_owned(), kind })
+    refusal_of(path, kind, FILE)
+}
+
+fn refusal_of(path: &Path, kind: &'static str, expected: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, NoFile { path: path.to_owned(), kind, expected })
+}
+
+/// What stands in the place of a folder, if something does and it is none.
+pub(crate) fn no_folder(path: &Path) -> Option<&'static str> {
+    fs::symlink_metadata(path).ok()?;
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => None,
+        Ok(found) => Some(kind(found.file_type()).unwrap_or("a file")),
+        Err(_) => Some(NOWHERE),
+    }
+}
+
+/// Refuses a path on which the nearest thing that exists is no folder, the path itself included.
+pub(crate) fn need_folder(path: &Path) -> io::Result<()> {
+    let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
+    match path.ancestors().find(is_there).and_then(|found| Some((found, no_folder(found)?))) {
+        Some((found, kind)) => Err(refusal_of(found, kind, FOLDER)),
+        None => Ok(()),
+    }
+}
+
+/// The same error, or a better one where what stands in the path of a file, or on the way to it, is the reason.
+pub(crate) fn explained(path: &Path, error: io::Error) -> io::Error {
+    let own = match fs::metadata(path) {
+        Ok(found) => refuse(path, &found),
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
+            Err(refusal(path, NOWHERE))
+        }
+        Err(_) => path.parent().map_or(Ok(()), need_folder),
+    };
+    own.err().unwrap_or(error)
 }
 
 /// Opens a regular file with these options. Never waits; an error that names path and kind where it is
 /// something else.
 pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    match std::fs::metadata(path) {
+    match fs::metadata(path) {
         Ok(found) => refuse(path, &found)?,
         // The options say what becomes of it.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => match std::fs::symlink_metadata(path) {
+        Err(error) => match fs::symlink_metadata(path) {
             Ok(link) if link.is_symlink() => return Err(refusal(path, NOWHERE)),
             _ => return Err(error),
         },
@@ -80,7 +132,12 @@ pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 
 /// Opens a regular file for reading.
 pub fn open(path: &Path) -> io::Result<File> {
-    open_with(path, OpenOptions::new().read(true))
+    open_with(path, OpenOptions::new().read(true)).map_err(|error| explained(path, error))
+}
+
+/// Writes a file, in place of a regular file that is there.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    open_with(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }
 
 /// Reads a regular file.

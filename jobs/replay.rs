@@ -236,7 +236,7 @@ async fn verify(
     }
     Err(JobsError::Data(format!(
         "stages/{stage} in {} is corrupt: it gives output `{name}` {} bytes, but cas/{} has {found}; \
-         delete it and start the run again: the stage is then computed anew",
+         agrpo run FILE --repair, with the run's file, computes the stage again",
         store.url(),
         record.size,
         record.digest

@@ -138,6 +138,10 @@ impl Hands {
                 continue;
             }
             let Some(producer) = finder.producer(top.digest, &top.refused).await? else {
+                if matches!(condition, Condition::Corrupt(_)) {
+                    // What is imported again is stored only where nothing of its name is.
+                    self.store.set_blob_aside(top.digest).await?;
+                }
                 let message = format!(
                     "{}; no stage that is known made it: if it came from a file, import that again \
                      (agrpo run FILE fetches what the run names)",

@@ -83,7 +83,7 @@ pub use control::{Control, Hold};
 pub(crate) use folders::records;
 pub use import::Imported;
 pub(crate) use kept::LetGo;
-pub(crate) use objects::is_leftover;
+pub(crate) use objects::{FOLDERS, OF_RUNS, is_leftover};
 pub(crate) use open::read_s3;
 pub use records::Unreadable;
 pub use rewound::{Rewound, Why};

@@ -239,6 +239,13 @@ pub(crate) async fn finish(
     (outcome, all)
 }
 
+/// Repairs a run and computes it to its end.
+pub(crate) async fn repaired(store: &Store, run: Run) -> Result<Outcome, JobsError> {
+    let (events, _heard) = mpsc::unbounded_channel();
+    let (_stop, stop) = watch::channel(false);
+    local(store, fake(), 2).repair(run, events, stop).await
+}
+
 /// Runs to the end, which must be reached.
 pub(crate) async fn finished(store: &Store, run: Run, workers: usize) -> Outcome {
     finish(store, run, fake(), workers).await.0.unwrap()

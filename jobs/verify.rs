@@ -1,23 +1,36 @@
-//! Every byte that a run, or the whole store, names, read and compared with its name.
+//! Reads every byte that a run, or the whole store, names, and compares it with its name.
 //!
-//! Reads from the store itself, several blobs at a time and large ones in pieces, so memory stays small
-//! however much there is. Changes nothing: what is missing or corrupt is made again by whoever next
-//! needs it, what is orphaned goes with a gc, and what a run has let go is no loss.
+//! Reads from the store itself, several blobs at a time and large ones in pieces, so that memory stays small for
+//! a store of any size. Changes nothing: `repair.rs` moves what is damaged out of the way. What is orphaned goes
+//! with a gc, and what a run has let go is no loss. An object that cannot be read is a finding and never the end.
+
+mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::error::JobsError;
 use crate::gc::Tally;
 use crate::reach::{Origin, Reach, reach};
-use crate::store::{Condition, Store, is_leftover};
-use crate::walk::Walk;
+use crate::store::{Condition, FOLDERS, OF_RUNS, Store, is_leftover};
 
 /// Blobs read at a time; each below 64 MiB, or in pieces.
 const AT_ONCE: usize = 4;
+
+/// What mends a finding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cure {
+    /// The run is repaired: what is damaged is moved to `aside/`, and what is lost is computed again.
+    #[default]
+    Repair,
+    /// It came from a file, which has to be fetched or imported again.
+    Import,
+    /// It is no regular file, or no folder: a person moves it away.
+    MoveAway,
+}
 
 /// An object that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +41,9 @@ pub struct Finding {
     pub told: String,
     /// Whose it is; none where it belongs to no run.
     pub run: Option<RunId>,
+    /// What mends it.
+    #[serde(skip)]
+    pub cure: Cure,
 }
 
 /// What a look at every byte found.
@@ -35,7 +51,7 @@ pub struct Finding {
 pub struct VerifyReport {
     /// Runs that were followed.
     pub runs: u64,
-    /// Stages with a record.
+    /// Stages of these runs that have a record.
     pub stages: u64,
     /// Blobs that are what their names say.
     pub sound: Tally,
@@ -43,6 +59,9 @@ pub struct VerifyReport {
     pub missing: Vec<Finding>,
     /// There, with other bytes than the name says; records of runs and stages among them.
     pub corrupt: Vec<Finding>,
+    /// Records of another version of agrpo: they are left alone, and what they name is not checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incompatible: Vec<Finding>,
     /// Let go by their runs' retention.
     pub dropped: Tally,
     /// Records from before they had a checksum: what they say is believed as it stands.
@@ -52,124 +71,193 @@ pub struct VerifyReport {
     pub orphaned: Tally,
 }
 
-impl VerifyReport {
-    /// Whether nothing is missing or corrupt.
-    pub fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.corrupt.is_empty()
-    }
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// The runs that are looked at, and what they name.
+#[derive(Default)]
+struct Named {
+    held: BTreeMap<ArtifactDigest, (RunId, Origin)>,
+    let_go: BTreeMap<ArtifactDigest, u64>,
+    stages: BTreeSet<StageDigest>,
 }
 
 /// Checks one run, or everything in the store. What is wrong is in the report; an error means that the
 /// store could not be read.
 pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, JobsError> {
     let mut report = VerifyReport::default();
+    if report.note_misplaced(store, FOLDERS.map(str::to_owned).into(), None).await? {
+        // Whatever would be looked for in there is not known to be missing.
+        return Ok(report);
+    }
     let runs = match run {
         Some(run) => vec![run],
         None => store.runs().await?,
     };
-    let mut held: BTreeMap<ArtifactDigest, (RunId, Origin)> = BTreeMap::new();
-    let mut let_go: BTreeMap<ArtifactDigest, u64> = BTreeMap::new();
-    let mut stages = BTreeSet::new();
-    let ids: BTreeSet<RunId> = runs.iter().copied().collect();
-    for id in runs {
-        match reach(store, id, &BTreeMap::new()).await {
-            Ok(reach) => {
-                report.runs += 1;
-                report.note_records(id, &reach);
-                report.check_index(store, id).await?;
-                stages.extend(reach.stages.into_keys());
-                let sized = reach.let_go.into_iter();
-                let_go.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));
-                let named = reach.held.into_iter();
-                held.extend(named.map(|(digest, origin)| (digest, (id, origin))));
-            }
-            Err(JobsError::Data(told) | JobsError::Incompatible(told)) => {
-                let object = format!("runs/{id}/run.json");
-                report.corrupt.push(Finding { object, told, run: Some(id) });
-            }
-            Err(error) => return Err(error),
-        }
+    let mut named = Named::default();
+    for &id in &runs {
+        report.follow(store, id, &mut named).await?;
     }
-    report.check_records(store, run, &ids, &stages).await?;
-    report.check_blobs(store, &held).await?;
-    for (digest, size) in let_go {
-        if !held.contains_key(&digest) && !store.has_blob(digest).await? {
+    report.check_records(store, run, &runs, &named.stages).await?;
+    report.check_blobs(store, &named.held).await?;
+    for (&digest, &size) in &named.let_go {
+        // What is no blob is found as an object.
+        let is_there = readable(store.has_blob(digest).await)?.unwrap_or(true);
+        if !named.held.contains_key(&digest) && !is_there {
             report.dropped.add(size);
         }
     }
     if run.is_none() {
-        report.check_orphans(store, &stages, &held).await?;
+        report.check_orphans(store, &named).await?;
     }
-    let by_name = |one: &Finding, two: &Finding| one.object.cmp(&two.object);
-    report.missing.sort_by(by_name);
-    report.corrupt.sort_by(by_name);
+    for findings in [&mut report.missing, &mut report.corrupt, &mut report.incompatible] {
+        findings.sort_by(|one, two| one.object.cmp(&two.object));
+    }
     Ok(report)
 }
 
 impl VerifyReport {
-    fn note_records(&mut self, run: RunId, reach: &Reach) {
-        for stage in &reach.without_record {
-            let place = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
-            let object = format!("stages/{stage}");
-            self.missing.push(Finding { object, told: place, run: Some(run) });
-        }
-        for (stage, error) in &reach.corrupt {
-            let (object, told) = (format!("stages/{stage}"), error.to_string());
-            self.corrupt.push(Finding { object, told, run: Some(run) });
+    /// Whether everything was read and nothing is missing or corrupt.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.corrupt.is_empty() && self.incompatible.is_empty()
+    }
+
+    /// All that is wrong.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.missing.iter().chain(&self.corrupt).chain(&self.incompatible)
+    }
+
+    fn knows(&self, object: &str) -> bool {
+        self.findings().any(|known| known.object == object)
+    }
+
+    /// Whatever an object is found as first is what is told of it.
+    fn note_missing(&mut self, finding: Finding) {
+        if !self.knows(&finding.object) {
+            self.missing.push(finding);
         }
     }
 
-    /// Walks the run's plan, and tells what its index and its notes name in place of the run's own stages.
-    async fn check_index(&mut self, store: &Store, id: RunId) -> Result<(), JobsError> {
-        let mut walk = Walk::new(store.run(id).await?);
-        walk.advance(store).await?;
-        walk.finish(store).await?;
-        let told = |expected: Option<StageDigest>| match expected {
-            Some(expected) => format!("the run has the stage {} there", expected.short()),
-            None => "no record of the run leads there".to_owned(),
-        };
-        for (key, stage) in walk.wrong() {
-            let object = format!("runs/{id}/stages/{key}.{stage}");
-            self.corrupt.push(Finding { object, told: told(walk.expected(key)), run: Some(id) });
+    fn note_corrupt(&mut self, finding: Finding) {
+        if !self.knows(&finding.object) {
+            self.corrupt.push(finding);
         }
-        for (object, stage) in store.noted_policies(id).await? {
-            let key = object.rsplit('/').next().and_then(|key| key.parse::<StageKey>().ok());
-            let expected = key.and_then(|key| walk.expected(key));
-            let is_unknown = expected.is_none() && !walk.unreadable().is_empty();
-            if stage.is_none() || (stage != expected && !is_unknown) {
-                self.corrupt.push(Finding { object, told: told(expected), run: Some(id) });
+    }
+
+    /// Why a record cannot be read. An error where the store cannot be.
+    fn note_error(
+        &mut self,
+        object: String,
+        run: Option<RunId>,
+        error: JobsError,
+    ) -> Result<(), JobsError> {
+        let known = self.knows(&object);
+        let (side, told) = match error {
+            JobsError::Incompatible(told) => (&mut self.incompatible, told),
+            JobsError::Data(told) | JobsError::Lost { message: told, .. } => {
+                (&mut self.corrupt, told)
             }
+            error => return Err(error),
+        };
+        if !known {
+            side.push(Finding { object, told, run, cure: Cure::Repair });
         }
         Ok(())
     }
 
-    /// Reads every record of these runs and stages, and counts those without a checksum. Those of stages
-    /// that runs reach were read before; that one is missing is no fault of the others.
+    /// Whatever is in a local store where it cannot be.
+    fn note_odd(&mut self, object: String, (kind, expected): (&str, &str), run: Option<RunId>) {
+        let told = format!("{kind}, expected {expected}");
+        self.note_corrupt(Finding { object, told, run, cure: Cure::MoveAway });
+    }
+
+    /// Whether anything stands in the place of these folders.
+    async fn note_misplaced(
+        &mut self,
+        store: &Store,
+        folders: Vec<String>,
+        run: Option<RunId>,
+    ) -> Result<bool, JobsError> {
+        let found = store.misplaced(folders).await?;
+        let any = !found.is_empty();
+        for (object, kind) in found {
+            self.note_odd(object, (kind, "a folder"), run);
+        }
+        Ok(any)
+    }
+
+    /// Notes what a run names, and what is wrong with its own records.
+    async fn follow(
+        &mut self,
+        store: &Store,
+        id: RunId,
+        named: &mut Named,
+    ) -> Result<(), JobsError> {
+        let folders = OF_RUNS.map(|folder| format!("runs/{id}/{folder}"));
+        if self.note_misplaced(store, folders.into(), Some(id)).await? {
+            return Ok(());
+        }
+        for entry in store.objects(&format!("runs/{id}")).await? {
+            if let Some(kind) = entry.odd {
+                self.note_odd(entry.name, (kind, "a regular file"), Some(id));
+            }
+        }
+        let object = format!("runs/{id}/run.json");
+        if !store.has_run_record(id).await? {
+            let told = "the run's own record".to_owned();
+            self.note_missing(Finding { object, told, run: Some(id), cure: Cure::Repair });
+            return Ok(());
+        }
+        let reach = match reach(store, id, &BTreeMap::new()).await {
+            Ok(reach) => reach,
+            Err(error) => return self.note_error(object, Some(id), error),
+        };
+        self.runs += 1;
+        self.note_stages(id, &reach)?;
+        self.check_index(store, id).await?;
+        named.stages.extend(reach.stages.into_keys());
+        let sized = reach.let_go.into_iter();
+        named.let_go.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));
+        let held = reach.held.into_iter();
+        named.held.extend(held.map(|(digest, origin)| (digest, (id, origin))));
+        Ok(())
+    }
+
+    fn note_stages(&mut self, run: RunId, reach: &Reach) -> Result<(), JobsError> {
+        for stage in &reach.without_record {
+            let told = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
+            let object = format!("stages/{stage}");
+            self.note_missing(Finding { object, told, run: Some(run), cure: Cure::Repair });
+        }
+        for (stage, error) in &reach.corrupt {
+            self.note_error(format!("stages/{stage}"), Some(run), error.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Reads every record of these runs and stages, and counts those without a checksum.
     async fn check_records(
         &mut self,
         store: &Store,
         asked: Option<RunId>,
-        runs: &BTreeSet<RunId>,
+        runs: &[RunId],
         stages: &BTreeSet<StageDigest>,
     ) -> Result<(), JobsError> {
         let recorded: BTreeSet<StageDigest> = store.all_stages().await?.into_iter().collect();
         self.stages = stages.iter().filter(|stage| recorded.contains(stage)).count() as u64;
         let mut names: Vec<(Option<RunId>, String)> = vec![];
         for &run in runs {
-            let entries = store.objects(&format!("runs/{run}")).await?;
-            names.extend(entries.into_iter().map(|entry| (Some(run), entry.name)));
+            // A run whose folders are none was noted as such.
+            let entries = readable(store.objects(&format!("runs/{run}")).await)?;
+            let entries = entries.unwrap_or_default().into_iter();
+            names.extend(entries.map(|entry| (Some(run), entry.name)));
         }
-        names.extend(stages.iter().map(|stage| (asked, format!("stages/{stage}"))));
-        let specs = store.objects("specs").await?.into_iter().filter(|entry| {
-            let stage = entry.name.rsplit('/').next().and_then(|stage| stage.parse().ok());
-            asked.is_none() || stage.is_some_and(|stage| stages.contains(&stage))
-        });
-        names.extend(specs.map(|entry| (asked, entry.name)));
+        for folder in ["stages", "specs"] {
+            names.extend(stages.iter().map(|stage| (asked, format!("{folder}/{stage}"))));
+        }
+        names.retain(|(_, name)| !self.knows(name));
         let checks = names.into_iter().map(|(run, name)| async move {
             let found = store.inspect(&name).await;
             (run, name, found)
@@ -178,12 +266,7 @@ impl VerifyReport {
         while let Some((run, object, found)) = checks.next().await {
             match found {
                 Ok(found) => self.without_checksum += u64::from(found == Some(false)),
-                Err(JobsError::Data(told) | JobsError::Incompatible(told)) => {
-                    if self.corrupt.iter().all(|known| known.object != object) {
-                        self.corrupt.push(Finding { object, told, run });
-                    }
-                }
-                Err(error) => return Err(error),
+                Err(error) => self.note_error(object, run, error)?,
             }
         }
         Ok(())
@@ -200,69 +283,49 @@ impl VerifyReport {
         });
         let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
         while let Some((digest, run, origin, condition)) = checks.try_next().await? {
-            let object = format!("cas/{digest}");
-            let told = origin.told.clone();
-            let condition = match condition {
-                Ok(condition) => condition,
-                Err(told) => {
-                    self.corrupt.push(Finding { object, told, run: Some(run) });
-                    continue;
-                }
-            };
+            let cure = if origin.is_imported { Cure::Import } else { Cure::Repair };
+            let (object, told) = (format!("cas/{digest}"), origin.told.clone());
+            let mut finding = Finding { object, told, run: Some(run), cure };
             match condition {
-                Condition::Sound(size) if origin.size.is_none_or(|named| named == size) => {
+                Ok(Condition::Sound(size)) if origin.size.is_none_or(|named| named == size) => {
                     self.sound.add(size);
                 }
-                Condition::Sound(size) => {
-                    let told = format!("{told}: has {size} bytes, and its record says otherwise");
-                    self.corrupt.push(Finding { object, told, run: Some(run) });
+                Ok(Condition::Sound(size)) => {
+                    let named = origin.size.unwrap_or_default();
+                    let told = finding.told;
+                    finding.told =
+                        format!("{told}: it has {size} bytes, and its record says {named}");
+                    self.note_corrupt(finding);
                 }
-                Condition::Corrupt(_) => {
-                    self.corrupt.push(Finding { object, told, run: Some(run) });
-                }
-                Condition::Missing => {
-                    self.missing.push(Finding { object, told, run: Some(run) });
-                }
+                Ok(Condition::Corrupt(_)) => self.note_corrupt(finding),
+                Ok(Condition::Missing) => self.note_missing(finding),
+                // What is no file says so itself.
+                Err(told) => self.note_corrupt(Finding { told, cure: Cure::MoveAway, ..finding }),
             }
         }
         Ok(())
     }
 
     /// What no run reaches is counted, not read: it goes with the next gc.
-    async fn check_orphans(
-        &mut self,
-        store: &Store,
-        stages: &BTreeSet<StageDigest>,
-        held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
-    ) -> Result<(), JobsError> {
-        for folder in ["stages", "specs", "cas"] {
+    async fn check_orphans(&mut self, store: &Store, named: &Named) -> Result<(), JobsError> {
+        for folder in FOLDERS {
             for entry in store.objects(folder).await? {
                 let file = entry.name.rsplit('/').next().unwrap_or_default();
                 let is_reached = match folder {
-                    "cas" => file.parse().is_ok_and(|blob| held.contains_key(&blob)),
-                    _ => file.parse().is_ok_and(|stage| stages.contains(&stage)),
+                    "cas" => file.parse().is_ok_and(|blob| named.held.contains_key(&blob)),
+                    "stages" | "specs" => {
+                        file.parse().is_ok_and(|stage| named.stages.contains(&stage))
+                    }
+                    _ => true,
                 };
                 if let Some(kind) = entry.odd {
-                    self.note_odd(entry.name, kind);
+                    self.note_odd(entry.name, (kind, "a regular file"), None);
                 } else if !is_reached && !is_leftover(&entry.name) {
                     self.orphaned.add(entry.size);
                 }
             }
         }
-        for entry in store.objects("runs").await? {
-            if let Some(kind) = entry.odd {
-                self.note_odd(entry.name, kind);
-            }
-        }
         Ok(())
-    }
-
-    /// Whatever lies in a local store and is no file, unless whoever needed it said so already.
-    fn note_odd(&mut self, object: String, kind: &str) {
-        if self.corrupt.iter().all(|finding| finding.object != object) {
-            let told = format!("{kind}, no file");
-            self.corrupt.push(Finding { object, told, run: None });
-        }
     }
 }
 

@@ -201,6 +201,9 @@ pub(crate) struct RunArgs {
     /// Compute even what is estimated not to fit into memory
     #[arg(long)]
     pub(crate) ignore_memory: bool,
+    /// Read all of the run first, move to aside/ what is damaged, and compute again what is missing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) repair: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]

@@ -283,10 +283,11 @@ fn check_run(
         .map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Finds out before hours of work that a file cannot be written; what it holds stays.
+/// Finds out before hours of work that a file cannot be written; what it holds stays. A FIFO or a device is
+/// refused: opening one may wait for ever.
 fn try_writing(place: &Path) -> std::io::Result<()> {
     let is_new = !place.exists();
-    OpenOptions::new().append(true).create(true).open(place)?;
+    regular::open_with(place, OpenOptions::new().append(true).create(true))?;
     if is_new { std::fs::remove_file(place) } else { Ok(()) }
 }
 

@@ -195,7 +195,7 @@ async fn what_is_only_worth_a_word_is_no_refusal() {
     let server = RedisServer::start(&["--appendonly", "no"]);
     let found = inspect(&fleet(&server).await, "trial-1").await;
     assert!(found.iter().all(|finding| finding.error.is_none()), "{found:?}");
-    assert!(found[1].found.contains("keeps nothing on disk"), "{found:?}");
+    assert!(found[1].found.contains("does not save its data"), "{found:?}");
     let server = RedisServer::start(&["--appendonly", "no", "--save", "60", "1"]);
     assert_eq!(inspect(&fleet(&server).await, "trial-1").await.len(), 1);
 }

@@ -92,7 +92,7 @@ pub(crate) fn judge(place: &str, info: &str, saves: Option<String>) -> Vec<Findi
     }
     if say("aof_enabled") == "0" && saves.is_none_or(|points| points.is_empty()) {
         all.push(Finding::note(
-            "it keeps nothing on disk".to_owned(),
+            "it does not save its data to disk".to_owned(),
             "with `appendonly yes` a restart costs less time; results are safe in the store either way",
         ));
     }

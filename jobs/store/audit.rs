@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// Takes a damaged object out of the way; answers with the store's time in milliseconds since 1970.
-    async fn set_aside(&self, name: &str) -> Result<i64, JobsError> {
+    pub(crate) async fn set_aside(&self, name: &str) -> Result<i64, JobsError> {
         let aside = format!("aside/{}", name.replace('/', "-"));
         let bytes = match self.backend.size(name).await? {
             Some(size) if size <= self.backend.large() => self.backend.read(name).await?,

@@ -24,7 +24,6 @@ use super::transfer::{Missed, persistently, was_cut};
 use super::trust::{Patience, Trust};
 use crate::error::JobsError;
 use crate::patience::patiently;
-use crate::regular;
 
 /// A server that has not answered a small request by then is not going to.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -130,10 +129,6 @@ impl Backend {
 
     /// What a failed operation on a file of a local store means.
     pub(super) fn local(&self, action: &str, error: io::Error) -> JobsError {
-        if regular::is_refusal(&error) {
-            let url = self.url();
-            return JobsError::Data(format!("{url}: cannot {action}: {error}; move it away"));
-        }
         let error = Error::Generic { store: "folder", source: Box::new(error) };
         self.explain(action, &error)
     }
@@ -299,6 +294,9 @@ impl Backend {
     /// Removes an object; its absence is no error.
     pub(super) async fn delete(&self, name: &str) -> Result<(), JobsError> {
         let action = format!("delete {name}");
+        if self.folder.is_some() {
+            return self.in_folder(&action, name, local::remove).await.map(drop);
+        }
         let delete = || async {
             match self.within(0, &action, self.objects.delete(&Path::from(name))).await? {
                 Ok(()) | Err(Error::NotFound { .. }) => Ok(()),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Store;
 use super::records::READS;
-use crate::error::JobsError;
+use crate::error::{JobsError, MADE_AGAIN};
 use crate::metrics::{self, Tier};
 use crate::span;
 
@@ -104,12 +104,7 @@ impl Store {
     }
 
     pub(crate) fn missing(&self, digest: ArtifactDigest) -> JobsError {
-        let message = format!(
-            "{} is missing in {}: whatever computes a run that needs it makes it again; so does agrpo \
-             replay --rewind",
-            blob_name(digest),
-            self.url()
-        );
+        let message = format!("{} is missing in {}: {MADE_AGAIN}", blob_name(digest), self.url());
         JobsError::Lost { digest, message }
     }
 
@@ -120,8 +115,7 @@ impl Store {
         found: ArtifactDigest,
     ) -> JobsError {
         let message = format!(
-            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; whatever computes a run \
-             that needs it makes it again; so does agrpo replay --rewind",
+            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; {MADE_AGAIN}",
             blob_name(digest),
             self.url()
         );

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::Place;
+use super::records::{Place, REPAIR};
 use crate::error::JobsError;
 use crate::versions::Versions;
 
@@ -130,27 +130,42 @@ impl Store {
         Ok(self.policy_note(run, key).await?.map(|note| note.stage))
     }
 
-    /// Which stages the notes name, whoever wrote them and however; none where one cannot be read.
+    /// The names of the run's notes, and which stages they name, sealed or not. Of each the error where it cannot
+    /// be read.
     pub(crate) async fn noted_policies(
         &self,
         run: RunId,
-    ) -> Result<Vec<(String, Option<StageDigest>)>, JobsError> {
+    ) -> Result<Vec<(String, Result<Option<StageDigest>, JobsError>)>, JobsError> {
         let mut found = vec![];
         for file in self.backend.list(&format!("runs/{run}/policies")).await? {
             let name = format!("runs/{run}/policies/{file}");
-            let stage = match file.parse() {
-                Ok(key) => self.recorded_policy(run, key).await?,
-                Err(_) => None,
-            };
-            // From before notes were sealed: the digest alone.
-            let plain = match stage {
-                None => self.backend.read(&name).await?,
-                Some(_) => None,
-            };
-            let plain = plain.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
-            found.push((name, stage.or(plain)));
+            let stage = self.noted_stage(run, &file, &name).await;
+            if let Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_))) = stage {
+                return Err(error);
+            }
+            found.push((name, stage));
         }
         Ok(found)
+    }
+
+    async fn noted_stage(
+        &self,
+        run: RunId,
+        file: &str,
+        name: &str,
+    ) -> Result<Option<StageDigest>, JobsError> {
+        let Some(bytes) = self.backend.read(name).await? else { return Ok(None) };
+        // From before notes were sealed: the digest alone.
+        let plain = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse().ok();
+        if let Some(stage) = plain(&bytes) {
+            return Ok(Some(stage));
+        }
+        let place = Place { name, remedy: REPAIR };
+        let found = self.open_record(place, bytes, record::open::<PolicyNote>).await?;
+        let key = file.parse::<StageKey>().ok();
+        let is_ours = |note: &PolicyNote| note.run == run && Some(note.key) == key;
+        let note = found.filter(|found| found.is_sealed).map(|found| found.value);
+        Ok(note.filter(is_ours).map(|note| note.stage))
     }
 
     /// Says once of an entry of a run's index that it names a stage that is not the run's.

@@ -13,7 +13,7 @@ use object_store::Error;
 
 use super::open::CHECKSUM;
 use crate::error::JobsError;
-use crate::redact;
+use crate::{redact, regular};
 
 /// Letters of a foreign error that are worth showing.
 const SHOWN: usize = 300;
@@ -77,6 +77,9 @@ impl Place {
     pub(super) fn explain(&self, action: &str, error: &Error, is_trusted: bool) -> JobsError {
         let url = &self.url;
         match error {
+            _ if let Some(refusal) = regular::refusal_in(error) => {
+                JobsError::Data(format!("{url}: cannot {action}: {refusal}; move it away"))
+            }
             _ if self.lacks_bucket(error) => self.no_bucket(),
             _ if self.bucket.is_some()
                 && let Some(refusal) = self.refusal(action, error) =>

@@ -13,7 +13,7 @@ use agrpo_spec::{ArtifactDigest, Content, WINDOW};
 use tempfile::NamedTempFile;
 
 use super::checked::{Blocks, Hashing};
-use crate::failpoints;
+use crate::{failpoints, regular};
 
 /// How the names of files begin that are being written.
 pub(super) const STAGED: &str = ".new-";
@@ -33,7 +33,8 @@ pub(super) fn copy(
     digest: ArtifactDigest,
 ) -> io::Result<Result<Blocks, ArtifactDigest>> {
     failpoints::write("store::write")?;
-    let mut file = staged(path)?;
+    let told = |error| regular::explained(path, error);
+    let mut file = staged(path).map_err(told)?;
     let mut hashing = Hashing::default();
     for range in content.ranges(WINDOW) {
         let bytes = content.window(range)?;
@@ -45,14 +46,15 @@ pub(super) fn copy(
         return Ok(Err(blocks.digest()));
     }
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.persist(path).map_err(|error| told(error.error))?;
     Ok(Ok(blocks))
 }
 
 /// Writes a file. `false`: it was to be created, but is there.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: Mode, flush: bool) -> io::Result<bool> {
     failpoints::write("store::write")?;
-    let mut file = staged(path)?;
+    let told = |error| regular::explained(path, error);
+    let mut file = staged(path).map_err(told)?;
     file.write_all(bytes)?;
     if flush {
         file.as_file().sync_all()?;
@@ -66,7 +68,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: Mode, flush: bool) -> io::R
         Err(error) if mode == Mode::Create && error.error.kind() == ErrorKind::AlreadyExists => {
             Ok(false)
         }
-        Err(error) => Err(error.error),
+        Err(error) => Err(told(error.error)),
     }
 }
 

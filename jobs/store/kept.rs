@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::blobs::blob_name;
-use super::records::Place;
+use super::records::{Place, REPAIR};
 use crate::error::JobsError;
 
 /// Outputs of a stage that a run no longer holds.
@@ -71,7 +71,7 @@ impl Store {
         stage: StageDigest,
     ) -> Result<Option<LetGo>, JobsError> {
         let name = let_go_name(run, stage);
-        match self.record(Place { name: &name, remedy: "delete it" }).await {
+        match self.record(Place { name: &name, remedy: REPAIR }).await {
             Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => {
                 if self.told.is_news(&name) {
                     tracing::warn!(%error, "a note that cannot be read is ignored");

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use super::Store;
 use super::blobs::blob_name;
 use super::checked::{Blocks, Hashing, OnDisk};
-use crate::error::JobsError;
+use crate::error::{JobsError, MADE_AGAIN};
 use crate::metrics::{self, Tier};
 use crate::regular;
 
@@ -345,8 +345,7 @@ impl Store {
     fn cut(&self, digest: ArtifactDigest, found: u64, size: u64) -> JobsError {
         let (name, url) = (blob_name(digest), self.url());
         let message = format!(
-            "{name} in {url} is corrupt: it has {found} bytes, expected {size}; whatever computes a run \
-             that needs it makes it again; so does agrpo replay --rewind"
+            "{name} in {url} is corrupt: it has {found} bytes, expected {size}; {MADE_AGAIN}"
         );
         JobsError::Lost { digest, message }
     }

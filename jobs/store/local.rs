@@ -1,8 +1,9 @@
 //! Reading and listing a local store: what is no regular file is never opened, and told by its kind.
 //!
 //! A store's folder lies where anybody may put things. Opening a FIFO in it would wait for ever, and a link
-//! to a device would be read without end; a link to a file is as good as the file. Listings go down into
-//! the runs' folders alone, and follow links to folders no deeper than a store is. Writing is `files.rs`.
+//! to a device would be read without end; a link to a file is as good as the file. What stands in the place of a
+//! folder and is none is an error, and not an empty folder. Listings go down into the runs' folders alone, and
+//! follow links to folders no deeper than a store is. Writing is `files.rs`.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,9 +18,25 @@ use crate::error::JobsError;
 use crate::regular;
 
 /// Folders below `runs`: a run, and one of its own.
-const DEPTH: u32 = 3;
+const DEPTH: usize = 2;
 
 impl Backend {
+    /// Whatever has this name, even if a local store has no file there; `None` where there is nothing.
+    pub(super) async fn look(&self, name: &str) -> Result<Option<Entry>, JobsError> {
+        match self.path(name) {
+            Some(_) => self.in_folder(&format!("look for {name}"), name, look).await,
+            None => self.entry(name).await,
+        }
+    }
+
+    /// Removes whatever has this name, even if a local store has no file there; its absence is no error.
+    pub(super) async fn clear(&self, name: &str) -> Result<(), JobsError> {
+        match self.path(name) {
+            Some(_) => self.in_folder(&format!("delete {name}"), name, clear).await.map(drop),
+            None => self.delete(name).await,
+        }
+    }
+
     /// Does something with a path of a local store that may be missing.
     pub(super) async fn in_folder<T: Send + 'static>(
         &self,
@@ -34,7 +51,7 @@ impl Backend {
             match self.within(0, action, work).await? {
                 Ok(done) => match done? {
                     Ok(done) => Ok(Some(done)),
-                    Err(error) if is_absent(&error) => Ok(None),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                     Err(error) => Err(self.local(action, error)),
                 },
                 Err(error) => Err(self.explain(action, &error)),
@@ -44,26 +61,22 @@ impl Backend {
     }
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
 /// A file's bytes.
 pub(super) fn read(path: &Path, _: String) -> io::Result<Bytes> {
     regular::read(path).map(Bytes::from)
 }
 
-/// What a listing says of a file.
+/// What a listing says of a file. Error where it is none.
 pub(super) fn entry(path: &Path, name: String) -> io::Result<Entry> {
     let entry = look(path, name)?;
     match entry.odd {
         None => Ok(entry),
-        // Says it in the words of whoever opens it.
-        Some(_) => Err(regular::open(path).err().unwrap_or_else(|| ErrorKind::NotFound.into())),
+        Some(_) => Err(regular::explained(path, ErrorKind::NotFound.into())),
     }
 }
 
-fn look(path: &Path, name: String) -> io::Result<Entry> {
+/// What a listing says of whatever is there.
+pub(super) fn look(path: &Path, name: String) -> io::Result<Entry> {
     let (found, odd) = match fs::metadata(path) {
         Ok(found) => {
             let odd = regular::kind(found.file_type());
@@ -72,7 +85,7 @@ fn look(path: &Path, name: String) -> io::Result<Entry> {
         Err(error) => match fs::symlink_metadata(path) {
             Ok(link) if link.is_symlink() => (link, Some(regular::NOWHERE)),
             // Gone meanwhile, or for whoever may see it.
-            _ => return Err(error),
+            _ => return Err(regular::explained(path, error)),
         },
     };
     let written_ms =
@@ -81,14 +94,11 @@ fn look(path: &Path, name: String) -> io::Result<Entry> {
     Ok(Entry { name, size, written_ms, odd })
 }
 
-/// The names of what lies right in a folder, folders left out.
+/// The names of what lies right in a folder.
 pub(super) fn names(path: &Path, _: String) -> io::Result<Vec<String>> {
     let mut names = vec![];
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            names.extend(entry.file_name().into_string().ok());
-        }
+    for entry in listed(path)? {
+        names.extend(entry?.file_name().into_string().ok());
     }
     Ok(names)
 }
@@ -96,43 +106,77 @@ pub(super) fn names(path: &Path, _: String) -> io::Result<Vec<String>> {
 /// The names of the folders right in a folder.
 pub(super) fn folders(path: &Path, _: String) -> io::Result<Vec<String>> {
     let mut names = vec![];
-    for entry in fs::read_dir(path)? {
+    for entry in listed(path)? {
         let entry = entry?;
-        if entry.path().is_dir() {
-            names.extend(entry.file_name().into_string().ok());
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_folder(&entry.path())? {
+            names.push(name);
         }
     }
     Ok(names)
 }
 
+fn listed(path: &Path) -> io::Result<fs::ReadDir> {
+    fs::read_dir(path).map_err(|error| regular::need_folder(path).err().unwrap_or(error))
+}
+
+/// Whether a path leads to a folder. Error where that cannot be said.
+fn is_folder(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        // A link that leads nowhere, or gone meanwhile.
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Everything below a folder. Of the runs' folders what lies in them, of all others what lies right there: a
-/// folder among blobs is none.
+/// folder among blobs or records is none.
 pub(super) fn entries(path: &Path, name: String) -> io::Result<Vec<Entry>> {
-    let depth = if name.split('/').next() == Some("runs") { DEPTH } else { 0 };
     let mut found = vec![];
-    walk(path, &name, depth, &mut found)?;
+    walk(path, &name, &mut found)?;
     Ok(found)
 }
 
-fn walk(path: &Path, name: &str, depth: u32, found: &mut Vec<Entry>) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
+/// Whether this is a folder by its name: a run, or one of its own.
+fn holds_objects(name: &str) -> bool {
+    let parts = name.split('/').count() - 1;
+    name.starts_with("runs/") && parts <= DEPTH && !name.ends_with(".json")
+}
+
+fn walk(path: &Path, name: &str, found: &mut Vec<Entry>) -> io::Result<()> {
+    for entry in listed(path)? {
         let entry = entry?;
         let Ok(file) = entry.file_name().into_string() else { continue };
         let (path, name) = (entry.path(), format!("{name}/{file}"));
-        if depth > 0 && path.is_dir() {
-            match walk(&path, &name, depth - 1, found) {
-                Err(error) if is_absent(&error) => {}
-                walked => walked?,
-            }
-            continue;
-        }
-        match look(&path, name) {
+        let looked = match holds_objects(&name) && is_folder(&path)? {
+            true => walk(&path, &name, found),
+            false => look(&path, name).map(|entry| found.push(entry)),
+        };
+        match looked {
             // Others delete meanwhile.
-            Err(error) if is_absent(&error) => {}
-            entry => found.push(entry?),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            looked => looked?,
         }
     }
     Ok(())
+}
+
+/// Removes a file.
+pub(super) fn remove(path: &Path, _: String) -> io::Result<()> {
+    fs::remove_file(path).map_err(|error| match fs::metadata(path) {
+        Ok(found) if found.is_dir() => regular::explained(path, error),
+        _ => error,
+    })
+}
+
+/// Removes whatever is there; of a link, the link.
+pub(super) fn clear(path: &Path, _: String) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) fn manifest_name(stage: StageDigest) -> String {
 }
 
 pub(super) fn place(name: &str) -> Place<'_> {
-    let remedy = "delete it and start the run again: the stage is then computed anew";
+    let remedy = "agrpo run FILE --repair, with the run's file, computes the stage again";
     Place { name, remedy }
 }
 

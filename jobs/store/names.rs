@@ -39,7 +39,8 @@ impl Store {
         }
         let url = self.url();
         if prefix.len() == DIGITS {
-            return match self.backend.size(&format!("{folder}/{prefix}")).await? {
+            // Whatever is there: who reads it tells what is wrong with it.
+            return match self.backend.look(&format!("{folder}/{prefix}")).await? {
                 Some(_) => Ok(prefix),
                 None => Err(JobsError::Data(format!("{folder}/{prefix} is missing in {url}"))),
             };

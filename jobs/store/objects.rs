@@ -11,8 +11,15 @@ use super::Store;
 use super::backend::Entry;
 use super::blobs::blob_name;
 use super::files::STAGED;
+use super::large::blocking;
 use super::references::References;
 use crate::error::JobsError;
+use crate::regular;
+
+/// The folders of a store, and those that each run has.
+pub(crate) const FOLDERS: [&str; 5] = ["stages", "specs", "cas", "runs", "aside"];
+pub(crate) const OF_RUNS: [&str; 6] =
+    ["stages", "policies", "failures", "twice", "dropped", "rewound"];
 
 impl Store {
     /// The time by the store's own clock, in milliseconds since 1970.
@@ -62,15 +69,34 @@ impl Store {
         Ok(self.backend.entries(&format!("runs/{run}")).await?.len() as u64)
     }
 
-    /// Removes everything that is kept about a run, its record last, so that a death in between leaves
-    /// a run and no riddle. Answers with how many objects went; results stay for a gc.
+    /// Whether anything has the name of a run's record.
+    pub(crate) async fn has_run_record(&self, run: RunId) -> Result<bool, JobsError> {
+        Ok(self.backend.look(&super::runs::run_name(run)).await?.is_some())
+    }
+
+    /// What stands in a local store in the place of a folder and is none: its name, and what it is.
+    pub(crate) async fn misplaced(
+        &self,
+        folders: Vec<String>,
+    ) -> Result<Vec<(String, &'static str)>, JobsError> {
+        let paths = folders.into_iter().filter_map(|name| Some((self.backend.path(&name)?, name)));
+        let paths: Vec<_> = paths.collect();
+        let found = move || {
+            let found = paths.into_iter();
+            found.filter_map(|(path, name)| Some((name, regular::no_folder(&path)?))).collect()
+        };
+        blocking(found).await
+    }
+
+    /// Removes everything that is kept about a run, whatever it is. The record goes last, so that a crash leaves
+    /// a run that can be forgotten again. Answers with how many objects went; results stay for a gc.
     pub async fn forget_run(&self, run: RunId) -> Result<u64, JobsError> {
-        let (folder, record) = (format!("runs/{run}"), format!("runs/{run}/run.json"));
+        let (folder, record) = (format!("runs/{run}"), super::runs::run_name(run));
         let entries = self.backend.entries(&folder).await?;
         for entry in entries.iter().filter(|entry| entry.name != record) {
-            self.backend.delete(&entry.name).await?;
+            self.backend.clear(&entry.name).await?;
         }
-        self.backend.delete(&record).await?;
+        self.backend.clear(&record).await?;
         if let Some(path) = self.backend.path(&folder) {
             // Folders of a local store outlive their files; an empty one would look like a run.
             tokio::fs::remove_dir_all(path).await.ok();

@@ -22,6 +22,8 @@ pub(super) const READS: usize = 8;
 
 /// Records read at the same time.
 const AT_ONCE: usize = 32;
+/// What a person does about a damaged record without which a run can go on.
+pub(super) const REPAIR: &str = "agrpo run FILE --repair, with the run's file, moves it to aside/";
 
 /// What this process has said in its log and need not say again.
 #[derive(Debug, Default)]
@@ -52,11 +54,15 @@ pub struct Unreadable {
     pub key: Option<StageKey>,
     /// What is wrong with it, and what to do.
     pub why: String,
+    /// Whether it is another version's.
+    #[serde(skip)]
+    pub is_incompatible: bool,
 }
 
 impl Unreadable {
     pub(crate) fn new(object: String, error: &JobsError) -> Self {
-        Self { object, key: None, why: error.to_string() }
+        let is_incompatible = matches!(error, JobsError::Incompatible(_));
+        Self { object, key: None, why: error.to_string(), is_incompatible }
     }
 }
 
@@ -220,7 +226,7 @@ impl Store {
             store: &Store,
             name: &str,
         ) -> Result<Option<bool>, JobsError> {
-            let place = Place { name, remedy: "delete it" };
+            let place = Place { name, remedy: REPAIR };
             let found = store.read_record(place, record::open::<T>).await?;
             Ok(found.map(|record| record.is_sealed))
         }

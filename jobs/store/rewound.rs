@@ -7,7 +7,7 @@ use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::{Unreadable, sorted};
+use super::records::{REPAIR, Unreadable, sorted};
 use crate::error::JobsError;
 
 /// Why a stage was computed a second time.
@@ -70,7 +70,7 @@ impl Store {
         let folder = format!("runs/{run}/rewound");
         let files = self.backend.list(&folder).await?.into_iter();
         let names = files.map(|file| format!("{folder}/{file}")).collect();
-        let (mut all, unreadable) = sorted(self.each_record(names, "delete it").await?);
+        let (mut all, unreadable) = sorted(self.each_record(names, REPAIR).await?);
         all.sort_unstable_by_key(|rewound: &Rewound| (rewound.unix_ms, rewound.stage));
         Ok((all, unreadable))
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::{Place, Unreadable, sorted};
+use super::records::{Place, REPAIR, Unreadable, sorted};
 use crate::error::{JobsError, Remedy};
 
 /// Why a stage failed for good.
@@ -41,7 +41,7 @@ pub struct Failure {
     pub log: Vec<String>,
 }
 
-fn run_name(run: RunId) -> String {
+pub(super) fn run_name(run: RunId) -> String {
     format!("runs/{run}/run.json")
 }
 
@@ -50,7 +50,7 @@ fn failure_name(run: RunId, stage: StageDigest) -> String {
 }
 
 pub(super) fn run_place(name: &str) -> Place<'_> {
-    Place { name, remedy: "delete it and start the run again from its file" }
+    Place { name, remedy: "agrpo run FILE, with the run's file, writes it again" }
 }
 
 /// A run whose record this is. What it asks for may be more than this program can do.
@@ -65,14 +65,26 @@ pub(super) fn open_run(id: RunId, bytes: &[u8]) -> Result<Opened<Run>, RecordErr
 }
 
 impl Store {
-    /// Records a run, and what is kept of it. The same run again changes nothing but the latter.
+    /// Records a run, and what is kept of it. The same run again changes nothing but the latter; a damaged record
+    /// is written again.
     pub async fn put_run(&self, run: &Run) -> Result<(), JobsError> {
-        let (name, bytes) = (run_name(run.id()), record::seal(run.config()));
-        // Another version may write the same run differently; its identity is what counts.
-        if let Some(found) = self.backend.create(&name, bytes.into()).await? {
-            self.open_record(run_place(&name), found, |bytes| open_run(run.id(), bytes)).await?;
+        let (name, bytes) = (run_name(run.id()), Bytes::from(record::seal(run.config())));
+        match self.create_run(run, &name, bytes.clone()).await {
+            Err(JobsError::Data(error)) => {
+                tracing::warn!(run = run.id().short(), error, "a damaged record is written again");
+                self.backend.replace(&name, bytes).await?;
+            }
+            created => created?,
         }
         self.put_retention(run).await
+    }
+
+    /// Writes a run's record unless it is there. Another version may have written the same run differently; its
+    /// identity is what counts.
+    async fn create_run(&self, run: &Run, name: &str, bytes: Bytes) -> Result<(), JobsError> {
+        let Some(found) = self.backend.create(name, bytes).await? else { return Ok(()) };
+        self.open_record(run_place(name), found, |bytes| open_run(run.id(), bytes)).await?;
+        Ok(())
     }
 
     /// A recorded run. Data error if it is missing or is not what its name says.
@@ -81,7 +93,7 @@ impl Store {
         let found = self.read_record(run_place(&name), |bytes| open_run(id, bytes)).await?;
         found.map(|record| record.value).ok_or_else(|| {
             JobsError::Data(format!(
-                "{name} is missing in {}; start the run again from its file",
+                "{name} is missing in {}; agrpo run FILE, with the run's file, writes it again",
                 self.url()
             ))
         })
@@ -180,7 +192,7 @@ impl Store {
     ) -> Result<Vec<(String, Result<Option<Failure>, JobsError>)>, JobsError> {
         let stages = self.failed_stages(run).await?;
         let names = stages.into_iter().map(|stage| failure_name(run, stage));
-        self.each_record(names.collect(), "delete it").await
+        self.each_record(names.collect(), REPAIR).await
     }
 }
 

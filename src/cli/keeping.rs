@@ -37,9 +37,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Read every byte of a run or of the whole store and compare it with its name
 ///
-/// Changes nothing. The exit code is 5 if anything is missing or corrupt: whoever computes the run makes
-/// it again. What the run's retention let go is no loss; what no run reaches is counted and goes
-/// with agrpo gc.
+/// Changes nothing. The exit code is 5 if anything is missing or corrupt, or if another version of agrpo wrote
+/// a record; the answer says what mends it. What the run's retention let go is no loss; what no run reaches is
+/// counted and goes with agrpo gc.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -70,7 +70,7 @@ pub(crate) struct ForgetArgs {
     /// Say what a gc could free then; remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Forget it even if stages are left, or if its record is damaged
+    /// Forget it even if stages are left, or if its record is damaged or no file
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

@@ -112,7 +112,8 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, settings: &Settings) -> Result<Exit
             let text = serde_json::to_string_pretty(&answer).map_err(|error| {
                 Failure::new(Exit::Unexpected, format!("cannot write the answer: {error}"))
             })?;
-            std::fs::write(file, text + "\n").map_err(|error| unwritable(file, &error))?;
+            regular::write(file, (text + "\n").as_bytes())
+                .map_err(|error| unwritable(file, &error))?;
         }
     }
     Ok(if answer.replay.identical.values().all(|same| *same) { Exit::Done } else { Exit::Differs })

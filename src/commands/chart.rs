@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use agrpo_jobs::regular;
+
 use crate::commands::{plain, try_writing};
 use crate::exit::Failure;
 use crate::output;
@@ -24,7 +26,7 @@ pub(super) fn check_place(place: &Path) -> Result<(), Failure> {
 
 /// Writes a chart, after the answer: what was measured is not lost with it.
 pub(super) fn write(place: &Path, svg: &str) -> Result<(), Failure> {
-    std::fs::write(place, svg).map_err(|error| unwritable(place, &error))?;
+    regular::write(place, svg.as_bytes()).map_err(|error| unwritable(place, &error))?;
     output::talk(format!("wrote {}", place.display()));
     Ok(())
 }

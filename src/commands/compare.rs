@@ -11,6 +11,8 @@ mod results;
 use std::path::Path;
 use std::time::Duration;
 
+use agrpo_jobs::regular;
+
 use self::file::{Comparison, Member};
 use self::results::{Results, read};
 use crate::cli::{CompareArgs, PATIENCE};
@@ -54,7 +56,8 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
             output::talk(format!("{}/{all}  {member}: run {}", n + 1, member.run.id()));
             let stop = stop.clone();
             let (outcome, _) =
-                compute(&store, &member.run, &place, args.workers, stop, Tally::default()).await;
+                compute(&store, &member.run, &place, (args.workers, false), stop, Tally::default())
+                    .await;
             if !outcome?.done {
                 let hint = "the same command goes on: finished stages are kept";
                 let done = format!("stopped after {n} of {all} runs");
@@ -73,7 +76,7 @@ pub(super) fn compare(args: &CompareArgs, settings: &Settings) -> Result<Exit, F
 }
 
 fn write(place: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(place, text).map_err(|error| unwritable(place, &error))?;
+    regular::write(place, text.as_bytes()).map_err(|error| unwritable(place, &error))?;
     output::talk(format!("wrote {}", place.display()));
     Ok(())
 }

@@ -29,18 +29,24 @@ pub(super) fn local(store: &Store, place: &Place, workers: Option<u16>) -> Local
     }
 }
 
-/// Computes what the run lacks; `tally` is what is known of earlier sessions.
+/// Computes what the run lacks, or with `repair` all that is missing or damaged of it; `tally` is what is known of
+/// earlier sessions.
 pub(super) async fn compute(
     store: &Store,
     run: &Run,
     place: &Place,
-    workers: Option<u16>,
+    (workers, repair): (Option<u16>, bool),
     stop: watch::Receiver<bool>,
     tally: Tally,
 ) -> (Result<Outcome, JobsError>, Tally) {
     let (events, mut happened) = mpsc::unbounded_channel();
     let local = local(store, place, workers);
-    let work = local.run(run.clone(), events, stop);
+    let work = async {
+        match repair {
+            true => local.repair(run.clone(), events, stop).await,
+            false => local.run(run.clone(), events, stop).await,
+        }
+    };
     let mut progress = Progress::new(run, tally);
     let show = async {
         while let Some(event) = happened.recv().await {

@@ -15,6 +15,7 @@ use agrpo_view::story::Story;
 use serde::Serialize;
 
 use crate::cli::{ExportArgs, FormatArg};
+use crate::commands::gc::count;
 use crate::commands::{block_on, open_store};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -88,20 +89,30 @@ async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
     let evaluated =
         story.stages().keys().filter(|key| key.kind == agrpo_spec::StageKind::Evaluation);
     let lost = evaluated.filter(|key| !story.evaluations().contains_key(&key.iteration)).count();
-    match story.unreadable().count() + lost {
-        0 => Ok(story),
-        missing => Err(Failure::new(
-            Exit::Data,
-            format!(
-                "run {} ({name}): {missing} of its records are missing or corrupt in {}, and what they \
-                 say would be missing in an export",
-                run.short(),
-                store.url()
-            ),
-        )
-        .hint(format!("agrpo verify {} lists them", run.short()))
-        .hint("agrpo run FILE, from the run's file, makes them again")),
+    let (foreign, damaged): (Vec<_>, Vec<_>) =
+        story.unreadable().partition(|record| record.is_incompatible);
+    let (foreign, damaged) = (foreign.len() as u64, (damaged.len() + lost) as u64);
+    if damaged + foreign == 0 {
+        return Ok(story);
     }
+    let told = |(number, what): (u64, &str)| {
+        let verb = if number == 1 { "is" } else { "are" };
+        (number > 0).then(|| format!("{} {verb} {what}", count(number, "record")))
+    };
+    let told =
+        [(damaged, "missing or corrupt"), (foreign, "of another version of agrpo")].map(told);
+    let told = told.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let (run, url) = (run.short(), store.url());
+    let message = format!("run {run} ({name}): {told} in {url}; an export would be incomplete");
+    let mut failure =
+        Failure::new(Exit::Data, message).hint(format!("agrpo verify {run} lists them"));
+    if damaged > 0 {
+        failure = failure.hint("agrpo run FILE --repair, with the run's file, computes them again");
+    }
+    if foreign > 0 {
+        failure = failure.hint("use the newest version of agrpo that works on this store");
+    }
+    Err(failure)
 }
 
 impl Summary {

@@ -9,7 +9,7 @@ use agrpo_spec::RunId;
 use serde::Serialize;
 
 use crate::cli::ForgetArgs;
-use crate::commands::gc::told;
+use crate::commands::gc::{count, told};
 use crate::commands::{block_on, open_store, store_option};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -39,7 +39,7 @@ pub(super) fn forget(args: &ForgetArgs, settings: &Settings) -> Result<Exit, Fai
         let freed = match gc::only_of(&store, run).await {
             Ok(freed) => Some(freed),
             Err(JobsError::Data(_) | JobsError::Incompatible(_)) if args.force => None,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(forced(error.into(), run)),
         };
         let records = match args.dry_run {
             true => store.run_objects(run).await?,
@@ -52,11 +52,11 @@ pub(super) fn forget(args: &ForgetArgs, settings: &Settings) -> Result<Exit, Fai
         return Ok(Exit::Done);
     }
     let verb = if answer.dry_run { "would be forgotten" } else { "forgotten" };
-    let freed = answer.freed.map_or_else(|| "what it alone reached".to_owned(), told);
+    let freed = answer.freed.map_or_else(|| "the results that only this run used".to_owned(), told);
     output::line(format!(
-        "run {} {verb}: {} records\na gc frees {freed}\n\nnext:\n  agrpo gc --dry-run{}",
+        "run {} {verb}: {}\nagrpo gc frees {freed}\n\nnext:\n  agrpo gc --dry-run{}",
         answer.run,
-        answer.records,
+        count(answer.records, "record"),
         store_option(flag)
     ))?;
     Ok(Exit::Done)
@@ -70,10 +70,19 @@ async fn find(store: &Store, text: &str) -> Result<RunId, Failure> {
     }
 }
 
+/// Adds how to forget a run all the same.
+fn forced(failure: Failure, run: RunId) -> Failure {
+    match failure.exit() {
+        Exit::Data => {
+            failure.hint(format!("agrpo forget {} --force forgets it as it is", run.short()))
+        }
+        _ => failure,
+    }
+}
+
 async fn refuse_unfinished(store: &Store, run: RunId) -> Result<(), Failure> {
-    let found = status::status(store, Some(run)).await.map_err(|error| {
-        Failure::from(error).hint(format!("agrpo forget {} --force", run.short()))
-    })?;
+    let found = status::status(store, Some(run)).await;
+    let found = found.map_err(|error| forced(error.into(), run))?;
     let state = found.first().map(|status| status.state);
     if !matches!(state, Some(RunState::Running | RunState::Paused)) {
         return Ok(());

@@ -35,8 +35,12 @@ pub(super) fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit, Failure> {
 
 /// `3 objects, 1.2 kB`.
 pub(super) fn told(tally: Tally) -> String {
-    let noun = if tally.objects == 1 { "object" } else { "objects" };
-    format!("{} {noun}, {}", tally.objects, output::size(tally.bytes))
+    format!("{}, {}", count(tally.objects, "object"), output::size(tally.bytes))
+}
+
+/// `1 run`, `2 runs`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn describe(report: &GcReport) -> String {
@@ -53,7 +57,10 @@ fn describe(report: &GcReport) -> String {
     let runs = if report.runs == 1 { "run reaches" } else { "runs reach" };
     rows.push(row("kept", format!("{}, which {} {runs}", told(report.kept), report.runs)));
     for odd in &report.odd {
-        rows.push(row("left alone", format!("{} is {}, no file", odd.name, odd.kind)));
+        rows.push(row(
+            "left alone",
+            format!("{} is {}, expected a regular file", odd.name, odd.kind),
+        ));
     }
     output::table(&rows)
 }

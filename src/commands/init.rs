@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use agrpo_jobs::regular;
 use agrpo_spec::Run;
 use serde::Serialize;
 use toml_edit::{DocumentMut, Value};
@@ -127,7 +128,8 @@ fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
         true => options.create(true).truncate(true),
         false => options.create_new(true),
     };
-    let written = options.open(file).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = regular::open_with(file, &mut options);
+    let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| {
         let failure =
             |what: &str| Failure::usage(format!("cannot write {}: {what}", name_of(file)));

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use agrpo_jobs::regular;
 use agrpo_view::report::{self, Subject};
 use agrpo_view::{plot, png, story::Story, timeline};
 
@@ -71,7 +72,7 @@ fn write_charts(subjects: &[Subject], folder: &Path) -> Result<(), Failure> {
 }
 
 fn write(place: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(place, bytes).map_err(|error| unwritable(place, &error))
+    regular::write(place, bytes).map_err(|error| unwritable(place, &error))
 }
 
 fn unwritable(place: &Path, error: &std::io::Error) -> Failure {

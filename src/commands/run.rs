@@ -103,7 +103,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> 
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
         let tally = remembered(&store, &run).await?;
-        let (outcome, tally) = compute(&store, &run, &place, args.workers, stop, tally).await;
+        let (outcome, tally) =
+            compute(&store, &run, &place, (args.workers, args.repair), stop, tally).await;
         let outcome = outcome.map_err(|error| explain(error.into(), args))?;
         let url = store.url().to_owned();
         let status = status::status(&store, Some(run.id())).await?;

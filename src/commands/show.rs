@@ -67,11 +67,16 @@ pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure
 /// The one thing that the text names.
 pub(super) async fn find(store: &Store, text: &str) -> Result<Named, Failure> {
     let mut fitting = vec![];
-    let mut reasons = vec![];
+    let (mut reasons, mut exit) = (vec![], Exit::Usage);
     let mut sort = |found: Result<Named, JobsError>| {
         match found {
             Ok(named) => fitting.push(named),
-            Err(JobsError::Invalid(reason) | JobsError::Data(reason)) => reasons.push(reason),
+            Err(JobsError::Invalid(reason)) => reasons.push(reason),
+            // A whole digest has nothing behind it, or the store is not what it should be.
+            Err(JobsError::Data(reason)) => {
+                exit = Exit::Data;
+                reasons.push(reason);
+            }
             Err(error) => return Err(error),
         }
         Ok(text.len() >= CERTAIN_DIGITS && !fitting.is_empty())
@@ -86,8 +91,8 @@ pub(super) async fn find(store: &Store, text: &str) -> Result<Named, Failure> {
         return Err(Failure::usage(format!("`{text}` fits {names}; give more digits")));
     }
     fitting.pop().ok_or_else(|| {
-        let failure =
-            Failure::usage(format!("`{text}` is no run, stage or artifact that can be shown"));
+        let told = format!("`{text}` is no run, stage or artifact that can be shown");
+        let failure = Failure::new(exit, told);
         reasons.into_iter().fold(failure, Failure::hint)
     })
 }

@@ -153,15 +153,20 @@ async fn one(
 }
 
 /// Whether the store has it, with all files of a folder. What it has is young then, so that a gc leaves it to
-/// the run.
+/// the run. A file that is damaged counts as none; the files of a folder are checked by the stages that read them.
 async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool, Failure> {
     if !store.claim(pinned).await? {
         return Ok(false);
     }
+    let content = match store.open_blob(pinned).await {
+        Err(JobsError::Lost { .. }) => return Ok(false),
+        content => content?,
+    };
     if source.key != CHECKPOINT {
         return Ok(true);
     }
-    let Some(listing) = FolderListing::from_bytes(&store.get_blob(pinned).await?) else {
+    let listing = content.bytes(content.size()).ok();
+    let Some(listing) = listing.and_then(|bytes| FolderListing::from_bytes(&bytes)) else {
         return Ok(false);
     };
     for entry in listing.files.values() {

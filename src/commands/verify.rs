@@ -2,29 +2,35 @@
 //!
 //! Lists what is missing or corrupt and says so with the exit code; repairs nothing.
 
-use agrpo_jobs::verify::{self, Finding, VerifyReport};
+use std::collections::BTreeSet;
+
+use agrpo_jobs::verify::{self, Cure, Finding, VerifyReport};
 
 use crate::cli::VerifyArgs;
-use crate::commands::gc::told;
-use crate::commands::{block_on, open_store};
+use crate::commands::gc::{count, told};
+use crate::commands::{block_on, open_store, store_option};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::Settings;
 
 /// Checks a run or the store.
 pub(super) fn verify(args: &VerifyArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let report = block_on(async {
+    let (report, url) = block_on(async {
         let store = open_store(settings, args.store.store.as_deref()).await?;
         let run = match &args.run {
             Some(text) => Some(store.resolve_run(text).await?),
             None => None,
         };
-        Ok(verify::verify(&store, run).await?)
+        Ok((verify::verify(&store, run).await?, store.url().to_owned()))
     })?;
     if args.json.json {
         output::json(&report)?;
     } else {
         output::line(describe(&report, args.run.is_none()))?;
+        let next = next(&report, &url, &store_option(args.store.store.as_deref()));
+        if !next.is_empty() {
+            output::line(format!("\nnext:\n{}", next.join("\n")))?;
+        }
     }
     Ok(if report.is_clean() { Exit::Done } else { Exit::Data })
 }
@@ -32,12 +38,13 @@ pub(super) fn verify(args: &VerifyArgs, settings: &Settings) -> Result<Exit, Fai
 fn describe(report: &VerifyReport, is_whole: bool) -> String {
     let found = |verdict: &'static str| {
         move |finding: &Finding| {
-            let run = finding.run.map(|run| format!(" of run {}", run.short())).unwrap_or_default();
-            format!("{verdict}  {}  {}{run}", finding.object, finding.told)
+            let run = finding.run.map(|run| format!("run {}: ", run.short())).unwrap_or_default();
+            format!("{verdict}  {}  {run}{}", finding.object, finding.told)
         }
     };
     let mut lines: Vec<String> = report.missing.iter().map(found("missing")).collect();
     lines.extend(report.corrupt.iter().map(found("corrupt")));
+    lines.extend(report.incompatible.iter().map(found("other version")));
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
         row("sound", told(report.sound)),
@@ -45,22 +52,47 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
         row("corrupt", report.corrupt.len().to_string()),
         row("dropped", told(report.dropped)),
     ];
+    if !report.incompatible.is_empty() {
+        rows.push(row("other version", report.incompatible.len().to_string()));
+    }
     if is_whole {
         rows.push(row("orphaned", told(report.orphaned)));
     }
     if report.without_checksum > 0 {
         rows.push(row(
             "unsealed",
-            format!("{} records without a checksum", report.without_checksum),
+            count(report.without_checksum, "record") + " without a checksum",
         ));
     }
-    rows.push(row("stages", format!("{} of {} runs", report.stages, report.runs)));
+    rows.push(row("stages", format!("{} of {}", report.stages, count(report.runs, "run"))));
     lines.push(output::table(&rows));
-    if !report.is_clean() {
-        lines.push(String::new());
-        lines.push("next:".to_owned());
-        lines.push("  agrpo run FILE makes again what the rest of its run needs".to_owned());
-        lines.push("  agrpo replay HASH --rewind makes again what one stage reads".to_owned());
-    }
     lines.join("\n")
+}
+
+/// What mends each kind of finding, one line each.
+fn next(report: &VerifyReport, url: &str, store: &str) -> Vec<String> {
+    let damaged = || report.missing.iter().chain(&report.corrupt);
+    let cures: BTreeSet<Cure> = damaged().map(|finding| finding.cure).collect();
+    let line = |cure: &Cure| match cure {
+        Cure::Repair => format!(
+            "  agrpo run FILE --repair{store}, with the run's file, computes again what is missing or corrupt"
+        ),
+        Cure::Import => format!(
+            "  agrpo run FILE{store} fetches again what the run's file names, and agrpo import FOLDER{store} \
+             stores a model again"
+        ),
+        Cure::MoveAway => format!("  move what is no regular file, or no folder, out of {url}"),
+    };
+    let mut lines: Vec<String> = cures.iter().map(line).collect();
+    let lacks_record = damaged().filter(|finding| finding.object.ends_with("/run.json"));
+    for run in lacks_record.filter_map(|finding| finding.run) {
+        let run = run.short();
+        lines.push(format!(
+            "  agrpo forget {run} --force{store}, if its file is lost, gives that run up"
+        ));
+    }
+    if !report.incompatible.is_empty() {
+        lines.push("  use the newest version of agrpo that works on this store".to_owned());
+    }
+    lines
 }

@@ -1,7 +1,7 @@
 //! Data lost under a run, data that a run lets go, and the verbs that look after a store.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -129,6 +129,144 @@ fn verify_finds_what_is_wrong_and_names_it() {
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
     assert!(said.stdout.contains(&format!("corrupt  cas/{}", name(first))), "{}", said.stdout);
     assert!(said.stdout.contains(&format!("missing  cas/{}", name(second))), "{}", said.stdout);
+    // A policy that nothing reads, a record before the newest update, and the run's own record.
+    let update = stage(&program, "update-000004");
+    let manifest = std::fs::read(program.store().join("stages").join(update)).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let weights = manifest["outputs"]["policy/model.safetensors"]["digest"].as_str().unwrap();
+    flip(&program.store().join("cas").join(weights));
+    flip(&program.store().join("stages").join(stage(&program, "rollout-000001-00")));
+    flip(&record(&program).join("run.json"));
+    let said = program.run(&["gc"]);
+    assert_eq!(said.code, Some(5), "{}", said.stderr);
+    let advice = "agrpo run FILE, with the run's file, writes it again; nothing was swept";
+    assert!(said.stderr.contains(advice), "{}", said.stderr);
+    // Following what is said once mends all of it.
+    let said = program.run(&["verify"]);
+    assert_eq!(said.code, Some(5), "{}", said.stderr);
+    let (_, next) = said.stdout.split_once("\nnext:\n").unwrap();
+    let run = record(&program).file_name().unwrap().to_str().unwrap()[..12].to_owned();
+    insta::assert_snapshot!(next.replace(&run, "[run]"), @r"
+      agrpo run FILE --repair, with the run's file, computes again what is missing or corrupt
+      agrpo forget [run] --force, if its file is lost, gives that run up
+    ");
+    program.json(&["run", "run.toml", "--repair", "--json"]);
+    let said = program.run(&["verify"]);
+    assert_eq!(said.code, Some(0), "{}", said.stdout);
+    assert_eq!(program.policy(), (UNDISTURBED.clone(), "done".to_owned()));
+    assert_eq!(program.run(&["gc"]).code, Some(0));
+}
+
+/// What is to be typed after a run's record turned out to be no file.
+#[test]
+fn a_run_whose_record_is_no_file_can_be_forgotten() {
+    for is_fifo in [false, true] {
+        let program = Program::new(&[]);
+        program.json(&["run", "run.toml", "--json"]);
+        let place = record(&program).join("run.json");
+        std::fs::remove_file(&place).unwrap();
+        if is_fifo {
+            fifo(&place);
+        } else {
+            std::fs::create_dir(&place).unwrap();
+        }
+        let run = record(&program).file_name().unwrap().to_str().unwrap().to_owned();
+        let said = program.run(&["gc"]);
+        assert_eq!(said.code, Some(5), "{}", said.stderr);
+        let advice = format!("agrpo forget {} --force gives the run up", &run[..12]);
+        assert!(said.stderr.contains("move it away"), "{}", said.stderr);
+        assert!(said.stderr.contains(&advice), "{}", said.stderr);
+        let said = program.run(&["forget", &run[..12]]);
+        assert_eq!(said.code, Some(5), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("{} --force", &run[..12])), "{}", said.stderr);
+        let said = program.run(&["forget", &run[..12], "--force"]);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(!program.store().join("runs").join(run).exists());
+        assert_eq!(program.run(&["gc", "--grace", "0s"]).code, Some(0));
+        assert_eq!(program.run(&["verify"]).code, Some(0));
+    }
+}
+
+fn fifo(place: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(place).status().unwrap();
+    assert!(made.success());
+}
+
+/// Ends by itself with this code.
+fn assert_ends(program: &Program, arguments: &[&str], code: i32) {
+    let mut child = program.start(arguments);
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended.code();
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{arguments:?} waits for a FIFO");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(ended, Some(code), "{arguments:?}: {}", program.run(arguments).stderr);
+}
+
+#[test]
+fn a_fifo_is_waited_for_by_no_verb() {
+    let program = Program::new(&[]);
+    program.json(&["run", "run.toml", "--json"]);
+    let reward = stage(&program, "reward-000002-00");
+    let blob = files(program.store().join("cas")).remove(0);
+    let cases = [
+        program.store().join("stages").join(&reward),
+        record(&program).join("policies/update-000002"),
+        blob.clone(),
+        program.store().join("cas"),
+    ];
+    let blob = blob.file_name().unwrap().to_str().unwrap();
+    for (case, place) in cases.iter().enumerate() {
+        let aside = program.folder().join("aside");
+        std::fs::rename(place, &aside).unwrap();
+        fifo(place);
+        let of_manifest = if case == 0 { 5 } else { 0 };
+        for (arguments, code) in [
+            (&["verify"][..], 5),
+            (&["verify", "bytes"], 5),
+            (&["status"], 0),
+            (&["status", "bytes"], 0),
+            (&["show", "bytes"], 0),
+            (&["show", &reward], of_manifest),
+            (&["show", &reward[..20]], of_manifest),
+            (&["show", blob], if case < 2 { 0 } else { 5 }),
+            (&["gc", "--dry-run"], if case % 3 == 0 { 5 } else { 0 }),
+            (&["export", "bytes", "--format", "csv", "-o", "a.csv", "--force"], of_manifest),
+            (&["replay", &reward], if [0, 3].contains(&case) { 5 } else { 0 }),
+        ] {
+            // The reward may or may not have read that blob, and a report of evaluations that are gone says so.
+            if case < 2 || !["replay", "export"].contains(&arguments[0]) {
+                assert_ends(&program, arguments, code);
+            }
+        }
+        let said = program.run(&["verify"]).stdout;
+        let name = place.strip_prefix(program.store()).unwrap().display().to_string();
+        assert!(said.contains(&format!("corrupt  {name}  ")), "{said}");
+        assert!(said.contains("is a FIFO") || said.contains("a FIFO, expected"), "{said}");
+        std::fs::remove_file(place).unwrap();
+        std::fs::rename(&aside, place).unwrap();
+    }
+    assert_eq!(program.run(&["verify"]).code, Some(0));
+    // Nor to be written to.
+    let out = program.folder().join("out.svg");
+    fifo(&out);
+    for arguments in [
+        &["report", "bytes", "-o", "out.svg"][..],
+        &["export", "bytes", "--format", "csv", "-o", "out.svg", "--force"],
+        &["export", "bytes", "--format", "hf", "-o", "out.svg", "--force"],
+        &["init", "out.svg", "--force"],
+        &["evaluate", "bytes", "--plot", "out.svg"],
+        &["tune", "bytes", "--plot", "out.svg"],
+    ] {
+        assert_ends(&program, arguments, 2);
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn what_keeping_says() {
     missing  0
     corrupt  0
     dropped  0 objects, 0 B
-    stages   7 of 1 runs
+    stages   7 of 1 run
     ");
     assert_snapshot!(answer(folder, &["gc", "--dry-run"]), @r"
     nothing    would go
@@ -173,7 +173,7 @@ fn what_keeping_says() {
     ");
     assert_snapshot!(answer(folder, &["forget", "tiny", "--dry-run"]), @r"
     run 5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb would be forgotten: 11 records
-    a gc frees 19 objects, [size]
+    agrpo gc frees 19 objects, [size]
 
     next:
       agrpo gc --dry-run

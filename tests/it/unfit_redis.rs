@@ -128,7 +128,7 @@ fn what_is_odd_and_can_serve_is_a_note() {
     };
     for words in [
         "note  redis      it is in cluster mode",
-        "note  redis      it keeps nothing on disk",
+        "note  redis      it does not save its data to disk",
         "ok    clock",
     ] {
         assert!(said.stdout.contains(words), "{words}: {}", said.stdout);

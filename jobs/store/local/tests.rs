@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::gc::{GcOptions, gc};
-use crate::testing::{TestStore, finished, run};
-use crate::verify::verify;
+use crate::testing::{TestStore, fake, finish, finished, run};
+use crate::verify::{Cure, verify};
 use crate::{JobsError, Store, fetch};
 
 /// Runs to the end, or fails: what waits for ever on a file keeps a thread, not the test.
@@ -89,13 +89,12 @@ fn nothing_in_a_store_is_waited_for_or_taken() {
             // Its own record is asked for by many, and answered with what it is.
             replace(&test, &format!("stages/{stage}"), make);
             let store = test.reopened();
-            match store.manifest(stage).await {
-                Err(JobsError::Data(told)) => {
-                    assert!(told.contains(kind) && told.contains(&stage.to_string()), "{told}");
-                }
-                // A link that leads nowhere is as good as nothing.
-                found => assert!(found.unwrap().is_none() && kind.contains("nowhere")),
-            }
+            let error = store.manifest(stage).await.unwrap_err();
+            assert!(matches!(error, JobsError::Data(_)), "{error}");
+            let told = error.to_string();
+            assert!(told.contains(kind) && told.contains(&stage.to_string()), "{told}");
+            // Asked for by its digest, it is that stage.
+            assert_eq!(store.resolve_stage(&stage.to_string()).await.unwrap(), stage);
             let report = verify(&store, None).await.unwrap();
             let object = format!("stages/{stage}");
             let mut findings = report.corrupt.iter().chain(&report.missing);
@@ -119,24 +118,134 @@ fn a_record_of_a_run_is_named_by_its_kind() {
                 let store = test.reopened();
                 let report = verify(&store, None).await.unwrap();
                 let said = format!("{report:?}");
+                let found = report.corrupt.iter().find(|finding| finding.object == name).unwrap();
+                assert!(found.told.starts_with(kind), "{kind} as {record}: {said}");
+                assert_eq!((found.cure, report.corrupt.len()), (Cure::MoveAway, 1), "{said}");
                 // What a run can do without is not asked for.
                 let is_asked = ["run.json", "retention.json"].contains(&record);
-                if kind != "a folder" && !kind.contains("nowhere") || record == "run.json" {
-                    assert!(!report.is_clean(), "{kind} as {record}: {said}");
-                }
                 drop((
                     store.retention(id).await,
                     store.control(id).await,
                     store.versions(id).await,
                 ));
                 match gc(&store, AT_ONCE).await {
-                    Err(error) => assert!(is_asked, "{kind} as {record}: {error}"),
+                    Err(error) => {
+                        assert!(is_asked, "{kind} as {record}: {error}");
+                        let told = error.to_string();
+                        assert!(told.contains("; move it away; nothing was swept"), "{told}");
+                        let forget = format!("agrpo forget {} --force", id.short());
+                        assert!(
+                            told.contains(&forget) && !told.contains("start the run"),
+                            "{told}"
+                        );
+                    }
                     Ok(_) => assert!(record != "run.json", "{kind}"),
                 }
-                if kind != "a folder" {
-                    store.forget_run(id).await.unwrap();
-                    assert!(!test.path(&format!("runs/{id}")).exists());
+                store.forget_run(id).await.unwrap();
+                assert!(!test.path(&format!("runs/{id}")).exists());
+                gc(&store, AT_ONCE).await.unwrap();
+                assert!(verify(&store, None).await.unwrap().is_clean());
+            }
+        }
+    });
+}
+
+/// A note, an entry of the index, and whatever else lies in a run's folders.
+#[test]
+fn nothing_of_a_run_ends_a_verify_before_its_end() {
+    in_time(|| async {
+        for (kind, make) in KINDS {
+            let test = TestStore::file().await;
+            finished(&test.store, run(), 2).await;
+            let id = run().id();
+            let key = "update-000002".parse().unwrap();
+            let stage = test.store.recorded_stages(id).await.unwrap()[&key];
+            let mut expected = vec![];
+            for file in [
+                "policies/update-000002".to_owned(),
+                format!("stages/{key}.{stage}"),
+                format!("failures/{stage}"),
+                format!("dropped/{stage}"),
+                format!("rewound/{stage}.1"),
+                "twice/any".to_owned(),
+            ] {
+                let name = format!("runs/{id}/{file}");
+                std::fs::create_dir_all(test.path(&name).parent().unwrap()).unwrap();
+                std::fs::write(test.path(&name), b"").unwrap();
+                replace(&test, &name, make);
+                expected.push(name);
+            }
+            // Found as well, behind all of these.
+            let blob = test.store.manifest(stage).await.unwrap().unwrap().output("optimizer");
+            let blob = format!("cas/{}", blob.unwrap());
+            test.flip(&blob);
+            expected.push(blob);
+            expected.sort();
+            for asked in [None, Some(id)] {
+                let report = verify(&test.reopened(), asked).await.unwrap();
+                let found: Vec<_> = report.findings().map(|found| found.object.clone()).collect();
+                assert_eq!(found, expected, "{kind}: {report:#?}");
+                let odd = report.corrupt.iter().filter(|found| found.cure == Cure::MoveAway);
+                assert_eq!(odd.clone().count(), expected.len() - 1);
+                assert!(odd.clone().all(|found| found.told.starts_with(kind)), "{report:?}");
+            }
+        }
+    });
+}
+
+/// In the place of a folder: whatever is asked is refused with its name, and nothing is taken for empty.
+#[test]
+fn a_folder_of_a_store_that_is_none_is_never_taken_for_an_empty_one() {
+    in_time(|| async {
+        let file: Make = |path| std::fs::write(path, b"").unwrap();
+        let others = KINDS.into_iter().filter(|(kind, _)| *kind != "a folder");
+        for (kind, make) in others.chain([("a file", file)]) {
+            let id = run().id();
+            for folder in ["cas", "stages", "specs", "runs", "aside"] {
+                let test = TestStore::file().await;
+                finished(&test.store, run(), 2).await;
+                let path = test.path(folder);
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::rename(&path, test.path("gone")).unwrap();
+                std::fs::write(&path, b"").unwrap();
+                replace(&test, folder, make);
+                let store = test.reopened();
+                let report = verify(&store, None).await.unwrap();
+                let found = report.findings().next().unwrap();
+                assert_eq!((&*found.object, report.findings().count()), (folder, 1), "{report:?}");
+                assert_eq!(found.told, format!("{kind}, expected a folder"));
+                let asked = match folder {
+                    // Written to alone.
+                    "aside" => store.now_ms().await.map(drop),
+                    // Only a fleet asks for them.
+                    "specs" => {
+                        let plan = agrpo_spec::Plan::new(run());
+                        let spec = plan.pending().values().next().unwrap();
+                        store.put_spec(spec.digest(), spec).await
+                    }
+                    _ => finish(&store, run(), fake(), 1).await.0.map(drop),
+                };
+                let error = asked.unwrap_err();
+                let told = format!("{} is {kind}, expected a folder", path.display());
+                assert!(matches!(error, JobsError::Data(_)), "{folder}: {error}");
+                assert!(error.to_string().contains(&told), "{folder}: {error}");
+                if folder != "specs" {
+                    let error = gc(&store, AT_ONCE).await.unwrap_err();
+                    assert!(error.to_string().contains(&told), "{folder}: {error}");
                 }
+            }
+            for folder in crate::store::OF_RUNS {
+                let test = TestStore::file().await;
+                finished(&test.store, run(), 2).await;
+                let name = format!("runs/{id}/{folder}");
+                std::fs::remove_dir_all(test.path(&name)).ok();
+                std::fs::write(test.path(&name), b"").unwrap();
+                replace(&test, &name, make);
+                let report = verify(&test.reopened(), None).await.unwrap();
+                let found = report.findings().find(|found| found.object == name).unwrap();
+                assert_eq!(found.told, format!("{kind}, expected a folder"), "{report:?}");
+                test.store.forget_run(id).await.unwrap();
+                assert!(!test.path(&format!("runs/{id}")).exists());
             }
         }
     });

@@ -9,7 +9,7 @@ use super::*;
 use crate::gc::{GcOptions, gc};
 use crate::replay::replay_run;
 use crate::status::{RunState, status};
-use crate::testing::{TestStore, fake, finish, finished, run, run_named};
+use crate::testing::{TestStore, fake, finish, finished, repaired, run, run_named};
 use crate::verify::verify;
 
 /// The final policy of an undisturbed run.
@@ -55,7 +55,20 @@ async fn a_record_of_another_version_is_left_alone_and_named() {
     let (test, name, value) = with_update().await;
     let mut more = value.clone();
     more["priority"] = 7.into();
-    let newer = [seal(&more), seal_as(FORMAT + 1, &value), serde_json::to_vec(&more).unwrap()];
+    let flipped = |mut bytes: Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    };
+    let newer = [
+        seal(&more),
+        seal_as(FORMAT + 1, &value),
+        serde_json::to_vec(&more).unwrap(),
+        // Only a program that knows the format can tell what has happened to them.
+        flipped(seal_as(FORMAT + 1, &value)),
+        flipped(seal_as(FORMAT + 1, &more)),
+        seal_as(FORMAT + 1, &more)[..200].to_vec(),
+    ];
     for bytes in newer {
         test.store.put_raw(&name, bytes.clone()).await;
         // A run that shares the stages: it needs the record, and says what it cannot read.
@@ -77,7 +90,11 @@ async fn a_record_of_another_version_is_left_alone_and_named() {
         assert!(error.to_string().ends_with("; nothing was swept"), "{error}");
         assert_eq!(store.names_below("cas").await, before);
         let report = verify(&store, Some(run().id())).await.unwrap();
-        assert!(report.corrupt.iter().any(|finding| finding.object == name), "{report:?}");
+        assert!(report.corrupt.is_empty() && !report.is_clean(), "{report:?}");
+        assert!(report.incompatible.iter().any(|finding| finding.object == name), "{report:?}");
+        // Nor does a repair touch it.
+        let error = repaired(&store, run()).await.unwrap_err();
+        assert!(matches!(error, JobsError::Incompatible(_)), "{error}");
         // Others go on.
         finished(&store, run_named("other", 1), 1).await;
         assert_eq!(store.raw(&name).await.unwrap(), bytes);

@@ -120,11 +120,11 @@ fn what_is_not_there_is_not_left_out_silently() {
     let all =
         all.replace(&run[..12], "[run]").replace(weights, "[weights]").replace(&found, "[other]");
     assert_snapshot!(all, @r#"
-    5 error: run [run] (bytes): 1 of its records are missing or corrupt in file://[folder]/.agrpo, and what they say would be missing in an export
+    5 error: run [run] (bytes): 1 record is missing or corrupt in file://[folder]/.agrpo; an export would be incomplete
 
     hint: agrpo verify [run] lists them
-    hint: agrpo run FILE, from the run's file, makes them again
-    5 error: cas/[weights] in file://[folder]/.agrpo is corrupt: its 90888 bytes have the SHA-256 [other]; whatever computes a run that needs it makes it again; so does agrpo replay --rewind
+    hint: agrpo run FILE --repair, with the run's file, computes them again
+    5 error: cas/[weights] in file://[folder]/.agrpo is corrupt: its 90888 bytes have the SHA-256 [other]; agrpo run FILE --repair, with the run's file, makes it again, and so does agrpo replay --rewind
     2 error: run [run] (bytes) has no policy yet, so there is nothing to export
 
     hint: agrpo run FILE computes it, from the run's file
