@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agrpo_jobs::{Address, Hold, Store, regular};
 use agrpo_scorer::Programs;
-use agrpo_spec::{Base, Inputs, Run, RunConfig, Source};
+use agrpo_spec::{Base, Inputs, Run, RunConfig, Source, utf_8};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::{Receiver, channel};
 
@@ -186,9 +186,8 @@ fn read_text(file: &Path) -> Result<String, Failure> {
         return Err(refuse(&format!("more than {LONGEST_TEXT} bytes: this is no run file")));
     }
     // Some editors put a mark of byte order first.
-    let text =
-        String::from_utf8(bytes).map_err(|_| refuse("stream did not contain valid UTF-8"))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    let text = utf_8(&bytes).map_err(|why| refuse(&why))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
 /// What messages call a file.

@@ -11,6 +11,7 @@ use agrpo_jobs::regular;
 use agrpo_protocols::{
     Benchmark, Cells, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
 };
+use agrpo_spec::utf_8;
 use agrpo_stages::RowGrader;
 use serde_json::{Value, json};
 
@@ -115,8 +116,9 @@ fn graded(
     sum: &mut Sum,
 ) -> Result<Value, Failure> {
     let expected = r#"expected a JSON object such as {"question": "...", "ground_truth": ..., "completion": "..."}"#;
-    let (mut row, noted) =
-        json_columns(row).map_err(|error| Failure::usage(format!("{error}; {expected}")))?;
+    let (mut row, noted) = utf_8(row).map_err(Failure::usage).and_then(|row| {
+        json_columns(row.as_bytes()).map_err(|error| Failure::usage(format!("{error}; {expected}")))
+    })?;
     let text = |name: &str| match row.get(name) {
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(other) => Err(Failure::usage(format!("{name} = {other}: expected a string"))),

@@ -21,6 +21,7 @@ mod scorer;
 mod seed;
 mod shown;
 mod stage;
+mod utf_8;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
 pub use content::{Content, Files, LARGE, WINDOW, Windows, lfs_pointer};
@@ -48,3 +49,4 @@ pub use stage::{
     EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind,
     StageSpec, UpdateSpec,
 };
+pub use utf_8::utf_8;

@@ -283,6 +283,34 @@ fn rows_and_templates_are_checked_before_anything_is_computed() {
     "#);
 }
 
+/// The run file names a file by its key; an error about it says which file that is.
+#[test]
+fn an_error_about_a_dataset_names_its_file() {
+    let program = letters();
+    fs::write(program.folder().join("run.toml"), RUN).unwrap();
+    let mut told = vec![];
+    for bytes in [&b""[..], b"\n", b"word\n\"abc\n", b"\xff\xfew\0", b"{\"word\": \"caf\xe9\"}\n"] {
+        fs::write(program.folder().join("train.jsonl"), bytes).unwrap();
+        let said = program.run(&["run", "run.toml"]);
+        assert_eq!(said.code, Some(2), "{}", said.stderr);
+        let lines = said.stderr.lines();
+        let lines = lines.filter(|line| line.starts_with("error: ") || line.starts_with("hint: "));
+        told.extend(lines.map(str::to_owned));
+    }
+    assert_snapshot!(told.join("\n"), @"
+    error: run.toml: task.dataset.train: the data set cannot be read: the file is empty (0 bytes)
+    hint: task.dataset.train is train.jsonl
+    error: run.toml: task.dataset.train: the data set cannot be read: it has no rows: expected at least one
+    hint: task.dataset.train is train.jsonl
+    error: run.toml: task.dataset.train: row 1 cannot be read: the quote that opens a field in line 2 is never closed
+    hint: task.dataset.train is train.jsonl
+    error: run.toml: task.dataset.train: the data set cannot be read: it is UTF-16, expected UTF-8: `iconv -f UTF-16 -t UTF-8` converts it
+    hint: task.dataset.train is train.jsonl
+    error: run.toml: task.dataset.train: the data set cannot be read: the byte 0xE9 is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts Latin-1 and Windows-1252
+    hint: task.dataset.train is train.jsonl
+    ");
+}
+
 #[test]
 fn rewards_are_checked_before_anything_is_computed() {
     let program = letters();

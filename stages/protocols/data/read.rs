@@ -4,6 +4,7 @@
 //! rows together take at most a few times the 4 GiB that a data set may have: at most [`MOST_ROWS`] of them,
 //! [`MOST_VALUES`] values, and the texts.
 
+use agrpo_spec::{lfs_pointer, utf_8};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ pub(super) const MOST_COLUMNS: usize = 4096;
 /// are larger than their bounds; where there is none.
 pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
     let refuse = |reason: String| DataError::Format { format: "the data set", reason };
-    if let Some(told) = agrpo_spec::lfs_pointer(bytes) {
+    if let Some(told) = lfs_pointer(bytes) {
         return Err(refuse(format!("it is {told}")));
     }
     if bytes.is_empty() {
@@ -39,37 +40,13 @@ pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
     let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let rows = match format {
         Format::Parquet => columns::rows(bytes)?,
-        Format::JsonLines => json_lines(check_text(text).map_err(refuse)?)?,
-        Format::Csv => csv::rows(check_text(text).map_err(refuse)?)?,
+        Format::JsonLines => json_lines(utf_8(text).map_err(refuse)?.as_bytes())?,
+        Format::Csv => csv::rows(utf_8(text).map_err(refuse)?.as_bytes())?,
     };
     if rows.is_empty() {
         return Err(refuse("it has no rows: expected at least one".to_owned()));
     }
     Ok(rows)
-}
-
-/// Refuses text in another encoding than UTF-8, by the name of the encoding where it shows.
-fn check_text(bytes: &[u8]) -> Result<&[u8], String> {
-    let utf_16 = match *bytes {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
-        // Without a mark of byte order, every second byte of ASCII is zero.
-        [a, b, c, d, ..] => [a == 0, b == 0] == [c == 0, d == 0] && (a == 0) != (b == 0),
-        _ => false,
-    };
-    if utf_16 {
-        return Err(
-            "the file is UTF-16, expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`"
-                .to_owned(),
-        );
-    }
-    let Err(error) = std::str::from_utf8(bytes) else { return Ok(bytes) };
-    let (before, rest) = bytes.split_at(error.valid_up_to());
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    Err(format!(
-        "line {line} has the byte 0x{:02X}, which is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` \
-         converts Latin-1 and Windows-1252",
-        rest.first().copied().unwrap_or_default()
-    ))
 }
 
 pub(super) fn deeper_than(depth: usize) -> String {
