@@ -11,7 +11,7 @@ use agrpo_jobs::regular;
 use agrpo_protocols::{
     Benchmark, Cells, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
 };
-use agrpo_spec::utf_8;
+use agrpo_spec::{one_line, utf_8};
 use agrpo_stages::RowGrader;
 use serde_json::{Value, json};
 
@@ -121,7 +121,9 @@ fn graded(
     })?;
     let text = |name: &str| match row.get(name) {
         Some(Value::String(text)) => Ok(Some(text.as_str())),
-        Some(other) => Err(Failure::usage(format!("{name} = {other}: expected a string"))),
+        Some(other) => {
+            Err(Failure::usage(format!("{name} = {}: expected a string", one_line(other))))
+        }
         None => Ok(None),
     };
     let missing = |name: &str| Failure::usage(format!("no {name}: {expected}"));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agrpo_protocols::{Message, Role, Row, Template};
 use agrpo_spec::{
     DatasetTask, Inputs, Language, Purpose, RewardConfig, RowReward, Sample, Scorer, Seed,
-    StageError,
+    StageError, one_line,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -82,8 +82,9 @@ impl Templates {
             if let Some(name) = template.columns().iter().find(|name| row.noted.contains_key(*name))
             {
                 return Err(data(format!(
-                    "task.dataset.{key}, {place}: column {name:?} has {}, which would be written \
+                    "task.dataset.{key}, {place}: column {:?} has {}, which would be written \
                      differently: save it as text",
+                    one_line(name),
                     row.noted[name]
                 )));
             }

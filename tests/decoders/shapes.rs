@@ -29,6 +29,7 @@ pub fn shapes() -> Vec<(&'static str, Vec<u8>)> {
         ("many columns", format!("{columns}c\n").into_bytes()),
         ("a long line", filled("{\"a\":\"", "x", "\"}\n", LONG)),
         ("a long field", filled("a,b\n1,\"", "x", "\"\n", LONG)),
+        ("an open quote", filled("a,b\n1,\"", "2\n", "", 1 << 20)),
         ("rows of a letter", filled("a\n", "1\n", "", 1 << 20)),
         ("TOML: lists in lists", [b"a = ".to_vec(), around("[", "1", "]")].concat()),
         ("TOML: tables in tables", [b"a = ".to_vec(), around("{a=", "1", "}")].concat()),
@@ -45,6 +46,10 @@ pub fn shapes() -> Vec<(&'static str, Vec<u8>)> {
             "a template that doubles",
             b"{% set a = namespace(x=x) %}{% for i in range(99) %}{% set a.x = a.x ~ a.x %}{% endfor %}{{ a.x }}"
                 .to_vec(),
+        ),
+        (
+            "a template that compares all with all",
+            b"{% set l = range(30000) | list %}{{ l | select('in', l) | list | length }}".to_vec(),
         ),
         ("a template that indents", b"{{ x | indent(10**9) }}".to_vec()),
         ("a template that pads", b"{{ '%999999999d' | format(1) }}{{ x * 10**9 }}".to_vec()),

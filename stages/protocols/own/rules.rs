@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::Rule;
+use agrpo_spec::{Rule, one_line};
 use regex::Regex;
 
 use super::number;
@@ -39,7 +39,12 @@ impl Rules {
                         let text = error.to_string();
                         let last = text.lines().next_back().unwrap_or_default();
                         let last = last.trim_start_matches("error: ");
-                        format!("reward.rules.{name}.pattern = {pattern:?}: {last}")
+                        let shown = one_line(&format!("{pattern:?}"));
+                        format!(
+                            "reward.rules.{}.pattern = {shown}: {}",
+                            one_line(name),
+                            one_line(last)
+                        )
                     })?;
                     Check::Regex { pattern: read, is_answer: *is_answer }
                 }

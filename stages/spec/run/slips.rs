@@ -68,7 +68,7 @@ pub fn without_slips(message: &str) -> String {
     // Of values that came from no text, the reader names the section at the end.
     let (what, section) = message.rsplit_once(" in `").unwrap_or((&message, ""));
     let Some(refused) = Refused::read(what).filter(|refused| refused.is_key) else {
-        return message;
+        return plain(&message);
     };
     let section = section.trim_end_matches('`').split('.').filter(|part| !part.is_empty());
     let place: Vec<String> = section.chain([refused.word]).map(str::to_owned).collect();
@@ -215,6 +215,7 @@ mod tests {
             "unknown key `group`: expected one of run, seeds"
         );
         assert_eq!(without_slips("missing field\n`run`"), "missing field `run`");
+        assert!(without_slips(&format!("invalid type: \"{}\"", "a".repeat(9000))).len() < 300);
     }
 
     #[test]
