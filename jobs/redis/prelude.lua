@@ -34,6 +34,8 @@ end
 local function is_leased(key, most)
     local left = redis.call('PTTL', key)
     if left == -2 then return false end
+    -- What is no lease is refused as another's, and given no expiry.
+    redis.call('GET', key)
     if left == -1 or left > most + 1000 then
         redis.call('PEXPIRE', key, most)
         note(key .. (left == -1 and ' had no expiry' or ' expired too late') .. ': somebody wrote it, or the clock of Redis was ahead; unless its holder renews it, it expires within ' .. math.ceil(most / 1000) .. ' s')

@@ -27,8 +27,10 @@ async fn a_foreign_type_ends_an_idle_worker_and_names_the_key() {
         house.redis_says::<()>(&["FLUSHALL"]).await;
         let worker = house.worker("idle");
         house.until("the worker", async || !house.keys().await.is_empty()).await;
-        house.redis_says::<()>(&["DEL", &key]).await;
-        house.redis_says::<String>(&["XADD", &key, "*", "a", "1"]).await;
+        // At once, or the worker writes its own in between.
+        let replace =
+            "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], '*', 'a', '1')";
+        house.redis_says::<String>(&["EVAL", replace, "1", &key]).await;
         let is_foreign = async || house.redis_says::<String>(&["TYPE", &key]).await == "stream";
         if key.starts_with("core:") {
             // Used at a start only.
@@ -58,6 +60,28 @@ async fn a_foreign_type_met_with_a_stage_in_hand_ends_the_worker() {
         };
         assert_eq!(error.exit_code(), 2, "{error}");
         assert!(error.to_string().contains(&format!("{key} is a stream")), "{error}");
+    }
+}
+
+/// It is neither taken for a lease, which would keep every worker from sweeping, nor made to expire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_type_in_place_of_a_lease_ends_the_worker_and_stays() {
+    let house = House::new().await;
+    let stage = house.pending().await[0].1;
+    let leases = [
+        house.fleet.keys.sweeper(&crate::versions::Versions::own()),
+        house.fleet.keys.lease(stage),
+    ];
+    for key in leases {
+        house.redis_says::<String>(&["XADD", &key, "*", "a", "1"]).await;
+        let error = match enqueue(&house.store, &house.fleet, house.run()).await {
+            Ok(_) => house.worker("hopeful").end().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.exit_code(), 2, "{key}: {error}");
+        assert!(error.to_string().contains(&format!("{key} is a stream")), "{key}: {error}");
+        assert_eq!(house.redis_says::<i64>(&["PTTL", &key]).await, -1, "{key}");
+        house.redis_says::<()>(&["DEL", &key]).await;
     }
 }
 
