@@ -73,7 +73,8 @@ pub(super) fn short(text: &str) -> Cow<'_, str> {
 pub(super) fn for_people() -> impl for<'a> FormatFields<'a> + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
         let text = format!("{value:?}");
-        let text = short(&text);
+        // Of a longer text, such as an object's name, nothing is left out.
+        let text = if text.len() == DIGEST { short(&text) } else { text.as_str().into() };
         match field.name() {
             "message" => writer.write_str(&text),
             name => write!(writer, "{name}={text}"),
