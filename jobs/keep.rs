@@ -1,12 +1,12 @@
 //! What a run lets go of its own results while it goes on, as its `[retention]` says.
 //!
 //! First the run notes what it no longer holds, then the bytes go that no run of the store holds: a
-//! death in between leaves only what a gc sweeps. That no other run holds them takes a look at every run's
-//! index, so a run looks no more often than costs it a small share of its time, and once more when it is
-//! done. A run that begins to need a blob in that very moment
+//! death in between leaves only what a gc sweeps. That no other run holds them takes a look at the index of every
+//! run that was not complete at the last look, so a run looks no more often than costs it a small share of its
+//! time, and once more when it is done. A run that begins to need a blob in that very moment
 //! finds it missing and makes it again; nothing wrong can come of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey, StageKind};
@@ -144,14 +144,18 @@ async fn spare_held(
     let runs = store.runs().await?;
     references.retain_runs(&runs);
     for &id in &runs {
+        if references.is_complete(id) {
+            continue;
+        }
+        let run = store.run(id).await?;
         if !references.knows_imports(id) {
-            let (named, _) = reach::imports(store, &store.run(id).await?).await?;
+            let (named, _) = reach::imports(store, &run).await?;
             let named = named.into_iter().map(|(_, digest, _)| digest);
             references.set_imports(id, named.collect());
         }
-        let index = store.recorded_stages(id).await?;
-        let new: Vec<_> =
-            index.into_values().filter(|stage| !references.knows(id, *stage)).collect();
+        let index = store.recorded_entries(id).await?;
+        let stages = index.iter().map(|(_, stage)| *stage);
+        let new: Vec<_> = stages.filter(|stage| !references.knows(id, *stage)).collect();
         let reads = new
             .into_iter()
             .map(|stage| async move { Ok::<_, JobsError>((stage, store.manifest(stage).await?)) });
@@ -161,6 +165,11 @@ async fn spare_held(
             if let Some(manifest) = manifest {
                 references.add(id, stage, manifest.outputs);
             }
+        }
+        let places: BTreeSet<StageKey> = index.iter().map(|(key, _)| *key).collect();
+        let is_known = index.iter().all(|(_, stage)| references.knows(id, *stage));
+        if is_known && places.len() as u64 == Plan::total_stages(&run) {
+            references.set_complete(id);
         }
     }
     // A stage that was let go is let go as its retention says: rewards and metrics stay.

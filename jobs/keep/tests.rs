@@ -132,8 +132,8 @@ async fn other_runs_are_not_listed_at_every_update() {
     finished(&store, lean(&run_named("long", 20)), 2).await;
     let counts = counts.lock().unwrap().clone();
     let asked = |what: &str| counts.get(what).copied().unwrap_or(0);
-    // Of five runs, twice, and of itself as often and when it is opened.
-    assert!(asked("LIST runs/stages") <= 2 * 6 + 2, "{counts:?}");
+    // Of four complete runs once, and of itself twice at each look, when it is opened and when it is done.
+    assert!(asked("LIST runs/stages") <= 4 + 2 * 2 + 2, "{counts:?}");
     assert!(asked("LIST runs/dropped") <= 2, "{counts:?}");
     let kept = store.recorded_stages(run_named("long", 20).id()).await.unwrap();
     assert!(kept.len() > 100);

@@ -14,6 +14,8 @@ pub(crate) struct References {
     runs: BTreeMap<RunId, BTreeMap<StageDigest, BTreeMap<String, OutputRecord>>>,
     /// What runs name themselves.
     imports: BTreeMap<RunId, BTreeSet<ArtifactDigest>>,
+    /// Runs of which every stage is known: there is nothing new to list.
+    complete: BTreeSet<RunId>,
     /// Before, nobody looks again.
     next: Option<Instant>,
 }
@@ -33,6 +35,15 @@ impl References {
     pub(crate) fn retain_runs(&mut self, runs: &[RunId]) {
         self.runs.retain(|run, _| runs.contains(run));
         self.imports.retain(|run, _| runs.contains(run));
+        self.complete.retain(|run| runs.contains(run));
+    }
+
+    pub(crate) fn is_complete(&self, run: RunId) -> bool {
+        self.complete.contains(&run)
+    }
+
+    pub(crate) fn set_complete(&mut self, run: RunId) {
+        self.complete.insert(run);
     }
 
     pub(crate) fn knows_imports(&self, run: RunId) -> bool {

@@ -1,10 +1,14 @@
 //! The store on a real SeaweedFS.
 
+use std::time::Duration;
+
 use agrpo_spec::ArtifactDigest;
 use bytes::Bytes;
 
 use crate::Store;
+use crate::gc::{GcOptions, ObjectKind, gc};
 use crate::s3_server::S3Server;
+use crate::store::blobs::blob_name;
 use crate::store::open;
 
 async fn store(server: &S3Server) -> Store {
@@ -31,4 +35,30 @@ async fn a_real_server_creates_once_and_takes_blobs_of_any_size() {
     let sent = store.backend.replace_in_parts(&format!("cas/{wrong}"), &content, wrong).await;
     assert!(sent.unwrap().is_err() && !store.has_blob(wrong).await.unwrap());
     assert_eq!(store.backend.list("probe").await.unwrap(), [""; 0]);
+}
+
+/// At the real limit of what is large: a blob that is there already is made young for whoever claims it, and a gc
+/// that takes everything of its age leaves it alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "ten seconds: waits, and sends 80 MiB twice"]
+async fn a_real_server_makes_a_large_blob_young_for_whoever_claims_it() {
+    let server = S3Server::start();
+    let store = store(&server).await;
+    let bytes: Bytes = (0..20u32 << 20).flat_map(u32::to_le_bytes).collect();
+    let witness = store.put_blob(Bytes::from_static(b"as old as the other")).await.unwrap();
+    let record = store.put_blob(bytes).await.unwrap();
+    assert!(record.size > agrpo_spec::LARGE);
+    let name = blob_name(record.digest);
+    let written = async || store.object(&name).await.unwrap().unwrap().written_ms;
+    let begun = written().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(store.fresh().claim(record.digest).await.unwrap());
+    let claimed = written().await;
+    let age = u64::try_from(claimed - begun).unwrap();
+    assert!(age >= 4000, "{age} ms");
+    let options = GcOptions { grace: Duration::from_millis(age), dry_run: false };
+    let swept = gc(&store, options).await.unwrap().swept;
+    assert_eq!(swept[&ObjectKind::Blobs].objects, 1, "{swept:?}");
+    assert!(!store.has_blob(witness.digest).await.unwrap());
+    assert_eq!(store.fresh().verified_size(record.digest).await.unwrap(), record.size);
 }

@@ -101,6 +101,9 @@ fn what_is_not_there_is_not_left_out_silently() {
     let record = program.store().join("stages").join(gradient["stage"].as_str().unwrap());
     fs::rename(&record, program.folder().join("aside")).unwrap();
     let lost = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
+    let newer = agrpo_spec::record::seal_as(agrpo_spec::record::FORMAT + 1, gradient);
+    fs::write(&record, newer).unwrap();
+    let foreign = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
     fs::rename(program.folder().join("aside"), &record).unwrap();
 
     let whole = program.json(&["export", "bytes", "--format", "hf", "-o", "hf", "--json"]);
@@ -115,7 +118,7 @@ fn what_is_not_there_is_not_left_out_silently() {
 
     fs::remove_dir_all(index).unwrap();
     let begun = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
-    let all = [lost, corrupt, begun].map(|said| error(&said, &program)).concat();
+    let all = [lost, foreign, corrupt, begun].map(|said| error(&said, &program)).concat();
     assert!(!program.folder().join("a.csv").exists());
     let all =
         all.replace(&run[..12], "[run]").replace(weights, "[weights]").replace(&found, "[other]");
@@ -124,6 +127,10 @@ fn what_is_not_there_is_not_left_out_silently() {
 
     hint: agrpo verify [run] lists them
     hint: agrpo run FILE --repair, with the run's file, computes them again
+    5 error: run [run] (bytes): 1 record is of another version of agrpo in file://[folder]/.agrpo; an export would be incomplete
+
+    hint: agrpo verify [run] lists them
+    hint: use the newest version of agrpo that works on this store
     5 error: cas/[weights] in file://[folder]/.agrpo is corrupt: its 90888 bytes have the SHA-256 [other]; agrpo run FILE --repair, with the run's file, makes it again, and so does agrpo replay --rewind
     2 error: run [run] (bytes) has no policy yet, so there is nothing to export
 
