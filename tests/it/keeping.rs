@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use agrpo_spec::ArtifactDigest;
+
 use crate::support::program::{Program, RUN};
 
 /// The policy of a run that nobody disturbed.
@@ -155,6 +157,32 @@ fn verify_finds_what_is_wrong_and_names_it() {
     assert_eq!(said.code, Some(0), "{}", said.stdout);
     assert_eq!(program.policy(), (UNDISTURBED.clone(), "done".to_owned()));
     assert_eq!(program.run(&["gc"]).code, Some(0));
+}
+
+/// What was imported comes back from where the run file says it is to be had, though its digest is pinned.
+#[test]
+fn a_dataset_that_is_damaged_or_lost_is_fetched_again() {
+    let program = crate::own_task::letters();
+    let digest = ArtifactDigest::of(&std::fs::read(program.folder().join("train.jsonl")).unwrap());
+    let pinned = format!("train = {{ from = \"train.jsonl\", sha256 = \"{digest}\" }}");
+    program.change("train = { from = \"train.jsonl\" }", &pinned);
+    let policy = program.json(&["run", "run.toml", "--json"])["policy"].clone();
+    let blob = program.store().join(format!("cas/{digest}"));
+    for is_lost in [false, true] {
+        if is_lost {
+            std::fs::remove_file(&blob).unwrap();
+        } else {
+            flip(&blob);
+        }
+        let said = program.run(&["verify"]);
+        assert_eq!(said.code, Some(5), "{}", said.stdout);
+        let (_, next) = said.stdout.split_once("\nnext:\n").unwrap();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(next, @"  agrpo run FILE fetches again what the run's file names, and agrpo import FOLDER stores a model again");
+        }
+        assert_eq!(program.json(&["run", "run.toml", "--json"])["policy"], policy);
+        assert_eq!(program.run(&["verify"]).code, Some(0));
+    }
 }
 
 /// What is to be typed after a run's record turned out to be no file.
