@@ -175,8 +175,8 @@ impl Place {
                 if self.bucket.is_none() =>
             {
                 JobsError::Invalid(format!(
-                    "{url}: cannot {action}: permission denied; make the folder writable for this \
-                     user or name another store"
+                    "{url}: cannot {action}: permission denied; this user needs the right to read and \
+                     write the folder and all in it"
                 ))
             }
             _ if is_of_machine(error) => JobsError::Invalid(format!(
