@@ -28,7 +28,13 @@ pub struct NoFile {
 
 impl fmt::Display for NoFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}, expected {}", self.path.display(), self.kind, self.expected)
+        write!(f, "{} {}", self.path.display(), self.reason())
+    }
+}
+
+impl NoFile {
+    fn reason(&self) -> String {
+        format!("is {}, expected {}", self.kind, self.expected)
     }
 }
 
@@ -51,6 +57,11 @@ pub fn kind(of: FileType) -> Option<&'static str> {
 /// Whether an error is this refusal.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|source| source.is::<NoFile>())
+}
+
+/// Why an error refuses a path, without the path; `None` where it is another error.
+pub fn reason(error: &io::Error) -> Option<String> {
+    refusal_in(error).map(NoFile::reason)
 }
 
 /// The refusal that an error comes from, if it does.

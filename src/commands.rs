@@ -195,9 +195,9 @@ fn name_of(file: &Path) -> String {
     if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-/// An operating system's error without its number.
+/// An operating system's error without its number, for a message that names the path itself.
 fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
+    let text = regular::reason(error).unwrap_or_else(|| error.to_string());
     let text = text.split(" (os error").next().unwrap_or_default();
     text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
 }

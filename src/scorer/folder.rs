@@ -1,9 +1,10 @@
 //! The folder of a program, and what programs of an agrpo that died have left.
 //!
-//! A folder holds `files`, where its program runs, and `owner`, which says by what mark the program is known
-//! and which the process that started it keeps locked. The system gives the lock back with the process, however that ended, so a lock that can be
-//! taken says that the folder has no owner: process numbers say less, as containers share folders and not
-//! numbers. Nothing is removed here whose lock is taken, that is another user's, or that has no lock.
+//! A folder holds `files`, where its program runs, and `owner`, which names the program's mark and which the
+//! process that started the program keeps locked. The system releases the lock with the process, however that
+//! ended, so a lock that can be taken says that the folder has no owner: process numbers say less, as
+//! containers share folders and not numbers. Nothing is removed here whose lock is taken, that is another
+//! user's, or that has no lock.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};

@@ -160,7 +160,7 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(error(&["bytes", "--threshold", "1.5"]), @"error: invalid value '1.5' for '--threshold <P>': expected a probability above 0 and up to 1");
     insta::assert_snapshot!(error(&["bytes", "--threshold", "0.9", "--position", "random"]), @r#"error: evaluation.position = "random": expected "low-confidence": a threshold is one of confidence"#);
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
-    insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: --plot d.svg: cannot write there: is a directory; name another file");
+    insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: --plot d.svg: cannot write there: is a folder, expected a regular file; name another file");
     assert!(!program.folder().join("chart.svg").exists(), "a wrong request leaves no file");
     for (given, missing) in [("--temperature", "--samples"), ("--samples", "--temperature")] {
         let said = program.run(&["evaluate", "bytes", given, "1"]);

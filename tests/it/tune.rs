@@ -318,7 +318,7 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(wrong(&["puzzles", "--estimators", "grpo"]), @"error: invalid value 'grpo' for '--estimators <LIST>'");
     insta::assert_snapshot!(wrong(&["puzzles", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
-    insta::assert_snapshot!(wrong(&["puzzles", "--plot", "d.svg", "--json"]), @"error: --plot d.svg: cannot write there: is a directory; name another file");
+    insta::assert_snapshot!(wrong(&["puzzles", "--plot", "d.svg", "--json"]), @"error: --plot d.svg: cannot write there: is a folder, expected a regular file; name another file");
     assert!(wrong(&["nobody"]).contains("has the name `nobody`"));
 
     // A base that solves nothing: no completion differs from its group.
