@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::error::JobsError;
 use crate::keep;
-use crate::reach::{Reach, reach};
+use crate::reach::{Reach, is_of_other_versions, reach};
 use crate::store::{Entry, Store, is_leftover};
 
 /// Objects deleted at a time.
@@ -231,9 +231,11 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reach, JobsEr
         )),
         error => unswept(error),
     };
+    check_records(store, id).await.map_err(unswept)?;
     let run = store.run(id).await.map_err(refuse)?;
     let retention = store.retention(id).await.map_err(refuse)?;
-    let due = match retention.keeps_all() {
+    // What a run of other versions may delete is for them to say.
+    let due = match retention.keeps_all() || is_of_other_versions(store, id).await? {
         true => BTreeMap::new(),
         false => keep::due(store, &run, retention).await.map_err(refuse)?,
     };
@@ -264,13 +266,25 @@ fn unswept(error: JobsError) -> JobsError {
 
 /// Refuses where the record of a stage that is to go is another version's: it may name blobs.
 async fn check_known(store: &Store, doomed: &[(ObjectKind, Entry)]) -> Result<(), JobsError> {
-    let names = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
-    let checks = names.map(|(_, entry)| store.inspect(&entry.name));
-    let mut checks = futures::stream::iter(checks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+    let manifests = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
+    check_compatible(store, manifests.map(|(_, entry)| entry)).await.map_err(unswept)
+}
+
+/// Refuses where a record of the run is another version's: it may say what the run needs.
+async fn check_records(store: &Store, id: RunId) -> Result<(), JobsError> {
+    let entries = store.objects(&format!("runs/{id}")).await?;
+    check_compatible(store, entries.iter().filter(|entry| entry.odd.is_none())).await
+}
+
+/// Refuses records of other versions. What is damaged is found by whoever needs it.
+async fn check_compatible<'a>(
+    store: &Store,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Result<(), JobsError> {
+    let checks: Vec<_> = entries.map(|entry| store.inspect(&entry.name)).collect();
+    let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
     while let Some(checked) = checks.next().await {
         match checked {
-            Err(error @ JobsError::Incompatible(_)) => return Err(unswept(error)),
-            // What is damaged and reached by none goes like the rest.
             Ok(_) | Err(JobsError::Data(_)) => {}
             Err(error) => return Err(error),
         }
@@ -286,6 +300,7 @@ pub async fn only_of(store: &Store, run: RunId) -> Result<Tally, JobsError> {
             others.add(id, reach(store, id, &BTreeMap::new()).await?);
         }
     }
+    check_records(store, run).await?;
     let mut own = Marked::default();
     own.add(run, reach(store, run, &BTreeMap::new()).await?);
     let mut freed = Tally::default();

@@ -1,7 +1,8 @@
 //! What a run reaches: its stages, the blobs that it holds, and those that it has let go.
 //!
 //! Both ways lead there: the run's index, and its plan walked from the start along the records, which
-//! finds everything even where the index is lost. Looks and changes nothing.
+//! finds everything even where the index is lost. The plan of a run that other versions of stages compute is
+//! not known here, so all that its index names counts. Looks and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,8 +73,10 @@ pub(crate) async fn reach(
     }
     drop(reads);
     let (own, waiting) = reach.walk(store, run.clone(), &mut records).await?;
-    let counts =
-        |(key, stage): &(StageKey, StageDigest)| own.get(key).is_none_or(|own| own == stage);
+    let is_foreign = is_of_other_versions(store, id).await?;
+    let counts = |(key, stage): &(StageKey, StageDigest)| {
+        is_foreign || own.get(key).is_none_or(|own| own == stage)
+    };
     let index: Vec<_> = index.into_iter().filter(counts).collect();
     reach.stages.extend(index.iter().map(|&(key, stage)| (stage, key)));
     reach.stages.extend(own.iter().map(|(key, stage)| (*stage, *key)));
@@ -96,6 +99,15 @@ pub(crate) async fn reach(
     reach.hold(&records, &let_go, &waiting);
     reach.hold_imports(store, &run).await?;
     Ok(reach)
+}
+
+/// Whether other versions of stages compute the run, or may: its pin cannot be read.
+pub(crate) async fn is_of_other_versions(store: &Store, id: RunId) -> Result<bool, JobsError> {
+    match store.foreign_versions(id).await {
+        Ok(why) => Ok(why.is_some()),
+        Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// A stage's record: there, missing, or unreadable: damaged, or of another version.

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::error::{JobsError, Remedy};
 use crate::store::{Failure, Hold, Store, Unreadable};
-use crate::versions::Versions;
 use crate::walk::Walk;
 
 /// What a run is doing.
@@ -238,12 +237,9 @@ async fn foreign(
     run: RunId,
     newest: Option<&(StageDigest, Unreadable)>,
 ) -> Result<Option<String>, JobsError> {
-    match store.pinned_versions(run).await {
-        Ok(pinned) => {
-            if let Some(why) = pinned.and_then(|pinned| Versions::own().misses(&pinned)) {
-                return Ok(Some(why));
-            }
-        }
+    match store.foreign_versions(run).await {
+        Ok(None) => {}
+        Ok(why) => return Ok(why),
         Err(JobsError::Data(why) | JobsError::Incompatible(why)) => return Ok(Some(why)),
         Err(error) => return Err(error),
     }

@@ -62,6 +62,9 @@ pub struct VerifyReport {
     /// Records of another version of agrpo: they are left alone, and what they name is not checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incompatible: Vec<Finding>,
+    /// Runs that other versions of stages compute: their index is believed, as their plan is not known here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_followed: Vec<Finding>,
     /// Let go by their runs' retention.
     pub dropped: Tally,
     /// Records from before they had a checksum: what they say is believed as it stands.
@@ -216,7 +219,18 @@ impl VerifyReport {
         };
         self.runs += 1;
         self.note_stages(id, &reach)?;
-        self.check_index(store, id).await?;
+        match store.foreign_versions(id).await {
+            Ok(Some(why)) => {
+                let told = format!("{why}; its index was not compared with its plan");
+                let object = format!("runs/{id}");
+                let finding = Finding { object, told, run: Some(id), cure: Cure::Repair };
+                self.not_followed.push(finding);
+            }
+            // Named with the other records.
+            Err(JobsError::Incompatible(_)) => {}
+            Ok(None) | Err(JobsError::Data(_)) => self.check_index(store, id).await?,
+            Err(error) => return Err(error),
+        }
         named.stages.extend(reach.stages.into_keys());
         let sized = reach.let_go.into_iter();
         named.let_go.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));

@@ -287,7 +287,8 @@ async fn read(
     Ok(Err(Unreadable::new(object, &error)))
 }
 
-/// The run's own stages that have a record, in the order of the plan.
+/// The run's own stages that are done, in the order of the plan. An error names a record that is missing or
+/// cannot be read, where the index says that its stage is done.
 pub async fn own_stages(
     store: &Store,
     run: &Run,
@@ -295,7 +296,10 @@ pub async fn own_stages(
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
     walk.finish(store).await?;
-    Ok(walk.stages)
+    match walk.unreadable.into_values().next() {
+        Some((_, record)) => Err(record.into_error()),
+        None => Ok(walk.stages),
+    }
 }
 
 #[cfg(test)]

@@ -177,6 +177,69 @@ async fn nothing_is_swept_while_a_run_cannot_be_followed() {
     assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 1);
 }
 
+/// As if another version of agrpo had evaluated the run: its index names stages that our plan does not have.
+async fn evaluated_by_another_version(test: &TestStore) {
+    let id = run().id();
+    for (key, stage) in test.store.recorded_stages(id).await.unwrap() {
+        let mut manifest = test.store.manifest(stage).await.unwrap().unwrap();
+        let StageSpec::Evaluation(spec) = &mut manifest.spec else { continue };
+        spec.version += 1;
+        manifest.stage = manifest.spec.digest();
+        let bytes = agrpo_spec::record::seal(&manifest);
+        test.store.put_raw(&format!("stages/{}", manifest.stage), bytes).await;
+        test.store.record_stage(id, key, manifest.stage).await.unwrap();
+        std::fs::remove_file(test.path(&format!("stages/{stage}"))).unwrap();
+        std::fs::remove_file(test.path(&format!("runs/{id}/stages/{key}.{stage}"))).unwrap();
+    }
+    test.store.pin_other_versions(id).await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_run_that_another_version_computes_goes() {
+    let test = TestStore::file().await;
+    let mut config = run().config().clone();
+    config.retention.gradients = agrpo_spec::Keep::DropAfterUpdate;
+    finished(&test.store, run(), 2).await;
+    test.store.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
+    evaluated_by_another_version(&test).await;
+    let before = (objects(&test, "stages"), objects(&test, "cas"));
+    assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
+    assert_eq!((objects(&test, "stages"), objects(&test, "cas")), before);
+    let report = verify(&test.store, None).await.unwrap();
+    assert!(report.is_clean() && report.orphaned.objects == 0, "{report:?}");
+    let told = &report.not_followed[0].told;
+    assert!(told.starts_with("it is computed with version 99 of rollout stages"), "{told}");
+    let error = test.store.require_own_versions(run().id()).await.unwrap_err();
+    assert!(matches!(error, JobsError::Incompatible(_)), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_swept_or_forgotten_beside_records_of_another_version() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 2).await;
+    test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    let id = run().id();
+    let before = objects(&test, "cas");
+    let newer =
+        agrpo_spec::record::seal_as(agrpo_spec::record::FORMAT + 1, &BTreeMap::from([("a", 1)]));
+    for file in ["versions.json", "control.json", "retention.json", "failures/0"] {
+        let name = format!("runs/{id}/{file}");
+        let whole = test.store.raw(&name).await;
+        test.store.put_raw(&name, newer.clone()).await;
+        let error = gc(&test.store, AT_ONCE).await.unwrap_err();
+        assert!(matches!(error, JobsError::Incompatible(_)), "{file}: {error}");
+        assert!(error.to_string().ends_with("; nothing was swept"), "{error}");
+        assert_eq!(objects(&test, "cas"), before);
+        let error = only_of(&test.store, id).await.unwrap_err();
+        assert!(matches!(error, JobsError::Incompatible(_)), "{file}: {error}");
+        match whole {
+            Some(whole) => test.store.put_raw(&name, whole).await,
+            None => std::fs::remove_file(test.path(&name)).unwrap(),
+        }
+    }
+    assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 1);
+}
+
 #[tokio::test]
 async fn what_retention_no_longer_keeps_goes_with_a_gc_too() {
     let test = TestStore::memory().await;

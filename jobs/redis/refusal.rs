@@ -28,7 +28,7 @@ pub(crate) enum Refusal {
 
 /// Words of an error, and what they mean; the first that fits counts. Codes come as the server writes them and
 /// as the client does.
-const WORDS: [(&[&str], Refusal); 14] = [
+const WORDS: [(&[&str], Refusal); 16] = [
     (&["WRONGTYPE"], Refusal::WrongType),
     (
         &["READONLY", "ReadOnly", "read only replica"],
@@ -96,6 +96,18 @@ const WORDS: [(&[&str], Refusal); 14] = [
     (
         &["MISCONF"],
         Refusal::Passing("it cannot write its file and takes no writes: see its log and its disk"),
+    ),
+    (
+        &["parsing multi response"],
+        Refusal::Lasting(
+            "it carries out no transactions: grant the user EXEC, as in `ACL SETUSER USER +exec`",
+        ),
+    ),
+    (
+        &["Cannot convert from UTF-8"],
+        Refusal::Lasting(
+            "another program wrote into a key of agrpo, which holds text alone: look for it among              `redis-cli --scan --pattern 'agrpo:*'` and delete it",
+        ),
     ),
     (&["NOREPLICAS"], Refusal::Passing("it waits for its replicas (min-replicas-to-write)")),
     (
@@ -185,6 +197,16 @@ mod tests {
             let code = error.code().unwrap();
             let (by_client, by_server) = (refusal(&plain(&error)), refusal(code));
             assert!(by_client.is_some() && by_client == by_server, "{kind:?} {code}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_no_other_try_changes_is_no_loss_of_redis() {
+        for words in [
+            "Invalid response when parsing multi response - UnexpectedReturnType",
+            "Incompatible type - Cannot convert from UTF-8",
+        ] {
+            assert!(matches!(refusal(words), Some(Refusal::Lasting(_))), "{words}");
         }
     }
 

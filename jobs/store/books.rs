@@ -70,6 +70,20 @@ impl Store {
         }
     }
 
+    /// Why this program cannot derive the run's stages: other versions of them are pinned.
+    pub async fn foreign_versions(&self, run: RunId) -> Result<Option<String>, JobsError> {
+        let pinned = self.pinned_versions(run).await?;
+        Ok(pinned.and_then(|pinned| Versions::own().misses(&pinned)))
+    }
+
+    /// Refuses a run of which this program cannot say what its stages are.
+    pub async fn require_own_versions(&self, run: RunId) -> Result<(), JobsError> {
+        match self.foreign_versions(run).await? {
+            Some(why) => Err(JobsError::Incompatible(format!("run {}: {why}", run.short()))),
+            None => Ok(()),
+        }
+    }
+
     async fn opened_versions(
         &self,
         run: RunId,

@@ -261,6 +261,10 @@ impl Answer {
         if text.contains("redirect without LOCATION") {
             return Some(Self { status: 301, text: "301 without a place".to_owned() });
         }
+        // Deletions of several objects are answered by 200, with a code for each.
+        if text.contains("DeleteObjects request failed") && text.contains("(code: AccessDenied)") {
+            return Some(Self { status: 403, text: "403 Forbidden (AccessDenied)".to_owned() });
+        }
         let (_, answer) = text.split_once("status code: ")?;
         let status = answer.get(..3)?.parse().ok()?;
         Some(Self { status, text: answer.to_owned() })
@@ -319,6 +323,14 @@ mod tests {
 
     fn io_error(kind: io::ErrorKind) -> Error {
         Error::Generic { store: "LocalFileSystem", source: Box::new(io::Error::from(kind)) }
+    }
+
+    #[test]
+    fn a_deletion_that_is_forbidden_is_refused_as_any_other_request_is() {
+        let source = "DeleteObjects request failed for key probe/a: no (code: AccessDenied)".into();
+        let error = Error::Generic { store: "S3", source };
+        let refusal = Place::new("s3://bucket".into()).refusal("delete probe/a", &error).unwrap();
+        assert!(refusal.why.starts_with("the credentials were refused"), "{}", refusal.why);
     }
 
     #[test]

@@ -64,6 +64,14 @@ impl Unreadable {
         let is_incompatible = matches!(error, JobsError::Incompatible(_));
         Self { object, key: None, why: error.to_string(), is_incompatible }
     }
+
+    pub(crate) fn into_error(self) -> JobsError {
+        if self.is_incompatible {
+            JobsError::Incompatible(self.why)
+        } else {
+            JobsError::Data(self.why)
+        }
+    }
 }
 
 impl std::fmt::Display for Unreadable {

@@ -121,6 +121,18 @@ async fn an_index_that_names_another_runs_stages_is_ignored_and_reported() {
 }
 
 #[tokio::test]
+async fn a_stage_that_is_done_and_has_no_record_is_named() {
+    let two = two().await;
+    let stages = two.test.store.recorded_stages(two.own.run).await.unwrap();
+    let stage = stages[&"update-000002".parse().unwrap()];
+    std::fs::remove_file(two.test.path(&format!("stages/{stage}"))).unwrap();
+    let store = two.test.reopened();
+    let error = replay_run(&store, two.own.run, &fake(), |_, _| {}).await.unwrap_err();
+    assert!(matches!(error, JobsError::Data(_)), "{error}");
+    assert!(error.to_string().starts_with(&format!("stages/{stage} is missing")), "{error}");
+}
+
+#[tokio::test]
 async fn notes_of_another_run_count_for_none() {
     let two = two().await;
     two.edit(|_| true, false);

@@ -84,6 +84,7 @@ fn check(args: &ExportArgs) -> Result<(), Failure> {
 
 /// A run's story, of which nothing is missing.
 async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
+    store.require_own_versions(run).await?;
     let story = Story::read(store, run).await?;
     let name = &story.run().config().name;
     let evaluated =

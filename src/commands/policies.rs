@@ -64,6 +64,7 @@ pub(super) async fn policies(
     run: &Run,
     flag: Option<&str>,
 ) -> Result<Vec<Policy>, Failure> {
+    store.require_own_versions(run.id()).await?;
     let (index, _) = own_index(store, run).await?;
     let chunks = run.sft_chunks();
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);

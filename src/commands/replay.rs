@@ -87,6 +87,7 @@ async fn one_stage(store: &Store, hash: &str) -> Result<Request, Failure> {
 async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
     let id = store.resolve_run(text).await?;
     let run = store.run(id).await?;
+    store.require_own_versions(id).await?;
     let own = own_stages(store, &run).await?;
     if own.is_empty() {
         return Err(Failure::usage(format!("run {id} has no finished stage to replay")));

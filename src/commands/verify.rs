@@ -45,6 +45,7 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
     let mut lines: Vec<String> = report.missing.iter().map(found("missing")).collect();
     lines.extend(report.corrupt.iter().map(found("corrupt")));
     lines.extend(report.incompatible.iter().map(found("other version")));
+    lines.extend(report.not_followed.iter().map(found("not followed")));
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
         row("sound", told(report.sound)),

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use agrpo_jobs::{Fleet, WorkerInfo};
+use agrpo_spec::one_line;
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
@@ -43,8 +44,9 @@ fn table(workers: &[WorkerInfo], now: u64) -> String {
     let span = |ms: u64| short_duration(Duration::from_millis(ms));
     rows.extend(workers.iter().map(|worker| {
         let mut row = vec![
-            worker.name.clone(),
-            worker.device.clone(),
+            // Whoever may write into Redis writes them.
+            one_line(&worker.name),
+            one_line(&worker.device),
             worker.class.to_string(),
             span(now.saturating_sub(worker.since_unix_ms)),
             format!("{} ago", span(worker.seen_ms_ago)),
