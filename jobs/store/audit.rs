@@ -13,7 +13,6 @@ use super::blobs::{blob_name, off_loop};
 use super::checked::OnDisk;
 use super::large::blocking;
 use super::manifests::manifest_name;
-use super::records::READS;
 use crate::error::JobsError;
 
 /// Pieces of a blob on their way from a server.
@@ -35,7 +34,7 @@ impl Store {
     pub(crate) async fn condition(&self, digest: ArtifactDigest) -> Result<Condition, JobsError> {
         let name = blob_name(digest);
         let mut before = vec![];
-        while before.len() < READS {
+        loop {
             let Some((found, size)) = self.digest_stored(&name).await? else {
                 return Ok(Condition::Missing);
             };
@@ -45,12 +44,10 @@ impl Store {
                 }
                 return Ok(Condition::Sound(size));
             }
-            if before.contains(&found) {
+            if self.is_certain(&name, &mut before, found)? {
                 return Ok(Condition::Corrupt(size));
             }
-            before.push(found);
         }
-        Err(self.unsteady(&name))
     }
 
     /// The digest of what one read of an object gives, and its length; `None` where there is none.

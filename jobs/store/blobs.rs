@@ -8,7 +8,6 @@ use agrpo_spec::{ArtifactDigest, OutputRecord};
 use bytes::Bytes;
 
 use super::Store;
-use super::records::READS;
 use crate::error::{JobsError, MADE_AGAIN};
 use crate::metrics::{self, Tier};
 use crate::span;
@@ -82,7 +81,7 @@ impl Store {
     pub async fn get_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
         let name = blob_name(digest);
         let mut before = vec![];
-        while before.len() < READS {
+        loop {
             let Some(bytes) = self.backend.read(&name).await? else {
                 return Err(self.missing(digest));
             };
@@ -95,12 +94,10 @@ impl Store {
                 self.cache.insert(digest, bytes.clone());
                 return Ok(bytes);
             }
-            if before.contains(&found) {
+            if self.is_certain(&name, &mut before, found)? {
                 return Err(self.corrupt(digest, bytes.len() as u64, found));
             }
-            before.push(found);
         }
-        Err(self.unsteady(&name))
     }
 
     pub(crate) fn missing(&self, digest: ArtifactDigest) -> JobsError {

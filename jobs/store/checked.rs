@@ -2,9 +2,10 @@
 //!
 //! The pass that computes a file's digest also keeps the state of the hash before every block. A read is
 //! rounded out to blocks, and each block has to lead from its state to the next one: the same SHA-256 of
-//! the same bytes, continued in the middle, so a later read costs one pass and the first one no more. Bytes
-//! that changed on the disk are never handed on, however little they changed and whatever the file's times
-//! say. A file whose digest nobody has computed is read as it is.
+//! the same bytes, continued in the middle, so a later read costs one pass and the first one no more. A block
+//! that does not is read again, and is damaged where two reads give the same wrong bytes. Bytes that changed
+//! on the disk are never handed on, however little they changed and whatever the file's times say. A file whose
+//! digest nobody has computed is read as it is.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agrpo_spec::{ArtifactDigest, Content, DigestStream, Windows};
 use bytes::Bytes;
 
+use super::records::READS;
 use crate::regular;
 
 /// Bytes that are checked together. A hash's state takes about 100 bytes, so 16 GB of weights take 2 MB.
@@ -58,8 +60,8 @@ impl Blocks {
         start..self.size.min(start + BLOCK)
     }
 
-    /// Refuses the bytes of a block that are not those of the first pass.
-    fn check(&self, block: &Range<u64>, bytes: &[u8]) -> io::Result<()> {
+    /// Whether the bytes of a block are those of the first pass; else what the pass would have found.
+    fn check(&self, block: &Range<u64>, bytes: &[u8]) -> Result<(), ArtifactDigest> {
         let index = usize::try_from(block.start / BLOCK).unwrap_or(usize::MAX);
         let mut stream = self.before.get(index).cloned().unwrap_or_default();
         stream.update(bytes);
@@ -67,10 +69,8 @@ impl Blocks {
             Some(next) => next.clone().finish(),
             None => self.digest,
         };
-        if stream.finish() == expected {
-            return Ok(());
-        }
-        Err(self.doubt(block.start))
+        let found = stream.finish();
+        if found == expected { Ok(()) } else { Err(found) }
     }
 
     fn doubt(&self, at: u64) -> io::Error {
@@ -153,10 +153,17 @@ impl OnDisk {
         while hashing.size < self.size {
             let left = usize::try_from(self.size - hashing.size).unwrap_or(usize::MAX);
             let length = left.min(piece.len());
-            self.file.read_exact_at(&mut piece[..length], hashing.size)?;
+            self.read_at(&mut piece[..length], hashing.size)?;
             hashing.update(&piece[..length]);
         }
         Ok(hashing.finish())
+    }
+
+    fn read_at(&self, target: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(target, at)?;
+        #[cfg(test)]
+        super::flaky::pass(&self.file, target);
+        Ok(())
     }
 
     /// A block as a whole, checked.
@@ -172,16 +179,28 @@ impl OnDisk {
         Ok(bytes)
     }
 
-    /// Reads a block into its place and checks it there.
+    /// Reads a block into its place and checks it there. Bytes that are wrong are read again: the file is in
+    /// doubt where two reads give the same.
     fn read(&self, blocks: &Blocks, block: &Range<u64>, target: &mut [u8]) -> io::Result<()> {
-        match self.file.read_exact_at(target, block.start) {
-            // Cut short since it was checked.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(blocks.doubt(block.start))
+        let mut before = vec![];
+        while before.len() < READS {
+            match self.read_at(target, block.start) {
+                // Cut short since it was checked.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(blocks.doubt(block.start));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {}
             }
-            Err(error) => Err(error),
-            Ok(()) => blocks.check(block, target),
+            let Err(found) = blocks.check(block, target) else { return Ok(()) };
+            if before.contains(&found) {
+                return Err(blocks.doubt(block.start));
+            }
+            before.push(found);
         }
+        let told =
+            format!("{READS} reads of its bytes from {} on gave {READS} contents", block.start);
+        Err(io::Error::other(told))
     }
 }
 
@@ -205,7 +224,7 @@ impl Windows for OnDisk {
     fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
         let mut bytes = vec![0; length(&range)?];
         let Some(blocks) = &self.blocks else {
-            self.file.read_exact_at(&mut bytes, range.start)?;
+            self.read_at(&mut bytes, range.start)?;
             return Ok(bytes.into());
         };
         let (mut at, mut left) = (range.start, bytes.as_mut_slice());
@@ -231,6 +250,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::store::flaky::{spoil, unspoiled};
 
     fn bytes(length: u64) -> Vec<u8> {
         (0..length).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
@@ -293,6 +313,30 @@ mod tests {
         assert_eq!(disk.window(3..9).unwrap(), &bytes[3..9]);
         assert!(disk.window(BLOCK..BLOCK + 3).is_err());
         assert!(disk.is_damaged());
+    }
+
+    #[test]
+    fn one_bad_read_of_a_block_is_no_damage() {
+        let bytes = bytes(3 * BLOCK + 77);
+        for window in [0..bytes.len() as u64, BLOCK + 5..BLOCK + 9] {
+            let (file, disk) = checked(&bytes);
+            spoil(file.as_file(), &[1, 2, 4]);
+            assert_eq!(
+                disk.window(window.clone()).unwrap(),
+                &bytes[at(window.start)..at(window.end)]
+            );
+            assert!(!disk.is_damaged());
+            assert_eq!(unspoiled(file.as_file()), 0);
+            // No two agree.
+            spoil(file.as_file(), &[1, 2, 3, 4, 5, 6, 7, 8]);
+            // Without the block that was read last.
+            let disk = OnDisk::checked(file.reopen().unwrap(), disk.blocks.unwrap());
+            assert!(disk.window(window.clone()).unwrap_err().to_string().contains("8 contents"));
+            assert!(!disk.is_damaged());
+            spoil(file.as_file(), &[1, 2, 1]);
+            assert_eq!(disk.window(window).unwrap_err().kind(), ErrorKind::InvalidData);
+            assert!(disk.is_damaged());
+        }
     }
 
     /// Numbers of a tensor are read in pieces that do not begin at blocks.

@@ -1,10 +1,13 @@
-//! A store in memory of which one read in ten gives a flipped bit, as a bad cable or proxy does. Only tests
-//! see this file.
+//! A store in memory of which one read in ten gives a flipped bit, as a bad cable or proxy does, and files of
+//! which chosen reads do. Only tests see this file.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,18 +36,46 @@ pub(crate) struct Reads {
     pub(crate) bad: AtomicU64,
 }
 
+/// What is flipped in the first byte of a file's next reads, by its inode.
+static NEXT: Mutex<BTreeMap<u64, VecDeque<u8>>> = Mutex::new(BTreeMap::new());
+
+/// The next reads of a file give these bits of their first byte flipped.
+pub(super) fn spoil(file: &File, flips: &[u8]) {
+    let inode = file.metadata().unwrap().ino();
+    NEXT.lock().unwrap().insert(inode, flips.iter().copied().collect());
+}
+
+/// How many of the reads to spoil are yet to come.
+pub(super) fn unspoiled(file: &File) -> usize {
+    NEXT.lock().unwrap().get(&file.metadata().unwrap().ino()).map_or(0, VecDeque::len)
+}
+
+/// Passes a read of a file.
+pub(super) fn pass(file: &File, bytes: &mut [u8]) {
+    let mut next = NEXT.lock().unwrap();
+    let flips = next.get_mut(&file.metadata().unwrap().ino());
+    if let (Some(flip), Some(byte)) = (flips.and_then(VecDeque::pop_front), bytes.first_mut()) {
+        *byte ^= flip;
+    }
+}
+
 #[derive(Debug)]
 struct Flaky {
     objects: InMemory,
     reads: Arc<Reads>,
 }
 
+/// What such a store is on.
+pub(super) fn flaky(place: Place) -> (Backend, Arc<Reads>) {
+    let reads = Arc::<Reads>::default();
+    let objects = Flaky { objects: InMemory::new(), reads: Arc::clone(&reads) };
+    (Backend::new(Arc::new(objects), None, place), reads)
+}
+
 impl Store {
     /// A new store in memory with bad reads, and their counts.
     pub(crate) fn flaky() -> (Self, Arc<Reads>) {
-        let reads = Arc::<Reads>::default();
-        let objects = Flaky { objects: InMemory::new(), reads: Arc::clone(&reads) };
-        let backend = Backend::new(Arc::new(objects), None, Place::new("memory://".to_owned()));
+        let (backend, reads) = flaky(Place::new("memory://".to_owned()));
         (Self::on(backend), reads)
     }
 

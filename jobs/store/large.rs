@@ -3,13 +3,13 @@
 //! A local store's file is hashed when a process first looks at it, and again when its size or time of change
 //! is another one; in between each read is checked by itself ([`OnDisk`]). An object of a server is first
 //! copied into a file without a name, which the system removes with the process however that ends; the copies
-//! used longest ago go when they take too much room. What a read found damaged is not trusted again until all
-//! of it was hashed once more. Windows are read, not mapped: a file that somebody cuts short is then an error
-//! and not a signal.
+//! used longest ago go when they take too much room. What a pass finds wrong is read again, and is corrupt where
+//! two passes find the same digest. What a read found damaged is not trusted again until all of it was hashed
+//! once more. Windows are read, not mapped: a file that somebody cuts short is then an error and not a signal.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -221,9 +221,10 @@ pub(super) struct Fetched {
     pub(super) blocks: Arc<Blocks>,
 }
 
-/// Writes pieces into a file as they come.
+/// Writes pieces into a file from its start as they come.
 fn collect(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<Fetched> {
     let mut hashing = Hashing::default();
+    file.rewind()?;
     while let Some(piece) = pieces.blocking_recv() {
         hashing.update(&piece);
         file.write_all(&piece)?;
@@ -283,12 +284,26 @@ impl Store {
         let turn = self.large.turn(digest);
         let _turn = turn.lock().await;
         let _place = self.large.place().await;
-        let large = Arc::clone(&self.large);
-        match blocking(move || large.check(&path, digest)).await? {
-            Ok(Ok(disk)) => Ok(disk.content()),
-            Ok(Err((size, found))) => Err(self.corrupt(digest, size, found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.missing(digest)),
-            Err(error) => Err(self.backend.local(&format!("read {}", blob_name(digest)), error)),
+        let (name, mut before) = (blob_name(digest), vec![]);
+        loop {
+            let (large, path) = (Arc::clone(&self.large), path.clone());
+            match blocking(move || large.check(&path, digest)).await? {
+                Ok(Ok(disk)) => {
+                    if !before.is_empty() {
+                        self.tell_bad_read(&name);
+                    }
+                    return Ok(disk.content());
+                }
+                Ok(Err((size, found))) => {
+                    if self.is_certain(&name, &mut before, found)? {
+                        return Err(self.corrupt(digest, size, found));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(self.missing(digest));
+                }
+                Err(error) => return Err(self.backend.local(&format!("read {name}"), error)),
+            }
         }
     }
 
@@ -310,7 +325,8 @@ impl Store {
         Ok(Content::Elsewhere(copy))
     }
 
-    /// A server's object in a file, checked. `Ok(Err(_))`: what the file system says.
+    /// A server's object in a file, checked, and fetched again where it is not what its name says. `Ok(Err(_))`:
+    /// what the file system says.
     pub(super) async fn download(
         &self,
         digest: ArtifactDigest,
@@ -324,22 +340,32 @@ impl Store {
             Some(found) if found != size => return Err(self.cut(digest, found, size)),
             Some(_) => {}
         }
-        let (sender, pieces) = mpsc::channel(UNDER_WAY);
-        let (sent, collected) = futures::join!(
-            self.backend.stream(&name, size, sender),
-            blocking(move || collect(file, pieces)),
-        );
-        // A full disk ends the stream too: it is the cause, so it is told.
-        let fetched = match collected? {
-            Ok(collected) => collected,
-            Err(error) => return Ok(Err(error)),
-        };
-        sent?;
-        metrics::bytes_read(size);
-        if fetched.blocks.digest() != digest {
-            return Err(self.corrupt(digest, size, fetched.blocks.digest()));
+        let (mut file, mut before) = (file, vec![]);
+        loop {
+            let (sender, pieces) = mpsc::channel(UNDER_WAY);
+            let (sent, collected) = futures::join!(
+                self.backend.stream(&name, size, sender),
+                blocking(move || collect(file, pieces)),
+            );
+            // A full disk ends the stream too: it is the cause, so it is told.
+            let fetched = match collected? {
+                Ok(collected) => collected,
+                Err(error) => return Ok(Err(error)),
+            };
+            sent?;
+            metrics::bytes_read(size);
+            let found = fetched.blocks.digest();
+            if found == digest {
+                if !before.is_empty() {
+                    self.tell_bad_read(&name);
+                }
+                return Ok(Ok(fetched));
+            }
+            if self.is_certain(&name, &mut before, found)? {
+                return Err(self.corrupt(digest, size, found));
+            }
+            file = fetched.file;
         }
-        Ok(Ok(fetched))
     }
 
     fn cut(&self, digest: ArtifactDigest, found: u64, size: u64) -> JobsError {

@@ -155,7 +155,7 @@ impl Store {
         let Place { name, remedy } = place;
         let url = self.url();
         let (mut bytes, mut before) = (first, vec![]);
-        while before.len() < READS {
+        loop {
             let error = match open(&bytes) {
                 Ok(Opened { value, is_sealed }) => {
                     if !before.is_empty() {
@@ -165,7 +165,7 @@ impl Store {
                 }
                 Err(error) => error,
             };
-            if before.contains(&bytes) {
+            if self.is_certain(name, &mut before, bytes)? {
                 return Err(match error {
                     RecordError::Damaged(why) => {
                         JobsError::Data(format!("{name} in {url} is corrupt: {why}; {remedy}"))
@@ -176,11 +176,36 @@ impl Store {
                     )),
                 });
             }
-            before.push(bytes);
             let Some(again) = self.backend.read(name).await? else { return Ok(None) };
             bytes = again;
         }
+    }
+
+    /// Notes what a read of an object gave that is not right, beside what reads before it gave. True where one
+    /// of these gave the same, so that it is what is stored; an error where no two of [`READS`] reads agree.
+    pub(super) fn is_certain<T: PartialEq>(
+        &self,
+        name: &str,
+        before: &mut Vec<T>,
+        found: T,
+    ) -> Result<bool, JobsError> {
+        if before.contains(&found) {
+            return Ok(true);
+        }
+        before.push(found);
+        if before.len() < READS {
+            return Ok(false);
+        }
         Err(self.unsteady(name))
+    }
+
+    /// No two reads of an object agree.
+    pub(super) fn unsteady(&self, name: &str) -> JobsError {
+        let url = self.url();
+        JobsError::Unavailable(format!(
+            "{name} in {url}: {READS} reads gave {READS} different contents; check the disk, or what lies \
+             between this machine and the store"
+        ))
     }
 
     /// One read of an object gave other bytes than a later one, which was right.
@@ -195,15 +220,6 @@ impl Store {
         } else {
             tracing::debug!(name, "one read gave wrong bytes, and the next was right");
         }
-    }
-
-    /// No two reads of an object agree.
-    pub(super) fn unsteady(&self, name: &str) -> JobsError {
-        let url = self.url();
-        JobsError::Unavailable(format!(
-            "{name} in {url}: {READS} reads gave {READS} different contents; check the disk, or what lies \
-             between this machine and the store"
-        ))
     }
 
     /// Writes a record, whatever of this version was there. Incompatible, and nothing written, where

@@ -4,6 +4,7 @@
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 
 use agrpo_spec::{
     Artifact, Files, FolderListing, OutputRecord, Outputs, StageError, StageSpec, Windows,
@@ -13,6 +14,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::store::backend::Backend;
 use crate::store::errors::Place;
+use crate::store::flaky::{flaky, spoil, unspoiled};
 use crate::store::open;
 use crate::testing::{finished, run};
 
@@ -179,6 +181,40 @@ fn blocks_of(bytes: &[u8]) -> Arc<Blocks> {
     let mut hashing = Hashing::default();
     hashing.update(bytes);
     Arc::new(hashing.finish())
+}
+
+#[tokio::test]
+async fn a_bad_read_of_a_large_file_is_no_damage() {
+    let shop = Shop::file().await;
+    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    let file = File::open(shop.path(digest)).unwrap();
+    let open = async || shop.store.fresh().content(digest, size).await;
+    spoil(&file, &[1]);
+    assert_eq!(open().await.unwrap().bytes(size).unwrap(), many(3));
+    // The first pass has four reads; what follows is read of the windows.
+    spoil(&file, &[0, 0, 2, 0, 0, 4, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(open().await.unwrap().bytes(size).unwrap(), many(3));
+    assert_eq!(unspoiled(&file), 0, "the reads were bad");
+    let every_pass: Vec<u8> = (1..=8).flat_map(|n| [n, 0, 0, 0]).collect();
+    spoil(&file, &every_pass);
+    let error = open().await.unwrap_err();
+    assert!(matches!(&error, JobsError::Unavailable(told) if told.contains("8 reads")), "{error}");
+    assert_eq!(unspoiled(&file), 0);
+    spoil(&file, &[0, 1, 0, 0, 3, 0, 0, 0, 0, 1, 0, 0]);
+    assert!(
+        matches!(open().await.unwrap_err(), JobsError::Lost { digest: lost, .. } if lost == digest)
+    );
+}
+
+#[tokio::test]
+async fn a_bad_read_of_a_server_s_large_object_is_no_damage() {
+    let (backend, reads) = flaky(Place::in_bucket("s3://b", "b", String::new(), vec![]));
+    let shop = Shop::of(backend, tempfile::tempdir().unwrap());
+    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    while reads.bad.load(Ordering::Relaxed) < 5 {
+        let content = shop.store.fresh().content(digest, size).await.unwrap();
+        assert_eq!(content.bytes(size).unwrap(), many(3));
+    }
 }
 
 #[tokio::test]
