@@ -12,14 +12,18 @@ use agrpo_spec::{
     Rewards, RunId, StageDigest, StageKey, StageKind, StageSpec, decode,
 };
 use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::error::JobsError;
 use crate::rewind::{self, Hands};
 use crate::stage;
-use crate::store::{Store, records};
+use crate::store::{LetGo, Store, records};
 use crate::walk::own_stages;
+
+/// Records read at a time.
+const READS: usize = 32;
 
 /// One output of a stage, then and now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -108,6 +112,50 @@ pub async fn lacking(
 ) -> Result<Vec<(Option<StageKey>, StageDigest)>, JobsError> {
     let manifest = recorded(store, stage).await?;
     rewind::lacking(store, run, &manifest.spec).await
+}
+
+/// The run whose retention deleted a blob, and a stage of that run which reads what went with it: with its inputs
+/// made again ([`mend`]), the blob is there. `None` where the blob is there, or its absence is a loss.
+pub async fn let_go(
+    store: &Store,
+    digest: ArtifactDigest,
+) -> Result<Option<(RunId, StageDigest)>, JobsError> {
+    if store.has_blob(digest).await? {
+        return Ok(None);
+    }
+    for id in store.runs().await? {
+        let noted = store.stages_let_go(id).await?.into_iter();
+        let notes = noted.map(|stage| store.let_go(id, stage));
+        let mut notes = stream::iter(notes).buffer_unordered(READS);
+        while let Some(note) = notes.try_next().await? {
+            let names = |note: &LetGo| note.outputs.values().any(|output| output.digest == digest);
+            if let Some(note) = note.filter(names)
+                && let Some(reader) = reader_of(store, id, &note).await?
+            {
+                return Ok(Some((id, reader)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The first stage of the run that reads what another one of its stages made.
+async fn reader_of(
+    store: &Store,
+    run: RunId,
+    note: &LetGo,
+) -> Result<Option<StageDigest>, JobsError> {
+    let made: BTreeSet<_> = note.outputs.values().map(|output| output.digest).collect();
+    // Results are read in their own iteration and in the next one.
+    let is_near = |key: &StageKey| key.iteration.abs_diff(note.key.iteration) <= 1;
+    let own = own_stages(store, &store.run(run).await?).await?;
+    for (_, stage) in own.into_iter().filter(|(key, _)| is_near(key)) {
+        let inputs = recorded(store, stage).await?.spec.inputs();
+        if inputs.iter().any(|(_, input)| made.contains(input)) {
+            return Ok(Some(stage));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes a stage's lost inputs again and stores them; a run remembers what was done.

@@ -116,6 +116,12 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, J
         report.check_orphans(store, &named).await?;
     }
     for findings in [&mut report.missing, &mut report.corrupt, &mut report.incompatible] {
+        for finding in findings.iter_mut() {
+            // Whatever it was found as: nothing that computes takes it away.
+            if store.is_no_file(&finding.object).await? {
+                finding.cure = Cure::MoveAway;
+            }
+        }
         findings.sort_by(|one, two| one.object.cmp(&two.object));
     }
     Ok(report)
@@ -314,7 +320,7 @@ impl VerifyReport {
                 Ok(Condition::Corrupt(_)) => self.note_corrupt(finding),
                 Ok(Condition::Missing) => self.note_missing(finding),
                 // What is no file says so itself.
-                Err(told) => self.note_corrupt(Finding { told, cure: Cure::MoveAway, ..finding }),
+                Err(told) => self.note_corrupt(Finding { told, ..finding }),
             }
         }
         Ok(())

@@ -4,7 +4,8 @@
 //! from the run and the outputs before it, and its digest compared. Another entry is ignored, and named
 //! in the log once. Where a record on the way cannot be read, the walk goes on behind the next policy whose
 //! note is sealed for this run and place (`store/books.rs`): such a note is written only by who derived the
-//! stage in the same way. Changes nothing and computes nothing.
+//! stage in the same way. Records that the index does not name are followed as well: a lost entry hides
+//! nothing. Changes nothing and computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,8 +51,9 @@ impl Walk {
         }
     }
 
-    /// Follows the run's index as far as it has grown; answers with the run's own stages that are new.
-    /// Costs one listing, and one read a new stage.
+    /// Follows the run's index as far as it has grown, and goes on along records that it does not name;
+    /// answers with the run's own stages that are new. Costs one listing, one read a new stage, and one a
+    /// pending one.
     pub async fn advance(
         &mut self,
         store: &Store,
@@ -68,19 +70,6 @@ impl Walk {
         while let Some((entry, manifest)) = reads.next().await {
             self.enter(store, entry, manifest?, (&mut found, &mut asked)).await?;
         }
-        if !self.foreign.is_empty() {
-            // Such an entry may stand where the run's own was.
-            self.fill(store, None, (&mut found, &mut asked)).await?;
-        }
-        Ok(found)
-    }
-
-    /// Goes on along records that the index does not name, as far as they lead.
-    pub async fn finish(
-        &mut self,
-        store: &Store,
-    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
-        let (mut found, mut asked) = (vec![], BTreeSet::new());
         self.fill(store, None, (&mut found, &mut asked)).await?;
         Ok(found)
     }
@@ -129,7 +118,7 @@ impl Walk {
         &mut self,
         store: &Store,
         (key, stage): Entry,
-        manifest: Result<Manifest, Unreadable>,
+        manifest: Result<Option<Manifest>, Unreadable>,
         (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
     ) -> Result<(), JobsError> {
         if self.expected(key).is_none() {
@@ -142,15 +131,13 @@ impl Walk {
             store.tell_foreign(self.id(), key, stage);
             return Ok(());
         }
+        let manifest = manifest.and_then(|manifest| manifest.ok_or_else(|| missing(store, stage)));
         let is_ours = expected.is_some()
             || (manifest.as_ref().map_or(true, |manifest| self.may_follow(key, &manifest.spec))
                 && self.is_noted(store, key, stage).await?);
         match manifest {
             _ if !is_ours => drop(self.unproven.insert((key, stage))),
-            Err(record) => {
-                let record = Unreadable { key: Some(key), ..record };
-                self.unreadable.insert(key, (stage, record));
-            }
+            Err(record) => self.lose((key, stage), record),
             Ok(manifest) => {
                 let manifest = Arc::new(manifest);
                 if expected.is_some() {
@@ -175,6 +162,10 @@ impl Walk {
         self.stages.insert(key, stage);
         self.unproven.remove(&(key, stage));
         self.unreadable.remove(&key);
+    }
+
+    fn lose(&mut self, (key, stage): Entry, record: Unreadable) {
+        self.unreadable.insert(key, (stage, Unreadable { key: Some(key), ..record }));
     }
 
     /// Whether a note that is sealed for this run says so of a stage to which no records lead, since one on the
@@ -252,14 +243,19 @@ impl Walk {
                 .map(|(key, spec)| (*key, spec.digest()))
                 .collect();
             let reads = new.into_iter().map(|(key, stage)| async move {
-                Ok::<_, JobsError>((key, read(store, stage).await?))
+                Ok::<_, JobsError>(((key, stage), read(store, stage).await?))
             });
             let mut any = false;
-            for (key, manifest) in try_join_all(reads).await? {
-                let Ok(manifest) = manifest.map(Arc::new) else { continue };
-                self.take(key, &manifest);
-                found.push((key, manifest));
-                any = true;
+            for ((key, stage), manifest) in try_join_all(reads).await? {
+                match manifest.map(|manifest| manifest.map(Arc::new)) {
+                    Err(record) => self.lose((key, stage), record),
+                    Ok(None) => {}
+                    Ok(Some(manifest)) => {
+                        self.take(key, &manifest);
+                        found.push((key, manifest));
+                        any = true;
+                    }
+                }
             }
             if !any {
                 return Ok(());
@@ -268,23 +264,29 @@ impl Walk {
     }
 }
 
-/// A stage's record, or why it cannot be read.
+/// A stage's record if there is one, or why it cannot be read.
 async fn read(
     store: &Store,
     stage: StageDigest,
-) -> Result<Result<Manifest, Unreadable>, JobsError> {
+) -> Result<Result<Option<Manifest>, Unreadable>, JobsError> {
+    match store.manifest(stage).await {
+        Ok(manifest) => Ok(Ok(manifest)),
+        Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => {
+            Ok(Err(Unreadable::new(format!("stages/{stage}"), &error)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The record of a stage that the index names, and that is not there.
+fn missing(store: &Store, stage: StageDigest) -> Unreadable {
     let object = format!("stages/{stage}");
-    let error = match store.manifest(stage).await {
-        Ok(Some(manifest)) => return Ok(Ok(manifest)),
-        Ok(None) => JobsError::Data(format!(
-            "{object} is missing in {}, though the run's index names it; start the run again: the stage is \
-             then computed anew",
-            store.url()
-        )),
-        Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => error,
-        Err(error) => return Err(error),
-    };
-    Ok(Err(Unreadable::new(object, &error)))
+    let error = JobsError::Data(format!(
+        "{object} is missing in {}, though the run's index names it; start the run again: the stage is \
+         then computed anew",
+        store.url()
+    ));
+    Unreadable::new(object, &error)
 }
 
 /// The run's own stages that are done, in the order of the plan. An error names a record that is missing or
@@ -295,7 +297,6 @@ pub async fn own_stages(
 ) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
-    walk.finish(store).await?;
     match walk.unreadable.into_values().next() {
         Some((_, record)) => Err(record.into_error()),
         None => Ok(walk.stages),

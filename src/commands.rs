@@ -18,6 +18,7 @@ mod forget;
 mod gc;
 mod import;
 mod init;
+mod lost;
 mod man;
 mod policies;
 mod replay;

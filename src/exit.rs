@@ -7,7 +7,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use agrpo_jobs::JobsError;
-use agrpo_spec::{RunError, StageError, shown};
+use agrpo_spec::{ArtifactDigest, RunError, StageError, shown};
 use agrpo_view::ViewError;
 
 /// What an exit code means; shown by `agrpo --help`.
@@ -69,12 +69,13 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     hints: Vec<String>,
+    lost: Option<ArtifactDigest>,
 }
 
 impl Failure {
     /// An error with its code.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hints: vec![] }
+        Self { exit, message: message.into(), hints: vec![], lost: None }
     }
 
     /// Something the caller asked for that cannot be.
@@ -92,6 +93,16 @@ impl Failure {
     pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
+    }
+
+    /// The same with another message.
+    pub(crate) fn told(self, message: String) -> Self {
+        Self { message, ..self }
+    }
+
+    /// The blob that is missing or corrupt, if that is why.
+    pub(crate) fn lost(&self) -> Option<ArtifactDigest> {
+        self.lost
     }
 
     /// How the program ends.
@@ -127,7 +138,11 @@ impl From<JobsError> for Failure {
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
             JobsError::Internal(_) => Exit::Unexpected,
         };
-        Self::new(exit, error.to_string())
+        let lost = match error {
+            JobsError::Lost { digest, .. } => Some(digest),
+            _ => None,
+        };
+        Self { lost, ..Self::new(exit, error.to_string()) }
     }
 }
 

@@ -182,11 +182,16 @@ impl Store {
         Ok(note.filter(is_ours).map(|note| note.stage))
     }
 
-    /// Says once of an entry of a run's index that it names a stage that is not the run's.
+    /// Says once of a run that an entry of its index names a stage that is not the run's.
     pub(crate) fn tell_foreign(&self, run: RunId, key: StageKey, stage: StageDigest) {
-        let entry = format!("runs/{run}/stages/{key}.{stage}");
-        if self.told.is_news(&entry) {
-            tracing::warn!(entry, "the run has another stage in this place: the entry is ignored");
+        let folder = format!("runs/{run}/stages");
+        if self.told.is_news(&format!("foreign {folder}")) {
+            let entry = format!("{folder}/{key}.{stage}");
+            tracing::warn!(
+                entry,
+                "the run has another stage in this place: the entry is ignored, as are all others like it; \
+                 agrpo verify lists them"
+            );
         }
     }
 

@@ -13,7 +13,6 @@ use agrpo_spec::{Manifest, OutputRecord, Retention, Run, RunId, StageDigest, Sta
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::blobs::blob_name;
 use super::records::{Place, REPAIR};
 use crate::error::JobsError;
 
@@ -99,16 +98,7 @@ impl Store {
         stage: StageDigest,
     ) -> Result<Option<Manifest>, JobsError> {
         let Some(manifest) = self.manifest_or_aside(run, stage).await? else { return Ok(None) };
-        if self.is_complete(&manifest).await? {
-            return Ok(Some(manifest));
-        }
-        let Some(let_go) = self.let_go(run, stage).await? else { return Ok(None) };
-        for (name, record) in &manifest.outputs {
-            let found = self.backend.size(&blob_name(record.digest)).await?;
-            if found != Some(record.size) && let_go.outputs.get(name) != Some(record) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(manifest))
+        let let_go = async || self.let_go(run, stage).await;
+        Ok(self.is_complete_but(&manifest, let_go).await?.then_some(manifest))
     }
 }

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{ArtifactDigest, Manifest, StageDigest};
+use agrpo_spec::{ArtifactDigest, Manifest, OutputRecord, StageDigest};
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::Store;
 use super::blobs::blob_name;
 use super::records::Place;
+use super::{LetGo, Store};
 use crate::error::JobsError;
 
 pub(super) fn manifest_name(stage: StageDigest) -> String {
@@ -71,17 +71,44 @@ impl Store {
     }
 
     pub(super) async fn is_complete(&self, manifest: &Manifest) -> Result<bool, JobsError> {
+        self.is_complete_but(manifest, async || Ok(None)).await
+    }
+
+    /// Whether all outputs of a stage are there but for those that its run let go, which is asked only where
+    /// one is missing or cut.
+    pub(super) async fn is_complete_but(
+        &self,
+        manifest: &Manifest,
+        let_go: impl AsyncFnOnce() -> Result<Option<LetGo>, JobsError>,
+    ) -> Result<bool, JobsError> {
         let sizes: BTreeMap<_, _> =
             manifest.outputs.values().map(|record| (record.digest, record.size)).collect();
-        let checks = sizes.into_iter().map(|(digest, size)| async move {
+        let looks = sizes.into_iter().map(|(digest, size)| async move {
             let found = self.backend.size(&blob_name(digest)).await?;
-            if found != Some(size) {
-                let stage = manifest.stage;
-                tracing::warn!(%stage, %digest, size, ?found, "a result's blob is missing or cut");
-            }
-            Ok::<_, JobsError>(found == Some(size))
+            Ok::<_, JobsError>((found != Some(size)).then_some((digest, found)))
         });
-        Ok(try_join_all(checks).await?.into_iter().all(|present| present))
+        let absent: BTreeMap<_, _> = try_join_all(looks).await?.into_iter().flatten().collect();
+        if absent.is_empty() {
+            return Ok(true);
+        }
+        let let_go = let_go().await?;
+        let is_kept = |(name, record): &(&String, &OutputRecord)| {
+            let_go.as_ref().is_none_or(|let_go| let_go.outputs.get(*name) != Some(*record))
+        };
+        let kept: BTreeMap<_, _> = manifest
+            .outputs
+            .iter()
+            .filter(is_kept)
+            .map(|(_, kept)| (kept.digest, kept.size))
+            .collect();
+        let mut is_complete = true;
+        for (digest, found) in &absent {
+            let Some(size) = kept.get(digest) else { continue };
+            let stage = manifest.stage;
+            tracing::warn!(%stage, %digest, size, ?found, "a result's blob is missing or cut");
+            is_complete = false;
+        }
+        Ok(is_complete)
     }
 
     /// Records a finished stage whose outputs are stored; answers with the record that stands, which

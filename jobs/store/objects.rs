@@ -74,6 +74,14 @@ impl Store {
         Ok(self.backend.look(&super::runs::run_name(run)).await?.is_some())
     }
 
+    /// Whether something stands in a local store in the place of an object and is no regular file.
+    pub async fn is_no_file(&self, name: &str) -> Result<bool, JobsError> {
+        let Some(path) = self.backend.path(name) else { return Ok(false) };
+        let name = name.to_owned();
+        let look = move || super::local::look(&path, name).is_ok_and(|entry| entry.odd.is_some());
+        blocking(look).await
+    }
+
     /// What stands in a local store in the place of a folder and is none: its name, and what it is.
     pub(crate) async fn misplaced(
         &self,

@@ -229,3 +229,27 @@ async fn a_walk_goes_on_behind_a_lost_record_and_reads_only_what_is_new() {
     assert_eq!(walk.unreadable().len(), 1);
     assert_eq!(walk.wrong().count(), 0, "nothing is wrong with the others");
 }
+
+#[tokio::test]
+async fn what_the_index_does_not_name_is_followed_all_the_same() {
+    let test = TestStore::file().await;
+    let own = finished(&test.store, run(), 1).await;
+    let index = test.store.recorded_stages(own.run).await.unwrap();
+    for (key, stage) in index.iter().filter(|(key, _)| key.iteration >= 2) {
+        test.remove(&format!("runs/{}/stages/{key}.{stage}", own.run));
+    }
+    let store = test.reopened();
+    let row = status(&store, Some(own.run)).await.unwrap().remove(0);
+    assert_eq!((row.iteration, row.policy, row.stages.done), (3, own.policy, 27));
+    let mut walk = Walk::new(run());
+    assert_eq!(walk.advance(&store).await.unwrap().len(), 27);
+    assert_eq!(*walk.stages(), index);
+    assert!(verify(&store, Some(own.run)).await.unwrap().is_clean());
+    // A record that cannot be read is named, though no entry leads to it.
+    let last = index[&"update-000003".parse().unwrap()];
+    test.flip(&format!("stages/{last}"));
+    let row = status(&test.reopened(), Some(own.run)).await.unwrap().remove(0);
+    let named: Vec<_> = row.unreadable_records.iter().filter_map(|record| record.key).collect();
+    assert_eq!(named, ["update-000003".parse().unwrap()]);
+    assert_eq!((row.iteration, row.policy), (3, None), "no older policy is called the newest");
+}

@@ -16,6 +16,8 @@ use serde::Serialize;
 
 use crate::cli::{ExportArgs, FormatArg};
 use crate::commands::gc::count;
+use crate::commands::lost;
+use crate::commands::verify::move_away;
 use crate::commands::{block_on, open_store};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -40,11 +42,12 @@ pub(super) fn export(args: &ExportArgs, settings: &Settings) -> Result<Exit, Fai
     check(args)?;
     let summary = block_on(async {
         let store = open_store(settings, args.store.store.as_deref()).await?;
-        if args.format.is_model() {
+        let written = if args.format.is_model() {
             model::export(&store, args).await.map(Some)
         } else {
             metrics::export(&store, args).await
-        }
+        };
+        lost::explained(&store, args.store.store.as_deref(), written).await
     })?;
     match summary {
         Some(summary) if args.json.json => output::json(&summary)?,
@@ -92,6 +95,10 @@ async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
     let lost = evaluated.filter(|key| !story.evaluations().contains_key(&key.iteration)).count();
     let (foreign, damaged): (Vec<_>, Vec<_>) =
         story.unreadable().partition(|record| record.is_incompatible);
+    let mut odd = 0;
+    for record in &damaged {
+        odd += u64::from(store.is_no_file(&record.object).await?);
+    }
     let (foreign, damaged) = (foreign.len() as u64, (damaged.len() + lost) as u64);
     if damaged + foreign == 0 {
         return Ok(story);
@@ -107,7 +114,10 @@ async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
     let message = format!("run {run} ({name}): {told} in {url}; an export would be incomplete");
     let mut failure =
         Failure::new(Exit::Data, message).hint(format!("agrpo verify {run} lists them"));
-    if damaged > 0 {
+    if odd > 0 {
+        failure = failure.hint(move_away(url));
+    }
+    if damaged > odd {
         failure = failure.hint("agrpo run FILE --repair, with the run's file, computes them again");
     }
     if foreign > 0 {

@@ -1,7 +1,7 @@
 //! The policies of a run that can be measured: its base and its newest one.
 //!
-//! Found in the run's index, where it names the run's own stages; nothing is computed for them. A stage that
-//! the index names and whose record is gone is lost data, not work to be done.
+//! Found where the run's plan leads to them along its records; nothing is computed for them. A stage that the
+//! run's index names and whose record is gone is lost data, not work to be done.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl Policy {
     }
 }
 
-/// The record of a stage that the run's index says is done.
+/// The record of a stage that is done.
 pub(super) async fn recorded(
     store: &Store,
     key: StageKey,
@@ -44,18 +44,16 @@ fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure 
     Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
-/// The run's own stages in the places that its index names, and those of their records that cannot be read.
-pub(super) async fn own_index(
+/// The run's own stages that are done, and those of their records that cannot be read.
+pub(super) async fn done_stages(
     store: &Store,
     run: &Run,
 ) -> Result<(BTreeMap<StageKey, StageDigest>, Vec<Unreadable>), Failure> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
-    let (mut index, lost) = (walk.stages().clone(), walk.unreadable());
-    index.extend(lost.iter().map(|(key, (stage, _))| (*key, *stage)));
-    let recorded = store.recorded_stages(run.id()).await?;
-    index.retain(|key, _| recorded.contains_key(key));
-    Ok((index, lost.values().map(|(_, record)| record.clone()).collect()))
+    let (mut done, lost) = (walk.stages().clone(), walk.unreadable());
+    done.extend(lost.iter().map(|(key, (stage, _))| (*key, *stage)));
+    Ok((done, lost.values().map(|(_, record)| record.clone()).collect()))
 }
 
 /// The base and, once there is an update, the newest policy.
@@ -65,13 +63,13 @@ pub(super) async fn policies(
     flag: Option<&str>,
 ) -> Result<Vec<Policy>, Failure> {
     store.require_own_versions(run.id()).await?;
-    let (index, _) = own_index(store, run).await?;
+    let (done, _) = done_stages(store, run).await?;
     let chunks = run.sft_chunks();
     let last = StageKey::new(StageKind::Sft, chunks.saturating_sub(1), 0);
     let updates = run.config().estimator.inner_updates;
     let ends = |key: &StageKey| key.kind == StageKind::Update && key.inner == updates;
-    let newest = index.iter().rev().find(|(key, _)| ends(key));
-    let base = index.get_key_value(&last);
+    let newest = done.iter().rev().find(|(key, _)| ends(key));
+    let base = done.get_key_value(&last);
     let mut found = match run.base() {
         Base::Scratch(..) => vec![],
         Base::Checkpoint(checkpoint) => vec![Policy { iteration: 0, artifact: checkpoint.folder }],
@@ -85,7 +83,7 @@ pub(super) async fn policies(
     if found.first().is_some_and(|policy| policy.iteration == 0) {
         return Ok(found);
     }
-    let done = index.keys().filter(|key| key.kind == StageKind::Sft).count();
+    let done = done.keys().filter(|key| key.kind == StageKind::Sft).count();
     Err(Failure::usage(format!(
         "run {} ({}) has no base policy yet: {done} of its {chunks} sft stages are done",
         run.id().short(),

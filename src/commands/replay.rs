@@ -4,12 +4,12 @@
 //! stored spec is read before the first tensor operation.
 
 use agrpo_jobs::replay::{self, ReplayReport};
-use agrpo_jobs::{JobsError, Store, own_stages};
-use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest, StageKey};
+use agrpo_jobs::{Store, own_stages};
+use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest};
 use serde::Serialize;
 
 use crate::cli::ReplayArgs;
-use crate::commands::{block_on, open_store, stop_signal, store_option};
+use crate::commands::{block_on, lost, open_store, stop_signal};
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
@@ -117,10 +117,11 @@ async fn compute(
             replay::mend(store, request.run, stage, &execute, &environment, &clock).await?;
         }
         let report = match replay::replay(store, stage, &execute).await {
-            Err(error @ JobsError::Lost { .. }) => {
-                return Err(explain(store, request.run, stage, error, args).await);
+            Err(error) => {
+                let (flag, asked) = (args.store.store.as_deref(), Some((request.run, stage)));
+                return Err(lost::explain(store, flag, asked, error.into()).await);
             }
-            report => report?,
+            Ok(report) => report,
         };
         if !args.json.json {
             describe(key.as_deref(), &report)?;
@@ -128,34 +129,6 @@ async fn compute(
         done.push(Stage { key, report });
     }
     Ok(done)
-}
-
-/// Says what would have to be computed again for the sake of an input that is gone.
-async fn explain(
-    store: &Store,
-    run: Option<RunId>,
-    stage: StageDigest,
-    error: JobsError,
-    args: &ReplayArgs,
-) -> Failure {
-    let failure = Failure::from(error);
-    let flag = store_option(args.store.store.as_deref());
-    let command = format!("agrpo replay {} --rewind{flag}", stage.short());
-    let Ok(lacking) = replay::lacking(store, run, stage).await else { return failure };
-    let name = |(key, stage): &(Option<StageKey>, StageDigest)| {
-        key.map_or_else(|| stage.short(), |key| key.to_string())
-    };
-    match lacking.as_slice() {
-        // What is there is damaged, and how far back that reaches shows on the way.
-        [] => failure.hint(format!("{command} makes it again and stores it")),
-        [one] => failure.hint(format!("{command} computes {} again and stores it", name(one))),
-        [first, .., last] => failure.hint(format!(
-            "{command} computes {} stages again, from {} to {}, and stores what they give",
-            lacking.len(),
-            name(first),
-            name(last)
-        )),
-    }
 }
 
 /// A line for the stage, and one for each output.

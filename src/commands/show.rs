@@ -11,7 +11,7 @@ use agrpo_jobs::{JobsError, Store};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, WINDOW};
 
 use crate::cli::ShowArgs;
-use crate::commands::{block_on, open_store};
+use crate::commands::{block_on, lost, open_store};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::Settings;
@@ -29,39 +29,45 @@ pub(super) enum Named {
 /// Shows one thing.
 pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure> {
     block_on(async {
-        let store = open_store(settings, args.store.store.as_deref()).await?;
-        let named = find(&store, &args.hash).await?;
-        if args.raw {
-            let Named::Artifact(artifact) = named else {
-                return Err(Failure::usage(format!(
-                    "{} is no artifact, so it has no raw bytes",
-                    args.hash
-                ))
-                .hint("without --raw it is shown; its outputs can be shown with --raw"));
-            };
-            let content = store.open_blob(artifact).await?;
-            for range in content.ranges(WINDOW) {
-                let lost = |error| Failure::new(Exit::Data, format!("cas/{artifact}: {error}"));
-                output::bytes(&content.window(range).map_err(lost)?)?;
-            }
-            return Ok(Exit::Done);
-        }
-        if let Some(row) = args.sample {
-            let Named::Stage(stage) = named else {
-                return Err(Failure::usage(format!("--sample: {} is no rollout", args.hash))
-                    .hint("agrpo show RUN lists the stages of a run"));
-            };
-            let has_colour = !settings.no_color();
-            play::show(&store, stage, row, (args.json.json, args.play, has_colour)).await?;
-            return Ok(Exit::Done);
-        }
-        match named {
-            Named::Run(run) => whole_run::show(&store, run, args.json.json).await,
-            Named::Stage(stage) => stage::show(&store, stage, args.json.json).await,
-            Named::Artifact(artifact) => artifact::show(&store, artifact, args.json.json).await,
-        }?;
-        Ok(Exit::Done)
+        let flag = args.store.store.as_deref();
+        let store = open_store(settings, flag).await?;
+        let shown = show_from(&store, args, settings).await;
+        lost::explained(&store, flag, shown).await
     })
+}
+
+async fn show_from(store: &Store, args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let named = find(store, &args.hash).await?;
+    if args.raw {
+        let Named::Artifact(artifact) = named else {
+            return Err(Failure::usage(format!(
+                "{} is no artifact, so it has no raw bytes",
+                args.hash
+            ))
+            .hint("without --raw it is shown; its outputs can be shown with --raw"));
+        };
+        let content = store.open_blob(artifact).await?;
+        for range in content.ranges(WINDOW) {
+            let lost = |error| Failure::new(Exit::Data, format!("cas/{artifact}: {error}"));
+            output::bytes(&content.window(range).map_err(lost)?)?;
+        }
+        return Ok(Exit::Done);
+    }
+    if let Some(row) = args.sample {
+        let Named::Stage(stage) = named else {
+            return Err(Failure::usage(format!("--sample: {} is no rollout", args.hash))
+                .hint("agrpo show RUN lists the stages of a run"));
+        };
+        let has_colour = !settings.no_color();
+        play::show(store, stage, row, (args.json.json, args.play, has_colour)).await?;
+        return Ok(Exit::Done);
+    }
+    match named {
+        Named::Run(run) => whole_run::show(store, run, args.json.json).await,
+        Named::Stage(stage) => stage::show(store, stage, args.json.json).await,
+        Named::Artifact(artifact) => artifact::show(store, artifact, args.json.json).await,
+    }?;
+    Ok(Exit::Done)
 }
 
 /// The one thing that the text names.

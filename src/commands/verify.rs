@@ -70,6 +70,11 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
     lines.join("\n")
 }
 
+/// What is done about something that no agrpo wrote.
+pub(super) fn move_away(url: &str) -> String {
+    format!("move what is no regular file, or no folder, out of {url}")
+}
+
 /// What mends each kind of finding, one line each.
 fn next(report: &VerifyReport, url: &str, store: &str) -> Vec<String> {
     let damaged = || report.missing.iter().chain(&report.corrupt);
@@ -82,7 +87,7 @@ fn next(report: &VerifyReport, url: &str, store: &str) -> Vec<String> {
             "  agrpo run FILE{store} fetches again what the run's file names, and agrpo import FOLDER{store} \
              stores a model again"
         ),
-        Cure::MoveAway => format!("  move what is no regular file, or no folder, out of {url}"),
+        Cure::MoveAway => format!("  {}", move_away(url)),
     };
     let mut lines: Vec<String> = cures.iter().map(line).collect();
     let lacks_record = damaged().filter(|finding| finding.object.ends_with("/run.json"));

@@ -95,10 +95,12 @@ fn nothing_in_a_store_is_waited_for_or_taken() {
             assert!(told.contains(kind) && told.contains(&stage.to_string()), "{told}");
             // Asked for by its digest, it is that stage.
             assert_eq!(store.resolve_stage(&stage.to_string()).await.unwrap(), stage);
-            let report = verify(&store, None).await.unwrap();
             let object = format!("stages/{stage}");
-            let mut findings = report.corrupt.iter().chain(&report.missing);
-            assert!(findings.any(|finding| finding.object == object), "{kind}: {report:?}");
+            for asked in [None, Some(run().id())] {
+                let report = verify(&store, asked).await.unwrap();
+                let found = report.findings().find(|finding| finding.object == object).unwrap();
+                assert_eq!(found.cure, Cure::MoveAway, "{kind}: {report:?}");
+            }
             let asked = Store::resolve_run(&store, "small").await;
             assert_eq!(asked.unwrap(), run().id());
         }

@@ -10,7 +10,7 @@ use agrpo_spec::{Run, RunId, StageKind};
 use serde::Serialize;
 
 use super::file::{Comparison, Member};
-use crate::commands::policies::{own_index, recorded};
+use crate::commands::policies::{done_stages, recorded};
 use crate::exit::Failure;
 
 /// One run, from the base to its end.
@@ -90,7 +90,7 @@ impl Spread {
 
 /// Reads a finished run's trace.
 pub(super) async fn read(store: &Store, run: &Run) -> Result<Trace, Failure> {
-    let (index, _) = own_index(store, run).await?;
+    let (index, _) = done_stages(store, run).await?;
     let (mut passes, mut seconds) = (0.0, 0.0);
     let mut points = vec![];
     // In the order of the run: an iteration's evaluation comes after its updates.

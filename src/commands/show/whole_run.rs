@@ -8,7 +8,7 @@ use agrpo_jobs::{Failure as StageFailure, Store, Unreadable};
 use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
 use serde::Serialize;
 
-use crate::commands::policies::own_index;
+use crate::commands::policies::done_stages;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -31,7 +31,7 @@ struct Answer<'a> {
 
 pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Failure> {
     let run = store.run(id).await?;
-    let (stages, mut unreadable) = own_index(store, &run).await?;
+    let (stages, mut unreadable) = done_stages(store, &run).await?;
     let (failures, damaged) = store.readable_failures(id).await?;
     unreadable.extend(damaged);
     let retention = store.retention(id).await?;
