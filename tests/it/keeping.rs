@@ -106,6 +106,25 @@ fn a_lean_run_ends_in_the_same_bytes_and_can_be_replayed_from_what_it_keeps() {
     let again = program.json(&["run", "run.toml", "--json"]);
     assert_eq!(again["stages"]["computed"], 0);
 
+    // Nothing is lost, and nothing said to be.
+    let repaired = program.run(&["run", "run.toml", "--repair"]);
+    assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
+    assert!(!repaired.stderr.contains("missing or cut"), "{}", repaired.stderr);
+    let run = record(&program).file_name().unwrap().to_str().unwrap()[..12].to_owned();
+    let deleted = format!(": the retention of run {run} deleted it\n");
+    let rollout = stage(&program, "rollout-000002-00");
+    for arguments in [
+        &["replay", "--run", "bytes"][..],
+        &["show", &rollout, "--sample", "0"],
+        &["export", "bytes", "--iteration", "1", "--format", "hf", "-o", "out"],
+    ] {
+        let said = program.run(arguments);
+        assert_eq!(said.code, Some(5), "{}", said.stderr);
+        assert!(said.stderr.contains(&deleted), "{}", said.stderr);
+        assert!(said.stderr.contains(" --rewind computes "), "{}", said.stderr);
+        assert!(!said.stderr.contains("--repair"), "{}", said.stderr);
+    }
+
     let update = stage(&program, "update-000002");
     let said = program.run(&["replay", &update]);
     assert_eq!((said.code, &*said.stdout), (Some(5), ""), "{}", said.stderr);
@@ -115,6 +134,25 @@ fn a_lean_run_ends_in_the_same_bytes_and_can_be_replayed_from_what_it_keeps() {
     let said = program.run(&["replay", &update, "--rewind"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stdout.ends_with("\nidentical\n"), "{}", said.stdout);
+}
+
+#[test]
+fn a_lost_part_of_the_index_yields_no_older_policy() {
+    let program = Program::new(&[]);
+    let run = program.json(&["run", "run.toml", "--json"]);
+    let entries = files(record(&program).join("stages"));
+    let late =
+        |path: &&PathBuf| ["-000003", "-000004"].iter().any(|n| path.to_str().unwrap().contains(n));
+    for entry in entries.iter().filter(late) {
+        std::fs::remove_file(entry).unwrap();
+    }
+    assert_eq!(program.policy(), (UNDISTURBED.clone(), "done".to_owned()));
+    let exported = program.json(&["export", "bytes", "--format", "hf", "-o", "out", "--json"]);
+    assert_eq!((&exported["policy"], &exported["iteration"]), (&run["policy"], &4.into()));
+    let shown = program.json(&["show", "bytes", "--json"]);
+    assert_eq!(shown["stages"].as_object().unwrap().len(), entries.len());
+    let evaluated = program.run(&["evaluate", "bytes"]);
+    assert!(evaluated.stdout.contains("iteration 4"), "{}", evaluated.stdout);
 }
 
 #[test]
@@ -275,6 +313,14 @@ fn a_fifo_is_waited_for_by_no_verb() {
             }
         }
         let said = program.run(&["verify"]).stdout;
+        // What nobody computes is moved away, and nothing else is said to mend it.
+        assert!(said.contains("  move what is no regular file"), "{said}");
+        assert!(!said.contains("--repair"), "{said}");
+        if case == 0 {
+            let export = ["export", "bytes", "--format", "csv", "-o", "a.csv", "--force"];
+            let said = program.run(&export).stderr;
+            assert!(said.contains("hint: move what is no") && !said.contains("--repair"), "{said}");
+        }
         let name = place.strip_prefix(program.store()).unwrap().display().to_string();
         assert!(said.contains(&format!("corrupt  {name}  ")), "{said}");
         assert!(said.contains("is a FIFO") || said.contains("a FIFO, expected"), "{said}");
