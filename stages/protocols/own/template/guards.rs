@@ -12,6 +12,24 @@ use super::limits::{
     weight,
 };
 
+/// Filters that write what they are given as text. They take no null, alone or in a list.
+const WRITES: &[&str] = &[
+    "capitalize",
+    "e",
+    "escape",
+    "format",
+    "indent",
+    "join",
+    "lower",
+    "pprint",
+    "replace",
+    "safe",
+    "string",
+    "title",
+    "trim",
+    "upper",
+];
+
 /// Bytes that a filter makes beyond a few times those of its arguments.
 fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
     let (positional, kwargs): (&[Value], Kwargs) = from_args(args)?;
@@ -33,10 +51,7 @@ fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
         "join" => {
             let parts = match (text(0), positional.first()) {
                 (Some(text), _) => text.len() as u64,
-                (None, Some(list)) => {
-                    list.try_iter()?.try_for_each(|part| not_null(&part))?;
-                    list.try_iter()?.count() as u64
-                }
+                (None, Some(list)) => list.try_iter()?.count() as u64,
                 (None, None) => 0,
             };
             times(parts, weight_of(positional.get(1))?)
@@ -127,7 +142,7 @@ fn guarded(
     if surplus > LONGEST {
         return Err(too_long(LONGEST));
     }
-    if matches!(name, "string" | "format" | "pprint") {
+    if WRITES.contains(&name) {
         args.iter().try_for_each(not_null)?;
     }
     let pairs = pairs(name, args, sum)?;

@@ -189,9 +189,25 @@ fn a_null_is_never_a_word() {
         "{{ '%s' | format(a) }}",
         "{{ b[1] }}",
         "{% set y %}{{ a }}{% endset %}{{ y }}",
+        "{{ x | replace('b', a) }}",
+        "{{ x | replace(a, 'b') }}",
+        "{{ [x] | map('replace', 'b', a) | first }}",
+        "{{ [b] | map('upper') | first }}",
+        "{{ x | join(a) }}",
+        "{{ x | trim(a) }}",
+        "{% filter replace('b', a) %}b{% endfilter %}",
     ] {
         let told = refused(source, &row);
         assert!(told.contains("null"), "{source}: {told}");
+    }
+    for filter in
+        "capitalize e escape indent join lower pprint replace('a','b') safe string title trim upper"
+            .split(' ')
+    {
+        for holder in ["b", "c", "[b]", "{'k': b}"] {
+            let told = refused(&format!("{{{{ {holder} | {filter} }}}}"), &row);
+            assert!(told.contains("null"), "{holder} | {filter}: {told}");
+        }
     }
     insta::assert_snapshot!(refused("{{ x }}{{ a }}", &row), @r#"column "a" is null, which is no text: leave the row out, or say what stands for it, as in {{ a | default("none", true) }}"#);
     insta::assert_snapshot!(refused("{{ c.d }}", &json!({"c": {"d": null}})), @"line 1: invalid operation: null is no text");
@@ -200,6 +216,8 @@ fn a_null_is_never_a_word() {
         ("{% if a %}{{ a }}{% else %}none{% endif %}", "none"),
         ("{{ 'none' if a is none else a }}", "none"),
         ("{{ b[0] }}", "1"),
+        ("{{ b | length }} {{ b | first }} {{ b | list | length }}", "2 1 2"),
+        ("{{ b | select | join }} {{ b | reject('none') | join }} {{ none in b }}", "1 1 True"),
     ] {
         assert_eq!(rendered(source, &row).as_deref(), Ok(expected), "{source}");
     }
