@@ -35,7 +35,7 @@ pub(super) fn equal(gold: &Value, found: &Value) -> bool {
         }
         // Inequalities may be answered by the set that they describe.
         (Value::Relations(chain), found)
-            if found.is_collection() && only_symbol(chain).is_some() =>
+            if found.is_collection() && only_symbol(chain).is_some() && !is_everywhere(chain) =>
         {
             let terms = terms(found);
             RealSet::of(found).is_some_and(|found| {
@@ -109,6 +109,12 @@ fn is_undefined(value: &Value) -> bool {
 fn is_without_symbols(chain: &[(Value, Relation, Value)]) -> bool {
     let constant = |value: &Value| value.node().is_some_and(is_constant);
     chain.iter().all(|(left, _, right)| constant(left) && constant(right))
+}
+
+/// Whether every link is a comparison with infinity, which leaves no relation to the reference.
+fn is_everywhere(chain: &[(Value, Relation, Value)]) -> bool {
+    let infinite = |value: &Value| value.node().is_some_and(Node::is_infinite);
+    chain.iter().all(|(left, _, right)| infinite(left) || infinite(right))
 }
 
 fn same_relation(
@@ -215,7 +221,8 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
         (Value::Tuple(gold), found @ Value::Interval { .. }) => {
             pair(found).is_some_and(|pair| in_order(gold, &pair))
         }
-        (Value::Set(gold), found @ Value::Interval { .. }) => {
+        // The real line is not its ends.
+        (Value::Set(gold), found @ Value::Interval { .. }) if !is_real_line(found) => {
             pair(found).is_some_and(|pair| in_any_order(&once(gold), &pair))
         }
         (Value::Set(gold), Value::Set(found)) => in_any_order(&once(gold), &once(found)),

@@ -20,6 +20,9 @@ pub(super) const POINTS: u32 = 6;
 /// With those far from it.
 pub(super) const ALL_POINTS: u32 = 8;
 
+/// With those at quarters of whole numbers.
+pub(super) const STEP_POINTS: u32 = ALL_POINTS + 200;
+
 /// Parts that are looked at for one value.
 const MAX_STEPS: u32 = 200_000;
 
@@ -312,6 +315,9 @@ fn coordinate(name: &str, complex: bool, point: u32) -> f64 {
     hash ^= hash >> 29;
     hash = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let share = (hash >> 32).to_f64().unwrap_or_default() / 4_294_967_296.0;
+    if point >= ALL_POINTS {
+        return (share * 97.0).floor() / 4.0 - 12.0;
+    }
     let scale = if point < POINTS { 4.0 } else { 4000.0 };
     scale * (2.0 * share - 1.0)
 }

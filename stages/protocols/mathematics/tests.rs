@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod corners;
+
 fn equal(gold: &str, found: &str) -> bool {
     same(&parse_latex(gold), &parse_latex(found))
 }
@@ -218,9 +220,25 @@ fn an_infinite_end_is_near_itself_alone() {
             ("(-\\infty,3)", "(3,\\infty)"),
             ("\\infty", "-\\infty"),
             ("\\mathbb{R}", "(-\\infty,2)"),
+            ("-\\infty<x<\\infty", "\\mathbb{R}"),
+            ("x<\\infty", "(-\\infty,\\infty)"),
+            ("x\\le\\infty", "[-\\infty,\\infty]"),
+            ("x>-\\infty", "x\\in\\mathbb{R}"),
+            ("\\pm\\infty", "(-\\infty,\\infty)"),
+            ("\\pm\\infty", "\\mathbb{R}"),
         ],
     );
-    all(true, &[("\\mathbb{R}", "(-\\infty,\\infty)"), ("x<2", "(-\\infty,2)")]);
+    all(
+        true,
+        &[
+            ("\\mathbb{R}", "(-\\infty,\\infty)"),
+            ("x<2", "(-\\infty,2)"),
+            ("-\\infty<x<3", "(-\\infty,3)"),
+            ("0<x<\\infty", "(0,\\infty)"),
+            ("0,\\infty", "(0,\\infty)"),
+            ("\\pm\\infty", "\\infty,-\\infty"),
+        ],
+    );
 }
 
 #[test]

@@ -249,7 +249,11 @@ impl Parser<'_> {
     /// A name with its subscript, and its power.
     pub(super) fn symbol(&mut self) -> Option<Node> {
         if self.peek() == Some(&Token::Imaginary) {
-            self.next += 1;
+            // The reference passes over what stands below and above this letter: `I^4` is `I`.
+            self.name()?;
+            if self.attempt(Self::superscript).is_some() {
+                self.attempt(Self::subscript);
+            }
             return Some(Node::Constant(Constant::Imaginary));
         }
         let mut name = self.name()?;
