@@ -23,6 +23,10 @@ const MAX_EXPONENT: i32 = 308;
 /// subtraction or a dash.
 const BEFORE_SIGN: &str = "=≈<>≤≥([{:$*/×·,;";
 
+/// Every sign: those of plus first.
+const SIGNS: &str = "+\u{207A}\u{208A}\u{2795}\u{FF0B}-\u{02D7}\u{2010}-\u{2015}\u{207B}\u{208B}\u{2212}\u{2296}\u{2796}\u{FE58}\u{FE63}\u{FF0D}";
+const PLUS: &[char] = &['+', '\u{207A}', '\u{208A}', '\u{2795}', '\u{FF0B}'];
+
 /// Whether the last numbers of two texts are at most so far apart.
 pub(super) fn is_near(left: &str, right: &str, tolerance: f64) -> bool {
     // The decimal that was written, not the double next to it.
@@ -31,26 +35,47 @@ pub(super) fn is_near(left: &str, right: &str, tolerance: f64) -> bool {
     pair.is_some_and(|((left, right), tolerance)| (left - right).abs() <= tolerance)
 }
 
-/// The last number, with its sign unless that joins it to what stands before, or may do so; commas group its
-/// thousands.
+/// What stands between the digits of a number.
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    let signs = SIGNS.replacen('-', r"\-", 1);
+    pattern(&format!(
+        r"(?x)
+        (?P<signs>(?:[{signs}]|\{{[{signs}]\}})*)
+        # Spaces, brackets, currencies, emphasis and commands that only format.
+        (?P<gap>(?:
+            [^\S\n] | [\p{{Sc}}(\[{{*_~|`'\x22]
+            | \\(?:[\ ,!;:>${{(\[] | left | (?:boxed|fbox|text[a-z]*|math[a-z]+)\s*\{{)
+        )*)
+        (?P<whole>[0-9]+(?:(?:{SEPARATOR}|\{{(?:{SEPARATOR})\}})[0-9]+)*)?
+        (?P<decimals>(?:\.[0-9]+)+)?
+        (?P<exponent>[eE][-+\x{{2212}}]?[0-9]+)?"
+    ))
+});
+
+/// What may part the groups of a number, in text and in LaTeX.
+const SEPARATOR: &str = r"(?:,\\!|,|\\[\ ,!;:>_]|\\(?:thin|med|thick)space\s*|[\ _'~\x{2019}\x{A0}\x{2007}-\x{2009}\x{202F}])";
+
+/// The last number, with its sign unless that joins it to what stands before, or may do so; commas and the like
+/// group its thousands. A text that ends with what may be a part of a number, such as `1.000.000`, has none.
 fn last(text: &str) -> Option<BigRational> {
-    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?x)
-            (?P<signs>[-+\u{2010}-\u{2015}\u{2212}\u{FE58}\u{FE63}\u{FF0B}\u{FF0D}]*)
-            (?P<whole>[0-9]+(?:,[0-9]+)*)?
-            (?P<decimals>\.[0-9]+)?
-            (?P<exponent>[eE][-+\u{2212}]?[0-9]+)?",
-        )
-    });
+    static INVISIBLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\p{Cf}"));
+    let text = INVISIBLE.replace_all(text, "");
     let has_digits = |found: &regex::Captures<'_>| {
         found.name("whole").is_some() || found.name("decimals").is_some()
     };
-    let found = NUMBER.captures_iter(text).filter(has_digits).last()?;
+    let found = NUMBER.captures_iter(&text).filter(has_digits).last()?;
     let group = |name: &str| found.name(name).map_or("", |group| group.as_str());
-    let whole = grouped(group("whole"));
-    let digits = format!("{whole}{}", group("decimals").trim_start_matches('.'));
-    if digits.len() > MAX_DIGITS {
+    let (whole, is_whole) = grouped(group("whole"));
+    let decimals = group("decimals").trim_start_matches('.');
+    let digits = format!("{whole}{decimals}");
+    if digits.len() > MAX_DIGITS || decimals.contains('.') {
+        return None;
+    }
+    let before = &text[..found.get(0)?.start()];
+    // The rest of a number whose groups are parted in some other way.
+    let is_rest = !is_whole || before.ends_with(|c: char| c.is_ascii_digit());
+    if whole.len() > 1 && (whole.bytes().all(|b| b == b'0') || (is_rest && whole.starts_with('0')))
+    {
         return None;
     }
     let exponent = match group("exponent").get(1..) {
@@ -60,47 +85,42 @@ fn last(text: &str) -> Option<BigRational> {
     if exponent.abs() > MAX_EXPONENT {
         return None;
     }
-    let scale = exponent - i32::try_from(digits.len() - whole.len()).ok()?;
-    let mut value = BigRational::from_integer(digits.parse().ok()?)
+    let scale = exponent - i32::try_from(decimals.len()).ok()?;
+    let value = BigRational::from_integer(digits.parse().ok()?)
         * BigRational::from_integer(BigInt::from(10)).pow(scale);
-    // In `5-3` the sign belongs to the subtraction, and in `1,2345` no sign is left to the last part.
-    let before = &text[..found.get(0)?.start()];
-    let signs = if group("signs").is_empty() { sign_apart(before) } else { group("signs") };
-    let joined = before.ends_with(|c: char| c.is_alphanumeric() || ")]}%".contains(c));
-    if !joined && whole.len() == group("whole").replace(',', "").len() {
-        let minus = signs.chars().filter(|sign| !matches!(sign, '+' | '\u{FF0B}')).count();
-        if minus % 2 == 1 {
-            value = -value;
-        }
-    }
-    Some(value)
-}
-
-fn is_sign(c: char) -> bool {
-    matches!(
-        c,
-        '+' | '-' | '\u{2010}'
-            ..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0B}' | '\u{FF0D}'
-    )
-}
-
-/// The sign at the end of a text, with spaces behind it, where it can be nothing but the sign of what follows.
-fn sign_apart(text: &str) -> &str {
-    let is_space = |c: char| c.is_whitespace() && c != '\n';
-    let trimmed = text.trim_end_matches(is_space);
-    let Some((at, _)) = trimmed.char_indices().next_back().filter(|(_, c)| is_sign(*c)) else {
-        return "";
+    // In `1,2345` no sign is left to the last part.
+    let is_minus = is_whole && is_signed(before, group("gap")) && {
+        let signs = group("signs").chars().filter(|c| !"{}".contains(*c) && !PLUS.contains(c));
+        signs.count() % 2 == 1
     };
-    let left = trimmed[..at].trim_end_matches(is_space);
-    if left.is_empty() || left.ends_with(|c| BEFORE_SIGN.contains(c)) { &trimmed[at..] } else { "" }
+    Some(if is_minus { -value } else { value })
 }
 
-/// Digits in groups of three behind up to three others are one number; else the last group is.
-fn grouped(whole: &str) -> String {
-    let groups: Vec<&str> = whole.split(',').collect();
-    let grouped = groups.first().is_some_and(|first| first.len() <= 3)
-        && groups.iter().skip(1).all(|group| group.len() == 3);
-    if grouped { groups.concat() } else { groups.last().copied().unwrap_or_default().to_owned() }
+/// Whether a sign with this before and behind it is the number's: in `5-3` it belongs to the subtraction.
+fn is_signed(before: &str, gap: &str) -> bool {
+    let is_space = |c: char| c.is_whitespace() && c != '\n';
+    if !gap.replace(r"\ ", "").contains(is_space) {
+        return !before.ends_with(|c: char| c.is_alphanumeric() || ")]}%".contains(c));
+    }
+    let before = before.trim_end_matches(is_space);
+    before.is_empty() || before.ends_with(|c| BEFORE_SIGN.contains(c))
+}
+
+/// Digits in groups of three behind up to three others, all parted alike, are one number; else the last group is.
+/// And whether that is all there is.
+fn grouped(whole: &str) -> (String, bool) {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let groups: Vec<&str> =
+        whole.split(|c| !is_digit(c)).filter(|group| !group.is_empty()).collect();
+    let parts: Vec<&str> = whole.split(is_digit).filter(|part| !part.is_empty()).collect();
+    // Where separators differ, the last run of equal ones.
+    let alike = parts.iter().rev().take_while(|part| parts.last() == Some(part)).count();
+    let run = &groups[groups.len().saturating_sub(alike + 1)..];
+    let is_number = run.first().is_some_and(|first| first.len() <= 3)
+        && run.iter().skip(1).all(|group| group.len() == 3);
+    let last =
+        if is_number { run.concat() } else { run.last().copied().unwrap_or_default().to_owned() };
+    (last, parts.is_empty() || (is_number && run.len() == groups.len()))
 }
 
 #[cfg(test)]
@@ -109,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_minus_is_a_minus() {
-        for minus in "-\u{2010}\u{2011}\u{2012}\u{2013}\u{2014}\u{2212}\u{FE63}\u{FF0D}".chars() {
+        for minus in "-\u{2D7}\u{207B}\u{208B}\u{2296}\u{2796}\u{2010}\u{2011}\u{2012}\u{2013}\u{2014}\u{2212}\u{FE63}\u{FF0D}".chars() {
             assert!(!is_near("5", &format!("{minus}5"), 0.0), "{minus}");
             assert!(is_near("-5", &format!("it is {minus}5."), 0.0), "{minus}");
             assert!(is_near("3", &format!("5{minus}3"), 0.0), "{minus}");
@@ -133,6 +153,77 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_counts_whatever_formats_the_number_behind_it() {
+        for text in [
+            "-$5",
+            "-\\$5",
+            "-€5",
+            "-(5)",
+            "-{5}",
+            "{-}5",
+            "-**5**",
+            "-\\ 5",
+            "\\boxed{-\\,5}",
+            "$-$5",
+            "\u{2212}\u{200B}5",
+            "-\\boxed{5}",
+            "-\\left(5\\right)",
+            "it is -$5",
+            "-|5|",
+            "x = -\\text{5}",
+            "(-$ 5)",
+        ] {
+            assert!(is_near("-5", text, 0.0) && !is_near("5", text, 0.0), "{text}");
+        }
+        for text in [
+            "$10-$5",
+            "10-(5)",
+            "$10 - $5",
+            "cost:\n- $5",
+            "(1)-(5)",
+            "it was - (5)",
+            "-\\sqrt{5}",
+            "-x(5)",
+        ] {
+            assert!(is_near("5", text, 0.0) && !is_near("-5", text, 0.0), "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_of_thousands_are_one_number() {
+        for text in [
+            "1{,}000",
+            "1\\,000",
+            "1 000",
+            "1'000",
+            "1_000",
+            "1\u{202F}000",
+            "1\u{A0}000",
+            "1\u{2009}000",
+            "1,\\!000",
+            "1\\thinspace000",
+            "1{\\,}000",
+            "1~000",
+            "1\\ 000",
+            "1\u{2019}000",
+            "1\u{200B}000",
+            "it is 1 000.",
+            "3; 1 000",
+        ] {
+            assert!(is_near("1000", text, 0.0) && !is_near("0", text, 0.0), "{text}");
+        }
+        for (text, value) in [
+            ("1 2,345", "2345"),
+            ("3 7", "7"),
+            ("1 234 5", "5"),
+            ("-1 000", "-1000"),
+            ("-3 7", "7"),
+        ] {
+            assert!(is_near(value, text, 0.0), "{text}");
+        }
+    }
+
+    #[test]
     fn numbers_are_exact() {
         assert!(!is_near("9007199254740993", "9007199254740992", 0.0));
         assert!(is_near("9007199254740993", "9,007,199,254,740,993.0", 0.0));
@@ -145,9 +236,24 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_none() {
-        for text in
-            ["", "none", "nan", "inf", "1e999", "1e-999", "1e99999999999", "٣", "３", "-", "."]
-        {
+        for text in [
+            "",
+            "none",
+            "nan",
+            "inf",
+            "1e999",
+            "1e-999",
+            "1e99999999999",
+            "٣",
+            "３",
+            "-",
+            ".",
+            "1.000.000",
+            "1, 000",
+            "000",
+            "1 0000",
+            "1,0000",
+        ] {
             assert_eq!(last(text), None, "{text}");
         }
         assert_eq!(last(&"9".repeat(5000)), None);
