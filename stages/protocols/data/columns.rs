@@ -135,6 +135,15 @@ fn value(field: &Field) -> Result<Value, String> {
             let field = |(name, field): (&String, &Field)| Ok((name.clone(), value(field)?));
             Value::Object(row.get_column_iter().map(field).collect::<Result<_, String>>()?)
         }
+        Field::MapInternal(map) => {
+            let pair = |(key, field): &(Field, Field)| match value(key)? {
+                Value::String(key) => Ok((key, value(field)?)),
+                key => Err(format!("a map with the key {key}: expected keys that are text")),
+            };
+            Value::Object(map.entries().iter().map(pair).collect::<Result<_, String>>()?)
+        }
+        // The crate leaves the point of a decimal without places.
+        Field::Decimal(_) => Value::from(field.to_string().trim_end_matches('.')),
         other => Value::from(other.to_string()),
     })
 }

@@ -36,6 +36,8 @@ fn every_kind_of_column_is_a_value_of_its_own() {
     assert_eq!(json(column::<Int32Type>("int32 a (DATE)", &19_000)), "\"2022-01-08\"");
     assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,2))", &-1_205)), "\"-12.05\"");
     assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,2))", &5)), "\"0.05\"");
+    assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,0))", &123)), "\"123\"");
+    assert_eq!(json(column::<Int32Type>("int32 a (DECIMAL(9,0))", &-100)), "\"-100\"");
     assert_eq!(json(column::<ByteArrayType>("binary a (UTF8)", &bytes("é".as_bytes()))), "\"é\"");
     assert_eq!(json(column::<ByteArrayType>("binary a", &bytes("é".as_bytes()))), "\"é\"");
     assert_eq!(
@@ -53,6 +55,40 @@ fn every_kind_of_column_is_a_value_of_its_own() {
     "#);
     let instant = column::<Int64Type>("int64 a (TIMESTAMP(NANOS,true))", &1_000).unwrap();
     assert_eq!(&*instant.noted["a"], "the nanosecond 1000");
+}
+
+#[test]
+fn a_map_is_an_object() {
+    let map = |key: &str| {
+        let schema = format!(
+            "message m {{ required group a (MAP) {{ repeated group key_value {{ required {key}; required int32 v; }} }} }}"
+        );
+        let mut bytes = Vec::new();
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        if key.starts_with("binary") {
+            let keys = ["x", "y"].map(ByteArray::from);
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(&keys, Some(&[1, 1]), Some(&[0, 1]))
+                .unwrap();
+        } else {
+            column.typed::<Int32Type>().write_batch(&[7, 8], Some(&[1, 1]), Some(&[0, 1])).unwrap();
+        }
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int32Type>().write_batch(&[1, 2], Some(&[1, 1]), Some(&[0, 1])).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let read = rows(&Bytes::from(bytes), Format::Parquet);
+        read.map(|mut rows| rows.remove(0).fields["a"].to_string())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(map("binary k (UTF8)").unwrap(), r#"{"x":1,"y":2}"#);
+    insta::assert_snapshot!(map("int32 k").unwrap_err(), @r#"row 1 cannot be read: column "a": a map with the key 7: expected keys that are text"#);
 }
 
 /// A file whose only page holds far more than it says, as gzip and brotli can.
