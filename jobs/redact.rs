@@ -21,7 +21,7 @@ const TAIL: &[char] = &[')', ']', '}', ',', '.', ';', ':', '\\'];
 
 /// Whether an address in this text carries a password or a key. The user of a Redis is none.
 pub fn holds_secret(text: &str) -> bool {
-    let Some((before, rest)) = text.split_once("://") else { return false };
+    let Some((before, rest)) = text.split_once("://").or_else(|| slip(text)) else { return false };
     let user = user(before, rest);
     let is_redis = is_redis(before);
     let is_user_secret = user.is_some_and(|user| match user.split_once(':') {
@@ -29,6 +29,15 @@ pub fn holds_secret(text: &str) -> bool {
         None => !is_redis && !user.is_empty(),
     });
     is_user_secret || parameters(rest).is_some_and(has_secret)
+}
+
+/// The parts of an address that lacks a slash, as in `s3:/bucket`, by the names that only addresses have.
+fn slip(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let kind = scheme.to_ascii_lowercase();
+    let is_kind =
+        ["s3", "s3a", "s3n", "http", "https"].iter().chain(&REDIS).any(|one| kind.ends_with(one));
+    is_kind.then(|| (scheme, rest.trim_start_matches('/')))
 }
 
 /// An address as it may be shown: without its user and password, and without parameters where one is a secret.
@@ -161,6 +170,11 @@ mod tests {
             "https://host/rows#access_token=ab",
             "s3://bucket?aws_secret_access_key=s3cret",
             "redis+unix:///run/redis.sock?pass=s3cret",
+            "s3:/u:s3cret@bucket",
+            "s3:u:s3cret@bucket",
+            "S3://u:s3cret@bucket",
+            "--store=s3:/s3cret@bucket",
+            "redis:/:s3cret@host",
         ] {
             assert!(holds_secret(text), "{text}");
         }
@@ -174,6 +188,8 @@ mod tests {
             "file:///data/a:b@c",
             "run.toml",
             "user:word@host",
+            "s3:/bucket",
+            "task.train=s3:bucket",
         ] {
             assert!(!holds_secret(text), "{text}");
         }

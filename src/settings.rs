@@ -136,10 +136,10 @@ impl Settings {
         // The library would send them with every request, and show them with every error.
         let endpoint = variables.iter().find(|(name, value)| {
             let is_endpoint = name.starts_with("AWS_") && name.contains("ENDPOINT");
-            is_endpoint && (value.contains('@') || holds_secret(value))
+            is_endpoint && (value.contains(['@', '?', '#']) || holds_secret(value))
         });
         if let Some((name, _)) = endpoint {
-            return Err(Failure::usage(format!("{name} holds a user, a password or a key"))
+            return Err(Failure::usage(format!("{name} holds a user, a password or a key, or parameters"))
                 .hint("name scheme, host and port alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
         }
         if variables.get(STORE).is_some_and(|store| holds_secret(store)) {
@@ -379,7 +379,8 @@ mod tests {
             ("AWS_ENDPOINT_URL", "http://s3cret@minio:9000"),
             ("AWS_ENDPOINT_URL_S3", "KEY:s3cret@minio:9000"),
             ("AWS_ENDPOINT_URL", "http://KEY:s3/cr?et@minio:9000"),
-            ("AWS_ENDPOINT_URL", "http://minio:9000/?X-Amz-Signature=s3cret"),
+            ("AWS_ENDPOINT_URL", "http://minio:9000/x?k=s3cret"),
+            ("AWS_ENDPOINT", "http://minio:9000/#s3cret"),
         ] {
             let refused = Settings::from_variables([(name.into(), value.into())]);
             let text = refused.err().unwrap().to_string();

@@ -63,6 +63,14 @@ fn settings_that_contradict_or_are_not_there_are_named() {
             "AGRPO_STORE holds a password or a key",
         ),
         (
+            vec![("AGRPO_STORE", "s3:/u:s3cret-that-nobody-sees@bucket")],
+            "AGRPO_STORE holds a password or a key",
+        ),
+        (
+            vec![("AWS_ENDPOINT", "http://127.0.0.1:1/?k=s3cret-that-nobody-sees")],
+            "AWS_ENDPOINT holds a user, a password or a key, or parameters",
+        ),
+        (
             vec![("AGRPO_STORE", "s3://s3cret-that-nobody-sees@bucket")],
             "AGRPO_STORE holds a password or a key",
         ),
