@@ -21,6 +21,9 @@ use crate::folder;
 use crate::model::ModelConfig;
 
 mod guard;
+mod layout;
+
+pub use layout::other_layout;
 
 const FILE: &str = "tokenizer.json";
 /// Stands where nothing has been written yet.
@@ -157,14 +160,7 @@ impl ChatTokenizer {
     /// A conversation up to where the assistant answers. Data error where a message spells a special
     /// token.
     pub fn ids(&self, messages: &[Message]) -> Result<Vec<i64>, StageError> {
-        let [begin, start, end, turn] = PIECES;
-        let mut text = begin.to_owned();
-        for Message { role, content } in messages {
-            let (role, content) = (role.name(), content.trim_matches(is_space));
-            text.extend([start, role, end, BREAK, content, turn]);
-        }
-        text.extend([start, Role::Assistant.name(), end, BREAK]);
-        let ids = self.plain_ids(&text)?;
+        let ids = self.plain_ids(&layout::conversation(messages))?;
         let special = ids.iter().filter(|id| self.special.contains(id)).count();
         if special != 3 + 3 * messages.len() {
             return Err(data("a message spells a special token such as <|eot_id|>; leave it out"));

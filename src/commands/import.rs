@@ -9,6 +9,7 @@ use std::sync::mpsc;
 
 use agrpo_jobs::{Imported, JobsError};
 use agrpo_spec::{ArtifactDigest, Files, FolderEntry, StageError};
+use agrpo_stages::chat::other_layout;
 use agrpo_stages::model::{ModelConfig, WholeModel, check_folder, check_weights};
 use serde::Serialize;
 
@@ -125,7 +126,7 @@ fn look(folder: &Path) -> Result<(), Failure> {
 /// Checks a folder down to its last weight; says what is wrong and makes no difference.
 pub(super) fn look_through(files: &Files) -> Result<(), StageError> {
     check_folder(files)?;
-    if let Some(note) = check_weights(files)? {
+    for note in [check_weights(files)?, other_layout(files)?].into_iter().flatten() {
         output::talk(note);
     }
     Ok(())
