@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::panic::catch_unwind;
 
-use agrpo_protocols::{Message, Role};
+use agrpo_protocols::Message;
 use agrpo_spec::{Files, StageError, one_line};
 use tokenizers::Tokenizer;
 

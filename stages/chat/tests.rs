@@ -1,6 +1,7 @@
 //! The template to the token, ids that follow the files, and what is refused; on a byte-level BPE whose
 //! special tokens have other ids than any published checkpoint's.
 
+use agrpo_protocols::Role;
 use agrpo_spec::{ModelShape, Real};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
