@@ -194,7 +194,7 @@ mod tests {
             replace(json!({"Regex": r"\b"}), "y"),
             json!({"pattern": {"String": ""}, "content": "x"}),
             json!({"type": "Prepend", "prepend": ""}),
-            sequence(&[tenfold.clone(), sequence(&[tenfold.clone()])]),
+            sequence(&[tenfold.clone(), sequence(std::slice::from_ref(&tenfold))]),
             sequence(&vec![tenfold; 60]),
             sequence(&vec![json!({"type": "ByteLevel"}); 6]),
             replace(json!({"Regex": "a+"}), &"x".repeat(33)),
