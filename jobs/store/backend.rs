@@ -215,7 +215,9 @@ impl Backend {
             Ok(Err(error)) => return Err(self.missed(&action, &error)),
             Err(error) => return Err(Missed { error, was_cut: false }),
         };
-        self.attempt(found.meta.size, &action, found.bytes()).await.map(Some)
+        // The server's word sets no time beyond that of the largest object that is read as a whole.
+        let size = found.meta.size.min(self.large);
+        self.attempt(size, &action, found.bytes()).await.map(Some)
     }
 
     /// The object's length in bytes; `None` where there is none.
