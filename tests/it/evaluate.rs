@@ -103,16 +103,24 @@ fn a_sampled_grid_tells_what_several_completions_are_worth() {
         assert!(said.stderr.contains("hint: agrpo run FILE"), "{}", said.stderr);
     }
 
-    // Without an update there is a base to measure, and without that nothing.
+    // Records count without the index.
+    let mut records = vec![];
     for entry in std::fs::read_dir(index(&program)).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_str().unwrap().starts_with("update-") {
+        if let Some(entry) = path.file_name().unwrap().to_str().unwrap().strip_prefix("update-") {
+            records.push(program.store().join("stages").join(entry.split_once('.').unwrap().1));
             std::fs::remove_file(path).unwrap();
         }
+    }
+    assert_eq!(json(&["--json"])["evaluations"].as_array().unwrap().len(), 4);
+    // Without an update there is a base to measure, and without that nothing.
+    for record in records {
+        std::fs::remove_file(record).unwrap();
     }
     let report = json(&["--json"]);
     assert_eq!(report["evaluations"].as_array().unwrap().len(), 2);
     assert_eq!(report["trade"], Value::Null);
+    std::fs::remove_dir_all(program.store().join("stages")).unwrap();
     std::fs::remove_dir_all(index(&program)).unwrap();
     let said = program.run(&question);
     assert_eq!(said.code, Some(2), "{}", said.stderr);

@@ -117,6 +117,8 @@ fn what_is_not_there_is_not_left_out_silently() {
     assert!(!program.folder().join("damaged").exists());
 
     fs::remove_dir_all(index).unwrap();
+    // Records count without an index.
+    fs::remove_dir_all(program.store().join("stages")).unwrap();
     let begun = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
     let all = [lost, foreign, corrupt, begun].map(|said| error(&said, &program)).concat();
     assert!(!program.folder().join("a.csv").exists());
