@@ -226,6 +226,7 @@ fn an_infinite_end_is_near_itself_alone() {
             ("x>-\\infty", "x\\in\\mathbb{R}"),
             ("\\pm\\infty", "(-\\infty,\\infty)"),
             ("\\pm\\infty", "\\mathbb{R}"),
+            ("\\pm\\infty", "(\\infty,-\\infty)"),
         ],
     );
     all(
