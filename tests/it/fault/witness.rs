@@ -110,7 +110,8 @@ fn armed(
 /// A worker whose clock is wrong says so and ends, or is refused by the bucket.
 fn clock(scene: &Scene, worker: usize, deaths: &[Death]) -> Result<String, Missed> {
     let log = scene.log(worker);
-    let told = ["this machine's clock"].iter().map(|words| log.matches(words).count()).sum();
+    let told = ["this machine's clock", "the server's clock and this machine's differ"];
+    let told = told.iter().map(|words| log.matches(words).count()).sum();
     let ended = deaths.iter().filter(|death| death.worker == worker).count();
     match (told, ended) {
         (0_usize, _) => Err(Missed::Nobody("its worker said nothing of a clock".to_owned())),
