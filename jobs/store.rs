@@ -22,6 +22,7 @@
 //! `store/` is the only place that names object_store. Nothing here computes or decides what is next.
 
 mod address;
+mod answer;
 mod audit;
 mod backend;
 mod blobs;
@@ -42,6 +43,7 @@ mod host;
 mod import;
 mod kept;
 mod large;
+mod listing;
 mod local;
 mod manifests;
 mod names;

@@ -50,7 +50,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn of(meta: &ObjectMeta) -> Self {
+    pub(super) fn of(meta: &ObjectMeta) -> Self {
         let written_ms = meta.last_modified.timestamp_millis();
         Self { name: meta.location.to_string(), size: meta.size, written_ms, odd: None }
     }
@@ -316,8 +316,9 @@ impl Backend {
                 .await?
                 .unwrap_or_default());
         }
-        let name = |meta: &ObjectMeta| meta.location.filename().map(ToOwned::to_owned);
-        self.listed(folder, name).await
+        let entries = self.listed(folder).await?.into_iter();
+        let part = |entry: Entry| entry.name.rsplit('/').next().map(ToOwned::to_owned);
+        Ok(entries.filter_map(part).collect())
     }
 
     /// Every object below a folder, with its length and age, in no order; in a local store also what is none.
@@ -326,28 +327,7 @@ impl Backend {
             let action = format!("list {folder}");
             return Ok(self.in_folder(&action, folder, local::entries).await?.unwrap_or_default());
         }
-        self.listed(folder, |meta| Some(Entry::of(meta))).await
-    }
-
-    async fn listed<T>(
-        &self,
-        folder: &str,
-        part: impl Fn(&ObjectMeta) -> Option<T>,
-    ) -> Result<Vec<T>, JobsError> {
-        let action = format!("list {folder}");
-        let path = Path::from(folder);
-        let list = || async {
-            let mut listing = self.objects.list(Some(&path));
-            let mut parts = vec![];
-            loop {
-                match self.within(0, &action, listing.try_next()).await? {
-                    Ok(Some(meta)) => parts.extend(part(&meta)),
-                    Ok(None) => return Ok(parts),
-                    Err(error) => return Err(self.explain(&action, &error)),
-                }
-            }
-        };
-        self.patiently(list).await
+        self.listed(folder).await
     }
 
     /// An object's length and age; `None` where there is none.
@@ -374,19 +354,7 @@ impl Backend {
         if self.folder.is_some() {
             return Ok(self.in_folder(&action, folder, local::folders).await?.unwrap_or_default());
         }
-        let path = Path::from(folder);
-        let list = || async {
-            let listing = self.objects.list_with_delimiter(Some(&path));
-            match self.within(0, &action, listing).await? {
-                Ok(found) => Ok(found
-                    .common_prefixes
-                    .iter()
-                    .filter_map(|prefix| prefix.filename().map(ToOwned::to_owned))
-                    .collect()),
-                Err(error) => Err(self.explain(&action, &error)),
-            }
-        };
-        self.patiently(list).await
+        self.listed_folders(folder).await
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use object_store::Error;
 
+use super::answer::{Answer, OF_CLOCK, OF_KEYS, OF_REGION, is_no_s3};
 use super::open::CHECKSUM;
 use crate::error::JobsError;
 use crate::{redact, regular};
@@ -82,6 +83,11 @@ impl Place {
             }
             _ if self.lacks_bucket(error) => self.no_bucket(),
             _ if self.bucket.is_some()
+                && Answer::of(error).is_some_and(|answer| answer.is_full()) =>
+            {
+                self.full(action)
+            }
+            _ if self.bucket.is_some()
                 && let Some(refusal) = self.refusal(action, error) =>
             {
                 match is_trusted && refusal.may_pass {
@@ -104,6 +110,11 @@ impl Place {
 
     /// Why a server's answer is no use to try again on, if it is none.
     fn refusal(&self, action: &str, error: &Error) -> Option<Refusal> {
+        if is_no_s3(error) {
+            let why = "what answered is no S3 server, or one that leaves out what agrpo needs (ETag, \
+                       Last-Modified, Content-Length, XML); check AWS_ENDPOINT and what stands before the server";
+            return Some(Refusal { why: format!("{why}: {}", self.cause(error)), may_pass: true });
+        }
         let answer = Answer::of(error).filter(|_| !is_of_machine(error))?;
         let told = || {
             let answer = answer.to_string();
@@ -162,15 +173,17 @@ impl Place {
         ))
     }
 
+    fn full(&self, action: &str) -> JobsError {
+        JobsError::Unavailable(format!(
+            "{}: cannot {action}: no space left; free some and start again, what is stored stays good",
+            self.url
+        ))
+    }
+
     fn explain_cause(&self, action: &str, error: &Error) -> JobsError {
         let url = &self.url;
         match io_kind(error) {
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                JobsError::Unavailable(format!(
-                    "{url}: cannot {action}: no space left; free some and start again, what is \
-                     stored stays good"
-                ))
-            }
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => self.full(action),
             Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
                 if self.bucket.is_none() =>
             {
@@ -198,6 +211,15 @@ impl Place {
         secrets.fold(redact::text(text).into_owned(), |text, secret| text.replace(secret, "***"))
     }
 
+    /// What stands at the bottom of a foreign error, in one line without secrets.
+    fn cause(&self, error: &(dyn StdError + 'static)) -> String {
+        let mut cause = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        self.shown(cause)
+    }
+
     /// A foreign error in one line without secrets.
     fn shown(&self, error: &(dyn StdError + 'static)) -> String {
         self.shown_text(&error.to_string())
@@ -218,85 +240,6 @@ struct Refusal {
     why: String,
     /// Whether it may pass all the same where it worked before: keys are rotated, clocks set, gateways restarted.
     may_pass: bool,
-}
-
-/// Codes of answers that are about the moment, whatever their status: trying again helps.
-const PASSING: [&str; 9] = [
-    "SlowDown",
-    "Throttl",
-    "RequestLimitExceeded",
-    "TooManyRequests",
-    "ServiceUnavailable",
-    "InternalError",
-    "RequestTimeout<",
-    "BadDigest",
-    "IncompleteBody",
-];
-const OF_CLOCK: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
-const OF_REGION: [&str; 5] = [
-    "PermanentRedirect",
-    "TemporaryRedirect",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "IncorrectEndpoint",
-];
-const OF_KEYS: [&str; 6] = [
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AccessDenied",
-];
-
-/// What a server answered that did not do what it was asked. The library has it as text alone.
-struct Answer {
-    status: u16,
-    text: String,
-}
-
-impl Answer {
-    fn of(error: &Error) -> Option<Self> {
-        let text = error.to_string();
-        if text.contains("redirect without LOCATION") {
-            return Some(Self { status: 301, text: "301 without a place".to_owned() });
-        }
-        // Deletions of several objects are answered by 200, with a code for each.
-        if text.contains("DeleteObjects request failed") && text.contains("(code: AccessDenied)") {
-            return Some(Self { status: 403, text: "403 Forbidden (AccessDenied)".to_owned() });
-        }
-        let (_, answer) = text.split_once("status code: ")?;
-        let status = answer.get(..3)?.parse().ok()?;
-        Some(Self { status, text: answer.to_owned() })
-    }
-
-    fn has(&self, codes: &[&str]) -> bool {
-        codes.iter().any(|code| self.text.contains(code))
-    }
-
-    /// Whether the next try may be answered otherwise.
-    fn is_passing(&self) -> bool {
-        let is_of_moment = self.status >= 500 && ![501, 505].contains(&self.status);
-        is_of_moment || [408, 409, 412, 425, 429].contains(&self.status) || self.has(&PASSING)
-            // An upload in parts that somebody ended is begun anew.
-            || self.text.contains("NoSuchUpload")
-    }
-}
-
-impl std::fmt::Display for Answer {
-    /// Status, and the code where the body holds one.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tag = |name: &str| {
-            let (_, rest) = self.text.split_once(&format!("<{name}>"))?;
-            rest.split_once("</").map(|(value, _)| value)
-        };
-        let status = self.text.split(':').next().unwrap_or_default();
-        match (tag("Code"), tag("Message")) {
-            (Some(code), Some(message)) => write!(f, "{status} ({code}: {message})"),
-            (Some(code), None) => write!(f, "{status} ({code})"),
-            _ => write!(f, "{status}"),
-        }
-    }
 }
 
 /// Whether an error is about the keys that a machine of AWS has by its role.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::testing::{TestStore, environment, finished, run, run_named};
 
+mod listing;
 mod odd;
 mod real;
 pub(crate) mod server;

@@ -33,6 +33,20 @@ impl Odd {
     }
 }
 
+/// What a server makes of listings that are longer than a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// All on one page.
+    #[default]
+    Whole,
+    /// Pages of so many objects, each with a token for the next.
+    Pages(usize),
+    /// One page of so many objects, and no word of the others.
+    Cut(usize),
+    /// The first page, again and again.
+    Round(usize),
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) objects: BTreeMap<String, Bytes>,
@@ -42,6 +56,8 @@ pub(crate) struct State {
     pub(crate) cuts: Vec<(&'static str, usize)>,
     pub(crate) odd: Vec<Odd>,
     pub(crate) overlooks_conditions: bool,
+    /// How a listing goes on after its first page.
+    pub(crate) listing: Listing,
     /// Odd answers that were given.
     pub(crate) oddities: usize,
 }
@@ -203,7 +219,7 @@ fn answer(state: &mut State, request: &Request, body: Bytes) -> (String, Bytes) 
     let upload = request.query.get("uploadId").cloned().unwrap_or_default();
     let key = request.key.clone();
     match request.what.split(' ').next().unwrap() {
-        "LIST" => plain("200 OK", Bytes::from_static(b"<ListBucketResult></ListBucketResult>")),
+        "LIST" => plain("200 OK", list(state, &request.query).into()),
         "DELETE" => {
             let text = String::from_utf8_lossy(&body).into_owned();
             state.objects.retain(|name, _| !text.contains(name.as_str()));
@@ -262,6 +278,49 @@ fn answer(state: &mut State, request: &Request, body: Bytes) -> (String, Bytes) 
             }
         },
     }
+}
+
+/// One page of a listing.
+fn list(state: &mut State, query: &BTreeMap<String, String>) -> String {
+    let field = |name: &str| {
+        let text =
+            query.get(name).map_or("", String::as_str).replace("%2F", "/").replace("%7E", "~");
+        text.strip_prefix("agrpo/").unwrap_or(&text).to_owned()
+    };
+    let (prefix, delimiter) = (field("prefix"), field("delimiter"));
+    let after = field("start-after").max(field("continuation-token"));
+    let mut parts: Vec<(String, usize)> = vec![];
+    for (name, bytes) in state.objects.iter().filter(|(name, _)| name.starts_with(&prefix)) {
+        let end = name[prefix.len()..].find('/').filter(|_| !delimiter.is_empty());
+        let part = end.map_or(name.as_str(), |end| &name[..=prefix.len() + end]);
+        if *name > after && parts.last().is_none_or(|(last, _)| last != part) {
+            parts.push((part.to_owned(), bytes.len()));
+        }
+    }
+    let (page, has_token) = match state.listing {
+        Listing::Whole => (usize::MAX, false),
+        Listing::Pages(page) => (page, true),
+        Listing::Cut(page) => (page, false),
+        Listing::Round(page) => (page, true),
+    };
+    let token = parts.get(page.wrapping_sub(1)).filter(|_| has_token && parts.len() > page);
+    let token = token.map(|(last, _)| match state.listing {
+        Listing::Round(_) => "-".to_owned(),
+        // What is in a folder comes before this.
+        _ => format!("{last}{}", if last.ends_with('/') { "~" } else { "" }),
+    });
+    state.oddities += usize::from(parts.len() > page);
+    let token =
+        token.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+    let shown = parts.iter().take(page).map(|(name, size)| match name.ends_with('/') {
+        true => format!("<CommonPrefixes><Prefix>agrpo/{name}</Prefix></CommonPrefixes>"),
+        false => format!(
+            "<Contents><Key>agrpo/{name}</Key><Size>{size}</Size><ETag>e</ETag>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+        ),
+    });
+    let shown: String = shown.collect();
+    format!("<ListBucketResult>{shown}{}</ListBucketResult>", token.unwrap_or_default())
 }
 
 fn plain(status: &str, body: Bytes) -> (String, Bytes) {

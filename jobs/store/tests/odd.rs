@@ -96,6 +96,9 @@ async fn answers_are_sorted_by_whether_another_try_helps() {
         ("403 Forbidden", "ThrottlingException", 4, "Throttling"),
         ("429 Too Many Requests", "", 4, "429"),
         ("503 Service Unavailable", "SlowDown", 4, "503"),
+        ("507 Insufficient Storage", "", 4, "no space left"),
+        ("403 Forbidden", "QuotaExceeded", 4, "no space left"),
+        ("507 Insufficient Storage", "XMinioStorageFull", 4, "no space left"),
     ] {
         let (begun, oddities) = begin(&[Odd::always("PUT cas/", (status, code))], &[]).await;
         // The probe has been written by then: writes are what this server did before.
@@ -108,6 +111,33 @@ async fn answers_are_sorted_by_whether_another_try_helps() {
             oddities > 0 && error.to_string().contains("cannot write cas/")
                 || code == "NoSuchBucket"
         );
+    }
+}
+
+/// Answers of success that no S3 server gives, to whatever is asked first.
+#[tokio::test]
+async fn what_is_no_s3_server_is_told_as_such() {
+    for raw in [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nETag: e\r\nLast-Modified: yesterday\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nETag: e\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ] {
+        let (port, _server) = super::server(Some(raw)).await;
+        let backend = open::open("s3://results/agrpo", &super::settings(port)).await.unwrap();
+        let store = Store::on(backend);
+        let listed = store.backend.reach().await.map(drop);
+        let looked = store.backend.entry("runs/a").await.map(drop);
+        let read = store.backend.read("runs/a").await.map(drop);
+        let written = store.backend.replace("runs/a", Bytes::new()).await;
+        let mut told = 0;
+        for error in [listed, looked, read, written].into_iter().filter_map(Result::err) {
+            assert_eq!(error.exit_code(), 2, "{raw}: {error}");
+            assert!(error.to_string().contains("AWS_ENDPOINT"), "{raw}: {error}");
+            told += 1;
+        }
+        assert!(told > 0, "{raw}");
     }
 }
 
