@@ -6,6 +6,7 @@
 //! time, and once more when it is done. A run that begins to need a blob in that very moment
 //! finds it missing and makes it again; nothing wrong can come of it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -174,15 +175,40 @@ async fn spare_held(
     }
     // A stage that was let go is let go as its retention says: rewards and metrics stay.
     let mut notes: BTreeMap<(RunId, StageDigest), LetGo> = BTreeMap::new();
+    let mut places: BTreeMap<RunId, Places> = BTreeMap::new();
     for (id, stage) in references.naming(blobs) {
-        if let Some(note) = store.let_go(id, stage).await? {
-            notes.insert((id, stage), note);
-        }
+        let Some(note) = store.let_go(id, stage).await? else { continue };
+        let known = match places.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Places::of(store, id).await?),
+        };
+        notes.extend(known.counts(stage, note).map(|note| ((id, stage), note)));
     }
     references.spare_held(blobs, |run, stage, name| {
         notes.get(&(run, stage)).is_some_and(|note| note.outputs.contains_key(name))
     });
     Ok(())
+}
+
+/// Where the stages of a run stand, and how far it is.
+struct Places {
+    run: Run,
+    of: BTreeMap<StageDigest, StageKey>,
+    newest: u32,
+}
+
+impl Places {
+    async fn of(store: &Store, id: RunId) -> Result<Self, JobsError> {
+        let (run, index) = (store.run(id).await?, store.recorded_stages(id).await?);
+        let newest = newest_update(store, &run, &index).await?.unwrap_or(0);
+        Ok(Self { run, of: index.into_iter().map(|(key, stage)| (stage, key)).collect(), newest })
+    }
+
+    /// What counts of a note about a stage.
+    fn counts(&self, stage: StageDigest, note: LetGo) -> Option<LetGo> {
+        let key = self.of.get(&stage)?;
+        Some(note.within(&self.run, *key, self.newest))
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{
     ArtifactDigest, Base, FolderListing, OutputRecord, Plan, Run, RunId, StageDigest, StageKey,
-    StageSpec,
+    StageKind, StageSpec,
 };
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -93,12 +93,21 @@ pub(crate) async fn reach(
     let notes = noted
         .map(|stage| async move { Ok::<_, JobsError>((stage, store.let_go(id, stage).await?)) });
     let mut notes = futures::stream::iter(notes).buffer_unordered(READS);
+    let newest = newest_update(&run, records.keys().filter_map(|stage| reach.stages.get(stage)));
     while let Some((stage, note)) = notes.try_next().await? {
-        let_go.extend(note.map(|note| (stage, note)));
+        let (Some(note), Some(&key)) = (note, reach.stages.get(&stage)) else { continue };
+        let_go.insert(stage, note.within(&run, key, newest));
     }
     reach.hold(&records, &let_go, &waiting);
     reach.hold_imports(store, &run).await?;
     Ok(reach)
+}
+
+/// The iteration of the newest complete update among these places; 0 where there is none.
+fn newest_update<'a>(run: &Run, keys: impl Iterator<Item = &'a StageKey>) -> u32 {
+    let last = run.config().estimator.inner_updates;
+    let whole = keys.filter(|key| key.kind == StageKind::Update && key.inner == last);
+    whole.map(|key| key.iteration).max().unwrap_or(0)
 }
 
 /// Whether other versions of stages compute the run, or may: its pin cannot be read.

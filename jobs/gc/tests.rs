@@ -211,6 +211,11 @@ async fn nothing_of_a_run_that_another_version_computes_goes() {
     assert!(told.starts_with("it is computed with version 99 of rollout stages"), "{told}");
     let error = test.store.require_own_versions(run().id()).await.unwrap_err();
     assert!(matches!(error, JobsError::Incompatible(_)), "{error}");
+    // With our versions it goes on: what only the others computed is then nobody's, and no fault.
+    let outcome = finished(&test.reopened(), run(), 2).await;
+    assert!(outcome.computed > 0 && outcome.done);
+    let report = verify(&test.store, None).await.unwrap();
+    assert!(report.is_clean() && report.orphaned.objects > 0, "{report:?}");
 }
 
 #[tokio::test]
@@ -222,7 +227,8 @@ async fn nothing_is_swept_or_forgotten_beside_records_of_another_version() {
     let before = objects(&test, "cas");
     let newer =
         agrpo_spec::record::seal_as(agrpo_spec::record::FORMAT + 1, &BTreeMap::from([("a", 1)]));
-    for file in ["versions.json", "control.json", "retention.json", "failures/0"] {
+    let note = "policies/update-000001";
+    for file in ["versions.json", "control.json", "retention.json", "failures/0", note] {
         let name = format!("runs/{id}/{file}");
         let whole = test.store.raw(&name).await;
         test.store.put_raw(&name, newer.clone()).await;
@@ -253,6 +259,33 @@ async fn what_retention_no_longer_keeps_goes_with_a_gc_too() {
     let report = verify(&test.store, None).await.unwrap();
     assert!(report.is_clean());
     assert_eq!(report.dropped.objects, 4);
+}
+
+/// Whoever can write a store can seal a note; what every run keeps stays all the same.
+#[tokio::test]
+async fn notes_let_nothing_go_that_every_run_keeps() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 2).await;
+    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
+        let outputs = test.store.manifest(stage).await.unwrap().unwrap().outputs;
+        let note = crate::store::LetGo { key, outputs };
+        test.store.note_let_go(run().id(), stage, &note).await.unwrap();
+    }
+    let report = gc(&test.store, AT_ONCE).await.unwrap();
+    let newest = run().config().training.iterations;
+    let kept = format!("update-{newest:06}").parse().unwrap();
+    assert!(agrpo_spec::Retention::LEAST.let_go(&run(), kept, newest).is_empty());
+    assert!(swept(&report) > 0);
+    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
+        for (name, output) in test.store.manifest(stage).await.unwrap().unwrap().outputs {
+            let is_there = test.store.has_blob(output.digest).await.unwrap();
+            let names = agrpo_spec::Retention::LEAST.let_go(&run(), key, newest);
+            let may_go = names.contains(&name.split('/').next().unwrap_or_default());
+            assert!(is_there || may_go, "{key} {name}");
+        }
+    }
+    let report = verify(&test.store, None).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test]

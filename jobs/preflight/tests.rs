@@ -98,6 +98,22 @@ async fn a_cluster_of_one_node_serves_and_one_that_has_the_keys_elsewhere_does_n
 }
 
 #[tokio::test]
+async fn connections_that_run_out_are_told_before_they_do() {
+    let server = RedisServer::start(&["--maxclients", "10"]);
+    let fleet = fleet(&server).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut held = vec![];
+    let told = |found: &[Finding]| {
+        found.iter().any(|one| one.found.ends_with("of 10 connections are taken"))
+    };
+    assert!(!told(&inspect(&fleet, "trial-1").await));
+    while held.len() < 8 {
+        held.push(client.get_multiplexed_async_connection().await.unwrap());
+    }
+    assert!(told(&inspect(&fleet, "trial-1").await));
+}
+
+#[tokio::test]
 async fn a_full_redis_is_unavailable_and_says_why() {
     let server = RedisServer::start(&["--maxmemory", "100kb"]);
     let fleet = fleet(&server).await;

@@ -10,7 +10,7 @@ use crate::error::JobsError;
 
 /// The oldest version whose commands are enough.
 const OLDEST: (u32, u32) = (6, 2);
-/// A share of `maxmemory` from which on it is worth a word, in percent.
+/// A share of `maxmemory` or `maxclients` from which on it is worth a word, in percent.
 const NEARLY_FULL: u64 = 90;
 
 /// One thing that was found out about a Redis.
@@ -88,6 +88,13 @@ pub(crate) fn judge(place: &str, info: &str, saves: Option<String>) -> Vec<Findi
         all.push(Finding::note(
             format!("{used} of {most} bytes of memory are used"),
             "raise maxmemory: a full Redis takes no writes",
+        ));
+    }
+    let (clients, most) = (number("connected_clients"), number("maxclients"));
+    if most > 0 && clients * 100 >= most * NEARLY_FULL {
+        all.push(Finding::note(
+            format!("{clients} of {most} connections are taken"),
+            "raise maxclients: a worker has several, and those beyond it are turned away",
         ));
     }
     if say("aof_enabled") == "0" && saves.is_none_or(|points| points.is_empty()) {

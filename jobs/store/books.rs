@@ -42,10 +42,24 @@ impl Store {
             Err(JobsError::Data(_)) => None,
             Err(error) => return Err(error),
         };
+        if pinned.as_ref().is_some_and(|pinned| *pinned != own) {
+            self.clear_index(run).await?;
+        }
         if pinned.as_ref() != Some(&own) {
             self.replace_record(&name, &own).await?;
         }
         Ok(pinned.filter(|pinned| *pinned != own))
+    }
+
+    /// Forgets what the run's index and its notes name: the plan has other stages now. Those that it still has
+    /// are found by their records.
+    async fn clear_index(&self, run: RunId) -> Result<(), JobsError> {
+        for folder in ["stages", "policies"] {
+            for file in self.backend.list(&format!("runs/{run}/{folder}")).await? {
+                self.backend.delete(&format!("runs/{run}/{folder}/{file}")).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The versions that compute the run; pins this program's where there are none. Data error if the
@@ -162,7 +176,8 @@ impl Store {
         Ok(found)
     }
 
-    async fn noted_stage(
+    /// The stage that a note names, if it is one of this place, sealed or from before notes were sealed.
+    pub(super) async fn noted_stage(
         &self,
         run: RunId,
         file: &str,

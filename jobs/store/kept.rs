@@ -26,6 +26,18 @@ pub(crate) struct LetGo {
     pub(crate) outputs: BTreeMap<String, OutputRecord>,
 }
 
+impl LetGo {
+    /// What counts of a note about the stage of this place while the newest complete update is that of iteration
+    /// `newest`: no run lets go what every run keeps, whoever wrote the note.
+    pub(crate) fn within(mut self, run: &Run, key: StageKey, newest: u32) -> Self {
+        let names = Retention::LEAST.let_go(run, key, newest);
+        let may_go =
+            |output: &str| output.split('/').next().is_some_and(|name| names.contains(&name));
+        self.outputs.retain(|output, _| may_go(output));
+        self
+    }
+}
+
 fn retention_name(run: RunId) -> String {
     format!("runs/{run}/retention.json")
 }

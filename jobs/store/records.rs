@@ -274,6 +274,11 @@ impl Store {
                 let found = self.read_record(super::runs::run_place(name), open).await?;
                 Ok(found.map(|record| record.is_sealed))
             }
+            ["runs", run, "policies", file] => {
+                let Ok(run) = run.parse() else { return Ok(None) };
+                // Notes from before they were sealed count as none.
+                Ok(self.noted_stage(run, file, name).await?.map(|_| true))
+            }
             ["runs", _, "versions.json"] => of::<Versions>(self, name).await,
             ["runs", _, "control.json"] => of::<Control>(self, name).await,
             ["runs", _, "retention.json"] => of::<Retention>(self, name).await,

@@ -53,6 +53,13 @@ impl Retention {
         *self == Self::default()
     }
 
+    /// Keeps no more than every run keeps: what this one does not let go, none does.
+    pub const LEAST: Self = Self {
+        keep_policies: Some(NonZeroU32::MAX),
+        gradients: Keep::DropAfterUpdate,
+        trajectories: Keep::DropAfterUpdate,
+    };
+
     /// The outputs of a stage that are no longer kept once the update of iteration `newest` is complete.
     /// An evaluation that still needs a policy is the caller's to know.
     pub fn let_go(&self, run: &Run, key: StageKey, newest: u32) -> &'static [&'static str] {
