@@ -6,7 +6,6 @@
 //! time, and once more when it is done. A run that begins to need a blob in that very moment
 //! finds it missing and makes it again; nothing wrong can come of it.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -155,60 +154,47 @@ async fn spare_held(
             references.set_imports(id, named.collect());
         }
         let index = store.recorded_entries(id).await?;
-        let stages = index.iter().map(|(_, stage)| *stage);
-        let new: Vec<_> = stages.filter(|stage| !references.knows(id, *stage)).collect();
-        let reads = new
-            .into_iter()
-            .map(|stage| async move { Ok::<_, JobsError>((stage, store.manifest(stage).await?)) });
+        let new = index.iter().copied().filter(|(_, stage)| !references.knows(id, *stage));
+        let reads = new.map(|(key, stage)| async move {
+            Ok::<_, JobsError>((key, stage, store.manifest(stage).await?))
+        });
         let reads: Vec<_> = reads.collect();
         let mut reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
-        while let Some((stage, manifest)) = reads.try_next().await? {
+        while let Some((key, stage, manifest)) = reads.try_next().await? {
             if let Some(manifest) = manifest {
-                references.add(id, stage, manifest.outputs);
+                references.add(id, key, stage, manifest.outputs);
             }
         }
         let places: BTreeSet<StageKey> = index.iter().map(|(key, _)| *key).collect();
         let is_known = index.iter().all(|(_, stage)| references.knows(id, *stage));
-        if is_known && places.len() as u64 == Plan::total_stages(&run) {
+        let is_whole = is_known && places.len() as u64 == Plan::total_stages(&run);
+        // One that other versions completed may yet be begun anew.
+        if is_whole && !reach::is_of_other_versions(store, id).await? {
             references.set_complete(id);
         }
     }
     // A stage that was let go is let go as its retention says: rewards and metrics stay.
     let mut notes: BTreeMap<(RunId, StageDigest), LetGo> = BTreeMap::new();
-    let mut places: BTreeMap<RunId, Places> = BTreeMap::new();
     for (id, stage) in references.naming(blobs) {
-        let Some(note) = store.let_go(id, stage).await? else { continue };
-        let known = match places.entry(id) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Places::of(store, id).await?),
+        let (Some(note), Some((key, known))) =
+            (store.let_go(id, stage).await?, references.places(id, stage))
+        else {
+            continue;
         };
-        notes.extend(known.counts(stage, note).map(|note| ((id, stage), note)));
+        // What cannot be judged counts as held.
+        match store.run(id).await {
+            Ok(run) => {
+                let newest = reach::newest_update(&run, known);
+                notes.insert((id, stage), note.within(&run, key, newest));
+            }
+            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     references.spare_held(blobs, |run, stage, name| {
         notes.get(&(run, stage)).is_some_and(|note| note.outputs.contains_key(name))
     });
     Ok(())
-}
-
-/// Where the stages of a run stand, and how far it is.
-struct Places {
-    run: Run,
-    of: BTreeMap<StageDigest, StageKey>,
-    newest: u32,
-}
-
-impl Places {
-    async fn of(store: &Store, id: RunId) -> Result<Self, JobsError> {
-        let (run, index) = (store.run(id).await?, store.recorded_stages(id).await?);
-        let newest = newest_update(store, &run, &index).await?.unwrap_or(0);
-        Ok(Self { run, of: index.into_iter().map(|(key, stage)| (stage, key)).collect(), newest })
-    }
-
-    /// What counts of a note about a stage.
-    fn counts(&self, stage: StageDigest, note: LetGo) -> Option<LetGo> {
-        let key = self.of.get(&stage)?;
-        Some(note.within(&self.run, *key, self.newest))
-    }
 }
 
 #[cfg(test)]

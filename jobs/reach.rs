@@ -93,7 +93,9 @@ pub(crate) async fn reach(
     let notes = noted
         .map(|stage| async move { Ok::<_, JobsError>((stage, store.let_go(id, stage).await?)) });
     let mut notes = futures::stream::iter(notes).buffer_unordered(READS);
-    let newest = newest_update(&run, records.keys().filter_map(|stage| reach.stages.get(stage)));
+    let done = records.keys().chain(reach.corrupt.iter().map(|(stage, _)| stage));
+    let done = done.chain(&reach.without_record).filter_map(|stage| reach.stages.get(stage));
+    let newest = newest_update(&run, done);
     while let Some((stage, note)) = notes.try_next().await? {
         let (Some(note), Some(&key)) = (note, reach.stages.get(&stage)) else { continue };
         let_go.insert(stage, note.within(&run, key, newest));
@@ -104,7 +106,7 @@ pub(crate) async fn reach(
 }
 
 /// The iteration of the newest complete update among these places; 0 where there is none.
-fn newest_update<'a>(run: &Run, keys: impl Iterator<Item = &'a StageKey>) -> u32 {
+pub(crate) fn newest_update<'a>(run: &Run, keys: impl Iterator<Item = &'a StageKey>) -> u32 {
     let last = run.config().estimator.inner_updates;
     let whole = keys.filter(|key| key.kind == StageKind::Update && key.inner == last);
     whole.map(|key| key.iteration).max().unwrap_or(0)

@@ -138,7 +138,11 @@ impl Backend {
     }
 
     pub(super) fn is_remote(&self) -> bool {
-        self.place.bucket().is_some()
+        self.bucket().is_some()
+    }
+
+    pub(super) fn bucket(&self) -> Option<&str> {
+        self.place.bucket()
     }
 
     /// Ends an operation on `size` bytes that takes too long.
@@ -191,8 +195,21 @@ impl Backend {
         }
         let mut listing = self.objects.list(Some(&Path::from("runs")));
         match self.within(0, action, listing.try_next()).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => self.knows_what_is_absent().await,
             Err(error) => Err(self.explain(action, &error)),
+        }
+    }
+
+    /// Refuses what answers every request with success, as web servers and sign-in pages do: its listings look empty.
+    async fn knows_what_is_absent(&self) -> Result<(), JobsError> {
+        let name = "runs/nothing";
+        match self.entry(name).await {
+            Ok(Some(_)) => Err(JobsError::Invalid(format!(
+                "{}: the server has {name}, which no agrpo writes: it is no S3 server; check AWS_ENDPOINT",
+                self.url()
+            ))),
+            Err(error @ JobsError::Invalid(_)) => Err(error),
+            Ok(None) | Err(_) => Ok(()),
         }
     }
 

@@ -3,12 +3,16 @@
 
 use agrpo_spec::{ArtifactDigest, Manifest, RunId, StageDigest, StageKey, StageKind, record};
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::records::{Place, REPAIR};
 use crate::error::JobsError;
 use crate::versions::Versions;
+
+/// Objects deleted at a time.
+const DELETIONS: usize = 32;
 
 fn versions_name(run: RunId) -> String {
     format!("runs/{run}/versions.json")
@@ -42,24 +46,48 @@ impl Store {
             Err(JobsError::Data(_)) => None,
             Err(error) => return Err(error),
         };
-        if pinned.as_ref().is_some_and(|pinned| *pinned != own) {
-            self.clear_index(run).await?;
-        }
         if pinned.as_ref() != Some(&own) {
+            let is_other = pinned.is_some();
+            let stale = if is_other { self.index_of(run).await? } else { vec![] };
+            // First the pin: until it stands, the index is all that says what the others' run needs.
             self.replace_record(&name, &own).await?;
+            self.clear_index(run, stale).await?;
         }
         Ok(pinned.filter(|pinned| *pinned != own))
     }
 
-    /// Forgets what the run's index and its notes name: the plan has other stages now. Those that it still has
-    /// are found by their records.
-    async fn clear_index(&self, run: RunId) -> Result<(), JobsError> {
-        for folder in ["stages", "policies"] {
-            for file in self.backend.list(&format!("runs/{run}/{folder}")).await? {
-                self.backend.delete(&format!("runs/{run}/{folder}/{file}")).await?;
-            }
+    /// The names of all entries of the run's index and of its notes of policies.
+    async fn index_of(&self, run: RunId) -> Result<Vec<String>, JobsError> {
+        let mut names = vec![];
+        for folder in ["stages", "policies"].map(|folder| format!("runs/{run}/{folder}")) {
+            let files = self.backend.list(&folder).await?.into_iter();
+            names.extend(files.map(|file| format!("{folder}/{file}")));
         }
-        Ok(())
+        Ok(names)
+    }
+
+    /// Forgets what the run's index and its notes name: the plan has other stages now. Those that it still has
+    /// are found by their records. Notes of a newer format stay.
+    async fn clear_index(&self, run: RunId, names: Vec<String>) -> Result<(), JobsError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            run = run.short(),
+            entries = names.len(),
+            "other stage versions computed this run: its index is emptied, and a gc takes what only they computed"
+        );
+        let deletions = names.into_iter().map(|name| async move {
+            if name.contains("/stages/") {
+                return self.backend.delete(&name).await;
+            }
+            match self.delete_record::<PolicyNote>(&name).await {
+                Err(JobsError::Incompatible(_)) => Ok(()),
+                deleted => deleted,
+            }
+        });
+        let deletions = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(DELETIONS);
+        deletions.try_collect::<Vec<()>>().await.map(drop)
     }
 
     /// The versions that compute the run; pins this program's where there are none. Data error if the

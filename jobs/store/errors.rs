@@ -83,6 +83,7 @@ impl Place {
             }
             _ if self.lacks_bucket(error) => self.no_bucket(),
             _ if self.bucket.is_some()
+                && action.starts_with("write")
                 && Answer::of(error).is_some_and(|answer| answer.is_full()) =>
             {
                 self.full(action)

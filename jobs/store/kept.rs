@@ -9,11 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{Manifest, OutputRecord, Retention, Run, RunId, StageDigest, StageKey};
+use agrpo_spec::{Manifest, OutputRecord, Retention, Run, RunId, StageDigest, StageKey, StageKind};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::{Place, REPAIR};
+use super::records::{Place, REPAIR, Unreadable, sorted};
 use crate::error::JobsError;
 
 /// Outputs of a stage that a run no longer holds.
@@ -28,8 +28,10 @@ pub(crate) struct LetGo {
 
 impl LetGo {
     /// What counts of a note about the stage of this place while the newest complete update is that of iteration
-    /// `newest`: no run lets go what every run keeps, whoever wrote the note.
+    /// `newest`: no run lets go what every run keeps. Only updates are measured by that, as it falls back where a
+    /// record is lost or the run begins anew with other versions.
     pub(crate) fn within(mut self, run: &Run, key: StageKey, newest: u32) -> Self {
+        let newest = if key.kind == StageKind::Update { newest } else { u32::MAX };
         let names = Retention::LEAST.let_go(run, key, newest);
         let may_go =
             |output: &str| output.split('/').next().is_some_and(|name| names.contains(&name));
@@ -37,6 +39,9 @@ impl LetGo {
         self
     }
 }
+
+/// What mends a damaged record of what is kept.
+const AGAIN: &str = "start the run again from its file, which writes it anew";
 
 fn retention_name(run: RunId) -> String {
     format!("runs/{run}/retention.json")
@@ -60,8 +65,17 @@ impl Store {
     /// What is kept of a run. Data error if the record is corrupt.
     pub async fn retention(&self, run: RunId) -> Result<Retention, JobsError> {
         let name = retention_name(run);
-        let remedy = "start the run again from its file, which writes it anew";
-        Ok(self.record(Place { name: &name, remedy }).await?.unwrap_or_default())
+        Ok(self.record(Place { name: &name, remedy: AGAIN }).await?.unwrap_or_default())
+    }
+
+    /// The same, with the record beside it if it cannot be read.
+    pub async fn readable_retention(
+        &self,
+        run: RunId,
+    ) -> Result<(Retention, Option<Unreadable>), JobsError> {
+        let found = self.each_record(vec![retention_name(run)], AGAIN).await?;
+        let (mut found, mut unreadable) = sorted(found);
+        Ok((found.pop().unwrap_or_default(), unreadable.pop()))
     }
 
     /// Notes that a run no longer holds outputs of a stage.

@@ -276,7 +276,7 @@ impl Store {
             }
             ["runs", run, "policies", file] => {
                 let Ok(run) = run.parse() else { return Ok(None) };
-                // Notes from before they were sealed count as none.
+                // Those from before they were sealed are written anew, so they are not counted.
                 Ok(self.noted_stage(run, file, name).await?.map(|_| true))
             }
             ["runs", _, "versions.json"] => of::<Versions>(self, name).await,

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agrpo_spec::{ArtifactDigest, OutputRecord, RunId, StageDigest};
+use agrpo_spec::{ArtifactDigest, OutputRecord, RunId, StageDigest, StageKey};
 use tokio::time::Instant;
 
-/// The outputs of stages by run.
+type Outputs = BTreeMap<String, OutputRecord>;
+
+/// The places and outputs of stages by run.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    runs: BTreeMap<RunId, BTreeMap<StageDigest, BTreeMap<String, OutputRecord>>>,
+    runs: BTreeMap<RunId, BTreeMap<StageDigest, (StageKey, Outputs)>>,
     /// What runs name themselves.
     imports: BTreeMap<RunId, BTreeSet<ArtifactDigest>>,
     /// Runs of which every stage is known: there is nothing new to list.
@@ -58,13 +60,18 @@ impl References {
         self.runs.get(&run).is_some_and(|stages| stages.contains_key(&stage))
     }
 
-    pub(crate) fn add(
-        &mut self,
+    pub(crate) fn add(&mut self, run: RunId, key: StageKey, stage: StageDigest, outputs: Outputs) {
+        self.runs.entry(run).or_default().insert(stage, (key, outputs));
+    }
+
+    /// The place of a run's stage, and the places of all that are known of the run.
+    pub(crate) fn places(
+        &self,
         run: RunId,
         stage: StageDigest,
-        outputs: BTreeMap<String, OutputRecord>,
-    ) {
-        self.runs.entry(run).or_default().insert(stage, outputs);
+    ) -> Option<(StageKey, impl Iterator<Item = &StageKey>)> {
+        let stages = self.runs.get(&run)?;
+        Some((stages.get(&stage)?.0, stages.values().map(|(key, _)| key)))
     }
 
     /// The stages that name one of these blobs.
@@ -74,10 +81,10 @@ impl References {
     ) -> Vec<(RunId, StageDigest)> {
         let mut found = vec![];
         for (run, stages) in &self.runs {
-            let names = |outputs: &BTreeMap<String, OutputRecord>| {
+            let names = |outputs: &Outputs| {
                 outputs.values().any(|record| blobs.contains_key(&record.digest))
             };
-            let stages = stages.iter().filter(|(_, outputs)| names(outputs));
+            let stages = stages.iter().filter(|(_, (_, outputs))| names(outputs));
             found.extend(stages.map(|(stage, _)| (*run, *stage)));
         }
         found
@@ -90,7 +97,7 @@ impl References {
         is_let_go: impl Fn(RunId, StageDigest, &str) -> bool,
     ) {
         for (run, stages) in &self.runs {
-            for (stage, outputs) in stages {
+            for (stage, (_, outputs)) in stages {
                 for (name, record) in outputs {
                     if blobs.contains_key(&record.digest) && !is_let_go(*run, *stage, name) {
                         blobs.remove(&record.digest);

@@ -94,7 +94,7 @@ async fn whole_story(store: &Store, run: RunId) -> Result<Story, Failure> {
         story.stages().keys().filter(|key| key.kind == agrpo_spec::StageKind::Evaluation);
     let lost = evaluated.filter(|key| !story.evaluations().contains_key(&key.iteration)).count();
     let (foreign, damaged): (Vec<_>, Vec<_>) =
-        story.unreadable().partition(|record| record.is_incompatible);
+        story.unreadable_stages().partition(|record| record.is_incompatible);
     let mut odd = 0;
     for record in &damaged {
         odd += u64::from(store.is_no_file(&record.object).await?);

@@ -221,8 +221,12 @@ impl Story {
 
     /// The records that cannot be read.
     pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
-        let stages = self.walk.unreadable().values().map(|(_, record)| record);
-        stages.chain(&self.unreadable)
+        self.unreadable_stages().chain(&self.unreadable)
+    }
+
+    /// Those of them that are stages'.
+    pub fn unreadable_stages(&self) -> impl Iterator<Item = &Unreadable> {
+        self.walk.unreadable().values().map(|(_, record)| record)
     }
 
     /// Stages that were done, whether or not their records can still be read.

@@ -194,6 +194,27 @@ fn a_damaged_record_is_named_beside_what_the_others_say() {
     assert!(row["unreadable_records"].is_null(), "{row:#}");
 }
 
+/// What decides no result is in no export's way.
+#[test]
+fn a_damaged_record_that_is_no_stages_is_named_and_left_aside() {
+    let program = Program::new(&[]);
+    let run = program.json(&["run", "run.toml", "--json"])["run"].clone();
+    let folder = program.store().join("runs").join(run.as_str().unwrap());
+    std::fs::create_dir_all(folder.join("failures")).unwrap();
+    let failure = format!("failures/{}", "0".repeat(64));
+    for file in ["retention.json", "control.json", &failure] {
+        std::fs::write(folder.join(file), b"{").unwrap();
+        let shown = program.run(&["show", "bytes"]);
+        assert_eq!(shown.code, Some(0), "{file}: {}", shown.stderr);
+        let is_shown = file != "control.json";
+        assert_eq!(shown.stdout.contains("# cannot be read: runs/"), is_shown, "{file}");
+        let export = ["export", "bytes", "--format", "csv", "--force", "-o", "a.csv"];
+        let exported = program.run(&export);
+        assert_eq!(exported.code, Some(0), "{file}: {}", exported.stderr);
+        std::fs::remove_file(folder.join(file)).unwrap();
+    }
+}
+
 #[test]
 fn a_run_that_cannot_be_read_is_a_row_and_asked_for_by_name_an_error() {
     let program = Program::new(&[]);

@@ -33,20 +33,6 @@ impl Odd {
     }
 }
 
-/// What a server makes of listings that are longer than a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Listing {
-    /// All on one page.
-    #[default]
-    Whole,
-    /// Pages of so many objects, each with a token for the next.
-    Pages(usize),
-    /// One page of so many objects, and no word of the others.
-    Cut(usize),
-    /// The first page, again and again.
-    Round(usize),
-}
-
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) objects: BTreeMap<String, Bytes>,
@@ -56,8 +42,14 @@ pub(crate) struct State {
     pub(crate) cuts: Vec<(&'static str, usize)>,
     pub(crate) odd: Vec<Odd>,
     pub(crate) overlooks_conditions: bool,
-    /// How a listing goes on after its first page.
-    pub(crate) listing: Listing,
+    /// Objects on a page of a listing; 0 for all.
+    pub(crate) page: usize,
+    /// Lists what is deeper as if no delimiter had been asked for.
+    pub(crate) overlooks_delimiters: bool,
+    /// Names no next page, though there is one.
+    pub(crate) cuts_lists: bool,
+    /// Names the first page as the next one.
+    pub(crate) lists_again: bool,
     /// Odd answers that were given.
     pub(crate) oddities: usize,
 }
@@ -291,23 +283,19 @@ fn list(state: &mut State, query: &BTreeMap<String, String>) -> String {
     let after = field("start-after").max(field("continuation-token"));
     let mut parts: Vec<(String, usize)> = vec![];
     for (name, bytes) in state.objects.iter().filter(|(name, _)| name.starts_with(&prefix)) {
-        let end = name[prefix.len()..].find('/').filter(|_| !delimiter.is_empty());
+        let is_cut = !delimiter.is_empty() && !state.overlooks_delimiters;
+        let end = name[prefix.len()..].find('/').filter(|_| is_cut);
         let part = end.map_or(name.as_str(), |end| &name[..=prefix.len() + end]);
         if *name > after && parts.last().is_none_or(|(last, _)| last != part) {
             parts.push((part.to_owned(), bytes.len()));
         }
     }
-    let (page, has_token) = match state.listing {
-        Listing::Whole => (usize::MAX, false),
-        Listing::Pages(page) => (page, true),
-        Listing::Cut(page) => (page, false),
-        Listing::Round(page) => (page, true),
-    };
-    let token = parts.get(page.wrapping_sub(1)).filter(|_| has_token && parts.len() > page);
-    let token = token.map(|(last, _)| match state.listing {
-        Listing::Round(_) => "-".to_owned(),
+    let page = if state.page == 0 { usize::MAX } else { state.page };
+    let last = parts.get(page.wrapping_sub(1)).filter(|_| !state.cuts_lists && parts.len() > page);
+    let token = last.map(|(last, _)| match state.lists_again {
+        true => "-".to_owned(),
         // What is in a folder comes before this.
-        _ => format!("{last}{}", if last.ends_with('/') { "~" } else { "" }),
+        false => format!("{last}{}", if last.ends_with('/') { "~" } else { "" }),
     });
     state.oddities += usize::from(parts.len() > page);
     let token =

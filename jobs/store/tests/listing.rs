@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::server::Server;
-use crate::fake_s3::Listing;
 use crate::gc::{GcOptions, gc};
 use crate::store::open;
 use crate::testing::{finished, run, run_seeded};
@@ -14,6 +13,16 @@ async fn store(server: &Server) -> Store {
     Store::on(backend.unwrap())
 }
 
+/// A server that lists so many objects on a page; 0 for all.
+fn pages(server: &Server, page: usize) {
+    server.with(|state| (state.page, state.cuts_lists, state.lists_again) = (page, false, false));
+}
+
+/// One that lists so many objects and never says that there are more.
+fn cut(server: &Server, page: usize) {
+    server.with(|state| (state.page, state.cuts_lists) = (page, true));
+}
+
 #[tokio::test]
 async fn a_listing_is_whole_or_refused() {
     let server = Server::start().await;
@@ -22,28 +31,71 @@ async fn a_listing_is_whole_or_refused() {
         let name = format!("runs/r{n}/stages/s{n}");
         store.backend.replace(&name, Bytes::from_static(b"x")).await.unwrap();
     }
-    for listing in [Listing::Whole, Listing::Pages(3), Listing::Pages(1), Listing::Cut(7)] {
-        server.with(|state| state.listing = listing);
-        assert_eq!(store.backend.entries("runs").await.unwrap().len(), 7, "{listing:?}");
-        let mut folders = store.backend.folders("runs").await.unwrap();
-        folders.sort_unstable();
-        assert_eq!(folders, ["r0", "r1", "r2", "r3", "r4", "r5", "r6"], "{listing:?}");
+    let all = ["r0", "r1", "r2", "r3", "r4", "r5", "r6"];
+    for page in [0, 3, 1, 7] {
+        pages(&server, page);
+        assert_eq!(store.backend.entries("runs").await.unwrap().len(), 7, "{page}");
+        assert_eq!(store.backend.folders("runs").await.unwrap(), all, "{page}");
         assert!(store.backend.list("nothing").await.unwrap().is_empty());
+        assert!(store.backend.folders("nothing").await.unwrap().is_empty());
     }
-    for (listing, part) in
-        [(Listing::Cut(6), "leaves runs/r6/stages/s6 out"), (Listing::Cut(1), "r1")]
-    {
-        server.with(|state| state.listing = listing);
+    for (page, part) in [(6, "leaves runs/r6/stages/s6 out"), (1, "leaves runs/r1/stages/s1 out")] {
+        cut(&server, page);
         let folders = store.backend.folders("runs").await.map(drop);
         for found in [folders, store.backend.entries("runs").await.map(drop)] {
             let error = found.unwrap_err();
             assert!(matches!(error, JobsError::Invalid(_)), "{error}");
-            assert!(error.to_string().contains(part), "{listing:?}: {error}");
+            assert!(error.to_string().contains(part), "{page}: {error}");
         }
     }
-    server.with(|state| state.listing = Listing::Round(3));
+    pages(&server, 3);
+    server.with(|state| state.lists_again = true);
     let error = store.backend.entries("runs").await.unwrap_err().to_string();
-    assert!(error.contains("without end (4 objects so far)"), "{error}");
+    assert!(error.contains("lists runs without end (8 objects so far)"), "{error}");
+}
+
+/// Consoles leave a mark for a folder, and some servers overlook the delimiter.
+#[tokio::test]
+async fn marks_of_folders_and_overlooked_delimiters_hide_no_run() {
+    let server = Server::start().await;
+    let store = store(&server).await;
+    for name in ["runs/r0/run.json", "runs/r1/run.json", "runs/r1/versions.json"] {
+        store.backend.replace(name, Bytes::from_static(b"x")).await.unwrap();
+    }
+    for overlooks in [false, true] {
+        server.with(|state| state.overlooks_delimiters = overlooks);
+        assert_eq!(store.backend.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
+        server.put("runs/", Bytes::new());
+        assert_eq!(store.backend.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
+        cut(&server, 2);
+        store.backend.folders("runs").await.unwrap_err();
+        pages(&server, 0);
+        server.with(|state| state.objects.remove("runs/"));
+    }
+}
+
+/// What is written while a listing goes on may be in it or not, and is nobody's fault.
+#[tokio::test]
+async fn what_is_written_meanwhile_is_no_fault_of_the_server() {
+    let server = Server::start().await;
+    let store = store(&server).await;
+    store.backend.replace("runs/r0", Bytes::new()).await.unwrap();
+    let writing = async {
+        for n in 1..200 {
+            server.put(&format!("runs/r{n:03}"), Bytes::new());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let listing = async {
+        let mut listed = 0;
+        while listed < 190 {
+            match store.backend.entries("runs").await {
+                Ok(entries) => listed = entries.len(),
+                Err(error) => assert!(matches!(error, JobsError::Unavailable(_)), "{error}"),
+            }
+        }
+    };
+    tokio::join!(writing, listing);
 }
 
 #[tokio::test]
@@ -56,11 +108,11 @@ async fn nothing_is_swept_where_a_server_lists_in_part() {
     let before = objects();
     let all = GcOptions { grace: std::time::Duration::ZERO, dry_run: false };
     for page in [1, 10, 40] {
-        server.with(|state| state.listing = Listing::Cut(page));
+        cut(&server, page);
         let error = gc(&store.fresh(), all).await.unwrap_err();
         assert!(matches!(error, JobsError::Invalid(_)), "{page}: {error}");
         assert_eq!(objects(), before, "{page}");
-        server.with(|state| state.listing = Listing::Pages(page));
+        pages(&server, page);
         let report = gc(&store.fresh(), all).await.unwrap();
         assert!(report.swept.is_empty(), "{page}: {report:?}");
         assert_eq!((report.runs, objects()), (2, before), "{page}");

@@ -24,7 +24,7 @@ struct Answer<'a> {
     retention: Retention,
     stages: BTreeMap<StageKey, StageDigest>,
     failures: Vec<StageFailure>,
-    /// Records of its stages and failures that cannot be read.
+    /// Records of it that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable_records: Vec<Unreadable>,
 }
@@ -34,7 +34,8 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
     let (stages, mut unreadable) = done_stages(store, &run).await?;
     let (failures, damaged) = store.readable_failures(id).await?;
     unreadable.extend(damaged);
-    let retention = store.retention(id).await?;
+    let (retention, unkept) = store.readable_retention(id).await?;
+    unreadable.extend(unkept);
     if json {
         return output::json(&Answer {
             run: id,
