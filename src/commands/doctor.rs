@@ -86,6 +86,9 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         return rows::compute(class, settings);
     }
     let (class, gpu) = graphics(args, settings)?;
+    let rows = rows::begin();
+    let services = async { Ok((store(args, settings).await, redis::redis(args, settings).await)) };
+    let (store, redis) = block_on(services)?;
     let mut checks = vec![
         Check::ok("agrpo", VERSION),
         Check::ok("libtorch", agrpo_stages::libtorch_version()),
@@ -93,11 +96,9 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
-    checks.extend(rows::checks());
+    checks.extend(rows.end());
     checks.extend(gpu);
     checks.extend(disk(args, settings));
-    let services = async { Ok((store(args, settings).await, redis::redis(args, settings).await)) };
-    let (store, redis) = block_on(services)?;
     checks.extend(store.into_iter().chain(redis));
     let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
     let exit = exit.unwrap_or(Exit::Done);

@@ -3,7 +3,8 @@
 //!
 //! Each class is checked in a process of its own, since libraries read their switches once. Changes nothing.
 
-use std::process::Command;
+use std::io;
+use std::process::{Child, Command, Stdio};
 
 use agrpo_spec::Numerics;
 use agrpo_stages::model::check_rows;
@@ -34,8 +35,11 @@ pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// The checks of both classes.
-pub(super) fn checks() -> Vec<Check> {
+/// The checks of both classes, under way beside everything else.
+pub(super) struct Checks(Vec<(Numerics, &'static str, io::Result<Child>)>);
+
+/// Begins them.
+pub(super) fn begin() -> Checks {
     let advice = [
         (
             Numerics::CpuPortable,
@@ -43,14 +47,22 @@ pub(super) fn checks() -> Vec<Check> {
         ),
         (Numerics::CpuNative, "use numerics = \"cpu-portable\" on this machine, and report it"),
     ];
-    advice.map(|(class, advice)| check(class, advice)).into()
+    Checks(advice.map(|(class, advice)| (class, advice, spawn(class))).into())
 }
 
-fn check(class: Numerics, advice: &str) -> Check {
+impl Checks {
+    /// Waits for what they find.
+    pub(super) fn end(self) -> Vec<Check> {
+        let checks = self.0.into_iter();
+        checks.map(|(class, advice, child)| check(class, advice, found(child))).collect()
+    }
+}
+
+fn check(class: Numerics, advice: &str, found: Result<Found, String>) -> Check {
     let bad = |why: String| {
         Check::bad("rows", &Failure::new(Exit::Unavailable, format!("{class}: {why}")), advice)
     };
-    match found(class) {
+    match found {
         Ok(Found { shapes, failing }) => match &failing[..] {
             [] => Check::ok(
                 "rows",
@@ -65,10 +77,15 @@ fn check(class: Numerics, advice: &str) -> Check {
     }
 }
 
-/// What a process of this program says of a class.
-fn found(class: Numerics) -> Result<Found, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let arguments = ["doctor", "--rows", &class.to_string()];
-    let said = Command::new(program).args(arguments).output().map_err(|error| error.to_string())?;
+/// A process of this program that checks a class.
+fn spawn(class: Numerics) -> io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["doctor", "--rows", &class.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+}
+
+/// What it says.
+fn found(child: io::Result<Child>) -> Result<Found, String> {
+    let said = child.and_then(Child::wait_with_output).map_err(|error| error.to_string())?;
     serde_json::from_slice(&said.stdout).map_err(|error| format!("{}: {error}", said.status))
 }
