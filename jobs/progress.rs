@@ -167,10 +167,8 @@ impl Progress {
             return Ok(());
         }
         drop(fits);
-        let mut whole = Self { plan: Plan::new(run.clone()), recorded, done: 0 };
-        let mut asked = BTreeSet::new();
-        while !whole.step(store, &mut asked).await?.is_empty() {}
-        Ok(())
+        // Looks only: a record that is damaged by now stays for whoever needs it, as nobody computes it again here.
+        note_policies(store, run, &recorded).await.map(drop)
     }
 
     /// Takes over a stage's result; answers with the stages that became ready. Internal error if the

@@ -85,6 +85,26 @@ async fn what_the_index_of_a_run_that_is_done_lacks_is_noted_at_its_end() {
     assert_eq!(test.store.recorded_stages(run().id()).await.unwrap(), before);
 }
 
+/// The run is done, so no worker would compute again what its end puts aside.
+#[tokio::test]
+async fn the_end_of_a_run_moves_no_damaged_record() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 1).await;
+    let stage = stage_of(&test, &run(), "gradient-000001-01").await;
+    let entry = format!("runs/{}/stages/rollout-000001-00", run().id());
+    let lost = stage_of(&test, &run(), "rollout-000001-00").await;
+    std::fs::remove_file(test.path(&format!("{entry}.{lost}"))).unwrap();
+    test.truncate(&format!("stages/{stage}"));
+    let store = test.reopened();
+    let mut progress = Progress::open(&store, run()).await.unwrap();
+    progress.catch_up(&store).await.unwrap();
+    assert!(progress.plan().is_done());
+    progress.complete_index(&store).await.unwrap();
+    assert!(test.path(&format!("stages/{stage}")).exists());
+    assert!(test.path(&format!("{entry}.{lost}")).exists(), "what comes before it is noted");
+    assert!(store.rewound(run().id()).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn an_index_that_lies_is_not_believed() {
     let test = TestStore::file().await;
