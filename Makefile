@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 CARGO := cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-AGRPO := $(TARGET)/release/agrpo
+AGRPO := $(TARGET)/debug/agrpo
 
 # libtorch is asked for by the recipes that need it, and by no other: the answer is a folder, fetched once.
 with_libtorch = infra/need.sh build; LIBTORCH="$$(python3 infra/fetch.py libtorch)"; export LIBTORCH
@@ -67,10 +67,10 @@ bench:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	echo "cpu-native"
-	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(CARGO) bench --profile dev --locked --package agrpo-compute --bench throughput -- $(ARGS)
 	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
 	echo "cpu-portable"
-	$(CARGO) bench --locked --package agrpo-stages --bench throughput -- $(ARGS)
+	$(CARGO) bench --profile dev --locked --package agrpo-compute --bench throughput -- $(ARGS)
 
 DEVICE := cuda:0
 gpu:
@@ -95,18 +95,23 @@ gpu:
 memory:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-	$(CARGO) bench --locked --package agrpo-stages --bench memory -- $(ARGS)
+	$(CARGO) bench --profile dev --locked --package agrpo-compute --bench memory -- $(ARGS)
 
 simulate:
 	@infra/need.sh redis-server > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
-	$(CARGO) bench --locked --package agrpo-jobs --bench scheduler -- $(ARGS)
+	$(CARGO) bench --profile dev --locked --package agrpo-fleet --bench scheduler -- $(ARGS)
 
 #> Build
-#>   make build                  target/release/agrpo; fetches libtorch the first time
+#>   make build                  target/debug/agrpo, which the other targets share; fetches libtorch the first time
+#>   make release                target/release/agrpo, to install elsewhere: whole-program optimisation, no debug information
 #>   make setup                  fetch and install everything now, to work without a network later
-.PHONY: build setup
+.PHONY: build release setup
 build:
+	@$(with_libtorch)
+	$(CARGO) build --locked
+
+release:
 	@$(with_libtorch)
 	$(CARGO) build --release --locked
 
@@ -134,7 +139,7 @@ test:
 	infra/need.sh chromedriver > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
 	$(with_libtorch_path)
-	$(CARGO) test --release --locked --workspace --no-fail-fast $(ARGS)
+	$(CARGO) test --locked --workspace --no-fail-fast $(ARGS)
 
 pictures:
 	@$(MAKE) test ARGS="--test it browser"
@@ -146,12 +151,10 @@ N := 1000000
 fuzz:
 	@$(with_libtorch_path)
 	export OMP_NUM_THREADS=1
-	$(CARGO) bench --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(or $(SEED),1) $(ARGS)
+	$(CARGO) bench --profile dev --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(or $(SEED),1) $(ARGS)
 
-# The suite's program has fail points in it; the usual one is put back when it ends.
 with_faults = infra/need.sh redis-server > /dev/null; AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED; \
-	$(with_libtorch_path); export SEED="$${SEED:-}" SCHEDULES PARALLEL FIRST; \
-	trap '$(CARGO) build --release --locked --quiet' EXIT
+	$(with_libtorch_path); export SEED="$${SEED:-}" SCHEDULES PARALLEL FIRST
 FAULTS := $(TARGET)/fault
 fault:
 	@$(with_faults)
@@ -159,7 +162,7 @@ fault:
 	echo "make fault: seed $$SEED; play it again with: make fault SEED=$$SEED FAULT=NAME"
 	rm -f $(FAULTS)/last.log
 	ended=0
-	$(CARGO) test --release --locked --features failpoints --test it "fault::$(FAULT)" -- --test-threads "$${PARALLEL:-6}" $(ARGS) || ended=$$?
+	$(CARGO) test --locked --test it "fault::$(FAULT)" -- --ignored --skip fault::soak --test-threads "$${PARALLEL:-6}" $(ARGS) || ended=$$?
 	[[ ! -e $(FAULTS)/last.log ]] || grep -v '^begin ' $(FAULTS)/last.log
 	exit $$ended
 
@@ -168,7 +171,7 @@ soak:
 	export SEED="$${SEED:-$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}"
 	rm -f $(FAULTS)/last.log
 	ended=0
-	$(CARGO) test --release --locked --features failpoints --test it fault::soak -- --ignored --nocapture || ended=$$?
+	$(CARGO) test --locked --test it fault::soak -- --ignored --nocapture || ended=$$?
 	mkdir -p $(TARGET)/soak; mv $(FAULTS)/last.log "$(TARGET)/soak/$$SEED.log"; echo "$(TARGET)/soak/$$SEED.log"
 	exit $$ended
 
@@ -187,12 +190,11 @@ format:
 
 clippy:
 	@$(with_libtorch)
-	$(CARGO) clippy --release --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) clippy --release --locked --package agrpo --package agrpo-jobs --all-targets --features failpoints -- --deny warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 docs:
 	@$(with_libtorch)
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --release --locked --workspace --no-deps
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 
 licences:
 	@python3 infra/licences.py
@@ -200,6 +202,8 @@ licences:
 
 laws:
 	@python3 infra/laws.py
+	python3 infra/imports.py
+	python3 infra/house.py --check
 
 units:
 	@infra/units.sh
@@ -211,7 +215,7 @@ golden:
 	fi
 	$(with_libtorch_path)
 	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT
-	$(CARGO) test --release --locked --test it golden -- $(ARGS) | tee "$$log"
+	$(CARGO) test --locked --test it golden -- $(ARGS) | tee "$$log"
 	grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "error: no golden test ran" >&2; exit 1; }
 
 advisories:

@@ -1,20 +1,20 @@
-//! How the program ends: every exit code, and the one place where errors become codes.
+//! How the program ends: every exit code, and the only file in which errors become codes.
 //!
-//! An error is one lower-case sentence with the offending value; what to type next travels beside it
-//! as hints. Nothing here prints and nothing here exits: `main` does.
+//! An error is one lower-case sentence with the offending value; what to type next follows it
+//! as hints. Nothing here prints or exits: `main` does.
 
 use std::fmt;
 use std::process::ExitCode;
 
-use agrpo_jobs::JobsError;
 use agrpo_spec::{ArtifactDigest, RunError, StageError, shown};
+use agrpo_store::JobsError;
 use agrpo_view::ViewError;
 
 /// What an exit code means; shown by `agrpo --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// What was asked for is done.
+    /// The command did what it was asked.
     Done = 0,
     /// A defect of the program.
     Unexpected = 1,
@@ -22,13 +22,13 @@ pub(crate) enum Exit {
     Usage = 2,
     /// A replayed stage gave other bytes.
     Differs = 3,
-    /// A store, Redis or another need is not there; later it may be.
+    /// A store, Redis or something else that the command needs is not available; a later try may succeed.
     Unavailable = 4,
     /// Stored data is corrupt or missing.
     Data = 5,
     /// A stage of the run failed for good.
     StageFailed = 6,
-    /// Stopped by Ctrl-C or SIGTERM before the end; the same command goes on.
+    /// Stopped by Ctrl-C or SIGTERM before the end; the same command continues.
     Interrupted = 130,
 }
 
@@ -44,16 +44,6 @@ Exit codes:
   6    a stage failed for good
   130  stopped before the end; the same command goes on from there";
 
-impl Exit {
-    /// Ends the program where it stands. A stage may still be computing on its thread, and would crash
-    /// if libtorch were taken down under it, as a usual exit does.
-    pub(crate) fn at_once(self) -> ! {
-        agrpo_scorer::end_all();
-        crate::telemetry::end();
-        signal_hook::low_level::exit(i32::from(self as u8))
-    }
-}
-
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -63,7 +53,7 @@ impl From<Exit> for ExitCode {
 /// Bytes of the longest message that is written as it stands; a longer one echoes what it was given.
 const LONGEST: usize = 4096;
 
-/// Why a command ends without having done what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -78,12 +68,12 @@ impl Failure {
         Self { exit, message: message.into(), hints: vec![], lost: None }
     }
 
-    /// Something the caller asked for that cannot be.
+    /// A request that cannot be met as it is.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// Adds a line that says what to do, best as a command to type.
+    /// Adds a line that says what to do, preferably a command to type.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
@@ -96,11 +86,11 @@ impl Failure {
     }
 
     /// The same with another message.
-    pub(crate) fn told(self, message: String) -> Self {
+    pub(crate) fn with_message(self, message: String) -> Self {
         Self { message, ..self }
     }
 
-    /// The blob that is missing or corrupt, if that is why.
+    /// The blob whose loss is the reason, if it is one.
     pub(crate) fn lost(&self) -> Option<ArtifactDigest> {
         self.lost
     }
@@ -230,6 +220,8 @@ mod tests {
         assert_eq!((code(refused(true)), code(refused(false))), (2, 2));
         assert_eq!(code(JobsError::Data(text())), 5);
         assert_eq!(code(JobsError::Incompatible(text())), 5);
+        let digest = agrpo_spec::ArtifactDigest::of(b"lost");
+        assert_eq!(code(JobsError::Lost { digest, message: text() }), 5);
         assert_eq!(code(JobsError::Device(text())), 4);
         assert_eq!(code(JobsError::Failed(text())), 6);
         assert_eq!(code(JobsError::Refused(text())), 6);

@@ -1,28 +1,28 @@
-//! What the fault suite asks of a worker: fail points that are armed, and a ledger of all it begins.
+//! Arms fail points for the fault suite, and keeps a ledger of the stages that a worker begins and ends.
 //!
-//! Compiled with the cargo feature `failpoints` alone. `FAILPOINTS` is written as the crate `fail` has
-//! it, `AGRPO_FAULT_LEDGER` names a file that takes a line before and after each stage, and before the action
-//! of a fail point: it outlives a SIGKILL, as no log in memory does. Neither changes a result.
+//! Compiled with `debug_assertions` alone. `FAILPOINTS` has the syntax of the crate `fail`.
+//! `AGRPO_FAULT_LEDGER` names a file that receives a line before and after each stage, and before the action
+//! of a fail point: unlike a log in memory, it survives a SIGKILL. Neither changes a result.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use agrpo_jobs::failpoints::{note_by, reach};
 use agrpo_spec::ExecuteFn;
+use agrpo_store::failpoints::{fail_point, note_by};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
-/// The ledger, where there is one.
+/// The ledger, if there is one.
 static LEDGER: OnceLock<PathBuf> = OnceLock::new();
 
 /// Arms the fail points of the environment.
 pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
     if let Some(path) = settings.fault_ledger() {
-        // Once a process, as the environment is read.
+        // Set once: a process reads its environment once.
         let _path = LEDGER.get_or_init(|| path.into());
         note_by(|place| note("point", place, "-").expect("the ledger takes a line"));
     }
@@ -37,7 +37,7 @@ pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What computes stages, with a place in it for each stage, each kind, and all: `stage::in-compute`,
+/// Adds a fail point for each stage, for each kind and for all of them: `stage::in-compute`,
 /// `stage::in-compute::rollout`, `stage::in-compute::<digest>`.
 pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<ExecuteFn, Failure> {
     let ledger = settings.fault_ledger().unwrap_or_default().to_owned();
@@ -46,17 +46,17 @@ pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<Execute
     Ok(Arc::new(move |spec, inputs| {
         let note = |what| note(what, &spec.digest().to_string(), &spec.kind().to_string());
         note("begin").expect("the ledger that was opened takes a line");
-        reach("stage::in-compute");
-        reach(&format!("stage::in-compute::{}", spec.kind()));
-        reach(&format!("stage::in-compute::{}", spec.digest()));
+        fail_point("stage::in-compute");
+        fail_point(&format!("stage::in-compute::{}", spec.kind()));
+        fail_point(&format!("stage::in-compute::{}", spec.digest()));
         let outputs = execute(spec, inputs);
         note("end").expect("the ledger that was opened takes a line");
         outputs
     }))
 }
 
-/// A line: what, which stage or place, of what kind, by which process, when on this machine's monotonic
-/// clock. Where there is no ledger, nothing.
+/// Writes a line: the event, its stage or fail point, the stage's kind, the process, and the time of the monotonic
+/// clock. Does nothing without a ledger.
 fn note(what: &str, which: &str, kind: &str) -> std::io::Result<()> {
     let Some(path) = LEDGER.get() else { return Ok(()) };
     let now = clock_gettime(ClockId::Monotonic);

@@ -1,7 +1,7 @@
-//! What the NVIDIA driver says of a GPU: name, compute capability, memory, its own version.
+//! A GPU as the NVIDIA driver describes it: name, compute capability, memory, driver version.
 //!
 //! The driver's library (NVML) is loaded while the program runs, so that one program serves machines
-//! with and without GPUs. Whether libtorch can compute on the GPU is another question (`place.rs`).
+//! with and without GPUs. Whether libtorch can compute on the GPU is another question (`device.rs`).
 
 use std::ffi::OsStr;
 
@@ -11,14 +11,14 @@ use nvml_wrapper::{Device, Nvml};
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
-/// Every driver brings it under this name; the one without a number is for those who build.
+/// The name under which every driver installs it; the name without a number is for linking.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// A GPU as the driver knows it.
 #[derive(Debug)]
 pub(crate) struct Gpu {
     nvml: Nvml,
-    place: Visible,
+    id: Visible,
     /// As in `NVIDIA H100 80GB HBM3`.
     pub(crate) name: String,
     /// Its compute capability without the point.
@@ -29,7 +29,7 @@ pub(crate) struct Gpu {
     pub(crate) driver: String,
 }
 
-/// How the driver is asked for the GPU that CUDA calls by a number.
+/// How the driver identifies the GPU that CUDA calls by a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Visible {
     Index(u32),
@@ -44,36 +44,37 @@ impl Gpu {
             Failure::new(Exit::Unavailable, format!("cuda:{number}: {why}"))
                 .hint("agrpo doctor --device cuda:0 says what is there")
         };
-        let place = visible(settings.visible_gpus(), number).map_err(refuse)?;
+        let id = visible(settings.visible_gpus(), number).map_err(refuse)?;
         let nvml = Nvml::builder().lib_path(OsStr::new(LIBRARY)).init().map_err(|error| {
             let first = error.to_string();
             let first = first.lines().next().unwrap_or_default().to_owned();
             refuse(format!("no NVIDIA driver answers ({LIBRARY}: {first})"))
         })?;
-        let told = describe(&nvml, &place).map_err(|error| {
+        let description = describe(&nvml, &id).map_err(|error| {
             let count = nvml.device_count().unwrap_or(0);
             refuse(format!("the driver knows {count} GPUs, and of this one it says: {error}"))
         })?;
-        let (name, sm, memory, driver) = told;
-        Ok(Self { place, name, sm, memory, driver, nvml })
+        let (name, sm, memory, driver) = description;
+        Ok(Self { id, name, sm, memory, driver, nvml })
     }
 
-    /// The class that it computes in.
+    /// The numerics class that it computes in.
     pub(crate) fn class(&self) -> Numerics {
         Numerics::Cuda { sm: self.sm }
     }
 
-    /// Bytes in use by everybody.
+    /// Bytes in use by all processes.
     pub(crate) fn used(&self) -> Option<u64> {
-        let device = self.place.device(&self.nvml).ok()?;
+        let device = self.id.device(&self.nvml).ok()?;
         Some(device.memory_info().ok()?.used)
     }
 }
 
-type Told = (String, u16, u64, String);
+/// Name, compute capability, bytes of memory, version of the driver.
+type Description = (String, u16, u64, String);
 
-fn describe(nvml: &Nvml, place: &Visible) -> Result<Told, nvml_wrapper::error::NvmlError> {
-    let device = place.device(nvml)?;
+fn describe(nvml: &Nvml, id: &Visible) -> Result<Description, nvml_wrapper::error::NvmlError> {
+    let device = id.device(nvml)?;
     let capability = device.cuda_compute_capability()?;
     let sm = u16::try_from(capability.major * 10 + capability.minor).unwrap_or(0);
     Ok((device.name()?, sm, device.memory_info()?.total, nvml.sys_driver_version()?))
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(visible(None, 3), Ok(Visible::Index(3)));
         assert_eq!(visible(Some("2, 0"), 0), Ok(Visible::Index(2)));
         assert_eq!(visible(Some("GPU-8a,1"), 0), Ok(Visible::Uuid("GPU-8a".to_owned())));
-        let told = visible(Some("1,-1,2"), 1).unwrap_err();
-        assert_eq!(told, "CUDA_VISIBLE_DEVICES=1,-1,2 shows 1 GPUs, counted from 0");
+        let refusal = visible(Some("1,-1,2"), 1).unwrap_err();
+        assert_eq!(refusal, "CUDA_VISIBLE_DEVICES=1,-1,2 shows 1 GPUs, counted from 0");
     }
 }

@@ -1,15 +1,15 @@
-//! The CUDA build of libtorch that a GPU is reached through: where it is, and whether it is the right one.
+//! Finds the CUDA build of libtorch that a GPU needs, and checks its version.
 //!
-//! The program is linked against libtorch's CPU half alone, and is the same on every machine. A process
-//! that computes on a GPU starts again with a whole libtorch in front (`numerics.rs`), which this finds.
-//! Nothing is fetched and nothing is loaded here.
+//! The program is linked against libtorch's CPU half alone, so it is the same on every machine. A process
+//! that computes on a GPU restarts with a whole libtorch first in the library path (`numerics.rs`). This file
+//! downloads and loads nothing.
 
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
-/// What makes it a CUDA build.
+/// The library that only a CUDA build has.
 const CUDA: &str = "libtorch_cuda.so";
 const CPU: &str = "libtorch_cpu.so";
 
@@ -18,7 +18,7 @@ const CPU: &str = "libtorch_cpu.so";
 pub(crate) struct CudaBuild {
     /// The folder of its libraries.
     pub(crate) libraries: PathBuf,
-    /// As it says itself: `2.11.0+cu130`.
+    /// As the build gives it: `2.11.0+cu130`.
     pub(crate) version: String,
 }
 
@@ -30,7 +30,7 @@ impl CudaBuild {
         Self::among(given.as_deref(), beside.as_deref())
     }
 
-    /// What the loader is to load first.
+    /// The library to load first.
     pub(crate) fn library(&self) -> PathBuf {
         self.libraries.join(CUDA)
     }
@@ -40,7 +40,7 @@ impl CudaBuild {
         loaded(CUDA).is_some()
     }
 
-    /// A folder that was asked for is not passed over for another.
+    /// A folder that the user names is used or refused, never replaced by another.
     fn among(given: Option<&Path>, beside: Option<&Path>) -> Result<Self, Failure> {
         let missing = |places: String| {
             Failure::new(Exit::Unavailable, format!("no {CUDA} {places}")).hint(
@@ -65,7 +65,7 @@ impl CudaBuild {
         Self::check(folder)
     }
 
-    /// Another version would be another program: its bits and its C++ names move.
+    /// Refuses another version: its results and its C++ names differ.
     fn check(folder: &Path) -> Result<Self, Failure> {
         let refuse = |why: String| Failure::new(Exit::Unavailable, why);
         if !folder.join(CPU).is_file() {
@@ -73,10 +73,10 @@ impl CudaBuild {
             return Err(refuse(format!("{place} has {CUDA}, but no {CPU} of the same build")));
         }
         let libraries = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let (place, expected) = (libraries.display(), agrpo_stages::libtorch_version());
+        let (place, expected) = (libraries.display(), agrpo_compute::libtorch_version());
         let found = version(&libraries).ok_or_else(|| {
             refuse(format!(
-                "cannot tell the version of the libtorch in {place}: expected build-version or version.py beside \
+                "cannot find the version of the libtorch in {place}: expected build-version or version.py beside \
                  its lib folder"
             ))
         })?;
@@ -88,7 +88,7 @@ impl CudaBuild {
     }
 }
 
-/// What the folder above says: libtorch's archives have `build-version`, Python's torch `version.py`.
+/// From the folder above: libtorch's archives have `build-version`, Python's torch has `version.py`.
 fn version(libraries: &Path) -> Option<String> {
     let root = libraries.parent()?;
     let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
@@ -101,7 +101,7 @@ fn version(libraries: &Path) -> Option<String> {
     Some(value.trim().trim_matches(['\'', '"']).to_owned())
 }
 
-/// The file from which this process has loaded a library of this name.
+/// The file from which this process loaded a library of this name.
 fn loaded(name: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
@@ -148,7 +148,7 @@ mod tests {
         let old = [&LIBRARIES[..], &[("build-version", "2.9.1+cu130")]].concat();
         let said = "the libtorch in [folder]/lib is 2.9.1+cu130, expected 2.11.0";
         assert_eq!(found(&old).unwrap_err(), said);
-        assert!(found(&LIBRARIES).unwrap_err().starts_with("cannot tell the version"));
+        assert!(found(&LIBRARIES).unwrap_err().starts_with("cannot find the version"));
         let torn = [LIBRARIES[0], ("build-version", "2.11.0")];
         assert!(found(&torn).unwrap_err().ends_with("no libtorch_cpu.so of the same build"));
         assert!(found(&[]).unwrap_err().ends_with("(AGRPO_LIBTORCH)"), "and no other is taken");

@@ -1,6 +1,6 @@
-//! What this machine is: processor, name, cores, free disk space, and its clock.
+//! This machine and this program: processor, name, cores, memory, free disk space, clock and version.
 //!
-//! The only place that reads the clock. These facts are written into manifests for people to read;
+//! The only file that reads the clock. These facts are written into manifests for people to read;
 //! they never reach a spec, and so never a result.
 
 use std::num::NonZeroUsize;
@@ -8,12 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use agrpo_jobs::Clock;
 use agrpo_spec::Environment;
+use agrpo_store::Clock;
 use agrpo_view::listener::Limits;
 
-use crate::cli::VERSION;
 use crate::exit::{Exit, Failure};
+
+/// Version and commit of the program.
+pub(crate) const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("AGRPO_COMMIT"), ")");
 
 /// Milliseconds since 1970.
 pub(crate) fn clock() -> Clock {
@@ -26,18 +29,18 @@ pub(crate) fn stopwatch() -> impl Fn() -> f64 {
     move || start.elapsed().as_secs_f64()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock that everything else is handed")]
+#[expect(clippy::disallowed_methods, reason = "the clock that everything else receives")]
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What manifests say about who computed a stage. The worker's name is unique to this process.
+/// What manifests record about the worker that computed a stage. Its name is unique to this process.
 pub(crate) fn environment() -> Environment {
     let host = host();
     Environment {
         agrpo: VERSION.to_owned(),
-        libtorch: agrpo_stages::libtorch_version().to_owned(),
+        libtorch: agrpo_compute::libtorch_version().to_owned(),
         cpu: cpu(),
         gpu: None,
         worker: format!("{host}-{}-{:x}", std::process::id(), unix_ms()),
@@ -49,7 +52,7 @@ pub(crate) fn environment() -> Environment {
     }
 }
 
-/// The machine's name, reduced to what may stand in a key.
+/// The machine's name, with every character replaced that a key may not have.
 fn host() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name: String =
@@ -57,13 +60,13 @@ fn host() -> String {
     if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
-/// Names by which this machine may be called.
+/// Names by which clients may address this machine.
 pub(crate) fn names() -> [String; 2] {
     let host = host();
     [host.split('.').next().unwrap_or_default().to_owned(), host]
 }
 
-/// How much a listener may take of what this process may have open.
+/// How many of the files that this process may open a listener may use.
 pub(crate) fn listener_limits() -> Limits {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     Limits::of_files(files.unwrap_or(u64::MAX))
@@ -76,7 +79,7 @@ pub(crate) fn cpu() -> String {
     line.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Thirty-two hexadecimal digits that nobody can guess.
+/// Thirty-two hexadecimal digits from the system's random generator, as a secret.
 pub(crate) fn random_token() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
@@ -92,7 +95,7 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Bytes of memory that programs may still take without others being pushed out, as the kernel counts them.
+/// Bytes of memory that can be allocated without swapping, as the kernel estimates them.
 pub(crate) fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -100,7 +103,7 @@ pub(crate) fn available_memory() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// The vector instructions that matter here: (AVX2 with FMA, AVX-512).
+/// Whether the processor has (AVX2 with FMA, AVX-512).
 pub(crate) fn vector_instructions() -> (bool, bool) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -113,7 +116,7 @@ pub(crate) fn vector_instructions() -> (bool, bool) {
     }
 }
 
-/// Bytes that may still be written at this path or at its nearest parent that exists.
+/// Bytes free on the disk of this path, or of its nearest parent that exists.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let disk = rustix::fs::statvfs(existing).ok()?;

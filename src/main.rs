@@ -1,12 +1,19 @@
 //! The program: parses the command line, does what it asks, and ends with a code that means something.
 //!
-//! The only crate that meets both what is computed and where, and the only one that prints. The parts:
-//! `cli` (verbs and help), `settings` (the environment), `commands` (one file a verb), `exit` (codes).
+//! The only crate that uses both what is computed and where, and the only one that prints, reads the environment
+//! and exits. Its parts, each of which uses only those before it:
+//! - `exit` (errors and their codes), `output` (all that is printed), `secrets`, `settings` (the environment),
+//!   `machine` (processor, clock, version);
+//! - `args` (verbs, options, help), `telemetry` (the log), `signals`, `shell` (quoting), `failpoints`;
+//! - `gpu`, `libtorch`, `numerics` (the pins of a numerics class), `device` (what a command computes on);
+//! - `run_summary`, `progress`, `metrics`, `supervisor`: a run or a worker as it goes;
+//! - `session` (one runtime, one store, one Redis connection), `commands` (one file a verb).
 
-mod cli;
+mod args;
 mod commands;
+mod device;
 mod exit;
-#[cfg(feature = "failpoints")]
+#[cfg(debug_assertions)]
 mod failpoints;
 mod gpu;
 mod libtorch;
@@ -14,20 +21,21 @@ mod machine;
 mod metrics;
 mod numerics;
 mod output;
-mod place;
 mod progress;
+mod run_summary;
 mod secrets;
+mod session;
 mod settings;
 mod shell;
+mod signals;
 mod supervisor;
-mod tally;
 mod telemetry;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::args::Cli;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
@@ -46,7 +54,7 @@ fn begin() -> Exit {
             failure.exit()
         }),
         Ok(Err(usage)) => {
-            // Help that nobody reads any more is no error.
+            // A reader that closed its end of the pipe is no error.
             usage.print().unwrap_or_default();
             if usage.exit_code() == 0 { Exit::Done } else { Exit::Usage }
         }

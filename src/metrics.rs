@@ -1,13 +1,13 @@
-//! Metrics for Prometheus, over HTTP: any path gives them, `/health` only says that somebody listens.
+//! Serves Prometheus metrics over HTTP: any path gives them, `/health` answers OK.
 //!
-//! Off unless an address is given. No password, no TLS: the address should be on loopback, or in a
-//! network that only the monitoring reaches; pages elsewhere cannot read them by way of a browser. What is
-//! counted is in `agrpo_jobs::metrics`, and how it is served in `agrpo_view::listener`.
+//! Off unless an address is given. Without authentication or TLS, so the address should be on loopback, or in a
+//! network that only the monitoring can reach; pages from other sites cannot read them through a browser. What
+//! is counted is in `agrpo_fleet::metrics`, and how it is served in `agrpo_view::listener`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use agrpo_jobs::{Fleet, metrics};
+use agrpo_fleet::{Fleet, metrics};
 use agrpo_spec::Numerics;
 use agrpo_view::guard::Guard;
 use agrpo_view::listener;
@@ -18,14 +18,13 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::cli::VERSION;
 use crate::exit::{Exit, Failure};
-use crate::machine;
+use crate::machine::{self, VERSION};
 use crate::settings::Settings;
 
-/// From one look at the queues to the next.
+/// Between two reads of the queues' lengths.
 const LOOK: Duration = Duration::from_secs(2);
-/// From one time that observations are put into their buckets to the next.
+/// Between two sortings of observations into their buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The text format of Prometheus.
 const TEXT: [(header::HeaderName, &str); 1] =
@@ -36,8 +35,8 @@ const TEXT: [(header::HeaderName, &str); 1] =
 pub(crate) struct Metrics(JoinSet<()>);
 
 impl Metrics {
-    /// Listens and begins to count; nothing at all without an address. Unavailable if the address
-    /// cannot be had.
+    /// Listens and begins to count; does nothing without an address. Unavailable if the address
+    /// cannot be bound.
     pub(crate) async fn listen(
         flag: Option<SocketAddr>,
         settings: &Settings,
@@ -67,11 +66,11 @@ impl Metrics {
                 handle.run_upkeep();
             }
         });
-        tracing::info!(%address, "telling metrics");
+        tracing::info!(%address, "serving metrics");
         Ok(Self(tasks))
     }
 
-    /// Looks at the queues now and then.
+    /// Reads the queues' lengths at intervals.
     pub(crate) fn watch(&mut self, fleet: Fleet, class: Numerics) {
         if self.0.is_empty() {
             return;
@@ -83,7 +82,9 @@ impl Metrics {
                 for &class in &classes {
                     match fleet.waiting(class).await {
                         Ok(stages) => metrics::queue_depth(class, stages),
-                        Err(error) => tracing::debug!(%error, "the queue was not looked at"),
+                        Err(error) => {
+                            tracing::debug!(%error, "the length of the queue was not read");
+                        }
                     }
                 }
                 tokio::time::sleep(LOOK).await;

@@ -1,8 +1,9 @@
-//! The pins of a numerics class, and the one restart that puts them in place.
+//! The pins of a numerics class, and the one restart that sets them.
 //!
-//! libtorch, oneDNN, MKL and OpenMP read their switches from the environment before the first tensor
-//! operation, so a process that computes starts itself again once with the switches of its class set
-//! and everything else that could move a bit unset. Commands that compute nothing never restart.
+//! A numerics class is a set of hardware and switches within which equal stages give equal bytes. libtorch, oneDNN,
+//! MKL and OpenMP read their switches from the environment before the first tensor operation, so a process that
+//! computes restarts itself once with the switches of its class set and every other variable that could change a
+//! bit unset. Commands that compute nothing never restart.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,19 +15,19 @@ use crate::exit::{Exit, Failure};
 use crate::libtorch::CudaBuild;
 use crate::settings::Settings;
 
-/// Says which class the environment was made for, so that a restart happens at most once.
+/// The class that the environment was made for, so that a restart happens at most once.
 const MARKER: &str = "AGRPO_NUMERICS";
-/// A run file that could be read only once (a pipe), handed through the restart.
+/// The text of a run file, passed through the restart: a pipe can be read only once.
 const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
 
-/// What reads the library path, and what is loaded before anything else.
+/// Where the loader searches first, and what it loads before anything else.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
 
-/// A variable and its value; `None` has to be unset.
+/// A variable and its value; `None` is unset.
 type Pin = (&'static str, Option<String>);
 
-/// Every variable that can move a bit, with its value in the class.
+/// Every variable that can change a bit of a result, with its value in the class.
 fn pins(class: Numerics) -> Vec<Pin> {
     let by_class = |portable, native| match class {
         Numerics::CpuPortable => Some(portable),
@@ -38,7 +39,7 @@ fn pins(class: Numerics) -> Vec<Pin> {
         // oneDNN packs matrices for AMX or not by how many rows there are.
         ("ONEDNN_MAX_CPU_ISA", by_class("AVX2", Some("AVX512_CORE_BF16"))),
         // In MKL's strict mode a product is the same for any number of threads, so that no row of it depends
-        // on the rows beside it. Without, kernels for small matrices and leftover rows sum in other orders.
+        // on the rows beside it. Without it, kernels for small matrices and leftover rows sum in other orders.
         ("MKL_CBWR", by_class("COMPATIBLE", Some("AUTO,STRICT"))),
         ("OMP_NUM_THREADS", Some("1")),
         ("MKL_NUM_THREADS", Some("1")),
@@ -52,17 +53,17 @@ fn pins(class: Numerics) -> Vec<Pin> {
         // cuBLAS may use another workspace, and so another order of sums, from call to call.
         ("CUBLAS_WORKSPACE_CONFIG", Some(":4096:8")),
         ("CUBLASLT_WORKSPACE_SIZE", None),
-        // f32 products in f32, whatever a library thinks.
+        // f32 products in f32, whatever the library's default is.
         ("NVIDIA_TF32_OVERRIDE", Some("0")),
         ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", None),
-        // GPUs are numbered as the driver's tools number them.
+        // GPUs have the numbers that the driver's tools give them.
         ("CUDA_DEVICE_ORDER", Some("PCI_BUS_ID")),
-        // Which library multiplies, and how.
+        // Which library multiplies matrices, and how.
         ("TORCH_BLAS_PREFER_CUBLASLT", None),
         ("TORCH_LINEAR_FLATTEN_3D", None),
         ("DISABLE_ADDMM_CUDA_LT", None),
         ("TORCH_LINALG_PREFER_CUSOLVER", None),
-        // The allocator as libtorch ships it: what fits does not depend on who starts the program.
+        // libtorch's own allocator settings: what fits does not depend on the caller's environment.
         ("PYTORCH_ALLOC_CONF", None),
         ("PYTORCH_CUDA_ALLOC_CONF", None),
         ("PYTORCH_NO_CUDA_MEMORY_CACHING", None),
@@ -72,9 +73,9 @@ fn pins(class: Numerics) -> Vec<Pin> {
     of_processor.into_iter().chain(of_gpu).map(owned).collect()
 }
 
-/// What puts a whole libtorch before the CPU half that the program is linked against: its folder is searched
+/// Puts a whole libtorch before the CPU half that the program is linked against: its folder is searched
 /// first (the program's own run path comes after LD_LIBRARY_PATH), and its CUDA half is loaded at
-/// the start, which nothing would ask for by name.
+/// the start, since no library asks for it by name.
 fn loading(settings: &Settings, build: Option<&CudaBuild>) -> Vec<Pin> {
     let Some(build) = build else { return vec![] };
     let before = |name: &'static str, first: &Path| {
@@ -99,9 +100,8 @@ pub(crate) fn describe(class: Numerics) -> String {
     set.collect::<Vec<_>>().join(" ")
 }
 
-/// Puts the process under the pins of the class: returns if it is, and starts again if it is not. A GPU's
-/// class needs the build of libtorch that reaches it.
-/// `run_text` is what [`handed_over`] answers after a restart.
+/// Returns if the process has the pins of the class, and restarts it with them otherwise. A GPU's class needs
+/// the CUDA build of libtorch. After the restart, [`handed_over`] returns `run_text`.
 pub(crate) fn enter(
     settings: &Settings,
     class: Numerics,
@@ -110,9 +110,9 @@ pub(crate) fn enter(
 ) -> Result<(), Failure> {
     let pins = [pins(class), loading(settings, build)].concat();
     if is_pinned(settings, &pins) {
-        agrpo_stages::use_one_thread();
+        agrpo_compute::use_one_thread();
         if class.is_cuda() {
-            agrpo_stages::use_deterministic_algorithms();
+            agrpo_compute::use_deterministic_algorithms();
         }
         return Ok(());
     }
@@ -146,7 +146,7 @@ pub(crate) fn entered(settings: &Settings) -> Option<Numerics> {
     settings.variable(MARKER)?.parse().ok()
 }
 
-/// The run file's text, where the process before the restart has already read it.
+/// The run file's text, if the process before the restart read it.
 pub(crate) fn handed_over(settings: &Settings) -> Option<&str> {
     settings.variable(MARKER).and_then(|_| settings.variable(RUN_TEXT))
 }

@@ -1,13 +1,16 @@
-//! The only place that prints: answers on stdout, talk on stderr. Whatever a library logs or says, talk shows no
-//! address with a password.
+//! The only file that prints: answers on stdout, messages for people (talk) on stderr; and how numbers are shown.
 //!
-//! A reader that goes away (`agrpo show HASH | head`) has what it wanted: the program ends quietly
-//! with code 0. Talk that nobody reads is dropped. A progress bar steps aside for every line.
+//! Talk never shows an address with a password, even where a library logs one. When a reader closes the pipe
+//! (`agrpo show HASH | head`), the program ends with code 0 and prints nothing. Errors of stderr are ignored. A
+//! progress bar is hidden while a line is written.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use agrpo_jobs::redact;
+use agrpo_fleet::gc::Tally;
+use agrpo_store::redact;
+pub(crate) use agrpo_view::text::{percent, table};
 use indicatif::{DecimalBytes, MultiProgress};
 use serde::Serialize;
 
@@ -80,7 +83,7 @@ impl Write for Talk {
 
 fn write_talk(bytes: &[u8]) {
     let write = || {
-        // Nobody is left to be told that stderr is closed.
+        // A closed stderr leaves no way to report it.
         io::stderr().lock().write_all(bytes).unwrap_or_default();
     };
     match BARS.get() {
@@ -93,18 +96,39 @@ fn not_json(error: serde_json::Error) -> Failure {
     Failure::new(Exit::Unexpected, format!("cannot write the answer as JSON: {error}"))
 }
 
-/// Columns of text, each as wide as its widest cell, two spaces apart. The last one is not padded.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+/// Lines of a name and a value, the values in one column.
+pub(crate) fn fields(rows: &[(&str, String)]) -> String {
+    let rows = rows.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+    table(&rows.collect::<Vec<_>>())
+}
+
+/// `1 run`, `2 runs`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `3 objects, 1.2 kB`.
+pub(crate) fn objects(tally: Tally) -> String {
+    format!("{}, {}", count(tally.objects, "object"), size(tally.bytes))
+}
+
+/// A duration in the two units that matter: `3h12m`, `4m05s`, `12s`.
+pub(crate) fn short_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
+/// An accuracy with its counts: `43.0% (110 of 256)`; a share of parts of answers has none.
+pub(crate) fn accuracy(share: f64, problems: u32) -> String {
+    let count = share * f64::from(problems);
+    if (count - count.round()).abs() > 1e-6 {
+        return percent(share);
+    }
+    format!("{} ({:.0} of {problems})", percent(share), share * f64::from(problems))
 }
 
 /// A number of bytes for people: `9.60 kB`.
@@ -117,8 +141,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_lines_up() {
-        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        assert_eq!(table(&[row(["run", "state"]), row(["a", "done"])]), "run  state\na    done");
+    fn durations_and_shares_are_short() {
+        assert_eq!(short_duration(Duration::from_secs(12)), "12s");
+        assert_eq!(short_duration(Duration::from_secs(245)), "4m05s");
+        assert_eq!(short_duration(Duration::from_secs(11_520)), "3h12m");
+        assert_eq!(accuracy(0.4296875, 256), "43.0% (110 of 256)");
     }
 }

@@ -1,40 +1,40 @@
-//! A run as it goes, on stderr: bars for a person who watches, short lines for a log.
+//! Shows the progress of a run on stderr: bars in a terminal, short lines in a log.
 //!
-//! One bar for the sft chunks, then one over iterations. Where stderr is no terminal: one line for
-//! each chunk, evaluation and iteration. The numbers come from `tally.rs`.
+//! One bar for the sft chunks, then one for the iterations. Where stderr is no terminal: one line for
+//! each chunk, evaluation and iteration. The numbers come from `run_summary.rs`.
 
 use std::time::{Duration, Instant};
 
-use agrpo_jobs::Hold;
-use agrpo_jobs::embedded::Event;
+use agrpo_fleet::local::Event;
 use agrpo_spec::{Manifest, Run, StageKey, StageKind};
+use agrpo_store::Hold;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
-use crate::tally::{Iteration, Tally, accuracy, percent, short_duration};
+use crate::run_summary::{Iteration, RunSummary};
 
 /// The display of one run.
 pub(crate) struct Progress {
-    tally: Tally,
+    summary: RunSummary,
     chunks: u32,
     iterations: u32,
     problems: u32,
-    /// The bar at work; none where lines are written instead.
+    /// The current bar; none where lines are written instead.
     bar: Option<ProgressBar>,
     is_watched: bool,
     reused: u64,
-    /// When this session's first stage after sft began, and when its newest update ended.
+    /// When this process began its first stage after sft, and when its newest update ended.
     first_stage: Option<Instant>,
     last_update: Option<Instant>,
     updates: u32,
 }
 
 impl Progress {
-    /// A display with nothing on it yet; `tally` may know of earlier sessions.
-    pub(crate) fn new(run: &Run, tally: Tally) -> Self {
+    /// An empty display; `summary` may hold numbers of earlier processes.
+    pub(crate) fn new(run: &Run, summary: RunSummary) -> Self {
         let config = run.config();
         Self {
-            tally,
+            summary,
             chunks: run.sft_chunks(),
             iterations: config.training.iterations,
             problems: config.evaluation.problems,
@@ -53,18 +53,18 @@ impl Progress {
             Event::Opened { done, .. } => self.reused = *done,
             Event::Reused { key, manifest } => {
                 self.reused += 1;
-                let iteration = self.tally.add(*key, manifest, true);
-                self.move_bar(*key);
+                let iteration = self.summary.add(*key, manifest, true);
+                self.choose_bar(*key);
                 if let Some(iteration) = iteration {
                     self.set_position(u64::from(iteration.number));
                 }
             }
             Event::Started { key, .. } => {
-                self.say_reused();
+                self.report_reused();
                 if key.kind != StageKind::Sft {
                     self.first_stage.get_or_insert_with(Instant::now);
                 }
-                self.move_bar(*key);
+                self.choose_bar(*key);
             }
             Event::Held { state, by } => {
                 let rest = match state {
@@ -75,7 +75,7 @@ impl Progress {
             }
             Event::Resumed => output::talk("resumed"),
             Event::Finished { key, manifest } => {
-                let iteration = self.tally.add(*key, manifest, false);
+                let iteration = self.summary.add(*key, manifest, false);
                 match key.kind {
                     StageKind::Sft => self.show_chunk(key.iteration + 1, manifest),
                     StageKind::Evaluation => self.show_evaluation(key.iteration, manifest),
@@ -88,15 +88,15 @@ impl Progress {
         }
     }
 
-    /// Takes the bars away; what was added up remains.
-    pub(crate) fn finish(mut self) -> Tally {
+    /// Removes the bars and returns the numbers.
+    pub(crate) fn finish(mut self) -> RunSummary {
         self.clear_bar();
-        self.say_reused();
-        self.tally
+        self.report_reused();
+        self.summary
     }
 
-    /// Says once how much of the run was there already.
-    fn say_reused(&mut self) {
+    /// Reports once how many stages were computed before.
+    fn report_reused(&mut self) {
         if self.reused > 0 {
             output::talk(format!("{} stages were computed before and are reused", self.reused));
             self.reused = 0;
@@ -119,7 +119,7 @@ impl Progress {
             if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") };
         output::talk(format!(
             "evaluation of {policy}  accuracy {}",
-            accuracy(share, self.problems)
+            output::accuracy(share, self.problems)
         ));
     }
 
@@ -143,23 +143,27 @@ impl Progress {
 
     fn describe(&self, iteration: &Iteration, speed: f64, left: Duration) -> String {
         let mut parts = vec![];
-        match (self.tally.base_accuracy(), self.tally.latest_accuracy()) {
+        match (self.summary.base_accuracy(), self.summary.latest_accuracy()) {
             (Some(base), Some(latest)) => {
-                parts.push(format!("accuracy {} -> {}", percent(base), percent(latest)));
+                parts.push(format!(
+                    "accuracy {} -> {}",
+                    output::percent(base),
+                    output::percent(latest)
+                ));
             }
-            (None, Some(latest)) => parts.push(format!("accuracy {}", percent(latest))),
+            (None, Some(latest)) => parts.push(format!("accuracy {}", output::percent(latest))),
             (_, None) => {}
         }
         parts.extend(iteration.reward.map(|reward| format!("reward {reward:.3}")));
-        parts.push(format!("{} left", short_duration(left)));
+        parts.push(format!("{} left", output::short_duration(left)));
         if iteration.tokens > 0.0 {
             parts.push(format!("{speed:.0} tokens/s"));
         }
         parts.join("  ")
     }
 
-    /// Makes sure that the bar on the screen is the one of this stage's part of the run.
-    fn move_bar(&mut self, key: StageKey) {
+    /// Replaces the bar when the run moves from sft to iterations.
+    fn choose_bar(&mut self, key: StageKey) {
         if !self.is_watched {
             return;
         }

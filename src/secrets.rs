@@ -1,23 +1,23 @@
-//! Keeps secrets out of sight: an argument that holds one is refused, a file that holds one is read.
+//! Refuses arguments that hold secrets, and reads secrets from files.
 //!
-//! Arguments are seen by everybody on a machine and stay in a shell's history, so a password comes by
-//! the environment or from a file. No message from here repeats what it refuses. What counts as a secret, and how an
-//! address is shown, `agrpo_jobs::redact` decides.
+//! Every user of a machine can see a program's arguments, and shells keep them in their history, so a password is
+//! passed in the environment or in a file. No message from here repeats what it refuses. What counts as a secret,
+//! and how an address is shown, is decided in `agrpo_store::redact`.
 
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 
-use agrpo_jobs::regular;
+use agrpo_store::regular;
 
-use agrpo_jobs::redact::holds_secret;
+use agrpo_store::redact::holds_secret;
 
 use crate::exit::Failure;
 
-/// No key, password or token is longer, nor is a bundle of authorities.
+/// Longer than any key, password, token or bundle of certificates.
 const LARGEST: u64 = 1 << 20;
 
-/// Refuses arguments that hold a password, before anything can repeat them.
+/// Refuses arguments that hold a password, before any message can repeat them.
 pub(crate) fn refuse_in_arguments(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<(), Failure> {
@@ -40,7 +40,7 @@ pub(crate) fn refuse_in_arguments(
     Ok(())
 }
 
-/// The way to do it right.
+/// What to do instead.
 fn instead(option: &str) -> &'static str {
     match option {
         "--redis" => {

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use agrpo_jobs::Access;
-use agrpo_jobs::redact::holds_secret;
+use agrpo_fleet::Access;
+use agrpo_store::redact::holds_secret;
 use bytesize::ByteSize;
 
 use crate::exit::Failure;
@@ -20,13 +20,13 @@ const REDIS: &str = "AGRPO_REDIS";
 const REDIS_PASSWORD: &str = "AGRPO_REDIS_PASSWORD";
 /// Certificates of the authorities that a Redis behind TLS is trusted by, in PEM.
 const REDIS_CA: &str = "AGRPO_REDIS_CA";
-/// What lets somebody see the live pages of a server that others can reach.
+/// The token for live pages that other machines can reach.
 const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
-/// Where Prometheus finds this process.
+/// The address at which metrics are served.
 const METRICS: &str = "AGRPO_METRICS";
-/// Names by which it may call this process, beside the machine's own.
+/// Host names that requests for metrics may use, beside the machine's own.
 const METRICS_HOSTS: &str = "AGRPO_METRICS_HOSTS";
-/// Secrets that may also come as the name of a file, in the variable with this ending.
+/// Secrets that may also be given as a file, in the variable with the ending `_FILE`.
 const SECRETS: [&str; 5] = [
     REDIS_PASSWORD,
     SERVE_TOKEN,
@@ -37,9 +37,9 @@ const SECRETS: [&str; 5] = [
 const FILE: &str = "_FILE";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
 const LIBTORCH: &str = "AGRPO_LIBTORCH";
-#[cfg(feature = "failpoints")]
+#[cfg(debug_assertions)]
 const FAIL_POINTS: &str = "FAILPOINTS";
-#[cfg(feature = "failpoints")]
+#[cfg(debug_assertions)]
 const FAULT_LEDGER: &str = "AGRPO_FAULT_LEDGER";
 const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
@@ -47,7 +47,7 @@ const CACHE: &str = "AGRPO_CACHE_DIR";
 const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
 /// By which checksum a bucket checks uploads.
 const S3_CHECKSUM: &str = "AGRPO_S3_CHECKSUM";
-/// What the names of our variables begin with.
+/// How the names of our variables begin.
 const OURS: &str = "AGRPO_";
 /// Variables that are read here, and those of the restart.
 const KNOWN: [&str; 12] = [
@@ -83,18 +83,18 @@ const ELSEWHERE: [&str; 13] = [
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
-/// What the environment says.
+/// The environment's variables.
 pub(crate) struct Settings {
     variables: BTreeMap<String, String>,
     redis_authority: Option<Vec<u8>>,
 }
 
-/// A setting, and whether anybody asked for it.
+/// A setting, and whether it was given.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved<T = String> {
     /// The value in force.
     pub(crate) value: T,
-    /// False where it is only the default.
+    /// False if it is the default.
     pub(crate) given: bool,
 }
 
@@ -104,7 +104,7 @@ impl Settings {
         Self::from_variables(std::env::vars_os())
     }
 
-    fn from_variables(
+    pub(crate) fn from_variables(
         all: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Failure> {
         let mut variables = BTreeMap::new();
@@ -133,7 +133,7 @@ impl Settings {
             Some(path) => Some(secrets::read_bytes(REDIS_CA, path)?),
             None => None,
         };
-        // The library would send them with every request, and show them with every error.
+        // The library would send them with every request, and show them in every error.
         let endpoint = variables.iter().find(|(name, value)| {
             let is_endpoint = name.starts_with("AWS_") && name.contains("ENDPOINT");
             is_endpoint && (value.contains(['@', '?', '#']) || holds_secret(value))
@@ -161,9 +161,9 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Variables that look like ours and are not, each with the one that may have been meant. The process
-    /// that a restart begins says nothing again.
-    pub(crate) fn strangers(&self) -> Vec<String> {
+    /// Warnings about variables that begin like ours and are not known, each with the likely intended one. A
+    /// process after a restart repeats none.
+    pub(crate) fn unknown_variables(&self) -> Vec<String> {
         if self.variables.contains_key("AGRPO_NUMERICS") {
             return vec![];
         }
@@ -185,7 +185,7 @@ impl Settings {
             .collect()
     }
 
-    /// Where programs that grade are looked for.
+    /// Where grading programs are searched.
     pub(crate) fn path(&self) -> &str {
         self.variable("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin")
     }
@@ -195,8 +195,8 @@ impl Settings {
         self.resolve(flag, STORE, DEFAULT_STORE)
     }
 
-    /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine; its password where that is
-    /// set apart, and whom TLS trusts.
+    /// The Redis server: `--redis`, `AGRPO_REDIS`, the one on this machine; with its password if that is
+    /// set separately, and the authorities that TLS trusts.
     pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved<Access> {
         let Resolved { value, given } = self.resolve(flag, REDIS, DEFAULT_REDIS);
         let access = Access::from(&value)
@@ -210,7 +210,7 @@ impl Settings {
         self.variable(SERVE_TOKEN)
     }
 
-    /// Where metrics are told: `--metrics`, `AGRPO_METRICS`, nowhere.
+    /// Where metrics are served: `--metrics`, `AGRPO_METRICS`, nowhere.
     pub(crate) fn metrics(&self, flag: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
         let Some(text) = self.variable(METRICS).filter(|_| flag.is_none()) else { return Ok(flag) };
         text.parse().map(Some).map_err(|_| {
@@ -220,14 +220,14 @@ impl Settings {
         })
     }
 
-    /// Names by which metrics may be asked for: `AGRPO_METRICS_HOSTS`.
+    /// Host names that requests for metrics may use: `AGRPO_METRICS_HOSTS`.
     pub(crate) fn metrics_hosts(&self) -> Vec<String> {
         let names = self.variable(METRICS_HOSTS).unwrap_or_default().split(',').map(str::trim);
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     /// The folder for a bucket's blobs: `--cache`, `AGRPO_CACHE_DIR`, systemd's `CacheDirectory`, the
-    /// user's own; none where nobody names one.
+    /// user's own; none if no variable names one.
     pub(crate) fn cache(&self, flag: Option<&Path>) -> Option<PathBuf> {
         let given = flag.map(Path::to_owned).or_else(|| self.variable(CACHE).map(PathBuf::from));
         // systemd lists several, and ours is the first.
@@ -241,7 +241,7 @@ impl Settings {
             .or_else(|| of_user().map(|folder| folder.join("agrpo/blobs")))
     }
 
-    /// The most bytes in it: `--cache-size`, `AGRPO_CACHE_SIZE`; none where nobody says.
+    /// The most bytes in it: `--cache-size`, `AGRPO_CACHE_SIZE`; none if neither is given.
     pub(crate) fn cache_size(&self, flag: Option<u64>) -> Result<Option<u64>, Failure> {
         let given = || self.variable(CACHE_SIZE).map(|text| (text, bytes(text)));
         match (flag, given()) {
@@ -260,13 +260,13 @@ impl Settings {
     }
 
     /// The fail points that the fault suite arms.
-    #[cfg(feature = "failpoints")]
+    #[cfg(debug_assertions)]
     pub(crate) fn fail_points(&self) -> Option<&str> {
         self.variable(FAIL_POINTS)
     }
 
     /// The file in which the fault suite counts what is computed.
-    #[cfg(feature = "failpoints")]
+    #[cfg(debug_assertions)]
     pub(crate) fn fault_ledger(&self) -> Option<&str> {
         self.variable(FAULT_LEDGER)
     }
@@ -285,7 +285,7 @@ impl Settings {
             .collect()
     }
 
-    /// Who asks, for people.
+    /// The user's name, for records that people read.
     pub(crate) fn user(&self) -> &str {
         self.variable("USER").or_else(|| self.variable("LOGNAME")).unwrap_or("somebody")
     }
@@ -295,7 +295,7 @@ impl Settings {
         self.variable("RUST_LOG")
     }
 
-    /// Whether colour was declined (<https://no-color.org>).
+    /// Whether colour is turned off (<https://no-color.org>).
     pub(crate) fn no_color(&self) -> bool {
         self.variable("NO_COLOR").is_some()
     }
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_lies_where_somebody_says_or_where_caches_lie() {
+    fn the_cache_is_where_a_setting_or_a_convention_puts_it() {
         let home = [("HOME", "/home/a")];
         let folder = |set: &[(&str, &str)]| settings(set).cache(None);
         assert_eq!(folder(&[]), None);
@@ -358,18 +358,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_told_with_what_was_meant() {
-        let told = |name: &str| settings(&[(name, "x")]).strangers();
+    fn an_unknown_variable_is_reported_with_a_suggestion() {
+        let warnings = |name: &str| settings(&[(name, "x")]).unknown_variables();
         assert_eq!(
-            told("AGRPO_STOR"),
+            warnings("AGRPO_STOR"),
             ["the variable AGRPO_STOR is not known and changes nothing: did you mean AGRPO_STORE?"]
         );
         assert_eq!(
-            told("AGRPO_ZEBRA"),
+            warnings("AGRPO_ZEBRA"),
             ["the variable AGRPO_ZEBRA is not known and changes nothing"]
         );
-        assert!(told("STORE").is_empty());
-        assert!(told("AGRPO_STATE").is_empty());
+        assert!(warnings("STORE").is_empty());
+        assert!(warnings("AGRPO_STATE").is_empty());
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Words of the commands that people are told to paste, quoted as a POSIX shell wants them. Starts nothing.
+//! Quotes words of suggested commands for a POSIX shell. Starts no process.
 
 use std::path::Path;
 
-/// What needs no quotes anywhere in a word.
+/// Characters that need no quotes anywhere in a word.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c)
 }
@@ -12,7 +12,7 @@ pub(crate) fn word(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_plain) {
         return text.to_owned();
     }
-    // A command stays on its line, and shows nothing to a terminal but itself.
+    // A suggested command stays on one line and sends no control characters to a terminal.
     if text.chars().any(char::is_control) {
         let shown = |c: char| match c {
             '\'' | '\\' => format!("\\{c}"),
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_takes_a_word_for_what_it_was() {
+    fn a_shell_reads_a_quoted_word_as_the_text() {
         for text in [
             "",
             "runs/a.toml",

@@ -1,79 +1,79 @@
-//! What systemd is told: ready, what is in hand, alive, stopping. Without systemd nobody is told.
+//! Notifies systemd that a worker is ready, what it computes, that it is alive, and that it stops.
 //!
-//! The program vouches for itself only while its loop turns and the heartbeat has its turns: what
-//! hangs is killed by the watchdog, and its stage goes to another worker.
+//! Does nothing without systemd. The watchdog is notified only while the worker's loop turns and its heartbeat
+//! runs, so systemd kills a worker that hangs, and its stage goes to another one.
 
 use std::time::Duration;
 
-use agrpo_jobs::{Vitals, WorkerEvent};
+use agrpo_fleet::{Liveness, WorkerEvent};
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Signs of life for each period of the watchdog.
-const SIGNS: u32 = 3;
-/// How often the loop turns where no watchdog looks.
-const UNWATCHED: Duration = Duration::from_secs(60);
+/// Notifications for each period of the watchdog.
+const NOTIFICATIONS: u32 = 3;
+/// How often the loop turns without a watchdog.
+const WITHOUT_WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The way to the service manager.
+/// The connection to the service manager.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    /// The watchdog's period.
-    watched: Option<Duration>,
+    /// The watchdog's period; none without one.
+    period: Option<Duration>,
     ticks: Interval,
-    vitals: Vitals,
+    liveness: Liveness,
 }
 
 impl Supervisor {
-    /// Asks whether a watchdog looks; to be made where the loop runs.
-    pub(crate) fn new(vitals: Vitals) -> Self {
-        let watched = sd_notify::watchdog_enabled();
-        let mut ticks = interval(watched.map_or(UNWATCHED, |period| period / SIGNS));
+    /// Reads whether a watchdog is set; to be made where the loop runs.
+    pub(crate) fn new(liveness: Liveness) -> Self {
+        let period = sd_notify::watchdog_enabled();
+        let mut ticks = interval(period.map_or(WITHOUT_WATCHDOG, |period| period / NOTIFICATIONS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { watched, ticks, vitals }
+        Self { period, ticks, liveness }
     }
 
-    /// The services have answered.
+    /// Store and Redis have answered.
     pub(crate) fn ready(&self) {
-        tell(&[NotifyState::Ready, NotifyState::Status("waiting for stages")]);
+        notify(&[NotifyState::Ready, NotifyState::Status("waiting for stages")]);
     }
 
-    /// Shows the stage in hand.
+    /// Shows the current stage.
     pub(crate) fn happened(&self, event: &WorkerEvent) {
         match event {
             WorkerEvent::Started { run, key, stage } => {
                 let status =
                     format!("computing {key}, stage {}, run {}", stage.short(), run.short());
-                tell(&[NotifyState::Status(&status)]);
+                notify(&[NotifyState::Status(&status)]);
             }
             WorkerEvent::Finished { key, .. } | WorkerEvent::Reused { key, .. } => {
-                tell(&[NotifyState::Status(&format!("waiting for stages; {key} is done"))]);
+                notify(&[NotifyState::Status(&format!("waiting for stages; {key} is done"))]);
             }
             WorkerEvent::Failed { key, .. } => {
-                tell(&[NotifyState::Status(&format!("waiting for stages; {key} failed"))]);
+                notify(&[NotifyState::Status(&format!("waiting for stages; {key} failed"))]);
             }
             _ => {}
         }
     }
 
-    /// The worker was told to stop.
+    /// The worker received a signal to stop.
     pub(crate) fn stopping(&self) {
-        tell(&[NotifyState::Stopping, NotifyState::Status("finishing the stage in hand")]);
+        notify(&[NotifyState::Stopping, NotifyState::Status("finishing the stage in hand")]);
     }
 
-    /// Waits for the next sign of life and gives it. May be dropped at any moment.
+    /// Waits for the next notification and sends it. May be dropped at any moment.
     pub(crate) async fn turn(&mut self) {
         self.ticks.tick().await;
-        let Some(period) = self.watched else { return };
-        if self.vitals.age() < period {
-            tell(&[NotifyState::Watchdog]);
+        let Some(period) = self.period else { return };
+        if self.liveness.age() < period {
+            notify(&[NotifyState::Watchdog]);
         } else {
             tracing::error!("the heartbeat has stopped: leaving this worker to its watchdog");
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager was not told");
+        tracing::debug!(%error, "the service manager was not notified");
     }
 }

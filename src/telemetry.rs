@@ -1,9 +1,8 @@
-//! Log lines on stderr, and one line for a defect.
+//! Log lines on stderr, and one line for a panic.
 //!
-//! `RUST_LOG` decides what is logged; without it warnings, and for workers every stage. Lines that repeat are
-//! folded (`fold.rs`). A panic never
-//! shows a raw backtrace: on the main thread it ends the program with code 1, elsewhere its thread's
-//! owner reports it and the log says where it happened.
+//! `RUST_LOG` decides what is logged; without it warnings are, and for workers every stage. Lines that repeat are
+//! folded (`fold.rs`). A panic never shows a raw backtrace: on the main thread it ends the program with code 1,
+//! on another one the thread's owner reports it and the log says where it happened.
 
 mod fold;
 mod format;
@@ -12,13 +11,13 @@ mod tail;
 use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 
-use agrpo_jobs::LogTail;
+use agrpo_fleet::LogTail;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
-use crate::cli::LogFormat;
+use crate::args::LogFormat;
 use crate::exit::Failure;
 use crate::machine;
 use crate::output::{self, Talk};
@@ -29,7 +28,7 @@ use tail::Tail;
 static TAIL: LazyLock<Tail> = LazyLock::new(|| Tail::new(machine::clock()));
 static FOLD: LazyLock<Fold> = LazyLock::new(|| Fold::new(machine::clock()));
 
-/// Tells what was folded and not told yet; for the end of the program.
+/// Reports lines that were folded and not yet reported; for the end of the program.
 pub(crate) fn end() {
     FOLD.end();
 }
@@ -41,7 +40,8 @@ pub(crate) fn log_tail() -> LogTail {
 
 /// Starts logging. `level` is the least severe level of agrpo's own lines where `RUST_LOG` is unset.
 pub(crate) fn start(settings: &Settings, format: LogFormat, level: &str) -> Result<(), Failure> {
-    let default = format!("warn,agrpo={level},agrpo_jobs={level},agrpo_stages={level}");
+    let default =
+        format!("warn,agrpo={level},agrpo_store={level},agrpo_fleet={level},agrpo_compute={level}");
     let directives = settings.log_filter().unwrap_or(&default);
     let filter = EnvFilter::try_new(directives).map_err(|error| {
         Failure::usage(format!("RUST_LOG={directives} is not a log filter: {error}"))

@@ -1,41 +1,33 @@
 //! `agrpo bench-gpu`: what a device computes, whether it computes it again, and how fast.
 //!
 //! One JSON document, in which every assumption stands beside the figure that rests on it. The tiny run
-//! lives in memory; what is measured is in `agrpo_stages::benchmark`.
+//! lives in memory; parity, speed and utilisation are those of `agrpo_lab::gpu_bench`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agrpo_jobs::{Store, regular, replay};
+use agrpo_compute::Device;
+use agrpo_fleet::replay;
+use agrpo_lab::gpu_bench::{self, Figures, Gauges, Load, Parity, Utilisation};
 use agrpo_spec::{Files, Numerics, Run, RunConfig, StageKind};
-use agrpo_stages::Device;
-use agrpo_stages::benchmark::{self, Figures, Gauges, Load, Parity};
+use agrpo_store::{Store, regular};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{BenchGpuArgs, VERSION};
+use crate::args::BenchGpuArgs;
 use crate::commands::computing::local;
-use crate::commands::{block_on, plain, try_writing};
+use crate::commands::files::{plain, try_writing};
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::gpu::Gpu;
 use crate::libtorch::CudaBuild;
-use crate::machine;
+use crate::machine::{self, VERSION};
 use crate::output;
-use crate::place::Place;
+use crate::session::Session;
 use crate::settings::Settings;
 
 /// A run of every kind of stage, in seconds.
 const RUN: &str = include_str!("bench_gpu/run.toml");
-
-/// Dense products of bfloat16, FLOP/s, by the start of the name that the driver gives: the makers' sheets.
-const PEAKS: [(&str, f64); 6] = [
-    ("NVIDIA H100 PCIe", 756e12),
-    ("NVIDIA H100 NVL", 835e12),
-    ("NVIDIA H100", 989.4e12),
-    ("NVIDIA H200", 989.4e12),
-    ("NVIDIA A100", 312e12),
-    ("NVIDIA L40S", 362e12),
-];
 
 #[derive(Serialize)]
 struct Answer {
@@ -61,48 +53,42 @@ struct Replay {
     identical: BTreeMap<StageKind, bool>,
 }
 
-/// Arithmetic per second as a share of the peak; none where the peak is not known.
-#[derive(Serialize)]
-struct Utilisation {
-    formula: &'static str,
-    peak_flop_per_second: Option<f64>,
-    forward: Option<f64>,
-    rollout: Option<f64>,
-    gradient: Option<f64>,
-    rollout_tokens_per_second: &'static str,
-}
-
 /// Measures the device.
-pub(super) fn bench_gpu(args: &BenchGpuArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, Failure> {
+    let settings = &session.settings;
     let load = load(args)?;
     let files = golden(&args.golden)?;
     if let Some(file) = &args.output {
         try_writing(file).map_err(|error| unwritable(file, &error))?;
     }
-    let (place, class) = enter(args, settings)?;
+    let (device, class) = enter(args, settings)?;
     output::talk("parity with the processor");
-    let parity = benchmark::parity(&files, place.device)?;
+    let parity = gpu_bench::parity(&files, device.id)?;
     output::talk("a tiny run, and every stage of it again");
-    let replay = block_on(replayed(&place, class))?;
+    let replay = session.block_on(replayed(&device, class))?;
     output::talk("speed");
     let clock = machine::stopwatch();
-    let memory = || place.gpu.as_ref().and_then(Gpu::used);
+    let memory = || device.gpu.as_ref().and_then(Gpu::used);
     let gauges = Gauges { clock: &clock, memory: &memory };
-    let figures = benchmark::measure(&load, place.device, &gauges)?;
+    let figures = gpu_bench::measure(&load, device.id, &gauges)?;
+    let gpu = device.gpu.as_ref();
+    let name = gpu.map(|gpu| gpu.name.clone());
+    let peak = args.peak.map(|tera| tera * 1e12);
+    let utilisation = Utilisation::new(&load, &figures, name.as_deref(), peak);
     let answer = Answer {
         agrpo: VERSION,
-        libtorch: match place.device {
-            Device::Cpu => agrpo_stages::libtorch_version().to_owned(),
+        libtorch: match device.id {
+            Device::Cpu => agrpo_compute::libtorch_version().to_owned(),
             Device::Cuda(_) => CudaBuild::find(settings)?.version,
         },
-        device: place.device.to_string(),
-        gpu: place.gpu.as_ref().map(|gpu| gpu.name.clone()),
-        driver: place.gpu.as_ref().map(|gpu| gpu.driver.clone()),
-        memory: place.gpu.as_ref().map(|gpu| gpu.memory),
+        device: device.id.to_string(),
+        gpu: name,
+        driver: gpu.map(|gpu| gpu.driver.clone()),
+        memory: gpu.map(|gpu| gpu.memory),
         numerics: class,
         parity,
         replay,
-        utilisation: utilisation(args, &load, &figures, &place),
+        utilisation,
         load,
         figures,
     };
@@ -119,21 +105,21 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, settings: &Settings) -> Result<Exit
     Ok(if answer.replay.identical.values().all(|same| *same) { Exit::Done } else { Exit::Differs })
 }
 
-/// The place, and the class that its process is in now.
-fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(Place, Numerics), Failure> {
+/// The device, and the class that this process is in now.
+fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics), Failure> {
     let device = args.device.device;
-    match (Place::find(device, settings), args.numerics) {
-        (Ok(place), asked) => {
-            let class = asked.or(place.class()).unwrap_or_default();
-            place.enter(settings, class, None)?;
-            Ok((place, class))
+    match (ComputeDevice::find(device, settings), args.numerics) {
+        (Ok(device), asked) => {
+            let class = asked.or(device.class()).unwrap_or_default();
+            device.enter(settings, class, None)?;
+            Ok((device, class))
         }
         // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
         // that is wrong does no harm.
         (Err(_), Some(class @ Numerics::Cuda { .. })) => {
-            let place = Place::without_driver(device, settings);
-            place.enter_unchecked(settings, class, None)?;
-            Ok((place, class))
+            let device = ComputeDevice::without_driver(device, settings);
+            device.enter_unchecked(settings, class, None)?;
+            Ok((device, class))
         }
         (Err(failure), _) => Err(failure),
     }
@@ -172,14 +158,14 @@ fn golden(folder: &Path) -> Result<Files, Failure> {
     Ok(files)
 }
 
-/// The tiny run in the place's class, in memory, and every stage of it again.
-async fn replayed(place: &Place, numerics: Numerics) -> Result<Replay, Failure> {
+/// The tiny run in the device's class, in memory, and every stage of it again.
+async fn replayed(device: &ComputeDevice, numerics: Numerics) -> Result<Replay, Failure> {
     let run = Run::parse(RUN)?;
     let run = Run::resolve(RunConfig { numerics, ..run.config().clone() })?;
     let store = Store::open("memory://", &[]).await?;
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_go_on, stop) = watch::channel(false);
-    let (id, local) = (run.id(), local(&store, place, Some(1)));
+    let (id, local) = (run.id(), local(&store, device, Some(1)));
     local.run(run, events, stop).await?;
     let mut identical = BTreeMap::new();
     let reports = replay::replay_run(&store, id, &local.execute, |_, _| ()).await?;
@@ -188,27 +174,6 @@ async fn replayed(place: &Place, numerics: Numerics) -> Result<Replay, Failure> 
         *all &= report.identical;
     }
     Ok(Replay { stages: reports.len(), identical })
-}
-
-fn utilisation(args: &BenchGpuArgs, load: &Load, figures: &Figures, place: &Place) -> Utilisation {
-    let known = |gpu: &Gpu| {
-        let of_half = PEAKS.iter().find(|(name, _)| gpu.name.starts_with(name));
-        of_half.filter(|_| load.half).map(|(_, peak)| *peak)
-    };
-    let given = args.peak.map(|tera| tera * 1e12);
-    let peak = given.or_else(|| place.gpu.as_ref().and_then(known));
-    let share = |flop: f64, seconds: f64| peak.map(|peak| flop / seconds / peak);
-    Utilisation {
-        formula: "FLOP of a forward pass over L tokens with logits at Q of them: n_layers (2 (4 D^2 + 3 D M) + 4 L D) L \
-                  + 2 Q D V; of a gradient sample two of them, as the base is frozen; what checkpointing computes again is \
-                  not counted; share = FLOP / seconds / peak",
-        peak_flop_per_second: peak,
-        forward: share(figures.forward_flop, figures.forward_seconds),
-        rollout: share(figures.rollout_flop, figures.rollout_seconds),
-        gradient: share(figures.gradient_flop_per_sample, figures.gradient_seconds_per_sample),
-        rollout_tokens_per_second: "extrapolated from rollout_steps measured steps of load.sampler.steps: whole blocks, \
-                                    at the end of sequences of full length",
-    }
 }
 
 fn unwritable(file: &Path, error: &std::io::Error) -> Failure {

@@ -1,15 +1,15 @@
-//! The file of a chart that was asked for with `--plot`. What is drawn is the verb's.
+//! The file that `--plot` names: checked before the work, written after the answer. What is drawn is up to the verb.
 
 use std::path::Path;
 
-use agrpo_jobs::regular;
+use agrpo_store::regular;
 
-use crate::commands::{plain, try_writing};
+use crate::commands::files::{plain, try_writing};
 use crate::exit::Failure;
 use crate::output;
 
-/// Finds out before hours of work that the chart cannot be written.
-pub(super) fn check_place(place: &Path) -> Result<(), Failure> {
+/// Checks before hours of work that the chart can be written.
+pub(super) fn check_writable(place: &Path) -> Result<(), Failure> {
     let shown = place.display();
     if place.extension().is_none_or(|extension| extension != "svg") {
         return Err(Failure::usage(format!("--plot {shown}: expected a name that ends in .svg")));
@@ -24,7 +24,7 @@ pub(super) fn check_place(place: &Path) -> Result<(), Failure> {
     try_writing(place).map_err(|error| unwritable(place, &error))
 }
 
-/// Writes a chart, after the answer: what was measured is not lost with it.
+/// Writes a chart; after the answer, so that an error loses no measurement.
 pub(super) fn write(place: &Path, svg: &str) -> Result<(), Failure> {
     regular::write(place, svg.as_bytes()).map_err(|error| unwritable(place, &error))?;
     output::talk(format!("wrote {}", place.display()));

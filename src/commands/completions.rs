@@ -1,10 +1,10 @@
 //! `agrpo completions`: a script for a shell, made from the command line's own definition.
 //!
-//! Installs nothing; the help says where the script goes.
+//! Installs nothing; the help says where to put the script.
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, CompletionsArgs};
+use crate::args::{Cli, CompletionsArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
 

@@ -1,53 +1,53 @@
-//! A run computed on this machine, shown as it goes.
+//! Computes a run on this machine and shows its progress.
 //!
-//! For the verbs that compute whole runs. What comes of it is theirs to tell.
+//! For the verbs that compute whole runs. Reports no result: that is up to the verb.
 
-use agrpo_jobs::embedded::{Local, Outcome};
-use agrpo_jobs::{JobsError, Store};
+use agrpo_fleet::local::{Local, Outcome};
 use agrpo_spec::Run;
+use agrpo_store::{JobsError, Store};
 use tokio::sync::{mpsc, watch};
 
+use crate::device::ComputeDevice;
 use crate::machine;
-use crate::place::Place;
 use crate::progress::Progress;
-use crate::tally::Tally;
+use crate::run_summary::RunSummary;
 use crate::telemetry;
 
-/// What ends a run early.
+/// Printed when a signal stops a run.
 pub(super) const STOPPING: &str =
     "finishing the stages in hand; run the same command again to go on";
 
-/// This process at a store; by default with as many workers as the machine has room for.
-pub(super) fn local(store: &Store, place: &Place, workers: Option<u16>) -> Local {
+/// A local scheduler at a store; by default with as many workers as the machine has cores.
+pub(super) fn local(store: &Store, device: &ComputeDevice, workers: Option<u16>) -> Local {
     Local {
         store: store.clone(),
-        execute: place.execute(),
-        workers: place.workers(workers),
-        environment: place.environment(),
+        execute: device.execute(),
+        workers: device.workers(workers),
+        environment: device.environment(),
         clock: machine::clock(),
         log_tail: telemetry::log_tail(),
     }
 }
 
-/// Computes what the run lacks, or with `repair` all that is missing or damaged of it; `tally` is what is known of
-/// earlier sessions.
+/// Computes what the run lacks, or with `repair` all of it that is missing or damaged; `summary` holds what is known
+/// of earlier processes.
 pub(super) async fn compute(
     store: &Store,
     run: &Run,
-    place: &Place,
+    device: &ComputeDevice,
     (workers, repair): (Option<u16>, bool),
     stop: watch::Receiver<bool>,
-    tally: Tally,
-) -> (Result<Outcome, JobsError>, Tally) {
+    summary: RunSummary,
+) -> (Result<Outcome, JobsError>, RunSummary) {
     let (events, mut happened) = mpsc::unbounded_channel();
-    let local = local(store, place, workers);
+    let local = local(store, device, workers);
     let work = async {
         match repair {
             true => local.repair(run.clone(), events, stop).await,
             false => local.run(run.clone(), events, stop).await,
         }
     };
-    let mut progress = Progress::new(run, tally);
+    let mut progress = Progress::new(run, summary);
     let show = async {
         while let Some(event) = happened.recv().await {
             progress.handle(&event);

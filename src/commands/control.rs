@@ -1,17 +1,17 @@
-//! `agrpo pause`, `resume`, `cancel` and `retry`: what becomes of a run, from anywhere.
+//! `agrpo pause`, `resume`, `cancel` and `retry`: control a run from any machine.
 //!
-//! The store is told first, then the workers through Redis, if there is one. Waits for no stage.
+//! Writes to the store first, then notifies workers through Redis, if there is one. Waits for no stage.
 
-use agrpo_jobs::{Control, Fleet, Hold, JobsError, Store, control};
+use agrpo_fleet::{Fleet, control};
 use agrpo_spec::RunId;
+use agrpo_store::{Control, Hold, JobsError, Store};
 use serde::Serialize;
 
-use crate::cli::ControlArgs;
-use crate::commands::{block_on, open_store, store_option};
+use crate::args::ControlArgs;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -19,27 +19,27 @@ struct Answer {
     run: RunId,
     /// What was done.
     done: String,
-    /// Whether workers were told.
+    /// Whether workers were notified.
     workers_told: bool,
 }
 
 /// Pauses or cancels a run.
-pub(super) fn hold(args: &ControlArgs, settings: &Settings, state: Hold) -> Result<Exit, Failure> {
-    block_on(async {
-        let (store, run, fleet) = open(args, settings).await?;
-        let by = format!("{}@{}", settings.user(), machine::environment().host);
+pub(super) fn hold(args: &ControlArgs, session: &Session, state: Hold) -> Result<Exit, Failure> {
+    session.block_on(async {
+        let (store, run, fleet) = open(args, session).await?;
+        let by = format!("{}@{}", session.settings.user(), machine::environment().host);
         let record = Control { state, unix_ms: machine::clock()(), by };
         control::hold(&store, fleet.as_ref(), run, &record).await?;
-        let store = store_option(args.store.store.as_deref());
+        let store = session.store_option();
         let next = Some(format!("agrpo resume {}{store}", run.short()));
         answer(args, run, &format!("{state}; stages in hand are finished"), fleet.is_some(), next)
     })
 }
 
-/// Lets a run go on.
-pub(super) fn resume(args: &ControlArgs, settings: &Settings) -> Result<Exit, Failure> {
-    block_on(async {
-        let (store, run, fleet) = open(args, settings).await?;
+/// Resumes a run.
+pub(super) fn resume(args: &ControlArgs, session: &Session) -> Result<Exit, Failure> {
+    session.block_on(async {
+        let (store, run, fleet) = open(args, session).await?;
         let held = control::resume(&store, fleet.as_ref(), run).await?;
         let done = if held { "resumed" } else { "was neither paused nor cancelled" };
         answer(args, run, done, fleet.is_some(), None)
@@ -47,9 +47,9 @@ pub(super) fn resume(args: &ControlArgs, settings: &Settings) -> Result<Exit, Fa
 }
 
 /// Gives failed stages new attempts.
-pub(super) fn retry(args: &ControlArgs, settings: &Settings) -> Result<Exit, Failure> {
-    block_on(async {
-        let (store, run, fleet) = open(args, settings).await?;
+pub(super) fn retry(args: &ControlArgs, session: &Session) -> Result<Exit, Failure> {
+    session.block_on(async {
+        let (store, run, fleet) = open(args, session).await?;
         let done = match control::retry(&store, fleet.as_ref(), run).await?.len() {
             0 => "has no failed stage".to_owned(),
             1 => "1 failed stage has new attempts".to_owned(),
@@ -59,20 +59,19 @@ pub(super) fn retry(args: &ControlArgs, settings: &Settings) -> Result<Exit, Fai
     })
 }
 
-/// The run, and the Redis where one answers: workers that nobody can reach cannot be told.
+/// The run, and the fleet if its Redis answers; without it only the store is written.
 async fn open(
     args: &ControlArgs,
-    settings: &Settings,
+    session: &Session,
 ) -> Result<(Store, RunId, Option<Fleet>), Failure> {
-    let store = open_store(settings, args.store.store.as_deref()).await?;
+    let store = session.existing_store().await?;
     let run = store.resolve_run(&args.run).await?;
-    let redis = settings.redis(args.redis.redis.as_deref());
-    match Fleet::connect(&redis.value).await {
+    match session.fleet().await {
         Ok(fleet) => Ok((store, run, Some(fleet))),
-        // Nobody asked for this one: it is only the default.
-        Err(JobsError::Unavailable(_)) if !redis.given => Ok((store, run, None)),
+        // This Redis is only the default.
+        Err(JobsError::Unavailable(_)) if !session.names_redis() => Ok((store, run, None)),
         Err(error @ JobsError::Unavailable(_)) => {
-            output::talk(format!("workers are not told: {error}"));
+            output::talk(format!("workers are not notified: {error}"));
             Ok((store, run, None))
         }
         Err(error) => Err(error.into()),
@@ -93,8 +92,8 @@ fn answer(
     output::line(format!("run {}: {done}", run.short()))?;
     if !workers_told {
         output::talk(
-            "no Redis was told: `agrpo run` obeys, workers of a fleet learn of it from the store only \
-             when they sweep; name theirs with --redis or AGRPO_REDIS",
+            "no Redis was notified: `agrpo run` obeys, workers of a fleet see it in the store only when \
+             they reconcile; name their Redis with --redis or AGRPO_REDIS",
         );
     }
     if let Some(next) = next {

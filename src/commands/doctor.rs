@@ -1,51 +1,30 @@
-//! `agrpo doctor`: what this machine and the services can do, and what to do where they cannot.
+//! `agrpo doctor`: checks this machine and the services, and says what to do where a check fails.
 //!
-//! Changes nothing: the store and Redis are written to and cleaned again. A Redis that nobody asked for may be missing, since `agrpo run` needs none.
+//! Changes nothing: what it writes to the store and to Redis it deletes again. A Redis that is only the default
+//! may be missing, since `agrpo run` needs none.
 
+mod check;
 mod redis;
+mod rows;
 
-use agrpo_jobs::Store;
+use agrpo_compute::Device;
 use agrpo_spec::Numerics;
-use agrpo_stages::Device;
 use serde::Serialize;
 
-use crate::cli::{DoctorArgs, VERSION};
-use crate::commands::{block_on, local_folder};
+use self::check::{Check, Verdict};
+use crate::args::DoctorArgs;
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::gpu::Gpu;
 use crate::libtorch::CudaBuild;
-use crate::machine;
+use crate::machine::{self, VERSION};
 use crate::numerics;
 use crate::output;
-use crate::place::Place;
+use crate::session::Session;
 use crate::settings::Settings;
 
-mod rows;
-
-/// Less free space than this is worth a word.
+/// Less free space than this gives a note.
 const LOW_DISK_BYTES: u64 = 1 << 30;
-
-/// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    /// Not good, but nothing that was asked for needs it.
-    Note,
-    Bad,
-}
-
-#[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    verdict: Verdict,
-    found: String,
-    /// What to do; empty where nothing is to be done.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    advice: String,
-    #[serde(skip)]
-    exit: Exit,
-}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -54,51 +33,25 @@ struct Answer {
     checks: Vec<Check>,
 }
 
-impl Check {
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Ok,
-            found: found.into(),
-            advice: String::new(),
-            exit: Exit::Done,
-        }
-    }
-
-    fn note(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Note, advice: advice.into(), ..Self::ok(name, found) }
-    }
-
-    fn bad(name: &'static str, failure: &Failure, advice: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Bad,
-            advice: advice.into(),
-            // Whatever is wrong with a need counts as that need not being there.
-            exit: if failure.exit() == Exit::Data { Exit::Data } else { Exit::Unavailable },
-            ..Self::ok(name, failure.message())
-        }
-    }
-}
-
 /// Runs every check; one that fails does not hide the next.
-pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit, Failure> {
     if let Some(class) = args.rows {
-        return rows::compute(class, settings);
+        return rows::compute(class, &session.settings);
     }
-    let (class, gpu) = graphics(args, settings)?;
+    let (class, gpu) = graphics(args, &session.settings)?;
     let rows = rows::begin();
-    let services = async { Ok((store(args, settings).await, redis::redis(args, settings).await)) };
-    let (store, redis) = block_on(services)?;
+    let services = async { Ok((store(session).await, redis::redis(session).await)) };
+    let (store, redis) = session.block_on(services)?;
     let mut checks = vec![
         Check::ok("agrpo", VERSION),
-        Check::ok("libtorch", agrpo_stages::libtorch_version()),
+        Check::ok("libtorch", agrpo_compute::libtorch_version()),
         processor(),
         Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
     checks.extend(rows.end());
     checks.extend(gpu);
-    checks.extend(disk(args, settings));
+    checks.extend(disk(session));
     checks.extend(store.into_iter().chain(redis));
     let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
     let exit = exit.unwrap_or(Exit::Done);
@@ -110,8 +63,8 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     Ok(exit)
 }
 
-/// What is there to compute on a GPU with, and the class that this process is in for finding out. Missing
-/// it is bad where it was asked for.
+/// Checks the GPU and its libtorch, and returns the class that the process entered for that. A missing GPU is bad
+/// only if --device names it.
 fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Check>), Failure> {
     let (number, is_asked) = match args.device.device {
         Device::Cpu => (0, false),
@@ -121,9 +74,9 @@ fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Che
         true => Check::bad(name, failure, advice),
         false => Check::note(name, failure.message(), "only --device cuda:N needs it"),
     };
-    let place = Place::find(Device::Cuda(number), settings);
-    let gpu = match &place {
-        Ok(Place { gpu: Some(gpu), .. }) => Check::ok("gpu", describe_gpu(gpu)),
+    let device = ComputeDevice::find(Device::Cuda(number), settings);
+    let gpu = match &device {
+        Ok(ComputeDevice { gpu: Some(gpu), .. }) => Check::ok("gpu", describe_gpu(gpu)),
         Ok(_) => return Err(Failure::new(Exit::Unexpected, "a GPU without a description")),
         Err(failure) => not_there("gpu", failure, "install NVIDIA's driver, or use --device cpu"),
     };
@@ -136,11 +89,11 @@ fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Che
     };
     let all_there = [&gpu, &cuda].iter().all(|check| check.verdict == Verdict::Ok);
     let mut checks = vec![gpu, cuda];
-    match place {
-        Ok(place) if is_asked && all_there => {
-            let class = place.class().unwrap_or_default();
-            checks.push(match place.enter(settings, class, None) {
-                Ok(()) => Check::ok("device", format!("{} computes {class}", place.device)),
+    match device {
+        Ok(device) if is_asked && all_there => {
+            let class = device.class().unwrap_or_default();
+            checks.push(match device.enter(settings, class, None) {
+                Ok(()) => Check::ok("device", format!("{} computes {class}", device.id)),
                 Err(failure) => Check::bad("device", &failure, "see docs/gpu.md"),
             });
             Ok((class, checks))
@@ -175,9 +128,9 @@ fn processor() -> Check {
     }
 }
 
-/// Free space where a local store is or would be.
-fn disk(args: &DoctorArgs, settings: &Settings) -> Option<Check> {
-    let folder = local_folder(&settings.store(args.store.store.as_deref()).value)?;
+/// Free space on the disk of a local store.
+fn disk(session: &Session) -> Option<Check> {
+    let folder = session.store_folder()?;
     let folder = std::path::absolute(folder).ok()?;
     let free = machine::free_bytes(&folder)?;
     let found = format!("{} free for {}", output::size(free), folder.display());
@@ -188,9 +141,8 @@ fn disk(args: &DoctorArgs, settings: &Settings) -> Option<Check> {
     })
 }
 
-async fn store(args: &DoctorArgs, settings: &Settings) -> Vec<Check> {
-    let wanted = settings.store(args.store.store.as_deref());
-    if let Some(folder) = local_folder(&wanted.value)
+async fn store(session: &Session) -> Vec<Check> {
+    if let Some(folder) = session.store_folder()
         && !folder.exists()
     {
         return vec![Check::note(
@@ -200,22 +152,22 @@ async fn store(args: &DoctorArgs, settings: &Settings) -> Vec<Check> {
         )];
     }
     let opened = async {
-        let store = Store::open(&wanted.value, &settings.object_store_options()).await?;
+        let store = session.open_store().await?;
         store.check().await?;
-        store.check_creates(&machine::environment().worker).await?;
+        session.writable_store().await?;
         let mut checks =
             vec![Check::ok("store", format!("{} answers and can be written", store.url()))];
-        // A folder is dated by this machine.
-        if local_folder(&wanted.value).is_none() {
-            let skew = agrpo_jobs::store_skew(&store, &machine::clock()).await?;
+        // A folder has this machine's times.
+        if session.store_folder().is_none() {
+            let skew = agrpo_fleet::store_skew(&store, &machine::clock()).await?;
             checks.push(redis::clock(skew, &format!("that of {}", store.url())));
         }
-        Ok::<_, agrpo_jobs::JobsError>(checks)
+        Ok::<_, Failure>(checks)
     };
     opened.await.unwrap_or_else(|error| {
         vec![Check::bad(
             "store",
-            &error.into(),
+            &error,
             "check --store or AGRPO_STORE and, for s3, the AWS_* variables",
         )]
     })

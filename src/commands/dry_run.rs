@@ -1,8 +1,8 @@
-//! `agrpo run --dry-run`, and the look at memory that every run begins with: what would be computed, how
-//! much memory a stage takes, what the store grows by, and about how long it all lasts.
+//! `agrpo run --dry-run`, and the memory check at the start of every run: what would be computed, how much memory
+//! a stage takes, by how much the store grows, and about how long it takes.
 //!
-//! Computes nothing and fetches nothing. Memory follows from the formula of `docs/memory.md`; time from
-//! counted operations and a throughput that is assumed, and said.
+//! Computes nothing and downloads nothing. Memory follows from the formula of `docs/memory.md`; time from
+//! counted operations and an assumed throughput, which is printed.
 
 use std::time::Duration;
 
@@ -10,11 +10,10 @@ use agrpo_spec::memory::{Estimate, TooLarge, Workload};
 use agrpo_spec::{Base, Numerics, Plan, Run, RunId, StageCost, StageKind};
 use serde::Serialize;
 
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
-use crate::place::Place;
-use crate::tally::short_duration;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -22,13 +21,13 @@ pub(super) struct DryRun {
     run: RunId,
     name: String,
     numerics: Numerics,
-    /// What the run names and nobody has fetched yet.
+    /// Keys of files that are not fetched yet.
     unfetched: Vec<String>,
     stages: u64,
     kinds: Vec<Kind>,
     /// Written in all.
     bytes: u64,
-    /// Of these, left at the end by the run's retention.
+    /// Of these, kept at the end by the run's retention.
     kept_bytes: u64,
     /// Sustained, of one worker.
     assumed_flops: f64,
@@ -37,7 +36,7 @@ pub(super) struct DryRun {
     seconds: f64,
 }
 
-/// What there is to say of the stages of one kind.
+/// The stages of one kind.
 #[derive(Debug, Serialize)]
 struct Kind {
     kind: StageKind,
@@ -52,8 +51,8 @@ struct Kind {
     memory: Vec<(&'static str, u64)>,
 }
 
-/// A worker's sustained operations a second where nobody says it: 40 % of the tensor cores' peak in bf16
-/// as NVIDIA gives it for the class, and what `make bench` measures on one core.
+/// The default of a worker's sustained operations a second: 40 % of the tensor cores' peak in bf16 that NVIDIA
+/// gives for the class, or what `make bench` measures on one core.
 fn assumed_flops(class: Numerics) -> f64 {
     match class {
         Numerics::CpuPortable => 45e9,
@@ -158,7 +157,7 @@ impl DryRun {
         lines.push(format!(
             "time      up to {} on {} worker(s), with the longest prompts and at {:.2} TFLOP/s a worker, \
              which is assumed: --tflops N says better",
-            short_duration(Duration::from_secs_f64(self.seconds)),
+            output::short_duration(Duration::from_secs_f64(self.seconds)),
             self.workers,
             self.assumed_flops / 1e12
         ));
@@ -168,23 +167,23 @@ impl DryRun {
 
 /// The estimates of a run's stages, on so many workers of one machine.
 pub(super) fn workload(run: &Run) -> Workload {
-    let prompt_tokens = agrpo_stages::prompt_tokens(&run.config().task);
+    let prompt_tokens = agrpo_compute::prompt_tokens(&run.config().task);
     let vocabulary = match run.base() {
-        Base::Scratch(..) => agrpo_stages::vocabulary(&run.config().task).unwrap_or(0),
+        Base::Scratch(..) => agrpo_compute::vocabulary(&run.config().task).unwrap_or(0),
         Base::Checkpoint(checkpoint) => checkpoint.shape.embedding_size.into(),
     };
     Workload::of(run, vocabulary, prompt_tokens)
 }
 
-/// Refuses a run whose stages do not fit into memory beside each other, those that the processor computes
-/// in every class into its own; answers with the largest of the others.
+/// Refuses a run whose concurrent stages do not fit into memory; updates, which the processor computes in every
+/// class, are checked against the machine's memory. Returns the largest of the other estimates.
 pub(super) fn check_memory(
     workload: &Workload,
-    place: &Place,
+    device: &ComputeDevice,
     workers: usize,
 ) -> Result<Option<Estimate>, Failure> {
     let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers.max(1) as u64);
-    let (here, host) = (share(place.memory()), share(machine::available_memory()));
+    let (here, host) = (share(device.memory()), share(machine::available_memory()));
     if let (Some(update), Some(host)) = (workload.stage(StageKind::Update), host) {
         update.fits(host).map_err(|too_large| refusal(&too_large))?;
     }

@@ -1,18 +1,16 @@
 //! `agrpo enqueue`: hands a run to the workers of a fleet.
 //!
-//! Computes nothing; the store remembers the run, Redis only hints at its stages.
+//! Computes nothing. The store holds the run; Redis only holds hints about its stages.
 
-use agrpo_jobs::Fleet;
-use agrpo_spec::{Plan, RunId};
+use agrpo_spec::{Numerics, Plan, RunId};
 use serde::Serialize;
 
-use crate::cli::EnqueueArgs;
-use crate::commands::{block_on, create_store, read_run, store_option};
+use crate::args::EnqueueArgs;
+use crate::commands::run_file::read_run;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
-use crate::settings::Settings;
-use crate::shell;
+use crate::session::Session;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -24,21 +22,21 @@ struct Answer {
     /// All stages of the run.
     stages: u64,
     already_done: bool,
-    /// Other runs that have the same name and another content.
+    /// Other runs that have the same name and a different configuration.
     namesakes: Vec<RunId>,
 }
 
 /// Queues what can be computed now.
-pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (run, _) = read_run(&args.run, &args.store, settings)?;
+pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Failure> {
+    let (run, _) = read_run(&args.run, session)?;
     let name = run.config().name.clone();
     let stages = Plan::total_stages(&run);
     let numerics = run.config().numerics;
-    let done = block_on(async {
-        let store = create_store(settings, args.store.store.as_deref()).await?;
-        let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
-        agrpo_jobs::require(&fleet, &machine::environment().worker).await?;
-        Ok(agrpo_jobs::enqueue(&store, &fleet, run).await?)
+    let done = session.block_on(async {
+        let store = session.writable_store().await?;
+        let fleet = session.fleet().await?;
+        agrpo_fleet::require(&fleet, &machine::environment().worker).await?;
+        Ok(agrpo_fleet::enqueue(&store, &fleet, run).await?)
     })?;
     let answer = Answer {
         run: done.run,
@@ -54,25 +52,18 @@ pub(super) fn enqueue(args: &EnqueueArgs, settings: &Settings) -> Result<Exit, F
     }
     for other in &answer.namesakes {
         output::talk(format!(
-            "note: run {} has the name {:?} as well and asks for something else; this one is {}: call \
-             them by their ids",
+            "note: run {} is also named {:?}, with a different configuration; this one is {}: use run ids",
             other.short(),
             answer.name,
             answer.run.short()
         ));
     }
-    output::line(describe(&answer, args, numerics))?;
+    output::line(describe(&answer, session, numerics))?;
     Ok(Exit::Done)
 }
 
-fn describe(answer: &Answer, args: &EnqueueArgs, numerics: agrpo_spec::Numerics) -> String {
-    let store = store_option(args.store.store.as_deref());
-    let redis = match args.redis.redis.as_deref() {
-        // What is printed may end up in a log; a password must not.
-        Some(url) if url.contains('@') => " --redis URL".to_owned(),
-        Some(url) => format!(" --redis {}", shell::word(url)),
-        None => String::new(),
-    };
+fn describe(answer: &Answer, session: &Session, numerics: Numerics) -> String {
+    let (store, redis) = (session.store_option(), session.redis_option());
     let run = answer.run;
     let id = run.short();
     if answer.already_done {

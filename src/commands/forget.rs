@@ -1,37 +1,34 @@
-//! `agrpo forget`: gives up a run.
+//! `agrpo forget`: removes a run's records.
 //!
-//! Removes what is kept about it and no result: those go with a gc, where no other run needs them.
+//! Deletes no result: a later gc deletes those that no other run needs.
 
-use agrpo_jobs::gc::{self, Tally};
-use agrpo_jobs::status::{self, RunState};
-use agrpo_jobs::{JobsError, Store};
+use agrpo_fleet::gc::{self, Tally};
+use agrpo_fleet::status::{self, RunState};
 use agrpo_spec::RunId;
+use agrpo_store::{JobsError, Store};
 use serde::Serialize;
 
-use crate::cli::ForgetArgs;
-use crate::commands::gc::{count, told};
-use crate::commands::{block_on, open_store, store_option};
+use crate::args::ForgetArgs;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
     run: RunId,
     dry_run: bool,
-    /// Objects of the run's own record that went, or would.
+    /// Objects of the run's records that were deleted, or would be.
     records: u64,
-    /// What no other run reaches; a gc takes it when it is old enough. None where the run's record is
+    /// What no other run reaches; a gc deletes it when it is old enough. `None` if the run's record is
     /// damaged.
     freed: Option<Tally>,
 }
 
 /// Forgets a run.
-pub(super) fn forget(args: &ForgetArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let flag = args.store.store.as_deref();
-    let answer = block_on(async {
-        let store = open_store(settings, flag).await?;
+pub(super) fn forget(args: &ForgetArgs, session: &Session) -> Result<Exit, Failure> {
+    let answer = session.block_on(async {
+        let store = session.existing_store().await?;
         let run = find(&store, &args.run).await?;
         if !args.force && !args.dry_run {
             refuse_unfinished(&store, run).await?;
@@ -52,17 +49,19 @@ pub(super) fn forget(args: &ForgetArgs, settings: &Settings) -> Result<Exit, Fai
         return Ok(Exit::Done);
     }
     let verb = if answer.dry_run { "would be forgotten" } else { "forgotten" };
-    let freed = answer.freed.map_or_else(|| "the results that only this run used".to_owned(), told);
+    let freed = answer
+        .freed
+        .map_or_else(|| "the results that only this run used".to_owned(), output::objects);
     output::line(format!(
         "run {} {verb}: {}\nagrpo gc frees {freed}\n\nnext:\n  agrpo gc --dry-run{}",
         answer.run,
-        count(answer.records, "record"),
-        store_option(flag)
+        output::count(answer.records, "record"),
+        session.store_option()
     ))?;
     Ok(Exit::Done)
 }
 
-/// A full id names even a run whose record is gone.
+/// Finds a run; a full id works even if the run's record is missing.
 async fn find(store: &Store, text: &str) -> Result<RunId, Failure> {
     match text.parse::<RunId>() {
         Ok(run) if store.runs().await?.contains(&run) => Ok(run),
@@ -70,7 +69,7 @@ async fn find(store: &Store, text: &str) -> Result<RunId, Failure> {
     }
 }
 
-/// Adds how to forget a run all the same.
+/// Adds a hint about --force to errors about damaged data.
 fn forced(failure: Failure, run: RunId) -> Failure {
     match failure.exit() {
         Exit::Data => {

@@ -1,25 +1,24 @@
-//! `agrpo import`: a base from a Hugging Face folder, checked and stored by content.
+//! `agrpo import`: checks a base in a Hugging Face folder and stores it by content.
 //!
-//! Answers with the section of a run file that starts from it. The folder is read and never changed; weights
-//! stream into the store.
+//! Prints the section of a run file that names it. Never changes the folder; weights stream into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc;
 
-use agrpo_jobs::{Imported, JobsError};
+use agrpo_compute::model::{MergedWeights, ModelConfig};
 use agrpo_spec::{ArtifactDigest, Files, FolderEntry, StageError};
-use agrpo_stages::chat::other_layout;
-use agrpo_stages::model::{ModelConfig, WholeModel, check_folder, check_weights};
+use agrpo_store::{Imported, JobsError};
 use serde::Serialize;
 
-use crate::cli::ImportArgs;
-use crate::commands::{block_on, create_store, plain};
+use crate::args::ImportArgs;
+use crate::commands::files::plain;
+use crate::commands::sources::check_model;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 
-/// What a run file has to say of the base.
+/// The base's sizes, as a run file gives them.
 #[derive(Debug, Serialize)]
 struct Shape {
     d_model: i64,
@@ -30,7 +29,7 @@ struct Shape {
     max_sequence_length: i64,
 }
 
-/// What the headers tell.
+/// What the headers of the weights contain.
 #[derive(Debug)]
 struct Facts {
     shape: Shape,
@@ -52,24 +51,24 @@ struct Report {
     section: String,
 }
 
-/// Takes the folder in, and prints how a run names it.
-pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<Exit, Failure> {
-    look(&args.folder)?;
-    let (tell, told) = mpsc::sync_channel(1);
-    let imported = block_on(async {
-        let store = create_store(settings, args.store.store.as_deref()).await?;
+/// Stores the folder, and prints how a run file names it.
+pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit, Failure> {
+    check_names(&args.folder)?;
+    let (send, received) = mpsc::sync_channel(1);
+    let imported = session.block_on(async {
+        let store = session.writable_store().await?;
         let check = move |files: &Files| {
-            // Nobody stops listening before this returns.
-            tell.send(facts(files)?).map_err(|error| StageError::Internal(error.to_string()))
+            // The receiver outlives this call.
+            send.send(facts(files)?).map_err(|error| StageError::Internal(error.to_string()))
         };
         let imported = store.import_folder(&args.folder, check).await;
         imported.map_err(|error| match error {
-            // Whatever is wrong with the folder, nothing stored is.
-            JobsError::Data(told) => Failure::usage(told),
+            // The folder is wrong, not the store.
+            JobsError::Data(message) => Failure::usage(message),
             error => error.into(),
         })
     })?;
-    let facts = told.recv();
+    let facts = received.recv();
     let facts = facts.map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
     let report = Report::new(&args.folder, imported, facts);
     if args.json.json {
@@ -80,8 +79,8 @@ pub(super) fn import(args: &ImportArgs, settings: &Settings) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// A folder of something else is told by what lies there, before anything is read.
-fn look(folder: &Path) -> Result<(), Failure> {
+/// Refuses a folder that is no model by the names of its files, before anything is read.
+fn check_names(folder: &Path) -> Result<(), Failure> {
     let place = folder.display();
     let unreadable = |error: std::io::Error| {
         Failure::usage(format!("{place}: cannot read the folder: {}", plain(&error)))
@@ -91,7 +90,7 @@ fn look(folder: &Path) -> Result<(), Failure> {
         names.insert(entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned());
     }
     let has = |end: &str| names.iter().find(|name| name.ends_with(end));
-    let refuse = |told: &str| Err(Failure::usage(format!("{place}: {told}")));
+    let refuse = |why: &str| Err(Failure::usage(format!("{place}: {why}")));
     if !names.contains("config.json") {
         if names.contains("adapter_config.json") {
             return refuse(
@@ -123,19 +122,10 @@ fn look(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks a folder down to its last weight; says what is wrong and makes no difference.
-pub(super) fn look_through(files: &Files) -> Result<(), StageError> {
-    check_folder(files)?;
-    for note in [check_weights(files)?, other_layout(files)?].into_iter().flatten() {
-        output::talk(note);
-    }
-    Ok(())
-}
-
-/// Checks the folder, and reads off its headers what it is.
+/// Checks the folder, and reads sizes and types from its headers.
 fn facts(files: &Files) -> Result<Facts, StageError> {
-    look_through(files)?;
-    let model = WholeModel::open(files)?;
+    check_model(files)?;
+    let model = MergedWeights::open(files)?;
     let ModelConfig { d_model, n_layers, n_heads, .. } = *model.config();
     let ModelConfig { mlp_hidden_size, embedding_size, max_sequence_length, .. } = *model.config();
     let parts = model.parts();
@@ -161,7 +151,7 @@ impl Report {
             folder: imported.digest,
             from: from.display().to_string(),
             parameters: facts.parameters,
-            // What is no wider gains nothing in f32; f16 has digits that bf16 would round off.
+            // Narrower weights gain nothing in f32; f16 has digits that bf16 would round off.
             precision: match facts.dtypes.contains("BF16") && !facts.dtypes.contains("F16") {
                 true => "bf16",
                 false => "f32",
@@ -176,7 +166,7 @@ impl Report {
         report
     }
 
-    /// A section of a run file; what people want to know beside it is in comments.
+    /// A section of a run file, with sizes and file names in comments.
     fn describe(&self) -> String {
         let dtypes = self.dtypes.iter().copied().collect::<Vec<_>>().join(", ");
         let file = |(name, entry): (&String, &FolderEntry)| {

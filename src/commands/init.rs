@@ -1,19 +1,20 @@
-//! `agrpo init`: a commented run file to begin with.
+//! `agrpo init`: writes a commented run file to start from.
 //!
-//! The text is that of `jobs/runs`, so nothing is explained twice; name, seed and the commands in its head
-//! are the caller's. Refuses to write over a file unless it is told to, and a name that no run may have.
+//! The text is that of a file in `jobs/runs`, with the caller's name, seed and file name in it. Refuses to
+//! overwrite a file without --force, and refuses a name that no run may have.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use agrpo_jobs::regular;
 use agrpo_spec::Run;
+use agrpo_store::regular;
 use serde::Serialize;
 use toml_edit::{DocumentMut, Value};
 
-use crate::cli::{InitArgs, InitTask};
-use crate::commands::{name_of, plain, sources};
+use crate::args::{InitArgs, InitTask};
+use crate::commands::files::{name_of, plain};
+use crate::commands::sources;
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::shell;
@@ -88,7 +89,7 @@ fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String), Failure> {
     Ok((name, seed, text))
 }
 
-/// Puts a value in place of another; the comment beside it stays.
+/// Replaces a value and keeps the comment beside it.
 fn set(document: &mut DocumentMut, key: &str, mut value: Value) {
     if let Some(old) = document.get_mut(key).and_then(|item| item.as_value_mut()) {
         *value.decor_mut() = old.decor().clone();
@@ -96,7 +97,7 @@ fn set(document: &mut DocumentMut, key: &str, mut value: Value) {
     }
 }
 
-/// The commands of the file's head, as they are typed for this file.
+/// Replaces the commands in the file's head by those for this file.
 fn with_commands(text: &str, base: &str, file: &str) -> String {
     let file = shell::path(Path::new(file));
     let made = format!("make run RUN={base}");
@@ -115,7 +116,7 @@ fn with_commands(text: &str, base: &str, file: &str) -> String {
     text.lines().map(line).map(|line| line + "\n").collect()
 }
 
-/// The seed of a file that can be run, its files taken to be there.
+/// Checks that the text is a valid run file, as if its files were fetched, and returns the seed.
 fn check(text: &str) -> Result<u64, Failure> {
     let named = sources::named(text, Path::new(""), &[])?;
     Ok(Run::parse(&sources::unfetched(text, &named)?)?.config().seed)
@@ -153,7 +154,7 @@ mod tests {
             name: None,
             seed: Some(7),
             force: false,
-            json: crate::cli::JsonArgs { json: false },
+            json: crate::args::options::JsonArgs { json: false },
         }
     }
 

@@ -1,11 +1,11 @@
-//! `agrpo man`: manual pages, made from the command line's own definition.
+//! `agrpo man`: writes manual pages, made from the command line's own definition.
 //!
-//! One page for the program and one for each verb that its help lists. Installs nothing beside them.
+//! One page for the program and one for each verb that its help lists. Writes nothing else.
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, ManArgs};
-use crate::commands::plain;
+use crate::args::{Cli, ManArgs};
+use crate::commands::files::plain;
 use crate::exit::{Exit, Failure};
 use crate::output;
 

@@ -1,15 +1,16 @@
 //! The policies of a run that can be measured: its base and its newest one.
 //!
-//! Found where the run's plan leads to them along its records; nothing is computed for them. A stage that the
-//! run's index names and whose record is gone is lost data, not work to be done.
+//! Follows the run's plan along its records and computes nothing. A stage that the run's index names and whose
+//! record is missing is lost data, not work left to do.
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Store, Unreadable, Walk};
+use agrpo_fleet::Walk;
 use agrpo_spec::{ArtifactDigest, Base, Manifest, Run, StageDigest, StageKey, StageKind};
+use agrpo_store::{Store, Unreadable};
 
-use crate::commands::store_option;
 use crate::exit::{Exit, Failure};
+use crate::session::Session;
 
 /// A policy of the run; iteration 0 is the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// What tables and charts call it.
+    /// Its name in tables and charts.
     pub(super) fn name(self) -> String {
         match self.iteration {
             0 => "base".to_owned(),
@@ -39,9 +40,9 @@ pub(super) async fn recorded(
 
 fn lost(store: &Store, key: StageKey, stage: StageDigest, why: &str) -> Failure {
     let url = store.url();
-    let told =
+    let message =
         format!("{key}: stages/{stage} {why} in {url}, though the run's index says it is done");
-    Failure::new(Exit::Data, told).hint("agrpo run FILE, from the run's file, computes it again")
+    Failure::new(Exit::Data, message).hint("agrpo run FILE, from the run's file, computes it again")
 }
 
 /// The run's own stages that are done, and those of their records that cannot be read.
@@ -60,7 +61,7 @@ pub(super) async fn done_stages(
 pub(super) async fn policies(
     store: &Store,
     run: &Run,
-    flag: Option<&str>,
+    session: &Session,
 ) -> Result<Vec<Policy>, Failure> {
     store.require_own_versions(run.id()).await?;
     let (done, _) = done_stages(store, run).await?;
@@ -90,5 +91,5 @@ pub(super) async fn policies(
         run.config().name
     ))
     .hint("agrpo run FILE computes the rest; only the base is needed, not the whole run")
-    .hint(format!("agrpo status{}", store_option(flag))))
+    .hint(format!("agrpo status{}", session.store_option())))
 }

@@ -1,20 +1,22 @@
 //! `agrpo replay`: computes finished stages again and compares digests.
 //!
-//! Writes nothing into the store, unless inputs that are gone are to be made again. The process takes on the numerics class of what it replays, so the
-//! stored spec is read before the first tensor operation.
+//! Writes nothing to the store, except the inputs that --rewind recomputes. The process enters the numerics class
+//! of what it replays, so the stored spec is read before the first tensor operation.
 
-use agrpo_jobs::replay::{self, ReplayReport};
-use agrpo_jobs::{Store, own_stages};
+use agrpo_fleet::own_stages;
+use agrpo_fleet::replay::{self, ReplayReport};
 use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest};
+use agrpo_store::Store;
 use serde::Serialize;
 
-use crate::cli::ReplayArgs;
-use crate::commands::{block_on, lost, open_store, stop_signal};
+use crate::args::ReplayArgs;
+use crate::commands::recovery;
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
-use crate::place::Place;
-use crate::settings::Settings;
+use crate::session::Session;
+use crate::signals::stop_signal;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -35,26 +37,25 @@ struct Stage {
 /// What is to be replayed.
 struct Request {
     stages: Vec<(Option<String>, StageDigest)>,
-    /// Whose they are, if that is known.
+    /// Their run, if it is known.
     run: Option<RunId>,
     numerics: Numerics,
 }
 
 /// Replays one stage or all of a run.
-pub(super) fn replay(args: &ReplayArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let flag = args.store.store.as_deref();
-    let request = block_on(async {
-        let store = open_store(settings, flag).await?;
+pub(super) fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit, Failure> {
+    let request = session.block_on(async {
+        let store = session.existing_store().await?;
         match (&args.hash, &args.run) {
             (Some(hash), _) => one_stage(&store, hash).await,
             (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
         }
     })?;
-    let place = Place::find(args.device.device, settings)?;
-    place.enter(settings, request.numerics, None)?;
-    let stages = block_on(async {
-        let store = open_store(settings, flag).await?;
-        compute(&store, &place, request, args).await
+    let device = ComputeDevice::find(args.device.device, &session.settings)?;
+    device.enter(&session.settings, request.numerics, None)?;
+    let stages = session.block_on(async {
+        let store = session.existing_store().await?;
+        compute(&store, &device, request, (args, session)).await
     })?;
     let identical = stages.iter().all(|stage| stage.report.identical);
     let count = stages.len();
@@ -98,12 +99,12 @@ async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
 
 async fn compute(
     store: &Store,
-    place: &Place,
+    device: &ComputeDevice,
     request: Request,
-    args: &ReplayArgs,
+    (args, session): (&ReplayArgs, &Session),
 ) -> Result<Vec<Stage>, Failure> {
     let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
-    let execute = place.execute();
+    let execute = device.execute();
     let mut done = vec![];
     for (key, stage) in request.stages {
         if *stop.borrow() {
@@ -113,13 +114,13 @@ async fn compute(
             ));
         }
         if args.rewind {
-            let (environment, clock) = (place.environment(), machine::clock());
+            let (environment, clock) = (device.environment(), machine::clock());
             replay::mend(store, request.run, stage, &execute, &environment, &clock).await?;
         }
         let report = match replay::replay(store, stage, &execute).await {
             Err(error) => {
-                let (flag, asked) = (args.store.store.as_deref(), Some((request.run, stage)));
-                return Err(lost::explain(store, flag, asked, error.into()).await);
+                let asked = Some((request.run, stage));
+                return Err(recovery::explain(store, session, asked, error.into()).await);
             }
             Ok(report) => report,
         };
@@ -148,7 +149,7 @@ fn describe(key: Option<&str>, report: &ReplayReport) -> Result<(), Failure> {
     if let Some(row) = &report.row {
         output::line(format!("  differs    {row}"))?;
     }
-    // Metrics are many and follow from the outputs: only those that differ are worth a line.
+    // Metrics are many and follow from the outputs: only those that differ are printed.
     for found in report.metrics.iter().filter(|metric| !metric.identical) {
         let value =
             |value: Option<f64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());

@@ -1,32 +1,33 @@
-//! `agrpo report`: what runs did, as one HTML file and as charts.
+//! `agrpo report`: writes runs as one HTML file and as charts.
 //!
-//! Reads the store and changes nothing in it. What a report says is `agrpo-view`'s affair.
+//! Reads the store and changes nothing in it. The contents of a report are defined in `agrpo-view`.
 
 use std::fs;
 use std::path::Path;
 
-use agrpo_jobs::regular;
+use agrpo_store::regular;
 use agrpo_view::report::{self, Subject};
-use agrpo_view::{plot, png, story::Story, timeline};
+use agrpo_view::{history::RunHistory, plot, png, timeline};
 
-use crate::cli::{ReportArgs, VERSION};
-use crate::commands::{block_on, open_store, plain, try_writing};
+use crate::args::ReportArgs;
+use crate::commands::files::{plain, try_writing};
 use crate::exit::{Exit, Failure};
+use crate::machine::VERSION;
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 
-/// Writes the report, and the charts where they are asked for.
-pub(super) fn report(args: &ReportArgs, settings: &Settings) -> Result<Exit, Failure> {
+/// Writes the report, and with --plots the charts.
+pub(super) fn report(args: &ReportArgs, session: &Session) -> Result<Exit, Failure> {
     try_writing(&args.output).map_err(|error| unwritable(&args.output, &error))?;
     if let Some(folder) = &args.plots {
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     }
-    let mut subjects = block_on(async {
-        let store = open_store(settings, args.store.store.as_deref()).await?;
+    let mut subjects = session.block_on(async {
+        let store = session.existing_store().await?;
         let mut subjects: Vec<Subject> = vec![];
         for name in &args.runs {
             let run = store.resolve_run(name).await?;
-            if subjects.iter().any(|subject| subject.story().run().id() == run) {
+            if subjects.iter().any(|subject| subject.history().run().id() == run) {
                 return Err(Failure::usage(format!("the run {} is named twice", run.short())));
             }
             subjects.push(Subject::read(&store, run, run_file).await?);
@@ -45,7 +46,7 @@ pub(super) fn report(args: &ReportArgs, settings: &Settings) -> Result<Exit, Fai
 }
 
 /// The run file with every default explicit.
-fn run_file(story: &Story) -> String {
+fn run_file(story: &RunHistory) -> String {
     toml::to_string(story.run().config()).unwrap_or_default()
 }
 
@@ -55,10 +56,10 @@ fn write_charts(subjects: &[Subject], folder: &Path) -> Result<(), Failure> {
         charts.push((chart.name.to_owned(), plot::svg(&chart.figure)?));
     }
     for subject in subjects {
-        let Some(svg) = timeline::svg(subject.story())? else { continue };
+        let Some(svg) = timeline::svg(subject.history())? else { continue };
         let name = match subjects {
             [_] => "timeline".to_owned(),
-            _ => format!("timeline-{}", subject.story().run().id().short()),
+            _ => format!("timeline-{}", subject.history().run().id().short()),
         };
         charts.push((name, svg));
     }

@@ -1,31 +1,32 @@
-//! `agrpo run`: a run on this machine, from the file to the summary.
+//! `agrpo run`: computes a run on this machine, from the file to the summary.
 //!
-//! Decides nothing about results: the embedded scheduler walks the plan, and what the store already
+//! Decides nothing about results: the local scheduler walks the plan, and what the store already
 //! holds is not computed again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use agrpo_jobs::embedded::Outcome;
-use agrpo_jobs::status::{self, RunStatus};
-use agrpo_jobs::{Store, evaluation_at};
+use agrpo_fleet::evaluation_at;
+use agrpo_fleet::local::Outcome;
+use agrpo_fleet::status::{self, RunStatus};
 use agrpo_spec::{ArtifactDigest, Run, RunId, StageKind};
+use agrpo_store::Store;
 use serde::Serialize;
 
-use crate::cli::RunArgs;
+use crate::args::RunArgs;
 use crate::commands::computing::{STOPPING, compute};
 use crate::commands::dry_run::{DryRun, check_memory, workload};
-use crate::commands::{
-    block_on, cached_store, fetch_run, parse_run, read_sources, sources, stop_signal, store_option,
-};
+use crate::commands::run_file::{fetch_run, parse_run, read_sources};
+use crate::commands::sources;
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::output;
-use crate::place::Place;
-use crate::settings::Settings;
+use crate::run_summary::{KindTime, Overhead, RunSummary};
+use crate::session::Session;
 use crate::shell;
-use crate::tally::{KindTime, Overhead, Tally, accuracy, percent};
+use crate::signals::stop_signal;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -57,9 +58,9 @@ struct Stages {
     reused: u64,
 }
 
-/// Says what the run would take; nothing that it names has to be there.
-fn dry_run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (named, text) = read_sources(&args.run, settings)?;
+/// Reports what the run would need; the files that it names may be missing.
+fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
+    let (named, text) = read_sources(&args.run, &session.settings)?;
     let run = parse_run(&sources::unfetched(&text, &named)?, &args.run)?;
     let unfetched = named.iter().filter(|source| source.sha256.is_none());
     let unfetched = unfetched.map(|source| source.key.clone()).collect();
@@ -73,67 +74,66 @@ fn dry_run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
 }
 
 /// Computes the run.
-pub(super) fn run(args: &RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
     if args.dry_run {
-        return dry_run(args, settings);
+        return dry_run(args, session);
     }
-    let place = Place::find(args.device.device, settings)?;
-    let (named, text) = read_sources(&args.run, settings)?;
-    // What needs no file is asked before gigabytes are fetched.
+    let device = ComputeDevice::find(args.device.device, &session.settings)?;
+    let (named, text) = read_sources(&args.run, &session.settings)?;
+    // What needs no file is checked before gigabytes are fetched.
     let planned = parse_run(&sources::unfetched(&text, &named)?, &args.run)?;
-    place.check(planned.config().numerics)?;
+    device.check(planned.config().numerics)?;
     let largest = if args.ignore_memory {
         None
     } else {
-        check_memory(&workload(&planned), &place, place.workers(args.workers))?
+        check_memory(&workload(&planned), &device, device.workers(args.workers))?
     };
-    let (run, text) = fetch_run(&args.run, (&named, text), &args.store, settings)?;
-    place.enter(settings, run.config().numerics, Some(&text))?;
+    let (run, text) = fetch_run(&args.run, (&named, text), session)?;
+    device.enter(&session.settings, run.config().numerics, Some(&text))?;
     if let Some(estimate) = largest {
         output::talk(format!("memory, estimated: {estimate}"));
     }
-    block_on(async {
-        let flag = args.store.store.as_deref();
+    session.block_on(async {
         let stop = stop_signal(|| output::talk(STOPPING))?;
-        let store = cached_store(settings, flag, &args.cache).await?;
-        let store = store.with_patience(Duration::from_secs(args.patience), stop.clone());
-        let worker = place.environment().worker;
+        let store = session.cached_store(&args.cache).await?;
+        let store = store.with_retry_policy(Duration::from_secs(args.patience), stop.clone());
+        let worker = device.environment().worker;
         let class = run.config().numerics;
-        let _metrics = Metrics::listen(args.metrics.metrics, settings, &worker, class).await?;
+        let _metrics =
+            Metrics::listen(args.metrics.metrics, &session.settings, &worker, class).await?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
-        let tally = remembered(&store, &run).await?;
-        let (outcome, tally) =
-            compute(&store, &run, &place, (args.workers, args.repair), stop, tally).await;
-        let outcome = outcome.map_err(|error| explain(error.into(), args))?;
+        let progress = remembered(&store, &run).await?;
+        let (outcome, progress) =
+            compute(&store, &run, &device, (args.workers, args.repair), stop, progress).await;
+        let outcome = outcome.map_err(|error| explain(error.into(), session))?;
         let url = store.url().to_owned();
         let status = status::status(&store, Some(run.id())).await?;
         let wall_s = began.elapsed().as_secs_f64();
-        let summary = summarise(&run, &outcome, &tally, &status, wall_s, url);
+        let summary = summarise(&run, &outcome, &progress, &status, wall_s, url);
         if args.json.json {
             output::json(&summary)?;
         } else {
-            output::line(describe(&summary, &tally, args))?;
+            output::line(describe(&summary, &progress, (args, session)))?;
         }
         Ok(if outcome.done { Exit::Done } else { Exit::Interrupted })
     })
 }
 
-/// What the display should know of earlier sessions: the base's accuracy, which a resumed run does not
-/// look at again.
-async fn remembered(store: &Store, run: &Run) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
+/// The base's accuracy from an earlier process, which a resumed run does not compute again.
+async fn remembered(store: &Store, run: &Run) -> Result<RunSummary, Failure> {
+    let mut progress = RunSummary::default();
     if let Some(manifest) = evaluation_at(store, run, 0).await?
         && let Some(&share) = manifest.metrics.get("accuracy")
     {
-        tally.add_accuracy(0, share);
+        progress.add_accuracy(0, share);
     }
-    Ok(tally)
+    Ok(progress)
 }
 
-/// Adds what to type after a failure.
-fn explain(failure: Failure, args: &RunArgs) -> Failure {
-    let store = store_option(args.store.store.as_deref());
+/// Adds what to type next after a failure.
+fn explain(failure: Failure, session: &Session) -> Failure {
+    let store = session.store_option();
     match failure.exit() {
         Exit::StageFailed => failure.hint(format!("agrpo status{store}")),
         Exit::Unavailable => failure.hint("run the same command again: finished stages are kept"),
@@ -144,7 +144,7 @@ fn explain(failure: Failure, args: &RunArgs) -> Failure {
 fn summarise(
     run: &Run,
     outcome: &Outcome,
-    tally: &Tally,
+    progress: &RunSummary,
     status: &[RunStatus],
     wall_s: f64,
     store: String,
@@ -169,14 +169,18 @@ fn summarise(
         iteration: status.map_or(0, |status| status.iteration),
         stages: Stages { computed: outcome.computed, reused: outcome.reused },
         wall_s,
-        kinds: tally.kinds().clone(),
-        overhead: tally.overhead(),
+        kinds: progress.kinds().clone(),
+        overhead: progress.overhead(),
         store,
     }
 }
 
 /// The summary for people.
-fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
+fn describe(
+    summary: &Summary,
+    progress: &RunSummary,
+    (args, session): (&RunArgs, &Session),
+) -> String {
     let Stages { computed, reused } = summary.stages;
     let mut rows = vec![
         ("run", format!("{}", summary.run)),
@@ -192,10 +196,14 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
     match (summary.accuracy.base, summary.accuracy.latest) {
         (Some(base), Some(latest)) => rows.push((
             "accuracy",
-            format!("{} -> {}", accuracy(base, problems), accuracy(latest, problems)),
+            format!(
+                "{} -> {}",
+                output::accuracy(base, problems),
+                output::accuracy(latest, problems)
+            ),
         )),
         (None, Some(latest)) | (Some(latest), None) => {
-            rows.push(("accuracy", accuracy(latest, problems)));
+            rows.push(("accuracy", output::accuracy(latest, problems)));
         }
         (None, None) => {}
     }
@@ -205,13 +213,13 @@ fn describe(summary: &Summary, tally: &Tally, args: &RunArgs) -> String {
         rows.into_iter().map(|(name, value)| format!("{name:<9} {value}")).collect();
     lines.push(String::new());
     lines.push("next:".to_owned());
-    let store = store_option(args.store.store.as_deref());
+    let store = session.store_option();
     if summary.state != "done" {
         lines.push(format!("  agrpo run {}{store}", shell::path(&args.run.file)));
     }
     lines.push(format!("  agrpo status{store}"));
     lines.push(format!("  agrpo show {}{store}", summary.run.short()));
-    if let Some(update) = tally.last_update() {
+    if let Some(update) = progress.last_update() {
         lines.push(format!("  agrpo replay {}{store}", update.stage.short()));
     }
     lines.join("\n")
@@ -230,6 +238,6 @@ fn seconds(summary: &Summary) -> String {
 fn describe_overhead(Overhead { share, median_ms }: Overhead) -> String {
     format!(
         "{} of stage time for reading and writing, median {median_ms:.1} ms a stage",
-        percent(share)
+        output::percent(share)
     )
 }

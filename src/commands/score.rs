@@ -1,31 +1,32 @@
-//! `agrpo score`: grades completions from elsewhere, by the rule of this project's runs, a published one, or
+//! `agrpo score`: grades given completions by the rules of this project's runs, by published rules, or by
 //! the `[reward]` of a run file.
 //!
-//! One JSON object a line goes in and comes out with its grade; the mean is talk. Needs no store and
-//! computes no tensor.
+//! Reads JSON objects, one a line, and writes them back with their grades; the mean goes to stderr. Needs no
+//! store and computes no tensor.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use agrpo_jobs::regular;
-use agrpo_protocols::{
+use agrpo_compute::RowGrader;
+use agrpo_grading::{
     Benchmark, Cells, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
 };
 use agrpo_spec::{one_line, utf_8};
-use agrpo_stages::RowGrader;
+use agrpo_store::regular;
 use serde_json::{Value, json};
 
-use crate::cli::{RubricArg, ScoreArgs, TaskArg};
-use crate::commands::{name_of, plain};
+use self::graded::Graded;
+use crate::args::{RubricArg, ScoreArgs, TaskArg};
+use crate::commands::files::{name_of, plain};
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
-use crate::tally::percent;
+use crate::session::Session;
 
-mod own;
+mod custom;
+mod graded;
 
 /// Grades every row.
-pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit, Failure> {
     let name = name_of(&args.file);
     let unreadable =
         |error: &std::io::Error| Failure::usage(format!("cannot read {name}: {}", plain(error)));
@@ -34,8 +35,9 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
             "this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo",
         ));
     }
-    let own = args.run.as_deref().map(|file| own::Task::read(file, settings)).transpose()?;
-    let own = own.as_ref().map(own::Task::grader).transpose()?;
+    let own =
+        args.run.as_deref().map(|file| custom::Task::read(file, &session.settings)).transpose()?;
+    let own = own.as_ref().map(custom::Task::grader).transpose()?;
     let mut rows: Box<dyn BufRead> = if args.file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
@@ -45,7 +47,7 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
     let mut line = vec![];
     for number in 1.. {
         line.clear();
-        // No more of a line is read than tells that it is too long.
+        // Reads two bytes more than the longest row, to detect a longer one.
         let read = rows.by_ref().take(LONGEST_ROW as u64 + 2).read_until(b'\n', &mut line);
         if read.map_err(|error| unreadable(&error))? == 0 {
             break;
@@ -60,11 +62,11 @@ pub(super) fn score(args: &ScoreArgs, settings: &Settings) -> Result<Exit, Failu
             .map_err(|failure| failure.at(format!("{name}, line {number}")))?;
         output::json_row(&row)?;
     }
-    output::talk(sum.told());
+    output::talk(sum.describe());
     Ok(Exit::Done)
 }
 
-/// What all rows add up to.
+/// The sums over all rows.
 #[derive(Default)]
 struct Sum {
     rows: u32,
@@ -85,10 +87,10 @@ impl Sum {
         }
     }
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let rows = self.rows;
         let share = |part: u32, of: u32| {
-            let share = percent(f64::from(part) / f64::from(of.max(1)));
+            let share = output::percent(f64::from(part) / f64::from(of.max(1)));
             format!("{share} ({part} of {of})")
         };
         let cells = self.cells.map_or_else(String::new, |cells| {
@@ -97,15 +99,6 @@ impl Sum {
         let reward = self.reward / f64::from(rows.max(1));
         format!("{rows} rows  reward {reward:.4}  correct {}{cells}", share(self.correct, rows))
     }
-}
-
-/// A grade, whosever rules gave it.
-struct Graded {
-    reward: f64,
-    parts: Value,
-    extracted: Value,
-    correct: bool,
-    cells: Option<Cells>,
 }
 
 /// A row with its grade added.
@@ -129,7 +122,9 @@ fn graded(
     let missing = |name: &str| Failure::usage(format!("no {name}: {expected}"));
     let completion = text("completion")?.ok_or_else(|| missing("completion"))?;
     let grade = match (own, args.task) {
-        (Some(own), _) => own::grade(own, Row { number, fields: row.clone(), noted }, completion)?,
+        (Some(own), _) => {
+            custom::grade(own, Row { number, fields: row.clone(), noted }, completion)?
+        }
         (None, None) => return Err(missing("--task")),
         (None, Some(task)) => {
             let question = text("question")?.unwrap_or_default();
@@ -152,7 +147,7 @@ fn graded(
     Ok(Value::Object(row))
 }
 
-/// The name under which this project's runs know a task.
+/// The task's name in run files, if this project has rules for it.
 fn own_task(task: TaskArg) -> Option<&'static str> {
     match task {
         TaskArg::Countdown => Some("countdown"),
@@ -168,7 +163,7 @@ fn by_our_rule(
     completion: &str,
 ) -> Result<Graded, Failure> {
     let task = own_task(task).unwrap_or_default();
-    let grade = agrpo_stages::tasks::score_row(task, question, truth, completion)
+    let grade = agrpo_compute::tasks::score_row(task, question, truth, completion)
         .map_err(|error| Failure::usage(error.to_string()))?;
     Ok(Graded {
         reward: grade.reward,

@@ -1,42 +1,32 @@
-//! `agrpo show`: a run, a stage or an artifact, for people and as JSON.
+//! `agrpo show`: shows a run, a stage or an artifact, for people and as JSON.
 //!
-//! Finds out by itself which of the three a digest names. Reads the store and changes nothing.
+//! A digest may name any of the three. Reads the store and changes nothing.
 
 mod artifact;
 mod play;
 mod stage;
 mod whole_run;
 
-use agrpo_jobs::{JobsError, Store};
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest, WINDOW};
+use agrpo_spec::WINDOW;
+use agrpo_store::Store;
 
-use crate::cli::ShowArgs;
-use crate::commands::{block_on, lost, open_store};
+use crate::args::ShowArgs;
+use crate::commands::recovery;
+use crate::commands::resolve::{Named, find};
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
-
-/// So many digits are never shared by accident, so the first fit is the only one.
-const CERTAIN_DIGITS: usize = 12;
-
-/// What a digest names.
-pub(super) enum Named {
-    Run(RunId),
-    Stage(StageDigest),
-    Artifact(ArtifactDigest),
-}
+use crate::session::Session;
 
 /// Shows one thing.
-pub(super) fn show(args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure> {
-    block_on(async {
-        let flag = args.store.store.as_deref();
-        let store = open_store(settings, flag).await?;
-        let shown = show_from(&store, args, settings).await;
-        lost::explained(&store, flag, shown).await
+pub(super) fn show(args: &ShowArgs, session: &Session) -> Result<Exit, Failure> {
+    session.block_on(async {
+        let store = session.existing_store().await?;
+        let shown = show_from(&store, args, session).await;
+        recovery::explained(&store, session, shown).await
     })
 }
 
-async fn show_from(store: &Store, args: &ShowArgs, settings: &Settings) -> Result<Exit, Failure> {
+async fn show_from(store: &Store, args: &ShowArgs, session: &Session) -> Result<Exit, Failure> {
     let named = find(store, &args.hash).await?;
     if args.raw {
         let Named::Artifact(artifact) = named else {
@@ -58,7 +48,7 @@ async fn show_from(store: &Store, args: &ShowArgs, settings: &Settings) -> Resul
             return Err(Failure::usage(format!("--sample: {} is no rollout", args.hash))
                 .hint("agrpo show RUN lists the stages of a run"));
         };
-        let has_colour = !settings.no_color();
+        let has_colour = !session.settings.no_color();
         play::show(store, stage, row, (args.json.json, args.play, has_colour)).await?;
         return Ok(Exit::Done);
     }
@@ -68,51 +58,4 @@ async fn show_from(store: &Store, args: &ShowArgs, settings: &Settings) -> Resul
         Named::Artifact(artifact) => artifact::show(store, artifact, args.json.json).await,
     }?;
     Ok(Exit::Done)
-}
-
-/// The one thing that the text names.
-pub(super) async fn find(store: &Store, text: &str) -> Result<Named, Failure> {
-    let mut fitting = vec![];
-    let (mut reasons, mut exit) = (vec![], Exit::Usage);
-    let mut sort = |found: Result<Named, JobsError>| {
-        match found {
-            Ok(named) => fitting.push(named),
-            Err(JobsError::Invalid(reason)) => reasons.push(reason),
-            // A whole digest has nothing behind it, or the store is not what it should be.
-            Err(JobsError::Data(reason)) => {
-                exit = Exit::Data;
-                reasons.push(reason);
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(text.len() >= CERTAIN_DIGITS && !fitting.is_empty())
-    };
-    if !sort(store.resolve_run(text).await.map(Named::Run))?
-        && !sort(store.resolve_stage(text).await.map(Named::Stage))?
-    {
-        sort(store.resolve_blob(text).await.map(Named::Artifact))?;
-    }
-    if fitting.len() > 1 {
-        let names = fitting.iter().map(describe).collect::<Vec<_>>().join(" and ");
-        return Err(Failure::usage(format!("`{text}` fits {names}; give more digits")));
-    }
-    fitting.pop().ok_or_else(|| {
-        let told = format!("`{text}` is no run, stage or artifact that can be shown");
-        let failure = Failure::new(exit, told);
-        reasons.into_iter().fold(failure, Failure::hint)
-    })
-}
-
-fn describe(named: &Named) -> String {
-    match named {
-        Named::Run(run) => format!("the run {}", run.short()),
-        Named::Stage(stage) => format!("the stage {}", stage.short()),
-        Named::Artifact(artifact) => format!("the artifact {}", artifact.short()),
-    }
-}
-
-/// Lines of a name and a value, the values in one column.
-fn fields(rows: &[(&str, String)]) -> String {
-    let rows = rows.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
-    output::table(&rows.collect::<Vec<_>>())
 }

@@ -1,30 +1,31 @@
-//! Files that a run file names: fetched into the store, and named by content from then on.
+//! Fetches the files that a run file names into the store, and replaces their addresses by digests.
 //!
-//! A run knows no path and no address, so a run file that names some is rewritten before it is read as a
-//! run. What the store has already is not fetched again. Whether the files are any good is asked here
-//! too, before a stage is computed for hours.
+//! A run has no paths and no addresses, so a run file that names some is rewritten before it is parsed as a
+//! run. What the store already has is not fetched again. The files are checked here too, before a stage is
+//! computed for hours.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use agrpo_jobs::{JobsError, Store, fetch, redact};
+use agrpo_compute::check_folder;
+use agrpo_compute::model::check_weights;
+use agrpo_compute::text::chat::other_layout;
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Base, CHECKPOINT, FolderListing, Inputs, Run, Source, sources,
-    with_digests,
+    Artifact, ArtifactDigest, Base, CHECKPOINT, Files, FolderListing, Inputs, Run, Source,
+    StageError, sources, with_digests,
 };
+use agrpo_store::{JobsError, Store, fetch, redact};
 
-use crate::commands::create_store;
-use crate::commands::import::look_through;
 use crate::exit::Failure;
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 use crate::shell;
 
-/// What the keys of a grading program's files begin with. Their digests are nobody's to pin by hand: the
-/// files lie beside the run file.
+/// Prefix of the keys of a grading program's files. No note asks users to pin these by digest: the files are
+/// beside the run file.
 pub(super) const PROGRAM: &str = "reward.files.";
 
-/// Stands for what nobody has fetched yet, where nothing is computed.
+/// Replaces the digest of a file that is not fetched yet, where nothing is computed.
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// The files of a run file, with addresses from the command line in place of its own. A relative path of
@@ -56,13 +57,12 @@ pub(super) fn named(
 pub(super) async fn fetched(
     text: &str,
     named: &[Source],
-    settings: &Settings,
-    store: Option<&str>,
+    session: &Session,
 ) -> Result<String, Failure> {
-    let store = create_store(settings, store).await?;
+    let store = session.writable_store().await?;
     let mut digests = BTreeMap::new();
     for source in named {
-        let digest = one(source, &store, settings).await?;
+        let digest = one(source, &store, session).await?;
         if source.sha256.is_none() && !source.key.starts_with(PROGRAM) {
             output::talk(format!(
                 "{} has the SHA-256 {digest}; write it into the run file to hold on to it",
@@ -86,7 +86,7 @@ pub(super) async fn fetched(
     Ok(with_digests(text, &digests)?)
 }
 
-/// The run file for a look at the plan alone: what was not pinned is nothing in particular.
+/// The run file for the plan alone: files without a digest get a placeholder.
 pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure> {
     let nothing: ArtifactDigest = NOTHING.parse().expect("64 digits");
     let mut digests: BTreeMap<_, _> =
@@ -99,7 +99,7 @@ pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure>
     Ok(with_digests(text, &digests)?)
 }
 
-/// Says where the files lie that an error names by their keys alone.
+/// Adds the address of a file that an error names by its key. Errors carry the key in their text alone.
 pub(super) fn placed(failure: Failure, named: &[Source]) -> Failure {
     let mut all = named.iter().filter_map(|source| Some((&source.key, source.from.as_ref()?)));
     match all.find(|(key, _)| failure.message().contains(key.as_str())) {
@@ -108,11 +108,7 @@ pub(super) fn placed(failure: Failure, named: &[Source]) -> Failure {
     }
 }
 
-async fn one(
-    source: &Source,
-    store: &Store,
-    settings: &Settings,
-) -> Result<ArtifactDigest, Failure> {
+async fn one(source: &Source, store: &Store, session: &Session) -> Result<ArtifactDigest, Failure> {
     let Source { key, from, sha256 } = source;
     if let Some(pinned) = sha256
         && is_whole(source, *pinned, store).await?
@@ -133,16 +129,16 @@ async fn one(
         failure.at(key).hint(format!("--source {key_word}=PATH names another place"))
     };
     let digest = if key == CHECKPOINT {
-        let folder = store.import_folder(Path::new(from), look_through).await;
-        // Whatever is wrong with it, it is not what was asked for: nothing stored is.
-        let told = |error: JobsError| missing(Failure::usage(error.to_string()));
-        let imported = folder.map_err(told)?;
+        let folder = store.import_folder(Path::new(from), check_model).await;
+        // The folder is wrong, not the store.
+        let refused = |error: JobsError| missing(Failure::usage(error.to_string()));
+        let imported = folder.map_err(refused)?;
         if !imported.ignored.is_empty() {
             output::talk(format!("{key}: left out {}", imported.ignored.join(", ")));
         }
         imported.digest
     } else {
-        let bytes = fetch(from, &settings.object_store_options()).await;
+        let bytes = fetch(from, &session.settings.object_store_options()).await;
         let bytes = bytes.map_err(|error| missing(error.into()))?;
         let digest = ArtifactDigest::of(&bytes);
         check_pin(source, from, digest)?;
@@ -152,8 +148,17 @@ async fn one(
     Ok(digest)
 }
 
-/// Whether the store has it, with all files of a folder. What it has is young then, so that a gc leaves it to
-/// the run. A file that is damaged counts as none; the files of a folder are checked by the stages that read them.
+/// Checks a model's folder down to its last weight; what differs from the usual layout is only reported.
+pub(super) fn check_model(files: &Files) -> Result<(), StageError> {
+    check_folder(files)?;
+    for note in [check_weights(files)?, other_layout(files)?].into_iter().flatten() {
+        output::talk(note);
+    }
+    Ok(())
+}
+
+/// Whether the store has it, with all files of a folder. Renews its age, so that a gc does not delete it before the
+/// run uses it. A damaged file counts as missing; the files of a folder are checked by the stages that read them.
 async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool, Failure> {
     if !store.claim(pinned).await? {
         return Ok(false);
@@ -201,4 +206,21 @@ pub(super) async fn material(run: &Run, store: &Store) -> Result<Inputs, Failure
         inputs.insert(digest, Artifact::Blob(store.get_blob(digest).await?.into()));
     }
     Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_names_a_file_by_its_key_gets_the_address() {
+        let (key, from) = ("task.dataset.train".to_owned(), Some("rows.jsonl".to_owned()));
+        let named = [Source { key, from, sha256: None }];
+        let text = |message: &str| placed(Failure::usage(message), &named).to_string();
+        assert_eq!(
+            text("task.dataset.train: line 3: no answer"),
+            "error: task.dataset.train: line 3: no answer\n\nhint: task.dataset.train is rows.jsonl"
+        );
+        assert_eq!(text("seed = -1"), "error: seed = -1");
+    }
 }

@@ -1,21 +1,19 @@
-//! `agrpo status`: how far runs are, read from the store alone; and who works, read from Redis.
+//! `agrpo status`: the progress of runs, read from the store; with --workers the workers, read from Redis.
 //!
-//! About runs it asks no queue and no worker, so it tells the truth even where both are gone.
+//! Needs neither queue nor workers for runs, so it is right even where both are gone.
 
 mod failure;
 mod workers;
 
-use agrpo_jobs::status::{self, RunState, RunStatus};
+use agrpo_fleet::status::{self, RunState, RunStatus};
 use serde::Serialize;
 
-use crate::cli::StatusArgs;
-use crate::commands::{block_on, open_store, store_option};
+use crate::args::StatusArgs;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
-use crate::tally::percent;
+use crate::session::Session;
 
-/// Records of a run that cannot be read and are named, at most.
+/// Most unreadable records of a run that are named.
 const NAMED: usize = 5;
 
 /// What `--json` prints.
@@ -24,16 +22,16 @@ struct Answer {
     runs: Vec<RunStatus>,
     /// The failure records of the one run that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    failures: Vec<agrpo_jobs::Failure>,
+    failures: Vec<agrpo_store::Failure>,
 }
 
 /// Lists runs.
-pub(super) fn status(args: &StatusArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn status(args: &StatusArgs, session: &Session) -> Result<Exit, Failure> {
     if args.workers {
-        return workers::list(args, settings);
+        return workers::list(args, session);
     }
-    let (url, runs, failures) = block_on(async {
-        let store = open_store(settings, args.store.store.as_deref()).await?;
+    let (url, runs, failures) = session.block_on(async {
+        let store = session.existing_store().await?;
         let run = match &args.run {
             Some(text) => Some(store.resolve_run(text).await?),
             None => None,
@@ -64,7 +62,7 @@ pub(super) fn status(args: &StatusArgs, settings: &Settings) -> Result<Exit, Fai
         if let [run] = &*runs
             && run.state == RunState::Failed
         {
-            let store = store_option(args.store.store.as_deref());
+            let store = session.store_option();
             output::line(format!("\nnext:\n  agrpo retry {}{store}", run.run.short()))?;
         }
     }
@@ -117,8 +115,10 @@ fn table(runs: &[RunStatus]) -> String {
 
 fn accuracy(base: Option<f64>, latest: Option<f64>) -> String {
     match (base, latest) {
-        (Some(base), Some(latest)) => format!("{} -> {}", percent(base), percent(latest)),
-        (None, Some(share)) | (Some(share), None) => percent(share),
+        (Some(base), Some(latest)) => {
+            format!("{} -> {}", output::percent(base), output::percent(latest))
+        }
+        (None, Some(share)) | (Some(share), None) => output::percent(share),
         (None, None) => "-".to_owned(),
     }
 }

@@ -1,22 +1,21 @@
-//! `agrpo verify`: every byte read and compared with its name.
+//! `agrpo verify`: reads every byte and compares it with its name.
 //!
-//! Lists what is missing or corrupt and says so with the exit code; repairs nothing.
+//! Lists what is missing or corrupt, and reports it in the exit code. Repairs nothing.
 
 use std::collections::BTreeSet;
 
-use agrpo_jobs::verify::{self, Cure, Finding, VerifyReport};
+use agrpo_fleet::verify::{self, Cure, Finding, VerifyReport};
 
-use crate::cli::VerifyArgs;
-use crate::commands::gc::{count, told};
-use crate::commands::{block_on, open_store, store_option};
+use crate::args::VerifyArgs;
+use crate::commands::recovery::move_away;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::settings::Settings;
+use crate::session::Session;
 
 /// Checks a run or the store.
-pub(super) fn verify(args: &VerifyArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (report, url) = block_on(async {
-        let store = open_store(settings, args.store.store.as_deref()).await?;
+pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<Exit, Failure> {
+    let (report, url) = session.block_on(async {
+        let store = session.existing_store().await?;
         let run = match &args.run {
             Some(text) => Some(store.resolve_run(text).await?),
             None => None,
@@ -27,7 +26,7 @@ pub(super) fn verify(args: &VerifyArgs, settings: &Settings) -> Result<Exit, Fai
         output::json(&report)?;
     } else {
         output::line(describe(&report, args.run.is_none()))?;
-        let next = next(&report, &url, &store_option(args.store.store.as_deref()));
+        let next = next(&report, &url, &session.store_option());
         if !next.is_empty() {
             output::line(format!("\nnext:\n{}", next.join("\n")))?;
         }
@@ -39,7 +38,7 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
     let found = |verdict: &'static str| {
         move |finding: &Finding| {
             let run = finding.run.map(|run| format!("run {}: ", run.short())).unwrap_or_default();
-            format!("{verdict}  {}  {run}{}", finding.object, finding.told)
+            format!("{verdict}  {}  {run}{}", finding.object, finding.detail)
         }
     };
     let mut lines: Vec<String> = report.missing.iter().map(found("missing")).collect();
@@ -48,34 +47,29 @@ fn describe(report: &VerifyReport, is_whole: bool) -> String {
     lines.extend(report.not_followed.iter().map(found("not followed")));
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
-        row("sound", told(report.sound)),
+        row("sound", output::objects(report.sound)),
         row("missing", report.missing.len().to_string()),
         row("corrupt", report.corrupt.len().to_string()),
-        row("dropped", told(report.dropped)),
+        row("dropped", output::objects(report.dropped)),
     ];
     if !report.incompatible.is_empty() {
         rows.push(row("other version", report.incompatible.len().to_string()));
     }
     if is_whole {
-        rows.push(row("orphaned", told(report.orphaned)));
+        rows.push(row("orphaned", output::objects(report.orphaned)));
     }
     if report.without_checksum > 0 {
         rows.push(row(
             "unsealed",
-            count(report.without_checksum, "record") + " without a checksum",
+            output::count(report.without_checksum, "record") + " without a checksum",
         ));
     }
-    rows.push(row("stages", format!("{} of {}", report.stages, count(report.runs, "run"))));
+    rows.push(row("stages", format!("{} of {}", report.stages, output::count(report.runs, "run"))));
     lines.push(output::table(&rows));
     lines.join("\n")
 }
 
-/// What is done about something that no agrpo wrote.
-pub(super) fn move_away(url: &str) -> String {
-    format!("move what is no regular file, or no folder, out of {url}")
-}
-
-/// What mends each kind of finding, one line each.
+/// What repairs each kind of finding, one line each.
 fn next(report: &VerifyReport, url: &str, store: &str) -> Vec<String> {
     let damaged = || report.missing.iter().chain(&report.corrupt);
     let cures: BTreeSet<Cure> = damaged().map(|finding| finding.cure).collect();

@@ -1,6 +1,6 @@
-//! `agrpo watch`: runs at a glance in the terminal, until somebody presses q.
+//! `agrpo watch`: shows runs in the terminal until the user presses q.
 //!
-//! Takes the terminal over and gives it back, whatever the end. Changes nothing in store or Redis.
+//! Takes over the terminal and restores it in every case. Changes nothing in store or Redis.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -10,36 +10,35 @@ use agrpo_view::live::{Crew, Hub};
 use agrpo_view::watch::Glance;
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, poll, read};
 
-use crate::cli::WatchArgs;
-use crate::commands::serve::connector;
-use crate::commands::{block_on, open_store};
+use crate::args::WatchArgs;
 use crate::exit::{Exit, Failure};
-use crate::settings::Settings;
+use crate::session::Session;
 
-/// From one look at the store to the next, and how long a key may wait for its answer.
-const LOOK: Duration = Duration::from_secs(2);
+/// Between two reads of the store, and the longest wait for a key.
+const INTERVAL: Duration = Duration::from_secs(2);
 const KEYS: Duration = Duration::from_millis(100);
 
-/// What somebody wants.
-enum Wish {
+/// What a key asks for.
+enum Action {
     Quit,
     Choose(isize),
 }
 
-/// Shows runs until somebody has seen enough.
-pub(super) fn watch(args: &WatchArgs, settings: &Settings) -> Result<Exit, Failure> {
+/// Shows runs until the user quits.
+pub(super) fn watch(args: &WatchArgs, session: &Session) -> Result<Exit, Failure> {
     if !std::io::stdout().is_terminal() {
         return Err(Failure::usage("standard output is no terminal, which agrpo watch draws on")
             .hint("agrpo status lists runs as text"));
     }
-    block_on(async {
-        let store = open_store(settings, args.store.store.as_deref()).await?;
+    session.block_on(async {
+        let store = session.existing_store().await?;
         let chosen = match &args.run {
             Some(run) => Some(store.resolve_run(run).await?),
             None => None,
         };
-        let hub = Arc::new(Hub::new(store, connector(settings, args.redis.redis.as_deref())));
-        let mut glance = Glance { runs: Ok(vec![]), chosen: 0, story: None, crew: Crew::default() };
+        let hub = Arc::new(Hub::new(store, session.connector()));
+        let mut glance =
+            Glance { runs: Ok(vec![]), chosen: 0, history: None, crew: Crew::default() };
         refresh(&hub, &mut glance).await;
         if let (Some(run), Ok(runs)) = (chosen, &glance.runs) {
             glance.chosen = runs.iter().position(|one| one.run == run).unwrap_or(0);
@@ -56,36 +55,36 @@ async fn show(
     glance: &mut Glance,
     terminal: &mut ratatui::DefaultTerminal,
 ) -> Result<(), Failure> {
-    let mut looked = tokio::time::Instant::now();
-    tell(hub, glance).await;
+    let mut refreshed = tokio::time::Instant::now();
+    load_history(hub, glance).await;
     loop {
         terminal.draw(|frame| glance.draw(frame)).map_err(|error| broken(&error))?;
-        let pressed = tokio::task::spawn_blocking(wish).await;
+        let pressed = tokio::task::spawn_blocking(action).await;
         let pressed = pressed.map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
         match pressed.map_err(|error| broken(&error))? {
-            Some(Wish::Quit) => return Ok(()),
-            Some(Wish::Choose(by)) if glance.choose(by) => tell(hub, glance).await,
-            Some(Wish::Choose(_)) | None => {}
+            Some(Action::Quit) => return Ok(()),
+            Some(Action::Choose(by)) if glance.choose(by) => load_history(hub, glance).await,
+            Some(Action::Choose(_)) | None => {}
         }
-        if looked.elapsed() >= LOOK {
+        if refreshed.elapsed() >= INTERVAL {
             refresh(hub, glance).await;
-            tell(hub, glance).await;
-            looked = tokio::time::Instant::now();
+            load_history(hub, glance).await;
+            refreshed = tokio::time::Instant::now();
         }
     }
 }
 
-/// A key that means something, if one is pressed soon.
-fn wish() -> std::io::Result<Option<Wish>> {
+/// The action of the next key, if one is pressed soon.
+fn action() -> std::io::Result<Option<Action>> {
     if !poll(KEYS)? {
         return Ok(None);
     }
     let Event::Key(KeyEvent { code, modifiers, .. }) = read()? else { return Ok(None) };
     Ok(match code {
-        KeyCode::Char('q') | KeyCode::Esc => Some(Wish::Quit),
-        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Some(Wish::Quit),
-        KeyCode::Down | KeyCode::Char('j') => Some(Wish::Choose(1)),
-        KeyCode::Up | KeyCode::Char('k') => Some(Wish::Choose(-1)),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Action::Quit),
+        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Some(Action::Quit),
+        KeyCode::Down | KeyCode::Char('j') => Some(Action::Choose(1)),
+        KeyCode::Up | KeyCode::Char('k') => Some(Action::Choose(-1)),
         _ => None,
     })
 }
@@ -96,14 +95,16 @@ async fn refresh(hub: &Hub, glance: &mut Glance) {
     glance.choose(0);
 }
 
-/// The story of the chosen run; where it cannot be read now, what was read of it before.
-async fn tell(hub: &Hub, glance: &mut Glance) {
+/// Loads the history of the chosen run; keeps the old one while it cannot be read.
+async fn load_history(hub: &Hub, glance: &mut Glance) {
     let Some(run) = glance.runs.as_ref().ok().and_then(|runs| runs.get(glance.chosen)) else {
         return;
     };
-    match hub.story(run.run).await {
-        Ok(story) => glance.story = Some(story.read().await.clone()),
-        Err(_) => glance.story = glance.story.take().filter(|story| story.run().id() == run.run),
+    match hub.history(run.run).await {
+        Ok(history) => glance.history = Some(history.read().await.clone()),
+        Err(_) => {
+            glance.history = glance.history.take().filter(|history| history.run().id() == run.run);
+        }
     }
 }
 

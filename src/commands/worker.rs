@@ -1,53 +1,54 @@
-//! `agrpo worker`: computes queued stages until told to stop.
+//! `agrpo worker`: computes queued stages until a signal stops it.
 //!
-//! What it takes, and from whom, is decided by the queue and the store; this
-//! file only names the worker, fixes its numerics and listens for signals.
+//! Queue and store decide which stages it computes; this file only names the worker, sets its numerics class and
+//! handles signals.
 
 use std::time::Duration;
 
-use agrpo_jobs::{Fleet, JobsError, WorkerEvent, WorkerOptions};
+use agrpo_fleet::{Fleet, WorkerEvent, WorkerOptions};
 use agrpo_spec::Numerics;
+use agrpo_store::JobsError;
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::WorkerArgs;
-use crate::commands::{block_on, cached_store, on_signals};
+use crate::args::WorkerArgs;
+use crate::device::ComputeDevice;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::metrics::Metrics;
 use crate::numerics;
 use crate::output;
-use crate::place::Place;
-use crate::settings::Settings;
+use crate::session::Session;
+use crate::signals::{end_at_once, on_signals};
 use crate::supervisor::Supervisor;
 use crate::telemetry;
 
-/// How long a worker without a class of its own waits before it looks at the other queue.
-const RESTLESS: Duration = Duration::from_secs(2);
-/// How long giving back what is in hand may take.
-const SOON: Duration = Duration::from_secs(5);
+/// How long a worker without a fixed class waits before it checks the other queues.
+const CHECK_OTHERS: Duration = Duration::from_secs(2);
+/// How long the release of the current stage may take.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// Works until stopped or idle for too long.
-pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let place = Place::find(args.device.device, settings)?;
-    let fixed = args.numerics.or(place.class());
-    let entered = numerics::entered(settings).filter(|class| !class.is_cuda());
+pub(super) fn worker(args: &WorkerArgs, session: &Session) -> Result<Exit, Failure> {
+    let device = ComputeDevice::find(args.device.device, &session.settings)?;
+    let fixed = args.numerics.or(device.class());
+    let entered = numerics::entered(&session.settings).filter(|class| !class.is_cuda());
     let class = fixed.or(entered).unwrap_or_default();
-    place.enter(settings, class, None)?;
-    let worked = block_on(async {
-        match work(args, settings, &place, class, fixed.is_none()).await {
+    device.enter(&session.settings, class, None)?;
+    let worked = session.block_on(async {
+        match work(args, session, &device, class, fixed.is_none()).await {
             Ok(Worked { wanted, stopped: false }) => Ok(wanted),
-            // A stage that was given up may still be computing on its thread: nobody waits for it.
-            Ok(Worked { stopped: true, .. }) => Exit::Done.at_once(),
+            // A stage that was released may still be computing on its thread: the end does not wait for it.
+            Ok(Worked { stopped: true, .. }) => end_at_once(Exit::Done),
             Err(failure) => {
                 output::talk(failure.to_string());
-                failure.exit().at_once()
+                end_at_once(failure.exit())
             }
         }
     })?;
     match worked {
         Some(other) => {
             tracing::info!(numerics = %other, "starting again for the stages of another class");
-            place.enter(settings, other, None).map(|()| Exit::Done)
+            device.enter(&session.settings, other, None).map(|()| Exit::Done)
         }
         None => Ok(Exit::Done),
     }
@@ -55,62 +56,62 @@ pub(super) fn worker(args: &WorkerArgs, settings: &Settings) -> Result<Exit, Fai
 
 /// How a worker ended.
 struct Worked {
-    /// Another class, if that is where the work is.
+    /// Another class, if only that one has stages.
     wanted: Option<Numerics>,
-    /// It was told to, so a stage may have been given back.
+    /// A signal stopped it, so a stage may have been released.
     stopped: bool,
 }
 
 /// Serves one class.
 async fn work(
     args: &WorkerArgs,
-    settings: &Settings,
-    place: &Place,
+    session: &Session,
+    device: &ComputeDevice,
     class: Numerics,
     may_change: bool,
 ) -> Result<Worked, Failure> {
-    let flag = args.store.store.as_deref();
-    let store = cached_store(settings, flag, &args.cache).await?;
-    let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
-    let environment = place.environment();
+    let store = session.cached_store(&args.cache).await?;
+    let fleet = session.fleet().await?;
+    let environment = device.environment();
     let name = environment.worker.clone();
-    agrpo_jobs::require(&fleet, &name).await?;
-    let mut metrics = Metrics::listen(args.metrics.metrics, settings, &name, class).await?;
+    agrpo_fleet::require(&fleet, &name).await?;
+    let mut metrics =
+        Metrics::listen(args.metrics.metrics, &session.settings, &name, class).await?;
     metrics.watch(fleet.clone(), class);
     let (stop, stopped) = watch::channel(false);
     let (hurry, hurrying) = watch::channel(false);
-    let (told, mut heard) = watch::channel(false);
+    let (signalled, mut signals) = watch::channel(false);
     let options = WorkerOptions {
         exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
         patience: Duration::from_secs(args.patience),
         grace: Some(Duration::from_secs(args.grace)),
         hurry: hurrying,
         log_tail: telemetry::log_tail(),
-        device: place.device.to_string(),
+        device: device.id.to_string(),
         pid: std::process::id(),
         ..WorkerOptions::new(class, name.clone(), environment, machine::clock())
     };
-    heed_signals(told, hurry)?;
+    handle_signals(signalled, hurry)?;
     tracing::info!(
         worker = name,
         numerics = %class,
-        device = %place.device,
+        device = %device.id,
         store = store.url(),
         redis = fleet.place(),
         "waiting for stages"
     );
-    let mut supervisor = Supervisor::new(options.vitals.clone());
+    let mut supervisor = Supervisor::new(options.liveness.clone());
     supervisor.ready();
-    let execute = place.execute();
-    #[cfg(feature = "failpoints")]
-    let execute = crate::failpoints::witness(execute, settings)?;
+    let execute = device.execute();
+    #[cfg(debug_assertions)]
+    let execute = crate::failpoints::witness(execute, &session.settings)?;
     let (events, mut happened) = mpsc::unbounded_channel();
-    let serving = agrpo_jobs::serve(store, fleet.clone(), execute, options, events, stopped);
+    let serving = agrpo_fleet::serve(store, fleet.clone(), execute, options, events, stopped);
     tokio::pin!(serving);
     let (mut wanted, mut in_hand) = (None, false);
     let worked = loop {
-        let look_around = async {
-            tokio::time::sleep(RESTLESS).await;
+        let check_others = async {
+            tokio::time::sleep(CHECK_OTHERS).await;
             elsewhere(&fleet, class).await
         };
         tokio::select! {
@@ -120,11 +121,11 @@ async fn work(
                 supervisor.happened(&event);
             }
             () = supervisor.turn() => {}
-            Ok(()) = heard.changed(), if !*stop.borrow() => {
+            Ok(()) = signals.changed(), if !*stop.borrow() => {
                 supervisor.stopping();
                 stop.send_replace(true);
             }
-            found = look_around, if may_change && !in_hand && !*stop.borrow() => {
+            found = check_others, if may_change && !in_hand && !*stop.borrow() => {
                 wanted = found?;
                 stop.send_replace(wanted.is_some());
             }
@@ -132,43 +133,45 @@ async fn work(
     };
     worked?;
     tracing::info!("stopped; nothing is in hand");
-    let stopped = *heard.borrow();
+    let stopped = *signals.borrow();
     Ok(Worked { wanted: wanted.filter(|_| !stopped), stopped })
 }
 
-/// The first signal lets the stage in hand be finished, the second has it given back, the third ends the program.
-fn heed_signals(told: watch::Sender<bool>, hurry: watch::Sender<bool>) -> Result<(), Failure> {
+/// The first signal finishes the current stage, the second releases it, the third ends the program.
+fn handle_signals(
+    signalled: watch::Sender<bool>,
+    hurry: watch::Sender<bool>,
+) -> Result<(), Failure> {
     on_signals(move |first| {
         if first {
-            tracing::info!("told to stop; finishing the stage in hand");
-            told.send_replace(true);
+            tracing::info!("stopping; finishing the stage in hand");
+            signalled.send_replace(true);
         } else if hurry.send_replace(true) {
-            Exit::Done.at_once();
+            end_at_once(Exit::Done);
         } else {
-            tracing::info!("told to stop at once; giving the stage in hand back");
+            tracing::info!("stopping at once; giving the stage in hand back");
             end_soon();
         }
     })
 }
 
-/// Ends the program before long, whatever it waits for: a service may not answer any more. What is in hand
-/// is then left to expire.
+/// Ends the program soon, even if a service no longer answers. The lease of the current stage then expires.
 fn end_soon() {
     let ending = || {
-        std::thread::sleep(SOON);
+        std::thread::sleep(RELEASE);
         tracing::warn!("ended without having given the stage in hand back");
-        Exit::Done.at_once()
+        end_at_once(Exit::Done)
     };
     let thread = std::thread::Builder::new().name("ending".to_owned());
     if thread.spawn(ending).is_err() {
-        Exit::Done.at_once();
+        end_at_once(Exit::Done);
     }
 }
 
-/// Another class that has stages waiting, if this one has none.
+/// Another class that has queued stages, if this one has none.
 async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, Failure> {
     let waiting = async |class| match fleet.waiting(class).await {
-        // How long Redis may be away is decided where the stage in hand is.
+        // Whether Redis was away too long is decided by the worker itself.
         Err(JobsError::Unavailable(_) | JobsError::Misconfigured { .. }) => Ok(0),
         waiting => waiting,
     };

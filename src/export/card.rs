@@ -1,13 +1,12 @@
-//! The README of an exported model: what it is, how to make it again, how to sample from it, how to load it.
+//! The README of an exported model: its origin, how to compute it again, how to sample from it, how to load it.
 //!
-//! In the form that Hugging Face's pages show as a model card. Says what was recorded; praises nothing.
+//! In the form of a model card of Hugging Face. States recorded facts alone.
 
-use agrpo_spec::{ArtifactDigest, PositionRule, RunId, Sampler};
-use agrpo_view::story::{Evaluation, Marks};
+use agrpo_spec::{ArtifactDigest, Evaluation, EvaluationResult, PositionRule, RunId, Sampler};
 
 use crate::history::interval;
 
-/// What lies beside the card.
+/// The files beside the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
     /// A whole model.
@@ -35,14 +34,14 @@ pub struct Origin {
     pub evaluations: Vec<(u32, Evaluation)>,
 }
 
-/// What a card says.
+/// The contents of a card.
 #[derive(Clone, Debug)]
 pub struct Card {
-    /// What lies beside it.
+    /// The files beside it.
     pub model: Model,
     /// The policy.
     pub policy: ArtifactDigest,
-    /// What the base is called, where somebody said it.
+    /// The name of the base, where the import recorded one.
     pub base: Option<String>,
     /// The token that stands where nothing has been written yet.
     pub mask: i64,
@@ -61,8 +60,8 @@ impl Card {
         };
         let head = format!("\n# {title}\n\n{}\n\n{}", self.what(), self.table());
         let origin = self.origin.as_ref();
-        let told = origin.map(|origin| accuracy(origin) + &again(origin)).unwrap_or_default();
-        [self.front(), head, told, self.sampling(), self.loading()].concat()
+        let results = origin.map(|origin| accuracy(origin) + &again(origin)).unwrap_or_default();
+        [self.front(), head, results, self.sampling(), self.loading()].concat()
     }
 
     /// The fields that Hugging Face's pages sort by.
@@ -157,15 +156,15 @@ fn accuracy(origin: &Origin) -> String {
         "\n## Accuracy\n\nOn held-out problems, with intervals of 95 % where the task has right and \
          wrong answers alone.\n\n| policy | problems | steps | accuracy | interval |\n|---|---|---|---|---|\n",
     );
-    let row = |(iteration, evaluation): &(u32, Evaluation), marks: &Marks| {
+    let row = |(iteration, evaluation): &(u32, Evaluation), grades: &EvaluationResult| {
         let (name, problems) = (of_iteration(*iteration), evaluation.problems);
-        let (steps, accuracy) = (marks.steps, 100.0 * marks.accuracy);
+        let (steps, accuracy) = (grades.steps, 100.0 * grades.accuracy);
         let percent = |(low, high)| format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
-        let interval = interval(marks).map(percent).unwrap_or_default();
+        let interval = interval(grades).map(percent).unwrap_or_default();
         format!("| {name} | {problems} | {steps} | {accuracy:.1} % | {interval} |\n")
     };
     let rows = origin.evaluations.iter();
-    let rows = rows.flat_map(|one| one.1.results.iter().map(move |marks| row(one, marks)));
+    let rows = rows.flat_map(|one| one.1.results.iter().map(move |grades| row(one, grades)));
     head + &rows.collect::<String>()
 }
 
@@ -188,8 +187,16 @@ mod tests {
     fn card() -> Card {
         let digest = ArtifactDigest::of(b"abc");
         let real = |value| Real::new(value).unwrap();
-        let marks = Marks { steps: 8, correct: 60, accuracy: 0.6, solved_by: vec![40, 60] };
-        let evaluation = Evaluation { problems: 100, results: vec![marks], samples: vec![] };
+        let grades = EvaluationResult {
+            accuracy: 0.6,
+            correct: 60,
+            position: None,
+            samples: None,
+            solved_by: vec![40, 60],
+            steps: 8,
+            temperature: None,
+        };
+        let evaluation = Evaluation { problems: 100, results: vec![grades], samples: vec![] };
         let sampler = Sampler {
             completion_tokens: 16,
             block_tokens: 8,

@@ -1,7 +1,7 @@
-//! What metrics are called outside, how the stages of an iteration are joined to one number, and in which
+//! Exported metrics: their names, how the stages of an iteration are joined to one number, and the
 //! unit: the one list, which `docs/guide/ecosystem.md` shows.
 //!
-//! A metric that is not listed is there all the same: the mean over the iteration's stages, under its own
+//! A metric that is not listed is exported too: the mean over the iteration's stages, under its own
 //! name.
 
 use agrpo_spec::StageKind;

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{ArtifactDigest, Base, Run, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Base, Evaluation, EvaluationResult, Run, StageKey, StageKind};
+use agrpo_view::history::{Done, RunHistory};
 use agrpo_view::statistics::pass_at;
-use agrpo_view::story::{Done, Evaluation, Marks, Story};
 
 use crate::columns::{Join, join, name};
 
@@ -53,8 +53,8 @@ type Metrics = BTreeMap<String, f64>;
 
 impl History {
     /// The numbers of a run so far.
-    pub fn of(story: &Story) -> Self {
-        Self::read(story.run(), story.stages(), story.evaluations())
+    pub fn of(history: &RunHistory) -> Self {
+        Self::read(history.run(), history.stages(), history.evaluations())
     }
 
     /// The same from its parts.
@@ -165,7 +165,7 @@ fn evaluated(stages: &[(&StageKey, &Done)], document: Option<&Evaluation>) -> Me
         return metrics;
     };
     for (metric, &value) in &done.metrics {
-        // `accuracy` is that of the first sampler, which is told by its steps, too.
+        // `accuracy` repeats that of the first sampler, which is also there under its number of steps.
         let name = match metric.split_once('_') {
             Some((what @ ("accuracy" | "passes"), steps)) => format!("eval/{what}@{steps}"),
             None if metric == "accuracy" || metric == "passes" => continue,
@@ -173,19 +173,19 @@ fn evaluated(stages: &[(&StageKey, &Done)], document: Option<&Evaluation>) -> Me
         };
         metrics.insert(name, value);
     }
-    for marks in document.into_iter().flat_map(|evaluation| &evaluation.results) {
-        if let Some((low, high)) = interval(marks) {
-            metrics.insert(format!("eval/accuracy_low@{}", marks.steps), low);
-            metrics.insert(format!("eval/accuracy_high@{}", marks.steps), high);
+    for grades in document.into_iter().flat_map(|evaluation| &evaluation.results) {
+        if let Some((low, high)) = interval(grades) {
+            metrics.insert(format!("eval/accuracy_low@{}", grades.steps), low);
+            metrics.insert(format!("eval/accuracy_high@{}", grades.steps), high);
         }
     }
     metrics
 }
 
 /// Of 95 %; none where the accuracy gives parts of points, which is no share of right answers.
-pub fn interval(marks: &Marks) -> Option<(f64, f64)> {
-    let estimate = pass_at(&marks.solved_by, 1)?;
-    let is_share = (estimate.share - marks.accuracy).abs() < SAME;
+pub fn interval(grades: &EvaluationResult) -> Option<(f64, f64)> {
+    let estimate = pass_at(&grades.solved_by, 1)?;
+    let is_share = (estimate.share - grades.accuracy).abs() < SAME;
     is_share.then_some((estimate.interval.low, estimate.interval.high))
 }
 

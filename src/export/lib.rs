@@ -1,8 +1,7 @@
-//! What other programs read of runs: metrics as rows and as TensorBoard's events, how a model is cut into
-//! shards, and what its card says.
+//! Runs for other programs: metrics as rows and as TensorBoard's events, the shards of a model, and its card.
 //!
-//! Bytes follow from what was recorded alone: the same run gives the same files, wherever and whenever they
-//! are written. Opens nothing and sees no tensor; nothing is guessed where a record is missing.
+//! Bytes are a function of the records alone: the same run gives the same files, wherever and whenever they
+//! are written. Opens no file and sees no tensor; nothing is guessed where a record is missing.
 
 pub mod card;
 pub mod columns;

@@ -1,6 +1,6 @@
 //! Rows as text: CSV for spreadsheets, JSONL for programs, and JSONL with the keys of W&B's history.
 //!
-//! Numbers are written so that the same number is read again. What an iteration has not, such as an
+//! Numbers are written so that the same number is read again. A value that an iteration lacks, such as an
 //! evaluation, is an empty cell in CSV and left out in JSONL.
 
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! How the tensors of a model are cut into files, and what stands in front of them.
+//! The files of a model: which tensors each contains, and their safetensors headers.
 //!
 //! Names are those of Hugging Face's tools: `model.safetensors` alone, or `model-00001-of-00003.safetensors` and
 //! so on with an index. A tensor is never cut: one that is larger than a shard may be has a file of its own.
@@ -76,7 +76,7 @@ fn head(tensors: &[Tensor]) -> Result<Vec<u8>, SafeTensorError> {
     Ok(head)
 }
 
-/// The index of several files: which tensor lies in which, and how large all of them are.
+/// The index of several files: the file of each tensor, and the size of all.
 pub fn index(tensors: &[Tensor], shards: &[Shard]) -> Vec<u8> {
     let places = shards.iter().flat_map(|shard| {
         let names = tensors[shard.tensors.clone()].iter().map(|tensor| tensor.name.clone());

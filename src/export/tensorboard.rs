@@ -1,4 +1,4 @@
-//! A run's numbers as TensorBoard reads them: one file of events, scalars by iteration.
+//! A run's metrics for TensorBoard: one file of events, scalars by iteration.
 //!
 //! ```text
 //! u64 LE: bytes of the event | u32 LE: masked CRC of those 8 bytes | event | u32 LE: masked CRC of the event
@@ -48,7 +48,7 @@ struct Scalar {
     simple_value: Option<f32>,
 }
 
-/// The file's name, by which TensorBoard finds it: when the run began, and who it is.
+/// The file's name, by which TensorBoard finds it: the time of the run's beginning, and its id.
 pub fn file_name(history: &History, run: &str) -> String {
     format!("events.out.tfevents.{:010}.{run}", history.began_unix_ms / 1000)
 }

@@ -1,15 +1,15 @@
-//! Folds log lines that repeat, so that no loop anywhere can flood the log.
+//! Folds log lines that repeat, so that no loop can flood the log.
 //!
-//! In a window of half a minute the same line passes a few times, and lines from one place in the code pass so
-//! often at most, whatever they say; the rest is counted and told as one line when the window is over. Errors and
-//! warnings get the least room: what is logged on request gets more. Drops no line that it does not count.
+//! In a window of half a minute, the same line and the lines from one place in the code pass a limited number of
+//! times; the rest are counted and reported as one line when the window ends. Errors and warnings have the lowest
+//! limits: lines that a user asked for have higher ones. Drops no line without counting it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agrpo_jobs::Clock;
+use agrpo_store::Clock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -18,17 +18,17 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::format;
 
-/// Where lines about folded lines come from; they are never folded.
+/// The target of lines about folded lines, which are never folded.
 pub(super) const TARGET: &str = "agrpo::folded";
 /// Milliseconds of a window.
 const WINDOW: u64 = 30_000;
-/// Different lines that are told apart in a window; beyond, the room of their place is what bounds them.
+/// Different lines that are counted separately in a window; more are bounded by the limit of their place.
 const LINES: usize = 4096;
-/// Characters of a folded line that are repeated, at most; no word of it is cut.
+/// Most characters of a folded line that are repeated; no word of it is cut.
 const SHOWN: usize = 120;
 
 /// How often the same line, and any line from one place, passes in a window.
-fn room(level: Level) -> (u32, u32) {
+fn limits(level: Level) -> (u32, u32) {
     match level {
         Level::ERROR | Level::WARN => (5, 50),
         Level::INFO => (20, 1000),
@@ -48,10 +48,10 @@ impl Fold {
         Self { clock, window: Arc::default() }
     }
 
-    /// Tells what was folded up to now.
+    /// Reports what was folded up to now.
     pub(super) fn end(&self) {
-        let told = self.with(|window| window.turn((self.clock)()));
-        tell(&told);
+        let folded = self.with(|window| window.turn((self.clock)()));
+        report(&folded);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Window) -> T) -> T {
@@ -59,7 +59,7 @@ impl Fold {
     }
 }
 
-fn tell(folded: &[String]) {
+fn report(folded: &[String]) {
     for line in folded {
         tracing::warn!(target: TARGET, "{line}");
     }
@@ -75,11 +75,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Fold {
         event.record(&mut text);
         let span = context.event_span(event).map(|span| span.id().into_u64());
         let place = hash(&metadata.callsite());
-        let (passes, told) = self.with(|window| {
-            window.note((self.clock)(), room(*metadata.level()), place, (span, &text.0))
+        let (passes, folded) = self.with(|window| {
+            window.note((self.clock)(), limits(*metadata.level()), place, (span, &text.0))
         });
-        // Not under the lock: these lines come through here as well.
-        tell(&told);
+        // Without the lock: these lines pass through this layer too.
+        report(&folded);
         passes
     }
 }
@@ -90,7 +90,7 @@ struct Text(String);
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let space = if self.0.is_empty() { "" } else { " " };
-        // A value that cannot be written has no text to be told by.
+        // A value that cannot be formatted is left out.
         let _written = match field.name() {
             "message" => write!(self.0, "{space}{value:?}"),
             name => write!(self.0, "{space}{name}={value:?}"),
@@ -104,7 +104,7 @@ fn hash(of: &impl std::hash::Hash) -> u64 {
     hasher.finish()
 }
 
-/// What came since the window began.
+/// The lines since the window began.
 #[derive(Default)]
 struct Window {
     begin: u64,
@@ -121,7 +121,7 @@ struct Place {
 }
 
 impl Window {
-    /// Whether a line passes, and what is to be told before it.
+    /// Whether a line passes, and the reports that come before it.
     fn note(
         &mut self,
         now: u64,
@@ -129,9 +129,9 @@ impl Window {
         place: u64,
         line: (Option<u64>, &str),
     ) -> (bool, Vec<String>) {
-        // A clock that was set back begins a window as well.
+        // A clock that was set back also begins a window.
         let is_over = now < self.begin || now - self.begin >= WINDOW;
-        let told = if is_over { self.turn(now) } else { vec![] };
+        let folded = if is_over { self.turn(now) } else { vec![] };
         let key = hash(&(place, line));
         let is_known = self.lines.len() < LINES || self.lines.contains_key(&key);
         let repeats = if is_known { self.lines.entry(key).or_default() } else { &mut 0 };
@@ -139,13 +139,13 @@ impl Window {
         if *repeats < same && place.passed < any {
             *repeats += 1;
             place.passed += 1;
-            return (true, told);
+            return (true, folded);
         }
         if place.folded == 0 {
             place.text = beginning(line.1);
         }
         place.folded += 1;
-        (false, told)
+        (false, folded)
     }
 
     /// Ends the window and begins the next.
@@ -163,7 +163,7 @@ impl Window {
     }
 }
 
-/// The first words of a line, with digests as people are shown them.
+/// The first words of a line, with digests cut short.
 fn beginning(line: &str) -> String {
     let mut text = String::new();
     for word in line.split_whitespace() {
@@ -202,18 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_repeats_is_counted_and_told_once_a_window() {
+    fn a_line_that_repeats_is_counted_and_reported_once_a_window() {
         let mut window = Window::default();
         let flood = || (0..1_239).map(|_| "the table is full error=\"x\"".to_owned());
         assert_eq!(passed(&mut window, 100_000, flood()), 5);
         assert!(window.note(100_001, WARN, 2, (None, "another place")).0);
-        let (passes, told) = window.note(130_000, WARN, 1, (None, "the table is full error=\"x\""));
+        let (passes, folded) =
+            window.note(130_000, WARN, 1, (None, "the table is full error=\"x\""));
         assert!(passes);
         assert_eq!(
-            told,
+            folded,
             ["... 1,234 more like this in the last 30 s: the table is full error=\"x\""]
         );
-        assert!(window.turn(160_000).is_empty(), "what passed is not told again");
+        assert!(window.turn(160_000).is_empty(), "what passed is not reported again");
     }
 
     #[test]
@@ -252,8 +253,8 @@ mod tests {
         let mut window = Window::default();
         let flood = || (0..100).map(|_| "full".to_owned());
         assert_eq!(passed(&mut window, 90_000_000, flood()), 5);
-        let (passes, told) = window.note(1_000, WARN, 1, (None, "full"));
+        let (passes, folded) = window.note(1_000, WARN, 1, (None, "full"));
         assert!(passes);
-        assert_eq!(told, ["... 95 more like this in the last 0 s: full"]);
+        assert_eq!(folded, ["... 95 more like this in the last 0 s: full"]);
     }
 }

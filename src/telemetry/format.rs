@@ -1,8 +1,8 @@
-//! How a log line looks: for people with short digests, or as one flat JSON object.
+//! Formats a log line: for people with short digests, or as one flat JSON object.
 //!
-//! In JSON the fields of all spans stand beside those of the event, so that `run`, `stage`, `key` and
-//! `attempt` are top-level keys of every line of a stage's work. A field of the event wins over one of
-//! a span, an inner span over an outer one: no key comes twice.
+//! In JSON the fields of all spans are beside those of the event, so that `run`, `stage`, `key` and
+//! `attempt` are top-level keys of every line about a stage. A field of the event replaces one of
+//! a span, an inner span one of an outer span: no key occurs twice.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Digits of a digest that people are shown, as everywhere in the program.
+/// Digits of a shortened digest, as everywhere in the program.
 const SHORT: usize = 12;
 /// Digits of a whole digest.
 const DIGEST: usize = 64;
@@ -73,7 +73,7 @@ pub(super) fn short(text: &str) -> Cow<'_, str> {
 pub(super) fn for_people() -> impl for<'a> FormatFields<'a> + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
         let text = format!("{value:?}");
-        // Of a longer text, such as an object's name, nothing is left out.
+        // A longer text, such as an object's name, is not shortened.
         let text = if text.len() == DIGEST { short(&text) } else { text.as_str().into() };
         match field.name() {
             "message" => writer.write_str(&text),

@@ -1,12 +1,13 @@
 //! The last log lines of this process, in memory, for failure records.
 //!
-//! Holds a bounded number of lines, as they were logged and without secrets in addresses; knows nothing of stages.
+//! Holds a bounded number of lines, as they were logged, without secrets in addresses. Knows nothing of stages.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agrpo_jobs::{Clock, LogTail, redact};
+use agrpo_fleet::LogTail;
+use agrpo_store::{Clock, redact};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// As many lines as a failure record shows.
@@ -25,7 +26,7 @@ impl Tail {
         Self { clock, lines: Arc::default() }
     }
 
-    /// Gives the lines that were logged since a moment.
+    /// Reads the lines that were logged since a time.
     pub(crate) fn reader(&self) -> LogTail {
         let lines = Arc::clone(&self.lines);
         Arc::new(move |since| {

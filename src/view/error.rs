@@ -1,6 +1,6 @@
-//! Why something cannot be shown, sorted by what the caller must do.
+//! Errors of this crate, sorted by what the caller must do.
 
-use agrpo_jobs::JobsError;
+use agrpo_store::JobsError;
 
 /// Why something cannot be shown.
 #[derive(Debug, thiserror::Error)]

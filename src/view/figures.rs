@@ -1,16 +1,16 @@
-//! The charts of a run, and of several runs beside each other: which numbers, how thinned out, with which
-//! intervals. What draws them is `plot.rs`.
+//! The charts of a run, and of several runs beside each other: which metrics, how thinned out, with which
+//! intervals. `plot.rs` draws them.
 //!
-//! A curve of more points than pixels would tell nothing and weigh much, so iterations that share a place
+//! A curve of more points than pixels would add bytes and show no more, so iterations that share a place
 //! are joined: their mean, and the interval of that mean from the spread of all that went into it.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::StageKind;
+use agrpo_spec::{Evaluation, StageKind};
 
+use crate::history::{Done, RunHistory};
 use crate::plot::{Axis, Figure, Panel, Point, Series, Spread};
 use crate::statistics::{Interval, pass_at};
-use crate::story::{Done, Evaluation, Story};
 
 /// Points of a curve at most.
 const MOST_POINTS: usize = 120;
@@ -32,20 +32,22 @@ pub struct Shown<'a> {
     /// The curves' name.
     pub name: &'a str,
     /// The run.
-    pub story: &'a Story,
+    pub history: &'a RunHistory,
 }
 
 /// Every chart for which there are numbers.
 pub fn all(runs: &[Shown<'_>]) -> Vec<Named> {
-    let rollout = |name| move |story: &Story| story.metric(StageKind::Rollout, name);
-    let gradient = |name| move |story: &Story| story.metric(StageKind::Gradient, name);
+    let rollout = |name| move |history: &RunHistory| history.metric(StageKind::Rollout, name);
+    let gradient = |name| move |history: &RunHistory| history.metric(StageKind::Gradient, name);
     let mut charts = vec![
-        curve(runs, "reward", "mean reward", &|story| story.metric(StageKind::Reward, "reward")),
+        curve(runs, "reward", "mean reward", &|history| {
+            history.metric(StageKind::Reward, "reward")
+        }),
         accuracy(runs),
         steps(runs),
         parts(runs),
-        curve(runs, "gradient-norm", "gradient norm", &|story| {
-            story.metric(StageKind::Update, "grad_norm")
+        curve(runs, "gradient-norm", "gradient norm", &|history| {
+            history.metric(StageKind::Update, "grad_norm")
         }),
         curve(runs, "clip-share", "share of clipped ratios", &gradient("clip_share")),
         curve(runs, "entropy", "entropy of a written token, nats", &rollout("entropy")),
@@ -63,20 +65,20 @@ fn curve(
     runs: &[Shown<'_>],
     name: &'static str,
     title: &str,
-    values: &dyn Fn(&Story) -> BTreeMap<u32, Vec<f64>>,
+    values: &dyn Fn(&RunHistory) -> BTreeMap<u32, Vec<f64>>,
 ) -> Named {
     let series = runs.iter().map(|run| Series {
         name: run.name.to_owned(),
-        points: thinned(&values(run.story)),
+        points: thinned(&values(run.history)),
         spread: Spread::Band,
     });
     Named { name, figure: one_panel(title, iterations(), axis(title, false), series.collect()) }
 }
 
 /// Tokens of a completion that were written, by iteration and shard.
-fn length(story: &Story) -> BTreeMap<u32, Vec<f64>> {
-    let tokens = story.metric(StageKind::Rollout, "tokens");
-    let completions = story.metric(StageKind::Reward, "completions");
+fn length(history: &RunHistory) -> BTreeMap<u32, Vec<f64>> {
+    let tokens = history.metric(StageKind::Rollout, "tokens");
+    let completions = history.metric(StageKind::Reward, "completions");
     let both = tokens.into_iter().filter_map(|(iteration, tokens)| {
         let counts = completions.get(&iteration)?;
         let lengths = tokens.iter().zip(counts).map(|(tokens, count)| tokens / count);
@@ -87,17 +89,17 @@ fn length(story: &Story) -> BTreeMap<u32, Vec<f64>> {
 
 /// Accuracy of the evaluations, at the most steps, with Wilson's intervals.
 fn accuracy(runs: &[Shown<'_>]) -> Named {
-    let points = |story: &Story| {
+    let points = |history: &RunHistory| {
         let point = |(&iteration, evaluation): (&u32, &Evaluation)| {
-            let marks = evaluation.results.first()?;
-            let interval = pass_at(&marks.solved_by, 1).map(|estimate| estimate.interval);
-            Some(Point { x: f64::from(iteration), y: marks.accuracy, interval })
+            let grades = evaluation.results.first()?;
+            let interval = pass_at(&grades.solved_by, 1).map(|estimate| estimate.interval);
+            Some(Point { x: f64::from(iteration), y: grades.accuracy, interval })
         };
-        story.evaluations().iter().filter_map(point).collect()
+        history.evaluations().iter().filter_map(point).collect()
     };
     let series = runs.iter().map(|run| Series {
         name: run.name.to_owned(),
-        points: points(run.story),
+        points: points(run.history),
         spread: Spread::Whiskers,
     });
     let figure =
@@ -110,7 +112,7 @@ fn steps(runs: &[Shown<'_>]) -> Named {
     let mut series = vec![];
     let mut ticks = std::collections::BTreeSet::new();
     for run in runs {
-        let evaluations = run.story.evaluations();
+        let evaluations = run.history.evaluations();
         let ends = [evaluations.first_key_value(), evaluations.last_key_value()];
         let mut ends: Vec<_> = ends.into_iter().flatten().collect();
         ends.dedup_by_key(|(iteration, _)| **iteration);
@@ -118,14 +120,14 @@ fn steps(runs: &[Shown<'_>]) -> Named {
             let mut points: Vec<Point> = evaluation
                 .results
                 .iter()
-                .map(|marks| Point {
-                    x: f64::from(marks.steps),
-                    y: marks.accuracy,
-                    interval: pass_at(&marks.solved_by, 1).map(|estimate| estimate.interval),
+                .map(|grades| Point {
+                    x: f64::from(grades.steps),
+                    y: grades.accuracy,
+                    interval: pass_at(&grades.solved_by, 1).map(|estimate| estimate.interval),
                 })
                 .collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
-            ticks.extend(evaluation.results.iter().map(|marks| marks.steps));
+            ticks.extend(evaluation.results.iter().map(|grades| grades.steps));
             let policy =
                 if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") };
             let name = if runs.len() == 1 { policy } else { format!("{}, {policy}", run.name) };
@@ -148,11 +150,11 @@ fn parts(runs: &[Shown<'_>]) -> Named {
     const PREFIX: &str = "part_";
     let mut series = vec![];
     for run in runs {
-        for metric in run.story.metric_names(StageKind::Reward, PREFIX) {
+        for metric in run.history.metric_names(StageKind::Reward, PREFIX) {
             let part = metric.trim_start_matches(PREFIX);
             let name =
                 if runs.len() == 1 { part.to_owned() } else { format!("{}, {part}", run.name) };
-            let points = thinned(&run.story.metric(StageKind::Reward, &metric));
+            let points = thinned(&run.history.metric(StageKind::Reward, &metric));
             series.push(Series { name, points, spread: Spread::Band });
         }
     }
@@ -166,7 +168,7 @@ fn seconds(runs: &[Shown<'_>]) -> Named {
     for run in runs {
         for kind in StageKind::ALL {
             let mut by_iteration: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-            let of_kind = run.story.stages().iter().filter(|(key, _)| key.kind == kind);
+            let of_kind = run.history.stages().iter().filter(|(key, _)| key.kind == kind);
             for (key, done) in of_kind {
                 by_iteration.entry(key.iteration).or_default().push(Done::took_ms(done) / 1e3);
             }

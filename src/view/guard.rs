@@ -1,9 +1,9 @@
-//! Who may look at what is served, and what every answer tells a browser.
+//! Access control of the pages, and the security headers of every response.
 //!
-//! Without a token, whoever calls the server by its own name: a request that names another host comes
-//! from a page elsewhere that had its name point here, and is refused. With a token, who has it: it is given
-//! once in the address and kept by the browser in a cookie that no script and no other site can use. A request
-//! never decides where a browser is sent.
+//! Without a token, a request has to name this server as its host: one that names another host comes
+//! from a page elsewhere that had its name point here, and is refused. With a token, a request has to bring it: it is
+//! given once in the address and kept by the browser in a cookie that no script and no other site can use. A request
+//! never decides where a browser is redirected to.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
-/// What every answer says: it is what it calls itself, no page frames it, and no link tells where it was.
+/// Headers of every response: no sniffing of types, no framing, no referrer.
 const SEAL: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"),
@@ -23,13 +23,13 @@ const SEAL: [(HeaderName, &str); 4] = [
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// What requests have to bring.
+/// The check of a request.
 #[derive(Clone)]
 pub struct Guard(Arc<Needs>);
 
 enum Needs {
-    /// The digest of the token: equal digests say equal tokens, and how long it takes to compare them says
-    /// nothing. Two servers of one host are told apart by their ports, which cookies do not know.
+    /// The digest of the token: equal digests mean equal tokens, and the time of comparing them reveals
+    /// nothing. The cookie is named after the port, as cookies do not distinguish the ports of a host.
     Token { digest: ArtifactDigest, cookie: String },
     /// Names by which the server may be called. Where others reach it, any address that is a number is its own:
     /// no page elsewhere can have one point here.
@@ -66,15 +66,15 @@ impl Guard {
     }
 }
 
-/// Lets a request pass, or says what it lacks.
+/// Passes a request on, or refuses it with the reason.
 async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) -> Response {
     match &*needs {
         Needs::Name { names, any_number } => {
             if is_called(names, *any_number, request.headers(), request.uri()) {
                 return next.run(request).await;
             }
-            let told = "this server answers to its own name alone; call it by the address that it listens on";
-            (StatusCode::MISDIRECTED_REQUEST, told).into_response()
+            let why = "this server answers to its own name alone; call it by the address that it listens on";
+            (StatusCode::MISDIRECTED_REQUEST, why).into_response()
         }
         Needs::Token { digest, cookie } => {
             let fits = |given: &str| *digest == ArtifactDigest::of(given.as_bytes());
@@ -89,8 +89,8 @@ async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) 
                     (StatusCode::SEE_OTHER, headers).into_response()
                 }
                 _ => {
-                    let told = "a token is needed: open the address that agrpo serve printed";
-                    (StatusCode::UNAUTHORIZED, told).into_response()
+                    let why = "a token is needed: open the address that agrpo serve printed";
+                    (StatusCode::UNAUTHORIZED, why).into_response()
                 }
             }
         }

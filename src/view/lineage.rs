@@ -1,8 +1,8 @@
-//! From the base to the newest policy: which update made which policy from which, every one by its name.
+//! The lineage of a policy: from the base, every stage that made a policy out of another, by digest.
 
 use agrpo_spec::{ArtifactDigest, Base, StageDigest, StageKey, StageKind};
 
-use crate::story::Story;
+use crate::history::RunHistory;
 
 /// One step of the line.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,13 +16,13 @@ pub struct Link {
 }
 
 /// The line, from the base on; it breaks off where a record could not be read.
-pub fn lineage(story: &Story) -> Vec<Link> {
+pub fn lineage(history: &RunHistory) -> Vec<Link> {
     let mut line = vec![];
-    if let Base::Checkpoint(checkpoint) = story.run().base() {
+    if let Base::Checkpoint(checkpoint) = history.run().base() {
         line.push(Link { key: None, stage: None, policy: checkpoint.folder });
     }
     for kind in [StageKind::Sft, StageKind::Update] {
-        for (key, done) in story.stages().iter().filter(|(key, _)| key.kind == kind) {
+        for (key, done) in history.stages().iter().filter(|(key, _)| key.kind == kind) {
             if let Some(&policy) = done.outputs.get("policy") {
                 line.push(Link { key: Some(*key), stage: Some(done.stage), policy });
             }

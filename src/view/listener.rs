@@ -1,9 +1,9 @@
 //! The one HTTP listener, for live pages and for metrics.
 //!
-//! It shares the process' descriptors and log with the work, so it holds few connections, and none of them for
-//! doing nothing: every phase of a connection has a limit. Where all places are taken, a newcomer gets the place
-//! of the connection that has waited longest without asking. Knows nothing of what it serves, and decides nothing
-//! about who may look (`guard.rs`). Never more connections are open than the limit, plus the one just accepted.
+//! It shares the process's descriptors and log with the work, so it holds few connections, and none of them
+//! idle: every phase of a connection has a time limit. When all places are taken, a new connection gets the place
+//! of the one that has been idle longest. Knows nothing of what it serves, and checks no access
+//! (`guard.rs`). Never more connections are open than the limit, plus the one just accepted.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,40 +1,41 @@
-//! What a live page knows: every run's standing, the stories of those that somebody looks at, the workers.
+//! The state behind live pages: every run's status, the histories of the runs that were opened, and the workers.
 //!
-//! Reads on in the background while anybody listens, so that a view is drawn from memory. Services that are
-//! away are told of and asked again; nothing here writes.
+//! Refreshed in the background while a page is connected, so that pages are rendered from memory. An unreachable
+//! service is reported and tried again. Writes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agrpo_jobs::status::{Looks, RunStatus};
-use agrpo_jobs::{Fleet, JobsError, Store, WorkerInfo, workers};
+use agrpo_fleet::status::{Looks, RunStatus};
+use agrpo_fleet::{Fleet, WorkerInfo, workers};
 use agrpo_spec::{Numerics, RunId};
+use agrpo_store::{JobsError, Store};
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::ViewError;
-use crate::story::Story;
+use crate::history::RunHistory;
 
-/// How connections to Redis are made, again and again where there is none.
+/// Connects to Redis; called again after each failure.
 pub type Connect = Arc<
     dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = Result<Fleet, JobsError>> + Send>>
         + Send
         + Sync,
 >;
 
-/// What the fleet says of itself.
+/// The workers and the queue.
 #[derive(Clone, Debug, Default)]
 pub struct Crew {
-    /// Who works.
+    /// The connected workers.
     pub workers: Vec<WorkerInfo>,
-    /// Stages that wait, by class.
+    /// Waiting stages, by numerics class.
     pub waiting: Vec<(Numerics, u64)>,
-    /// Why nobody can tell, if so.
+    /// Why the fleet could not be asked.
     pub away: Option<String>,
 }
 
-/// All that pages are drawn from.
+/// All that pages are rendered from.
 pub struct Hub {
     store: Store,
     connect: Option<Connect>,
@@ -42,7 +43,7 @@ pub struct Hub {
     looks: Mutex<Looks>,
     runs: RwLock<Result<Vec<RunStatus>, String>>,
     crew: RwLock<Crew>,
-    stories: RwLock<BTreeMap<RunId, Arc<RwLock<Story>>>>,
+    histories: RwLock<BTreeMap<RunId, Arc<RwLock<RunHistory>>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -53,7 +54,7 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Knows nothing yet. Without `connect` there is no fleet to tell of.
+    /// Empty. Without `connect` pages show no fleet.
     pub fn new(store: Store, connect: Option<Connect>) -> Self {
         Self {
             store,
@@ -62,34 +63,34 @@ impl Hub {
             looks: Mutex::default(),
             runs: RwLock::new(Ok(vec![])),
             crew: RwLock::default(),
-            stories: RwLock::default(),
+            histories: RwLock::default(),
             changed: watch::channel(0).0,
         }
     }
 
-    /// The store that is looked at.
+    /// The store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Counts changes; who looks on waits for the next.
+    /// Counts changes; subscribers wait for the next.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Reads on for ever, so often at most, while anybody listens.
+    /// Refreshes in a loop that never ends, at most once per `every`, while there are subscribers.
     pub async fn follow(&self, every: Duration) {
         loop {
             let begin = Instant::now();
             if self.changed.receiver_count() > 0 {
                 self.read_on().await;
             }
-            // A slow store is not kept busy by those who only look.
+            // A slow store is not kept busy by pages.
             sleep(every.max(begin.elapsed() * 4)).await;
         }
     }
 
-    /// Reads on once, and says so where something has changed.
+    /// Refreshes once, and notifies subscribers if something changed.
     pub async fn read_on(&self) {
         let mut changed = false;
         let runs = self.looks.lock().await.all(&self.store).await;
@@ -99,19 +100,19 @@ impl Hub {
             changed |= serde_json::to_string(&*known).ok() != serde_json::to_string(&runs).ok();
             *known = runs;
         }
-        let stories: Vec<_> = self.stories.read().await.values().map(Arc::clone).collect();
-        for story in stories {
-            // What cannot be read now is read on later; the page says what it knows.
-            changed |= story.write().await.read_on(&self.store).await.unwrap_or(false);
+        let histories: Vec<_> = self.histories.read().await.values().map(Arc::clone).collect();
+        for history in histories {
+            // A history that cannot be read now is read by the next refresh.
+            changed |= history.write().await.read_on(&self.store).await.unwrap_or(false);
         }
         let crew = self.ask_crew().await;
         {
             let mut known = self.crew.write().await;
-            let tells = |crew: &Crew| {
+            let shown = |crew: &Crew| {
                 let hands = crew.workers.iter().map(|worker| (&worker.name, &worker.in_hand));
                 format!("{:?}{:?}{:?}", hands.collect::<Vec<_>>(), crew.waiting, crew.away)
             };
-            changed |= tells(&known) != tells(&crew);
+            changed |= shown(&known) != shown(&crew);
             *known = crew;
         }
         if changed {
@@ -148,23 +149,23 @@ impl Hub {
         }
     }
 
-    /// Where runs stand, or why nobody can tell.
+    /// The status of every run, or why it could not be read.
     pub async fn runs(&self) -> Result<Vec<RunStatus>, String> {
         self.runs.read().await.clone()
     }
 
-    /// What the fleet says.
+    /// The workers and the queue.
     pub async fn crew(&self) -> Crew {
         self.crew.read().await.clone()
     }
 
-    /// A run's story, read when somebody first asks for it.
-    pub async fn story(&self, run: RunId) -> Result<Arc<RwLock<Story>>, ViewError> {
-        if let Some(story) = self.stories.read().await.get(&run) {
-            return Ok(Arc::clone(story));
+    /// A run's history, read on the first call.
+    pub async fn history(&self, run: RunId) -> Result<Arc<RwLock<RunHistory>>, ViewError> {
+        if let Some(history) = self.histories.read().await.get(&run) {
+            return Ok(Arc::clone(history));
         }
-        let story = Arc::new(RwLock::new(Story::read(&self.store, run).await?));
-        let mut stories = self.stories.write().await;
-        Ok(Arc::clone(stories.entry(run).or_insert(story)))
+        let history = Arc::new(RwLock::new(RunHistory::read(&self.store, run).await?));
+        let mut histories = self.histories.write().await;
+        Ok(Arc::clone(histories.entry(run).or_insert(history)))
     }
 }

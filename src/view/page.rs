@@ -1,7 +1,7 @@
 //! Whole HTML documents and the pieces that reports and live pages share.
 //!
-//! A document holds its style and its script itself, and names no other place. All text goes through maud,
-//! which escapes it; what is put in as it is was made here: charts and the two files beside this one.
+//! A document contains its style and its script, and refers to no other file. All text goes through maud,
+//! which escapes it; only charts and the two files beside this one are inserted unescaped.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as STANDARD;
@@ -23,7 +23,7 @@ const SHORT: usize = 300;
 pub enum Scripts {
     /// They play trajectories.
     Viewer,
-    /// And follow what the server tells.
+    /// And follow the events of the server.
     Live,
 }
 
@@ -62,7 +62,7 @@ fn policy(scripts: Scripts) -> String {
     )
 }
 
-/// Follows the server: what it says has changed is fetched anew, and scroll and focus stay where they were.
+/// Follows the server: changed parts are fetched again, and scroll and focus stay where they were.
 const LIVE: &str = include_str!("page/live.js");
 
 /// Charts beside each other.

@@ -1,15 +1,15 @@
-//! The live pages' bodies, from what is known. The parts marked as live are replaced when they change.
+//! The bodies of the live pages, from the hub's state. Parts marked as live are replaced when they change.
 
-use agrpo_jobs::status::{RunState, RunStatus};
+use agrpo_fleet::status::{RunState, RunStatus};
 use agrpo_spec::RunId;
 use maud::{Markup, html};
 
 use crate::ViewError;
+use crate::history::RunHistory;
 use crate::live::Crew;
 use crate::page::{self, Scripts, percent};
 use crate::samples::Sample;
 use crate::sections;
-use crate::story::Story;
 
 /// The top of a page.
 pub fn head(title: &str, run: Option<RunId>, scripts: Scripts) -> Markup {
@@ -33,7 +33,7 @@ fn part(id: &str, body: &Markup) -> Markup {
     html! { section id=(id) data-live="" { (body) } }
 }
 
-/// All runs, and who works.
+/// All runs, and the workers.
 pub fn runs(runs: &Result<Vec<RunStatus>, String>, crew: &Crew) -> Markup {
     html! {
         (part("runs", &html! {
@@ -91,7 +91,7 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-/// Who works on what, and what waits.
+/// The workers with their stages, and the queue.
 pub fn crew(crew: &Crew) -> Markup {
     html! {
         h2 { "Workers" }
@@ -114,19 +114,19 @@ pub fn crew(crew: &Crew) -> Markup {
 }
 
 /// One run as it grows.
-pub fn run(story: &Story, charts: &Markup) -> Result<Markup, ViewError> {
+pub fn run(history: &RunHistory, charts: &Markup) -> Result<Markup, ViewError> {
     Ok(html! {
-        (part("summary", &sections::summary(story)))
+        (part("summary", &sections::summary(history)))
         (part("failures", &html! {
-            @if !story.failures().is_empty() { h2 { "Failures" } (sections::failures(story)) }
+            @if !history.failures().is_empty() { h2 { "Failures" } (sections::failures(history)) }
         }))
         h2 { "Curves" }
         p.faint { "Bands and whiskers are intervals of 95 %." }
         (part("curves", charts))
         h2 { "Workers" }
-        (part("workers", &html! { (sections::workers(story)?) (sections::kinds(story)) }))
+        (part("workers", &html! { (sections::workers(history)?) (sections::kinds(history)) }))
         h2 { "Lineage" }
-        (part("lineage", &newest_of_line(story)))
+        (part("lineage", &newest_of_line(history)))
     })
 }
 
@@ -139,20 +139,20 @@ pub fn unreadable(why: &str) -> Markup {
     }
 }
 
-fn newest_of_line(story: &Story) -> Markup {
-    let (line, left_out) = sections::newest_of_line(story);
+fn newest_of_line(history: &RunHistory) -> Markup {
+    let (line, left_out) = sections::newest_of_line(history);
     html! {
         (line)
         @if left_out > 0 {
-            p { a href=(format!("/runs/{}/lineage", story.run().id().short())) { "all of it" } }
+            p { a href=(format!("/runs/{}/lineage", history.run().id().short())) { "all of it" } }
         }
     }
 }
 
 /// Completions of an iteration, and the way to others.
-pub fn samples(story: &Story, iteration: u32, samples: &[Sample]) -> Markup {
-    let link = |to: u32| format!("/runs/{}/samples?iteration={to}", story.run().id().short());
-    let last = story.iteration().max(1);
+pub fn samples(history: &RunHistory, iteration: u32, samples: &[Sample]) -> Markup {
+    let link = |to: u32| format!("/runs/{}/samples?iteration={to}", history.run().id().short());
+    let last = history.iteration().max(1);
     html! {
         p {
             @if iteration > 1 {

@@ -1,9 +1,9 @@
 //! Charts as SVG: lines over points with intervals, one panel or several side by side.
 //!
 //! The same figure gives the same bytes. White ground and dark grey text, so that a chart reads on any
-//! page; series differ by marker as well as by colour, twelve of them. Text is left to the reader's
-//! fonts, so widths are guessed. Nothing is computed, written or read here, and no point is left out
-//! silently but those that an axis cannot show: numbers that are not finite, and on a log axis those below zero.
+//! page; series differ by marker as well as by colour, twelve of them. Text uses the reader's
+//! fonts, so widths are estimated. Computes, writes and reads nothing. The only points left out are those that an axis
+//! cannot show: numbers that are not finite, and on a log axis those below zero.
 
 mod axis;
 
@@ -42,7 +42,7 @@ pub struct Panel {
 /// A height to compare with: a thin line from side to side.
 #[derive(Clone, Debug)]
 pub struct Level {
-    /// What the legend says.
+    /// Its name in the legend.
     pub name: String,
     /// Where it is.
     pub y: f64,
@@ -51,7 +51,7 @@ pub struct Level {
 /// A line through points.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What the legend says.
+    /// Its name in the legend.
     pub name: String,
     /// From left to right.
     pub points: Vec<Point>,
@@ -205,7 +205,7 @@ impl Panel {
     }
 }
 
-/// Names of the lines above the axes, where they cover nothing; answers with the height used.
+/// Names of the lines above the axes, where they cover nothing; returns the height used.
 fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, ViewError> {
     const LEFT: i32 = 70;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);

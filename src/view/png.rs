@@ -12,7 +12,7 @@ use crate::ViewError;
 /// Pixels for each of the chart's own: sharp on screens and in slides.
 const SCALE: f32 = 2.0;
 
-/// A chart as a PNG file, `SCALE` times as large as its SVG says.
+/// A chart as a PNG file, `SCALE` times the size of its SVG.
 pub fn png(svg: &str) -> Result<Vec<u8>, ViewError> {
     let failed = |why: String| ViewError::Drawing(why);
     let mut fonts = fontdb::Database::new();

@@ -1,56 +1,56 @@
 //! A report: one run, or several beside each other, in one HTML file that needs nothing else.
 
-use agrpo_jobs::Store;
 use agrpo_spec::RunId;
+use agrpo_store::Store;
 use maud::{Markup, html};
 
 use crate::figures::{self, Named, Shown};
+use crate::history::RunHistory;
 use crate::page::{self, Scripts, document};
 use crate::samples::{self, Sample};
-use crate::story::Story;
 use crate::{ViewError, sections};
 
 /// A run as a report needs it.
 #[derive(Debug)]
 pub struct Subject {
-    /// How it is called beside others.
+    /// Its name beside others.
     pub name: String,
-    story: Story,
+    history: RunHistory,
     before: Vec<Sample>,
     after: Vec<Sample>,
     file: String,
 }
 
 impl Subject {
-    /// Reads all that a report tells of a run; `file` writes its run file.
+    /// Reads all that a report shows of a run; `file` writes its run file.
     pub async fn read(
         store: &Store,
         run: RunId,
-        file: impl Fn(&Story) -> String,
+        file: impl Fn(&RunHistory) -> String,
     ) -> Result<Self, ViewError> {
-        let story = Story::read(store, run).await?;
-        let before = samples::of_iteration(store, &story, 1).await?;
-        let last = story.iteration();
+        let history = RunHistory::read(store, run).await?;
+        let before = samples::of_iteration(store, &history, 1).await?;
+        let last = history.iteration();
         let after = match last {
             0 | 1 => vec![],
-            _ => samples::of_iteration(store, &story, last).await?,
+            _ => samples::of_iteration(store, &history, last).await?,
         };
-        let (name, file) = (story.run().config().name.clone(), file(&story));
-        Ok(Self { name, story, before, after, file })
+        let (name, file) = (history.run().config().name.clone(), file(&history));
+        Ok(Self { name, history, before, after, file })
     }
 
-    /// The run's story.
-    pub fn story(&self) -> &Story {
-        &self.story
+    /// The run's history.
+    pub fn history(&self) -> &RunHistory {
+        &self.history
     }
 }
 
-/// Gives runs of one name names that tell them apart.
+/// Gives runs of one name different names.
 pub fn tell_apart(subjects: &mut [Subject]) {
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
     for subject in subjects {
         if names.iter().filter(|name| **name == subject.name).count() > 1 {
-            subject.name = format!("{} {}", subject.name, subject.story.run().id().short());
+            subject.name = format!("{} {}", subject.name, subject.history.run().id().short());
         }
     }
 }
@@ -59,12 +59,12 @@ pub fn tell_apart(subjects: &mut [Subject]) {
 pub fn charts(subjects: &[Subject]) -> Vec<Named> {
     let shown: Vec<_> = subjects
         .iter()
-        .map(|subject| Shown { name: &subject.name, story: &subject.story })
+        .map(|subject| Shown { name: &subject.name, history: &subject.history })
         .collect();
     figures::all(&shown)
 }
 
-/// The report as one document. `made` says by what, as in `agrpo 0.1.0`.
+/// The report as one document. `made` names the program, as in `agrpo 0.1.0`.
 pub fn report(subjects: &[Subject], made: &str) -> Result<String, ViewError> {
     let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
     let title = names.join(" and ");
@@ -81,23 +81,23 @@ pub fn report(subjects: &[Subject], made: &str) -> Result<String, ViewError> {
 }
 
 fn single(subject: &Subject, charts: &Markup) -> Result<Markup, ViewError> {
-    let story = &subject.story;
+    let history = &subject.history;
     Ok(html! {
-        (sections::summary(story))
-        @if !story.failures().is_empty() { h2 { "Failures" } (sections::failures(story)) }
+        (sections::summary(history))
+        @if !history.failures().is_empty() { h2 { "Failures" } (sections::failures(history)) }
         h2 { "What was run" }
-        p { "Run " span.hash { (story.run().id()) } }
-        (sections::again(story, &subject.file))
+        p { "Run " span.hash { (history.run().id()) } }
+        (sections::again(history, &subject.file))
         h2 { "Curves" }
         p.faint { "Bands and whiskers are intervals of 95 %." }
         (charts)
-        details { summary { "every evaluation" } (sections::evaluations(story)) }
+        details { summary { "every evaluation" } (sections::evaluations(history)) }
         (self::samples(subject))
         h2 { "Workers" }
-        (sections::workers(story)?)
-        (sections::kinds(story))
+        (sections::workers(history)?)
+        (sections::kinds(history))
         h2 { "Lineage" }
-        (sections::line(story))
+        (sections::line(history))
     })
 }
 
@@ -117,8 +117,8 @@ fn samples(subject: &Subject) -> Markup {
 }
 
 fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup, ViewError> {
-    let runs: Vec<(&str, &Story)> =
-        subjects.iter().map(|subject| (subject.name.as_str(), &subject.story)).collect();
+    let runs: Vec<(&str, &RunHistory)> =
+        subjects.iter().map(|subject| (subject.name.as_str(), &subject.history)).collect();
     let mut each = vec![];
     for subject in subjects {
         each.push((&subject.name, single(subject, &html! {})?));

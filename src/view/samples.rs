@@ -1,14 +1,14 @@
-//! Completions worth looking at: the best, the worst, and one by chance, of an iteration's rollouts.
+//! Sample completions of an iteration's rollouts: the best, the worst, and one at random.
 //!
-//! Which ones follows from the run alone, so that two reports of a run show the same. What the store has lost
-//! or let go is left out.
+//! The choice is a function of the run alone, so that two reports of a run show the same. Artifacts that were lost
+//! or deleted by retention are left out.
 
-use agrpo_jobs::Store;
 use agrpo_spec::{Rewards, RowReward, StageDigest, StageKey, StageKind, StageSpec, decode};
+use agrpo_store::Store;
 use serde::Serialize;
 
 use crate::ViewError;
-use crate::story::Story;
+use crate::history::RunHistory;
 use crate::trajectory::{Trajectories, Trajectory};
 
 /// Shards of an iteration that are looked through.
@@ -59,13 +59,13 @@ pub struct Sample {
 /// The best, the worst and one other completion of an iteration, of those that the store still has.
 pub async fn of_iteration(
     store: &Store,
-    story: &Story,
+    history: &RunHistory,
     iteration: u32,
 ) -> Result<Vec<Sample>, ViewError> {
     let mut all = vec![];
-    for shard in 0..story.run().config().rollout.shards.min(MOST_SHARDS) {
+    for shard in 0..history.run().config().rollout.shards.min(MOST_SHARDS) {
         let key = StageKey::new(StageKind::Reward, iteration, shard);
-        let Some(done) = story.stages().get(&key) else { continue };
+        let Some(done) = history.stages().get(&key) else { continue };
         let Some(rewards) = rewards(store, done.outputs.get("rewards").copied()).await else {
             continue;
         };
@@ -74,7 +74,7 @@ pub async fn of_iteration(
     // Of equals the first, so that the choice is a function of the run.
     let best = (0..all.len()).rev().max_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
     let worst = (0..all.len()).min_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
-    let chance = story.run().seed().child(agrpo_spec::Purpose::Sample, iteration.into());
+    let chance = history.run().seed().child(agrpo_spec::Purpose::Sample, iteration.into());
     let random = u64::try_from(all.len()).ok().filter(|count| *count > 0);
     let random = random.and_then(|count| usize::try_from(chance.below(count, 0, 0)).ok());
     let chosen = [(best, Choice::Best), (worst, Choice::Worst), (random, Choice::Random)];
@@ -82,7 +82,7 @@ pub async fn of_iteration(
     for (place, choice) in chosen {
         let Some((shard, row, worth)) = place.and_then(|place| all.get(place)) else { continue };
         let key = StageKey::new(StageKind::Rollout, iteration, *shard);
-        if let Some(sample) = sample(store, story, key, *row, Some(worth)).await? {
+        if let Some(sample) = sample(store, history, key, *row, Some(worth)).await? {
             samples.push(Sample { choice: Some(choice), ..sample });
         }
     }
@@ -92,12 +92,12 @@ pub async fn of_iteration(
 /// One completion of a rollout; `None` where the store has it no longer.
 async fn sample(
     store: &Store,
-    story: &Story,
+    history: &RunHistory,
     key: StageKey,
     row: usize,
     worth: Option<&RowReward>,
 ) -> Result<Option<Sample>, ViewError> {
-    let Some(done) = story.stages().get(&key) else { return Ok(None) };
+    let Some(done) = history.stages().get(&key) else { return Ok(None) };
     let Some(manifest) = store.manifest(done.stage).await? else { return Ok(None) };
     let StageSpec::Rollout(spec) = &manifest.spec else { return Ok(None) };
     let Ok(trajectories) = Trajectories::read(store, spec, &manifest).await else {

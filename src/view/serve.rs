@@ -1,22 +1,22 @@
-//! The live pages: runs, a run as it grows, its completions, and one trajectory. Only looks; there is no
-//! request that changes anything.
+//! The live pages: runs, a run as it grows, its completions, and one trajectory. Read-only: no request
+//! changes anything.
 //!
 //! ```text
-//! /                      runs, workers, what waits
+//! /                      runs, workers, the queue
 //! /runs/<run>            one run: curves, failures, workers, lineage
 //! /runs/<run>/samples    its completions, `?iteration=N`
 //! /runs/<run>/lineage    every step from the base to its newest policy
 //! /rollouts/<stage>/<n>  one trajectory
 //! /events                `changed` whenever a page would look different
 //! ```
-//! Who may look: everybody on this machine, by default; with a token, who has it. Requests that name another
-//! host than the one listened on are refused, so that no page elsewhere can read this one by way of a browser.
+//! Access: every user of this machine, by default; with a token, its holders. Requests that name another
+//! host than the one listened on are refused, so that no page elsewhere can read this one through a browser.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use agrpo_jobs::JobsError;
 use agrpo_spec::{RunId, StageDigest};
+use agrpo_store::JobsError;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -32,7 +32,7 @@ use crate::live::Hub;
 use crate::page::{Scripts, document};
 use crate::{figures, page, pages, samples, sections};
 
-/// The pages of a hub. Who may see them is decided by the layers around.
+/// The pages of a hub. Access is checked by the layers around (`guard.rs`).
 pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/", get(runs))
@@ -101,17 +101,17 @@ async fn runs(State(hub): State<Arc<Hub>>) -> Response {
 
 async fn run(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Response, Refused> {
     let id = hub.store().resolve_run(&name).await?;
-    let story = match hub.story(id).await {
+    let history = match hub.history(id).await {
         Err(ViewError::Jobs(JobsError::Data(why) | JobsError::Incompatible(why))) => {
             let body = pages::unreadable(&why);
             return Ok(page_of(&format!("Run {}", id.short()), Some(id), &body, Scripts::Live));
         }
-        story => story?,
+        history => history?,
     };
-    let story = story.read().await;
-    let name = story.run().config().name.clone();
-    let charts = figures::all(&[figures::Shown { name: &name, story: &story }]);
-    let body = pages::run(&story, &page::charts(&charts)?)?;
+    let history = history.read().await;
+    let name = history.run().config().name.clone();
+    let charts = figures::all(&[figures::Shown { name: &name, history: &history }]);
+    let body = pages::run(&history, &page::charts(&charts)?)?;
     Ok(page_of(&name, Some(id), &body, Scripts::Live))
 }
 
@@ -120,10 +120,10 @@ async fn lineage(
     Path(name): Path<String>,
 ) -> Result<Response, Refused> {
     let id = hub.store().resolve_run(&name).await?;
-    let story = hub.story(id).await?;
-    let story = story.read().await;
-    let title = format!("{}, lineage", story.run().config().name);
-    Ok(page_of(&title, Some(id), &sections::line(&story), Scripts::Viewer))
+    let history = hub.history(id).await?;
+    let history = history.read().await;
+    let title = format!("{}, lineage", history.run().config().name);
+    Ok(page_of(&title, Some(id), &sections::line(&history), Scripts::Viewer))
 }
 
 #[derive(Deserialize)]
@@ -137,13 +137,13 @@ async fn samples_of(
     Query(of): Query<Of>,
 ) -> Result<Response, Refused> {
     let id = hub.store().resolve_run(&name).await?;
-    let story = hub.story(id).await?;
-    let story = story.read().await.clone();
-    let iteration = of.iteration.unwrap_or_else(|| story.iteration().max(1));
-    let found = samples::of_iteration(hub.store(), &story, iteration).await?;
-    let name = story.run().config().name.clone();
+    let history = hub.history(id).await?;
+    let history = history.read().await.clone();
+    let iteration = of.iteration.unwrap_or_else(|| history.iteration().max(1));
+    let found = samples::of_iteration(hub.store(), &history, iteration).await?;
+    let name = history.run().config().name.clone();
     let title = format!("{name}, iteration {iteration}");
-    let body = pages::samples(&story, iteration, &found);
+    let body = pages::samples(&history, iteration, &found);
     Ok(page_of(&title, Some(id), &body, Scripts::Viewer))
 }
 

@@ -1,7 +1,7 @@
-//! How sure a share is, and what several tries are worth: Wilson's interval and the unbiased pass@m.
+//! Intervals of a share and the value of several tries: Wilson's interval and the unbiased pass@m.
 //!
 //! Works on histograms: `solved_by[c]` problems have c right ones among their `solved_by.len() - 1`
-//! completions. Nothing is drawn here, so there is no bootstrap; nothing is formatted either.
+//! completions. Draws nothing at random, so there is no bootstrap; formats nothing.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Interval {
 pub struct Estimate {
     /// As measured.
     pub share: f64,
-    /// Where the true one lies.
+    /// The interval of the true one.
     pub interval: Interval,
 }
 

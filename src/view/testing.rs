@@ -1,14 +1,14 @@
-//! A finished run without a model: every stage answers with numbers and files that look like its own.
+//! A finished run without a model: a stub of every stage returns metrics and files of the right form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agrpo_jobs::Store;
-use agrpo_jobs::embedded::Local;
+use agrpo_fleet::local::Local;
 use agrpo_spec::{
     Artifact, Environment, ExecuteFn, Inputs, Outputs, Rewards, RowReward, Run, RunId, StageError,
     StageKind, StageSpec, encode,
 };
+use agrpo_store::Store;
 use bytes::Bytes;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -19,10 +19,13 @@ use tokio::sync::{mpsc, watch};
 use crate::listener::{self, Limits};
 use crate::live::Hub;
 
-/// What a page must not take for its own.
+#[path = "../../tests/support/run_file.rs"]
+mod small;
+
+/// Text that a page must escape.
 pub(crate) const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=alert(2)>\u{1b}[31m";
 
-/// What completions look like.
+/// The kind of text in completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Looks {
     Plain,
@@ -33,45 +36,17 @@ const ROWS: usize = 16;
 const TOKENS: usize = 8;
 
 pub(crate) fn run_file(iterations: u32) -> String {
-    format!(
-        r#"
-        name = "long"
-        seed = 1
-        [task.countdown]
-        [model]
-        d_model = 8
-        n_layers = 1
-        n_heads = 2
-        mlp_hidden_size = 8
-        [sft]
-        steps = 1
-        batch = 1
-        steps_per_stage = 1
-        micro_batch = 1
-        optimizer = {{ learning_rate = 1e-3 }}
-        [rollout]
-        prompts = 16
-        group = 2
-        shards = 2
-        micro_batch = 4
-        completion_tokens = 8
-        block_tokens = 8
-        steps = 8
-        [estimator]
-        k = 2
-        micro_batch = 4
-        [optimizer]
-        learning_rate = 1e-4
-        [training]
-        iterations = {iterations}
-        [evaluation]
-        problems = 4
-        every = {every}
-        steps = [8, 4]
-        micro_batch = 4
-        "#,
-        every = iterations.div_ceil(20)
-    )
+    small::run_file(&[
+        ("name", "\"long\""),
+        ("seed", "1"),
+        ("sft.steps", "1"),
+        ("sft.batch", "1"),
+        ("sft.steps_per_stage", "1"),
+        ("sft.micro_batch", "1"),
+        ("rollout.prompts", "16"),
+        ("training.iterations", &iterations.to_string()),
+        ("evaluation.every", &iterations.div_ceil(20).to_string()),
+    ])
 }
 
 fn tokenizer(looks: Looks) -> Bytes {
@@ -114,9 +89,9 @@ fn rewards() -> Bytes {
 }
 
 fn evaluation() -> Bytes {
-    let marks =
+    let grades =
         |steps: u32| json!({ "steps": steps, "correct": 2, "accuracy": 0.5, "solved_by": [2, 2] });
-    Bytes::from(json!({ "problems": 4, "results": [marks(8), marks(4)] }).to_string())
+    Bytes::from(json!({ "problems": 4, "results": [grades(8), grades(4)] }).to_string())
 }
 
 fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {

@@ -1,15 +1,15 @@
-//! What long and strange runs look like. Their stages are stood in for: no libtorch is needed to look.
+//! Pages of long runs and of runs with hostile texts. Stages are stubs, so no libtorch is needed.
 
-#![expect(clippy::print_stdout, reason = "measured figures are part of what a test tells")]
+#![expect(clippy::print_stdout, reason = "prints measured figures")]
 
 use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
+use crate::history::RunHistory;
 use crate::report::{Subject, report};
 use crate::serve::router;
-use crate::story::Story;
 use crate::testing::{HOSTILE, Looks, Served, house, hub};
 use crate::watch::Glance;
 use crate::{figures, page, samples};
@@ -39,7 +39,7 @@ async fn a_run_of_two_thousand_iterations_is_quickly_shown() {
     let id = run.short();
     let pages = ["", "/samples", "/lineage"].map(|page| format!("/runs/{id}{page}"));
     for path in ["/".to_owned()].into_iter().chain(pages) {
-        // Who looks first waits for the story to be read; it is drawn from memory from then on.
+        // The first request waits for the history to be read; later ones are rendered from memory.
         assert_eq!(served.ask(&path).await.0, 200, "{path}");
         let begin = Instant::now();
         let (_, body) = served.ask(&path).await;
@@ -52,8 +52,8 @@ async fn a_run_of_two_thousand_iterations_is_quickly_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_completion_holds_is_text_wherever_it_is_shown() {
     let (store, run) = house(2, Looks::Hostile).await;
-    let story = Story::read(&store, run).await.unwrap();
-    let found = samples::of_iteration(&store, &story, 2).await.unwrap();
+    let history = RunHistory::read(&store, run).await.unwrap();
+    let found = samples::of_iteration(&store, &history, 2).await.unwrap();
     assert!(found[0].trajectory.completion().contains(HOSTILE), "{found:?}");
     for sample in &found {
         let html = page::sample(sample).into_string();
@@ -68,12 +68,12 @@ async fn what_a_completion_holds_is_text_wherever_it_is_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_story_is_read_on_from_where_it_stood() {
     let (store, run) = house(3, Looks::Plain).await;
-    let mut story = Story::read(&store, run).await.unwrap();
-    let stages = story.stages().len();
-    assert_eq!(story.iteration(), 3);
-    assert!(!story.read_on(&store).await.unwrap(), "nothing has come since");
-    assert_eq!(story.stages().len(), stages);
-    let charts = figures::all(&[figures::Shown { name: "a", story: &story }]);
+    let mut history = RunHistory::read(&store, run).await.unwrap();
+    let stages = history.stages().len();
+    assert_eq!(history.iteration(), 3);
+    assert!(!history.read_on(&store).await.unwrap(), "nothing has come since");
+    assert_eq!(history.stages().len(), stages);
+    let charts = figures::all(&[figures::Shown { name: "a", history: &history }]);
     let names: Vec<_> = charts.iter().map(|chart| chart.name).collect();
     insta::assert_snapshot!(names.join(" "), @"reward accuracy steps reward-parts gradient-norm clip-share entropy length seconds");
 }
@@ -83,9 +83,9 @@ async fn a_glance_fits_any_terminal_and_draws_both_curves() {
     let (store, run) = house(40, Looks::Plain).await;
     let hub = hub(store);
     hub.read_on().await;
-    let story = hub.story(run).await.unwrap().read().await.clone();
+    let history = hub.history(run).await.unwrap().read().await.clone();
     let (runs, crew) = (hub.runs().await, hub.crew().await);
-    let glance = Glance { runs, chosen: 0, story: Some(story), crew };
+    let glance = Glance { runs, chosen: 0, history: Some(history), crew };
     let drawn = |width, height| {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| glance.draw(frame)).unwrap();
@@ -107,11 +107,11 @@ async fn a_glance_fits_any_terminal_and_draws_both_curves() {
 async fn a_run_that_cannot_be_read_is_a_row_of_the_page_and_of_the_terminal() {
     let (folder, run) = (tempfile::tempdir().unwrap(), "7".repeat(64));
     std::fs::create_dir_all(folder.path().join("runs").join(&run)).unwrap();
-    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    let store = agrpo_store::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
     let hub = hub(store.clone());
     hub.read_on().await;
     let (runs, crew) = (hub.runs().await, hub.crew().await);
-    let glance = Glance { runs, chosen: 0, story: None, crew };
+    let glance = Glance { runs, chosen: 0, history: None, crew };
     let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
     terminal.draw(|frame| glance.draw(frame)).unwrap();
     let drawn = terminal.backend().to_string();
@@ -121,7 +121,7 @@ async fn a_run_that_cannot_be_read_is_a_row_of_the_page_and_of_the_terminal() {
     assert_eq!(code, 200);
     assert!(body.contains("unreadable: ") && body.contains("run.json is missing"), "{body}");
     assert!(body.contains("href=\"/runs/777777777777\""), "{body}");
-    // Its own page says why; what it would take to draw the others is not there.
+    // Its own page says why; the charts of the others do not need it.
     for name in ["777777777777", &run] {
         let (code, body) = served.ask(&format!("/runs/{name}")).await;
         assert_eq!(code, 200);
@@ -142,7 +142,7 @@ async fn a_damaged_record_is_named_on_the_page_of_its_run() {
         tempfile::tempdir().unwrap(),
         agrpo_spec::Run::parse(&crate::testing::run_file(1)).unwrap(),
     );
-    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    let store = agrpo_store::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
     store.put_run(&run).await.unwrap();
     let at = folder.path().join(format!("runs/{}", run.id()));
     let names = ["control.json".to_owned(), format!("failures/{}", "5".repeat(64))];
@@ -170,10 +170,10 @@ async fn a_result_made_again_is_a_change() {
         tempfile::tempdir().unwrap(),
         agrpo_spec::Run::parse(&crate::testing::run_file(1)).unwrap(),
     );
-    let store = agrpo_jobs::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+    let store = agrpo_store::Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
     store.put_run(&run).await.unwrap();
-    let mut story = Story::read(&store, run.id()).await.unwrap();
-    assert!(!story.read_on(&store).await.unwrap(), "nothing has come since");
+    let mut history = RunHistory::read(&store, run.id()).await.unwrap();
+    assert!(!history.read_on(&store).await.unwrap(), "nothing has come since");
     let stage = "5".repeat(64);
     let rewound = serde_json::json!({
         "stage": stage, "key": null, "lost": null, "why": "corrupt-manifest", "needed_by": null,
@@ -182,6 +182,6 @@ async fn a_result_made_again_is_a_change() {
     let at = folder.path().join(format!("runs/{}/rewound", run.id()));
     std::fs::create_dir_all(&at).unwrap();
     std::fs::write(at.join(format!("{stage}.1")), agrpo_spec::record::seal(&rewound)).unwrap();
-    assert!(story.read_on(&store).await.unwrap(), "a live page shows how many were made again");
-    assert!(!story.read_on(&store).await.unwrap());
+    assert!(history.read_on(&store).await.unwrap(), "a live page shows how many were made again");
+    assert!(!history.read_on(&store).await.unwrap());
 }

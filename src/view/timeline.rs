@@ -1,5 +1,5 @@
-//! Which worker computed what and when: a lane a worker, a bar a stage, marks where it took more than one attempt
-//! or a lost result was made again.
+//! The timeline of a run: a lane for each worker, a bar for each stage, marks where it took more than one attempt
+//! or a lost result was computed again.
 //!
 //! Stages that share a pixel are drawn as one bar, so that the chart's size follows from its width and not
 //! from the run's length. Times are those of the workers' own clocks.
@@ -10,8 +10,8 @@ use agrpo_spec::{StageDigest, StageKind};
 use plotters::prelude::*;
 
 use crate::ViewError;
+use crate::history::RunHistory;
 use crate::plot::{COLOURS, GRID, INK, failed};
-use crate::story::Story;
 
 /// Pixels of all lanes together, from left to right.
 const WIDTH: u32 = 960;
@@ -37,11 +37,11 @@ struct Bar {
 }
 
 /// The timeline as an SVG document; `None` where nothing was computed.
-pub fn svg(story: &Story) -> Result<Option<String>, ViewError> {
-    let Some((first, last)) = ends(story) else { return Ok(None) };
+pub fn svg(history: &RunHistory) -> Result<Option<String>, ViewError> {
+    let Some((first, last)) = ends(history) else { return Ok(None) };
     let span = (last - first).max(1.0);
     let right = f64::from(WIDTH) - f64::from(NAMES) - 12.0;
-    let lanes = lanes(story, |unix_ms| (unix_ms - first) / span * right);
+    let lanes = lanes(history, |unix_ms| (unix_ms - first) / span * right);
     let shown = lanes.len().min(MOST_LANES);
     let height = i32::try_from(shown).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
     let mut text = String::new();
@@ -51,7 +51,7 @@ pub fn svg(story: &Story) -> Result<Option<String>, ViewError> {
         root.fill(&WHITE).map_err(failed)?;
         draw_kinds(&root, &lanes)?;
         draw_hours(&root, span / 1e3, right, HEAD + height)?;
-        for (place, (lane, who)) in lanes.iter().zip(story.workers()).take(shown).enumerate() {
+        for (place, (lane, who)) in lanes.iter().zip(history.workers()).take(shown).enumerate() {
             let top = HEAD + i32::try_from(place).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
             let name = shortened(&who.worker);
             let style = ("sans-serif", 12).into_font().color(&INK);
@@ -67,18 +67,18 @@ pub fn svg(story: &Story) -> Result<Option<String>, ViewError> {
 
 /// When the first stage began and the last one ended, in milliseconds since 1970.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
-fn ends(story: &Story) -> Option<(f64, f64)> {
-    let begun = story.stages().values().map(|done| done.started_unix_ms as f64);
-    let ended = story.stages().values().map(|done| done.started_unix_ms as f64 + done.took_ms());
+fn ends(history: &RunHistory) -> Option<(f64, f64)> {
+    let begun = history.stages().values().map(|done| done.started_unix_ms as f64);
+    let ended = history.stages().values().map(|done| done.started_unix_ms as f64 + done.took_ms());
     Some((begun.min_by(f64::total_cmp)?, ended.max_by(f64::total_cmp)?))
 }
 
 /// The bars of every worker, in the workers' order; `at` gives pixels for a time.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
-fn lanes(story: &Story, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
-    let again: BTreeSet<StageDigest> = story.rewound().iter().map(|one| one.stage).collect();
-    let mut lanes = vec![vec![]; story.workers().len()];
-    for (key, done) in story.stages() {
+fn lanes(history: &RunHistory, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
+    let again: BTreeSet<StageDigest> = history.rewound().iter().map(|one| one.stage).collect();
+    let mut lanes = vec![vec![]; history.workers().len()];
+    for (key, done) in history.stages() {
         let began = done.started_unix_ms as f64;
         let (from, to) = (at(began), at(began + done.took_ms()));
         let again = done.attempt > 1 || again.contains(&done.stage);
@@ -159,7 +159,7 @@ fn draw_hours(root: &Area<'_>, seconds: f64, right: f64, bottom: i32) -> Result<
     Ok(())
 }
 
-/// Seconds between two lines, seconds of the unit that they are told in, and its name.
+/// Seconds between two lines, seconds of the unit of their labels, and its name.
 fn step(seconds: f64) -> (f64, f64, &'static str) {
     const STEPS: [(f64, f64, &str); 17] = [
         (1.0, 1.0, "s"),
@@ -194,7 +194,7 @@ fn pixel(x: f64) -> i32 {
     x.round() as i32
 }
 
-/// The end of a worker's name, which tells workers of one host apart.
+/// The end of a worker's name, which differs between workers of one host.
 fn shortened(name: &str) -> String {
     const MOST: usize = 26;
     let count = name.chars().count();

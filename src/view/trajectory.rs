@@ -1,13 +1,12 @@
-//! A trajectory as text: which token was written in which step, and how sure the policy was of it.
+//! A trajectory as text: each token with the step that wrote it and its probability.
 //!
-//! Read from the files of a rollout and of the policy's tokenizer, and believed in nothing: both come from
-//! outside. Text is text here; whoever shows it escapes it.
+//! Read from the files of a rollout and of the policy's tokenizer; both are untrusted. Text is plain here: pages
+//! and terminals escape it.
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::Store;
-use agrpo_spec::{FolderListing, Manifest, RolloutSpec};
-use safetensors::{Dtype, SafeTensors};
+use agrpo_spec::{FolderListing, Manifest, RolloutSpec, trajectories};
+use agrpo_store::Store;
 use serde::Serialize;
 use tokenizers::Tokenizer;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -55,26 +54,8 @@ impl Trajectory {
 #[derive(Debug)]
 pub struct Trajectories {
     tokenizer: Tokenizer,
-    rows: usize,
-    prompts: Matrix<i64>,
-    completions: Matrix<i64>,
-    steps: Matrix<i64>,
-    log_probabilities: Matrix<f32>,
-    entropies: Matrix<f32>,
+    all: trajectories::Trajectories,
     pieces: BTreeMap<u32, String>,
-}
-
-/// Numbers, row-major.
-#[derive(Debug)]
-struct Matrix<T> {
-    columns: usize,
-    numbers: Vec<T>,
-}
-
-impl<T> Matrix<T> {
-    fn row(&self, row: usize) -> &[T] {
-        &self.numbers[row * self.columns..(row + 1) * self.columns]
-    }
 }
 
 impl Trajectories {
@@ -110,48 +91,27 @@ impl Trajectories {
                 false => tokenizer.with_decoder(Some(Fuse::new())),
             };
         }
-        let file =
-            SafeTensors::deserialize(file).map_err(|error| refuse("the trajectories", &error))?;
-        let prompts = matrix(&file, "prompt_ids", Dtype::I64, i64::from_le_bytes)?;
-        let completions = matrix(&file, "completion_ids", Dtype::I64, i64::from_le_bytes)?;
-        let steps = matrix(&file, "unmask_steps", Dtype::I64, i64::from_le_bytes)?;
-        let log_probabilities = matrix(&file, "token_logps", Dtype::F32, f32::from_le_bytes)?;
-        let entropies = matrix(&file, "token_entropies", Dtype::F32, f32::from_le_bytes)?;
-        let cells = completions.numbers.len();
-        let rows = cells / completions.columns.max(1);
-        let fits = [steps.numbers.len(), log_probabilities.numbers.len(), entropies.numbers.len()]
-            .into_iter()
-            .all(|count| count == cells);
-        if !fits || prompts.numbers.len() != rows * prompts.columns {
-            return Err(refuse("the trajectories", &"their tensors differ in shape"));
-        }
-        let pieces = BTreeMap::new();
-        let mut all = Self {
-            tokenizer,
-            rows,
-            prompts,
-            completions,
-            steps,
-            log_probabilities,
-            entropies,
-            pieces,
-        };
-        all.pieces = all.all_pieces();
-        Ok(all)
+        let all = trajectories::Trajectories::from_bytes(file)
+            .map_err(|error| refuse("the trajectories", &error))?;
+        let mut read = Self { tokenizer, all, pieces: BTreeMap::new() };
+        read.pieces = read.all_pieces();
+        Ok(read)
     }
 
     /// How many there are.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.all.rows
     }
 
     /// One of them; `None` beyond the last.
     pub fn trajectory(&self, row: usize) -> Option<Trajectory> {
-        if row >= self.rows {
+        if row >= self.all.rows {
             return None;
         }
-        let cells = self.completions.row(row).iter().zip(self.steps.row(row));
-        let sure = self.log_probabilities.row(row).iter().zip(self.entropies.row(row));
+        let cells = row * self.all.completion_len..(row + 1) * self.all.completion_len;
+        let logps = self.all.token_logps[cells.clone()].iter();
+        let sure = logps.zip(&self.all.token_entropies[cells]);
+        let cells = self.all.completion(row).iter().zip(self.all.steps(row));
         let token = |((&id, &step), (&logp, &entropy)): ((&i64, &i64), (&f32, &f32))| Token {
             text: self.piece(id),
             step: u32::try_from(step).ok(),
@@ -162,7 +122,7 @@ impl Trajectories {
         let last = tokens.iter().filter_map(|token| token.step).max();
         Some(Trajectory {
             row,
-            prompt: self.prompts.row(row).iter().map(|&id| self.piece(id)).collect(),
+            prompt: self.all.prompt(row).iter().map(|&id| self.piece(id)).collect(),
             steps: last.map_or(0, |last| last + 1),
             tokens,
         })
@@ -171,8 +131,8 @@ impl Trajectories {
     /// Prompt and completion of a row as text, without the mark of the end that pads them; `None` beyond the
     /// last. A character may be several tokens, so a text is more than its tokens' texts.
     pub fn texts(&self, row: usize) -> Option<(String, String)> {
-        let texts = || (self.text(self.prompts.row(row)), self.text(self.completions.row(row)));
-        (row < self.rows).then(texts)
+        let texts = || (self.text(self.all.prompt(row)), self.text(self.all.completion(row)));
+        (row < self.all.rows).then(texts)
     }
 
     fn text(&self, ids: &[i64]) -> String {
@@ -202,7 +162,7 @@ impl Trajectories {
     /// Every token of the file by itself. A token of bytes that are no text alone shows as replacement
     /// characters.
     fn all_pieces(&self) -> BTreeMap<u32, String> {
-        let ids = self.prompts.numbers.iter().chain(&self.completions.numbers);
+        let ids = self.all.prompt_ids.iter().chain(&self.all.completion_ids);
         let ids: std::collections::BTreeSet<u32> =
             ids.filter_map(|&id| u32::try_from(id).ok()).collect();
         let piece = |id: u32| {
@@ -213,32 +173,9 @@ impl Trajectories {
     }
 }
 
-/// A matrix of a file.
-fn matrix<T, const N: usize>(
-    file: &SafeTensors<'_>,
-    name: &str,
-    dtype: Dtype,
-    number: impl Fn([u8; N]) -> T,
-) -> Result<Matrix<T>, ViewError> {
-    let refuse = |why: String| ViewError::Data(format!("the trajectories' tensor {name} {why}"));
-    let tensor = file.tensor(name).map_err(|_| refuse("is missing".into()))?;
-    let (found, shape) = (tensor.dtype(), tensor.shape());
-    let &[_, columns] = shape else {
-        return Err(refuse(format!("has the shape {shape:?}, expected a matrix")));
-    };
-    if found != dtype {
-        return Err(refuse(format!("is {found:?}, expected {dtype:?}")));
-    }
-    let (numbers, rest) = tensor.data().as_chunks::<N>();
-    if !rest.is_empty() {
-        return Err(refuse("breaks off".into()));
-    }
-    Ok(Matrix { columns, numbers: numbers.iter().map(|&bytes| number(bytes)).collect() })
-}
-
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::TensorView;
+    use safetensors::tensor::{Dtype, TensorView};
     use serde_json::{Value, json};
 
     use super::*;

@@ -1,8 +1,8 @@
-//! A run at a glance in a terminal: where runs stand, the curves of one, who works.
+//! `agrpo watch`: the status of runs, the curves of one, and the workers, in a terminal.
 //!
-//! Draws what it is given, and answers keys; who has a terminal reads on and shows it.
+//! Draws what it is given; the caller owns the terminal, reads keys and refreshes.
 
-use agrpo_jobs::status::RunStatus;
+use agrpo_fleet::status::RunStatus;
 use agrpo_spec::StageKind;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,29 +13,29 @@ use ratatui::widgets::{
     Axis, Block, Chart, Dataset, GraphType, Paragraph, Row, Table, TableState, Wrap,
 };
 
+use crate::history::RunHistory;
 use crate::live::Crew;
 use crate::page::{duration, number, percent};
 use crate::sections;
-use crate::story::Story;
 
 /// Lines of the list of runs at most.
 const MOST_RUNS: u16 = 8;
 
-/// What is shown.
+/// The contents of the screen.
 #[derive(Debug)]
 pub struct Glance {
-    /// Where runs stand, or why nobody can tell.
+    /// The status of every run, or why it could not be read.
     pub runs: Result<Vec<RunStatus>, String>,
-    /// The place of the chosen run in that list.
+    /// The index of the chosen run in that list.
     pub chosen: usize,
-    /// Its story.
-    pub story: Option<Story>,
-    /// Who works.
+    /// Its history.
+    pub history: Option<RunHistory>,
+    /// The workers and the queue.
     pub crew: Crew,
 }
 
 impl Glance {
-    /// Chooses the next run, or the one before; answers whether it is another one.
+    /// Chooses the next run, or the one before; returns whether it is another one.
     pub fn choose(&mut self, by: isize) -> bool {
         let count = self.runs.as_ref().map_or(0, Vec::len);
         let before = self.chosen;
@@ -55,13 +55,13 @@ impl Glance {
         ])
         .areas(frame.area());
         self.draw_runs(frame, runs);
-        match &self.story {
-            Some(story) => draw_story(frame, middle, story),
+        match &self.history {
+            Some(history) => draw_history(frame, middle, history),
             None => self.draw_unreadable(frame, middle),
         }
         self.draw_crew(frame, crew);
-        let told = " up/down: another run   q: quit";
-        frame.render_widget(Line::from(told).add_modifier(Modifier::DIM), keys);
+        let help = " up/down: another run   q: quit";
+        frame.render_widget(Line::from(help).add_modifier(Modifier::DIM), keys);
     }
 
     fn draw_runs(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -69,8 +69,8 @@ impl Glance {
         let runs = match &self.runs {
             Ok(runs) => runs,
             Err(why) => {
-                let told = Paragraph::new(why.as_str()).wrap(Wrap { trim: true }).block(block);
-                return frame.render_widget(told, area);
+                let message = Paragraph::new(why.as_str()).wrap(Wrap { trim: true }).block(block);
+                return frame.render_widget(message, area);
             }
         };
         let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);
@@ -109,14 +109,14 @@ impl Glance {
         frame.render_stateful_widget(table, area, &mut state);
     }
 
-    /// Where there is no story: why, as far as the list knows.
+    /// In place of a missing history: the reason, from the list of runs.
     fn draw_unreadable(&self, frame: &mut Frame<'_>, area: Rect) {
         let chosen = self.runs.as_ref().ok().and_then(|runs| runs.get(self.chosen));
         let title =
             chosen.map_or(" no run ".to_owned(), |run| format!(" run {} ", run.run.short()));
         let why = chosen.and_then(|run| run.unreadable.as_deref()).unwrap_or_default();
-        let told = Paragraph::new(why).wrap(Wrap { trim: true });
-        frame.render_widget(told.block(Block::bordered().title(title)), area);
+        let message = Paragraph::new(why).wrap(Wrap { trim: true });
+        frame.render_widget(message.block(Block::bordered().title(title)), area);
     }
 
     fn draw_crew(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -125,7 +125,7 @@ impl Glance {
         if let Some(why) = &self.crew.away {
             return frame.render_widget(Paragraph::new(why.as_str()).block(block), area);
         }
-        let row = |worker: &agrpo_jobs::WorkerInfo| {
+        let row = |worker: &agrpo_fleet::WorkerInfo| {
             let in_hand = worker.in_hand.as_ref();
             let in_hand = in_hand.map_or_else(
                 || "-".to_owned(),
@@ -151,34 +151,34 @@ impl Glance {
     }
 }
 
-fn draw_story(frame: &mut Frame<'_>, area: Rect, story: &Story) {
-    let block = Block::bordered().title(format!(" {} ", story.run().config().name));
+fn draw_history(frame: &mut Frame<'_>, area: Rect, history: &RunHistory) {
+    let block = Block::bordered().title(format!(" {} ", history.run().config().name));
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let failures = u16::try_from(story.failures().len().min(2)).unwrap_or(0);
+    let failures = u16::try_from(history.failures().len().min(2)).unwrap_or(0);
     let [head, failed, charts] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(2 * failures),
         Constraint::Min(4),
     ])
     .areas(inner);
-    frame.render_widget(Line::from(headline(story)), head);
-    let told = story.failures().iter().take(2).map(|failure| {
-        let error: String = failure.error.chars().map(crate::play::shown).collect();
+    frame.render_widget(Line::from(headline(history)), head);
+    let lines = history.failures().iter().take(2).map(|failure| {
+        let error: String = failure.error.chars().map(crate::player::shown).collect();
         Line::from(format!("failed at {}: {error}", failure.key)).red()
     });
-    let told = Paragraph::new(told.collect::<Vec<_>>()).wrap(Wrap { trim: true });
-    frame.render_widget(told, failed);
+    let failures = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: true });
+    frame.render_widget(failures, failed);
     let [left, right] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(charts);
-    let reward = story.metric(StageKind::Reward, "reward");
+    let reward = history.metric(StageKind::Reward, "reward");
     let reward: Vec<(f64, f64)> = reward
         .iter()
         .filter(|(_, shards)| !shards.is_empty())
         .map(|(iteration, shards)| (f64::from(*iteration), mean(shards)))
         .collect();
     draw_curve(frame, left, "reward", &reward, number);
-    let accuracy: Vec<(f64, f64)> = story
+    let accuracy: Vec<(f64, f64)> = history
         .evaluations()
         .iter()
         .filter_map(|(iteration, one)| Some((f64::from(*iteration), one.results.first()?.accuracy)))
@@ -186,16 +186,16 @@ fn draw_story(frame: &mut Frame<'_>, area: Rect, story: &Story) {
     draw_curve(frame, right, "accuracy", &accuracy, percent);
 }
 
-fn headline(story: &Story) -> Vec<Span<'static>> {
-    let config = story.run().config();
-    let spent: f64 = story.stages().values().map(|done| done.took_ms() / 1e3).sum();
+fn headline(history: &RunHistory) -> Vec<Span<'static>> {
+    let config = history.run().config();
+    let spent: f64 = history.stages().values().map(|done| done.took_ms() / 1e3).sum();
     vec![
-        Span::from(sections::state(story)).add_modifier(Modifier::BOLD),
+        Span::from(sections::state(history)).add_modifier(Modifier::BOLD),
         Span::from(format!(
             "  iteration {} of {}, {} stages, {} of work",
-            story.iteration(),
+            history.iteration(),
             config.training.iterations,
-            story.stages().len(),
+            history.stages().len(),
             duration(spent)
         )),
     ]

@@ -34,7 +34,7 @@ pub struct FolderListing {
 }
 
 impl FolderListing {
-    /// The listing of these files; those that are vouched for are not read.
+    /// The listing of these files; those whose digest is known are not read.
     pub fn of(files: &Files) -> io::Result<Self> {
         let entry = |(name, content): (&String, &Content)| {
             let entry = FolderEntry { digest: content.digest()?, size: content.size() };
@@ -81,7 +81,7 @@ impl Artifact {
     }
 }
 
-/// The artifacts that a spec names, fetched and verified by whoever calls a stage.
+/// The artifacts that a spec names, fetched and verified by a stage's caller.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs(BTreeMap<ArtifactDigest, Artifact>);
 
@@ -129,7 +129,7 @@ impl Inputs {
     }
 }
 
-/// What a stage made: artifacts by output name, and numbers for people.
+/// What a stage made: artifacts by output name, and metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
     /// The results; their bytes follow from the spec alone.
@@ -144,7 +144,7 @@ pub enum StageError {
     /// The spec cannot be computed by this program; trying again is no use.
     #[error("{0}")]
     Invalid(String),
-    /// An input is not what the spec says; it has to be made again.
+    /// An input is not what the spec says; it has to be computed again.
     #[error("{0}")]
     Data(String),
     /// The device is lost to this process, which has to be started again.

@@ -1,7 +1,7 @@
 //! The bytes of one file, whether or not they fit into memory.
 //!
-//! A shard of a large checkpoint is never read as a whole: whoever stored it hands out windows of it,
-//! and vouches for its digest at every read. Nothing here opens a file; who implements [`Windows`] may.
+//! A shard of a large checkpoint is never read as a whole: the store hands out windows of it, and checks
+//! them against its digest at every read. Nothing here opens a file; an implementation of [`Windows`] may.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::digest::{ArtifactDigest, DigestStream};
 
-/// Bytes that are looked at together where all of them are needed. Small beside a model's matrices: the C
+/// Bytes that are read at a time where all of them are needed. Small beside a model's matrices: the C
 /// library's allocator then gives windows back to windows, and no holes are left between matrices.
 pub const WINDOW: u64 = 4 << 20;
 
@@ -69,7 +69,7 @@ impl Content {
         }
     }
 
-    /// The digest that whoever keeps the bytes vouches for.
+    /// The digest, where the store of the bytes checks it at every read.
     pub fn known_digest(&self) -> Option<ArtifactDigest> {
         match self {
             Self::Memory(_) => None,
@@ -120,8 +120,8 @@ impl Content {
     pub fn bytes(&self, most: u64) -> io::Result<Bytes> {
         let size = self.size();
         if size > most {
-            let told = format!("{size} bytes, expected at most {most}");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, told));
+            let reason = format!("{size} bytes, expected at most {most}");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
         }
         self.window(0..size)
     }
@@ -204,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_that_is_vouched_for_is_not_computed_again() {
-        let digest = ArtifactDigest::of(b"vouched");
+    fn a_known_digest_is_not_computed_again() {
+        let digest = ArtifactDigest::of(b"known");
         let far = Content::Elsewhere(Arc::new(Far(Bytes::from_static(b"x"), Some(digest))));
         assert_eq!(far.digest().unwrap(), digest);
     }

@@ -25,8 +25,8 @@ pub fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
 
 /// Reads canonical bytes back. `None` where they are cut short, too long or not of this type.
 ///
-/// A length inside the bytes is believed only as far as the bytes could hold so much: what is allocated
-/// stays below a small multiple of their number.
+/// A length inside the bytes is trusted only as far as the bytes could hold so much: allocations stay below a
+/// small multiple of their number.
 pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<T> {
     /// Types take up to so many times their encoding in memory.
     const LOOSENESS: usize = 4;

@@ -1,4 +1,4 @@
-//! What a run asks for, and the name of every answer.
+//! Run files, plans and stage specs, and the digests that name their results.
 //!
 //! A run file becomes a [`Run`] (every default explicit, validated); a run becomes, stage by stage,
 //! [`StageSpec`]s; a spec's canonical bytes become its [`StageDigest`], the name of its result.
@@ -12,15 +12,15 @@ mod cost;
 mod digest;
 mod manifest;
 pub mod memory;
-mod nearest;
 mod plan;
 pub mod record;
-mod rewards;
+mod results;
 mod run;
 mod scorer;
 mod seed;
 mod shown;
 mod stage;
+mod suggestions;
 mod utf_8;
 
 pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
@@ -30,23 +30,25 @@ pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
 pub use manifest::{Environment, Manifest, OutputRecord, Phases};
-pub use nearest::nearest;
-pub use plan::{Checkpoint, Plan, PlanError, StageKey};
-pub use rewards::{Rewards, RowReward};
+pub use plan::{Checkpoint, ParseKeyError, Plan, PlanError, StageKey};
+pub use results::{
+    Evaluation, EvaluationResult, EvaluationSample, Rewards, RowReward, trajectories,
+};
 pub use run::{
     Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
     CheckpointShape, CountdownTask, DatasetTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
-    Horizon, Keep, Language, LoraConfig, Marking, Misfit, ModelShape, Numerics, OptimizerConfig,
-    ParseNumericsError, PositionRule, Precision, Program, Protocol, Retention, RewardConfig,
-    RolloutConfig, Rule, Run, RunConfig, RunError, SamplerKeys, Samples, Schedule, SftConfig,
-    Source, StepWeights, Strata, SudokuTask, Task, TrainingConfig, allows_steps, sources,
-    with_digests, without_slips,
+    Horizon, Incompatible, Keep, Language, LoraConfig, Marking, ModelShape, Numerics,
+    OptimizerConfig, ParseNumericsError, PositionRule, Precision, Program, Protocol, Retention,
+    RewardConfig, RolloutConfig, Rule, Run, RunConfig, RunError, Sampler, SamplerKeys, Samples,
+    Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask, Task, TrainingConfig,
+    allows_steps, sources, with_digests, with_suggestion,
 };
 pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};
 pub use shown::{one_line, shown};
 pub use stage::{
-    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, Sampler, SftSpec, SftStart, StageKind,
-    StageSpec, UpdateSpec,
+    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, StageKind, StageSpec,
+    UpdateSpec,
 };
+pub use suggestions::nearest;
 pub use utf_8::utf_8;

@@ -45,7 +45,7 @@ pub struct Environment {
     pub worker: String,
     /// Milliseconds since 1970 when the stage began.
     pub started_unix_ms: u64,
-    /// Which attempt at the stage this was, counted from 1; absent where nobody counts, as in one process.
+    /// Which attempt at the stage this was, counted from 1; absent where attempts are not counted, as in one process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 }
@@ -72,7 +72,7 @@ pub struct Manifest {
     pub spec: StageSpec,
     /// What came out.
     pub outputs: BTreeMap<String, OutputRecord>,
-    /// Numbers for people.
+    /// Metrics.
     pub metrics: BTreeMap<String, f64>,
     /// How it was made.
     pub environment: Environment,

@@ -296,7 +296,7 @@ impl Workload {
             Some(_) => product(&[self.sizes.weights(), self.precision.bytes()]),
             None => 0,
         };
-        // Gradients and moments: large ones are read in windows, whoever keeps them.
+        // Gradients and moments: large ones are read in windows from any store.
         let handed = |bytes: u64| if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 };
         let own = handed(base)
             .saturating_add(handed(trained))

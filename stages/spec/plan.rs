@@ -1,4 +1,4 @@
-//! What comes next: from a run and the results so far to the stages that can be computed now.
+//! The plan of a run: from the results so far to the stages that can be computed now.
 //!
 //! ```text
 //! sft(0) -> ... -> sft(n) -> for i in 1..=iterations:
@@ -9,27 +9,27 @@
 //! evaluation(i) hangs off the policy after update i; evaluation(0) off the base
 //! ```
 //!
-//! Pure: told of a finished stage, it answers with the stages that became ready, in time that does
-//! not depend on the run's length. It never asks whether anything is already computed: its caller
-//! does, and a plan that is told of old results walks through them in the same way.
+//! Pure: given a finished stage, it returns the stages that became ready, in time that does not depend on
+//! the run's length. It never asks whether anything is already computed: its caller does, and old results
+//! go through the plan in the same way as new ones.
 
 use std::collections::BTreeMap;
 
 use crate::digest::ArtifactDigest;
-use crate::run::{Base, Run};
-use crate::stage::{RewardSpec, SftStart, StageKind, StageSpec};
+use crate::run::{Base, Run, SftConfig};
+use crate::stage::{SftStart, StageKind, StageSpec};
 
 mod key;
+mod retention;
 mod specs;
 
-pub use key::StageKey;
+pub use key::{ParseKeyError, StageKey};
 
-/// A plan that was told something that cannot be.
+use specs::Policies;
+
+/// A result that the plan did not wait for, or that lacks an output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The text names no stage of a run.
-    #[error("{0:?} names no stage of a run")]
-    Key(String),
     /// The stage was not pending.
     #[error("{0} is not pending")]
     NotPending(StageKey),
@@ -114,8 +114,8 @@ impl Plan {
         plan
     }
 
-    /// Goes on from a later update than the plan has walked to: what lies before it is not looked at any
-    /// more, but for evaluations that are still pending. The base stays known where it was.
+    /// Continues from a later update than the plan has reached. Of the stages before it, only pending evaluations
+    /// stay. A known base stays known.
     pub fn leap(&mut self, at: &Checkpoint) {
         self.pending.retain(|key, _| key.kind == StageKind::Evaluation);
         self.optimizer_state = Some(at.optimizer);
@@ -130,7 +130,7 @@ impl Plan {
         self.begin_after(0, policy);
     }
 
-    /// Looks after pending evaluations no longer; nothing waits for one.
+    /// Drops pending evaluations; no other stage waits for one.
     pub fn leave_evaluations(&mut self) {
         self.pending.retain(|key, _| key.kind != StageKind::Evaluation);
     }
@@ -193,6 +193,26 @@ impl Plan {
         let shards = u64::from(run.config().rollout.shards);
         let updates = u64::from(run.config().estimator.inner_updates);
         2 * shards + updates * (shards + 1)
+    }
+
+    /// The key of a spec of this run, from the spec's own fields. `None` for evaluations, which name a policy
+    /// and no iteration. Does not check that the run has such a stage.
+    pub fn place(run: &Run, spec: &StageSpec) -> Option<StageKey> {
+        specs::place(run, spec)
+    }
+
+    /// The run's evaluation of a policy.
+    pub fn evaluation_of(run: &Run, policy: ArtifactDigest) -> StageSpec {
+        specs::evaluation(run, policy)
+    }
+
+    /// The run's update in this place of a policy, by an optimizer's state and the shards' gradients.
+    pub fn update_of(
+        run: &Run,
+        key: StageKey,
+        inputs: (ArtifactDigest, Option<ArtifactDigest>, Vec<ArtifactDigest>),
+    ) -> StageSpec {
+        specs::update(run, key, inputs)
     }
 
     /// Records a stage's result; answers with the stages that became ready.
@@ -262,19 +282,9 @@ impl Plan {
 
     fn after_rollout(&mut self, shard: u32, trajectories: ArtifactDigest) -> Vec<StageKey> {
         self.shards[shard as usize].trajectories = Some(trajectories);
-        let config = self.run.config();
-        let spec = StageSpec::Reward(RewardSpec {
-            version: StageKind::Reward.version(),
-            numerics: config.numerics,
-            task: config.task.clone(),
-            language: self.run.base().language(),
-            trajectories,
-            first_prompt: self.first_prompt(self.iteration + 1, shard),
-            group: config.rollout.group,
-            reward: config.reward.clone(),
-            advantage: config.advantage.clone(),
-        });
-        vec![self.push(StageKey::new(StageKind::Reward, self.iteration + 1, shard), spec)]
+        let key = StageKey::new(StageKind::Reward, self.iteration + 1, shard);
+        let spec = specs::reward(&self.run, key, trajectories);
+        vec![self.push(key, spec)]
     }
 
     fn after_reward(&mut self, shard: u32, rewards: ArtifactDigest) -> Vec<StageKey> {
@@ -289,7 +299,7 @@ impl Plan {
             return vec![];
         };
         let update = StageKey::new(StageKind::Update, self.iteration + 1, 0).of_update(key.inner);
-        let spec = Self::update_of(&self.run, update, (policy, self.optimizer_state, gradients));
+        let spec = specs::update(&self.run, update, (policy, self.optimizer_state, gradients));
         vec![self.push(update, spec)]
     }
 
@@ -302,6 +312,31 @@ impl Plan {
         self.shards.iter_mut().for_each(|shard| shard.gradient = None);
         let shards = 0..self.run.config().rollout.shards;
         shards.filter_map(|shard| self.push_gradient(shard, key.inner + 1)).collect()
+    }
+
+    fn push_sft(&mut self, chunk: u32, start: SftStart, sft: &SftConfig) -> StageKey {
+        let spec = specs::sft(&self.run, chunk, start, sft);
+        self.push(StageKey::new(StageKind::Sft, chunk, 0), spec)
+    }
+
+    fn push_rollout(&mut self, iteration: u32, shard: u32, policy: ArtifactDigest) -> StageKey {
+        let key = StageKey::new(StageKind::Rollout, iteration, shard);
+        let spec = specs::rollout(&self.run, key, policy);
+        self.push(key, spec)
+    }
+
+    /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
+    fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
+        let policies = Policies { behaviour: self.policy?, moving: self.moving?, base: self.base };
+        let Shard { trajectories, rewards, .. } = self.shards[shard as usize];
+        let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
+        let spec = specs::gradient(&self.run, key, policies, (trajectories?, rewards?));
+        Some(self.push(key, spec))
+    }
+
+    fn push_evaluation(&mut self, iteration: u32, policy: ArtifactDigest) -> StageKey {
+        let spec = specs::evaluation(&self.run, policy);
+        self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
     }
 
     fn push(&mut self, key: StageKey, spec: StageSpec) -> StageKey {

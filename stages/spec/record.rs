@@ -9,10 +9,10 @@
 //! ```
 //! The digest is taken over the file's bytes with these 64 digits replaced by `0`. The first three lines
 //! are the same in every format, to the byte, so a program can check the bytes of a record that a newer
-//! one wrote, and tell a record that it does not know from one that is damaged.
+//! one wrote, and distinguish a record that it does not know from one that is damaged.
 //!
 //! A record whose format number is higher than [`FORMAT`] is incompatible even if its digest does not match:
-//! only a program that knows the format can tell whether it is damaged. The one exception is a record of this
+//! only a program that knows the format can decide whether it is damaged. The one exception is a record of this
 //! format with a wrong digit in the number, which its own digest proves.
 //!
 //! Refuses to guess: a record is sound, incompatible or damaged. Reads and writes no file.
@@ -50,7 +50,7 @@ pub enum RecordError {
 pub struct Opened<T> {
     /// What it says.
     pub value: T,
-    /// Whether a digest vouched for its bytes; false in format 0.
+    /// Whether its bytes were checked against a digest; false in format 0.
     pub is_sealed: bool,
 }
 
@@ -116,12 +116,12 @@ pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError>
     let fields = &bytes[head.digits.end + AFTER_DIGEST.len()..];
     let plain = [b"{", fields.strip_prefix(b",").unwrap_or(fields)].concat();
     let value = serde_json::from_slice(&plain);
-    let value = value.map_err(|error| RecordError::Incompatible(told(&error)))?;
+    let value = value.map_err(|error| RecordError::Incompatible(without_place(&error)))?;
     Ok(Opened { value, is_sealed: true })
 }
 
 /// Serde's sentence without the place: a record's lines are not what its file shows.
-fn told(error: &serde_json::Error) -> String {
+fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_wrote_is_told_from_damage() {
+    fn what_another_version_wrote_is_distinguished_from_damage() {
         let mut more = serde_json::to_value(small()).unwrap();
         more["priority"] = 7.into();
         let why = incompatible(&seal(&more));
@@ -251,7 +251,7 @@ mod tests {
         incompatible(&serde_json::to_vec(&more).unwrap());
         incompatible(b"{}");
         assert!(matches!(open::<Small>(b"5"), Err(RecordError::Damaged(_))));
-        // Written again by another tool: nobody vouches for it.
+        // Written again by another tool: no digest covers it.
         let again: serde_json::Value = serde_json::from_slice(&seal(&small())).unwrap();
         let again = serde_json::to_vec(&again).unwrap();
         assert!(matches!(open::<Small>(&again), Err(RecordError::Damaged(_))));

@@ -1,4 +1,4 @@
-//! The second joint: programs that grade. A stage asks, and whoever calls it runs them.
+//! Reward programs: a stage asks for scores, and its caller runs the program.
 //!
 //! A stage does no input or output, so it is handed a [`Scorer`]. Nothing here starts a process.
 
@@ -16,7 +16,7 @@ use crate::run::Program;
 pub struct Sample {
     /// Names it within its stage; a function of the stage's spec alone.
     pub id: String,
-    /// Where its row is, for people: `row 17 of task.dataset.train`.
+    /// Where its row is, for error messages: `row 17 of task.dataset.train`.
     pub place: String,
     /// What was asked.
     pub prompt: String,
@@ -28,7 +28,7 @@ pub struct Sample {
     pub row: Map<String, Value>,
 }
 
-/// What a program says of a completion.
+/// A program's score of a completion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// Finite numbers by name.

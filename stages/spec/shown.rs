@@ -1,5 +1,5 @@
-//! Text from outside as part of a message: without control characters, and no longer than a reader follows. The
-//! end stays, for that is where readers of JSON and TOML say what they expected.
+//! Untrusted text as part of a message: without control characters, and cut in the middle where it is long. The
+//! end stays, since parsers of JSON and TOML say there what they expected.
 
 use std::fmt::Display;
 

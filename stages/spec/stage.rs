@@ -1,4 +1,4 @@
-//! Stages: what is asked of a worker, whole. What is not in the spec may not influence the bytes.
+//! Stages: all that a worker is asked for. What is not in the spec may not influence the bytes.
 //!
 //! Inputs are named by artifact digest. `version` is a constant of each stage kind, raised by every
 //! change that alters bytes; the golden digests of `tests/golden` fail if it was forgotten.
@@ -7,61 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, Cache, EstimatorConfig, Language, LoraConfig, Marking, ModelShape, Numerics,
-    OptimizerConfig, PositionRule, Precision, RewardConfig, RolloutConfig, Task,
+    Advantage, EstimatorConfig, Language, LoraConfig, Marking, ModelShape, Numerics,
+    OptimizerConfig, Precision, RewardConfig, Sampler, Task,
 };
 use crate::seed::Seed;
 
 mod kind;
 
 pub use kind::StageKind;
-
-/// How completions are sampled; shared by rollout and evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct Sampler {
-    /// Tokens of a completion.
-    pub completion_tokens: u32,
-    /// Tokens of a block.
-    pub block_tokens: u32,
-    /// Unmask steps.
-    pub steps: u32,
-    /// Divides the logits; 0 is greedy.
-    pub temperature: Real,
-    /// Keeps the k most probable tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keeps the most probable tokens up to this mass; 1 keeps all.
-    pub top_p: Real,
-    /// Which positions a step unmasks.
-    pub position: PositionRule,
-    /// Scale of classifier-free guidance; 0 is none.
-    pub guidance: Real,
-    /// Keys and values that the passes of a block take over from its first.
-    #[serde(default)]
-    pub cache: Cache,
-    /// Probability from which on a step writes every token beside the most probable one; none writes as
-    /// `steps` says.
-    #[serde(default)]
-    pub threshold: Option<Real>,
-}
-
-impl From<&RolloutConfig> for Sampler {
-    fn from(rollout: &RolloutConfig) -> Self {
-        Self {
-            completion_tokens: rollout.completion_tokens,
-            block_tokens: rollout.block_tokens,
-            steps: rollout.steps,
-            temperature: rollout.temperature,
-            top_k: rollout.top_k,
-            top_p: rollout.top_p,
-            position: rollout.position,
-            // The learner knows the policy's own distribution, not a guided one.
-            guidance: Real::new(0.0).expect("zero is finite"),
-            cache: rollout.cache,
-            threshold: rollout.threshold,
-        }
-    }
-}
 
 /// Where fine-tuning starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -104,7 +57,7 @@ pub struct SftSpec {
     pub batch: u32,
     /// Sequences of a pass.
     pub micro_batch: u32,
-    /// The first step whose demonstrator is careless.
+    /// The first step that learns from noisy demonstrations.
     pub careless_from: u32,
     /// Share of the hard problems that it answers wrongly.
     pub careless_share: Real,
@@ -154,7 +107,7 @@ pub struct RewardSpec {
     pub version: u32,
     /// Numerics class.
     pub numerics: Numerics,
-    /// Who grades.
+    /// Which grader, and what it knows.
     pub task: Task,
     /// What reads the completions; none where the task has its own tokenizer.
     pub language: Option<Language>,
@@ -267,7 +220,7 @@ pub struct EvaluationSpec {
     pub samplers: Vec<Sampler>,
     /// Whether the policy's adapter is merged into its base first.
     pub merge_adapter: bool,
-    /// Who marks, where the task does not say. Last, for it leaves no trace where it is absent.
+    /// The grader of dataset tasks. Last field: `None` is not encoded.
     #[serde(default, skip_serializing_if = "Marking::is_none")]
     pub marking: Marking,
 }

@@ -1,4 +1,4 @@
-//! Text that is UTF-8, or how it can become so. Other encodings are told by what shows of them, never read.
+//! Text that is UTF-8, or how it can become so. Other encodings are recognised by their first bytes, and never read.
 
 /// The text of a file.
 ///
@@ -12,8 +12,8 @@ pub fn utf_8(bytes: &[u8]) -> Result<&str, String> {
         _ => false,
     };
     if is_utf_16 {
-        let told = "it is UTF-16, expected UTF-8: `iconv -f UTF-16 -t UTF-8` converts it";
-        return Err(told.to_owned());
+        let reason = "it is UTF-16, expected UTF-8: `iconv -f UTF-16 -t UTF-8` converts it";
+        return Err(reason.to_owned());
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let (before, rest) = bytes.split_at(error.valid_up_to());
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_encoding_is_told_by_its_name() {
+    fn another_encoding_is_named() {
         let utf_16 = |text: &str, order: fn(u16) -> [u8; 2]| -> Vec<u8> {
             text.encode_utf16().flat_map(order).collect()
         };
@@ -43,8 +43,9 @@ mod tests {
                 assert!(utf_8(&bytes).unwrap_err().starts_with("it is UTF-16"), "{text}");
             }
         }
-        let told = [utf_8(b"name = \"caf\xe9\"\n").unwrap_err(), utf_8(b"a\nb\n\xa3").unwrap_err()];
-        insta::assert_snapshot!(told.join("\n"), @"
+        let messages =
+            [utf_8(b"name = \"caf\xe9\"\n").unwrap_err(), utf_8(b"a\nb\n\xa3").unwrap_err()];
+        insta::assert_snapshot!(messages.join("\n"), @"
         the byte 0xE9 is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts Latin-1 and Windows-1252
         the byte 0xA3 in line 3 is not UTF-8: save the file as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts Latin-1 and Windows-1252
         ");

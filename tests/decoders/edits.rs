@@ -10,7 +10,7 @@ pub enum Form {
     Text,
     /// Anything.
     Bytes,
-    /// A safetensors file: most edits go to the header, whose length is then told again.
+    /// A safetensors file: most edits go to the header, whose length is then written anew.
     Tensors,
 }
 

@@ -1,6 +1,6 @@
 //! What Redis and a run's folder hold: hints, failures, the index of finished stages.
 
-use agrpo_jobs::outside;
+use agrpo_fleet::fuzz;
 use agrpo_spec::{ArtifactDigest, StageDigest, StageKey, record};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ pub(crate) fn hints() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn hint(bytes: &[u8]) -> bool {
-    outside::hint(bytes).is_some()
+    fuzz::hint(bytes).is_some()
 }
 
 pub(crate) fn failures() -> Vec<Vec<u8>> {
@@ -26,7 +26,7 @@ pub(crate) fn failures() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn failure(bytes: &[u8]) -> bool {
-    outside::failure(bytes).is_some()
+    fuzz::failure(bytes).is_some()
 }
 
 pub(crate) fn index_entries() -> Vec<Vec<u8>> {

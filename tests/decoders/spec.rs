@@ -22,7 +22,7 @@ fn settled(text: &str) -> String {
     let named = sources(text).unwrap_or_default();
     let of = |key: String| (key.clone(), ArtifactDigest::of(key.as_bytes()));
     let is_named = |key: &str| named.iter().any(|source| source.key == key);
-    // Whoever reads a checkpoint's folder names two of its files as well.
+    // Readers of a checkpoint's folder name two of its files as well.
     let inside = ["checkpoint.config", "checkpoint.tokenizer"].map(str::to_owned).into_iter();
     let inside = inside.filter(|_| is_named(CHECKPOINT));
     let digests = named.iter().map(|source| source.key.clone()).chain(inside).map(of).collect();
@@ -51,8 +51,8 @@ pub(crate) fn run_file(bytes: &[u8]) -> bool {
         }
         // What people read is one line.
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.contains('\n') || text.contains('\n'), "{told}");
+            let message = error.to_string();
+            assert!(!message.contains('\n') || text.contains('\n'), "{message}");
             false
         }
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use agrpo_compute::check_folder;
+use agrpo_compute::fuzz_entry_points;
+use agrpo_compute::model::{ModelConfig, check_adapter};
+use agrpo_compute::text::chat::{ChatTokenizer, Specials};
+use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{Files, Rewards, RowReward, decode, encode};
-use agrpo_stages::chat::{ChatTokenizer, Specials};
-use agrpo_stages::model::{ModelConfig, check_adapter, check_folder};
-use agrpo_stages::outside;
-use agrpo_stages::trajectories::{KeptSets, NEVER, Trajectories};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -58,11 +59,11 @@ pub(crate) fn whole_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn whole(bytes: &[u8]) -> bool {
-    outside::tensors(bytes).is_ok()
+    fuzz_entry_points::tensors(bytes).is_ok()
 }
 
 pub(crate) fn windows(bytes: &[u8]) -> bool {
-    outside::tensor_windows(Bytes::copy_from_slice(bytes)).is_ok()
+    fuzz_entry_points::tensor_windows(Bytes::copy_from_slice(bytes)).is_ok()
 }
 
 pub(crate) fn optimizer_seeds() -> Vec<Vec<u8>> {
@@ -76,7 +77,7 @@ pub(crate) fn optimizer_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn optimizer(bytes: &[u8]) -> bool {
-    outside::optimizer_state(Bytes::copy_from_slice(bytes), [2, 3]).is_ok()
+    fuzz_entry_points::optimizer_state(Bytes::copy_from_slice(bytes), [2, 3]).is_ok()
 }
 
 pub(crate) fn trajectory_seeds() -> Vec<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agrpo_protocols::{
+use agrpo_grading::{
     Benchmark, Format, Problem, Protocol, Row, Template, json_columns, problem, problem_of_truth,
     program_answer, reward, rows, training_problems, verdict,
 };

@@ -95,8 +95,8 @@ async fn play(browser: &Browser) {
     assert_eq!(browser.ask(&masks).await, all, "at first everything is masked");
     press("unmask step", Key::Right).await;
     assert!(browser.ask(&masks).await.as_u64() < all.as_u64(), "a step writes tokens");
-    let told = browser.ask(&format!("return {first}.querySelector('.wrote').textContent")).await;
-    assert!(told.as_str().unwrap().ends_with('%'), "with their probabilities: {told}");
+    let text = browser.ask(&format!("return {first}.querySelector('.wrote').textContent")).await;
+    assert!(text.as_str().unwrap().ends_with('%'), "with their probabilities: {text}");
     press("play", Key::Enter).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     browser
@@ -116,10 +116,10 @@ async fn a_failure_opens_from_the_list_of_runs() {
         browser.go(&format!("http://{}/", served.address)).await;
         browser.click("#runs a.bad").await;
         browser.until("the failure", "return document.querySelector('.failure') !== null").await;
-        let told = browser.ask("return document.querySelector('.failure').innerText").await;
-        let told = told.as_str().unwrap();
+        let text = browser.ask("return document.querySelector('.failure').innerText").await;
+        let text = text.as_str().unwrap();
         for part in ["training has diverged; lower the learning rate", "agrpo retry", "attempt"] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(browser.ask(SOUND).await, true);
         browser.picture(&pictures().join(name)).await;

@@ -71,7 +71,7 @@ fn a_fleet_that_loses_a_worker_ends_in_the_same_policy() {
     assert_eq!(policy, reference());
 }
 
-/// Two runs of different numerics classes, and one worker that was told of neither.
+/// Two runs of different numerics classes, and one worker started with neither as its option.
 #[test]
 fn a_worker_without_a_class_serves_every_class() {
     let redis = RedisServer::start(&[]);

@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
+use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_spec::{ArtifactDigest, ModelShape, Real, Seed};
-use agrpo_stages::model::{ModelConfig, Policy};
 use insta::assert_snapshot;
 use serde_json::{Map, Value, json};
 
@@ -231,7 +231,7 @@ fn a_fleet_fetches_what_the_run_names_from_its_bucket() {
     assert_eq!(fleet.policy(), alone.policy());
 }
 
-/// What is wrong is told in one line, and nothing is computed.
+/// Each fault is one line of error, and nothing is computed.
 fn refused(change: impl Fn(&Path), arguments: &[&str]) -> String {
     let program = program(&[]);
     change(program.folder());

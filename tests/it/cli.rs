@@ -9,43 +9,24 @@ use std::process::{Command, Stdio};
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
+use crate::support::run_file::run_file;
+
 /// The smallest run: one chunk, one iteration, one shard.
-const TINY: &str = r#"
-name = "tiny"
-seed = 1
-[task.countdown]
-[model]
-d_model = 8
-n_layers = 1
-n_heads = 1
-mlp_hidden_size = 16
-[sft]
-steps = 2
-batch = 4
-steps_per_stage = 2
-micro_batch = 4
-optimizer = { learning_rate = 1e-3 }
-[rollout]
-prompts = 2
-group = 2
-shards = 1
-micro_batch = 4
-completion_tokens = 8
-block_tokens = 8
-steps = 8
-[estimator]
-k = 2
-micro_batch = 4
-[optimizer]
-learning_rate = 1e-3
-[training]
-iterations = 1
-[evaluation]
-problems = 4
-every = 1
-steps = [8]
-micro_batch = 4
-"#;
+fn tiny() -> String {
+    run_file(&[
+        ("name", "\"tiny\""),
+        ("seed", "1"),
+        ("model.n_heads", "1"),
+        ("model.mlp_hidden_size", "16"),
+        ("sft.steps", "2"),
+        ("rollout.prompts", "2"),
+        ("rollout.shards", "1"),
+        ("optimizer.learning_rate", "1e-3"),
+        ("training.iterations", "1"),
+        ("evaluation.every", "1"),
+        ("evaluation.steps", "[8]"),
+    ])
+}
 
 /// What a command said and how it ended.
 pub(crate) struct Said {
@@ -94,7 +75,7 @@ pub(crate) fn alone(arguments: &[&str], input: &str) -> Said {
 /// A folder in which the tiny run is done.
 pub(crate) fn with_a_run() -> (TempDir, Said) {
     let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("tiny.toml"), TINY).unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), tiny()).unwrap();
     let said = agrpo(folder.path(), &["run", "tiny.toml", "--workers", "1"], "");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     (folder, said)
@@ -137,7 +118,7 @@ fn mistakes_in_a_run_file() {
 
     hint: jobs/runs/smoke.toml is a small run with every key explained
     ");
-    let run = |from: &str, to: &str| alone(&["run", "-"], &TINY.replace(from, to)).error();
+    let run = |from: &str, to: &str| alone(&["run", "-"], &tiny().replace(from, to)).error();
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
     error: standard input: line 3, `sed = 1`: unknown key `sed`: did you mean `seed`?

@@ -97,9 +97,9 @@ fn a_sampled_grid_tells_what_several_completions_are_worth() {
     for stage in ["update-000004", "sft-000001"] {
         let said = without_record(&program, stage, || program.run(&question));
         assert_eq!((said.code, said.stdout.as_str()), (Some(5), ""), "{stage}: {}", said.stderr);
-        let told = said.stderr.lines().next().unwrap();
-        assert!(told.starts_with(&format!("error: {stage}: stages/")), "{told}");
-        assert!(told.contains(" is missing in "), "{told}");
+        let first = said.stderr.lines().next().unwrap();
+        assert!(first.starts_with(&format!("error: {stage}: stages/")), "{first}");
+        assert!(first.contains(" is missing in "), "{first}");
         assert!(said.stderr.contains("hint: agrpo run FILE"), "{}", said.stderr);
     }
 

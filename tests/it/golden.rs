@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use agrpo_compute::model::Policy;
 use agrpo_spec::Files;
-use agrpo_stages::model::Policy;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -45,7 +45,7 @@ fn checkpoint() -> Files {
 }
 
 fn policy() -> Policy {
-    agrpo_stages::use_one_thread();
+    agrpo_compute::use_one_thread();
     Policy::from_folder(&checkpoint()).unwrap()
 }
 

@@ -100,7 +100,7 @@ fn doctor_notes_what_is_missing_and_objects_where_it_was_asked_for() {
     assert_eq!(gpu(&["--device", "cuda:0"]), (Some(4), "bad".to_owned(), "bad".to_owned()));
 }
 
-/// A whole libtorch as far as the loader can tell: the CPU half in use, and an empty CUDA half.
+/// A whole libtorch to the loader: the CPU half in use, and an empty CUDA half.
 struct HollowBuild(tempfile::TempDir);
 
 impl HollowBuild {
@@ -173,7 +173,7 @@ fn the_benchmark_measures_the_processor_too() {
     }
     let of_model = 2 * 512 * 32 + 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32);
     assert_eq!(figures["parameters"], of_model);
-    assert!(answer["utilisation"]["rollout"].is_null(), "nobody knows the peak of a processor");
+    assert!(answer["utilisation"]["rollout"].is_null(), "the peak of a processor is not known");
 }
 
 fn golden() -> String {

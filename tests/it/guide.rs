@@ -24,7 +24,7 @@ const OUTPUT: &str = "text,output";
 const READ: [&str; 6] = ["text", "toml", "json", "jsonl", "python", "html"];
 /// Between what one block and the next one said.
 const MARK: char = '\u{1e}';
-/// No chapter is worth more of anybody's evening.
+/// A chapter that takes longer is ended.
 const LONGEST_SECONDS: &str = "400";
 
 /// A chapter by its file's name, without ending.
@@ -54,7 +54,7 @@ impl Chapter {
         runnable.map(|(at, block)| (block, next(at))).collect()
     }
 
-    /// Blocks that nobody knows what to do with.
+    /// Blocks of an unknown language.
     fn misfits(&self) -> Vec<String> {
         let mut before = "";
         let mut found = vec![];
@@ -193,7 +193,7 @@ fn agrees(written: &[String], said: &[String]) -> bool {
 }
 
 /// Runs a chapter and compares; answers with everything that is wrong.
-#[expect(clippy::print_stderr, reason = "what a chapter costs is told also where it holds")]
+#[expect(clippy::print_stderr, reason = "the cost of a chapter is printed also where it holds")]
 fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
     let begin = Instant::now();
     let steps = chapter.steps();

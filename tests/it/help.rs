@@ -1,11 +1,12 @@
 //! Help, manual pages and completions as the program prints them. That no verb is left out, and what the
-//! help of each says, is tested over the definition itself in `src/cli/tests.rs`.
+//! help of each says, is tested over the definition itself in `src/args/tests.rs`.
 
 use std::process::Command;
 
 use insta::assert_snapshot;
 
 use crate::cli::alone;
+use crate::support::not_run::not_run;
 
 /// The verbs that the help lists.
 fn verbs() -> Vec<String> {
@@ -22,19 +23,19 @@ fn help() {
     Post-train diffusion language models with reinforcement learning, replayable to the bit
 
     A run is a TOML file. From it follows, stage by stage, one chain of results: the same file gives the
-    same bytes, whoever computes them, in whatever order, however often they were interrupted.
+    same bytes, on any machines of its class, in any order, however often they were interrupted.
 
     Usage: agrpo [OPTIONS] <COMMAND>
 
     Commands:
       init         Write a run file with every key that matters and a comment on each
       run          Compute a run on this machine, without any service
-      enqueue      Hand a run to the workers of a fleet
+      enqueue      Queue a run for the workers of a fleet
       worker       Compute queued stages until stopped
-      status       List runs: how far they are and how accurate their policies
-      pause        Hold a run back: begin no stage of it until it is resumed
-      resume       Let a run go on that was paused or cancelled
-      cancel       Give a run up: begin no stage of it, unless somebody asks for the run again
+      status       List runs with their progress and the accuracy of their policies
+      pause        Pause a run: begin no stage of it until it is resumed
+      resume       Resume a run that was paused or cancelled
+      cancel       Cancel a run: begin no stage of it until the run is asked for again
       retry        Give a run's failed stages new attempts
       show         Show a run, a stage or an artifact
       report       Write what a run did, or how runs compare, as one HTML file
@@ -45,7 +46,7 @@ fn help() {
       replay       Compute stages again and compare every output with the stored one
       verify       Read every byte of a run or of the whole store and compare it with its name
       gc           Delete what no run needs any more
-      forget       Give up a run: remove what is kept about it
+      forget       Forget a run: delete its records
       evaluate     Measure base and newest policy on a grid of unmask steps
       compare      Compute variants of a run over several seeds and lay them side by side
       tune         Measure estimators of the policy gradient, and recommend a number of samples
@@ -119,7 +120,6 @@ fn a_terminal_has_colour_unless_it_is_declined() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that was left out has to say so")]
 fn manual_pages_are_there_for_every_verb_and_read_without_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("man1");
@@ -131,7 +131,7 @@ fn manual_pages_are_there_for_every_verb_and_read_without_a_warning() {
     }
     let groff = Command::new("groff").arg("--version").output();
     if groff.is_err() {
-        eprintln!("left out: no groff to read the pages with");
+        not_run("there is no groff to read the pages with");
         return;
     }
     for entry in std::fs::read_dir(&pages).unwrap() {

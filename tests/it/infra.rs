@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agrpo_jobs::metrics::{ALL, Kind, Outcome};
+use agrpo_fleet::metrics::{ALL, Kind, Outcome};
 use serde_json::Value;
 
 use crate::cli::alone;
@@ -117,7 +117,7 @@ fn the_page_lists_every_metric_and_every_setting() {
     let is_name = |word: &&str| word.starts_with("AGRPO_") && word.len() > "AGRPO_".len();
     // What the fault suite alone reads is no setting of a fleet.
     let of_suite = |word: &&str| word.starts_with("AGRPO_FAULT_");
-    // Each setting is a constant; names without one are read elsewhere, and only known not to be slips.
+    // Each setting is a constant; names without one are read elsewhere, and only known not to be mistyped.
     let constants = product.lines().filter(|line| line.starts_with("const "));
     let names = constants.filter_map(|line| line.split('"').nth(1)).filter(is_name);
     let names: Vec<_> = names.filter(|word| !of_suite(word)).collect();

@@ -9,7 +9,7 @@ use agrpo_spec::ArtifactDigest;
 
 use crate::support::program::{Program, RUN};
 
-/// The policy of a run that nobody disturbed.
+/// The policy of an undisturbed run.
 static UNDISTURBED: LazyLock<String> = LazyLock::new(|| {
     let program = Program::new(&[]);
     program.json(&["run", "run.toml", "--json"]);
@@ -313,7 +313,7 @@ fn a_fifo_is_waited_for_by_no_verb() {
             }
         }
         let said = program.run(&["verify"]).stdout;
-        // What nobody computes is moved away, and nothing else is said to mend it.
+        // What no stage computes is moved away, and no other repair is suggested.
         assert!(said.contains("  move what is no regular file"), "{said}");
         assert!(!said.contains("--repair"), "{said}");
         if case == 0 {

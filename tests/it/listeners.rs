@@ -1,7 +1,7 @@
-//! Thousands of connections that do nothing, or little, to a program that may open 256 files: the work goes on, who
-//! asks is answered, and the log stays short.
+//! Thousands of connections that do nothing, or little, to a program that may open 256 files: the work goes on,
+//! requests are answered, and the log stays short.
 
-#![expect(clippy::print_stdout, reason = "measured figures are part of what a test tells")]
+#![expect(clippy::print_stdout, reason = "prints measured figures")]
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ async fn answered(address: SocketAddr, path: &str) -> (String, Duration) {
 async fn until_listening(address: SocketAddr) {
     let begin = Instant::now();
     while TcpStream::connect(address).await.is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "nobody listens");
+        assert!(begin.elapsed() < Duration::from_secs(60), "the program does not listen");
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -167,7 +167,7 @@ async fn live_pages_are_shown_in_a_crowd() {
     drop(clients);
 }
 
-/// The table of files is full, whoever filled it: nothing can be accepted, and the loop neither spins nor floods.
+/// The table of files is full: nothing can be accepted, and the loop neither spins nor floods.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_table_of_files_is_waited_out() {
     let program = Program::new(&[]);

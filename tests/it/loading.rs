@@ -1,7 +1,7 @@
 //! A checkpoint of eight shards, from its folder through the store into a policy: what a process that
 //! does this takes of the machine's memory beside the policy itself.
 //!
-//! A child process does it, since only a process's own peak can be told. `AGRPO_LAYERS` makes the model
+//! A child process does it, since only a process's own peak can be measured. `AGRPO_LAYERS` makes the model
 //! of the long variant larger or smaller; 18 layers take 2 GB.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use agrpo_jobs::Store;
+use agrpo_compute::check_folder;
+use agrpo_compute::model::{ModelConfig, Placement, Policy};
 use agrpo_spec::{ModelShape, Real};
-use agrpo_stages::model::{ModelConfig, Placement, Policy, check_folder};
+use agrpo_store::Store;
 use serde_json::{Value, json};
 use tch::Kind;
 
@@ -92,7 +93,7 @@ async fn load(folder: &Path) -> Value {
 #[ignore = "a process that other tests start"]
 fn child() {
     let Some(folder) = setting("AGRPO_LOADED").map(PathBuf::from) else { return };
-    agrpo_stages::use_one_thread();
+    agrpo_compute::use_one_thread();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let measured = runtime.block_on(load(&folder));
     std::fs::write(folder.join("measured.json"), measured.to_string()).unwrap();

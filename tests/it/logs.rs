@@ -15,7 +15,7 @@ fn every_line_of_a_stage_tells_run_stage_key_and_attempt() {
     let url = redis.url();
     let program = Program::new(&[
         ("AGRPO_REDIS", &url),
-        ("RUST_LOG", "warn,agrpo=trace,agrpo_jobs=trace,agrpo_stages=trace"),
+        ("RUST_LOG", "warn,agrpo=trace,agrpo_store=trace,agrpo_fleet=trace,agrpo_compute=trace"),
     ]);
     let queued = program.json(&["enqueue", "run.toml", "--json"]);
     let said = program.run(&["--log-format", "json", "worker", "--exit-when-idle", "6"]);
@@ -56,7 +56,7 @@ fn every_line_of_a_stage_tells_run_stage_key_and_attempt() {
 
 #[test]
 fn for_people_the_ids_are_short() {
-    let program = Program::new(&[("RUST_LOG", "agrpo_jobs=debug")]);
+    let program = Program::new(&[("RUST_LOG", "agrpo_fleet=debug")]);
     let said = program.run(&["run", "run.toml", "--json"]);
     let run: Value = serde_json::from_str(&said.stdout).unwrap();
     let run = run["run"].as_str().unwrap();

@@ -103,7 +103,7 @@ fn gradients_and_optimizer_state_are_the_adapter_s() {
 }
 
 /// Learner and sampler find the same probabilities, whatever the rank; merged, they differ by roundings.
-/// Ranks up to 24 on more shapes are tried in one process, in stages/estimator/tests/ratios.rs.
+/// Ranks up to 24 on more shapes are tried in one process, in stages/compute/estimator/tests/ratios.rs.
 #[test]
 fn ratios_of_fresh_trajectories_are_exactly_one_unless_merged() {
     let every = "k = \"all\"\nhorizon = \"sampled\"\nkl = 0.01\nmicro_batch = 7";

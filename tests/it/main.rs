@@ -11,7 +11,6 @@ mod compare;
 mod documents;
 mod evaluate;
 mod export;
-#[cfg(feature = "failpoints")]
 mod fault;
 mod golden;
 mod gpu;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agrpo_jobs::metrics::{ALL, Kind};
+use agrpo_fleet::metrics::{ALL, Kind};
 
 use crate::support::exposition::parse;
 use crate::support::http::{free_address, get};

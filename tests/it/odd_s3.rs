@@ -1,6 +1,6 @@
 //! The program in front of S3 servers that are not AWS: what `doctor`, `worker` and `run` say, and how they end.
 
-#![expect(clippy::print_stdout, reason = "the table of what is said is what this test tells")]
+#![expect(clippy::print_stdout, reason = "prints the table of messages")]
 
 use crate::support::fake_s3::{Odd, Server};
 use crate::support::program::Program;

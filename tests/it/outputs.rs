@@ -10,7 +10,7 @@ use regex::Regex;
 
 use crate::cli::{Said, agrpo, with_a_run};
 
-/// What a verb answers, told to a pipe; it has to succeed and to keep from colours.
+/// The answer of a verb to a pipe; it has to succeed and to be without colours.
 fn answer(folder: &Path, arguments: &[&str]) -> String {
     let Said { code, stdout: mut text, stderr } = agrpo(folder, arguments, "");
     assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
@@ -241,7 +241,7 @@ fn a_run_file_to_begin_with() {
 }
 
 #[test]
-fn slips_are_answered_with_what_was_meant() {
+fn typing_mistakes_are_answered_with_what_was_meant() {
     let (folder, _) = with_a_run();
     let folder = folder.path();
     let error = |arguments: &[&str]| {

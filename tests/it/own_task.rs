@@ -187,7 +187,7 @@ fn a_checkpoint_is_asked_in_its_own_words() {
 
 #[test]
 fn a_program_that_misbehaves_fails_its_stage_and_says_where() {
-    let told = [
+    let messages = [
         "print('<b>\\x1b[31mrubbish'); continue",
         "print(json.dumps({'id': row['id'], 'reward': float('nan')})); continue",
         "print(json.dumps({'id': '0/3', 'reward': 1})); continue",
@@ -195,7 +195,7 @@ fn a_program_that_misbehaves_fails_its_stage_and_says_where() {
         "time.sleep(60)",
     ]
     .map(|body| last(&misbehaving(body)));
-    assert_snapshot!(told.join("\n"), @r#"
+    assert_snapshot!(messages.join("\n"), @r#"
     6
     error: evaluation stage … failed: the reward program `python3 reward.py` answered "<b>\u{1b}[31mrubbish", which is no answer (it is no object): expected one line of JSON such as {"id": "held-out 0/0", "reward": 0.5}; asked about row … of task.dataset.test, id "held-out 0/0", prompt "…", completion "…"; its last lines on stderr: "grading held-out 0/0"
 
@@ -254,7 +254,7 @@ const PROGRAM: &str = "command = [\"python3\", \"reward.py\"]\nfiles = [\"reward
 #[test]
 fn rows_and_templates_are_checked_before_anything_is_computed() {
     let program = letters();
-    let told = [
+    let messages = [
         refused(&program, &[("{{ word }}", "{{ wrod }}")]),
         refused(&program, &[("{{ word }}", "{{ word ")]),
         refused(&program, &[("prompt_tokens = 4", "prompt_tokens = 2")]),
@@ -272,7 +272,7 @@ fn rows_and_templates_are_checked_before_anything_is_computed() {
         refused(&program, &[("answer = ", "# answer = ")]),
         refused(&program, &[("steps_per_stage = 30", "steps_per_stage = 30\ncareless_steps = 10")]),
     ];
-    assert_snapshot!(told.join("\n"), @r#"
+    assert_snapshot!(messages.join("\n"), @r#"
     error: run.toml: task.dataset.prompt, row 1 of task.dataset.test: no column "wrod": the row has "word"
     error: run.toml: task.dataset.prompt: line 1: syntax error: unexpected end of input, expected end of variable block
     error: run.toml: task.dataset.prompt_tokens = 2: the prompt of row 1 of task.dataset.train has 3 tokens; raise the key, or leave the row out
@@ -288,16 +288,16 @@ fn rows_and_templates_are_checked_before_anything_is_computed() {
 fn an_error_about_a_dataset_names_its_file() {
     let program = letters();
     fs::write(program.folder().join("run.toml"), RUN).unwrap();
-    let mut told = vec![];
+    let mut messages = vec![];
     for bytes in [&b""[..], b"\n", b"word\n\"abc\n", b"\xff\xfew\0", b"{\"word\": \"caf\xe9\"}\n"] {
         fs::write(program.folder().join("train.jsonl"), bytes).unwrap();
         let said = program.run(&["run", "run.toml"]);
         assert_eq!(said.code, Some(2), "{}", said.stderr);
         let lines = said.stderr.lines();
         let lines = lines.filter(|line| line.starts_with("error: ") || line.starts_with("hint: "));
-        told.extend(lines.map(str::to_owned));
+        messages.extend(lines.map(str::to_owned));
     }
-    assert_snapshot!(told.join("\n"), @"
+    assert_snapshot!(messages.join("\n"), @"
     error: run.toml: task.dataset.train: the data set cannot be read: the file is empty (0 bytes)
     hint: task.dataset.train is train.jsonl
     error: run.toml: task.dataset.train: the data set cannot be read: it has no rows: expected at least one
@@ -316,7 +316,7 @@ fn rewards_are_checked_before_anything_is_computed() {
     let program = letters();
     let wrong = "import sys\nprint('no <model>', file=sys.stderr)\nprint('hello')\n";
     fs::write(program.folder().join("wrong.py"), wrong).unwrap();
-    let told = [
+    let messages = [
         refused(&program, &[("^[a-e]{3}$", "^[a-e{3}$")]),
         refused(&program, &[(PROGRAM, ""), ("rules = {", "# rules = {")]),
         refused(&program, &[(PROGRAM, "")]),
@@ -348,7 +348,7 @@ fn rewards_are_checked_before_anything_is_computed() {
             ],
         ),
     ];
-    assert_snapshot!(told.join("\n"), @r#"
+    assert_snapshot!(messages.join("\n"), @r#"
     error: run.toml: reward.rules.letters.pattern = "^[a-e{3}$": unclosed character class
     error: run.toml: reward = without rules and command: expected rules = { right = { kind = "exact" } }, or a program as in command = ["python3", "reward.py"]: nothing else says what a dataset's completions are worth
     error: run.toml: reward.weights = program: expected one of reward.rules: letters, same

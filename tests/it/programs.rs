@@ -58,13 +58,13 @@ fn the_next_start_removes_what_a_killed_one_left() {
     fs::write(program.folder().join("reward.py"), HANGS).unwrap();
     let mut killed = program.start(&["run", "run.toml", "--workers", "1"]);
     let pids = wait_for("the program that hangs", || {
-        let told = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
-        told.filter_map(|file| fs::read_to_string(file).ok()).next()
+        let places = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
+        places.filter_map(|file| fs::read_to_string(file).ok()).next()
     });
     let pids: Vec<_> = pids.split(' ').collect();
     assert!(pids.len() == 3 && pids.iter().all(|pid| runs(pid)), "{pids:?}");
 
-    // While its owner lives a folder is left alone, whoever starts meanwhile.
+    // While its owner lives a folder is left alone, whichever process starts meanwhile.
     let rows = program.folder().join("rows.jsonl");
     fs::write(&rows, "{\"word\": \"cab\", \"completion\": \"abc\"}\n").unwrap();
     fs::write(program.folder().join("reward.py"), GOOD).unwrap();
@@ -94,8 +94,8 @@ fn a_second_signal_leaves_nothing() {
     fs::write(program.folder().join("reward.py"), HANGS).unwrap();
     let mut stopped = program.start(&["run", "run.toml", "--workers", "1"]);
     let pids = wait_for("the program that hangs", || {
-        let told = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
-        told.filter_map(|file| fs::read_to_string(file).ok()).next()
+        let places = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
+        places.filter_map(|file| fs::read_to_string(file).ok()).next()
     });
     for _ in 0..2 {
         kill_process(Pid::from_child(&stopped), Signal::TERM).unwrap();

@@ -184,8 +184,8 @@ fn a_damaged_record_is_named_beside_what_the_others_say() {
     for arguments in [vec!["status"], vec!["status", "bytes"], vec!["show", "bytes"]] {
         let said = program.run(&arguments);
         assert_eq!(said.code, Some(0), "{}", said.stderr);
-        let told = format!("evaluation-000004: {object} in ");
-        assert!(said.stdout.contains(&told), "{arguments:?}: {}", said.stdout);
+        let expected = format!("evaluation-000004: {object} in ");
+        assert!(said.stdout.contains(&expected), "{arguments:?}: {}", said.stdout);
     }
     // A run makes it again.
     let again = program.json(&["run", "run.toml", "--json"]);

@@ -68,7 +68,7 @@ fn an_altered_record_is_named_with_exit_5_or_3() {
     let said = program.run(&["replay", digest]);
     assert_eq!(said.code, Some(5), "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains(&format!("{place} in file://")), "{}", said.stderr);
-    // One that vouches for itself all the same.
+    // The same record, with a checksum of its new content.
     let fields = record.as_object_mut().unwrap();
     fields.remove("format");
     fields.remove("sha256");

@@ -78,7 +78,7 @@ fn runs_stand_beside_each_other_with_what_tells_them_apart() {
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let html = text(&program, "both.html");
     for run in &runs {
-        assert!(html.contains(&format!("bytes {}", &run[..12])), "names that tell them apart");
+        assert!(html.contains(&format!("bytes {}", &run[..12])), "different names");
     }
     assert!(html.contains("Where they differ") && html.contains(">seed<"));
     let twice = program.run(&["report", runs[0], runs[0]]);

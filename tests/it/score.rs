@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use insta::assert_snapshot;
 
 use crate::cli::alone;
+use crate::support::not_run::not_run;
 
 fn score(task: &str, rubric: &str, rows: &str) -> String {
     let said = alone(&["score", "--task", task, "--rubric", rubric, "-"], rows);
@@ -93,7 +94,7 @@ fn rows_are_bounded_and_exact() {
     };
     let row = "{\"ground_truth\": \"5\", \"completion\": \"5\"}\n";
     assert_eq!(graded(&format!("\u{feff}{row}{row}")).0, 0);
-    let mut told = vec![];
+    let mut messages = vec![];
     for bad in [
         format!("{{\"completion\": \"{}\"}}\n", "x".repeat(40 << 20)),
         "[".repeat(100_000),
@@ -103,9 +104,9 @@ fn rows_are_bounded_and_exact() {
     ] {
         let (code, said) = graded(&format!("{row}{bad}"));
         assert_eq!(code, 2, "{said}");
-        told.push(said.split("; expected a JSON").next().unwrap().to_owned());
+        messages.push(said.split("; expected a JSON").next().unwrap().to_owned());
     }
-    assert_snapshot!(told.join("\n"), @r#"
+    assert_snapshot!(messages.join("\n"), @r#"
     error: rows.jsonl, line 2: more than 16777216 bytes
     error: rows.jsonl, line 2: invalid type: sequence, expected a map at line 1 column 0
     error: rows.jsonl, line 2: lists and objects nest deeper than 64 at line 1 column 70
@@ -114,14 +115,13 @@ fn rows_are_bounded_and_exact() {
     "#);
 }
 
-/// A file beside the checkout; where there is no folder, a line that says what was left out.
-#[expect(clippy::disallowed_methods, reason = "where the files lie is said to tests alone")]
-#[expect(clippy::print_stderr, reason = "a test that was left out has to say so")]
+/// A file beside the checkout; `None`, after a line that says so, where there is no such folder.
+#[expect(clippy::disallowed_methods, reason = "a variable of tests alone")]
 fn shared(what: &str) -> Option<PathBuf> {
     let beside = || format!("{}/../shared", env!("CARGO_MANIFEST_DIR"));
     let folder = std::env::var("AGRPO_SHARED").unwrap_or_else(|_| beside());
     if !Path::new(&folder).exists() {
-        eprintln!("LEFT OUT: all rows of {what}: there is no folder {folder}");
+        not_run(&format!("all rows of {what}: there is no folder {folder}"));
         return None;
     }
     let path = Path::new(&folder).join(what);

@@ -48,7 +48,7 @@ fn ready_alive_busy_and_stopping_are_told() {
     }
     assert!(alive.iter().any(|line| line.starts_with("STATUS=computing rollout")), "{alive:?}");
 
-    // A worker that waits for its Redis is alive, and says so: starting it again would help nobody.
+    // A worker that waits for its Redis is alive, and notifies systemd of it: restarting it would not help.
     let mut connection = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
     let pause = redis::cmd("CLIENT").arg("PAUSE").arg(8000).query::<()>(&mut connection);
     pause.unwrap();

@@ -224,8 +224,8 @@ fn help_of_tune() {
     every estimator and every k, with and without stratification (strata) and entropy weights
     (step_weights). Says how much the estimates vary, how far their mean is off the exact sum over all
     steps, and how long they take; and which k gives the least variance times seconds, rollout included.
-    A bias is told where it stands 4 standard deviations above noise, as the table has many rows, and
-    else what it is below; more --repeats find smaller ones. Changes nothing in the store. Takes one
+    A bias is reported if it is 4 standard deviations above noise, as the table has many rows, and
+    otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes one
     core for about a minute on the runs in jobs/runs.
 
     Usage: agrpo tune [OPTIONS] <RUN>

@@ -19,14 +19,14 @@ fn keys(redis: &RedisServer) -> Vec<String> {
     redis::cmd("KEYS").arg("*").query(&mut connection(redis)).unwrap()
 }
 
-/// A Redis of these arguments, told these commands.
+/// A Redis of these arguments, after these commands.
 fn unfit(arguments: &[&str], commands: &[&[&str]]) -> RedisServer {
     let redis = RedisServer::start(arguments);
     commands.iter().for_each(|command| says(&redis, command));
     redis
 }
 
-/// What is wrong; the arguments and commands that make it so; the code of enqueue and worker; what is told.
+/// What is wrong; the arguments and commands that make it so; the code of enqueue and worker; words of the error.
 type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a [&'a str]], i32, &'a str);
 
 const CASES: [Case<'_>; 11] = [
@@ -38,7 +38,7 @@ const CASES: [Case<'_>; 11] = [
         "CONFIG SET maxmemory-policy noeviction",
     ),
     (
-        "a replica of nobody",
+        "a replica of an absent server",
         &["--replicaof", "127.0.0.1", "1"],
         &[],
         2,
@@ -80,7 +80,7 @@ const CASES: [Case<'_>; 11] = [
 ];
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the table of what is told is for people")]
+#[expect(clippy::print_stdout, reason = "prints the table of errors")]
 fn what_cannot_serve_is_told_before_anything_is_done() {
     for (what, arguments, commands, code, words) in CASES {
         let redis = unfit(arguments, commands);

@@ -1,4 +1,4 @@
-//! Workers as processes: what ends one, what does not, and how it is told to.
+//! Workers as processes: what ends one, what does not, and by which signals.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// A run whose first stage takes minutes, handed to nobody yet.
+    /// A run whose first stage takes minutes, enqueued, without workers.
     fn new() -> Self {
         let redis = RedisServer::start(&[]);
         let program = Program::new(&[("AGRPO_REDIS", &redis.url())]);
@@ -30,7 +30,7 @@ impl Fleet {
         self.program.start(&["worker", "--numerics", "cpu-portable"])
     }
 
-    /// Who has which stage in hand, once somebody has one.
+    /// The process and the stage of the first worker that computes.
     fn in_hand(&self) -> (u64, String) {
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
@@ -40,7 +40,7 @@ impl Fleet {
                     return (worker["pid"].as_u64().unwrap(), stage.to_owned());
                 }
             }
-            assert!(Instant::now() < patience, "nobody computes: {answer}");
+            assert!(Instant::now() < patience, "no worker computes: {answer}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -81,7 +81,7 @@ fn a_worker_keeps_its_stage_through_a_restart_of_redis_and_ends_when_it_loses_it
     std::thread::sleep(Duration::from_secs(4));
     assert!(worker.try_wait().unwrap().is_none(), "the worker rides it out");
     assert_eq!(fleet.in_hand(), before);
-    fleet.redis_says(&["SET", &format!("agrpo:{{q8130}}:lease:{}", before.1), "9 somebody else"]);
+    fleet.redis_says(&["SET", &format!("agrpo:{{q8130}}:lease:{}", before.1), "9 another-worker"]);
     assert_eq!(code_of(worker), Some(4));
 }
 

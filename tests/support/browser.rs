@@ -15,7 +15,7 @@ pub(crate) type Size = (u32, u32);
 pub(crate) const TELEPHONE: Size = (360, 780);
 pub(crate) const DESK: Size = (1200, 900);
 
-/// Nothing asks anybody beyond loopback, and nothing is kept.
+/// No request leaves loopback, and nothing is stored.
 const OPTIONS: [&str; 11] = [
     "--headless=new",
     "--no-sandbox",

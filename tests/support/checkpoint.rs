@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use agrpo_stages::model::ModelConfig;
+use agrpo_compute::model::ModelConfig;
 use serde_json::{Map, Value, json};
 
 /// Bytes written at once.

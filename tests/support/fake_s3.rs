@@ -1,5 +1,5 @@
 //! An S3 server in this process, as far as the store uses one: it counts what it is asked, breaks
-//! connections in the middle of bodies and, where told so, overlooks conditions or answers as odd servers do.
+//! connections in the middle of bodies and, if asked to, overlooks conditions or answers as odd servers do.
 //! Checks no signatures. Used by the unit tests of `jobs` and by the integration tests.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Servers and programs that tests start and stop.
+//! Servers and programs that tests start and stop, and the run files that they compute.
 
 pub(crate) mod browser;
 pub(crate) mod checkpoint;
@@ -6,6 +6,8 @@ pub(crate) mod exposition;
 pub(crate) mod fake_s3;
 pub(crate) mod http;
 pub(crate) mod markdown;
+pub(crate) mod not_run;
 pub(crate) mod program;
 pub(crate) mod redis;
+pub(crate) mod run_file;
 pub(crate) mod s3;

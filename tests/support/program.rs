@@ -50,7 +50,7 @@ steps = [8, 4]
 micro_batch = 32
 "#;
 
-/// Where a program runs and what it is told by the environment.
+/// The folder and the environment of a program.
 #[derive(Debug)]
 pub(crate) struct Program {
     folder: tempfile::TempDir,
@@ -77,7 +77,6 @@ impl Program {
     }
 
     /// The same program from another file.
-    #[cfg(feature = "failpoints")]
     pub(crate) fn using(self, binary: &Path) -> Self {
         Self { binary: binary.to_owned(), ..self }
     }

@@ -1,7 +1,7 @@
 //! A real Redis for tests: its own process, port and folder, gone with its handle.
 //!
 //! Used by the unit tests of `jobs` and by the integration tests. It never talks to a Redis that
-//! somebody else started, and it never skips: without `redis-server` the test fails and says how to
+//! another process started, and it never skips: without `redis-server` the test fails and says how to
 //! install it.
 
 use std::io::{Read, Write};

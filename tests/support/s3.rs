@@ -17,7 +17,6 @@ pub(crate) struct S3Server {
     child: Child,
     ports: [u16; 4],
     endpoint: String,
-    #[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "gone with its handle"))]
     folder: tempfile::TempDir,
 }
 
@@ -32,15 +31,13 @@ impl S3Server {
     }
 
     /// SIGKILL.
-    #[cfg(feature = "failpoints")]
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child of ours");
         self.child.wait().expect("a child of ours");
     }
 
-    /// Starts it again where it was, with what it had stored, and waits until it is of use. More than once
-    /// where it does not come: while it was away, a connection of somebody else's may have had its port.
-    #[cfg(feature = "failpoints")]
+    /// Starts it again on its ports and folder, and waits until it is ready. Tried up to three times: while it was
+    /// away, a connection of another process may have had its port.
     pub(crate) fn revive(&mut self) {
         for _ in 0..3 {
             self.child = spawn(self.folder.path(), self.ports);
@@ -53,7 +50,6 @@ impl S3Server {
     }
 
     /// Where S3 is spoken.
-    #[cfg(feature = "failpoints")]
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         (Ipv4Addr::LOCALHOST, self.ports[3]).into()
     }
@@ -69,7 +65,7 @@ impl S3Server {
         ready.success()
     }
 
-    /// What the program has to be told to use the bucket.
+    /// The environment in which the program uses the bucket.
     pub(crate) fn environment(&self) -> [(&str, &str); 5] {
         [
             ("AGRPO_STORE", "s3://agrpo"),

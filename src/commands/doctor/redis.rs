@@ -1,26 +1,26 @@
-//! What doctor finds out about Redis, and how far the clocks are apart.
+//! Checks Redis and the clocks' difference.
 //!
-//! Everything that a worker would be refused for is bad here, before one is started. Redis is left as it was.
+//! Whatever a worker would refuse at its start is bad here. Leaves Redis as it was.
 
-use agrpo_jobs::{Fleet, JobsError, Skew};
+use agrpo_fleet::Skew;
+use agrpo_store::JobsError;
 
-use super::Check;
-use crate::cli::DoctorArgs;
+use super::check::Check;
 use crate::exit::Failure;
 use crate::machine;
-use crate::settings::Settings;
+use crate::session::Session;
 
-/// What only some commands need.
+/// The advice about a Redis that was not asked for.
 const OPTIONAL: &str = "only agrpo enqueue and agrpo worker need it; agrpo run does not";
 
-/// One line for the server, and one for each thing that is not as it should be.
-pub(super) async fn redis(args: &DoctorArgs, settings: &Settings) -> Vec<Check> {
-    let wanted = settings.redis(args.redis.redis.as_deref());
-    let objection = |error: JobsError, advice: &str| match wanted.given {
+/// A check for the server, and one for each setting that is wrong.
+pub(super) async fn redis(session: &Session) -> Vec<Check> {
+    let is_asked = session.names_redis();
+    let objection = |error: JobsError, advice: &str| match is_asked {
         true => Check::bad("redis", &error.into(), advice),
         false => Check::note("redis", error.to_string(), OPTIONAL),
     };
-    let fleet = match Fleet::connect(&wanted.value).await {
+    let fleet = match session.fleet().await {
         Ok(fleet) => fleet,
         Err(error) => {
             return vec![objection(
@@ -29,20 +29,20 @@ pub(super) async fn redis(args: &DoctorArgs, settings: &Settings) -> Vec<Check> 
             )];
         }
     };
-    let findings = agrpo_jobs::inspect(&fleet, &machine::environment().worker).await;
+    let findings = agrpo_fleet::inspect(&fleet, &machine::environment().worker).await;
     let mut checks: Vec<Check> = findings
         .into_iter()
         .map(|finding| match finding.error {
-            // Its message says what to do as well.
+            // Its message already says what to do.
             Some(error) => objection(error, ""),
             None if finding.advice.is_empty() => Check::ok("redis", finding.found),
             None => Check::note("redis", finding.found, finding.advice),
         })
         .collect();
-    match agrpo_jobs::clock_skew(&fleet, &machine::clock()).await {
+    match agrpo_fleet::clock_skew(&fleet, &machine::clock()).await {
         Ok(skew) => {
             let check = clock(skew, &format!("that of Redis at {}", fleet.place()));
-            let unasked = !wanted.given && check.exit != crate::exit::Exit::Done;
+            let unasked = !is_asked && check.exit != crate::exit::Exit::Done;
             checks.push(if unasked { Check::note("clock", check.found, OPTIONAL) } else { check });
         }
         Err(error) => checks.push(objection(error, "")),
@@ -50,7 +50,7 @@ pub(super) async fn redis(args: &DoctorArgs, settings: &Settings) -> Vec<Check> 
     checks
 }
 
-/// This machine's clock beside another.
+/// Compares this machine's clock with another.
 pub(super) fn clock(Skew { ahead_ms, is_too_much }: Skew, other: &str) -> Check {
     if !is_too_much {
         return Check::ok("clock", format!("this machine's agrees with {other}"));

@@ -1,26 +1,26 @@
-//! Whether a row of a product depends on the rows beside it on this machine, in each class that computes on the
-//! processor. Ratios of fresh trajectories are 1 to the bit only where it does not.
+//! Checks, for each numerics class of the processor, that a row of a product does not depend on the rows beside it.
+//! Only then are ratios of fresh trajectories exactly 1.
 //!
-//! Each class is checked in a process of its own, since libraries read their switches once. Changes nothing.
+//! Each class is checked in its own process, since libraries read their switches once. Changes nothing.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
 
+use agrpo_compute::model::check_rows;
 use agrpo_spec::Numerics;
-use agrpo_stages::model::check_rows;
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::check::Check;
 use crate::exit::{Exit, Failure};
 use crate::numerics;
 use crate::output;
 use crate::settings::Settings;
 
-/// Sizes and rows up to which shapes are computed: a second's work in each class.
+/// Largest size and number of rows of the shapes: about a second of work in each class.
 const LARGEST: i64 = 20;
 const ROWS: i64 = 17;
 
-/// What a process finds in its class.
+/// What the process of one class finds.
 #[derive(Debug, Deserialize, Serialize)]
 struct Found {
     shapes: u64,
@@ -35,10 +35,10 @@ pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// The checks of both classes, under way beside everything else.
+/// The running processes of both classes.
 pub(super) struct Checks(Vec<(Numerics, &'static str, io::Result<Child>)>);
 
-/// Begins them.
+/// Starts them.
 pub(super) fn begin() -> Checks {
     let advice = [
         (
@@ -51,7 +51,7 @@ pub(super) fn begin() -> Checks {
 }
 
 impl Checks {
-    /// Waits for what they find.
+    /// Waits for their results.
     pub(super) fn end(self) -> Vec<Check> {
         let checks = self.0.into_iter();
         checks.map(|(class, advice, child)| check(class, advice, found(child))).collect()
@@ -77,14 +77,14 @@ fn check(class: Numerics, advice: &str, found: Result<Found, String>) -> Check {
     }
 }
 
-/// A process of this program that checks a class.
+/// Starts a process of this program that checks a class.
 fn spawn(class: Numerics) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["doctor", "--rows", &class.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
 }
 
-/// What it says.
+/// The result of such a process.
 fn found(child: io::Result<Child>) -> Result<Found, String> {
     let said = child.and_then(Child::wait_with_output).map_err(|error| error.to_string())?;
     serde_json::from_slice(&said.stdout).map_err(|error| format!("{}: {error}", said.status))

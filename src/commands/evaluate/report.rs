@@ -1,18 +1,20 @@
-//! What the evaluations add up to: a table, the same as JSON, and a chart.
+//! The report of the evaluations: a table, the same as JSON, and a chart.
 //!
-//! Shares and intervals come from `statistics.rs`, out of the histograms that the stages left.
+//! Shares and intervals are computed by `statistics.rs` from the histograms that the stages stored.
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::Store;
-use agrpo_jobs::batch::Settled;
-use agrpo_spec::{ArtifactDigest, Cache, PositionRule, Real, Run, RunId, StageDigest};
-use serde::{Deserialize, Serialize};
+use agrpo_fleet::batch::Settled;
+use agrpo_spec::{
+    ArtifactDigest, Cache, Evaluation, EvaluationResult, PositionRule, Real, Run, RunId,
+    StageDigest,
+};
+use agrpo_store::Store;
+use serde::Serialize;
 
-use super::Cell;
+use super::grid::Cell;
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::tally::percent;
 use agrpo_view::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
 use agrpo_view::statistics::{Estimate, pass_at};
 
@@ -45,7 +47,7 @@ pub(super) struct Report {
     samples: usize,
     position: PositionRule,
     cache: Cache,
-    /// With one, `steps` is the most that there can be, and `tokens_per_step` the least.
+    /// With one, `steps` is the largest possible number, and `tokens_per_step` the smallest.
     threshold: Option<Real>,
     evaluations: Vec<Row>,
     /// None before the first update.
@@ -54,7 +56,7 @@ pub(super) struct Report {
     store: String,
 }
 
-/// How few steps the newest policy needs to keep up with the base.
+/// How few steps the newest policy needs to be as accurate as the base.
 #[derive(Debug, Serialize)]
 struct Trade {
     /// The base's most steps, and its share there.
@@ -64,7 +66,7 @@ struct Trade {
     /// if the base is right nowhere.
     newest_steps: Option<u32>,
     newest_accuracy: Option<f64>,
-    /// The newest policy's most steps, and whether it can be given more.
+    /// The newest policy's most steps, and whether more are impossible.
     most_steps: u32,
     is_most_possible: bool,
 }
@@ -73,18 +75,6 @@ struct Trade {
 struct Stages {
     computed: usize,
     reused: usize,
-}
-
-/// The part of an evaluation's result that is read here.
-#[derive(Debug, Deserialize)]
-struct Document {
-    results: Vec<Marks>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Marks {
-    correct: u64,
-    solved_by: Vec<u64>,
 }
 
 impl Report {
@@ -150,10 +140,10 @@ impl Report {
                 format!("{least}{}", row.tokens_per_step),
                 format!("{:.2}", row.passes),
                 self.temperature.to_string(),
-                percent(share),
-                format!("{} to {}", percent(interval.low), percent(interval.high)),
+                output::percent(share),
+                format!("{} to {}", output::percent(interval.low), output::percent(interval.high)),
             ];
-            cells.extend(tries.iter().map(|n| percent(row.pass_at[n].share)));
+            cells.extend(tries.iter().map(|n| output::percent(row.pass_at[n].share)));
             cells.push(row.stage.short());
             rows.push(cells);
         }
@@ -253,13 +243,13 @@ impl Trade {
             return format!("the base is right nowhere at {base_steps} steps: nothing to match");
         }
         let needs = match (self.newest_steps, self.newest_accuracy) {
-            (Some(steps), Some(share)) => format!("{steps} ({})", percent(share)),
+            (Some(steps), Some(share)) => format!("{steps} ({})", output::percent(share)),
             _ if self.is_most_possible => {
                 format!("it does not match it even at {most_steps}, the most that there can be")
             }
             _ => format!("more than {most_steps}, the most that were evaluated"),
         };
-        let base = percent(base_accuracy);
+        let base = output::percent(base_accuracy);
         format!(
             "steps that the newest policy needs to match the base at {base_steps} ({base}): {needs}"
         )
@@ -293,10 +283,10 @@ async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> 
     };
     let blob = one.manifest.output("evaluation").ok_or_else(|| corrupt("no output".to_owned()))?;
     let bytes = store.get_blob(blob).await?;
-    let document: Document =
-        serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    let marks = document.results.into_iter().next();
-    let Marks { correct, solved_by } = marks.ok_or_else(|| corrupt("no result".to_owned()))?;
+    let document = Evaluation::from_bytes(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    let result = document.results.into_iter().next();
+    let EvaluationResult { correct, solved_by, .. } =
+        result.ok_or_else(|| corrupt("no result".to_owned()))?;
     let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
     let draws = solved_by.len() - 1;
     let passes = one.manifest.metrics.get("passes").copied();
@@ -336,7 +326,7 @@ mod tests {
     const MOST: u32 = 8;
 
     /// One line of the trade between shares by steps of the base and of the newest policy.
-    fn told(base: &[(u32, f64)], newest: &[(u32, f64)]) -> String {
+    fn line(base: &[(u32, f64)], newest: &[(u32, f64)]) -> String {
         let row = |iteration: u32, &(steps, share): &(u32, f64)| Row {
             policy: String::new(),
             iteration,
@@ -358,10 +348,10 @@ mod tests {
 
     #[test]
     fn the_trade_says_only_what_was_measured() {
-        insta::assert_snapshot!(told(&[(8, 0.3), (4, 0.2)], &[(8, 0.6), (4, 0.4)]), @"steps that the newest policy needs to match the base at 8 (30.0%): 4 (40.0%)");
-        insta::assert_snapshot!(told(&[(8, 0.3)], &[(8, 0.2)]), @"steps that the newest policy needs to match the base at 8 (30.0%): it does not match it even at 8, the most that there can be");
-        insta::assert_snapshot!(told(&[(4, 0.3)], &[(4, 0.2)]), @"steps that the newest policy needs to match the base at 4 (30.0%): more than 4, the most that were evaluated");
-        insta::assert_snapshot!(told(&[(8, 0.0)], &[(8, 0.2)]), @"the base is right nowhere at 8 steps: nothing to match");
-        assert_eq!(told(&[(8, 0.3)], &[]), "", "no update, no trade");
+        insta::assert_snapshot!(line(&[(8, 0.3), (4, 0.2)], &[(8, 0.6), (4, 0.4)]), @"steps that the newest policy needs to match the base at 8 (30.0%): 4 (40.0%)");
+        insta::assert_snapshot!(line(&[(8, 0.3)], &[(8, 0.2)]), @"steps that the newest policy needs to match the base at 8 (30.0%): it does not match it even at 8, the most that there can be");
+        insta::assert_snapshot!(line(&[(4, 0.3)], &[(4, 0.2)]), @"steps that the newest policy needs to match the base at 4 (30.0%): more than 4, the most that were evaluated");
+        insta::assert_snapshot!(line(&[(8, 0.0)], &[(8, 0.2)]), @"the base is right nowhere at 8 steps: nothing to match");
+        assert_eq!(line(&[(8, 0.3)], &[]), "", "no update, no trade");
     }
 }

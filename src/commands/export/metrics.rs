@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use agrpo_export::history::History;
 use agrpo_export::{rows, tensorboard};
-use agrpo_jobs::Store;
-use agrpo_view::story::Story;
+use agrpo_store::Store;
 use serde_json::json;
 
+use super::summary::Summary;
 use super::target::{Folder, write_file};
-use super::{Summary, whole_story};
-use crate::cli::{ExportArgs, FormatArg};
+use super::whole_history::{not_begun, whole_history};
+use crate::args::{ExportArgs, FormatArg};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
-/// Writes them; none where the rows went to standard output.
+/// Writes them; `None` where the rows went to standard output.
 pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Option<Summary>, Failure> {
-    let story = whole_story(store, store.resolve_run(&args.what).await?).await?;
-    let history = History::of(&story);
-    let (run, name) = (story.run().id(), story.run().config().name.clone());
+    let whole = whole_history(store, store.resolve_run(&args.what).await?).await?;
+    let history = History::of(&whole);
+    let (run, name) = (whole.run().id(), whole.run().config().name.clone());
     if history.rows.is_empty() {
-        return Err(not_begun(&story));
+        return Err(not_begun(&whole));
     }
     let files = if args.format == FormatArg::Tensorboard {
         let mut folder = Folder::begin(&args.output, args.force)?;
@@ -52,15 +52,4 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Option<Su
         rows: Some(history.rows.len()),
         files,
     }))
-}
-
-/// Nothing of it is there.
-pub(super) fn not_begun(story: &Story) -> Failure {
-    let run = story.run();
-    Failure::usage(format!(
-        "run {} ({}) has no policy yet, so there is nothing to export",
-        run.id().short(),
-        run.config().name
-    ))
-    .hint("agrpo run FILE computes it, from the run's file")
 }

@@ -1,37 +1,36 @@
 //! A policy as a folder: a whole model, a model with its adapter merged, or the adapter alone.
 //!
-//! Files go on as the store has them wherever they can; large ones in windows, so that little of a model is
-//! in memory.
+//! Files are copied unchanged where possible; large ones in windows, so that little of a model is in memory.
 
 use std::collections::BTreeMap;
 
+use agrpo_compute::model::{MergedWeights, ModelConfig, Part};
 use agrpo_export::card::{Card, Model, Origin};
 use agrpo_export::history::{History, Row};
 use agrpo_export::shards::{self, Shard, Tensor};
-use agrpo_jobs::Store;
 use agrpo_spec::{ArtifactDigest, Content, Files, RunId, WINDOW};
-use agrpo_stages::model::{ModelConfig, Part, WholeModel};
-use agrpo_view::story::Story;
+use agrpo_store::Store;
+use agrpo_view::history::RunHistory;
 use serde_json::{Map, Value, json};
 
-use super::metrics::not_begun;
+use super::summary::Summary;
 use super::target::{Folder, Sink};
-use super::{Summary, whole_story};
-use crate::cli::{ExportArgs, FormatArg, Iteration};
-use crate::commands::show::{Named, find};
+use super::whole_history::{not_begun, whole_history};
+use crate::args::{ExportArgs, FormatArg, Iteration};
+use crate::commands::resolve::{Named, find};
 use crate::exit::{Exit, Failure};
 
 /// PEFT's two files.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
-/// Bytes of tensors in a file: what Hugging Face's tools take, too.
+/// Bytes of tensors in a file: the default of Hugging Face's tools.
 const SHARD: u64 = 5_000_000_000;
 /// Bytes of a configuration or a tokenizer at most.
 const SMALL: u64 = 256 << 20;
 
-/// The policy that is meant, and the run it is known from.
+/// The policy to export, and its run if one was named.
 struct Chosen {
     policy: ArtifactDigest,
-    of_run: Option<(Story, u32)>,
+    of_run: Option<(RunHistory, u32)>,
 }
 
 /// Writes the folder.
@@ -46,7 +45,7 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
         FormatArg::Merged => merged(&mut folder, &files)?,
         _ => whole(&mut folder, &files, args.shard_size.unwrap_or(SHARD))?,
     }
-    let origin = chosen.of_run.as_ref().map(|(story, iteration)| origin(story, *iteration));
+    let origin = chosen.of_run.as_ref().map(|(history, iteration)| origin(history, *iteration));
     let card = Card {
         model: match args.format {
             FormatArg::Peft => Model::Adapter,
@@ -61,13 +60,14 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
     };
     folder.write("README.md", card.readme().as_bytes())?;
     let (mut run, mut name, mut iteration) = (None, None, None);
-    if let Some((story, number)) = &chosen.of_run {
-        let config = story.run().config();
+    if let Some((history, number)) = &chosen.of_run {
+        let config = history.run().config();
         let text = toml::to_string(config).map_err(|error| {
             Failure::new(Exit::Unexpected, format!("cannot write the run file: {error}"))
         })?;
         folder.write("run.toml", text.as_bytes())?;
-        (run, name, iteration) = (Some(story.run().id()), Some(config.name.clone()), Some(*number));
+        (run, name, iteration) =
+            (Some(history.run().id()), Some(config.name.clone()), Some(*number));
     }
     let about = json!({
         "format": args.format.name(), "policy": policy, "run": run, "name": name,
@@ -78,12 +78,12 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
     Ok(Summary { format, output, run, name, iteration, policy: Some(policy), rows: None, files })
 }
 
-/// What `RUN|HASH` and `--iteration` mean.
+/// The policy that `RUN|HASH` and `--iteration` name.
 async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
     let of_run = |run: RunId| async move {
-        let story = whole_story(store, run).await?;
-        let row = row(&story, args.iteration.unwrap_or(Iteration::Latest))?;
-        Ok(Chosen { policy: row.policy, of_run: Some((story, row.iteration)) })
+        let history = whole_history(store, run).await?;
+        let row = row(&history, args.iteration.unwrap_or(Iteration::Latest))?;
+        Ok(Chosen { policy: row.policy, of_run: Some((history, row.iteration)) })
     };
     let named = find(store, &args.what).await?;
     if let (Named::Stage(_) | Named::Artifact(_), Some(_)) = (&named, args.iteration) {
@@ -112,17 +112,17 @@ async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
     }
 }
 
-fn row(story: &Story, iteration: Iteration) -> Result<Row, Failure> {
-    let mut rows = History::of(story).rows;
+fn row(history: &RunHistory, iteration: Iteration) -> Result<Row, Failure> {
+    let mut rows = History::of(history).rows;
     let newest = rows.last().map(|row| row.iteration);
-    let newest = newest.ok_or_else(|| not_begun(story))?;
+    let newest = newest.ok_or_else(|| not_begun(history))?;
     let wanted = match iteration {
         Iteration::Latest => newest,
         Iteration::After(number) => number,
     };
     rows.retain(|row| row.iteration == wanted);
     rows.pop().ok_or_else(|| {
-        let run = story.run();
+        let run = history.run();
         Failure::usage(format!(
             "--iteration {wanted}: run {} ({}) has come to iteration {newest}; expected base, latest or 0 \
              to {newest}",
@@ -160,7 +160,7 @@ fn check(policy: ArtifactDigest, files: &Files, format: FormatArg) -> Result<Mod
     Ok(ModelConfig::from_json(&small("config.json", config)?)?)
 }
 
-/// PEFT's files as they are, but for the base's name where one is given.
+/// PEFT's files unchanged, except for the base's name where one is given.
 fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<(), Failure> {
     let [settings, tensors] = ADAPTER;
     match base {
@@ -176,9 +176,9 @@ fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<(),
     copy(folder, tensors, &files[tensors])
 }
 
-/// The base's files, with the adapter in the matrices that it changes.
+/// The base's files, with the adapter merged into the matrices that it changes.
 fn merged(folder: &mut Folder, files: &Files) -> Result<(), Failure> {
-    let model = WholeModel::open(files)?;
+    let model = MergedWeights::open(files)?;
     let parts = model.parts();
     for (name, content) in files.iter().filter(|(name, _)| !ADAPTER.contains(&name.as_str())) {
         if !name.ends_with(".safetensors") {
@@ -198,7 +198,7 @@ fn merged(folder: &mut Folder, files: &Files) -> Result<(), Failure> {
 
 /// The policy's files; weights in shards where one of them is too large.
 fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<(), Failure> {
-    let model = WholeModel::open(files)?;
+    let model = MergedWeights::open(files)?;
     let is_weights = |name: &str| name.ends_with(".safetensors");
     let is_cut = files.iter().any(|(name, content)| is_weights(name) && content.size() > most);
     for (name, content) in files {
@@ -222,7 +222,7 @@ fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cut(folder: &mut Folder, model: &WholeModel, most: u64) -> Result<(), Failure> {
+fn cut(folder: &mut Folder, model: &MergedWeights, most: u64) -> Result<(), Failure> {
     let parts = model.parts();
     let tensor = |part: &Part| Tensor {
         name: part.name.clone(),
@@ -245,11 +245,11 @@ fn cut(folder: &mut Folder, model: &WholeModel, most: u64) -> Result<(), Failure
     Ok(())
 }
 
-fn pour(model: &WholeModel, part: &Part, sink: &mut Sink) -> Result<(), Failure> {
+fn pour(model: &MergedWeights, part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     model.read(part, |piece| sink.write(piece))
 }
 
-/// What transformers wants to know of a tokenizer that is not in its own file, for tokenizers of ours.
+/// What transformers needs beside `tokenizer.json`, for this project's own tokenizers.
 fn companions(config: &ModelConfig, tokenizer: &[u8]) -> [(&'static str, Value); 3] {
     let document: Value = serde_json::from_slice(tokenizer).unwrap_or_default();
     let added = document["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -276,15 +276,15 @@ fn companions(config: &ModelConfig, tokenizer: &[u8]) -> [(&'static str, Value);
     ]
 }
 
-fn origin(story: &Story, iteration: u32) -> Origin {
-    let config = story.run().config();
+fn origin(history: &RunHistory, iteration: u32) -> Origin {
+    let config = history.run().config();
     let steps = config.evaluation.steps.first().copied().unwrap_or(config.rollout.steps);
     let evaluations: BTreeMap<_, _> = [0, iteration]
         .into_iter()
-        .filter_map(|number| Some((number, story.evaluations().get(&number)?.clone())))
+        .filter_map(|number| Some((number, history.evaluations().get(&number)?.clone())))
         .collect();
     Origin {
-        run: story.run().id(),
+        run: history.run().id(),
         name: config.name.clone(),
         iteration,
         iterations: config.training.iterations,

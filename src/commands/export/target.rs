@@ -1,9 +1,8 @@
-//! Where an export goes: a file or a folder that appears whole or not at all.
+//! The file or folder that an export writes; it appears whole or not at all.
 //!
-//! Everything is written beside the place first and then takes its name, so nobody sees half of it and a full
-//! disk leaves what was there. What is there is replaced only where that was asked for, and a folder only
-//! where every file in it is an earlier export's: `agrpo.json` lists them. Links and devices are not written
-//! over.
+//! Everything is written beside the target and then renamed, so no reader sees half of it and a full disk leaves
+//! the old files. Existing files are replaced only with --force, and a folder only if every file in it is from an
+//! earlier export: `agrpo.json` lists them. Links and devices are never replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -12,19 +11,19 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use agrpo_jobs::regular;
 use agrpo_spec::{ArtifactDigest, DigestStream, FolderEntry};
+use agrpo_store::regular;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::commands::plain;
+use crate::commands::files::plain;
 use crate::exit::{Exit, Failure};
 
-/// Tells an exported folder from any other, and what was written into it.
+/// Marks an exported folder and lists what was written into it.
 const RECORD: &str = "agrpo.json";
 
-/// How the names begin of what is being written.
+/// Prefix of the names of unfinished files.
 const STAGED: &str = ".agrpo-export-";
 
 /// A folder that is being written.
@@ -40,7 +39,7 @@ pub(super) struct Folder {
 /// A file of it that is being written.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// As it will be called.
+    /// Its final path.
     path: PathBuf,
     file: BufWriter<File>,
     digest: DigestStream,
@@ -48,7 +47,7 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Writes some bytes more.
+    /// Appends bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.digest.update(bytes);
         self.size += bytes.len() as u64;
@@ -57,9 +56,9 @@ impl Sink {
 }
 
 impl Folder {
-    /// Refuses a place that may not be written before anything is computed for it.
+    /// Refuses a target that may not be written, before anything is computed for it.
     pub(super) fn begin(target: &Path, force: bool) -> Result<Self, Failure> {
-        // Without a slash at its end, which would make a link's target of a link.
+        // Without a slash at its end, which would follow a link.
         let target: PathBuf = target.components().collect();
         match fs::symlink_metadata(&target) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -93,25 +92,25 @@ impl Folder {
         fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
-            let told =
+            let message =
                 format!("a folder in the store has a file called {name:?}, which is no name");
-            return Err(Failure::new(Exit::Data, told));
+            return Err(Failure::new(Exit::Data, message));
         }
         let path = self.target.join(name);
-        let told = |error: io::Error| unwritable(&path, &error);
-        let file = BufWriter::new(File::create(self.staged.path().join(name)).map_err(told)?);
+        let failed = |error: io::Error| unwritable(&path, &error);
+        let file = BufWriter::new(File::create(self.staged.path().join(name)).map_err(failed)?);
         let digest = DigestStream::default();
         let mut sink = Sink { path: path.clone(), file, digest, size: 0 };
         fill(&mut sink)?;
-        let file = sink.file.into_inner().map_err(|error| told(error.into_error()))?;
-        // A disk that is full may say so only here.
-        file.sync_all().map_err(told)?;
+        let file = sink.file.into_inner().map_err(|error| failed(error.into_error()))?;
+        // A full disk may report it only here.
+        file.sync_all().map_err(failed)?;
         let entry = FolderEntry { digest: sink.digest.finish(), size: sink.size };
         self.files.insert(name.to_owned(), entry);
         Ok(())
     }
 
-    /// Gives the folder its name, with a record of what is in it; `about` says where it comes from.
+    /// Renames the folder to its target, with a record of its files; `about` describes their source.
     pub(super) fn finish(
         mut self,
         about: &Value,
@@ -119,17 +118,17 @@ impl Folder {
         let mut record = about.clone();
         record["files"] = serde_json::json!(self.files);
         self.write(RECORD, format!("{record:#}\n").as_bytes())?;
-        let told = |error: io::Error| unwritable(&self.target, &error);
+        let failed = |error: io::Error| unwritable(&self.target, &error);
         let staged = self.staged.path();
         match fs::rename(staged, &self.target) {
             Ok(()) => {}
-            // What is there takes the staged folder's name, and goes with it.
+            // The old folder gets the staged folder's name, and is deleted with it.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 replaceable(&self.target, self.force)?;
                 renameat_with(CWD, staged, CWD, &self.target, RenameFlags::EXCHANGE)
-                    .map_err(|error| told(error.into()))?;
+                    .map_err(|error| failed(error.into()))?;
             }
-            Err(error) => return Err(told(error)),
+            Err(error) => return Err(failed(error)),
         }
         Ok(self.files)
     }
@@ -150,23 +149,23 @@ pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<Fol
         Ok(_) if !force => return Err(is_there(target)),
         Ok(_) => {}
     }
-    let told = |error: io::Error| unwritable(target, &error);
+    let failed = |error: io::Error| unwritable(target, &error);
     let staged = tempfile::Builder::new()
         .prefix(STAGED)
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(parent(target)?);
-    let mut staged: NamedTempFile = staged.map_err(told)?;
-    staged.write_all(bytes).map_err(told)?;
-    staged.as_file().sync_all().map_err(told)?;
+    let mut staged: NamedTempFile = staged.map_err(failed)?;
+    staged.write_all(bytes).map_err(failed)?;
+    staged.as_file().sync_all().map_err(failed)?;
     let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
     named.map_err(|error| match error.error.kind() {
         ErrorKind::AlreadyExists => is_there(target),
-        _ => told(error.error),
+        _ => failed(error.error),
     })?;
     Ok(FolderEntry { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
 }
 
-/// The folder that the place lies in, made if it is not there.
+/// The folder that the target is in, created if it is missing.
 fn parent(target: &Path) -> Result<&Path, Failure> {
     let parent = match target.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -177,12 +176,12 @@ fn parent(target: &Path) -> Result<&Path, Failure> {
     Ok(parent)
 }
 
-/// Whether a folder that is there may be replaced.
+/// Refuses to replace a folder with files of other origin.
 fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
-    let told = |error: io::Error| unwritable(target, &error);
+    let failed = |error: io::Error| unwritable(target, &error);
     let mut found = BTreeSet::new();
-    for entry in target.read_dir().map_err(told)? {
-        found.insert(entry.map_err(told)?.file_name().to_string_lossy().into_owned());
+    for entry in target.read_dir().map_err(failed)? {
+        found.insert(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
     }
     if found.is_empty() {
         return Ok(());

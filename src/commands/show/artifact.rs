@@ -1,9 +1,9 @@
-//! An artifact: a folder's files, a JSON document as it is, a safetensors file's tensors, or its size.
+//! Shows an artifact: a folder's files, a JSON document as it is, a safetensors file's tensors, or the size.
 //!
-//! Tensors are listed, not printed; `--raw` gives the bytes to tools that read them.
+//! Tensors are listed, not printed; `--raw` gives the bytes to other tools.
 
-use agrpo_jobs::Store;
 use agrpo_spec::{ArtifactDigest, Content, FolderListing};
+use agrpo_store::Store;
 use safetensors::tensor::Metadata;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ const LARGE: u64 = 100_000_000;
 pub(super) async fn show(store: &Store, digest: ArtifactDigest, json: bool) -> Result<(), Failure> {
     let content = store.open_blob(digest).await?;
     let size = content.size();
-    // What is large is no document: all that is told of it is in its header.
+    // A large artifact is no document: only its header is shown.
     let bytes = content.bytes(LARGE).unwrap_or_default();
     let mut answer = json!({ "artifact": digest, "bytes": size });
     let (kind, text) = if let Some(listing) = FolderListing::from_bytes(&bytes) {

@@ -1,14 +1,14 @@
-//! One completion of a rollout: its end, or with `--play` every step of its way there.
+//! Shows one completion of a rollout: its final text, or with `--play` every step towards it.
 //!
-//! In a terminal each step takes the place of the one before; elsewhere they follow one another, without
-//! colour. How a step looks is `agrpo-view`'s affair.
+//! In a terminal each step replaces the one before; elsewhere the steps follow one another, without
+//! colour. How a step is drawn is defined in `agrpo-view`.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use agrpo_jobs::Store;
 use agrpo_spec::StageDigest;
-use agrpo_view::play::{Look, Piece, frame, shown, written};
+use agrpo_store::Store;
+use agrpo_view::player::{Look, Piece, frame, shown, written};
 use agrpo_view::samples;
 use agrpo_view::trajectory::Trajectory;
 use crossterm::cursor::MoveUp;
@@ -21,7 +21,7 @@ use crate::output;
 
 /// Between two steps.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Where no terminal says how wide it is.
+/// Columns where there is no terminal.
 const WIDTH: usize = 80;
 
 /// How steps are shown.
@@ -71,10 +71,10 @@ async fn animate(trajectory: &Trajectory, screen: Screen) -> Result<(), Failure>
         if screen.is_terminal && height > 0 {
             shown = format!("{}{}", MoveUp(height), Clear(ClearType::FromCursorDown));
         }
-        let told = written(trajectory, step);
-        let told: String = told.chars().take(screen.width.saturating_sub(24)).collect();
+        let tokens = written(trajectory, step);
+        let tokens: String = tokens.chars().take(screen.width.saturating_sub(24)).collect();
         shown.push_str(&text(&lines, screen));
-        shown = format!("{shown}\nstep {step} of {}  {told}", trajectory.steps);
+        shown = format!("{shown}\nstep {step} of {}  {tokens}", trajectory.steps);
         output::line(shown)?;
         height = u16::try_from(lines.len() + 1).unwrap_or(u16::MAX);
         if screen.is_terminal {

@@ -1,12 +1,11 @@
-//! A stage: its manifest in readable form, and for trajectories a few completions.
+//! Shows a stage: its manifest in readable form, and for trajectories a few completions.
 //!
 //! `--json` gives the manifest as it is stored.
 
-use agrpo_jobs::Store;
 use agrpo_spec::{Manifest, RolloutSpec, StageDigest, StageSpec};
+use agrpo_store::Store;
 use agrpo_view::trajectory::Trajectories;
 
-use super::fields;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -72,7 +71,7 @@ fn describe(manifest: &Manifest) -> String {
         )],
     );
     let spec = serde_json::to_string_pretty(spec).unwrap_or_default();
-    format!("{}\n\nspec:\n{spec}", fields(&rows))
+    format!("{}\n\nspec:\n{spec}", output::fields(&rows))
 }
 
 /// A few prompts with their completions; `None` where the store has lost what it takes to read them.

@@ -1,11 +1,11 @@
-//! A run: what was asked for, every default explicit, and what there is of it.
+//! Shows a run: its configuration with every default explicit, and its stages.
 //!
-//! The newest stages only; `--json` lists all of them.
+//! Lists the newest stages only; `--json` lists all of them.
 
 use std::collections::BTreeMap;
 
-use agrpo_jobs::{Failure as StageFailure, Store, Unreadable};
 use agrpo_spec::{Plan, Retention, RunConfig, RunId, StageDigest, StageKey};
+use agrpo_store::{Failure as StageFailure, Store, Unreadable};
 use serde::Serialize;
 
 use crate::commands::policies::done_stages;
@@ -20,7 +20,7 @@ const NEWEST: usize = 12;
 struct Answer<'a> {
     run: RunId,
     config: &'a RunConfig,
-    /// What the newest `run` or `enqueue` asked to keep.
+    /// The retention that the newest `run` or `enqueue` set.
     retention: Retention,
     stages: BTreeMap<StageKey, StageDigest>,
     failures: Vec<StageFailure>,
@@ -51,7 +51,7 @@ pub(super) async fn show(store: &Store, id: RunId, json: bool) -> Result<(), Fai
     };
     let mut config = toml::to_string(run.config()).map_err(unwritten)?;
     if !retention.keeps_all() {
-        // No part of the run's identity, and shown as it would stand in its file.
+        // No part of the run's identity; shown as it is written in a run file.
         config.push_str("\n[retention]\n");
         config.push_str(&toml::to_string(&retention).map_err(unwritten)?);
     }

@@ -1,6 +1,6 @@
-//! A failure record for a person: what failed, where, and what was logged before.
+//! A failure record for people: what failed, where, and what was logged before.
 
-use agrpo_jobs::Failure;
+use agrpo_store::Failure;
 
 use crate::output;
 
@@ -35,8 +35,8 @@ pub(super) fn describe(failure: &Failure) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agrpo_jobs::Remedy;
     use agrpo_spec::{Environment, Plan, Run};
+    use agrpo_store::Remedy;
 
     use super::*;
 

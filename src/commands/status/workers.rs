@@ -1,20 +1,18 @@
-//! `agrpo status --workers`: who works, where, and on what, as workers say it themselves.
+//! `agrpo status --workers`: the workers of a fleet, their machines and their stages, as they report them.
 //!
-//! Read from Redis, where workers that fall silent expire. Says nothing about runs.
+//! Read from Redis, where the entry of a silent worker expires. Shows no runs.
 
 use std::time::Duration;
 
-use agrpo_jobs::{Fleet, WorkerInfo};
+use agrpo_fleet::WorkerInfo;
 use agrpo_spec::one_line;
 use serde::Serialize;
 
-use crate::cli::StatusArgs;
-use crate::commands::block_on;
+use crate::args::StatusArgs;
 use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output;
-use crate::settings::Settings;
-use crate::tally::short_duration;
+use crate::session::Session;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -23,10 +21,10 @@ struct Answer {
 }
 
 /// Lists workers.
-pub(super) fn list(args: &StatusArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let (place, workers) = block_on(async {
-        let fleet = Fleet::connect(&settings.redis(args.redis.redis.as_deref()).value).await?;
-        Ok((fleet.place().to_owned(), agrpo_jobs::workers(&fleet).await?))
+pub(super) fn list(args: &StatusArgs, session: &Session) -> Result<Exit, Failure> {
+    let (place, workers) = session.block_on(async {
+        let fleet = session.fleet().await?;
+        Ok((fleet.place().to_owned(), agrpo_fleet::workers(&fleet).await?))
     })?;
     if args.json.json {
         output::json(&Answer { workers })?;
@@ -41,10 +39,10 @@ pub(super) fn list(args: &StatusArgs, settings: &Settings) -> Result<Exit, Failu
 fn table(workers: &[WorkerInfo], now: u64) -> String {
     let head = ["worker", "device", "class", "up", "seen", "done", "run", "stage", "since"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let span = |ms: u64| short_duration(Duration::from_millis(ms));
+    let span = |ms: u64| output::short_duration(Duration::from_millis(ms));
     rows.extend(workers.iter().map(|worker| {
         let mut row = vec![
-            // Whoever may write into Redis writes them.
+            // Any client of Redis can write these texts.
             one_line(&worker.name),
             one_line(&worker.device),
             worker.class.to_string(),

@@ -4,43 +4,24 @@ use agrpo_spec::{Phases, StageDigest};
 
 use super::*;
 
-const RUN: &str = r#"
-name = "rows"
-seed = 1
-[task.countdown]
-[model]
-d_model = 8
-n_layers = 1
-n_heads = 1
-mlp_hidden_size = 16
-[sft]
-steps = 4
-batch = 4
-steps_per_stage = 2
-micro_batch = 4
-optimizer = { learning_rate = 1e-3 }
-[rollout]
-prompts = 2
-group = 2
-shards = 2
-micro_batch = 4
-completion_tokens = 8
-block_tokens = 8
-steps = 8
-[estimator]
-k = 2
-micro_batch = 4
-inner_updates = 2
-[optimizer]
-learning_rate = 1e-3
-[training]
-iterations = 2
-[evaluation]
-problems = 4
-every = 1
-steps = [8, 4]
-micro_batch = 4
-"#;
+#[path = "../../../tests/support/run_file.rs"]
+mod run_file;
+
+fn run() -> Run {
+    let text = run_file::run_file(&[
+        ("name", "\"rows\""),
+        ("seed", "1"),
+        ("model.n_heads", "1"),
+        ("model.mlp_hidden_size", "16"),
+        ("sft.steps", "4"),
+        ("rollout.prompts", "2"),
+        ("estimator.k", "2\ninner_updates = 2"),
+        ("optimizer.learning_rate", "1e-3"),
+        ("training.iterations", "2"),
+        ("evaluation.every", "1"),
+    ]);
+    Run::parse(&text).unwrap()
+}
 
 fn done(started_unix_ms: u64, metrics: &[(&str, f64)]) -> Done {
     let digest = ArtifactDigest::of(b"policy");
@@ -78,9 +59,8 @@ fn stages() -> BTreeMap<StageKey, Done> {
 
 #[test]
 fn an_iteration_is_a_row_once_its_last_update_is_done() {
-    let run = Run::parse(RUN).unwrap();
-    let marks = Marks { steps: 8, correct: 1, accuracy: 0.25, solved_by: vec![3, 1] };
-    let evaluation = Evaluation { problems: 4, results: vec![marks], samples: vec![] };
+    let run = run();
+    let evaluation = Evaluation { problems: 4, results: vec![grades(0.25)], samples: vec![] };
     let history = History::read(&run, &stages(), &BTreeMap::from([(0, evaluation)]));
     assert_eq!(history.began_unix_ms, 1000);
     let times: Vec<_> = history.rows.iter().map(|row| (row.iteration, row.unix_ms)).collect();
@@ -102,16 +82,27 @@ fn an_iteration_is_a_row_once_its_last_update_is_done() {
     assert_eq!(sft[1], (4, &Metrics::from([("sft/loss".to_owned(), 2.0)])));
 }
 
+fn grades(accuracy: f64) -> EvaluationResult {
+    EvaluationResult {
+        accuracy,
+        correct: 1,
+        position: None,
+        samples: None,
+        solved_by: vec![3, 1],
+        steps: 8,
+        temperature: None,
+    }
+}
+
 /// Where answers earn parts of points, Wilson's interval is about another number.
 #[test]
 fn an_accuracy_that_is_no_share_has_no_interval() {
-    let marks = |accuracy| Marks { steps: 8, correct: 1, accuracy, solved_by: vec![3, 1] };
-    assert!(interval(&marks(0.25)).is_some());
-    assert_eq!(interval(&marks(0.6)), None);
+    assert!(interval(&grades(0.25)).is_some());
+    assert_eq!(interval(&grades(0.6)), None);
 }
 
 #[test]
 fn a_run_that_has_not_begun_has_no_rows() {
-    let run = Run::parse(RUN).unwrap();
+    let run = run();
     assert_eq!(History::read(&run, &BTreeMap::new(), &BTreeMap::new()), History::default());
 }

@@ -91,7 +91,7 @@ async fn no_connection_stays_that_does_nothing() {
         assert!(begin.elapsed() < Duration::from_secs(4), "a head may take for ever");
         sleep(Duration::from_millis(100)).await;
     }
-    // Who takes nothing of an answer gets no more of it; who takes it slowly gets it whole.
+    // A client that reads nothing is cut off; a client that reads slowly gets the whole response.
     let deaf = server.send("GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let mut slow = server.send("GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let mut taken = 0;

@@ -1,4 +1,4 @@
-//! An axis: which numbers it can show, where they lie, and where its labels stand.
+//! An axis: the numbers that it can show, their positions, and its labels.
 //!
 //! A log axis is a linear one of logarithms to the base 2, so that all charts have one type. Numbers
 //! are the chart's, places their position before it is scaled to pixels. Draws nothing.

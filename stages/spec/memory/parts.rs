@@ -1,4 +1,4 @@
-//! An estimate as people and callers see it: named parts, their sum, and whether it fits.
+//! An estimate: named parts, their sum, and whether it fits.
 
 use std::fmt;
 
@@ -81,7 +81,7 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// Bytes for people, in units of 1024.
+/// Bytes in binary units, rounded.
 fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mib = bytes as f64 / f64::from(1u32 << 20);

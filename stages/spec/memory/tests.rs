@@ -1,4 +1,4 @@
-//! The formula on the published model, whose counts are known, and what people read.
+//! The formula on the published model, whose counts are known, and how estimates are printed.
 
 use super::*;
 

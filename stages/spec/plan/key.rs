@@ -1,11 +1,10 @@
-//! Where a stage stands in its run.
+//! Stage keys: the place of a stage in its run, its spelling and its order.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::PlanError;
 use crate::stage::StageKind;
 
 /// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`, and
@@ -22,6 +21,11 @@ pub struct StageKey {
     /// Which of an iteration's updates, from 1; 1 for stages that an iteration has once.
     pub inner: u32,
 }
+
+/// The text names no stage of a run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} names no stage of a run")]
+pub struct ParseKeyError(String);
 
 impl StageKey {
     /// A stage that its iteration has once a shard, or the first of several updates.
@@ -77,9 +81,10 @@ impl fmt::Display for StageKey {
 }
 
 impl FromStr for StageKey {
-    type Err = PlanError;
-    fn from_str(text: &str) -> Result<Self, PlanError> {
-        let refuse = || PlanError::Key(text.to_owned());
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ParseKeyError> {
+        let refuse = || ParseKeyError(text.to_owned());
         let mut parts = text.split('-');
         let name = parts.next().ok_or_else(refuse)?;
         let kind = StageKind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(refuse)?;

@@ -6,45 +6,15 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::digest::StageDigest;
 
-const RUN: &str = r#"
-name = "plan"
-seed = 3
-[task.countdown]
-[model]
-d_model = 8
-n_layers = 1
-n_heads = 2
-mlp_hidden_size = 8
-[sft]
-steps = 5
-batch = 4
-steps_per_stage = 2
-micro_batch = 4
-optimizer = { learning_rate = 1e-3 }
-[rollout]
-prompts = 4
-group = 2
-shards = 2
-micro_batch = 4
-completion_tokens = 8
-block_tokens = 8
-steps = 8
-[estimator]
-k = 2
-micro_batch = 4
-[optimizer]
-learning_rate = 1e-4
-[training]
-iterations = 3
-[evaluation]
-problems = 4
-every = 2
-steps = [8, 4]
-micro_batch = 4
-"#;
+#[path = "../../../tests/support/run_file.rs"]
+mod run_file;
+
+fn text() -> String {
+    run_file::run_file(&[("name", "\"plan\"")])
+}
 
 fn run() -> Run {
-    Run::parse(RUN).unwrap()
+    Run::parse(&text()).unwrap()
 }
 
 /// An output that depends on the whole spec, as a real one does.
@@ -160,7 +130,7 @@ fn stage_names_are_frozen() {
 
 #[test]
 fn trajectories_serve_several_updates_before_they_are_sampled_anew() {
-    let text = RUN.replace("k = 2\n", "k = 2\ninner_updates = 2\nkl = 0.04\n");
+    let text = text().replace("k = 2\n", "k = 2\ninner_updates = 2\nkl = 0.04\n");
     let run = Run::parse(&text).unwrap();
     let mut specs = BTreeMap::new();
     let mut plan = Plan::new(run.clone());
@@ -195,7 +165,7 @@ fn trajectories_serve_several_updates_before_they_are_sampled_anew() {
 /// Rollouts are never guided: the learner's probabilities are those of the policy alone.
 #[test]
 fn guidance_reaches_evaluations_only() {
-    let text = RUN.replace("problems = 4", "problems = 4\nguidance = 1.5");
+    let text = text().replace("problems = 4", "problems = 4\nguidance = 1.5");
     let mut plan = Plan::new(Run::parse(&text).unwrap());
     let mut seen = 0;
     while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
@@ -219,7 +189,7 @@ fn guidance_reaches_evaluations_only() {
 
 #[test]
 fn a_spec_says_where_it_stands_and_keys_sort_as_their_texts() {
-    let run = Run::parse(&RUN.replace("k = 2\n", "k = 2\ninner_updates = 2\n")).unwrap();
+    let run = Run::parse(&text().replace("k = 2\n", "k = 2\ninner_updates = 2\n")).unwrap();
     let (mut plan, mut keys) = (Plan::new(run.clone()), vec![]);
     while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
         match &spec {

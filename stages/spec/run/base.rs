@@ -2,8 +2,32 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelShape, SftConfig};
-use crate::digest::ArtifactDigest;
+use super::defaults;
+use super::sft::SftConfig;
+use crate::digest::{ArtifactDigest, Real};
+
+/// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct ModelShape {
+    /// Width of the residual stream.
+    pub d_model: u32,
+    /// Transformer blocks.
+    pub n_layers: u32,
+    /// Attention heads; must divide `d_model` into even head sizes.
+    pub n_heads: u32,
+    /// Width inside the SwiGLU.
+    pub mlp_hidden_size: u32,
+    /// Base of the rotary embedding's wavelengths.
+    #[serde(default = "defaults::rope_theta")]
+    pub rope_theta: Real,
+    /// Added to the mean square in RMSNorm.
+    #[serde(default = "defaults::norm_eps")]
+    pub rms_norm_eps: Real,
+    /// Standard deviation of the initial weights.
+    #[serde(default = "defaults::init_std")]
+    pub init_std: Real,
+}
 
 /// How many bits a weight has where it is multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]

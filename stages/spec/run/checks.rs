@@ -1,55 +1,23 @@
-//! What a run file may combine. One function a section; each error names the key, the value and what
-//! would be accepted. Nothing is repaired silently.
+//! Checks a run file, section by section. Each error names the key, the value and what would be accepted.
+//! Nothing is repaired silently.
 
-use super::{
-    Base, CountdownTask, LoraConfig, Misfit, OptimizerConfig, RunConfig, RunError, SamplerKeys,
-    Task, allows_steps,
-};
+use super::base::Base;
+use super::compatibility::SamplerKeys;
+use super::config::RunConfig;
+use super::error::RunError;
+use super::lora::LoraConfig;
+use super::rollout::allows_steps;
+use super::sampler::Sampler;
+use super::task::{CountdownTask, Task};
 use crate::digest::Real;
-use crate::stage::Sampler;
 
 mod base;
+mod expect;
+mod optimizer;
 mod reward;
 
-impl From<Misfit> for RunError {
-    fn from(Misfit { key, found, expected }: Misfit) -> Self {
-        Self::Value { key, found, expected }
-    }
-}
-
-fn refuse(key: &'static str, found: impl ToString, expected: impl Into<String>) -> RunError {
-    RunError::Value { key, found: found.to_string(), expected: expected.into() }
-}
-
-fn ensure(
-    holds: bool,
-    key: &'static str,
-    found: impl ToString,
-    expected: impl Into<String>,
-) -> Result<(), RunError> {
-    if holds { Ok(()) } else { Err(refuse(key, found, expected)) }
-}
-
-fn within(
-    key: &'static str,
-    value: u32,
-    range: std::ops::RangeInclusive<u32>,
-) -> Result<(), RunError> {
-    ensure(
-        range.contains(&value),
-        key,
-        value,
-        format!("expected an integer from {} to {}", range.start(), range.end()),
-    )
-}
-
-fn positive(key: &'static str, value: Real) -> Result<(), RunError> {
-    ensure(value.get() > 0.0, key, value, "expected a number above 0")
-}
-
-fn share(key: &'static str, value: Real) -> Result<(), RunError> {
-    ensure((0.0..1.0).contains(&value.get()), key, value, "expected a number from 0 to below 1")
-}
+use expect::{ensure, positive, share, within};
+use optimizer::{OPTIMIZER_KEYS, optimizer};
 
 /// Names that a new run may not have: records keep those that they were made with.
 pub(super) fn name(name: &str) -> Result<(), RunError> {
@@ -231,53 +199,6 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
     ensure(estimator.kl.get() >= 0.0, "estimator.kl", estimator.kl, "expected a number from 0")?;
     within("estimator.inner_updates", estimator.inner_updates, 1..=1024)?;
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
-}
-
-/// The keys of one optimizer section, so that errors name the key as it stands in the file.
-struct OptimizerKeys {
-    learning_rate: &'static str,
-    beta1: &'static str,
-    beta2: &'static str,
-    eps: &'static str,
-    weight_decay: &'static str,
-    max_grad_norm: &'static str,
-    final_ratio: &'static str,
-}
-
-macro_rules! optimizer_keys {
-    ($section:literal) => {
-        OptimizerKeys {
-            learning_rate: concat!($section, ".learning_rate"),
-            beta1: concat!($section, ".beta1"),
-            beta2: concat!($section, ".beta2"),
-            eps: concat!($section, ".eps"),
-            weight_decay: concat!($section, ".weight_decay"),
-            max_grad_norm: concat!($section, ".max_grad_norm"),
-            final_ratio: concat!($section, ".final_ratio"),
-        }
-    };
-}
-const OPTIMIZER_KEYS: OptimizerKeys = optimizer_keys!("optimizer");
-const SFT_OPTIMIZER_KEYS: OptimizerKeys = optimizer_keys!("sft.optimizer");
-
-fn optimizer(optimizer: &OptimizerConfig, keys: OptimizerKeys) -> Result<(), RunError> {
-    positive(keys.learning_rate, optimizer.learning_rate)?;
-    share(keys.beta1, optimizer.beta1)?;
-    share(keys.beta2, optimizer.beta2)?;
-    positive(keys.eps, optimizer.eps)?;
-    ensure(
-        optimizer.weight_decay.get() >= 0.0,
-        keys.weight_decay,
-        optimizer.weight_decay,
-        "expected a number of at least 0",
-    )?;
-    positive(keys.max_grad_norm, optimizer.max_grad_norm)?;
-    ensure(
-        (0.0..=1.0).contains(&optimizer.final_ratio.get()),
-        keys.final_ratio,
-        optimizer.final_ratio,
-        "expected a number from 0 to 1",
-    )
 }
 
 /// Every target is a module of a block, named once; something is adapted.

@@ -1,6 +1,5 @@
 //! What a left-out key of a run file means. Published values where the paper has them.
 
-use super::PositionRule;
 use crate::digest::Real;
 
 pub(super) fn real(value: f64) -> Real {
@@ -74,10 +73,4 @@ pub(super) fn top_p() -> Real {
 }
 pub(super) fn prompt_mask() -> Real {
     real(0.15)
-}
-pub(super) fn random_position() -> PositionRule {
-    PositionRule::Random
-}
-pub(super) fn low_confidence() -> PositionRule {
-    PositionRule::LowConfidence
 }

@@ -1,6 +1,6 @@
-//! The `[estimator]` section: which policy gradient, from how many samples, under which bounds.
+//! The section `[estimator]`: which policy gradient, from how many samples, under which bounds.
 //!
-//! Defaults are published values, of AGRPO's GSM8K run or of the rival that `kind` names, so that one
+//! Defaults are published values, of AGRPO's GSM8K run or of the other method that `kind` names, so that one
 //! key changes the estimator. All kinds share the keys; each key says which kinds read it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::defaults;
 use crate::digest::Real;
 
-/// The policy-gradient estimators; one file each in `stages/estimator/`.
+/// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
 #[derive(
     Clone,
     Copy,

@@ -1,4 +1,4 @@
-//! The section from grades to advantages: `[advantage]`.
+//! The section `[advantage]`: from rewards to advantages.
 //!
 //! Defaults are those of AGRPO's published GSM8K run.
 

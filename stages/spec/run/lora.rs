@@ -1,8 +1,8 @@
-//! The `[lora]` section: low-rank adapters over a frozen base (Hu et al., arXiv 2106.09685). Without it
+//! The section `[lora]`: low-rank adapters over a frozen base (Hu et al., arXiv 2106.09685). Without it
 //! every weight is trained.
 //!
 //! Defaults are those of AGRPO's published runs, but for `head`: there it followed from how a name was
-//! matched, so here it has to be said.
+//! matched, so here the file must say it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
 //! Numerics classes: how far results are equal to the bit. A class is part of every spec, and so of every
-//! name; what a process has to be told before it may compute in one is in `src/numerics.rs`.
+//! name; how a process is set up to compute in one is in `src/numerics.rs`.
 
 use std::fmt;
 use std::str::FromStr;

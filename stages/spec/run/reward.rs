@@ -1,13 +1,12 @@
-//! The `[reward]` section: what a completion is worth.
+//! The section `[reward]`: what a completion is worth.
 //!
-//! The project's own tasks bring their grades, and only weights are said here. A dataset has none: rules,
-//! a program, or both say what its completions are worth. Nothing is graded here.
+//! Built-in tasks bring their graders, and take weights alone. A dataset task is graded by rules, a program, or
+//! both. Nothing is graded here.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RunConfig, Task};
 use crate::digest::{ArtifactDigest, Real};
 
 /// What a completion is worth: a weighted sum of parts.
@@ -105,7 +104,8 @@ impl RewardConfig {
     }
 }
 
-/// Weights alone are encoded as they always were. What came later stands behind a length that no map has.
+/// Weights alone are encoded as before rules and programs existed. The other fields follow a length that no map
+/// has.
 impl bincode::Encode for RewardConfig {
     fn encode<E: bincode::enc::Encoder>(
         &self,
@@ -120,29 +120,14 @@ impl bincode::Encode for RewardConfig {
     }
 }
 
-impl RunConfig {
-    /// Every small file that the run's problems and grades come from, with the role that each plays.
-    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
-        let datasets = self.task.datasets().into_iter();
-        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
-        let program = self.reward.files.iter();
-        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
-    }
-
-    /// What evaluations mark by, where the task does not say.
-    pub fn marking(&self) -> Marking {
-        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
-    }
-}
-
-/// What an evaluation marks by, where its task does not say: nothing at all in bytes where there is none,
-/// so it can only stand at the end.
+/// The grader of an evaluation of a dataset task. Not encoded at all where it is `None`, so it can only be the
+/// last field of a spec.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Marking(pub Option<RewardConfig>);
 
 impl Marking {
-    /// Whether the task says it.
+    /// Whether the task brings its own grader.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }

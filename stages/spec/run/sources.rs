@@ -1,4 +1,4 @@
-//! Files that a run file names: where they are to be had, and which bytes they must be.
+//! Files that a run file names: their location, and the digest that their bytes must have.
 //!
 //! ```toml
 //! train = "9f86d0..."                                       # by content: the store has it
@@ -7,14 +7,15 @@
 //! files = ["reward.py"]                                     # `[reward]`: from there, under that name
 //! files = { "reward.py" = { from = "mine/reward.py" } }     # from elsewhere, likewise with sha256
 //! ```
-//! A run knows contents alone: whoever reads the file fetches what it names and puts the digests in
+//! A run knows contents alone: the reader of a run file fetches what it names and puts the digests in
 //! their place with [`with_digests`], before [`super::Run::parse`] sees it. Nothing is fetched here.
 
 use std::collections::BTreeMap;
 
-use toml_edit::{DocumentMut, InlineTable, Item, TableLike, Value};
+use toml_edit::{InlineTable, Item, TableLike, Value};
 
-use super::{RunError, check_length, slips};
+use super::error::RunError;
+use super::reader::read_document;
 use crate::digest::ArtifactDigest;
 
 /// The keys that name a file or a folder.
@@ -43,14 +44,14 @@ pub struct Source {
     pub key: String,
     /// A path, an http(s) or an s3 address; none where only the content is named.
     pub from: Option<String>,
-    /// What it must be; none where anything is taken.
+    /// The digest that it must have; none where any content is accepted.
     pub sha256: Option<ArtifactDigest>,
 }
 
 /// Every file and folder that a run file names: task, checkpoint, program; none of a text that is no TOML.
 pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
-    // What is no TOML is told by the run's own reader, with the line.
-    let Ok(document) = read(text) else { return Ok(vec![]) };
+    // `Run::parse` reports what is no TOML, with the line.
+    let Ok(document) = read_document(text) else { return Ok(vec![]) };
     let found = KEYS.iter().filter_map(|&key| Some((key, find(document.as_table(), key)?)));
     let mut all: Vec<_> = found.map(|(key, item)| source(key, item)).collect::<Result<_, _>>()?;
     if let Some(item) = find(document.as_table(), PROGRAM) {
@@ -98,7 +99,7 @@ pub fn with_digests(
     if digests.is_empty() {
         return Ok(text.to_owned());
     }
-    let mut document = read(text)?;
+    let mut document = read_document(text)?;
     let mut files = InlineTable::new();
     for (key, digest) in digests {
         if let Some(name) = key.strip_prefix(PROGRAM).and_then(|rest| rest.strip_prefix('.')) {
@@ -121,12 +122,6 @@ pub fn with_digests(
         table.insert("files", Item::Value(Value::InlineTable(files)));
     }
     Ok(document.to_string())
-}
-
-fn read(text: &str) -> Result<DocumentMut, RunError> {
-    check_length(text)?;
-    text.parse()
-        .map_err(|error: toml_edit::TomlError| RunError::Syntax(slips::plain(error.message())))
 }
 
 fn find<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {

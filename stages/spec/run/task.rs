@@ -1,4 +1,4 @@
-//! The `[task]` section: what is learned. Problems are a function of it and of an index.
+//! The section `[task]`: what is learned. Problems are a function of it and of an index.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +15,13 @@ pub enum Task {
     Sudoku(SudokuTask),
     /// A public task in words, from a dataset, for a checkpoint that knows a language.
     Benchmark(BenchmarkTask),
-    /// Rows of one's own, asked by a template.
+    /// Rows of a user's own dataset, with a template for the prompt.
     Dataset(DatasetTask),
 }
 
 impl Task {
-    /// The parts of a grade that `reward.weights` may name; those of a benchmark are known to who
-    /// grades it, those of a dataset stand in `[reward]`.
+    /// The parts of a grade that `reward.weights` may name; those of a benchmark are known to its
+    /// grader, those of a dataset stand in `[reward]`.
     pub fn reward_parts(&self) -> Option<&'static [&'static str]> {
         match self {
             Self::Countdown(_) => Some(&["correct"]),
@@ -158,8 +158,7 @@ pub struct BenchmarkTask {
     pub prompt_tokens: u32,
 }
 
-/// A task of one's own: rows, and the template that makes a prompt of one. `[reward]` says what an answer
-/// is worth.
+/// A custom task: rows, and the template that renders a row as a prompt. `[reward]` grades the answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetTask {
@@ -172,7 +171,7 @@ pub struct DatasetTask {
     /// What would be right: likewise. Fine-tuning learns it, and rules compare with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// What a checkpoint is told before it is asked: likewise.
+    /// The system message of a checkpoint: likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Names the order in which training rows come.

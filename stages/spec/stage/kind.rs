@@ -1,4 +1,4 @@
-//! The kinds of stage: their names, their order, and the version of the bytes that each makes.
+//! The kinds of stage: names, order, and the version of the bytes that each writes.
 
 use serde::{Deserialize, Serialize};
 

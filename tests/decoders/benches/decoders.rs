@@ -119,8 +119,8 @@ fn try_all(decoder: &'static Decoder, seed: u64, count: u64, place: &File) -> Se
             Err(_) => seen.faults.push((n, "panicked".to_owned())),
         }
         if most > decoder.most(bytes.len()) {
-            let told = format!("allocated {most} bytes for {} of input", bytes.len());
-            seen.faults.push((n, told));
+            let fault = format!("allocated {most} bytes for {} of input", bytes.len());
+            seen.faults.push((n, fault));
         }
         if seen.faults.len() >= 10 {
             break;
@@ -163,8 +163,8 @@ fn child(decoder: &'static Decoder, seed: u64, count: u64, place: &Path) -> Exit
         seen.ratio,
         seen.most
     );
-    for (n, told) in &seen.faults {
-        println!("{:<18} input {n}: {told}", decoder.name);
+    for (n, fault) in &seen.faults {
+        println!("{:<18} input {n}: {fault}", decoder.name);
     }
     if seen.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,9 @@
 //! What damaged bytes once did: each of these panicked, hung, or allocated what it liked.
 
+use agrpo_compute::fuzz_entry_points;
+use agrpo_compute::trajectories::Trajectories;
 use agrpo_decoders::Decoder;
 use agrpo_spec::{Rewards, Run, decode, encode, sources};
-use agrpo_stages::{outside, trajectories::Trajectories};
 
 fn accepts(decoder: &str, bytes: &[u8]) -> bool {
     (Decoder::named(decoder).expect("a decoder's name").accepts)(bytes)
@@ -24,11 +25,11 @@ fn rewards_of_as_many_rows_as_they_say() {
 fn a_tensor_of_a_huge_size_and_none() {
     for shape in ["[0,18446744073709551615]", "[0,9223372036854775807,9223372036854775807]"] {
         let header = format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
-        assert!(outside::tensors(&safetensors(&header, 0)).is_err(), "{shape}");
+        assert!(fuzz_entry_points::tensors(&safetensors(&header, 0)).is_err(), "{shape}");
     }
 }
 
-/// Whoever reads them goes through their rows, of which there would be 2^40.
+/// A reader goes through their rows, of which there would be 2^40.
 #[test]
 fn trajectories_of_many_rows_without_tokens() {
     let names = ["completion_ids", "prompt_ids", "token_entropies", "token_logps", "unmask_steps"];
@@ -46,7 +47,7 @@ fn a_run_file_of_megabytes() {
     let text = " ".repeat((1 << 20) + 1);
     let refused = Run::parse(&text).unwrap_err().to_string();
     assert_eq!(refused, "1048577 bytes, expected at most 1048576: this is no run file");
-    // The run's own reader tells why.
+    // The run's own reader says why.
     assert_eq!(sources(&text).unwrap(), []);
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agrpo_jobs::Store;
+use agrpo_compute::model::ModelConfig;
 use agrpo_spec::{ArtifactDigest, ModelShape, Real};
-use agrpo_stages::model::ModelConfig;
+use agrpo_store::Store;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What cannot be exported or imported: told in one line, with nothing written and nothing lost.
+//! What cannot be exported or imported: one line of error, nothing written and nothing lost.
 
 use std::fs;
 use std::path::Path;
@@ -28,26 +28,26 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     fs::create_dir_all(folder.join("full")).unwrap();
     fs::write(folder.join("full/notes.txt"), "mine").unwrap();
     fs::write(folder.join("a.csv"), "mine").unwrap();
-    let told = |what: &str, format: &str, place: &str, more: &[&str]| {
+    let attempt = |what: &str, format: &str, place: &str, more: &[&str]| {
         let fixed = ["export", what, "--format", format, "-o", place];
         error(&program.run(&[&fixed, more].concat()), &program)
     };
     let all = [
-        told("nothing", "csv", "b.csv", &[]),
-        told(&rollout[..12], "hf", "hf", &[]),
-        told("bytes", "peft", "peft", &[]),
-        told("bytes", "merged", "merged", &[]),
-        told("bytes", "hf", "hf", &["--iteration", "9"]),
-        told("bytes", "hf", "full", &[]),
-        told("bytes", "hf", "full", &["--force"]),
-        told("bytes", "hf", "a.csv", &[]),
-        told("bytes", "csv", "a.csv", &[]),
-        told("bytes", "csv", "full", &["--force"]),
-        told("bytes", "csv", "a.csv/b.csv", &[]),
-        told("bytes", "csv", "/dev/full", &["--force"]),
-        told("bytes", "csv", "b.csv", &["--iteration", "1"]),
-        told("bytes", "tensorboard", "-", &[]),
-        told("bytes", "peft", "peft", &["--shard-size", "1GB"]),
+        attempt("nothing", "csv", "b.csv", &[]),
+        attempt(&rollout[..12], "hf", "hf", &[]),
+        attempt("bytes", "peft", "peft", &[]),
+        attempt("bytes", "merged", "merged", &[]),
+        attempt("bytes", "hf", "hf", &["--iteration", "9"]),
+        attempt("bytes", "hf", "full", &[]),
+        attempt("bytes", "hf", "full", &["--force"]),
+        attempt("bytes", "hf", "a.csv", &[]),
+        attempt("bytes", "csv", "a.csv", &[]),
+        attempt("bytes", "csv", "full", &["--force"]),
+        attempt("bytes", "csv", "a.csv/b.csv", &[]),
+        attempt("bytes", "csv", "/dev/full", &["--force"]),
+        attempt("bytes", "csv", "b.csv", &["--iteration", "1"]),
+        attempt("bytes", "tensorboard", "-", &[]),
+        attempt("bytes", "peft", "peft", &["--shard-size", "1GB"]),
     ];
     assert_eq!(fs::read(folder.join("full/notes.txt")).unwrap(), b"mine");
     assert_eq!(fs::read(folder.join("a.csv")).unwrap(), b"mine");
@@ -76,7 +76,7 @@ fn what_cannot_be_exported_is_told_in_one_line() {
     "#);
 }
 
-/// A listing says where files go: one that would leave the folder is corrupt, whoever wrote it.
+/// A listing says where files go: one that would leave the folder is corrupt, whichever program wrote it.
 #[test]
 fn no_file_is_written_beside_the_folder() {
     let program = small();

@@ -74,8 +74,8 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signals the process, if one lives, and says which; it cannot have been replaced by a stranger, since
-    /// nobody else reaps it.
+    /// Signals the process, if one lives, and returns its number, which no other process can have: only this handle
+    /// reaps it.
     pub(crate) fn signal(&self, signal: Signal) -> Option<u32> {
         let state = self.lock();
         let child = state.child.as_ref()?;

@@ -46,13 +46,13 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) wall: Duration,
     pub(crate) begun: usize,
-    /// Computations beyond the first of each stage, whoever did not end them.
+    /// Computations beyond the first of each stage, for whatever reason.
     pub(crate) extra: usize,
     /// Results that came a second time, as `agrpo status` counts them.
     pub(crate) twice: u64,
     /// Stages computed again because a result of theirs was lost, as `agrpo status` counts them.
     pub(crate) rewound: u64,
-    /// Damaged blobs that nobody needed again: `agrpo verify` names exactly them.
+    /// Damaged blobs that no stage needed again: `agrpo verify` names exactly them.
     pub(crate) damaged: usize,
     /// Objects that were moved aside.
     pub(crate) aside: usize,
@@ -101,8 +101,8 @@ impl std::fmt::Display for Row {
         }
         match self.damaged {
             0 => {}
-            1 => f.write_str(", 1 damaged blob told")?,
-            damaged => write!(f, ", {damaged} damaged blobs told")?,
+            1 => f.write_str(", 1 damaged blob reported")?,
+            damaged => write!(f, ", {damaged} damaged blobs reported")?,
         }
         self.witness.iter().try_for_each(|witness| write!(f, "\n    {witness}"))
     }
@@ -190,7 +190,7 @@ fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> (u64, u64) {
     (count("computed_twice"), count("rewound"))
 }
 
-/// What was planted in the index decided nothing, is told, and is removed by whoever reads that.
+/// Entries planted in the index decided nothing, and `agrpo verify` reports them; then they are removed here.
 fn planted(scene: &Scene) -> Vec<String> {
     let planted = lock(&scene.planted).clone();
     // What is as it was planted: the program may have put it right.
@@ -202,14 +202,14 @@ fn planted(scene: &Scene) -> Vec<String> {
         return vec![];
     }
     let said = scene.program.run(&["verify", &scene.run, "--json"]).stdout;
-    let untold = names.iter().filter(|name| !said.contains(name.as_str()));
-    let complaints = untold.map(|name| format!("verify says nothing of {name}")).collect();
+    let unreported = names.iter().filter(|name| !said.contains(name.as_str()));
+    let complaints = unreported.map(|name| format!("verify says nothing of {name}")).collect();
     names.iter().for_each(|name| scene.objects.delete(name).unwrap());
     complaints
 }
 
 /// Exactly the reference's stages, by index and by listing; every blob of theirs whole, but for those that
-/// a fault damaged and nobody needed again. Answers with these.
+/// a fault damaged and no stage needed again. Returns these.
 fn records(scene: &Scene) -> Result<BTreeSet<String>, String> {
     let text = |error: object_store::Error| error.to_string();
     let index = scene.objects.list(&format!("runs/{}/stages", scene.run)).map_err(text)?;

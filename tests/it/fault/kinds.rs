@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     /// SIGKILL of SeaweedFS, which is started again after a while.
     S3Kill { ms: u64 },
     /// A result of the stage that ended last is deleted. `cold`: one that the next update needs, and all
-    /// workers are killed with it and their host's cache loses it, so that nobody remembers it.
+    /// workers are killed with it and their host's cache loses it, so that no copy is left.
     Delete { cold: bool },
     /// A bit of such a result is turned.
     Flip { cold: bool },
@@ -46,7 +46,7 @@ pub(crate) enum Fault {
     /// So many connections to a worker's metrics that ask for nothing; it may open 256 files.
     Idle { worker: usize, connections: usize },
     /// A stage that is in hand for so long is given to another worker as well: queue and leases forget
-    /// it, and somebody asks for the run again.
+    /// it, and the run is enqueued again.
     SameStage { ms: u64 },
 }
 

@@ -60,7 +60,7 @@ impl Ledger {
         self.begun.iter().filter(|begin| begin.stage == stage).count()
     }
 
-    /// Stages that were begun before a moment and not ended: in somebody's hand, or lost with their
+    /// Stages that were begun before a moment and not ended: computing, or lost with their
     /// worker.
     pub(crate) fn in_hand(&self, before_ms: i64) -> Vec<&str> {
         let ended: BTreeSet<_> = self.ended.iter().map(|end| (&end.stage, end.pid)).collect();

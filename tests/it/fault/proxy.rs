@@ -1,6 +1,6 @@
-//! What lies between workers and their services: a gate that stalls or cuts connections, and before S3
+//! Proxies between workers and their services: a gate that stalls or cuts connections, and before S3
 //! one that also answers with errors, is slow, turns bits and breaks off in the middle of a body. Gates count
-//! whom they hit, so that no fault is taken for one that nobody met.
+//! the connections that they hit, as evidence that a fault took place.
 //!
 //! The gate before Redis knows bytes alone. The one before S3 knows as much of HTTP as it needs: one
 //! request a connection, bodies by their length.
@@ -34,11 +34,11 @@ pub(crate) enum Trouble {
     Latency,
     /// The connection is reset in the middle of the request's body or of the answer's.
     Reset,
-    /// A bit of an object is turned on its way to whoever reads it.
+    /// A bit of an object is turned on its way to its reader.
     BadReads,
     /// Creations that are conditional are answered with 409: ask again.
     Conflict,
-    /// 400 to whoever sends a checksum along, as servers do that know none.
+    /// 400 to requests with a checksum, as from servers that know none.
     NoChecksums,
 }
 

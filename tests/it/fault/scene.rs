@@ -32,7 +32,7 @@ pub(crate) fn run_text() -> String {
 /// The program under a name that no other build replaces while schedules run.
 pub(super) static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_agrpo"));
-    // What earlier suites left: nobody removes a file at the very end of a process.
+    // Files of earlier suites, which a process cannot remove at its very end.
     for file in std::fs::read_dir(built.parent().unwrap()).unwrap().flatten() {
         let name = file.file_name().into_string().unwrap_or_default();
         if let Some(pid) = name.strip_prefix("agrpo-fault-")
@@ -192,7 +192,7 @@ impl Scene {
         Orders { folder, environment, before, arguments, once, always: always.to_vec() }
     }
 
-    /// Where a worker tells its metrics, if it does.
+    /// The port of a worker's metrics, if it serves them.
     pub(super) fn metrics_port(&self, worker: usize) -> u16 {
         self.metrics_ports[worker]
     }
@@ -257,7 +257,7 @@ impl Scene {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end of the run, as the store tells it.
+    /// Waits for the end of the run, by the records in the store.
     pub(crate) fn await_end(&self, limit: Duration) -> Ending {
         let patience = Instant::now() + limit;
         let (stages, failures) =

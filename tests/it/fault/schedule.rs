@@ -26,7 +26,7 @@ pub(crate) struct Schedule {
     pub(crate) name: String,
     pub(crate) seed: u64,
     pub(crate) workers: usize,
-    /// Whether what Redis was told survives its SIGKILL.
+    /// Whether Redis's data survives its SIGKILL.
     pub(crate) redis_keeps: bool,
     /// Whether the store is a folder and not a bucket.
     pub(crate) folder: bool,
@@ -180,7 +180,7 @@ impl Schedule {
         };
         self.folder = fault == Fault::Fifos;
         if matches!(fault, Fault::Idle { .. }) {
-            // Nobody else may do its work.
+            // Unmet else may do its work.
             self.workers = 1;
             self.faults.truncate(1);
         }

@@ -25,7 +25,7 @@ pub(crate) struct Redis {
     child: Option<Child>,
     pub(crate) address: SocketAddr,
     folder: tempfile::TempDir,
-    /// Whether what it was told survives its end.
+    /// Whether its data survives its end.
     keeps: bool,
     /// Says by how many seconds its clock is wrong.
     clock: Option<File>,

@@ -27,10 +27,11 @@ fn plain(name: &str) -> Schedule {
 
 /// Computed by both, recorded once.
 #[test]
+#[ignore = "make fault"]
 fn stage_given_twice() {
     let mut schedule = plain("stage_given_twice");
     let stage = &REFERENCE.index["rollout-000003-01"];
-    // Whoever gets it first; the other one, too.
+    // The worker that gets it first, and the other one.
     let slow = format!("stage::in-compute::{stage}=1*sleep(6000)->off");
     for worker in 0..2 {
         let point = slow.clone();
@@ -43,6 +44,7 @@ fn stage_given_twice() {
 
 /// Its stage is another's by the time that it goes on.
 #[test]
+#[ignore = "make fault"]
 fn worker_stopped() {
     let row = hold(&Schedule::alone("worker_stopped", setting("SEED", 1)));
     assert!(row.extra > 0, "it stopped with empty hands: the test tests nothing");
@@ -51,19 +53,22 @@ fn worker_stopped() {
 /// What is lost is made again, and the run remembers that: as rewound, or as computed twice where its
 /// worker had died before it was noted.
 #[test]
+#[ignore = "make fault"]
 fn blob_deleted() {
     let row = hold(&Schedule::alone("blob_deleted", setting("SEED", 1)));
-    assert!(row.rewound + row.twice > 0, "nobody needed the blob: the test tests nothing");
+    assert!(row.rewound + row.twice > 0, "no stage needed the blob: the test tests nothing");
 }
 
 #[test]
+#[ignore = "make fault"]
 fn blob_flipped() {
     let row = hold(&Schedule::alone("blob_flipped", setting("SEED", 1)));
-    assert!(row.rewound + row.twice > 0, "nobody needed the blob: the test tests nothing");
+    assert!(row.rewound + row.twice > 0, "no stage needed the blob: the test tests nothing");
 }
 
 /// A body that comes with a turned bit is asked for again: nothing that is sound is moved or made again.
 #[test]
+#[ignore = "make fault"]
 fn s3_reads_badly() {
     let row = hold(&Schedule::alone("s3_reads_badly", setting("SEED", 1)));
     assert_eq!((row.aside, row.rewound, row.twice, row.extra), (0, 0, 0, 0), "{row}");
@@ -72,6 +77,7 @@ fn s3_reads_badly() {
 /// A server that refuses checksums refuses for good: no worker is started again in vain by 4, which says that
 /// another try may help.
 #[test]
+#[ignore = "make fault"]
 fn s3_knows_no_checksums() {
     let row = hold(&Schedule::alone("s3_knows_no_checksums", setting("SEED", 1)));
     assert!(!row.codes.is_empty() && row.codes.iter().all(|&code| code == 2), "{:?}", row.codes);
@@ -103,6 +109,7 @@ fn large_run() -> String {
 
 /// A byte of the base changes on the disk between the look at it and its use, and nothing else of the file.
 #[test]
+#[ignore = "make fault"]
 fn large_blob_flipped_after_its_first_look() {
     let run = large_run();
     let calm = Program::new(&[]).using(&PROGRAM);
@@ -132,7 +139,7 @@ fn large_blob_flipped_after_its_first_look() {
     let status = scene.program.json(&["status", &scene.run, "--json"]);
     assert_eq!(status["runs"][0]["policy"], undisturbed["policy"]);
     let rewound = status["runs"][0]["stages"]["rewound"].as_u64().unwrap_or_default();
-    assert!(rewound > 0, "nobody found it: the test tests nothing");
+    assert!(rewound > 0, "no stage found it: the test tests nothing");
     assert_eq!(scene.program.run(&["verify", &scene.run]).code, Some(0));
     say(&format!(
         "{}: {:.1} s, a bit of {} bytes turned in use, {rewound} stages computed again",
@@ -155,6 +162,7 @@ fn flip(path: &std::path::Path) {
 
 /// A crash that does not come again costs one more attempt.
 #[test]
+#[ignore = "make fault"]
 fn stage_that_aborts_once() {
     let mut schedule = plain("stage_that_aborts_once");
     let stage = &REFERENCE.index["update-000003"];
@@ -170,6 +178,7 @@ fn stage_that_aborts_once() {
 /// A crash that always comes again ends in a failure record, and another run goes on; once the cause is
 /// gone, new attempts end the run as if nothing had been.
 #[test]
+#[ignore = "make fault"]
 fn stage_that_aborts_every_time() {
     let schedule = plain("stage_that_aborts_every_time");
     let stage = &REFERENCE.index["gradient-000002-01"];
@@ -209,6 +218,7 @@ fn stage_that_aborts_every_time() {
 
 /// The disk of a store in a folder is full for some writes: workers wait until there is room.
 #[test]
+#[ignore = "make fault"]
 fn disk_full_under_workers() {
     let mut schedule = plain("disk_full_under_workers");
     schedule.folder = true;
@@ -222,6 +232,7 @@ fn disk_full_under_workers() {
 
 /// A small file system that fills up, really: the program says so, and goes on once there is room.
 #[test]
+#[ignore = "make fault"]
 fn disk_full_under_a_run() {
     assert!(
         may_mount(),

@@ -168,7 +168,7 @@ impl Scene {
             stood if (stood - seconds).abs() < 5 && stands.abs() < 5 => {
                 Ok(format!("its clock stood {stood:+} s off for {ms} ms"))
             }
-            stood => Err(Missed::Nobody(format!("its clock stood {stood:+} s off"))),
+            stood => Err(Missed::Unmet(format!("its clock stood {stood:+} s off"))),
         }
     }
 
@@ -181,7 +181,7 @@ impl Scene {
         })
     }
 
-    /// Puts gates into a mood for so long, and until they have met somebody.
+    /// Puts gates into a mood for so long, and until a connection met it.
     fn at_gates(
         &self,
         gates: &[Gate],
@@ -248,9 +248,9 @@ impl Scene {
         blobs.get(chosen).map(ToString::to_string)
     }
 
-    /// Makes Redis forget that stages were taken and leased, once some are in hand for so long, and asks
-    /// for the run again, which offers them at once; again and again, until somebody has begun one of them
-    /// a second time. Who is busy now may take it later, when its holder has its lease again.
+    /// Makes Redis forget that stages were taken and leased, once some are in hand for so long, and enqueues
+    /// the run again, which offers them at once; repeated until a worker has begun one of them a second time.
+    /// A worker that is busy now may take it later, when its holder has its lease again.
     fn give_twice(&self, ms: u64) -> Result<String, Missed> {
         while !self.is_over() {
             let ledger = self.ledger();

@@ -21,8 +21,8 @@ pub(crate) enum Unfit {
     Foreign,
 }
 
-fn nobody(why: impl Into<String>) -> Missed {
-    Missed::Nobody(why.into())
+fn unmet(why: impl Into<String>) -> Missed {
+    Missed::Unmet(why.into())
 }
 
 impl Scene {
@@ -42,8 +42,8 @@ impl Scene {
         self.slots.iter().for_each(|slot| _ = slot.signal(Signal::KILL));
     }
 
-    /// Lets the index of the run, and its notes, say of the newest update that it is the one before, while
-    /// nobody is there who knows better.
+    /// Makes the index of the run, and its notes, name the update before in place of the newest, while no worker
+    /// lives that remembers the newest.
     pub(super) fn edit_index(&self) -> Result<String, Missed> {
         let folder = |kind: &str, name: &str| format!("runs/{}/{kind}/{name}", self.run);
         self.pause_until(0, || {
@@ -66,8 +66,8 @@ impl Scene {
         })
     }
 
-    /// Lets a newer program have written the record of the newest update: who does not know it waits, and
-    /// nobody removes it.
+    /// Replaces the record of the newest update by that of a newer program: workers have to wait, and none may
+    /// remove it.
     pub(super) fn renew_record(&self, ms: u64) -> Result<String, Missed> {
         let (name, old) = self.pause_until(0, || {
             let (_, digest) = self.updates()?.pop()?;
@@ -77,28 +77,28 @@ impl Scene {
         })?;
         let new = newer(&old);
         self.kill_all();
-        self.objects.write(&name, new.clone()).map_err(|error| nobody(error.to_string()))?;
+        self.objects.write(&name, new.clone()).map_err(|error| unmet(error.to_string()))?;
         self.pause(ms);
         let found = self.objects.read(&name);
         let aside = self.objects.list("aside").unwrap_or_default();
-        let told = self.told_by_workers("another version");
+        let said = self.said_by_workers("another version");
         let run = self.program.run(&["status", &self.run]);
-        self.objects.write(&name, old).map_err(|error| nobody(error.to_string()))?;
+        self.objects.write(&name, old).map_err(|error| unmet(error.to_string()))?;
         if self.is_over() {
             return Err(Missed::Over);
         }
         match found {
-            Ok(found) if found != new => Err(nobody(format!("{name} was overwritten"))),
-            Err(_) => Err(nobody(format!("{name} was removed"))),
-            Ok(_) if !aside.is_empty() => Err(nobody(format!("{aside:?} was moved aside"))),
-            Ok(_) if told == 0 => Err(nobody("no worker said that it is newer")),
-            Ok(_) if run.code != Some(0) => Err(nobody(format!("status ended with {run:?}"))),
-            Ok(_) => Ok(format!("{} stood for {ms} ms, told {told} times", &name[..19])),
+            Ok(found) if found != new => Err(unmet(format!("{name} was overwritten"))),
+            Err(_) => Err(unmet(format!("{name} was removed"))),
+            Ok(_) if !aside.is_empty() => Err(unmet(format!("{aside:?} was moved aside"))),
+            Ok(_) if said == 0 => Err(unmet("no worker said that it is newer")),
+            Ok(_) if run.code != Some(0) => Err(unmet(format!("status ended with {run:?}"))),
+            Ok(_) => Ok(format!("{} stood for {ms} ms, reported {said} times", &name[..19])),
         }
     }
 
-    /// How often workers have said something.
-    fn told_by_workers(&self, words: &str) -> usize {
+    /// How often the workers' logs contain these words.
+    fn said_by_workers(&self, words: &str) -> usize {
         (0..self.slots.len()).map(|worker| self.log(worker).matches(words).count()).sum()
     }
 
@@ -139,7 +139,7 @@ impl Scene {
         self.kill_all();
         let refused = self.pause_until(0, || {
             let refused = self.ended_with(2, since);
-            (refused > 0 && self.told_by_workers(&name) > 0).then_some(refused)
+            (refused > 0 && self.said_by_workers(&name) > 0).then_some(refused)
         });
         self.pause_until(0, || ask(remedy.clone()))?;
         refused.map(|refused| format!("{refused} processes refused it for {name}"))
@@ -175,8 +175,8 @@ impl Scene {
             std::fs::remove_file(store.join(name)).ok();
         }
         match &said[..] {
-            [] => Ok("verify told 5, status and gc went on".to_owned()),
-            wrong => Err(nobody(wrong.join("; "))),
+            [] => Ok("verify reported 5, status and gc went on".to_owned()),
+            wrong => Err(unmet(wrong.join("; "))),
         }
     }
 
@@ -202,7 +202,7 @@ impl Scene {
             0..=200 => {
                 Ok(format!("{} connections, {open} files open, {lines} log lines", held.len()))
             }
-            _ => Err(nobody(format!("the worker wrote {lines} lines"))),
+            _ => Err(unmet(format!("the worker wrote {lines} lines"))),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Witnesses: what shows of every fault of a schedule that it took place. A schedule whose fault met nobody
-//! tests nothing, and does not hold.
+//! Evidence that every fault of a schedule took place. A schedule with a fault that met no request and no process
+//! tests nothing, and fails.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use super::ledger::Ledger;
 use super::scene::{Scene, lock};
 use super::schedule::Schedule;
 
-/// What came of a fault.
+/// The outcome of a fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
     /// The fault, as schedules print it.
     pub(crate) fault: String,
     pub(crate) kind: &'static str,
-    /// What shows that it took place, or why it did not.
+    /// The evidence that it took place, or why it did not.
     pub(crate) found: Result<String, Missed>,
 }
 
@@ -24,8 +24,8 @@ pub(crate) struct Witness {
 pub(crate) enum Missed {
     /// The run ended before, which may be in a mix.
     Over,
-    /// It was brought and met nobody.
-    Nobody(String),
+    /// It was brought and met no request and no process.
+    Unmet(String),
 }
 
 impl Witness {
@@ -52,7 +52,7 @@ impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Over => f.write_str("the run had ended"),
-            Self::Nobody(why) => f.write_str(why),
+            Self::Unmet(why) => f.write_str(why),
         }
     }
 }
@@ -102,7 +102,7 @@ fn armed(
     match (taken, point.contains("(kill)") || point.contains("(abort)")) {
         (0, _) => Err(Missed::Over),
         (_, false) => Ok(format!("met {taken} times")),
-        (_, true) if died.is_empty() => Err(Missed::Nobody("who passed it lives".to_owned())),
+        (_, true) if died.is_empty() => Err(Missed::Unmet("who passed it lives".to_owned())),
         (_, true) => Ok(format!("process {} died of it", died.join(", "))),
     }
 }
@@ -110,12 +110,12 @@ fn armed(
 /// A worker whose clock is wrong says so and ends, or is refused by the bucket.
 fn clock(scene: &Scene, worker: usize, deaths: &[Death]) -> Result<String, Missed> {
     let log = scene.log(worker);
-    let told = ["this machine's clock", "the server's clock and this machine's differ"];
-    let told = told.iter().map(|words| log.matches(words).count()).sum();
+    let words = ["this machine's clock", "the server's clock and this machine's differ"];
+    let said = words.iter().map(|words| log.matches(words).count()).sum();
     let ended = deaths.iter().filter(|death| death.worker == worker).count();
-    match (told, ended) {
-        (0_usize, _) => Err(Missed::Nobody("its worker said nothing of a clock".to_owned())),
-        (_, 0) => Err(Missed::Nobody("its worker did not end".to_owned())),
-        (told, ended) => Ok(format!("said by its worker {told} times, ended {ended} times")),
+    match (said, ended) {
+        (0_usize, _) => Err(Missed::Unmet("its worker said nothing of a clock".to_owned())),
+        (_, 0) => Err(Missed::Unmet("its worker did not end".to_owned())),
+        (said, ended) => Ok(format!("said by its worker {said} times, ended {ended} times")),
     }
 }

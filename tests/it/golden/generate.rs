@@ -1,9 +1,9 @@
 //! Greedy completions, guided and cached ones included, against LLaDA's and Fast-dLLM's `generate`.
 
+use agrpo_compute::model::Policy;
+use agrpo_compute::sampler::{Row, sample};
+use agrpo_compute::trajectories::Trajectories;
 use agrpo_spec::{Cache, PositionRule, Real, Sampler, Seed};
-use agrpo_stages::model::Policy;
-use agrpo_stages::sampler::{Row, sample};
-use agrpo_stages::trajectories::Trajectories;
 use serde_json::Value;
 use tch::Tensor;
 

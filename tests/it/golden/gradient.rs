@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use agrpo_compute::estimator::timesteps::{Draw, Steps};
+use agrpo_compute::estimator::{Agrpo, Batch, Policies, Worth, accumulate, recompute};
+use agrpo_compute::model::{ModelConfig, Policy};
+use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
     Cache, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples,
     StepWeights, Strata,
 };
-use agrpo_stages::estimator::timesteps::{Draw, Steps};
-use agrpo_stages::estimator::{Agrpo, Batch, Policies, Worth, accumulate, recompute};
-use agrpo_stages::model::{ModelConfig, Policy};
-use agrpo_stages::trajectories::{KeptSets, NEVER, Trajectories};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 

@@ -1,6 +1,6 @@
 //! Logits against LLaDA's modelling code, and queried positions against the whole pass.
 
-use agrpo_stages::model::Queries;
+use agrpo_compute::model::Queries;
 use tch::Tensor;
 
 use super::{policy, tensors};

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use agrpo_compute::model::{Policy, Queries};
 use agrpo_spec::{LoraConfig, Real, Seed};
-use agrpo_stages::model::{Policy, Queries};
 use tch::{Kind, Tensor};
 
 use super::{folder, policy, tensors};

@@ -1,9 +1,12 @@
 //! What a run may start from: a shape and how it is trained, or a checkpoint, whichever the task is for.
 
-use super::super::{
-    Base, CheckpointShape, ModelShape, Precision, RunConfig, RunError, SftConfig, Task,
-};
-use super::{SFT_OPTIMIZER_KEYS, ensure, optimizer, positive, refuse, within};
+use super::expect::{ensure, positive, refuse, within};
+use super::optimizer::{SFT_OPTIMIZER_KEYS, optimizer};
+use crate::run::base::{Base, CheckpointShape, ModelShape, Precision};
+use crate::run::config::RunConfig;
+use crate::run::error::RunError;
+use crate::run::sft::SftConfig;
+use crate::run::task::Task;
 
 /// Either a shape and how it is trained, or a checkpoint; words need a checkpoint that reads them.
 pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {

@@ -1,9 +1,12 @@
 //! What `[reward]` may say: weights for every task, rules and a program for a dataset.
 //!
-//! Whether a pattern is one, and whether the program answers, is asked where its files are at hand.
+//! Patterns and the program itself are tried later, where the program's files are available.
 
-use super::super::{RewardConfig, Rule, RunConfig, RunError, Task};
-use super::{ensure, positive, refuse, within};
+use super::expect::{ensure, positive, refuse, within};
+use crate::run::config::RunConfig;
+use crate::run::error::RunError;
+use crate::run::reward::{RewardConfig, Rule};
+use crate::run::task::Task;
 
 /// The part that a program's bare number is.
 const PROGRAM: &str = "program";

@@ -1,0 +1,257 @@
+//! Drives a run to its end and looks on: time, memory, what waits in Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use agrpo_fleet::local::{Event, Local};
+use agrpo_fleet::{Fleet, WorkerEvent, WorkerOptions, enqueue, serve};
+use agrpo_spec::{Numerics, Plan, Run};
+use agrpo_store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::stub::{self, House, Place};
+use crate::redis_server::RedisServer;
+
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) const HEAD: &str = "where      stages workers  seconds stages/s  CPU us/stage  first 1/4  last 1/4  \
+                               MiB at 1/4  1/2  all   Redis MiB  most due  lost";
+
+pub(crate) struct Row {
+    pub(crate) place: Place,
+    pub(crate) stages: u64,
+    pub(crate) workers: usize,
+}
+
+/// What stood at a look.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    done: u64,
+    cpu: Duration,
+    resident: u64,
+}
+
+pub(crate) struct Seen {
+    total: u64,
+    /// Workers that ended before they were stopped.
+    lost: u64,
+    /// Stages, time and processor time of all repetitions.
+    all: u64,
+    taken: Duration,
+    cpu: Duration,
+    looks: Vec<Look>,
+    redis: u64,
+    due: u64,
+}
+
+/// Shared by those who compute and the one who looks on.
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicU64>);
+
+/// Processor time is reported in hundredths of a second: a short run is taken again until there are enough.
+const ENOUGH: u64 = 20_000;
+
+pub(crate) fn simulate(asked: &Row) -> Seen {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut seen = runtime.block_on(simulate_in(asked));
+    let repeats = if asked.place == Place::Embedded { ENOUGH / asked.stages.max(1) } else { 1 };
+    for _ in 1..repeats {
+        let again = runtime.block_on(simulate_in(asked));
+        seen.all += again.all;
+        seen.cpu += again.cpu;
+        seen.taken += again.taken;
+    }
+    seen
+}
+
+async fn simulate_in(asked: &Row) -> Seen {
+    let house = House::new(asked.place).await;
+    let run = stub::run(asked.stages, asked.workers.clamp(8, 512));
+    let total = Plan::total_stages(&run);
+    let count = Count::default();
+    let server =
+        asked.place.has_redis().then(|| RedisServer::start(&["--appendfsync", "everysec"]));
+    let fleet = match &server {
+        Some(server) => Some(Fleet::connect(&server.url()).await.expect("a Redis")),
+        None => None,
+    };
+    let numerics = run.config().numerics;
+    let (began, cpu_before) = (Instant::now(), cpu());
+    let mut looking = JoinSet::new();
+    let (ended, end) = watch::channel(false);
+    looking.spawn(look_on(
+        count.clone(),
+        fleet.clone(),
+        server.as_ref().map(RedisServer::url),
+        numerics,
+        end,
+    ));
+    let lost = match &fleet {
+        Some(fleet) => by_fleet(&house.store, fleet, run, asked.workers, &count).await,
+        None => in_one_process(&house.store, run, asked.workers, &count).await,
+    };
+    let (taken, cpu) = (began.elapsed(), cpu() - cpu_before);
+    ended.send_replace(true);
+    let (looks, redis, due) = looking.join_next().await.expect("one looks on").expect("to the end");
+    Seen { total, lost, all: total, cpu, taken, looks, redis, due }
+}
+
+async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) -> u64 {
+    let (events, mut heard) = mpsc::unbounded_channel();
+    let (_stop, stop) = watch::channel(false);
+    let local = Local {
+        store: store.clone(),
+        execute: stub::execute(),
+        workers,
+        environment: stub::environment(0),
+        clock: stub::clock(),
+        log_tail: Arc::new(|_| vec![]),
+    };
+    let running = local.run(run, events, stop);
+    let listening = async {
+        while let Some(event) = heard.recv().await {
+            count.0.fetch_add(u64::from(matches!(event, Event::Finished { .. })), Relaxed);
+        }
+    };
+    let (outcome, ()) = tokio::join!(running, listening);
+    assert!(outcome.expect("a run to its end").done);
+    0
+}
+
+async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count: &Count) -> u64 {
+    let (events, mut heard) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(false);
+    let (id, mut is_done, mut last) = (run.id(), false, None);
+    enqueue(store, fleet, run).await.expect("a run is handed over");
+    let mut crew = JoinSet::new();
+    for n in 0..workers {
+        let options = WorkerOptions::new(
+            Numerics::CpuPortable,
+            format!("worker-{n}"),
+            stub::environment(n),
+            stub::clock(),
+        );
+        // Whatever a process of its own would not know, it does not know here.
+        let (store, fleet, events, stopped) =
+            (store.fresh(), fleet.clone(), events.clone(), stopped.clone());
+        crew.spawn(serve(store, fleet, stub::execute(), options, events, stopped));
+    }
+    drop(events);
+    while let Some(event) = heard.recv().await {
+        match event {
+            WorkerEvent::Finished { .. } => drop(count.0.fetch_add(1, Relaxed)),
+            WorkerEvent::Done { run } if run == id => {
+                is_done = true;
+                break;
+            }
+            WorkerEvent::Failed { error, .. } => panic!("a stub does not fail: {error}"),
+            _ => {}
+        }
+    }
+    stop.send_replace(true);
+    let mut lost = 0;
+    while let Some(worker) = crew.join_next().await {
+        // One that missed its heartbeats is forgotten by the others, ends, and would be started again.
+        if let Err(error) = worker.expect("a worker") {
+            lost += 1;
+            last = Some(error);
+        }
+    }
+    assert!(is_done, "every worker has ended before the run, the last of {last:?}");
+    lost
+}
+
+/// Notes memory and progress until the run ends.
+async fn look_on(
+    count: Count,
+    fleet: Option<Fleet>,
+    redis_url: Option<String>,
+    numerics: Numerics,
+    end: watch::Receiver<bool>,
+) -> (Vec<Look>, u64, u64) {
+    let (mut looks, mut redis, mut due) = (vec![], 0, 0);
+    let mut connection = match &redis_url {
+        Some(url) => {
+            let client = redis::Client::open(url.as_str()).expect("a URL");
+            Some(client.get_multiplexed_async_connection().await.expect("a Redis"))
+        }
+        None => None,
+    };
+    while !*end.borrow() {
+        looks.push(Look { done: count.0.load(Relaxed), cpu: cpu(), resident: resident() });
+        if let (Some(fleet), Some(connection)) = (&fleet, &mut connection) {
+            due = due.max(fleet.waiting(numerics).await.unwrap_or(0));
+            let info: String =
+                redis::cmd("INFO").arg("memory").query_async(connection).await.unwrap_or_default();
+            redis = redis.max(info.lines().find_map(used).unwrap_or(0));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    looks.push(Look { done: count.0.load(Relaxed), cpu: cpu(), resident: resident() });
+    (looks, redis, due)
+}
+
+fn used(line: &str) -> Option<u64> {
+    line.strip_prefix("used_memory:")?.trim().parse().ok()
+}
+
+/// Processor time of this process: user and system.
+fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything, the 12th and 13th: hundredths of a second on Linux.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    pages * 4096
+}
+
+impl Seen {
+    /// The look when so many quarters of the stages were done.
+    fn at(&self, quarters: u64) -> Look {
+        let least = self.total * quarters / 4;
+        let found = self.looks.iter().find(|look| look.done >= least);
+        *found.or(self.looks.last()).unwrap_or(&Look::default())
+    }
+
+    /// Microseconds of processor time a stage between two quarters.
+    fn cost(&self, from: u64, to: u64) -> f64 {
+        let (first, last) = (self.at(from), self.at(to));
+        let stages = last.done.saturating_sub(first.done).max(1);
+        (last.cpu.saturating_sub(first.cpu)).as_secs_f64() * 1e6 / stages as f64
+    }
+
+    pub(crate) fn shown(&self, asked: &Row) -> String {
+        let mib = |bytes: u64| bytes >> 20;
+        let seconds = self.taken.as_secs_f64();
+        let looks = [1, 2, 4].map(|quarters| mib(self.at(quarters).resident));
+        format!(
+            "{:<9} {:>7} {:>7} {seconds:>8.1} {:>8.0} {:>13.0} {:>10.0} {:>9.0} {:>11} {:>4} {:>4} {:>11} {:>9} {:>5}",
+            asked.place.name(),
+            self.total,
+            asked.workers,
+            self.all as f64 / seconds,
+            self.cpu.as_secs_f64() * 1e6 / self.all as f64,
+            self.cost(0, 1),
+            self.cost(3, 4),
+            looks[0],
+            looks[1],
+            looks[2],
+            mib(self.redis),
+            self.due,
+            self.lost
+        )
+    }
+}

@@ -1,0 +1,17 @@
+//! What workers agree on through Redis: a queue of hints, leases, heartbeats, counts of attempts, who is there.
+//!
+//! The only place that names apalis. Nothing here is the truth: a Redis that is emptied costs time only.
+
+pub(crate) mod attempts;
+pub(crate) mod heartbeat;
+pub(crate) mod keys;
+pub(crate) mod leases;
+pub(crate) mod liveness;
+pub(crate) mod queue;
+pub(crate) mod redis;
+pub(crate) mod registry;
+pub(crate) mod runs;
+
+pub use liveness::Liveness;
+pub use redis::{Access, Fleet};
+pub use registry::{InHand, WorkerInfo, workers};

@@ -1,0 +1,52 @@
+//! How often each stage was begun, so that one that kills its worker ends in a failure record.
+//!
+//! Counted at the start, because a worker that dies reports nothing. The counts are in Redis: one
+//! that was emptied gives every stage its attempts back, and nothing else is lost.
+
+use std::sync::LazyLock;
+
+use agrpo_spec::StageDigest;
+use redis::Script;
+
+use crate::coordination::keys::ATTEMPTS;
+use crate::coordination::redis::{Fleet, script};
+use agrpo_store::JobsError;
+
+/// A stage is given up after a few starts, and each run that shares it adds one: no count of ours is higher.
+const MOST: u32 = 100;
+
+static ADD: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local stored = redis.call('HGET', KEYS[1], ARGV[1])
+         local count = tonumber(stored or 0)
+         if not count or count < 0 or count > tonumber(ARGV[3]) or count ~= math.floor(count) then
+             note(KEYS[1] .. ' ' .. ARGV[1] .. ' was ' .. shown(stored) .. ', which no agrpo writes; it begins anew')
+             count = 0
+         end
+         count = math.max(0, count + ARGV[2])
+         redis.call('HSET', KEYS[1], ARGV[1], count)
+         return answer(count)",
+    )
+});
+
+/// Counts a start and answers with the starts so far.
+pub(crate) async fn begin(fleet: &Fleet, stage: StageDigest) -> Result<u32, JobsError> {
+    add(fleet, stage, 1).await
+}
+
+/// Takes a start back that ended for no fault of the stage.
+pub(crate) async fn forgive(fleet: &Fleet, stage: StageDigest) -> Result<(), JobsError> {
+    add(fleet, stage, -1).await.map(drop)
+}
+
+/// Forgets all starts: the stage is done, or a person asks for new attempts.
+pub(crate) async fn forget(fleet: &Fleet, stage: StageDigest) -> Result<(), JobsError> {
+    let mut command = redis::cmd("HDEL");
+    fleet.ask(command.arg(fleet.keys.of(ATTEMPTS)).arg(stage.to_string())).await
+}
+
+async fn add(fleet: &Fleet, stage: StageDigest, change: i32) -> Result<u32, JobsError> {
+    let mut call = ADD.prepare_invoke();
+    call.key(fleet.keys.of(ATTEMPTS)).arg(stage.to_string()).arg(change).arg(MOST);
+    fleet.invoke(&call).await
+}

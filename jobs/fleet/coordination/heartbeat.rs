@@ -1,0 +1,342 @@
+//! A worker's heartbeat: a thread of its own that shows that the worker lives and renews its leases.
+//!
+//! It has its own runtime and its own connection, so neither a stage nor a busy moment of the rest can hold it up. It
+//! waits for a Redis that is away, for a time; it ends the worker where a lease was lost, where Redis stays away, refuses
+//! or is set so that it cannot serve, and where the clocks disagree. Ending means that nothing new is published; the
+//! program ends the process.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agrpo_spec::StageDigest;
+use backon::BackoffBuilder;
+use redis::RedisResult;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::coordination::leases::stages::{self, Acquired, Terms};
+use crate::coordination::leases::{StageLease, release};
+use crate::coordination::liveness::Liveness;
+use crate::coordination::redis::Fleet;
+use crate::coordination::redis::refusal::{plain, refusal};
+use crate::coordination::redis::settings;
+use crate::coordination::registry::{InHand, WorkerInfo};
+use crate::metrics;
+use agrpo_store::Clock;
+use agrpo_store::JobsError;
+use agrpo_store::retry::pauses;
+
+/// Intervals after which is looked whether the settings of Redis are still such that it can serve.
+const LOOK: u32 = 10;
+
+/// At most so often is a stage that was begun or ended shown to people.
+const SHOWN: Duration = Duration::from_millis(500);
+
+/// What the thread needs to know.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) about: WorkerInfo,
+    pub(crate) clock: Clock,
+    pub(crate) lease: Duration,
+    /// How long Redis may be away.
+    pub(crate) patience: Duration,
+    /// How far this machine's clock and Redis' may be apart.
+    pub(crate) skew: Duration,
+    /// Updated at every turn of the thread, for a watchdog.
+    pub(crate) liveness: Liveness,
+}
+
+struct Shared {
+    fleet: Fleet,
+    settings: Settings,
+    terms: Terms,
+    held: Mutex<Held>,
+    /// Held during an exchange: releasing a lease waits for the renewal in progress.
+    beating: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+    /// Nothing may stay in hand: the grace time is over.
+    releasing: AtomicBool,
+    wake: Notify,
+    end: watch::Sender<Option<JobsError>>,
+}
+
+#[derive(Default)]
+struct Held {
+    leases: BTreeMap<StageDigest, Arc<StageLease>>,
+    in_hand: Option<InHand>,
+    done: u64,
+}
+
+/// The handle; the thread ends with it.
+pub(crate) struct Heartbeat {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Heartbeat {
+    /// Shows the first sign of life, and goes on with that. Unavailable if the clocks disagree.
+    pub(crate) async fn start(fleet: &Fleet, settings: Settings) -> Result<Self, JobsError> {
+        let terms = Terms { ttl: settings.lease };
+        let shared = Arc::new(Shared {
+            fleet: fleet.clone(),
+            settings,
+            terms,
+            held: Mutex::default(),
+            beating: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+            releasing: AtomicBool::new(false),
+            wake: Notify::new(),
+            end: watch::Sender::new(None),
+        });
+        if let Err(error) = shared.beat(&mut fleet.connection()).await {
+            return Err(fleet.failed(&error).await);
+        }
+        let refused = shared.end.borrow().clone();
+        if let Some(error) = refused {
+            stages::sign_off(fleet, &shared.settings.about.name).await.ok();
+            return Err(error);
+        }
+        let heartbeat = Self { shared: Arc::clone(&shared) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let started = runtime.and_then(|runtime| {
+            let thread = std::thread::Builder::new().name("pulse".to_owned());
+            // Never joined: it ends by itself within an exchange.
+            thread.spawn(move || runtime.block_on(shared.live())).map(drop)
+        });
+        started.map_err(|error| JobsError::Internal(format!("cannot start a thread: {error}")))?;
+        Ok(heartbeat)
+    }
+
+    /// Resolves when the worker has to end, with the reason.
+    pub(crate) async fn fatal(&self) -> JobsError {
+        let mut end = self.shared.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+            Ok(Some(error)) => error,
+            _ => JobsError::Internal("the worker's heartbeat stopped".to_owned()),
+        }
+    }
+
+    /// Whether the worker has to end.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.shared.end.borrow().is_some()
+    }
+
+    /// Asks for a stage's lease; it is renewed from then on.
+    pub(crate) async fn acquire(
+        &self,
+        stage: StageDigest,
+        run: &str,
+    ) -> Result<Result<Arc<StageLease>, Acquired>, JobsError> {
+        let Shared { fleet, terms, settings, .. } = &*self.shared;
+        let key = fleet.keys.lease(stage);
+        let (asked, name) = (Instant::now(), &settings.about.name);
+        let acquired = stages::acquire(fleet, *terms, &key, name, run).await?;
+        let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
+        let lease = Arc::new(StageLease::new(stage, key, token, asked, terms.ttl));
+        self.shared.held().leases.insert(stage, Arc::clone(&lease));
+        if self.shared.releasing.load(Ordering::SeqCst) {
+            lease.release();
+        }
+        Ok(Ok(lease))
+    }
+
+    /// Gives a lease back and renews it no more.
+    pub(crate) async fn release(&self, lease: &StageLease) -> Result<(), JobsError> {
+        let Shared { fleet, beating, .. } = &*self.shared;
+        self.shared.held().leases.remove(&lease.stage);
+        // A renewal that is under way would bring the lease back.
+        drop(beating.lock().await);
+        release(fleet, &lease.key, &lease.token).await
+    }
+
+    /// Gives everything back that is not being published, and whatever is taken from now on.
+    pub(crate) fn release_all(&self) {
+        self.shared.releasing.store(true, Ordering::SeqCst);
+        for lease in self.shared.held().leases.values() {
+            lease.release();
+        }
+    }
+
+    /// What the worker computes now, for people.
+    pub(crate) fn show(&self, in_hand: Option<InHand>) {
+        self.shared.held().in_hand = in_hand;
+        self.shared.wake.notify_one();
+    }
+
+    /// Counts a published stage, for people.
+    pub(crate) fn count(&self) {
+        self.shared.held().done += 1;
+    }
+
+    /// Takes the worker off the registry, and shows no sign of life any more.
+    pub(crate) async fn sign_off(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        drop(self.shared.beating.lock().await);
+        let (fleet, name) = (&self.shared.fleet, &self.shared.settings.about.name);
+        if let Err(error) = stages::sign_off(fleet, name).await {
+            tracing::debug!(%error, "not signed off");
+        }
+    }
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first reason counts. What is computed already may still be published.
+    fn end(&self, error: JobsError) {
+        for lease in self.held().leases.values() {
+            lease.abandon();
+        }
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(error);
+            first
+        });
+    }
+
+    /// Beats until closed or ended.
+    async fn live(&self) {
+        let interval = self.terms.interval();
+        let (mut seen, mut looked) = (Instant::now(), Instant::now());
+        let mut connection = None;
+        loop {
+            // Quick stages are shown now and then, not each with an exchange of its own.
+            sleep(interval.min(SHOWN)).await;
+            tokio::select! {
+                () = sleep(interval.saturating_sub(SHOWN)) => {}
+                () = self.wake.notified() => {}
+            }
+            let mut pauses = pauses(interval.min(Duration::from_secs(1))).build();
+            let mut lost = false;
+            while let Err(error) = self.beat_over(&mut connection, &mut looked).await {
+                lost = true;
+                self.show_liveness();
+                if self.is_over() {
+                    return;
+                }
+                connection = None;
+                let text = plain(&error);
+                let meaning = self.fleet.meaning(&text).await;
+                if !meaning.may_pass() {
+                    self.end(meaning);
+                } else if seen.elapsed() >= self.settings.patience {
+                    let answers = refusal(&text).is_some();
+                    self.end(if answers { meaning } else { self.given_up(&text) });
+                } else {
+                    tracing::warn!(%error, "no sign of life given; trying again");
+                }
+                sleep(pauses.next().unwrap_or(interval)).await;
+            }
+            self.show_liveness();
+            if lost {
+                metrics::redis_reconnected();
+            }
+            if self.is_over() {
+                return;
+            }
+            seen = Instant::now();
+        }
+    }
+
+    /// This thread had its turn, whatever Redis said.
+    fn show_liveness(&self) {
+        self.settings.liveness.turn();
+        metrics::heartbeat((self.settings.clock)());
+    }
+
+    fn is_over(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) || self.end.borrow().is_some()
+    }
+
+    fn given_up(&self, error: &str) -> JobsError {
+        JobsError::Unavailable(format!(
+            "Redis at {} was away for {} s ({error}): finished stages are safe in the store; start the \
+             worker again once Redis answers",
+            self.fleet.place(),
+            self.settings.patience.as_secs()
+        ))
+    }
+
+    async fn beat_over(
+        &self,
+        connection: &mut Option<MultiplexedConnection>,
+        looked: &mut Instant,
+    ) -> RedisResult<()> {
+        let is_new = connection.is_none();
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => self.fleet.own_connection(self.terms.interval()).await?,
+        };
+        self.beat(&mut open).await?;
+        // A changed setting is announced nowhere, and after a restart it is what the file says.
+        if is_new || looked.elapsed() >= self.terms.interval() * LOOK {
+            if let Some(error) = settings::changed(self.fleet.place(), &mut open).await? {
+                self.end(error);
+            }
+            *looked = Instant::now();
+        }
+        *connection = Some(open);
+        Ok(())
+    }
+
+    /// One exchange: says that we live, renews what is in hand, compares the clocks.
+    async fn beat(&self, connection: &mut impl ConnectionLike) -> RedisResult<()> {
+        let _beating = self.beating.lock().await;
+        if self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (leases, about) = {
+            let held = self.held();
+            let leases: Vec<Arc<StageLease>> = held.leases.values().cloned().collect();
+            let (in_hand, stages_done) = (held.in_hand.clone(), held.done);
+            (leases, WorkerInfo { in_hand, stages_done, ..self.settings.about.clone() })
+        };
+        let text = serde_json::to_string(&about).unwrap_or_default();
+        let tokens: Vec<_> =
+            leases.iter().map(|lease| (lease.key.as_str(), lease.token.as_str())).collect();
+        let (asked, before) = (Instant::now(), (self.settings.clock)());
+        let (redis, ours) =
+            stages::beat(&self.fleet, connection, self.terms, &about.name, &text, &tokens).await?;
+        let after = (self.settings.clock)();
+        for (lease, ours) in leases.iter().zip(ours) {
+            if ours {
+                lease.renewed(asked, self.terms.ttl);
+            } else if lease.lose() {
+                metrics::lease_lost();
+                self.end(JobsError::Unavailable(format!(
+                    "the lease of stage {} was lost to another worker: this one was silent for too \
+                     long, and has to be started again",
+                    lease.stage.short()
+                )));
+            }
+        }
+        self.compare_clocks(redis, before, after);
+        Ok(())
+    }
+
+    fn compare_clocks(&self, redis: u64, before: u64, after: u64) {
+        // Redis looked at its clock somewhere between.
+        let skew = before.saturating_sub(redis).max(redis.saturating_sub(after.max(before)));
+        if u128::from(skew) > self.settings.skew.as_millis() {
+            let side = if redis < before { "ahead of" } else { "behind" };
+            self.end(JobsError::Unavailable(format!(
+                "this machine's clock is {:.1} s {side} that of Redis at {}: workers tell by their \
+                 clocks who is alive; set both by NTP (`timedatectl set-ntp true`), then start the \
+                 worker again",
+                Duration::from_millis(skew).as_secs_f64(),
+                self.fleet.place()
+            )));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Leases of stages in Redis: taken one by one, renewed all at once by their worker's heartbeat.
+//!
+//! Redis may lose everything at any moment. `epoch` says which life of Redis this is, from when on
+//! leases may be taken in it, and when a worker was last seen. A Redis that was emptied, was started
+//! again or stood still lets the holders come back first: leases are renewed at once and taken only
+//! after a grace time. These leases save work; the store decides what is right.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+
+use super::lease::{LEASE, millis};
+use crate::coordination::keys::{ABOUT, EPOCH, FENCE, HELD, WORKERS};
+use crate::coordination::redis::{Fleet, script};
+use agrpo_store::JobsError;
+
+/// The registry of a fleet that is gone goes as well.
+const REGISTRY_SECONDS: u64 = 3600;
+
+/// How leases are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Until a lease that is not renewed expires.
+    pub(crate) ttl: Duration,
+}
+
+impl Terms {
+    /// From one renewal to the next.
+    pub(crate) fn interval(self) -> Duration {
+        self.ttl / 3
+    }
+
+    /// How long holders have to come back.
+    fn grace(self) -> Duration {
+        self.ttl * 2 / 5
+    }
+
+    /// The longest lease that anybody of the fleet takes, as far as this worker knows.
+    fn longest(self) -> Self {
+        Self { ttl: self.ttl.max(LEASE) }
+    }
+
+    /// If no worker was seen for so long, no lease could be renewed: less than a lease has left then.
+    fn gap(self) -> Duration {
+        self.ttl * 3 / 5
+    }
+
+    /// When a silent worker counts as gone.
+    pub(crate) fn absence(self) -> Duration {
+        self.ttl * 2
+    }
+}
+
+/// Begins each script: from when on leases may be taken.
+/// KEYS 1 to 2: epoch, workers. ARGV 1 to 5: who asks, grace, gap, whether a new Redis is known to be
+/// without leases, the longest grace of any worker.
+const PREAMBLE: &str = "
+    local life = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or 'unknown'
+    local epoch = redis.call('HMGET', KEYS[1], 'redis', 'from', 'seen')
+    local others = redis.call('ZCARD', KEYS[2])
+    if redis.call('ZSCORE', KEYS[2], ARGV[1]) then others = others - 1 end
+    local from, asleep = 0, false
+    if epoch[1] then
+        from = bounded(KEYS[1] .. ' from', epoch[2], now + tonumber(ARGV[5]), 1000)
+        asleep = now - bounded(KEYS[1] .. ' seen', epoch[3], now, 1000) > tonumber(ARGV[3])
+        if from ~= tonumber(epoch[2]) then redis.call('HSET', KEYS[1], 'from', from) end
+    end
+    if epoch[1] ~= life or asleep then
+        local alone = others == 0 and (epoch[1] or ARGV[4] == '1')
+        from = alone and now or now + tonumber(ARGV[2])
+        redis.call('HSET', KEYS[1], 'redis', life, 'from', from, 'seen', now)
+    end
+";
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
+    script(&format!(
+        "{PREAMBLE}
+         if redis.call('HEXISTS', KEYS[5], ARGV[7]) == 1 then return answer('held') end
+         if is_leased(KEYS[3], tonumber(ARGV[8])) then return answer('taken') end
+         if from > now then return answer('wait ' .. (from - now)) end
+         local token = count_on(KEYS[4]) .. ' ' .. ARGV[1]
+         redis.call('SET', KEYS[3], token, 'PX', ARGV[6])
+         return answer('token ' .. token)"
+    ))
+});
+
+// Workers are forgotten only while Redis is awake for all: else the grace time would be cut short.
+static BEAT: LazyLock<Script> = LazyLock::new(|| {
+    script(&format!(
+        "{PREAMBLE}
+         bound_scores(KEYS[2], now, now, 1000)
+         if from <= now then
+             local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[7])
+             for _, name in ipairs(gone) do
+                 redis.call('ZREM', KEYS[2], name)
+                 redis.call('HDEL', KEYS[3], name)
+             end
+         end
+         redis.call('ZADD', KEYS[2], now, ARGV[1])
+         redis.call('HSET', KEYS[3], ARGV[1], ARGV[8])
+         redis.call('EXPIRE', KEYS[2], ARGV[9])
+         redis.call('EXPIRE', KEYS[3], ARGV[9])
+         redis.call('HSET', KEYS[1], 'seen', now)
+         local beat = {{now}}
+         for i = 4, #KEYS do
+             local token, value = ARGV[i + 6], redis.call('GET', KEYS[i])
+             local ours = not value or value == token
+             if ours then redis.call('SET', KEYS[i], token, 'PX', ARGV[6]) end
+             beat[#beat + 1] = ours and 1 or 0
+         end
+         return answer(beat)"
+    ))
+});
+
+static AWAKEN: LazyLock<Script> =
+    LazyLock::new(|| script(&format!("{PREAMBLE} return answer(from)")));
+
+/// What came of asking for a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    /// It is ours, under this value.
+    Token(String),
+    /// Another worker holds it.
+    Taken,
+    /// The run is paused or cancelled.
+    Held,
+    /// Holders may still come back: ask again after this time.
+    Wait(Duration),
+}
+
+/// A script on a connection that need not be the fleet's.
+async fn invoke<T: FromRedisValue>(
+    fleet: &Fleet,
+    connection: &mut impl ConnectionLike,
+    call: &ScriptInvocation<'_>,
+) -> RedisResult<T> {
+    let (answer, notes) = call.invoke_async::<(T, Vec<String>)>(connection).await?;
+    fleet.heed(notes);
+    Ok(answer)
+}
+
+/// What every script with the preamble begins with.
+fn asked_by(
+    fleet: &Fleet,
+    script: &'static Script,
+    terms: Terms,
+    who: &str,
+    new: bool,
+) -> ScriptInvocation<'static> {
+    let mut call = script.prepare_invoke();
+    call.key(fleet.keys.of(EPOCH))
+        .key(fleet.keys.of(WORKERS))
+        .arg(who)
+        .arg(millis(terms.grace()))
+        .arg(millis(terms.gap()))
+        .arg(u8::from(new))
+        .arg(millis(terms.longest().grace()));
+    call
+}
+
+/// Asks for a stage's lease.
+pub(crate) async fn acquire(
+    fleet: &Fleet,
+    terms: Terms,
+    key: &str,
+    holder: &str,
+    run: &str,
+) -> Result<Acquired, JobsError> {
+    let mut call = asked_by(fleet, &ACQUIRE, terms, holder, false);
+    call.key(key)
+        .key(fleet.keys.of(FENCE))
+        .key(fleet.keys.of(HELD))
+        .arg(millis(terms.ttl))
+        .arg(run)
+        .arg(millis(terms.longest().ttl));
+    let answer: String = fleet.invoke(&call).await?;
+    Ok(match answer.split_once(' ') {
+        Some(("token", token)) => Acquired::Token(token.to_owned()),
+        Some((_, wait)) => {
+            let wait = wait.parse().map_or(terms.interval(), Duration::from_millis);
+            Acquired::Wait(wait.min(terms.longest().grace()))
+        }
+        None if answer == "held" => Acquired::Held,
+        None => Acquired::Taken,
+    })
+}
+
+/// One sign of life: Redis' time in milliseconds since 1970, and for each lease whether it is still ours.
+pub(crate) async fn beat(
+    fleet: &Fleet,
+    connection: &mut impl ConnectionLike,
+    terms: Terms,
+    worker: &str,
+    about: &str,
+    leases: &[(&str, &str)],
+) -> RedisResult<(u64, Vec<bool>)> {
+    let mut call = asked_by(fleet, &BEAT, terms, worker, false);
+    call.key(fleet.keys.of(ABOUT))
+        .arg(millis(terms.ttl))
+        .arg(millis(terms.absence()))
+        .arg(about)
+        .arg(REGISTRY_SECONDS);
+    for (key, token) in leases {
+        call.key(*key).arg(*token);
+    }
+    let answer: Vec<u64> = invoke(fleet, connection, &call).await?;
+    let (now, ours) = answer.split_first().map_or((0, &[][..]), |(now, ours)| (*now, ours));
+    Ok((now, ours.iter().map(|&ours| ours == 1).collect()))
+}
+
+/// Lets leases be taken at once in a Redis that no worker has ever seen.
+pub(crate) async fn awaken(fleet: &Fleet) -> Result<(), JobsError> {
+    let terms = Terms { ttl: LEASE };
+    fleet.invoke::<u64>(&asked_by(fleet, &AWAKEN, terms, "", true)).await.map(drop)
+}
+
+/// Takes a worker off the registry.
+pub(crate) async fn sign_off(fleet: &Fleet, worker: &str) -> Result<(), JobsError> {
+    let (workers, about) = (fleet.keys.of(WORKERS), fleet.keys.of(ABOUT));
+    let mut pipe = redis::pipe();
+    pipe.zrem(workers, worker).ignore().hdel(about, worker).ignore();
+    fleet.ask_all(&pipe).await
+}
+
+#[cfg(test)]
+mod tests;

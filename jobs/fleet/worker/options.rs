@@ -1,0 +1,131 @@
+//! How a worker behaves, and its usual pace.
+//!
+//! None of it changes a result. Nothing is read from the environment here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agrpo_spec::{Environment, Numerics};
+use tokio::sync::watch;
+
+use crate::coordination::heartbeat;
+use crate::coordination::leases::LEASE;
+use crate::coordination::liveness::Liveness;
+use crate::coordination::registry::WorkerInfo;
+use agrpo_store::Clock;
+use agrpo_store::Versions;
+
+/// The last log lines since a moment, in milliseconds since 1970, oldest first.
+pub type LogTail = Arc<dyn Fn(u64) -> Vec<String> + Send + Sync>;
+
+/// How a worker behaves; none of it changes a result.
+#[derive(Clone)]
+pub struct WorkerOptions {
+    /// The class of numerics that this process honours; it takes stages of no other.
+    pub numerics: Numerics,
+    /// The versions of the stages that this process computes; it takes stages of no others.
+    pub versions: Versions,
+    /// Unique to this start, say host, process and time: a name that was used before is refused.
+    pub name: String,
+    /// What manifests say about this machine.
+    pub environment: Environment,
+    /// The time of day.
+    pub clock: Clock,
+    /// Ends the worker after this long without work; `None` waits for ever.
+    pub exit_when_idle: Option<Duration>,
+    /// From one look for work to the next; half of it is an idle worker's mean delay.
+    pub poll: Duration,
+    /// From one sign of life to the next, whole seconds.
+    pub heartbeat: Duration,
+    /// Signs of life that may be missing: times `heartbeat`, the time until a dead worker's hint is
+    /// given to another.
+    pub missed_heartbeats: u32,
+    /// Until the lease of a dead worker's stage expires; less than the time to redelivery.
+    pub lease: Duration,
+    /// From one sweep for lost hints to the next.
+    pub sweep: Duration,
+    /// From one look through the store for runs that Redis does not know to the next.
+    pub survey: Duration,
+    /// Starts of a stage before it is given up.
+    pub attempts: u32,
+    /// How long Redis or the store may be away before the worker ends.
+    pub patience: Duration,
+    /// How long a stage that failed here is left to others, if there are any.
+    pub elsewhere: Duration,
+    /// How long a worker that was stopped may finish the stage in hand; then it is given back.
+    /// `None`: as long as it takes.
+    pub grace: Option<Duration>,
+    /// Turns true where the stage in hand is to be given back at once.
+    pub hurry: watch::Receiver<bool>,
+    /// What was logged last, for failure records.
+    pub log_tail: LogTail,
+    /// What it computes on, for people.
+    pub device: String,
+    /// Its process, for people.
+    pub pid: u32,
+    /// Has its turn with the heartbeat, for a watchdog.
+    pub liveness: Liveness,
+}
+
+impl WorkerOptions {
+    /// The usual pace.
+    pub fn new(numerics: Numerics, name: String, environment: Environment, clock: Clock) -> Self {
+        Self {
+            numerics,
+            versions: Versions::own(),
+            name,
+            environment,
+            clock,
+            exit_when_idle: None,
+            poll: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(2),
+            missed_heartbeats: 4,
+            lease: LEASE,
+            sweep: Duration::from_secs(2),
+            survey: Duration::from_secs(30),
+            attempts: 3,
+            patience: Duration::from_secs(300),
+            elsewhere: Duration::from_secs(60),
+            grace: None,
+            hurry: watch::channel(false).1,
+            log_tail: Arc::new(|_| vec![]),
+            device: "cpu".to_owned(),
+            pid: 0,
+            liveness: Liveness::default(),
+        }
+    }
+
+    /// What the heartbeat's thread needs.
+    pub(super) fn heartbeat_settings(&self) -> heartbeat::Settings {
+        let about = WorkerInfo {
+            name: self.name.clone(),
+            host: self.environment.host.clone(),
+            pid: self.pid,
+            device: self.device.clone(),
+            class: self.numerics,
+            version: self.environment.agrpo.clone(),
+            since_unix_ms: (self.clock)(),
+            in_hand: None,
+            stages_done: 0,
+            seen_unix_ms: 0,
+            seen_ms_ago: 0,
+        };
+        heartbeat::Settings {
+            about,
+            clock: Arc::clone(&self.clock),
+            lease: self.lease,
+            patience: self.patience,
+            skew: self.heartbeat * self.missed_heartbeats / 2,
+            liveness: self.liveness.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for WorkerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerOptions")
+            .field("numerics", &self.numerics)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

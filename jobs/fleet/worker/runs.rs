@@ -1,0 +1,268 @@
+//! The runs that a worker follows: a frontier for each stage's successors, a whole plan for the reconciler.
+//!
+//! Both can be dropped at any time and are rebuilt from the store. Nothing here talks to Redis.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agrpo_spec::{
+    Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
+};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::planning::frontier::Frontier;
+use crate::planning::policy_notes::last_update;
+use crate::planning::progress::Progress;
+use agrpo_store::JobsError;
+use agrpo_store::Store;
+use agrpo_store::Versions;
+
+/// How long a run's versions are taken for what they were.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// A stage that can be computed now.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) key: StageKey,
+    pub(crate) stage: StageDigest,
+    pub(crate) spec: StageSpec,
+}
+
+/// Where a run stands, or the part of it that a worker has just seen.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// In the order in which they are best begun.
+    pub(crate) pending: Vec<Pending>,
+    /// The class of all its stages.
+    pub(crate) numerics: Numerics,
+    pub(crate) done: bool,
+}
+
+impl View {
+    pub(crate) fn of(progress: &Progress) -> Self {
+        let plan = progress.plan();
+        let pending = |(&key, spec): (&StageKey, &StageSpec)| Pending {
+            key,
+            stage: spec.digest(),
+            spec: spec.clone(),
+        };
+        Self {
+            pending: plan.pending().iter().map(pending).collect(),
+            numerics: plan.run().config().numerics,
+            done: plan.is_done(),
+        }
+    }
+
+    /// What became ready at a frontier.
+    fn ahead(run: &Run, frontier: &Frontier, ready: impl IntoIterator<Item = StageKey>) -> Self {
+        let pending = |key: StageKey| {
+            let spec = frontier.pending(key)?.clone();
+            Some(Pending { key, stage: spec.digest(), spec })
+        };
+        let pending = ready.into_iter().filter_map(pending).collect();
+        Self { pending, numerics: run.config().numerics, done: false }
+    }
+
+    /// Whether the run is known to have nothing left.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub(crate) fn stages(&self) -> impl Iterator<Item = StageDigest> {
+        self.pending.iter().map(|pending| pending.stage)
+    }
+}
+
+/// One run, as far as it was opened.
+#[derive(Debug, Default)]
+struct Slot {
+    frontier: Mutex<Option<(Arc<Run>, Frontier)>>,
+    whole: Mutex<Option<Progress>>,
+    /// Stages that are known to have failed for good; none before they were asked for.
+    failed: Mutex<Option<BTreeSet<StageDigest>>>,
+    /// Why the run is left to other workers, and when that was found.
+    incompatible: Mutex<Option<(Instant, Option<String>)>>,
+}
+
+/// All runs that this worker has looked at and that are not done.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    store: Store,
+    /// What this worker computes.
+    own: Versions,
+    open: Mutex<BTreeMap<RunId, Arc<Slot>>>,
+    reported: Mutex<BTreeSet<RunId>>,
+}
+
+impl Runs {
+    pub(crate) fn new(store: Store, own: Versions) -> Self {
+        Self { store, own, open: Mutex::default(), reported: Mutex::default() }
+    }
+
+    /// Where the run stands after a look at all that is pending.
+    pub(crate) async fn view(&self, run: RunId) -> Result<View, JobsError> {
+        let slot = self.slot(run).await;
+        let mut whole = slot.whole.lock().await;
+        let mut progress = match whole.take() {
+            Some(progress) => progress,
+            None => {
+                *slot.failed.lock().await = Some(self.read_failures(run).await?);
+                Progress::open(&self.store, self.store.run(run).await?).await?
+            }
+        };
+        progress.leap(&self.store).await?;
+        progress.catch_up(&self.store).await?;
+        let view = View::of(&progress);
+        if view.is_done() {
+            progress.complete_index(&self.store).await?;
+        }
+        *whole = Some(progress);
+        Ok(view)
+    }
+
+    /// Where a stage stands in its run. For an evaluation its spec does not say, so the queue's note is used.
+    /// `None` where the run has none such, or where only a whole plan can tell.
+    pub(crate) async fn place(
+        &self,
+        run: RunId,
+        spec: &StageSpec,
+        noted: Option<StageKey>,
+    ) -> Result<Option<StageKey>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.frontier.lock().await;
+        let (config, frontier) = self.open(run, &mut open).await?;
+        if spec.kind() != StageKind::Evaluation {
+            return Ok(Plan::place(config, spec));
+        }
+        let Some(noted) = noted.filter(|noted| noted.kind == StageKind::Evaluation) else {
+            return Ok(None);
+        };
+        if frontier.pending(noted) == Some(spec) {
+            return Ok(Some(noted));
+        }
+        let policy = frontier.policy_at(&self.store, noted.iteration).await?;
+        Ok(policy.filter(|&policy| Plan::evaluation_of(config, policy) == *spec).map(|_| noted))
+    }
+
+    /// Notes a result in the run's index; answers with what became ready through it.
+    pub(crate) async fn finished(
+        &self,
+        run: RunId,
+        key: StageKey,
+        manifest: &Manifest,
+    ) -> Result<View, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.frontier.lock().await;
+        let (config, frontier) = self.open(run, &mut open).await?;
+        self.store.record_stage(run, key, manifest.stage).await?;
+        if key.kind == StageKind::Evaluation {
+            let last = last_update(config, config.config().training.iterations);
+            if self.store.recorded_policy(run, last).await?.is_some() {
+                drop(open);
+                // It may have been the last of all.
+                return self.view(run).await;
+            }
+        }
+        let ready = frontier.finished(&self.store, key, manifest).await?;
+        Ok(View::ahead(config, frontier, ready))
+    }
+
+    /// The update that a published gradient belongs to, if other shards take part in it.
+    pub(crate) async fn join_of(
+        &self,
+        run: RunId,
+        key: StageKey,
+    ) -> Result<Option<(StageKey, u32)>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.frontier.lock().await;
+        let shards = self.open(run, &mut open).await?.0.config().rollout.shards;
+        let update = StageKey::new(StageKind::Update, key.iteration, 0).of_update(key.inner);
+        Ok((key.kind == StageKind::Gradient && shards > 1).then_some((update, shards)))
+    }
+
+    /// What can be computed now that all gradients of an update are said to be published.
+    pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<View, JobsError> {
+        let slot = self.slot(run).await;
+        let mut open = slot.frontier.lock().await;
+        let (config, frontier) = self.open(run, &mut open).await?;
+        let ready = frontier.join(&self.store, update).await?.then_some(update);
+        Ok(View::ahead(config, frontier, ready))
+    }
+
+    async fn open<'a>(
+        &self,
+        run: RunId,
+        open: &'a mut Option<(Arc<Run>, Frontier)>,
+    ) -> Result<(&'a Arc<Run>, &'a mut Frontier), JobsError> {
+        let opened = match open.take() {
+            Some(opened) => opened,
+            None => {
+                let record = self.store.run(run).await?;
+                (Arc::new(record.clone()), Frontier::new(record))
+            }
+        };
+        let (config, frontier) = open.insert(opened);
+        Ok((config, frontier))
+    }
+
+    /// Whether one of these stages failed for good, as far as the store says now.
+    pub(crate) async fn has_failed(
+        &self,
+        run: RunId,
+        stages: impl IntoIterator<Item = StageDigest>,
+    ) -> Result<bool, JobsError> {
+        let slot = self.slot(run).await;
+        let mut failed = slot.failed.lock().await;
+        let stages: BTreeSet<_> = stages.into_iter().collect();
+        if failed.as_ref().is_some_and(|failed| failed.is_disjoint(&stages)) {
+            return Ok(false);
+        }
+        // Not asked so far, or a person may have asked for new attempts since.
+        let now = failed.insert(self.read_failures(run).await?);
+        Ok(!now.is_disjoint(&stages))
+    }
+
+    /// Notes that a stage failed for good.
+    pub(crate) async fn note_failed(&self, run: RunId, stage: StageDigest) {
+        let slot = self.slot(run).await;
+        slot.failed.lock().await.get_or_insert_default().insert(stage);
+    }
+
+    /// Why another program has to compute the run, if so.
+    pub(crate) async fn incompatible(&self, run: RunId) -> Result<Option<String>, JobsError> {
+        let slot = self.slot(run).await;
+        let mut incompatible = slot.incompatible.lock().await;
+        if let Some((since, None)) = incompatible.as_ref()
+            && since.elapsed() < FRESH
+        {
+            return Ok(None);
+        }
+        // Nothing is pinned for a run that has no record.
+        self.open(run, &mut *slot.frontier.lock().await).await?;
+        let pinned = self.store.versions(run).await?;
+        let why = self.own.misses(&pinned);
+        *incompatible = Some((Instant::now(), why.clone()));
+        Ok(why)
+    }
+
+    /// Whether this is the first time that it is said of the run.
+    pub(crate) async fn tells_first(&self, run: RunId) -> bool {
+        self.reported.lock().await.insert(run)
+    }
+
+    /// Drops the plans: the run is done, or has to be opened anew.
+    pub(crate) async fn forget(&self, run: RunId) {
+        self.open.lock().await.remove(&run);
+    }
+
+    async fn slot(&self, run: RunId) -> Arc<Slot> {
+        self.open.lock().await.entry(run).or_default().clone()
+    }
+
+    async fn read_failures(&self, run: RunId) -> Result<BTreeSet<StageDigest>, JobsError> {
+        let failures = self.store.failures(run).await?;
+        Ok(failures.into_iter().map(|failure| failure.stage).collect())
+    }
+}

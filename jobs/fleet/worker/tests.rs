@@ -1,0 +1,130 @@
+//! Workers against a real Redis and a store, with stages that cost nothing: whatever happens to
+//! Redis or to a worker, the run ends where a run in one process ends.
+
+mod clocks;
+mod control;
+mod cost;
+mod crowd;
+mod failures;
+mod faults;
+mod following;
+mod house;
+mod loss;
+mod refusals;
+mod scheduling;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agrpo_spec::{ExecuteFn, Manifest, Numerics, Plan, RunId, StageDigest, StageKey, StageKind};
+use agrpo_store::{JobsError, Store};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+
+use super::runs::Runs;
+use super::shared::Worker;
+use super::*;
+use crate::coordination::heartbeat::Heartbeat;
+use crate::coordination::queue::Queue;
+use crate::coordination::redis::Fleet;
+use house::{House, finish};
+
+#[tokio::test]
+async fn enqueue_offers_the_first_stage_once_and_says_when_nothing_is_left() {
+    let house = House::new().await;
+    let first = enqueue(&house.store, &house.fleet, house.run()).await.unwrap();
+    let run = house.run().id();
+    assert_eq!(first, Enqueued { run, pending: 1, already_done: false, namesakes: vec![] });
+    assert_eq!(enqueue(&house.store, &house.fleet, house.run()).await.unwrap(), first);
+    assert_eq!(house.waiting().await, 1, "a second request adds no second hint");
+    finish(house.worker("one"), &house).await;
+    let last = enqueue(&house.store, &house.fleet, house.run()).await.unwrap();
+    assert_eq!((last.pending, last.already_done), (0, true));
+    assert_eq!(house.waiting().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_worker_ends_where_one_process_ends_and_computes_each_stage_once() {
+    let house = House::new().await;
+    house.enqueue().await;
+    finish(house.worker("one"), &house).await;
+    assert_eq!(house.result().await, house.expected().await);
+    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
+    let mut events = house.events();
+    assert!(matches!(events.pop(), Some(WorkerEvent::Done { run }) if run == house.run().id()));
+    let count = |started: bool| {
+        let kind = |event: &&WorkerEvent| match event {
+            WorkerEvent::Started { .. } => started,
+            WorkerEvent::Finished { .. } => !started,
+            _ => false,
+        };
+        events.iter().filter(kind).count() as u64
+    };
+    assert_eq!((count(true), count(false)), (27, 27));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let mut options = house.options("idle");
+    options.exit_when_idle = Some(Duration::from_secs(1));
+    house.serve(options).await.unwrap();
+    assert_eq!(house.result().await, house.expected().await);
+    let mut left = house.keys().await;
+    // What expires by itself.
+    left.retain(|key| !key.ends_with(":taken"));
+    let mut books =
+        ["epoch", "fence", "generation", "surveyed"].map(|name| house.fleet.keys.of(name)).to_vec();
+    books.push("core:apalis:queues:list".to_owned());
+    assert_eq!(left, books);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_finishes_the_stage_in_hand() {
+    // Longer than a worker may be silent: it has to show that it lives while it drains.
+    let house = House::slow(Duration::from_millis(3500)).await;
+    house.enqueue().await;
+    let worker = house.worker("stopped");
+    house.until_calls(1).await;
+    worker.stop.send_replace(true);
+    let mut other = house.options("bystander");
+    other.exit_when_idle = Some(Duration::from_millis(2500));
+    let (stopped, other) = tokio::join!(worker.end(), house.serve(other));
+    stopped.unwrap();
+    other.unwrap();
+    assert_eq!(house.calls().values().max(), Some(&1));
+    assert!(house.finished().await >= 1, "its result is published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_takes_only_stages_of_its_class() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let mut options = house.options("native");
+    options.numerics = Numerics::CpuNative;
+    options.exit_when_idle = Some(Duration::from_millis(500));
+    house.serve(options).await.unwrap();
+    assert_eq!((house.calls().len(), house.waiting().await), (0, 1));
+}
+
+/// No stage waits for a heartbeat or a sweep: with none of them, the chain ends all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_stage_waits_for_no_heartbeat_and_no_sweep() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let never = Duration::from_secs(3600);
+    let options = WorkerOptions { heartbeat: never, sweep: never, ..house.options("quick") };
+    finish(house.worker_with(options), &house).await;
+    assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
+    assert_eq!(house.calls_of(StageKind::Update), 3);
+}
+
+#[test]
+fn workers_refuse_the_difference_of_clocks_that_doctor_names() {
+    let clock = crate::testing::real_clock();
+    let environment = crate::testing::environment();
+    let usual = WorkerOptions::new(Numerics::CpuPortable, "usual".to_owned(), environment, clock);
+    assert_eq!(usual.heartbeat_settings().skew, crate::preflight::SKEW);
+}

@@ -1,0 +1,149 @@
+//! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
+//!
+//! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came
+//! from a store and goes on as it is, is neither read nor hashed nor sent again unless it has grown old.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use agrpo_spec::{
+    Artifact, ArtifactDigest, Content, Files, FolderListing, Inputs, OutputRecord, Outputs,
+    StageSpec,
+};
+use futures::future::try_join_all;
+
+use super::blobs::blob_name;
+use crate::blocking::off_loop;
+use crate::error::JobsError;
+use crate::store::Store;
+
+/// The roles whose artifacts are folders; every other one is a blob.
+const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
+/// The blobs as large as what is trained, of which an update reads many: large ones in windows.
+const WINDOW_ROLES: [&str; 2] = ["gradient", "optimizer"];
+
+struct NamedBlob {
+    output: String,
+    digest: ArtifactDigest,
+    content: Content,
+}
+
+/// Every blob of a stage's outputs by the name it has in the manifest: `NAME`, or `NAME/FILE`.
+fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<NamedBlob>> {
+    let mut blobs = vec![];
+    for (output, artifact) in artifacts {
+        let content = match artifact {
+            Artifact::Blob(content) => content,
+            Artifact::Folder(files) => {
+                let listing = FolderListing::of(&files)?;
+                for (file, content) in files {
+                    let digest = listing.files[&file].digest;
+                    blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, content });
+                }
+                listing.to_bytes().into()
+            }
+        };
+        let digest = content.digest()?;
+        blobs.push(NamedBlob { output: output.to_owned(), digest, content });
+    }
+    Ok(blobs)
+}
+
+/// Names what a stage made, without storing it.
+pub async fn records_of(outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
+    let record = |blob: NamedBlob| {
+        let size = blob.content.size();
+        (blob.output, OutputRecord { digest: blob.digest, size })
+    };
+    Ok(digested(outputs).await?.into_iter().map(record).collect())
+}
+
+/// How many bytes have to be read for a file's digest.
+fn hashed(content: &Content) -> usize {
+    match content.known_digest() {
+        Some(_) => 0,
+        None => usize::try_from(content.size()).unwrap_or(usize::MAX),
+    }
+}
+
+async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
+    let size = |artifact: &Artifact| match artifact {
+        Artifact::Blob(content) => hashed(content),
+        Artifact::Folder(files) => files.values().map(hashed).sum(),
+    };
+    let bytes = outputs.artifacts.values().map(size).sum();
+    let artifacts = outputs.artifacts.clone();
+    off_loop(bytes, move || named_blobs(artifacts)).await?.map_err(|error| {
+        JobsError::Data(format!("a file that a stage hands on cannot be read any more: {error}"))
+    })
+}
+
+impl Store {
+    /// Fetches and checks everything that a spec reads.
+    pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs, JobsError> {
+        let swap = |(role, digest)| (digest, role);
+        let distinct: BTreeMap<_, _> = spec.inputs().into_iter().map(swap).collect();
+        let loads = distinct.into_iter().map(|(digest, role)| async move {
+            let artifact = if FOLDER_ROLES.contains(&role) {
+                Artifact::Folder(self.load_folder(digest).await?)
+            } else if WINDOW_ROLES.contains(&role) {
+                Artifact::Blob(self.open_blob(digest).await?)
+            } else {
+                Artifact::Blob(self.cached_blob(digest).await?.into())
+            };
+            Ok::<_, JobsError>((digest, artifact))
+        });
+        let mut inputs = Inputs::default();
+        for (digest, artifact) in try_join_all(loads).await? {
+            inputs.insert(digest, artifact);
+        }
+        Ok(inputs)
+    }
+
+    /// The blobs that a spec reads and that are not there. Of a folder that is itself not there, the
+    /// listing alone.
+    pub async fn absent(&self, spec: &StageSpec) -> Result<Vec<ArtifactDigest>, JobsError> {
+        let mut blobs = vec![];
+        for (role, digest) in spec.inputs() {
+            blobs.push(digest);
+            if FOLDER_ROLES.contains(&role) && self.has_blob(digest).await? {
+                let listing = FolderListing::from_bytes(&self.cached_blob(digest).await?);
+                let files = listing.into_iter().flat_map(|listing| listing.files.into_values());
+                blobs.extend(files.map(|file| file.digest));
+            }
+        }
+        let mut absent = vec![];
+        for digest in blobs {
+            if !absent.contains(&digest) && !self.has_blob(digest).await? {
+                absent.push(digest);
+            }
+        }
+        Ok(absent)
+    }
+
+    /// Fetches and checks a folder: small files in memory, large ones in windows. Data error that names
+    /// what is missing or damaged.
+    pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files, JobsError> {
+        let listing =
+            FolderListing::from_bytes(&self.cached_blob(digest).await?).ok_or_else(|| {
+                JobsError::Data(format!("{} is not the listing of a folder", blob_name(digest)))
+            })?;
+        let files = listing.files.into_iter().map(|(file, entry)| async move {
+            let content = self.content(entry.digest, entry.size).await?;
+            Ok::<_, JobsError>((file, content))
+        });
+        Ok(try_join_all(files).await?.into_iter().collect())
+    }
+
+    /// Stores everything that a stage made; answers with the manifest's `outputs`.
+    pub async fn put_outputs(
+        &self,
+        outputs: &Outputs,
+    ) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
+        let puts = digested(outputs).await?.into_iter().map(|blob| async move {
+            let record = self.put_content(blob.digest, blob.content).await?;
+            Ok::<_, JobsError>((blob.output, record))
+        });
+        Ok(try_join_all(puts).await?.into_iter().collect())
+    }
+}

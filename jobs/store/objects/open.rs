@@ -1,0 +1,130 @@
+//! From a store's URL to its backend. The only place that knows which kinds of store there are.
+//!
+//! Reads no environment: the settings are handed in, by their names there. Creates the folder of a local store, but
+//! never a bucket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+
+use super::address::Address;
+use super::backend::Backend;
+use super::errors::{CHECKSUM, Place};
+use crate::error::JobsError;
+
+/// For one request of any size.
+const REQUEST: Duration = Duration::from_secs(300);
+/// For all tries of one request that fails quickly: long enough for a server to be restarted.
+const RETRIES: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
+
+pub(crate) async fn open(url: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
+    match Address::parse(url)? {
+        Address::Memory => {
+            let place = Place::new(url.to_owned());
+            let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            Ok(Backend::new(objects, None, place))
+        }
+        Address::Bucket { bucket, prefix } => open_s3(&bucket, &prefix, options),
+        Address::Folder(folder) => open_folder(&folder).await,
+    }
+}
+
+/// A backend of the caller's own, as if in memory.
+pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Backend {
+    Backend::new(objects, None, Place::new("memory://".to_owned()))
+}
+
+/// The bytes of one object in any bucket; `None` where there is none.
+pub(crate) async fn read_s3(
+    address: &str,
+    options: &[(String, String)],
+) -> Result<Option<Bytes>, JobsError> {
+    let rest = address.strip_prefix("s3://").unwrap_or(address);
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(JobsError::Invalid(format!(
+            "`{address}` names no bucket: expected s3://bucket/key"
+        )));
+    }
+    open_s3(bucket, "", options)?.read(key).await
+}
+
+async fn open_folder(folder: &Path) -> Result<Backend, JobsError> {
+    let shown = folder.display();
+    let refuse = |error: &dyn std::fmt::Display| {
+        JobsError::Invalid(format!("{shown}: cannot be opened as a store: {error}"))
+    };
+    tokio::fs::create_dir_all(folder).await.map_err(|error| refuse(&error))?;
+    let folder = tokio::fs::canonicalize(folder).await.map_err(|error| refuse(&error))?;
+    let files = LocalFileSystem::new_with_prefix(&folder).map_err(|error| refuse(&error))?;
+    let place = Place::new(format!("file://{}", folder.display()));
+    Ok(Backend::new(Arc::new(files), Some(folder), place))
+}
+
+fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
+    let url = match prefix {
+        "" => format!("s3://{bucket}"),
+        prefix => format!("s3://{bucket}/{prefix}"),
+    };
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(3), ..BackoffConfig::default() };
+    let retry = RetryConfig { backoff, max_retries: 100, retry_timeout: RETRIES };
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(ClientOptions::new().with_timeout(REQUEST))
+        .with_retry(retry);
+    let (mut secrets, mut endpoint) = (vec![], None);
+    for (name, value) in options {
+        // Settings of other tools (AWS_PROFILE and the like) are none of ours.
+        let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
+        match key {
+            AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => {
+                builder = builder.with_allow_http(value.starts_with("http://"));
+                endpoint = Some(value.clone());
+            }
+            AmazonS3ConfigKey::Checksum => continue,
+            AmazonS3ConfigKey::AccessKeyId
+            | AmazonS3ConfigKey::SecretAccessKey
+            | AmazonS3ConfigKey::Token => secrets.push(value.clone()),
+            _ => {}
+        }
+        builder = builder.with_config(key, value);
+    }
+    let checksum = checksum(options)?;
+    if let Some(checksum) = checksum {
+        builder = builder.with_checksum_algorithm(checksum);
+    }
+    // What the URL says goes before AWS_BUCKET.
+    let s3 = builder
+        .with_bucket_name(bucket)
+        .build()
+        .map_err(|error| JobsError::Invalid(format!("{url}: {error}")))?;
+    let objects: Arc<dyn ObjectStore> = match prefix {
+        "" => Arc::new(s3),
+        prefix => Arc::new(PrefixStore::new(s3, prefix)),
+    };
+    let endpoint = endpoint.unwrap_or_else(|| "AWS".to_owned());
+    let place =
+        Place::in_bucket(&url, bucket, endpoint, secrets).with_checksums(checksum.is_some());
+    Ok(Backend::new(objects, None, place))
+}
+
+/// The checksum that a server is asked to check uploads by; `None` where it is not.
+fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>, JobsError> {
+    let set = |wanted: &str| options.iter().find(|(name, _)| name == wanted);
+    // The second one is the library's own.
+    let Some((name, text)) = set(CHECKSUM).or_else(|| set("AWS_CHECKSUM_ALGORITHM")) else {
+        return Ok(Some(Checksum::SHA256));
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "none" => Ok(None),
+        "sha256" => Ok(Some(Checksum::SHA256)),
+        "crc64nvme" => Ok(Some(Checksum::CRC64NVME)),
+        _ => Err(JobsError::Invalid(format!("{name}={text}: expected sha256, crc64nvme or none"))),
+    }
+}

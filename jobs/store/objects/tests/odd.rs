@@ -1,0 +1,212 @@
+//! Servers that are not AWS: what a store makes of their answers, and whether it asks again.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::server::{Odd, Server};
+use crate::objects::open;
+use crate::{JobsError, Store};
+
+const SWITCH: (&str, &str) = ("AGRPO_S3_CHECKSUM", "none");
+
+async fn with(server: &Server, also: &[(&str, &str)]) -> Result<Store, JobsError> {
+    let mut settings = super::settings(server.port);
+    settings.extend(also.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    open("s3://results/agrpo", &settings).await.map(Store::on)
+}
+
+/// What a store says when a process begins to use it, and when it writes.
+async fn begin(odd: &[Odd], also: &[(&str, &str)]) -> (Result<(), JobsError>, usize) {
+    let server = Server::start().await;
+    odd.iter().for_each(|odd| server.odd(*odd));
+    let begun = async {
+        let store = with(&server, also).await?;
+        store.backend.ping().await?;
+        store.check_creates("w").await?;
+        store.put_blob(Bytes::from_static(b"blob")).await.map(drop)
+    };
+    (begun.await, server.with(|state| state.oddities))
+}
+
+#[tokio::test]
+async fn a_conflict_that_passes_is_no_verdict() {
+    let conflict = ("409 Conflict", "ConditionalRequestConflict");
+    for (after, times) in [(0, 1), (1, 1), (0, 3)] {
+        let odd = Odd { after, times, ..Odd::always("PUT probe/", conflict) };
+        let (begun, oddities) = begin(&[odd], &[]).await;
+        assert!(begun.is_ok(), "{after} {times}: {begun:?}");
+        assert_eq!(oddities, times, "{after} {times}");
+    }
+    let (begun, oddities) = begin(&[Odd::always("PUT probe/", conflict)], &[]).await;
+    let error = begun.unwrap_err();
+    assert!(
+        matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }) && oddities == 6,
+        "{error}"
+    );
+    assert!(error.to_string().contains("with a conflict each time"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_checksums_is_told_with_the_switch() {
+    for answer in [
+        ("400 Bad Request", "InvalidArgument"),
+        ("400 Bad Request", ""),
+        ("501 Not Implemented", "NotImplemented"),
+    ] {
+        let odd = [Odd { header: "x-amz-checksum-sha256", ..Odd::always("PUT", answer) }];
+        let (begun, oddities) = begin(&odd, &[]).await;
+        let error = begun.unwrap_err();
+        assert!(
+            matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("AGRPO_S3_CHECKSUM=none"), "{error}");
+        assert!(oddities > 0);
+        let (begun, oddities) = begin(&odd, &[SWITCH]).await;
+        assert!(begun.is_ok() && oddities == 0, "{begun:?}");
+    }
+    let odd = [Odd { header: "if-none-match", ..Odd::always("PUT", ("400 Bad Request", "")) }];
+    let error = begin(&odd, &[]).await.0.unwrap_err().to_string();
+    assert!(error.contains("the server refuses conditional writes"), "{error}");
+    let (begun, _) = begin(&[], &[("AGRPO_S3_CHECKSUM", "md5")]).await;
+    let error = begun.unwrap_err();
+    assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
+    assert!(error.to_string().contains("=md5: expected sha256, crc64nvme or none"), "{error}");
+    for also in [("AGRPO_S3_CHECKSUM", "crc64nvme"), ("AWS_CHECKSUM_ALGORITHM", "CRC64NVME")] {
+        let odd = [Odd { header: "x-amz-checksum-crc64nvme", times: 0, ..odd[0] }];
+        assert!(begin(&odd, &[also]).await.0.is_ok());
+    }
+}
+
+/// Answers to a first write, and whether they say that the server is unavailable.
+#[tokio::test]
+async fn answers_are_sorted_by_whether_another_try_helps() {
+    for (status, code, is_unavailable, part) in [
+        ("400 Bad Request", "AuthorizationHeaderMalformed", false, "check AWS_REGION"),
+        ("301 Moved Permanently", "PermanentRedirect", false, "check AWS_REGION"),
+        ("307 Temporary Redirect", "", false, "check AWS_REGION"),
+        ("400 Bad Request", "ExpiredToken", false, "the credentials were refused"),
+        ("400 Bad Request", "InvalidBucketName", false, "InvalidBucketName: made up"),
+        ("401 Unauthorized", "", false, "the credentials were refused"),
+        ("403 Forbidden", "AccessDenied", false, "the credentials were refused"),
+        ("403 Forbidden", "RequestTimeTooSkewed", false, "set both by NTP"),
+        ("404 Not Found", "NoSuchBucket", false, "there is no bucket `results`"),
+        ("404 Not Found", "", false, "the address of an S3 server"),
+        ("405 Method Not Allowed", "MethodNotAllowed", false, "it will not answer otherwise"),
+        ("501 Not Implemented", "NotImplemented", false, "501 Not Implemented"),
+        ("400 Bad Request", "BadDigest", true, "BadDigest"),
+        ("400 Bad Request", "RequestTimeout", true, "RequestTimeout"),
+        ("403 Forbidden", "SlowDown", true, "SlowDown"),
+        ("403 Forbidden", "ThrottlingException", true, "Throttling"),
+        ("429 Too Many Requests", "", true, "429"),
+        ("503 Service Unavailable", "SlowDown", true, "503"),
+        ("507 Insufficient Storage", "", true, "no space left"),
+        ("403 Forbidden", "QuotaExceeded", true, "no space left"),
+        ("507 Insufficient Storage", "XMinioStorageFull", true, "no space left"),
+    ] {
+        let (begun, oddities) = begin(&[Odd::always("PUT cas/", (status, code))], &[]).await;
+        // The probe has been written by then: writes are what this server did before.
+        let error = begun.unwrap_err();
+        let (first, _) = begin(&[Odd::always("PUT", (status, code))], &[]).await;
+        let first = first.unwrap_err();
+        let is_refused = matches!(first, JobsError::Invalid(_) | JobsError::Misconfigured { .. });
+        let sorted = (matches!(first, JobsError::Unavailable(_)), is_refused);
+        assert_eq!(sorted, (is_unavailable, !is_unavailable), "{status} {code}: {first}");
+        assert!(first.to_string().contains(part), "{status} {code}: {first}");
+        assert!(
+            oddities > 0 && error.to_string().contains("cannot write cas/")
+                || code == "NoSuchBucket"
+        );
+    }
+}
+
+/// Answers of success that no S3 server gives, to whatever is asked first.
+#[tokio::test]
+async fn what_is_no_s3_server_is_told_as_such() {
+    for raw in [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nETag: e\r\nLast-Modified: yesterday\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nETag: e\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ] {
+        let (port, _server) = super::server(Some(raw)).await;
+        let backend = open("s3://results/agrpo", &super::settings(port)).await.unwrap();
+        let store = Store::on(backend);
+        let listed = store.backend.ping().await.map(drop);
+        let looked = store.backend.entry("runs/a").await.map(drop);
+        let read = store.backend.read("runs/a").await.map(drop);
+        let written = store.backend.replace("runs/a", Bytes::new()).await;
+        assert!(listed.is_err(), "{raw}");
+        for error in [listed, looked, read, written].into_iter().filter_map(Result::err) {
+            assert!(
+                matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
+                "{raw}: {error}"
+            );
+            assert!(error.to_string().contains("AWS_ENDPOINT"), "{raw}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_served_before_is_not_sent_away_by_one_refusal() {
+    let forbidden = ("403 Forbidden", "InvalidAccessKeyId");
+    for (times, is_served) in [(1, true), (5, true), (usize::MAX, false)] {
+        let server = Server::start().await;
+        let (stop, stopped) = watch::channel(false);
+        let store = with(&server, &[]).await.unwrap();
+        store.check_creates("w").await.unwrap();
+        server.odd(Odd { times, ..Odd::always("PUT cas/", forbidden) });
+        let store =
+            store.with_retry_policy(Duration::from_secs(if is_served { 60 } else { 2 }), stopped);
+        let put = store.put_blob(Bytes::from_static(b"blob")).await;
+        assert_eq!(put.is_ok(), is_served, "{times}: {put:?}");
+        assert!(server.with(|state| state.oddities) >= times.min(3));
+        drop(stop);
+    }
+    // Without an end of it, and without patience, the refusal is the error.
+    let server = Server::start().await;
+    let store = with(&server, &[]).await.unwrap();
+    store.check_creates("w").await.unwrap();
+    server.odd(Odd::always("PUT cas/", forbidden));
+    let mut unavailable = vec![];
+    for _ in 0..22 {
+        let error = store.put_blob(Bytes::from_static(b"blob")).await.unwrap_err();
+        assert!(error.to_string().contains("the credentials were refused"), "{error}");
+        unavailable.push(matches!(error, JobsError::Unavailable(_)));
+    }
+    assert_eq!(unavailable, [[true; 20].as_slice(), &[false; 2]].concat());
+}
+
+#[tokio::test]
+async fn a_store_waits_for_its_server_as_long_as_it_was_told() {
+    let busy = ("503 Service Unavailable", "SlowDown");
+    let server = Server::start().await;
+    let store = with(&server, &[]).await.unwrap();
+    store.check_creates("w").await.unwrap();
+    // More than the library's own tries, which take two seconds in tests.
+    server.odd(Odd::always("PUT cas/", busy));
+    let (stop, stopped) = watch::channel(false);
+    let patient = store.with_retry_policy(Duration::from_secs(30), stopped);
+    let writing = patient.put_blob(Bytes::from_static(b"blob"));
+    let healing = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        server.with(|state| state.odd.clear());
+    };
+    let (written, ()) = tokio::join!(writing, healing);
+    written.unwrap();
+    server.odd(Odd::always("GET cas/", busy));
+    let begin = Instant::now();
+    let digest = agrpo_spec::ArtifactDigest::of(b"blob");
+    let fresh = patient.fresh();
+    let reading = fresh.get_blob(digest);
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+    };
+    let (read, ()) = tokio::join!(reading, ending);
+    assert!(matches!(read.unwrap_err(), JobsError::Unavailable(_)));
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+}

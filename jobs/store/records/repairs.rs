@@ -1,0 +1,73 @@
+//! Repairs: stages that were recomputed because a result had been lost.
+//!
+//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They explain where time went and that a disk or
+//! bucket loses data; nothing is decided by them.
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
+use serde::{Deserialize, Serialize};
+
+use super::sealed::{REPAIR, Unreadable, sorted};
+use crate::error::JobsError;
+use crate::store::Store;
+
+/// Why a stage was computed a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// An output was gone.
+    Missing,
+    /// An output had other bytes than its name says.
+    Corrupt,
+    /// An output had been let go by the run's own retention.
+    Dropped,
+    /// The stage's record could not be read.
+    CorruptManifest,
+    /// The stage's record was gone, and an output with it.
+    MissingManifest,
+}
+
+/// One stage computed a second time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repair {
+    /// The stage.
+    pub stage: StageDigest,
+    /// Its place in the run, where the index knew it.
+    pub key: Option<StageKey>,
+    /// The blob for whose sake it was computed again; none where its record was damaged.
+    pub lost: Option<ArtifactDigest>,
+    /// What had happened.
+    pub why: Why,
+    /// The stage that could not go on without it.
+    pub needed_by: Option<StageDigest>,
+    /// Who did it.
+    pub worker: String,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl Store {
+    /// Records that a stage was computed a second time.
+    pub async fn record_repair(&self, run: RunId, rewound: &Repair) -> Result<(), JobsError> {
+        let name = format!("runs/{run}/rewound/{}.{}", rewound.stage, rewound.unix_ms);
+        self.replace_record(&name, rewound).await
+    }
+
+    /// How often stages of the run were computed a second time because a result was lost.
+    pub async fn repair_count(&self, run: RunId) -> Result<u64, JobsError> {
+        Ok(self.backend.list(&format!("runs/{run}/rewound")).await?.len() as u64)
+    }
+
+    /// What the run remembers of such stages, oldest first, and which of these records cannot be read.
+    pub async fn readable_repairs(
+        &self,
+        run: RunId,
+    ) -> Result<(Vec<Repair>, Vec<Unreadable>), JobsError> {
+        let folder = format!("runs/{run}/rewound");
+        let files = self.backend.list(&folder).await?.into_iter();
+        let names = files.map(|file| format!("{folder}/{file}")).collect();
+        let (mut all, unreadable) = sorted(self.each_record(names, REPAIR).await?);
+        all.sort_unstable_by_key(|rewound: &Repair| (rewound.unix_ms, rewound.stage));
+        Ok((all, unreadable))
+    }
+}

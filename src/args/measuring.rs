@@ -1,0 +1,170 @@
+//! The options of the verbs that measure what a run made: `evaluate`, `tune` and `score`.
+//!
+//! Doc comments here are the help. What an option's value may be is checked here as far as it follows
+//! from the value alone; what depends on the run is checked in `commands/`.
+
+use std::path::PathBuf;
+
+use agrpo_spec::Real;
+use clap::Args;
+
+use super::options::{DeviceArgs, JsonArgs, StoreArgs};
+use super::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
+
+/// Measure base and newest policy on a grid of unmask steps
+///
+/// Fewer steps write more tokens at once: what they save in compute they cost in accuracy, and this says
+/// how much. Every evaluation is a stage: what the store holds is not computed again, and agrpo replay
+/// computes it again. Without --temperature decoding is greedy; with it, completions are sampled with
+/// the run's top_k and top_p, and pass@n is the share of problems that at least one of n
+/// completions solves. With a threshold there is no grid: steps are as many as the tokens need, and
+/// `passes` says how many that were for a completion.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo evaluate countdown
+  agrpo evaluate 3f2a --steps 8,4,2 --problems 300 --temperature 1 --samples 8
+  agrpo evaluate 3f2a --cache dual --threshold 0.9
+  agrpo evaluate 3f2a --plot steps.svg")]
+pub(crate) struct EvaluateArgs {
+    /// Run to measure, by the start of its id or by its name
+    pub(crate) run: String,
+    /// Numbers of unmask steps [default: all that fit the completion's tokens and blocks]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = steps)]
+    pub(crate) steps: Vec<u32>,
+    /// Held-out problems [default: as many as the run's own evaluations]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) problems: Option<u32>,
+    /// Sample at this temperature instead of decoding greedily
+    #[arg(long, value_name = "T", requires = "samples", value_parser = temperature)]
+    pub(crate) temperature: Option<Real>,
+    /// Completions of a problem, where they are sampled
+    #[arg(long, value_name = "N", requires = "temperature")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) samples: Option<u32>,
+    /// Which positions a step unmasks [default: as in the run's own evaluations]
+    #[arg(long, value_enum, value_name = "RULE")]
+    pub(crate) position: Option<PositionArg>,
+    /// Keys and values that the passes of a block take over from its first [default: as in the run's own
+    /// evaluations]
+    #[arg(long, value_enum, value_name = "CACHE")]
+    pub(crate) cache: Option<CacheArg>,
+    /// Write every token that is at least so probable, in as many steps as that takes [default: as in
+    /// the run's own evaluations]
+    #[arg(long, value_name = "P", conflicts_with = "steps", value_parser = threshold)]
+    pub(crate) threshold: Option<Real>,
+    /// Draw a chart of base and newest policy
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Evaluations computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) workers: Option<u16>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+fn steps(text: &str) -> Result<u32, &'static str> {
+    text.trim().parse().map_err(|_| "expected whole numbers with commas between, as in 8,4,2")
+}
+
+fn threshold(text: &str) -> Result<Real, &'static str> {
+    let value = text.parse().ok().and_then(Real::new);
+    let value = value.filter(|value| value.get() > 0.0 && value.get() <= 1.0);
+    value.ok_or("expected a probability above 0 and up to 1")
+}
+
+fn temperature(text: &str) -> Result<Real, &'static str> {
+    let value = text.parse().ok().and_then(Real::new).filter(|value| value.get() > 0.0);
+    value.ok_or("expected a number above 0; without the option, decoding is greedy")
+}
+
+/// Measure estimators of the policy gradient, and recommend a number of samples
+///
+/// Samples a fresh batch of the run's training prompts and estimates its gradient again and again: for
+/// every estimator and every k, with and without stratification (strata) and entropy weights
+/// (step_weights). Says how much the estimates vary, how far their mean is off the exact sum over all
+/// steps, and how long they take; and which k gives the least variance times seconds, rollout included.
+/// A bias is reported if it is 4 standard deviations above noise, as the table has many rows, and
+/// otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes one
+/// core for about a minute on the runs in jobs/runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo tune countdown
+  agrpo tune 3f2a --k 1,2,4,8,24 --estimators agrpo,diffu-grpo --repeats 32
+  agrpo tune 3f2a --iteration base --plot tune.svg")]
+pub(crate) struct TuneArgs {
+    /// Run to measure, by the start of its id or by its name
+    pub(crate) run: String,
+    /// Prompts of the batch [default: those of a shard, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub(crate) prompts: Option<u32>,
+    /// Estimates of each setting
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    pub(crate) repeats: u32,
+    /// Numbers of samples [default: powers of two up to the run's steps or 32, and the run's own]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = samples)]
+    pub(crate) k: Vec<u32>,
+    /// Estimators to measure [default: all that the run's rollouts allow]
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) estimators: Vec<EstimatorArg>,
+    /// Policy to measure on
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = PolicyArg::Latest)]
+    pub(crate) iteration: PolicyArg,
+    /// Other completions of the same prompts, and other draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Draw a chart of variance by seconds, and of what strata and weights save
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+fn samples(text: &str) -> Result<u32, &'static str> {
+    let k = text.trim().parse().ok().filter(|k| (1..=65_536).contains(k));
+    k.ok_or("expected numbers from 1 to 65536 with commas between, as in 1,2,4,8,24")
+}
+
+/// Grade your own completions with a task's reward
+///
+/// Reads one JSON object a line and writes it back with `reward`, `parts`, `extracted` and `correct`
+/// added; the mean goes to stderr. A row has a `completion` and a `ground_truth`: for countdown
+/// {"numbers": [3, 7, 8], "target": 29} or [[3, 7, 8], 29], for sudoku the solution as 16 digits, and
+/// a `question` that holds the puzzle as 16 digits with 0 for a blank; for gsm8k a number, or a text with
+/// one, and for math LaTeX. Other keys are kept.
+///
+/// Without --rubric countdown and sudoku are graded by the rule of this project's runs. With it, all tasks
+/// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval, sudoku also has
+/// `correct_cells` and `empty_cells`, and its accuracy is that of cells.
+///
+/// With --run, rows are those of a run file's own dataset with a `completion` added, and its rewards
+/// grade them: rules, program and weights, before anything is trained by them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  echo '{\"ground_truth\": [[3, 7, 8], 29], \"completion\": \"7*3+8\"}' | agrpo score --task countdown -
+  agrpo score --task gsm8k --rubric d1-eval completions.jsonl > graded.jsonl
+  echo '{\"word\": \"cab\", \"completion\": \"abc\"}' | agrpo score --run jobs/runs/word-puzzle/word-puzzle.toml -")]
+pub(crate) struct ScoreArgs {
+    /// Task whose reward grades
+    #[arg(long, value_enum, required_unless_present = "run")]
+    pub(crate) task: Option<TaskArg>,
+    /// Run file with a task of its own, whose rewards grade
+    #[arg(long, value_name = "RUN.toml", conflicts_with_all = ["task", "rubric"])]
+    pub(crate) run: Option<PathBuf>,
+    /// Published rules to grade by
+    #[arg(long, value_enum, value_name = "RUBRIC")]
+    pub(crate) rubric: Option<RubricArg>,
+    /// File of JSON rows; - reads standard input
+    pub(crate) file: PathBuf,
+}

@@ -1,0 +1,140 @@
+//! The options of the verbs that compute runs: `run`, `enqueue` and `worker`.
+//!
+//! Doc comments here are the help.
+
+use std::path::PathBuf;
+
+use agrpo_spec::Numerics;
+use clap::Args;
+
+use super::options::{
+    CacheArgs, DeviceArgs, JsonArgs, MetricsArgs, PATIENCE, RedisArgs, StoreArgs,
+};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub(crate) struct RunFileArgs {
+    /// Run file in TOML; - reads standard input
+    pub(crate) file: PathBuf,
+    /// Seed to use instead of the file's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs of
+    /// compute capability SM
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<Numerics>,
+    /// Address of a file that the run names, instead of the run file's own; may be repeated
+    #[arg(long = "source", value_name = "KEY=ADDRESS", value_parser = source)]
+    pub(crate) sources: Vec<(String, String)>,
+}
+
+fn source(text: &str) -> Result<(String, String), &'static str> {
+    let (key, address) = text
+        .split_once('=')
+        .ok_or("expected KEY=ADDRESS, as in task.benchmark.train=rows.jsonl")?;
+    Ok((key.to_owned(), address.to_owned()))
+}
+
+/// Compute a run on this machine, without any service
+///
+/// Stages that the store already holds are not computed again, so the same command resumes a run that
+/// was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
+/// that is paused waits for agrpo resume; agrpo cancel ends it with code 130. The number of
+/// workers changes how long it takes, never the results.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo run jobs/runs/smoke.toml
+  agrpo run jobs/runs/smoke.toml --workers 8 --store s3://bucket/experiments
+  agrpo run jobs/runs/smoke.toml --seed 2
+  agrpo run jobs/runs/smoke.toml --numerics cuda:90 --device cuda:0
+  agrpo run jobs/runs/llada-8b-gsm8k.toml --dry-run")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) run: RunFileArgs,
+    /// Report what would be computed, how large it gets and how long it takes; compute nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Operations a second of one worker to estimate time with, in 10^12 [default: assumed by class]
+    #[arg(long, value_name = "N", requires = "dry_run")]
+    pub(crate) tflops: Option<f64>,
+    /// Compute even what is estimated not to fit into memory
+    #[arg(long)]
+    pub(crate) ignore_memory: bool,
+    /// Read all of the run first, move to aside/ what is damaged, and compute again what is missing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) repair: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) workers: Option<u16>,
+    /// How long a bucket may be away before the run ends
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
+    pub(crate) patience: u64,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Queue a run for the workers of a fleet
+///
+/// Records the run in the store and queues the stages that can be computed now; workers queue the rest
+/// as results come in. Enqueueing a run again is harmless and wakes it up after a lost queue.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  agrpo enqueue jobs/runs/smoke.toml --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
+pub(crate) struct EnqueueArgs {
+    #[command(flatten)]
+    pub(crate) run: RunFileArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Compute queued stages until stopped
+///
+/// Takes one stage at a time on one thread; start one worker for each core, or for each GPU. SIGTERM or
+/// Ctrl-C lets the stage in hand finish for a grace time, then gives it back; a second one gives it back
+/// at once. A worker may be killed at any moment: its stage goes to another one. A worker that lost its
+/// lease, or Redis for five minutes, ends with code 4 for its supervisor to start it again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo worker --store s3://bucket/experiments --redis redis://10.0.0.5:6379
+  agrpo worker --exit-when-idle 60")]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Numerics class that this worker honours: cpu-portable, cpu-native, or cuda:SM for a GPU [default:
+    /// that of the GPU, or whichever has work; it restarts to change]
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<Numerics>,
+    /// Stop after this many seconds without work [default: wait for ever]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) exit_when_idle: Option<u64>,
+    /// How long the stage in hand may take after a signal to stop, before it is given back; the default is
+    /// below a supervisor's 15 minutes
+    #[arg(long, value_name = "SECONDS", default_value_t = 840)]
+    pub(crate) grace: u64,
+    /// How long Redis or the store may be away before the worker ends
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
+    pub(crate) patience: u64,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
+}

@@ -1,0 +1,140 @@
+//! The device that a command computes on, and what has to hold before it may.
+//!
+//! For the processor that is its numerics class: the set of hardware and switches within which equal stages give
+//! equal bytes. For a GPU also a driver, a CUDA build of libtorch, and a class that names this GPU's compute
+//! capability. Whatever is missing is reported before anything is computed, in one line. Results are never moved
+//! from one class to another.
+
+use std::sync::Arc;
+
+use agrpo_compute::Device;
+use agrpo_programs::Programs;
+use agrpo_spec::{Environment, ExecuteFn, Numerics, Scorer};
+
+use crate::exit::{Exit, Failure};
+use crate::gpu::Gpu;
+use crate::libtorch::CudaBuild;
+use crate::machine;
+use crate::numerics;
+use crate::settings::Settings;
+
+/// A device that was found.
+#[derive(Debug)]
+pub(crate) struct ComputeDevice {
+    /// `cpu` or `cuda:N`.
+    pub(crate) id: Device,
+    /// What the driver says of it, where it is a GPU.
+    pub(crate) gpu: Option<Gpu>,
+    /// What runs the programs that grade.
+    pub(crate) programs: Arc<Programs>,
+}
+
+impl ComputeDevice {
+    /// Looks for the device; nothing is loaded for it yet.
+    pub(crate) fn find(id: Device, settings: &Settings) -> Result<Self, Failure> {
+        let gpu = match id {
+            Device::Cpu => None,
+            Device::Cuda(number) => Some(Gpu::find(number, settings)?),
+        };
+        Ok(Self { gpu, ..Self::without_driver(id, settings) })
+    }
+
+    /// A device that no driver describes.
+    pub(crate) fn without_driver(id: Device, settings: &Settings) -> Self {
+        Self { id, gpu: None, programs: Arc::new(Programs::new(settings.path())) }
+    }
+
+    /// The class that a GPU computes in; the processor has several.
+    pub(crate) fn class(&self) -> Option<Numerics> {
+        self.gpu.as_ref().map(Gpu::class)
+    }
+
+    /// Puts the process under the pins of the class, which may start it again, and makes sure that the
+    /// device computes in it.
+    pub(crate) fn enter(
+        &self,
+        settings: &Settings,
+        class: Numerics,
+        run_text: Option<&str>,
+    ) -> Result<(), Failure> {
+        self.check(class)?;
+        self.enter_unchecked(settings, class, run_text)
+    }
+
+    /// The same, for a GPU whose compute capability is not known.
+    pub(crate) fn enter_unchecked(
+        &self,
+        settings: &Settings,
+        class: Numerics,
+        run_text: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Device::Cuda(number) = self.id else {
+            return numerics::enter(settings, class, None, run_text);
+        };
+        let build = CudaBuild::find(settings)?;
+        numerics::enter(settings, class, Some(&build), run_text)?;
+        let refuse = |why| Err(Failure::new(Exit::Unavailable, why));
+        let library = build.library();
+        if !CudaBuild::is_loaded() {
+            let library = library.display();
+            return refuse(format!("{library} was not loaded: `ldd` on it says what it lacks"));
+        }
+        // From here on libtorch may be asked: before its CUDA half is there it would remember a no.
+        match agrpo_compute::gpus() {
+            0 => refuse(format!(
+                "{}: libtorch {} finds no GPU: the driver is absent, or older than it needs",
+                self.id, build.version
+            )),
+            all if number >= all => {
+                refuse(format!("{}: there are {all} GPUs, counted from 0", self.id))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a class that is not computed here.
+    pub(crate) fn check(&self, class: Numerics) -> Result<(), Failure> {
+        match (self.class(), class) {
+            (None, Numerics::Cuda { .. }) => Err(Failure::usage(format!(
+                "numerics class {class} is computed on a GPU, and the device is cpu"
+            ))
+            .hint("add --device cuda:0")),
+            (Some(ours), _) if ours != class => {
+                let failure = Failure::usage(format!(
+                    "{} computes numerics class {ours}, and what is asked for is of class {class}",
+                    self.id
+                ));
+                Err(failure.hint(format!(
+                    "agrpo run and agrpo enqueue take --numerics {ours}: another run then, with results of its own"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that stages may take: the GPU's, or what the machine has to spare.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        match &self.gpu {
+            Some(gpu) => Some(gpu.memory),
+            None => machine::available_memory(),
+        }
+    }
+
+    /// What computes stages here.
+    pub(crate) fn execute(&self) -> ExecuteFn {
+        let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
+        Arc::new(agrpo_compute::execute_with(self.id, programs))
+    }
+
+    /// Stages at the same time: as asked, else one on a GPU, and one for each core on the processor.
+    pub(crate) fn workers(&self, asked: Option<u16>) -> usize {
+        let usual = || if self.id.is_cuda() { 1 } else { machine::cores() };
+        asked.map_or_else(usual, usize::from)
+    }
+
+    /// What manifests say about it.
+    pub(crate) fn environment(&self) -> Environment {
+        let gpu = self.gpu.as_ref().map(|gpu| format!("{}, driver {}", gpu.name, gpu.driver));
+        Environment { gpu, ..machine::environment() }
+    }
+}

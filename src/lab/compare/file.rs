@@ -1,0 +1,247 @@
+//! The file of a comparison: a run file, and what each variant changes in it.
+//!
+//! ```toml
+//! run = "../countdown.toml"         # beside this file
+//! seeds = [1, 2, 3]
+//! set.rollout.prompts = 64          # for all variants
+//! [[variant]]
+//! name = "agrpo"
+//! set.estimator.k = 4               # for this one
+//! ```
+//!
+//! A variant goes through the same checks as a run file. Refused is what would not be side by side:
+//! variants of one name, a seed twice, and changes of a variant that give it another base or another
+//! evaluation.
+
+use std::path::Path;
+
+use agrpo_spec::{EvaluationConfig, Numerics, Run, RunConfig, RunError, Source, sources};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// Why a comparison is refused, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+impl Invalid {
+    /// Puts words in front of the message.
+    fn at(self, place: String) -> Self {
+        Self(format!("{place}: {}", self.0))
+    }
+}
+
+impl From<RunError> for Invalid {
+    fn from(error: RunError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A comparison, every run of it checked.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The file's name without its ending.
+    pub name: String,
+    /// The file's path; its name alone where the path is absolute, as the rest would describe this machine.
+    pub file: String,
+    /// The first lines of the file that are comments, as text.
+    pub about: String,
+    /// The variants' names, in the file's order.
+    pub variants: Vec<String>,
+    /// The seeds, in the file's order.
+    pub seeds: Vec<u64>,
+    /// Every variant with every seed.
+    pub members: Vec<Member>,
+}
+
+/// One variant with one seed.
+#[derive(Debug)]
+pub struct Member {
+    /// The variant's name.
+    pub variant: String,
+    /// Its run with the seed.
+    pub run: Run,
+}
+
+/// The file of a comparison, before its run file is read.
+#[derive(Debug)]
+pub struct ComparisonFile {
+    file: File,
+    about: String,
+}
+
+/// The run file that variants change.
+#[derive(Debug)]
+pub struct Base(Table);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    run: String,
+    seeds: Vec<u64>,
+    #[serde(default)]
+    set: Table,
+    variant: Vec<Variant>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    name: String,
+    #[serde(default)]
+    set: Table,
+}
+
+impl ComparisonFile {
+    /// Reads a file's text.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let file: File = toml::from_str(text).map_err(|error| Invalid(one_line(&error)))?;
+        check_lists(&file)?;
+        let comments = text.lines().map_while(|line| line.strip_prefix('#'));
+        Ok(Self { file, about: comments.map(str::trim).collect::<Vec<_>>().join("\n") })
+    }
+
+    /// The run file that it names, relative to its own folder.
+    pub fn run(&self) -> &Path {
+        Path::new(&self.file.run)
+    }
+}
+
+impl Base {
+    /// Reads a run file's text, which has to be valid by itself.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let all = sources(text)?;
+        if let Some(Source { key, .. }) = all.iter().find(|source| source.from.is_some()) {
+            return Err(Invalid(format!(
+                "{key}: expected the SHA-256 alone, as agrpo run says it: what is compared names no place"
+            )));
+        }
+        Run::parse(text)?;
+        toml::from_str(text).map(Self).map_err(|error| Invalid(one_line(&error)))
+    }
+}
+
+impl Comparison {
+    /// Every variant of a run with every seed; `place` is the comparison's file.
+    pub fn new(place: &Path, file: ComparisonFile, base: &Base) -> Result<Self, Invalid> {
+        let ComparisonFile { file, about } = file;
+        let mut members: Vec<Member> = vec![];
+        for &seed in &file.seeds {
+            for variant in &file.variant {
+                let run = member(&base.0, &file, variant, seed).and_then(|run| {
+                    let first = members.first().map_or(&run, |member| &member.run);
+                    check_base(first.config(), run.config()).map(|()| run)
+                });
+                let run = run.map_err(|error| error.at(format!("variant {}", variant.name)))?;
+                members.push(Member { variant: variant.name.clone(), run });
+            }
+        }
+        let stem = place.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let shown = if place.is_absolute() { place.file_name().map(Path::new) } else { None };
+        Ok(Self {
+            name: stem,
+            file: shown.unwrap_or(place).display().to_string(),
+            about,
+            variants: file.variant.iter().map(|variant| variant.name.clone()).collect(),
+            seeds: file.seeds,
+            members,
+        })
+    }
+
+    /// The numerics class, which all members share.
+    pub fn numerics(&self) -> Numerics {
+        self.members[0].run.config().numerics
+    }
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, seed {}", self.variant, self.run.config().seed)
+    }
+}
+
+/// Refuses lists in which something is missing or twice, and a seed beside the list of seeds.
+fn check_lists(file: &File) -> Result<(), Invalid> {
+    let wrong = |why: String| Err(Invalid(why));
+    if file.seeds.is_empty() || file.variant.is_empty() {
+        return wrong("expected at least one seed and one [[variant]]".to_owned());
+    }
+    for (n, seed) in file.seeds.iter().enumerate() {
+        if file.seeds[..n].contains(seed) {
+            return wrong(format!("seeds: {seed} is there twice, expected different seeds"));
+        }
+    }
+    for (n, Variant { name, .. }) in file.variant.iter().enumerate() {
+        if file.variant[..n].iter().any(|other| other.name == *name) {
+            return wrong(format!("two variants have the name `{name}`, expected different names"));
+        }
+    }
+    let sets = file.variant.iter().map(|variant| &variant.set).chain([&file.set]);
+    match sets.into_iter().find_map(|set| set.get("seed")) {
+        Some(seed) => wrong(format!("set.seed = {seed}: expected no such key; list it in seeds")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a variant that starts from another base than the first, or is measured otherwise.
+fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Invalid> {
+    let evaluation = |config: &RunConfig| EvaluationConfig {
+        every: 1,
+        block_tokens: Some(config.evaluation_block_tokens()),
+        ..config.evaluation.clone()
+    };
+    let tokens = |config: &RunConfig| config.rollout.completion_tokens;
+    let changed = [
+        ("numerics", first.numerics != own.numerics),
+        ("task", first.task != own.task),
+        ("model", first.model != own.model),
+        ("sft", first.sft != own.sft),
+        ("checkpoint", first.checkpoint != own.checkpoint),
+        ("rollout.completion_tokens", tokens(first) != tokens(own)),
+        ("evaluation", evaluation(first) != evaluation(own)),
+    ];
+    match changed.iter().find(|(_, is_changed)| *is_changed) {
+        None => Ok(()),
+        Some((key, _)) => Err(Invalid(format!(
+            "{key} differs from the first variant's, expected one base and one evaluation; set it for all above the variants"
+        ))),
+    }
+}
+
+/// The run of a variant: the run file with the changes for all, then its own, the seed and a name.
+fn member(base: &Table, file: &File, variant: &Variant, seed: u64) -> Result<Run, Invalid> {
+    let mut table = base.clone();
+    overlay(&mut table, &file.set);
+    overlay(&mut table, &variant.set);
+    let name = table.get("name").and_then(Value::as_str).unwrap_or("run");
+    let name = format!("{name}-{}", variant.name);
+    table.insert("name".to_owned(), Value::String(name));
+    let seed = i64::try_from(seed).map_err(|_| Invalid("seeds: expected below 2^63".to_owned()))?;
+    table.insert("seed".to_owned(), Value::Integer(seed));
+    // Not through text, as errors would name lines of a text that the user did not write.
+    let config = table.try_into().map_err(|error| Invalid(one_line(&error)))?;
+    Ok(Run::resolve(config)?)
+}
+
+/// Values replace values; tables are gone into.
+fn overlay(table: &mut Table, changes: &Table) {
+    for (key, change) in changes {
+        match (table.get_mut(key), change) {
+            (Some(Value::Table(inner)), Value::Table(changes)) => overlay(inner, changes),
+            _ => drop(table.insert(key.clone(), change.clone())),
+        }
+    }
+}
+
+/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
+fn one_line(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let message = agrpo_spec::with_suggestion;
+    match text.strip_prefix("TOML parse error at ").and_then(|rest| rest.lines().next()) {
+        Some(place) => format!("{place}: {}", message(error.message())),
+        None => message(&text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

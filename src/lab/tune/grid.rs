@@ -1,0 +1,212 @@
+//! Which estimators are measured: a kind, a number of samples, and how its timesteps are drawn.
+//!
+//! What a kind does not read is no part of its settings, so nothing is measured twice. What cannot be
+//! measured is listed with its reason. Computes nothing.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use agrpo_spec::{
+    EstimatorConfig, EstimatorKind, Incompatible, Real, RunConfig, Sampler, Samples, StepWeights,
+    Strata,
+};
+use serde::Serialize;
+
+/// The largest of the powers of two that are measured by default.
+const MOST_SAMPLES: u32 = 32;
+
+/// The settings to measure.
+#[derive(Clone, Debug)]
+pub struct Grid {
+    /// The kinds; agrpo's exact sum is always measured.
+    pub kinds: Vec<EstimatorKind>,
+    /// Their numbers of samples, k.
+    pub samples: Vec<u32>,
+    /// Estimates of each setting, at least 4.
+    pub repeats: u32,
+}
+
+/// One estimator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its kind.
+    pub kind: EstimatorKind,
+    /// Samples of a completion.
+    pub k: Samples,
+    /// What timesteps are spread over; none where the kind draws no timesteps.
+    pub strata: Option<Strata>,
+    /// How likely steps are; none where the kind does not read it.
+    pub step_weights: Option<StepWeights>,
+    /// Whether the choice of positions is part of the gradient.
+    pub position_gradient: bool,
+}
+
+impl Setting {
+    /// The estimate that all others are compared with: every step once.
+    pub(super) fn exact(position_gradient: bool) -> Self {
+        let (kind, k) = (EstimatorKind::Agrpo, Samples::All);
+        Self { kind, k, strata: None, step_weights: None, position_gradient }
+    }
+
+    /// The run's own estimator.
+    pub fn of(config: &EstimatorConfig) -> Self {
+        let EstimatorConfig { kind, k, position_gradient, .. } = *config;
+        let draws = k != Samples::All;
+        let strata = (draws && reads_strata(kind)).then_some(config.strata);
+        let step_weights = (draws && reads_weights(kind)).then_some(config.step_weights);
+        Self { kind, k, strata, step_weights, position_gradient }.simplified()
+    }
+
+    /// One sample has nothing to be spread over.
+    fn simplified(self) -> Self {
+        match (self.k, self.strata) {
+            (Samples::Count(1), Some(Strata::Completion)) => {
+                Self { strata: Some(Strata::None), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The same samples, drawn independently and uniformly; none for kinds that draw no timesteps.
+    pub(super) fn plain(self) -> Option<Self> {
+        self.strata?;
+        let step_weights = self.step_weights.map(|_| StepWeights::Uniform);
+        Some(Self { strata: Some(Strata::None), step_weights, ..self })
+    }
+
+    /// A run's configuration with this estimator. Without the divergence: measured is the policy
+    /// gradient alone.
+    pub(super) fn config(self, run: &EstimatorConfig) -> EstimatorConfig {
+        EstimatorConfig {
+            kind: self.kind,
+            k: self.k,
+            strata: self.strata.unwrap_or(Strata::None),
+            step_weights: self.step_weights.unwrap_or(StepWeights::Uniform),
+            position_gradient: self.position_gradient,
+            kl: Real::new(0.0).expect("zero is finite"),
+            ..run.clone()
+        }
+    }
+}
+
+/// A setting in a sentence: `agrpo, k 4, strata shard, weights entropy`.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, k, strata, step_weights, position_gradient } = *self;
+        write!(f, "{kind}, k {k}")?;
+        if k == Samples::All && position_gradient {
+            f.write_str(", with positions")?;
+        }
+        if let Some(strata) = strata {
+            write!(f, ", strata {}", strata_name(strata))?;
+        }
+        step_weights.map_or(Ok(()), |weights| write!(f, ", weights {}", weights_name(weights)))
+    }
+}
+
+/// A choice of strata as run files spell it.
+pub(super) fn strata_name(strata: Strata) -> &'static str {
+    match strata {
+        Strata::None => "none",
+        Strata::Shard => "shard",
+        Strata::Completion => "completion",
+    }
+}
+
+/// A choice of step weights as run files spell it.
+pub(super) fn weights_name(weights: StepWeights) -> &'static str {
+    match weights {
+        StepWeights::Uniform => "uniform",
+        StepWeights::Entropy => "entropy",
+    }
+}
+
+/// Why a kind cannot be measured on such trajectories, however many its samples.
+pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
+    let incompatible = incompatible(variants(kind, 1, false)[0], sampler, run)?;
+    Some(format!("{kind}: {incompatible}"))
+}
+
+fn incompatible(
+    setting: Setting,
+    sampler: &Sampler,
+    run: &EstimatorConfig,
+) -> Option<Incompatible> {
+    setting.config(run).fits(sampler).err()
+}
+
+impl Grid {
+    /// A grid for a run: by default every kind, and for k the powers of two up to its steps beside its own.
+    pub fn new(config: &RunConfig, kinds: &[EstimatorKind], samples: &[u32], repeats: u32) -> Self {
+        let mut all = EstimatorKind::ALL.to_vec();
+        all.retain(|kind| kinds.is_empty() || kinds.contains(kind));
+        let samples: BTreeSet<u32> = match samples {
+            [] => {
+                let most = config.rollout.steps.min(MOST_SAMPLES);
+                let doubled = std::iter::successors(Some(1), |k| Some(k * 2));
+                let own = match config.estimator.k {
+                    Samples::Count(k) => Some(k),
+                    Samples::All => None,
+                };
+                doubled.take_while(|&k| k <= most).chain(own).collect()
+            }
+            asked => asked.iter().copied().collect(),
+        };
+        Self { kinds: all, samples: samples.into_iter().collect(), repeats }
+    }
+
+    /// The settings, the exact sum first, and what was left out.
+    pub(super) fn settings(
+        &self,
+        sampler: &Sampler,
+        run: &EstimatorConfig,
+    ) -> (Vec<Setting>, Vec<String>) {
+        let own = run.position_gradient;
+        let (mut settings, mut left_out) = (vec![Setting::exact(own)], vec![]);
+        let other = Setting::exact(!own);
+        if incompatible(other, sampler, run).is_none() {
+            settings.push(other);
+        }
+        for &kind in &self.kinds {
+            if let Some(why) = refusal(kind, sampler, run) {
+                left_out.push(why);
+                continue;
+            }
+            for &k in &self.samples {
+                let all = variants(kind, k, own && kind == EstimatorKind::Agrpo);
+                match incompatible(all[0], sampler, run) {
+                    Some(incompatible) => left_out.push(format!("{kind}: {incompatible}")),
+                    None => settings.extend(all),
+                }
+            }
+        }
+        (settings, left_out)
+    }
+}
+
+/// Every way in which a kind draws k samples.
+fn variants(kind: EstimatorKind, k: u32, position_gradient: bool) -> Vec<Setting> {
+    let strata: &[_] = match (reads_strata(kind), k) {
+        (false, _) => &[None],
+        (true, 1) => &[Some(Strata::None), Some(Strata::Shard)],
+        (true, _) => &[Some(Strata::None), Some(Strata::Shard), Some(Strata::Completion)],
+    };
+    let weights: &[_] = match reads_weights(kind) {
+        false => &[None],
+        true => &[Some(StepWeights::Uniform), Some(StepWeights::Entropy)],
+    };
+    let k = Samples::Count(k);
+    let with = |&step_weights| {
+        let setting = move |&strata| Setting { kind, k, strata, step_weights, position_gradient };
+        strata.iter().map(setting)
+    };
+    weights.iter().flat_map(with).collect()
+}
+
+fn reads_strata(kind: EstimatorKind) -> bool {
+    matches!(kind, EstimatorKind::Agrpo | EstimatorKind::ArGrpo)
+}
+
+fn reads_weights(kind: EstimatorKind) -> bool {
+    kind == EstimatorKind::Agrpo
+}

@@ -1,0 +1,211 @@
+//! The processes of a program, the memory that they take together, and their end.
+//!
+//! Read from /proc: a process belongs to the program that it descends from, whose process group or session
+//! it is in, or whose mark it carries. This process is a subreaper, so whatever lost its parent becomes a
+//! child of this process and stays within reach. A process is signalled through a handle of its own, after
+//! another look at it: never by a number that may have become another's.
+//!
+//! The mark is a limit on the size of files that no file reaches, and that no other program has. It is
+//! inherited like the others, through new sessions, empty environments and the loss of parents.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpgrp, getpid, pidfd_open, pidfd_send_signal,
+    waitid,
+};
+
+/// How often processes are looked for until none is left, and the pause between.
+const LOOKS: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The programs that run, with their marks.
+pub(crate) type Marks = BTreeMap<i32, u64>;
+
+/// A process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    parent: i32,
+    group: i32,
+    session: i32,
+    /// When it was started: with its number, what no other process has.
+    start: u64,
+    has_ended: bool,
+}
+
+/// All processes at a moment.
+#[derive(Debug)]
+pub(crate) struct Table {
+    entries: BTreeMap<i32, Entry>,
+    own: i32,
+    own_group: i32,
+}
+
+/// Whose a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Program(i32),
+    /// A descendant that hides what it descends from.
+    Stray,
+    Other,
+}
+
+impl Table {
+    /// Looks at all of /proc.
+    pub(crate) fn read() -> Self {
+        let mut entries = BTreeMap::new();
+        for found in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = found.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some((pid, entry)) = pid.and_then(|pid| Some((pid, look(pid)?))) {
+                entries.insert(pid, entry);
+            }
+        }
+        let (own, own_group) = (getpid().as_raw_pid(), getpgrp().as_raw_pid());
+        Self { entries, own, own_group }
+    }
+
+    /// Whose it is; `programs` are those that run.
+    fn owner(&self, pid: i32, programs: &Marks) -> Owner {
+        let mut at = pid;
+        // A table is read while processes come and go: it may hold a circle.
+        for _ in 0..=self.entries.len() {
+            let Some(entry) = self.entries.get(&at) else { break };
+            let known = [at, entry.group, entry.session];
+            if let Some(program) = known.into_iter().find(|known| programs.contains_key(known)) {
+                return Owner::Program(program);
+            }
+            if entry.parent == self.own {
+                let marked = || programs.iter().find(|&(_, &mark)| is_marked(at, mark));
+                return match (entry.group == self.own_group, entry.has_ended) {
+                    (false, false) => {
+                        marked().map_or(Owner::Stray, |(&program, _)| Owner::Program(program))
+                    }
+                    _ => Owner::Other,
+                };
+            }
+            at = entry.parent;
+        }
+        Owner::Other
+    }
+
+    /// What a program consists of: itself, what descends from it and, if asked for, what may be its own.
+    pub(crate) fn members(&self, program: i32, programs: &Marks, strays: bool) -> Vec<i32> {
+        let is_member = |pid| match self.owner(pid, programs) {
+            Owner::Program(owner) => owner == program,
+            Owner::Stray => strays,
+            Owner::Other => false,
+        };
+        let lives = |(&pid, entry): (&i32, &Entry)| (!entry.has_ended).then_some(pid);
+        self.entries.iter().filter_map(lives).filter(|&pid| is_member(pid)).collect()
+    }
+
+    /// Collects what has ended and was handed to this process when its parent ended.
+    pub(crate) fn reap(&self, programs: &Marks) {
+        for (&pid, entry) in &self.entries {
+            let is_orphan = entry.parent == self.own && entry.group != self.own_group;
+            if entry.has_ended && is_orphan && !programs.contains_key(&pid) {
+                collect(pid);
+            }
+        }
+    }
+
+    /// Ends these processes.
+    pub(crate) fn end(&self, pids: &[i32]) {
+        for &pid in pids {
+            if let (Some(entry), Some(number)) = (self.entries.get(&pid), Pid::from_raw(pid)) {
+                end(number, |now| now.start == entry.start);
+            }
+        }
+    }
+}
+
+/// Repeats something until it returns true, for about a second.
+pub(crate) fn until_none(mut is_done: impl FnMut() -> bool) {
+    for _ in 0..LOOKS {
+        if is_done() {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Ends every process that carries the mark, and returns how many.
+pub(crate) fn end_marked(mark: u64) -> usize {
+    let mut ended = 0;
+    until_none(|| {
+        let marked = |pid: &i32| is_marked(*pid, mark);
+        let all = Table::read();
+        let found: Vec<_> = all.entries.keys().copied().filter(marked).collect();
+        let ending = found.iter().filter_map(|&pid| Pid::from_raw(pid));
+        // Looked at again once the handle is there.
+        ended += ending
+            .filter(|&pid| end(pid, |now| !now.has_ended && is_marked(pid.as_raw_pid(), mark)))
+            .count();
+        found.is_empty()
+    });
+    ended
+}
+
+/// Kills a process that still is the one that was meant.
+fn end(pid: Pid, is_meant: impl Fn(Entry) -> bool) -> bool {
+    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    look(pid.as_raw_pid()).is_some_and(is_meant) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
+}
+
+fn collect(pid: i32) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    if let Some(pid) = Pid::from_raw(pid) {
+        // Another thread may have been quicker.
+        let _gone = waitid(WaitId::Pid(pid), options);
+    }
+}
+
+/// The entry of a process in /proc.
+fn look(pid: i32) -> Option<Entry> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything; the fields behind it are numbered from 3.
+    let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
+    Some(Entry {
+        parent: number(4)?,
+        group: number(5)?,
+        session: number(6)?,
+        start: fields.get(22 - 3)?.parse().ok()?,
+        has_ended: matches!(fields.first(), Some(&("Z" | "X"))),
+    })
+}
+
+fn is_marked(pid: i32, mark: u64) -> bool {
+    // `Max file size  4611686018427387904  4611686018427387904  bytes`
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()) == Some(mark)
+}
+
+/// Bytes of memory that processes take together. What they share counts once for each of them at first, and
+/// by shares where that is more than `most`.
+pub(crate) fn memory(pids: &[i32], most: u64) -> u64 {
+    let sum = |of: fn(i32) -> u64| pids.iter().map(|&pid| of(pid)).sum();
+    let whole = sum(|pid| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]).unwrap_or(0) << 10);
+    if whole <= most {
+        return whole;
+    }
+    let share = |pid: i32| {
+        kibibytes(pid, "smaps_rollup", &["Pss:", "SwapPss:"])
+            .or_else(|| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]))
+            .unwrap_or(0)
+            << 10
+    };
+    sum(share)
+}
+
+/// The sum of some lines of a file that /proc has for a process.
+fn kibibytes(pid: i32, file: &str, names: &[&str]) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let value = |line: &str| {
+        let mut words = line.split_whitespace();
+        names.contains(&words.next()?).then(|| words.next()?.parse::<u64>().ok())?
+    };
+    Some(text.lines().filter_map(value).sum())
+}

@@ -1,0 +1,153 @@
+//! Control groups (cgroup v2): where this process may make them, a program runs in one of its own.
+//!
+//! What is in a group cannot leave it by sessions, orphans or an empty environment; the system holds it to
+//! its memory as a whole and ends it as a whole. Groups are made only below one that was handed over to
+//! this user, which systemd marks (`Delegate=`): everywhere else the system's administrator arranges them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use rustix::fs::{Access, access, getxattr};
+
+use crate::family::until_none;
+
+/// Processes and threads of one program.
+pub(crate) const MOST_TASKS: usize = 1024;
+
+/// What systemd writes at a group that it has handed over.
+const DELEGATED: &str = "user.delegate";
+
+/// Where this process goes to make room: a group with limits may hold groups or processes, not both.
+const OWN: &str = "agrpo";
+
+/// A place where groups may be made.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    top: PathBuf,
+}
+
+impl Groups {
+    /// The place of this process, if it has one.
+    pub(crate) fn of_this_process() -> Option<&'static Self> {
+        static FOUND: LazyLock<Option<Groups>> = LazyLock::new(Groups::find);
+        FOUND.as_ref()
+    }
+
+    fn find() -> Option<Self> {
+        let own = own_group()?;
+        if let Some(above) = own.parent().filter(|above| is_delegated(above)) {
+            return Some(Self::at(above.to_owned()));
+        }
+        let is_alone = std::fs::read_to_string(own.join("cgroup.procs"))
+            .is_ok_and(|all| all.trim() == std::process::id().to_string());
+        if !is_delegated(&own) || !is_alone {
+            return None;
+        }
+        let room = own.join(OWN);
+        std::fs::create_dir_all(&room).ok()?;
+        std::fs::write(room.join("cgroup.procs"), "0").ok()?;
+        Some(Self::at(own))
+    }
+
+    pub(crate) fn at(top: PathBuf) -> Self {
+        for controller in ["+memory", "+pids"] {
+            // One that is not there limits nothing; the group still holds its processes together.
+            let _absent = std::fs::write(top.join("cgroup.subtree_control"), controller);
+        }
+        Self { top }
+    }
+
+    /// A new group of this name with at most so many bytes of memory.
+    pub(crate) fn make(&self, name: &str, memory: u64) -> io::Result<Group> {
+        let folder = self.top.join(name);
+        std::fs::create_dir(&folder)?;
+        let mut group = Group { folder, limits_memory: false };
+        let set = |file: &str, value: String| std::fs::write(group.folder.join(file), value);
+        let limits_memory = set("memory.max", memory.to_string()).is_ok();
+        // Memory that is swapped out is memory, and of a group that has too much all ends.
+        let _absent = set("memory.swap.max", "0".to_owned());
+        let _absent = set("memory.oom.group", "1".to_owned());
+        let _absent = set("pids.max", MOST_TASKS.to_string());
+        group.limits_memory = limits_memory;
+        Ok(group)
+    }
+
+    /// Ends what is left in the group of this name.
+    pub(crate) fn end(&self, name: &str) {
+        let folder = self.top.join(name);
+        if folder.is_dir() {
+            drop(Group { folder, limits_memory: false });
+        }
+    }
+}
+
+/// The group of one program, which ends with the value.
+#[derive(Debug)]
+pub(crate) struct Group {
+    folder: PathBuf,
+    /// Whether the system holds it to its memory.
+    pub(crate) limits_memory: bool,
+}
+
+impl Group {
+    /// Takes a process in, and with it what it starts from then on.
+    pub(crate) fn take(&self, pid: i32) -> io::Result<()> {
+        std::fs::write(self.folder.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// The processes in it.
+    #[cfg(test)]
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let all = std::fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
+        all.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills everything in it.
+    pub(crate) fn end(&self) {
+        // Kernels before 5.14 lack it: what is in the group is then found as everywhere else.
+        let _absent = std::fs::write(self.folder.join("cgroup.kill"), "1");
+    }
+
+    /// Whether the system ended something in it for want of memory.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        let events = std::fs::read_to_string(self.folder.join("memory.events"));
+        let count = |text: String| {
+            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+            line.unwrap_or(0_u64)
+        };
+        events.is_ok_and(|text| count(text) > 0)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        until_none(|| {
+            self.end();
+            let removed = std::fs::remove_dir(&self.folder);
+            removed.is_ok_and(|()| true) || !self.folder.exists()
+        });
+    }
+}
+
+/// The folder of the group that this process is in.
+fn own_group() -> Option<PathBuf> {
+    let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = all.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // `36 35 0:31 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw`: the fifth field is the place.
+    let place = mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?
+    })?;
+    Some(Path::new(place).join(path))
+}
+
+/// Whether a group was delegated to this user, which may then make groups below it.
+fn is_delegated(group: &Path) -> bool {
+    let mut value = [0; 8];
+    let length = getxattr(group, DELEGATED, &mut value[..]);
+    length.is_ok_and(|length| &value[..length] == b"1")
+        && access(group, Access::WRITE_OK).is_ok()
+        && access(group.join("cgroup.subtree_control"), Access::WRITE_OK).is_ok()
+}

@@ -1,0 +1,143 @@
+//! Scores rows with programs: each stage that asks at the same time has a process of its own, and processes
+//! wait for the next stage. Limits no process: `process.rs` does.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use agrpo_spec::{Program, Sample, Score, Scorer, StageError};
+use bytes::Bytes;
+
+use crate::folder;
+use crate::process::{Fault, Process};
+use crate::quote::{quoted, shortened};
+
+/// Programs that wait for the next stage; those beyond it end.
+const MOST_IDLE: usize = 64;
+
+/// How often a row is asked, each time of a new process, where the one before ended or hung.
+const TRIES: u32 = 2;
+
+/// Runs programs, and keeps those that wait.
+#[derive(Debug)]
+pub struct Programs {
+    /// Where commands are looked for.
+    path: String,
+    idle: Mutex<Vec<(Program, Process)>>,
+}
+
+impl Programs {
+    /// With the `PATH` of this process, which is all that programs see of its environment. The first one
+    /// removes what programs of processes left that are gone.
+    pub fn new(path: impl Into<String>) -> Self {
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| folder::sweep(&std::env::temp_dir()));
+        Self { path: path.into(), idle: Mutex::default() }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Program, Process)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process of this program that waits.
+    fn waiting(&self, program: &Program) -> Option<Process> {
+        let mut idle = self.idle();
+        let place = idle.iter().position(|(found, _)| found == program)?;
+        Some(idle.swap_remove(place).1)
+    }
+
+    fn start(
+        &self,
+        program: &Program,
+        files: &BTreeMap<String, Bytes>,
+    ) -> Result<Process, StageError> {
+        Process::start(program, files, &self.path).map_err(|why| {
+            StageError::Internal(format!("the reward program {} {why}", shown(program)))
+        })
+    }
+}
+
+impl Scorer for Programs {
+    fn score(
+        &self,
+        program: &Program,
+        files: &BTreeMap<String, Bytes>,
+        samples: &[Sample],
+    ) -> Result<Vec<Score>, StageError> {
+        let mut scores = Vec::with_capacity(samples.len());
+        let mut process = self.waiting(program);
+        for sample in samples {
+            let line = row(sample);
+            let mut tries = 0;
+            let score = loop {
+                let mut asked = match process.take() {
+                    // A process that ended while it waited is replaced without a message.
+                    Some(waiting) if waiting.is_alive() => waiting,
+                    _ => self.start(program, files)?,
+                };
+                tries += 1;
+                match asked.ask(&line, &sample.id) {
+                    Ok(score) => {
+                        process = Some(asked);
+                        break score;
+                    }
+                    Err(fault) => {
+                        let error = failure(program, sample, &fault, &asked.end());
+                        if !fault.may_pass() || tries == TRIES {
+                            return Err(error);
+                        }
+                        tracing::warn!("{error}; asking a new process once more");
+                    }
+                }
+            };
+            scores.push(score);
+        }
+        if let (Some(mut process), Some(last)) = (process, samples.last()) {
+            if let Some(fault) = process.surplus() {
+                return Err(failure(program, last, &fault, &process.end()));
+            }
+            let mut idle = self.idle();
+            if idle.len() < MOST_IDLE {
+                idle.push((program.clone(), process));
+            }
+        }
+        Ok(scores)
+    }
+}
+
+/// A row as programs read it, with the end of its line.
+fn row(sample: &Sample) -> Vec<u8> {
+    let Sample { id, place: _, prompt, completion, answer, row } = sample;
+    let mut object = serde_json::json!({
+        "id": id, "prompt": prompt, "completion": completion, "row": row,
+    });
+    if let Some(answer) = answer {
+        object["answer"] = answer.as_str().into();
+    }
+    let mut line = object.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// The error in one line: what the program did, on which row, and the last lines that it wrote.
+fn failure(program: &Program, sample: &Sample, fault: &Fault, stderr: &[String]) -> StageError {
+    let Sample { id, place, prompt, completion, .. } = sample;
+    let said = match stderr {
+        [] => "it wrote nothing to stderr".to_owned(),
+        lines => format!("its last lines on stderr: {}", lines.join(" | ")),
+    };
+    let message = format!(
+        "the reward program {} {}; asked about {place}, id {id:?}, prompt {}, completion {}; {said}",
+        shown(program),
+        fault.describe(program),
+        quoted(prompt),
+        quoted(completion),
+    );
+    if fault.may_pass() { StageError::Internal(message) } else { StageError::Invalid(message) }
+}
+
+fn shown(program: &Program) -> String {
+    format!("`{}`", shortened(&program.command.join(" ")).escape_debug())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! What a command works with: the settings, one runtime, one store and one connection to Redis.
+//!
+//! The only file that starts a runtime, opens the user's store or connects to Redis. Each is made at its first
+//! use and kept until the command ends, so a command that needs none of them opens none. `--store` and `--redis`
+//! come from the dispatcher; their defaults are in `settings.rs`.
+
+use std::cell::OnceCell;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use agrpo_fleet::{Access, Fleet};
+use agrpo_store::{Address, JobsError, Store};
+use agrpo_view::live::Connect;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OnceCell as AsyncCell;
+
+use crate::args::{CacheArgs, RedisArgs, StoreArgs};
+use crate::exit::{Exit, Failure};
+use crate::machine;
+use crate::settings::{Resolved, Settings};
+use crate::shell;
+
+/// The services of one command.
+pub(crate) struct Session {
+    pub(crate) settings: Settings,
+    store_flag: Option<String>,
+    redis_flag: Option<String>,
+    store: AsyncCell<Store>,
+    /// Set once the store was seen to refuse a second creation of an object.
+    creates: AsyncCell<()>,
+    fleet: AsyncCell<Fleet>,
+    /// Last: it ends after the store and the connection that live on it.
+    runtime: OnceCell<Runtime>,
+}
+
+impl Session {
+    /// Nothing is opened yet.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            store_flag: None,
+            redis_flag: None,
+            store: AsyncCell::new(),
+            creates: AsyncCell::new(),
+            fleet: AsyncCell::new(),
+            runtime: OnceCell::new(),
+        }
+    }
+
+    /// The same for a command that takes `--store`.
+    pub(crate) fn with_store(self, args: &StoreArgs) -> Self {
+        Self { store_flag: args.store.clone(), ..self }
+    }
+
+    /// The same for a command that takes `--store` and `--redis`.
+    pub(crate) fn with_fleet(self, store: &StoreArgs, redis: &RedisArgs) -> Self {
+        Self { redis_flag: redis.redis.clone(), ..self.with_store(store) }
+    }
+
+    /// Runs a command's asynchronous part. Stages run on the blocking pool, so two threads serve the rest.
+    pub(crate) fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        if let Some(runtime) = self.runtime.get() {
+            return runtime.block_on(work);
+        }
+        let started = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let started = started.map_err(|error| {
+            Failure::new(Exit::Unexpected, format!("cannot start threads: {error}"))
+        })?;
+        self.runtime.get_or_init(|| started).block_on(work)
+    }
+
+    /// The store; a folder is created where it is missing.
+    pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
+        let open = async || {
+            let url = self.settings.store(self.store_flag.as_deref()).value;
+            Store::open(&url, &self.settings.object_store_options()).await
+        };
+        let store = self.store.get_or_try_init(open).await.map_err(|error| {
+            let failure = Failure::from(error);
+            match failure.exit() {
+                Exit::Unavailable => failure.hint(format!("agrpo doctor{}", self.store_option())),
+                _ => failure,
+            }
+        })?;
+        Ok(store.clone())
+    }
+
+    /// The store to write to. A server has to create objects only where there are none, which is found out
+    /// once.
+    pub(crate) async fn writable_store(&self) -> Result<Store, Failure> {
+        let store = self.open_store().await?;
+        let check = async || store.check_creates(&machine::environment().worker).await;
+        self.creates.get_or_try_init(check).await?;
+        Ok(store)
+    }
+
+    /// The store to write to, with this host's cache of blobs.
+    pub(crate) async fn cached_store(&self, cache: &CacheArgs) -> Result<Store, Failure> {
+        let limit = self.settings.cache_size(cache.cache_size)?;
+        let store = self.writable_store().await?;
+        let folder = self.settings.cache(cache.cache.as_deref());
+        Ok(folder.map_or_else(|| store.clone(), |folder| store.with_cache(&folder, limit)))
+    }
+
+    /// The store, which has to exist: a question about results creates nothing.
+    pub(crate) async fn existing_store(&self) -> Result<Store, Failure> {
+        if let Some(folder) = self.store_folder()
+            && !folder.is_dir()
+        {
+            let place = std::path::absolute(&folder).unwrap_or(folder);
+            let failure = Failure::usage(format!("no store at {}", place.display()));
+            let is_given = self.settings.store(self.store_flag.as_deref()).given;
+            return Err(if is_given {
+                failure.hint("name another with --store or AGRPO_STORE; agrpo run FILE creates one")
+            } else {
+                failure.hint("agrpo run FILE creates it").hint(
+                    "if it is elsewhere: go to the folder where agrpo run was started, or name it with --store",
+                )
+            });
+        }
+        self.open_store().await
+    }
+
+    /// The folder of a store on this machine; `None` for the others, and for what is no store.
+    pub(crate) fn store_folder(&self) -> Option<PathBuf> {
+        Address::parse(&self.settings.store(self.store_flag.as_deref()).value).ok()?.folder()
+    }
+
+    /// ` --store URL` for commands that are suggested; empty where they need none.
+    pub(crate) fn store_option(&self) -> String {
+        let flag = self.store_flag.as_deref();
+        flag.map(|url| format!(" --store {}", shell::word(url))).unwrap_or_default()
+    }
+
+    /// The fleet's Redis.
+    pub(crate) async fn fleet(&self) -> Result<Fleet, JobsError> {
+        let connect = async || Fleet::connect(&self.redis().value).await;
+        self.fleet.get_or_try_init(connect).await.cloned()
+    }
+
+    /// Whether the user or the environment names a Redis; otherwise it is only the default.
+    pub(crate) fn names_redis(&self) -> bool {
+        self.redis().given
+    }
+
+    /// How a page connects to the fleet, as often as it needs to; `None` without a named Redis: a run in one
+    /// process has none.
+    pub(crate) fn connector(&self) -> Option<Connect> {
+        self.names_redis().then(|| {
+            let access = self.redis().value;
+            let connect = move || {
+                let access = access.clone();
+                let connecting = async move { Fleet::connect(access).await };
+                Box::pin(connecting) as Pin<Box<dyn Future<Output = _> + Send>>
+            };
+            Arc::new(connect) as Connect
+        })
+    }
+
+    /// ` --redis URL` for commands that are suggested; empty where they need none.
+    pub(crate) fn redis_option(&self) -> String {
+        match self.redis_flag.as_deref() {
+            // What is printed may end up in a log; a password must not.
+            Some(url) if url.contains('@') => " --redis URL".to_owned(),
+            Some(url) => format!(" --redis {}", shell::word(url)),
+            None => String::new(),
+        }
+    }
+
+    fn redis(&self) -> Resolved<Access> {
+        self.settings.redis(self.redis_flag.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_are_folders() {
+        let folder = |url: &str| {
+            let store = StoreArgs { store: Some(url.to_owned()) };
+            let settings = Settings::from_variables([]).unwrap();
+            Session::new(settings).with_store(&store).store_folder()
+        };
+        assert_eq!(folder(".agrpo"), Some(".agrpo".into()));
+        assert_eq!(folder("file:///data/x"), Some("/data/x".into()));
+        assert_eq!(folder("s3://bucket/x"), None);
+        assert_eq!(folder("s3:/bucket/x"), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! A run's history: every finished stage with its metrics, worker and time, and the run's failures.
+//!
+//! Read from the store, and continued from the last read: no record is read twice. A record that cannot be read is
+//! listed and left out, and so is a stage that is not the run's own. Repairs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_fleet::Walk;
+use agrpo_spec::{
+    ArtifactDigest, Evaluation, Manifest, Phases, Run, RunId, StageDigest, StageKey, StageKind,
+    StageSpec,
+};
+use agrpo_store::{Control, Failure, Repair, Store, Unreadable};
+use futures::{StreamExt, stream};
+
+use crate::ViewError;
+
+/// Records read at a time.
+const AT_ONCE: usize = 32;
+
+/// A finished stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// Its name.
+    pub stage: StageDigest,
+    /// The worker that computed it: an index into [`RunHistory::workers`].
+    pub worker: usize,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// Which attempt at it this was, counted from 1.
+    pub attempt: u32,
+    /// How long it took.
+    pub phases: Phases,
+    /// Its numbers.
+    pub metrics: BTreeMap<String, f64>,
+    /// What it wrote, without the files of folders.
+    pub outputs: BTreeMap<String, ArtifactDigest>,
+}
+
+impl Done {
+    /// From its beginning to its record, in milliseconds.
+    pub fn took_ms(&self) -> f64 {
+        self.phases.fetch_ms + self.phases.compute_ms + self.phases.store_ms
+    }
+}
+
+/// A worker that computed stages.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Worker {
+    /// The worker's name.
+    pub worker: String,
+    /// Its machine.
+    pub host: String,
+    /// The device that computed: a GPU, or the processor.
+    pub device: String,
+}
+
+/// The history of a run so far.
+#[derive(Clone, Debug)]
+pub struct RunHistory {
+    stages: BTreeMap<StageKey, Done>,
+    workers: Vec<Worker>,
+    evaluations: BTreeMap<u32, Evaluation>,
+    failures: Vec<Failure>,
+    rewound: Vec<Repair>,
+    held: Option<Control>,
+    /// Of the records about the run, those of its stages left out.
+    unreadable: Vec<Unreadable>,
+    walk: Walk,
+}
+
+impl RunHistory {
+    /// Reads a history. Data error where its own record cannot be read.
+    pub async fn read(store: &Store, run: RunId) -> Result<Self, ViewError> {
+        let mut history = Self {
+            walk: Walk::new(store.run(run).await?),
+            stages: BTreeMap::new(),
+            workers: vec![],
+            evaluations: BTreeMap::new(),
+            failures: vec![],
+            rewound: vec![],
+            held: None,
+            unreadable: vec![],
+        };
+        history.read_on(store).await?;
+        Ok(history)
+    }
+
+    /// Reads the records that are new; returns whether there are any.
+    pub async fn read_on(&mut self, store: &Store) -> Result<bool, ViewError> {
+        let id = self.run().id();
+        let news = self.walk.advance(store).await?;
+        let reads = news.into_iter().map(|(key, manifest)| async move {
+            let evaluation = match key.kind {
+                StageKind::Evaluation => evaluation(store, &manifest).await,
+                _ => None,
+            };
+            (key, manifest, evaluation)
+        });
+        let read: Vec<_> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        let before = self.seen();
+        for (key, manifest, evaluation) in read {
+            self.add(key, &manifest, evaluation);
+        }
+        let finished: BTreeSet<_> = self.walk.stages().values().collect();
+        let (mut failures, mut unreadable) = store.readable_failures(id).await?;
+        failures.retain(|failure| !finished.contains(&failure.stage));
+        let (held, unreadable_control) = store.readable_control(id).await?;
+        let (rewound, unreadable_repairs) = store.readable_repairs(id).await?;
+        unreadable.extend(unreadable_control.into_iter().chain(unreadable_repairs));
+        (self.failures, self.held, self.rewound) = (failures, held, rewound);
+        self.unreadable = unreadable;
+        Ok(before != self.seen())
+    }
+
+    /// All that can change when more is read.
+    fn seen(&self) -> impl PartialEq + use<> {
+        let unreadable: Vec<Unreadable> = self.unreadable().cloned().collect();
+        let records = (self.failures.clone(), self.held.clone(), self.rewound.clone());
+        (self.stages.len(), unreadable, records)
+    }
+
+    fn add(&mut self, key: StageKey, manifest: &Manifest, evaluation: Option<Evaluation>) {
+        let made = &manifest.environment;
+        let found = Worker {
+            worker: made.worker.clone(),
+            host: made.host.clone(),
+            device: made.gpu.clone().unwrap_or_else(|| made.cpu.clone()),
+        };
+        let place = self.workers.iter().position(|known| *known == found);
+        let worker = place.unwrap_or_else(|| {
+            self.workers.push(found);
+            self.workers.len() - 1
+        });
+        let outputs = manifest.outputs.iter().filter(|(name, _)| !name.contains('/'));
+        let done = Done {
+            stage: manifest.stage,
+            worker,
+            started_unix_ms: made.started_unix_ms,
+            attempt: made.attempt.unwrap_or(1),
+            phases: manifest.phases,
+            metrics: manifest.metrics.clone(),
+            outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),
+        };
+        self.stages.insert(key, done);
+        if let (StageSpec::Evaluation(_), Some(evaluation)) = (&manifest.spec, evaluation) {
+            self.evaluations.insert(key.iteration, evaluation);
+        }
+    }
+
+    /// The run itself.
+    pub fn run(&self) -> &Run {
+        self.walk.run()
+    }
+
+    /// Finished stages in the order of the plan.
+    pub fn stages(&self) -> &BTreeMap<StageKey, Done> {
+        &self.stages
+    }
+
+    /// The workers that computed them, in the order that [`Done::worker`] counts.
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// Evaluations by iteration; 0 is the base's.
+    pub fn evaluations(&self) -> &BTreeMap<u32, Evaluation> {
+        &self.evaluations
+    }
+
+    /// The failures that stop the run.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// Results that were computed again because they had been lost.
+    pub fn rewound(&self) -> &[Repair] {
+        &self.rewound
+    }
+
+    /// The control record that pauses or cancels the run, if there is one.
+    pub fn held(&self) -> Option<&Control> {
+        self.held.as_ref()
+    }
+
+    /// The records that cannot be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable_stages().chain(&self.unreadable)
+    }
+
+    /// Those of them that are records of stages.
+    pub fn unreadable_stages(&self) -> impl Iterator<Item = &Unreadable> {
+        self.walk.unreadable().values().map(|(_, record)| record)
+    }
+
+    /// Stages that were done, whether or not their records can still be read.
+    pub fn places(&self) -> usize {
+        self.walk.places().len()
+    }
+
+    /// The newest iteration whose last update is done.
+    pub fn iteration(&self) -> u32 {
+        let inner = self.run().config().estimator.inner_updates;
+        let updates = self.stages.keys().rev().filter(|key| key.kind == StageKind::Update);
+        updates.map(|key| key.iteration - u32::from(key.inner < inner)).max().unwrap_or(0)
+    }
+
+    /// A metric of every stage of a kind, by iteration; one number a shard or update.
+    pub fn metric(&self, kind: StageKind, name: &str) -> BTreeMap<u32, Vec<f64>> {
+        let mut found: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        for (key, done) in self.stages.iter().filter(|(key, _)| key.kind == kind) {
+            if let Some(&value) = done.metrics.get(name) {
+                found.entry(key.iteration).or_default().push(value);
+            }
+        }
+        found
+    }
+
+    /// The names of the metrics that stages of a kind have, of those that begin so.
+    pub fn metric_names(&self, kind: StageKind, prefix: &str) -> BTreeSet<String> {
+        let of_kind = self.stages.iter().filter(|(key, _)| key.kind == kind);
+        let names = of_kind.flat_map(|(_, done)| done.metrics.keys());
+        names.filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+}
+
+/// An evaluation's document; `None` where the store has lost it.
+async fn evaluation(store: &Store, manifest: &Manifest) -> Option<Evaluation> {
+    let bytes = store.get_blob(manifest.output("evaluation")?).await.ok()?;
+    Evaluation::from_bytes(&bytes).ok()
+}

@@ -1,0 +1,112 @@
+//! Where tensors are computed: the processor, or one GPU.
+//!
+//! The caller of a stage names its device. The policy is read to it, and tensors used with the policy are made on
+//! it. The numerics class is part of the spec: a device refuses stages of another class. Does not choose a device.
+
+use std::fmt;
+use std::str::FromStr;
+
+use agrpo_spec::{Numerics, StageError, StageKind};
+
+use crate::error::invalid;
+
+mod deterministic;
+mod libtorch;
+pub(crate) mod out_of_memory;
+
+pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
+pub use libtorch::{libtorch_version, use_one_thread};
+
+/// A device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The GPU of this number, counted by bus among those that the process may see.
+    Cuda(usize),
+}
+
+/// How many GPUs libtorch can compute on. Call it after libtorch's CUDA half is loaded: before, the answer is
+/// 0, and stays 0.
+pub fn gpus() -> usize {
+    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}
+
+/// The text names no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no device: expected cpu, or cuda:N for the GPU number N, as in cuda:0")]
+pub struct ParseDeviceError(String);
+
+impl Device {
+    /// Whether it is a GPU.
+    pub fn is_cuda(self) -> bool {
+        matches!(self, Self::Cuda(_))
+    }
+
+    pub(crate) fn of_tch(self) -> tch::Device {
+        match self {
+            Self::Cpu => tch::Device::Cpu,
+            Self::Cuda(number) => tch::Device::Cuda(number),
+        }
+    }
+
+    /// Refuses what this device does not compute.
+    pub(crate) fn check(self, kind: StageKind, class: Numerics) -> Result<(), StageError> {
+        if self.is_cuda() == class.is_cuda() {
+            return Ok(());
+        }
+        let expected = if class.is_cuda() { "--device cuda:0" } else { "--device cpu" };
+        Err(invalid(format!(
+            "the {kind} stage is of numerics class {class}, which {self} does not compute: start agrpo with {expected}"
+        )))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.pad("cpu"),
+            Self::Cuda(number) => f.pad(&format!("cuda:{number}")),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = ParseDeviceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDeviceError> {
+        if text == "cpu" {
+            return Ok(Self::Cpu);
+        }
+        let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+        // One spelling each: no sign, no leading zero. libtorch numbers devices in an i8.
+        let device = number.filter(|number| *number < 128).map(Self::Cuda);
+        device
+            .filter(|device| device.to_string() == text)
+            .ok_or_else(|| ParseDeviceError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_one_spelling() {
+        for name in ["cpu", "cuda:0", "cuda:7"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        for text in ["", "gpu", "cuda", "cuda:", "cuda:00", "cuda:+1", "cuda:x", "cuda:128"] {
+            assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_computes_the_classes_of_its_kind_alone() {
+        let gpu = Numerics::Cuda { sm: 90 };
+        let refused = |device: Device, class| device.check(StageKind::Rollout, class).is_err();
+        assert!(!refused(Device::Cpu, Numerics::CpuNative) && !refused(Device::Cuda(0), gpu));
+        assert!(refused(Device::Cpu, gpu) && refused(Device::Cuda(0), Numerics::CpuPortable));
+    }
+}

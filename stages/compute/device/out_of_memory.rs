@@ -1,0 +1,118 @@
+//! Explains a device that ran out of memory (how much was requested, which keys request less), and a device
+//! that is lost to the process.
+//!
+//! libtorch reports both as text only. [`cause`] is the one place that reads it. Frees and retries nothing.
+
+use agrpo_spec::{StageError, StageKind};
+
+use crate::device::Device;
+
+/// Why libtorch failed, as far as it changes what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The GPU has no memory left.
+    DeviceFull,
+    /// The machine has no memory left.
+    HostFull,
+    /// A CUDA error: every later call in the same process fails with it too.
+    DeviceLost,
+}
+
+/// The cause of an internal error, by the words of libtorch 2.11 and CUDA; `None` for any other.
+fn cause(error: &StageError) -> Option<Cause> {
+    let StageError::Internal(text) = error else { return None };
+    let words = [
+        ("CUDA out of memory", Cause::DeviceFull),
+        ("CUDA error:", Cause::DeviceLost),
+        ("can't allocate memory", Cause::HostFull),
+    ];
+    words.into_iter().find(|(words, _)| text.contains(words)).map(|(_, cause)| cause)
+}
+
+/// Whether a device, or the machine, had no memory left.
+pub(crate) fn is_refused(error: &StageError) -> bool {
+    matches!(cause(error), Some(Cause::DeviceFull | Cause::HostFull))
+}
+
+/// An error as it is, unless the device is full or lost.
+pub(crate) fn explain(error: StageError, kind: StageKind, device: Device) -> StageError {
+    match (cause(&error), error) {
+        (Some(Cause::DeviceFull), StageError::Internal(text)) => {
+            StageError::Internal(full(&text, kind, device))
+        }
+        (Some(Cause::DeviceLost), StageError::Internal(text)) if device.is_cuda() => {
+            StageError::Device(format!("{device} is lost to this process: {text}"))
+        }
+        (_, error) => error,
+    }
+}
+
+fn full(text: &str, kind: StageKind, device: Device) -> String {
+    let asked = between(text, "Tried to allocate ", ". ").unwrap_or("an unknown amount");
+    let whole = between(text, "total capacity of ", " of which ").unwrap_or("unknown");
+    let free = between(text, " of which ", " is free").unwrap_or("unknown");
+    let lower = match kind {
+        StageKind::Sft => "sft.micro_batch",
+        StageKind::Rollout => "rollout.micro_batch",
+        StageKind::Gradient => "estimator.micro_batch",
+        StageKind::Evaluation => "evaluation.micro_batch",
+        StageKind::Reward | StageKind::Update => "the model's size",
+    };
+    format!(
+        "the {kind} stage does not fit the memory of {device}: {asked} more were asked for, {free} of \
+         {whole} were free; lower {lower}, or rollout.completion_tokens"
+    )
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As libtorch 2.11 words it (c10/cuda/CUDACachingAllocator.cpp).
+    const TEXT: &str = "the gradient stage broke off: called `Result::unwrap()` on an `Err` value: \
+        Torch(\"CUDA out of memory. Tried to allocate 7.72 GiB. GPU 0 has a total capacity of 79.11 GiB \
+        of which 3.50 GiB is free. Process 12 has 75.60 GiB memory in use.";
+
+    #[test]
+    fn causes_are_read_from_libtorch_s_words() {
+        let of = |text: &str| cause(&StageError::Internal(text.to_owned()));
+        let host = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: \
+                    you tried to allocate 8 bytes.";
+        assert_eq!(of(TEXT), Some(Cause::DeviceFull));
+        assert_eq!(of(host), Some(Cause::HostFull));
+        assert_eq!(of("CUDA error: device-side assert triggered"), Some(Cause::DeviceLost));
+        assert_eq!(of("libtorch failed: shapes"), None);
+        // Only libtorch's own errors count: data may spell the same words.
+        assert_eq!(cause(&StageError::Data(TEXT.to_owned())), None);
+        for (text, expected) in [(TEXT, true), (host, true), ("CUDA error: x", false)] {
+            assert_eq!(is_refused(&StageError::Internal(text.to_owned())), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_device_says_how_much_and_what_to_lower() {
+        let full = StageError::Internal(TEXT.to_owned());
+        assert_eq!(
+            explain(full, StageKind::Gradient, Device::Cuda(0)).to_string(),
+            "the gradient stage does not fit the memory of cuda:0: 7.72 GiB more were asked for, 3.50 GiB \
+             of 79.11 GiB were free; lower estimator.micro_batch, or rollout.completion_tokens"
+        );
+        let other = StageError::Internal("libtorch failed: shapes".to_owned());
+        let kept = explain(other, StageKind::Gradient, Device::Cuda(0));
+        assert_eq!(kept.to_string(), "libtorch failed: shapes");
+    }
+
+    #[test]
+    fn a_lost_device_is_not_a_full_one() {
+        let text = "libtorch failed: CUDA error: an illegal memory access was encountered";
+        let lost =
+            explain(StageError::Internal(text.to_owned()), StageKind::Rollout, Device::Cuda(1));
+        assert!(matches!(lost, StageError::Device(_)), "{lost:?}");
+        assert!(lost.to_string().starts_with("cuda:1 is lost to this process"), "{lost}");
+    }
+}

@@ -1,0 +1,305 @@
+//! The input of every estimator: trajectories and advantages that belong together.
+//!
+//! Only [`Batch::new`] makes one. It refuses what cannot be learned from, naming the sample and the number,
+//! before anything is computed; estimators rely on it and check nothing again.
+
+use agrpo_spec::{RowReward, Sampler, StageError};
+
+use crate::error::data;
+use crate::model::{ModelConfig, PADDING};
+use crate::trajectories::{NEVER, Trajectories};
+
+/// A shard's trajectories, each with its advantage. Rows are completions, R of them.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    trajectories: &'a Trajectories,
+    worths: Vec<Worth>,
+    sampler: &'a Sampler,
+    model: &'a ModelConfig,
+    recorded: bool,
+}
+
+/// A completion's worth to an estimator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Worth {
+    /// What its log-probability is multiplied by.
+    pub advantage: f64,
+    /// Whether the mean over completions counts it; one that is not counted has no advantage.
+    pub counted: bool,
+}
+
+impl From<&RowReward> for Worth {
+    fn from(row: &RowReward) -> Self {
+        Self { advantage: row.advantage, counted: row.counted }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Checks that trajectories, worths, groups, sampler and model fit; data error with the sample.
+    pub fn new(
+        trajectories: &'a Trajectories,
+        worths: &[Worth],
+        group: usize,
+        sampler: &'a Sampler,
+        model: &'a ModelConfig,
+    ) -> Result<Self, StageError> {
+        let rows = trajectories.rows;
+        if worths.len() != rows {
+            let found = worths.len();
+            return Err(data(format!("{found} rewards do not fit {rows} trajectories")));
+        }
+        if rows == 0 || group == 0 || !rows.is_multiple_of(group) {
+            return Err(data(format!("{rows} trajectories do not make groups of {group}")));
+        }
+        for (row, worth) in worths.iter().enumerate() {
+            let advantage = worth.advantage;
+            if !advantage.is_finite() {
+                let expected = "expected a finite number";
+                return Err(data(format!(
+                    "sample {row} has the advantage {advantage}, {expected}"
+                )));
+            }
+            if !worth.counted && advantage != 0.0 {
+                return Err(data(format!(
+                    "sample {row} is left out, but its advantage is {advantage}, expected 0"
+                )));
+            }
+        }
+        let batch = Self { trajectories, worths: worths.to_vec(), sampler, model, recorded: true };
+        if (sampler.top_k > 0 || sampler.top_p.get() < 1.0) && trajectories.kept.is_none() {
+            let Sampler { top_k, top_p, .. } = sampler;
+            return Err(data(format!(
+                "the trajectories lack their kept sets, expected those of top_k {top_k} and top_p {top_p}"
+            )));
+        }
+        (0..rows).try_for_each(|row| batch.check_row(row))?;
+        Ok(batch)
+    }
+
+    /// The same without the recorded log-probabilities: the ratio's denominators are computed from the
+    /// policy that sampled. For trajectories whose records are less exact than the arithmetic.
+    #[must_use]
+    pub fn without_records(self) -> Self {
+        Self { recorded: false, ..self }
+    }
+
+    /// The trajectories.
+    pub fn trajectories(&self) -> &'a Trajectories {
+        self.trajectories
+    }
+
+    /// Completions, R.
+    pub fn rows(&self) -> usize {
+        self.trajectories.rows
+    }
+
+    /// A row's advantage.
+    pub fn advantage(&self, row: usize) -> f64 {
+        self.worths[row].advantage
+    }
+
+    /// Rows that the mean over completions counts.
+    pub fn counted(&self) -> impl Iterator<Item = usize> {
+        (0..self.rows()).filter(|&row| self.worths[row].counted)
+    }
+
+    /// How many those are.
+    pub fn completions(&self) -> f64 {
+        count(self.counted().count())
+    }
+
+    /// Rows whose terms are not constant: those with an advantage, and with a KL term all.
+    pub fn moving(&self, with_kl: bool) -> Vec<usize> {
+        self.counted().filter(|&row| with_kl || self.advantage(row) != 0.0).collect()
+    }
+
+    /// How the trajectories were sampled.
+    pub fn sampler(&self) -> &'a Sampler {
+        self.sampler
+    }
+
+    /// The mask's id.
+    pub fn mask(&self) -> i64 {
+        self.model.mask_token_id
+    }
+
+    /// The end-of-sequence id.
+    pub fn eos(&self) -> i64 {
+        self.model.eos_token_id
+    }
+
+    /// Effective horizon of a row; 0 if it holds nothing but end-of-sequence.
+    pub fn horizon(&self, row: usize) -> u32 {
+        self.trajectories.horizon(row, self.eos())
+    }
+
+    /// The log-probability that the sampler recorded at a cell (row-major index), unless records are
+    /// not to be used.
+    pub fn recorded_logp(&self, cell: usize) -> Option<f64> {
+        self.recorded.then(|| f64::from(self.trajectories.token_logps[cell]))
+    }
+
+    /// Positions of a row that step `step` wrote.
+    pub fn written(&self, row: usize, step: u32) -> impl Iterator<Item = usize> {
+        let steps = self.trajectories.steps(row).iter().enumerate();
+        steps.filter(move |&(_, &at)| at == i64::from(step)).map(|(position, _)| position)
+    }
+
+    /// Positions that were masked before step `step` and stayed so, in the block that it wrote to.
+    pub fn passed_over(&self, row: usize, step: u32) -> impl Iterator<Item = usize> {
+        let block = self.block_of(row, step);
+        let steps = self.trajectories.steps(row);
+        block.filter(move |&position| steps[position] > i64::from(step))
+    }
+
+    /// Tokens up to and including the first end-of-sequence: what estimators that know no steps
+    /// train on.
+    pub fn content(&self, row: usize) -> usize {
+        let tokens = self.trajectories.completion(row);
+        let end = tokens.iter().position(|&token| token == self.eos());
+        end.map_or(tokens.len(), |end| end + 1)
+    }
+
+    /// The block that a row's step belongs to. With a threshold it is where the step wrote, as blocks take
+    /// as many steps as their tokens need.
+    fn block_of(&self, row: usize, step: u32) -> std::ops::Range<usize> {
+        let Sampler { completion_tokens, block_tokens, steps, threshold, .. } = *self.sampler;
+        let first = if threshold.is_some() {
+            let position = self.written(row, step).next().unwrap_or(0);
+            position - position % block_tokens as usize
+        } else {
+            let steps_per_block = (steps / (completion_tokens / block_tokens)).max(1);
+            (step / steps_per_block * block_tokens) as usize
+        };
+        first..first + block_tokens as usize
+    }
+
+    fn check_row(&self, row: usize) -> Result<(), StageError> {
+        let (trajectories, sampler) = (self.trajectories, self.sampler);
+        let refuse = |what: String| Err(data(format!("sample {row}: {what}")));
+        let c = trajectories.completion_len;
+        if c != sampler.completion_tokens as usize {
+            let expected = sampler.completion_tokens;
+            return refuse(format!("the completion has {c} tokens, expected {expected}"));
+        }
+        let is_id = |id: &&i64| !(0..self.model.embedding_size).contains(*id);
+        let prompt = trajectories.prompt(row).iter().skip_while(|&&id| id == PADDING);
+        let mut ids = prompt.chain(trajectories.completion(row));
+        if let Some(id) = ids.find(is_id) {
+            return refuse(format!("{id} is no token of the policy"));
+        }
+        let mut written = vec![0usize; sampler.steps as usize];
+        for (position, &step) in trajectories.steps(row).iter().enumerate() {
+            if step == NEVER {
+                let (token, eos) = (trajectories.completion(row)[position], self.eos());
+                if token != eos {
+                    return refuse(format!(
+                        "position {position} was never written, but holds {token}, expected {eos}"
+                    ));
+                }
+                continue;
+            }
+            let known = u32::try_from(step).ok().filter(|&step| step < sampler.steps);
+            let Some(step) = known else {
+                let last = sampler.steps - 1;
+                return refuse(format!(
+                    "position {position} has the step {step}, expected 0..={last}"
+                ));
+            };
+            if !self.block_of(row, step).contains(&position) {
+                return refuse(format!("step {step} wrote position {position}, outside its block"));
+            }
+            written[step as usize] += 1;
+            self.check_cell(row, position)?;
+        }
+        let done = trajectories.sampled_steps(row);
+        if sampler.threshold.is_some() {
+            return match written.iter().take(done as usize).position(|&tokens| tokens == 0) {
+                Some(step) => refuse(format!("step {step} wrote no token, expected 1 or more")),
+                None => self.check_blocks(row),
+            };
+        }
+        let per_step = (sampler.completion_tokens / sampler.steps) as usize;
+        let mut all = written.iter().take(done as usize).enumerate();
+        match all.find(|&(_, &tokens)| tokens != per_step) {
+            Some((step, tokens)) => {
+                refuse(format!("step {step} wrote {tokens} tokens, expected {per_step}"))
+            }
+            None => self.check_end(row),
+        }
+    }
+
+    /// With a threshold, steps write any number of tokens: each block is written whole, by the steps after
+    /// those of the block before it, or not at all.
+    fn check_blocks(&self, row: usize) -> Result<(), StageError> {
+        let mut next = 0;
+        for (n, steps) in
+            self.trajectories.steps(row).chunks(self.sampler.block_tokens as usize).enumerate()
+        {
+            let (first, last) = (steps.iter().min().copied(), steps.iter().max().copied());
+            let (first, last) = (first.unwrap_or(NEVER), last.unwrap_or(NEVER));
+            if (first, last) == (NEVER, NEVER) {
+                next = i64::MAX;
+            } else if first == next {
+                next = last + 1;
+            } else {
+                return Err(data(format!(
+                    "sample {row}: block {n} was written by the steps {first}..={last}, expected all of it, from the step after the block before it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A row stops early only at the end of a block: every position of a begun block is drawn.
+    fn check_end(&self, row: usize) -> Result<(), StageError> {
+        let (steps, all) = (self.trajectories.sampled_steps(row), self.sampler.steps);
+        let is_whole = steps == 0 || self.block_of(row, steps - 1) != self.block_of(row, steps);
+        if steps == all || is_whole {
+            return Ok(());
+        }
+        Err(data(format!("sample {row} stopped after {steps} of {all} steps, inside a block")))
+    }
+
+    fn check_cell(&self, row: usize, position: usize) -> Result<(), StageError> {
+        let trajectories = self.trajectories;
+        let cell = row * trajectories.completion_len + position;
+        let token = trajectories.completion_ids[cell];
+        let refuse = |what: String| Err(data(format!("sample {row}, position {position}: {what}")));
+        if token == self.mask() {
+            return refuse("the mask was written".to_owned());
+        }
+        let (logp, entropy) = (trajectories.token_logps[cell], trajectories.token_entropies[cell]);
+        if !logp.is_finite() || !entropy.is_finite() || entropy < -1e-3 {
+            return refuse(format!("log-probability {logp} and entropy {entropy} cannot be"));
+        }
+        match trajectories.kept_at(cell) {
+            Some(kept) if !kept.contains(&token) => {
+                let size = kept.len();
+                refuse(format!(
+                    "the kept set of {size} tokens lacks the token {token} drawn from it"
+                ))
+            }
+            Some(kept) => match kept.iter().find(|id| !(0..self.model.embedding_size).contains(id))
+            {
+                Some(id) => refuse(format!("the kept id {id} is no token of the policy")),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+}
+
+/// A count as a number to divide by.
+#[expect(clippy::cast_precision_loss, reason = "counts of completions and tokens are small")]
+pub(super) fn count(n: usize) -> f64 {
+    n as f64
+}
+
+/// A length or an id as libtorch counts.
+pub(super) fn length(n: usize) -> i64 {
+    i64::try_from(n).expect("lengths and ids fit")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! How units become a loss. A *pass* is as many units as fit a forward and backward pass. For a factor f with
+//! advantage A and weight w,
+//! ```text
+//! lp_f = sum over its reads of c log P_theta(event | state),   rho = exp(lp_f - old_f)
+//! loss = sum over f of w [ -min(rho A, clip(rho, 1-lo, 1+hi) A) + beta s (e^D - D - 1) ],
+//!        D = lp_f of the reference - lp_f,  s = rho or 1
+//! ```
+//! (Schulman et al., PPO, arXiv 1707.06347; k3: J. Schulman, "Approximating KL Divergence", 2020; the
+//! factor rho on it: DeepSeek-V3.2, arXiv 2512.02556.) Draws nothing, and checks nothing that `Batch` has
+//! checked.
+
+use agrpo_spec::StageError;
+use tch::{Kind, Tensor, no_grad_guard};
+
+use super::batch::count;
+use super::reads::{Forward, Reads};
+use super::unit::{Factor, Surrogate, Unit};
+use crate::model::{Policy, Queries, Tape};
+use crate::tensors::doubles;
+
+/// The policies of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Policies<'a> {
+    /// The one that is differentiated.
+    pub policy: &'a Policy,
+    /// The one that sampled; `None` where it is the same.
+    pub behaviour: Option<&'a Policy>,
+    /// The one that the divergence is measured from.
+    pub reference: Option<&'a Policy>,
+}
+
+/// Measurements of passes beside their loss.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    /// The loss.
+    pub loss: f64,
+    /// The divergence's share of it, before beta.
+    pub kl: f64,
+    /// Ratios.
+    pub factors: f64,
+    /// Of these, clipped from below with effect (A < 0).
+    pub clipped_low: f64,
+    /// Clipped from above with effect (A > 0).
+    pub clipped_high: f64,
+    /// Distinct states that were computed.
+    pub states: f64,
+    /// Largest |rho - 1|; 0 where learner and sampler agree to the bit.
+    pub ratio_deviation: f64,
+}
+
+impl Measured {
+    /// Adds another pass.
+    pub fn add(&mut self, pass: &Self) {
+        self.loss += pass.loss;
+        self.kl += pass.kl;
+        self.factors += pass.factors;
+        self.clipped_low += pass.clipped_low;
+        self.clipped_high += pass.clipped_high;
+        self.states += pass.states;
+        self.ratio_deviation = self.ratio_deviation.max(pass.ratio_deviation);
+    }
+}
+
+/// Up to a micro-batch of distinct states, with the factors that are read off them.
+#[derive(Debug, Default)]
+pub struct Pass {
+    reads: Reads,
+    factors: Vec<Factor>,
+}
+
+impl Pass {
+    /// Whether a unit fits: always into an empty pass, then as long as distinct states are no more than
+    /// a micro-batch.
+    pub(super) fn has_room(&self, unit: &Unit, micro_batch: usize) -> bool {
+        self.is_empty() || self.reads.states_with(unit) <= micro_batch
+    }
+
+    /// Whether it holds no ratio yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.factors.is_empty()
+    }
+
+    /// Adds a unit.
+    pub(super) fn push(&mut self, unit: Unit) {
+        let numbers: Vec<_> =
+            unit.states.into_iter().map(|state| self.reads.number(state)).collect();
+        for factor in unit.factors {
+            let place = self.factors.len();
+            for read in &factor.reads {
+                self.reads.add(place, numbers[read.state], read);
+            }
+            self.factors.push(Factor { reads: vec![], ..factor });
+        }
+    }
+
+    /// The log-probability and the entropy at each read, in their order; no gradient.
+    pub(super) fn observe(
+        &self,
+        policy: &Policy,
+        temperature: f64,
+    ) -> Result<Vec<(f64, f64)>, StageError> {
+        let _no_grad = no_grad_guard();
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        let seen = self.reads.evaluate(policy, temperature, &mut forward)?;
+        let logp_N = doubles(&seen.value_N)?;
+        let entropy_N = doubles(&seen.entropy())?;
+        Ok(logp_N.into_iter().zip(entropy_N).collect())
+    }
+
+    /// The pass's share of the loss, differentiable, and what it measured.
+    pub fn loss(
+        &self,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+    ) -> Result<(Tensor, Measured), StageError> {
+        let policy = policies.policy;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        self.loss_through(&mut forward, policies, surrogate)
+    }
+
+    /// Adds the gradient of the pass's share of the loss to the policy's. `checkpointing` trades time for
+    /// memory; the gradient is the same to the bit.
+    pub(super) fn backward(
+        &self,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+        checkpointing: bool,
+    ) -> Result<Measured, StageError> {
+        let mut tape = None;
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| {
+            if !checkpointing {
+                return policies.policy.hidden(ids, queries);
+            }
+            let (hidden, way_back) = policies.policy.hidden_checkpointed(ids, queries)?;
+            tape = Some(way_back);
+            Ok(hidden)
+        };
+        let (loss, measured) = self.loss_through(&mut forward, policies, surrogate)?;
+        loss.backward();
+        drop(loss);
+        tape.into_iter().for_each(Tape::backward);
+        Ok(measured)
+    }
+
+    fn loss_through(
+        &self,
+        forward: &mut Forward<'_>,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+    ) -> Result<(Tensor, Measured), StageError> {
+        let seen = self.reads.evaluate(policies.policy, surrogate.temperature, forward)?;
+        let logp_F = self.reads.sums(&seen.value_N, self.factors.len());
+        drop(seen);
+        let column = |of: &dyn Fn(&Factor) -> f64| {
+            let values: Vec<f64> = self.factors.iter().map(of).collect();
+            Tensor::from_slice(&values).to_kind(logp_F.kind()).to_device(logp_F.device())
+        };
+        let old_F = self.old(policies, surrogate, &logp_F)?;
+        let (advantage_F, weight_F) = (column(&|f| f.advantage), column(&|f| f.weight));
+        let ratio_F = (&logp_F - old_F).exp();
+        let bounded_F = ratio_F.clamp(1.0 - surrogate.clip_low, 1.0 + surrogate.clip_high);
+        let (plain_F, bounded_F) = (&ratio_F * &advantage_F, bounded_F * &advantage_F);
+        let mut loss_F = -plain_F.minimum(&bounded_F) * &weight_F;
+        let mut kl = 0.0;
+        if let (true, Some(reference)) = (surrogate.kl > 0.0, policies.reference) {
+            let reference_F = {
+                let _no_grad = no_grad_guard();
+                self.log_probabilities(reference, surrogate)?
+            };
+            let apart_F = reference_F - &logp_F;
+            let k3_F = apart_F.exp() - &apart_F - 1.0;
+            let k3_F = if surrogate.kl_ratio { &ratio_F * k3_F } else { k3_F };
+            let divergence_F = k3_F * &weight_F * column(&|f| f64::from(u8::from(f.has_kl)));
+            kl = divergence_F.sum(Kind::Double).double_value(&[]);
+            loss_F += divergence_F * surrogate.kl;
+        }
+        let loss = loss_F.sum(logp_F.kind());
+        let clipped_F = bounded_F.lt_tensor(&plain_F);
+        let low_F = clipped_F.logical_and(&advantage_F.lt(0.0));
+        let sum = |t: &Tensor| t.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]);
+        let (clipped, clipped_low) = (sum(&clipped_F), sum(&low_F));
+        let measured = Measured {
+            loss: loss.double_value(&[]),
+            kl,
+            factors: count(self.factors.len()),
+            clipped_low,
+            clipped_high: clipped - clipped_low,
+            states: count(self.reads.states()),
+            ratio_deviation: (ratio_F.detach() - 1.0).abs().max().double_value(&[]),
+        };
+        Ok((loss, measured))
+    }
+
+    /// lp of every factor, F.
+    fn log_probabilities(
+        &self,
+        policy: &Policy,
+        surrogate: &Surrogate,
+    ) -> Result<Tensor, StageError> {
+        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
+        let value_N = self.reads.evaluate(policy, surrogate.temperature, &mut forward)?.value_N;
+        Ok(self.reads.sums(&value_N, self.factors.len()))
+    }
+
+    /// lp of every factor under the policy that sampled, F: as recorded, else computed; the value itself where
+    /// the same policy sampled.
+    fn old(
+        &self,
+        policies: &Policies<'_>,
+        surrogate: &Surrogate,
+        logp_F: &Tensor,
+    ) -> Result<Tensor, StageError> {
+        let recorded: Vec<f64> = self.factors.iter().map(|f| f.old.unwrap_or(f64::NAN)).collect();
+        let recorded_F = Tensor::from_slice(&recorded).to_kind(logp_F.kind());
+        let recorded_F = recorded_F.to_device(logp_F.device());
+        if recorded.iter().all(|old| old.is_finite()) {
+            return Ok(recorded_F);
+        }
+        let _no_grad = no_grad_guard();
+        let computed_F = match policies.behaviour {
+            Some(behaviour) => self.log_probabilities(behaviour, surrogate)?,
+            None => logp_F.detach(),
+        };
+        Ok(computed_F.where_self(&recorded_F.isnan(), &recorded_F))
+    }
+}

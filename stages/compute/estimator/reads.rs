@@ -1,0 +1,272 @@
+//! A pass's reads as tensors: computes each state once, the head once for each position and support, and picks
+//! every event's log-probability from there. Knows no advantage and no ratio.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::StageError;
+use tch::kind::Element;
+use tch::{Device, Kind, Tensor};
+
+use super::batch::length;
+use super::unit::{Event, Read, Support, Unit};
+use crate::dedup::DistinctStates;
+use crate::model::{Policy, Queries};
+
+/// How hidden states are computed from ids (B x L) at queried positions.
+pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries<'_>) -> Result<Tensor, StageError> + 'a;
+
+/// Where a distribution is taken: state, position, support.
+type Site = (usize, i64, Support);
+
+/// One read as indices into tensors.
+#[derive(Debug)]
+struct Placed {
+    factor: usize,
+    site: usize,
+    coefficient: f64,
+    event: PlacedEvent,
+}
+
+#[derive(Debug)]
+enum PlacedEvent {
+    Token(i64),
+    /// Sites, positions and tokens of the winners.
+    Loses {
+        to: Vec<(usize, i64, i64)>,
+        position: i64,
+    },
+}
+
+/// The states of a pass and what is read off them.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    states: DistinctStates,
+    sites: Vec<Site>,
+    site_numbers: BTreeMap<Site, usize>,
+    reads: Vec<Placed>,
+}
+
+/// The results of the reads: N values, and the S x V distributions that they were picked from.
+pub(super) struct Seen {
+    /// The log-probability of each read's event, N.
+    pub(super) value_N: Tensor,
+    logp_SV: Tensor,
+    site_N: Tensor,
+}
+
+impl Seen {
+    /// The entropy, in nats, of the distribution of each read, N.
+    pub(super) fn entropy(&self) -> Tensor {
+        let logp_SV = self.logp_SV.to_kind(Kind::Double);
+        let terms_SV = (logp_SV.exp() * &logp_SV).nan_to_num(0.0, None::<f64>, None::<f64>);
+        (-terms_SV.sum_dim_intlist(-1, false, Kind::Double)).index_select(0, &self.site_N)
+    }
+}
+
+impl Reads {
+    /// How many distinct states there would be with a unit's.
+    pub(super) fn states_with(&self, unit: &Unit) -> usize {
+        let new: BTreeSet<_> =
+            unit.states.iter().filter(|state| !self.states.contains(state)).collect();
+        self.states() + new.len()
+    }
+
+    /// How many distinct states there are.
+    pub(super) fn states(&self) -> usize {
+        self.states.states().len()
+    }
+
+    /// The number of a state, new or seen before.
+    pub(super) fn number(&mut self, state: Vec<i64>) -> usize {
+        self.states.number(state)
+    }
+
+    /// Adds a read of state number `state` to a factor.
+    pub(super) fn add(&mut self, factor: usize, state: usize, read: &Read) {
+        let site = self.site(state, read.position, &read.support);
+        let event = match &read.event {
+            Event::Token(token) => PlacedEvent::Token(*token),
+            Event::Loses(winners) => {
+                let place = |&(position, token): &(i64, i64)| {
+                    (self.site(state, position, &read.support), position, token)
+                };
+                let to = winners.iter().map(place).collect();
+                PlacedEvent::Loses { to, position: read.position }
+            }
+        };
+        self.reads.push(Placed { factor, site, coefficient: read.coefficient, event });
+    }
+
+    fn site(&mut self, state: usize, position: i64, support: &Support) -> usize {
+        let site = (state, position, support.clone());
+        if let Some(&number) = self.site_numbers.get(&site) {
+            return number;
+        }
+        let number = self.sites.len();
+        self.sites.push(site.clone());
+        self.site_numbers.insert(site, number);
+        number
+    }
+
+    /// Sums of the reads' values by factor, F.
+    pub(super) fn sums(&self, value_N: &Tensor, factors: usize) -> Tensor {
+        let factor: Vec<i64> = self.reads.iter().map(|read| length(read.factor)).collect();
+        let coefficient: Vec<f64> = self.reads.iter().map(|read| read.coefficient).collect();
+        let coefficient_N = on(value_N, &coefficient).to_kind(value_N.kind());
+        let zero_F = Tensor::zeros([length(factors)], (value_N.kind(), value_N.device()));
+        zero_F.index_add(0, &on(value_N, &factor), &(value_N * coefficient_N))
+    }
+
+    /// The log-probability of every read's event, from the policy's hidden states as `forward` gives them.
+    pub(super) fn evaluate(
+        &self,
+        policy: &Policy,
+        temperature: f64,
+        forward: &mut Forward<'_>,
+    ) -> Result<Seen, StageError> {
+        let v = policy.config().embedding_size;
+        let hidden_SD = self.hidden(policy.device(), forward)?;
+        let logits_SV = policy.head(&hidden_SD);
+        let kind = if logits_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+        // As the sampler does: half precision ends at the head.
+        let scaled_SV = logits_SV.to_kind(kind) / temperature;
+        let scaled_SV = match self.impossible(v) {
+            Some(impossible_SV) => {
+                let impossible_SV = impossible_SV.to_device(scaled_SV.device());
+                scaled_SV.masked_fill(&impossible_SV, f64::NEG_INFINITY)
+            }
+            None => scaled_SV,
+        };
+        let logp_SV = scaled_SV.log_softmax(-1, kind);
+        let picks: Vec<i64> = self.reads.iter().map(|read| read.token_cell(v)).collect();
+        let token_N = logp_SV.flatten(0, -1).index_select(0, &on(&logp_SV, &picks));
+        let sites: Vec<i64> = self.reads.iter().map(|read| length(read.site)).collect();
+        let value_N = self.with_losses(&logp_SV, token_N);
+        let site_N = on(&logp_SV, &sites);
+        Ok(Seen { value_N, logp_SV, site_N })
+    }
+
+    /// The values with those of lost positions filled in:
+    /// log F(kappa) = log sum over tokens v of p(v) with log p(v) < kappa (or = kappa, to the right of
+    /// the holder of kappa), where kappa is the least log-probability among the winners. The set of
+    /// tokens is held fixed in the derivative, which is exact but where two probabilities are equal.
+    fn with_losses(&self, logp_SV: &Tensor, token_N: Tensor) -> Tensor {
+        let losers: Vec<usize> = (0..self.reads.len())
+            .filter(|&n| matches!(self.reads[n].event, PlacedEvent::Loses { .. }))
+            .collect();
+        if losers.is_empty() {
+            return token_N;
+        }
+        let (mut kappa, mut takes_ties, mut sites) = (vec![], vec![], vec![]);
+        for &n in &losers {
+            let Placed { site, event: PlacedEvent::Loses { to, position }, .. } = &self.reads[n]
+            else {
+                continue;
+            };
+            let logp = |&(site, position, token): &(usize, i64, i64)| {
+                (logp_SV.double_value(&[length(site), token]), position)
+            };
+            // The weakest winner; of equals, the one furthest right.
+            let weaker =
+                |a: (f64, i64), b: (f64, i64)| if (b.0, -b.1) < (a.0, -a.1) { b } else { a };
+            let weakest = to.iter().map(logp).reduce(weaker);
+            let (least, holder) = weakest.unwrap_or((f64::INFINITY, 0));
+            kappa.push(least);
+            takes_ties.push(*position > holder);
+            sites.push(length(*site));
+        }
+        let logp_QV = logp_SV.index_select(0, &on(logp_SV, &sites));
+        let kappa_Q1 = on(logp_SV, &kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
+        let ties_Q1 = on(logp_SV, &takes_ties).unsqueeze(-1);
+        let tied_QV = logp_QV.eq_tensor(&kappa_Q1).logical_and(&ties_Q1);
+        let drawable_QV = logp_QV.gt(f64::NEG_INFINITY);
+        let below_QV = logp_QV.lt_tensor(&kappa_Q1).logical_or(&tied_QV).logical_and(&drawable_QV);
+        // Under another policy than the one that sampled, nothing may lie below.
+        let possible_Q1 = below_QV.any_dim(-1, true);
+        let outside_QV = below_QV.logical_not().logical_and(&possible_Q1);
+        let mass_Q = logp_QV.masked_fill(&outside_QV, f64::NEG_INFINITY).logsumexp([-1], false);
+        let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), IMPOSSIBLE);
+        let index: Vec<i64> = losers.into_iter().map(length).collect();
+        token_N.index_copy(0, &on(logp_SV, &index), &mass_Q)
+    }
+
+    /// Hidden states at each site, S x D: every state is queried at its own positions, padded to the
+    /// longest list, and each site picks its row.
+    fn hidden(&self, device: Device, forward: &mut Forward<'_>) -> Result<Tensor, StageError> {
+        let mut queried = vec![BTreeSet::new(); self.states()];
+        for (state, position, _) in &self.sites {
+            queried[*state].insert(*position);
+        }
+        let widest = queried.iter().map(BTreeSet::len).max().unwrap_or(0);
+        let (mut ids, mut queries) = (vec![], vec![]);
+        for (state, positions) in self.states.states().iter().zip(&queried) {
+            ids.extend_from_slice(state);
+            let last = positions.last().copied().unwrap_or(0);
+            let padded = positions.iter().copied().chain(std::iter::repeat(last));
+            queries.extend(padded.take(widest));
+        }
+        let picks: Vec<i64> = self
+            .sites
+            .iter()
+            .map(|(state, position, _)| {
+                length(state * widest + queried[*state].range(..position).count())
+            })
+            .collect();
+        let batch = length(self.states());
+        let matrix = |ids: &[i64]| Tensor::from_slice(ids).view([batch, -1]).to_device(device);
+        let (ids_BL, queries_BQ) = (matrix(&ids), matrix(&queries));
+        let hidden_BQD = forward(&ids_BL, &Queries::At(&queries_BQ))?;
+        Ok(hidden_BQD.flatten(0, 1).index_select(0, &on(&hidden_BQD, &picks)))
+    }
+
+    /// The tokens outside each site's support, broadcastable to S x V; `None` if there are none.
+    fn impossible(&self, v: i64) -> Option<Tensor> {
+        let vocabulary = usize::try_from(v).expect("sizes are positive");
+        let fill = |support: &Support, row: &mut [bool]| match support {
+            Support::Whole => {}
+            Support::AllBut(id) => row[place(*id)] = true,
+            Support::Kept(kept) => {
+                row.fill(true);
+                kept.iter().for_each(|&id| row[place(id)] = false);
+            }
+        };
+        let first = &self.sites.first()?.2;
+        // One row serves all where there is no filter: memory does not grow with the vocabulary.
+        let distinct = if self.sites.iter().all(|(_, _, support)| support == first) {
+            1
+        } else {
+            self.sites.len()
+        };
+        if distinct == 1 && *first == Support::Whole {
+            return None;
+        }
+        let mut cells = vec![false; distinct * vocabulary];
+        for ((_, _, support), row) in self.sites.iter().zip(cells.chunks_mut(vocabulary)) {
+            fill(support, row);
+        }
+        Some(Tensor::from_slice(&cells).view([-1, v]))
+    }
+}
+
+/// In place of log 0, where an exact 0 would make the ratio's derivative NaN.
+const IMPOSSIBLE: f64 = -80.0;
+
+impl Placed {
+    /// The read's token in the flattened S x V matrix; any cell for an event that is no token.
+    fn token_cell(&self, v: i64) -> i64 {
+        let token = match self.event {
+            PlacedEvent::Token(token) => token,
+            PlacedEvent::Loses { .. } => 0,
+        };
+        length(self.site) * v + token
+    }
+}
+
+/// Numbers on the device of `beside`.
+fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {
+    Tensor::from_slice(numbers).to_device(beside.device())
+}
+
+fn place(id: i64) -> usize {
+    usize::try_from(id).expect("ids were checked with the batch")
+}

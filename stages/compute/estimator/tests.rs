@@ -1,0 +1,105 @@
+//! What estimators claim, on a toy small enough to enumerate: three real tokens and a mask, a policy in
+//! f64, completions of three or four tokens. Here: the toy; the claims stand in the modules.
+
+use agrpo_spec::{
+    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Sampler, Samples, Seed,
+    StepWeights, Strata,
+};
+use tch::{Kind, Tensor, no_grad_guard};
+
+use super::batch::{count, length};
+use super::*;
+use crate::model::{ModelConfig, Policy};
+use crate::sampler::{Row, sample};
+use crate::testing::{config, real, sampler};
+
+mod biased;
+mod checkpointing;
+mod enumeration;
+mod monte_carlo;
+mod ratios;
+mod unbiased;
+
+/// Ids: two tokens of content, end-of-sequence, the mask.
+const EOS: i64 = 2;
+const MASK: i64 = 3;
+const PROMPT: [i64; 2] = [1, 0];
+
+/// A policy in f32 whose distributions are far from uniform.
+fn single(seed: u64) -> Policy {
+    drawn(seed, EOS)
+}
+
+fn drawn(seed: u64, eos: i64) -> Policy {
+    crate::use_one_thread();
+    let shape = ModelShape {
+        d_model: 8,
+        n_layers: 2,
+        n_heads: 2,
+        mlp_hidden_size: 12,
+        rope_theta: real(100.0),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.6),
+    };
+    Policy::draw(ModelConfig::new(&shape, 4, eos, MASK, 6), 0.6, Seed::new(seed)).unwrap()
+}
+
+/// The same in f64.
+fn policy(seed: u64) -> Policy {
+    single(seed).to_double()
+}
+
+/// One in f64 that never ends a completion and gives the mask no probability, so that distributions
+/// over the whole vocabulary are the sampler's: of width 0, all tokens hold 3 and no block writes there;
+/// the mask's logit is -100 times it.
+fn policy_of_content(seed: u64) -> Policy {
+    let policy = drawn(seed, i64::MAX).to_double();
+    let first = |of: &Tensor, dim: i64, value: f64| {
+        let of = of.copy();
+        drop(of.narrow(dim, 0, 1).fill_(value));
+        of
+    };
+    set_weights(&policy, "wte", |w| first(w, 1, 3.0));
+    set_weights(&policy, "attn_out", |w| first(w, 0, 0.0));
+    set_weights(&policy, ".ff_out", |w| first(w, 0, 0.0));
+    set_weights(&policy, "transformer.ff_out", |w| {
+        let w = w.copy();
+        drop(w.narrow(0, MASK, 1).zero_().narrow(1, 0, 1).fill_(-100.0));
+        w
+    });
+    policy
+}
+
+/// All gradients as one vector, and none left.
+fn take_gradient(policy: &Policy) -> Tensor {
+    let parts: Vec<Tensor> = policy.gradients().values().map(|g| g.flatten(0, -1)).collect();
+    let all = Tensor::cat(&parts, 0).to_kind(Kind::Double);
+    policy.zero_grad();
+    all
+}
+
+fn norm(vector: &Tensor) -> f64 {
+    vector.norm().double_value(&[])
+}
+
+/// |found - expected| / |expected|.
+fn relative(found: &Tensor, expected: &Tensor) -> f64 {
+    norm(&(found - expected)) / norm(expected)
+}
+
+/// The same after the scalar that fits best: the sine of the angle between the two.
+fn relative_rescaled(found: &Tensor, expected: &Tensor) -> f64 {
+    let scale = found.dot(expected).double_value(&[]) / norm(found).powi(2);
+    relative(&(found * scale), expected)
+}
+
+/// Sets weights whose name holds `part` to what `value` makes of them.
+fn set_weights(policy: &Policy, part: &str, value: impl Fn(&Tensor) -> Tensor) {
+    let _no_grad = no_grad_guard();
+    for (name, mut weight) in policy.parameters() {
+        if name.contains(part) {
+            let new = value(&weight);
+            weight.copy_(&new);
+        }
+    }
+}

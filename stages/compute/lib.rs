@@ -1,0 +1,53 @@
+//! The six stages, each a pure function of its spec and its inputs, on libtorch.
+//!
+//! ```text
+//! sft         masked-diffusion fine-tuning on the task's solutions     -> policy, optimizer
+//! rollout     a shard of prompts, a group of completions each          -> trajectories
+//! reward      grades and advantages                                    -> rewards
+//! gradient    the Monte Carlo policy gradient of the shard             -> gradient
+//! update      clip and AdamW over the mean of all shards               -> policy, optimizer
+//! evaluation  greedy accuracy on held-out problems                     -> evaluation
+//! ```
+//!
+//! A stage opens no file, prints nothing and reads no clock; it draws randomness only from the seed in its
+//! spec. Equal inputs give equal bytes as far as the spec's numerics class promises (the kind of processor
+//! or GPU, and libtorch's settings on it), in a process with that class's settings and one intra-op thread.
+
+// Tensors wear their shape: logits_BLV is logits of B x L x V.
+#![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
+
+mod dedup;
+mod device;
+mod error;
+pub mod estimator;
+mod evaluation;
+mod execute;
+mod folder;
+pub mod fuzz_entry_points;
+mod gradient;
+pub mod model;
+pub mod optimizer;
+mod policy_cache;
+mod policy_folder;
+mod problems;
+mod reward;
+mod rollout;
+pub mod sampler;
+mod sft;
+mod shard;
+pub mod tasks;
+mod tensors;
+#[cfg(test)]
+mod testing;
+pub mod text;
+mod update;
+
+pub use agrpo_spec::trajectories;
+pub use device::{
+    Device, ParseDeviceError, gpus, libtorch_version, use_deterministic_algorithms, use_one_thread,
+    uses_deterministic_algorithms,
+};
+pub use execute::{execute, execute_on, execute_with};
+pub use policy_folder::check_folder;
+pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
+pub use shard::Shard;

@@ -1,0 +1,29 @@
+//! Policies: LLaDA's architecture, its weights, and its folder in Hugging Face layout.
+//!
+//! Shape letters: B sequences, L tokens of a sequence, Q queried positions, D width of the residual
+//! stream, H heads, E size of a head (D = H * E), M width inside the SwiGLU, V vocabulary.
+
+mod checkpoint;
+mod config;
+mod linear;
+mod llada;
+mod lora;
+mod merged_weights;
+mod names;
+mod placement;
+mod rows;
+mod synthetic_weights;
+mod weights;
+
+pub(crate) use checkpoint::check_headers;
+pub use checkpoint::check_weights;
+pub use config::ModelConfig;
+pub(crate) use llada::adapter_of;
+pub use llada::{KeyValues, PADDING, Policy, Queries, Tape, Window};
+pub use lora::{Adapter, check_adapter};
+pub use merged_weights::{MergedWeights, Part};
+pub use placement::Placement;
+pub use rows::{RowsReport, check_rows};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
+//! writes. Refuses a configuration of anything but bidirectional Llama blocks.
+
+use std::fmt::Display;
+
+use agrpo_grading::json_object;
+use agrpo_spec::{CheckpointShape, Files, ModelShape, StageError, one_line};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::data;
+use crate::folder;
+
+mod keys;
+
+/// Far above the sizes of any model or sequence.
+const LARGEST: i64 = 1 << 24;
+const DEEPEST: i64 = 1 << 12;
+
+/// The sizes and constants of a policy's arithmetic, and its special tokens.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ModelConfig {
+    /// Width of the residual stream, D.
+    pub d_model: i64,
+    /// Transformer blocks.
+    pub n_layers: i64,
+    /// Attention heads, H.
+    pub n_heads: i64,
+    /// Width inside the SwiGLU, M.
+    pub mlp_hidden_size: i64,
+    /// Rows of the embedding and of the head, V.
+    pub embedding_size: i64,
+    /// Longest sequence the model was made for; not enforced.
+    pub max_sequence_length: i64,
+    /// Base of the rotary embedding's wavelengths.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// End of sequence.
+    pub eos_token_id: i64,
+    /// Padding, where it is not the end of sequence.
+    #[serde(default)]
+    pub pad_token_id: Option<i64>,
+    /// The mask.
+    pub mask_token_id: i64,
+}
+
+/// Refuses another model's configuration by the model's name, not by the first key that it lacks.
+fn is_ours(document: &Map<String, Value>) -> Result<(), StageError> {
+    let Some(found) = document.get("model_type") else { return Ok(()) };
+    if found.is_null() || found == "llada" {
+        return Ok(());
+    }
+    let why = match found.as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "dream" => "Dream has biases, grouped keys and logits shifted by one position",
+        "qwen2" | "qwen3" | "llama" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
+            "an autoregressive model knows no mask and looks back only"
+        }
+        _ => "the weights of another architecture mean something else",
+    };
+    Err(data(format!(
+        "config.json: model_type = {}: this program computes LLaDA (model_type \"llada\"); {why}",
+        one_line(found)
+    )))
+}
+
+impl ModelConfig {
+    /// The configuration of a new model.
+    pub fn new(
+        shape: &ModelShape,
+        vocabulary: i64,
+        eos_token_id: i64,
+        mask_token_id: i64,
+        max_sequence_length: i64,
+    ) -> Self {
+        Self {
+            d_model: shape.d_model.into(),
+            n_layers: shape.n_layers.into(),
+            n_heads: shape.n_heads.into(),
+            mlp_hidden_size: shape.mlp_hidden_size.into(),
+            embedding_size: vocabulary,
+            max_sequence_length,
+            rope_theta: shape.rope_theta.get(),
+            rms_norm_eps: shape.rms_norm_eps.get(),
+            eos_token_id,
+            pad_token_id: Some(eos_token_id),
+            mask_token_id,
+        }
+    }
+
+    /// Reads a folder's `config.json`.
+    pub(crate) fn of_folder(files: &Files) -> Result<Self, StageError> {
+        Self::from_json(&folder::small(files, "policy", "config.json")?)
+    }
+
+    /// Reads `config.json`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
+        let read = |error: &dyn Display| {
+            data(format!("config.json: {}; expected a LLaDA configuration", one_line(error)))
+        };
+        let document = json_object(bytes).map_err(|error| read(&error))?;
+        is_ours(&document)?;
+        let config = Self::deserialize(&document).map_err(|error| read(&error))?;
+        let within = [
+            ("d_model", config.d_model, LARGEST),
+            ("n_layers", config.n_layers, DEEPEST),
+            ("n_heads", config.n_heads, LARGEST),
+            ("mlp_hidden_size", config.mlp_hidden_size, LARGEST),
+            ("embedding_size", config.embedding_size, LARGEST),
+            ("max_sequence_length", config.max_sequence_length, LARGEST),
+        ];
+        if let Some((key, found, most)) =
+            within.iter().find(|(_, n, most)| !(1..=*most).contains(n))
+        {
+            return Err(data(format!("config.json: {key} = {found}: expected from 1 to {most}")));
+        }
+        if config.d_model % (2 * config.n_heads) != 0 {
+            return Err(data("config.json: d_model must be n_heads heads of an even size"));
+        }
+        if config.rope_theta <= 0.0 || config.rms_norm_eps < 0.0 {
+            return Err(data(
+                "config.json: rope_theta must be above 0 and rms_norm_eps at least 0",
+            ));
+        }
+        let ids = [
+            ("eos_token_id", config.eos_token_id),
+            ("mask_token_id", config.mask_token_id),
+            ("pad_token_id", config.pad()),
+        ];
+        let size = config.embedding_size;
+        if let Some((key, id)) = ids.iter().find(|(_, id)| !(0..size).contains(id)) {
+            return Err(data(format!(
+                "config.json: {key} = {id}: a special token lies outside the vocabulary of embedding_size = {size}"
+            )));
+        }
+        config.check_keys(&document)?;
+        Ok(config)
+    }
+
+    /// Whether these are the sizes that a run file says. Data error that names the first other one.
+    pub fn check_shape(&self, shape: &CheckpointShape) -> Result<(), StageError> {
+        let sizes = [
+            ("d_model", shape.d_model, self.d_model),
+            ("n_layers", shape.n_layers, self.n_layers),
+            ("n_heads", shape.n_heads, self.n_heads),
+            ("mlp_hidden_size", shape.mlp_hidden_size, self.mlp_hidden_size),
+            ("embedding_size", shape.embedding_size, self.embedding_size),
+            ("max_sequence_length", shape.max_sequence_length, self.max_sequence_length),
+        ];
+        match sizes.into_iter().find(|&(_, said, found)| i64::from(said) != found) {
+            Some((key, said, found)) => Err(data(format!(
+                "checkpoint.shape.{key} = {said}: the checkpoint's config.json has {found}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The document for `config.json`, with every field that LLaDA's own code asks for.
+    pub fn to_json(&self) -> Vec<u8> {
+        let document = json!({
+            "activation_type": "silu", "alibi": false, "architectures": ["LLaDAModelLM"],
+            "attention_dropout": 0.0, "attention_layer_norm": false,
+            "attention_layer_norm_with_affine": true, "bias_for_layer_norm": false,
+            "block_group_size": 1, "block_type": "llama", "d_model": self.d_model,
+            "embedding_dropout": 0.0, "embedding_size": self.embedding_size,
+            "eos_token_id": self.eos_token_id, "flash_attention": false, "include_bias": false,
+            "include_qkv_bias": false, "init_device": "cpu", "init_fn": "mitchell",
+            "init_std": 0.02, "input_emb_norm": false, "layer_norm_type": "rms",
+            "layer_norm_with_affine": true, "mask_token_id": self.mask_token_id,
+            "max_sequence_length": self.max_sequence_length,
+            "mlp_hidden_size": self.mlp_hidden_size, "mlp_ratio": 4, "model_type": "llada",
+            "multi_query_attention": null, "n_heads": self.n_heads, "n_kv_heads": self.n_heads,
+            "n_layers": self.n_layers, "pad_token_id": self.pad(), "precision": "fp32",
+            "residual_dropout": 0.0, "rms_norm_eps": self.rms_norm_eps, "rope": true,
+            "rope_full_precision": true, "rope_theta": self.rope_theta, "scale_logits": false,
+            "vocab_size": self.embedding_size, "weight_tying": false,
+        });
+        serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+    }
+
+    /// The token of padding.
+    pub fn pad(&self) -> i64 {
+        self.pad_token_id.unwrap_or(self.eos_token_id)
+    }
+
+    /// Size of a head, E.
+    pub fn head_size(&self) -> i64 {
+        self.d_model / self.n_heads
+    }
+}
+
+#[cfg(test)]
+mod tests;

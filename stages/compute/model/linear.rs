@@ -1,0 +1,242 @@
+//! A matrix to multiply with, and the low-rank matrices that adapt it.
+//!
+//! ```text
+//! y = W x + s B (A x)      (Hu et al., LoRA, arXiv 2106.09685)
+//! ```
+//! Modules of a checkpoint that read the same input are stacked in one W: one large product is faster
+//! than several small ones. Each module has an A and a B of its own, or none, and names of its own.
+//! Does not decide which is trained, W or A and B.
+//!
+//! A and B are f32 over a W of half precision, and so is what they compute: their updates are smaller than
+//! what half precision can hold, and so are many terms of their gradients. The sum is rounded once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::tensors::NamedTensors;
+
+/// The matrices that adapt one module. R is their rank, I and O are the module's inputs and outputs.
+#[derive(Debug)]
+pub(super) struct Lora {
+    pub(super) a_RxI: Tensor,
+    pub(super) b_OxR: Tensor,
+    pub(super) scale: f64,
+}
+
+/// One or several modules with equally many outputs.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// The modules' names in the checkpoint, in the order in which they are stacked.
+    modules: Vec<String>,
+    /// O counts the outputs of all modules.
+    weight_OxI: Tensor,
+    /// One entry a module.
+    lora: Vec<Option<Lora>>,
+}
+
+/// Rows are multiplied in multiples of this many. MKL's kernels treat the rows that are left over
+/// differently, in both numerics classes: without this, the result of a row would depend on how many
+/// others are computed with it, and the learner's log-probabilities would differ from the sampler's
+/// in the last bit.
+pub(super) const ROWS: i64 = 8;
+
+/// libtorch multiplies matrices of half precision with one library up to this many multiplications, and with
+/// another one above. Rows are added until all of them count as large.
+const SMALL_IN_HALF: i64 = 16 * 16 * 16;
+
+/// The kind in which norms and rotations of half precision are computed.
+pub(super) fn wide(kind: Kind) -> Kind {
+    match kind {
+        Kind::BFloat16 | Kind::Half => Kind::Float,
+        _ => kind,
+    }
+}
+
+/// x W', ... x I to ... x O. A row does not depend on the other rows.
+pub(super) fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
+    let mut size = x.size();
+    let inputs = size.pop().unwrap_or(1);
+    let rows: i64 = size.iter().product();
+    let outputs = weight_OxI.size()[0];
+    size.push(outputs);
+    let x_NxI = x.reshape([rows, inputs]);
+    let is_half = wide(x.kind()) != x.kind() && x.device() == Device::Cpu;
+    let least = if is_half { SMALL_IN_HALF / (inputs * outputs) + 1 } else { rows };
+    let spare = (least - rows).max(0) + (-rows.max(least)).rem_euclid(ROWS);
+    if spare == 0 {
+        return x_NxI.linear(weight_OxI, None::<&Tensor>).view(&size[..]);
+    }
+    let padded = x_NxI.constant_pad_nd([0, 0, 0, spare]);
+    padded.linear(weight_OxI, None::<&Tensor>).narrow(0, 0, rows).reshape(size)
+}
+
+/// The name of a module's A or B in PEFT's files.
+pub(super) fn lora_name(module: &str, matrix: char) -> String {
+    format!("base_model.model.{module}.lora_{matrix}.weight")
+}
+
+impl Lora {
+    fn apply(&self, x: &Tensor) -> Tensor {
+        product(&product(x, &self.a_RxI), &self.b_OxR) * self.scale
+    }
+
+    fn to_kind(&self, kind: Kind) -> Self {
+        Self {
+            a_RxI: of_kind(&self.a_RxI, kind),
+            b_OxR: of_kind(&self.b_OxR, kind),
+            scale: self.scale,
+        }
+    }
+}
+
+impl Linear {
+    /// Modules, named as in the checkpoint, whose matrices lie one below the other. All have one shape.
+    pub(super) fn new(modules: Vec<String>, weight_OxI: Tensor) -> Self {
+        let lora = modules.iter().map(|_| None).collect();
+        Self { modules, weight_OxI, lora }
+    }
+
+    /// All outputs.
+    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
+        self.adapted(product(x, &self.weight_OxI), x, 0..self.modules.len())
+    }
+
+    /// The outputs of some of the stacked modules.
+    pub(super) fn apply_some(&self, x: &Tensor, modules: Range<usize>) -> Tensor {
+        let outputs = self.outputs();
+        let (start, count) = (length(modules.start), length(modules.len()));
+        let rows = self.weight_OxI.narrow(0, start * outputs, count * outputs);
+        self.adapted(product(x, &rows), x, modules)
+    }
+
+    /// Adds what the modules' own matrices make of `x`.
+    fn adapted(&self, y: Tensor, x: &Tensor, modules: Range<usize>) -> Tensor {
+        let lora = &self.lora[modules];
+        if lora.iter().all(Option::is_none) {
+            return y;
+        }
+        let kind = y.kind();
+        let (x, y) = (x.to_kind(wide(kind)), y.to_kind(wide(kind)));
+        let change = |lora: &Option<Lora>| match lora {
+            Some(lora) => lora.apply(&x),
+            None => y.narrow(-1, 0, self.outputs()).zeros_like(),
+        };
+        let changes: Vec<Tensor> = lora.iter().map(change).collect();
+        (y + Tensor::cat(&changes, -1)).to_kind(kind)
+    }
+
+    /// Outputs of one module.
+    fn outputs(&self) -> i64 {
+        self.weight_OxI.size()[0] / length(self.modules.len())
+    }
+
+    /// Takes the matrices of its modules out of those that were found.
+    pub(super) fn adapt(&mut self, found: &mut BTreeMap<String, Lora>) {
+        let (kind, device) = (wide(self.weight_OxI.kind()), self.weight_OxI.device());
+        for (module, lora) in self.modules.iter().zip(&mut self.lora) {
+            *lora = found.remove(module).map(|found| found.to_kind(kind));
+        }
+        self.adapters_to_device(device);
+    }
+
+    /// W + s B A in place of W, A and B, rounded to W's kind. W may be shared, so it is not written to.
+    pub(super) fn merge(&mut self) {
+        let kind = self.weight_OxI.kind();
+        let rows = self.weight_OxI.chunk(length(self.modules.len()), 0);
+        let merge = |(rows_OxI, lora): (Tensor, &Option<Lora>)| match lora {
+            Some(Lora { a_RxI, b_OxR, scale }) => {
+                (rows_OxI.to_kind(wide(kind)) + b_OxR.matmul(a_RxI) * *scale).to_kind(kind)
+            }
+            None => rows_OxI,
+        };
+        if self.lora.iter().any(Option::is_some) {
+            let merged: Vec<Tensor> = rows.into_iter().zip(&self.lora).map(merge).collect();
+            *self = Self::new(std::mem::take(&mut self.modules), Tensor::cat(&merged, 0));
+        }
+    }
+
+    /// Without what adapts it, on the same memory.
+    pub(super) fn base(&self) -> Self {
+        let lora = self.modules.iter().map(|_| None).collect();
+        let (modules, weight_OxI) = (self.modules.clone(), self.weight_OxI.shallow_clone());
+        Self { modules, weight_OxI, lora }
+    }
+
+    /// The same on the same memory, without gradients.
+    pub(super) fn handles(&self) -> Self {
+        let lora = |lora: &Lora| Lora {
+            a_RxI: lora.a_RxI.detach(),
+            b_OxR: lora.b_OxR.detach(),
+            scale: lora.scale,
+        };
+        Self {
+            modules: self.modules.clone(),
+            weight_OxI: self.weight_OxI.detach(),
+            lora: self.lora.iter().map(|own| own.as_ref().map(lora)).collect(),
+        }
+    }
+
+    /// Whether gradients are computed for it.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight_OxI.requires_grad() || self.lora_leaves().any(Tensor::requires_grad)
+    }
+
+    pub(super) fn to_kind(&self, kind: Kind) -> Self {
+        Self {
+            modules: self.modules.clone(),
+            weight_OxI: of_kind(&self.weight_OxI, kind),
+            lora: self.lora.iter().map(|l| l.as_ref().map(|l| l.to_kind(kind))).collect(),
+        }
+    }
+
+    /// Moves the matrices to a device, without gradients.
+    pub(super) fn move_to(&mut self, device: Device) {
+        self.weight_OxI = self.weight_OxI.detach().to_device(device);
+        self.adapters_to_device(device);
+    }
+
+    fn adapters_to_device(&mut self, device: Device) {
+        for lora in self.lora.iter_mut().flatten() {
+            lora.a_RxI = lora.a_RxI.detach().to_device(device);
+            lora.b_OxR = lora.b_OxR.detach().to_device(device);
+        }
+    }
+
+    /// The checkpoint's matrices, stacked.
+    pub(super) fn leaf(&self) -> &Tensor {
+        &self.weight_OxI
+    }
+
+    /// The matrices that adapt the modules.
+    pub(super) fn lora_leaves(&self) -> impl Iterator<Item = &Tensor> {
+        self.lora.iter().flatten().flat_map(|lora| [&lora.a_RxI, &lora.b_OxR])
+    }
+
+    /// What `of` reads off the stacked matrices, by the checkpoint's names.
+    pub(super) fn name_weights(&self, named: &mut NamedTensors, of: impl Fn(&Tensor) -> Tensor) {
+        let parts = of(&self.weight_OxI).chunk(length(self.modules.len()), 0);
+        let names = self.modules.iter().map(|module| format!("{module}.weight"));
+        named.extend(names.zip(parts));
+    }
+
+    /// What `of` reads off the matrices that adapt, by PEFT's names.
+    pub(super) fn name_lora(&self, named: &mut NamedTensors, of: impl Fn(&Tensor) -> Tensor) {
+        for (module, lora) in self.modules.iter().zip(&self.lora) {
+            if let Some(lora) = lora {
+                named.insert(lora_name(module, 'A'), of(&lora.a_RxI));
+                named.insert(lora_name(module, 'B'), of(&lora.b_OxR));
+            }
+        }
+    }
+}
+
+/// A copy in another kind, without gradients.
+pub(super) fn of_kind(tensor: &Tensor, kind: Kind) -> Tensor {
+    tensor.detach().to_dtype(kind, false, true)
+}
+
+fn length(n: usize) -> i64 {
+    i64::try_from(n).expect("modules are few")
+}

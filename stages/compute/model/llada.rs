@@ -1,0 +1,299 @@
+//! LLaDA's forward pass (Nie et al., arXiv 2502.09992): Llama blocks that see in both directions.
+//!
+//! ```text
+//! h = x + attn_out(softmax(q k' / sqrt(E)) v),   q, k, v = rope(qkv(rmsnorm(x)))
+//! y = h + ff_out(silu(ff_proj(n)) * up_proj(n)),  n = rmsnorm(h)
+//! logits = ff_out(rmsnorm(y)), unshifted: row i predicts position i
+//! ```
+//!
+//! The last block and the head run on the queried positions alone: the sampler asks for the masked
+//! positions of a block, the learner for the positions of a step. Keys and values always come from
+//! the whole sequence, so what is computed is exact. Passes that keep them are in `llada/cache.rs`.
+//!
+//! Sequences of one batch may differ in length: [`PADDING`] in place of an id is a position that no other
+//! attends to. Padding decides which kernel attention runs in, so a shard that pads one of its prompts pads
+//! all of them.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Seed, StageError};
+use tch::{Device, Kind, Tensor};
+
+use super::config::ModelConfig;
+use super::linear::{ROWS, wide};
+use super::lora::Adapter;
+use super::placement::Placement;
+use super::weights::{self, Block, Weights};
+use crate::error::libtorch;
+use crate::tensors::{self, NamedTensors};
+
+mod adapted;
+mod cache;
+mod folder;
+mod queries;
+mod rotation;
+mod tape;
+
+pub(crate) use adapted::adapter_of;
+pub use cache::{KeyValues, Window};
+pub use queries::Queries;
+use queries::select;
+use rotation::{Rotation, rotate};
+pub use tape::Tape;
+
+/// In place of an id where a sequence has no token: on the left of the shorter prompts.
+pub const PADDING: i64 = -1;
+
+/// A model and its special tokens. It computes in the kind of its weights: f32 from a file or a draw, f64 in
+/// tests that the rounding of f32 would defeat.
+#[derive(Debug)]
+pub struct Policy {
+    config: ModelConfig,
+    weights: Weights,
+    adapter: Option<Adapter>,
+}
+
+/// What every block needs to know of a batch.
+#[derive(Debug)]
+struct Sequences {
+    batch: i64,
+    length: i64,
+    rotation: Rotation,
+    /// B x 1 x 1 x L, -inf at padding; none where nothing is padded.
+    bias: Option<Tensor>,
+}
+
+impl Policy {
+    /// A new model with weights drawn from `seed`.
+    pub fn draw(config: ModelConfig, init_std: f64, seed: Seed) -> Result<Self, StageError> {
+        let named = weights::draw(&config, init_std, seed);
+        Self::from_named(config, named)
+    }
+
+    /// From a checkpoint's tensors, every one accounted for.
+    pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
+        Self::from_named_as(config, named, Kind::Float)
+    }
+
+    /// The same, in another kind.
+    pub(crate) fn from_named_as(
+        config: ModelConfig,
+        named: NamedTensors,
+        kind: Kind,
+    ) -> Result<Self, StageError> {
+        let weights = Weights::from_named(&config, &named, kind)?;
+        Ok(Self { config, weights, adapter: None })
+    }
+
+    /// The same policy on a device of this program's.
+    #[must_use]
+    pub fn on(self, device: crate::Device) -> Self {
+        self.moved_to(device.of_tch())
+    }
+
+    /// The same policy on a device, without gradients; what is there already stays.
+    pub(crate) fn moved_to(mut self, device: Device) -> Self {
+        self.weights.move_to(device);
+        self
+    }
+
+    /// Where the weights are, and in which kind.
+    pub fn placement(&self) -> Placement {
+        Placement { device: self.device(), kind: self.weights.wte_VxD.kind() }
+    }
+
+    /// Where the weights are, and so where it computes.
+    pub fn device(&self) -> Device {
+        self.weights.wte_VxD.device()
+    }
+
+    /// The same policy in f64, with leaves of its own.
+    pub fn to_double(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            weights: self.weights.to_kind(Kind::Double),
+            adapter: self.adapter.clone(),
+        }
+    }
+
+    /// The model's sizes and special tokens.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What is trained: all weights by the checkpoint's names or, where there is an adapter, its
+    /// matrices by PEFT's names.
+    pub fn parameters(&self) -> BTreeMap<String, Tensor> {
+        self.to_named(Tensor::detach)
+    }
+
+    /// Requires gradients of every parameter.
+    pub fn require_grad(&self) {
+        for leaf in self.leaves() {
+            // The returned handle is the same tensor.
+            drop(leaf.set_requires_grad(true));
+        }
+    }
+
+    /// The gradients accumulated so far, by the parameters' names; zero where there was none.
+    pub fn gradients(&self) -> BTreeMap<String, Tensor> {
+        self.to_named(|leaf| {
+            let grad = leaf.grad();
+            if grad.defined() { grad } else { leaf.zeros_like() }
+        })
+    }
+
+    /// The gradients one after another in the order of their names, in double precision.
+    pub fn flat_gradient(&self) -> Result<Vec<f64>, StageError> {
+        let mut flat = vec![];
+        for gradient in self.gradients().values() {
+            flat.extend(tensors::doubles(gradient)?);
+        }
+        Ok(flat)
+    }
+
+    /// Zeroes the gradients.
+    pub fn zero_grad(&self) {
+        for leaf in self.leaves() {
+            let mut grad = leaf.grad();
+            if grad.defined() {
+                drop(grad.detach_().zero_());
+            }
+        }
+    }
+
+    fn leaves(&self) -> Vec<&Tensor> {
+        if self.adapter.is_some() { self.weights.lora_leaves() } else { self.weights.leaves() }
+    }
+
+    fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
+        if self.adapter.is_some() {
+            self.weights.lora_to_named(of)
+        } else {
+            self.weights.to_named(of)
+        }
+    }
+
+    /// Logits of hidden states, ... x D to ... x V, in the weights' kind.
+    pub fn head(&self, hidden: &Tensor) -> Tensor {
+        self.weights.ff_out.apply(hidden)
+    }
+
+    /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
+    /// i64, B x L, with [`PADDING`] where a sequence has no token.
+    pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
+        let all = self.sequences(ids_BL)?;
+        let mut x = self.embed(ids_BL);
+        for n in 0..self.weights.blocks.len() {
+            x = self.segment(n, &x, queries, &all);
+        }
+        Ok(x)
+    }
+
+    /// The residual stream before the first block, B x L x D.
+    fn embed(&self, ids_BL: &Tensor) -> Tensor {
+        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
+        Tensor::embedding(&self.weights.wte_VxD, &tokens_BL, -1, false, false)
+    }
+
+    /// Block n; the last one at the queried positions and with the norm behind it.
+    fn segment(&self, n: usize, x_BLD: &Tensor, queries: &Queries<'_>, all: &Sequences) -> Tensor {
+        let block = &self.weights.blocks[n];
+        if n + 1 < self.weights.blocks.len() {
+            return self.block(block, x_BLD, &Queries::All, all);
+        }
+        let x_BQD = self.block(block, x_BLD, queries, all);
+        rms_norm(&x_BQD, &self.weights.ln_f_D, self.config.rms_norm_eps)
+    }
+
+    fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences, StageError> {
+        let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
+        let (kind, device) = (self.weights.wte_VxD.kind(), ids_BL.device());
+        let padded_BL = ids_BL.eq(PADDING);
+        let bias = (padded_BL.any().int64_value(&[]) != 0).then(|| {
+            let zeros_BL = Tensor::zeros([batch, length], (kind, device));
+            zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY).view([batch, 1, 1, length])
+        });
+        let rotation = Rotation::new(&self.config, length, (wide(kind), device));
+        Ok(Sequences { batch, length, rotation, bias })
+    }
+
+    /// One block, its result at the queried positions only: B x Q x D.
+    fn block(
+        &self,
+        block: &Block,
+        x_BLD: &Tensor,
+        queries: &Queries<'_>,
+        all: &Sequences,
+    ) -> Tensor {
+        let Sequences { batch, length, ref rotation, .. } = *all;
+        let (d, heads) = (self.config.d_model, self.config.n_heads);
+        let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);
+        let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
+        let (q_BQHE, k_BLHE, v_BLHE, residual_BQD) = if let Queries::All = queries {
+            let qkv = split(&block.qkv.apply(&normed_BLD), 3);
+            let qk = rotate(&qkv.narrow(2, 0, 2 * heads), &rotation.cos, &rotation.sin);
+            let (q, k) = (qk.narrow(2, 0, heads), qk.narrow(2, heads, heads));
+            (q, k, qkv.narrow(2, 2 * heads, heads), x_BLD.shallow_clone())
+        } else {
+            let kv = split(&block.qkv.apply_some(&normed_BLD, 1..3), 2);
+            let k = rotate(&kv.narrow(2, 0, heads), &rotation.cos, &rotation.sin);
+            let normed_BQD = select(&normed_BLD, queries);
+            let q = split(&block.qkv.apply_some(&normed_BQD, 0..1), 1);
+            let (cos, sin) = rotation.at(queries, batch, length);
+            (rotate(&q, &cos, &sin), k, kv.narrow(2, heads, heads), select(x_BLD, queries))
+        };
+        // With all positions queried, their number depends on the state alone.
+        let is_padded = !matches!(queries, Queries::All);
+        let mixed_BQHE = attention(&q_BQHE, &k_BLHE, &v_BLHE, all.bias.as_ref(), is_padded);
+        self.after_attention(block, &mixed_BQHE, &residual_BQD)
+    }
+
+    /// The rest of a block: what attention mixed, added to the residual stream, and the SwiGLU.
+    fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
+        let mixed_BQD = mixed_BQHE.flatten(2, 3);
+        let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
+        let gated = block
+            .ff_in
+            .apply(&rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps))
+            .chunk(2, -1);
+        let inner = gated[0].silu() * &gated[1];
+        h_BQD + block.ff_out.apply(&inner)
+    }
+}
+
+/// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467); the mean of half
+/// precision in f32, as in LLaDA's own code.
+pub(super) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
+    let kind = x.kind();
+    let x = x.to_kind(wide(kind));
+    let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
+    (&x * (mean_square + eps).rsqrt()).to_kind(kind) * weight_D
+}
+
+/// softmax(q k' / sqrt(E) + bias) v over all keys: B x Q x H x E. `is_padded` computes a multiple of
+/// [`ROWS`] queries, so that a query does not depend on the others.
+pub(super) fn attention(
+    q_BQHE: &Tensor,
+    k_BLHE: &Tensor,
+    v_BLHE: &Tensor,
+    bias_B11L: Option<&Tensor>,
+    is_padded: bool,
+) -> Tensor {
+    let by_head = |t: &Tensor| t.transpose(1, 2);
+    let queries = q_BQHE.size()[1];
+    let spare = if is_padded { (-queries).rem_euclid(ROWS) } else { 0 };
+    let q_BQHE = &q_BQHE.constant_pad_nd([0, 0, 0, 0, 0, spare]);
+    Tensor::scaled_dot_product_attention(
+        &by_head(q_BQHE),
+        &by_head(k_BLHE),
+        &by_head(v_BLHE),
+        bias_B11L,
+        0.0,
+        false,
+        None::<f64>,
+        false,
+    )
+    .transpose(1, 2)
+    .narrow(1, 0, queries)
+}

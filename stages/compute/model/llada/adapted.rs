@@ -1,0 +1,104 @@
+//! Policies with an adapter: begun or found, kept apart from the base, merged. Reads and writes no base.
+
+use agrpo_spec::{Files, LoraConfig, Seed, StageError};
+use tch::no_grad_guard;
+
+use super::Policy;
+use crate::error::data;
+use crate::model::config::ModelConfig;
+use crate::model::lora::{self, Adapter, Matrices};
+use crate::tensors::NamedTensors;
+
+impl Policy {
+    /// A policy that was read, as a run trains it; the folder's adapter is checked against `lora`.
+    pub(crate) fn ready_to_train(
+        self,
+        lora: Option<&LoraConfig>,
+        seed: Seed,
+    ) -> Result<Self, StageError> {
+        let Some(lora) = lora else { return Ok(self) };
+        match &self.adapter {
+            Some(adapter) => lora::check(&self.config, lora, adapter).map(|()| self),
+            None => self.with_new_adapter(lora, seed),
+        }
+    }
+
+    /// The same policy on the same memory, with gradients of its own.
+    pub(crate) fn handles(&self) -> Self {
+        let weights = self.weights.handles();
+        Self { config: self.config.clone(), weights, adapter: self.adapter.clone() }
+    }
+
+    /// The same policy with a new adapter, which changes nothing yet.
+    pub fn with_new_adapter(self, lora: &LoraConfig, seed: Seed) -> Result<Self, StageError> {
+        let found = lora::draw(&self.config, lora, seed)?;
+        self.adapted(found)
+    }
+
+    /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
+    /// `adapter_model.safetensors`. From here on the adapter is what is trained.
+    pub fn with_adapter(self, files: &Files) -> Result<Self, StageError> {
+        let found = lora::read(&self.config, files)?;
+        self.adapted(found)
+    }
+
+    fn adapted(mut self, (adapter, matrices): (Adapter, Matrices)) -> Result<Self, StageError> {
+        if self.adapter.is_some() {
+            return Err(data("the policy has an adapter already"));
+        }
+        for leaf in self.weights.leaves() {
+            drop(leaf.set_requires_grad(false));
+        }
+        self.weights.adapt(matrices);
+        self.adapter = Some(adapter);
+        Ok(self)
+    }
+
+    /// The adapter, where there is one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// PEFT's two files, where there is an adapter.
+    pub fn adapter_files(&self) -> Result<Option<Files>, StageError> {
+        let files = |adapter: &Adapter| adapter.to_files(&self.parameters());
+        self.adapter.as_ref().map(files).transpose()
+    }
+
+    /// The base alone, on the same memory.
+    pub fn without_adapter(&self) -> Self {
+        Self { config: self.config.clone(), weights: self.weights.base(), adapter: None }
+    }
+
+    /// One policy without an adapter that computes the same but for rounding.
+    #[must_use]
+    pub fn merged(mut self) -> Self {
+        let _no_grad = no_grad_guard();
+        self.weights.merge();
+        self.adapter = None;
+        self
+    }
+}
+
+/// The adapter that a run trains in this folder, and its matrices by PEFT's names; the base is not read.
+/// None where all weights are trained.
+pub(crate) fn adapter_of(
+    files: &Files,
+    lora: Option<&LoraConfig>,
+    seed: Seed,
+) -> Result<Option<(Adapter, NamedTensors)>, StageError> {
+    let is_there = lora::is_in(files);
+    if !is_there && lora.is_none() {
+        return Ok(None);
+    }
+    let config = ModelConfig::of_folder(files)?;
+    let (adapter, matrices) = match lora {
+        Some(lora) if !is_there => lora::draw(&config, lora, seed)?,
+        _ => lora::read(&config, files)?,
+    };
+    lora.map_or(Ok(()), |lora| lora::check(&config, lora, &adapter))?;
+    Ok(Some((adapter, lora::to_named(matrices))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Passes over a window of positions, beside keys and values kept from an earlier pass over all of them
+//! (Fast-dLLM, Wu et al., arXiv 2505.22618).
+//!
+//! ```text
+//! keys, values at j = those of this pass, for j in the window; those that were kept, elsewhere
+//! ```
+//! A window from its first position to the end is Fast-dLLM's prefix cache; one that ends earlier is its
+//! dual cache. As long as no token of the window has changed since, the pass is exact; once one has, what
+//! was kept is stale, and the pass an approximation.
+//!
+//! Keys are kept before rotation and rotated where they are used, by absolute positions. What was kept
+//! does not change: a window is computed whole, so nothing of an earlier window is read again.
+//! Differentiates nothing, and does not decide when to keep or renew.
+
+use agrpo_spec::StageError;
+use tch::{Tensor, no_grad_guard};
+
+use super::queries::{Queries, select};
+use super::rotation::rotate;
+use super::{PADDING, Policy, Sequences, attention, rms_norm};
+use crate::error::libtorch;
+use crate::model::weights::Block;
+
+/// Keys and values of all positions of B sequences, from every block.
+#[derive(Debug)]
+pub struct KeyValues {
+    blocks: Vec<Kept>,
+    sequences: Sequences,
+}
+
+/// One block's.
+#[derive(Debug)]
+struct Kept {
+    /// Before rotation.
+    k_BLHE: Tensor,
+    v_BLHE: Tensor,
+}
+
+/// Positions `start..start + W` of N sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'a> {
+    /// i64, N x W; none of them padding.
+    pub ids_NW: &'a Tensor,
+    /// First position.
+    pub start: i64,
+    /// i64, N: each one's number among the sequences whose keys and values were kept.
+    pub kept_N: &'a Tensor,
+}
+
+/// Where the positions of a pass lie, and what they attend to.
+struct Span<'a> {
+    /// First position.
+    start: i64,
+    /// The queried positions, counted in the whole sequence.
+    queries_NQ: &'a Tensor,
+    sequences: &'a Sequences,
+    bias_N11L: Option<&'a Tensor>,
+}
+
+impl Policy {
+    /// What [`Policy::hidden`] gives at the queried positions, to the bit, and the keys and values of all
+    /// positions. `ids_BL` is i64, B x L, with [`PADDING`] where a sequence has no token; `queries_BQ` is
+    /// i64, B x Q.
+    pub fn hidden_and_keep(
+        &self,
+        ids_BL: &Tensor,
+        queries_BQ: &Tensor,
+    ) -> Result<(Tensor, KeyValues), StageError> {
+        let _no_grad = no_grad_guard();
+        let sequences = self.sequences(ids_BL)?;
+        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
+        let bias_N11L = sequences.bias.as_ref();
+        let span = Span { start: 0, queries_NQ: queries_BQ, sequences: &sequences, bias_N11L };
+        let mut blocks = vec![];
+        let hidden_BQD = self.through_blocks(&tokens_BL, &span, |_, own| {
+            blocks.push(Kept { k_BLHE: own.k_BLHE.copy(), v_BLHE: own.v_BLHE.copy() });
+            own
+        });
+        Ok((hidden_BQD, KeyValues { blocks, sequences }))
+    }
+
+    /// Normalised hidden states at positions of the window, N x Q x D, in the weights' kind. `queries_NQ`
+    /// is i64, N x Q, and counts positions in the whole sequence.
+    pub fn hidden_in_window(
+        &self,
+        window: &Window<'_>,
+        queries_NQ: &Tensor,
+        all: &KeyValues,
+    ) -> Result<Tensor, StageError> {
+        let _no_grad = no_grad_guard();
+        let Window { ids_NW, start, kept_N } = *window;
+        let (_, width) = ids_NW.size2().map_err(|e| libtorch(&e))?;
+        let (end, length) = (start + width, all.sequences.length);
+        if start < 0 || end > length {
+            return Err(StageError::Internal(format!(
+                "the window {start}..{end} lies outside 0..{length}, the positions that were kept"
+            )));
+        }
+        let bias_N11L = all.sequences.bias.as_ref().map(|bias| bias.index_select(0, kept_N));
+        let bias_N11L = bias_N11L.as_ref();
+        let span = Span { start, queries_NQ, sequences: &all.sequences, bias_N11L };
+        // The window's own between those that were kept: N x W x H x E to N x L x H x E.
+        let between = |own: &Tensor, kept_BLHE: &Tensor| {
+            let outside =
+                |from: i64, to: i64| kept_BLHE.narrow(1, from, to - from).index_select(0, kept_N);
+            Tensor::cat(&[outside(0, start), own.shallow_clone(), outside(end, length)], 1)
+        };
+        Ok(self.through_blocks(ids_NW, &span, |block, own| {
+            let Kept { k_BLHE, v_BLHE } = &all.blocks[block];
+            Kept { k_BLHE: between(&own.k_BLHE, k_BLHE), v_BLHE: between(&own.v_BLHE, v_BLHE) }
+        }))
+    }
+
+    /// All blocks in turn; `whole` makes a block's keys and values of all positions out of those of the
+    /// positions that are passed.
+    fn through_blocks(
+        &self,
+        ids_NW: &Tensor,
+        span: &Span<'_>,
+        mut whole: impl FnMut(usize, Kept) -> Kept,
+    ) -> Tensor {
+        let mut x = Tensor::embedding(&self.weights.wte_VxD, ids_NW, -1, false, false);
+        let last = self.weights.blocks.len() - 1;
+        for (n, block) in self.weights.blocks.iter().enumerate() {
+            x = self.block_in_span(block, &x, n == last, span, |own| whole(n, own));
+        }
+        rms_norm(&x, &self.weights.ln_f_D, self.config.rms_norm_eps)
+    }
+
+    /// One block, its result at all positions that are passed or, where it is the last, at the queried
+    /// ones: the very operations of [`Policy::block`].
+    fn block_in_span(
+        &self,
+        block: &Block,
+        x_NWD: &Tensor,
+        is_last: bool,
+        span: &Span<'_>,
+        whole: impl FnOnce(Kept) -> Kept,
+    ) -> Tensor {
+        let Sequences { length, ref rotation, .. } = *span.sequences;
+        let (batch, width) = (x_NWD.size()[0], x_NWD.size()[1]);
+        let (d, heads) = (self.config.d_model, self.config.n_heads);
+        let normed_NWD = rms_norm(x_NWD, &block.attn_norm_D, self.config.rms_norm_eps);
+        let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
+        let (q, kv, residual, queries) = if is_last {
+            let inside_NQ = span.queries_NQ - span.start;
+            let inside = Queries::At(&inside_NQ);
+            let kv = split(&block.qkv.apply_some(&normed_NWD, 1..3), 2);
+            let q = split(&block.qkv.apply_some(&select(&normed_NWD, &inside), 0..1), 1);
+            (q, kv, select(x_NWD, &inside), Queries::At(span.queries_NQ))
+        } else {
+            let qkv = split(&block.qkv.apply(&normed_NWD), 3);
+            let (q, kv) = (qkv.narrow(2, 0, heads), qkv.narrow(2, heads, 2 * heads));
+            let positions = Queries::Range { start: span.start, len: width };
+            (q, kv, x_NWD.shallow_clone(), positions)
+        };
+        let own = Kept { k_BLHE: kv.narrow(2, 0, heads), v_BLHE: kv.narrow(2, heads, heads) };
+        let all = whole(own);
+        let (cos, sin) = rotation.at(&queries, batch, length);
+        let q_NQHE = rotate(&q, &cos, &sin);
+        let k_NLHE = rotate(&all.k_BLHE, &rotation.cos, &rotation.sin);
+        let mixed_NQHE = attention(&q_NQHE, &k_NLHE, &all.v_BLHE, span.bias_N11L, is_last);
+        self.after_attention(block, &mixed_NQHE, &residual)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! The queried positions of a batch of sequences.
+
+use tch::Tensor;
+
+/// The positions whose predictions are wanted.
+#[derive(Debug)]
+pub enum Queries<'a> {
+    /// Every position.
+    All,
+    /// Positions `start..start + len` of every sequence.
+    Range {
+        /// First position.
+        start: i64,
+        /// How many.
+        len: i64,
+    },
+    /// Q positions for each sequence, an i64 tensor of B x Q.
+    At(&'a Tensor),
+}
+
+/// The rows of B x L x D at the queried positions: B x Q x D.
+pub(super) fn select(x_BLD: &Tensor, queries: &Queries<'_>) -> Tensor {
+    match queries {
+        Queries::All => x_BLD.shallow_clone(),
+        Queries::Range { start, len } => x_BLD.narrow(1, *start, *len),
+        Queries::At(positions_BQ) => {
+            let (batch, queried) = (positions_BQ.size()[0], positions_BQ.size()[1]);
+            let index = positions_BQ.unsqueeze(-1).expand([batch, queried, x_BLD.size()[2]], false);
+            x_BLD.gather(1, &index, false)
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! LoRA adapters as PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! PEFT matches targets by suffix, so `ff_out` means the head too; whether the head is adapted follows
+//! from the tensors. Everything else must be exact: a target that matches nothing, a tensor that is
+//! unknown, missing or of another shape, and a setting that asks for other arithmetic than
+//! `W x + s B (A x)` are errors. Dropout concerns the training of the adapter; nothing is dropped here.
+//! A file's settings are written as they were read. Merges nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use agrpo_grading::json_object;
+use agrpo_spec::{Content, Files, StageError, one_line};
+use bytes::Bytes;
+use fancy_regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use super::config::ModelConfig;
+use super::linear::{Lora, lora_name};
+use super::names::{head_module, linear_modules};
+use crate::error::data;
+use crate::folder;
+use crate::tensors::{self, NamedTensors, TensorWindows};
+
+mod fresh;
+
+pub(super) use fresh::{check, draw};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+
+/// Bytes of a pattern of modules, and of its compiled form: no name is so long, and nested repetitions compile
+/// to much from a few letters.
+const LONGEST_PATTERN: usize = 1 << 12;
+const LARGEST_PATTERN: usize = 1 << 20;
+
+/// Settings that change nothing in what is computed from the saved matrices.
+const HARMLESS: [&str; 13] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+];
+
+/// An adapter's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// R, of every module.
+    pub rank: i64,
+    /// The numerator of the scale.
+    pub alpha: f64,
+    /// What B (A x) is multiplied by: alpha / R, or alpha / sqrt(R) (rsLoRA, arXiv 2312.03732).
+    pub scale: f64,
+    /// The adapted modules, by their names in the checkpoint, sorted.
+    pub modules: Vec<String>,
+    /// `adapter_config.json`, as it was read.
+    document: Bytes,
+}
+
+/// The matrices of adapted modules, by the modules' names in the checkpoint.
+pub(super) type Matrices = BTreeMap<String, Lora>;
+
+impl Adapter {
+    /// PEFT's two files, with these matrices by PEFT's names.
+    pub(crate) fn to_files(&self, matrices: &NamedTensors) -> Result<Files, StageError> {
+        let tensors = tensors::write_weights(matrices)?;
+        Ok(BTreeMap::from([
+            (CONFIG.to_owned(), self.document.clone().into()),
+            (TENSORS.to_owned(), tensors.into()),
+        ]))
+    }
+}
+
+/// Whether a folder has an adapter, or half of one.
+pub(super) fn is_in(files: &Files) -> bool {
+    files.contains_key(CONFIG) || files.contains_key(TENSORS)
+}
+
+/// The files of a folder that are no adapter's.
+pub(super) fn base_files(files: &Files) -> impl Iterator<Item = (&String, &Content)> {
+    files.iter().filter(|(name, _)| *name != CONFIG && *name != TENSORS)
+}
+
+/// Matrices by PEFT's names.
+pub(super) fn to_named(matrices: Matrices) -> NamedTensors {
+    let both = |(module, lora): (String, Lora)| {
+        [(lora_name(&module, 'A'), lora.a_RxI), (lora_name(&module, 'B'), lora.b_OxR)]
+    };
+    matrices.into_iter().flat_map(both).collect()
+}
+
+/// `adapter_config.json`, as far as it is understood.
+#[derive(Deserialize)]
+struct Document {
+    peft_type: String,
+    r: i64,
+    lora_alpha: f64,
+    target_modules: Patterns,
+    #[serde(default)]
+    exclude_modules: Option<Patterns>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    init_lora_weights: Value,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// Modules as PEFT names them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Patterns {
+    /// A regular expression for the whole name.
+    Expression(String),
+    /// Names, or their last parts.
+    Names(Vec<String>),
+}
+
+/// One pattern, ready to be tried.
+enum Rule {
+    Expression(String, Regex),
+    Name(String),
+}
+
+impl Rule {
+    fn all_of(key: &str, patterns: &Patterns) -> Result<Vec<Self>, StageError> {
+        match patterns {
+            Patterns::Expression(text) if text.len() > LONGEST_PATTERN => Err(data(format!(
+                "{CONFIG}: {key} has a pattern of {} bytes, expected at most {LONGEST_PATTERN}",
+                text.len()
+            ))),
+            Patterns::Expression(text) => RegexBuilder::new(&format!(r"\A(?:{text})\z"))
+                .delegate_size_limit(LARGEST_PATTERN)
+                .build()
+                .map(|regex| vec![Self::Expression(text.clone(), regex)])
+                .map_err(|error| {
+                    data(format!("{CONFIG}: {key} = {text:?}: expected a pattern: {error}"))
+                }),
+            Patterns::Names(names) => Ok(names.iter().cloned().map(Self::Name).collect()),
+        }
+    }
+
+    fn matches(&self, module: &str) -> bool {
+        match self {
+            // A pattern that takes too long to try matches nothing: its tensors are then unknown.
+            Self::Expression(_, regex) => regex.is_match(module).unwrap_or(false),
+            Self::Name(name) => {
+                module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Expression(text, _) | Self::Name(text)) = self;
+        write!(f, "{text:?}")
+    }
+}
+
+/// Reads an adapter for a model of this configuration: its settings, and in f32 the matrices of each
+/// adapted module.
+pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matrices), StageError> {
+    let settings = folder::small(files, "adapter", CONFIG)?;
+    let tensors =
+        files.get(TENSORS).ok_or_else(|| data(format!("the adapter folder has no {TENSORS}")))?;
+    assemble(config, settings, TensorWindows::open(TENSORS, tensors)?.read()?)
+}
+
+/// Reads and checks a whole adapter; answers with its settings alone.
+pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter, StageError> {
+    read(config, files).map(|(adapter, _)| adapter)
+}
+
+/// The same from settings and tensors that may be new.
+fn assemble(
+    config: &ModelConfig,
+    settings: Bytes,
+    mut tensors: NamedTensors,
+) -> Result<(Adapter, Matrices), StageError> {
+    let document = document(&settings)?;
+    let (rank, alpha) = (document.r, document.lora_alpha);
+    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
+    let divisor = if document.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+    let scale = alpha / divisor;
+    let mut matrices = BTreeMap::new();
+    for Target { module, shape: [outputs, inputs], optional } in targets(config, &document)? {
+        let (a, b) = (lora_name(&module, 'A'), lora_name(&module, 'B'));
+        if optional && !tensors.contains_key(&a) && !tensors.contains_key(&b) {
+            continue;
+        }
+        let a_RxI = take(&mut tensors, &a, [rank, inputs])?;
+        let b_OxR = take(&mut tensors, &b, [outputs, rank])?;
+        matrices.insert(module, Lora { a_RxI, b_OxR, scale });
+    }
+    if let Some(extra) = tensors.keys().next() {
+        return Err(data(format!(
+            "{TENSORS} has an unknown tensor {extra}: no module that {CONFIG} targets has it"
+        )));
+    }
+    let modules = matrices.keys().cloned().collect();
+    Ok((Adapter { rank, alpha, scale, modules, document: settings }, matrices))
+}
+
+/// Reads the settings. Refuses, by name, a setting that is not computed here.
+fn document(bytes: &[u8]) -> Result<Document, StageError> {
+    let read = |error: &dyn Display| {
+        data(format!("{CONFIG}: {}; expected PEFT's settings of LoRA", one_line(error)))
+    };
+    let document = json_object(bytes).map_err(|error| read(&error))?;
+    let document = Document::deserialize(Value::Object(document)).map_err(|error| read(&error))?;
+    let refuse = |key: &str, found: &Value, expected: &str| {
+        let (key, found) = (one_line(key), one_line(found));
+        Err(data(format!("{CONFIG}: {key} = {found}: expected {expected}")))
+    };
+    if document.peft_type != "LORA" {
+        return refuse("peft_type", &document.peft_type.clone().into(), "\"LORA\"");
+    }
+    if document.r < 1 {
+        return refuse("r", &document.r.into(), "at least 1");
+    }
+    for (key, value) in &document.others {
+        if !HARMLESS.contains(&key.as_str()) && !is_off(value) {
+            return refuse(key, value, "it to be off: it is not computed here");
+        }
+    }
+    // Other initialisations move part of the base's weights into the adapter.
+    let beginning = &document.init_lora_weights;
+    let base_kept = match beginning {
+        Value::String(name) => ["gaussian", "eva", "orthogonal"].contains(&name.as_str()),
+        _ => true,
+    };
+    if !base_kept {
+        return refuse("init_lora_weights", beginning, "one that leaves the base's weights alone");
+    }
+    Ok(document)
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+/// A module that the settings ask for.
+struct Target {
+    module: String,
+    shape: [i64; 2],
+    /// The head, where no target means it alone.
+    optional: bool,
+}
+
+fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>, StageError> {
+    let rules = Rule::all_of("target_modules", &document.target_modules)?;
+    let excluded = match &document.exclude_modules {
+        Some(patterns) => Rule::all_of("exclude_modules", patterns)?,
+        None => vec![],
+    };
+    let mut modules = linear_modules(config);
+    modules.retain(|(module, _)| !excluded.iter().any(|rule| rule.matches(module)));
+    let head = head_module();
+    let mut head_is_meant = false;
+    for rule in &rules {
+        let mut matched = modules.iter().filter(|(module, _)| rule.matches(module));
+        match matched.next() {
+            Some((first, _)) => head_is_meant |= *first == head && matched.next().is_none(),
+            None => {
+                return Err(data(format!(
+                    "{CONFIG}: target_modules has {rule}, which matches no linear module of this \
+                     model"
+                )));
+            }
+        }
+    }
+    modules.retain(|(module, _)| rules.iter().any(|rule| rule.matches(module)));
+    if modules.is_empty() {
+        return Err(data(format!("{CONFIG}: target_modules is empty: expected a module's name")));
+    }
+    let target = |(module, shape)| {
+        let optional = module == head && !head_is_meant;
+        Target { module, shape, optional }
+    };
+    Ok(modules.into_iter().map(target).collect())
+}
+
+fn take(tensors: &mut NamedTensors, name: &str, shape: [i64; 2]) -> Result<Tensor, StageError> {
+    let tensor = tensors.remove(name).ok_or_else(|| data(format!("{TENSORS} lacks {name}")))?;
+    if tensor.size() != shape {
+        let found = tensor.size();
+        return Err(data(format!("{TENSORS}: {name} has the shape {found:?}, expected {shape:?}")));
+    }
+    if tensor.isfinite().all().int64_value(&[]) == 0 {
+        return Err(data(format!("{TENSORS}: {name} has a number that is not finite")));
+    }
+    Ok(tensor.to_kind(Kind::Float).contiguous())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! New LoRA adapters from a seed, with the distribution of PEFT's.
+//!
+//! ```text
+//! A uniform in (-1/sqrt(I), 1/sqrt(I)), B = 0      (PEFT's kaiming-uniform with a = sqrt(5))
+//! ```
+//! so that the adapted policy is its base. Settings and matrices go through the reader of saved adapters, so a
+//! new adapter can be read again, here and by PEFT.
+
+use agrpo_spec::{LoraConfig, Purpose, Seed, StageError};
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+use super::{Adapter, Matrices, assemble};
+use crate::error::data;
+use crate::model::config::ModelConfig;
+use crate::model::linear::lora_name;
+use crate::model::names::{head_module, linear_modules};
+use crate::tensors::NamedTensors;
+
+/// The adapter that a run begins with.
+pub(in crate::model) fn draw(
+    config: &ModelConfig,
+    lora: &LoraConfig,
+    seed: Seed,
+) -> Result<(Adapter, Matrices), StageError> {
+    let rank = i64::from(lora.rank);
+    let mut tensors = NamedTensors::new();
+    // Numbered as in the whole model, so that a module's draw does not depend on the other targets.
+    for (index, (module, [outputs, inputs])) in (0..).zip(linear_modules(config)) {
+        if is_target(lora, &module) {
+            let a_RxI = uniform(seed.child(Purpose::Adapter, index), [rank, inputs]);
+            tensors.insert(lora_name(&module, 'A'), a_RxI);
+            let zeros = Tensor::zeros([outputs, rank], (Kind::Float, tch::Device::Cpu));
+            tensors.insert(lora_name(&module, 'B'), zeros);
+        }
+    }
+    assemble(config, settings(lora).into(), tensors)
+}
+
+/// A saved adapter has to be what the run asks for.
+pub(in crate::model) fn check(
+    config: &ModelConfig,
+    lora: &LoraConfig,
+    adapter: &Adapter,
+) -> Result<(), StageError> {
+    let mut modules: Vec<String> =
+        linear_modules(config).into_iter().map(|(module, _)| module).collect();
+    modules.retain(|module| is_target(lora, module));
+    modules.sort();
+    if (adapter.rank, adapter.scale) != (i64::from(lora.rank), lora.scale()) {
+        return Err(data(format!(
+            "the policy's adapter has the rank {} and the scale {}, expected {} and {} as in the \
+             run's section lora",
+            adapter.rank,
+            adapter.scale,
+            lora.rank,
+            lora.scale()
+        )));
+    }
+    if adapter.modules != modules {
+        return Err(data(format!(
+            "the policy's adapter has {} modules, expected the {} that lora.targets and lora.head name",
+            adapter.modules.len(),
+            modules.len()
+        )));
+    }
+    Ok(())
+}
+
+fn is_target(lora: &LoraConfig, module: &str) -> bool {
+    if module == head_module() {
+        return lora.head;
+    }
+    let last = module.rsplit('.').next().unwrap_or(module);
+    lora.targets.iter().any(|target| target == last)
+}
+
+/// `adapter_config.json`. PEFT matches a list of names by suffix, and would take `ff_out` for the head
+/// too; an expression is matched against the whole name.
+fn settings(lora: &LoraConfig) -> Vec<u8> {
+    let of_block = format!(r"blocks\.\d+\.({})", lora.targets.join("|"));
+    let modules = match (lora.targets.is_empty(), lora.head) {
+        (true, _) => "ff_out".to_owned(),
+        (false, false) => of_block,
+        (false, true) => format!("({of_block}|ff_out)"),
+    };
+    let alpha = lora.alpha.get();
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+    let alpha =
+        if alpha.fract() == 0.0 && alpha < 1e15 { json!(alpha as i64) } else { json!(alpha) };
+    let document = json!({
+        "base_model_name_or_path": null, "bias": "none", "fan_in_fan_out": false,
+        "inference_mode": true, "init_lora_weights": true, "lora_alpha": alpha,
+        "lora_dropout": 0.0, "modules_to_save": null, "peft_type": "LORA", "r": lora.rank,
+        "target_modules": format!(r"model\.transformer\.{modules}"), "task_type": null,
+        "use_dora": false, "use_rslora": lora.rslora,
+    });
+    serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+}
+
+/// Uniform numbers between -1/sqrt(I) and 1/sqrt(I).
+fn uniform(seed: Seed, [rank, inputs]: [i64; 2]) -> Tensor {
+    let count = |n: i64| u32::try_from(n).expect("ranks and widths are small");
+    let bound = 1.0 / f64::from(count(inputs)).sqrt();
+    let mut values = vec![];
+    for row in 0..count(rank) {
+        for column in 0..count(inputs) {
+            #[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
+            values.push(((2.0 * seed.uniform(row, column) - 1.0) * bound) as f32);
+        }
+    }
+    Tensor::from_slice(&values).view([rank, inputs])
+}

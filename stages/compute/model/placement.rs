@@ -1,0 +1,32 @@
+//! The device and the kind of a policy, fixed when its weights are read.
+
+use agrpo_spec::Precision;
+use tch::{Device, Kind};
+
+/// The device of a policy's weights, and their floating kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The device that computes.
+    pub device: Device,
+    /// Of the base's weights; adapters are f32.
+    pub kind: Kind,
+}
+
+impl Placement {
+    /// How small policies are computed.
+    pub const CPU: Self = Self { device: Device::Cpu, kind: Kind::Float };
+
+    /// On a device of this program's, in the kind that a spec asks for.
+    pub fn on(device: crate::Device, precision: Precision) -> Self {
+        Self::new(device.of_tch(), precision)
+    }
+
+    /// On a device, in the kind that a spec asks for.
+    pub(crate) fn new(device: Device, precision: Precision) -> Self {
+        let kind = match precision {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        };
+        Self { device, kind }
+    }
+}

@@ -1,0 +1,156 @@
+//! Computes the operations of the forward pass over all small shapes and compares the bits of a row alone, beside
+//! a few rows and beside many. Trains, stores and corrects nothing.
+//!
+//! Sampler and learner cut their batches differently: the ratio of a fresh trajectory is 1 to the bit only if
+//! no row depends on the rows beside it. Matrix libraries promise that in some modes and on some processors
+//! alone, and change kernels by shape, so the small shapes are tried one by one.
+
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use super::linear::product;
+use super::llada::{attention, rms_norm};
+use crate::tensors::named_kind;
+use agrpo_spec::Seed;
+
+/// Random numbers that all matrices are cut from.
+const NUMBERS: i64 = 1 << 14;
+/// Heads of an attention, and sequences of one batch.
+const HEADS: i64 = 2;
+const SEQUENCES: i64 = 3;
+
+/// The results of the small shapes.
+#[derive(Debug, Default)]
+pub struct RowsReport {
+    /// How many were computed.
+    pub shapes: u64,
+    /// Those in which a row depends on the rows beside it.
+    pub failing: Vec<String>,
+}
+
+impl RowsReport {
+    fn add(&mut self, shape: impl FnOnce() -> String, found: Result<(), String>) {
+        self.shapes += 1;
+        self.failing.extend(found.err().map(|rows| format!("{}: {rows}", shape())));
+    }
+}
+
+/// Computes every operation in f32 and bf16 on the processor, with sizes from 1 to `largest` and up to `rows`
+/// rows.
+pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
+    let _no_grad = no_grad_guard();
+    let mut report = RowsReport::default();
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let (all, named) = (numbers(kind), named_kind(kind));
+        for inner in 1..=largest {
+            let x_NI = cut(&all, inner, &[rows, inner]);
+            for outputs in 1..=largest {
+                let weight_OxI = cut(&all, outputs * 31, &[outputs, inner]);
+                let found = alike(&x_NI, |x| product(x, &weight_OxI));
+                report.add(|| format!("{named} product of {inner} by {outputs}"), found);
+            }
+            for (name, function) in BY_ROW {
+                report.add(|| format!("{named} {name} of {inner}"), alike(&x_NI, function));
+            }
+        }
+        for head in (2..=largest).step_by(2) {
+            for keys in 1..=largest {
+                let found = check_attention(&all, head, keys, rows);
+                report.add(|| format!("{named} attention to {keys} keys of {head}"), found);
+            }
+        }
+    }
+    report
+}
+
+/// What is computed row by row, without a product.
+type ByRow = fn(&Tensor) -> Tensor;
+const BY_ROW: [(&str, ByRow); 3] = [
+    ("rms_norm", |x| rms_norm(x, &x.get(0).ones_like(), 1e-5)),
+    ("silu", |x| {
+        let gated = Tensor::cat(&[x, x], -1).chunk(2, -1);
+        gated[0].silu() * &gated[1]
+    }),
+    ("log_softmax", |x| x.to_kind(Kind::Float).log_softmax(-1, Kind::Float)),
+];
+
+/// Queries beside each other, and sequences beside each other; with and without padding.
+fn check_attention(all: &Tensor, head: i64, keys: i64, rows: i64) -> Result<(), String> {
+    let size = [SEQUENCES, keys, HEADS, head];
+    let (k_BLHE, v_BLHE) = (cut(all, head, &size), cut(all, head + 577, &size));
+    let padding_B11L = Tensor::zeros([SEQUENCES, 1, 1, keys], (all.kind(), Device::Cpu));
+    if keys > 1 {
+        drop(padding_B11L.narrow(3, 0, 1).fill_(f64::NEG_INFINITY));
+    }
+    for bias in [None, Some(&padding_B11L)] {
+        let one = |tensor: &Tensor| tensor.narrow(0, 0, 1);
+        let (k, v, mask) = (one(&k_BLHE), one(&v_BLHE), bias.map(one));
+        alike(&cut(all, keys, &[rows, HEADS, head]), |q_QHE| {
+            attention(&q_QHE.unsqueeze(0), &k, &v, mask.as_ref(), true).squeeze_dim(0)
+        })?;
+        let q_BLHE = cut(all, head + 1201, &size);
+        let whole = bits(&attention(&q_BLHE, &k_BLHE, &v_BLHE, bias, false));
+        for n in 0..SEQUENCES {
+            let of = |tensor: &Tensor| tensor.narrow(0, n, 1).copy();
+            let mask = bias.map(of);
+            let (q, k, v) = (of(&q_BLHE), of(&k_BLHE), of(&v_BLHE));
+            if bits(&attention(&q, &k, &v, mask.as_ref(), false)) != whole.narrow(0, n, 1) {
+                return Err(format!("sequence {n} of {SEQUENCES}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether every run of rows of `x` gives the same as among all of them; names the first that does not.
+fn alike(x: &Tensor, function: impl Fn(&Tensor) -> Tensor) -> Result<(), String> {
+    let rows = x.size()[0];
+    let whole = bits(&function(x));
+    for count in 1..rows {
+        // A row comes first, last and in between.
+        let start = count * 5 % (rows - count + 1);
+        let found = bits(&function(&x.narrow(0, start, count).copy()));
+        if found != whole.narrow(0, start, count) {
+            let Range { start, end } = start..start + count;
+            return Err(format!("rows {start}..{end} of {rows}"));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers between -1 and 1.
+fn numbers(kind: Kind) -> Tensor {
+    let seed = Seed::new(1);
+    let number = |n: u32| 2.0 * seed.uniform(n, 0) - 1.0;
+    let values: Vec<f64> = (0..u32::try_from(NUMBERS).unwrap_or(u32::MAX)).map(number).collect();
+    Tensor::from_slice(&values).to_kind(kind)
+}
+
+/// A tensor of its own from the numbers, starting at one of them.
+fn cut(all: &Tensor, start: i64, size: &[i64]) -> Tensor {
+    let count = size.iter().product::<i64>();
+    let places =
+        (Tensor::arange(count, (Kind::Int64, Device::Cpu)) + start * 97).remainder(NUMBERS);
+    all.index_select(0, &places).view(size)
+}
+
+/// The bits of a tensor's numbers, since zeros of either sign compare equal.
+fn bits(tensor: &Tensor) -> Tensor {
+    let tensor = tensor.contiguous();
+    let kind = if tensor.kind() == Kind::Float { Kind::Int } else { Kind::Int16 };
+    tensor.view_dtype(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_row_depends_on_the_rows_beside_it() {
+        crate::use_one_thread();
+        let RowsReport { shapes, failing } = check_rows(32, 19);
+        assert_eq!(shapes, 2 * (32 * 32 + 3 * 32 + 16 * 32));
+        assert!(failing.is_empty(), "{} shapes: {failing:#?}", failing.len());
+    }
+}

@@ -1,0 +1,88 @@
+//! What the optimizer promises: AdamW's arithmetic, a clip, a schedule, and a state that goes on.
+
+use agrpo_spec::Real;
+
+use super::*;
+
+fn config(schedule: Schedule, warmup: u32) -> OptimizerConfig {
+    let real = |x| Real::new(x).unwrap();
+    OptimizerConfig {
+        learning_rate: real(0.1),
+        beta1: real(0.9),
+        beta2: real(0.99),
+        eps: real(1e-8),
+        weight_decay: real(0.5),
+        max_grad_norm: real(1.0),
+        warmup,
+        schedule,
+        final_ratio: real(0.0),
+    }
+}
+
+fn one(name: &str, values: &[f32]) -> NamedTensors {
+    NamedTensors::from([(name.to_owned(), Tensor::from_slice(values))])
+}
+
+#[test]
+fn the_first_step_moves_by_the_learning_rate_against_the_sign() {
+    let mut parameters = one("w.weight", &[1.0, 1.0]);
+    let mut adam = AdamW::new(&parameters);
+    let gradients = one("w.weight", &[0.3, -0.4]);
+    let taken =
+        adam.step(&mut parameters, &gradients, &config(Schedule::Constant, 0), 1, 10).unwrap();
+    assert!((taken.grad_norm - 0.5).abs() < 1e-7);
+    let moved = tensors::floats(&parameters["w.weight"]).unwrap();
+    // 1 * (1 - 0.1 * 0.5) -+ 0.1
+    assert!((moved[0] - 0.85).abs() < 1e-5 && (moved[1] - 1.05).abs() < 1e-5, "{moved:?}");
+}
+
+#[test]
+fn norms_do_not_decay_and_large_gradients_are_clipped() {
+    let mut parameters = one("ln_f.weight", &[1.0]);
+    let mut adam = AdamW::new(&parameters);
+    let taken = adam
+        .step(&mut parameters, &one("ln_f.weight", &[30.0]), &config(Schedule::Constant, 0), 1, 10)
+        .unwrap();
+    assert!((taken.grad_norm - 30.0).abs() < 1e-5);
+    let first = tensors::floats(&adam.moments["ln_f.weight"][0]).unwrap()[0];
+    assert!((first - 0.1).abs() < 1e-5, "0.1 of a gradient clipped to norm 1, not {first}");
+    let moved = tensors::floats(&parameters["ln_f.weight"]).unwrap()[0];
+    assert!((moved - 0.9).abs() < 1e-5, "{moved}");
+}
+
+#[test]
+fn warm_up_rises_and_the_cosine_falls() {
+    let rate = |n| learning_rate(&config(Schedule::Cosine, 4), n, 12);
+    assert!((rate(1) - 0.025).abs() < 1e-12 && (rate(4) - 0.1).abs() < 1e-12);
+    assert!((rate(5) - 0.1).abs() < 1e-12 && (rate(9) - 0.05).abs() < 1e-12);
+    assert!(rate(12) > 0.0 && rate(12) < 0.01);
+}
+
+#[test]
+fn saved_state_goes_on_to_the_bit() {
+    let gradients = [one("w.weight", &[0.3, -0.4]), one("w.weight", &[-0.1, 0.2])];
+    let settings = config(Schedule::Cosine, 1);
+    let start = || one("w.weight", &[1.0, -2.0]);
+    let (mut whole, mut parameters) = (AdamW::new(&start()), start());
+    whole.step(&mut parameters, &gradients[0], &settings, 1, 2).unwrap();
+    let saved = whole.to_bytes().unwrap();
+    let mut copy = NamedTensors::from([("w.weight".into(), parameters["w.weight"].copy())]);
+    let mut resumed = AdamW::read(&saved.into(), &copy).unwrap();
+    whole.step(&mut parameters, &gradients[1], &settings, 2, 2).unwrap();
+    resumed.step(&mut copy, &gradients[1], &settings, 2, 2).unwrap();
+    assert_eq!(whole.to_bytes().unwrap(), resumed.to_bytes().unwrap());
+    assert_eq!(
+        tensors::floats(&parameters["w.weight"]).unwrap(),
+        tensors::floats(&copy["w.weight"]).unwrap()
+    );
+}
+
+#[test]
+fn a_diverged_gradient_is_refused_and_changes_nothing() {
+    let mut parameters = one("w.weight", &[1.0]);
+    let mut adam = AdamW::new(&parameters);
+    let bad = one("w.weight", &[f32::NAN]);
+    let error = adam.step(&mut parameters, &bad, &config(Schedule::Constant, 0), 3, 9).unwrap_err();
+    assert!(error.to_string().contains("step 3"), "{error}");
+    assert_eq!(tensors::floats(&parameters["w.weight"]).unwrap(), [1.0]);
+}

@@ -1,0 +1,89 @@
+//! The templates of a dataset's task, and what they make of a row. Spells and grades nothing.
+
+use std::sync::Arc;
+
+use agrpo_grading::{Row, Template};
+use agrpo_spec::{DatasetTask, Sample, StageError, one_line};
+use serde_json::{Map, Value};
+
+use crate::error::data;
+
+/// One row, as it is asked and answered.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(super) prompt: String,
+    pub(super) system: Option<String>,
+    pub(super) answer: Option<String>,
+    row: Map<String, Value>,
+    /// Names the row in errors.
+    pub(super) place: String,
+}
+
+/// The task's templates, read once.
+#[derive(Debug)]
+pub(super) struct Templates {
+    prompt: Template,
+    answer: Option<Template>,
+    system: Option<Template>,
+}
+
+impl Templates {
+    pub(super) fn read(task: &DatasetTask) -> Result<Self, StageError> {
+        let read = |key: &str, text: &str| {
+            Template::new(text).map_err(|error| data(format!("task.dataset.{key}: {error}")))
+        };
+        let some = |key: &str, text: &Option<String>| {
+            text.as_deref().map(|text| read(key, text)).transpose()
+        };
+        Ok(Self {
+            prompt: read("prompt", &task.prompt)?,
+            answer: some("answer", &task.answer)?,
+            system: some("system", &task.system)?,
+        })
+    }
+
+    pub(super) fn item(&self, row: Row, place: String) -> Result<Item, StageError> {
+        let render = |key: &str, template: &Template| {
+            if let Some(name) = template.columns().iter().find(|name| row.noted.contains_key(*name))
+            {
+                return Err(data(format!(
+                    "task.dataset.{key}, {place}: column {:?} has {}, which would be written \
+                     differently: save it as text",
+                    one_line(name),
+                    row.noted[name]
+                )));
+            }
+            let text = template.render(&row.fields);
+            text.map_err(|error| data(format!("task.dataset.{key}, {place}: {error}")))
+        };
+        let some = |key: &str, template: &Option<Template>| {
+            template.as_ref().map(|template| render(key, template)).transpose()
+        };
+        let prompt = render("prompt", &self.prompt)?;
+        let (answer, system) = (some("answer", &self.answer)?, some("system", &self.system)?);
+        Ok(Item { prompt, system, answer, row: row.fields, place })
+    }
+
+    pub(super) fn items(&self, rows: Vec<Row>, side: &str) -> Result<Vec<Arc<Item>>, StageError> {
+        let place = |row: &Row| format!("row {} of task.dataset.{side}", row.number);
+        let item = |row: Row| {
+            let place = place(&row);
+            self.item(row, place).map(Arc::new)
+        };
+        rows.into_iter().map(item).collect()
+    }
+}
+
+impl Item {
+    /// The sample that graders are shown.
+    pub(super) fn sample(&self, id: String, completion: String) -> Sample {
+        Sample {
+            id,
+            place: self.place.clone(),
+            prompt: self.prompt.clone(),
+            completion,
+            answer: self.answer.clone(),
+            row: self.row.clone(),
+        }
+    }
+}

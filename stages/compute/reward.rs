@@ -1,0 +1,182 @@
+//! Reward: grades every completion, and turns the grades of each group into advantages.
+//!
+//! A task grades by itself, a dataset by `problems/grading.rs`. `r_i` is the weighted sum of the grade's parts,
+//! and `A_i = (r_i - mean of its group) / s`, with s = 1 as published (no division by a deviation; Liu et
+//! al., "Dr. GRPO", arXiv 2503.20783), or the group's or the shard's standard deviation by choice.
+//! Arithmetic in f64, no libtorch: the same on every machine.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{
+    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, Scorer,
+    StageError, encode,
+};
+
+use crate::error::data;
+use crate::estimator::Worth;
+use crate::policy_cache::PolicyCache;
+use crate::problems::{Answered, Asked, Graded, Grader, Problems};
+use crate::trajectories::Trajectories;
+
+pub(crate) fn execute(
+    spec: &RewardSpec,
+    inputs: &Inputs,
+    (cache, scorer): (&PolicyCache, &dyn Scorer),
+) -> Result<Outputs, StageError> {
+    let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
+    let problems = cache.problems(&spec.task, spec.language, inputs)?;
+    let grader = Grader::open(&spec.reward, inputs, scorer)?;
+    let rewards = grade(spec, &trajectories, &problems, &grader)?;
+    let rows = &rewards.rows;
+    let all: Vec<f64> = rows.iter().map(|row| row.reward).collect();
+    let share = |counts: fn(&RowReward) -> bool| {
+        ratio(rows.iter().filter(|row| counts(row)).count(), rows.len())
+    };
+    let mut metrics = BTreeMap::from([
+        ("reward".into(), mean(&all)),
+        ("correct".into(), share(|row| row.correct)),
+        ("nonzero_advantages".into(), share(|row| row.advantage != 0.0)),
+        ("counted".into(), share(|row| row.counted)),
+        ("completions".into(), ratio(rows.len(), 1)),
+    ]);
+    for name in rows.iter().flat_map(|row| row.parts.keys()) {
+        let part = |row: &RowReward| row.parts.get(name).copied().unwrap_or(0.0);
+        let key = format!("part_{name}");
+        metrics.entry(key).or_insert_with(|| mean(&rows.iter().map(part).collect::<Vec<_>>()));
+    }
+    let artifact = Artifact::Blob(encode(&rewards).into());
+    Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
+}
+
+/// Grades completions of any origin as the spec says.
+pub(crate) fn grade(
+    spec: &RewardSpec,
+    trajectories: &Trajectories,
+    problems: &Problems,
+    grader: &Grader<'_>,
+) -> Result<Rewards, StageError> {
+    let group = spec.group as usize;
+    if trajectories.rows == 0 || !trajectories.rows.is_multiple_of(group) {
+        let rows = trajectories.rows;
+        return Err(data(format!("{rows} trajectories do not make groups of {group}")));
+    }
+    let numbers = (spec.first_prompt..).zip((0..trajectories.rows).step_by(group));
+    let asked: Vec<Asked> =
+        numbers.clone().map(|(number, _)| problems.training(number)).collect::<Result<_, _>>()?;
+    let mut answered = Vec::with_capacity(trajectories.rows);
+    for ((number, first), asked) in numbers.zip(&asked) {
+        for row in first..first + group {
+            if !asked.is_stated_by(trajectories.prompt(row)) {
+                return Err(data(format!(
+                    "sample {row} was not asked training problem {number} of this task"
+                )));
+            }
+            let id = format!("{number}/{}", row - first);
+            answered.push(Answered { id, asked, completion: trajectories.completion(row) });
+        }
+    }
+    let graded = problems.grade(&answered, grader)?.into_iter();
+    let row = |Graded { parts, reward, correct }| RowReward {
+        reward,
+        correct,
+        parts,
+        advantage: 0.0,
+        counted: true,
+    };
+    let mut rows: Vec<RowReward> = graded.map(row).collect();
+    let rewards: Vec<f64> = rows.iter().map(|row| row.reward).collect();
+    let worths = worths(&rewards, group, &spec.advantage);
+    for (row, worth) in rows.iter_mut().zip(&worths) {
+        (row.advantage, row.counted) = (worth.advantage, worth.counted);
+    }
+    Ok(Rewards { rows })
+}
+
+/// The worth of each completion to an estimator; completions of a group follow one another.
+fn worths(rewards: &[f64], group: usize, config: &Advantage) -> Vec<Worth> {
+    let spread = rewards.chunks(group).flat_map(|group| {
+        let counted = !config.filter_groups || !is_flat(group);
+        group.iter().map(move |_| counted)
+    });
+    let counted: Vec<bool> = spread.collect();
+    let advantages = advantages(rewards, &counted, group, config.scale);
+    let worth = |(advantage, counted)| Worth { advantage, counted };
+    advantages.into_iter().zip(counted).map(worth).collect()
+}
+
+/// Whether all rewards of a group are equal, so that nothing is learned from it.
+fn is_flat(group: &[f64]) -> bool {
+    group.iter().all(|reward| *reward == group[0])
+}
+
+/// Rewards to advantages. The shard's deviation is that of the completions that are counted.
+fn advantages(rewards: &[f64], counted: &[bool], group: usize, scale: AdvantageScale) -> Vec<f64> {
+    let centred = rewards.chunks(group).flat_map(|group| {
+        // The mean of equal numbers can differ from them in the last bit.
+        let mean = if is_flat(group) { group[0] } else { mean(group) };
+        group.iter().map(move |reward| reward - mean)
+    });
+    let centred: Vec<f64> = centred.collect();
+    // A group (or shard) without spread has only zeros to divide.
+    let deviation = |squares: &[f64]| {
+        if squares.is_empty() { 0.0 } else { mean(squares).sqrt() }
+    };
+    let divide = |values: &[f64], deviation: f64| -> Vec<f64> {
+        values.iter().map(|a| if deviation > 0.0 { a / deviation } else { 0.0 }).collect()
+    };
+    let of_group = |values: &[f64]| {
+        divide(values, deviation(&values.iter().map(|a| a * a).collect::<Vec<_>>()))
+    };
+    match scale {
+        AdvantageScale::None => centred,
+        AdvantageScale::GroupStd => centred.chunks(group).flat_map(of_group).collect(),
+        AdvantageScale::BatchStd => {
+            let of_counted = centred.iter().zip(counted).filter(|&(_, counted)| *counted);
+            let squares: Vec<f64> = of_counted.map(|(a, _)| a * a).collect();
+            divide(&centred, deviation(&squares))
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of completions are small")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() * ratio(1, values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advantages_compare_within_a_group() {
+        let rewards = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
+        assert_eq!(
+            advantages(&rewards, &[true; 8], 4, AdvantageScale::None),
+            [0.75, -0.25, -0.25, -0.25, 0.0, 0.0, 0.0, 0.0]
+        );
+        let group = advantages(&rewards, &[true; 8], 4, AdvantageScale::GroupStd);
+        assert!((group[0] - 3f64.sqrt()).abs() < 1e-12 && group[4] == 0.0, "{group:?}");
+        let batch = advantages(&rewards, &[true; 8], 4, AdvantageScale::BatchStd);
+        let square: f64 = batch.iter().map(|a| a * a).sum();
+        assert!((square - 8.0).abs() < 1e-12, "mean square 1 over the shard: {batch:?}");
+    }
+
+    #[test]
+    fn a_group_without_spread_has_no_advantage_and_can_be_left_out() {
+        let rewards = [0.1, 0.1, 0.1, 0.0, 1.0, 0.0];
+        for scale in [AdvantageScale::None, AdvantageScale::GroupStd, AdvantageScale::BatchStd] {
+            let of = |filter_groups| worths(&rewards, 3, &Advantage { scale, filter_groups });
+            assert!(of(false)[..3].iter().all(|worth| worth.advantage == 0.0 && worth.counted));
+            let counted: Vec<_> = of(true).iter().map(|worth| worth.counted).collect();
+            assert_eq!(counted, [false, false, false, true, true, true]);
+            if scale == AdvantageScale::BatchStd {
+                let square: f64 = of(true).iter().map(|worth| worth.advantage.powi(2)).sum();
+                assert!((square - 3.0).abs() < 1e-12, "mean square 1 over those that count");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Rollout: completions of a shard's training prompts, sampled from a policy.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec, StageError};
+use tch::Device;
+
+use crate::error::data;
+use crate::model::{PADDING, Placement, Policy};
+use crate::policy_cache::PolicyCache;
+use crate::problems::Problems;
+use crate::sampler::{Row, sample};
+use crate::trajectories::{NEVER, Trajectories};
+
+pub(crate) fn execute(
+    spec: &RolloutSpec,
+    inputs: &Inputs,
+    device: Device,
+    cache: &PolicyCache,
+) -> Result<Outputs, StageError> {
+    let files = inputs.folder(spec.policy)?;
+    let at = Placement::new(device, spec.precision);
+    let merge = spec.merge_adapter;
+    let policy = cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
+    let problems = cache.problems(&spec.task, spec.language, inputs)?;
+    let trajectories = shard(spec, &policy, &problems)?;
+    let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
+    let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
+    let passes = (0..trajectories.rows).map(|row| f64::from(trajectories.sampled_steps(row)));
+    let passes: f64 = passes.sum();
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens and completions, for people")]
+    let (tokens, completions) = (written as f64, trajectories.rows as f64);
+    Ok(Outputs {
+        artifacts: BTreeMap::from([(
+            "trajectories",
+            Artifact::Blob(trajectories.to_bytes()?.into()),
+        )]),
+        metrics: BTreeMap::from([
+            ("tokens".into(), tokens),
+            ("entropy".into(), entropy / tokens),
+            ("passes".into(), passes / completions),
+        ]),
+    })
+}
+
+/// The shard's trajectories, sampled from the spec's policy.
+pub(crate) fn shard(
+    spec: &RolloutSpec,
+    policy: &Policy,
+    problems: &Problems,
+) -> Result<Trajectories, StageError> {
+    let iteration = spec.seed.child(Purpose::Iteration, u64::from(spec.iteration));
+    let numbers = spec.first_prompt..spec.first_prompt + u64::from(spec.prompts);
+    let prompts = numbers.clone().map(|number| Ok(problems.training(number)?.prompt));
+    let prompts = padded(prompts.collect::<Result<_, StageError>>()?);
+    let mut rows = vec![];
+    for (number, prompt) in numbers.zip(prompts) {
+        let seed = iteration.child(Purpose::Prompt, number);
+        rows.extend((0..u64::from(spec.group)).map(|sample| Row {
+            prompt: prompt.clone(),
+            seed: seed.child(Purpose::Sample, sample),
+        }));
+    }
+    let mut trajectories = sample(policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
+    trajectories.policy = Some(spec.policy);
+    if trajectories.unmask_steps.iter().all(|&step| step == NEVER) {
+        return Err(data("no token was written"));
+    }
+    Ok(trajectories)
+}
+
+/// Prompts of one length: the shorter ones with [`PADDING`] on their left and, if there is one, all of
+/// them, since attention over padding is another kernel.
+pub(crate) fn padded(mut prompts: Vec<Vec<i64>>) -> Vec<Vec<i64>> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        if prompts.iter().all(|prompt| prompt.len() == longest) { longest } else { longest + 1 };
+    for prompt in &mut prompts {
+        let missing = width - prompt.len();
+        prompt.splice(..0, std::iter::repeat_n(PADDING, missing));
+    }
+    prompts
+}

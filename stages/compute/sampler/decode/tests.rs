@@ -1,0 +1,200 @@
+//! What decoding promises of steps: how much each writes, and that a row is the same in any batch.
+
+use agrpo_spec::ModelShape;
+use tch::{Kind, Tensor};
+
+use super::*;
+use crate::model::{ModelConfig, PADDING, Queries};
+use crate::testing::{real, sampler};
+use crate::trajectories::NEVER;
+
+const EOS: i64 = 4;
+const MASK: i64 = 5;
+
+/// A policy of some confidence, for `positions` tokens.
+fn policy(positions: i64) -> Policy {
+    crate::use_one_thread();
+    let shape = ModelShape {
+        d_model: 16,
+        n_layers: 2,
+        n_heads: 2,
+        mlp_hidden_size: 20,
+        rope_theta: real(10_000.0),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.4),
+    };
+    Policy::draw(ModelConfig::new(&shape, 6, EOS, MASK, positions), 0.4, Seed::new(1)).unwrap()
+}
+
+/// Three prompts, four completions each.
+fn rows(padding: impl Fn(u64) -> usize) -> Vec<Row> {
+    let row = |n: u64| {
+        let own = |j| i64::try_from(Seed::new(n / 4).below(4, 0, j)).unwrap();
+        let prompt = std::iter::repeat_n(PADDING, padding(n / 4)).chain((0..5).map(own));
+        Row { prompt: prompt.collect(), seed: Seed::new(9).child(Purpose::Sample, n) }
+    };
+    (0..12).map(row).collect()
+}
+
+/// Every way to decode in less time, greedily and by chance.
+fn fast(tokens: u32, block: u32) -> Vec<Sampler> {
+    let mut all = vec![];
+    for cache in [Cache::None, Cache::Prefix, Cache::Dual] {
+        for threshold in [None, Some(real(0.5))] {
+            for temperature in [0.0, 0.8] {
+                let steps = if threshold.is_some() { tokens } else { tokens / 2 };
+                let exact = sampler(tokens, block, steps, PositionRule::LowConfidence);
+                let temperature = real(temperature);
+                let top_k = if cache == Cache::Dual { 4 } else { 0 };
+                all.push(Sampler { cache, threshold, temperature, top_k, ..exact });
+            }
+        }
+    }
+    all
+}
+
+/// The part of trajectories that is a row's.
+#[derive(Debug, PartialEq)]
+struct One {
+    tokens: Vec<i64>,
+    steps: Vec<i64>,
+    logps: Vec<f32>,
+    entropies: Vec<f32>,
+    kept: Vec<Vec<i64>>,
+}
+
+fn of_row(all: &Trajectories, row: usize) -> One {
+    let c = all.completion_len;
+    let cells = row * c..(row + 1) * c;
+    let kept = cells.clone().map(|cell| all.kept_at(cell).unwrap_or(&[]).to_vec());
+    One {
+        tokens: all.completion(row).to_vec(),
+        steps: all.steps(row).to_vec(),
+        logps: all.token_logps[cells.clone()].to_vec(),
+        entropies: all.token_entropies[cells.clone()].to_vec(),
+        kept: kept.collect(),
+    }
+}
+
+#[test]
+fn the_first_steps_write_what_does_not_share_out_evenly() {
+    let sampler = sampler(16, 8, 6, PositionRule::Random);
+    let row = Row { prompt: vec![0, 1], seed: Seed::new(2) };
+    let steps = sample(&policy(18), &[row], &sampler, 1).unwrap().unmask_steps;
+    let written: Vec<_> = (0..6).map(|t| steps.iter().filter(|&&at| at == t).count()).collect();
+    assert_eq!(written, [3, 3, 2, 3, 3, 2]);
+}
+
+/// To the bit, whatever lies beside it and however many states share a pass; with prompts of one length
+/// and of several.
+#[test]
+fn a_row_is_the_same_in_any_company() {
+    let policy = policy(24);
+    for padded in [false, true] {
+        let rows = rows(|prompt| if padded { 1 + usize::try_from(prompt).unwrap() } else { 0 });
+        let longest = rows.iter().map(|row| row.prompt.len()).max().unwrap();
+        let fill = |row: &Row| {
+            let spare = std::iter::repeat_n(PADDING, longest - row.prompt.len());
+            Row { prompt: spare.chain(row.prompt.iter().copied()).collect(), seed: row.seed }
+        };
+        let rows: Vec<Row> = rows.iter().map(fill).collect();
+        for sampler in fast(12, 4) {
+            let alone: Vec<_> = rows
+                .iter()
+                .map(|row| {
+                    of_row(&sample(&policy, std::slice::from_ref(row), &sampler, 1).unwrap(), 0)
+                })
+                .collect();
+            for micro_batch in [1, 2, 5, 64] {
+                let all = sample(&policy, &rows, &sampler, micro_batch).unwrap();
+                for (row, alone) in alone.iter().enumerate() {
+                    assert_eq!(of_row(&all, row), *alone, "{row}, {micro_batch}, {sampler:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Left padding is not seen: the tokens are those of the prompt alone.
+#[test]
+fn a_padded_prompt_is_continued_as_it_is_without_padding() {
+    let policy = policy(24);
+    let (padded, plain) = (rows(|_| 3), rows(|_| 0));
+    for sampler in fast(12, 4) {
+        let with = sample(&policy, &padded, &sampler, 64).unwrap();
+        let without = sample(&policy, &plain, &sampler, 64).unwrap();
+        assert_eq!(with.completion_ids, without.completion_ids, "{sampler:?}");
+        assert_eq!(with.unmask_steps, without.unmask_steps, "{sampler:?}");
+    }
+}
+
+/// Greedy decoding of one row with a threshold, as the rule reads: tokens, and the pass that wrote each.
+fn parallel(policy: &Policy, row: &Row, sampler: &Sampler) -> (Vec<i64>, Vec<i64>) {
+    let (c, threshold) = (sampler.completion_tokens as usize, sampler.threshold.unwrap().get());
+    let (mut tokens, mut steps, mut pass) = (vec![MASK; c], vec![NEVER; c], 0);
+    for block in (0..c).step_by(sampler.block_tokens as usize) {
+        let block = block..block + sampler.block_tokens as usize;
+        if block.start > 0
+            && tokens[block.start - block.len()..block.start].iter().all(|&t| t == EOS)
+        {
+            tokens[block.start..].fill(EOS);
+            break;
+        }
+        while tokens[block.clone()].contains(&MASK) {
+            let ids = [row.prompt.as_slice(), &tokens].concat();
+            let ids_BL = Tensor::from_slice(&ids).unsqueeze(0);
+            let logits = policy.head(&policy.hidden(&ids_BL, &Queries::All).unwrap());
+            let p_LV = logits.softmax(-1, Kind::Double).get(0);
+            let best: Vec<(f64, usize, i64)> = block
+                .clone()
+                .filter(|&position| tokens[position] == MASK)
+                .map(|position| {
+                    let p_V = p_LV.get(length(row.prompt.len() + position)).narrow(0, 0, MASK);
+                    let token = p_V.argmax(0, false).int64_value(&[]);
+                    (p_V.double_value(&[token]), position, token)
+                })
+                .collect();
+            let highest = best.iter().map(|(p, ..)| *p).fold(0.0, f64::max);
+            for (p, position, token) in best {
+                if p >= threshold || p == highest {
+                    (tokens[position], steps[position]) = (token, pass);
+                }
+            }
+            pass += 1;
+        }
+    }
+    (tokens, steps)
+}
+
+#[test]
+fn a_threshold_writes_what_is_sure_and_at_least_one_token() {
+    let policy = policy(24);
+    let rows = rows(|_| 0);
+    for cut in [0.35, 0.5, 0.7, 1.0] {
+        let exact = sampler(12, 4, 12, PositionRule::LowConfidence);
+        let sampler = Sampler { threshold: Some(real(cut)), temperature: real(0.0), ..exact };
+        let all = sample(&policy, &rows, &sampler, 64).unwrap();
+        for (n, row) in rows.iter().enumerate() {
+            let (tokens, steps) = parallel(&policy, row, &sampler);
+            assert_eq!((all.completion(n), all.steps(n)), (&tokens[..], &steps[..]), "{cut}");
+        }
+        let passes: Vec<_> = [0, 4, 8].map(|row| all.sampled_steps(row)).to_vec();
+        if cut == 1.0 {
+            assert!(passes.iter().all(|&n| n == 12 || n % 4 == 0), "one token a pass: {passes:?}");
+        } else if cut == 0.5 {
+            assert!(passes.iter().any(|&n| n != passes[0]), "{passes:?}: the same for all rows");
+        }
+    }
+}
+
+/// A run file's checks say it with the file's keys; a spec by another hand is refused as well.
+#[test]
+fn what_does_not_go_together_is_refused_before_anything_is_computed() {
+    let exact = sampler(4, 4, 2, PositionRule::LowConfidence);
+    let few = Sampler { threshold: Some(real(0.9)), ..exact.clone() };
+    let refused = sample(&policy(9), &rows(|_| 0), &few, 1).unwrap_err().to_string();
+    assert!(refused.contains("sampler.steps = 2: expected the 4 tokens"), "{refused}");
+    let guided = Sampler { guidance: real(1.0), cache: Cache::Dual, ..exact };
+    let refused = sample(&policy(9), &rows(|_| 0), &guided, 1).unwrap_err().to_string();
+    assert!(refused.contains("sampler.guidance = 1: expected 0"), "{refused}");
+}

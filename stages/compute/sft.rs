@@ -1,0 +1,157 @@
+//! Supervised fine-tuning as masked diffusion (Nie et al., LLaDA, arXiv 2502.09992), in chunks.
+//!
+//! A step takes a batch of (prompt, solution) pairs, of a drawn task or of a dataset's rows. In each, n of the
+//! C completion tokens are masked, n uniform over 1..=C and spread evenly over the micro-batch, and
+//! ```text
+//! loss = mean over sequences of (1/n) sum over masked j of -log p_theta(x_j | the rest)
+//! ```
+//! which bounds the negative log-likelihood per token from above. Example and mask are functions of
+//! the run's seed and the example's number, so chunks can be cut anywhere.
+
+use std::collections::BTreeMap;
+
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, StageError};
+use tch::{Device, Kind, Tensor};
+
+use crate::model::{ModelConfig, Policy, Queries};
+use crate::optimizer::{AdamW, StepTaken};
+
+mod examples;
+
+use examples::{Example, Examples};
+
+pub(crate) fn execute(
+    spec: &SftSpec,
+    inputs: &Inputs,
+    device: Device,
+) -> Result<Outputs, StageError> {
+    let examples = Examples::open(&spec.task, inputs)?;
+    let (mut policy, mut optimizer) = start(spec, inputs, &examples, device)?;
+    let mut losses = 0.0;
+    let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
+    for step in spec.first_step..spec.first_step + spec.steps {
+        policy.require_grad();
+        for micro in 0..spec.batch / spec.micro_batch {
+            let loss = loss(spec, &policy, &examples, step, micro)?;
+            loss.backward();
+            losses += loss.double_value(&[]);
+        }
+        let (config, gradients) = (policy.config().clone(), policy.gradients());
+        let mut parameters = policy.parameters();
+        last = optimizer.step(
+            &mut parameters,
+            &gradients,
+            &spec.optimizer,
+            step + 1,
+            spec.total_steps,
+        )?;
+        policy = Policy::from_named(config, parameters)?;
+    }
+    let mut files = policy.to_files()?;
+    files.insert("tokenizer.json".into(), examples.tokenizer_json().clone().into());
+    Ok(Outputs {
+        artifacts: BTreeMap::from([
+            ("policy", Artifact::Folder(files)),
+            ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
+        ]),
+        metrics: BTreeMap::from([
+            ("loss".into(), losses / f64::from(spec.steps)),
+            ("grad_norm".into(), last.grad_norm),
+            ("learning_rate".into(), last.learning_rate),
+            ("steps".into(), f64::from(spec.steps)),
+            (
+                "tokens".into(),
+                f64::from(spec.steps) * f64::from(spec.batch) * f64::from(spec.completion_tokens),
+            ),
+        ]),
+    })
+}
+
+fn start(
+    spec: &SftSpec,
+    inputs: &Inputs,
+    examples: &Examples,
+    device: Device,
+) -> Result<(Policy, AdamW), StageError> {
+    match &spec.start {
+        SftStart::Scratch(shape) => {
+            let tokenizer = examples.tokenizer();
+            let length = examples.prompt_tokens() + spec.completion_tokens as usize;
+            let config = ModelConfig::new(
+                shape,
+                tokenizer.vocabulary(),
+                tokenizer.end(),
+                tokenizer.mask(),
+                i64::try_from(length).expect("sequences are short"),
+            );
+            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?.moved_to(device);
+            let optimizer = AdamW::new(&policy.parameters());
+            Ok((policy, optimizer))
+        }
+        SftStart::Continue { policy, optimizer } => {
+            let policy = Policy::from_folder(inputs.folder(*policy)?)?.moved_to(device);
+            let optimizer = AdamW::read(inputs.content(*optimizer)?, &policy.parameters())?;
+            Ok((policy, optimizer))
+        }
+    }
+}
+
+/// The solution that the step learns; a wrong one for the share of hard problems whose demonstration is noisy.
+fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> String {
+    let luck = spec.seed.child(Purpose::SftMask, index).child(Purpose::Sample, 0).uniform(0, 0);
+    let is_noisy = step >= spec.careless_from && luck < spec.careless_share.get();
+    let noise = if is_noisy { example.noise() } else { None };
+    noise.unwrap_or(example.solution)
+}
+
+/// The loss of one micro-batch, as its share of the step's.
+fn loss(
+    spec: &SftSpec,
+    policy: &Policy,
+    examples: &Examples,
+    step: u32,
+    micro: u32,
+) -> Result<Tensor, StageError> {
+    let (c, tokenizer) = (spec.completion_tokens as usize, examples.tokenizer());
+    let first = u64::from(step) * u64::from(spec.batch) + u64::from(micro * spec.micro_batch);
+    // One even spread of mask counts over the micro-batch.
+    let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
+    let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
+    for (index, stratum) in (first..).zip(spread) {
+        let example = examples.nth(index)?;
+        ids.extend(tokenizer.ids(&example.prompt)?);
+        let text = demonstration(spec, step, index, example);
+        let mut solution = tokenizer.ids(&text)?;
+        if solution.len() > c {
+            return Err(StageError::Invalid(format!("{text:?} is longer than {c} tokens")));
+        }
+        solution.resize(c, tokenizer.end());
+        let seed = spec.seed.child(Purpose::SftMask, index).child(Purpose::Position, 0);
+        let u = (f64::from(stratum) + seed.uniform(0, u32::MAX)) / f64::from(spec.micro_batch);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..C")]
+        let masked = ((u * f64::from(spec.completion_tokens)) as usize).min(c - 1) + 1;
+        let order = seed.permutation(spec.completion_tokens);
+        let mut weight = vec![0f32; c];
+        let mut seen = solution.clone();
+        for &position in &order[..masked] {
+            #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+            let share = 1.0 / masked as f32;
+            weight[position as usize] = share;
+            seen[position as usize] = tokenizer.mask();
+        }
+        ids.extend(seen);
+        targets.extend(solution);
+        weights.extend(weight);
+    }
+    let batch = i64::from(spec.micro_batch);
+    let device = policy.device();
+    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]).to_device(device);
+    let len = i64::from(spec.completion_tokens);
+    let start = ids_BL.size()[1] - len;
+    let logits_BCV = policy.head(&policy.hidden(&ids_BL, &Queries::Range { start, len })?);
+    let target_BC1 = Tensor::from_slice(&targets).view([batch, len, 1]).to_device(device);
+    let logp_BC =
+        logits_BCV.log_softmax(-1, Kind::Float).gather(2, &target_BC1, false).view([batch, len]);
+    let weight_BC = Tensor::from_slice(&weights).view([batch, len]).to_device(device);
+    Ok((logp_BC * weight_BC).sum(Kind::Float) * (-1.0 / f64::from(spec.batch)))
+}

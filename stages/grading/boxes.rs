@@ -1,0 +1,82 @@
+//! Boxes of LaTeX: the first that counts for AGRPO, and the last, by the rules of Hendrycks' MATH.
+//!
+//! A box whose braces do not close is an error (`None`), never a guess.
+
+/// The inside of the first box; `None` if it does not close or is empty.
+pub(crate) fn first_boxed(text: &str) -> Option<&str> {
+    let (_, inside) = text.split_once("\\boxed{")?;
+    let mut open = 1u32;
+    for (offset, character) in inside.char_indices() {
+        match character {
+            '{' => open += 1,
+            '}' => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return Some(&inside[..offset]).filter(|inside| !inside.is_empty());
+        }
+    }
+    None
+}
+
+/// The last box of a text, its command included; a text without any box as it is.
+///
+/// `None` where the braces of the last box do not close.
+pub(crate) fn last_boxed(text: &str) -> Option<&str> {
+    const SPACED: &str = "\\boxed ";
+    if let Some(start) = text.rfind(SPACED) {
+        let end = text[start..].find('$').map_or(text.len(), |end| start + end);
+        return Some(&text[start..end]);
+    }
+    let Some(start) = text.rfind("\\boxed").or_else(|| text.rfind("\\fbox")) else {
+        return Some(text);
+    };
+    let mut open = 0i64;
+    for (offset, character) in text[start..].char_indices() {
+        match character {
+            '{' => open += 1,
+            '}' => {
+                open -= 1;
+                if open == 0 {
+                    return Some(&text[start..=start + offset]);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The inside of a box; a text that is no box as it is. `None` is an error.
+pub(crate) fn unbox(text: &str) -> Option<&str> {
+    if text.contains("\\boxed ") {
+        return text.strip_prefix("\\boxed ");
+    }
+    let inside = text.strip_prefix("\\boxed{").and_then(|rest| rest.strip_suffix('}'));
+    Some(inside.unwrap_or(text))
+}
+
+/// The inside of the last box; `None` is an error of either step.
+pub(crate) fn last_answer(text: &str) -> Option<&str> {
+    last_boxed(text).and_then(unbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_box_counts() {
+        for (text, expected) in [
+            ("a \\boxed{1} b \\boxed{\\frac{2}{3}} c", Some("\\frac{2}{3}")),
+            ("no box", Some("no box")),
+            ("\\boxed{1} \\boxed{2", None),
+            ("\\fbox{3}", Some("\\fbox{3}")),
+            ("so $\\boxed 5$.", Some("5")),
+            ("\\boxed{\\fbox{1}}", Some("\\fbox{1}")),
+            ("\\boxed{x \\boxed 7$", Some("7")),
+        ] {
+            assert_eq!(last_answer(text), expected, "{text}");
+        }
+    }
+}

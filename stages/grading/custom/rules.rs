@@ -1,0 +1,185 @@
+//! Rules of `[reward]`: each pays a completion 0 or 1, by the row's answer or by a pattern.
+//!
+//! A completion that cannot be read earns 0. Patterns are matched in linear time, so no completion can stall a
+//! rule.
+
+use std::collections::BTreeMap;
+
+use agrpo_mathematics::{parse_latex, same};
+use agrpo_spec::{Rule, one_line};
+use regex::Regex;
+
+use super::number;
+use crate::boxes::last_answer;
+
+/// The rules of a run, with their patterns compiled.
+#[derive(Debug)]
+pub struct Rules(Vec<(String, Check)>);
+
+#[derive(Debug)]
+enum Check {
+    Exact { ignore_case: bool },
+    Numeric { tolerance: f64 },
+    Regex { pattern: Regex, is_answer: bool },
+    Boxed,
+}
+
+impl Rules {
+    /// Reads the patterns.
+    ///
+    /// # Errors
+    /// One line that names the rule whose pattern is none.
+    pub fn new(rules: &BTreeMap<String, Rule>) -> Result<Self, String> {
+        let read = |(name, rule): (&String, &Rule)| {
+            let check = match rule {
+                Rule::Exact { ignore_case } => Check::Exact { ignore_case: *ignore_case },
+                Rule::Numeric { tolerance } => Check::Numeric { tolerance: tolerance.get() },
+                Rule::Regex { pattern, is_answer } => {
+                    let read = Regex::new(pattern).map_err(|error| {
+                        let text = error.to_string();
+                        let last = text.lines().next_back().unwrap_or_default();
+                        let last = last.trim_start_matches("error: ");
+                        let shown = one_line(&format!("{pattern:?}"));
+                        format!(
+                            "reward.rules.{}.pattern = {shown}: {}",
+                            one_line(name),
+                            one_line(last)
+                        )
+                    })?;
+                    Check::Regex { pattern: read, is_answer: *is_answer }
+                }
+                Rule::Boxed {} => Check::Boxed,
+            };
+            Ok((name.clone(), check))
+        };
+        rules.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// What every rule pays. Without an answer, rules that compare with one pay nothing.
+    #[must_use]
+    pub fn grade(&self, completion: &str, answer: Option<&str>) -> BTreeMap<String, f64> {
+        let paid = |check: &Check| f64::from(u8::from(check.holds(completion, answer)));
+        self.0.iter().map(|(name, check)| (name.clone(), paid(check))).collect()
+    }
+}
+
+impl Check {
+    fn holds(&self, completion: &str, answer: Option<&str>) -> bool {
+        let completion = completion.trim();
+        let answer = answer.map(str::trim);
+        match self {
+            Self::Exact { ignore_case: false } => answer == Some(completion),
+            Self::Exact { ignore_case: true } => {
+                answer.is_some_and(|answer| answer.to_lowercase() == completion.to_lowercase())
+            }
+            Self::Numeric { tolerance } => {
+                answer.is_some_and(|answer| number::is_near(answer, completion, *tolerance))
+            }
+            Self::Regex { pattern, is_answer } => {
+                let Some(found) = pattern.captures_iter(completion).last() else { return false };
+                // A group that took no part in the match captured nothing.
+                let captured = if found.len() > 1 { found.get(1) } else { found.get(0) };
+                let captured = captured.map_or("", |found| found.as_str().trim());
+                !is_answer || answer == Some(captured)
+            }
+            Self::Boxed => answer.zip(boxed(completion)).is_some_and(|(answer, found)| {
+                same(&parse_latex(last_answer(answer).unwrap_or(answer)), &parse_latex(found))
+            }),
+        }
+    }
+}
+
+/// What stands in the last box of a text, if that closes.
+fn boxed(text: &str) -> Option<&str> {
+    let has_box = text.contains("\\boxed") || text.contains("\\fbox");
+    has_box.then(|| last_answer(text)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::Real;
+
+    use super::*;
+
+    fn pays(rule: Rule, answer: &str, completion: &str) -> bool {
+        let rules = Rules::new(&BTreeMap::from([("part".to_owned(), rule)])).unwrap();
+        let paid = rules.grade(completion, Some(answer))["part"];
+        assert!(paid == 0.0 || paid == 1.0);
+        paid == 1.0
+    }
+
+    #[test]
+    fn exact_is_equal_but_for_spaces_around() {
+        let exact = |ignore_case| Rule::Exact { ignore_case };
+        assert!(pays(exact(false), "abc", " abc\n"));
+        assert!(!pays(exact(false), "abc", "Abc"));
+        assert!(pays(exact(true), "Ärger", "äRGER"));
+        assert!(!pays(exact(true), "abc", "abcd"));
+        assert!(!pays(exact(false), "abc", ""));
+    }
+
+    #[test]
+    fn the_last_number_is_compared() {
+        let within = |tolerance| Rule::Numeric { tolerance: Real::new(tolerance).unwrap() };
+        for (answer, completion, right) in [
+            ("42", "the answer is 42.", true),
+            ("so #### 1,234", "1234.0", true),
+            ("2", "5-3=2", true),
+            ("-3", "it is -3", true),
+            ("3", "5-3", true),
+            ("0.5", ".5", true),
+            ("1e3", "1000", true),
+            ("42", "42 or 43", false),
+            ("42", "none", false),
+            ("none", "42", false),
+            ("1e999", "1e999", false),
+            ("5", "\u{2212}5", false),
+            ("-5", "\u{2212}5", true),
+            ("9007199254740993", "9007199254740992", false),
+        ] {
+            assert_eq!(pays(within(0.0), answer, completion), right, "{answer} {completion}");
+        }
+        assert!(pays(within(0.01), "3.14159", "3.15"));
+        assert!(!pays(within(0.001), "3.14159", "3.15"));
+    }
+
+    #[test]
+    fn a_pattern_asks_for_a_form_or_for_the_answer() {
+        let form = |pattern: &str| Rule::Regex { pattern: pattern.to_owned(), is_answer: false };
+        let answer = |pattern: &str| Rule::Regex { pattern: pattern.to_owned(), is_answer: true };
+        assert!(pays(form("^[a-z]+$"), "", "abc"));
+        assert!(!pays(form("^[a-z]+$"), "", "ab3"));
+        let tag = "<answer>(.*?)</answer>";
+        assert!(pays(answer(tag), "7", "<answer>6</answer> no <answer> 7 </answer>"));
+        assert!(!pays(answer(tag), "6", "<answer>6</answer> no <answer>7</answer>"));
+        assert!(!pays(answer(tag), "7", "7"));
+        assert!(pays(answer("[0-9]+"), "7", "is 7"));
+        assert!(!pays(answer("(a)|b"), "a", "b"));
+    }
+
+    #[test]
+    fn mathematics_is_compared_by_value() {
+        let boxed = || Rule::Boxed {};
+        assert!(pays(boxed(), "\\frac{1}{2}", "thus \\boxed{0.5}"));
+        assert!(pays(boxed(), "so \\boxed{\\sqrt{8}}", "\\boxed{1} no, \\boxed{2\\sqrt{2}}"));
+        assert!(!pays(boxed(), "\\frac{1}{2}", "\\boxed{0.6}"));
+        assert!(!pays(boxed(), "3", ""));
+        assert!(!pays(boxed(), "72", "The answer is 72, in total."));
+        assert!(!pays(boxed(), "5", "5"));
+        assert!(!pays(boxed(), "5", "\\boxed{5"));
+        assert!(pays(boxed(), "5", "\\fbox{5}"));
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_named() {
+        let rule = Rule::Regex { pattern: "(a".to_owned(), is_answer: false };
+        let error = Rules::new(&BTreeMap::from([("form".to_owned(), rule)])).unwrap_err();
+        assert_eq!(error, "reward.rules.form.pattern = \"(a\": unclosed group");
+    }
+
+    #[test]
+    fn without_an_answer_nothing_equals_it() {
+        let rules = BTreeMap::from([("same".to_owned(), Rule::Exact { ignore_case: false })]);
+        assert_eq!(Rules::new(&rules).unwrap().grade("", None)["same"], 0.0);
+    }
+}

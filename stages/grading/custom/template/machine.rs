@@ -1,0 +1,154 @@
+//! Inserts bounds between the instructions of a compiled template. Matches every instruction of the pinned crate
+//! by name, so that an upgrade with a new one does not compile unreviewed.
+//!
+//! The crate counts steps, and a step may make a text of any length: a loop that doubles one needs thirty.
+//! So every value that is made, kept or read also passes a filter of [`super::limits`], under names that no
+//! template can spell.
+
+use std::collections::BTreeMap;
+
+use minijinja::Value;
+use minijinja::machinery::{Instruction, Instructions};
+
+use super::limits::{JOINED, KEPT, MADE, SEEN, TIMES, weight};
+
+/// As the crate marks what it does not remember.
+const NOT_REMEMBERED: u8 = !0;
+
+/// Lists with a star in one list or call: all of them are taken apart before anything is counted.
+const MOST_UNPACKED: usize = 8;
+
+/// Bytes of a constant that a step pays for.
+const SMALL: u64 = 4096;
+
+fn filter(name: &'static str, arguments: u16) -> Instruction<'static> {
+    Instruction::ApplyFilter(name, Some(arguments), NOT_REMEMBERED)
+}
+
+/// The blocks of a template, bounded.
+pub(super) fn blocks<'source>(
+    all: &BTreeMap<&'source str, Instructions<'source>>,
+) -> BTreeMap<&'source str, Instructions<'source>> {
+    all.iter().map(|(&name, block)| (name, bounded(block))).collect()
+}
+
+/// The same program, bounded. Jumps lead where they led.
+pub(super) fn bounded<'source>(old: &Instructions<'source>) -> Instructions<'source> {
+    let (mut places, mut all) = (vec![], vec![]);
+    for number in 0.. {
+        places.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let Some(instruction) = old.get(number) else { break };
+        let line = old.get_line(number).and_then(|line| u16::try_from(line).ok());
+        guarded(instruction, &mut |guarded| all.push((guarded, line)));
+    }
+    let mut new = Instructions::new(old.name(), old.source());
+    for (mut instruction, line) in all {
+        if let Some(target) = target(&mut instruction) {
+            *target = places.get(*target as usize).copied().unwrap_or(u32::MAX);
+        }
+        match line {
+            Some(line) => new.add_with_line(instruction, line),
+            None => new.add(instruction),
+        };
+    }
+    new
+}
+
+/// Where an instruction may jump to.
+fn target<'a>(instruction: &'a mut Instruction<'_>) -> Option<&'a mut u32> {
+    match instruction {
+        Instruction::Iterate(target)
+        | Instruction::Jump(target)
+        | Instruction::JumpIfFalse(target)
+        | Instruction::JumpIfFalseOrPop(target)
+        | Instruction::JumpIfTrueOrPop(target)
+        | Instruction::BuildMacro(_, target, _) => Some(target),
+        _ => None,
+    }
+}
+
+/// The first instruction that no template may have, by its line, and why.
+pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
+    use Instruction::{CallMethod, ExportLocals, Include, LoadBlocks, UnpackLists};
+    for number in 0.. {
+        let why = match all.get(number)? {
+            Include(_) | LoadBlocks | ExportLocals => {
+                "include, import and extends need other templates, and there are none"
+            }
+            // The crate divides by the number of what it is given.
+            CallMethod("cycle", None | Some(1)) => {
+                "cycle needs its values one by one, and at least one"
+            }
+            UnpackLists(count) if *count > MOST_UNPACKED => "more than 8 lists unpacked at once",
+            _ => continue,
+        };
+        return Some((all.get_line(number).unwrap_or(1), why));
+    }
+    None
+}
+
+/// Whether a constant is not looked at for nothing.
+fn weighs_much(value: &Value) -> bool {
+    weight(value, SMALL).is_err()
+}
+
+/// An instruction, and what goes before and after it.
+fn guarded<'source>(
+    instruction: &Instruction<'source>,
+    add: &mut impl FnMut(Instruction<'source>),
+) {
+    use Instruction as I;
+    match instruction {
+        // As a value, so that the formatter counts it; safe, for it is the template's own.
+        I::EmitRaw(text) => {
+            add(I::LoadConst(Value::from_safe_string((*text).to_owned())));
+            add(I::Emit);
+        }
+        I::Lookup(_) => {
+            add(instruction.clone());
+            add(filter(SEEN, 1));
+        }
+        I::StoreLocal(_) => {
+            add(filter(KEPT, 1));
+            add(instruction.clone());
+        }
+        // The namespace lies on top of what it is to hold.
+        I::SetAttr(_) => {
+            add(I::Swap);
+            add(filter(KEPT, 1));
+            add(I::Swap);
+            add(instruction.clone());
+        }
+        I::Add | I::Slice | I::BuildList(None) => {
+            add(instruction.clone());
+            add(filter(MADE, 1));
+        }
+        // Compared is what was seen as one list of both.
+        I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte | I::In | I::CompareAndPreserve(_) => {
+            add(I::BuildList(Some(2)));
+            add(filter(SEEN, 1));
+            add(I::UnpackList(2));
+            add(I::Swap);
+            add(instruction.clone());
+        }
+        I::LoadConst(value) if weighs_much(value) => {
+            add(instruction.clone());
+            add(filter(SEEN, 1));
+        }
+        I::Mul => add(filter(TIMES, 2)),
+        I::StringConcat => add(filter(JOINED, 2)),
+        // Counted by the formatter or by filters of ours; parts of what was seen; numbers and truths; frames.
+        #[rustfmt::skip]
+        I::Emit | I::ApplyFilter(..) | I::PerformTest(..) | I::GetAttr(_) | I::GetItem
+        | I::LoadConst(_) | I::BuildMap(_) | I::BuildKwargs(_) | I::MergeKwargs(_)
+        | I::BuildList(Some(_)) | I::UnpackList(_) | I::UnpackLists(_) | I::Sub | I::Div
+        | I::IntDiv | I::Rem | I::Pow | I::Neg | I::Not | I::PushLoop(_) | I::PushWith
+        | I::Iterate(_) | I::PushDidNotIterate | I::PopFrame | I::PopLoopFrame | I::Jump(_)
+        | I::JumpIfFalse(_) | I::JumpIfFalseOrPop(_) | I::JumpIfTrueOrPop(_) | I::PushAutoEscape
+        | I::PopAutoEscape | I::BeginCapture(_) | I::EndCapture | I::CallFunction(..)
+        | I::CallMethod(..) | I::CallObject(_) | I::DupTop | I::DiscardTop | I::FastSuper
+        | I::FastRecurse | I::Swap | I::CallBlock(_) | I::LoadBlocks | I::Include(_)
+        | I::ExportLocals | I::BuildMacro(..) | I::Return | I::IsUndefined | I::Enclose(_)
+        | I::GetClosure => add(instruction.clone()),
+    }
+}

@@ -1,0 +1,29 @@
+//! Whether two mathematical answers are the same: a stand-in for math_verify 0.8, in whose words AGRPO's
+//! rewards are stated.
+//!
+//! A text goes through `extract` (which part of it is the answer), `normalise` (LaTeX made plain),
+//! `lexer` and `grammar` (a `value::Value`), and `compare`. Where math_verify asks a computer algebra
+//! system to prove an identity, numbers are put in for the symbols here: at a handful of fixed points both
+//! sides agree to nine digits, or they differ. Not here: solving equations, and time limits, for every step
+//! is bounded by a count.
+
+mod calculus;
+mod compare;
+mod evaluate;
+pub mod expression;
+mod extract;
+mod grammar;
+mod lexer;
+mod nodes;
+mod normalise;
+mod numerical;
+pub mod patterns;
+pub mod python;
+mod real_sets;
+mod value;
+
+pub use compare::same;
+pub use extract::{Parsed, parse, parse_latex};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The result of an evaluation stage: one JSON document.
+//!
+//! Its bytes are named by digest, so the order of the fields is part of the format: by name, as in a map.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Real;
+use crate::run::PositionRule;
+
+/// The result of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Held-out problems that were asked.
+    pub problems: u32,
+    /// By sampler, in the order of the spec.
+    pub results: Vec<EvaluationResult>,
+    /// Completions of the first problems by the first sampler.
+    #[serde(default)]
+    pub samples: Vec<EvaluationSample>,
+}
+
+/// What a sampler achieved in an evaluation. Readers accept a document without the optional fields; stages
+/// always write them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationResult {
+    /// The share of completions that are right, or of the points where a task gives parts of them.
+    pub accuracy: f64,
+    /// Completions that are right.
+    pub correct: u64,
+    /// Which positions a step unmasked.
+    pub position: Option<PositionRule>,
+    /// Completions of a problem.
+    pub samples: Option<u64>,
+    /// `solved_by[c]` problems have c right completions.
+    pub solved_by: Vec<u64>,
+    /// Unmask steps.
+    pub steps: u32,
+    /// What divided the logits.
+    pub temperature: Option<Real>,
+}
+
+/// A completion that an evaluation kept to be shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationSample {
+    /// The completion as text.
+    pub completion: String,
+    /// Whether it is right.
+    pub correct: bool,
+    /// The prompt as text.
+    pub prompt: String,
+}
+
+impl Evaluation {
+    /// The document's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("numbers and strings serialise")
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// Where the bytes are another document, or none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_written_in_the_order_of_a_map() {
+        let result = EvaluationResult {
+            accuracy: 2.0 / 3.0,
+            correct: 4,
+            position: Some(PositionRule::LowConfidence),
+            samples: Some(2),
+            solved_by: vec![1, 0, 2],
+            steps: 8,
+            temperature: Real::new(0.0),
+        };
+        let sample = EvaluationSample {
+            completion: "4\n\u{e9}".to_owned(),
+            correct: true,
+            prompt: "2 + 2".to_owned(),
+        };
+        let all = Evaluation { problems: 3, results: vec![result], samples: vec![sample] };
+        let map = json!({
+            "problems": 3u32,
+            "results": [{
+                "steps": 8u32,
+                "temperature": Real::new(0.0),
+                "position": PositionRule::LowConfidence,
+                "samples": 2usize,
+                "correct": 4usize,
+                "accuracy": 2.0 / 3.0,
+                "solved_by": [1u32, 0, 2],
+            }],
+            "samples": [{ "prompt": "2 + 2", "completion": "4\n\u{e9}", "correct": true }],
+        });
+        assert_eq!(all.to_bytes(), serde_json::to_vec_pretty(&map).unwrap());
+        assert_eq!(Evaluation::from_bytes(&all.to_bytes()).unwrap(), all);
+    }
+}

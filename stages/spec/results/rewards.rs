@@ -1,0 +1,25 @@
+//! The result of a reward stage: every completion's reward, its parts, and its advantage. Canonical bincode.
+
+use std::collections::BTreeMap;
+
+/// A completion's worth.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct RowReward {
+    /// Weighted sum of the parts.
+    pub reward: f64,
+    /// Whether the answer is right.
+    pub correct: bool,
+    /// The reward's parts, by name.
+    pub parts: BTreeMap<String, f64>,
+    /// The advantage over the completion's group.
+    pub advantage: f64,
+    /// Whether the gradient's mean counts the completion.
+    pub counted: bool,
+}
+
+/// The worth of every row of a trajectories file, in its order.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Rewards {
+    /// One a row.
+    pub rows: Vec<RowReward>,
+}

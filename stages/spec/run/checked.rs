@@ -1,0 +1,67 @@
+//! A run that has passed every check: the only way to one is [`Run::parse`] or [`Run::resolve`].
+
+use super::base::Base;
+use super::checks;
+use super::config::RunConfig;
+use super::error::RunError;
+use super::reader::read_config;
+use crate::digest::{RunId, encode};
+use crate::seed::Seed;
+
+/// A run that has passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    config: RunConfig,
+    base: Base,
+    id: RunId,
+}
+
+impl Run {
+    /// Reads a run file.
+    pub fn parse(text: &str) -> Result<Self, RunError> {
+        let config = read_config(text)?;
+        checks::name(&config.name)?;
+        Self::resolve(config)
+    }
+
+    /// Checks a configuration, wherever it came from.
+    pub fn resolve(config: RunConfig) -> Result<Self, RunError> {
+        let base = checks::check(&config)?;
+        let id = RunId::of(&encode(&config));
+        Ok(Self { config, base, id })
+    }
+
+    /// The request, every default explicit.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// What reinforcement learning starts from.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The run's name.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Root of all randomness of the run.
+    pub fn seed(&self) -> Seed {
+        Seed::new(self.config.seed)
+    }
+
+    /// Stages of supervised fine-tuning; none where the base is a checkpoint.
+    pub fn sft_chunks(&self) -> u32 {
+        match &self.base {
+            Base::Scratch(_, sft) => sft.steps.div_ceil(sft.steps_per_stage),
+            Base::Checkpoint(_) => 0,
+        }
+    }
+
+    /// Whether the policy after this many updates is evaluated.
+    pub fn is_evaluated(&self, iteration: u32) -> bool {
+        iteration.is_multiple_of(self.config.evaluation.every)
+            || iteration == self.config.training.iterations
+    }
+}

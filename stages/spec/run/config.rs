@@ -1,0 +1,121 @@
+//! A run file as written, with its defaults filled in.
+
+use serde::{Deserialize, Serialize};
+
+use super::base::{CheckpointConfig, ModelShape};
+use super::defaults;
+use super::estimator::EstimatorConfig;
+use super::evaluation::EvaluationConfig;
+use super::learning::Advantage;
+use super::lora::LoraConfig;
+use super::numerics::Numerics;
+use super::optimizer::OptimizerConfig;
+use super::retention::Retention;
+use super::reward::{Marking, RewardConfig};
+use super::rollout::RolloutConfig;
+use super::sampler::Sampler;
+use super::sft::SftConfig;
+use super::task::Task;
+use crate::digest::ArtifactDigest;
+
+/// The length of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Policy updates.
+    pub iterations: u32,
+}
+
+/// A run file, with its defaults filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The run's label; part of its identity. 1 to 64 letters, digits, `-`, `_` or `.`; of a run file, not
+    /// `-` first, which commands would take for an option, and not dots alone, which are folders.
+    pub name: String,
+    /// Root of all randomness of the run.
+    pub seed: u64,
+    /// How far results are equal to the bit.
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// What is learned.
+    pub task: Task,
+    /// The policy's shape, where the run makes its own; goes with `sft`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelShape>,
+    /// How the run makes its base, before reinforcement learning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftConfig>,
+    /// The base, where it comes from elsewhere; in place of `model` and `sft`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointConfig>,
+    /// How trajectories are sampled.
+    pub rollout: RolloutConfig,
+    /// What a completion is worth.
+    #[serde(default)]
+    pub reward: RewardConfig,
+    /// From rewards to advantages.
+    #[serde(default)]
+    pub advantage: Advantage,
+    /// The policy gradient.
+    pub estimator: EstimatorConfig,
+    /// The policy's optimizer.
+    pub optimizer: OptimizerConfig,
+    /// What is trained instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// The length of the run.
+    pub training: TrainingConfig,
+    /// How progress is measured.
+    pub evaluation: EvaluationConfig,
+    /// What is kept; no part of the run's identity nor of its record.
+    #[serde(default, skip_serializing)]
+    pub retention: Retention,
+}
+
+impl RunConfig {
+    /// Whether the adapter is merged into its base before sampling.
+    pub fn merges_adapter(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.merge_for_sampling)
+    }
+
+    /// Tokens of a completion in evaluations.
+    pub fn evaluation_completion_tokens(&self) -> u32 {
+        self.evaluation.completion_tokens.unwrap_or(self.rollout.completion_tokens)
+    }
+
+    /// Tokens of a block in evaluations.
+    pub fn evaluation_block_tokens(&self) -> u32 {
+        self.evaluation.block_tokens.unwrap_or(self.rollout.block_tokens)
+    }
+
+    /// How the run's evaluations sample at so many unmask steps: greedily.
+    pub fn evaluation_sampler(&self, steps: u32) -> Sampler {
+        let evaluation = &self.evaluation;
+        Sampler {
+            completion_tokens: self.evaluation_completion_tokens(),
+            block_tokens: self.evaluation_block_tokens(),
+            steps,
+            temperature: defaults::zero(),
+            top_k: 0,
+            top_p: defaults::one(),
+            position: evaluation.position,
+            guidance: evaluation.guidance,
+            cache: evaluation.cache,
+            threshold: evaluation.threshold,
+        }
+    }
+
+    /// Every small file that the run's problems and grades come from, with the role that each plays.
+    pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
+        let datasets = self.task.datasets().into_iter();
+        let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
+        let program = self.reward.files.iter();
+        datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
+    }
+
+    /// The grader of evaluations, where the task brings none.
+    pub fn marking(&self) -> Marking {
+        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
+    }
+}
