@@ -13,7 +13,7 @@ static NOTED: std::sync::OnceLock<fn(&str)> = std::sync::OnceLock::new();
 #[cfg(debug_assertions)]
 pub fn note_by(note: fn(&str)) {
     // Once a process.
-    let _told = NOTED.set(note);
+    let _first = NOTED.set(note);
 }
 
 #[cfg(debug_assertions)]
