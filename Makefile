@@ -13,7 +13,7 @@ AGRPO := $(TARGET)/debug/agrpo
 
 # libtorch is asked for by the recipes that need it, and by no other: the answer is a folder, fetched once.
 with_libtorch = infra/need.sh build; LIBTORCH="$$(python3 infra/fetch.py libtorch)"; export LIBTORCH
-# Test programs of a library carry no run path, so the loader is told where the real files lie.
+# Test programs of a library carry no run path, so LD_LIBRARY_PATH names the folder of the real files.
 with_libtorch_path = $(with_libtorch); \
 	libtorch_lib="$$(dirname "$$(realpath "$$LIBTORCH/lib/libtorch_cpu.so")")"; \
 	export LD_LIBRARY_PATH="$$libtorch_lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"

@@ -18,7 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # From this crate, none of these may be reached by a normal dependency, at any distance.
-SERVICES = ["tokio", "apalis", "apalis-redis", "object_store", "redis"]
+SERVICES = ["tokio", "apalis", "apalis-core", "object_store", "redis"]
 REACH = {
     "agrpo-mathematics": (["tch", "torch-sys", "clap", "agrpo-spec", *SERVICES], "answers are compared by value, and nothing else"),
     "agrpo-spec": (["tch", "torch-sys", "clap", *SERVICES], "a spec is pure"),
@@ -26,14 +26,14 @@ REACH = {
     "agrpo-compute": (["clap", "agrpo-store", "agrpo-fleet", *SERVICES], "a stage computes and does nothing else"),
     "agrpo-export": (["tch", "torch-sys", "clap", "agrpo-compute"], "formats are written without tensors"),
     "agrpo-programs": (["tch", "torch-sys", "clap", "agrpo-compute", "agrpo-store", "agrpo-fleet", *SERVICES], "a program is run, and nothing else"),
-    "agrpo-store": (["tch", "torch-sys", "clap", "apalis", "apalis-redis", "redis"], "the store knows no tensors, no queue and no fleet"),
+    "agrpo-store": (["tch", "torch-sys", "clap", "apalis", "apalis-core", "redis"], "the store knows no tensors, no queue and no fleet"),
     "agrpo-fleet": (["tch", "torch-sys", "clap", "agrpo-compute"], "a job never sees a tensor"),
     "agrpo-view": (["tch", "torch-sys", "clap", "agrpo-compute"], "looking at a run needs no libtorch"),
 }
 
 # What the code in these folders may not name, outside the places listed.
 VOICE = [
-    (r"\bapalis(_\w+)?::", ["stages", "jobs", "src"], ["jobs/fleet/coordination"], "apalis is named in jobs/fleet/coordination/queue.rs"),
+    (r"\bapalis(_\w+)?::", ["stages", "jobs", "src"], ["jobs/fleet/coordination/consumer.rs"], "apalis is named in jobs/fleet/coordination/consumer.rs"),
     (r"\bobject_store::", ["stages", "jobs", "src"], ["jobs/store/objects"], "object_store is named in jobs/store/objects"),
     (r"\bstd::(fs|net|process|env)\b", ["stages"], ["stages/compute/benches"], "a stage does no input or output"),
     (r"\b(std::env|env::vars?(_os)?)\b", ["jobs", "src/view"], ["jobs/fleet/benches"], "the environment is read in src/settings.rs"),

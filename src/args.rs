@@ -1,36 +1,26 @@
-//! The command line as people see it: verbs, options and their help.
-//!
-//! Doc comments here are the help; options that several verbs share are in `options.rs`, the values that
-//! options take in `values.rs`. Nothing is resolved here: defaults that depend on the environment are in
-//! `settings.rs`, the work is in `commands/`.
+//! The command line as people see it: verbs, options and their help. Doc comments here and in `args/` are the help.
+//! Resolves nothing: defaults that depend on the environment are in `settings.rs`, the work is in `commands/`.
 
-mod bench;
-mod compare;
-mod control;
 mod exchange;
 mod maintenance;
 mod measuring;
 pub(crate) mod options;
 mod running;
-mod setup;
+pub(crate) mod setup;
 mod values;
 mod viewing;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::bench::BenchGpuArgs;
-pub(crate) use self::compare::CompareArgs;
-pub(crate) use self::control::{CancelArgs, ControlArgs, PauseArgs, ResumeArgs, RetryArgs};
-pub(crate) use self::exchange::{ExportArgs, FormatArg, ImportArgs, Iteration};
+pub(crate) use self::exchange::{ExportArgs, FormatArg, ImportArgs};
 pub(crate) use self::maintenance::{ForgetArgs, GcArgs, ReplayArgs, VerifyArgs};
-pub(crate) use self::measuring::{EvaluateArgs, ScoreArgs, TuneArgs};
-pub(crate) use self::options::{CacheArgs, PATIENCE, RedisArgs, StoreArgs};
-pub(crate) use self::running::{EnqueueArgs, RunArgs, RunFileArgs, WorkerArgs};
-pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, InitTask, ManArgs};
-pub(crate) use self::values::{PolicyArg, RubricArg, TaskArg};
+pub(crate) use self::measuring::{BenchGpuArgs, CompareArgs, EvaluateArgs, ScoreArgs, TuneArgs};
+pub(crate) use self::options::{CacheArgs, FleetArgs, RETRY_SECONDS, StoreArgs};
+pub(crate) use self::running::{ControlArgs, EnqueueArgs, RunArgs, RunFileArgs, WorkerArgs};
+pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ManArgs};
+pub(crate) use self::values::{PolicyArg, RubricArg};
 pub(crate) use self::viewing::{ReportArgs, ServeArgs, ShowArgs, StatusArgs, WatchArgs};
-use crate::exit::CODES;
-use crate::machine::VERSION;
+use crate::{exit::CODES, machine::VERSION};
 
 /// Post-train diffusion language models with reinforcement learning, replayable to the bit
 ///
@@ -64,10 +54,30 @@ pub(crate) enum Command {
     Enqueue(EnqueueArgs),
     Worker(WorkerArgs),
     Status(StatusArgs),
-    Pause(PauseArgs),
-    Resume(ResumeArgs),
-    Cancel(CancelArgs),
-    Retry(RetryArgs),
+    /// Pause a run: begin no stage of it until it is resumed
+    ///
+    /// Takes effect within two seconds, wherever the run is computed: stages in hand are finished, no other
+    /// one is started. Workers are notified through Redis; without it only `agrpo run` notices, and the
+    /// command reports that.
+    #[command(after_help = "\
+Examples:
+  agrpo pause smoke
+  agrpo pause 3f2a --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
+    Pause(ControlArgs),
+    /// Resume a run that was paused or cancelled
+    #[command(after_help = "Example:\n  agrpo resume smoke")]
+    Resume(ControlArgs),
+    /// Cancel a run: begin no stage of it until the run is asked for again
+    ///
+    /// Like pause, but `agrpo run` ends instead of waiting. Nothing is deleted: agrpo run, agrpo enqueue and
+    /// agrpo resume continue it where it was.
+    #[command(after_help = "Example:\n  agrpo cancel smoke")]
+    Cancel(ControlArgs),
+    /// Give a run's failed stages new attempts
+    ///
+    /// Clears the failure records and the counts of attempts, and offers the stages to the workers again.
+    #[command(after_help = "Example:\n  agrpo retry smoke")]
+    Retry(ControlArgs),
     Show(ShowArgs),
     Report(ReportArgs),
     Serve(ServeArgs),

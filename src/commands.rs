@@ -1,15 +1,13 @@
-//! The dispatcher: from a parsed command line to the file of its verb.
-//!
-//! Every verb takes its arguments and the session, prints its answer and returns how the program ends. No verb
-//! uses another; what several share is in files of its own: `run_file`, `sources`, `files`, `policies`,
-//! `computing`, `dry_run`, `chart`, `resolve`, `recovery`.
+//! The dispatcher: from a parsed command line to the file of its verb. In each file the function named after the verb
+//! takes its arguments and the session, prints the answer (`Answer` is what `--json` prints) and returns how the
+//! program ends. No verb uses another; what several share is in `run_file`, `files`, `computing`,
+//! `dry_run`, `resolve` and `recovery`.
 
 mod bench_gpu;
-mod chart;
 mod compare;
-mod completions;
 mod computing;
 mod control;
+mod definition;
 mod doctor;
 mod dry_run;
 mod enqueue;
@@ -20,8 +18,7 @@ mod forget;
 mod gc;
 mod import;
 mod init;
-mod man;
-mod policies;
+mod prelude;
 mod recovery;
 mod replay;
 mod report;
@@ -31,21 +28,20 @@ mod run_file;
 mod score;
 mod serve;
 mod show;
-mod sources;
 mod status;
 mod tune;
 mod verify;
 mod watch;
 mod worker;
 
-use agrpo_store::Hold;
+use agrpo_store::Hold::{Cancelled, Paused};
 
-use crate::args::{CancelArgs, Cli, Command, PauseArgs, ResumeArgs, RetryArgs};
+use self::control::{Action, control};
+use crate::args::{Cli, Command};
 use crate::exit::{Exit, Failure};
-use crate::output;
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::telemetry;
+use crate::{output, telemetry};
 
 /// Does what the command line asks for.
 pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
@@ -60,8 +56,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let session = Session::new(settings);
     match cli.command {
         Command::Init(args) => init::init(&args),
-        Command::Man(args) => man::man(&args),
-        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => definition::man(&args),
+        Command::Completions(args) => definition::completions(&args),
         Command::Score(args) => score::score(&args, &session),
         Command::BenchGpu(args) => bench_gpu::bench_gpu(&args, &session),
         Command::Run(args) => run::run(&args, &session.with_store(&args.store)),
@@ -76,31 +72,19 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Evaluate(args) => evaluate::evaluate(&args, &session.with_store(&args.store)),
         Command::Compare(args) => compare::compare(&args, &session.with_store(&args.store)),
         Command::Tune(args) => tune::tune(&args, &session.with_store(&args.store)),
-        Command::Enqueue(args) => {
-            enqueue::enqueue(&args, &session.with_fleet(&args.store, &args.redis))
+        Command::Enqueue(args) => enqueue::enqueue(&args, &session.with_fleet(&args.fleet)),
+        Command::Worker(args) => worker::worker(&args, &session.with_fleet(&args.fleet)),
+        Command::Status(args) => status::status(&args, &session.with_fleet(&args.fleet)),
+        Command::Serve(args) => serve::serve(&args, &session.with_fleet(&args.fleet)),
+        Command::Watch(args) => watch::watch(&args, &session.with_fleet(&args.fleet)),
+        Command::Doctor(args) => doctor::doctor(&args, &session.with_fleet(&args.fleet)),
+        Command::Pause(args) => {
+            control(&args, &session.with_fleet(&args.fleet), &Action::Hold(Paused))
         }
-        Command::Worker(args) => {
-            worker::worker(&args, &session.with_fleet(&args.store, &args.redis))
+        Command::Cancel(args) => {
+            control(&args, &session.with_fleet(&args.fleet), &Action::Hold(Cancelled))
         }
-        Command::Status(args) => {
-            status::status(&args, &session.with_fleet(&args.store, &args.redis))
-        }
-        Command::Serve(args) => serve::serve(&args, &session.with_fleet(&args.store, &args.redis)),
-        Command::Watch(args) => watch::watch(&args, &session.with_fleet(&args.store, &args.redis)),
-        Command::Doctor(args) => {
-            doctor::doctor(&args, &session.with_fleet(&args.store, &args.redis))
-        }
-        Command::Pause(PauseArgs { control: args }) => {
-            control::hold(&args, &session.with_fleet(&args.store, &args.redis), Hold::Paused)
-        }
-        Command::Cancel(CancelArgs { control: args }) => {
-            control::hold(&args, &session.with_fleet(&args.store, &args.redis), Hold::Cancelled)
-        }
-        Command::Resume(ResumeArgs { control: args }) => {
-            control::resume(&args, &session.with_fleet(&args.store, &args.redis))
-        }
-        Command::Retry(RetryArgs { control: args }) => {
-            control::retry(&args, &session.with_fleet(&args.store, &args.redis))
-        }
+        Command::Resume(args) => control(&args, &session.with_fleet(&args.fleet), &Action::Resume),
+        Command::Retry(args) => control(&args, &session.with_fleet(&args.fleet), &Action::Retry),
     }
 }

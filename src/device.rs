@@ -1,9 +1,7 @@
-//! The device that a command computes on, and what has to hold before it may.
-//!
-//! For the processor that is its numerics class: the set of hardware and switches within which equal stages give
-//! equal bytes. For a GPU also a driver, a CUDA build of libtorch, and a class that names this GPU's compute
-//! capability. Whatever is missing is reported before anything is computed, in one line. Results are never moved
-//! from one class to another.
+//! The device that a command computes on, and what has to hold before it may. For the processor that is its numerics
+//! class: the set of hardware and switches within which equal stages give equal bytes. For a GPU also a driver, a CUDA
+//! build of libtorch, and a class that names this GPU's compute capability. Whatever is missing is reported before
+//! anything is computed, in one line. Results are never moved from one class to another.
 
 use std::sync::Arc;
 
@@ -11,12 +9,7 @@ use agrpo_compute::Device;
 use agrpo_programs::Programs;
 use agrpo_spec::{Environment, ExecuteFn, Numerics, Scorer};
 
-use crate::exit::{Exit, Failure};
-use crate::gpu::Gpu;
-use crate::libtorch::CudaBuild;
-use crate::machine;
-use crate::numerics;
-use crate::settings::Settings;
+use crate::{exit::Failure, gpu::Gpu, libtorch::CudaBuild, machine, numerics, settings::Settings};
 
 /// A device that was found.
 #[derive(Debug)]
@@ -49,8 +42,7 @@ impl ComputeDevice {
         self.gpu.as_ref().map(Gpu::class)
     }
 
-    /// Puts the process under the pins of the class, which may start it again, and makes sure that the
-    /// device computes in it.
+    /// Puts the process under the pins of the class, which may restart it, and checks that the device can use it.
     pub(crate) fn enter(
         &self,
         settings: &Settings,
@@ -58,22 +50,12 @@ impl ComputeDevice {
         run_text: Option<&str>,
     ) -> Result<(), Failure> {
         self.check(class)?;
-        self.enter_unchecked(settings, class, run_text)
-    }
-
-    /// The same, for a GPU whose compute capability is not known.
-    pub(crate) fn enter_unchecked(
-        &self,
-        settings: &Settings,
-        class: Numerics,
-        run_text: Option<&str>,
-    ) -> Result<(), Failure> {
         let Device::Cuda(number) = self.id else {
             return numerics::enter(settings, class, None, run_text);
         };
         let build = CudaBuild::find(settings)?;
         numerics::enter(settings, class, Some(&build), run_text)?;
-        let refuse = |why| Err(Failure::new(Exit::Unavailable, why));
+        let refuse = |why| Err(Failure::unavailable(why));
         let library = build.library();
         if !CudaBuild::is_loaded() {
             let library = library.display();
@@ -92,10 +74,10 @@ impl ComputeDevice {
         }
     }
 
-    /// Refuses a class that is not computed here.
+    /// Refuses a class that is not computed here. A GPU that no driver describes may be of any.
     pub(crate) fn check(&self, class: Numerics) -> Result<(), Failure> {
         match (self.class(), class) {
-            (None, Numerics::Cuda { .. }) => Err(Failure::usage(format!(
+            (None, Numerics::Cuda { .. }) if !self.id.is_cuda() => Err(Failure::usage(format!(
                 "numerics class {class} is computed on a GPU, and the device is cpu"
             ))
             .hint("add --device cuda:0")),
@@ -124,12 +106,6 @@ impl ComputeDevice {
     pub(crate) fn execute(&self) -> ExecuteFn {
         let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
         Arc::new(agrpo_compute::execute_with(self.id, programs))
-    }
-
-    /// Stages at the same time: as asked, else one on a GPU, and one for each core on the processor.
-    pub(crate) fn workers(&self, asked: Option<u16>) -> usize {
-        let usual = || if self.id.is_cuda() { 1 } else { machine::cores() };
-        asked.map_or_else(usual, usize::from)
     }
 
     /// What manifests say about it.

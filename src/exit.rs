@@ -1,14 +1,10 @@
-//! How the program ends: every exit code, and the only file in which errors become codes.
-//!
-//! An error is one lower-case sentence with the offending value; what to type next follows it
-//! as hints. Nothing here prints or exits: `main` does.
+//! How the program ends: every exit code, and the only file in which errors become codes. An error is one lower-case
+//! sentence with the offending value; hints say what to type next. Prints nothing and does not exit.
 
-use std::fmt;
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use agrpo_spec::{ArtifactDigest, RunError, StageError, shown};
 use agrpo_store::JobsError;
-use agrpo_view::ViewError;
 
 /// What an exit code means; shown by `agrpo --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +52,13 @@ const LONGEST: usize = 4096;
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    exit: Exit,
-    message: String,
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// The sentence alone, without hints.
+    pub(crate) message: String,
     hints: Vec<String>,
-    lost: Option<ArtifactDigest>,
+    /// The blob whose loss is the reason, if it is one.
+    pub(crate) lost: Option<ArtifactDigest>,
 }
 
 impl Failure {
@@ -73,10 +72,41 @@ impl Failure {
         Self::new(Exit::Usage, message)
     }
 
+    /// Something of the user's that is refused, for the reason that the error names.
+    pub(crate) fn refused(error: impl ToString) -> Self {
+        Self::usage(error.to_string())
+    }
+
+    /// Stored data that is corrupt or missing.
+    pub(crate) fn data(message: impl Into<String>) -> Self {
+        Self::new(Exit::Data, message)
+    }
+
+    /// A service that is away, or something that the machine lacks.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unavailable, message)
+    }
+
+    /// A defect of the program.
+    pub(crate) fn unexpected(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unexpected, message)
+    }
+
     /// Adds a line that says what to do, preferably a command to type.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Adds such a line where it applies.
+    pub(crate) fn hint_if(self, applies: bool, hint: impl Into<String>) -> Self {
+        if applies { self.hint(hint) } else { self }
+    }
+
+    /// Adds such a line to a failure of this code.
+    pub(crate) fn hint_on(self, exit: Exit, hint: impl Into<String>) -> Self {
+        let applies = self.exit == exit;
+        self.hint_if(applies, hint)
     }
 
     /// Puts words in front of the message.
@@ -84,26 +114,11 @@ impl Failure {
         self.message = format!("{place}: {}", self.message);
         self
     }
+}
 
-    /// The same with another message.
-    pub(crate) fn with_message(self, message: String) -> Self {
-        Self { message, ..self }
-    }
-
-    /// The blob whose loss is the reason, if it is one.
-    pub(crate) fn lost(&self) -> Option<ArtifactDigest> {
-        self.lost
-    }
-
-    /// How the program ends.
-    pub(crate) fn exit(&self) -> Exit {
-        self.exit
-    }
-
-    /// The sentence alone, without hints.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
+/// The defect that something failed which cannot fail by what the user does.
+pub(crate) fn cannot<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::unexpected(format!("cannot {what}: {error}"))
 }
 
 impl fmt::Display for Failure {
@@ -128,21 +143,8 @@ impl From<JobsError> for Failure {
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
             JobsError::Internal(_) => Exit::Unexpected,
         };
-        let lost = match error {
-            JobsError::Lost { digest, .. } => Some(digest),
-            _ => None,
-        };
+        let lost = if let JobsError::Lost { digest, .. } = error { Some(digest) } else { None };
         Self { lost, ..Self::new(exit, error.to_string()) }
-    }
-}
-
-impl From<ViewError> for Failure {
-    fn from(error: ViewError) -> Self {
-        match error {
-            ViewError::Jobs(error) => error.into(),
-            ViewError::Data(_) => Self::new(Exit::Data, error.to_string()),
-            ViewError::Drawing(_) => Self::new(Exit::Unexpected, error.to_string()),
-        }
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_error_has_its_code() {
-        let code = |error: JobsError| Failure::from(error).exit() as u8;
+        let code = |error: JobsError| Failure::from(error).exit as u8;
         let text = String::new;
         assert_eq!(code(JobsError::Internal(text())), 1);
         assert_eq!(code(JobsError::Invalid(text())), 2);

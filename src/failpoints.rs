@@ -1,8 +1,7 @@
-//! Arms fail points for the fault suite, and keeps a ledger of the stages that a worker begins and ends.
-//!
-//! Compiled with `debug_assertions` alone. `FAILPOINTS` has the syntax of the crate `fail`.
-//! `AGRPO_FAULT_LEDGER` names a file that receives a line before and after each stage, and before the action
-//! of a fail point: unlike a log in memory, it survives a SIGKILL. Neither changes a result.
+//! Arms fail points for the fault suite, and keeps a ledger of the stages that a worker begins and ends. Compiled with
+//! `debug_assertions` alone. `FAILPOINTS` has the syntax of the crate `fail`. `AGRPO_FAULT_LEDGER` names a file that
+//! receives a line before and after each stage, and before the action of a fail point: unlike a log in memory, it
+//! survives a SIGKILL. Neither changes a result.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,20 +12,20 @@ use agrpo_spec::ExecuteFn;
 use agrpo_store::failpoints::{fail_point, note_by};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::exit::{Exit, Failure};
-use crate::settings::Settings;
+use crate::exit::Failure;
+use crate::settings::{FAIL_POINTS, FAULT_LEDGER, Settings};
 
 /// The ledger, if there is one.
 static LEDGER: OnceLock<PathBuf> = OnceLock::new();
 
 /// Arms the fail points of the environment.
 pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
-    if let Some(path) = settings.fault_ledger() {
+    if let Some(path) = settings.variable(FAULT_LEDGER) {
         // Set once: a process reads its environment once.
         let _path = LEDGER.get_or_init(|| path.into());
         note_by(|place| note("point", place, "-").expect("the ledger takes a line"));
     }
-    let points = settings.fail_points().unwrap_or_default();
+    let points = settings.variable(FAIL_POINTS).unwrap_or_default();
     for point in points.split(';').filter(|point| !point.is_empty()) {
         let (name, actions) = point
             .split_once('=')
@@ -40,9 +39,8 @@ pub(crate) fn arm(settings: &Settings) -> Result<(), Failure> {
 /// Adds a fail point for each stage, for each kind and for all of them: `stage::in-compute`,
 /// `stage::in-compute::rollout`, `stage::in-compute::<digest>`.
 pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<ExecuteFn, Failure> {
-    let ledger = settings.fault_ledger().unwrap_or_default().to_owned();
-    note("open", "-", "-")
-        .map_err(|why| Failure::new(Exit::Unavailable, format!("{ledger}: {why}")))?;
+    let ledger = settings.variable(FAULT_LEDGER).unwrap_or_default().to_owned();
+    note("open", "-", "-").map_err(|why| Failure::unavailable(format!("{ledger}: {why}")))?;
     Ok(Arc::new(move |spec, inputs| {
         let note = |what| note(what, &spec.digest().to_string(), &spec.kind().to_string());
         note("begin").expect("the ledger that was opened takes a line");
@@ -55,8 +53,7 @@ pub(crate) fn witness(execute: ExecuteFn, settings: &Settings) -> Result<Execute
     }))
 }
 
-/// Writes a line: the event, its stage or fail point, the stage's kind, the process, and the time of the monotonic
-/// clock. Does nothing without a ledger.
+/// Writes a line: event, stage or fail point, kind, process, monotonic time. Does nothing without a ledger.
 fn note(what: &str, which: &str, kind: &str) -> std::io::Result<()> {
     let Some(path) = LEDGER.get() else { return Ok(()) };
     let now = clock_gettime(ClockId::Monotonic);

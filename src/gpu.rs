@@ -1,15 +1,14 @@
-//! A GPU as the NVIDIA driver describes it: name, compute capability, memory, driver version.
-//!
-//! The driver's library (NVML) is loaded while the program runs, so that one program serves machines
-//! with and without GPUs. Whether libtorch can compute on the GPU is another question (`device.rs`).
+//! A GPU as the NVIDIA driver describes it: name, compute capability, memory, driver version. The driver's library
+//! (NVML) is loaded while the program runs, so that one program serves machines with and without GPUs. Whether
+//! libtorch can compute on the GPU is another question (`device.rs`).
 
 use std::ffi::OsStr;
 
 use agrpo_spec::Numerics;
 use nvml_wrapper::{Device, Nvml};
 
-use crate::exit::{Exit, Failure};
-use crate::settings::Settings;
+use crate::exit::Failure;
+use crate::settings::{Settings, VISIBLE_GPUS};
 
 /// The name under which every driver installs it; the name without a number is for linking.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -41,20 +40,24 @@ impl Gpu {
     /// The GPU that CUDA calls by this number.
     pub(crate) fn find(number: usize, settings: &Settings) -> Result<Self, Failure> {
         let refuse = |why: String| {
-            Failure::new(Exit::Unavailable, format!("cuda:{number}: {why}"))
+            Failure::unavailable(format!("cuda:{number}: {why}"))
                 .hint("agrpo doctor --device cuda:0 says what is there")
         };
-        let id = visible(settings.visible_gpus(), number).map_err(refuse)?;
+        let id = visible(settings.variable(VISIBLE_GPUS), number).map_err(refuse)?;
         let nvml = Nvml::builder().lib_path(OsStr::new(LIBRARY)).init().map_err(|error| {
             let first = error.to_string();
             let first = first.lines().next().unwrap_or_default().to_owned();
             refuse(format!("no NVIDIA driver answers ({LIBRARY}: {first})"))
         })?;
-        let description = describe(&nvml, &id).map_err(|error| {
+        let described = id.device(&nvml).and_then(|device| {
+            let capability = device.cuda_compute_capability()?;
+            let sm = u16::try_from(capability.major * 10 + capability.minor).unwrap_or(0);
+            Ok((device.name()?, sm, device.memory_info()?.total, nvml.sys_driver_version()?))
+        });
+        let (name, sm, memory, driver) = described.map_err(|error| {
             let count = nvml.device_count().unwrap_or(0);
             refuse(format!("the driver knows {count} GPUs, and of this one it says: {error}"))
         })?;
-        let (name, sm, memory, driver) = description;
         Ok(Self { id, name, sm, memory, driver, nvml })
     }
 
@@ -68,16 +71,6 @@ impl Gpu {
         let device = self.id.device(&self.nvml).ok()?;
         Some(device.memory_info().ok()?.used)
     }
-}
-
-/// Name, compute capability, bytes of memory, version of the driver.
-type Description = (String, u16, u64, String);
-
-fn describe(nvml: &Nvml, id: &Visible) -> Result<Description, nvml_wrapper::error::NvmlError> {
-    let device = id.device(nvml)?;
-    let capability = device.cuda_compute_capability()?;
-    let sm = u16::try_from(capability.major * 10 + capability.minor).unwrap_or(0);
-    Ok((device.name()?, sm, device.memory_info()?.total, nvml.sys_driver_version()?))
 }
 
 impl Visible {

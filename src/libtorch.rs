@@ -1,13 +1,11 @@
-//! Finds the CUDA build of libtorch that a GPU needs, and checks its version.
-//!
-//! The program is linked against libtorch's CPU half alone, so it is the same on every machine. A process
-//! that computes on a GPU restarts with a whole libtorch first in the library path (`numerics.rs`). This file
-//! downloads and loads nothing.
+//! Finds the CUDA build of libtorch that a GPU needs, and checks its version. The program is linked against libtorch's
+//! CPU half alone, so it is the same on every machine. A process that computes on a GPU restarts with a whole libtorch
+//! first in the library path (`numerics.rs`). This file downloads and loads nothing.
 
 use std::path::{Path, PathBuf};
 
-use crate::exit::{Exit, Failure};
-use crate::settings::Settings;
+use crate::exit::Failure;
+use crate::settings::{LIBTORCH, Settings};
 
 /// The library that only a CUDA build has.
 const CUDA: &str = "libtorch_cuda.so";
@@ -25,7 +23,7 @@ pub(crate) struct CudaBuild {
 impl CudaBuild {
     /// The one in AGRPO_LIBTORCH, or beside the libtorch that this process runs on.
     pub(crate) fn find(settings: &Settings) -> Result<Self, Failure> {
-        let given = settings.libtorch().map(|root| Path::new(root).join("lib"));
+        let given = settings.variable(LIBTORCH).map(|root| Path::new(root).join("lib"));
         let beside = loaded(CPU).and_then(|library| Some(library.parent()?.to_path_buf()));
         Self::among(given.as_deref(), beside.as_deref())
     }
@@ -42,47 +40,43 @@ impl CudaBuild {
 
     /// A folder that the user names is used or refused, never replaced by another.
     fn among(given: Option<&Path>, beside: Option<&Path>) -> Result<Self, Failure> {
-        let missing = |places: String| {
-            Failure::new(Exit::Unavailable, format!("no {CUDA} {places}")).hint(
+        let folder = given.or(beside).filter(|folder| folder.join(CUDA).is_file());
+        let place = match (given, beside) {
+            (Some(given), _) => format!("in {} (AGRPO_LIBTORCH)", given.display()),
+            (None, Some(beside)) => {
+                let beside = beside.display();
+                format!("beside the libtorch in use, in {beside}, and AGRPO_LIBTORCH is not set")
+            }
+            (None, None) => "is known: AGRPO_LIBTORCH is not set".to_owned(),
+        };
+        let missing = || {
+            Failure::unavailable(format!("no {CUDA} {place}")).hint(
                 "set AGRPO_LIBTORCH to a CUDA build of libtorch 2.11.0, as in: export AGRPO_LIBTORCH=\"$(python3 -c \
                  'import torch; print(torch.__path__[0])')\"",
             )
         };
-        let folder = match (given, beside) {
-            (Some(given), _) if given.join(CUDA).is_file() => given,
-            (Some(given), _) => {
-                return Err(missing(format!("in {} (AGRPO_LIBTORCH)", given.display())));
-            }
-            (None, Some(beside)) if beside.join(CUDA).is_file() => beside,
-            (None, Some(beside)) => {
-                let place = beside.display();
-                return Err(missing(format!(
-                    "beside the libtorch in use, in {place}, and AGRPO_LIBTORCH is not set"
-                )));
-            }
-            (None, None) => return Err(missing("is known: AGRPO_LIBTORCH is not set".to_owned())),
-        };
-        Self::check(folder)
+        Self::check(folder.ok_or_else(missing)?)
     }
 
     /// Refuses another version: its results and its C++ names differ.
     fn check(folder: &Path) -> Result<Self, Failure> {
-        let refuse = |why: String| Failure::new(Exit::Unavailable, why);
         if !folder.join(CPU).is_file() {
-            let place = folder.display();
-            return Err(refuse(format!("{place} has {CUDA}, but no {CPU} of the same build")));
+            let message =
+                format!("{} has {CUDA}, but no {CPU} of the same build", folder.display());
+            return Err(Failure::unavailable(message));
         }
         let libraries = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let (place, expected) = (libraries.display(), agrpo_compute::libtorch_version());
         let found = version(&libraries).ok_or_else(|| {
-            refuse(format!(
+            Failure::unavailable(format!(
                 "cannot find the version of the libtorch in {place}: expected build-version or version.py beside \
                  its lib folder"
             ))
         })?;
         let (release, _) = found.split_once('+').unwrap_or((&found, ""));
         if release != expected {
-            return Err(refuse(format!("the libtorch in {place} is {found}, expected {expected}")));
+            let message = format!("the libtorch in {place} is {found}, expected {expected}");
+            return Err(Failure::unavailable(message));
         }
         Ok(Self { version: found, libraries })
     }
@@ -128,7 +122,7 @@ mod tests {
         let place = folder.path().canonicalize().unwrap();
         found
             .map(|build| build.version)
-            .map_err(|failure| failure.message().replace(place.to_str().unwrap(), "[folder]"))
+            .map_err(|failure| failure.message.replace(place.to_str().unwrap(), "[folder]"))
     }
 
     const LIBRARIES: [(&str, &str); 2] =

@@ -1,7 +1,5 @@
-//! This machine and this program: processor, name, cores, memory, free disk space, clock and version.
-//!
-//! The only file that reads the clock. These facts are written into manifests for people to read;
-//! they never reach a spec, and so never a result.
+//! This machine and this program: processor, name, cores, memory, free disk space, clock and version. The only file
+//! that reads the clock. Manifests record these facts for people; no spec has them.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -12,13 +10,12 @@ use agrpo_spec::Environment;
 use agrpo_store::Clock;
 use agrpo_view::listener::Limits;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Failure, cannot};
 
 /// Version and commit of the program.
 pub(crate) const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (", env!("AGRPO_COMMIT"), ")");
 
-/// Milliseconds since 1970.
 pub(crate) fn clock() -> Clock {
     Arc::new(unix_ms)
 }
@@ -42,13 +39,11 @@ pub(crate) fn environment() -> Environment {
         agrpo: VERSION.to_owned(),
         libtorch: agrpo_compute::libtorch_version().to_owned(),
         cpu: cpu(),
-        gpu: None,
         worker: format!("{host}-{}-{:x}", std::process::id(), unix_ms()),
         host,
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         threads: 1,
-        started_unix_ms: 0,
-        attempt: None,
+        ..Environment::default()
     }
 }
 
@@ -82,17 +77,20 @@ pub(crate) fn cpu() -> String {
 /// Thirty-two hexadecimal digits from the system's random generator, as a secret.
 pub(crate) fn random_token() -> Result<String, Failure> {
     let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
-        |error| {
-            Failure::new(Exit::Unexpected, format!("the system gives no random bytes: {error}"))
-        },
-    )?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(cannot("draw random bytes from the system"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Cores that this process may use, by affinity and by control group.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Stages at the same time: as asked, else one on a GPU, and one for each core on the processor.
+pub(crate) fn workers(asked: Option<u16>, is_gpu: bool) -> usize {
+    let usual = || if is_gpu { 1 } else { cores() };
+    asked.map_or_else(usual, usize::from)
 }
 
 /// Bytes of memory that can be allocated without swapping, as the kernel estimates them.

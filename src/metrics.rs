@@ -1,29 +1,23 @@
-//! Serves Prometheus metrics over HTTP: any path gives them, `/health` answers OK.
-//!
-//! Off unless an address is given. Without authentication or TLS, so the address should be on loopback, or in a
-//! network that only the monitoring can reach; pages from other sites cannot read them through a browser. What
-//! is counted is in `agrpo_fleet::metrics`, and how it is served in `agrpo_view::listener`.
+//! Serves Prometheus metrics over HTTP: any path gives them, `/health` answers OK. Off unless an address is given.
+//! Without authentication or TLS, so the address should be on loopback, or in a network that only the monitoring can
+//! reach; pages from other sites cannot read them through a browser. What is counted is in `agrpo_fleet::metrics`, and
+//! how it is served in `agrpo_view::listener`.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use agrpo_fleet::{Fleet, metrics};
 use agrpo_spec::Numerics;
-use agrpo_view::guard::Guard;
-use agrpo_view::listener;
-use axum::Router;
-use axum::http::header;
-use axum::routing::get;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use agrpo_view::{guard::Guard, listener};
+use axum::{Router, http::header, routing::get};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Failure, cannot};
 use crate::machine::{self, VERSION};
 use crate::settings::Settings;
 
 /// Between two reads of the queues' lengths.
-const LOOK: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 /// Between two sortings of observations into their buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The text format of Prometheus.
@@ -35,8 +29,7 @@ const TEXT: [(header::HeaderName, &str); 1] =
 pub(crate) struct Metrics(JoinSet<()>);
 
 impl Metrics {
-    /// Listens and begins to count; does nothing without an address. Unavailable if the address
-    /// cannot be bound.
+    /// Listens and begins to count; does nothing without an address. Unavailable if it cannot be bound.
     pub(crate) async fn listen(
         flag: Option<SocketAddr>,
         settings: &Settings,
@@ -46,18 +39,20 @@ impl Metrics {
         let mut tasks = JoinSet::new();
         let Some(address) = settings.metrics(flag)? else { return Ok(Self(tasks)) };
         let refuse = |error: &dyn std::fmt::Display| {
-            Failure::new(Exit::Unavailable, format!("--metrics {address}: {error}")).hint(
+            Failure::unavailable(format!("--metrics {address}: {error}")).hint(
                 "another worker of this machine may have it: give each one an address of its own",
             )
         };
         let socket = TcpListener::bind(address).await.map_err(|error| refuse(&error))?;
         let recorder = builder().map_err(|error| refuse(&error))?.build_recorder();
         let handle = recorder.handle();
-        ::metrics::set_global_recorder(recorder)
-            .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
+        ::metrics::set_global_recorder(recorder).map_err(cannot("count metrics"))?;
         metrics::begin(worker, VERSION, class);
         let names = machine::names().into_iter().chain(settings.metrics_hosts());
-        let app = Guard::by_name(address, names).protect(pages(handle.clone()));
+        let rendered = handle.clone();
+        let all = get(move || std::future::ready((TEXT, rendered.render())));
+        let pages = Router::new().route("/health", get(|| std::future::ready("OK")));
+        let app = Guard::by_name(address, names).protect(pages.fallback_service(all));
         let limits = machine::listener_limits();
         tasks.spawn(async move { match listener::serve(socket, app, limits).await {} });
         tasks.spawn(async move {
@@ -77,9 +72,8 @@ impl Metrics {
         }
         self.0.spawn(async move {
             let others = Numerics::OF_CPU.into_iter().filter(move |other| *other != class);
-            let classes: Vec<_> = std::iter::once(class).chain(others).collect();
             loop {
-                for &class in &classes {
+                for class in std::iter::once(class).chain(others.clone()) {
                     match fleet.waiting(class).await {
                         Ok(stages) => metrics::queue_depth(class, stages),
                         Err(error) => {
@@ -87,16 +81,10 @@ impl Metrics {
                         }
                     }
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(INTERVAL).await;
             }
         });
     }
-}
-
-/// Any path gives the metrics.
-fn pages(handle: PrometheusHandle) -> Router {
-    let all = get(move || std::future::ready((TEXT, handle.render())));
-    Router::new().route("/health", get(|| std::future::ready("OK"))).fallback_service(all)
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {

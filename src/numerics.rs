@@ -1,24 +1,15 @@
-//! The pins of a numerics class, and the one restart that sets them.
-//!
-//! A numerics class is a set of hardware and switches within which equal stages give equal bytes. libtorch, oneDNN,
-//! MKL and OpenMP read their switches from the environment before the first tensor operation, so a process that
-//! computes restarts itself once with the switches of its class set and every other variable that could change a
-//! bit unset. Commands that compute nothing never restart.
+//! The pins of a numerics class, and the one restart that sets them. A numerics class is a set of hardware and
+//! switches within which equal stages give equal bytes. libtorch, oneDNN, MKL and OpenMP read their switches from the
+//! environment before the first tensor operation, so a process that computes restarts itself once with the switches of
+//! its class set and every other variable that could change a bit unset. Commands that compute nothing never restart.
 
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::{os::unix::process::CommandExt, path::Path, process::Command};
 
 use agrpo_spec::Numerics;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Failure, cannot};
 use crate::libtorch::CudaBuild;
-use crate::settings::Settings;
-
-/// The class that the environment was made for, so that a restart happens at most once.
-const MARKER: &str = "AGRPO_NUMERICS";
-/// The text of a run file, passed through the restart: a pipe can be read only once.
-const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
+use crate::settings::{NUMERICS, RUN_TEXT, Settings};
 
 /// Where the loader searches first, and what it loads before anything else.
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
@@ -88,11 +79,6 @@ fn loading(settings: &Settings, build: Option<&CudaBuild>) -> Vec<Pin> {
     vec![before(LIBRARY_PATH, &build.libraries), before(PRELOAD, &build.library())]
 }
 
-/// Whether this process runs under these pins.
-fn is_pinned(settings: &Settings, pins: &[Pin]) -> bool {
-    pins.iter().all(|(name, value)| settings.variable(name) == value.as_deref())
-}
-
 /// The class's switches, for people: `ATEN_CPU_CAPABILITY=avx2 ...`.
 pub(crate) fn describe(class: Numerics) -> String {
     let set =
@@ -109,7 +95,7 @@ pub(crate) fn enter(
     run_text: Option<&str>,
 ) -> Result<(), Failure> {
     let pins = [pins(class), loading(settings, build)].concat();
-    if is_pinned(settings, &pins) {
+    if pins.iter().all(|(name, value)| settings.variable(name) == value.as_deref()) {
         agrpo_compute::use_one_thread();
         if class.is_cuda() {
             agrpo_compute::use_deterministic_algorithms();
@@ -117,16 +103,14 @@ pub(crate) fn enter(
         return Ok(());
     }
     if entered(settings) == Some(class) {
-        return Err(Failure::new(
-            Exit::Unexpected,
-            format!("the numerics pins of {class} did not survive a restart of the program"),
-        )
-        .hint(format!("unset {MARKER}, and start agrpo without a wrapper that sets variables")));
+        return Err(Failure::unexpected(format!(
+            "the numerics pins of {class} did not survive a restart of the program"
+        ))
+        .hint(format!("unset {NUMERICS}, and start agrpo without a wrapper that sets variables")));
     }
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find itself: {error}")))?;
+    let program = std::env::current_exe().map_err(cannot("find itself"))?;
     let mut command = Command::new(&program);
-    command.args(std::env::args_os().skip(1)).env(MARKER, class.to_string());
+    command.args(std::env::args_os().skip(1)).env(NUMERICS, class.to_string());
     for (name, value) in pins {
         match value {
             Some(value) => command.env(name, value),
@@ -137,16 +121,15 @@ pub(crate) fn enter(
         command.env(RUN_TEXT, text);
     }
     // Only a failure comes back.
-    let error = command.exec();
-    Err(Failure::new(Exit::Unexpected, format!("cannot restart {}: {error}", program.display())))
+    Err(cannot(&format!("restart {}", program.display()))(command.exec()))
 }
 
 /// The class that the last restart was for.
 pub(crate) fn entered(settings: &Settings) -> Option<Numerics> {
-    settings.variable(MARKER)?.parse().ok()
+    settings.variable(NUMERICS)?.parse().ok()
 }
 
 /// The run file's text, if the process before the restart read it.
 pub(crate) fn handed_over(settings: &Settings) -> Option<&str> {
-    settings.variable(MARKER).and_then(|_| settings.variable(RUN_TEXT))
+    settings.variable(NUMERICS).and_then(|_| settings.variable(RUN_TEXT))
 }

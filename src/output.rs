@@ -1,20 +1,21 @@
-//! The only file that prints: answers on stdout, messages for people (talk) on stderr; and how numbers are shown.
-//!
-//! Talk never shows an address with a password, even where a library logs one. When a reader closes the pipe
-//! (`agrpo show HASH | head`), the program ends with code 0 and prints nothing. Errors of stderr are ignored. A
-//! progress bar is hidden while a line is written.
+//! The only file that prints: answers on stdout, messages for people (talk) on stderr; and how numbers are shown. Talk
+//! never shows an address with a password, even where a library logs one. When a reader closes the pipe (`agrpo show
+//! HASH | head`), the program ends with code 0 and prints nothing. Errors of stderr are ignored. A progress bar is
+//! hidden while a line is written.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use agrpo_fleet::gc::Tally;
+use agrpo_spec::{OutputRecord, Run};
 use agrpo_store::redact;
-pub(crate) use agrpo_view::text::{percent, table};
+pub(crate) use agrpo_view::text::{name_of, percent, policy, table as columns};
 use indicatif::{DecimalBytes, MultiProgress};
 use serde::Serialize;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, cannot};
 
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
@@ -32,13 +33,10 @@ pub(crate) fn is_watched() -> bool {
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             std::process::exit(i32::from(Exit::Done as u8))
         }
-        Err(error) => {
-            Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}")))
-        }
+        written => written.map_err(cannot("write to standard output")),
     }
 }
 
@@ -52,27 +50,36 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(json_text(value)?)
 }
 
-/// A JSON value, indented for people.
-pub(crate) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map_err(not_json)
+/// A command's answer, as JSON or as text for people.
+pub(crate) fn answer(
+    as_json: bool,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<Exit, Failure> {
+    if as_json {
+        json(value)?;
+    } else {
+        line(text())?;
+    }
+    Ok(Exit::Done)
 }
 
-/// One JSON value on one line of stdout, for streams of rows.
-pub(crate) fn json_row(value: &impl Serialize) -> Result<(), Failure> {
-    line(serde_json::to_string(value).map_err(not_json)?)
+/// A JSON value, indented for people.
+pub(crate) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(cannot("write the answer as JSON"))
 }
 
 /// One line of talk on stderr, whose addresses show no secret.
 pub(crate) fn talk(text: impl AsRef<str>) {
-    write_talk(format!("{}\n", redact::text(text.as_ref())).as_bytes());
+    write_talk(&redact::text(&format!("{}\n", text.as_ref())));
 }
 
-/// A writer for log lines, which are talk.
-pub(crate) struct Talk;
+/// A writer for log lines, which are talk; `T` receives them without secrets.
+pub(crate) struct Redacted<T: FnMut(&str)>(pub(crate) T);
 
-impl Write for Talk {
+impl<T: FnMut(&str)> Write for Redacted<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_talk(redact::text(&String::from_utf8_lossy(bytes)).as_bytes());
+        (self.0)(&redact::text(&String::from_utf8_lossy(bytes)));
         Ok(bytes.len())
     }
 
@@ -81,10 +88,11 @@ impl Write for Talk {
     }
 }
 
-fn write_talk(bytes: &[u8]) {
+/// Writes text to stderr as it is, around the bars.
+pub(crate) fn write_talk(text: &str) {
     let write = || {
         // A closed stderr leaves no way to report it.
-        io::stderr().lock().write_all(bytes).unwrap_or_default();
+        io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
     };
     match BARS.get() {
         Some(bars) => bars.suspend(write),
@@ -92,14 +100,40 @@ fn write_talk(bytes: &[u8]) {
     }
 }
 
-fn not_json(error: serde_json::Error) -> Failure {
-    Failure::new(Exit::Unexpected, format!("cannot write the answer as JSON: {error}"))
+/// A table below the names of its columns.
+pub(crate) fn table<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let rows = rows.into_iter().map(Vec::from);
+    columns(&std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect::<Vec<_>>())
 }
 
 /// Lines of a name and a value, the values in one column.
-pub(crate) fn fields(rows: &[(&str, String)]) -> String {
-    let rows = rows.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
-    table(&rows.collect::<Vec<_>>())
+pub(crate) fn fields(rows: &[(impl AsRef<str>, String)]) -> String {
+    let rows = rows.iter().map(|(name, value)| vec![name.as_ref().to_owned(), value.clone()]);
+    columns(&rows.collect::<Vec<_>>())
+}
+
+/// Files of a folder: digest, name and size.
+pub(crate) fn files(files: &BTreeMap<String, OutputRecord>) -> String {
+    let row = |(name, entry): (&String, &OutputRecord)| {
+        vec![entry.digest.to_string(), name.clone(), size(entry.size)]
+    };
+    columns(&files.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Two values, `BEFORE -> AFTER`, or the one that is known.
+pub(crate) fn change(before: Option<String>, after: Option<String>) -> Option<String> {
+    match (before, after) {
+        (Some(before), Some(after)) => Some(format!("{before} -> {after}")),
+        (before, after) => before.or(after),
+    }
+}
+
+/// `run 3f2a91cc0d12 (countdown)`.
+pub(crate) fn run(run: &Run) -> String {
+    format!("run {} ({})", run.id().short(), run.config().name)
 }
 
 /// `1 run`, `2 runs`.
@@ -125,10 +159,10 @@ pub(crate) fn short_duration(duration: Duration) -> String {
 /// An accuracy with its counts: `43.0% (110 of 256)`; a share of parts of answers has none.
 pub(crate) fn accuracy(share: f64, problems: u32) -> String {
     let count = share * f64::from(problems);
-    if (count - count.round()).abs() > 1e-6 {
-        return percent(share);
+    match (count - count.round()).abs() > 1e-6 {
+        true => percent(share),
+        false => format!("{} ({count:.0} of {problems})", percent(share)),
     }
-    format!("{} ({:.0} of {problems})", percent(share), share * f64::from(problems))
 }
 
 /// A number of bytes for people: `9.60 kB`.

@@ -1,11 +1,10 @@
-//! Shows the progress of a run on stderr: bars in a terminal, short lines in a log.
-//!
-//! One bar for the sft chunks, then one for the iterations. Where stderr is no terminal: one line for
-//! each chunk, evaluation and iteration. The numbers come from `run_summary.rs`.
+//! Shows the progress of a run on stderr: bars in a terminal, short lines in a log. One bar for the sft chunks, then
+//! one for the iterations. Where stderr is no terminal: one line for each chunk, evaluation and iteration. The numbers
+//! come from `run_summary.rs`.
 
 use std::time::{Duration, Instant};
 
-use agrpo_fleet::local::Event;
+use agrpo_fleet::Event;
 use agrpo_spec::{Manifest, Run, StageKey, StageKind};
 use agrpo_store::Hold;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,13 +13,11 @@ use crate::output;
 use crate::run_summary::{Iteration, RunSummary};
 
 /// The display of one run.
-pub(crate) struct Progress {
+pub(crate) struct Progress<'r> {
+    run: &'r Run,
     summary: RunSummary,
-    chunks: u32,
-    iterations: u32,
-    problems: u32,
-    /// The current bar; none where lines are written instead.
-    bar: Option<ProgressBar>,
+    /// The current bar; hidden where lines are written instead.
+    bar: ProgressBar,
     is_watched: bool,
     reused: u64,
     /// When this process began its first stage after sft, and when its newest update ended.
@@ -29,16 +26,13 @@ pub(crate) struct Progress {
     updates: u32,
 }
 
-impl Progress {
+impl<'r> Progress<'r> {
     /// An empty display; `summary` may hold numbers of earlier processes.
-    pub(crate) fn new(run: &Run, summary: RunSummary) -> Self {
-        let config = run.config();
+    pub(crate) fn new(run: &'r Run, summary: RunSummary) -> Self {
         Self {
+            run,
             summary,
-            chunks: run.sft_chunks(),
-            iterations: config.training.iterations,
-            problems: config.evaluation.problems,
-            bar: None,
+            bar: ProgressBar::hidden(),
             is_watched: output::is_watched(),
             reused: 0,
             first_stage: None,
@@ -51,14 +45,6 @@ impl Progress {
     pub(crate) fn handle(&mut self, event: &Event) {
         match event {
             Event::Opened { done, .. } => self.reused = *done,
-            Event::Reused { key, manifest } => {
-                self.reused += 1;
-                let iteration = self.summary.add(*key, manifest, true);
-                self.choose_bar(*key);
-                if let Some(iteration) = iteration {
-                    self.set_position(u64::from(iteration.number));
-                }
-            }
             Event::Started { key, .. } => {
                 self.report_reused();
                 if key.kind != StageKind::Sft {
@@ -74,23 +60,27 @@ impl Progress {
                 output::talk(format!("{state} by {by}{rest}"));
             }
             Event::Resumed => output::talk("resumed"),
-            Event::Finished { key, manifest } => {
-                let iteration = self.summary.add(*key, manifest, false);
-                match key.kind {
-                    StageKind::Sft => self.show_chunk(key.iteration + 1, manifest),
-                    StageKind::Evaluation => self.show_evaluation(key.iteration, manifest),
-                    _ => {}
+            Event::Settled { key, manifest, is_reused, .. } => {
+                let iteration = self.summary.add(*key, manifest, *is_reused);
+                if *is_reused {
+                    self.reused += 1;
+                    self.choose_bar(*key);
+                } else {
+                    self.show_stage(*key, manifest);
                 }
-                if let Some(iteration) = iteration {
-                    self.show_iteration(&iteration);
+                match iteration {
+                    Some(one) if *is_reused => self.bar.set_position(one.number.into()),
+                    Some(one) => self.show_iteration(&one),
+                    None => {}
                 }
             }
+            _ => {}
         }
     }
 
     /// Removes the bars and returns the numbers.
     pub(crate) fn finish(mut self) -> RunSummary {
-        self.clear_bar();
+        self.bar.finish_and_clear();
         self.report_reused();
         self.summary
     }
@@ -103,24 +93,27 @@ impl Progress {
         }
     }
 
-    fn show_chunk(&mut self, chunk: u32, manifest: &Manifest) {
-        let loss = number(manifest, "loss").unwrap_or(f64::NAN);
+    /// Shows how far the run is: in the bar, or as a line.
+    fn show(&self, name: &str, (position, all): (u32, u32), text: String) {
         if self.is_watched {
-            self.set_position(u64::from(chunk));
-            self.set_message(format!("loss {loss:.3}"));
+            self.bar.set_position(position.into());
+            self.bar.set_message(text);
         } else {
-            output::talk(format!("sft {chunk}/{}  loss {loss:.4}", self.chunks));
+            output::talk(format!("{name} {position}/{all}  {text}"));
         }
     }
 
-    fn show_evaluation(&mut self, iteration: u32, manifest: &Manifest) {
-        let Some(share) = number(manifest, "accuracy") else { return };
-        let policy =
-            if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") };
-        output::talk(format!(
-            "evaluation of {policy}  accuracy {}",
-            output::accuracy(share, self.problems)
-        ));
+    /// Shows a chunk of sft or an evaluation.
+    fn show_stage(&self, key: StageKey, manifest: &Manifest) {
+        let metric = |name: &str| manifest.metrics.get(name).copied();
+        if key.kind == StageKind::Sft {
+            let loss = metric("loss").unwrap_or(f64::NAN);
+            self.show("sft", (key.iteration + 1, self.run.sft_chunks()), format!("loss {loss:.4}"));
+        } else if let (StageKind::Evaluation, Some(share)) = (key.kind, metric("accuracy")) {
+            let accuracy = output::accuracy(share, self.run.config().evaluation.problems);
+            let policy = output::policy(key.iteration);
+            output::talk(format!("evaluation of {policy}  accuracy {accuracy}"));
+        }
     }
 
     fn show_iteration(&mut self, iteration: &Iteration) {
@@ -130,36 +123,20 @@ impl Progress {
         self.last_update = Some(now);
         self.updates += 1;
         let spent = self.first_stage.map_or(Duration::ZERO, |first| now.duration_since(first));
-        let left = self.iterations.saturating_sub(iteration.number);
-        let left = spent / self.updates.max(1) * left;
-        let text = self.describe(iteration, speed, left);
-        if self.is_watched {
-            self.set_position(u64::from(iteration.number));
-            self.set_message(text);
-        } else {
-            output::talk(format!("iteration {}/{}  {text}", iteration.number, self.iterations));
-        }
-    }
-
-    fn describe(&self, iteration: &Iteration, speed: f64, left: Duration) -> String {
+        let iterations = self.run.config().training.iterations;
+        let left = spent / self.updates * iterations.saturating_sub(iteration.number);
+        let accuracy = &self.summary.accuracy;
+        let base = accuracy.get(&0).map(|share| output::percent(*share));
+        let latest = accuracy.last_key_value().map(|(_, share)| output::percent(*share));
+        let accuracy = output::change(base, latest);
         let mut parts = vec![];
-        match (self.summary.base_accuracy(), self.summary.latest_accuracy()) {
-            (Some(base), Some(latest)) => {
-                parts.push(format!(
-                    "accuracy {} -> {}",
-                    output::percent(base),
-                    output::percent(latest)
-                ));
-            }
-            (None, Some(latest)) => parts.push(format!("accuracy {}", output::percent(latest))),
-            (_, None) => {}
-        }
+        parts.extend(accuracy.map(|accuracy| format!("accuracy {accuracy}")));
         parts.extend(iteration.reward.map(|reward| format!("reward {reward:.3}")));
         parts.push(format!("{} left", output::short_duration(left)));
         if iteration.tokens > 0.0 {
             parts.push(format!("{speed:.0} tokens/s"));
         }
-        parts.join("  ")
+        self.show("iteration", (iteration.number, iterations), parts.join("  "));
     }
 
     /// Replaces the bar when the run moves from sft to iterations.
@@ -167,45 +144,18 @@ impl Progress {
         if !self.is_watched {
             return;
         }
-        let (prefix, length) = if key.kind == StageKind::Sft {
-            ("sft", self.chunks)
-        } else {
-            ("iteration", self.iterations)
+        let (prefix, length) = match key.kind {
+            StageKind::Sft => ("sft", self.run.sft_chunks()),
+            _ => ("iteration", self.run.config().training.iterations),
         };
-        if self.bar.as_ref().is_none_or(|bar| bar.prefix() != prefix) {
-            self.clear_bar();
-            let bar = output::bars().add(ProgressBar::new(u64::from(length)));
-            let style = ProgressStyle::with_template(
-                "{spinner} {prefix} {pos}/{len} [{bar:10}] {wide_msg}",
-            );
-            bar.set_style(
-                style.expect("a valid template").tick_chars("-\\|/ ").progress_chars("=> "),
-            );
-            bar.set_prefix(prefix);
-            bar.enable_steady_tick(Duration::from_millis(200));
-            self.bar = Some(bar);
+        if self.bar.prefix() != prefix {
+            self.bar.finish_and_clear();
+            let style = "{spinner} {prefix} {pos}/{len} [{bar:10}] {wide_msg}";
+            let style = ProgressStyle::with_template(style).expect("a valid template");
+            self.bar = output::bars().add(ProgressBar::new(length.into()));
+            self.bar.set_style(style.tick_chars("-\\|/ ").progress_chars("=> "));
+            self.bar.set_prefix(prefix);
+            self.bar.enable_steady_tick(Duration::from_millis(200));
         }
     }
-
-    fn set_position(&self, position: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(position);
-        }
-    }
-
-    fn set_message(&self, text: String) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(text);
-        }
-    }
-
-    fn clear_bar(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn number(manifest: &Manifest, name: &str) -> Option<f64> {
-    manifest.metrics.get(name).copied()
 }

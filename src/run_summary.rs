@@ -1,11 +1,10 @@
-//! What a run adds up to while it is computed: accuracy, rewards, speed, and where the time went.
-//!
-//! Takes finished stages and answers with numbers. Reads no clock and draws nothing; `progress.rs` shows
-//! the numbers, and `agrpo run` prints them at the end.
+//! What a run adds up to while it is computed: accuracy, rewards, speed, and where the time went. Reads no clock and
+//! draws nothing; `progress.rs` shows the numbers.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Manifest, Phases, StageKey, StageKind, StageSpec};
+use agrpo_spec::{Manifest, Phases, StageDigest, StageKey, StageKind, StageSpec};
+use agrpo_view::statistics::mean;
 use serde::Serialize;
 
 /// The rollouts, rewards and gradients of one iteration, as they come in.
@@ -16,7 +15,7 @@ struct Shards {
 }
 
 /// One iteration, once its update is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Iteration {
     /// Counted from 1.
     pub(crate) number: u32,
@@ -29,7 +28,6 @@ pub(crate) struct Iteration {
 /// Time of the stages of one kind that this process computed, summed over workers.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct KindTime {
-    /// Stages computed.
     pub(crate) stages: u64,
     /// Seconds in the stage itself.
     pub(crate) compute_s: f64,
@@ -52,11 +50,13 @@ pub(crate) struct Overhead {
 #[derive(Debug, Default)]
 pub(crate) struct RunSummary {
     shards: BTreeMap<u32, Shards>,
-    kinds: BTreeMap<StageKind, KindTime>,
+    /// Where the time went, by kind of stage.
+    pub(crate) kinds: BTreeMap<StageKind, KindTime>,
     overheads_ms: Vec<f64>,
-    /// Accuracy of the base and of the newest evaluated policy.
-    accuracy: BTreeMap<u32, f64>,
-    last_update: Option<Manifest>,
+    /// Accuracy of the evaluated policies, by iteration; 0 is the base.
+    pub(crate) accuracy: BTreeMap<u32, f64>,
+    /// The newest update.
+    pub(crate) last_update: Option<StageDigest>,
 }
 
 impl RunSummary {
@@ -85,18 +85,16 @@ impl RunSummary {
                 self.accuracy.extend(metric("accuracy").map(|share| (key.iteration, share)));
             }
             StageKind::Update => {
-                self.last_update = Some(manifest.clone());
+                self.last_update = Some(manifest.stage);
                 if let StageSpec::Update(spec) = &manifest.spec
                     && spec.inner < spec.inner_updates
                 {
                     return None;
                 }
-                let shards = self.shards.remove(&key.iteration).unwrap_or_default();
-                return Some(Iteration {
-                    number: key.iteration,
-                    reward: mean(&shards.rewards),
-                    tokens: shards.tokens,
-                });
+                let Shards { rewards, tokens } =
+                    self.shards.remove(&key.iteration).unwrap_or_default();
+                let reward = (!rewards.is_empty()).then(|| mean(&rewards));
+                return Some(Iteration { number: key.iteration, reward, tokens });
             }
             StageKind::Sft | StageKind::Gradient => {}
         }
@@ -113,31 +111,6 @@ impl RunSummary {
         self.overheads_ms.push(fetch_ms + store_ms);
     }
 
-    /// Adds the accuracy of the policy after an iteration (0: the base), from an earlier process.
-    pub(crate) fn add_accuracy(&mut self, iteration: u32, share: f64) {
-        self.accuracy.insert(iteration, share);
-    }
-
-    /// Accuracy of the base policy, if it is known.
-    pub(crate) fn base_accuracy(&self) -> Option<f64> {
-        self.accuracy.get(&0).copied()
-    }
-
-    /// Accuracy of the newest evaluated policy, if one is known.
-    pub(crate) fn latest_accuracy(&self) -> Option<f64> {
-        self.accuracy.last_key_value().map(|(_, share)| *share)
-    }
-
-    /// The manifest of the newest update.
-    pub(crate) fn last_update(&self) -> Option<&Manifest> {
-        self.last_update.as_ref()
-    }
-
-    /// Where the time went, by kind of stage.
-    pub(crate) fn kinds(&self) -> &BTreeMap<StageKind, KindTime> {
-        &self.kinds
-    }
-
     /// Reading and writing compared with computing; none if nothing was computed.
     pub(crate) fn overhead(&self) -> Option<Overhead> {
         let mut sorted = self.overheads_ms.clone();
@@ -149,12 +122,6 @@ impl RunSummary {
         let share = if all_ms > 0.0 { overhead_ms / all_ms } else { 0.0 };
         Some(Overhead { share, median_ms })
     }
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "a number of shards")]
-    let count = values.len() as f64;
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
 }
 
 #[cfg(test)]

@@ -1,16 +1,11 @@
-//! Refuses arguments that hold secrets, and reads secrets from files.
-//!
-//! Every user of a machine can see a program's arguments, and shells keep them in their history, so a password is
-//! passed in the environment or in a file. No message from here repeats what it refuses. What counts as a secret,
-//! and how an address is shown, is decided in `agrpo_store::redact`.
+//! Refuses arguments that hold secrets, and reads secrets from files. Every user of a machine can see a program's
+//! arguments, and shells keep them in their history, so a password is passed in the environment or in a file. No
+//! message from here repeats what it refuses. What counts as a secret, and how an address is shown, is decided in
+//! `agrpo_store::redact`.
 
-use std::ffi::OsString;
-use std::io::Read;
-use std::path::Path;
+use std::{ffi::OsString, io::Read, path::Path};
 
-use agrpo_store::regular;
-
-use agrpo_store::redact::holds_secret;
+use agrpo_store::{redact::holds_secret, regular};
 
 use crate::exit::Failure;
 
@@ -74,9 +69,8 @@ pub(crate) fn read_bytes(variable: &str, path: &str) -> Result<Vec<u8>, Failure>
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::usage(format!("{variable}: {path} cannot be read: {why}"))
     };
-    let unreadable = |error: std::io::Error| match regular::is_refusal(&error) {
-        true => refuse(&error),
-        false => refuse(&error.kind()),
+    let unreadable = |error: std::io::Error| {
+        if regular::reason(&error).is_some() { refuse(&error) } else { refuse(&error.kind()) }
     };
     let file = regular::open(Path::new(path)).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.len() > LARGEST {

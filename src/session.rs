@@ -1,14 +1,9 @@
-//! What a command works with: the settings, one runtime, one store and one connection to Redis.
-//!
-//! The only file that starts a runtime, opens the user's store or connects to Redis. Each is made at its first
-//! use and kept until the command ends, so a command that needs none of them opens none. `--store` and `--redis`
-//! come from the dispatcher; their defaults are in `settings.rs`.
+//! What a command works with: the settings, one runtime, one store and one connection to Redis. The only file that
+//! starts a runtime, opens the user's store or connects to Redis. Each is made at its first use and kept until the
+//! command ends, so a command that needs none of them opens none. `--store` and `--redis` come from the dispatcher;
+//! their defaults are in `settings.rs`.
 
-use std::cell::OnceCell;
-use std::future::Future;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::{cell::OnceCell, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use agrpo_fleet::{Access, Fleet};
 use agrpo_store::{Address, JobsError, Store};
@@ -16,11 +11,10 @@ use agrpo_view::live::Connect;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell as AsyncCell;
 
-use crate::args::{CacheArgs, RedisArgs, StoreArgs};
-use crate::exit::{Exit, Failure};
-use crate::machine;
+use crate::args::{CacheArgs, FleetArgs, StoreArgs};
+use crate::exit::{Exit, Failure, cannot};
 use crate::settings::{Resolved, Settings};
-use crate::shell;
+use crate::{machine, shell};
 
 /// The services of one command.
 pub(crate) struct Session {
@@ -55,8 +49,8 @@ impl Session {
     }
 
     /// The same for a command that takes `--store` and `--redis`.
-    pub(crate) fn with_fleet(self, store: &StoreArgs, redis: &RedisArgs) -> Self {
-        Self { redis_flag: redis.redis.clone(), ..self.with_store(store) }
+    pub(crate) fn with_fleet(self, args: &FleetArgs) -> Self {
+        Self { redis_flag: args.redis.clone(), ..self.with_store(&args.store) }
     }
 
     /// Runs a command's asynchronous part. Stages run on the blocking pool, so two threads serve the rest.
@@ -68,9 +62,7 @@ impl Session {
             return runtime.block_on(work);
         }
         let started = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let started = started.map_err(|error| {
-            Failure::new(Exit::Unexpected, format!("cannot start threads: {error}"))
-        })?;
+        let started = started.map_err(cannot("start threads"))?;
         self.runtime.get_or_init(|| started).block_on(work)
     }
 
@@ -81,20 +73,16 @@ impl Session {
             Store::open(&url, &self.settings.object_store_options()).await
         };
         let store = self.store.get_or_try_init(open).await.map_err(|error| {
-            let failure = Failure::from(error);
-            match failure.exit() {
-                Exit::Unavailable => failure.hint(format!("agrpo doctor{}", self.store_option())),
-                _ => failure,
-            }
+            let hint = format!("agrpo doctor{}", self.store_option());
+            Failure::from(error).hint_on(Exit::Unavailable, hint)
         })?;
         Ok(store.clone())
     }
 
-    /// The store to write to. A server has to create objects only where there are none, which is found out
-    /// once.
+    /// The store to write to. A server has to create objects only where there are none, which is checked once.
     pub(crate) async fn writable_store(&self) -> Result<Store, Failure> {
         let store = self.open_store().await?;
-        let check = async || store.check_creates(&machine::environment().worker).await;
+        let check = async || store.objects.check_creates(&machine::environment().worker).await;
         self.creates.get_or_try_init(check).await?;
         Ok(store)
     }
@@ -114,14 +102,13 @@ impl Session {
         {
             let place = std::path::absolute(&folder).unwrap_or(folder);
             let failure = Failure::usage(format!("no store at {}", place.display()));
-            let is_given = self.settings.store(self.store_flag.as_deref()).given;
-            return Err(if is_given {
-                failure.hint("name another with --store or AGRPO_STORE; agrpo run FILE creates one")
-            } else {
-                failure.hint("agrpo run FILE creates it").hint(
-                    "if it is elsewhere: go to the folder where agrpo run was started, or name it with --store",
-                )
-            });
+            if self.settings.store(self.store_flag.as_deref()).given {
+                let hint = "name another with --store or AGRPO_STORE; agrpo run FILE creates one";
+                return Err(failure.hint(hint));
+            }
+            return Err(failure.hint("agrpo run FILE creates it").hint(
+                "if it is elsewhere: go to the folder where agrpo run was started, or name it with --store",
+            ));
         }
         self.open_store().await
     }
@@ -139,7 +126,7 @@ impl Session {
 
     /// The fleet's Redis.
     pub(crate) async fn fleet(&self) -> Result<Fleet, JobsError> {
-        let connect = async || Fleet::connect(&self.redis().value).await;
+        let connect = async || Fleet::connect(self.redis().value).await;
         self.fleet.get_or_try_init(connect).await.cloned()
     }
 
@@ -148,28 +135,22 @@ impl Session {
         self.redis().given
     }
 
-    /// How a page connects to the fleet, as often as it needs to; `None` without a named Redis: a run in one
-    /// process has none.
+    /// How a page connects to the fleet; `None` without a named Redis, as for a run in one process.
     pub(crate) fn connector(&self) -> Option<Connect> {
         self.names_redis().then(|| {
             let access = self.redis().value;
-            let connect = move || {
-                let access = access.clone();
-                let connecting = async move { Fleet::connect(access).await };
-                Box::pin(connecting) as Pin<Box<dyn Future<Output = _> + Send>>
-            };
-            Arc::new(connect) as Connect
+            Arc::new(move || -> Pin<Box<dyn Future<Output = _> + Send>> {
+                Box::pin(Fleet::connect(access.clone()))
+            }) as Connect
         })
     }
 
     /// ` --redis URL` for commands that are suggested; empty where they need none.
     pub(crate) fn redis_option(&self) -> String {
-        match self.redis_flag.as_deref() {
-            // What is printed may end up in a log; a password must not.
-            Some(url) if url.contains('@') => " --redis URL".to_owned(),
-            Some(url) => format!(" --redis {}", shell::word(url)),
-            None => String::new(),
-        }
+        // What is printed may end up in a log; a password must not.
+        let shown = |url: &str| if url.contains('@') { "URL".to_owned() } else { shell::word(url) };
+        let flag = self.redis_flag.as_deref();
+        flag.map(|url| format!(" --redis {}", shown(url))).unwrap_or_default()
     }
 
     fn redis(&self) -> Resolved<Access> {

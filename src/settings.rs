@@ -1,7 +1,5 @@
-//! The environment, read once: the only file that names a variable.
-//!
-//! A flag wins over a variable, a variable over the default. Secrets are handed on and never shown.
-//! Nothing here is written back: the numerics pins reach libtorch through `numerics.rs`.
+//! The environment, read once: the only file that names a variable. A flag wins over a variable, a variable over the
+//! default. Secrets are handed on and never shown.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,8 +10,7 @@ use agrpo_fleet::Access;
 use agrpo_store::redact::holds_secret;
 use bytesize::ByteSize;
 
-use crate::exit::Failure;
-use crate::secrets;
+use crate::{exit::Failure, secrets};
 
 const STORE: &str = "AGRPO_STORE";
 const REDIS: &str = "AGRPO_REDIS";
@@ -21,8 +18,7 @@ const REDIS_PASSWORD: &str = "AGRPO_REDIS_PASSWORD";
 /// Certificates of the authorities that a Redis behind TLS is trusted by, in PEM.
 const REDIS_CA: &str = "AGRPO_REDIS_CA";
 /// The token for live pages that other machines can reach.
-const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
-/// The address at which metrics are served.
+pub(crate) const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
 const METRICS: &str = "AGRPO_METRICS";
 /// Host names that requests for metrics may use, beside the machine's own.
 const METRICS_HOSTS: &str = "AGRPO_METRICS_HOSTS";
@@ -36,21 +32,27 @@ const SECRETS: [&str; 5] = [
 ];
 const FILE: &str = "_FILE";
 /// A libtorch 2.11.0: to build against, and to compute on a GPU with.
-const LIBTORCH: &str = "AGRPO_LIBTORCH";
+pub(crate) const LIBTORCH: &str = "AGRPO_LIBTORCH";
+/// The fail points that the fault suite arms, and the file in which it counts what is computed.
 #[cfg(debug_assertions)]
-const FAIL_POINTS: &str = "FAILPOINTS";
+pub(crate) const FAIL_POINTS: &str = "FAILPOINTS";
 #[cfg(debug_assertions)]
-const FAULT_LEDGER: &str = "AGRPO_FAULT_LEDGER";
-const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
+pub(crate) const FAULT_LEDGER: &str = "AGRPO_FAULT_LEDGER";
+pub(crate) const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
+pub(crate) const LOG_FILTER: &str = "RUST_LOG";
+/// Turns colour off (<https://no-color.org>).
+pub(crate) const NO_COLOR: &str = "NO_COLOR";
+/// The class that the last restart was for, and the text of the run file, since a pipe can be read only once.
+pub(crate) const NUMERICS: &str = "AGRPO_NUMERICS";
+pub(crate) const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
 const CACHE: &str = "AGRPO_CACHE_DIR";
 const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
 /// By which checksum a bucket checks uploads.
 const S3_CHECKSUM: &str = "AGRPO_S3_CHECKSUM";
-/// How the names of our variables begin.
 const OURS: &str = "AGRPO_";
-/// Variables that are read here, and those of the restart.
-const KNOWN: [&str; 12] = [
+/// Variables that people set.
+const KNOWN: [&str; 11] = [
     STORE,
     REDIS,
     REDIS_PASSWORD,
@@ -62,24 +64,10 @@ const KNOWN: [&str; 12] = [
     CACHE,
     CACHE_SIZE,
     S3_CHECKSUM,
-    "AGRPO_NUMERICS",
 ];
-/// Variables of the restart, the build, the tests and `infra/`: not read here, and no mistake.
-const ELSEWHERE: [&str; 13] = [
-    "AGRPO_CACHE",
-    "AGRPO_CLOCK_OFF_S",
-    "AGRPO_COMMIT",
-    "AGRPO_ENV",
-    "AGRPO_FAULT_LEDGER",
-    "AGRPO_GOLDEN",
-    "AGRPO_REDIS_PORT",
-    "AGRPO_RUN_TEXT",
-    "AGRPO_S3_PORT",
-    "AGRPO_SHARED",
-    "AGRPO_STATE",
-    "AGRPO_WEED",
-    "AGRPO_WORKER_ARGS",
-];
+/// What follows `AGRPO_` in variables of the restart, the build, the tests and `infra/`: no mistakes.
+const ELSEWHERE: &str = "CACHE CLOCK_OFF_S COMMIT ENV FAULT_LEDGER GOLDEN NUMERICS REDIS_PORT RUN_TEXT S3_PORT \
+                         SHARED STATE WEED WORKER_ARGS";
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
@@ -92,7 +80,6 @@ pub(crate) struct Settings {
 /// A setting, and whether it was given.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved<T = String> {
-    /// The value in force.
     pub(crate) value: T,
     /// False if it is the default.
     pub(crate) given: bool,
@@ -111,11 +98,8 @@ impl Settings {
         for (name, value) in all {
             let Ok(name) = name.into_string() else { continue };
             match value.into_string() {
-                Ok(value) if value.is_empty() => {}
-                Ok(value) => {
-                    variables.insert(name, value);
-                }
-                Err(_) if name.starts_with("AGRPO_") || name.starts_with("AWS_") => {
+                Ok(value) => variables.extend((!value.is_empty()).then_some((name, value))),
+                Err(_) if name.starts_with(OURS) || name.starts_with("AWS_") => {
                     return Err(Failure::usage(format!("the variable {name} is not UTF-8 text")));
                 }
                 Err(_) => {}
@@ -129,29 +113,29 @@ impl Settings {
                 return Err(Failure::usage(format!("{name} and {from} are both set: keep one")));
             }
         }
-        let redis_authority = match variables.get(REDIS_CA) {
-            Some(path) => Some(secrets::read_bytes(REDIS_CA, path)?),
-            None => None,
-        };
+        let authority = variables.get(REDIS_CA);
+        let redis_authority =
+            authority.map(|path| secrets::read_bytes(REDIS_CA, path)).transpose()?;
         // The library would send them with every request, and show them in every error.
+        let keys = "the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
         let endpoint = variables.iter().find(|(name, value)| {
             let is_endpoint = name.starts_with("AWS_") && name.contains("ENDPOINT");
             is_endpoint && (value.contains(['@', '?', '#']) || holds_secret(value))
         });
         if let Some((name, _)) = endpoint {
-            return Err(Failure::usage(format!("{name} holds a user, a password or a key, or parameters"))
-                .hint("name scheme, host and port alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            let message = format!("{name} holds a user, a password or a key, or parameters");
+            let hint = format!("name scheme, host and port alone; {keys}");
+            return Err(Failure::usage(message).hint(hint));
         }
         if variables.get(STORE).is_some_and(|store| holds_secret(store)) {
             return Err(Failure::usage(format!("{STORE} holds a password or a key"))
-                .hint("name the bucket alone; the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+                .hint(format!("name the bucket alone; {keys}")));
         }
-        let both = variables.contains_key(REDIS_PASSWORD)
-            && variables.get(REDIS).is_some_and(|redis| holds_secret(redis));
-        if both {
-            return Err(Failure::usage(format!(
-                "{REDIS} and {REDIS_PASSWORD} both hold a password: keep one"
-            )));
+        if variables.contains_key(REDIS_PASSWORD)
+            && variables.get(REDIS).is_some_and(|redis| holds_secret(redis))
+        {
+            let message = format!("{REDIS} and {REDIS_PASSWORD} both hold a password: keep one");
+            return Err(Failure::usage(message));
         }
         Ok(Self { variables, redis_authority })
     }
@@ -161,28 +145,24 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Warnings about variables that begin like ours and are not known, each with the likely intended one. A
-    /// process after a restart repeats none.
+    /// Warnings about variables that begin like ours and are not known. A process after a restart repeats none.
     pub(crate) fn unknown_variables(&self) -> Vec<String> {
-        if self.variables.contains_key("AGRPO_NUMERICS") {
+        if self.variables.contains_key(NUMERICS) {
             return vec![];
         }
         let of_files = SECRETS.map(|name| format!("{name}{FILE}"));
-        let read = || KNOWN.into_iter().chain(of_files.iter().map(String::as_str));
-        let names = self.variables.keys().filter(|name| name.starts_with(OURS));
-        names
-            .filter(|name| !read().chain(ELSEWHERE).any(|known| known == *name))
-            .map(|name| {
-                let word = |name: &'_ str| name.strip_prefix(OURS).unwrap_or_default().to_owned();
-                let known: Vec<String> = read().map(word).collect();
-                let meant = agrpo_spec::nearest(&word(name), known.iter().map(String::as_str));
-                let meant = meant.map(|meant| format!(": did you mean {OURS}{meant}?"));
-                format!(
-                    "the variable {name} is not known and changes nothing{}",
-                    meant.unwrap_or_default()
-                )
-            })
-            .collect()
+        let known = KNOWN.into_iter().chain(of_files.iter().map(String::as_str));
+        let known: Vec<&str> = known.filter_map(|name| name.strip_prefix(OURS)).collect();
+        let is_known =
+            |name: &&str| known.contains(name) || ELSEWHERE.split(' ').any(|other| other == *name);
+        let warning = |name: &str| {
+            let meant = agrpo_spec::nearest(name, known.iter().copied());
+            let meant = meant.map(|meant| format!(": did you mean {OURS}{meant}?"));
+            let meant = meant.unwrap_or_default();
+            format!("the variable {OURS}{name} is not known and changes nothing{meant}")
+        };
+        let names = self.variables.keys().filter_map(|name| name.strip_prefix(OURS));
+        names.filter(|name| !is_known(name)).map(warning).collect()
     }
 
     /// Where grading programs are searched.
@@ -199,25 +179,15 @@ impl Settings {
     /// set separately, and the authorities that TLS trusts.
     pub(crate) fn redis(&self, flag: Option<&str>) -> Resolved<Access> {
         let Resolved { value, given } = self.resolve(flag, REDIS, DEFAULT_REDIS);
-        let access = Access::from(&value)
-            .with_password(self.variable(REDIS_PASSWORD).map(str::to_owned))
-            .with_authority(self.redis_authority.clone());
-        Resolved { value: access, given }
-    }
-
-    /// The token of the live pages, where one is given.
-    pub(crate) fn serve_token(&self) -> Option<&str> {
-        self.variable(SERVE_TOKEN)
+        let password = self.variable(REDIS_PASSWORD).map(str::to_owned);
+        let authority = self.redis_authority.clone();
+        Resolved { value: Access { url: value, password, authority }, given }
     }
 
     /// Where metrics are served: `--metrics`, `AGRPO_METRICS`, nowhere.
     pub(crate) fn metrics(&self, flag: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
-        let Some(text) = self.variable(METRICS).filter(|_| flag.is_none()) else { return Ok(flag) };
-        text.parse().map(Some).map_err(|_| {
-            Failure::usage(format!(
-                "{METRICS}={text}: expected address and port, as in 127.0.0.1:9180"
-            ))
-        })
+        let expected = "expected address and port, as in 127.0.0.1:9180";
+        self.read(flag, METRICS, |text| text.parse().map_err(|_| expected))
     }
 
     /// Host names that requests for metrics may use: `AGRPO_METRICS_HOSTS`.
@@ -243,37 +213,7 @@ impl Settings {
 
     /// The most bytes in it: `--cache-size`, `AGRPO_CACHE_SIZE`; none if neither is given.
     pub(crate) fn cache_size(&self, flag: Option<u64>) -> Result<Option<u64>, Failure> {
-        let given = || self.variable(CACHE_SIZE).map(|text| (text, bytes(text)));
-        match (flag, given()) {
-            (Some(size), _) => Ok(Some(size)),
-            (None, None) => Ok(None),
-            (None, Some((_, Ok(size)))) => Ok(Some(size)),
-            (None, Some((text, Err(expected)))) => {
-                Err(Failure::usage(format!("{CACHE_SIZE}={text}: {expected}")))
-            }
-        }
-    }
-
-    /// The folder of a CUDA build of libtorch: `AGRPO_LIBTORCH`.
-    pub(crate) fn libtorch(&self) -> Option<&str> {
-        self.variable(LIBTORCH)
-    }
-
-    /// The fail points that the fault suite arms.
-    #[cfg(debug_assertions)]
-    pub(crate) fn fail_points(&self) -> Option<&str> {
-        self.variable(FAIL_POINTS)
-    }
-
-    /// The file in which the fault suite counts what is computed.
-    #[cfg(debug_assertions)]
-    pub(crate) fn fault_ledger(&self) -> Option<&str> {
-        self.variable(FAULT_LEDGER)
-    }
-
-    /// The GPUs that CUDA counts.
-    pub(crate) fn visible_gpus(&self) -> Option<&str> {
-        self.variable(VISIBLE_GPUS)
+        self.read(flag, CACHE_SIZE, bytes)
     }
 
     /// The `AWS_*` variables and our own, for the store.
@@ -287,17 +227,21 @@ impl Settings {
 
     /// The user's name, for records that people read.
     pub(crate) fn user(&self) -> &str {
-        self.variable("USER").or_else(|| self.variable("LOGNAME")).unwrap_or("somebody")
+        self.variable("USER").or_else(|| self.variable("LOGNAME")).unwrap_or("unknown")
     }
 
-    /// The filter of `RUST_LOG`.
-    pub(crate) fn log_filter(&self) -> Option<&str> {
-        self.variable("RUST_LOG")
-    }
-
-    /// Whether colour is turned off (<https://no-color.org>).
-    pub(crate) fn no_color(&self) -> bool {
-        self.variable("NO_COLOR").is_some()
+    /// The flag, or what the variable holds instead.
+    fn read<T>(
+        &self,
+        flag: Option<T>,
+        variable: &str,
+        read: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, Failure> {
+        let Some(text) = self.variable(variable).filter(|_| flag.is_none()) else {
+            return Ok(flag);
+        };
+        let refuse = |expected| Failure::usage(format!("{variable}={text}: {expected}"));
+        read(text).map(Some).map_err(refuse)
     }
 
     fn resolve(&self, flag: Option<&str>, variable: &str, default: &str) -> Resolved {
@@ -352,7 +296,7 @@ mod tests {
         assert_eq!(settings(&[(CACHE_SIZE, "1")]).cache_size(Some(2)).unwrap(), Some(2));
         let wrong = settings(&[(CACHE_SIZE, "much")]).cache_size(None).unwrap_err();
         assert_eq!(
-            wrong.message(),
+            wrong.message,
             "AGRPO_CACHE_SIZE=much: expected a number of bytes, as in 0, 50000000 or 64GiB"
         );
     }

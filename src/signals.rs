@@ -1,14 +1,12 @@
-//! Ctrl-C and SIGTERM, and the end of the program under a stage that still computes.
-//!
-//! Decides nothing about stages: a command passes in what the first signal stops.
+//! Ctrl-C and SIGTERM, and the end of the program under a stage that still computes. Decides nothing about stages: a
+//! command passes in what the first signal stops.
 
 use agrpo_programs::end_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::{Receiver, channel};
 
-use crate::exit::{Exit, Failure};
-use crate::output;
-use crate::telemetry;
+use crate::exit::{Exit, Failure, cannot};
+use crate::{output, telemetry};
 
 /// Turns true at the first Ctrl-C or SIGTERM, after `announce`; the second one ends the program.
 pub(crate) fn stop_signal(announce: fn()) -> Result<Receiver<bool>, Failure> {
@@ -27,11 +25,7 @@ pub(crate) fn stop_signal(announce: fn()) -> Result<Receiver<bool>, Failure> {
 
 /// Calls `handle` at the first Ctrl-C or SIGTERM with true, and with false at those that follow.
 pub(crate) fn on_signals(handle: impl Fn(bool) + Send + 'static) -> Result<(), Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Failure::new(Exit::Unexpected, format!("cannot listen for signals: {error}"))
-        })
-    };
+    let listen = |kind| signal(kind).map_err(cannot("listen for signals"));
     let (mut interrupt, mut terminate) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     #[expect(clippy::disallowed_methods, reason = "lives until the program ends, and cannot fail")]

@@ -1,11 +1,10 @@
-//! Notifies systemd that a worker is ready, what it computes, that it is alive, and that it stops.
-//!
-//! Does nothing without systemd. The watchdog is notified only while the worker's loop turns and its heartbeat
-//! runs, so systemd kills a worker that hangs, and its stage goes to another one.
+//! Notifies systemd that a worker is ready, what it computes, that it is alive, and that it stops. Does nothing
+//! without systemd. The watchdog is notified only while the worker's loop turns and its heartbeat runs, so systemd
+//! kills a worker that hangs, and its stage goes to another one.
 
 use std::time::Duration;
 
-use agrpo_fleet::{Liveness, WorkerEvent};
+use agrpo_fleet::{Event, Liveness};
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -38,21 +37,16 @@ impl Supervisor {
     }
 
     /// Shows the current stage.
-    pub(crate) fn happened(&self, event: &WorkerEvent) {
-        match event {
-            WorkerEvent::Started { run, key, stage } => {
-                let status =
-                    format!("computing {key}, stage {}, run {}", stage.short(), run.short());
-                notify(&[NotifyState::Status(&status)]);
+    pub(crate) fn happened(&self, event: &Event) {
+        let status = match event {
+            Event::Started { run, key, stage } => {
+                format!("computing {key}, stage {}, run {}", stage.short(), run.short())
             }
-            WorkerEvent::Finished { key, .. } | WorkerEvent::Reused { key, .. } => {
-                notify(&[NotifyState::Status(&format!("waiting for stages; {key} is done"))]);
-            }
-            WorkerEvent::Failed { key, .. } => {
-                notify(&[NotifyState::Status(&format!("waiting for stages; {key} failed"))]);
-            }
-            _ => {}
-        }
+            Event::Settled { key, .. } => format!("waiting for stages; {key} is done"),
+            Event::Failed { failure, .. } => format!("waiting for stages; {} failed", failure.key),
+            _ => return,
+        };
+        notify(&[NotifyState::Status(&status)]);
     }
 
     /// The worker received a signal to stop.

@@ -1,17 +1,17 @@
 //! Stages that need nothing of each other, computed through the store, several at once.
 //!
 //! For questions beside a run, such as an evaluation on a grid. What is stored is not computed again,
-//! so the same call goes on where it was stopped; what a stage reads and is lost is made again first. Notes
+//! so the same call goes on where it was stopped; an input that is lost is recomputed first. Notes
 //! nothing in the run's index and no failure, retries nothing.
 
 use std::sync::Arc;
 
-use agrpo_spec::{Manifest, RunId, StageSpec};
+use agrpo_spec::{Manifest, RunId, StageDigest, StageSpec};
+use agrpo_store::JobsError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::local::Local;
-use agrpo_store::JobsError;
+use crate::{Result, local::Local, maintenance::replay::recorded};
 
 /// A stage with its result.
 #[derive(Clone, Debug)]
@@ -25,9 +25,15 @@ pub struct Settled {
 }
 
 impl Local {
+    /// Makes a stage's lost inputs again and stores them; a run remembers what was done.
+    pub async fn mend(&self, run: Option<RunId>, stage: StageDigest) -> Result<()> {
+        let manifest = recorded(&self.store, stage).await?;
+        self.recompute(run).mend_inputs(&manifest.spec).await
+    }
+
     /// Gives every stage's record, in the order asked for; `None` for those that were not begun when
-    /// `stop` became true. The run is the one beside which they stand: it knows who made what they read.
-    /// `settled` hears of each as it comes. Failed or data error where a stage gives up, after the others
+    /// `stop` became true. The run is the one beside which they stand: it knows which stages made what they read.
+    /// `settled` receives each as it comes. Failed or data error where a stage gives up, after the others
     /// in hand.
     pub async fn batch(
         &self,
@@ -35,7 +41,7 @@ impl Local {
         specs: Vec<StageSpec>,
         settled: mpsc::UnboundedSender<Settled>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Vec<Option<Settled>>, JobsError> {
+    ) -> Result<Vec<Option<Settled>>> {
         let recompute = self.recompute(run);
         let mut found = vec![None; specs.len()];
         let mut waiting = specs.into_iter().enumerate();
@@ -74,7 +80,7 @@ mod tests {
     use agrpo_spec::{ExecuteFn, Plan, StageError};
 
     use super::*;
-    use crate::testing::{TestStore, fake_outputs, finished, local, rewound, run};
+    use crate::testing::{TestStore, fake_outputs, finished, local, repairs, run};
     use agrpo_store::Store;
 
     /// Different first chunks: stages without inputs.
@@ -121,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_stop_lets_the_stages_in_hand_end_and_a_failure_is_told() {
+    async fn a_stop_lets_the_stages_in_hand_end_and_a_failure_is_reported() {
         let test = TestStore::memory().await;
         let (specs, (stop, _)) = (stages(6), watch::channel(false));
         let signal = stop.clone();
@@ -144,7 +150,7 @@ mod tests {
         let error = compute_with(&test.store, &specs, execute, &stop).await.unwrap_err();
         assert!(matches!(error, JobsError::Refused(_)), "{error}");
         for spec in &specs[..5] {
-            assert!(test.store.complete_manifest(spec.digest()).await.unwrap().is_some());
+            assert!(test.store.records.complete_manifest(spec.digest()).await.unwrap().is_some());
         }
     }
 
@@ -152,10 +158,10 @@ mod tests {
     async fn a_lost_input_is_made_again_by_the_run_that_made_it() {
         let test = TestStore::file().await;
         finished(&test.store, run(), 1).await;
-        let recorded = test.store.recorded_stages(run().id()).await.unwrap();
+        let recorded = test.store.records.recorded_stages(run().id()).await.unwrap();
         let mut last = None;
         for stage in recorded.into_values() {
-            let spec = test.store.manifest(stage).await.unwrap().unwrap().spec;
+            let spec = test.store.records.manifest(stage).await.unwrap().unwrap().spec;
             last = if let StageSpec::Evaluation(spec) = spec { Some(spec) } else { last };
         }
         let mut spec = last.unwrap();
@@ -165,7 +171,7 @@ mod tests {
         let specs = [StageSpec::Evaluation(spec.clone())];
         let found = compute_with(&store, &specs, Arc::new(fake_outputs), &stop).await.unwrap();
         assert_eq!(found.len(), 1);
-        assert!(store.has_blob(spec.policy).await.unwrap());
-        assert_eq!(rewound(&store, run().id()).await.len(), 1);
+        assert!(store.cas.has(spec.policy).await.unwrap());
+        assert_eq!(repairs(&store, run().id()).await.len(), 1);
     }
 }

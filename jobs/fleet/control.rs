@@ -4,16 +4,11 @@
 //! what Redis forgets. Redis gets a copy so that workers obey at once. Nothing here waits for a stage in progress.
 
 use agrpo_spec::{RunId, StageDigest};
+use agrpo_store::{Control, JobsError, Store, Versions};
 
-use crate::coordination::leases::stages;
-use crate::coordination::queue::Queue;
-use crate::coordination::redis::Fleet;
-use crate::coordination::{attempts, runs};
-use crate::planning::progress::Progress;
-use crate::worker::{View, offer as offer_pending};
-use agrpo_store::JobsError;
-use agrpo_store::Versions;
-use agrpo_store::{Control, Store};
+use crate::Result;
+use crate::coordination::{Fleet, attempts, leases::stages, runs};
+use crate::worker::offer_run;
 
 /// Pauses or cancels a run: no stage of it is begun any more.
 pub async fn hold(
@@ -21,22 +16,19 @@ pub async fn hold(
     fleet: Option<&Fleet>,
     run: RunId,
     control: &Control,
-) -> Result<(), JobsError> {
-    store.run(run).await?;
-    store.put_control(run, control).await?;
-    match fleet {
-        Some(fleet) => runs::set_held(fleet, run, Some(control)).await,
-        None => Ok(()),
-    }
+) -> Result<()> {
+    store.records.run(run).await?;
+    store.records.put_control(run, control).await?;
+    let Some(fleet) = fleet else { return Ok(()) };
+    runs::set_held(fleet, run, Some(control.state)).await
 }
 
-/// Lets a run go on, whether it was paused or cancelled, and offers its stages again. False where it
-/// was not held back.
-pub async fn resume(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<bool, JobsError> {
-    store.run(run).await?;
+/// Resumes a run, whether it was paused or cancelled, and offers its stages again. False where it was neither.
+pub async fn resume(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<bool> {
+    store.records.run(run).await?;
     // A record that cannot be read is lifted like any other.
-    let held = !matches!(store.control(run).await, Ok(None));
-    store.clear_control(run).await?;
+    let held = !matches!(store.records.control(run).await, Ok(None));
+    store.records.clear_control(run).await?;
     if let Some(fleet) = fleet {
         runs::set_held(fleet, run, None).await?;
         if held {
@@ -47,15 +39,11 @@ pub async fn resume(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<
 }
 
 /// Clears a run's failure records and gives its stages new attempts; which they were.
-pub async fn retry(
-    store: &Store,
-    fleet: Option<&Fleet>,
-    run: RunId,
-) -> Result<Vec<StageDigest>, JobsError> {
-    store.run(run).await?;
-    let cleared = store.failed_stages(run).await?;
+pub async fn retry(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<Vec<StageDigest>> {
+    store.records.run(run).await?;
+    let cleared = store.records.failed_stages(run).await?;
     for &stage in &cleared {
-        store.clear_failure(run, stage).await?;
+        store.records.clear_failure(run, stage).await?;
         if let Some(fleet) = fleet {
             attempts::forget(fleet, stage).await?;
         }
@@ -68,24 +56,17 @@ pub async fn retry(
     Ok(cleared)
 }
 
-/// Offers what can be computed now; for a run of other versions, which this program cannot plan, the next
-/// sweep of its workers does.
-async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<(), JobsError> {
-    let own = Versions::own();
-    match store.versions(run).await {
-        Ok(pinned) if pinned == own => {}
-        // A record that cannot be read is reported by the sweep.
+/// Offers what can be computed now; for a run of other versions, which this program cannot plan, the
+/// reconciler of its workers does.
+async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<()> {
+    match store.records.versions(run).await {
+        Ok(pinned) if pinned == Versions::own() => {}
+        // A record that cannot be read is reported by the reconciler.
         Ok(_) | Err(JobsError::Data(_) | JobsError::Incompatible(_)) => {
             stages::awaken(fleet).await?;
             return runs::set_active(fleet, run, true).await.map(drop);
         }
         Err(error) => return Err(error),
     }
-    let mut progress = Progress::open(store, store.run(run).await?).await?;
-    progress.catch_up(store).await?;
-    let view = View::of(&progress);
-    stages::awaken(fleet).await?;
-    runs::set_active(fleet, run, !view.is_done()).await?;
-    let queue = Queue::new(fleet, view.numerics, &own);
-    offer_pending(store, &queue, run, &view.pending).await.map(drop)
+    offer_run(store, fleet, store.records.run(run).await?).await
 }

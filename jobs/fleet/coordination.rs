@@ -1,8 +1,9 @@
 //! What workers agree on through Redis: a queue of hints, leases, heartbeats, counts of attempts, who is there.
 //!
-//! The only place that names apalis. Nothing here is the truth: a Redis that is emptied costs time only.
+//! Nothing here is the truth: a Redis that is emptied costs time only.
 
 pub(crate) mod attempts;
+pub(crate) mod consumer;
 pub(crate) mod heartbeat;
 pub(crate) mod keys;
 pub(crate) mod leases;

@@ -4,6 +4,9 @@
 //! nothing, reads no environment and asks no clock but the one it is given.
 
 mod coordination;
+mod coordinator;
+mod events;
+mod executor;
 mod maintenance;
 mod planning;
 mod preflight;
@@ -19,10 +22,14 @@ pub mod metrics;
 pub mod status;
 
 pub use coordination::{Access, Fleet, InHand, Liveness, WorkerInfo, workers};
+pub use coordinator::LogTail;
+pub use events::Event;
 pub use maintenance::{gc, replay, verify};
-pub use planning::{Progress, Walk, evaluation_at, own_stages};
+pub use planning::{Walk, evaluation_at, own_stages};
 pub use preflight::{Finding, Skew, clock_skew, inspect, require, store_skew};
-pub use worker::{Enqueued, LogTail, WorkerEvent, WorkerOptions, enqueue, serve};
+pub use worker::{Enqueued, WorkerOptions, enqueue, serve};
+
+use agrpo_store::Result;
 
 #[cfg(test)]
 #[expect(dead_code, reason = "the store's tests use the rest")]
@@ -31,5 +38,9 @@ mod fake_s3;
 #[cfg(test)]
 #[path = "../../tests/support/redis.rs"]
 mod redis_server;
+#[cfg(test)]
+#[expect(dead_code, reason = "the fault suite kills it")]
+#[path = "../../tests/support/s3.rs"]
+mod s3_server;
 #[cfg(test)]
 mod testing;

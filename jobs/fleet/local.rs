@@ -1,77 +1,36 @@
 //! A whole run in one process: no queue, no services but the store. Stages beside a run: `batch.rs`.
 //!
-//! As many stages at once as there are workers; how many never changes a result. Whatever is stored
-//! already is taken over, so the same call resumes a run that was stopped, killed or finished. Retries
-//! nothing: what a second try could mend, the store's own connection has tried again.
+//! The loop of `executor.rs` over a coordinator in memory, once for each worker; how many never changes a result.
+//! Whatever is stored already is taken over, so the same call resumes a run that was stopped, killed or finished.
+//! Retries nothing: what a second try could mend, the store's own connection has tried again.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agrpo_spec::{
-    ArtifactDigest, Environment, ExecuteFn, Manifest, Run, RunId, StageDigest, StageKey, StageSpec,
-};
-use tokio::sync::{mpsc, watch};
+use agrpo_spec::{ArtifactDigest, Environment, ExecuteFn, Manifest, Run, RunId, StageKey};
+use agrpo_store::{Clock, Control, Hold, JobsError, Store};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tracing::Instrument;
 
+use crate::Result;
+use crate::coordination::leases::StageLease;
+use crate::coordinator::{Attempt, Coordinator, End, LogTail};
+use crate::events::Event;
+use crate::executor::{joined, work};
 use crate::maintenance::recompute::Recompute;
-use crate::maintenance::repair::quarantine_damage;
-use crate::maintenance::retention;
-use crate::metrics::{self, Outcome as End};
+use crate::maintenance::{repair::quarantine_damage, retention};
+use crate::metrics;
 use crate::planning::progress::Progress;
-use crate::span;
-use crate::worker::LogTail;
-use agrpo_store::Clock;
-use agrpo_store::JobsError;
-use agrpo_store::{Control, Failure, Hold, Store};
+use crate::stage::Pending;
+use crate::worker::take_up;
 
 /// From one look whether the run is paused or cancelled to the next.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What happens while a run goes on.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The run was opened; the first event.
-    Opened {
-        /// Stages that need no look any more, as a later update is stored.
-        done: u64,
-        /// All stages of the run.
-        total: u64,
-    },
-    /// A stage's result was in the store.
-    Reused {
-        /// Its place in the run.
-        key: StageKey,
-        /// Its record.
-        manifest: Arc<Manifest>,
-    },
-    /// A stage is being computed.
-    Started {
-        /// Its place in the run.
-        key: StageKey,
-        /// Its name.
-        stage: StageDigest,
-    },
-    /// The run is paused or cancelled: no stage is begun until it is resumed.
-    Held {
-        /// How.
-        state: Hold,
-        /// Who, as they call themselves.
-        by: String,
-    },
-    /// The run was let go again.
-    Resumed,
-    /// A stage was computed and stored.
-    Finished {
-        /// Its place in the run.
-        key: StageKey,
-        /// Its record.
-        manifest: Arc<Manifest>,
-    },
-}
+/// The lease of a stage in one process, where no other worker takes it.
+const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,22 +72,12 @@ impl fmt::Debug for Local {
     }
 }
 
-/// What every stage in hand needs.
-#[derive(Clone)]
-struct Shop {
-    store: Store,
-    run: RunId,
-    recompute: Recompute,
-    log_tail: LogTail,
-    events: mpsc::UnboundedSender<Event>,
-}
-
 impl Local {
     /// What computes stages of a run.
-    pub(crate) fn recompute(&self, run: RunId) -> Recompute {
+    pub(crate) fn recompute(&self, run: impl Into<Option<RunId>>) -> Recompute {
         Recompute {
             store: self.store.clone(),
-            run: Some(run),
+            run: run.into(),
             execute: Arc::clone(&self.execute),
             environment: self.environment.clone(),
             clock: Arc::clone(&self.clock),
@@ -138,6 +87,9 @@ impl Local {
 
     /// Computes what a run lacks, as many stages at once as there are workers.
     ///
+    /// Where `repair` is asked for, something of the run may be damaged or lost: all of it is read, what is damaged is
+    /// moved to `aside/`, and every stage is looked at, those before the newest update too.
+    ///
     /// Events are sent as long as there is a receiver. When `stop` becomes true the stages in hand end and
     /// are stored. A run that is paused waits to be resumed; one that is cancelled meanwhile
     /// ends like a stopped one, and one that was cancelled before is taken up again. Failed or data error
@@ -145,41 +97,21 @@ impl Local {
     pub async fn run(
         &self,
         run: Run,
+        repair: bool,
         events: mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Outcome, JobsError> {
-        self.store.put_run(&run).await?;
-        self.begin(run.id()).await?;
-        let progress = Progress::open(&self.store, run).await?;
-        self.follow(progress, events, stop).await
-    }
-
-    /// The same for a run of which something may be damaged or lost: all of it is read, what is damaged is moved
-    /// to `aside/`, and every stage is looked at, those before the newest update too.
-    pub async fn repair(
-        &self,
-        run: Run,
-        events: mpsc::UnboundedSender<Event>,
-        stop: watch::Receiver<bool>,
-    ) -> Result<Outcome, JobsError> {
-        self.store.put_run(&run).await?;
-        quarantine_damage(&self.store, run.id()).await?;
-        self.begin(run.id()).await?;
-        let progress = Progress::at_start(&self.store, run).await?;
-        self.follow(progress, events, stop).await
-    }
-
-    /// A person asks for the run: failures are forgotten, and it is no longer cancelled.
-    async fn begin(&self, id: RunId) -> Result<(), JobsError> {
-        let store = &self.store;
-        store.pin_versions(id).await?;
-        for failure in store.failures(id).await? {
-            store.clear_failure(id, failure.stage).await?;
+    ) -> Result<Outcome> {
+        self.store.records.put_run(&run).await?;
+        if repair {
+            quarantine_damage(&self.store, run.id()).await?;
         }
-        if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
-            store.clear_control(id).await?;
-        }
-        Ok(())
+        self.store.records.pin_versions(run.id()).await?;
+        take_up(&self.store, None, run.id()).await?;
+        let progress = match repair {
+            true => Progress::at_start(&self.store, run).await?,
+            false => Progress::open(&self.store, run).await?,
+        };
+        self.follow(progress, events, stop).await
     }
 
     async fn follow(
@@ -187,192 +119,229 @@ impl Local {
         mut progress: Progress,
         events: mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Outcome, JobsError> {
-        let (id, store) = (progress.plan().run().id(), &self.store);
-        let (recompute, log_tail) = (self.recompute(id), Arc::clone(&self.log_tail));
-        let shop = Shop { store: store.clone(), run: id, recompute, log_tail, events };
-        shop.tell(Event::Opened { done: progress.done(), total: progress.total() });
-        for (key, manifest) in progress.catch_up(store).await? {
-            shop.tell(Event::Reused { key, manifest });
+    ) -> Result<Outcome> {
+        let run = progress.plan().run().id();
+        let opened = Event::Opened { done: progress.done(), total: progress.total() };
+        events.send(opened).ok();
+        for (key, manifest) in progress.catch_up(&self.store).await? {
+            events.send(Event::Settled { run, key, manifest, is_reused: true }).ok();
         }
-        let mut held = Held::default();
-        let computed = drive(&mut progress, &shop, self.workers.max(1), stop, &mut held).await?;
-        if progress.plan().is_done() {
-            retention::at_end(store, id).await;
+        let coordinator = Arc::new(InMemory {
+            recompute: self.recompute(run),
+            log_tail: Arc::clone(&self.log_tail),
+            run,
+            events,
+            stop,
+            state: Mutex::new(State {
+                progress,
+                taken: BTreeSet::new(),
+                computed: 0,
+                hold: None,
+                looked: None,
+                error: None,
+            }),
+            changed: Notify::new(),
+        });
+        let mut executors = JoinSet::new();
+        for _ in 0..self.workers.max(1) {
+            executors.spawn(work(Arc::clone(&coordinator), ()));
+        }
+        while let Some(ended) = executors.join_next().await {
+            if let Err(error) = joined(ended) {
+                coordinator.fail(error).await;
+            }
+        }
+        let mut state = coordinator.state.lock().await;
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        let (plan, computed) = (state.progress.plan(), state.computed);
+        if plan.is_done() {
+            retention::at_end(&self.store, run).await;
         }
         Ok(Outcome {
-            run: id,
-            policy: progress.plan().policy(),
-            done: progress.plan().is_done(),
-            cancelled: held.state == Some(Hold::Cancelled),
+            run,
+            policy: plan.policy(),
+            done: plan.is_done(),
+            cancelled: state.hold == Some(Hold::Cancelled),
             computed,
-            reused: progress.done() - computed,
+            reused: state.progress.done() - computed,
         })
     }
 }
 
-/// Keeps `workers` stages in hand until none is left, or one failed, or `stop` says so. Answers with
-/// how many were computed.
-async fn drive(
-    progress: &mut Progress,
-    shop: &Shop,
-    workers: usize,
-    mut stop: watch::Receiver<bool>,
-    held: &mut Held,
-) -> Result<u64, JobsError> {
-    let mut in_hand = BTreeSet::new();
-    let mut tasks = JoinSet::new();
-    let mut computed = 0;
-    let mut failed = None;
-    loop {
-        if failed.is_none() && !*stop.borrow() && !progress.plan().is_done() {
-            match held.look(shop).await {
-                Ok(()) => {}
-                Err(error) => failed = Some(error),
-            }
-        }
-        if failed.is_none() && !*stop.borrow() && held.state.is_none() {
-            let free = progress.plan().pending().iter().filter(|(key, _)| !in_hand.contains(*key));
-            let taken: Vec<_> = free
-                .take(workers - in_hand.len())
-                .map(|(key, spec)| (*key, spec.clone()))
-                .collect();
-            for (key, spec) in taken {
-                in_hand.insert(key);
-                let shop = shop.clone();
-                let span = span::of_stage(shop.run, key, spec.digest());
-                let work = async move { (key, shop.settle(key, &spec).await) };
-                tasks.spawn(work.instrument(span));
-            }
-        }
-        let Some(joined) = tasks.join_next().await else {
-            let waits = failed.is_none() && !*stop.borrow();
-            if !waits || held.state != Some(Hold::Paused) {
-                break;
-            }
-            tokio::select! {
-                () = sleep(LOOK) => {}
-                Ok(_) = stop.wait_for(|&stop| stop) => {}
-            }
-            continue;
-        };
-        let (key, result) =
-            joined.map_err(|error| JobsError::Internal(format!("a task ended early: {error}")))?;
-        in_hand.remove(&key);
-        let taken_over = result.and_then(|(manifest, reused)| {
-            progress.finished(key, &manifest)?;
-            computed += u64::from(!reused);
-            Ok(())
-        });
-        if let Err(error) = taken_over {
-            // The others in hand are nearly done: let them end, so that their work is not lost.
-            failed.get_or_insert(error);
-        }
-    }
-    failed.map_or(Ok(computed), Err)
+/// Hands out the stages of one run to the executors of this process.
+struct InMemory {
+    recompute: Recompute,
+    log_tail: LogTail,
+    run: RunId,
+    events: mpsc::UnboundedSender<Event>,
+    stop: watch::Receiver<bool>,
+    state: Mutex<State>,
+    /// Wakes the executors that wait for a stage.
+    changed: Notify,
 }
 
-/// Whether the run is paused or cancelled, as the store said at the last look.
-#[derive(Default)]
-struct Held {
-    state: Option<Hold>,
+/// Where the run stands.
+struct State {
+    progress: Progress,
+    /// Stages that an executor has.
+    taken: BTreeSet<StageKey>,
+    /// Stages computed here.
+    computed: u64,
+    /// Whether the run is paused or cancelled, as the store said when it was last asked.
+    hold: Option<Hold>,
     looked: Option<Instant>,
+    /// The first error: no further stage is begun, and those in hand end, so that their work is not lost.
+    error: Option<JobsError>,
 }
 
-impl Held {
-    /// Looks into the store, at most once in a while.
-    async fn look(&mut self, shop: &Shop) -> Result<(), JobsError> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-            return Ok(());
+impl State {
+    fn free(&self) -> Option<Pending> {
+        let mut pending = self.progress.plan().pending().iter();
+        let (&key, spec) = pending.find(|(key, _)| !self.taken.contains(*key))?;
+        Some(Pending::new(key, spec))
+    }
+}
+
+impl InMemory {
+    fn emit(&self, event: Event) {
+        event.count();
+        // A display that has gone away must not end the run.
+        self.events.send(event).ok();
+    }
+
+    /// Ends the run; the first error counts.
+    async fn fail(&self, error: JobsError) {
+        self.state.lock().await.error.get_or_insert(error);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether the run is paused or cancelled; asks the store at most once in a while.
+    async fn hold(&self, state: &mut State) -> Result<Option<Hold>> {
+        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            let control = self.recompute.store.records.control(self.run).await?;
+            state.looked = Some(Instant::now());
+            let hold = control.as_ref().map(|control| control.state);
+            if std::mem::replace(&mut state.hold, hold) != hold {
+                self.emit(match control {
+                    Some(Control { state, by, .. }) => Event::Held { state, by },
+                    None => Event::Resumed,
+                });
+            }
         }
-        let control = shop.store.control(shop.run).await?;
-        self.looked = Some(Instant::now());
-        let state = control.as_ref().map(|control| control.state);
-        if state != self.state {
-            shop.tell(match control {
-                Some(Control { state, by, .. }) => Event::Held { state, by },
-                None => Event::Resumed,
-            });
-            self.state = state;
-        }
+        Ok(state.hold)
+    }
+
+    async fn accept(&self, key: StageKey, manifest: Arc<Manifest>, is_reused: bool) -> Result<()> {
+        let (store, run) = (&self.recompute.store, self.run);
+        store.records.record_stage(run, key, manifest.stage).await?;
+        store.records.note_policy(run, key, &manifest).await?;
+        retention::after(store, run, key).await;
+        self.emit(Event::Settled { run, key, manifest: Arc::clone(&manifest), is_reused });
+        let mut state = self.state.lock().await;
+        state.progress.finished(key, &manifest)?;
+        state.taken.remove(&key);
+        state.computed += u64::from(!is_reused);
+        self.changed.notify_waiters();
         Ok(())
     }
+
+    /// Records the failure of a stage; services that are out of reach are none, nor is a record of another version.
+    async fn record(&self, attempt: &Attempt, error: &JobsError) {
+        let key = attempt.key;
+        metrics::stage_ended(key.kind, metrics::Outcome::GivenUp);
+        if error.is_of_services() || matches!(error, JobsError::Incompatible(_)) {
+            return;
+        }
+        let failure = attempt.failure(error, &self.recompute.clock, &self.log_tail);
+        if let Err(second) = self.recompute.store.records.put_failure(self.run, &failure).await {
+            tracing::warn!(%key, %second, "the failure could not be recorded");
+        }
+    }
 }
 
-impl Shop {
-    fn tell(&self, event: Event) {
-        // A display that has gone away must not end the run.
-        drop(self.events.send(event));
+impl Coordinator for InMemory {
+    type Source = ();
+    type Taken = Pending;
+
+    fn recompute(&self, _run: RunId) -> Recompute {
+        self.recompute.clone()
     }
 
-    /// Finds or computes one stage; says whether it was found.
-    async fn settle(
-        &self,
-        key: StageKey,
-        spec: &StageSpec,
-    ) -> Result<(Arc<Manifest>, bool), JobsError> {
-        let (stage, since) = (spec.digest(), (self.recompute.clock)());
-        let found = self.store.settled_manifest(self.run, stage).await?;
-        let reused = found.is_some();
-        let manifest = match found {
-            Some(manifest) => manifest,
-            None => {
-                span::note_attempt(1);
-                let _in_hand = metrics::stage_begun(since);
-                self.tell(Event::Started { key, stage });
-                let worker = &self.recompute.environment.worker;
-                match self.recompute.compute_anew(spec).await {
-                    Ok(manifest) if manifest.environment.worker != *worker => {
-                        self.store.record_twice(self.run, stage).await?;
-                        manifest
+    async fn next(&self, (): &mut (), _is_idle: bool) -> Option<Pending> {
+        let mut stop = self.stop.clone();
+        loop {
+            // From before the look on, so that no change is missed.
+            let changed = self.changed.notified();
+            let mut state = self.state.lock().await;
+            if state.error.is_some() || state.progress.plan().is_done() || *stop.borrow() {
+                return None;
+            }
+            if let Some(pending) = state.free() {
+                match self.hold(&mut state).await {
+                    Ok(None) => {
+                        state.taken.insert(pending.key);
+                        return Some(pending);
                     }
-                    Ok(manifest) => manifest,
+                    // While a stage is in hand, the run may be resumed: every executor waits to go on.
+                    Ok(Some(Hold::Cancelled)) if state.taken.is_empty() => return None,
+                    Ok(Some(_)) => {}
                     Err(error) => {
-                        return Err(self.record_failure((key, stage), since, error).await);
+                        state.error = Some(error);
+                        self.changed.notify_waiters();
+                        return None;
                     }
                 }
             }
-        };
-        let manifest = Arc::new(manifest);
-        self.store.record_stage(self.run, key, stage).await?;
-        self.store.note_policy(self.run, key, &manifest).await?;
-        retention::after(&self.store, self.run, key).await;
-        self.tell(if reused {
-            metrics::stage_ended(key.kind, End::Reused);
-            Event::Reused { key, manifest: Arc::clone(&manifest) }
-        } else {
-            metrics::stage_finished(key.kind, &manifest.phases);
-            Event::Finished { key, manifest: Arc::clone(&manifest) }
-        });
-        Ok((manifest, reused))
-    }
-
-    /// Leaves word of a stage that was begun at a time, in Unix milliseconds, and gave up; a store that is
-    /// out of reach is no stage's failure, nor is a record of another version.
-    async fn record_failure(
-        &self,
-        (key, stage): (StageKey, StageDigest),
-        since: u64,
-        error: JobsError,
-    ) -> JobsError {
-        metrics::stage_ended(key.kind, End::GivenUp);
-        if !error.is_of_services() && !matches!(error, JobsError::Incompatible(_)) {
-            let failure = Failure {
-                key,
-                stage,
-                error: error.to_string(),
-                remedy: error.remedy(),
-                worker: self.recompute.environment.worker.clone(),
-                attempts: 1,
-                unix_ms: (self.recompute.clock)(),
-                environment: self.recompute.environment.clone(),
-                log: (self.log_tail)(since),
-            };
-            if let Err(second) = self.store.put_failure(self.run, &failure).await {
-                tracing::warn!(%key, %second, "the failure could not be recorded");
+            drop(state);
+            tokio::select! {
+                () = changed => {}
+                Ok(_) = stop.wait_for(|&stop| stop) => {}
+                () = sleep(LOOK) => {}
             }
         }
-        error
+    }
+
+    async fn begin(&self, pending: Pending) -> Result<Option<(Attempt, Pending)>> {
+        let Recompute { store, environment, clock, .. } = &self.recompute;
+        let none = String::new();
+        let lease = StageLease::new(pending.stage, none.clone(), none, Instant::now(), FOREVER);
+        let (lease, environment) = (Arc::new(lease), environment.clone());
+        let mut attempt = Attempt::new(self.run, pending.clone(), lease, environment);
+        let Attempt { run, key, stage, .. } = attempt;
+        match store.records.settled_manifest(run, stage).await {
+            Ok(None) => {
+                attempt.begin(1, clock());
+                self.emit(Event::Started { run, key, stage });
+                return Ok(Some((attempt, pending)));
+            }
+            Ok(Some(manifest)) => {
+                let manifest = Arc::new(manifest);
+                self.ended(End::Published { attempt, manifest, is_reused: true }).await?;
+            }
+            Err(error) => self.fail(error).await,
+        }
+        Ok(None)
+    }
+
+    fn acknowledge(&self, _taken: Pending) {}
+
+    async fn ended(&self, end: End) -> Result<()> {
+        let error = match end {
+            End::Published { attempt, manifest, is_reused } => {
+                self.accept(attempt.key, manifest, is_reused).await.err()
+            }
+            End::Failed(attempt, error) => {
+                self.record(&attempt, &error).await;
+                Some(error)
+            }
+            End::StoodDown(_) => None,
+        };
+        if let Some(error) = error {
+            self.fail(error).await;
+        }
+        Ok(())
     }
 }
 

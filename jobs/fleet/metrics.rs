@@ -36,8 +36,8 @@ pub const ALL: &[Metric] = &[
     gauge(
         QUEUE,
         &["numerics", "versions"],
-        "Stages that wait in Redis for a worker, by numerics class, for the stage versions of the one who tells \
-         it: of the same versions every worker tells the same.",
+        "Stages that wait in Redis for a worker, by numerics class, for this worker's stage versions: workers of the \
+         same versions report the same.",
     ),
     counter(
         STAGES,

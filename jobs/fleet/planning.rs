@@ -3,8 +3,8 @@
 pub(crate) mod frontier;
 pub(crate) mod policy_notes;
 pub(crate) mod progress;
+pub(crate) mod steps;
 pub(crate) mod walk;
 
 pub use policy_notes::evaluation_at;
-pub use progress::Progress;
 pub use walk::{Walk, own_stages};

@@ -11,8 +11,3 @@ use tracing::Span;
 pub(crate) fn of_stage(run: RunId, key: StageKey, stage: StageDigest) -> Span {
     tracing::error_span!("stage", %run, %stage, %key, attempt = tracing::field::Empty)
 }
-
-/// Records the number of the attempt in the present span, once it is known.
-pub(crate) fn note_attempt(attempt: u32) {
-    Span::current().record("attempt", attempt);
-}

@@ -8,58 +8,43 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agrpo_spec::{
-    Environment, ExecuteFn, Inputs, Manifest, Outputs, Phases, StageError, StageSpec,
+    Environment, ExecuteFn, Inputs, Manifest, Outputs, Phases, StageDigest, StageError, StageKey,
+    StageSpec,
 };
+use agrpo_store::{JobsError, Store, failpoints::fail_point, span};
 
-use agrpo_store::Clock;
-use agrpo_store::JobsError;
-use agrpo_store::Store;
-use agrpo_store::failpoints::fail_point;
-use agrpo_store::span;
+use crate::Result;
 
-/// Computes a stage without looking for its result first, and publishes it.
-pub(crate) async fn compute_anew(
-    store: &Store,
-    spec: &StageSpec,
-    execute: &ExecuteFn,
-    environment: &Environment,
-    clock: &Clock,
-) -> Result<Manifest, JobsError> {
-    let environment = Environment { started_unix_ms: clock(), ..environment.clone() };
-    let fetched = fetch(store, spec).await?;
-    finish(store, spec, fetched, execute, &environment).await
+/// A stage of a run that can be computed now.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) key: StageKey,
+    pub(crate) stage: StageDigest,
+    pub(crate) spec: StageSpec,
 }
 
-/// All that comes after the first part.
-pub(crate) async fn finish(
-    store: &Store,
-    spec: &StageSpec,
-    fetched: Fetched,
-    execute: &ExecuteFn,
-    environment: &Environment,
-) -> Result<Manifest, JobsError> {
-    let computed = calculate(spec, fetched, execute).await?;
-    let manifest = put(store, spec, &computed, environment).await?;
-    store.publish(&manifest).await
+impl Pending {
+    pub(crate) fn new(key: StageKey, spec: &StageSpec) -> Self {
+        Self { key, stage: spec.digest(), spec: spec.clone() }
+    }
 }
 
-/// A stage's inputs, all of them checked.
+/// The inputs of a stage, all of them checked.
 pub(crate) struct Fetched {
     inputs: Inputs,
     ms: f64,
 }
 
-/// What a stage made, not stored yet.
+/// The outputs of a stage, not stored yet.
 pub(crate) struct Computed {
     outputs: Outputs,
-    fetch_ms: f64,
-    compute_ms: f64,
+    phases: Phases,
 }
 
 /// First part: reads the inputs. May be tried again.
-pub(crate) async fn fetch(store: &Store, spec: &StageSpec) -> Result<Fetched, JobsError> {
+pub(crate) async fn fetch(store: &Store, spec: &StageSpec) -> Result<Fetched> {
     let begin = Instant::now();
-    let inputs = store.load_inputs(spec).await?;
+    let inputs = store.cas.load_inputs(spec).await?;
     Ok(Fetched { inputs, ms: milliseconds(begin) })
 }
 
@@ -68,12 +53,12 @@ pub(crate) async fn calculate(
     spec: &StageSpec,
     fetched: Fetched,
     execute: &ExecuteFn,
-) -> Result<Computed, JobsError> {
+) -> Result<Computed> {
     let begin = Instant::now();
     let outputs = run_blocking(spec, fetched.inputs, execute).await?;
-    let compute_ms = milliseconds(begin);
+    let phases = Phases { fetch_ms: fetched.ms, compute_ms: milliseconds(begin), store_ms: 0.0 };
     check_metrics(spec, &outputs.metrics)?;
-    Ok(Computed { outputs, fetch_ms: fetched.ms, compute_ms })
+    Ok(Computed { outputs, phases })
 }
 
 /// Third part: stores the outputs; the manifest is for the caller to publish. May be tried again.
@@ -82,30 +67,28 @@ pub(crate) async fn put(
     spec: &StageSpec,
     computed: &Computed,
     environment: &Environment,
-) -> Result<Manifest, JobsError> {
+) -> Result<Manifest> {
     let begin = Instant::now();
     fail_point("stage::before-blobs");
-    let records = store.put_outputs(&computed.outputs).await?;
+    let outputs = store.cas.put_outputs(&computed.outputs).await?;
     fail_point("stage::after-blobs");
-    let &Computed { fetch_ms, compute_ms, .. } = computed;
-    let phases = Phases { fetch_ms, compute_ms, store_ms: milliseconds(begin) };
     Ok(Manifest {
         stage: spec.digest(),
         spec: spec.clone(),
-        outputs: records,
+        outputs,
         metrics: computed.outputs.metrics.clone(),
         environment: environment.clone(),
-        phases,
+        phases: Phases { store_ms: milliseconds(begin), ..computed.phases },
     })
 }
 
-/// Runs a stage where blocking is allowed. Whatever it makes of an input that turned out to be damaged
-/// while it was read, the answer is the loss of that input.
+/// Runs a stage where blocking is allowed. An input that turned out to be damaged while it was read is reported as
+/// lost, whatever the stage made of it.
 pub(crate) async fn run_blocking(
     spec: &StageSpec,
     inputs: Inputs,
     execute: &ExecuteFn,
-) -> Result<Outputs, JobsError> {
+) -> Result<Outputs> {
     let (execute, shared) = (Arc::clone(execute), spec.clone());
     let inputs = Arc::new(inputs);
     let read = Arc::clone(&inputs);
@@ -117,36 +100,37 @@ pub(crate) async fn run_blocking(
     if let Some(digest) = read.damaged() {
         return Err(JobsError::damaged(digest));
     }
-    let name = || format!("{} stage {}", spec.kind(), spec.digest().short());
-    match result {
-        Ok(Ok(outputs)) => Ok(outputs),
-        // Another release may compute what this one refuses.
-        Ok(Err(StageError::Invalid(why))) if spec.version() == spec.kind().version() => {
-            Err(JobsError::Refused(format!("{} failed: {why}", name())))
+    let error = match result {
+        Ok(Ok(outputs)) => return Ok(outputs),
+        Ok(Err(error)) => error,
+        Err(panic) => return Err(JobsError::Failed(format!("{} panicked: {panic}", name(spec)))),
+    };
+    // Another release may compute what this one refuses.
+    let is_current = spec.version() == spec.kind().version();
+    let (meaning, why): (fn(String) -> JobsError, _) = match error {
+        StageError::Invalid(why) if is_current => (JobsError::Refused, why),
+        StageError::Invalid(why) | StageError::Internal(why) => (JobsError::Failed, why),
+        StageError::Device(why) => (JobsError::Device, why),
+        StageError::Data(why) => {
+            return Err(JobsError::Data(format!("{} cannot use an input: {why}", name(spec))));
         }
-        Ok(Err(StageError::Invalid(why) | StageError::Internal(why))) => {
-            Err(JobsError::Failed(format!("{} failed: {why}", name())))
-        }
-        Ok(Err(StageError::Device(why))) => {
-            Err(JobsError::Device(format!("{} failed: {why}", name())))
-        }
-        Ok(Err(StageError::Data(why))) => {
-            Err(JobsError::Data(format!("{} cannot use an input: {why}", name())))
-        }
-        Err(panic) => Err(JobsError::Failed(format!("{} panicked: {panic}", name()))),
-    }
+    };
+    Err(meaning(format!("{} failed: {why}", name(spec))))
 }
 
 /// JSON has no NaN: a metric that is not finite would make the manifest unreadable.
-fn check_metrics(spec: &StageSpec, metrics: &BTreeMap<String, f64>) -> Result<(), JobsError> {
+fn check_metrics(spec: &StageSpec, metrics: &BTreeMap<String, f64>) -> Result<()> {
     match metrics.iter().find(|(_, value)| !value.is_finite()) {
-        Some((name, value)) => Err(JobsError::Refused(format!(
-            "{} stage {} failed: its metric {name} is {value}, expected a finite number",
-            spec.kind(),
-            spec.digest().short()
+        Some((metric, value)) => Err(JobsError::Refused(format!(
+            "{} failed: its metric {metric} is {value}, expected a finite number",
+            name(spec)
         ))),
         None => Ok(()),
     }
+}
+
+fn name(spec: &StageSpec) -> String {
+    format!("{} stage {}", spec.kind(), spec.digest().short())
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -1,18 +1,16 @@
 //! Where runs stand, for people and for `--json`.
 //!
 //! A policy or an accuracy is named only where the run's plan leads to it along its records (`walk.rs`): no
-//! index and no note decides what is shown. That takes one read a stage, and who looks again reads what is
-//! new. A record that cannot be read is named beside what the others say. Only looks: it neither checks blobs
-//! nor mends anything.
+//! index and no note decides what is shown. That takes one read a stage; the next look reads what is new. A record
+//! that cannot be read is named beside what the others say. Neither checks blobs nor mends anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use agrpo_spec::{ArtifactDigest, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_store::{Failure, Hold, JobsError, Remedy, Store, Unreadable};
 use serde::Serialize;
 
-use crate::planning::walk::Walk;
-use agrpo_store::{Failure, Hold, Store, Unreadable};
-use agrpo_store::{JobsError, Remedy};
+use crate::{Result, planning::Walk, planning::steps::readable};
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -20,16 +18,30 @@ use agrpo_store::{JobsError, Remedy};
 pub enum RunState {
     /// Stages are left, and none has failed.
     Running,
-    /// Held back on request.
+    /// Paused on request.
     Paused,
-    /// Given up on request.
+    /// Cancelled on request.
     Cancelled,
     /// A stage has failed for good.
     Failed,
     /// Everything is computed.
     Done,
-    /// The record that says so cannot be read.
+    /// The record of its state cannot be read.
     Unreadable,
+}
+
+impl RunState {
+    /// By what its records say; `is_unknown` where the one that holds it cannot be read.
+    pub fn new(is_done: bool, is_unknown: bool, held: Option<Hold>, has_failed: bool) -> Self {
+        match held {
+            _ if is_done => Self::Done,
+            _ if is_unknown => Self::Unreadable,
+            Some(Hold::Cancelled) => Self::Cancelled,
+            _ if has_failed => Self::Failed,
+            Some(Hold::Paused) => Self::Paused,
+            None => Self::Running,
+        }
+    }
 }
 
 /// Shares of held-out problems solved, at the first of the run's evaluation steps.
@@ -42,7 +54,7 @@ pub struct AccuracyStatus {
 }
 
 /// Counts of stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StageCounts {
     /// With a result.
     pub done: u64,
@@ -104,8 +116,8 @@ pub struct RunStatus {
 }
 
 /// Where a run stands, or all runs by id. Data error if a record that says what the one is doing is corrupt;
-/// among all runs, one of unknown state says so in its row.
-pub async fn status(store: &Store, run: Option<RunId>) -> Result<Vec<RunStatus>, JobsError> {
+/// among all runs, a run of unknown state has a row with the reason.
+pub async fn status(store: &Store, run: Option<RunId>) -> Result<Vec<RunStatus>> {
     let mut looks = Looks::default();
     let Some(run) = run else { return looks.all(store).await };
     let status = looks.one(store, run).await?;
@@ -121,15 +133,15 @@ pub struct Looks(BTreeMap<RunId, Seen>);
 
 impl Looks {
     /// All runs by id.
-    pub async fn all(&mut self, store: &Store) -> Result<Vec<RunStatus>, JobsError> {
-        let runs = store.runs().await?;
+    pub async fn all(&mut self, store: &Store) -> Result<Vec<RunStatus>> {
+        let runs = store.records.runs().await?;
         self.0.retain(|id, _| runs.binary_search(id).is_ok());
         let mut found = vec![];
         for id in runs {
             found.push(match self.one(store, id).await {
-                // A server that is away is no matter of one run.
+                // It speaks of the server, not of one run.
                 Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_)))
-                    if store.is_remote() =>
+                    if store.objects.is_remote() =>
                 {
                     return Err(error);
                 }
@@ -140,9 +152,11 @@ impl Looks {
         Ok(found)
     }
 
-    async fn one(&mut self, store: &Store, id: RunId) -> Result<RunStatus, JobsError> {
-        let run = store.run(id).await?;
-        let seen = self.0.entry(id).or_insert_with(|| Seen::new(run));
+    async fn one(&mut self, store: &Store, id: RunId) -> Result<RunStatus> {
+        let run = store.records.run(id).await?;
+        let new =
+            || Seen { walk: Walk::new(run), policies: BTreeMap::new(), accuracy: BTreeMap::new() };
+        let seen = self.0.entry(id).or_insert_with(new);
         seen.read_on(store).await?;
         row(store, seen).await
     }
@@ -150,7 +164,7 @@ impl Looks {
 
 /// The row of a run of which nothing else is known.
 async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
-    let run = store.run(id).await.ok();
+    let run = store.records.run(id).await.ok();
     let config = run.as_ref().map(Run::config);
     RunStatus {
         run: id,
@@ -160,7 +174,7 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
         iterations: config.map_or(0, |config| config.training.iterations),
         policy: None,
         accuracy: AccuracyStatus { base: None, latest: None },
-        stages: StageCounts { done: 0, failed: 0, computed_twice: 0, rewound: 0 },
+        stages: StageCounts::default(),
         failed_at: None,
         foreign: None,
         unreadable: Some(error.to_string()),
@@ -168,35 +182,27 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
     }
 }
 
-async fn row(store: &Store, seen: &Seen) -> Result<RunStatus, JobsError> {
+async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
     let (run, walk) = (seen.walk.run(), &seen.walk);
     let (id, config) = (run.id(), run.config());
     let (places, lost) = (walk.places(), walk.unreadable());
-    let newest = newest_of(&places);
+    let newest = places.iter().rev().find(|key| key.makes_policy());
     let iterations = config.training.iterations;
-    // An iteration with several updates is done with the last of them.
-    let inner_updates = config.estimator.inner_updates;
-    let iteration = newest
-        .filter(|key| key.kind == StageKind::Update)
-        .map_or(0, |key| key.iteration - u32::from(key.inner < inner_updates));
-    let mut evaluations = (0..=iterations).filter(|&i| run.is_evaluated(i));
-    let is_done = iteration == iterations && evaluations.all(|i| places.contains(&evaluation(i)));
+    let iteration = Plan::iterations_done(run, &places).last().copied().unwrap_or(0);
+    let is_done = iteration == iterations
+        && (0..=iterations)
+            .filter(|&iteration| run.is_evaluated(iteration))
+            .all(|iteration| places.contains(&StageKey::evaluation(iteration)));
 
-    let (mut failures, damaged) = store.readable_failures(id).await?;
+    let (mut failures, damaged) = store.records.readable_failures(id).await?;
     failures.retain(|failure| !seen.has(failure.stage));
     let failed = failures.len() + damaged.iter().filter(|record| !seen.has_made(record)).count();
-    let (control, unheard) = store.readable_control(id).await?;
-    let state = match (is_done, control.map(|control| control.state), failed) {
-        (true, _, _) => RunState::Done,
-        _ if unheard.is_some() => RunState::Unreadable,
-        (_, Some(Hold::Cancelled), _) => RunState::Cancelled,
-        (_, _, 1..) => RunState::Failed,
-        (_, Some(Hold::Paused), 0) => RunState::Paused,
-        (_, None, 0) => RunState::Running,
-    };
+    let (control, unheard) = store.records.readable_control(id).await?;
+    let held = control.map(|control| control.state);
+    let state = RunState::new(is_done, unheard.is_some(), held, failed > 0);
     let foreign = match state {
         RunState::Done | RunState::Cancelled | RunState::Unreadable => None,
-        _ => foreign(store, id, newest.and_then(|newest| lost.get(&newest))).await?,
+        _ => incompatible(store, id, newest.and_then(|newest| lost.get(newest))).await?,
     };
     let unreadable = unheard.clone().filter(|_| !is_done).map(|record| record.why);
     let stages = lost.values().map(|(_, record)| record.clone());
@@ -206,7 +212,7 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus, JobsError> {
         state,
         iteration,
         iterations,
-        policy: newest.and_then(|newest| seen.policies.get(&newest)).copied(),
+        policy: newest.and_then(|newest| seen.policies.get(newest)).copied(),
         accuracy: AccuracyStatus {
             base: seen.accuracy.get(&0).copied(),
             latest: seen.accuracy.last_key_value().map(|(_, share)| *share),
@@ -214,8 +220,8 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus, JobsError> {
         stages: StageCounts {
             done: (places.len() - lost.len()) as u64,
             failed: failed as u64,
-            computed_twice: store.computed_twice(id).await?,
-            rewound: store.repair_count(id).await?,
+            computed_twice: store.records.computed_twice(id).await?,
+            rewound: store.records.repair_count(id).await?,
         },
         failed_at: failures.into_iter().next().map(FailedAt::from),
         foreign,
@@ -231,25 +237,17 @@ impl From<Failure> for FailedAt {
     }
 }
 
-/// Why workers of this program leave a run alone: its versions, or the record that it goes on from.
-async fn foreign(
+/// Why workers of this program leave a run alone: its versions, or the newest policy's record, which they go on from.
+async fn incompatible(
     store: &Store,
     run: RunId,
     newest: Option<&(StageDigest, Unreadable)>,
-) -> Result<Option<String>, JobsError> {
-    match store.incompatible_versions(run).await {
-        Ok(None) => {}
-        Ok(why) => return Ok(why),
-        Err(JobsError::Data(why) | JobsError::Incompatible(why)) => return Ok(Some(why)),
-        Err(error) => return Err(error),
-    }
-    let Some((stage, _)) = newest else { return Ok(None) };
-    match store.manifest(*stage).await {
-        Err(JobsError::Incompatible(why)) => Ok(Some(why)),
-        // What is damaged is computed anew.
-        Ok(_) | Err(JobsError::Data(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
+) -> Result<Option<String>> {
+    let why = readable(store.records.incompatible_versions(run).await)?;
+    // What is damaged is computed anew.
+    let newer = newest.filter(|(_, record)| record.is_incompatible);
+    let newer = newer.map(|(_, record)| record.why.clone());
+    Ok(why.map_or_else(|error| Some(error.to_string()), |why| why.or(newer)))
 }
 
 /// What was read of a run's own stages.
@@ -263,10 +261,6 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(run: Run) -> Self {
-        Self { walk: Walk::new(run), policies: BTreeMap::new(), accuracy: BTreeMap::new() }
-    }
-
     fn has(&self, stage: StageDigest) -> bool {
         self.walk.stages().values().any(|own| *own == stage)
     }
@@ -277,31 +271,17 @@ impl Seen {
         stage.is_some_and(|stage| self.has(stage))
     }
 
-    async fn read_on(&mut self, store: &Store) -> Result<(), JobsError> {
+    async fn read_on(&mut self, store: &Store) -> Result<()> {
         for (key, manifest) in self.walk.advance(store).await? {
-            match key.kind {
-                StageKind::Sft | StageKind::Update => {
-                    self.policies.extend(manifest.output("policy").map(|policy| (key, policy)));
-                }
-                StageKind::Evaluation => {
-                    let share = manifest.metrics.get("accuracy");
-                    self.accuracy.extend(share.map(|share| (key.iteration, *share)));
-                }
-                StageKind::Rollout | StageKind::Reward | StageKind::Gradient => {}
+            if key.makes_policy() {
+                self.policies.extend(manifest.output("policy").map(|policy| (key, policy)));
+            } else if key.kind == StageKind::Evaluation {
+                let share = manifest.metrics.get("accuracy");
+                self.accuracy.extend(share.map(|share| (key.iteration, *share)));
             }
         }
         Ok(())
     }
-}
-
-/// The newest place in which a policy is made.
-fn newest_of(places: &BTreeSet<StageKey>) -> Option<StageKey> {
-    let moves = |key: &&StageKey| matches!(key.kind, StageKind::Sft | StageKind::Update);
-    places.iter().rev().find(moves).copied()
-}
-
-fn evaluation(iteration: u32) -> StageKey {
-    StageKey::new(StageKind::Evaluation, iteration, 0)
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use agrpo_spec::{ExecuteFn, Run};
-use agrpo_store::{Clock, Control, Hold, JobsError, Limits, Repair, Store, Versions};
+use agrpo_store::{Clock, Control, Hold, JobsError, Repair, Store, Versions};
 use tokio::sync::{mpsc, watch};
 
-use crate::LogTail;
-use crate::local::{Event, Local, Outcome};
+use crate::local::{Local, Outcome};
+use crate::{Event, LogTail};
 
 #[path = "../../tests/support/counting_store.rs"]
 mod counting_store;
@@ -21,7 +21,7 @@ mod stores;
 pub(crate) use counting_store::{Counts, counting};
 pub(crate) use flaky_store::flaky;
 pub(crate) use stages::{environment, fake_outputs, run, run_named, run_of, run_seeded};
-pub(crate) use stores::{Objects, TestStore, hold, other_versions, rewound, throttled};
+pub(crate) use stores::{Objects, TestStore, hold, other_versions, repairs, throttled, with_large};
 
 pub(crate) fn fake() -> ExecuteFn {
     Arc::new(fake_outputs)
@@ -55,7 +55,7 @@ pub(crate) async fn finish(
 ) -> (Result<Outcome, JobsError>, Vec<Event>) {
     let (events, mut heard) = mpsc::unbounded_channel();
     let (_stop, stop) = watch::channel(false);
-    let outcome = local(store, execute, workers).run(run, events, stop).await;
+    let outcome = local(store, execute, workers).run(run, false, events, stop).await;
     let mut all = vec![];
     while let Ok(event) = heard.try_recv() {
         all.push(event);
@@ -67,7 +67,7 @@ pub(crate) async fn finish(
 pub(crate) async fn repaired(store: &Store, run: Run) -> Result<Outcome, JobsError> {
     let (events, _heard) = mpsc::unbounded_channel();
     let (_stop, stop) = watch::channel(false);
-    local(store, fake(), 2).repair(run, events, stop).await
+    local(store, fake(), 2).run(run, true, events, stop).await
 }
 
 /// Runs to the end, which must be reached.

@@ -6,24 +6,20 @@
 //! the restart to its supervisor. It computes one stage at a time, stores the one before meanwhile, and
 //! never chooses results.
 
-mod attempt;
+mod claim;
 mod consumer;
+mod coordinator;
 mod enqueue;
-mod events;
-mod executor;
-mod handle;
 mod options;
-mod publish;
 mod reconcile;
 mod runs;
+mod scheduler;
 mod serve;
 mod shared;
 
-pub(crate) use enqueue::offer;
 pub use enqueue::{Enqueued, enqueue};
-pub use events::WorkerEvent;
-pub use options::{LogTail, WorkerOptions};
-pub(crate) use runs::View;
+pub(crate) use enqueue::{offer_run, take_up};
+pub use options::WorkerOptions;
 pub use serve::serve;
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Every message is one line: what failed, where, what was expected and what to do. No message
 //! holds a password or a key: whatever a library said, `redact.rs` has seen it. This file neither prints nor exits.
 
+use std::error::Error;
+
 use agrpo_spec::ArtifactDigest;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +78,16 @@ pub enum JobsError {
     Device(String),
 }
 
+/// What most of this crate answers with.
+pub type Result<T, E = JobsError> = std::result::Result<T, E>;
+
+/// An error and what it comes from, down to the bottom.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}
+
 /// How a blob comes back that a stage made.
 pub(crate) const MADE_AGAIN: &str = "agrpo run FILE --repair, with the run's file, makes it again, and so does agrpo replay --rewind";
 
@@ -93,7 +105,7 @@ impl JobsError {
         matches!(self, Self::Unavailable(_) | Self::Misconfigured { may_pass: true, .. })
     }
 
-    /// Whether it speaks of this process' services and rights, and of no stage or run: another worker may do
+    /// Whether it is about this process' services and rights, not about a stage or a run: another worker may do
     /// better.
     pub fn is_of_services(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Invalid(_) | Self::Misconfigured { .. })

@@ -3,30 +3,28 @@
 //! The caller checks the bytes against the SHA-256 in the run file. Caches nothing and retries nothing; an address is
 //! never shown with its user and password.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use reqwest::{Client, StatusCode, Url};
 use tokio::io::AsyncReadExt;
 
-use crate::error::JobsError;
-use crate::objects::read_s3;
-use crate::regular;
+use crate::{JobsError, Result, objects::read_s3, redact, regular};
 
 /// Until a server answers, and between two pieces of its answer.
 const SILENCE: Duration = Duration::from_secs(30);
 /// No dataset is larger; what is would not fit into memory twice.
 const LARGEST: u64 = 4 << 30;
 
-/// The bytes at an address. `options` are AWS_* names and values. Invalid where nothing is there, and
-/// unavailable where no server answers.
-pub async fn fetch(address: &str, options: &[(String, String)]) -> Result<Bytes, JobsError> {
+/// The bytes at an address. `options` are AWS_* names and values. Invalid where nothing is there.
+pub async fn fetch(address: &str, options: &[(String, String)]) -> Result<Bytes> {
     match address.split_once("://") {
         Some(("http" | "https", _)) => over_http(address).await,
         Some(("s3", _)) => {
-            let bytes = read_s3(address, options).await?.ok_or_else(|| nothing(address))?;
+            let bytes = read_s3(address, options).await?.ok_or_else(|| {
+                JobsError::Invalid(format!("{address}: nothing is there; check the address"))
+            })?;
             check_size(address, bytes.len() as u64).map(|()| bytes)
         }
         Some(("file", path)) => from_disk(Path::new(path)).await,
@@ -37,13 +35,9 @@ pub async fn fetch(address: &str, options: &[(String, String)]) -> Result<Bytes,
     }
 }
 
-fn nothing(address: &str) -> JobsError {
-    JobsError::Invalid(format!("{address}: nothing is there; check the address"))
-}
-
-async fn from_disk(path: &Path) -> Result<Bytes, JobsError> {
+async fn from_disk(path: &Path) -> Result<Bytes> {
     let shown = path.display();
-    let refuse = |error: std::io::Error| match regular::is_refusal(&error) {
+    let refuse = |error: std::io::Error| match regular::reason(&error).is_some() {
         true => JobsError::Invalid(error.to_string()),
         false => JobsError::Invalid(format!("{shown}: cannot be read: {}", error.kind())),
     };
@@ -55,14 +49,11 @@ async fn from_disk(path: &Path) -> Result<Bytes, JobsError> {
     Ok(bytes.into())
 }
 
-async fn over_http(address: &str) -> Result<Bytes, JobsError> {
-    let mut url = Url::parse(address)
+async fn over_http(address: &str) -> Result<Bytes> {
+    // The client takes user and password out of it.
+    let url = Url::parse(address)
         .map_err(|error| JobsError::Invalid(format!("the address of a file is none: {error}")))?;
-    let credentials = (url.username().to_owned(), url.password().map(str::to_owned));
-    url.set_username("")
-        .and_then(|()| url.set_password(None))
-        .map_err(|()| JobsError::Invalid("an address without a host cannot be asked".to_owned()))?;
-    let shown = url.to_string();
+    let shown = redact::address(url.as_str());
     let unavailable = |error: &reqwest::Error| {
         let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
@@ -73,11 +64,7 @@ async fn over_http(address: &str) -> Result<Bytes, JobsError> {
         .read_timeout(SILENCE)
         .build()
         .map_err(|error| JobsError::Internal(format!("no HTTP client: {error}")))?;
-    let mut request = client.get(url);
-    if !credentials.0.is_empty() {
-        request = request.basic_auth(credentials.0, credentials.1);
-    }
-    let answer = request.send().await.map_err(|error| unavailable(&error.without_url()))?;
+    let answer = client.get(url).send().await.map_err(|error| unavailable(&error.without_url()))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(refusal(&shown, status));
@@ -102,7 +89,7 @@ fn refusal(shown: &str, status: StatusCode) -> JobsError {
     }
 }
 
-fn check_size(shown: &str, size: u64) -> Result<(), JobsError> {
+fn check_size(shown: &str, size: u64) -> Result<()> {
     if size <= LARGEST {
         return Ok(());
     }
@@ -154,15 +141,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_without_a_file_is_told_from_one_that_may_come_back() {
-        let address = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
-        let (error, said) = refused(&address.replace("//", "//me:secret@")).await;
-        assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
-        assert_eq!(
-            said,
-            format!(
-                "{address}: the server answered 404 Not Found; check the address and the right to read it"
-            )
-        );
+        for user in ["//me:secret@", "///me:secret@"] {
+            let address = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+            let (error, said) = refused(&address.replace("//", user)).await;
+            assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
+            assert_eq!(
+                said,
+                format!(
+                    "{address}: the server answered 404 Not Found; check the address and the right to read it"
+                )
+            );
+        }
         let address = server("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         assert!(matches!(refused(&address).await.0, JobsError::Unavailable(_)));
         let address = server("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}").await;

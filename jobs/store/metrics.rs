@@ -14,6 +14,9 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+/// The names of a metric's labels.
+type Labels = &'static [&'static str];
+
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
@@ -22,7 +25,7 @@ pub struct Metric {
     /// What kind of number it is.
     pub kind: Kind,
     /// The names of its labels.
-    pub labels: &'static [&'static str],
+    pub labels: Labels,
     /// One sentence for people.
     pub help: &'static str,
 }
@@ -41,66 +44,36 @@ pub const WRITTEN: Metric =
     counter("agrpo_store_written_bytes_total", &[], "Bytes of blobs written to the store.");
 
 /// A gauge.
-pub const fn gauge(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Metric {
+pub const fn gauge(name: &'static str, labels: Labels, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Gauge, labels, help }
 }
 
 /// A counter.
-pub const fn counter(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Metric {
+pub const fn counter(name: &'static str, labels: Labels, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Counter, labels, help }
 }
 
-/// Which cache was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// This process' memory.
-    Memory,
-    /// The host's disk.
-    Disk,
-}
-
-impl Tier {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-        }
-    }
-}
+/// The caches of this machine: of this process, and of the host.
+pub(crate) const MEMORY: &str = "memory";
+pub(crate) const DISK: &str = "disk";
 
 /// Sets to 0 what only counts, so that a rate is known from the first event on.
 pub fn begin() {
-    for tier in [Tier::Memory, Tier::Disk] {
-        for result in ["hit", "miss"] {
-            ::metrics::counter!(CACHE.name, "tier" => tier.label(), "result" => result)
-                .increment(0);
-        }
+    for tier in [MEMORY, DISK] {
+        count_lookups(tier, true, 0);
+        count_lookups(tier, false, 0);
     }
-    for metric in [READ, WRITTEN] {
-        ::metrics::counter!(metric.name).increment(0);
-    }
+    count(READ, 0);
+    count(WRITTEN, 0);
 }
 
-/// A blob was looked up in a cache.
-pub(crate) fn cache_asked(tier: Tier, hit: bool) {
-    let result = if hit { "hit" } else { "miss" };
-    ::metrics::counter!(CACHE.name, "tier" => tier.label(), "result" => result).increment(1);
+/// Counts blobs that were looked up in a cache.
+pub(crate) fn count_lookups(tier: &'static str, is_hit: bool, blobs: u64) {
+    let result = if is_hit { "hit" } else { "miss" };
+    ::metrics::counter!(CACHE.name, "tier" => tier, "result" => result).increment(blobs);
 }
 
-/// Bytes of blobs came from the store.
-pub(crate) fn bytes_read(bytes: u64) {
-    ::metrics::counter!(READ.name).increment(bytes);
-}
-
-/// Bytes of blobs went to the store.
-pub(crate) fn bytes_written(bytes: u64) {
-    ::metrics::counter!(WRITTEN.name).increment(bytes);
+/// Counts bytes of blobs that came from the store or went to it.
+pub(crate) fn count(metric: Metric, bytes: u64) {
+    ::metrics::counter!(metric.name).increment(bytes);
 }

@@ -4,29 +4,25 @@
 
 mod address;
 mod answer;
-mod backend;
-mod entry;
 mod errors;
-mod files;
+mod exchange;
 mod listing;
-pub(crate) mod local;
+mod local;
 mod open;
 mod operations;
 mod probe;
-mod reconnect;
+mod rereads;
 mod transfer;
 mod trust;
 
 pub(crate) use object_store::ObjectStore;
 
 pub use address::Address;
-pub(crate) use backend::Backend;
-pub use backend::Limits;
-pub use entry::Entry;
-pub use files::is_leftover;
-pub(crate) use files::staged;
+pub use exchange::{Limits, Objects};
+pub(crate) use local::staged;
+pub use local::{Entry, is_leftover};
 pub(crate) use open::{open, over, read_s3};
-pub(crate) use trust::RetryPolicy;
+pub(crate) use rereads::READS;
 
 #[cfg(test)]
 pub(crate) use errors::Place;

@@ -1,20 +1,25 @@
 //! Records: every JSON object of the store, by name. What was finished, what a run is, what is kept about it.
 
 mod control;
+mod failures;
+mod index;
 mod inspect;
+mod json;
 mod manifests;
+mod policies;
+mod references;
 mod repairs;
 mod resolve;
 mod retention;
-mod run_metadata;
 mod runs;
-mod sealed;
 mod specs;
+mod versions;
 
 pub use control::{Control, Hold};
+pub use failures::Failure;
+pub use json::{Records, Unreadable};
+pub use policies::PolicyNote;
+pub use references::References;
 pub use repairs::{Repair, Why};
 pub use retention::DroppedOutputs;
-pub use run_metadata::PolicyNote;
-pub use runs::Failure;
-pub(crate) use runs::run_name;
-pub use sealed::Unreadable;
+pub use versions::Versions;

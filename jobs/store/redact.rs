@@ -65,21 +65,17 @@ fn is_redis(scheme: &str) -> bool {
 
 /// User and password of what stands behind `://`, if any.
 fn user<'a>(scheme: &str, rest: &'a str) -> Option<&'a str> {
-    whole_user(scheme, rest).filter(|user| !EXAMPLES.contains(user))
-}
-
-fn whole_user<'a>(scheme: &str, rest: &'a str) -> Option<&'a str> {
+    let is_real = |user: &&str| !EXAMPLES.contains(user);
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if let Some((user, _)) = host.rsplit_once('@').filter(|_| !is_redis(scheme)) {
-        return Some(user);
+        return Some(user).filter(is_real);
     }
-    // A password may hold an unescaped slash, or a mark that looks like parameters: what follows the
-    // first colon is no port then.
+    // A password may hold an unescaped slash or question mark: what follows the first colon is no port then.
     let is_no_port = host.split_once(':').is_some_and(|(_, port)| {
         !host.starts_with('[') && (port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()))
     });
     let (user, _) = rest.rsplit_once('@').filter(|_| is_no_port || is_redis(scheme))?;
-    (!scheme.ends_with("file")).then_some(user)
+    (!scheme.ends_with("file")).then_some(user).filter(is_real)
 }
 
 /// What stands behind the place of an address.
@@ -100,14 +96,7 @@ fn is_secret_name(name: &str) -> bool {
 
 fn addresses(text: &str) -> String {
     let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
-    let begin_of = |text: &str, colon: usize| {
-        text[..colon]
-            .char_indices()
-            .rev()
-            .take_while(|(_, c)| is_of_scheme(*c))
-            .last()
-            .map_or(colon, |(at, _)| at)
-    };
+    let begin_of = |text: &str, colon: usize| text[..colon].trim_end_matches(is_of_scheme).len();
     let (mut shown, mut rest) = (String::new(), text);
     while let Some(colon) = rest.find("://") {
         let begin = begin_of(rest, colon);

@@ -1,17 +1,16 @@
-//! Opening what may be no file: a FIFO, a socket, a device or a folder is refused by name, and so is whatever
-//! stands on the way to a file and is no folder.
+//! Opens regular files, and refuses anything else (a FIFO, a socket, a device, a folder) by its kind.
 //!
-//! Opening a FIFO waits for a writer, and reading a device may never end, so what a path leads to is asked
-//! before it is opened, and once more of what was opened. Links are followed: stores and model folders are
-//! made of them. Nothing here reads an environment or decides what an error means to the caller.
+//! Opening a FIFO waits for a writer, and reading a device may never end, so a path is examined before it is opened,
+//! and what was opened once more. Links are followed: stores and model folders are made of them.
 
-use std::fmt;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+
+use crate::error::causes;
 
 const FILE: &str = "a regular file";
 const FOLDER: &str = "a folder";
@@ -19,17 +18,12 @@ const FOLDER: &str = "a folder";
 pub(crate) const NOWHERE: &str = "a symbolic link that leads nowhere";
 
 /// A path that leads to no regular file, or to no folder where one has to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {}", .path.display(), self.reason())]
 pub struct NoFile {
     path: PathBuf,
     kind: &'static str,
     expected: &'static str,
-}
-
-impl fmt::Display for NoFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.path.display(), self.reason())
-    }
 }
 
 impl NoFile {
@@ -37,8 +31,6 @@ impl NoFile {
         format!("is {}, expected {}", self.kind, self.expected)
     }
 }
-
-impl std::error::Error for NoFile {}
 
 /// What something is that is no regular file; `None` for a regular file.
 pub fn kind(of: FileType) -> Option<&'static str> {
@@ -54,11 +46,6 @@ pub fn kind(of: FileType) -> Option<&'static str> {
     }
 }
 
-/// Whether an error is this refusal.
-pub fn is_refusal(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<NoFile>())
-}
-
 /// Why an error refuses a path, without the path; `None` where it is another error.
 pub fn reason(error: &io::Error) -> Option<String> {
     refusal_in(error).map(NoFile::reason)
@@ -66,29 +53,17 @@ pub fn reason(error: &io::Error) -> Option<String> {
 
 /// The refusal that an error comes from, if it does.
 pub(crate) fn refusal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NoFile> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref());
-        if io.is_some() {
-            return io;
-        }
-        next = error.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
 fn refuse(path: &Path, found: &Metadata) -> io::Result<()> {
     match kind(found.file_type()) {
         None => Ok(()),
-        Some(kind) => Err(refusal(path, kind)),
+        Some(kind) => Err(refusal(path, kind, FILE)),
     }
 }
 
-fn refusal(path: &Path, kind: &'static str) -> io::Error {
-    refusal_of(path, kind, FILE)
-}
-
-fn refusal_of(path: &Path, kind: &'static str, expected: &'static str) -> io::Error {
+fn refusal(path: &Path, kind: &'static str, expected: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, NoFile { path: path.to_owned(), kind, expected })
 }
 
@@ -106,7 +81,7 @@ pub(crate) fn no_folder(path: &Path) -> Option<&'static str> {
 pub(crate) fn need_folder(path: &Path) -> io::Result<()> {
     let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
     match path.ancestors().find(is_there).and_then(|found| Some((found, no_folder(found)?))) {
-        Some((found, kind)) => Err(refusal_of(found, kind, FOLDER)),
+        Some((found, kind)) => Err(refusal(found, kind, FOLDER)),
         None => Ok(()),
     }
 }
@@ -116,22 +91,21 @@ pub(crate) fn explained(path: &Path, error: io::Error) -> io::Error {
     let own = match fs::metadata(path) {
         Ok(found) => refuse(path, &found),
         Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
-            Err(refusal(path, NOWHERE))
+            Err(refusal(path, NOWHERE, FILE))
         }
         Err(_) => path.parent().map_or(Ok(()), need_folder),
     };
     own.err().unwrap_or(error)
 }
 
-/// Opens a regular file with these options. Never waits; an error that names path and kind where it is
-/// something else.
+/// Opens a regular file with these options. Never waits; an error names path and kind where it is something else.
 pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     match fs::metadata(path) {
         Ok(found) => refuse(path, &found)?,
         // The options say what becomes of it.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => match fs::symlink_metadata(path) {
-            Ok(link) if link.is_symlink() => return Err(refusal(path, NOWHERE)),
+            Ok(link) if link.is_symlink() => return Err(refusal(path, NOWHERE, FILE)),
             _ => return Err(error),
         },
     }
@@ -146,6 +120,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     open_with(path, OpenOptions::new().read(true)).map_err(|error| explained(path, error))
 }
 
+/// Makes a file look as if it were read now, or written now.
+pub(crate) fn touch(file: &File, is_read: bool) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let (last_access, last_modification) = if is_read { (now, same) } else { (same, now) };
+    Ok(futimens(file, &Timestamps { last_access, last_modification })?)
+}
+
 /// Writes a file, in place of a regular file that is there.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     open_with(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
@@ -156,11 +138,4 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Reads a regular file of UTF-8 text.
-pub fn read_to_string(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open(path)?.read_to_string(&mut text)?;
-    Ok(text)
 }

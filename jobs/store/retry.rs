@@ -1,13 +1,31 @@
 //! The retry policy: how long a service may be away before the work in hand is given up.
 //!
-//! Pauses grow; jitter keeps workers from reconnecting all at once. Only errors that may pass by themselves are
-//! retried.
+//! Pauses grow; jitter keeps workers from reconnecting all at once. Only errors that may pass are retried.
 
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::sync::watch;
 
-use crate::error::JobsError;
+use crate::Result;
+
+/// How long a server that is away is asked again.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// Since the first try.
+    pub limit: Duration,
+    /// Turns true when the process stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl RetryPolicy {
+    pub(crate) fn lasts(&self, elapsed: Duration) -> bool {
+        elapsed < self.limit && !*self.stop.borrow()
+    }
+}
+
+/// The longest pause between two tries of an exchange.
+pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
 /// Pauses from a tenth of a second up to `longest`, without an end.
 pub fn pauses(longest: Duration) -> ExponentialBuilder {
@@ -19,18 +37,14 @@ pub fn pauses(longest: Duration) -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// The longest pause between two tries of an exchange.
-const LONGEST: Duration = Duration::from_secs(5);
-
-/// Tries until something comes that does not pass by itself, for `limit` at most and as long as
-/// `wanted` holds.
+/// Tries again while an error may pass by itself, for `limit` at most and as long as `wanted` holds.
 pub async fn with_retry<T, F>(
     limit: Duration,
     wanted: impl Fn() -> bool,
     exchange: impl FnMut() -> F,
-) -> Result<T, JobsError>
+) -> Result<T>
 where
-    F: Future<Output = Result<T, JobsError>>,
+    F: Future<Output = Result<T>>,
 {
     let begin = Instant::now();
     exchange
@@ -45,6 +59,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::JobsError;
 
     async fn tries(limit: u64, error: JobsError, until: u32) -> (u32, bool) {
         let count = AtomicU32::new(0);

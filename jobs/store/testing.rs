@@ -2,7 +2,7 @@
 
 use agrpo_spec::{Manifest, Phases, Plan, Run};
 
-use crate::{Control, Hold, Limits, Repair, Store, Versions};
+use crate::{Control, Hold, Repair, Store, Versions};
 
 #[path = "../../tests/support/stages.rs"]
 mod stages;
@@ -15,23 +15,23 @@ pub(crate) use stores::{TestStore, other_versions, with_large};
 
 /// Computes a run stage by stage and leaves in the store what a worker leaves.
 pub(crate) async fn finished(store: &Store, run: Run) {
-    store.put_run(&run).await.unwrap();
+    store.records.put_run(&run).await.unwrap();
     let (id, mut plan) = (run.id(), Plan::new(run));
     while let Some((&key, spec)) = plan.pending().first_key_value() {
         let spec = spec.clone();
-        let inputs = store.load_inputs(&spec).await.unwrap();
+        let inputs = store.cas.load_inputs(&spec).await.unwrap();
         let outputs = stages::fake_outputs(&spec, &inputs).unwrap();
         let manifest = Manifest {
             stage: spec.digest(),
             spec,
-            outputs: store.put_outputs(&outputs).await.unwrap(),
+            outputs: store.cas.put_outputs(&outputs).await.unwrap(),
             metrics: outputs.metrics,
             environment: environment(),
             phases: Phases::default(),
         };
-        store.publish(&manifest).await.unwrap();
-        store.record_stage(id, key, manifest.stage).await.unwrap();
-        store.note_policy(id, key, &manifest).await.unwrap();
+        store.records.publish(&manifest).await.unwrap();
+        store.records.record_stage(id, key, manifest.stage).await.unwrap();
+        store.records.note_policy(id, key, &manifest).await.unwrap();
         plan.finished(key, |name| manifest.output(name)).unwrap();
     }
 }

@@ -1,7 +1,5 @@
-//! The options of the verbs that hand runs to other programs and take models from them: `export` and
-//! `import`.
-//!
-//! Doc comments here are the help.
+//! The options of the verbs that write for other programs and read from them: `export` and `import`. Which options go
+//! with which format is checked in `commands/export.rs`.
 
 use std::path::PathBuf;
 
@@ -82,24 +80,17 @@ impl FormatArg {
     }
 }
 
-/// One of a run's policies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Iteration {
-    /// The newest.
-    Latest,
-    /// After so many iterations; 0 is the base.
-    After(u32),
-}
+/// One of a run's policies: after so many iterations, 0 being the base; without a number the newest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Iteration(pub(crate) Option<u32>);
 
 fn iteration(text: &str) -> Result<Iteration, &'static str> {
-    match text {
-        "latest" => Ok(Iteration::Latest),
-        "base" => Ok(Iteration::After(0)),
-        number => number
-            .parse()
-            .map(Iteration::After)
-            .map_err(|_| "expected latest, base, or the number of an iteration"),
-    }
+    let expected = "expected latest, base, or the number of an iteration";
+    Ok(Iteration(match text {
+        "latest" => None,
+        "base" => Some(0),
+        number => Some(number.parse().map_err(|_| expected)?),
+    }))
 }
 
 /// Take a base from a Hugging Face folder into the store

@@ -1,6 +1,5 @@
-//! The options of the verbs that check the store and keep it in order: `gc`, `verify`, `forget` and `replay`.
-//!
-//! Doc comments here are the help.
+//! The options of the verbs that check the store and keep it in order: `gc`, `verify`, `forget` and `replay`. Reads no
+//! store.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ Examples:
   agrpo gc --store s3://bucket/experiments
   agrpo gc --grace 7days")]
 pub(crate) struct GcArgs {
-    /// Count what would go; delete nothing
+    /// Report what would be deleted; delete nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Keep whatever was written within this time, as in 90min, 24h or 7days; below 1h only while no
@@ -39,9 +38,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Read every byte of a run or of the whole store and compare it with its name
 ///
-/// Changes nothing. The exit code is 5 if anything is missing or corrupt, or if another version of agrpo wrote
-/// a record; the answer says what repairs it. What the run's retention deleted is no loss; what no run reaches is
-/// counted, and agrpo gc deletes it.
+/// Changes nothing. The exit code is 5 if anything is missing or corrupt, or if another version of agrpo
+/// wrote a record; the answer names the repair. What the run's retention deleted is no loss; what no run
+/// reaches is counted, and agrpo gc deletes it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -98,7 +97,7 @@ pub(crate) struct ReplayArgs {
     /// Replay every finished stage of this run, by the start of its id or by its name
     #[arg(long)]
     pub(crate) run: Option<String>,
-    /// Make inputs that are missing, corrupt or no longer kept again first, and store them
+    /// First compute again and store inputs that are missing, corrupt or deleted by retention
     #[arg(long)]
     pub(crate) rewind: bool,
     #[command(flatten)]

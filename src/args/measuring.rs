@@ -1,24 +1,21 @@
-//! The options of the verbs that measure what a run made: `evaluate`, `tune` and `score`.
-//!
-//! Doc comments here are the help. What an option's value may be is checked here as far as it follows
-//! from the value alone; what depends on the run is checked in `commands/`.
+//! The options of the verbs that measure: `evaluate`, `tune`, `score`, `compare`, and `bench-gpu`, which is for `make
+//! gpu` and not listed. Checks what follows from a value alone; what depends on the run is checked in `commands/`.
 
 use std::path::PathBuf;
 
-use agrpo_spec::Real;
-use clap::Args;
+use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, PositionRule, Real};
+use clap::{Args, value_parser};
 
-use super::options::{DeviceArgs, JsonArgs, StoreArgs};
-use super::values::{CacheArg, EstimatorArg, PolicyArg, PositionArg, RubricArg, TaskArg};
+use super::options::{ComputeArgs, DeviceArgs, JsonArgs, StoreArgs};
+use super::values::{CACHES, ESTIMATORS, POSITIONS, PolicyArg, RubricArg, TASKS, choice};
 
 /// Measure base and newest policy on a grid of unmask steps
 ///
-/// Fewer steps write more tokens at once: what they save in compute they cost in accuracy, and this says
-/// how much. Every evaluation is a stage: what the store holds is not computed again, and agrpo replay
-/// computes it again. Without --temperature decoding is greedy; with it, completions are sampled with
-/// the run's top_k and top_p, and pass@n is the share of problems that at least one of n
-/// completions solves. With a threshold there is no grid: steps are as many as the tokens need, and
-/// `passes` says how many that were for a completion.
+/// Fewer steps write more tokens at once and save compute at the cost of accuracy; this measures how much.
+/// Every evaluation is a stage: what the store holds is not computed again, and agrpo replay checks it.
+/// Without --temperature decoding is greedy; with it, completions are sampled with the run's top_k and top_p,
+/// and pass@n is the share of problems that at least one of n completions solves. With a threshold there is
+/// no grid: steps are as many as the tokens need, and `passes` is their mean number per completion.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,34 +30,31 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = steps)]
     pub(crate) steps: Vec<u32>,
     /// Held-out problems [default: as many as the run's own evaluations]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_048_576))]
     pub(crate) problems: Option<u32>,
     /// Sample at this temperature instead of decoding greedily
     #[arg(long, value_name = "T", requires = "samples", value_parser = temperature)]
     pub(crate) temperature: Option<Real>,
     /// Completions of a problem, where they are sampled
     #[arg(long, value_name = "N", requires = "temperature")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(value_parser = value_parser!(u32).range(1..=65_536))]
     pub(crate) samples: Option<u32>,
     /// Which positions a step unmasks [default: as in the run's own evaluations]
-    #[arg(long, value_enum, value_name = "RULE")]
-    pub(crate) position: Option<PositionArg>,
-    /// Keys and values that the passes of a block take over from its first [default: as in the run's own
+    #[arg(long, value_name = "RULE", value_parser = choice(POSITIONS))]
+    pub(crate) position: Option<PositionRule>,
+    /// Keys and values that later passes of a block reuse from its first [default: as in the run's own
     /// evaluations]
-    #[arg(long, value_enum, value_name = "CACHE")]
-    pub(crate) cache: Option<CacheArg>,
-    /// Write every token that is at least so probable, in as many steps as that takes [default: as in
-    /// the run's own evaluations]
+    #[arg(long, value_name = "CACHE", value_parser = choice(CACHES))]
+    pub(crate) cache: Option<Cache>,
+    /// Unmask every token of at least this probability, in as many steps as that takes [default: as in the
+    /// run's own evaluations]
     #[arg(long, value_name = "P", conflicts_with = "steps", value_parser = threshold)]
     pub(crate) threshold: Option<Real>,
     /// Draw a chart of base and newest policy
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Evaluations computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) workers: Option<u16>,
+    pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
@@ -84,13 +78,13 @@ fn temperature(text: &str) -> Result<Real, &'static str> {
 
 /// Measure estimators of the policy gradient, and recommend a number of samples
 ///
-/// Samples a fresh batch of the run's training prompts and estimates its gradient again and again: for
-/// every estimator and every k, with and without stratification (strata) and entropy weights
-/// (step_weights). Says how much the estimates vary, how far their mean is off the exact sum over all
-/// steps, and how long they take; and which k gives the least variance times seconds, rollout included.
-/// A bias is reported if it is 4 standard deviations above noise, as the table has many rows, and
-/// otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes one
-/// core for about a minute on the runs in jobs/runs.
+/// Samples a fresh batch of the run's training prompts and estimates its gradient again and again: for every
+/// estimator and every k, with and without stratification (strata) and entropy weights (step_weights).
+/// Reports how much the estimates vary, how far their mean is off the exact sum over all steps, and how long
+/// they take; and which k gives the least variance times seconds, rollout included. A bias is reported if it
+/// is 4 standard deviations above noise, as the table has many rows, and otherwise its upper bound; more
+/// --repeats find smaller ones. Changes nothing in the store. Takes one core for about a minute on the runs
+/// in jobs/runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -101,18 +95,18 @@ pub(crate) struct TuneArgs {
     /// Run to measure, by the start of its id or by its name
     pub(crate) run: String,
     /// Prompts of the batch [default: those of a shard, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..=65_536))]
     pub(crate) prompts: Option<u32>,
     /// Estimates of each setting
     #[arg(long, value_name = "N", default_value_t = 12)]
-    #[arg(value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    #[arg(value_parser = value_parser!(u32).range(4..=65_536))]
     pub(crate) repeats: u32,
     /// Numbers of samples [default: powers of two up to the run's steps or 32, and the run's own]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = samples)]
     pub(crate) k: Vec<u32>,
     /// Estimators to measure [default: all that the run's rollouts allow]
-    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) estimators: Vec<EstimatorArg>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = choice(ESTIMATORS))]
+    pub(crate) estimators: Vec<EstimatorKind>,
     /// Policy to measure on
     #[arg(long, value_enum, value_name = "POLICY", default_value_t = PolicyArg::Latest)]
     pub(crate) iteration: PolicyArg,
@@ -157,8 +151,8 @@ Examples:
   echo '{\"word\": \"cab\", \"completion\": \"abc\"}' | agrpo score --run jobs/runs/word-puzzle/word-puzzle.toml -")]
 pub(crate) struct ScoreArgs {
     /// Task whose reward grades
-    #[arg(long, value_enum, required_unless_present = "run")]
-    pub(crate) task: Option<TaskArg>,
+    #[arg(long, required_unless_present = "run", value_parser = choice(TASKS))]
+    pub(crate) task: Option<Benchmark>,
     /// Run file with a task of its own, whose rewards grade
     #[arg(long, value_name = "RUN.toml", conflicts_with_all = ["task", "rubric"])]
     pub(crate) run: Option<PathBuf>,
@@ -167,4 +161,71 @@ pub(crate) struct ScoreArgs {
     pub(crate) rubric: Option<RubricArg>,
     /// File of JSON rows; - reads standard input
     pub(crate) file: PathBuf,
+}
+
+/// Compute variants of a run over several seeds and lay them side by side
+///
+/// The file names a run file, seeds, and what each variant changes. What the store lacks is computed, run
+/// after run; then NAME.md, NAME.svg and NAME.json are written, NAME being the file's.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  agrpo compare jobs/runs/compare/countdown.toml --output docs/comparison")]
+pub(crate) struct CompareArgs {
+    /// Comparison file in TOML
+    pub(crate) file: PathBuf,
+    /// Folder that the page, the curves and the numbers are written to
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+/// Measure a device: parity with the processor, replay, and the speed of a model of 8 billion weights
+///
+/// Parity compares logits of a small model in f32 with the processor's. Replay computes a tiny run and
+/// then every stage of it again, and compares their bytes. Speed is that of LLaDA-8B's sizes in
+/// bfloat16, with arbitrary weights made on the device. The store is not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agrpo bench-gpu --device cuda:0 --output docs/bench/gpu.json
+  agrpo bench-gpu --device cpu --tiny")]
+pub(crate) struct BenchGpuArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Numerics class to assume if the driver does not report the GPU's compute capability
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<Numerics>,
+    /// Measure a tiny model in f32 instead
+    #[arg(long)]
+    pub(crate) tiny: bool,
+    /// Folder of the model whose logits are compared
+    #[arg(long, value_name = "DIR", default_value = "tests/golden/llada_tiny")]
+    pub(crate) golden: PathBuf,
+    /// Completions sampled side by side
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub(crate) sequences: Option<u32>,
+    /// Transformer blocks of the model
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    pub(crate) layers: Option<u32>,
+    /// States differentiated by the clock; at most as many as completions
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub(crate) gradient_samples: Option<u32>,
+    /// States of one forward and backward pass
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub(crate) gradient_states: Option<u32>,
+    /// Relate operations per second to this peak instead of the device's known one
+    #[arg(long, value_name = "TFLOPS", value_parser = peak)]
+    pub(crate) peak: Option<f64>,
+    /// File to write; standard output without
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn peak(text: &str) -> Result<f64, &'static str> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value > 0.0);
+    value.ok_or("expected a number above 0")
 }

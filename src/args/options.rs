@@ -1,22 +1,29 @@
-//! Options that several verbs share: device, store, cache, Redis, metrics, JSON.
-//!
-//! Doc comments here are the help. Defaults that depend on the environment are in `settings.rs`.
+//! Options that several verbs share. Resolves no default that depends on the environment: `settings.rs` does.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use agrpo_compute::Device;
-use clap::Args;
+use clap::{Args, value_parser};
 
 /// Seconds that a service may be unavailable, for every verb that computes.
-pub(crate) const PATIENCE: u64 = 300;
+pub(crate) const RETRY_SECONDS: u64 = 300;
 
 /// The device.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// What computes: cpu, or cuda:N for the GPU number N
-    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
-    pub(crate) device: Device,
+    #[arg(long = "device", value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub(crate) id: Device,
+}
+
+/// The device, and how many stages it computes side by side.
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=4096))]
+    pub(crate) workers: Option<u16>,
 }
 
 /// Where results are kept.
@@ -41,9 +48,11 @@ pub(crate) struct CacheArgs {
     pub(crate) cache_size: Option<u64>,
 }
 
-/// Where hints about work are queued.
+/// Where a fleet keeps results, and where it queues hints about work.
 #[derive(Debug, Args)]
-pub(crate) struct RedisArgs {
+pub(crate) struct FleetArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Redis server that workers share [default: $AGRPO_REDIS, else redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
@@ -52,8 +61,8 @@ pub(crate) struct RedisArgs {
 /// Where metrics are served.
 #[derive(Debug, Args)]
 pub(crate) struct MetricsArgs {
-    /// Serve Prometheus metrics on this address, without authentication, as in 127.0.0.1:9180; loopback
-    /// is best [default: $AGRPO_METRICS, else off]
+    /// Serve Prometheus metrics on ADDR, without authentication, as in 127.0.0.1:9180; loopback is best
+    /// [default: $AGRPO_METRICS, else off]
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
 }

@@ -1,6 +1,5 @@
-//! The options of the verbs that compute runs: `run`, `enqueue` and `worker`.
-//!
-//! Doc comments here are the help.
+//! The options of the verbs that compute and control runs: `run`, `enqueue`, `worker`, `pause` and its like. Computes
+//! nothing.
 
 use std::path::PathBuf;
 
@@ -8,7 +7,7 @@ use agrpo_spec::Numerics;
 use clap::Args;
 
 use super::options::{
-    CacheArgs, DeviceArgs, JsonArgs, MetricsArgs, PATIENCE, RedisArgs, StoreArgs,
+    CacheArgs, ComputeArgs, DeviceArgs, FleetArgs, JsonArgs, MetricsArgs, RETRY_SECONDS, StoreArgs,
 };
 
 /// What to run.
@@ -26,6 +25,11 @@ pub(crate) struct RunFileArgs {
     /// Address of a file that the run names, instead of the run file's own; may be repeated
     #[arg(long = "source", value_name = "KEY=ADDRESS", value_parser = source)]
     pub(crate) sources: Vec<(String, String)>,
+}
+
+fn tflops(text: &str) -> Result<f64, &'static str> {
+    let is_possible = |number: &f64| (1e-6..=1e12).contains(number);
+    text.parse().ok().filter(is_possible).ok_or("expected a number from 0.000001 to 10^12")
 }
 
 fn source(text: &str) -> Result<(String, String), &'static str> {
@@ -56,7 +60,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Operations a second of one worker to estimate time with, in 10^12 [default: assumed by class]
-    #[arg(long, value_name = "N", requires = "dry_run")]
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = tflops)]
     pub(crate) tflops: Option<f64>,
     /// Compute even what is estimated not to fit into memory
     #[arg(long)]
@@ -69,12 +73,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
-    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) workers: Option<u16>,
+    pub(crate) compute: ComputeArgs,
     /// How long a bucket may be away before the run ends
-    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_SECONDS)]
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
@@ -94,9 +95,7 @@ pub(crate) struct EnqueueArgs {
     #[command(flatten)]
     pub(crate) run: RunFileArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) fleet: FleetArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }
@@ -114,11 +113,9 @@ Examples:
   agrpo worker --exit-when-idle 60")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
+    pub(crate) fleet: FleetArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Numerics class that this worker honours: cpu-portable, cpu-native, or cuda:SM for a GPU [default:
@@ -133,8 +130,19 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 840)]
     pub(crate) grace: u64,
     /// How long Redis or the store may be away before the worker ends
-    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_SECONDS)]
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
+}
+
+/// Which run is paused, resumed, cancelled or tried again. The help of these verbs is in `args.rs`.
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// Run, by the start of its id or by its name
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
 }

@@ -1,18 +1,17 @@
-//! The options of the verbs that prepare: `init`, `doctor`, `man` and `completions`.
-//!
-//! Doc comments here are the help.
+//! The options of the verbs that prepare: `init`, `doctor`, `man` and `completions`. They compute nothing.
 
 use std::path::PathBuf;
 
 use agrpo_spec::Numerics;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::options::{DeviceArgs, JsonArgs, RedisArgs, StoreArgs};
+use super::options::{DeviceArgs, FleetArgs, JsonArgs};
+use super::values::{Choices, choice};
 
 /// Write a run file with every key that matters and a comment on each
 ///
-/// The file is one of the runs in jobs/runs, under your name and with your seed. Change what you like: a run
-/// is what its file says, and agrpo run FILE --dry-run reports what that takes.
+/// The file is one of the runs in jobs/runs, under your name and with your seed. Change what you like: the
+/// file defines the run, and agrpo run FILE --dry-run estimates time and memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,9 +23,9 @@ pub(crate) struct InitArgs {
     /// File to write; - writes to standard output
     #[arg(default_value = "run.toml")]
     pub(crate) file: PathBuf,
-    /// What is to be learned
-    #[arg(long, value_enum, default_value_t = InitTask::Smoke)]
-    pub(crate) task: InitTask,
+    /// Task of the run
+    #[arg(long, default_value = "smoke", value_parser = choice(TEMPLATES))]
+    pub(crate) task: Template,
     /// Name of the run [default: the file's, without ending]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -40,26 +39,30 @@ pub(crate) struct InitArgs {
     pub(crate) json: JsonArgs,
 }
 
-/// The runs to begin from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum InitTask {
-    /// Countdown in half a minute, with every key there is
-    Smoke,
-    /// Countdown, five minutes on two cores
-    Countdown,
-    /// 4x4 Sudoku, four minutes on two cores
-    Sudoku,
-    /// GSM8K with LLaDA-8B, on GPUs
-    Gsm8k,
-    /// MATH with LLaDA-8B, on GPUs
-    Math,
-    /// Countdown with LLaDA-8B, on GPUs
-    #[value(name = "llada-countdown")]
-    LladaCountdown,
-    /// 4x4 Sudoku with LLaDA-8B, on GPUs
-    #[value(name = "llada-sudoku")]
-    LladaSudoku,
+/// A run to begin from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Template {
+    /// The file's name in `jobs/runs`, without ending.
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
 }
+
+macro_rules! template {
+    ($name:literal) => {
+        Template { name: $name, text: include_str!(concat!("../../jobs/runs/", $name, ".toml")) }
+    };
+}
+
+/// The runs to begin from, by task.
+pub(crate) const TEMPLATES: Choices<Template> = &[
+    ("smoke", template!("smoke"), "Countdown in half a minute, with every key there is"),
+    ("countdown", template!("countdown"), "Countdown, five minutes on two cores"),
+    ("sudoku", template!("sudoku"), "4x4 Sudoku, four minutes on two cores"),
+    ("gsm8k", template!("llada-8b-gsm8k"), "GSM8K with LLaDA-8B, on GPUs"),
+    ("math", template!("llada-8b-math"), "MATH with LLaDA-8B, on GPUs"),
+    ("llada-countdown", template!("llada-8b-countdown"), "Countdown with LLaDA-8B, on GPUs"),
+    ("llada-sudoku", template!("llada-8b-sudoku"), "4x4 Sudoku with LLaDA-8B, on GPUs"),
+];
 
 /// Write manual pages, one for each command
 #[derive(Debug, Args)]
@@ -94,9 +97,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) fleet: FleetArgs,
     /// Check the rows of small shapes in this process alone, in this numerics class
     #[arg(long, hide = true, value_name = "CLASS")]
     pub(crate) rows: Option<Numerics>,

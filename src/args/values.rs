@@ -1,106 +1,65 @@
-//! Values that options choose from, each with its line of help.
-//!
-//! The names are those of run files wherever a run file has them. Nothing is decided here.
+//! Values that options choose from, each with its line of help. Names are those of run files wherever a run file has
+//! them.
 
-use agrpo_spec::{Cache, EstimatorKind, PositionRule};
+use agrpo_spec::{Benchmark, Cache, EstimatorKind, PositionRule};
 use clap::ValueEnum;
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+/// Names, each with its value and its line of help.
+pub(super) type Choices<T> = &'static [(&'static str, T, &'static str)];
+
+/// Reads one of these names.
+pub(super) fn choice<T>(all: Choices<T>) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let values = all.iter().map(|(name, _, help)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let chosen = all.iter().find(|(known, ..)| *known == name);
+        chosen.map(|(_, value, _)| *value).ok_or("expected one of the possible values")
+    })
+}
 
 /// Tasks that grade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskArg {
-    /// Reach a target with all of the given numbers
-    Countdown,
-    /// Fill a 4x4 Sudoku
-    Sudoku,
-    /// Word problems with a number as answer
-    Gsm8k,
-    /// Competition problems with a LaTeX expression as answer
-    Math,
-}
+pub(super) const TASKS: Choices<Benchmark> = &[
+    ("countdown", Benchmark::Countdown, "Reach a target with all of the given numbers"),
+    ("sudoku", Benchmark::Sudoku, "Fill a 4x4 Sudoku"),
+    ("gsm8k", Benchmark::Gsm8k, "Word problems with a number as answer"),
+    ("math", Benchmark::Math, "Competition problems with a LaTeX expression as answer"),
+];
+
+/// Which positions a step unmasks.
+pub(super) const POSITIONS: Choices<PositionRule> = &[
+    ("low-confidence", PositionRule::LowConfidence, "The most probable tokens first"),
+    ("entropy", PositionRule::Entropy, "The surest distributions first"),
+    ("random", PositionRule::Random, "In random order"),
+];
+
+/// Keys and values that passes take over.
+pub(super) const CACHES: Choices<Cache> = &[
+    ("none", Cache::None, "Every pass computes the whole sequence"),
+    ("prefix", Cache::Prefix, "Those of the positions before the block"),
+    ("dual", Cache::Dual, "Those of all positions outside the block"),
+];
+
+/// Estimators of the policy gradient.
+pub(super) const ESTIMATORS: Choices<EstimatorKind> = &[
+    ("agrpo", EstimatorKind::Agrpo, "Drawn steps of the trajectory"),
+    ("diffu-grpo", EstimatorKind::DiffuGrpo, "One pass over a masked completion"),
+    ("coupled-grpo", EstimatorKind::CoupledGrpo, "Pairs of complementary masks"),
+    ("merged-step", EstimatorKind::MergedStep, "Neighbouring steps in one pass"),
+    ("ar-grpo", EstimatorKind::ArGrpo, "From left to right; needs rollout.block_tokens = 1"),
+];
 
 /// Published rules to grade by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RubricArg {
     /// d1's training rewards, part by part
     D1,
-    /// What d1's evaluation says
+    /// d1's grades of evaluation
     D1Eval,
     /// AGRPO's training rewards, part by part
     Agrpo,
-}
-
-/// A rule for positions on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PositionArg(pub(crate) PositionRule);
-
-impl ValueEnum for PositionArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        const {
-            &[
-                Self(PositionRule::LowConfidence),
-                Self(PositionRule::Entropy),
-                Self(PositionRule::Random),
-            ]
-        }
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self.0 {
-            PositionRule::LowConfidence => ("low-confidence", "The most probable tokens first"),
-            PositionRule::Entropy => ("entropy", "The surest distributions first"),
-            PositionRule::Random => ("random", "In random order"),
-        };
-        Some(PossibleValue::new(name).help(help))
-    }
-}
-
-/// A cache on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CacheArg(pub(crate) Cache);
-
-impl ValueEnum for CacheArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        const { &[Self(Cache::None), Self(Cache::Prefix), Self(Cache::Dual)] }
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self.0 {
-            Cache::None => "Every pass computes the whole sequence",
-            Cache::Prefix => "Those of the positions before the block",
-            Cache::Dual => "Those of all positions outside the block",
-        };
-        Some(PossibleValue::new(self.0.name()).help(help))
-    }
-}
-
-/// An estimator on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EstimatorArg(pub(crate) EstimatorKind);
-
-impl ValueEnum for EstimatorArg {
-    fn value_variants<'a>() -> &'a [Self] {
-        const {
-            &[
-                Self(EstimatorKind::Agrpo),
-                Self(EstimatorKind::DiffuGrpo),
-                Self(EstimatorKind::CoupledGrpo),
-                Self(EstimatorKind::MergedStep),
-                Self(EstimatorKind::ArGrpo),
-            ]
-        }
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self.0 {
-            EstimatorKind::Agrpo => "Drawn steps of the trajectory",
-            EstimatorKind::DiffuGrpo => "One pass over a masked completion",
-            EstimatorKind::CoupledGrpo => "Pairs of complementary masks",
-            EstimatorKind::MergedStep => "Neighbouring steps in one pass",
-            EstimatorKind::ArGrpo => "From left to right; needs rollout.block_tokens = 1",
-        };
-        Some(PossibleValue::new(self.0.name()).help(help))
-    }
 }
 
 /// Policies of a run.

@@ -1,14 +1,11 @@
-//! The options of the verbs that show runs to people: `status`, `show`, `report`, `serve` and
-//! `watch`.
-//!
-//! Doc comments here are the help.
+//! The options of the verbs that show runs to people: `status`, `show`, `report`, `serve` and `watch`. None of them
+//! changes a run.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::options::{JsonArgs, RedisArgs, StoreArgs};
+use super::options::{FleetArgs, JsonArgs, StoreArgs};
 
 /// List runs with their progress and the accuracy of their policies
 #[derive(Debug, Args)]
@@ -24,9 +21,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, conflicts_with = "run")]
     pub(crate) workers: bool,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) fleet: FleetArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }
@@ -86,9 +81,9 @@ pub(crate) struct ReportArgs {
 
 /// Show runs on a live page, as they grow
 ///
-/// Runs, curves, workers, failures, lineage, and completions step by step. Only looks: nothing can be changed
-/// through it. It listens on this machine alone unless another address is given; then a token is needed, taken
-/// from AGRPO_SERVE_TOKEN or AGRPO_SERVE_TOKEN_FILE, or drawn and shown at the start.
+/// Runs, curves, workers, failures, lineage, and completions step by step. The page changes nothing. It
+/// listens on this machine alone unless another address is given; then a token is needed, taken from
+/// AGRPO_SERVE_TOKEN or AGRPO_SERVE_TOKEN_FILE, or drawn and shown at the start.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -99,9 +94,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7979")]
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) fleet: FleetArgs,
 }
 
 /// Watch runs in the terminal
@@ -114,10 +107,8 @@ Examples:
   agrpo watch
   agrpo watch countdown --store s3://bucket/experiments --redis redis://10.0.0.5:6379")]
 pub(crate) struct WatchArgs {
-    /// Run to look at first, by the start of its id or by its name [default: the first]
+    /// Run to show first, by the start of its id or by its name [default: the first]
     pub(crate) run: Option<String>,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) redis: RedisArgs,
+    pub(crate) fleet: FleetArgs,
 }

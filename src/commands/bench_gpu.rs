@@ -1,30 +1,22 @@
-//! `agrpo bench-gpu`: what a device computes, whether it computes it again, and how fast.
-//!
-//! One JSON document, in which every assumption stands beside the figure that rests on it. The tiny run
-//! lives in memory; parity, speed and utilisation are those of `agrpo_lab::gpu_bench`.
+//! `agrpo bench-gpu`: what a device computes, whether it computes it again, and how fast. One JSON document, in which
+//! every assumption stands beside the figure that rests on it. The tiny run lives in memory; parity, speed and
+//! utilisation are those of `agrpo_lab::gpu_bench`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, io, path::Path};
 
 use agrpo_compute::Device;
 use agrpo_fleet::replay;
-use agrpo_lab::gpu_bench::{self, Figures, Gauges, Load, Parity, Utilisation};
+use agrpo_lab::gpu_bench::{self, Figures, Load, Parity, Utilisation};
 use agrpo_spec::{Files, Numerics, Run, RunConfig, StageKind};
-use agrpo_store::{Store, regular};
-use serde::Serialize;
+use agrpo_store::regular;
 use tokio::sync::{mpsc, watch};
 
-use crate::args::BenchGpuArgs;
-use crate::commands::computing::local;
-use crate::commands::files::{plain, try_writing};
-use crate::device::ComputeDevice;
-use crate::exit::{Exit, Failure};
-use crate::gpu::Gpu;
-use crate::libtorch::CudaBuild;
-use crate::machine::{self, VERSION};
-use crate::output;
-use crate::session::Session;
-use crate::settings::Settings;
+use super::computing::local;
+use super::files::{names, plain, try_writing, write};
+use super::prelude::{
+    ComputeDevice, Exit, Failure, Serialize, Session, Settings, Store, machine, output,
+};
+use crate::{args::BenchGpuArgs, gpu::Gpu, libtorch::CudaBuild};
 
 /// A run of every kind of stage, in seconds.
 const RUN: &str = include_str!("bench_gpu/run.toml");
@@ -53,14 +45,11 @@ struct Replay {
     identical: BTreeMap<StageKind, bool>,
 }
 
-/// Measures the device.
 pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, Failure> {
     let settings = &session.settings;
     let load = load(args)?;
     let files = golden(&args.golden)?;
-    if let Some(file) = &args.output {
-        try_writing(file).map_err(|error| unwritable(file, &error))?;
-    }
+    args.output.as_deref().map_or(Ok(()), try_writing)?;
     let (device, class) = enter(args, settings)?;
     output::talk("parity with the processor");
     let parity = gpu_bench::parity(&files, device.id)?;
@@ -69,14 +58,13 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, 
     output::talk("speed");
     let clock = machine::stopwatch();
     let memory = || device.gpu.as_ref().and_then(Gpu::used);
-    let gauges = Gauges { clock: &clock, memory: &memory };
-    let figures = gpu_bench::measure(&load, device.id, &gauges)?;
+    let figures = gpu_bench::measure(&load, device.id, &clock, &memory)?;
     let gpu = device.gpu.as_ref();
     let name = gpu.map(|gpu| gpu.name.clone());
     let peak = args.peak.map(|tera| tera * 1e12);
     let utilisation = Utilisation::new(&load, &figures, name.as_deref(), peak);
     let answer = Answer {
-        agrpo: VERSION,
+        agrpo: machine::VERSION,
         libtorch: match device.id {
             Device::Cpu => agrpo_compute::libtorch_version().to_owned(),
             Device::Cuda(_) => CudaBuild::find(settings)?.version,
@@ -94,35 +82,25 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, 
     };
     match &args.output {
         None => output::json(&answer)?,
-        Some(file) => {
-            let text = serde_json::to_string_pretty(&answer).map_err(|error| {
-                Failure::new(Exit::Unexpected, format!("cannot write the answer: {error}"))
-            })?;
-            regular::write(file, (text + "\n").as_bytes())
-                .map_err(|error| unwritable(file, &error))?;
-        }
+        Some(file) => write(file, output::json_text(&answer)? + "\n")?,
     }
     Ok(if answer.replay.identical.values().all(|same| *same) { Exit::Done } else { Exit::Differs })
 }
 
 /// The device, and the class that this process is in now.
 fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics), Failure> {
-    let device = args.device.device;
-    match (ComputeDevice::find(device, settings), args.numerics) {
-        (Ok(device), asked) => {
-            let class = asked.or(device.class()).unwrap_or_default();
-            device.enter(settings, class, None)?;
-            Ok((device, class))
-        }
+    let (id, asked) = (args.device.id, args.numerics);
+    let device = match ComputeDevice::find(id, settings) {
         // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
         // that is wrong does no harm.
-        (Err(_), Some(class @ Numerics::Cuda { .. })) => {
-            let device = ComputeDevice::without_driver(device, settings);
-            device.enter_unchecked(settings, class, None)?;
-            Ok((device, class))
+        Err(_) if asked.is_some_and(Numerics::is_cuda) => {
+            ComputeDevice::without_driver(id, settings)
         }
-        (Err(failure), _) => Err(failure),
-    }
+        found => found?,
+    };
+    let class = asked.or(device.class()).unwrap_or_default();
+    device.enter(settings, class, None)?;
+    Ok((device, class))
 }
 
 fn load(args: &BenchGpuArgs) -> Result<Load, Failure> {
@@ -143,16 +121,15 @@ fn load(args: &BenchGpuArgs) -> Result<Load, Failure> {
 
 /// The files of a model in Hugging Face layout.
 fn golden(folder: &Path) -> Result<Files, Failure> {
-    let cannot = |error: std::io::Error| {
+    let cannot = |error: io::Error| {
         let (folder, why) = (folder.display(), plain(&error));
         Failure::usage(format!("--golden {folder}: {why}; expected a model's folder"))
     };
     let mut files = Files::new();
-    for entry in std::fs::read_dir(folder).map_err(cannot)? {
-        let path = entry.map_err(cannot)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for name in names(folder).map_err(cannot)? {
         if name == "config.json" || name.starts_with("model") && name.ends_with(".safetensors") {
-            files.insert(name, regular::read(&path).map_err(cannot)?.into());
+            let bytes = regular::read(&folder.join(&name)).map_err(cannot)?;
+            files.insert(name, bytes.into());
         }
     }
     Ok(files)
@@ -166,16 +143,12 @@ async fn replayed(device: &ComputeDevice, numerics: Numerics) -> Result<Replay, 
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_go_on, stop) = watch::channel(false);
     let (id, local) = (run.id(), local(&store, device, Some(1)));
-    local.run(run, events, stop).await?;
+    local.run(run, false, events, stop).await?;
     let mut identical = BTreeMap::new();
-    let reports = replay::replay_run(&store, id, &local.execute, |_, _| ()).await?;
+    let reports = replay::replay_run(&store, id, &local.execute).await?;
     for (_, report) in &reports {
         let all: &mut bool = identical.entry(report.kind).or_insert(true);
         *all &= report.identical;
     }
     Ok(Replay { stages: reports.len(), identical })
-}
-
-fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("--output {}: {}", file.display(), plain(error)))
 }

@@ -1,36 +1,45 @@
-//! Computes a run on this machine and shows its progress.
-//!
-//! For the verbs that compute whole runs. Reports no result: that is up to the verb.
+//! Computes a run on this machine and shows its progress. Reports no result: that is up to the verb.
+
+use std::time::Duration;
 
 use agrpo_fleet::local::{Local, Outcome};
 use agrpo_spec::Run;
-use agrpo_store::{JobsError, Store};
+use agrpo_store::{JobsError, RetryPolicy};
 use tokio::sync::{mpsc, watch};
 
-use crate::device::ComputeDevice;
-use crate::machine;
-use crate::progress::Progress;
-use crate::run_summary::RunSummary;
-use crate::telemetry;
+use super::prelude::{ComputeDevice, Serialize, Store, machine};
+use crate::{progress::Progress, run_summary::RunSummary, telemetry};
 
 /// Printed when a signal stops a run.
 pub(super) const STOPPING: &str =
     "finishing the stages in hand; run the same command again to go on";
+
+/// Stages of an answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Stages {
+    pub(super) computed: u64,
+    pub(super) reused: u64,
+}
+
+/// The store, retrying for so many seconds while its server is away, unless the command is stopped.
+pub(super) fn retrying(store: &Store, seconds: u64, stop: &watch::Receiver<bool>) -> Store {
+    let retry = RetryPolicy { limit: Duration::from_secs(seconds), stop: stop.clone() };
+    store.with_limits(|limits| limits.retry = Some(retry))
+}
 
 /// A local scheduler at a store; by default with as many workers as the machine has cores.
 pub(super) fn local(store: &Store, device: &ComputeDevice, workers: Option<u16>) -> Local {
     Local {
         store: store.clone(),
         execute: device.execute(),
-        workers: device.workers(workers),
+        workers: machine::workers(workers, device.id.is_cuda()),
         environment: device.environment(),
         clock: machine::clock(),
         log_tail: telemetry::log_tail(),
     }
 }
 
-/// Computes what the run lacks, or with `repair` all of it that is missing or damaged; `summary` holds what is known
-/// of earlier processes.
+/// Computes what the run lacks, or with `repair` what is missing or damaged; `summary` is of earlier processes.
 pub(super) async fn compute(
     store: &Store,
     run: &Run,
@@ -41,12 +50,7 @@ pub(super) async fn compute(
 ) -> (Result<Outcome, JobsError>, RunSummary) {
     let (events, mut happened) = mpsc::unbounded_channel();
     let local = local(store, device, workers);
-    let work = async {
-        match repair {
-            true => local.repair(run.clone(), events, stop).await,
-            false => local.run(run.clone(), events, stop).await,
-        }
-    };
+    let work = local.run(run.clone(), repair, events, stop);
     let mut progress = Progress::new(run, summary);
     let show = async {
         while let Some(event) = happened.recv().await {

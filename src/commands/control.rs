@@ -1,61 +1,67 @@
-//! `agrpo pause`, `resume`, `cancel` and `retry`: control a run from any machine.
-//!
-//! Writes to the store first, then notifies workers through Redis, if there is one. Waits for no stage.
+//! `agrpo pause`, `resume`, `cancel` and `retry`: control a run from any machine. Writes to the store first, then
+//! notifies workers through Redis, if there is one. Waits for no stage.
 
 use agrpo_fleet::{Fleet, control};
 use agrpo_spec::RunId;
-use agrpo_store::{Control, Hold, JobsError, Store};
-use serde::Serialize;
+use agrpo_store::{Control, Hold, JobsError};
 
+use super::prelude::{Exit, Failure, Serialize, Session, Store, machine, output};
 use crate::args::ControlArgs;
-use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::output;
-use crate::session::Session;
 
-/// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
     run: RunId,
-    /// What was done.
     done: String,
-    /// Whether workers were notified.
     workers_told: bool,
 }
 
-/// Pauses or cancels a run.
-pub(super) fn hold(args: &ControlArgs, session: &Session, state: Hold) -> Result<Exit, Failure> {
-    session.block_on(async {
-        let (store, run, fleet) = open(args, session).await?;
-        let by = format!("{}@{}", session.settings.user(), machine::environment().host);
-        let record = Control { state, unix_ms: machine::clock()(), by };
-        control::hold(&store, fleet.as_ref(), run, &record).await?;
-        let store = session.store_option();
-        let next = Some(format!("agrpo resume {}{store}", run.short()));
-        answer(args, run, &format!("{state}; stages in hand are finished"), fleet.is_some(), next)
-    })
+/// What is done to the run.
+pub(super) enum Action {
+    Hold(Hold),
+    Resume,
+    Retry,
 }
 
-/// Resumes a run.
-pub(super) fn resume(args: &ControlArgs, session: &Session) -> Result<Exit, Failure> {
-    session.block_on(async {
+pub(super) fn control(
+    args: &ControlArgs,
+    session: &Session,
+    action: &Action,
+) -> Result<Exit, Failure> {
+    let answer = session.block_on(async {
         let (store, run, fleet) = open(args, session).await?;
-        let held = control::resume(&store, fleet.as_ref(), run).await?;
-        let done = if held { "resumed" } else { "was neither paused nor cancelled" };
-        answer(args, run, done, fleet.is_some(), None)
-    })
-}
-
-/// Gives failed stages new attempts.
-pub(super) fn retry(args: &ControlArgs, session: &Session) -> Result<Exit, Failure> {
-    session.block_on(async {
-        let (store, run, fleet) = open(args, session).await?;
-        let done = match control::retry(&store, fleet.as_ref(), run).await?.len() {
-            0 => "has no failed stage".to_owned(),
-            1 => "1 failed stage has new attempts".to_owned(),
-            count => format!("{count} failed stages have new attempts"),
+        let fleet = fleet.as_ref();
+        let done = match action {
+            Action::Hold(state) => {
+                let by = format!("{}@{}", session.settings.user(), machine::environment().host);
+                let record = Control { state: *state, unix_ms: machine::clock()(), by };
+                control::hold(&store, fleet, run, &record).await?;
+                format!("{state}; stages in hand are finished")
+            }
+            Action::Resume => match control::resume(&store, fleet, run).await? {
+                true => "resumed".to_owned(),
+                false => "was neither paused nor cancelled".to_owned(),
+            },
+            Action::Retry => match control::retry(&store, fleet, run).await?.len() {
+                0 => "has no failed stage".to_owned(),
+                1 => "1 failed stage has new attempts".to_owned(),
+                count => format!("{count} failed stages have new attempts"),
+            },
         };
-        answer(args, run, &done, fleet.is_some(), None)
+        Ok(Answer { run, done, workers_told: fleet.is_some() })
+    })?;
+    if !(args.json.json || answer.workers_told || session.names_redis()) {
+        output::talk(
+            "no Redis was notified: `agrpo run` notices, workers of a fleet see it in the store only when \
+             they reconcile; name their Redis with --redis or AGRPO_REDIS",
+        );
+    }
+    output::answer(args.json.json, &answer, || {
+        let (run, store) = (answer.run.short(), session.store_option());
+        let next = match action {
+            Action::Hold(_) => format!("\n\nnext:\n  agrpo resume {run}{store}"),
+            Action::Resume | Action::Retry => String::new(),
+        };
+        format!("run {run}: {}{next}", answer.done)
     })
 }
 
@@ -65,7 +71,7 @@ async fn open(
     session: &Session,
 ) -> Result<(Store, RunId, Option<Fleet>), Failure> {
     let store = session.existing_store().await?;
-    let run = store.resolve_run(&args.run).await?;
+    let run = store.records.resolve_run(&args.run).await?;
     match session.fleet().await {
         Ok(fleet) => Ok((store, run, Some(fleet))),
         // This Redis is only the default.
@@ -76,28 +82,4 @@ async fn open(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn answer(
-    args: &ControlArgs,
-    run: RunId,
-    done: &str,
-    workers_told: bool,
-    next: Option<String>,
-) -> Result<Exit, Failure> {
-    if args.json.json {
-        output::json(&Answer { run, done: done.to_owned(), workers_told })?;
-        return Ok(Exit::Done);
-    }
-    output::line(format!("run {}: {done}", run.short()))?;
-    if !workers_told {
-        output::talk(
-            "no Redis was notified: `agrpo run` obeys, workers of a fleet see it in the store only when \
-             they reconcile; name their Redis with --redis or AGRPO_REDIS",
-        );
-    }
-    if let Some(next) = next {
-        output::line(format!("\nnext:\n  {next}"))?;
-    }
-    Ok(Exit::Done)
 }

@@ -1,90 +1,120 @@
-//! `agrpo doctor`: checks this machine and the services, and says what to do where a check fails.
-//!
-//! Changes nothing: what it writes to the store and to Redis it deletes again. A Redis that is only the default
-//! may be missing, since `agrpo run` needs none.
+//! `agrpo doctor`: checks this machine and the services, and says what to do where a check fails. Deletes again what
+//! it writes. A Redis that is only the default may be missing, since `agrpo run` needs none.
 
-mod check;
-mod redis;
 mod rows;
 
-use agrpo_compute::Device;
-use agrpo_spec::Numerics;
-use serde::Serialize;
+use std::time::Duration;
 
-use self::check::{Check, Verdict};
-use crate::args::DoctorArgs;
-use crate::device::ComputeDevice;
-use crate::exit::{Exit, Failure};
-use crate::gpu::Gpu;
-use crate::libtorch::CudaBuild;
-use crate::machine::{self, VERSION};
-use crate::numerics;
-use crate::output;
-use crate::session::Session;
-use crate::settings::Settings;
+use agrpo_compute::Device;
+use agrpo_fleet::{Finding, Skew, clock_skew, inspect, store_skew};
+use agrpo_spec::Numerics;
+use agrpo_store::JobsError;
+
+use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, Settings, machine, output};
+use crate::{args::DoctorArgs, gpu::Gpu, libtorch::CudaBuild, numerics};
 
 /// Less free space than this gives a note.
 const LOW_DISK_BYTES: u64 = 1 << 30;
+/// The advice about a Redis that was not asked for.
+const OPTIONAL: &str = "only agrpo enqueue and agrpo worker need it; agrpo run does not";
 
-/// What `--json` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Not good, but no requested service needs it.
+    Note,
+    Bad,
+}
+
+/// What was checked, how it ended and what to do.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    /// What to do; empty where nothing is to be done.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    advice: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        let (verdict, exit) = (Verdict::Ok, Exit::Done);
+        Self { name, verdict, found: found.into(), advice: String::new(), exit }
+    }
+
+    fn note(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Note, advice: advice.into(), ..Self::ok(name, found) }
+    }
+
+    fn bad(name: &'static str, failure: &Failure, advice: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Bad,
+            advice: advice.into(),
+            // Any other defect of a service counts as the service being unavailable.
+            exit: if failure.exit == Exit::Data { Exit::Data } else { Exit::Unavailable },
+            ..Self::ok(name, failure.message.as_str())
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Answer {
     healthy: bool,
     checks: Vec<Check>,
 }
 
-/// Runs every check; one that fails does not hide the next.
 pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit, Failure> {
     if let Some(class) = args.rows {
         return rows::compute(class, &session.settings);
     }
     let (class, gpu) = graphics(args, &session.settings)?;
     let rows = rows::begin();
-    let services = async { Ok((store(session).await, redis::redis(session).await)) };
+    let services = async { Ok((store(session).await, redis(session).await)) };
     let (store, redis) = session.block_on(services)?;
     let mut checks = vec![
-        Check::ok("agrpo", VERSION),
+        Check::ok("agrpo", machine::VERSION),
         Check::ok("libtorch", agrpo_compute::libtorch_version()),
         processor(),
         Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
-    checks.extend(rows.end());
+    checks.extend(rows.map(|class| match class.end() {
+        Ok(found) => Check::ok("rows", found),
+        Err((failure, advice)) => Check::bad("rows", &failure, advice),
+    }));
     checks.extend(gpu);
     checks.extend(disk(session));
     checks.extend(store.into_iter().chain(redis));
     let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
-    let exit = exit.unwrap_or(Exit::Done);
-    if args.json.json {
-        output::json(&Answer { healthy: exit == Exit::Done, checks })?;
-    } else {
-        output::line(describe(&checks))?;
-    }
-    Ok(exit)
+    let answer = Answer { healthy: exit.is_none(), checks };
+    output::answer(args.json.json, &answer, || describe(&answer.checks))?;
+    Ok(exit.unwrap_or(Exit::Done))
 }
 
-/// Checks the GPU and its libtorch, and returns the class that the process entered for that. A missing GPU is bad
-/// only if --device names it.
+/// Checks the GPU, which has to be there only if --device names it; returns the class that the process entered.
 fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Check>), Failure> {
-    let (number, is_asked) = match args.device.device {
+    let (number, is_asked) = match args.device.id {
         Device::Cpu => (0, false),
         Device::Cuda(number) => (number, true),
     };
     let not_there = |name, failure: &Failure, advice: &str| match is_asked {
         true => Check::bad(name, failure, advice),
-        false => Check::note(name, failure.message(), "only --device cuda:N needs it"),
+        false => Check::note(name, failure.message.as_str(), "only --device cuda:N needs it"),
     };
     let device = ComputeDevice::find(Device::Cuda(number), settings);
     let gpu = match &device {
         Ok(ComputeDevice { gpu: Some(gpu), .. }) => Check::ok("gpu", describe_gpu(gpu)),
-        Ok(_) => return Err(Failure::new(Exit::Unexpected, "a GPU without a description")),
+        Ok(_) => return Err(Failure::unexpected("a GPU without a description")),
         Err(failure) => not_there("gpu", failure, "install NVIDIA's driver, or use --device cpu"),
     };
     let cuda = match CudaBuild::find(settings) {
-        Ok(build) => Check::ok(
-            "cuda",
-            format!("libtorch {} in {}", build.version, build.libraries.display()),
-        ),
+        Ok(CudaBuild { version, libraries }) => {
+            Check::ok("cuda", format!("libtorch {version} in {}", libraries.display()))
+        }
         Err(failure) => not_there("cuda", &failure, "see docs/gpu.md"),
     };
     let all_there = [&gpu, &cuda].iter().all(|check| check.verdict == Verdict::Ok);
@@ -106,9 +136,9 @@ fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Che
 }
 
 fn describe_gpu(gpu: &Gpu) -> String {
-    let (memory, used) =
-        (output::size(gpu.memory), gpu.used().map_or_else(|| "unknown".into(), output::size));
-    let (name, class, driver) = (&gpu.name, gpu.class(), &gpu.driver);
+    let used = gpu.used().map_or_else(|| "unknown".into(), output::size);
+    let (name, class, memory, driver) =
+        (&gpu.name, gpu.class(), output::size(gpu.memory), &gpu.driver);
     format!("{name}, {class}, {memory} of which {used} are in use, driver {driver}")
 }
 
@@ -116,16 +146,12 @@ fn processor() -> Check {
     let (avx2, avx512) = machine::vector_instructions();
     let name = machine::cpu();
     if avx2 {
-        let has = if avx512 { "avx2, avx512" } else { "avx2" };
-        Check::ok("processor", format!("{name}, {has}"))
-    } else {
-        let failure = Failure::new(Exit::Unavailable, format!("{name}, without avx2"));
-        Check::bad(
-            "processor",
-            &failure,
-            "numerics class cpu-portable needs a processor with AVX2 and FMA",
-        )
+        let avx512 = if avx512 { ", avx512" } else { "" };
+        return Check::ok("processor", format!("{name}, avx2{avx512}"));
     }
+    let failure = Failure::unavailable(format!("{name}, without avx2"));
+    let advice = "numerics class cpu-portable needs a processor with AVX2 and FMA";
+    Check::bad("processor", &failure, advice)
 }
 
 /// Free space on the disk of a local store.
@@ -145,32 +171,67 @@ async fn store(session: &Session) -> Vec<Check> {
     if let Some(folder) = session.store_folder()
         && !folder.exists()
     {
-        return vec![Check::note(
-            "store",
-            format!("{} is not there yet", folder.display()),
-            "agrpo run FILE creates it",
-        )];
+        let found = format!("{} is not there yet", folder.display());
+        return vec![Check::note("store", found, "agrpo run FILE creates it")];
     }
     let opened = async {
         let store = session.open_store().await?;
-        store.check().await?;
+        store.objects.check().await?;
         session.writable_store().await?;
         let mut checks =
             vec![Check::ok("store", format!("{} answers and can be written", store.url()))];
         // A folder has this machine's times.
         if session.store_folder().is_none() {
-            let skew = agrpo_fleet::store_skew(&store, &machine::clock()).await?;
-            checks.push(redis::clock(skew, &format!("that of {}", store.url())));
+            let skew = store_skew(&store, &machine::clock()).await?;
+            checks.push(clock(skew, &format!("that of {}", store.url())));
         }
         Ok::<_, Failure>(checks)
     };
-    opened.await.unwrap_or_else(|error| {
-        vec![Check::bad(
-            "store",
-            &error,
-            "check --store or AGRPO_STORE and, for s3, the AWS_* variables",
-        )]
-    })
+    let advice = "check --store or AGRPO_STORE and, for s3, the AWS_* variables";
+    opened.await.unwrap_or_else(|error| vec![Check::bad("store", &error, advice)])
+}
+
+/// A check for the server, and one for each setting that is wrong.
+async fn redis(session: &Session) -> Vec<Check> {
+    let is_asked = session.names_redis();
+    let objection = |error: JobsError, advice: &str| match is_asked {
+        true => Check::bad("redis", &error.into(), advice),
+        false => Check::note("redis", error.to_string(), OPTIONAL),
+    };
+    let away = "check --redis or AGRPO_REDIS, and that the server runs";
+    let fleet = match session.fleet().await {
+        Ok(fleet) => fleet,
+        Err(error) => return vec![objection(error, away)],
+    };
+    let findings = inspect(&fleet, &machine::environment().worker).await.into_iter();
+    let check = |finding: Finding| match finding.error {
+        // Its message already says what to do.
+        Some(error) => objection(error, ""),
+        None if finding.advice.is_empty() => Check::ok("redis", finding.found),
+        None => Check::note("redis", finding.found, finding.advice),
+    };
+    let mut checks: Vec<Check> = findings.map(check).collect();
+    match clock_skew(&fleet, &machine::clock()).await {
+        Ok(skew) => {
+            let check = clock(skew, &format!("that of Redis at {}", fleet.place()));
+            let unasked = !is_asked && check.exit != Exit::Done;
+            checks.push(if unasked { Check::note("clock", check.found, OPTIONAL) } else { check });
+        }
+        Err(error) => checks.push(objection(error, "")),
+    }
+    checks
+}
+
+/// Compares this machine's clock with another.
+fn clock(Skew { ahead_ms, is_too_much }: Skew, other: &str) -> Check {
+    if !is_too_much {
+        return Check::ok("clock", format!("this machine's agrees with {other}"));
+    }
+    let seconds = Duration::from_millis(ahead_ms.unsigned_abs()).as_secs_f64();
+    let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    let found = format!("this machine's clock is {seconds:.1} s {side} {other}");
+    let advice = "workers refuse more than 4 s: set both by NTP (`timedatectl set-ntp true`)";
+    Check::bad("clock", &Failure::unavailable(found), advice)
 }
 
 fn describe(checks: &[Check]) -> String {

@@ -1,23 +1,19 @@
-//! `agrpo run --dry-run`, and the memory check at the start of every run: what would be computed, how much memory
-//! a stage takes, by how much the store grows, and about how long it takes.
-//!
-//! Computes nothing and downloads nothing. Memory follows from the formula of `docs/memory.md`; time from
-//! counted operations and an assumed throughput, which is printed.
+//! `agrpo run --dry-run`, and the memory check at the start of every run: what would be computed, how much memory a
+//! stage takes, by how much the store grows, and about how long it takes. Computes nothing and downloads nothing.
+//! Memory follows from the formula of `docs/memory.md`; time from counted operations and an assumed throughput, which
+//! is printed.
 
 use std::time::Duration;
 
 use agrpo_spec::memory::{Estimate, TooLarge, Workload};
 use agrpo_spec::{Base, Numerics, Plan, Run, RunId, StageCost, StageKind};
-use serde::Serialize;
 
-use crate::device::ComputeDevice;
-use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::output;
+use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, machine, output};
+use super::run_file::{parse_run, read_sources, unfetched};
+use crate::args::RunArgs;
 
-/// What `--json` prints.
 #[derive(Debug, Serialize)]
-pub(super) struct DryRun {
+struct DryRun {
     run: RunId,
     name: String,
     numerics: Numerics,
@@ -63,60 +59,50 @@ fn assumed_flops(class: Numerics) -> f64 {
     }
 }
 
+/// Reports what the run would need; the files that it names may be missing.
+pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
+    let (named, text) = read_sources(&args.run, &session.settings)?;
+    let run = parse_run(&unfetched(&text, &named)?, &args.run)?;
+    let (config, workload) = (run.config(), workload(&run));
+    let unfetched = named.into_iter().filter(|source| source.sha256.is_none());
+    let workers = machine::workers(args.compute.workers, config.numerics.is_cuda());
+    let flops = args.tflops.map(|tflops| tflops * 1e12);
+    let assumed_flops = flops.unwrap_or_else(|| assumed_flops(config.numerics));
+    let kind = |cost: StageCost| {
+        let memory = workload.stage(cost.kind).map(|estimate| estimate.parts);
+        let memory = memory.unwrap_or_default().into_iter().filter(|part| part.bytes > 0);
+        Kind {
+            kind: cost.kind,
+            stages: cost.stages,
+            flops: cost.flops,
+            seconds: cost.flops / assumed_flops,
+            bytes: cost.bytes,
+            kept: config.retention.whole_at_end(&run, cost.kind),
+            memory: memory.map(|part| (part.name, part.bytes)).collect(),
+        }
+    };
+    let kinds: Vec<_> =
+        workload.costs(&run).into_iter().filter(|cost| cost.stages > 0).map(kind).collect();
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let seconds =
+        kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum::<f64>() / workers as f64;
+    let answer = DryRun {
+        run: run.id(),
+        name: config.name.clone(),
+        numerics: config.numerics,
+        unfetched: unfetched.map(|source| source.key).collect(),
+        stages: Plan::total_stages(&run),
+        bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
+        kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
+        kinds,
+        assumed_flops,
+        workers,
+        seconds,
+    };
+    output::answer(args.json.json, &answer, || answer.describe())
+}
+
 impl DryRun {
-    pub(super) fn new(
-        run: &Run,
-        workload: &Workload,
-        unfetched: Vec<String>,
-        flops: Option<f64>,
-        workers: usize,
-    ) -> Self {
-        let config = run.config();
-        let assumed_flops = flops.unwrap_or_else(|| assumed_flops(config.numerics));
-        let kind = |cost: StageCost| {
-            let memory = workload.stage(cost.kind).map(|estimate| estimate.parts);
-            let memory = memory.unwrap_or_default().into_iter().filter(|part| part.bytes > 0);
-            Kind {
-                kind: cost.kind,
-                stages: cost.stages,
-                flops: cost.flops,
-                seconds: cost.flops / assumed_flops,
-                bytes: cost.bytes,
-                kept: config.retention.whole_at_end(run, cost.kind),
-                memory: memory.map(|part| (part.name, part.bytes)).collect(),
-            }
-        };
-        let kinds: Vec<_> =
-            workload.costs(run).into_iter().filter(|cost| cost.stages > 0).map(kind).collect();
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let seconds: f64 = kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum();
-        #[expect(clippy::cast_precision_loss, reason = "workers are few")]
-        let seconds = seconds / workers as f64;
-        Self {
-            run: run.id(),
-            name: config.name.clone(),
-            numerics: config.numerics,
-            unfetched,
-            stages: Plan::total_stages(run),
-            bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
-            kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
-            kinds,
-            assumed_flops,
-            workers,
-            seconds,
-        }
-    }
-
-    /// Prints it.
-    pub(super) fn print(&self, json: bool) -> Result<Exit, Failure> {
-        if json {
-            output::json(self)?;
-        } else {
-            output::line(self.describe())?;
-        }
-        Ok(Exit::Done)
-    }
-
     fn describe(&self) -> String {
         let mut lines = vec![format!("run       {} ({}, {})", self.run, self.name, self.numerics)];
         if !self.unfetched.is_empty() {
@@ -126,10 +112,10 @@ impl DryRun {
             ));
         }
         lines.push(format!("stages    {} in all", self.stages));
-        let head = ["kind", "stages", "TFLOP", "seconds", "writes", "memory"].map(str::to_owned);
+        let head = ["kind", "stages", "TFLOP", "seconds", "writes", "memory"];
         let row = |kind: &Kind| {
             let peak: u64 = kind.memory.iter().map(|(_, bytes)| bytes).sum();
-            vec![
+            [
                 kind.kind.to_string(),
                 kind.stages.to_string(),
                 format!("{:.3}", kind.flops / 1e12),
@@ -138,9 +124,7 @@ impl DryRun {
                 if peak == 0 { "-".to_owned() } else { output::size(peak) },
             ]
         };
-        let rows: Vec<_> =
-            std::iter::once(head.to_vec()).chain(self.kinds.iter().map(row)).collect();
-        lines.push(output::table(&rows));
+        lines.push(output::table(head, self.kinds.iter().map(row)));
         let memory = self.kinds.iter().filter(|kind| !kind.memory.is_empty()).map(|kind| {
             let parts =
                 kind.memory.iter().map(|(name, bytes)| format!("{name} {}", output::size(*bytes)));
@@ -180,8 +164,9 @@ pub(super) fn workload(run: &Run) -> Workload {
 pub(super) fn check_memory(
     workload: &Workload,
     device: &ComputeDevice,
-    workers: usize,
+    workers: Option<u16>,
 ) -> Result<Option<Estimate>, Failure> {
+    let workers = machine::workers(workers, device.id.is_cuda());
     let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers.max(1) as u64);
     let (here, host) = (share(device.memory()), share(machine::available_memory()));
     if let (Some(update), Some(host)) = (workload.stage(StageKind::Update), host) {
@@ -197,7 +182,7 @@ pub(super) fn check_memory(
 }
 
 fn refusal(too_large: &TooLarge) -> Failure {
-    Failure::usage(too_large.to_string())
+    Failure::refused(too_large)
         .hint("a lower micro_batch takes less, and so does estimator.checkpointing = true")
         .hint("--workers 1 leaves all memory to one stage")
         .hint("--dry-run shows every part; --ignore-memory computes all the same")

@@ -1,56 +1,38 @@
-//! `agrpo enqueue`: hands a run to the workers of a fleet.
-//!
-//! Computes nothing. The store holds the run; Redis only holds hints about its stages.
+//! `agrpo enqueue`: hands a run to the workers of a fleet. The store holds it, Redis only hints. Computes nothing.
 
+use agrpo_fleet::Enqueued;
 use agrpo_spec::{Numerics, Plan, RunId};
-use serde::Serialize;
 
+use super::prelude::{Exit, Failure, Serialize, Session, machine, output};
+use super::run_file::{fetch_run, read_sources};
 use crate::args::EnqueueArgs;
-use crate::commands::run_file::read_run;
-use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::output;
-use crate::session::Session;
 
-/// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
     run: RunId,
     name: String,
     /// Stages that can be computed now.
     queued: usize,
-    /// All stages of the run.
     stages: u64,
     already_done: bool,
     /// Other runs that have the same name and a different configuration.
     namesakes: Vec<RunId>,
 }
 
-/// Queues what can be computed now.
 pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Failure> {
-    let (run, _) = read_run(&args.run, session)?;
-    let name = run.config().name.clone();
+    let (named, text) = read_sources(&args.run, &session.settings)?;
+    let (run, _) = fetch_run(&args.run, (&named, text), session)?;
+    let (name, numerics) = (run.config().name.clone(), run.config().numerics);
     let stages = Plan::total_stages(&run);
-    let numerics = run.config().numerics;
     let done = session.block_on(async {
         let store = session.writable_store().await?;
         let fleet = session.fleet().await?;
         agrpo_fleet::require(&fleet, &machine::environment().worker).await?;
         Ok(agrpo_fleet::enqueue(&store, &fleet, run).await?)
     })?;
-    let answer = Answer {
-        run: done.run,
-        name,
-        queued: done.pending,
-        stages,
-        already_done: done.already_done,
-        namesakes: done.namesakes,
-    };
-    if args.json.json {
-        output::json(&answer)?;
-        return Ok(Exit::Done);
-    }
-    for other in &answer.namesakes {
+    let Enqueued { run, pending: queued, already_done, namesakes } = done;
+    let answer = Answer { run, name, queued, stages, already_done, namesakes };
+    for other in answer.namesakes.iter().filter(|_| !args.json.json) {
         output::talk(format!(
             "note: run {} is also named {:?}, with a different configuration; this one is {}: use run ids",
             other.short(),
@@ -58,8 +40,7 @@ pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Fai
             answer.run.short()
         ));
     }
-    output::line(describe(&answer, session, numerics))?;
-    Ok(Exit::Done)
+    output::answer(args.json.json, &answer, || describe(&answer, session, numerics))
 }
 
 fn describe(answer: &Answer, session: &Session, numerics: Numerics) -> String {

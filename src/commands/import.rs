@@ -1,57 +1,39 @@
-//! `agrpo import`: checks a base in a Hugging Face folder and stores it by content.
-//!
-//! Prints the section of a run file that names it. Never changes the folder; weights stream into the store.
+//! `agrpo import`: checks a base in a Hugging Face folder and stores it by content. Prints the section of a run file
+//! that names it. Never changes the folder; weights stream into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc;
 
-use agrpo_compute::model::{MergedWeights, ModelConfig};
-use agrpo_spec::{ArtifactDigest, Files, FolderEntry, StageError};
-use agrpo_store::{Imported, JobsError};
-use serde::Serialize;
+use agrpo_compute::model::MergedWeights;
+use agrpo_spec::{ArtifactDigest, CheckpointShape, Files, OutputRecord, StageError};
+use agrpo_store::JobsError;
 
+use super::files::{names, unreadable};
+use super::prelude::{Exit, Failure, Serialize, Session, cannot, output};
+use super::run_file::check_model;
 use crate::args::ImportArgs;
-use crate::commands::files::plain;
-use crate::commands::sources::check_model;
-use crate::exit::{Exit, Failure};
-use crate::output;
-use crate::session::Session;
-
-/// The base's sizes, as a run file gives them.
-#[derive(Debug, Serialize)]
-struct Shape {
-    d_model: i64,
-    n_layers: i64,
-    n_heads: i64,
-    mlp_hidden_size: i64,
-    embedding_size: i64,
-    max_sequence_length: i64,
-}
 
 /// What the headers of the weights contain.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Facts {
-    shape: Shape,
     parameters: u64,
     dtypes: BTreeSet<&'static str>,
+    precision: &'static str,
+    shape: CheckpointShape,
 }
 
-/// The answer.
 #[derive(Debug, Serialize)]
 struct Report {
     folder: ArtifactDigest,
     from: String,
-    parameters: u64,
-    dtypes: BTreeSet<&'static str>,
-    precision: &'static str,
-    shape: Shape,
-    files: BTreeMap<String, FolderEntry>,
+    #[serde(flatten)]
+    facts: Facts,
+    files: BTreeMap<String, OutputRecord>,
     left_out: Vec<String>,
     section: String,
 }
 
-/// Stores the folder, and prints how a run file names it.
 pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit, Failure> {
     check_names(&args.folder)?;
     let (send, received) = mpsc::sync_channel(1);
@@ -61,141 +43,100 @@ pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit, Failu
             // The receiver outlives this call.
             send.send(facts(files)?).map_err(|error| StageError::Internal(error.to_string()))
         };
-        let imported = store.import_folder(&args.folder, check).await;
+        let imported = store.cas.import_folder(&args.folder, check).await;
         imported.map_err(|error| match error {
             // The folder is wrong, not the store.
             JobsError::Data(message) => Failure::usage(message),
             error => error.into(),
         })
     })?;
-    let facts = received.recv();
-    let facts = facts.map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
-    let report = Report::new(&args.folder, imported, facts);
-    if args.json.json {
-        output::json(&report)?;
-    } else {
-        output::line(&report.section)?;
-    }
-    Ok(Exit::Done)
+    let facts = received.recv().map_err(cannot("read the weights"))?;
+    let from = std::path::absolute(&args.folder).unwrap_or_else(|_| args.folder.clone());
+    let mut report = Report {
+        folder: imported.digest,
+        from: from.display().to_string(),
+        facts,
+        files: imported.listing.files,
+        left_out: imported.ignored,
+        section: String::new(),
+    };
+    report.section = report.describe();
+    output::answer(args.json.json, &report, || report.section.clone())
 }
 
 /// Refuses a folder that is no model by the names of its files, before anything is read.
 fn check_names(folder: &Path) -> Result<(), Failure> {
-    let place = folder.display();
-    let unreadable = |error: std::io::Error| {
-        Failure::usage(format!("{place}: cannot read the folder: {}", plain(&error)))
-    };
-    let mut names = BTreeSet::new();
-    for entry in folder.read_dir().map_err(unreadable)? {
-        names.insert(entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned());
-    }
-    let has = |end: &str| names.iter().find(|name| name.ends_with(end));
-    let refuse = |why: &str| Err(Failure::usage(format!("{place}: {why}")));
-    if !names.contains("config.json") {
-        if names.contains("adapter_config.json") {
-            return refuse(
-                "the folder has an adapter and no base; expected a whole model: agrpo export RUN --format \
-                 merged makes one",
-            );
+    let names = names(folder).map_err(|error| unreadable(folder, &error))?;
+    let has = |name: &str| names.contains(name);
+    let other = ["safetensors", "bin", "pt", "pth"]
+        .iter()
+        .find_map(|end| names.iter().find(|name| name.ends_with(&format!(".{end}"))));
+    let why = match other {
+        _ if !has("config.json") && has("adapter_config.json") => {
+            "an adapter and no base; expected a whole model: agrpo export RUN --format merged makes one"
         }
-        return refuse(
-            "the folder has no config.json; expected a model as Hugging Face's tools save it",
-        );
-    }
-    if has(".safetensors").is_none() {
-        return match has(".bin").or_else(|| has(".pt")).or_else(|| has(".pth")) {
-            Some(other) => refuse(&format!(
-                "the folder has {other} and no *.safetensors; save the model again with \
-                 save_pretrained(.., safe_serialization=True)"
-            )),
-            None => refuse("the folder has no *.safetensors; expected the model's weights"),
-        };
-    }
-    if names.contains("adapter_model.safetensors") {
-        return refuse(
-            "the folder has an adapter beside its base; expected the base alone, or merged",
-        );
-    }
-    if !names.contains("tokenizer.json") {
-        return refuse("the folder has no tokenizer.json; a run needs it to read and write text");
-    }
-    Ok(())
+        _ if !has("config.json") => {
+            "no config.json; expected a model as Hugging Face's tools save it"
+        }
+        None => "no *.safetensors; expected the model's weights",
+        Some(other) if !other.ends_with(".safetensors") => &format!(
+            "{other} and no *.safetensors; save the model again with \
+             save_pretrained(.., safe_serialization=True)"
+        ),
+        _ if has("adapter_model.safetensors") => {
+            "an adapter beside its base; expected the base alone, or merged"
+        }
+        _ if !has("tokenizer.json") => "no tokenizer.json; a run needs it to read and write text",
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(format!("{}: the folder has {why}", folder.display())))
 }
 
 /// Checks the folder, and reads sizes and types from its headers.
 fn facts(files: &Files) -> Result<Facts, StageError> {
     check_model(files)?;
     let model = MergedWeights::open(files)?;
-    let ModelConfig { d_model, n_layers, n_heads, .. } = *model.config();
-    let ModelConfig { mlp_hidden_size, embedding_size, max_sequence_length, .. } = *model.config();
-    let parts = model.parts();
+    let (config, parts) = (model.config(), model.parts());
+    let size = |size: i64| u32::try_from(size).map_err(|error| StageError::Data(error.to_string()));
     let count = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+    let dtypes: BTreeSet<_> = parts.iter().map(|part| part.dtype).collect();
+    // Narrower weights gain nothing in f32; f16 has digits that bf16 would round off.
+    let is_narrow = dtypes.contains("BF16") && !dtypes.contains("F16");
     Ok(Facts {
-        shape: Shape {
-            d_model,
-            n_layers,
-            n_heads,
-            mlp_hidden_size,
-            embedding_size,
-            max_sequence_length,
-        },
         parameters: parts.iter().map(|part| count(&part.shape)).sum(),
-        dtypes: parts.iter().map(|part| part.dtype).collect(),
+        precision: if is_narrow { "bf16" } else { "f32" },
+        dtypes,
+        shape: CheckpointShape {
+            d_model: size(config.d_model)?,
+            n_layers: size(config.n_layers)?,
+            n_heads: size(config.n_heads)?,
+            mlp_hidden_size: size(config.mlp_hidden_size)?,
+            embedding_size: size(config.embedding_size)?,
+            max_sequence_length: size(config.max_sequence_length)?,
+        },
     })
 }
 
 impl Report {
-    fn new(folder: &Path, imported: Imported, facts: Facts) -> Self {
-        let from = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let mut report = Self {
-            folder: imported.digest,
-            from: from.display().to_string(),
-            parameters: facts.parameters,
-            // Narrower weights gain nothing in f32; f16 has digits that bf16 would round off.
-            precision: match facts.dtypes.contains("BF16") && !facts.dtypes.contains("F16") {
-                true => "bf16",
-                false => "f32",
-            },
-            dtypes: facts.dtypes,
-            shape: facts.shape,
-            files: imported.listing.files,
-            left_out: imported.ignored,
-            section: String::new(),
-        };
-        report.section = report.describe();
-        report
-    }
-
     /// A section of a run file, with sizes and file names in comments.
     fn describe(&self) -> String {
-        let dtypes = self.dtypes.iter().copied().collect::<Vec<_>>().join(", ");
-        let file = |(name, entry): (&String, &FolderEntry)| {
-            vec![entry.digest.to_string(), name.clone(), output::size(entry.size)]
-        };
-        let files = output::table(&self.files.iter().map(file).collect::<Vec<_>>());
-        let mut lines = vec![format!("# {} parameters, {dtypes}", self.parameters)];
-        if self.dtypes.contains("F16") {
+        let Facts { parameters, dtypes, precision, shape } = &self.facts;
+        let names = dtypes.iter().copied().collect::<Vec<_>>().join(", ");
+        let mut lines = vec![format!("# {parameters} parameters, {names}")];
+        if dtypes.contains("F16") {
             lines.push("# F16 is computed in f32 without loss; bf16 would round it".to_owned());
         }
-        lines.extend(files.lines().map(|line| format!("#   {line}")));
+        lines.extend(output::files(&self.files).lines().map(|line| format!("#   {line}")));
         if !self.left_out.is_empty() {
             lines.push(format!("# left out: {}", self.left_out.join(", ").replace('\n', " ")));
         }
-        let Shape { d_model, n_layers, n_heads, .. } = self.shape;
-        let Shape { mlp_hidden_size, embedding_size, max_sequence_length, .. } = self.shape;
         let from = toml::Value::from(self.from.clone());
+        let shape = toml::to_string(shape).unwrap_or_default();
         lines.push(format!(
-            "[checkpoint]\n\
-             folder = {{ from = {from}, sha256 = \"{}\" }}\n\
-             precision = \"{}\"\n\n\
-             [checkpoint.shape]\n\
-             d_model = {d_model}\n\
-             n_layers = {n_layers}\n\
-             n_heads = {n_heads}\n\
-             mlp_hidden_size = {mlp_hidden_size}\n\
-             embedding_size = {embedding_size}\n\
-             max_sequence_length = {max_sequence_length}",
-            self.folder, self.precision
+            "[checkpoint]\nfolder = {{ from = {from}, sha256 = \"{}\" }}\nprecision = \"{precision}\"\n\n\
+             [checkpoint.shape]\n{}",
+            self.folder,
+            shape.trim_end()
         ));
         lines.join("\n")
     }

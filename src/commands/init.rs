@@ -1,25 +1,19 @@
-//! `agrpo init`: writes a commented run file to start from.
-//!
-//! The text is that of a file in `jobs/runs`, with the caller's name, seed and file name in it. Refuses to
-//! overwrite a file without --force, and refuses a name that no run may have.
+//! `agrpo init`: writes a commented run file to start from: one of `jobs/runs` with the caller's name, seed and file
+//! name in it. Refuses to overwrite a file without --force, and a name that no run may have.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
+use std::{fs::OpenOptions, io::Write, path::Path};
 
 use agrpo_spec::Run;
 use agrpo_store::regular;
-use serde::Serialize;
 use toml_edit::{DocumentMut, Value};
 
-use crate::args::{InitArgs, InitTask};
-use crate::commands::files::{name_of, plain};
-use crate::commands::sources;
-use crate::exit::{Exit, Failure};
-use crate::output;
+use super::files::{name_of, plain};
+use super::prelude::{Exit, Failure, Serialize, cannot, output};
+use super::run_file;
+use crate::args::InitArgs;
+use crate::args::setup::Template;
 use crate::shell;
 
-/// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
     file: String,
@@ -27,27 +21,6 @@ struct Answer {
     seed: u64,
 }
 
-impl InitTask {
-    /// The file's name in `jobs/runs`, without ending, and its text.
-    fn run(self) -> (&'static str, &'static str) {
-        macro_rules! of {
-            ($name:literal) => {
-                ($name, include_str!(concat!("../../jobs/runs/", $name, ".toml")))
-            };
-        }
-        match self {
-            Self::Smoke => of!("smoke"),
-            Self::Countdown => of!("countdown"),
-            Self::Sudoku => of!("sudoku"),
-            Self::Gsm8k => of!("llada-8b-gsm8k"),
-            Self::Math => of!("llada-8b-math"),
-            Self::LladaCountdown => of!("llada-8b-countdown"),
-            Self::LladaSudoku => of!("llada-8b-sudoku"),
-        }
-    }
-}
-
-/// Writes the file and says what to type next.
 pub(super) fn init(args: &InitArgs) -> Result<Exit, Failure> {
     let to_stdout = args.file == Path::new("-");
     let shown = if to_stdout { "run.toml".to_owned() } else { name_of(&args.file) };
@@ -57,25 +30,18 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     write(&args.file, &text, args.force)?;
-    if args.json.json {
-        output::json(&Answer { file: shown, name, seed })?;
-    } else {
-        output::line(format!(
-            "{shown}: run {name}, seed {seed}\n\nnext:\n  agrpo run {} --dry-run",
-            shell::path(&args.file)
-        ))?;
-    }
-    Ok(Exit::Done)
+    let answer = Answer { file: shown, name, seed };
+    output::answer(args.json.json, &answer, || {
+        let (Answer { file, name, .. }, path) = (&answer, shell::path(&args.file));
+        format!("{file}: run {name}, seed {seed}\n\nnext:\n  agrpo run {path} --dry-run")
+    })
 }
 
 /// The run's name, its seed, and the whole file.
 fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String), Failure> {
-    let (base, text) = args.task.run();
-    let unfit = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Unexpected, format!("jobs/runs/{base}.toml: {error}"))
-    };
-    let mut document: DocumentMut =
-        with_commands(text, base, file).parse().map_err(|e| unfit(&e))?;
+    let Template { name: base, text } = args.task;
+    let document = with_commands(text, base, file).parse::<DocumentMut>();
+    let mut document = document.map_err(cannot(&format!("read jobs/runs/{base}.toml")))?;
     let stem = || Path::new(file).file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
     set(&mut document, "name", name.as_str().into());
@@ -85,8 +51,10 @@ fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String), Failure> {
         set(&mut document, "seed", seed.into());
     }
     let text = document.to_string();
-    let seed = check(&text)?;
-    Ok((name, seed, text))
+    // A run file is checked as if its files were fetched.
+    let named = run_file::named(&text, Path::new(""), &[])?;
+    let run = Run::parse(&run_file::unfetched(&text, &named)?)?;
+    Ok((name, run.config().seed, text))
 }
 
 /// Replaces a value and keeps the comment beside it.
@@ -99,55 +67,40 @@ fn set(document: &mut DocumentMut, key: &str, mut value: Value) {
 
 /// Replaces the commands in the file's head by those for this file.
 fn with_commands(text: &str, base: &str, file: &str) -> String {
-    let file = shell::path(Path::new(file));
-    let made = format!("make run RUN={base}");
-    let line = |line: &str| match line.split_once(&made) {
-        Some((before, after)) => {
-            let arguments = after.strip_prefix(" ARGS='").map_or(after.to_owned(), |rest| {
-                let (inside, behind) = rest.split_once('\'').unwrap_or((rest, ""));
-                format!(" {inside}{behind}")
-            });
-            format!("{before}agrpo run {file}{arguments}")
-        }
-        None => {
-            line.replace(&format!("agrpo run jobs/runs/{base}.toml"), &format!("agrpo run {file}"))
-        }
+    let command = format!("agrpo run {}", shell::path(Path::new(file)));
+    let line = |line: &str| {
+        let line = line.replace(&format!("agrpo run jobs/runs/{base}.toml"), &command);
+        let Some((before, rest)) = line.split_once(&format!("make run RUN={base}")) else {
+            return line + "\n";
+        };
+        let rest = rest.strip_prefix(" ARGS='").map_or(rest.to_owned(), |rest| {
+            let (inside, behind) = rest.split_once('\'').unwrap_or((rest, ""));
+            format!(" {inside}{behind}")
+        });
+        format!("{before}{command}{rest}\n")
     };
-    text.lines().map(line).map(|line| line + "\n").collect()
-}
-
-/// Checks that the text is a valid run file, as if its files were fetched, and returns the seed.
-fn check(text: &str) -> Result<u64, Failure> {
-    let named = sources::named(text, Path::new(""), &[])?;
-    Ok(Run::parse(&sources::unfetched(text, &named)?)?.config().seed)
+    text.lines().map(line).collect()
 }
 
 fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
-    options.write(true);
-    match force {
-        true => options.create(true).truncate(true),
-        false => options.create_new(true),
-    };
+    options.write(true).create(force).truncate(force).create_new(!force);
     let written = regular::open_with(file, &mut options);
     let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| {
-        let failure =
-            |what: &str| Failure::usage(format!("cannot write {}: {what}", name_of(file)));
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure("it is there already")
-                .hint("name another file, or write over it with --force"),
-            _ => failure(&plain(&error)),
-        }
+        let is_there = error.kind() == std::io::ErrorKind::AlreadyExists;
+        let why = if is_there { "it is there already".to_owned() } else { plain(&error) };
+        Failure::usage(format!("cannot write {}: {why}", name_of(file)))
+            .hint_if(is_there, "name another file, or write over it with --force")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::ValueEnum;
+    use crate::args::setup::TEMPLATES;
 
-    fn asked(task: InitTask) -> InitArgs {
+    fn asked(task: Template) -> InitArgs {
         InitArgs {
             file: "mine.toml".into(),
             task,
@@ -160,10 +113,10 @@ mod tests {
 
     #[test]
     fn every_task_gives_a_run_of_that_name_and_seed_and_keeps_its_comments() {
-        for task in InitTask::value_variants() {
+        for (_, task, _) in TEMPLATES {
             let (name, seed, written) = text(&asked(*task), "mine.toml").unwrap();
             assert_eq!((&*name, seed), ("mine", 7));
-            let (base, original) = task.run();
+            let (base, original) = (task.name, task.text);
             assert!(written.contains("agrpo run mine.toml"), "{base} says no command");
             assert!(!written.contains("make run") && !written.contains("ARGS="), "{base}");
             let comments = |text: &str| text.matches('#').count();
@@ -173,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_name_that_no_run_may_have_is_refused() {
-        let args = InitArgs { name: Some("two words".to_owned()), ..asked(InitTask::Smoke) };
+        let args = InitArgs { name: Some("two words".to_owned()), ..asked(TEMPLATES[0].1) };
         let refused = text(&args, "mine.toml").unwrap_err();
-        assert!(refused.message().starts_with("name = \"two words\": expected"), "{refused}");
+        assert!(refused.message.starts_with("name = \"two words\": expected"), "{refused}");
     }
 }

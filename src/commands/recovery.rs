@@ -1,13 +1,10 @@
-//! Hints about lost or damaged data: whether a run's retention deleted it, and what brings it back.
-//!
-//! Changes nothing. An error stays as it is where nothing more is known than that the blob is missing.
+//! Hints about lost or damaged data: whether a run's retention deleted it, and what brings it back. Changes nothing.
+//! An error stays as it is where nothing more is known than that the blob is missing.
 
 use agrpo_fleet::replay;
 use agrpo_spec::{RunId, StageDigest, StageKey};
-use agrpo_store::Store;
 
-use crate::exit::Failure;
-use crate::session::Session;
+use super::prelude::{Failure, Session, Store};
 
 /// The same result; the error about a blob that retention deleted says so, and how it is computed again.
 pub(super) async fn explained<T>(
@@ -26,35 +23,25 @@ pub(super) async fn explain(
     store: &Store,
     session: &Session,
     asked: Option<(Option<RunId>, StageDigest)>,
-    failure: Failure,
+    mut failure: Failure,
 ) -> Failure {
-    let Some(digest) = failure.lost() else { return failure };
+    let Some(digest) = failure.lost else { return failure };
     let dropped = replay::dropped(store, digest).await.unwrap_or_default();
     let of_reader = dropped.map(|(run, reader)| (Some(run), reader));
-    let failure = match dropped {
-        None => failure,
-        Some((run, _)) => failure.with_message(format!(
-            "cas/{digest} is not in {}: the retention of run {} deleted it",
-            store.url(),
-            run.short()
-        )),
-    };
+
+    if let Some((run, _)) = dropped {
+        let (url, run) = (store.url(), run.short());
+        failure.message =
+            format!("cas/{digest} is not in {url}: the retention of run {run} deleted it");
+    }
     let Some((run, stage)) = asked.or(of_reader) else { return failure };
     let Ok(lacking) = replay::lacking(store, run, stage).await else { return failure };
-    failure.hint(replay_hint(session, stage, &lacking))
-}
-
-/// Names the replay that brings the blob back, and what it computes.
-fn replay_hint(
-    session: &Session,
-    stage: StageDigest,
-    lacking: &[(Option<StageKey>, StageDigest)],
-) -> String {
+    // The replay that brings the blob back, and what it computes.
     let command = format!("agrpo replay {} --rewind{}", stage.short(), session.store_option());
     let name = |(key, stage): &(Option<StageKey>, StageDigest)| {
         key.map_or_else(|| stage.short(), |key| key.to_string())
     };
-    match lacking {
+    failure.hint(match &lacking[..] {
         // The blobs exist and one is damaged; which stages that concerns is found during the replay.
         [] => format!("{command} makes it again and stores it"),
         [one] => format!("{command} computes {} again and stores it", name(one)),
@@ -64,7 +51,7 @@ fn replay_hint(
             name(first),
             name(last)
         ),
-    }
+    })
 }
 
 /// What to do about an object that agrpo did not write.

@@ -1,55 +1,45 @@
-//! `agrpo score`: grades given completions by the rules of this project's runs, by published rules, or by
-//! the `[reward]` of a run file.
-//!
-//! Reads JSON objects, one a line, and writes them back with their grades; the mean goes to stderr. Needs no
-//! store and computes no tensor.
+//! `agrpo score`: grades given completions by the rules of this project's runs, by published rules, or by the
+//! `[reward]` of a run file. Reads JSON objects, one a line, and writes them back with their grades; the mean goes to
+//! stderr. Needs no store and computes no tensor.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use agrpo_compute::RowGrader;
+use agrpo_compute::{RowGrader, tasks::score_row};
 use agrpo_grading::{
-    Benchmark, Cells, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
+    Cells, Grade, LONGEST_ROW, Protocol, Row, json_columns, problem_of_truth, reward, verdict,
 };
-use agrpo_spec::{one_line, utf_8};
+use agrpo_programs::Programs;
+use agrpo_spec::{
+    Artifact, ArtifactDigest, Benchmark, DatasetTask, Inputs, RewardConfig, RowReward, Run, Task,
+    one_line, utf_8,
+};
 use agrpo_store::regular;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
-use self::graded::Graded;
-use crate::args::{RubricArg, ScoreArgs, TaskArg};
-use crate::commands::files::{name_of, plain};
-use crate::exit::{Exit, Failure};
-use crate::output;
-use crate::session::Session;
+use super::files::{name_of, open, read_text, unreadable};
+use super::prelude::{Exit, Failure, Session, Settings, output};
+use super::run_file;
+use crate::args::{RubricArg, ScoreArgs};
 
-mod custom;
-mod graded;
-
-/// Grades every row.
 pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit, Failure> {
     let name = name_of(&args.file);
-    let unreadable =
-        |error: &std::io::Error| Failure::usage(format!("cannot read {name}: {}", plain(error)));
-    if args.rubric.is_none() && args.task.is_some_and(|task| own_task(task).is_none()) {
+    if let (None, Some(Benchmark::Gsm8k | Benchmark::Math)) = (args.rubric, args.task) {
         return Err(Failure::usage(
             "this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo",
         ));
     }
-    let own =
-        args.run.as_deref().map(|file| custom::Task::read(file, &session.settings)).transpose()?;
-    let own = own.as_ref().map(custom::Task::grader).transpose()?;
-    let mut rows: Box<dyn BufRead> = if args.file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(BufReader::new(regular::open(&args.file).map_err(|error| unreadable(&error))?))
-    };
+    let own = args.run.as_deref().map(|file| OwnTask::read(file, &session.settings)).transpose()?;
+    let own = own.as_ref().map(OwnTask::grader).transpose()?;
+    let mut rows = BufReader::new(open(&args.file)?);
     let mut sum = Sum::default();
     let mut line = vec![];
     for number in 1.. {
         line.clear();
         // Reads two bytes more than the longest row, to detect a longer one.
         let read = rows.by_ref().take(LONGEST_ROW as u64 + 2).read_until(b'\n', &mut line);
-        if read.map_err(|error| unreadable(&error))? == 0 {
+        if read.map_err(|error| unreadable(&args.file, &error))? == 0 {
             break;
         }
         let row = line.strip_suffix(b"\n").unwrap_or(&line);
@@ -60,13 +50,12 @@ pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit, Failure
         }
         let row = graded(args, own.as_ref(), (number, row), &mut sum)
             .map_err(|failure| failure.at(format!("{name}, line {number}")))?;
-        output::json_row(&row)?;
+        output::line(row.to_string())?;
     }
     output::talk(sum.describe());
     Ok(Exit::Done)
 }
 
-/// The sums over all rows.
 #[derive(Default)]
 struct Sum {
     rows: u32,
@@ -89,13 +78,11 @@ impl Sum {
 
     fn describe(&self) -> String {
         let rows = self.rows;
-        let share = |part: u32, of: u32| {
-            let share = output::percent(f64::from(part) / f64::from(of.max(1)));
-            format!("{share} ({part} of {of})")
-        };
-        let cells = self.cells.map_or_else(String::new, |cells| {
-            format!("  cells {}", share(cells.correct, cells.empty))
-        });
+        let share =
+            |part: u32, of: u32| output::accuracy(f64::from(part) / f64::from(of.max(1)), of);
+        let cells =
+            self.cells.map(|cells| format!("  cells {}", share(cells.correct, cells.empty)));
+        let cells = cells.unwrap_or_default();
         let reward = self.reward / f64::from(rows.max(1));
         format!("{rows} rows  reward {reward:.4}  correct {}{cells}", share(self.correct, rows))
     }
@@ -121,18 +108,22 @@ fn graded(
     };
     let missing = |name: &str| Failure::usage(format!("no {name}: {expected}"));
     let completion = text("completion")?.ok_or_else(|| missing("completion"))?;
-    let grade = match (own, args.task) {
-        (Some(own), _) => {
-            custom::grade(own, Row { number, fields: row.clone(), noted }, completion)?
+    let question = || Ok::<_, Failure>(text("question")?.unwrap_or_default());
+    let truth = || row.get("ground_truth").ok_or_else(|| missing("ground_truth"));
+    let grade = match (own, args.task, args.rubric) {
+        (Some(own), ..) => {
+            let mut fields = row.clone();
+            fields.remove("completion");
+            let graded = own.grade(Row { number, fields, noted }, completion);
+            graded.map_err(Failure::refused)?.into()
         }
-        (None, None) => return Err(missing("--task")),
-        (None, Some(task)) => {
-            let question = text("question")?.unwrap_or_default();
-            let truth = row.get("ground_truth").ok_or_else(|| missing("ground_truth"))?;
-            match args.rubric {
-                None => by_our_rule(task, question, truth, completion)?,
-                Some(rubric) => by_rubric(task, rubric, question, truth, completion)?,
-            }
+        (None, None, _) => return Err(missing("--task")),
+        (None, Some(task), Some(rubric)) => {
+            by_rubric(task, rubric, question()?, truth()?, completion)?
+        }
+        (None, Some(task), None) => {
+            let graded = score_row(task.name(), question()?, truth()?, completion);
+            graded.map_err(Failure::refused)?.into()
         }
     };
     sum.add(&grade);
@@ -147,69 +138,88 @@ fn graded(
     Ok(Value::Object(row))
 }
 
-/// The task's name in run files, if this project has rules for it.
-fn own_task(task: TaskArg) -> Option<&'static str> {
-    match task {
-        TaskArg::Countdown => Some("countdown"),
-        TaskArg::Sudoku => Some("sudoku"),
-        TaskArg::Gsm8k | TaskArg::Math => None,
-    }
-}
-
-fn by_our_rule(
-    task: TaskArg,
-    question: &str,
-    truth: &Value,
-    completion: &str,
-) -> Result<Graded, Failure> {
-    let task = own_task(task).unwrap_or_default();
-    let grade = agrpo_compute::tasks::score_row(task, question, truth, completion)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(Graded {
-        reward: grade.reward,
-        parts: json!(grade.parts),
-        extracted: json!(grade.extracted),
-        correct: grade.correct,
-        cells: None,
-    })
-}
-
 fn by_rubric(
-    task: TaskArg,
+    task: Benchmark,
     rubric: RubricArg,
     question: &str,
     truth: &Value,
     completion: &str,
 ) -> Result<Graded, Failure> {
-    let benchmark = match task {
-        TaskArg::Countdown => Benchmark::Countdown,
-        TaskArg::Sudoku => Benchmark::Sudoku,
-        TaskArg::Gsm8k => Benchmark::Gsm8k,
-        TaskArg::Math => Benchmark::Math,
-    };
-    let problem = problem_of_truth(benchmark, question, truth)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let problem = problem_of_truth(task, question, truth).map_err(Failure::refused)?;
     let protocol = match rubric {
         RubricArg::D1 | RubricArg::D1Eval => Protocol::D1,
         RubricArg::Agrpo => Protocol::Agrpo,
     };
-    if rubric == RubricArg::D1Eval {
-        let verdict = verdict(&problem, protocol, completion);
-        let part = if verdict.cells.is_some() { "cells" } else { "correct" };
-        return Ok(Graded {
-            reward: verdict.score(),
-            parts: json!({ part: verdict.score() }),
-            extracted: json!(verdict.extracted),
-            correct: verdict.correct,
-            cells: verdict.cells,
-        });
+    if rubric != RubricArg::D1Eval {
+        return Ok(reward(&problem, protocol, completion).into());
     }
-    let grade = reward(&problem, protocol, completion);
+    let verdict = verdict(&problem, protocol, completion);
+    let part = if verdict.cells.is_some() { "cells" } else { "correct" };
     Ok(Graded {
-        reward: grade.reward,
-        parts: json!(grade.parts),
-        extracted: json!(grade.extracted),
-        correct: grade.correct,
-        cells: None,
+        reward: verdict.score(),
+        parts: json!({ part: verdict.score() }),
+        extracted: json!(verdict.extracted),
+        correct: verdict.correct,
+        cells: verdict.cells,
     })
+}
+
+struct Graded {
+    reward: f64,
+    parts: Value,
+    extracted: Value,
+    correct: bool,
+    cells: Option<Cells>,
+}
+
+impl From<Grade> for Graded {
+    fn from(Grade { reward, parts, extracted, correct }: Grade) -> Self {
+        Self { reward, parts: json!(parts), extracted: json!(extracted), correct, cells: None }
+    }
+}
+
+impl From<RowReward> for Graded {
+    fn from(RowReward { reward, parts, correct, .. }: RowReward) -> Self {
+        Self { reward, parts: json!(parts), extracted: Value::Null, correct, cells: None }
+    }
+}
+
+/// A run file's task, with what grades it.
+struct OwnTask {
+    task: DatasetTask,
+    reward: RewardConfig,
+    inputs: Inputs,
+    programs: Programs,
+}
+
+impl OwnTask {
+    fn read(file: &Path, settings: &Settings) -> Result<Self, Failure> {
+        let text = read_text(file)?;
+        let at = |failure: Failure| failure.at(name_of(file));
+        let mut inputs = Inputs::default();
+        let mut named = run_file::named(&text, file, &[]).map_err(at)?;
+        // The problems are in the rows that are graded, so only the program's files are read.
+        for source in named.iter_mut().filter(|source| source.key.starts_with(run_file::PROGRAM)) {
+            let Some(from) = source.from.as_deref().map(Path::new) else { continue };
+            let bytes = regular::read(from).map(Bytes::from);
+            let bytes = bytes.map_err(|error| at(unreadable(from, &error).at(&source.key)))?;
+            let digest = ArtifactDigest::of(&bytes);
+            inputs.insert(digest, Artifact::Blob(bytes.into()));
+            source.sha256 = Some(digest);
+        }
+        let text = run_file::unfetched(&text, &named).map_err(at)?;
+        let run = Run::parse(&text).map_err(|error| at(error.into()))?;
+        let Task::Dataset(task) = &run.config().task else {
+            let failure = Failure::usage("expected a run file with [task.dataset]");
+            return Err(at(failure.hint("--task grades by the other tasks' rules")));
+        };
+        let reward = run.config().reward.clone();
+        let programs = Programs::new(settings.path());
+        Ok(Self { task: task.clone(), reward, inputs, programs })
+    }
+
+    fn grader(&self) -> Result<RowGrader<'_>, Failure> {
+        RowGrader::open(&self.task, &self.reward, &self.inputs, &self.programs)
+            .map_err(Failure::refused)
+    }
 }

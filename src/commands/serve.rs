@@ -1,30 +1,20 @@
-//! `agrpo serve`: serves live pages about runs until it is stopped.
-//!
-//! Listens and prints the address. The pages are defined in `agrpo-view`. Changes nothing in store or Redis.
+//! `agrpo serve`: serves live pages about runs until it is stopped. Listens and prints the address. The pages are
+//! defined in `agrpo-view`. Changes nothing in store or Redis.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use agrpo_view::guard::Guard;
-use agrpo_view::listener;
-use agrpo_view::live::Hub;
-use agrpo_view::serve::router;
+use agrpo_view::{guard::Guard, listener, live::Hub, serve::router};
 use tokio::net::TcpListener;
 
+use super::files::plain;
+use super::prelude::{Exit, Failure, Session, cannot, machine, output};
 use crate::args::ServeArgs;
-use crate::commands::files::plain;
-use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::output;
-use crate::session::Session;
-use crate::settings::Settings;
+use crate::settings::{SERVE_TOKEN, Settings};
 use crate::signals::stop_signal;
 
 /// Between two reads of the store, while a page is open.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves until stopped.
 pub(super) fn serve(args: &ServeArgs, session: &Session) -> Result<Exit, Failure> {
     session.block_on(async {
         let store = session.existing_store().await?;
@@ -35,9 +25,7 @@ pub(super) fn serve(args: &ServeArgs, session: &Session) -> Result<Exit, Failure
                 "--listen {place}: cannot listen there: {why}; name another port"
             ))
         })?;
-        let address = socket.local_addr().map_err(|error| {
-            Failure::new(Exit::Unexpected, format!("cannot read the address: {error}"))
-        })?;
+        let address = socket.local_addr().map_err(cannot("read the address"))?;
         let guard = guard_of(address, &session.settings)?;
         let hub = Arc::new(Hub::new(store, connect));
         hub.read_on().await;
@@ -55,7 +43,7 @@ pub(super) fn serve(args: &ServeArgs, session: &Session) -> Result<Exit, Failure
 
 /// The guard of the pages; prints the address.
 fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> {
-    let given = settings.serve_token();
+    let given = settings.variable(SERVE_TOKEN);
     if address.ip().is_loopback() && given.is_none() {
         output::line(format!("http://{address}"))?;
         return Ok(Guard::by_name(address, []));
@@ -66,22 +54,18 @@ fn guard_of(address: SocketAddr, settings: &Settings) -> Result<Guard, Failure> 
         true => format!("{}:{port}", machine::environment().host),
         false => address.to_string(),
     };
-    match given {
-        // The user who set the token knows it.
-        Some(token) => {
-            check_token(token)?;
-            output::line(format!("http://{place}/?token=..."))?;
-            Ok(Guard::with_token(token, port))
-        }
-        None => {
-            let token = machine::random_token()?;
-            output::line(format!("http://{place}/?token={token}"))?;
-            output::talk(
-                "this address shows all runs; put TLS in front of it where the network is not trusted",
-            );
-            Ok(Guard::with_token(&token, port))
-        }
-    }
+    let Some(token) = given else {
+        let token = machine::random_token()?;
+        output::line(format!("http://{place}/?token={token}"))?;
+        output::talk(
+            "this address shows all runs; put TLS in front of it where the network is not trusted",
+        );
+        return Ok(Guard::with_token(&token, port));
+    };
+    // The user who set the token knows it.
+    check_token(token)?;
+    output::line(format!("http://{place}/?token=..."))?;
+    Ok(Guard::with_token(token, port))
 }
 
 /// Refuses a token that URLs and cookies would change, or that can be guessed.

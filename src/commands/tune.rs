@@ -1,68 +1,52 @@
-//! `agrpo tune`: the estimators of a run's policy gradient, measured on a fresh batch.
-//!
-//! Reads a policy, samples with the run's own settings, and leaves nothing behind in the store: seconds
-//! are part of the answer, so it is no stage. The measurement and its report are those of `agrpo_lab::tune`.
+//! `agrpo tune`: the estimators of a run's policy gradient, measured on a fresh batch. Reads a policy, samples with
+//! the run's own settings, and leaves nothing behind in the store: seconds are part of the answer, so it is no stage.
+//! The measurement and its report are those of `agrpo_lab::tune`.
 
 use agrpo_compute::model::{Placement, Policy as Model};
-use agrpo_lab::tune::{
-    self, Fresh, Grid, Question, Report, Row, Sample, Subject, measure, refusal,
-};
-use agrpo_spec::{Artifact, EstimatorKind, Run, Sampler, StageError, StageSpec};
+use agrpo_lab::tune::{self, Fresh, Grid, Question, Report, Row, Subject, measure, refusal};
+use agrpo_spec::{Artifact, Sampler, StageError, StageSpec};
 
+use super::files::{try_chart, write_and_report};
+use super::prelude::{ComputeDevice, Exit, Failure, Session, machine, output};
+use super::resolve::{Policy, of_run};
 use crate::args::{PolicyArg, TuneArgs};
-use crate::commands::chart;
-use crate::commands::policies::{Policy as PolicyOf, policies};
-use crate::device::ComputeDevice;
-use crate::exit::{Exit, Failure};
-use crate::machine;
-use crate::output;
-use crate::session::Session;
 
-/// Measures the run's estimators.
 pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit, Failure> {
-    args.plot.as_deref().map_or(Ok(()), chart::check_writable)?;
-    let (run, policy) = session.block_on(async {
-        let store = session.existing_store().await?;
-        let id = store.resolve_run(&args.run).await?;
-        let run = store.run(id).await?;
-        let all = policies(&store, &run, session).await?;
-        let found = match args.iteration {
-            PolicyArg::Base => all.first(),
-            PolicyArg::Latest => all.last(),
-        };
-        let none = || Failure::new(Exit::Unexpected, "there is no policy to measure");
-        Ok((run, *found.ok_or_else(none)?))
-    })?;
-    let grid = grid(&run, args)?;
-    let device = ComputeDevice::find(args.device.device, &session.settings)?;
-    device.enter(&session.settings, run.config().numerics, None)?;
+    try_chart(args.plot.as_deref())?;
+    let (run, policies) = session.block_on(of_run(&args.run, session))?;
+    let policy = match args.iteration {
+        PolicyArg::Base => policies.first(),
+        PolicyArg::Latest => policies.last(),
+    };
+    let policy = *policy.ok_or_else(|| Failure::unexpected("there is no policy to measure"))?;
+    let config = run.config();
+    let sampler = Sampler::from(&config.rollout);
+    let mut kinds = args.estimators.iter();
+    if let Some(why) = kinds.find_map(|&kind| refusal(kind, &sampler, &config.estimator)) {
+        return Err(Failure::usage(format!("--estimators {why}")));
+    }
+    let grid = Grid::new(config, &args.estimators, &args.k, args.repeats);
+    let device = ComputeDevice::find(args.device.id, &session.settings)?;
+    device.enter(&session.settings, config.numerics, None)?;
     let rollout = tune::batch(&run, (policy.iteration, policy.artifact), args.prompts, args.seed);
     let spec = StageSpec::Rollout(rollout.clone());
     let inputs = session.block_on(async {
         let store = session.existing_store().await?;
-        let mut inputs = store.load_inputs(&spec).await?;
-        for &file in run.config().reward.files.values() {
-            inputs.insert(file, Artifact::Blob(store.get_blob(file).await?.into()));
+        let mut inputs = store.cas.load_inputs(&spec).await?;
+        for &file in config.reward.files.values() {
+            inputs.insert(file, Artifact::Blob(store.cas.get(file).await?.into()));
         }
         Ok(inputs)
     })?;
     let files = inputs.folder(policy.artifact)?;
-    let config = run.config();
     let at = Placement::on(device.id, run.base().precision());
-    let model = Model::for_training(files, config.lora.as_ref(), run.seed(), at)?;
+    let model =
+        Model::from_folder_at(files, at)?.ready_to_train(config.lora.as_ref(), run.seed())?;
     let clock = machine::stopwatch();
     let worth = (&config.reward, &config.advantage);
     let fresh = Fresh::sample(&rollout, worth, &model, (&inputs, &*device.programs), &clock)?;
-    let question = Question {
-        policy: &model,
-        trajectories: &fresh.trajectories,
-        worths: &fresh.worths(),
-        group: config.rollout.group as usize,
-        sampler: &rollout.sampler,
-        estimator: &config.estimator,
-        rollout_seconds: fresh.seconds,
-        seed: rollout.seed,
-    };
+    let question =
+        Question { policy: &model, rollout: &rollout, fresh: &fresh, estimator: &config.estimator };
     let mut done = 0;
     let mut progress = |row: &Row, all: usize| {
         done += 1;
@@ -70,40 +54,20 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit, Failure> 
         output::talk(format!("tune {done}/{all}  {setting}  relative std {spread}"));
     };
     let tuning = measure(&question, &grid, &clock, &mut progress).map_err(failure)?;
-    let sample = Sample::of(&fresh, rollout.prompts, rollout.group);
-    let PolicyOf { iteration, artifact } = policy;
-    let policy = Subject { name: policy.name(), iteration, artifact };
-    let report = Report::new(&run, policy, args.seed, grid.repeats, sample, tuning);
-    if args.json.json {
-        output::json(&report)?;
-    } else {
-        output::line(report.describe())?;
-    }
+    let Policy { iteration, artifact } = policy;
+    let policy = Subject { name: output::policy(iteration), iteration, artifact };
+    let report = Report::new(&run, policy, &question, (args.seed, grid.repeats), tuning);
+    output::answer(args.json.json, &report, || report.describe())?;
     if let Some(place) = &args.plot {
-        chart::write(place, &tune::chart(&report)?)?;
+        write_and_report(place, &tune::chart(&report)?)?;
     }
     Ok(Exit::Done)
 }
 
 /// A batch from which nothing can be learned, and what to do about it.
 fn failure(error: StageError) -> Failure {
-    match error {
-        StageError::Invalid(why) => Failure::usage(why)
-            .hint("--prompts N: more prompts make it likelier that completions of one differ")
-            .hint("--seed N draws other completions; --iteration chooses the base or the newest policy"),
-        error => error.into(),
-    }
-}
-
-/// The settings that are asked for.
-fn grid(run: &Run, args: &TuneArgs) -> Result<Grid, Failure> {
-    let config = run.config();
-    let sampler = Sampler::from(&config.rollout);
-    let kinds: Vec<EstimatorKind> = args.estimators.iter().map(|asked| asked.0).collect();
-    for &kind in &kinds {
-        if let Some(why) = refusal(kind, &sampler, &config.estimator) {
-            return Err(Failure::usage(format!("--estimators {why}")));
-        }
-    }
-    Ok(Grid::new(config, &kinds, &args.k, args.repeats))
+    let prompts = "--prompts N: more prompts make it likelier that completions of one differ";
+    let seed =
+        "--seed N draws other completions; --iteration chooses the base or the newest policy";
+    Failure::from(error).hint_on(Exit::Usage, prompts).hint_on(Exit::Usage, seed)
 }

@@ -1,71 +1,61 @@
-//! `agrpo verify`: reads every byte and compares it with its name.
-//!
-//! Lists what is missing or corrupt, and reports it in the exit code. Repairs nothing.
+//! `agrpo verify`: reads every byte and compares it with its name. Lists what is missing or corrupt, and reports it in
+//! the exit code. Repairs nothing.
 
 use std::collections::BTreeSet;
 
 use agrpo_fleet::verify::{self, Cure, Finding, VerifyReport};
 
+use super::prelude::{Exit, Failure, Session, output};
+use super::recovery::move_away;
+use super::resolve;
 use crate::args::VerifyArgs;
-use crate::commands::recovery::move_away;
-use crate::exit::{Exit, Failure};
-use crate::output;
-use crate::session::Session;
 
-/// Checks a run or the store.
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<Exit, Failure> {
     let (report, url) = session.block_on(async {
         let store = session.existing_store().await?;
-        let run = match &args.run {
-            Some(text) => Some(store.resolve_run(text).await?),
-            None => None,
-        };
+        let run = resolve::run(&store, args.run.as_deref()).await?;
         Ok((verify::verify(&store, run).await?, store.url().to_owned()))
     })?;
-    if args.json.json {
-        output::json(&report)?;
-    } else {
-        output::line(describe(&report, args.run.is_none()))?;
-        let next = next(&report, &url, &session.store_option());
-        if !next.is_empty() {
-            output::line(format!("\nnext:\n{}", next.join("\n")))?;
-        }
-    }
+    output::answer(args.json.json, &report, || {
+        let next = next(&report, &url, &session.store_option()).join("\n");
+        let next = if next.is_empty() { next } else { format!("\n\nnext:\n{next}") };
+        describe(&report, args.run.is_none()) + &next
+    })?;
     Ok(if report.is_clean() { Exit::Done } else { Exit::Data })
 }
 
 fn describe(report: &VerifyReport, is_whole: bool) -> String {
-    let found = |verdict: &'static str| {
-        move |finding: &Finding| {
-            let run = finding.run.map(|run| format!("run {}: ", run.short())).unwrap_or_default();
-            format!("{verdict}  {}  {run}{}", finding.object, finding.detail)
-        }
-    };
-    let mut lines: Vec<String> = report.missing.iter().map(found("missing")).collect();
-    lines.extend(report.corrupt.iter().map(found("corrupt")));
-    lines.extend(report.incompatible.iter().map(found("other version")));
-    lines.extend(report.not_followed.iter().map(found("not followed")));
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let VerifyReport { missing, corrupt, incompatible, not_followed, .. } = report;
+    let mut lines = vec![];
+    for (verdict, findings) in [
+        ("missing", missing),
+        ("corrupt", corrupt),
+        ("other version", incompatible),
+        ("not followed", not_followed),
+    ] {
+        lines.extend(findings.iter().map(|Finding { run, object, detail, .. }| {
+            let run = run.map(|run| format!("run {}: ", run.short())).unwrap_or_default();
+            format!("{verdict}  {object}  {run}{detail}")
+        }));
+    }
     let mut rows = vec![
-        row("sound", output::objects(report.sound)),
-        row("missing", report.missing.len().to_string()),
-        row("corrupt", report.corrupt.len().to_string()),
-        row("dropped", output::objects(report.dropped)),
+        ("sound", output::objects(report.sound)),
+        ("missing", missing.len().to_string()),
+        ("corrupt", corrupt.len().to_string()),
+        ("dropped", output::objects(report.dropped)),
     ];
-    if !report.incompatible.is_empty() {
-        rows.push(row("other version", report.incompatible.len().to_string()));
+    if !incompatible.is_empty() {
+        rows.push(("other version", incompatible.len().to_string()));
     }
     if is_whole {
-        rows.push(row("orphaned", output::objects(report.orphaned)));
+        rows.push(("orphaned", output::objects(report.orphaned)));
     }
     if report.without_checksum > 0 {
-        rows.push(row(
-            "unsealed",
-            output::count(report.without_checksum, "record") + " without a checksum",
-        ));
+        let records = output::count(report.without_checksum, "record");
+        rows.push(("unsealed", format!("{records} without a checksum")));
     }
-    rows.push(row("stages", format!("{} of {}", report.stages, output::count(report.runs, "run"))));
-    lines.push(output::table(&rows));
+    rows.push(("stages", format!("{} of {}", report.stages, output::count(report.runs, "run"))));
+    lines.push(output::fields(&rows));
     lines.join("\n")
 }
 

@@ -1,18 +1,15 @@
-//! `agrpo watch`: shows runs in the terminal until the user presses q.
-//!
-//! Takes over the terminal and restores it in every case. Changes nothing in store or Redis.
+//! `agrpo watch`: shows runs in the terminal until the user presses q. Takes over the terminal and restores it in
+//! every case. Changes nothing in store or Redis.
 
-use std::io::IsTerminal;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use agrpo_view::live::{Crew, Hub};
 use agrpo_view::watch::Glance;
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, poll, read};
 
+use super::prelude::{Exit, Failure, Session, cannot};
+use super::resolve;
 use crate::args::WatchArgs;
-use crate::exit::{Exit, Failure};
-use crate::session::Session;
 
 /// Between two reads of the store, and the longest wait for a key.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -24,7 +21,6 @@ enum Action {
     Choose(isize),
 }
 
-/// Shows runs until the user quits.
 pub(super) fn watch(args: &WatchArgs, session: &Session) -> Result<Exit, Failure> {
     if !std::io::stdout().is_terminal() {
         return Err(Failure::usage("standard output is no terminal, which agrpo watch draws on")
@@ -32,10 +28,7 @@ pub(super) fn watch(args: &WatchArgs, session: &Session) -> Result<Exit, Failure
     }
     session.block_on(async {
         let store = session.existing_store().await?;
-        let chosen = match &args.run {
-            Some(run) => Some(store.resolve_run(run).await?),
-            None => None,
-        };
+        let chosen = resolve::run(&store, args.run.as_deref()).await?;
         let hub = Arc::new(Hub::new(store, session.connector()));
         let mut glance =
             Glance { runs: Ok(vec![]), chosen: 0, history: None, crew: Crew::default() };
@@ -43,7 +36,7 @@ pub(super) fn watch(args: &WatchArgs, session: &Session) -> Result<Exit, Failure
         if let (Some(run), Ok(runs)) = (chosen, &glance.runs) {
             glance.chosen = runs.iter().position(|one| one.run == run).unwrap_or(0);
         }
-        let mut terminal = ratatui::try_init().map_err(|error| broken(&error))?;
+        let mut terminal = ratatui::try_init().map_err(cannot("draw on the terminal"))?;
         let ended = show(&hub, &mut glance, &mut terminal).await;
         ratatui::restore();
         ended.map(|()| Exit::Done)
@@ -58,10 +51,9 @@ async fn show(
     let mut refreshed = tokio::time::Instant::now();
     load_history(hub, glance).await;
     loop {
-        terminal.draw(|frame| glance.draw(frame)).map_err(|error| broken(&error))?;
-        let pressed = tokio::task::spawn_blocking(action).await;
-        let pressed = pressed.map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
-        match pressed.map_err(|error| broken(&error))? {
+        terminal.draw(|frame| glance.draw(frame)).map_err(cannot("draw on the terminal"))?;
+        let pressed = tokio::task::spawn_blocking(action).await.map_err(cannot("read a key"))?;
+        match pressed.map_err(cannot("read a key"))? {
             Some(Action::Quit) => return Ok(()),
             Some(Action::Choose(by)) if glance.choose(by) => load_history(hub, glance).await,
             Some(Action::Choose(_)) | None => {}
@@ -106,8 +98,4 @@ async fn load_history(hub: &Hub, glance: &mut Glance) {
             glance.history = glance.history.take().filter(|history| history.run().id() == run.run);
         }
     }
-}
-
-fn broken(error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Unexpected, format!("the terminal cannot be drawn on: {error}"))
 }

@@ -1,75 +1,50 @@
-//! `agrpo worker`: computes queued stages until a signal stops it.
-//!
-//! Queue and store decide which stages it computes; this file only names the worker, sets its numerics class and
-//! handles signals.
+//! `agrpo worker`: computes queued stages until a signal stops it. Queue and store decide which stages it computes;
+//! this file only names the worker, sets its numerics class and handles signals.
 
 use std::time::Duration;
 
-use agrpo_fleet::{Fleet, WorkerEvent, WorkerOptions};
+use agrpo_fleet::{Event, Fleet, WorkerOptions};
 use agrpo_spec::Numerics;
 use agrpo_store::JobsError;
 use tokio::sync::{mpsc, watch};
 
+use super::prelude::{ComputeDevice, Exit, Failure, Session, machine, output};
 use crate::args::WorkerArgs;
-use crate::device::ComputeDevice;
-use crate::exit::{Exit, Failure};
-use crate::machine;
 use crate::metrics::Metrics;
-use crate::numerics;
-use crate::output;
-use crate::session::Session;
 use crate::signals::{end_at_once, on_signals};
 use crate::supervisor::Supervisor;
-use crate::telemetry;
+use crate::{numerics, telemetry};
 
 /// How long a worker without a fixed class waits before it checks the other queues.
 const CHECK_OTHERS: Duration = Duration::from_secs(2);
 /// How long the release of the current stage may take.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Works until stopped or idle for too long.
 pub(super) fn worker(args: &WorkerArgs, session: &Session) -> Result<Exit, Failure> {
-    let device = ComputeDevice::find(args.device.device, &session.settings)?;
+    let device = ComputeDevice::find(args.device.id, &session.settings)?;
     let fixed = args.numerics.or(device.class());
     let entered = numerics::entered(&session.settings).filter(|class| !class.is_cuda());
     let class = fixed.or(entered).unwrap_or_default();
     device.enter(&session.settings, class, None)?;
-    let worked = session.block_on(async {
-        match work(args, session, &device, class, fixed.is_none()).await {
-            Ok(Worked { wanted, stopped: false }) => Ok(wanted),
-            // A stage that was released may still be computing on its thread: the end does not wait for it.
-            Ok(Worked { stopped: true, .. }) => end_at_once(Exit::Done),
-            Err(failure) => {
-                output::talk(failure.to_string());
-                end_at_once(failure.exit())
-            }
-        }
+    let wanted = session.block_on(async {
+        work(args, session, &device, class, fixed.is_none()).await.inspect_err(|failure| {
+            output::talk(failure.to_string());
+            end_at_once(failure.exit)
+        })
     })?;
-    match worked {
-        Some(other) => {
-            tracing::info!(numerics = %other, "starting again for the stages of another class");
-            device.enter(&session.settings, other, None).map(|()| Exit::Done)
-        }
-        None => Ok(Exit::Done),
-    }
+    let Some(other) = wanted else { return Ok(Exit::Done) };
+    tracing::info!(numerics = %other, "starting again for the stages of another class");
+    device.enter(&session.settings, other, None).map(|()| Exit::Done)
 }
 
-/// How a worker ended.
-struct Worked {
-    /// Another class, if only that one has stages.
-    wanted: Option<Numerics>,
-    /// A signal stopped it, so a stage may have been released.
-    stopped: bool,
-}
-
-/// Serves one class.
+/// Serves one class; returns another one if only that has stages.
 async fn work(
     args: &WorkerArgs,
     session: &Session,
     device: &ComputeDevice,
     class: Numerics,
     may_change: bool,
-) -> Result<Worked, Failure> {
+) -> Result<Option<Numerics>, Failure> {
     let store = session.cached_store(&args.cache).await?;
     let fleet = session.fleet().await?;
     let environment = device.environment();
@@ -117,7 +92,7 @@ async fn work(
         tokio::select! {
             worked = &mut serving => break worked,
             Some(event) = happened.recv() => {
-                in_hand = matches!(event, WorkerEvent::Started { .. });
+                in_hand = matches!(event, Event::Started { .. });
                 supervisor.happened(&event);
             }
             () = supervisor.turn() => {}
@@ -133,8 +108,11 @@ async fn work(
     };
     worked?;
     tracing::info!("stopped; nothing is in hand");
-    let stopped = *signals.borrow();
-    Ok(Worked { wanted: wanted.filter(|_| !stopped), stopped })
+    if *signals.borrow() {
+        // A stage that was released may still be computing on its thread: the end does not wait for it.
+        end_at_once(Exit::Done);
+    }
+    Ok(wanted)
 }
 
 /// The first signal finishes the current stage, the second releases it, the third ends the program.

@@ -3,8 +3,8 @@
 //! In the form of a model card of Hugging Face. States recorded facts alone.
 
 use agrpo_spec::{ArtifactDigest, Evaluation, EvaluationResult, PositionRule, RunId, Sampler};
-
-use crate::history::interval;
+use agrpo_view::statistics::{Interval, interval};
+use agrpo_view::text::policy;
 
 /// The files beside the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Card {
     /// The README.
     pub fn readme(&self) -> String {
         let title = match &self.origin {
-            Some(origin) => format!("{}, {}", origin.name, of_iteration(origin.iteration)),
+            Some(origin) => format!("{}, {}", origin.name, policy(origin.iteration)),
             None => format!("policy {}", self.policy.short()),
         };
         let head = format!("\n# {title}\n\n{}\n\n{}", self.what(), self.table());
@@ -67,8 +67,9 @@ impl Card {
     /// The fields that Hugging Face's pages sort by.
     fn front(&self) -> String {
         let library = if self.model == Model::Adapter { "peft" } else { "transformers" };
-        let base = self.base.as_ref().map(|base| format!("base_model: {}\n", quoted(base)));
-        let base = base.unwrap_or_default();
+        // As JSON: YAML reads a name so whatever is in it.
+        let base = |name: &String| format!("base_model: {}\n", serde_json::json!(name));
+        let base = self.base.as_ref().map(base).unwrap_or_default();
         format!("---\nlibrary_name: {library}\n{base}tags: [llada, masked-diffusion, agrpo]\n---\n")
     }
 
@@ -90,14 +91,12 @@ impl Card {
     }
 
     fn table(&self) -> String {
-        let row = |name: &str, value: String| format!("| {name} | {value} |\n");
-        let mut rows = vec!["| | |\n|---|---|\n".to_owned()];
-        if let Some(Origin { run, name, iteration, iterations, .. }) = &self.origin {
-            rows.push(row("run", format!("`{run}` ({name})")));
-            rows.push(row("iteration", format!("{iteration} of {iterations}")));
-        }
-        rows.push(row("policy", format!("`{}`", self.policy)));
-        rows.concat()
+        let origin =
+            self.origin.as_ref().map(|Origin { run, name, iteration, iterations, .. }| {
+                format!("| run | `{run}` ({name}) |\n| iteration | {iteration} of {iterations} |\n")
+            });
+        let origin = origin.unwrap_or_default();
+        format!("| | |\n|---|---|\n{origin}| policy | `{}` |\n", self.policy)
     }
 
     fn sampling(&self) -> String {
@@ -139,15 +138,6 @@ impl Card {
     }
 }
 
-fn of_iteration(iteration: u32) -> String {
-    if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") }
-}
-
-/// A name as YAML reads it whatever is in it.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 fn accuracy(origin: &Origin) -> String {
     if origin.evaluations.is_empty() {
         return String::new();
@@ -157,10 +147,10 @@ fn accuracy(origin: &Origin) -> String {
          wrong answers alone.\n\n| policy | problems | steps | accuracy | interval |\n|---|---|---|---|---|\n",
     );
     let row = |(iteration, evaluation): &(u32, Evaluation), grades: &EvaluationResult| {
-        let (name, problems) = (of_iteration(*iteration), evaluation.problems);
+        let (name, problems) = (policy(*iteration), evaluation.problems);
         let (steps, accuracy) = (grades.steps, 100.0 * grades.accuracy);
-        let percent = |(low, high)| format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
-        let interval = interval(grades).map(percent).unwrap_or_default();
+        let shown = |Interval { low, high }| format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
+        let interval = interval(grades).map(shown).unwrap_or_default();
         format!("| {name} | {problems} | {steps} | {accuracy:.1} % | {interval} |\n")
     };
     let rows = origin.evaluations.iter();
@@ -187,16 +177,10 @@ mod tests {
     fn card() -> Card {
         let digest = ArtifactDigest::of(b"abc");
         let real = |value| Real::new(value).unwrap();
-        let grades = EvaluationResult {
-            accuracy: 0.6,
-            correct: 60,
-            position: None,
-            samples: None,
-            solved_by: vec![40, 60],
-            steps: 8,
-            temperature: None,
-        };
-        let evaluation = Evaluation { problems: 100, results: vec![grades], samples: vec![] };
+        let evaluation = br#"{"problems": 100, "results": [
+            {"accuracy": 0.6, "correct": 60, "solved_by": [40, 60], "steps": 8}
+        ]}"#;
+        let evaluations = vec![(10, Evaluation::from_bytes(evaluation).unwrap())];
         let sampler = Sampler {
             completion_tokens: 16,
             block_tokens: 8,
@@ -215,10 +199,10 @@ mod tests {
             iteration: 10,
             iterations: 10,
             sampler,
-            evaluations: vec![(10, evaluation)],
+            evaluations,
         };
-        let origin = Some(origin);
-        Card { model: Model::Whole, policy: digest, base: None, mask: 23, end: 22, origin }
+        let (policy, origin) = (digest, Some(origin));
+        Card { model: Model::Whole, policy, base: None, mask: 23, end: 22, origin }
     }
 
     #[test]

@@ -1,14 +1,12 @@
-//! Exported metrics: their names, how the stages of an iteration are joined to one number, and the
-//! unit: the one list, which `docs/guide/ecosystem.md` shows.
+//! The list of exported metrics, which `docs/guide/ecosystem.md` shows: names, units, and how stages are joined.
 //!
-//! A metric that is not listed is exported too: the mean over the iteration's stages, under its own
-//! name.
+//! A metric that is not listed is exported too: the mean over the iteration's stages, under its own name.
 
 use agrpo_spec::StageKind;
 
 /// How the numbers of an iteration's stages become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Join {
+pub(crate) enum Join {
     /// Their mean.
     Mean,
     /// Their mean, weighted by another metric of the same stages.
@@ -21,56 +19,39 @@ pub enum Join {
     Last,
 }
 
-/// A metric of a stage, and its column.
-#[derive(Clone, Copy, Debug)]
-pub struct Column {
-    /// The stage that measures it.
-    pub kind: StageKind,
-    /// Its name there, and after `train/` or `sft/`.
-    pub metric: &'static str,
-    /// From stages to an iteration.
-    pub join: Join,
-    /// What its number counts.
-    pub unit: &'static str,
-}
-
-const fn column(kind: StageKind, metric: &'static str, join: Join, unit: &'static str) -> Column {
-    Column { kind, metric, join, unit }
-}
-
-/// The metrics that are listed.
-pub const COLUMNS: [Column; 21] = [
-    column(StageKind::Rollout, "tokens", Join::Sum, "tokens"),
-    column(StageKind::Rollout, "entropy", Join::WeightedBy("tokens"), "nats"),
-    column(StageKind::Rollout, "passes", Join::Mean, "passes"),
-    column(StageKind::Reward, "reward", Join::Mean, "reward"),
-    column(StageKind::Reward, "correct", Join::Mean, "share"),
-    column(StageKind::Reward, "nonzero_advantages", Join::Mean, "share"),
-    column(StageKind::Reward, "counted", Join::Mean, "share"),
-    column(StageKind::Reward, "completions", Join::Sum, "completions"),
-    column(StageKind::Gradient, "loss", Join::Mean, "loss"),
-    column(StageKind::Gradient, "kl", Join::Mean, "nats"),
-    column(StageKind::Gradient, "clip_share", Join::Mean, "share"),
-    column(StageKind::Gradient, "clip_share_low", Join::Mean, "share"),
-    column(StageKind::Gradient, "clip_share_high", Join::Mean, "share"),
-    column(StageKind::Gradient, "ratio_deviation", Join::Max, "ratio"),
-    column(StageKind::Gradient, "samples", Join::Mean, "samples"),
-    column(StageKind::Gradient, "states", Join::Sum, "states"),
-    column(StageKind::Gradient, "empty_completions", Join::Sum, "completions"),
-    column(StageKind::Update, "grad_norm", Join::Mean, "norm"),
-    column(StageKind::Update, "learning_rate", Join::Last, "rate"),
-    column(StageKind::Sft, "loss", Join::Mean, "nats"),
-    column(StageKind::Sft, "grad_norm", Join::Last, "norm"),
+/// The metrics that are listed: the stage that measures it, its name there and after `train/` or `sft/`, how stages are
+/// joined, and the unit.
+const COLUMNS: [(StageKind, &str, Join, &str); 21] = [
+    (StageKind::Rollout, "tokens", Join::Sum, "tokens"),
+    (StageKind::Rollout, "entropy", Join::WeightedBy("tokens"), "nats"),
+    (StageKind::Rollout, "passes", Join::Mean, "passes"),
+    (StageKind::Reward, "reward", Join::Mean, "reward"),
+    (StageKind::Reward, "correct", Join::Mean, "share"),
+    (StageKind::Reward, "nonzero_advantages", Join::Mean, "share"),
+    (StageKind::Reward, "counted", Join::Mean, "share"),
+    (StageKind::Reward, "completions", Join::Sum, "completions"),
+    (StageKind::Gradient, "loss", Join::Mean, "loss"),
+    (StageKind::Gradient, "kl", Join::Mean, "nats"),
+    (StageKind::Gradient, "clip_share", Join::Mean, "share"),
+    (StageKind::Gradient, "clip_share_low", Join::Mean, "share"),
+    (StageKind::Gradient, "clip_share_high", Join::Mean, "share"),
+    (StageKind::Gradient, "ratio_deviation", Join::Max, "ratio"),
+    (StageKind::Gradient, "samples", Join::Mean, "samples"),
+    (StageKind::Gradient, "states", Join::Sum, "states"),
+    (StageKind::Gradient, "empty_completions", Join::Sum, "completions"),
+    (StageKind::Update, "grad_norm", Join::Mean, "norm"),
+    (StageKind::Update, "learning_rate", Join::Last, "rate"),
+    (StageKind::Sft, "loss", Join::Mean, "nats"),
+    (StageKind::Sft, "grad_norm", Join::Last, "norm"),
 ];
 
-/// How a metric of a kind of stage is joined.
-pub fn join(kind: StageKind, metric: &str) -> Join {
-    let listed = COLUMNS.iter().find(|column| column.kind == kind && column.metric == metric);
-    listed.map_or(Join::Mean, |column| column.join)
+pub(crate) fn join(kind: StageKind, metric: &str) -> Join {
+    let listed = COLUMNS.iter().find(|column| (column.0, column.1) == (kind, metric));
+    listed.map_or(Join::Mean, |(_, _, join, _)| *join)
 }
 
 /// The column of a training stage's metric.
-pub fn name(kind: StageKind, metric: &str) -> String {
+pub(crate) fn name(kind: StageKind, metric: &str) -> String {
     let group = if kind == StageKind::Sft { "sft" } else { "train" };
     format!("{group}/{metric}")
 }
@@ -83,8 +64,8 @@ mod tests {
     #[test]
     fn the_guide_lists_every_column_with_its_unit() {
         let guide = include_str!("../../docs/guide/ecosystem.md");
-        for column in COLUMNS {
-            let line = format!("| `{}` | {} |", name(column.kind, column.metric), column.unit);
+        for (kind, metric, _, unit) in COLUMNS {
+            let line = format!("| `{}` | {unit} |", name(kind, metric));
             assert!(guide.contains(&line), "the guide has no line that begins with {line}");
         }
     }

@@ -4,7 +4,7 @@
 //! are written. Opens no file and sees no tensor; nothing is guessed where a record is missing.
 
 pub mod card;
-pub mod columns;
+mod columns;
 pub mod history;
 pub mod rows;
 pub mod shards;

@@ -1,72 +1,61 @@
 //! Rows as text: CSV for spreadsheets, JSONL for programs, and JSONL with the keys of W&B's history.
 //!
-//! Numbers are written so that the same number is read again. A value that an iteration lacks, such as an
-//! evaluation, is an empty cell in CSV and left out in JSONL.
+//! Numbers are read again as written. A value that an iteration lacks is an empty cell in CSV and left out in JSONL.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use crate::history::{History, Row};
 
-/// The columns before the metrics.
 const FIRST: [&str; 3] = ["iteration", "unix_time", "policy"];
 
-/// Seconds since 1970.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
 pub(crate) fn seconds(unix_ms: u64) -> f64 {
     unix_ms as f64 / 1e3
 }
 
 /// A header, and a line for each iteration.
 pub fn csv(history: &History) -> Result<Vec<u8>, csv::Error> {
-    let columns = history.columns();
+    let columns = history.rows.iter().flat_map(|row| row.metrics.keys().map(String::as_str));
+    let columns: BTreeSet<&str> = columns.collect();
     let mut writer = csv::Writer::from_writer(vec![]);
     writer.write_record(FIRST.iter().chain(&columns))?;
     for row in &history.rows {
         let number = |value: f64| json!(value).to_string();
-        let first =
-            [row.iteration.to_string(), number(seconds(row.unix_ms)), row.policy.to_string()];
-        let cell = |column: &&str| row.metrics.get(*column).map(|&value| number(value));
-        let metrics = columns.iter().map(|column| cell(column).unwrap_or_default());
-        writer.write_record(first.into_iter().chain(metrics))?;
+        let time = number(seconds(row.unix_ms));
+        let first = [row.iteration.to_string(), time, row.policy.to_string()];
+        let cell = |name: &&str| row.metrics.get(*name).copied().map_or_else(String::new, number);
+        writer.write_record(first.into_iter().chain(columns.iter().map(cell)))?;
     }
     writer.into_inner().map_err(|error| error.into_error().into())
 }
 
 /// A JSON object for each iteration.
 pub fn jsonl(history: &History) -> Vec<u8> {
-    lines(history, |row| {
-        let [iteration, time, policy] = FIRST.map(str::to_owned);
-        vec![
-            (iteration, json!(row.iteration)),
-            (time, json!(seconds(row.unix_ms))),
-            (policy, json!(row.policy)),
-        ]
+    lines(history, FIRST, |row| {
+        [json!(row.iteration), json!(seconds(row.unix_ms)), json!(row.policy)]
     })
 }
 
 /// The same with W&B's own keys: the step, seconds since the run began, seconds since 1970.
 pub fn wandb(history: &History) -> Vec<u8> {
     let began = seconds(history.began_unix_ms);
-    lines(history, |row| {
+    lines(history, ["_step", "_runtime", "_timestamp"], |row| {
         let time = seconds(row.unix_ms);
-        vec![
-            ("_step".to_owned(), json!(row.iteration)),
-            // To the millisecond that was recorded, and not to the last bit of a difference.
-            ("_runtime".to_owned(), json!(((time - began) * 1e3).round() / 1e3)),
-            ("_timestamp".to_owned(), json!(time)),
-        ]
+        // To the millisecond that was recorded, and not to the last bit of a difference.
+        let runtime = ((time - began) * 1e3).round() / 1e3;
+        [json!(row.iteration), json!(runtime), json!(time)]
     })
 }
 
-fn lines(history: &History, first: impl Fn(&Row) -> Vec<(String, Value)>) -> Vec<u8> {
-    let mut text = String::new();
-    for row in &history.rows {
+fn lines(history: &History, keys: [&str; 3], first: impl Fn(&Row) -> [Value; 3]) -> Vec<u8> {
+    let line = |row: &Row| {
+        let first = keys.map(str::to_owned).into_iter().zip(first(row));
         let metrics = row.metrics.iter().map(|(name, value)| (name.clone(), json!(value)));
-        let object: Map<String, Value> = first(row).into_iter().chain(metrics).collect();
-        text.push_str(&Value::Object(object).to_string());
-        text.push('\n');
-    }
-    text.into_bytes()
+        let object: Map<String, Value> = first.chain(metrics).collect();
+        format!("{}\n", Value::Object(object))
+    };
+    history.rows.iter().map(line).collect::<String>().into_bytes()
 }
 
 #[cfg(test)]

@@ -3,16 +3,13 @@
 //! ```text
 //! u64 LE: bytes of the event | u32 LE: masked CRC of those 8 bytes | event | u32 LE: masked CRC of the event
 //! ```
-//! (TFRecord's framing; the CRC is CRC-32C, rotated and moved so that a CRC of a CRC stays a good one.) The
-//! messages are the few fields of TensorBoard's `event.proto` and `summary.proto` that scalars need; numbers
-//! are f32 there. Fine-tuning has its own axis, optimizer steps.
-
-use std::collections::BTreeMap;
+//! (TFRecord's framing; the CRC is CRC-32C, rotated and moved so that a CRC of a CRC stays a good one.) The messages
+//! have the fields that scalars need; numbers are f32 there. Fine-tuning has its own axis, optimizer steps.
 
 use crc_fast::{CrcAlgorithm, checksum};
 use prost::Message;
 
-use crate::history::History;
+use crate::history::{History, Metrics};
 use crate::rows::seconds;
 
 /// What TensorBoard expects in the first event.
@@ -69,7 +66,7 @@ pub fn events(history: &History) -> Vec<u8> {
     file
 }
 
-fn scalars(unix_ms: u64, step: i64, metrics: &BTreeMap<String, f64>) -> Vec<u8> {
+fn scalars(unix_ms: u64, step: i64, metrics: &Metrics) -> Vec<u8> {
     let scalar = |(tag, &value): (&String, &f64)| {
         #[expect(clippy::cast_possible_truncation, reason = "the format's numbers are f32")]
         let value = value as f32;
@@ -110,8 +107,8 @@ mod tests {
 
     #[test]
     fn records_follow_each_other_and_hold_what_was_measured() {
-        let metrics = BTreeMap::from([("train/reward".to_owned(), 0.25)]);
-        let sft = BTreeMap::from([("sft/loss".to_owned(), 2.0)]);
+        let metrics = Metrics::from([("train/reward".to_owned(), 0.25)]);
+        let sft = Metrics::from([("sft/loss".to_owned(), 2.0)]);
         let policy = ArtifactDigest::of(b"abc");
         let history = History {
             began_unix_ms: 1_700_000_000_500,

@@ -1,5 +1,5 @@
-//! `agrpo compare`: variants of one run over several seeds. `file.rs` reads what is compared, `results.rs` what the runs
-//! recorded, `page.rs` writes the table, the page and the curves. Judges nothing: every variant is reported.
+//! `agrpo compare`: variants of one run over several seeds. `file.rs` reads what is compared, `results.rs` what the
+//! runs recorded, `page.rs` writes the table, the page and the curves. Judges nothing: every variant is reported.
 
 mod file;
 mod page;

@@ -7,6 +7,6 @@ mod parity;
 mod utilisation;
 
 pub use load::Load;
-pub use measure::{Figures, Gauges, measure};
+pub use measure::{Figures, measure};
 pub use parity::{Parity, parity};
 pub use utilisation::Utilisation;

@@ -15,5 +15,5 @@ pub use choice::ClosedForm;
 pub use fresh::{Fresh, batch};
 pub use grid::{Grid, Setting, refusal};
 pub use measure::{Positions, Question, Tuning, measure};
-pub use report::{Report, Sample, Subject};
+pub use report::{Report, Subject};
 pub use row::{Rollout, Row};

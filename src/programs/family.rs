@@ -1,15 +1,13 @@
 //! The processes of a program, the memory that they take together, and their end.
 //!
-//! Read from /proc: a process belongs to the program that it descends from, whose process group or session
-//! it is in, or whose mark it carries. This process is a subreaper, so whatever lost its parent becomes a
-//! child of this process and stays within reach. A process is signalled through a handle of its own, after
-//! another look at it: never by a number that may have become another's.
+//! Read from /proc: a process belongs to the program that it descends from, whose process group or session it is in,
+//! or whose mark it carries. This process is a subreaper: what lost its parent becomes its child. A process is
+//! signalled through a handle, after another look at it, never by a number that may have become another's.
 //!
-//! The mark is a limit on the size of files that no file reaches, and that no other program has. It is
-//! inherited like the others, through new sessions, empty environments and the loss of parents.
+//! The mark is a limit on the size of files that no file reaches, and that no other program has. It is inherited
+//! through new sessions, empty environments and the loss of parents.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpgrp, getpid, pidfd_open, pidfd_send_signal,
@@ -20,10 +18,8 @@ use rustix::process::{
 const LOOKS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The programs that run, with their marks.
 pub(crate) type Marks = BTreeMap<i32, u64>;
 
-/// A process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     parent: i32,
@@ -31,10 +27,11 @@ pub(crate) struct Entry {
     session: i32,
     /// When it was started: with its number, what no other process has.
     start: u64,
+    /// Processor time that it has taken so far.
+    pub(crate) ticks: u64,
     has_ended: bool,
 }
 
-/// All processes at a moment.
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: BTreeMap<i32, Entry>,
@@ -42,7 +39,6 @@ pub(crate) struct Table {
     own_group: i32,
 }
 
-/// Whose a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Program(i32),
@@ -52,20 +48,14 @@ enum Owner {
 }
 
 impl Table {
-    /// Looks at all of /proc.
     pub(crate) fn read() -> Self {
-        let mut entries = BTreeMap::new();
-        for found in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = found.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some((pid, entry)) = pid.and_then(|pid| Some((pid, look(pid)?))) {
-                entries.insert(pid, entry);
-            }
-        }
+        let found = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = found.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let entries = pids.filter_map(|pid| Some((pid, look(pid)?))).collect();
         let (own, own_group) = (getpid().as_raw_pid(), getpgrp().as_raw_pid());
         Self { entries, own, own_group }
     }
 
-    /// Whose it is; `programs` are those that run.
     fn owner(&self, pid: i32, programs: &Marks) -> Owner {
         let mut at = pid;
         // A table is read while processes come and go: it may hold a circle.
@@ -76,13 +66,11 @@ impl Table {
                 return Owner::Program(program);
             }
             if entry.parent == self.own {
-                let marked = || programs.iter().find(|&(_, &mark)| is_marked(at, mark));
-                return match (entry.group == self.own_group, entry.has_ended) {
-                    (false, false) => {
-                        marked().map_or(Owner::Stray, |(&program, _)| Owner::Program(program))
-                    }
-                    _ => Owner::Other,
-                };
+                if entry.group == self.own_group || entry.has_ended {
+                    break;
+                }
+                let marked = programs.iter().find(|&(_, &mark)| is_marked(at, mark));
+                return marked.map_or(Owner::Stray, |(&program, _)| Owner::Program(program));
             }
             at = entry.parent;
         }
@@ -104,17 +92,22 @@ impl Table {
     pub(crate) fn reap(&self, programs: &Marks) {
         for (&pid, entry) in &self.entries {
             let is_orphan = entry.parent == self.own && entry.group != self.own_group;
-            if entry.has_ended && is_orphan && !programs.contains_key(&pid) {
-                collect(pid);
+            if entry.has_ended
+                && is_orphan
+                && !programs.contains_key(&pid)
+                && let Some(pid) = Pid::from_raw(pid)
+            {
+                // Another thread may have been quicker.
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                let _gone = waitid(WaitId::Pid(pid), options);
             }
         }
     }
 
-    /// Ends these processes.
     pub(crate) fn end(&self, pids: &[i32]) {
         for &pid in pids {
-            if let (Some(entry), Some(number)) = (self.entries.get(&pid), Pid::from_raw(pid)) {
-                end(number, |now| now.start == entry.start);
+            if let Some(entry) = self.entries.get(&pid) {
+                end(pid, |now| now.start == entry.start);
             }
         }
     }
@@ -130,48 +123,37 @@ pub(crate) fn until_none(mut is_done: impl FnMut() -> bool) {
     }
 }
 
-/// Ends every process that carries the mark, and returns how many.
 pub(crate) fn end_marked(mark: u64) -> usize {
     let mut ended = 0;
     until_none(|| {
-        let marked = |pid: &i32| is_marked(*pid, mark);
-        let all = Table::read();
-        let found: Vec<_> = all.entries.keys().copied().filter(marked).collect();
-        let ending = found.iter().filter_map(|&pid| Pid::from_raw(pid));
-        // Looked at again once the handle is there.
-        ended += ending
-            .filter(|&pid| end(pid, |now| !now.has_ended && is_marked(pid.as_raw_pid(), mark)))
-            .count();
+        let mut found = Table::read().entries;
+        found.retain(|&pid, _| is_marked(pid, mark));
+        let meant = |pid| move |now: Entry| !now.has_ended && is_marked(pid, mark);
+        ended += found.keys().filter(|&&pid| end(pid, meant(pid))).count();
         found.is_empty()
     });
     ended
 }
 
-/// Kills a process that still is the one that was meant.
-fn end(pid: Pid, is_meant: impl Fn(Entry) -> bool) -> bool {
-    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    look(pid.as_raw_pid()).is_some_and(is_meant) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
+/// Kills a process that, looked at through its handle, is the one that was meant.
+fn end(pid: i32, is_meant: impl Fn(Entry) -> bool) -> bool {
+    let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(handle) = handle else { return false };
+    look(pid).is_some_and(is_meant) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
 }
 
-fn collect(pid: i32) {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    if let Some(pid) = Pid::from_raw(pid) {
-        // Another thread may have been quicker.
-        let _gone = waitid(WaitId::Pid(pid), options);
-    }
-}
-
-/// The entry of a process in /proc.
-fn look(pid: i32) -> Option<Entry> {
+pub(crate) fn look(pid: i32) -> Option<Entry> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold anything; the fields behind it are numbered from 3.
     let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
+    let long = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Entry {
         parent: number(4)?,
         group: number(5)?,
         session: number(6)?,
-        start: fields.get(22 - 3)?.parse().ok()?,
+        start: long(22)?,
+        ticks: long(14)? + long(15)?,
         has_ended: matches!(fields.first(), Some(&("Z" | "X"))),
     })
 }
@@ -183,21 +165,16 @@ fn is_marked(pid: i32, mark: u64) -> bool {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()) == Some(mark)
 }
 
-/// Bytes of memory that processes take together. What they share counts once for each of them at first, and
-/// by shares where that is more than `most`.
+/// Bytes of memory that processes take together; shared memory is divided among them where that matters for `most`.
 pub(crate) fn memory(pids: &[i32], most: u64) -> u64 {
-    let sum = |of: fn(i32) -> u64| pids.iter().map(|&pid| of(pid)).sum();
-    let whole = sum(|pid| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]).unwrap_or(0) << 10);
-    if whole <= most {
-        return whole;
+    let all = |pid| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]);
+    let share = |pid| kibibytes(pid, "smaps_rollup", &["Pss:", "SwapPss:"]).or_else(|| all(pid));
+    let sum =
+        |of: &dyn Fn(i32) -> Option<u64>| pids.iter().filter_map(|&pid| of(pid)).sum::<u64>() << 10;
+    match sum(&all) {
+        whole if whole <= most => whole,
+        _ => sum(&share),
     }
-    let share = |pid: i32| {
-        kibibytes(pid, "smaps_rollup", &["Pss:", "SwapPss:"])
-            .or_else(|| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]))
-            .unwrap_or(0)
-            << 10
-    };
-    sum(share)
 }
 
 /// The sum of some lines of a file that /proc has for a process.

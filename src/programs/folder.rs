@@ -1,20 +1,18 @@
 //! The folder of a program, and what programs of an agrpo that died have left.
 //!
-//! A folder holds `files`, where its program runs, and `owner`, which names the program's mark and which the
-//! process that started the program keeps locked. The system releases the lock with the process, however that
-//! ended, so a lock that can be taken says that the folder has no owner: process numbers say less, as
-//! containers share folders and not numbers. Nothing is removed here whose lock is taken, that is another
-//! user's, or that has no lock.
+//! A folder holds `files`, where its program runs, and `owner`, which names the program's mark. The process that
+//! started the program keeps `owner` locked, and the system releases the lock with the process, so a lock that can be
+//! taken says that the folder has no owner; process numbers differ between containers that share folders. Removes no
+//! folder whose lock is taken, that is another user's, or that has no lock.
 
 use std::fs::{File, Metadata, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use crate::family;
-use crate::group::Groups;
+use crate::{family, group::Groups};
 
 const PREFIX: &str = "agrpo-reward-";
 /// Of a folder that is being made, which `sweep` must not take for one without an owner.
@@ -31,33 +29,28 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// Distinguishes the processes of its program from those of others.
     pub(crate) mark: u64,
-    /// Locked as long as it is open.
     _owner: File,
 }
 
 impl Folder {
-    /// Makes one below a folder for temporary files.
     pub(crate) fn new(below: &Path) -> io::Result<Self> {
         let new = tempfile::Builder::new().prefix(NEW).tempdir_in(below)?;
         let mut owner = File::create_new(new.path().join(OWNER))?;
         owner.try_lock()?;
-        let mark =
-            LEAST_MARK + number(&new.path().file_name().unwrap_or_default().to_string_lossy());
+        let name = new.path().file_name().unwrap_or_default().to_string_lossy();
+        let mark = LEAST_MARK + number(&name);
         owner.write_all(mark.to_string().as_bytes())?;
         std::fs::create_dir(new.path().join(FILES))?;
-        let name = new.path().file_name().unwrap_or_default().to_string_lossy();
         let path = below.join(&name[1..]);
         std::fs::rename(new.path(), &path)?;
         drop(new.keep());
         Ok(Self { path, mark, _owner: owner })
     }
 
-    /// Where the program runs.
     pub(crate) fn files(&self) -> PathBuf {
         self.path.join(FILES)
     }
 
-    /// Its name, which no other has.
     pub(crate) fn name(&self) -> &str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
@@ -96,36 +89,26 @@ pub(crate) fn remove(folder: &Path) {
 
 /// Ends the programs and removes the folders of processes that are gone.
 pub(crate) fn sweep(below: &Path) {
-    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
-    for entry in entries {
+    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if name.to_str().is_none_or(|name| !name.starts_with(PREFIX)) || !is_ours(&entry) {
-            continue;
-        }
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        // Of the entry itself: what a link leads to is not looked at.
+        let is_ours = |found: Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
         let folder = entry.path();
-        let Ok(mut owner) = File::open(folder.join(OWNER)) else { continue };
+        let owner = entry.metadata().is_ok_and(is_ours).then(|| File::open(folder.join(OWNER)));
+        let Some(Ok(owner)) = owner else { continue };
         if owner.try_lock().is_err() {
             continue;
         }
-        let mut mark = String::new();
-        let mark = owner.read_to_string(&mut mark).map(|_| mark.parse().unwrap_or_default());
-        if let (Some(groups), Some(name)) = (Groups::of_this_process(), name.to_str()) {
+        if let Some(groups) = Groups::of_this_process() {
             groups.end(name);
         }
-        let ended = match mark {
-            Ok(mark) if mark >= LEAST_MARK => family::end_marked(mark),
-            _ => 0,
-        };
+        let mark = io::read_to_string(&owner).ok().and_then(|text| text.parse().ok());
+        let ended = mark.filter(|&mark| mark >= LEAST_MARK).map_or(0, family::end_marked);
         remove(&folder);
         tracing::info!(
             "removed {}, whose agrpo is gone, and ended {ended} processes of its program",
             folder.display()
         );
     }
-}
-
-fn is_ours(entry: &std::fs::DirEntry) -> bool {
-    let ours = |found: Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
-    // Of the entry itself: what a link leads to is not looked at.
-    entry.metadata().is_ok_and(ours)
 }

@@ -1,12 +1,10 @@
 //! Control groups (cgroup v2): where this process may make them, a program runs in one of its own.
 //!
-//! What is in a group cannot leave it by sessions, orphans or an empty environment; the system holds it to
-//! its memory as a whole and ends it as a whole. Groups are made only below one that was handed over to
-//! this user, which systemd marks (`Delegate=`): everywhere else the system's administrator arranges them.
+//! What is in a group cannot leave it; the system limits its memory and ends it as a whole. Groups are made only
+//! below one that systemd delegated to this user (`Delegate=`): all others are the administrator's.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::{io, sync::LazyLock};
 
 use rustix::fs::{Access, access, getxattr};
 
@@ -28,7 +26,6 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// The place of this process, if it has one.
     pub(crate) fn of_this_process() -> Option<&'static Self> {
         static FOUND: LazyLock<Option<Groups>> = LazyLock::new(Groups::find);
         FOUND.as_ref()
@@ -58,22 +55,18 @@ impl Groups {
         Self { top }
     }
 
-    /// A new group of this name with at most so many bytes of memory.
     pub(crate) fn make(&self, name: &str, memory: u64) -> io::Result<Group> {
         let folder = self.top.join(name);
         std::fs::create_dir(&folder)?;
-        let mut group = Group { folder, limits_memory: false };
-        let set = |file: &str, value: String| std::fs::write(group.folder.join(file), value);
+        let set = |file: &str, value: String| std::fs::write(folder.join(file), value);
         let limits_memory = set("memory.max", memory.to_string()).is_ok();
         // Memory that is swapped out is memory, and of a group that has too much all ends.
         let _absent = set("memory.swap.max", "0".to_owned());
         let _absent = set("memory.oom.group", "1".to_owned());
         let _absent = set("pids.max", MOST_TASKS.to_string());
-        group.limits_memory = limits_memory;
-        Ok(group)
+        Ok(Group { folder, limits_memory })
     }
 
-    /// Ends what is left in the group of this name.
     pub(crate) fn end(&self, name: &str) {
         let folder = self.top.join(name);
         if folder.is_dir() {
@@ -86,7 +79,6 @@ impl Groups {
 #[derive(Debug)]
 pub(crate) struct Group {
     folder: PathBuf,
-    /// Whether the system holds it to its memory.
     pub(crate) limits_memory: bool,
 }
 
@@ -96,27 +88,15 @@ impl Group {
         std::fs::write(self.folder.join("cgroup.procs"), pid.to_string())
     }
 
-    /// The processes in it.
-    #[cfg(test)]
-    pub(crate) fn members(&self) -> Vec<i32> {
-        let all = std::fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
-        all.lines().filter_map(|line| line.parse().ok()).collect()
-    }
-
-    /// Kills everything in it.
     pub(crate) fn end(&self) {
         // Kernels before 5.14 lack it: what is in the group is then found as everywhere else.
         let _absent = std::fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
-    /// Whether the system ended something in it for want of memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let events = std::fs::read_to_string(self.folder.join("memory.events"));
-        let count = |text: String| {
-            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
-            line.unwrap_or(0_u64)
-        };
-        events.is_ok_and(|text| count(text) > 0)
+        let mut lines = events.iter().flat_map(|text| text.lines());
+        lines.any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
     }
 }
 
@@ -124,13 +104,11 @@ impl Drop for Group {
     fn drop(&mut self) {
         until_none(|| {
             self.end();
-            let removed = std::fs::remove_dir(&self.folder);
-            removed.is_ok_and(|()| true) || !self.folder.exists()
+            std::fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
         });
     }
 }
 
-/// The folder of the group that this process is in.
 fn own_group() -> Option<PathBuf> {
     let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = all.lines().find_map(|line| line.strip_prefix("0::/"))?;

@@ -1,17 +1,14 @@
 //! Starts programs so that they end when this process does.
 //!
-//! Programs are started by one thread that lives as long as the process: the death signal follows the thread
-//! that started a program, and the threads that stages are computed on come and go. The signal is set by
-//! setpriv (util-linux) in the program's own process. Where setpriv is absent, a program that outlives a
-//! killed agrpo is ended by the next start.
+//! One thread starts them, as the death signal follows the thread that started a program. setpriv (util-linux) sets
+//! the signal; where it is absent, the next start ends a program that outlived a killed agrpo.
 
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, OnceLock};
+use std::{io, os::unix::process::CommandExt, path::Path};
 
+use agrpo_spec::Program;
 use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, getpid, getrlimit, prlimit, set_child_subreaper,
@@ -24,7 +21,6 @@ type Limits = (u64, u64);
 /// A program to be started, and where its process goes.
 type Order = (Command, Limits, Sender<io::Result<Child>>);
 
-/// The thread that starts programs.
 static STARTER: LazyLock<Sender<Order>> = LazyLock::new(|| {
     let (sender, orders) = channel::<Order>();
     let started = std::thread::Builder::new().name("programs".to_owned()).spawn(move || {
@@ -45,11 +41,9 @@ static STARTER: LazyLock<Sender<Order>> = LazyLock::new(|| {
     sender
 });
 
-/// Capabilities by which root reads other processes, and so a program could read this one; and the same without a
-/// name that older versions of setpriv lack.
+/// Capabilities by which root could read this process; and the same without a name that older setprivs lack.
 const LOOKS: [&str; 2] = ["-sys_ptrace,-sys_admin,-perfmon", "-sys_ptrace,-sys_admin"];
 
-/// The command words before a program's own.
 fn before(path: &str) -> &'static [&'static str] {
     static FOUND: OnceLock<Vec<&str>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -66,8 +60,7 @@ fn before(path: &str) -> &'static [&'static str] {
     })
 }
 
-/// Done before the first program: other processes lose the right to read this one's memory and environment, and
-/// orphans of a program become children of this process.
+/// Done before the first program: this process becomes unreadable to others, and the parent of orphans.
 static PREPARED: LazyLock<()> = LazyLock::new(|| {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!("a reward program may read this process's environment: {error}");
@@ -77,26 +70,30 @@ static PREPARED: LazyLock<()> = LazyLock::new(|| {
     }
 });
 
-/// Where a program is looked for: as it is named, from its folder, or on `PATH`.
-fn is_there(name: &str, folder: &Path, path: &str) -> bool {
-    if name.contains('/') {
-        return folder.join(name).exists();
-    }
-    path.split(':').any(|place| folder.join(place).join(name).exists())
-}
-
-/// A command in a process group of its own and in its folder, which sees no environment but for `PATH`. The
-/// error says why there is none.
-pub(crate) fn command(words: &[String], folder: &Path, path: &str) -> Result<Command, String> {
-    let name = words.first().ok_or("has no name")?;
-    if !is_there(name, folder, path) {
+/// A program's command in a process group of its own and in its folder, which sees no environment but for `PATH`. The
+/// error is the reason why there is none, as the predicate of a sentence.
+pub(crate) fn command(program: &Program, folder: &Path, path: &str) -> Result<Command, String> {
+    let words = program.command.iter().map(String::as_str);
+    let name = words.clone().next().ok_or("has no name")?;
+    // As it is named, from its folder, or on `PATH`.
+    let is_there = match name.contains('/') {
+        true => folder.join(name).exists(),
+        false => path.split(':').any(|place| folder.join(place).join(name).exists()),
+    };
+    if !is_there {
         return Err(format!(
             "cannot be started: there is no {name:?} on PATH, nor in reward.files"
         ));
     }
-    let mut all = before(path).iter().copied().chain(words.iter().map(String::as_str));
+    let mut all = before(path).iter().copied().chain(words);
     let mut command = Command::new(all.next().unwrap_or(name));
-    command.args(all).current_dir(folder).env_clear().env("PATH", path).process_group(0);
+    command.args(all).current_dir(folder).process_group(0).env_clear().env("PATH", path);
+    command.envs([("LANG", "C.UTF-8"), ("TZ", "UTC")]);
+    command.envs([("HOME", folder), ("TMPDIR", folder)]);
+    // Python: hashes that do not vary, lines that leave at once, no files of its own.
+    command.envs([("PYTHONHASHSEED", "0"), ("PYTHONUNBUFFERED", "1")]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
 
@@ -119,7 +116,6 @@ fn limit(child: &Child, (memory, mark): Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts it, to end with this process.
 pub(crate) fn start(command: Command, limits: Limits) -> io::Result<Child> {
     LazyLock::force(&PREPARED);
     let (answer, answered) = channel();

@@ -1,18 +1,17 @@
-//! Programs that grade completions: started in a folder of exactly their files, asked row by row, bounded in
-//! time and memory, and ended with everything they started.
+//! Programs that grade completions: started in a folder of exactly their files, asked row by row, bounded in time and
+//! memory, and ended with everything they started.
 //!
-//! A program lives for many stages, one for each stage that is computed at the same time. Each answer is checked
-//! against the row that was asked; a row without a valid answer is an error, never a guessed score. This is no
-//! sandbox: a program may read what this process may.
+//! Each answer is checked against the row that was asked; a row without a valid answer is an error, never a guessed
+//! score. This is no sandbox: a program may read what this process may.
 
 mod family;
+mod fault;
 mod folder;
 mod group;
 mod launch;
 mod pipes;
 mod pool;
 mod process;
-mod quote;
 mod running;
 
 pub use pool::Programs;

@@ -1,98 +1,74 @@
 //! The three pipes of a program, on one thread: a row goes in, a line comes out, and stderr is read meanwhile.
 //!
-//! Nothing blocks beyond the deadline, whatever the program does or leaves undone. Of stderr the end is kept,
-//! of stdout one line.
+//! Nothing blocks beyond the deadline. Of stderr the end is kept, of stdout one line.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use std::time::Instant;
+use std::{os::fd::AsFd, time::Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::quote;
+use crate::fault::{Fault, quoted};
 
-/// Bytes of the longest line.
 const LONGEST: usize = 1 << 20;
 /// Bytes of stderr that are kept, and how many lines of them are shown.
 const KEPT: usize = 8 << 10;
 const SHOWN: usize = 8;
-/// Bytes of one read.
 const PIECE: usize = 16 << 10;
 
-/// Why there is no line.
-#[derive(Debug)]
-pub(crate) enum Broken {
-    Flood(usize),
-    Late,
-    Closed,
-    System(io::Error),
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Pipes {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     /// Read and not taken yet.
     read: Vec<u8>,
-    /// The end of stderr.
     tail: Vec<u8>,
 }
 
-/// What a read found.
-enum Found {
-    Bytes,
-    Nothing,
-    End,
-}
-
 impl Pipes {
-    /// Of a child with all three.
     pub(crate) fn of(child: &mut Child) -> io::Result<Self> {
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let pipes = Self {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            ..Self::default()
+        };
         let all = [
-            stdin.as_ref().map(AsFd::as_fd),
-            stdout.as_ref().map(AsFd::as_fd),
-            stderr.as_ref().map(AsFd::as_fd),
+            pipes.stdin.as_ref().map(AsFd::as_fd),
+            pipes.stdout.as_ref().map(AsFd::as_fd),
+            pipes.stderr.as_ref().map(AsFd::as_fd),
         ];
-        for pipe in all.into_iter().flatten() {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        Ok(Self { stdin, stdout, stderr, ..Self::none() })
+        all.into_iter().flatten().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
+        Ok(pipes)
     }
 
-    /// None at all.
-    pub(crate) fn none() -> Self {
-        Self { stdin: None, stdout: None, stderr: None, read: vec![], tail: vec![] }
-    }
-
-    /// Writes a row and reads a line, which comes without its end.
+    /// Writes a row and reads a line, which comes without its end; `None` where the program closed its output.
     pub(crate) fn exchange(
         &mut self,
         mut row: &[u8],
         deadline: Instant,
-    ) -> Result<Vec<u8>, Broken> {
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let refused = |error: io::Error| Fault::System(error.to_string());
         loop {
             if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
                 let rest = self.read.split_off(end + 1);
                 let mut line = std::mem::replace(&mut self.read, rest);
                 line.truncate(end);
-                return Ok(line);
+                return Ok(Some(line));
             }
             if self.read.len() > LONGEST {
-                return Err(Broken::Flood(self.read.len()));
+                return Err(Fault::Flood(self.read.len()));
             }
-            if !self.wait(!row.is_empty(), true, deadline).map_err(Broken::System)? {
-                return Err(Broken::Late);
+            if !self.wait(!row.is_empty(), true, deadline).map_err(refused)? {
+                return Err(Fault::Late);
             }
             self.read_stderr();
-            match self.read_stdout().map_err(Broken::System)? {
+            match self.read_stdout().map_err(refused)? {
+                Some(0) => return Ok(None),
                 // Output that comes before the row was taken is read all the same.
-                Found::Bytes => continue,
-                Found::End => return Err(Broken::Closed),
-                Found::Nothing => {}
+                Some(_) => continue,
+                None => {}
             }
             if let (Some(stdin), false) = (&mut self.stdin, row.is_empty()) {
                 match stdin.write(row) {
@@ -100,7 +76,7 @@ impl Pipes {
                     Err(error) if is_later(&error) => {}
                     // It reads no more; its answer, or its end, is yet to come.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => row = &[],
-                    Err(error) => return Err(Broken::System(error)),
+                    Err(error) => return Err(refused(error)),
                 }
             }
         }
@@ -109,7 +85,7 @@ impl Pipes {
     /// Output in stdout without a row being asked; blank lines are ignored.
     pub(crate) fn surplus(&mut self) -> Option<Vec<u8>> {
         // The next exchange reports an end or an error.
-        while self.read.len() <= LONGEST && matches!(self.read_stdout(), Ok(Found::Bytes)) {}
+        while self.read.len() <= LONGEST && matches!(self.read_stdout(), Ok(Some(1..))) {}
         if self.read.iter().all(u8::is_ascii_whitespace) {
             self.read.clear();
             return None;
@@ -124,9 +100,11 @@ impl Pipes {
         }
     }
 
-    /// The last lines of stderr, quoted.
     pub(crate) fn last_lines(&self) -> Vec<String> {
-        quote::last_lines(&self.tail, SHOWN)
+        let text = String::from_utf8_lossy(&self.tail);
+        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let lines: Vec<_> = lines.collect();
+        lines[lines.len().saturating_sub(SHOWN)..].iter().map(|line| quoted(line)).collect()
     }
 
     /// Waits until something can be done; false where the deadline came first.
@@ -151,34 +129,30 @@ impl Pipes {
         }
     }
 
-    fn read_stdout(&mut self) -> io::Result<Found> {
-        let Some(stdout) = &mut self.stdout else { return Ok(Found::End) };
-        let before = self.read.len();
-        self.read.resize(before + PIECE, 0);
-        let found = stdout.read(&mut self.read[before..]);
-        self.read.truncate(before + found.as_ref().map_or(0, |&bytes| bytes));
-        match found {
-            Ok(0) => Ok(Found::End),
-            Ok(_) => Ok(Found::Bytes),
-            Err(error) if is_later(&error) => Ok(Found::Nothing),
-            Err(error) => Err(error),
-        }
+    fn read_stdout(&mut self) -> io::Result<Option<usize>> {
+        self.stdout.as_mut().map_or(Ok(Some(0)), |stdout| read_piece(stdout, &mut self.read))
     }
 
-    /// One piece; the end of the pipe closes it.
+    /// The end of the pipe closes it.
     fn read_stderr(&mut self) {
         let Some(stderr) = &mut self.stderr else { return };
-        let mut piece = [0; PIECE];
-        match stderr.read(&mut piece) {
-            Ok(0) => self.stderr = None,
-            Ok(bytes) => {
-                self.tail.extend_from_slice(&piece[..bytes]);
-                let surplus = self.tail.len().saturating_sub(KEPT);
-                self.tail.drain(..surplus);
-            }
-            Err(error) if is_later(&error) => {}
-            Err(_) => self.stderr = None,
+        if matches!(read_piece(stderr, &mut self.tail), Ok(Some(0)) | Err(_)) {
+            self.stderr = None;
         }
+        self.tail.drain(..self.tail.len().saturating_sub(KEPT));
+    }
+}
+
+/// Reads one piece: the number of its bytes, 0 at the end; `None` where nothing has come yet.
+fn read_piece(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let mut piece = [0; PIECE];
+    match pipe.read(&mut piece) {
+        Ok(bytes) => {
+            into.extend_from_slice(&piece[..bytes]);
+            Ok(Some(bytes))
+        }
+        Err(error) if is_later(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

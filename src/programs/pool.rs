@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use agrpo_spec::{Program, Sample, Score, Scorer, StageError};
+use agrpo_spec::{Program, Sample, Score, Scorer, StageError, excerpt};
 use bytes::Bytes;
 
-use crate::folder;
-use crate::process::{Fault, Process};
-use crate::quote::{quoted, shortened};
+use crate::fault::{Fault, quoted};
+use crate::{folder, process::Process};
 
 /// Programs that wait for the next stage; those beyond it end.
 const MOST_IDLE: usize = 64;
@@ -20,14 +19,12 @@ const TRIES: u32 = 2;
 /// Runs programs, and keeps those that wait.
 #[derive(Debug)]
 pub struct Programs {
-    /// Where commands are looked for.
     path: String,
     idle: Mutex<Vec<(Program, Process)>>,
 }
 
 impl Programs {
-    /// With the `PATH` of this process, which is all that programs see of its environment. The first one
-    /// removes what programs of processes left that are gone.
+    /// With the `PATH` that programs see. The first pool removes what programs of ended processes left.
     pub fn new(path: impl Into<String>) -> Self {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(|| folder::sweep(&std::env::temp_dir()));
@@ -36,23 +33,6 @@ impl Programs {
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Program, Process)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A process of this program that waits.
-    fn waiting(&self, program: &Program) -> Option<Process> {
-        let mut idle = self.idle();
-        let place = idle.iter().position(|(found, _)| found == program)?;
-        Some(idle.swap_remove(place).1)
-    }
-
-    fn start(
-        &self,
-        program: &Program,
-        files: &BTreeMap<String, Bytes>,
-    ) -> Result<Process, StageError> {
-        Process::start(program, files, &self.path).map_err(|why| {
-            StageError::Internal(format!("the reward program {} {why}", shown(program)))
-        })
     }
 }
 
@@ -63,16 +43,25 @@ impl Scorer for Programs {
         files: &BTreeMap<String, Bytes>,
         samples: &[Sample],
     ) -> Result<Vec<Score>, StageError> {
+        let start = || {
+            Process::start(program, files, &self.path).map_err(|why| {
+                StageError::Internal(format!("the reward program {} {why}", shown(program)))
+            })
+        };
         let mut scores = Vec::with_capacity(samples.len());
-        let mut process = self.waiting(program);
+        let mut process = {
+            let mut idle = self.idle();
+            let place = idle.iter().position(|(found, _)| found == program);
+            place.map(|place| idle.swap_remove(place).1)
+        };
         for sample in samples {
             let line = row(sample);
             let mut tries = 0;
             let score = loop {
                 let mut asked = match process.take() {
                     // A process that ended while it waited is replaced without a message.
-                    Some(waiting) if waiting.is_alive() => waiting,
-                    _ => self.start(program, files)?,
+                    Some(waiting) if !waiting.has_ended() => waiting,
+                    _ => start()?,
                 };
                 tries += 1;
                 match asked.ask(&line, &sample.id) {
@@ -113,9 +102,7 @@ fn row(sample: &Sample) -> Vec<u8> {
     if let Some(answer) = answer {
         object["answer"] = answer.as_str().into();
     }
-    let mut line = object.to_string().into_bytes();
-    line.push(b'\n');
-    line
+    format!("{object}\n").into_bytes()
 }
 
 /// The error in one line: what the program did, on which row, and the last lines that it wrote.
@@ -136,7 +123,7 @@ fn failure(program: &Program, sample: &Sample, fault: &Fault, stderr: &[String])
 }
 
 fn shown(program: &Program) -> String {
-    format!("`{}`", shortened(&program.command.join(" ")).escape_debug())
+    format!("`{}`", excerpt(&program.command.join(" ")).escape_debug())
 }
 
 #[cfg(test)]

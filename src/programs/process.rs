@@ -1,83 +1,29 @@
 //! One process: its folder, its environment, its limits, and its end.
 //!
-//! It runs in a process group of its own and, where there may be one, in a control group; what it started ends
-//! with it: on a fault, on drop, and by [`crate::end_all`] where this process ends without dropping anything.
-//! Memory is limited before the first row; processor time from row to row, so that what outlives this process
-//! cannot spin for ever.
+//! It runs in a process group of its own and, where there may be one, in a control group; what it started ends with
+//! it: on a fault, on drop, and by [`crate::end_all`]. Memory is limited before the first row; processor time from
+//! row to row, so that what outlives this process cannot spin for ever. Asks no row twice.
 
-use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, process::Child};
 
-use agrpo_grading::{AnswerError, program_answer};
+use agrpo_grading::program_answer;
 use agrpo_spec::{Program, Score};
 use bytes::Bytes;
 use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, prlimit, waitid};
 
-use crate::folder::Folder;
 use crate::group::{Group, Groups};
-use crate::launch;
-use crate::pipes::{Broken, Pipes};
-use crate::quote::quoted;
 use crate::running::{self, Running};
+use crate::{family, fault::Fault, folder::Folder, launch, pipes::Pipes};
 
 /// How long a process that closed its output may take to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Why a row has no score.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// A line that is no answer to it.
-    Answer(AnswerError),
-    /// More than one line for a row.
-    Surplus(Vec<u8>),
-    /// A line without end.
-    Flood(usize),
-    /// The program closed its output; how it ended, if it did.
-    Ended(String),
-    /// No answer in time.
-    Late,
-    /// The system refused.
-    System(String),
-}
-
-impl Fault {
-    /// Whether another process may do better. What was answered would be answered again.
-    pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Late | Self::System(_))
-    }
-
-    /// What the program did, as the predicate of a sentence.
-    pub(crate) fn describe(&self, program: &Program) -> String {
-        match self {
-            Self::Answer(error) => error.to_string(),
-            Self::Surplus(bytes) => format!(
-                "wrote {} beside its answer: expected one line for each row, and everything else on stderr",
-                quoted(String::from_utf8_lossy(bytes).trim_end())
-            ),
-            Self::Flood(bytes) => format!(
-                "wrote {bytes} bytes without the end of a line: expected one line of JSON for each row"
-            ),
-            Self::Ended(how) => format!(
-                "{how} before it answered (it may take {} MiB of memory, reward.memory_mib)",
-                program.memory >> 20
-            ),
-            Self::Late => format!(
-                "gave no answer within {} s (reward.timeout_seconds): expected a line for each row, flushed",
-                program.timeout_seconds
-            ),
-            Self::System(why) => format!("cannot be talked to: {why}"),
-        }
-    }
-}
-
-/// A program that runs.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    pid: Pid,
+    pub(crate) pid: Pid,
     pipes: Pipes,
     timeout: Duration,
     /// Whether it was killed and waited for.
@@ -101,23 +47,14 @@ impl Process {
         for (name, bytes) in files {
             folder
                 .write(name, bytes)
-                .map_err(|error| format!("cannot have its file {name}: {error}"))?;
+                .map_err(|why| format!("cannot have its file {name}: {why}"))?;
         }
-        let command = command(program, &folder, path)?;
+        let command = launch::command(program, &folder.files(), path)?;
         let group = Groups::of_this_process().and_then(|groups| {
             let made = groups.make(folder.name(), program.memory);
             made.inspect_err(|error| tracing::warn!("a reward program has no group: {error}")).ok()
         });
-        Self::launch(command, program, folder, group.map(Arc::new))
-    }
-
-    fn launch(
-        command: Command,
-        program: &Program,
-        folder: Folder,
-        group: Option<Arc<Group>>,
-    ) -> Result<Self, String> {
-        let excess = Arc::default();
+        let (group, excess) = (group.map(Arc::new), Arc::default());
         let running = Running {
             files: folder.files(),
             mark: folder.mark,
@@ -137,7 +74,7 @@ impl Process {
         let mut process = Self {
             pid: Pid::from_child(&child),
             child,
-            pipes: Pipes::none(),
+            pipes: Pipes::default(),
             timeout: Duration::from_secs_f64(program.timeout_seconds),
             is_ended: false,
             excess,
@@ -154,17 +91,6 @@ impl Process {
         Ok(process)
     }
 
-    /// Its number.
-    #[cfg(test)]
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid.as_raw_pid()
-    }
-
-    /// Whether it has not ended.
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.has_ended()
-    }
-
     /// Hands over a row and waits for its answer.
     pub(crate) fn ask(&mut self, row: &[u8], id: &str) -> Result<Score, Fault> {
         if let Some(fault) = self.surplus() {
@@ -172,16 +98,12 @@ impl Process {
         }
         self.allow_processor_time();
         let deadline = Instant::now() + self.timeout;
-        let line = self.pipes.exchange(row, deadline).map_err(|broken| match broken {
-            Broken::Flood(bytes) => Fault::Flood(bytes),
-            Broken::Late => Fault::Late,
-            Broken::Closed => Fault::Ended(self.how_it_ended()),
-            Broken::System(error) => Fault::System(error.to_string()),
-        })?;
+        let Some(line) = self.pipes.exchange(row, deadline)? else {
+            return Err(Fault::Ended(self.how_it_ended()));
+        };
         program_answer(&line, id).map_err(Fault::Answer)
     }
 
-    /// Output that was written without a row being asked.
     pub(crate) fn surplus(&mut self) -> Option<Fault> {
         self.pipes.surplus().map(Fault::Surplus)
     }
@@ -197,7 +119,8 @@ impl Process {
 
     /// As many seconds as it has used, and those of a row on every core.
     fn allow_processor_time(&self) {
-        let Some(used) = processor_seconds(self.pid) else { return };
+        let Some(process) = family::look(self.pid.as_raw_pid()) else { return };
+        let used = process.ticks / rustix::param::clock_ticks_per_second().max(1);
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         let most = getrlimit(Resource::Cpu).maximum;
         let wanted = used + (self.timeout.as_secs() + 2) * cores;
@@ -206,7 +129,7 @@ impl Process {
         let _old = prlimit(Some(self.pid), Resource::Cpu, Rlimit { current, maximum: most });
     }
 
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
     }
@@ -254,26 +177,4 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A program's command, in its folder and with an environment of its own.
-fn command(program: &Program, folder: &Folder, path: &str) -> Result<Command, String> {
-    let files = folder.files();
-    let mut command = launch::command(&program.command, &files, path)?;
-    command.envs([("LANG", "C.UTF-8"), ("TZ", "UTC")]);
-    command.envs([("HOME", &files), ("TMPDIR", &files)]);
-    // Python: hashes that do not vary, lines that leave at once, no files of its own.
-    command.envs([("PYTHONHASHSEED", "0"), ("PYTHONUNBUFFERED", "1")]);
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
-}
-
-/// Seconds of processor time that a process has used, rounded down.
-fn processor_seconds(pid: Pid) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The name, in brackets, may hold anything; utime and stime are 12th and 13th behind it.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) / rustix::param::clock_ticks_per_second().max(1))
 }

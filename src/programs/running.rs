@@ -1,13 +1,12 @@
 //! The table of running programs, the thread that watches their memory, and their end.
 //!
-//! A limit holds for a program together with everything that it started. A control group holds it where there
-//! is one; elsewhere a thread looks several times a second, so what is taken and given back between two looks
-//! is not seen. Nothing here decides what a program's end means.
+//! A limit holds for a program together with everything that it started. Without a control group a thread looks
+//! several times a second, and does not see what is taken and given back in between. Decides nothing about what an
+//! end means.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -15,21 +14,17 @@ use crate::family::{self, Marks, Table, until_none};
 use crate::folder;
 use crate::group::{Group, MOST_TASKS};
 
-/// From one look to the next, and how many times longer than a look that is at least: where there are many
-/// processes looking costs time.
+/// From one look to the next, and how many times longer than a look that is at least.
 const INTERVAL: Duration = Duration::from_millis(50);
 const SHARE: u32 = 20;
 
-/// A program that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Where it runs.
     pub(crate) files: PathBuf,
     pub(crate) mark: u64,
     /// Bytes that it may take with all that it started.
     pub(crate) memory: u64,
     pub(crate) group: Option<Arc<Group>>,
-    /// What it took too much of.
     pub(crate) excess: Arc<OnceLock<String>>,
 }
 
@@ -57,8 +52,8 @@ impl All {
         ADDED.notify_one();
     }
 
-    pub(crate) fn forget(&mut self, pid: i32) -> Option<Running> {
-        self.0.remove(&pid)
+    pub(crate) fn forget(&mut self, pid: i32) {
+        self.0.remove(&pid);
     }
 
     fn marks(&self) -> Marks {
@@ -68,8 +63,7 @@ impl All {
     /// Kills all of a program that is found at one look; true where nothing is left.
     fn end_once(&self, pid: i32) -> bool {
         let (table, programs) = (Table::read(), self.marks());
-        let others = self.0.len() > 1;
-        let members = table.members(pid, &programs, !others);
+        let members = table.members(pid, &programs, self.0.len() <= 1);
         table.end(&members);
         table.reap(&programs);
         members.is_empty()
@@ -107,12 +101,10 @@ pub fn end_all() {
 /// Checks limits in a loop that never ends; sleeps while there is no program.
 fn watch() {
     loop {
-        let some = ADDED
-            .wait_while(ALL.lock().unwrap_or_else(PoisonError::into_inner), |all| all.0.is_empty());
-        drop(some);
+        drop(ADDED.wait_while(all(), |all| all.0.is_empty()));
         let begin = Instant::now();
         let table = Table::read();
-        let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = all();
         let programs = all.marks();
         table.reap(&programs);
         for (&pid, running) in &all.0 {

@@ -1,18 +1,17 @@
-//! Folds log lines that repeat, so that no loop can flood the log.
-//!
-//! In a window of half a minute, the same line and the lines from one place in the code pass a limited number of
-//! times; the rest are counted and reported as one line when the window ends. Errors and warnings have the lowest
-//! limits: lines that a user asked for have higher ones. Drops no line without counting it.
+//! Folds log lines that repeat, so that no loop can flood the log. In a window of half a minute, the same line and the
+//! lines from one place in the code pass a limited number of times; the rest are counted and reported as one line when
+//! the window ends. Errors and warnings have the lowest limits: lines that a user asked for have higher ones. Drops no
+//! line without counting it.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agrpo_store::Clock;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::FormatFields as _;
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -50,8 +49,7 @@ impl Fold {
 
     /// Reports what was folded up to now.
     pub(super) fn end(&self) {
-        let folded = self.with(|window| window.turn((self.clock)()));
-        report(&folded);
+        report(&self.with(|window| window.turn((self.clock)())));
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Window) -> T) -> T {
@@ -71,30 +69,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Fold {
         if metadata.target() == TARGET {
             return true;
         }
-        let mut text = Text(String::new());
-        event.record(&mut text);
+        let mut text = String::new();
+        // A value that cannot be formatted is left out.
+        let _written = format::for_people().format_fields(Writer::new(&mut text), event);
         let span = context.event_span(event).map(|span| span.id().into_u64());
         let place = hash(&metadata.callsite());
         let (passes, folded) = self.with(|window| {
-            window.note((self.clock)(), limits(*metadata.level()), place, (span, &text.0))
+            window.note((self.clock)(), limits(*metadata.level()), place, (span, &text))
         });
         // Without the lock: these lines pass through this layer too.
         report(&folded);
         passes
-    }
-}
-
-/// A line as one text, fields and all.
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let space = if self.0.is_empty() { "" } else { " " };
-        // A value that cannot be formatted is left out.
-        let _written = match field.name() {
-            "message" => write!(self.0, "{space}{value:?}"),
-            name => write!(self.0, "{space}{name}={value:?}"),
-        };
     }
 }
 
@@ -154,12 +139,10 @@ impl Window {
         self.begin = now;
         self.lines.clear();
         let places = std::mem::take(&mut self.places).into_values();
-        let folded = places.filter(|place| place.folded > 0);
-        folded
-            .map(|Place { folded, text, .. }| {
-                format!("... {} more like this in the last {seconds} s: {text}", grouped(folded))
-            })
-            .collect()
+        let report = |Place { folded, text, .. }: Place| {
+            format!("... {} more like this in the last {seconds} s: {text}", grouped(folded))
+        };
+        places.filter(|place| place.folded > 0).map(report).collect()
     }
 }
 
@@ -181,14 +164,10 @@ fn beginning(line: &str) -> String {
 /// Digits in groups of three.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let (head, tail) = digits.split_at(digits.len() % 3);
+    let groups = tail.as_bytes().chunks(3).map(String::from_utf8_lossy);
+    let head = (!head.is_empty()).then_some(head.into());
+    head.into_iter().chain(groups).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

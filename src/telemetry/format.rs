@@ -1,15 +1,11 @@
-//! Formats a log line: for people with short digests, or as one flat JSON object.
-//!
-//! In JSON the fields of all spans are beside those of the event, so that `run`, `stage`, `key` and
-//! `attempt` are top-level keys of every line about a stage. A field of the event replaces one of
-//! a span, an inner span one of an outer span: no key occurs twice.
+//! Formats a log line: for people with short digests, or as one flat JSON object. In JSON the fields of all spans are
+//! beside those of the event, so that `run`, `stage`, `key` and `attempt` are top-level keys of every line about a
+//! stage. A field of the event replaces one of a span, an inner span one of an outer span: no key occurs twice.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
-use tracing::field::Field;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Subscriber, field::Field};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -53,20 +49,13 @@ fn object(text: &str) -> Map<String, Value> {
 }
 
 /// A text whose whole digests are cut short.
-pub(super) fn short(text: &str) -> Cow<'_, str> {
-    let is_of_digest = |byte: &u8| byte.is_ascii_hexdigit();
-    let (mut shown, mut rest) = (String::new(), text);
-    while let Some(begin) = rest.bytes().position(|byte| is_of_digest(&byte)) {
-        let length = rest.bytes().skip(begin).take_while(is_of_digest).count();
-        let kept = if length == DIGEST { SHORT } else { length };
-        shown.push_str(&rest[..begin + kept]);
-        rest = &rest[begin + length..];
-    }
-    if shown.len() + rest.len() == text.len() {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(shown + rest)
-    }
+pub(super) fn short(text: &str) -> String {
+    let is_break = |c: char| !c.is_ascii_hexdigit();
+    let cut = |piece| match str::trim_end_matches(piece, is_break).len() {
+        DIGEST => [&piece[..SHORT], &piece[DIGEST..]],
+        _ => [piece, ""],
+    };
+    text.split_inclusive(is_break).flat_map(cut).collect()
 }
 
 /// Fields as text, with digests cut short.
@@ -74,7 +63,7 @@ pub(super) fn for_people() -> impl for<'a> FormatFields<'a> + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
         let text = format!("{value:?}");
         // A longer text, such as an object's name, is not shortened.
-        let text = if text.len() == DIGEST { short(&text) } else { text.as_str().into() };
+        let text = if text.len() == DIGEST { short(&text) } else { text };
         match field.name() {
             "message" => writer.write_str(&text),
             name => write!(writer, "{name}={text}"),

@@ -1,21 +1,17 @@
-//! The charts of a run, and of several runs beside each other: which metrics, how thinned out, with which
-//! intervals. `plot.rs` draws them.
+//! The charts of runs: which metrics, how thinned out, with which intervals. `plot.rs` draws them.
 //!
-//! A curve of more points than pixels would add bytes and show no more, so iterations that share a place
-//! are joined: their mean, and the interval of that mean from the spread of all that went into it.
+//! A curve has no more points than pixels: neighbouring iterations are joined to their mean, with its interval.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use agrpo_spec::{Evaluation, StageKind};
+use agrpo_spec::{EvaluationResult, StageKind};
 
-use crate::history::{Done, RunHistory};
+use crate::history::{Numbers, RunHistory};
 use crate::plot::{Axis, Figure, Panel, Point, Series, Spread};
-use crate::statistics::{Interval, pass_at};
+use crate::statistics::{Interval, Z95, interval, mean, variance};
+use crate::text::policy;
 
-/// Points of a curve at most.
 const MOST_POINTS: usize = 120;
-/// The standard normal distribution's quantile for intervals of 95 %.
-const Z95: f64 = 1.959_963_984_540_054;
 
 /// A chart with a name that suits a file.
 #[derive(Clone, Debug)]
@@ -35,22 +31,27 @@ pub struct Shown<'a> {
     pub history: &'a RunHistory,
 }
 
+impl Shown<'_> {
+    /// The name of one of several curves of this run: the run is named where there are others.
+    fn curve(&self, what: &str, runs: &[Self]) -> String {
+        if runs.len() == 1 { what.to_owned() } else { format!("{}, {what}", self.name) }
+    }
+}
+
 /// Every chart for which there are numbers.
 pub fn all(runs: &[Shown<'_>]) -> Vec<Named> {
-    let rollout = |name| move |history: &RunHistory| history.metric(StageKind::Rollout, name);
-    let gradient = |name| move |history: &RunHistory| history.metric(StageKind::Gradient, name);
+    let metric = |name, title, kind, metric| {
+        curve(runs, name, title, &|history| history.metric(kind, metric))
+    };
+    let entropy = "entropy of a written token, nats";
     let mut charts = vec![
-        curve(runs, "reward", "mean reward", &|history| {
-            history.metric(StageKind::Reward, "reward")
-        }),
+        metric("reward", "mean reward", StageKind::Reward, "reward"),
         accuracy(runs),
         steps(runs),
         parts(runs),
-        curve(runs, "gradient-norm", "gradient norm", &|history| {
-            history.metric(StageKind::Update, "grad_norm")
-        }),
-        curve(runs, "clip-share", "share of clipped ratios", &gradient("clip_share")),
-        curve(runs, "entropy", "entropy of a written token, nats", &rollout("entropy")),
+        metric("gradient-norm", "gradient norm", StageKind::Update, "grad_norm"),
+        metric("clip-share", "share of clipped ratios", StageKind::Gradient, "clip_share"),
+        metric("entropy", entropy, StageKind::Rollout, "entropy"),
         curve(runs, "length", "tokens of a completion", &length),
         seconds(runs),
     ];
@@ -60,23 +61,18 @@ pub fn all(runs: &[Shown<'_>]) -> Vec<Named> {
     charts
 }
 
-/// A metric over the iterations.
 fn curve(
     runs: &[Shown<'_>],
     name: &'static str,
     title: &str,
-    values: &dyn Fn(&RunHistory) -> BTreeMap<u32, Vec<f64>>,
+    values: &dyn Fn(&RunHistory) -> Numbers,
 ) -> Named {
-    let series = runs.iter().map(|run| Series {
-        name: run.name.to_owned(),
-        points: thinned(&values(run.history)),
-        spread: Spread::Band,
-    });
-    Named { name, figure: one_panel(title, iterations(), axis(title, false), series.collect()) }
+    let curves = runs.iter().map(|run| (run.name.to_owned(), thinned(&values(run.history))));
+    chart(name, title, (Axis::linear("iteration"), Axis::linear(title)), Spread::Band, curves)
 }
 
 /// Tokens of a completion that were written, by iteration and shard.
-fn length(history: &RunHistory) -> BTreeMap<u32, Vec<f64>> {
+fn length(history: &RunHistory) -> Numbers {
     let tokens = history.metric(StageKind::Rollout, "tokens");
     let completions = history.metric(StageKind::Reward, "completions");
     let both = tokens.into_iter().filter_map(|(iteration, tokens)| {
@@ -89,138 +85,96 @@ fn length(history: &RunHistory) -> BTreeMap<u32, Vec<f64>> {
 
 /// Accuracy of the evaluations, at the most steps, with Wilson's intervals.
 fn accuracy(runs: &[Shown<'_>]) -> Named {
-    let points = |history: &RunHistory| {
-        let point = |(&iteration, evaluation): (&u32, &Evaluation)| {
-            let grades = evaluation.results.first()?;
-            let interval = pass_at(&grades.solved_by, 1).map(|estimate| estimate.interval);
-            Some(Point { x: f64::from(iteration), y: grades.accuracy, interval })
-        };
-        history.evaluations().iter().filter_map(point).collect()
-    };
-    let series = runs.iter().map(|run| Series {
-        name: run.name.to_owned(),
-        points: points(run.history),
-        spread: Spread::Whiskers,
+    let curves = runs.iter().map(|run| {
+        let points = run.history.evaluations.iter().filter_map(|(&iteration, evaluation)| {
+            Some(point(iteration, evaluation.results.first()?))
+        });
+        (run.name.to_owned(), points.collect())
     });
-    let figure =
-        one_panel("accuracy", iterations(), axis("held-out accuracy", true), series.collect());
-    Named { name: "accuracy", figure }
+    let axes = (Axis::linear("iteration"), Axis::share("held-out accuracy"));
+    chart("accuracy", "accuracy", axes, Spread::Whiskers, curves)
 }
 
-/// Accuracy against unmask steps, of the base and of the newest policy.
 fn steps(runs: &[Shown<'_>]) -> Named {
-    let mut series = vec![];
-    let mut ticks = std::collections::BTreeSet::new();
+    let (mut curves, mut ticks) = (vec![], BTreeSet::new());
     for run in runs {
-        let evaluations = run.history.evaluations();
+        let evaluations = &run.history.evaluations;
         let ends = [evaluations.first_key_value(), evaluations.last_key_value()];
         let mut ends: Vec<_> = ends.into_iter().flatten().collect();
         ends.dedup_by_key(|(iteration, _)| **iteration);
         for (&iteration, evaluation) in ends {
-            let mut points: Vec<Point> = evaluation
-                .results
-                .iter()
-                .map(|grades| Point {
-                    x: f64::from(grades.steps),
-                    y: grades.accuracy,
-                    interval: pass_at(&grades.solved_by, 1).map(|estimate| estimate.interval),
-                })
-                .collect();
+            let results = evaluation.results.iter();
+            let mut points: Vec<Point> = results.map(|one| point(one.steps, one)).collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
             ticks.extend(evaluation.results.iter().map(|grades| grades.steps));
-            let policy =
-                if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") };
-            let name = if runs.len() == 1 { policy } else { format!("{}, {policy}", run.name) };
-            series.push(Series { name, points, spread: Spread::Whiskers });
+            curves.push((run.curve(&policy(iteration), runs), points));
         }
     }
-    let x = Axis {
-        title: "unmask steps".into(),
-        is_log: true,
-        ticks: ticks.into_iter().map(f64::from).collect(),
-        ..Axis::default()
-    };
-    let figure =
-        one_panel("accuracy against unmask steps", x, axis("held-out accuracy", true), series);
-    Named { name: "steps", figure }
+    let x = Axis::log("unmask steps", ticks.into_iter().map(f64::from).collect());
+    let axes = (x, Axis::share("held-out accuracy"));
+    chart("steps", "accuracy against unmask steps", axes, Spread::Whiskers, curves)
 }
 
-/// The parts of the reward, by name.
+fn point(x: u32, grades: &EvaluationResult) -> Point {
+    Point { x: x.into(), y: grades.accuracy, interval: interval(grades) }
+}
+
 fn parts(runs: &[Shown<'_>]) -> Named {
     const PREFIX: &str = "part_";
-    let mut series = vec![];
+    let mut curves = vec![];
     for run in runs {
         for metric in run.history.metric_names(StageKind::Reward, PREFIX) {
-            let part = metric.trim_start_matches(PREFIX);
-            let name =
-                if runs.len() == 1 { part.to_owned() } else { format!("{}, {part}", run.name) };
             let points = thinned(&run.history.metric(StageKind::Reward, &metric));
-            series.push(Series { name, points, spread: Spread::Band });
+            curves.push((run.curve(metric.trim_start_matches(PREFIX), runs), points));
         }
     }
-    let figure = one_panel("parts of the reward", iterations(), axis("mean", false), series);
-    Named { name: "reward-parts", figure }
+    let axes = (Axis::linear("iteration"), Axis::linear("mean"));
+    chart("reward-parts", "parts of the reward", axes, Spread::Band, curves)
 }
 
-/// Seconds that stages of a kind took, by iteration.
 fn seconds(runs: &[Shown<'_>]) -> Named {
-    let mut series = vec![];
+    let mut curves = vec![];
     for run in runs {
         for kind in StageKind::ALL {
-            let mut by_iteration: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-            let of_kind = run.history.stages().iter().filter(|(key, _)| key.kind == kind);
-            for (key, done) in of_kind {
-                by_iteration.entry(key.iteration).or_default().push(Done::took_ms(done) / 1e3);
-            }
-            let kind = kind.name();
-            let name =
-                if runs.len() == 1 { kind.to_owned() } else { format!("{}, {kind}", run.name) };
-            series.push(Series { name, points: thinned(&by_iteration), spread: Spread::Band });
+            let seconds = run.history.numbers(kind, |done| Some(done.took_ms() / 1e3));
+            curves.push((run.curve(kind.name(), runs), thinned(&seconds)));
         }
     }
-    series.retain(|series| !series.points.is_empty());
-    let figure = one_panel("seconds of a stage", iterations(), axis("seconds", false), series);
-    Named { name: "seconds", figure }
+    curves.retain(|(_, points)| !points.is_empty());
+    let axes = (Axis::linear("iteration"), Axis::linear("seconds"));
+    chart("seconds", "seconds of a stage", axes, Spread::Band, curves)
 }
 
-fn one_panel(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Figure {
-    let panel = Panel { title: String::new(), x, y, series, level: None };
-    Figure { title: title.to_owned(), panels: vec![panel] }
+/// A chart of one panel, from its curves by their names.
+fn chart(
+    name: &'static str,
+    title: &str,
+    (x, y): (Axis, Axis),
+    spread: Spread,
+    curves: impl IntoIterator<Item = (String, Vec<Point>)>,
+) -> Named {
+    let series = curves.into_iter().map(|(name, points)| Series { name, points, spread });
+    let panel = Panel { title: String::new(), x, y, series: series.collect(), level: None };
+    Named { name, figure: Figure { title: title.to_owned(), panels: vec![panel] } }
 }
 
-fn iterations() -> Axis {
-    Axis { title: "iteration".into(), ..Axis::default() }
-}
-
-fn axis(title: &str, is_percent: bool) -> Axis {
-    Axis { title: title.into(), is_percent, from_zero: is_percent, ..Axis::default() }
-}
-
-/// Means over neighbouring iterations, so many that all of them fit; each with the interval of 95 % of its
-/// mean, x ± z s / sqrt(n) over its n numbers, where there are two or more.
-fn thinned(values: &BTreeMap<u32, Vec<f64>>) -> Vec<Point> {
+/// Means over neighbouring iterations, each with its interval of 95 %: x ± z s / sqrt(n) over its n > 1 numbers.
+fn thinned(values: &Numbers) -> Vec<Point> {
     let all: Vec<(&u32, &Vec<f64>)> = values.iter().collect();
     let together = all.len().div_ceil(MOST_POINTS).max(1);
     all.chunks(together).filter_map(joined).collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of numbers in a chart")]
 fn joined(iterations: &[(&u32, &Vec<f64>)]) -> Option<Point> {
-    let numbers: Vec<f64> = iterations
-        .iter()
-        .flat_map(|(_, numbers)| numbers.iter().copied())
-        .filter(|number| number.is_finite())
-        .collect();
-    let n = numbers.len() as f64;
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n;
-    let y = mean(&mut numbers.iter().copied());
-    let x = iterations.iter().map(|(iteration, _)| f64::from(**iteration)).sum::<f64>();
+    let numbers = iterations.iter().flat_map(|(_, numbers)| numbers.iter().copied());
+    let numbers: Vec<f64> = numbers.filter(|number| number.is_finite()).collect();
+    let places: Vec<f64> = iterations.iter().map(|(place, _)| f64::from(**place)).collect();
+    let y = mean(&numbers);
     let interval = (numbers.len() > 1).then(|| {
-        let squares = numbers.iter().map(|number| (number - y).powi(2)).sum::<f64>();
-        let half = Z95 * (squares / (n - 1.0) / n).sqrt();
+        let half = Z95 * (variance(&numbers) / numbers.len() as f64).sqrt();
         Interval { low: y - half, high: y + half }
     });
-    (!numbers.is_empty()).then_some(Point { x: x / iterations.len() as f64, y, interval })
+    (!numbers.is_empty()).then_some(Point { x: mean(&places), y, interval })
 }
 
 #[cfg(test)]
@@ -229,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_long_run_is_thinned_to_means_and_a_short_one_is_not() {
-        let of = |count: u32| -> BTreeMap<u32, Vec<f64>> {
+        let of = |count: u32| -> Numbers {
             (1..=count).map(|n| (n, vec![f64::from(n), f64::from(n) + 2.0])).collect()
         };
         let short = thinned(&of(3));

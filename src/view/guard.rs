@@ -1,11 +1,10 @@
 //! Access control of the pages, and the security headers of every response.
 //!
-//! Without a token, a request has to name this server as its host: one that names another host comes
-//! from a page elsewhere that had its name point here, and is refused. With a token, a request has to bring it: it is
-//! given once in the address and kept by the browser in a cookie that no script and no other site can use. A request
-//! never decides where a browser is redirected to.
+//! Without a token, a request has to name this server as its host, so that no page elsewhere reads this one through a
+//! browser. With a token, a request has to bring it: once in the address, then in a cookie that no script and no
+//! other site can use. A request never decides where a browser is redirected to.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use agrpo_spec::ArtifactDigest;
@@ -28,11 +27,10 @@ const SEAL: [(HeaderName, &str); 4] = [
 pub struct Guard(Arc<Needs>);
 
 enum Needs {
-    /// The digest of the token: equal digests mean equal tokens, and the time of comparing them reveals
-    /// nothing. The cookie is named after the port, as cookies do not distinguish the ports of a host.
+    /// The token's digest, as the time of comparing digests reveals nothing, and a cookie named after the port, as
+    /// cookies do not distinguish the ports of a host.
     Token { digest: ArtifactDigest, cookie: String },
-    /// Names by which the server may be called. Where others reach it, any address that is a number is its own:
-    /// no page elsewhere can have one point here.
+    /// Names by which the server may be called. Where others reach it, any numeric address is: none can be faked.
     Name { names: Vec<String>, any_number: bool },
 }
 
@@ -62,11 +60,10 @@ impl Guard {
 
     /// The pages behind this guard.
     pub fn protect(self, app: Router) -> Router {
-        app.layer(middleware::from_fn_with_state(self, check)).layer(middleware::from_fn(seal))
+        app.layer(middleware::from_fn_with_state(self, check)).layer(middleware::map_response(seal))
     }
 }
 
-/// Passes a request on, or refuses it with the reason.
 async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) -> Response {
     match &*needs {
         Needs::Name { names, any_number } => {
@@ -97,8 +94,7 @@ async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) 
     }
 }
 
-async fn seal(request: Request, next: Next) -> Response {
-    let mut answer = next.run(request).await;
+async fn seal(mut answer: Response) -> Response {
     for (name, value) in SEAL {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -107,34 +103,28 @@ async fn seal(request: Request, next: Next) -> Response {
 
 /// Whether a request names a host, and no other than this one. A proxy's request names it in its target as well.
 fn is_called(names: &[String], any_number: bool, headers: &HeaderMap, uri: &Uri) -> bool {
-    let target = uri.authority().map(|authority| Some(authority.as_str()));
-    let mut hosts = headers
-        .get_all(header::HOST)
-        .iter()
-        .map(|host| host.to_str().ok())
-        .chain(target)
-        .peekable();
-    hosts.peek().is_some()
-        && hosts.all(|host| {
-            let Some(host) = host else { return false };
-            let name = match host.rsplit_once(':') {
-                Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-                _ => host,
-            };
-            names.iter().any(|known| known.eq_ignore_ascii_case(name))
-                || (any_number && is_number(name))
-        })
+    let is_own = |host: &str| {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let is_known = names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        is_known || (any_number && is_number(name))
+    };
+    let mut hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().ok());
+    let target = uri.authority();
+    (headers.contains_key(header::HOST) || target.is_some())
+        && hosts.all(|host| host.is_some_and(is_own))
+        && target.is_none_or(|target| is_own(target.as_str()))
 }
 
 fn is_number(host: &str) -> bool {
-    let six = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    six.map_or_else(
-        || host.parse::<std::net::Ipv4Addr>().is_ok(),
-        |six| six.parse::<Ipv6Addr>().is_ok(),
-    )
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(six) => six.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
-/// The token that a browser kept.
 fn kept<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split("; "))

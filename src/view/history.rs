@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_fleet::Walk;
 use agrpo_spec::{
-    ArtifactDigest, Evaluation, Manifest, Phases, Run, RunId, StageDigest, StageKey, StageKind,
-    StageSpec,
+    ArtifactDigest, Evaluation, Manifest, Phases, Plan, Run, RunId, StageDigest, StageKey,
+    StageKind,
 };
-use agrpo_store::{Control, Failure, Repair, Store, Unreadable};
+use agrpo_store::{Control, Failure, Repair, Result, Store, Unreadable};
 use futures::{StreamExt, stream};
 
-use crate::ViewError;
-
-/// Records read at a time.
 const AT_ONCE: usize = 32;
+
+/// Numbers by iteration, one for each shard or update.
+pub type Numbers = BTreeMap<u32, Vec<f64>>;
 
 /// A finished stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,12 +58,18 @@ pub struct Worker {
 /// The history of a run so far.
 #[derive(Clone, Debug)]
 pub struct RunHistory {
-    stages: BTreeMap<StageKey, Done>,
-    workers: Vec<Worker>,
-    evaluations: BTreeMap<u32, Evaluation>,
-    failures: Vec<Failure>,
-    rewound: Vec<Repair>,
-    held: Option<Control>,
+    /// Finished stages in the order of the plan.
+    pub stages: BTreeMap<StageKey, Done>,
+    /// The workers that computed them, in the order that [`Done::worker`] counts.
+    pub workers: Vec<Worker>,
+    /// Evaluations by iteration; 0 is the base's.
+    pub evaluations: BTreeMap<u32, Evaluation>,
+    /// The failures that stop the run.
+    pub failures: Vec<Failure>,
+    /// Results that were computed again because they had been lost.
+    pub rewound: Vec<Repair>,
+    /// The control record that pauses or cancels the run, if there is one.
+    pub held: Option<Control>,
     /// Of the records about the run, those of its stages left out.
     unreadable: Vec<Unreadable>,
     walk: Walk,
@@ -71,9 +77,9 @@ pub struct RunHistory {
 
 impl RunHistory {
     /// Reads a history. Data error where its own record cannot be read.
-    pub async fn read(store: &Store, run: RunId) -> Result<Self, ViewError> {
+    pub async fn read(store: &Store, run: RunId) -> Result<Self> {
         let mut history = Self {
-            walk: Walk::new(store.run(run).await?),
+            walk: Walk::new(store.records.run(run).await?),
             stages: BTreeMap::new(),
             workers: vec![],
             evaluations: BTreeMap::new(),
@@ -87,37 +93,27 @@ impl RunHistory {
     }
 
     /// Reads the records that are new; returns whether there are any.
-    pub async fn read_on(&mut self, store: &Store) -> Result<bool, ViewError> {
+    pub async fn read_on(&mut self, store: &Store) -> Result<bool> {
         let id = self.run().id();
         let news = self.walk.advance(store).await?;
         let reads = news.into_iter().map(|(key, manifest)| async move {
-            let evaluation = match key.kind {
-                StageKind::Evaluation => evaluation(store, &manifest).await,
-                _ => None,
-            };
+            let evaluation = evaluation(store, &manifest).await;
             (key, manifest, evaluation)
         });
         let read: Vec<_> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
-        let before = self.seen();
+        let mut has_changed = !read.is_empty();
         for (key, manifest, evaluation) in read {
             self.add(key, &manifest, evaluation);
         }
         let finished: BTreeSet<_> = self.walk.stages().values().collect();
-        let (mut failures, mut unreadable) = store.readable_failures(id).await?;
+        let (mut failures, mut unreadable) = store.records.readable_failures(id).await?;
         failures.retain(|failure| !finished.contains(&failure.stage));
-        let (held, unreadable_control) = store.readable_control(id).await?;
-        let (rewound, unreadable_repairs) = store.readable_repairs(id).await?;
+        let (held, unreadable_control) = store.records.readable_control(id).await?;
+        let (rewound, unreadable_repairs) = store.records.readable_repairs(id).await?;
         unreadable.extend(unreadable_control.into_iter().chain(unreadable_repairs));
-        (self.failures, self.held, self.rewound) = (failures, held, rewound);
-        self.unreadable = unreadable;
-        Ok(before != self.seen())
-    }
-
-    /// All that can change when more is read.
-    fn seen(&self) -> impl PartialEq + use<> {
-        let unreadable: Vec<Unreadable> = self.unreadable().cloned().collect();
-        let records = (self.failures.clone(), self.held.clone(), self.rewound.clone());
-        (self.stages.len(), unreadable, records)
+        has_changed |= update(&mut self.failures, failures) | update(&mut self.held, held);
+        has_changed |= update(&mut self.rewound, rewound);
+        Ok(update(&mut self.unreadable, unreadable) | has_changed)
     }
 
     fn add(&mut self, key: StageKey, manifest: &Manifest, evaluation: Option<Evaluation>) {
@@ -128,10 +124,10 @@ impl RunHistory {
             device: made.gpu.clone().unwrap_or_else(|| made.cpu.clone()),
         };
         let place = self.workers.iter().position(|known| *known == found);
-        let worker = place.unwrap_or_else(|| {
+        let worker = place.unwrap_or(self.workers.len());
+        if place.is_none() {
             self.workers.push(found);
-            self.workers.len() - 1
-        });
+        }
         let outputs = manifest.outputs.iter().filter(|(name, _)| !name.contains('/'));
         let done = Done {
             stage: manifest.stage,
@@ -143,44 +139,12 @@ impl RunHistory {
             outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),
         };
         self.stages.insert(key, done);
-        if let (StageSpec::Evaluation(_), Some(evaluation)) = (&manifest.spec, evaluation) {
-            self.evaluations.insert(key.iteration, evaluation);
-        }
+        self.evaluations.extend(evaluation.map(|evaluation| (key.iteration, evaluation)));
     }
 
     /// The run itself.
     pub fn run(&self) -> &Run {
         self.walk.run()
-    }
-
-    /// Finished stages in the order of the plan.
-    pub fn stages(&self) -> &BTreeMap<StageKey, Done> {
-        &self.stages
-    }
-
-    /// The workers that computed them, in the order that [`Done::worker`] counts.
-    pub fn workers(&self) -> &[Worker] {
-        &self.workers
-    }
-
-    /// Evaluations by iteration; 0 is the base's.
-    pub fn evaluations(&self) -> &BTreeMap<u32, Evaluation> {
-        &self.evaluations
-    }
-
-    /// The failures that stop the run.
-    pub fn failures(&self) -> &[Failure] {
-        &self.failures
-    }
-
-    /// Results that were computed again because they had been lost.
-    pub fn rewound(&self) -> &[Repair] {
-        &self.rewound
-    }
-
-    /// The control record that pauses or cancels the run, if there is one.
-    pub fn held(&self) -> Option<&Control> {
-        self.held.as_ref()
     }
 
     /// The records that cannot be read.
@@ -200,20 +164,35 @@ impl RunHistory {
 
     /// The newest iteration whose last update is done.
     pub fn iteration(&self) -> u32 {
-        let inner = self.run().config().estimator.inner_updates;
-        let updates = self.stages.keys().rev().filter(|key| key.kind == StageKind::Update);
-        updates.map(|key| key.iteration - u32::from(key.inner < inner)).max().unwrap_or(0)
+        Plan::iterations_done(self.run(), self.stages.keys()).last().copied().unwrap_or(0)
     }
 
-    /// A metric of every stage of a kind, by iteration; one number a shard or update.
-    pub fn metric(&self, kind: StageKind, name: &str) -> BTreeMap<u32, Vec<f64>> {
-        let mut found: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    /// Seconds that all stages took together.
+    pub fn work_s(&self) -> f64 {
+        self.stages.values().map(|done| done.took_ms() / 1e3).sum()
+    }
+
+    /// When the first stage began and the last one ended, in milliseconds since 1970; `None` without stages.
+    pub fn ends_ms(&self) -> Option<(f64, f64)> {
+        let begun = self.stages.values().map(|done| done.started_unix_ms as f64);
+        let ended = self.stages.values().map(|done| done.started_unix_ms as f64 + done.took_ms());
+        begun.min_by(f64::total_cmp).zip(ended.max_by(f64::total_cmp))
+    }
+
+    /// A number of every stage of a kind that has it.
+    pub fn numbers(&self, kind: StageKind, number: impl Fn(&Done) -> Option<f64>) -> Numbers {
+        let mut found = Numbers::new();
         for (key, done) in self.stages.iter().filter(|(key, _)| key.kind == kind) {
-            if let Some(&value) = done.metrics.get(name) {
-                found.entry(key.iteration).or_default().push(value);
+            if let Some(number) = number(done) {
+                found.entry(key.iteration).or_default().push(number);
             }
         }
         found
+    }
+
+    /// A metric of every stage of a kind that has it.
+    pub fn metric(&self, kind: StageKind, name: &str) -> Numbers {
+        self.numbers(kind, |done| done.metrics.get(name).copied())
     }
 
     /// The names of the metrics that stages of a kind have, of those that begin so.
@@ -224,8 +203,13 @@ impl RunHistory {
     }
 }
 
-/// An evaluation's document; `None` where the store has lost it.
+/// Sets a value; returns whether it is another one.
+pub(crate) fn update<T: PartialEq>(place: &mut T, value: T) -> bool {
+    std::mem::replace(place, value) != *place
+}
+
+/// The document of an evaluation; `None` of other stages, and where the store has lost it.
 async fn evaluation(store: &Store, manifest: &Manifest) -> Option<Evaluation> {
-    let bytes = store.get_blob(manifest.output("evaluation")?).await.ok()?;
+    let bytes = store.cas.get(manifest.output("evaluation")?).await.ok()?;
     Evaluation::from_bytes(&bytes).ok()
 }

@@ -1,20 +1,17 @@
 //! Runs for people: run histories as data, charts, pages, and trajectories step by step.
 //!
-//! Reads the store and changes nothing in it. Sees no tensor, prints nothing, serves listeners that the caller opened,
-//! and reads neither clock nor environment.
+//! Reads the store and changes nothing in it. Sees no tensor, prints nothing, serves listeners that the caller
+//! opened, and reads neither clock nor environment.
 
-mod error;
 pub mod figures;
 pub mod guard;
 pub mod history;
-pub mod lineage;
 pub mod listener;
 pub mod live;
 pub mod page;
 pub mod pages;
 pub mod player;
 pub mod plot;
-pub mod png;
 pub mod report;
 pub mod samples;
 pub mod sections;
@@ -25,7 +22,7 @@ pub mod timeline;
 pub mod trajectory;
 pub mod watch;
 
-pub use error::ViewError;
+pub use agrpo_store::JobsError;
 
 #[cfg(test)]
 mod testing;

@@ -1,25 +1,18 @@
 //! The one HTTP listener, for live pages and for metrics.
 //!
-//! It shares the process's descriptors and log with the work, so it holds few connections, and none of them
-//! idle: every phase of a connection has a time limit. When all places are taken, a new connection gets the place
-//! of the one that has been idle longest. Knows nothing of what it serves, and checks no access
-//! (`guard.rs`). Never more connections are open than the limit, plus the one just accepted.
+//! It shares file descriptors with the work, so it holds few connections, and every phase of one has a time limit.
+//! When all places are taken, a new connection gets the place of the one that has been idle longest. Knows nothing of
+//! what it serves, and checks no access (`guard.rs`). The limit, plus the one just accepted, is never exceeded.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::{collections::BTreeMap, convert::Infallible, pin::pin, time::Duration};
 
-use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, header};
-use http_body::{Frame, SizeHint};
+use axum::body::{Body, Bytes};
+use axum::{Router, http::header};
+use futures::{StreamExt, TryStreamExt, stream};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -82,7 +75,6 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits) -> Infall
     }
 }
 
-/// What a connection is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// No whole request is there.
@@ -103,37 +95,37 @@ struct Standing {
     moved: Instant,
 }
 
-/// A connection's standing, shared by the loop, the connection and the body that it sends.
-#[derive(Clone, Debug)]
-struct Place(Arc<Mutex<Standing>>);
-
-impl Place {
-    fn new() -> Self {
+impl Standing {
+    fn new(phase: Phase) -> Self {
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(Standing { phase: Phase::Waiting, since: now, moved: now })))
-    }
-
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, phase: Phase) {
-        let now = Instant::now();
-        *self.standing() = Standing { phase, since: now, moved: now };
+        Self { phase, since: now, moved: now }
     }
 
     fn is_overdue(&self, limits: &Limits) -> bool {
-        let Standing { phase, since, moved } = *self.standing();
-        match phase {
-            Phase::Waiting => since.elapsed() >= limits.request,
-            Phase::Answering => since.elapsed() >= limits.answer,
-            Phase::Sending => moved.elapsed() >= limits.stall || since.elapsed() >= limits.transfer,
+        let (since, moved) = (self.since.elapsed(), self.moved.elapsed());
+        match self.phase {
+            Phase::Waiting => since >= limits.request,
+            Phase::Answering => since >= limits.answer,
+            Phase::Sending => moved >= limits.stall || since >= limits.transfer,
             Phase::Following => false,
         }
     }
 }
 
-/// The open connections.
+/// A connection's standing, shared by the loop, the connection and the body that it sends.
+#[derive(Clone, Debug)]
+struct Place(Arc<Mutex<Standing>>);
+
+impl Place {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        *self.standing() = Standing::new(phase);
+    }
+}
+
 struct Open {
     limits: Limits,
     places: BTreeMap<Id, (Place, AbortHandle)>,
@@ -157,42 +149,33 @@ impl Open {
                 self.forget(&ended);
             }
         }
-        let place = Place::new();
+        let place = Place(Arc::new(Mutex::new(Standing::new(Phase::Waiting))));
         let task = attend(stream, app.clone(), self.limits, place.clone());
         let handle = self.tasks.spawn(task);
         self.places.insert(handle.id(), (place, handle));
     }
 
-    /// The connection that is missed least: the one that has asked for nothing for the longest time, then one that
-    /// does not take its answer, then the oldest that follows events where more than half of all do. `None` where
-    /// every one of them is being answered.
+    /// The connection to close: the one idle for longest, then one that does not take its answer, then the oldest
+    /// that follows events where more than half of all do. `None` where all are being answered.
     fn least(&self) -> Option<Id> {
         let standings = || self.places.iter().map(|(id, (place, _))| (*id, *place.standing()));
         let oldest = |of: &dyn Fn(&Standing) -> bool| {
             let found = standings().filter(|(_, standing)| of(standing));
             found.min_by_key(|(_, standing)| standing.since).map(|(id, _)| id)
         };
-        let is = |phase| move |standing: &Standing| standing.phase == phase;
-        let following = standings().filter(|(_, standing)| is(Phase::Following)(standing)).count();
-        oldest(&is(Phase::Waiting))
+        let follows = |standing: &Standing| standing.phase == Phase::Following;
+        let following = standings().filter(|(_, standing)| follows(standing)).count();
+        let is_crowd = following * 2 > self.limits.connections;
+        oldest(&|standing| standing.phase == Phase::Waiting)
             .or_else(|| oldest(&|s| s.phase == Phase::Sending && s.moved.elapsed() >= SLOW))
-            .or_else(|| {
-                (following * 2 > self.limits.connections)
-                    .then(|| oldest(&is(Phase::Following)))
-                    .flatten()
-            })
+            .or_else(|| oldest(&|standing| is_crowd && follows(standing)))
     }
 
     fn forget(&mut self, ended: &Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
-        self.places.remove(&id);
+        self.places.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
     }
 }
 
-/// Serves one connection until it ends or is overdue.
 async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
     let app = TowerToHyperService::new(app);
     let service = service_fn(|request| {
@@ -200,12 +183,10 @@ async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
         let (answer, place) = (app.call(request), place.clone());
         async move {
             let answer = answer.await?;
-            place.enter(if is_endless(answer.headers()) {
-                Phase::Following
-            } else {
-                Phase::Sending
-            });
-            Ok::<_, Infallible>(answer.map(|body| Watched { body, rest: Bytes::new(), place }))
+            let kind = answer.headers().get(header::CONTENT_TYPE);
+            let is_endless = kind.is_some_and(|kind| kind == "text/event-stream");
+            place.enter(if is_endless { Phase::Following } else { Phase::Sending });
+            Ok::<_, Infallible>(answer.map(|body| watched(body, place)))
         }
     });
     let mut http = http1::Builder::new();
@@ -219,65 +200,37 @@ async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
                 }
                 return;
             }
-            () = sleep(limits.request.min(limits.stall) / 8) => if place.is_overdue(&limits) {
-                tracing::debug!(at = ?place.standing().phase, "a slow connection is closed");
-                return;
-            },
+            () = sleep(limits.request.min(limits.stall) / 8) => {
+                let standing = *place.standing();
+                if standing.is_overdue(&limits) {
+                    tracing::debug!(at = ?standing.phase, "a slow connection is closed");
+                    return;
+                }
+            }
         }
     }
-}
-
-fn is_endless(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream")
 }
 
 /// A body in pieces: each one that is asked for shows that the client took those before.
-struct Watched {
-    body: Body,
-    rest: Bytes,
-    place: Place,
+fn watched(body: Body, place: Place) -> Body {
+    let sent = Sent(place);
+    let split = |mut data: Bytes| {
+        let next = move || match data.len() {
+            0 => None,
+            length => Some(Ok::<_, axum::Error>(data.split_to(length.min(BUFFER)))),
+        };
+        stream::iter(std::iter::from_fn(next))
+    };
+    let pieces = body.into_data_stream().map_ok(split).try_flatten();
+    Body::from_stream(pieces.inspect(move |_| sent.0.standing().moved = Instant::now()))
 }
 
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
+/// Dropped with an answer, sent or not: then the connection waits for a request.
+struct Sent(Place);
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        while self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(other) => return Poll::Ready(Some(Ok(other))),
-                },
-                end => return Poll::Ready(end),
-            }
-        }
-        self.place.standing().moved = Instant::now();
-        let piece = self.rest.len().min(BUFFER);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint.set_lower(body.lower() + rest);
-        hint
-    }
-}
-
-impl Drop for Watched {
+impl Drop for Sent {
     fn drop(&mut self) {
-        self.place.enter(Phase::Waiting);
+        self.0.enter(Phase::Waiting);
     }
 }
 

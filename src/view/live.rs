@@ -1,28 +1,22 @@
 //! The state behind live pages: every run's status, the histories of the runs that were opened, and the workers.
 //!
-//! Refreshed in the background while a page is connected, so that pages are rendered from memory. An unreachable
-//! service is reported and tried again. Writes nothing.
+//! Refreshed in the background while a page is connected. An unreachable service is asked again. Writes nothing.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::{sync::Arc, time::Duration};
 
 use agrpo_fleet::status::{Looks, RunStatus};
 use agrpo_fleet::{Fleet, WorkerInfo, workers};
 use agrpo_spec::{Numerics, RunId};
-use agrpo_store::{JobsError, Store};
+use agrpo_store::{JobsError, Result, Store};
+use futures::future::BoxFuture;
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::ViewError;
-use crate::history::RunHistory;
+use crate::history::{RunHistory, update};
 
 /// Connects to Redis; called again after each failure.
-pub type Connect = Arc<
-    dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = Result<Fleet, JobsError>> + Send>>
-        + Send
-        + Sync,
->;
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Fleet>> + Send + Sync>;
 
 /// The workers and the queue.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +31,8 @@ pub struct Crew {
 
 /// All that pages are rendered from.
 pub struct Hub {
-    store: Store,
+    /// The store.
+    pub store: Store,
     connect: Option<Connect>,
     fleet: Mutex<Option<Fleet>>,
     looks: Mutex<Looks>,
@@ -68,11 +63,6 @@ impl Hub {
         }
     }
 
-    /// The store.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// Counts changes; subscribers wait for the next.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -92,30 +82,21 @@ impl Hub {
 
     /// Refreshes once, and notifies subscribers if something changed.
     pub async fn read_on(&self) {
-        let mut changed = false;
         let runs = self.looks.lock().await.all(&self.store).await;
         let runs = runs.map_err(|error| error.to_string());
-        {
-            let mut known = self.runs.write().await;
-            changed |= serde_json::to_string(&*known).ok() != serde_json::to_string(&runs).ok();
-            *known = runs;
-        }
+        let mut changed = update(&mut *self.runs.write().await, runs);
         let histories: Vec<_> = self.histories.read().await.values().map(Arc::clone).collect();
         for history in histories {
             // A history that cannot be read now is read by the next refresh.
             changed |= history.write().await.read_on(&self.store).await.unwrap_or(false);
         }
         let crew = self.ask_crew().await;
-        {
-            let mut known = self.crew.write().await;
-            let shown = |crew: &Crew| {
-                let hands = crew.workers.iter().map(|worker| (&worker.name, &worker.in_hand));
-                format!("{:?}{:?}{:?}", hands.collect::<Vec<_>>(), crew.waiting, crew.away)
-            };
-            changed |= shown(&known) != shown(&crew);
-            *known = crew;
-        }
-        if changed {
+        let shown = |crew: &Crew| {
+            let hands = crew.workers.iter().map(|worker| (&worker.name, &worker.in_hand));
+            format!("{:?}{:?}{:?}", hands.collect::<Vec<_>>(), crew.waiting, crew.away)
+        };
+        let known = std::mem::replace(&mut *self.crew.write().await, crew.clone());
+        if changed || shown(&known) != shown(&crew) {
             self.changed.send_modify(|count| *count += 1);
         }
     }
@@ -129,10 +110,8 @@ impl Hub {
             }
             let Some(fleet) = fleet.as_ref() else { return Ok(Crew::default()) };
             let workers = workers(fleet).await?;
-            let mut classes: Vec<_> = workers.iter().map(|worker| worker.class).collect();
-            classes.extend(Numerics::OF_CPU);
-            classes.sort_unstable();
-            classes.dedup();
+            let classes = workers.iter().map(|worker| worker.class).chain(Numerics::OF_CPU);
+            let classes: BTreeSet<_> = classes.collect();
             let mut waiting = vec![];
             for class in classes {
                 waiting.push((class, fleet.waiting(class).await?));
@@ -160,7 +139,7 @@ impl Hub {
     }
 
     /// A run's history, read on the first call.
-    pub async fn history(&self, run: RunId) -> Result<Arc<RwLock<RunHistory>>, ViewError> {
+    pub async fn history(&self, run: RunId) -> Result<Arc<RwLock<RunHistory>>> {
         if let Some(history) = self.histories.read().await.get(&run) {
             return Ok(Arc::clone(history));
         }

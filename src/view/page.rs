@@ -3,18 +3,18 @@
 //! A document contains its style and its script, and refers to no other file. All text goes through maud,
 //! which escapes it; only charts and the two files beside this one are inserted unescaped.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as STANDARD;
+use agrpo_store::Result;
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
-use crate::ViewError;
-use crate::figures::Named;
-use crate::plot;
-use crate::samples::Sample;
+use crate::text::{name_of, number};
+use crate::{figures::Named, plot, samples::Sample};
 
 const STYLE: &str = include_str!("page/style.css");
 const VIEWER: &str = include_str!("page/viewer.js");
+/// Follows the server: changed parts are fetched again, and scroll and focus stay where they were.
+const LIVE: &str = include_str!("page/live.js");
 /// Characters of a prompt that is shown without being asked for.
 const SHORT: usize = 300;
 
@@ -62,21 +62,15 @@ fn policy(scripts: Scripts) -> String {
     )
 }
 
-/// Follows the server: changed parts are fetched again, and scroll and focus stay where they were.
-const LIVE: &str = include_str!("page/live.js");
-
 /// Charts beside each other.
-pub fn charts(charts: &[Named]) -> Result<Markup, ViewError> {
-    let drawn = charts.iter().map(|chart| {
-        let svg = plot::svg(&chart.figure)?;
-        Ok::<_, ViewError>(html! {
-            figure id=(format!("chart-{}", chart.name)) role="img" aria-label=(chart.figure.title) {
-                (PreEscaped(svg))
+pub fn charts(charts: &[Named]) -> Result<Markup> {
+    Ok(html! {
+        div.charts { @for Named { name, figure } in charts {
+            figure id=(format!("chart-{name}")) role="img" aria-label=(figure.title) {
+                (PreEscaped(plot::svg(figure)?))
             }
-        })
-    });
-    let drawn = drawn.collect::<Result<Vec<_>, _>>()?;
-    Ok(html! { div.charts { @for chart in drawn { (chart) } } })
+        } }
+    })
 }
 
 /// A completion with its way from all masks to its end.
@@ -86,7 +80,7 @@ pub fn sample(sample: &Sample) -> Markup {
     html! {
         div.sample {
             p {
-                @if let Some(choice) = sample.choice { b { (choice.name()) } " · " }
+                @if let Some(choice) = sample.choice { b { (name_of(&choice)) } " · " }
                 "iteration " (sample.iteration)
                 @if let Some(reward) = sample.reward { " · reward " (number(reward)) }
                 @match sample.correct {
@@ -105,27 +99,5 @@ pub fn sample(sample: &Sample) -> Markup {
                 div.text { (sample.trajectory.completion()) }
             }
         }
-    }
-}
-
-/// A number with as many digits as people read.
-pub fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
-}
-
-/// A share in per cent.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-/// A duration in the units that people use for it.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} d", s / 86_400.0),
     }
 }

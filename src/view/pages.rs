@@ -1,19 +1,20 @@
 //! The bodies of the live pages, from the hub's state. Parts marked as live are replaced when they change.
 
-use agrpo_fleet::status::{RunState, RunStatus};
+use agrpo_fleet::status::RunStatus;
 use agrpo_spec::RunId;
+use agrpo_store::Result;
 use maud::{Markup, html};
 
-use crate::ViewError;
-use crate::history::RunHistory;
-use crate::live::Crew;
-use crate::page::{self, Scripts, percent};
-use crate::samples::Sample;
-use crate::sections;
+use crate::page::{self, Scripts, document};
+use crate::text::{name_of, percent};
+use crate::{history::RunHistory, live::Crew, samples::Sample, sections};
 
-/// The top of a page.
-pub fn head(title: &str, run: Option<RunId>, scripts: Scripts) -> Markup {
-    html! {
+/// Steps of the lineage on the page of a run.
+const NEWEST: usize = 10;
+
+/// A page about all runs or about one.
+pub fn page(title: &str, run: Option<RunId>, body: &Markup, scripts: Scripts) -> String {
+    let head = html! {
         h1 { (title) }
         nav aria-label="pages" {
             a href="/" { "all runs" }
@@ -25,10 +26,10 @@ pub fn head(title: &str, run: Option<RunId>, scripts: Scripts) -> Markup {
                 " · " span #connection .faint role="status" { "connecting" }
             }
         }
-    }
+    };
+    document(title, &head, body, scripts)
 }
 
-/// A part that is replaced when it changes.
 fn part(id: &str, body: &Markup) -> Markup {
     html! { section id=(id) data-live="" { (body) } }
 }
@@ -59,7 +60,7 @@ fn table(runs: &[RunStatus]) -> Markup {
                         @if run.name.is_empty() { "run " (run.run.short()) } @else { (run.name) }
                     }
                     br; span.hash.faint { (run.run.short()) } }
-                td { (state(run.state))
+                td { (name_of(&run.state))
                     @if let Some(why) = &run.unreadable { ": " span.bad { (why) } }
                     @if let [first, more @ ..] = &*run.unreadable_records {
                         br; span.bad { (first) @if !more.is_empty() { "; and " (more.len()) " more" } }
@@ -80,23 +81,11 @@ fn table(runs: &[RunStatus]) -> Markup {
     }
 }
 
-fn state(state: RunState) -> &'static str {
-    match state {
-        RunState::Running => "running",
-        RunState::Paused => "paused",
-        RunState::Cancelled => "cancelled",
-        RunState::Failed => "failed",
-        RunState::Done => "done",
-        RunState::Unreadable => "unreadable",
-    }
-}
-
-/// The workers with their stages, and the queue.
-pub fn crew(crew: &Crew) -> Markup {
+fn crew(crew: &Crew) -> Markup {
     html! {
         h2 { "Workers" }
         @if let Some(why) = &crew.away { p.bad { (why) } }
-        @if crew.away.is_none() && crew.workers.is_empty() { p { "No worker says anything." } }
+        @if crew.away.is_none() && crew.workers.is_empty() { p { "No workers connected." } }
         @if !crew.workers.is_empty() { div.wide { table {
             thead { tr { th { "worker" } th { "computes on" } th { "class" } th.number { "done" } th { "in hand" } } }
             tbody { @for worker in &crew.workers { tr {
@@ -114,38 +103,25 @@ pub fn crew(crew: &Crew) -> Markup {
 }
 
 /// One run as it grows.
-pub fn run(history: &RunHistory, charts: &Markup) -> Result<Markup, ViewError> {
+pub fn run(history: &RunHistory, charts: &Markup) -> Result<Markup> {
     Ok(html! {
         (part("summary", &sections::summary(history)))
-        (part("failures", &html! {
-            @if !history.failures().is_empty() { h2 { "Failures" } (sections::failures(history)) }
-        }))
+        (part("failures", &sections::failures(history)))
         h2 { "Curves" }
         p.faint { "Bands and whiskers are intervals of 95 %." }
         (part("curves", charts))
         h2 { "Workers" }
         (part("workers", &html! { (sections::workers(history)?) (sections::kinds(history)) }))
         h2 { "Lineage" }
-        (part("lineage", &newest_of_line(history)))
+        (part("lineage", &sections::line(history, NEWEST)))
     })
 }
 
-/// The page of a run whose own record cannot be read. Its parts are those of the run's page, so that they come
-/// as soon as it can.
+/// The page of a run whose own record cannot be read, with the parts that are filled once it can.
 pub fn unreadable(why: &str) -> Markup {
     html! {
         (part("summary", &html! { p { "This run cannot be read: " span.bad { (why) } } }))
         @for id in ["failures", "curves", "workers", "lineage"] { (part(id, &html! {})) }
-    }
-}
-
-fn newest_of_line(history: &RunHistory) -> Markup {
-    let (line, left_out) = sections::newest_of_line(history);
-    html! {
-        (line)
-        @if left_out > 0 {
-            p { a href=(format!("/runs/{}/lineage", history.run().id().short())) { "all of it" } }
-        }
     }
 }
 

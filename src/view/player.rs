@@ -1,8 +1,8 @@
 //! A trajectory in a terminal: one frame a step, each token in its final place, masks in the places not written yet.
 //!
-//! Returns lines; the caller prints them. Control characters in a completion are replaced by Unicode's pictures of
-//! them, so that no text moves a cursor.
+//! Returns lines; the caller prints them. Control characters become Unicode's pictures: none moves a cursor.
 
+use crate::text::percent;
 use crate::trajectory::{Token, Trajectory};
 
 /// How a token looks in a frame.
@@ -30,8 +30,7 @@ const MASK: &str = "░░";
 
 /// The lines of the state after so many steps, each at most `width` characters wide.
 pub fn frame(trajectory: &Trajectory, step: u32, width: usize) -> Vec<Vec<Piece>> {
-    let mut lines = vec![vec![]];
-    let mut used = 0;
+    let (mut lines, mut used, width) = (vec![vec![]], 0, width.max(1));
     for token in &trajectory.tokens {
         let look = look(token, step, trajectory.steps);
         let text = if look == Look::Masked { MASK } else { &token.text };
@@ -42,11 +41,11 @@ pub fn frame(trajectory: &Trajectory, step: u32, width: usize) -> Vec<Vec<Piece>
             }
             let mut rest: Vec<char> = part.chars().map(shown).collect();
             while !rest.is_empty() {
-                if used >= width.max(1) {
+                if used >= width {
                     lines.push(vec![]);
                     used = 0;
                 }
-                let taken: String = rest.drain(..rest.len().min(width.max(1) - used)).collect();
+                let taken: String = rest.drain(..rest.len().min(width - used)).collect();
                 used += taken.chars().count();
                 if let Some(line) = lines.last_mut() {
                     line.push(Piece { text: taken, look });
@@ -77,7 +76,7 @@ pub fn shown(c: char) -> char {
     }
 }
 
-/// The tokens of a step: `"4" 97.1 %` for each token that it wrote.
+/// The tokens of a step: `"4" 97.1%` for each token that it wrote.
 pub fn written(trajectory: &Trajectory, step: u32) -> String {
     let tokens = trajectory.tokens.iter();
     let fresh = tokens.filter(|token| look(token, step, trajectory.steps) == Look::Fresh);
@@ -85,7 +84,7 @@ pub fn written(trajectory: &Trajectory, step: u32) -> String {
         let text: String = token.text.chars().map(shown).collect();
         // The mark of the end writes nothing.
         let named = if text.is_empty() { "the end".to_owned() } else { format!("\"{text}\"") };
-        format!("{named} {:.1} %", token.probability * 100.0)
+        format!("{named} {}", percent(token.probability))
     });
     parts.collect::<Vec<_>>().join("  ")
 }
@@ -121,8 +120,8 @@ mod tests {
         assert_eq!(text(0, 80), ["░░░░░░░░░░"]);
         assert_eq!(text(1, 80), ["░░␛[2J░░░░"]);
         assert_eq!(text(2, 80), ["4␛[2Ja", "bc"]);
-        assert_eq!(written(&trajectory(), 2), "\"4\" 97.1 %  \"a␊bc\" 25.0 %");
-        assert_eq!(written(&trajectory(), 1), "\"␛[2J\" 50.0 %  the end 40.0 %");
+        assert_eq!(written(&trajectory(), 2), "\"4\" 97.1%  \"a␊bc\" 25.0%");
+        assert_eq!(written(&trajectory(), 1), "\"␛[2J\" 50.0%  the end 40.0%");
         assert_eq!(written(&trajectory(), 0), "");
     }
 

@@ -1,18 +1,20 @@
-//! Charts as SVG: lines over points with intervals, one panel or several side by side.
+//! Charts as SVG and PNG: lines over points with intervals, one panel or several side by side.
 //!
-//! The same figure gives the same bytes. White ground and dark grey text, so that a chart reads on any
-//! page; series differ by marker as well as by colour, twelve of them. Text uses the reader's
-//! fonts, so widths are estimated. Computes, writes and reads nothing. The only points left out are those that an axis
-//! cannot show: numbers that are not finite, and on a log axis those below zero.
+//! The same figure gives the same bytes. Twelve series differ by marker and colour. Text of an SVG uses the reader's
+//! fonts, so widths are estimated. Only points that an axis cannot show are left out. Writes and reads nothing.
 
 mod axis;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
+use std::sync::Arc;
+
+use agrpo_store::{JobsError, Result};
+use plotters::{coord::Shift, prelude::*};
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::{Options, Tree, fontdb};
 
 pub use self::axis::Axis;
+pub(crate) use self::axis::pixel;
 
-use crate::ViewError;
 use crate::statistics::Interval;
 
 /// Several panels under one title.
@@ -35,17 +37,8 @@ pub struct Panel {
     pub y: Axis,
     /// What is drawn, the last on top.
     pub series: Vec<Series>,
-    /// A height to compare with.
-    pub level: Option<Level>,
-}
-
-/// A height to compare with: a thin line from side to side.
-#[derive(Clone, Debug)]
-pub struct Level {
-    /// Its name in the legend.
-    pub name: String,
-    /// Where it is.
-    pub y: f64,
+    /// A height to compare with, a thin line from side to side: its name in the legend, and where it is.
+    pub level: Option<(String, f64)>,
 }
 
 /// A line through points.
@@ -87,7 +80,7 @@ pub(crate) const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 pub(crate) const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
 const LEVEL: RGBColor = RGBColor(0x88, 0x88, 0x88);
 /// M. Okabe and K. Ito, "Color universal design", 2008: apart for every kind of colour vision.
-pub(crate) const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
@@ -96,33 +89,38 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0x56, 0xb4, 0xe9),
 ];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), ViewError>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Drawn = Result<()>;
 
 /// The figure as an SVG document.
-pub fn svg(figure: &Figure) -> Result<String, ViewError> {
+pub fn svg(figure: &Figure) -> Result<String> {
     let columns = figure.panels.len().max(1);
     let width = PANEL.0 * u32::try_from(columns).unwrap_or(1);
-    let mut text = String::new();
-    {
-        let root =
-            SVGBackend::with_string(&mut text, (width, PANEL.1 + TITLE_HEIGHT)).into_drawing_area();
-        root.fill(&WHITE).map_err(failed)?;
+    canvas((width, PANEL.1 + TITLE_HEIGHT), |root| {
         let (head, body) = root.split_vertically(TITLE_HEIGHT);
         write(&head, &figure.title, (16, 11), 16)?;
-        for (panel, area) in figure.panels.iter().zip(body.split_evenly((1, columns))) {
-            draw_panel(panel, &area)?;
-        }
+        let mut panels = figure.panels.iter().zip(body.split_evenly((1, columns)));
+        panels.try_for_each(|(panel, area)| draw_panel(panel, &area))
+    })
+}
+
+/// An SVG document of this size: what is drawn on a white ground.
+pub(crate) fn canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String> {
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        root.fill(&WHITE).map_err(failed)?;
+        draw(&root)?;
         root.present().map_err(failed)?;
     }
     Ok(text)
 }
 
-pub(crate) fn failed(error: impl std::fmt::Display) -> ViewError {
-    ViewError::Drawing(error.to_string())
+pub(crate) fn failed(error: impl std::fmt::Display) -> JobsError {
+    JobsError::Internal(format!("cannot draw the chart: {error}"))
 }
 
-fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: u32) -> Drawn {
+pub(crate) fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: u32) -> Drawn {
     let style = ("sans-serif", size).into_font().color(&INK);
     area.draw(&Text::new(text.to_owned(), at, style)).map_err(failed)
 }
@@ -138,7 +136,7 @@ fn draw_panel(panel: &Panel, area: &Area<'_>) -> Drawn {
             let ends = point.interval.map(|interval| [interval.low, interval.high]);
             std::iter::once(point.y).chain(ends.into_iter().flatten())
         })
-        .chain(panel.level.as_ref().map(|level| level.y))
+        .chain(panel.level.as_ref().map(|(_, y)| *y))
         .collect();
     let (x, y) = (panel.x.scale(&xs), panel.y.scale(&ys));
     let (left, right) = (x.range().start, x.range().end);
@@ -162,7 +160,7 @@ fn draw_panel(panel: &Panel, area: &Area<'_>) -> Drawn {
         .map_err(failed)?;
     // Markers and caps have sizes of their own, so everything is drawn in pixels.
     let screen = chart.plotting_area().use_screen_coord();
-    if let Some(Level { y, .. }) = panel.level.as_ref().filter(|level| panel.y.shows(level.y)) {
+    if let Some((_, y)) = panel.level.as_ref().filter(|(_, y)| panel.y.shows(*y)) {
         let ends = [left, right].map(|x| chart.backend_coord(&(x, *y)));
         screen.draw(&PathElement::new(ends.to_vec(), LEVEL)).map_err(failed)?;
     }
@@ -178,12 +176,10 @@ fn draw_panel(panel: &Panel, area: &Area<'_>) -> Drawn {
 }
 
 impl Panel {
-    /// The points of a series that have a place.
     fn shown(&self, series: &Series) -> Vec<Point> {
         let is_shown = |point: &Point| {
-            let interval = point
-                .interval
-                .is_none_or(|Interval { low, high }| self.y.shows(low) && self.y.shows(high));
+            let ends = |of: Interval| self.y.shows(of.low) && self.y.shows(of.high);
+            let interval = point.interval.is_none_or(ends);
             self.x.shows(point.x) && self.y.shows(point.y) && interval
         };
         series.points.iter().copied().filter(is_shown).collect()
@@ -206,12 +202,12 @@ impl Panel {
 }
 
 /// Names of the lines above the axes, where they cover nothing; returns the height used.
-fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32, ViewError> {
+fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32> {
     const LEFT: i32 = 70;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
     let (mut x, mut y) = (LEFT, 24);
     let series = panel.series.iter().map(|series| (&series.name, Some(series.spread)));
-    let level = panel.level.iter().map(|level| (&level.name, None));
+    let level = panel.level.iter().map(|(name, _)| (name, None));
     for (index, (name, spread)) in series.chain(level).enumerate() {
         let width = 46 + 7 * pixels(name.chars().count());
         if x > LEFT && x + width > right {
@@ -238,8 +234,7 @@ fn draw_series(
     at: impl Fn(f64, f64) -> (i32, i32),
 ) -> Drawn {
     let ink = colour(index);
-    let intervals: Vec<_> =
-        points.iter().filter_map(|point| Some((point.x, point.interval?))).collect();
+    let intervals: Vec<_> = points.iter().filter_map(|p| Some((p.x, p.interval?))).collect();
     if spread == Spread::Band {
         let below = intervals.iter().map(|&(x, interval)| at(x, interval.low));
         let above = intervals.iter().rev().map(|&(x, interval)| at(x, interval.high));
@@ -260,7 +255,7 @@ fn draw_series(
     line.into_iter().try_for_each(|place| draw_marker(screen, place, index))
 }
 
-fn colour(index: usize) -> RGBColor {
+pub(crate) fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
@@ -280,8 +275,26 @@ fn draw_marker(area: &Area<'_>, (x, y): (i32, i32), index: usize) -> Drawn {
     area.draw(&Polygon::new(corners, fill)).map_err(failed)
 }
 
-fn pixels(count: usize) -> i32 {
+pub(crate) fn pixels(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Pixels for each of the chart's own: sharp on screens and in slides.
+const SCALE: f32 = 2.0;
+
+/// A chart as a PNG file, `SCALE` times the size of its SVG.
+pub fn png(svg: &str) -> Result<Vec<u8>> {
+    let sizeless = || failed("it has no size");
+    let mut fonts = fontdb::Database::new();
+    fonts.load_font_data(dejavu::sans::regular().to_vec());
+    // Charts ask for no other face than "sans-serif".
+    fonts.set_sans_serif_family("DejaVu Sans");
+    let options = Options { fontdb: Arc::new(fonts), ..Options::default() };
+    let tree = Tree::from_str(svg, &options).map_err(failed)?;
+    let size = tree.size().to_int_size().scale_by(SCALE).ok_or_else(sizeless)?;
+    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or_else(sizeless)?;
+    resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
+    pixels.encode_png().map_err(failed)
 }
 
 #[cfg(test)]
@@ -301,15 +314,10 @@ mod tests {
             |name: &str, base, spread| Series { name: name.into(), points: points(base), spread };
         let panel = |title: &str, spread| Panel {
             title: title.into(),
-            x: Axis { title: "unmask steps".into(), is_log: true, ..Axis::default() },
-            y: Axis {
-                title: "accuracy".into(),
-                is_percent: true,
-                from_zero: true,
-                ..Axis::default()
-            },
+            x: Axis::log("unmask steps", vec![]),
+            y: Axis::share("accuracy"),
             series: vec![series("base", 0.1, spread), series("iteration <100>", 0.2, spread)],
-            level: Some(Level { name: "a level".into(), y: 0.34 }),
+            level: Some(("a level".into(), 0.34)),
         };
         Figure {
             title: "two & two".into(),
@@ -332,16 +340,7 @@ mod tests {
 
     #[test]
     fn twelve_series_differ() {
-        let look = |index: usize| {
-            let marker = |text: &mut String| {
-                let root = SVGBackend::with_string(text, (20, 20)).into_drawing_area();
-                draw_marker(&root, (10, 10), index).unwrap();
-                root.present().unwrap();
-            };
-            let mut text = String::new();
-            marker(&mut text);
-            text
-        };
+        let look = |index| canvas((20, 20), |root| draw_marker(root, (10, 10), index)).unwrap();
         let looks: std::collections::BTreeSet<_> = (0..12).map(look).collect();
         assert_eq!(looks.len(), 12);
         let text = svg(&figure()).unwrap();

@@ -1,21 +1,21 @@
 //! A report: one run, or several beside each other, in one HTML file that needs nothing else.
 
 use agrpo_spec::RunId;
-use agrpo_store::Store;
+use agrpo_store::{Result, Store};
 use maud::{Markup, html};
 
 use crate::figures::{self, Named, Shown};
-use crate::history::RunHistory;
 use crate::page::{self, Scripts, document};
 use crate::samples::{self, Sample};
-use crate::{ViewError, sections};
+use crate::{history::RunHistory, sections};
 
 /// A run as a report needs it.
 #[derive(Debug)]
 pub struct Subject {
     /// Its name beside others.
     pub name: String,
-    history: RunHistory,
+    /// Its history.
+    pub history: RunHistory,
     before: Vec<Sample>,
     after: Vec<Sample>,
     file: String,
@@ -27,26 +27,20 @@ impl Subject {
         store: &Store,
         run: RunId,
         file: impl Fn(&RunHistory) -> String,
-    ) -> Result<Self, ViewError> {
+    ) -> Result<Self> {
         let history = RunHistory::read(store, run).await?;
         let before = samples::of_iteration(store, &history, 1).await?;
-        let last = history.iteration();
-        let after = match last {
+        let after = match history.iteration() {
             0 | 1 => vec![],
-            _ => samples::of_iteration(store, &history, last).await?,
+            last => samples::of_iteration(store, &history, last).await?,
         };
         let (name, file) = (history.run().config().name.clone(), file(&history));
         Ok(Self { name, history, before, after, file })
     }
-
-    /// The run's history.
-    pub fn history(&self) -> &RunHistory {
-        &self.history
-    }
 }
 
 /// Gives runs of one name different names.
-pub fn tell_apart(subjects: &mut [Subject]) {
+pub fn distinguish(subjects: &mut [Subject]) {
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
     for subject in subjects {
         if names.iter().filter(|name| **name == subject.name).count() > 1 {
@@ -57,15 +51,15 @@ pub fn tell_apart(subjects: &mut [Subject]) {
 
 /// The charts of a report, each under a name that suits a file.
 pub fn charts(subjects: &[Subject]) -> Vec<Named> {
-    let shown: Vec<_> = subjects
-        .iter()
-        .map(|subject| Shown { name: &subject.name, history: &subject.history })
-        .collect();
-    figures::all(&shown)
+    figures::all(&shown(subjects))
+}
+
+fn shown(subjects: &[Subject]) -> Vec<Shown<'_>> {
+    subjects.iter().map(|Subject { name, history, .. }| Shown { name, history }).collect()
 }
 
 /// The report as one document. `made` names the program, as in `agrpo 0.1.0`.
-pub fn report(subjects: &[Subject], made: &str) -> Result<String, ViewError> {
+pub fn report(subjects: &[Subject], made: &str) -> Result<String> {
     let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
     let title = names.join(" and ");
     let charts = page::charts(&charts(subjects))?;
@@ -80,11 +74,11 @@ pub fn report(subjects: &[Subject], made: &str) -> Result<String, ViewError> {
     Ok(document(&title, &head, &body, Scripts::Viewer))
 }
 
-fn single(subject: &Subject, charts: &Markup) -> Result<Markup, ViewError> {
+fn single(subject: &Subject, charts: &Markup) -> Result<Markup> {
     let history = &subject.history;
     Ok(html! {
         (sections::summary(history))
-        @if !history.failures().is_empty() { h2 { "Failures" } (sections::failures(history)) }
+        (sections::failures(history))
         h2 { "What was run" }
         p { "Run " span.hash { (history.run().id()) } }
         (sections::again(history, &subject.file))
@@ -97,7 +91,7 @@ fn single(subject: &Subject, charts: &Markup) -> Result<Markup, ViewError> {
         (sections::workers(history)?)
         (sections::kinds(history))
         h2 { "Lineage" }
-        (sections::line(history))
+        (sections::line(history, usize::MAX))
     })
 }
 
@@ -116,13 +110,8 @@ fn samples(subject: &Subject) -> Markup {
     }
 }
 
-fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup, ViewError> {
-    let runs: Vec<(&str, &RunHistory)> =
-        subjects.iter().map(|subject| (subject.name.as_str(), &subject.history)).collect();
-    let mut each = vec![];
-    for subject in subjects {
-        each.push((&subject.name, single(subject, &html! {})?));
-    }
+fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup> {
+    let runs = shown(subjects);
     Ok(html! {
         (sections::beside(&runs))
         h2 { "Where they differ" }
@@ -130,9 +119,9 @@ fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup, ViewError> {
         h2 { "Curves" }
         p.faint { "Bands and whiskers are intervals of 95 %." }
         (charts)
-        @for (name, body) in &each {
-            h2 { (name) }
-            details { summary { "all about it" } (body) }
+        @for subject in subjects {
+            h2 { (subject.name) }
+            details { summary { "all about it" } (single(subject, &html! {})?) }
         }
     })
 }

@@ -1,17 +1,14 @@
 //! Sample completions of an iteration's rollouts: the best, the worst, and one at random.
 //!
-//! The choice is a function of the run alone, so that two reports of a run show the same. Artifacts that were lost
-//! or deleted by retention are left out.
+//! The choice is a function of the run alone. Artifacts that were lost or deleted by retention are left out.
 
-use agrpo_spec::{Rewards, RowReward, StageDigest, StageKey, StageKind, StageSpec, decode};
-use agrpo_store::Store;
+use agrpo_spec::{Manifest, Purpose, Rewards, StageDigest, StageKey, StageKind, StageSpec, decode};
+use agrpo_store::{JobsError, Result, Store};
 use serde::Serialize;
 
-use crate::ViewError;
 use crate::history::RunHistory;
 use crate::trajectory::{Trajectories, Trajectory};
 
-/// Shards of an iteration that are looked through.
 const MOST_SHARDS: u32 = 16;
 
 /// Why a completion is shown.
@@ -24,17 +21,6 @@ pub enum Choice {
     Worst,
     /// By chance.
     Random,
-}
-
-impl Choice {
-    /// For people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Best => "best",
-            Self::Worst => "worst",
-            Self::Random => "by chance",
-        }
-    }
 }
 
 /// A completion and what it was worth.
@@ -61,20 +47,20 @@ pub async fn of_iteration(
     store: &Store,
     history: &RunHistory,
     iteration: u32,
-) -> Result<Vec<Sample>, ViewError> {
+) -> Result<Vec<Sample>> {
     let mut all = vec![];
     for shard in 0..history.run().config().rollout.shards.min(MOST_SHARDS) {
         let key = StageKey::new(StageKind::Reward, iteration, shard);
-        let Some(done) = history.stages().get(&key) else { continue };
-        let Some(rewards) = rewards(store, done.outputs.get("rewards").copied()).await else {
-            continue;
-        };
+        let Some(done) = history.stages.get(&key) else { continue };
+        let Some(&rewards) = done.outputs.get("rewards") else { continue };
+        let bytes = store.cas.get(rewards).await.ok();
+        let Some(rewards) = bytes.and_then(|bytes| decode::<Rewards>(&bytes)) else { continue };
         all.extend(rewards.rows.into_iter().enumerate().map(|(row, worth)| (shard, row, worth)));
     }
     // Of equals the first, so that the choice is a function of the run.
     let best = (0..all.len()).rev().max_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
     let worst = (0..all.len()).min_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
-    let chance = history.run().seed().child(agrpo_spec::Purpose::Sample, iteration.into());
+    let chance = history.run().seed().child(Purpose::Sample, iteration.into());
     let random = u64::try_from(all.len()).ok().filter(|count| *count > 0);
     let random = random.and_then(|count| usize::try_from(chance.below(count, 0, 0)).ok());
     let chosen = [(best, Choice::Best), (worst, Choice::Worst), (random, Choice::Random)];
@@ -82,55 +68,36 @@ pub async fn of_iteration(
     for (place, choice) in chosen {
         let Some((shard, row, worth)) = place.and_then(|place| all.get(place)) else { continue };
         let key = StageKey::new(StageKind::Rollout, iteration, *shard);
-        if let Some(sample) = sample(store, history, key, *row, Some(worth)).await? {
-            samples.push(Sample { choice: Some(choice), ..sample });
-        }
+        let Some(done) = history.stages.get(&key) else { continue };
+        let Some(manifest) = store.records.manifest(done.stage).await? else { continue };
+        // What the store has lost is left out.
+        let Ok(Some(sample)) = read(store, &manifest, *row).await else { continue };
+        samples.push(Sample {
+            choice: Some(choice),
+            reward: Some(worth.reward),
+            correct: Some(worth.correct),
+            parts: worth.parts.clone().into_iter().collect(),
+            ..sample
+        });
     }
     Ok(samples)
 }
 
-/// One completion of a rollout; `None` where the store has it no longer.
-async fn sample(
-    store: &Store,
-    history: &RunHistory,
-    key: StageKey,
-    row: usize,
-    worth: Option<&RowReward>,
-) -> Result<Option<Sample>, ViewError> {
-    let Some(done) = history.stages().get(&key) else { return Ok(None) };
-    let Some(manifest) = store.manifest(done.stage).await? else { return Ok(None) };
-    let StageSpec::Rollout(spec) = &manifest.spec else { return Ok(None) };
-    let Ok(trajectories) = Trajectories::read(store, spec, &manifest).await else {
-        return Ok(None);
-    };
-    Ok(trajectories.trajectory(row).map(|trajectory| Sample {
-        choice: None,
-        iteration: key.iteration,
-        rollout: done.stage,
-        reward: worth.map(|worth| worth.reward),
-        correct: worth.map(|worth| worth.correct),
-        parts: worth.map_or_else(Vec::new, |worth| worth.parts.clone().into_iter().collect()),
-        trajectory,
-    }))
-}
-
-async fn rewards(store: &Store, digest: Option<agrpo_spec::ArtifactDigest>) -> Option<Rewards> {
-    decode(&store.get_blob(digest?).await.ok()?)
-}
-
 /// One completion of a rollout by its stage, whatever run it belongs to. Data error where it cannot be read.
-pub async fn of_rollout(
-    store: &Store,
-    rollout: StageDigest,
-    row: usize,
-) -> Result<Option<Sample>, ViewError> {
-    let missing = || ViewError::Data(format!("the record of stage {rollout} is missing"));
-    let manifest = store.manifest(rollout).await?.ok_or_else(missing)?;
+pub async fn of_rollout(store: &Store, rollout: StageDigest, row: usize) -> Result<Option<Sample>> {
+    let missing = || JobsError::Data(format!("the record of stage {rollout} is missing"));
+    let manifest = store.records.manifest(rollout).await?.ok_or_else(missing)?;
+    read(store, &manifest, row).await
+}
+
+/// A completion of which the rewards are not known; `None` beyond the last row.
+async fn read(store: &Store, manifest: &Manifest, row: usize) -> Result<Option<Sample>> {
+    let rollout = manifest.stage;
     let StageSpec::Rollout(spec) = &manifest.spec else {
         let kind = manifest.spec.kind();
-        return Err(ViewError::Data(format!("{rollout} is a {kind} stage, expected a rollout")));
+        return Err(JobsError::Data(format!("{rollout} is a {kind} stage, expected a rollout")));
     };
-    let trajectories = Trajectories::read(store, spec, &manifest).await?;
+    let trajectories = Trajectories::read(store, spec, manifest).await?;
     Ok(trajectories.trajectory(row).map(|trajectory| Sample {
         choice: None,
         iteration: spec.iteration,

@@ -1,64 +1,55 @@
 //! The sections of a page about one run. Each is a function of its history, whichever page contains it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{Evaluation, Plan, StageKind};
-use agrpo_store::{Failure, Hold};
+use agrpo_fleet::status::RunState;
+use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, StageDigest, StageKey, StageKind};
+use agrpo_store::{Failure, Result};
 use maud::{Markup, PreEscaped, html};
+use serde_json::Value;
 
-use crate::ViewError;
-use crate::history::RunHistory;
-use crate::lineage::{Link, lineage};
-use crate::page::{duration, number, percent};
-use crate::statistics::{Interval, pass_at};
-use crate::timeline;
+use crate::statistics::{Interval, interval, mean};
+use crate::text::{duration, name_of, number, percent, policy};
+use crate::{figures::Shown, history::RunHistory, timeline};
 
 /// Records that cannot be read and are named, at most.
 const MOST_LOST: usize = 5;
 
 /// What a run is doing, in a word.
-pub fn state(history: &RunHistory) -> &'static str {
-    let total = Plan::total_stages(history.run());
+pub fn state(history: &RunHistory) -> String {
     let has_lost = |part: &str| history.unreadable().any(|record| record.object.contains(part));
-    match history.held().map(|control| control.state) {
-        _ if history.places() as u64 >= total => "done",
-        _ if has_lost("/control.json") => "unreadable",
-        Some(Hold::Cancelled) => "cancelled",
-        _ if !history.failures().is_empty() || has_lost("/failures/") => "failed",
-        Some(Hold::Paused) => "paused",
-        None => "running",
-    }
+    let is_done = history.places() as u64 >= Plan::total_stages(history.run());
+    let held = history.held.as_ref().map(|control| control.state);
+    let has_failed = !history.failures.is_empty() || has_lost("/failures/");
+    name_of(&RunState::new(is_done, has_lost("/control.json"), held, has_failed))
 }
 
 /// How far a run is, its accuracy and its time.
 pub fn summary(history: &RunHistory) -> Markup {
     let config = history.run().config();
     let total = Plan::total_stages(history.run());
-    let (done, lost) = (history.stages().len(), history.unreadable().count());
-    let compute: f64 = history.stages().values().map(|done| done.took_ms() / 1e3).sum();
+    let (done, lost) = (history.stages.len(), history.unreadable().count());
+    let retries = history.stages.values().filter(|done| done.attempt > 1).count();
+    let wall_s = history.ends_ms().map_or(0.0, |(begun, ended)| (ended - begun) / 1e3);
     html! {
         ul.tiles {
             li { span.faint { "state" } b { (state(history)) } }
             li { span.faint { "iteration" } b { (history.iteration()) " of " (config.training.iterations) } }
             li { span.faint { "stages" } b { (done) " of " (total) } }
-            @if let Some((name, evaluation)) = newest_evaluation(history) {
-                li { span.faint { "accuracy, " (name) } b { (share(evaluation)) } }
+            @if let Some((iteration, evaluation)) = newest_evaluation(history) {
+                li { span.faint { "accuracy, " (policy(*iteration)) } b { (share(evaluation)) } }
             }
-            @if let Some(base) = history.evaluations().get(&0) {
+            @if let Some(base) = history.evaluations.get(&0) {
                 li { span.faint { "accuracy, base" } b { (share(base)) } }
             }
-            li { span.faint { "time of all stages" } b { (duration(compute)) } }
-            li { span.faint { "from first to last" } b { (duration(wall_s(history))) } }
-            li { span.faint { "workers" } b { (history.workers().len()) } }
-            @if retries(history) > 0 {
-                li { span.faint { "stages begun more than once" } b { (retries(history)) } }
+            li { span.faint { "time of all stages" } b { (duration(history.work_s())) } }
+            li { span.faint { "from first to last" } b { (duration(wall_s)) } }
+            li { span.faint { "workers" } b { (history.workers.len()) } }
+            @if retries > 0 { li { span.faint { "stages begun more than once" } b { (retries) } } }
+            @if !history.rewound.is_empty() {
+                li { span.faint { "results made again" } b { (history.rewound.len()) } }
             }
-            @if !history.rewound().is_empty() {
-                li { span.faint { "results made again" } b { (history.rewound().len()) } }
-            }
-            @if lost > 0 {
-                li { span.faint { "records that cannot be read" } b.bad { (lost) } }
-            }
+            @if lost > 0 { li { span.faint { "records that cannot be read" } b.bad { (lost) } } }
         }
         @for record in history.unreadable().take(MOST_LOST) { p.bad { (record) } }
         @if lost > MOST_LOST {
@@ -67,33 +58,16 @@ pub fn summary(history: &RunHistory) -> Markup {
     }
 }
 
-/// Stages that were not finished by the first worker that began them.
-fn retries(history: &RunHistory) -> usize {
-    history.stages().values().filter(|done| done.attempt > 1).count()
-}
-
-fn newest_evaluation(history: &RunHistory) -> Option<(String, &Evaluation)> {
-    let (iteration, evaluation) = history.evaluations().last_key_value()?;
-    (*iteration > 0).then(|| (format!("iteration {iteration}"), evaluation))
+/// The newest evaluation of a trained policy.
+fn newest_evaluation(history: &RunHistory) -> Option<(&u32, &Evaluation)> {
+    history.evaluations.last_key_value().filter(|(iteration, _)| **iteration > 0)
 }
 
 /// Accuracy at the most steps, with its interval.
 fn share(evaluation: &Evaluation) -> String {
     let Some(grades) = evaluation.results.first() else { return "–".to_owned() };
-    let interval = pass_at(&grades.solved_by, 1).map(|estimate| estimate.interval);
-    let interval = interval.map_or_else(String::new, |Interval { low, high }| {
-        format!(" ({:.0}–{:.0})", low * 100.0, high * 100.0)
-    });
-    format!("{}{interval}", percent(grades.accuracy))
-}
-
-/// Seconds from the beginning of the first stage to the end of the last.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
-fn wall_s(history: &RunHistory) -> f64 {
-    let begun = history.stages().values().map(|done| done.started_unix_ms as f64);
-    let ended = history.stages().values().map(|done| done.started_unix_ms as f64 + done.took_ms());
-    let both = begun.min_by(f64::total_cmp).zip(ended.max_by(f64::total_cmp));
-    both.map_or(0.0, |(begun, ended)| (ended - begun) / 1e3)
+    let shown = |Interval { low, high }| format!(" ({:.0}–{:.0})", low * 100.0, high * 100.0);
+    format!("{}{}", percent(grades.accuracy), interval(grades).map(shown).unwrap_or_default())
 }
 
 /// What was run, and what to type to run and to check it again. `file` is the run file's text.
@@ -112,25 +86,20 @@ pub fn again(history: &RunHistory, file: &str) -> Markup {
 
 /// The failures that stop a run.
 pub fn failures(history: &RunHistory) -> Markup {
-    html! { @for failure in history.failures() { (self::failure(history, failure)) } }
-}
-
-/// One failure record.
-pub fn failure(history: &RunHistory, failure: &Failure) -> Markup {
-    let made = &failure.environment;
     html! {
-        div.failure id=(format!("failure-{}", failure.stage.short())) {
-            h3 { (failure.key) " failed" }
-            p.text { (failure.error) }
-            p.faint {
-                "after " (failure.attempts) " attempt" @if failure.attempts != 1 { "s" }
-                ", last by " (failure.worker) " on " (made.host) ", " (made.cpu) "; stage "
-                span.hash { (failure.stage) }
+        @if !history.failures.is_empty() { h2 { "Failures" } }
+        @for Failure { stage, key, error, attempts, worker, environment: made, log, .. } in &history.failures {
+            div.failure id=(format!("failure-{}", stage.short())) {
+                h3 { (key) " failed" }
+                p.text { (error) }
+                p.faint {
+                    "after " (attempts) " attempt" @if *attempts != 1 { "s" }
+                    ", last by " (worker) " on " (made.host) ", " (made.cpu) "; stage "
+                    span.hash { (stage) }
+                }
+                @if !log.is_empty() { details { summary { "its last log lines" } pre { (log.join("\n")) } } }
+                pre { code { "agrpo retry " (history.run().id().short()) "      # once the cause is gone" } }
             }
-            @if !failure.log.is_empty() {
-                details { summary { "its last log lines" } pre { (failure.log.join("\n")) } }
-            }
-            pre { code { "agrpo retry " (history.run().id().short()) "      # once the cause is gone" } }
         }
     }
 }
@@ -138,7 +107,7 @@ pub fn failure(history: &RunHistory, failure: &Failure) -> Markup {
 /// Time by kind of stage and phase.
 pub fn kinds(history: &RunHistory) -> Markup {
     let mut kinds: BTreeMap<StageKind, (u32, [f64; 3])> = BTreeMap::new();
-    for (key, done) in history.stages() {
+    for (key, done) in &history.stages {
         let (count, phases) = kinds.entry(key.kind).or_default();
         *count += 1;
         let spent = [done.phases.fetch_ms, done.phases.compute_ms, done.phases.store_ms];
@@ -147,29 +116,28 @@ pub fn kinds(history: &RunHistory) -> Markup {
     html! {
         div.wide { table {
             thead { tr {
-                th { "stage" } th.number { "number" } th.number { "computing" } th.number { "reading" }
-                th.number { "writing" } th.number { "in the mean" }
+                th { "stage" }
+                @for head in ["number", "computing", "reading", "writing", "in the mean"] { th.number { (head) } }
             } }
             tbody { @for (kind, (count, [fetch, compute, store])) in &kinds { tr {
                 td { (kind.name()) }
                 td.number { (count) }
-                td.number { (duration(*compute)) }
-                td.number { (duration(*fetch)) }
-                td.number { (duration(*store)) }
-                td.number { (duration((fetch + compute + store) / f64::from(*count))) }
+                @for seconds in [*compute, *fetch, *store, (fetch + compute + store) / f64::from(*count)] {
+                    td.number { (duration(seconds)) }
+                }
             } } }
         } }
     }
 }
 
 /// Which worker did what and when.
-pub fn workers(history: &RunHistory) -> Result<Markup, ViewError> {
+pub fn workers(history: &RunHistory) -> Result<Markup> {
     let Some(svg) = timeline::svg(history)? else { return Ok(html! {}) };
     Ok(html! {
         figure.wide.timeline role="img" aria-label="which worker computed what and when" { (PreEscaped(svg)) }
         details { summary { "the workers" } div.wide { table {
             thead { tr { th { "worker" } th { "machine" } th { "computes on" } } }
-            tbody { @for who in history.workers() { tr {
+            tbody { @for who in &history.workers { tr {
                 td.hash { (who.worker) } td { (who.host) } td { (who.device) }
             } } }
         } } }
@@ -178,65 +146,66 @@ pub fn workers(history: &RunHistory) -> Result<Markup, ViewError> {
 
 /// Every evaluation by iteration and steps.
 pub fn evaluations(history: &RunHistory) -> Markup {
-    let steps: Vec<u32> =
-        history.evaluations().values().next().map_or_else(Vec::new, |first| {
-            first.results.iter().map(|grades| grades.steps).collect()
-        });
+    let first = history.evaluations.values().next();
+    let results = first.map(|evaluation| &*evaluation.results).unwrap_or_default();
     html! {
         div.wide { table {
-            thead { tr { th { "policy" } @for steps in &steps { th.number { (steps) " steps" } } } }
-            tbody { @for (iteration, evaluation) in history.evaluations() { tr {
-                td { @if *iteration == 0 { "base" } @else { "iteration " (iteration) } }
+            thead { tr { th { "policy" } @for one in results { th.number { (one.steps) " steps" } } } }
+            tbody { @for (iteration, evaluation) in &history.evaluations { tr {
+                td { (policy(*iteration)) }
                 @for grades in &evaluation.results { td.number { (percent(grades.accuracy)) } }
             } } }
         } }
     }
 }
 
-/// From the base to the newest policy, every step of it.
-pub fn line(history: &RunHistory) -> Markup {
-    steps_of(&lineage(history), 0)
-}
-
-/// The newest steps of the same; returns how many are left out.
-pub fn newest_of_line(history: &RunHistory) -> (Markup, usize) {
-    const NEWEST: usize = 10;
+/// From the base to the newest policy: the newest steps, and a link to all where there are more.
+pub fn line(history: &RunHistory, most: usize) -> Markup {
     let line = lineage(history);
-    let left_out = line.len().saturating_sub(NEWEST);
-    (steps_of(&line, left_out), left_out)
-}
-
-fn steps_of(line: &[Link], left_out: usize) -> Markup {
+    let left_out = line.len().saturating_sub(most);
     html! {
-        @if let (Some(first), Some(last)) = (line.first(), line.last()) {
-            p { "From " span.hash { (first.policy) } " to " span.hash { (last.policy) } " in "
+        @if let (Some((_, first)), Some((_, last))) = (line.first(), line.last()) {
+            p { "From " span.hash { (first) } " to " span.hash { (last) } " in "
                 (line.len() - 1) " steps. Every name is the SHA-256 of what it names." }
         }
         details { summary { @if left_out == 0 { "every step" } @else { "the newest steps" } } div.wide { table {
             thead { tr { th { "made by" } th { "stage" } th { "policy" } } }
-            tbody { @for link in &line[left_out..] { tr {
-                td { @match &link.key { Some(key) => { (key) } None => { "imported" } } }
-                td.hash { @if let Some(stage) = &link.stage { (stage) } }
-                td.hash { (link.policy) }
+            tbody { @for (made, policy) in &line[left_out..] { tr {
+                td { @match made { Some((key, _)) => { (key) } None => { "imported" } } }
+                td.hash { @if let Some((_, stage)) = made { (stage) } }
+                td.hash { (policy) }
             } } }
         } } }
+        @if left_out > 0 {
+            p { a href=(format!("/runs/{}/lineage", history.run().id().short())) { "all of it" } }
+        }
     }
 }
 
-/// The keys in which runs differ, by name, with each run's value.
-pub fn differences(runs: &[(&str, &RunHistory)]) -> Markup {
-    let flat: Vec<BTreeMap<String, String>> =
-        runs.iter().map(|(_, history)| flattened(history)).collect();
-    let keys: std::collections::BTreeSet<&String> = flat.iter().flat_map(BTreeMap::keys).collect();
-    let differ = |key: &&String| {
-        let mut values = flat.iter().map(|one| one.get(*key));
-        let first = values.next().flatten();
-        values.any(|value| value != first)
+/// A policy, and the stage that made it; none for what was imported.
+type Link = (Option<(StageKey, StageDigest)>, ArtifactDigest);
+
+/// The policies of a run from the base on; those are left out whose records could not be read.
+fn lineage(history: &RunHistory) -> Vec<Link> {
+    let imported = match history.run().base() {
+        Base::Checkpoint(checkpoint) => Some((None, checkpoint.folder)),
+        _ => None,
     };
-    let keys: Vec<_> = keys.into_iter().filter(differ).collect();
+    let made =
+        history.stages.iter().filter(|(key, _)| key.makes_policy()).filter_map(|(&key, done)| {
+            Some((Some((key, done.stage)), *done.outputs.get("policy")?))
+        });
+    imported.into_iter().chain(made).collect()
+}
+
+/// The keys in which runs differ, by name, with each run's value.
+pub fn differences(runs: &[Shown<'_>]) -> Markup {
+    let flat: Vec<_> = runs.iter().map(|run| flattened(run.history)).collect();
+    let differ = |key: &&String| flat.iter().any(|one| one.get(*key) != flat[0].get(*key));
+    let keys: BTreeSet<&String> = flat.iter().flat_map(BTreeMap::keys).filter(differ).collect();
     html! {
         div.wide { table {
-            thead { tr { th { "key" } @for (name, _) in runs { th { (name) } } } }
+            thead { tr { th { "key" } @for run in runs { th { (run.name) } } } }
             tbody { @for key in keys { tr {
                 td.hash { (key) }
                 @for one in &flat { td { (one.get(key).map_or("–", String::as_str)) } }
@@ -247,16 +216,14 @@ pub fn differences(runs: &[(&str, &RunHistory)]) -> Markup {
 
 /// A run's keys with dots between their parts.
 fn flattened(history: &RunHistory) -> BTreeMap<String, String> {
-    fn visit(prefix: &str, value: &serde_json::Value, flat: &mut BTreeMap<String, String>) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (name, value) in fields {
-                    let dot = if prefix.is_empty() { "" } else { "." };
-                    visit(&format!("{prefix}{dot}{name}"), value, flat);
-                }
-            }
-            serde_json::Value::String(text) => drop(flat.insert(prefix.to_owned(), text.clone())),
-            other => drop(flat.insert(prefix.to_owned(), other.to_string())),
+    fn visit(prefix: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
+        let Value::Object(fields) = value else {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            return drop(flat.insert(prefix.to_owned(), text));
+        };
+        let dot = if prefix.is_empty() { "" } else { "." };
+        for (name, value) in fields {
+            visit(&format!("{prefix}{dot}{name}"), value, flat);
         }
     }
     let mut flat = BTreeMap::new();
@@ -266,28 +233,24 @@ fn flattened(history: &RunHistory) -> BTreeMap<String, String> {
 }
 
 /// Reward and accuracy of runs beside each other.
-pub fn beside(runs: &[(&str, &RunHistory)]) -> Markup {
+pub fn beside(runs: &[Shown<'_>]) -> Markup {
     html! {
         div.wide { table {
             thead { tr {
                 th { "run" } th { "state" } th.number { "iteration" } th.number { "base" }
                 th.number { "newest" } th.number { "last reward" } th.number { "time of all stages" }
             } }
-            tbody { @for (name, history) in runs { tr {
+            tbody { @for Shown { name, history } in runs { tr {
                 td { (name) br; span.hash.faint { (history.run().id().short()) } }
                 td { (state(history)) }
                 td.number { (history.iteration()) }
-                td.number { (history.evaluations().get(&0).map_or_else(|| "–".to_owned(), share)) }
-                td.number { (newest_evaluation(history).map_or_else(|| "–".to_owned(), |(_, one)| share(one))) }
-                td.number { (last_reward(history).map_or_else(|| "–".to_owned(), number)) }
-                td.number { (duration(history.stages().values().map(|done| done.took_ms() / 1e3).sum())) }
+                @for cell in [
+                    history.evaluations.get(&0).map(share),
+                    newest_evaluation(history).map(|(_, evaluation)| share(evaluation)),
+                    history.metric(StageKind::Reward, "reward").pop_last().map(|(_, all)| number(mean(&all))),
+                ] { td.number { (cell.as_deref().unwrap_or("–")) } }
+                td.number { (duration(history.work_s())) }
             } } }
         } }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of shards")]
-fn last_reward(history: &RunHistory) -> Option<f64> {
-    let (_, shards) = history.metric(StageKind::Reward, "reward").pop_last()?;
-    Some(shards.iter().sum::<f64>() / shards.len() as f64)
 }

@@ -1,12 +1,16 @@
-//! Intervals of a share and the value of several tries: Wilson's interval and the unbiased pass@m.
+//! Means, variances, and the intervals of shares: Wilson's interval and the unbiased pass@m.
 //!
-//! Works on histograms: `solved_by[c]` problems have c right ones among their `solved_by.len() - 1`
+//! Shares are read from histograms: `solved_by[c]` problems have c right ones among their `solved_by.len() - 1`
 //! completions. Draws nothing at random, so there is no bootstrap; formats nothing.
 
+use agrpo_spec::EvaluationResult;
 use serde::Serialize;
 
 /// The standard normal distribution's quantile for intervals of 95 %.
-const Z95: f64 = 1.959_963_984_540_054;
+pub(crate) const Z95: f64 = 1.959_963_984_540_054;
+
+/// How far a share may be from an accuracy and still be the same number, summed up another way.
+const SAME: f64 = 1e-9;
 
 /// A confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -26,13 +30,31 @@ pub struct Estimate {
     pub interval: Interval,
 }
 
+/// The mean; no number where there are no values.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The sample's variance; 0 where there are fewer than two values.
+pub fn variance(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    if values.len() < 2 { 0.0 } else { squares / (values.len() - 1) as f64 }
+}
+
+/// The interval of 95 % of an accuracy; none where answers earn parts of points, which is no share of right ones.
+pub fn interval(grades: &EvaluationResult) -> Option<Interval> {
+    let estimate = pass_at(&grades.solved_by, 1)?;
+    ((estimate.share - grades.accuracy).abs() < SAME).then_some(estimate.interval)
+}
+
 /// Wilson's score interval of 95 % for a share p seen in n independent trials, n > 0 (E. B. Wilson,
 /// "Probable inference, the law of succession, and statistical inference", JASA 22, 1927, p. 210):
 ///
 /// (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)
 ///
 /// It never leaves 0 to 1, and keeps a width where p is 0 or 1.
-pub fn wilson(share: f64, trials: f64) -> Interval {
+fn wilson(share: f64, trials: f64) -> Interval {
     let (p, n, z2) = (share, trials, Z95 * Z95);
     let half = Z95 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
     let (middle, scale) = (p + z2 / (2.0 * n), 1.0 + z2 / n);
@@ -45,33 +67,26 @@ pub fn wilson(share: f64, trials: f64) -> Interval {
 /// pass@m: the chance that at least one of m completions of a problem is right, over all problems.
 /// `None` where problems have fewer than m completions, or there are no problems.
 ///
-/// The completions of one problem resemble each other, so they are not independent trials. The
-/// interval is Wilson's at the effective sample size, the number of independent trials whose share
-/// would vary as much: n = N p (1 - p) / s², with s² the variance over the N problems (E. L. Korn and
-/// B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
-/// counts estimated from survey data", Survey Methodology 24, 1998, sec. 2). It lies between N and
-/// the number of disjoint sets of m completions. For one completion a problem it is N.
+/// The completions of one problem are not independent, so the interval is Wilson's at the effective sample size: n =
+/// N p (1 - p) / s², with s² the variance over the N problems (E. L. Korn and B. I. Graubard, "Confidence intervals
+/// for proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24,
+/// 1998, sec. 2). It lies between N and the number of disjoint sets of m completions.
 pub fn pass_at(solved_by: &[u64], m: usize) -> Option<Estimate> {
     let draws = solved_by.len().checked_sub(1)?;
-    let problems = count(solved_by.iter().sum());
+    let problems = solved_by.iter().sum::<u64>() as f64;
     if m == 0 || m > draws || problems == 0.0 {
         return None;
     }
-    let values: Vec<(f64, f64)> = solved_by
-        .iter()
-        .enumerate()
-        .map(|(right, &n)| (pass_of_problem(draws, right, m), count(n)))
-        .collect();
+    let value = |(right, &n): (usize, &u64)| (pass_of_problem(draws, right, m), n as f64);
+    let values: Vec<(f64, f64)> = solved_by.iter().enumerate().map(value).collect();
     let mean = values.iter().map(|(value, n)| value * n).sum::<f64>() / problems;
     // Weighted sums of ones may miss 1 by a bit.
     let share = mean.clamp(0.0, 1.0);
     let spread = values.iter().map(|(value, n)| (value - share).powi(2) * n).sum::<f64>();
-    let variance = spread / problems;
-    let most = problems * count((draws / m) as u64);
-    let trials = if share * (1.0 - share) <= f64::EPSILON {
-        problems
-    } else {
-        (problems * share * (1.0 - share) / variance).clamp(problems, most)
+    let (variance, most) = (spread / problems, problems * (draws / m) as f64);
+    let trials = match share * (1.0 - share) {
+        ..=f64::EPSILON => problems,
+        _ => (problems * share * (1.0 - share) / variance).clamp(problems, most),
     };
     Some(Estimate { share, interval: wilson(share, trials) })
 }
@@ -84,13 +99,8 @@ fn pass_of_problem(draws: usize, right: usize, m: usize) -> f64 {
     if draws - right < m {
         return 1.0;
     }
-    let factor = |i: usize| 1.0 - count(m as u64) / count(i as u64);
+    let factor = |i: usize| 1.0 - m as f64 / i as f64;
     1.0 - (draws - right + 1..=draws).map(factor).product::<f64>()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of problems and completions")]
-fn count(n: u64) -> f64 {
-    n as f64
 }
 
 #[cfg(test)]
@@ -99,6 +109,12 @@ mod tests {
 
     fn near(a: f64, b: f64) -> bool {
         (a - b).abs() < 5e-5
+    }
+
+    #[test]
+    fn the_variance_is_the_sample_s() {
+        assert_eq!((mean(&[1.0, 3.0]), variance(&[1.0, 3.0])), (2.0, 2.0));
+        assert_eq!((mean(&[1.0]), variance(&[1.0])), (1.0, 0.0));
     }
 
     /// Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I.

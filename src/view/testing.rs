@@ -1,16 +1,15 @@
 //! A finished run without a model: a stub of every stage returns metrics and files of the right form.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use agrpo_fleet::local::Local;
+use agrpo_spec::trajectories::Trajectories;
 use agrpo_spec::{
     Artifact, Environment, ExecuteFn, Inputs, Outputs, Rewards, RowReward, Run, RunId, StageError,
     StageKind, StageSpec, encode,
 };
 use agrpo_store::Store;
 use bytes::Bytes;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -60,21 +59,23 @@ fn tokenizer(looks: Looks) -> Bytes {
     Bytes::from(document.to_string())
 }
 
-fn trajectories() -> Bytes {
-    let integers = |value: &dyn Fn(usize) -> i64| -> Vec<u8> {
-        (0..ROWS * TOKENS).flat_map(|cell| value(cell).to_le_bytes()).collect()
+/// A file of rows of equal lengths: each token was written in the step of its place, with the log-probability -0.5.
+pub(crate) fn trajectories(rows: usize, prompts: &[i64], completions: &[i64]) -> Bytes {
+    let completion_len = completions.len() / rows;
+    let steps = (0..rows).flat_map(|_| 0..i64::try_from(completion_len).unwrap());
+    let all = Trajectories {
+        policy: None,
+        rows,
+        prompt_len: prompts.len() / rows,
+        completion_len,
+        prompt_ids: prompts.to_vec(),
+        completion_ids: completions.to_vec(),
+        unmask_steps: steps.collect(),
+        token_logps: vec![-0.5; completions.len()],
+        token_entropies: vec![-0.5; completions.len()],
+        kept: None,
     };
-    let floats: Vec<u8> = (0..ROWS * TOKENS).flat_map(|_| (-0.5f32).to_le_bytes()).collect();
-    let (ids, steps) = (integers(&|_| 1), integers(&|cell| i64::try_from(cell % TOKENS).unwrap()));
-    let view = |dtype, data| TensorView::new(dtype, vec![ROWS, TOKENS], data).unwrap();
-    let tensors = [
-        ("prompt_ids", view(Dtype::I64, &ids)),
-        ("completion_ids", view(Dtype::I64, &ids)),
-        ("unmask_steps", view(Dtype::I64, &steps)),
-        ("token_logps", view(Dtype::F32, &floats)),
-        ("token_entropies", view(Dtype::F32, &floats)),
-    ];
-    Bytes::from(safetensors::serialize(tensors, None).unwrap())
+    all.to_bytes().unwrap()
 }
 
 fn rewards() -> Bytes {
@@ -110,7 +111,10 @@ fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
         StageKind::Update => {
             (vec![policy(), blob("optimizer", name.clone().into())], &["grad_norm"])
         }
-        StageKind::Rollout => (vec![blob("trajectories", trajectories())], &["entropy", "tokens"]),
+        StageKind::Rollout => {
+            let ids = [1; ROWS * TOKENS];
+            (vec![blob("trajectories", trajectories(ROWS, &ids, &ids))], &["entropy", "tokens"])
+        }
         StageKind::Reward => (
             vec![blob("rewards", rewards())],
             &["reward", "correct", "completions", "part_correct"],
@@ -125,7 +129,7 @@ fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
 }
 
 /// A store in memory with such a run in it, finished.
-pub(crate) async fn house(iterations: u32, looks: Looks) -> (Store, RunId) {
+pub(crate) async fn finished_run(iterations: u32, looks: Looks) -> (Store, RunId) {
     let store = Store::open("memory://", &[]).await.unwrap();
     let run = Run::parse(&run_file(iterations)).unwrap();
     let id = run.id();
@@ -139,7 +143,7 @@ pub(crate) async fn house(iterations: u32, looks: Looks) -> (Store, RunId) {
     let local = Local { store: store.clone(), execute, workers: 2, environment, clock, log_tail };
     let (events, _heard) = mpsc::unbounded_channel();
     let (_stop, stopped) = watch::channel(false);
-    local.run(run, events, stopped).await.unwrap();
+    local.run(run, false, events, stopped).await.unwrap();
     (store, id)
 }
 

@@ -1,4 +1,7 @@
-//! Text for terminals: columns and shares. Prints nothing.
+//! Text for people: columns, shares, numbers, durations and names, the same on pages and in terminals. Prints
+//! nothing.
+
+use serde::Serialize;
 
 /// Columns of text, each as wide as its widest cell, two spaces apart. The last one is not padded.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -17,6 +20,34 @@ pub fn table(rows: &[Vec<String>]) -> String {
 /// A share in per cent.
 pub fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
+}
+
+/// A number with as many digits as people read.
+pub fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// A duration in the units that people use for it.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} d", s / 86_400.0),
+    }
+}
+
+/// The policy that an iteration made.
+pub fn policy(iteration: u32) -> String {
+    if iteration == 0 { "base".to_owned() } else { format!("iteration {iteration}") }
+}
+
+/// The name of an enum's variant, as run files and JSON spell it.
+pub fn name_of(variant: &impl Serialize) -> String {
+    let value = serde_json::to_value(variant).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
-//! The timeline of a run: a lane for each worker, a bar for each stage, marks where it took more than one attempt
-//! or a lost result was computed again.
+//! The timeline of a run: a lane for each worker, a bar for each stage, marks on stages that were computed again.
 //!
-//! Stages that share a pixel are drawn as one bar, so that the chart's size follows from its width and not
-//! from the run's length. Times are those of the workers' own clocks.
+//! Stages that share a pixel are one bar, so the size does not grow with the run. Times are the workers' own.
 
 use std::collections::BTreeSet;
 
 use agrpo_spec::{StageDigest, StageKind};
+use agrpo_store::Result;
 use plotters::prelude::*;
 
-use crate::ViewError;
 use crate::history::RunHistory;
-use crate::plot::{COLOURS, GRID, INK, failed};
+use crate::plot::{Area, Drawn, GRID, INK, canvas, colour, failed, pixel, pixels, write};
 
 /// Pixels of all lanes together, from left to right.
 const WIDTH: u32 = 960;
-/// Pixels of a lane.
-const LANE: u32 = 22;
+const LANE: i32 = 22;
+const TEXT: u32 = 12;
 /// Lanes at most; what other workers did is counted in a line below.
 const MOST_LANES: usize = 64;
 /// Pixels left of the lanes, for the workers' names.
@@ -37,48 +35,33 @@ struct Bar {
 }
 
 /// The timeline as an SVG document; `None` where nothing was computed.
-pub fn svg(history: &RunHistory) -> Result<Option<String>, ViewError> {
-    let Some((first, last)) = ends(history) else { return Ok(None) };
+pub fn svg(history: &RunHistory) -> Result<Option<String>> {
+    let Some((first, last)) = history.ends_ms() else { return Ok(None) };
     let span = (last - first).max(1.0);
     let right = f64::from(WIDTH) - f64::from(NAMES) - 12.0;
     let lanes = lanes(history, |unix_ms| (unix_ms - first) / span * right);
     let shown = lanes.len().min(MOST_LANES);
-    let height = i32::try_from(shown).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
-    let mut text = String::new();
-    {
-        let size = (WIDTH, u32::try_from(HEAD + height + FOOT).unwrap_or(0));
-        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        root.fill(&WHITE).map_err(failed)?;
-        draw_kinds(&root, &lanes)?;
-        draw_hours(&root, span / 1e3, right, HEAD + height)?;
-        for (place, (lane, who)) in lanes.iter().zip(history.workers()).take(shown).enumerate() {
-            let top = HEAD + i32::try_from(place).unwrap_or(0) * i32::try_from(LANE).unwrap_or(0);
-            let name = shortened(&who.worker);
-            let style = ("sans-serif", 12).into_font().color(&INK);
-            root.draw(&Text::new(name, (8, top + 5), style)).map_err(failed)?;
-            for bar in lane {
-                draw_bar(&root, bar, top)?;
-            }
+    let height = pixels(shown) * LANE;
+    let size = (WIDTH, u32::try_from(HEAD + height + FOOT).unwrap_or(0));
+    let drawn = canvas(size, |root| {
+        draw_kinds(root, &lanes)?;
+        draw_hours(root, span / 1e3, right, HEAD + height)?;
+        let mut top = HEAD;
+        for (lane, who) in lanes.iter().zip(&history.workers).take(shown) {
+            write(root, &shortened(&who.worker), (8, top + 5), TEXT)?;
+            lane.iter().try_for_each(|bar| draw_bar(root, bar, top))?;
+            top += LANE;
         }
-        root.present().map_err(failed)?;
-    }
-    Ok(Some(text))
-}
-
-/// When the first stage began and the last one ended, in milliseconds since 1970.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
-fn ends(history: &RunHistory) -> Option<(f64, f64)> {
-    let begun = history.stages().values().map(|done| done.started_unix_ms as f64);
-    let ended = history.stages().values().map(|done| done.started_unix_ms as f64 + done.took_ms());
-    Some((begun.min_by(f64::total_cmp)?, ended.max_by(f64::total_cmp)?))
+        Ok(())
+    });
+    drawn.map(Some)
 }
 
 /// The bars of every worker, in the workers' order; `at` gives pixels for a time.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in f64")]
 fn lanes(history: &RunHistory, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
-    let again: BTreeSet<StageDigest> = history.rewound().iter().map(|one| one.stage).collect();
-    let mut lanes = vec![vec![]; history.workers().len()];
-    for (key, done) in history.stages() {
+    let again: BTreeSet<StageDigest> = history.rewound.iter().map(|one| one.stage).collect();
+    let mut lanes = vec![vec![]; history.workers.len()];
+    for (key, done) in &history.stages {
         let began = done.started_unix_ms as f64;
         let (from, to) = (at(began), at(began + done.took_ms()));
         let again = done.attempt > 1 || again.contains(&done.stage);
@@ -96,11 +79,10 @@ fn joined(bars: Vec<Bar>) -> Vec<Bar> {
     let mut joined: Vec<Bar> = vec![];
     for bar in bars {
         match joined.last_mut() {
-            Some(last) if bar.from - last.to < 1.0 && bar.kind == last.kind => {
-                last.to = last.to.max(bar.to);
-                last.again |= bar.again;
-            }
-            Some(last) if bar.to - last.from < 1.0 => {
+            Some(last)
+                if bar.from - last.to < 1.0 && bar.kind == last.kind
+                    || bar.to - last.from < 1.0 =>
+            {
                 last.to = last.to.max(bar.to);
                 last.again |= bar.again;
             }
@@ -110,12 +92,10 @@ fn joined(bars: Vec<Bar>) -> Vec<Bar> {
     joined
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
-fn draw_bar(root: &Area<'_>, bar: &Bar, top: i32) -> Result<(), ViewError> {
+fn draw_bar(root: &Area<'_>, bar: &Bar, top: i32) -> Drawn {
     let (from, to) = (NAMES + pixel(bar.from), NAMES + pixel(bar.to).max(pixel(bar.from) + 1));
     let corners = [(from, top + 2), (to, top + 18)];
-    root.draw(&Rectangle::new(corners, colour(bar.kind).filled())).map_err(failed)?;
+    root.draw(&Rectangle::new(corners, colour_of(bar.kind).filled())).map_err(failed)?;
     if bar.again {
         let middle = i32::midpoint(from, to);
         let mark = vec![(middle - 5, top), (middle + 5, top), (middle, top + 8)];
@@ -125,35 +105,31 @@ fn draw_bar(root: &Area<'_>, bar: &Bar, top: i32) -> Result<(), ViewError> {
 }
 
 /// What the colours mean, for the kinds that there are.
-fn draw_kinds(root: &Area<'_>, lanes: &[Vec<Bar>]) -> Result<(), ViewError> {
+fn draw_kinds(root: &Area<'_>, lanes: &[Vec<Bar>]) -> Drawn {
     let kinds: BTreeSet<StageKind> = lanes.iter().flatten().map(|bar| bar.kind).collect();
     let mut x = NAMES;
     for kind in kinds {
-        let patch = Rectangle::new([(x, 8), (x + 12, 20)], colour(kind).filled());
+        let patch = Rectangle::new([(x, 8), (x + 12, 20)], colour_of(kind).filled());
         root.draw(&patch).map_err(failed)?;
-        let style = ("sans-serif", 12).into_font().color(&INK);
-        root.draw(&Text::new(kind.name(), (x + 17, 9), style)).map_err(failed)?;
-        x += 34 + 7 * i32::try_from(kind.name().len()).unwrap_or(0);
+        write(root, kind.name(), (x + 17, 9), TEXT)?;
+        x += 34 + 7 * pixels(kind.name().len());
     }
     if lanes.iter().flatten().any(|bar| bar.again) {
         let mark = vec![(x, 8), (x + 10, 8), (x + 5, 16)];
         root.draw(&Polygon::new(mark, INK.filled())).map_err(failed)?;
-        let style = ("sans-serif", 12).into_font().color(&INK);
-        root.draw(&Text::new("a second time", (x + 16, 9), style)).map_err(failed)?;
+        write(root, "a second time", (x + 16, 9), TEXT)?;
     }
     Ok(())
 }
 
 /// A line at every so many seconds, minutes or hours since the run began.
-fn draw_hours(root: &Area<'_>, seconds: f64, right: f64, bottom: i32) -> Result<(), ViewError> {
+fn draw_hours(root: &Area<'_>, seconds: f64, right: f64, bottom: i32) -> Drawn {
     let (step, unit, name) = step(seconds);
     let mut at = 0.0;
     while at <= seconds {
         let x = NAMES + pixel(at / seconds * right);
         root.draw(&PathElement::new(vec![(x, HEAD - 4), (x, bottom)], GRID)).map_err(failed)?;
-        let style = ("sans-serif", 12).into_font().color(&INK);
-        let label = format!("{:.0} {name}", at / unit);
-        root.draw(&Text::new(label, (x - 6, bottom + 6), style)).map_err(failed)?;
+        write(root, &format!("{:.0} {name}", at / unit), (x - 6, bottom + 6), TEXT)?;
         at += step;
     }
     Ok(())
@@ -161,48 +137,30 @@ fn draw_hours(root: &Area<'_>, seconds: f64, right: f64, bottom: i32) -> Result<
 
 /// Seconds between two lines, seconds of the unit of their labels, and its name.
 fn step(seconds: f64) -> (f64, f64, &'static str) {
-    const STEPS: [(f64, f64, &str); 17] = [
-        (1.0, 1.0, "s"),
-        (2.0, 1.0, "s"),
-        (5.0, 1.0, "s"),
-        (10.0, 1.0, "s"),
-        (30.0, 1.0, "s"),
-        (60.0, 60.0, "min"),
-        (120.0, 60.0, "min"),
-        (300.0, 60.0, "min"),
-        (600.0, 60.0, "min"),
-        (1800.0, 60.0, "min"),
-        (3600.0, 3600.0, "h"),
-        (7200.0, 3600.0, "h"),
-        (21_600.0, 3600.0, "h"),
-        (43_200.0, 3600.0, "h"),
-        (86_400.0, 86_400.0, "d"),
-        (259_200.0, 86_400.0, "d"),
-        (864_000.0, 86_400.0, "d"),
+    const UNITS: [(f64, &str, &[f64]); 4] = [
+        (1.0, "s", &[1.0, 2.0, 5.0, 10.0, 30.0]),
+        (60.0, "min", &[1.0, 2.0, 5.0, 10.0, 30.0]),
+        (3600.0, "h", &[1.0, 2.0, 6.0, 12.0]),
+        (86_400.0, "d", &[1.0, 3.0, 10.0]),
     ];
-    let fits = STEPS.into_iter().find(|(step, ..)| seconds / step <= 12.0);
+    let mut steps = UNITS.iter().flat_map(|&(unit, name, counts)| {
+        counts.iter().map(move |count| (count * unit, unit, name))
+    });
+    let fits = steps.find(|(step, ..)| seconds / step <= 12.0);
     fits.unwrap_or((seconds / 10.0, 86_400.0, "d"))
 }
 
-fn colour(kind: StageKind) -> RGBColor {
-    let place = StageKind::ALL.iter().position(|known| *known == kind).unwrap_or(0);
-    COLOURS[place % COLOURS.len()]
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "lies within the chart's width")]
-fn pixel(x: f64) -> i32 {
-    x.round() as i32
+fn colour_of(kind: StageKind) -> RGBColor {
+    colour(StageKind::ALL.iter().position(|known| *known == kind).unwrap_or(0))
 }
 
 /// The end of a worker's name, which differs between workers of one host.
 fn shortened(name: &str) -> String {
     const MOST: usize = 26;
-    let count = name.chars().count();
-    if count <= MOST {
-        return name.to_owned();
+    match name.chars().count() {
+        ..=MOST => name.to_owned(),
+        count => format!("…{}", name.chars().skip(count - MOST + 1).collect::<String>()),
     }
-    let end: String = name.chars().skip(count - MOST + 1).collect();
-    format!("…{end}")
 }
 
 #[cfg(test)]

@@ -4,21 +4,18 @@
 
 use agrpo_fleet::status::RunStatus;
 use agrpo_spec::StageKind;
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Modifier, Style, Stylize};
-use ratatui::symbols::Marker;
-use ratatui::text::{Line, Span};
+use ratatui::layout::Constraint::{Fill, Length, Min};
+use ratatui::layout::{Layout, Rect};
+use ratatui::style::{Style, Stylize};
+use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{
     Axis, Block, Chart, Dataset, GraphType, Paragraph, Row, Table, TableState, Wrap,
 };
+use ratatui::{Frame, symbols::Marker};
 
-use crate::history::RunHistory;
-use crate::live::Crew;
-use crate::page::{duration, number, percent};
-use crate::sections;
+use crate::text::{duration, name_of, number, percent};
+use crate::{history::RunHistory, live::Crew, sections, statistics::mean};
 
-/// Lines of the list of runs at most.
 const MOST_RUNS: u16 = 8;
 
 /// The contents of the screen.
@@ -47,13 +44,10 @@ impl Glance {
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let count = self.runs.as_ref().map_or(1, Vec::len);
         let listed = u16::try_from(count).unwrap_or(MOST_RUNS).clamp(1, MOST_RUNS) + 3;
-        let [runs, middle, crew, keys] = Layout::vertical([
-            Constraint::Length(listed),
-            Constraint::Min(8),
-            Constraint::Length(u16::try_from(self.crew.workers.len()).unwrap_or(6).clamp(1, 6) + 2),
-            Constraint::Length(1),
-        ])
-        .areas(frame.area());
+        let workers = u16::try_from(self.crew.workers.len()).unwrap_or(6).clamp(1, 6);
+        let [runs, middle, crew, keys] =
+            Layout::vertical([Length(listed), Min(8), Length(workers + 2), Length(1)])
+                .areas(frame.area());
         self.draw_runs(frame, runs);
         match &self.history {
             Some(history) => draw_history(frame, middle, history),
@@ -61,49 +55,35 @@ impl Glance {
         }
         self.draw_crew(frame, crew);
         let help = " up/down: another run   q: quit";
-        frame.render_widget(Line::from(help).add_modifier(Modifier::DIM), keys);
+        frame.render_widget(Line::from(help).dim(), keys);
     }
 
     fn draw_runs(&self, frame: &mut Frame<'_>, area: Rect) {
         let block = Block::bordered().title(" runs ");
         let runs = match &self.runs {
             Ok(runs) => runs,
-            Err(why) => {
-                let message = Paragraph::new(why.as_str()).wrap(Wrap { trim: true }).block(block);
-                return frame.render_widget(message, area);
-            }
+            Err(why) => return frame.render_widget(wrapped(why.as_str()).block(block), area),
         };
         let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);
         let row = |run: &RunStatus| {
             Row::new([
                 run.run.short(),
                 match (&run.unreadable, run.unreadable_records.len()) {
-                    (Some(why), _) => {
-                        format!("{} unreadable: {why}", run.name).trim_start().to_owned()
-                    }
+                    (Some(why), _) if run.name.is_empty() => format!("unreadable: {why}"),
+                    (Some(why), _) => format!("{} unreadable: {why}", run.name),
                     (None, 0) => run.name.clone(),
                     (None, lost) => format!("{} (records that cannot be read: {lost})", run.name),
                 },
-                serde_json::to_value(run.state)
-                    .ok()
-                    .and_then(|state| state.as_str().map(str::to_owned))
-                    .unwrap_or_default(),
+                name_of(&run.state),
                 format!("{} of {}", run.iteration, run.iterations),
                 format!("{} -> {}", share(run.accuracy.base), share(run.accuracy.latest)),
             ])
         };
-        let widths = [
-            Constraint::Length(12),
-            Constraint::Fill(1),
-            Constraint::Length(10),
-            Constraint::Length(14),
-            Constraint::Length(18),
-        ];
-        let head =
-            Row::new(["run", "name", "state", "iteration", "accuracy"]).add_modifier(Modifier::DIM);
+        let widths = [Length(12), Fill(1), Length(10), Length(14), Length(18)];
+        let head = Row::new(["run", "name", "state", "iteration", "accuracy"]).dim();
         let table = Table::new(runs.iter().map(row), widths)
             .header(head)
-            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
+            .row_highlight_style(Style::new().reversed())
             .block(block);
         let mut state = TableState::new().with_selected(Some(self.chosen));
         frame.render_stateful_widget(table, area, &mut state);
@@ -112,11 +92,9 @@ impl Glance {
     /// In place of a missing history: the reason, from the list of runs.
     fn draw_unreadable(&self, frame: &mut Frame<'_>, area: Rect) {
         let chosen = self.runs.as_ref().ok().and_then(|runs| runs.get(self.chosen));
-        let title =
-            chosen.map_or(" no run ".to_owned(), |run| format!(" run {} ", run.run.short()));
+        let title = chosen.map_or(" no run ".into(), |run| format!(" run {} ", run.run.short()));
         let why = chosen.and_then(|run| run.unreadable.as_deref()).unwrap_or_default();
-        let message = Paragraph::new(why).wrap(Wrap { trim: true });
-        frame.render_widget(message.block(Block::bordered().title(title)), area);
+        frame.render_widget(wrapped(why).block(Block::bordered().title(title)), area);
     }
 
     fn draw_crew(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -126,28 +104,16 @@ impl Glance {
             return frame.render_widget(Paragraph::new(why.as_str()).block(block), area);
         }
         let row = |worker: &agrpo_fleet::WorkerInfo| {
-            let in_hand = worker.in_hand.as_ref();
-            let in_hand = in_hand.map_or_else(
-                || "-".to_owned(),
-                |stage| format!("{} {}", stage.run.short(), stage.key),
-            );
-            Row::new([
-                worker.name.clone(),
-                worker.device.clone(),
-                worker.stages_done.to_string(),
-                in_hand,
-            ])
+            let in_hand = match &worker.in_hand {
+                Some(stage) => format!("{} {}", stage.run.short(), stage.key),
+                None => "-".to_owned(),
+            };
+            let (name, device) = (worker.name.clone(), worker.device.clone());
+            Row::new([name, device, worker.stages_done.to_string(), in_hand])
         };
-        let widths = [
-            Constraint::Fill(2),
-            Constraint::Length(8),
-            Constraint::Length(8),
-            Constraint::Fill(2),
-        ];
-        frame.render_widget(
-            Table::new(self.crew.workers.iter().map(row), widths).block(block),
-            area,
-        );
+        let widths = [Fill(2), Length(8), Length(8), Fill(2)];
+        let table = Table::new(self.crew.workers.iter().map(row), widths);
+        frame.render_widget(table.block(block), area);
     }
 }
 
@@ -155,55 +121,31 @@ fn draw_history(frame: &mut Frame<'_>, area: Rect, history: &RunHistory) {
     let block = Block::bordered().title(format!(" {} ", history.run().config().name));
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let failures = u16::try_from(history.failures().len().min(2)).unwrap_or(0);
-    let [head, failed, charts] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(2 * failures),
-        Constraint::Min(4),
-    ])
-    .areas(inner);
-    frame.render_widget(Line::from(headline(history)), head);
-    let lines = history.failures().iter().take(2).map(|failure| {
+    let failures = u16::try_from(history.failures.len().min(2)).unwrap_or(0);
+    let [head, failed, charts] =
+        Layout::vertical([Length(1), Length(2 * failures), Min(4)]).areas(inner);
+    let (iteration, of) = (history.iteration(), history.run().config().training.iterations);
+    let (stages, work) = (history.stages.len(), duration(history.work_s()));
+    let about = format!("  iteration {iteration} of {of}, {stages} stages, {work} of work");
+    let about = Line::from(vec![Span::from(sections::state(history)).bold(), Span::from(about)]);
+    frame.render_widget(about, head);
+    let lines = history.failures.iter().take(2).map(|failure| {
         let error: String = failure.error.chars().map(crate::player::shown).collect();
         Line::from(format!("failed at {}: {error}", failure.key)).red()
     });
-    let failures = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: true });
-    frame.render_widget(failures, failed);
-    let [left, right] =
-        Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(charts);
+    frame.render_widget(wrapped(lines.collect::<Vec<_>>()), failed);
+    let [left, right] = Layout::horizontal([Fill(1), Fill(1)]).areas(charts);
     let reward = history.metric(StageKind::Reward, "reward");
-    let reward: Vec<(f64, f64)> = reward
-        .iter()
-        .filter(|(_, shards)| !shards.is_empty())
-        .map(|(iteration, shards)| (f64::from(*iteration), mean(shards)))
-        .collect();
-    draw_curve(frame, left, "reward", &reward, number);
-    let accuracy: Vec<(f64, f64)> = history
-        .evaluations()
-        .iter()
-        .filter_map(|(iteration, one)| Some((f64::from(*iteration), one.results.first()?.accuracy)))
-        .collect();
-    draw_curve(frame, right, "accuracy", &accuracy, percent);
+    let reward = reward.iter().map(|(&iteration, shards)| (iteration.into(), mean(shards)));
+    draw_curve(frame, left, "reward", &reward.collect::<Vec<_>>(), number);
+    let accuracy = history.evaluations.iter().filter_map(|(&iteration, evaluation)| {
+        Some((iteration.into(), evaluation.results.first()?.accuracy))
+    });
+    draw_curve(frame, right, "accuracy", &accuracy.collect::<Vec<_>>(), percent);
 }
 
-fn headline(history: &RunHistory) -> Vec<Span<'static>> {
-    let config = history.run().config();
-    let spent: f64 = history.stages().values().map(|done| done.took_ms() / 1e3).sum();
-    vec![
-        Span::from(sections::state(history)).add_modifier(Modifier::BOLD),
-        Span::from(format!(
-            "  iteration {} of {}, {} stages, {} of work",
-            history.iteration(),
-            config.training.iterations,
-            history.stages().len(),
-            duration(spent)
-        )),
-    ]
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of shards")]
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+fn wrapped<'a>(text: impl Into<Text<'a>>) -> Paragraph<'a> {
+    Paragraph::new(text).wrap(Wrap { trim: true })
 }
 
 fn draw_curve(
@@ -213,14 +155,15 @@ fn draw_curve(
     points: &[(f64, f64)],
     label: impl Fn(f64) -> String,
 ) {
-    let ends = |values: &mut dyn Iterator<Item = f64>| {
-        let all: Vec<f64> = values.filter(|value| value.is_finite()).collect();
-        let low = all.iter().copied().min_by(f64::total_cmp)?;
-        let high = all.iter().copied().max_by(f64::total_cmp)?;
-        Some(if low < high { [low, high] } else { [low - 0.5, high + 0.5] })
+    let ends = |of: fn(&(f64, f64)) -> f64| {
+        let all = || points.iter().map(of).filter(|value| value.is_finite());
+        match all().min_by(f64::total_cmp).zip(all().max_by(f64::total_cmp)) {
+            Some((low, high)) if low < high => [low, high],
+            Some((low, high)) => [low - 0.5, high + 0.5],
+            None => [0.0, 1.0],
+        }
     };
-    let x = ends(&mut points.iter().map(|(x, _)| *x)).unwrap_or([0.0, 1.0]);
-    let y = ends(&mut points.iter().map(|(_, y)| *y)).unwrap_or([0.0, 1.0]);
+    let (x, y) = (ends(|point| point.0), ends(|point| point.1));
     let line = Dataset::default()
         .marker(Marker::Braille)
         .graph_type(GraphType::Line)

@@ -5,32 +5,37 @@
 
 use std::collections::BTreeMap;
 
-/// Numbers equal states alike.
-#[derive(Debug, Default)]
-pub(crate) struct DistinctStates {
-    index: BTreeMap<Vec<i64>, usize>,
-    states: Vec<Vec<i64>>,
+/// Numbers equal items alike, states of a batch unless said otherwise.
+#[derive(Debug)]
+pub(crate) struct Distinct<T = Vec<i64>> {
+    index: BTreeMap<T, usize>,
+    all: Vec<T>,
 }
 
-impl DistinctStates {
-    /// The number of this state, new or seen before.
-    pub(crate) fn number(&mut self, state: Vec<i64>) -> usize {
-        if let Some(&number) = self.index.get(&state) {
+impl<T> Default for Distinct<T> {
+    fn default() -> Self {
+        Self { index: BTreeMap::new(), all: vec![] }
+    }
+}
+
+impl<T: Ord + Clone> Distinct<T> {
+    /// The number of this item, new or seen before.
+    pub(crate) fn number(&mut self, item: T) -> usize {
+        if let Some(&number) = self.index.get(&item) {
             return number;
         }
-        let number = self.states.len();
-        self.states.push(state.clone());
-        self.index.insert(state, number);
+        let number = self.all.len();
+        self.all.push(item.clone());
+        self.index.insert(item, number);
         number
     }
 
-    /// Whether this state has a number.
-    pub(crate) fn contains(&self, state: &[i64]) -> bool {
-        self.index.contains_key(state)
+    pub(crate) fn contains(&self, item: &T) -> bool {
+        self.index.contains_key(item)
     }
 
-    /// All states, by number.
-    pub(crate) fn states(&self) -> &[Vec<i64>] {
-        &self.states
+    /// All items, by number.
+    pub(crate) fn all(&self) -> &[T] {
+        &self.all
     }
 }

@@ -3,19 +3,16 @@
 //! The caller of a stage names its device. The policy is read to it, and tensors used with the policy are made on
 //! it. The numerics class is part of the spec: a device refuses stages of another class. Does not choose a device.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use agrpo_spec::{Numerics, StageError, StageKind};
 
 use crate::error::invalid;
 
 mod deterministic;
-mod libtorch;
 pub(crate) mod out_of_memory;
 
-pub use deterministic::{use_deterministic_algorithms, uses_deterministic_algorithms};
-pub use libtorch::{libtorch_version, use_one_thread};
+pub use deterministic::use_deterministic_algorithms;
 
 /// A device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +28,16 @@ pub enum Device {
 /// 0, and stays 0.
 pub fn gpus() -> usize {
     usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}
+
+/// The libtorch that this program was built for.
+pub fn libtorch_version() -> &'static str {
+    "2.11.0"
+}
+
+/// One thread inside an operation, so that its sums have one order; parallelism is several stages at once.
+pub fn use_one_thread() {
+    tch::set_num_threads(1);
 }
 
 /// The text names no device.
@@ -76,15 +83,11 @@ impl FromStr for Device {
     type Err = ParseDeviceError;
 
     fn from_str(text: &str) -> Result<Self, ParseDeviceError> {
-        if text == "cpu" {
-            return Ok(Self::Cpu);
-        }
         let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
         // One spelling each: no sign, no leading zero. libtorch numbers devices in an i8.
-        let device = number.filter(|number| *number < 128).map(Self::Cuda);
-        device
-            .filter(|device| device.to_string() == text)
-            .ok_or_else(|| ParseDeviceError(text.to_owned()))
+        let gpu = number.filter(|number| *number < 128).map(Self::Cuda);
+        let device = [Self::Cpu].into_iter().chain(gpu).find(|device| device.to_string() == text);
+        device.ok_or_else(|| ParseDeviceError(text.to_owned()))
     }
 }
 

@@ -2,6 +2,9 @@
 
 use agrpo_spec::StageError;
 
+/// What a stage, or a part of one, answers with.
+pub(crate) type Result<T, E = StageError> = std::result::Result<T, E>;
+
 /// An input that is not what the spec says.
 pub(crate) fn data(message: impl Into<String>) -> StageError {
     StageError::Data(message.into())
@@ -13,7 +16,7 @@ pub(crate) fn invalid(message: impl Into<String>) -> StageError {
 }
 
 /// A C++ exception of libtorch.
-pub(crate) fn libtorch(error: &tch::TchError) -> StageError {
+pub(crate) fn libtorch(error: tch::TchError) -> StageError {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or("unknown");
     StageError::Internal(format!("libtorch failed: {first}"))

@@ -5,13 +5,11 @@
 //! (ratios, clipping, divergence, passes) is the same code for all. Everything random is a function
 //! of the seed. Clips no norm and takes no optimizer step.
 
-mod accumulate;
 mod agrpo;
 mod ar_grpo;
 mod batch;
 mod coupled_grpo;
 mod diffu_grpo;
-mod kinds;
 mod merged_step;
 mod pass;
 mod reads;
@@ -22,10 +20,22 @@ mod unit;
 #[cfg(test)]
 mod tests;
 
-pub use accumulate::{Portion, accumulate};
-pub use agrpo::Agrpo;
+use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed};
+
+pub use agrpo::with_draws;
 pub use batch::{Batch, Worth};
-pub use kinds::estimator;
-pub use pass::{Measured, Pass, Policies};
+pub use pass::{Measured, Policies, accumulate};
 pub use records::recompute;
-pub use unit::{Estimator, Event, Factor, Read, Support, Surrogate, Unit};
+pub use unit::Estimator;
+
+/// The estimator that the configuration names, for one batch. Equal seeds give equal estimates.
+pub fn estimator<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Estimator<'a> {
+    let new = match config.kind {
+        EstimatorKind::Agrpo => agrpo::new,
+        EstimatorKind::DiffuGrpo => diffu_grpo::new,
+        EstimatorKind::CoupledGrpo => coupled_grpo::new,
+        EstimatorKind::MergedStep => merged_step::new,
+        EstimatorKind::ArGrpo => ar_grpo::new,
+    };
+    new(batch, config, seed)
+}

@@ -4,23 +4,19 @@
 //! asks for. The result is the histogram of how many of them were right, from which pass@m follows for
 //! every m. Computes no interval and no comparison. Completions are in memory a few passes at a time.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use agrpo_spec::{
     Artifact, Evaluation, EvaluationResult, EvaluationSample, EvaluationSpec, Inputs, Outputs,
-    Purpose, Sampler, Scorer, StageError, StageKind,
+    Purpose, Sampler, Scorer,
 };
-use tch::Device;
 
+use crate::error::{Result, invalid};
 use crate::model::{Placement, Policy};
-use crate::policy_cache::PolicyCache;
 use crate::problems::{Answered, Asked, Grader, Problems};
-use crate::rollout::padded;
 use crate::sampler::{Row, sample};
+use crate::{device::Device, policy_cache::PolicyCache, rollout::padded};
 
-/// Completions shown in the result.
 const SHOWN: usize = 16;
 
 /// Passes whose rows are in memory at once: enough that equal states of a problem's completions mostly share
@@ -32,13 +28,12 @@ pub(crate) fn execute(
     inputs: &Inputs,
     device: Device,
     (cache, scorer): (&PolicyCache, &dyn Scorer),
-) -> Result<Outputs, StageError> {
+) -> Result<Outputs> {
     if spec.samples == 0 {
-        let kind = StageKind::Evaluation;
-        return Err(StageError::Invalid(format!("{kind}: samples = 0: expected at least 1")));
+        return Err(invalid("evaluation: samples = 0: expected at least 1"));
     }
     let files = inputs.folder(spec.policy)?;
-    let at = Placement::new(device, spec.precision);
+    let at = Placement::on(device, spec.precision);
     let problems = cache.problems(&spec.task, spec.language, inputs)?;
     let merge = spec.merge_adapter;
     let evaluator = Evaluator {
@@ -52,18 +47,14 @@ pub(crate) fn execute(
     let mut metrics = BTreeMap::from([("problems".to_owned(), f64::from(spec.problems))]);
     for sampler in &spec.samplers {
         let grades = evaluator.evaluate(sampler, if results.is_empty() { SHOWN } else { 0 })?;
-        let (accuracy, passes, steps) = (grades.accuracy(), grades.passes(), sampler.steps);
-        let reward = grades.reward();
+        let reward = grades.earned.map(|earned| ("reward", grades.mean(earned)));
+        let passes = ("passes", grades.mean(grades.passes as f64));
+        for (name, value) in [("accuracy", grades.accuracy()), passes].into_iter().chain(reward) {
+            metrics.insert(format!("{name}_{}", sampler.steps), value);
+            metrics.entry(name.to_owned()).or_insert(value);
+        }
         results.push(grades.result(sampler));
         shown.extend(grades.shown);
-        metrics.insert(format!("accuracy_{steps}"), accuracy);
-        metrics.entry("accuracy".to_owned()).or_insert(accuracy);
-        metrics.insert(format!("passes_{steps}"), passes);
-        metrics.entry("passes".to_owned()).or_insert(passes);
-        if let Some(reward) = reward {
-            metrics.insert(format!("reward_{steps}"), reward);
-            metrics.entry("reward".to_owned()).or_insert(reward);
-        }
     }
     let bytes = Evaluation { problems: spec.problems, results, samples: shown }.to_bytes();
     Ok(Outputs {
@@ -81,6 +72,7 @@ struct Evaluator<'a> {
 }
 
 /// The grades of one sampler's completions.
+#[derive(Default)]
 struct Grades {
     draws: usize,
     /// For each problem, how many of its completions were right.
@@ -90,20 +82,19 @@ struct Grades {
     most: f64,
     /// The sum of all rewards, where training and evaluation grade alike.
     earned: Option<f64>,
-    /// Forward passes of all completions.
+    /// Forward passes of all completions: each one's unmask steps before it was finished.
     passes: u64,
     shown: Vec<EvaluationSample>,
 }
 
 impl Evaluator<'_> {
     /// Samples and grades every completion; keeps the first completions of the first problems.
-    fn evaluate(&self, sampler: &Sampler, shown: usize) -> Result<Grades, StageError> {
+    fn evaluate(&self, sampler: &Sampler, shown: usize) -> Result<Grades> {
         let is_greedy = sampler.temperature.get() == 0.0;
         let draws = if is_greedy { 1 } else { self.spec.samples as usize };
         let micro_batch = self.spec.micro_batch.max(1) as usize;
         let right = vec![0; self.asked.len()];
-        let (score, most, passes, earned) = (0.0, 0.0, 0, None);
-        let mut grades = Grades { draws, right, score, most, earned, passes, shown: vec![] };
+        let mut grades = Grades { draws, right, ..Grades::default() };
         let all = self.asked.len() * draws;
         for first in (0..all).step_by(micro_batch * PASSES) {
             let cells = first..all.min(first + micro_batch * PASSES);
@@ -149,26 +140,15 @@ impl Evaluator<'_> {
 }
 
 impl Grades {
-    fn correct(&self) -> usize {
-        self.right.iter().sum()
-    }
-
     /// The share of all completions that are right; of a benchmark that counts parts of an answer, the
     /// share of those.
     fn accuracy(&self) -> f64 {
         self.score / self.most
     }
 
-    /// The mean reward of a completion.
-    #[expect(clippy::cast_precision_loss, reason = "counts of completions")]
-    fn reward(&self) -> Option<f64> {
-        Some(self.earned? / (self.right.len() * self.draws) as f64)
-    }
-
-    /// The mean number of forward passes of a completion: its unmask steps before it was finished.
-    #[expect(clippy::cast_precision_loss, reason = "counts of completions and steps")]
-    fn passes(&self) -> f64 {
-        self.passes as f64 / (self.right.len() * self.draws) as f64
+    /// The mean over all completions.
+    fn mean(&self, sum: f64) -> f64 {
+        sum / (self.right.len() * self.draws) as f64
     }
 
     /// The sampler's entry in the result; `solved_by[c]` problems have c right completions.
@@ -177,7 +157,7 @@ impl Grades {
         self.right.iter().for_each(|&right| solved_by[right] += 1);
         EvaluationResult {
             accuracy: self.accuracy(),
-            correct: self.correct() as u64,
+            correct: self.right.iter().sum::<usize>() as u64,
             position: Some(sampler.position),
             samples: Some(self.draws as u64),
             solved_by,

@@ -9,20 +9,13 @@ use std::sync::Arc;
 use agrpo_spec::{Inputs, Outputs, Scorer, StageError, StageSpec};
 
 use crate::device::{Device, out_of_memory};
-use crate::policy_cache::PolicyCache;
-use crate::problems::NoPrograms;
+use crate::error::Result;
 use crate::{evaluation, gradient, reward, rollout, sft, update};
+use crate::{policy_cache::PolicyCache, problems::NoPrograms};
 
 /// Computes a stage on the processor, without reward programs; see [`execute_with`].
-pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs> {
     compute(spec, inputs, Device::Cpu, &PolicyCache::default(), &NoPrograms)
-}
-
-/// Computes stages on a device, without reward programs; see [`execute_with`].
-pub fn execute_on(
-    device: Device,
-) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
-    execute_with(device, Arc::new(NoPrograms))
 }
 
 /// Computes stages on a device; `scorer` runs the reward programs of datasets. It never panics: a C++
@@ -31,7 +24,7 @@ pub fn execute_on(
 pub fn execute_with(
     device: Device,
     scorer: Arc<dyn Scorer>,
-) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync + 'static {
+) -> impl Fn(&StageSpec, &Inputs) -> Result<Outputs> + Send + Sync + 'static {
     let cache = PolicyCache::default();
     move |spec, inputs| compute(spec, inputs, device, &cache, &*scorer)
 }
@@ -42,7 +35,7 @@ fn compute(
     device: Device,
     cache: &PolicyCache,
     scorer: &dyn Scorer,
-) -> Result<Outputs, StageError> {
+) -> Result<Outputs> {
     let (kind, version) = (spec.kind(), spec.version());
     if version != kind.version() {
         let ours = kind.version();
@@ -52,15 +45,14 @@ fn compute(
         )));
     }
     device.check(kind, spec.numerics())?;
-    let on = device.of_tch();
     cache.before(kind);
     let stage = || match spec {
-        StageSpec::Sft(spec) => sft::execute(spec, inputs, on),
-        StageSpec::Rollout(spec) => rollout::execute(spec, inputs, on, cache),
+        StageSpec::Sft(spec) => sft::execute(spec, inputs, device),
+        StageSpec::Rollout(spec) => rollout::execute(spec, inputs, device, cache),
         StageSpec::Reward(spec) => reward::execute(spec, inputs, (cache, scorer)),
-        StageSpec::Gradient(spec) => gradient::execute(spec, inputs, on, cache),
+        StageSpec::Gradient(spec) => gradient::execute(spec, inputs, device, cache),
         StageSpec::Update(spec) => update::execute(spec, inputs),
-        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, on, (cache, scorer)),
+        StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, device, (cache, scorer)),
     };
     let done = catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|panic| {
         let text = panic

@@ -1,16 +1,16 @@
 //! Small files of a folder, read as a whole. Refuses large ones: weights go through
 //! [`crate::tensors::TensorWindows`].
 
-use agrpo_spec::{Files, StageError, lfs_pointer};
+use agrpo_spec::{Files, lfs_pointer};
 use bytes::Bytes;
 
-use crate::error::data;
+use crate::error::{Result, data};
 
 /// A tokenizer of 100,000 tokens takes a few MiB; a far larger file is no configuration.
 const MOST: u64 = 256 << 20;
 
 /// The bytes of a file. Data error where the folder, which `what` names, lacks it or cannot be read.
-pub(crate) fn small(files: &Files, what: &str, name: &str) -> Result<Bytes, StageError> {
+pub(crate) fn small(files: &Files, what: &str, name: &str) -> Result<Bytes> {
     match optional(files, name)? {
         Some(bytes) => Ok(bytes),
         None => Err(data(format!("the {what} folder has no {name}"))),
@@ -18,7 +18,7 @@ pub(crate) fn small(files: &Files, what: &str, name: &str) -> Result<Bytes, Stag
 }
 
 /// The same where the file may be missing.
-pub(crate) fn optional(files: &Files, name: &str) -> Result<Option<Bytes>, StageError> {
+pub(crate) fn optional(files: &Files, name: &str) -> Result<Option<Bytes>> {
     let read = |error| data(format!("{name} cannot be read: {error}"));
     let bytes = files.get(name).map(|content| content.bytes(MOST).map_err(read)).transpose()?;
     match bytes.as_deref().and_then(lfs_pointer) {

@@ -1,26 +1,22 @@
 //! Fuzz entry points: the decoders of untrusted bytes that no other public function reaches. For the fuzzers
 //! and the tests of damaged bytes; stages call the decoders themselves.
 
-use agrpo_spec::{Content, StageError};
+use agrpo_spec::Content;
 use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
-use crate::optimizer::AdamW;
-use crate::tensors::{self, TensorWindows};
+use crate::error::Result;
+use crate::{optimizer::AdamW, tensors::TensorWindows};
 
-/// A safetensors file that is read as a whole: trajectories. Answers with the number of tensors.
-pub fn tensors(bytes: &[u8]) -> Result<usize, StageError> {
-    tensors::read(bytes, "the file").map(|tensors| tensors.len())
-}
-
-/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter, a gradient.
-pub fn tensor_windows(bytes: Bytes) -> Result<usize, StageError> {
+/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter, a gradient. Answers with the number of
+/// tensors.
+pub fn tensor_windows(bytes: Bytes) -> Result<usize> {
     let file = TensorWindows::open("the file", &Content::Memory(bytes))?;
     file.read().map(|tensors| tensors.len())
 }
 
 /// An optimizer's state for one matrix `w` of so many rows and columns.
-pub fn optimizer_state(bytes: Bytes, shape: [i64; 2]) -> Result<(), StageError> {
+pub fn optimizer_state(bytes: Bytes, shape: [i64; 2]) -> Result<()> {
     let w = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     AdamW::read(&Content::Memory(bytes), &[("w".to_owned(), w)].into_iter().collect()).map(drop)
 }

@@ -2,19 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{
-    Artifact, GradientSpec, Inputs, Outputs, Purpose, Rewards, Seed, StageError, decode,
-};
-use tch::{Device, Tensor};
+use agrpo_spec::{Artifact, GradientSpec, Inputs, Outputs, Purpose, Rewards, decode};
+use tch::Tensor;
 
-use crate::error::{data, invalid};
-use crate::estimator::{Batch, Estimator, Measured, Policies, Worth, accumulate, estimator};
+use crate::error::{Result, data, invalid};
+use crate::estimator::{Batch, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::{Placement, Policy};
-use crate::policy_cache::PolicyCache;
-use crate::tensors;
-use crate::trajectories::Trajectories;
+use crate::{device::Device, policy_cache::PolicyCache, tensors, trajectories::Trajectories};
 
-/// The tensor beside the gradient in its file: the number that it is a mean over, [1] in f64.
+/// The tensor beside the gradient in its file: the number that it is a mean over, one f64.
 pub(crate) const MEAN_OVER: &str = "mean_over";
 
 pub(crate) fn execute(
@@ -22,7 +18,7 @@ pub(crate) fn execute(
     inputs: &Inputs,
     device: Device,
     cache: &PolicyCache,
-) -> Result<Outputs, StageError> {
+) -> Result<Outputs> {
     check_estimator(spec)?;
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
     check_origin(spec, &trajectories)?;
@@ -30,7 +26,7 @@ pub(crate) fn execute(
         decode(inputs.blob(spec.rewards)?).ok_or_else(|| data("the rewards cannot be read"))?;
     let worths: Vec<Worth> = rewards.rows.iter().map(Worth::from).collect();
     let files = inputs.folder(spec.policy)?;
-    let at = Placement::new(device, spec.precision);
+    let at = Placement::on(device, spec.precision);
     let policy = cache.policy(spec.policy, false, at, || Policy::from_folder_at(files, at))?;
     let policy = policy.ready_to_train(spec.lora.as_ref(), spec.seed)?;
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
@@ -41,19 +37,25 @@ pub(crate) fn execute(
     let policies =
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
     policy.require_grad();
-    let estimator = estimator(&batch, &spec.estimator, seed(spec));
-    let measured = accumulate(&*estimator, &policies, &spec.estimator)?;
+    // Everything drawn for one update from one shard.
+    let seed = spec
+        .seed
+        .child(Purpose::Iteration, u64::from(spec.iteration))
+        .child(Purpose::Timestep, u64::from(spec.shard))
+        .child(Purpose::Sample, u64::from(spec.inner));
+    let estimator = estimator(&batch, &spec.estimator, seed);
+    let measured = accumulate(&estimator, &policies, &spec.estimator)?;
     let mut gradient = policy.gradients();
-    gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over()]));
+    gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over]));
     let artifact = Artifact::Blob(tensors::write(&gradient)?.into());
     Ok(Outputs {
         artifacts: BTreeMap::from([("gradient", artifact)]),
-        metrics: metrics(&batch, &measured, &*estimator),
+        metrics: metrics(&batch, &measured, estimator.samples),
     })
 }
 
 /// Plans make only valid combinations; a spec from elsewhere may not.
-fn check_estimator(spec: &GradientSpec) -> Result<(), StageError> {
+fn check_estimator(spec: &GradientSpec) -> Result<()> {
     spec.estimator.fits(&spec.sampler).map_err(|misfit| invalid(misfit.to_string()))?;
     let kl = spec.estimator.kl;
     if kl.get() > 0.0 && spec.reference.is_none() {
@@ -62,8 +64,7 @@ fn check_estimator(spec: &GradientSpec) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Trajectories name the policy that sampled them.
-fn check_origin(spec: &GradientSpec, trajectories: &Trajectories) -> Result<(), StageError> {
+fn check_origin(spec: &GradientSpec, trajectories: &Trajectories) -> Result<()> {
     match trajectories.policy {
         Some(policy) if policy == spec.behaviour => Ok(()),
         Some(policy) => Err(data(format!(
@@ -74,20 +75,7 @@ fn check_origin(spec: &GradientSpec, trajectories: &Trajectories) -> Result<(), 
     }
 }
 
-/// Everything drawn for one update from one shard.
-fn seed(spec: &GradientSpec) -> Seed {
-    spec.seed
-        .child(Purpose::Iteration, u64::from(spec.iteration))
-        .child(Purpose::Timestep, u64::from(spec.shard))
-        .child(Purpose::Sample, u64::from(spec.inner))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
-fn metrics(
-    batch: &Batch<'_>,
-    measured: &Measured,
-    estimator: &dyn Estimator,
-) -> BTreeMap<String, f64> {
+fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) -> BTreeMap<String, f64> {
     let share = |part: f64| if measured.factors > 0.0 { part / measured.factors } else { 0.0 };
     let empty = (0..batch.rows()).filter(|&row| batch.horizon(row) == 0).count();
     BTreeMap::from([
@@ -97,7 +85,7 @@ fn metrics(
         ("clip_share_low".into(), share(measured.clipped_low)),
         ("clip_share_high".into(), share(measured.clipped_high)),
         ("ratio_deviation".into(), measured.ratio_deviation),
-        ("samples".into(), estimator.samples() as f64),
+        ("samples".into(), samples as f64),
         ("states".into(), measured.states),
         ("empty_completions".into(), empty as f64),
     ])

@@ -26,9 +26,8 @@ mod folder;
 pub mod fuzz_entry_points;
 mod gradient;
 pub mod model;
-pub mod optimizer;
+mod optimizer;
 mod policy_cache;
-mod policy_folder;
 mod problems;
 mod reward;
 mod rollout;
@@ -45,9 +44,8 @@ mod update;
 pub use agrpo_spec::trajectories;
 pub use device::{
     Device, ParseDeviceError, gpus, libtorch_version, use_deterministic_algorithms, use_one_thread,
-    uses_deterministic_algorithms,
 };
-pub use execute::{execute, execute_on, execute_with};
-pub use policy_folder::check_folder;
+pub use execute::{execute, execute_with};
 pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
 pub use shard::Shard;
+pub use text::chat::check_folder;

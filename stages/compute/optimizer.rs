@@ -11,13 +11,12 @@ use agrpo_spec::{Content, OptimizerConfig, Schedule, StageError};
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad_guard};
 
-use crate::error::data;
+use crate::error::{Result, data};
 use crate::tensors::{self, NamedTensors, TensorWindows};
 
 /// Moments of every parameter, and the number of their steps.
 #[derive(Debug)]
-pub struct AdamW {
-    /// Steps taken.
+pub(crate) struct AdamW {
     step: i64,
     /// beta1^step and beta2^step, as running products.
     decay: [f64; 2],
@@ -25,27 +24,23 @@ pub struct AdamW {
     moments: BTreeMap<String, [Tensor; 2]>,
 }
 
-/// What a step did.
 #[derive(Clone, Copy, Debug)]
-pub struct StepTaken {
+pub(crate) struct StepTaken {
     /// Global gradient norm before the clip.
-    pub grad_norm: f64,
-    /// The learning rate used.
-    pub learning_rate: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) learning_rate: f64,
 }
 
 const FILE: &str = "optimizer state";
 
 impl AdamW {
-    /// No steps taken, moments zero.
     pub(crate) fn new(parameters: &NamedTensors) -> Self {
         let zeros = |p: &Tensor| [p.zeros_like(), p.zeros_like()];
         let moments = parameters.iter().map(|(name, p)| (name.clone(), zeros(p))).collect();
         Self { step: 0, decay: [1.0, 1.0], moments }
     }
 
-    /// The state as a safetensors file.
-    pub fn to_bytes(&self) -> Result<Bytes, StageError> {
+    pub(crate) fn to_bytes(&self) -> Result<Bytes> {
         let mut named = NamedTensors::new();
         named.insert("step".into(), Tensor::from_slice(&[self.step]));
         named.insert("decay".into(), Tensor::from_slice(&self.decay));
@@ -56,8 +51,7 @@ impl AdamW {
         tensors::write(&named)
     }
 
-    /// The state of these parameters from a safetensors file.
-    pub(crate) fn read(content: &Content, parameters: &NamedTensors) -> Result<Self, StageError> {
+    pub(crate) fn read(content: &Content, parameters: &NamedTensors) -> Result<Self> {
         let mut file = TensorWindows::open(FILE, content)?;
         let step = file.take("step", &[1], Kind::Int64)?.int64_value(&[0]);
         let decay = file.take("decay", &[2], Kind::Double)?;
@@ -85,7 +79,7 @@ impl AdamW {
         config: &OptimizerConfig,
         n: u32,
         total: u32,
-    ) -> Result<StepTaken, StageError> {
+    ) -> Result<StepTaken> {
         let _no_grad = no_grad_guard();
         let grad_norm = global_norm(gradients);
         if !grad_norm.is_finite() {

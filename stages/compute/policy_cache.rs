@@ -1,41 +1,27 @@
 //! The policy cache: the last policy that was read, kept between the stages of a process.
 //!
-//! ```text
-//! rollout -> (reward) -> gradient -> ... one policy, read once
-//! ```
-//! One policy is kept, by the digest of its folder, its device, its kind and whether its adapter is merged. A
-//! stage gets handles of its own on the same memory: gradients and adapters belong to the handles, and no stage
+//! A stage gets handles of its own on the same memory: gradients and adapters belong to the handles, and no stage
 //! writes to the memory, so a stage gives the same bytes with and without the cache. Concurrent stages of one
 //! policy share it.
 //!
 //! The cache adds no policy to the peak of a stage: the kept policy is dropped before another one is read,
-//! before a stage that takes memory without it (`sft`, `update`), and when memory was refused. Between stages
-//! it stays in memory. The problems of the last dataset are kept too, since every stage would read and render
-//! their rows again; they follow from the task alone. Keeps nothing else of a stage. A policy of the size of
-//! `countdown`'s is read in 0.1 ms, which saves nothing; one of 97.5 million weights takes seconds.
+//! before a stage that takes memory without it (`sft`, `update`), and when memory was refused. The problems of the
+//! last dataset are kept too, since every stage would read and render their rows again. Keeps nothing else.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use agrpo_spec::{ArtifactDigest, Inputs, Language, StageError, StageKind, Task};
-use tch::{Device, Kind};
+use agrpo_spec::{ArtifactDigest, Inputs, Language, StageKind, Task};
 
+use crate::error::Result;
 use crate::model::{Placement, Policy};
 use crate::problems::Problems;
 
-/// The identity of a policy in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    folder: ArtifactDigest,
-    device: Device,
-    kind: Kind,
-    /// Whether its adapter is merged into it.
-    is_merged: bool,
-}
+/// The identity of a policy in memory: its folder, where it is, and whether its adapter is merged.
+type Key = (ArtifactDigest, Placement, bool);
 
 /// What problems follow from.
 type Asking = (Task, Option<Language>);
 
-/// At most one policy, and the problems of one dataset.
 #[derive(Debug, Default)]
 pub(crate) struct PolicyCache {
     policy: Mutex<Option<(Key, Policy)>>,
@@ -54,7 +40,7 @@ impl PolicyCache {
         task: &Task,
         language: Option<Language>,
         inputs: &Inputs,
-    ) -> Result<Arc<Problems>, StageError> {
+    ) -> Result<Arc<Problems>> {
         let read = || Problems::open(task, language, inputs).map(Arc::new);
         if !matches!(task, Task::Dataset(_)) {
             return read();
@@ -77,9 +63,9 @@ impl PolicyCache {
         folder: ArtifactDigest,
         is_merged: bool,
         at: Placement,
-        read: impl FnOnce() -> Result<Policy, StageError>,
-    ) -> Result<Policy, StageError> {
-        let key = Key { folder, device: at.device, kind: at.kind, is_merged };
+        read: impl FnOnce() -> Result<Policy>,
+    ) -> Result<Policy> {
+        let key = (folder, at, is_merged);
         let mut kept = self.lock();
         if let Some((_, policy)) = kept.as_ref().filter(|(found, _)| *found == key) {
             return Ok(policy.handles());
@@ -94,17 +80,12 @@ impl PolicyCache {
 
     /// Drops the policy before a stage that takes memory without it.
     pub(crate) fn before(&self, kind: StageKind) {
-        match kind {
-            StageKind::Sft | StageKind::Update => self.clear(),
-            // A reward has no model; the others ask for their policy.
-            StageKind::Reward
-            | StageKind::Rollout
-            | StageKind::Gradient
-            | StageKind::Evaluation => {}
+        // A reward has no model; the others ask for their policy.
+        if matches!(kind, StageKind::Sft | StageKind::Update) {
+            self.clear();
         }
     }
 
-    /// Drops the policy.
     pub(crate) fn clear(&self) {
         *self.lock() = None;
     }

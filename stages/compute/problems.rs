@@ -1,8 +1,7 @@
 //! A task as a policy meets it: prompts in ids, completions graded from ids.
 //!
-//! Rollout and reward ask for a training problem by its number, so a reward stage only checks that a recorded
-//! prompt is the one of that number. Evaluation asks for all held-out problems at once. The number of a problem
-//! follows from the task alone, never from a run's seed.
+//! Rollout and reward ask for a training problem by its number, evaluation for all held-out problems at once. The
+//! number follows from the task alone, never from a run's seed.
 
 mod benchmark;
 mod check;
@@ -15,8 +14,7 @@ mod source;
 mod templates;
 
 pub use check::{check_run, prompt_tokens, vocabulary};
-pub(crate) use dataset::DatasetProblems;
 pub(crate) use grading::{Graded, Grader, NoPrograms};
-pub(crate) use question::{Answered, Asked};
+pub(crate) use question::{Answered, Asked, Example};
 pub use row_grader::RowGrader;
 pub(crate) use source::Problems;

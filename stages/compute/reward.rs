@@ -9,24 +9,23 @@ use std::collections::BTreeMap;
 
 use agrpo_spec::{
     Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, Scorer,
-    StageError, encode,
+    encode,
 };
 
-use crate::error::data;
-use crate::estimator::Worth;
-use crate::policy_cache::PolicyCache;
+use crate::error::{Result, data};
 use crate::problems::{Answered, Asked, Graded, Grader, Problems};
-use crate::trajectories::Trajectories;
+use crate::{estimator::Worth, policy_cache::PolicyCache, trajectories::Trajectories};
 
 pub(crate) fn execute(
     spec: &RewardSpec,
     inputs: &Inputs,
     (cache, scorer): (&PolicyCache, &dyn Scorer),
-) -> Result<Outputs, StageError> {
+) -> Result<Outputs> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
     let problems = cache.problems(&spec.task, spec.language, inputs)?;
     let grader = Grader::open(&spec.reward, inputs, scorer)?;
-    let rewards = grade(spec, &trajectories, &problems, &grader)?;
+    let from = (spec.first_prompt, spec.group);
+    let rewards = grade(&trajectories, from, &spec.advantage, &problems, &grader)?;
     let rows = &rewards.rows;
     let all: Vec<f64> = rows.iter().map(|row| row.reward).collect();
     let share = |counts: fn(&RowReward) -> bool| {
@@ -48,19 +47,20 @@ pub(crate) fn execute(
     Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
 }
 
-/// Grades completions of any origin as the spec says.
+/// The worth of every completion: groups of training prompts, counted from the first.
 pub(crate) fn grade(
-    spec: &RewardSpec,
     trajectories: &Trajectories,
+    (first_prompt, group): (u64, u32),
+    advantage: &Advantage,
     problems: &Problems,
     grader: &Grader<'_>,
-) -> Result<Rewards, StageError> {
-    let group = spec.group as usize;
+) -> Result<Rewards> {
+    let group = group as usize;
     if trajectories.rows == 0 || !trajectories.rows.is_multiple_of(group) {
         let rows = trajectories.rows;
         return Err(data(format!("{rows} trajectories do not make groups of {group}")));
     }
-    let numbers = (spec.first_prompt..).zip((0..trajectories.rows).step_by(group));
+    let numbers = (first_prompt..).zip((0..trajectories.rows).step_by(group));
     let asked: Vec<Asked> =
         numbers.clone().map(|(number, _)| problems.training(number)).collect::<Result<_, _>>()?;
     let mut answered = Vec::with_capacity(trajectories.rows);
@@ -75,21 +75,17 @@ pub(crate) fn grade(
             answered.push(Answered { id, asked, completion: trajectories.completion(row) });
         }
     }
-    let graded = problems.grade(&answered, grader)?.into_iter();
-    let row = |Graded { parts, reward, correct }| RowReward {
+    let graded = problems.grade(&answered, grader)?;
+    let rewards: Vec<f64> = graded.iter().map(|graded| graded.reward).collect();
+    let row = |(Graded { parts, reward, correct }, Worth { advantage, counted })| RowReward {
         reward,
         correct,
         parts,
-        advantage: 0.0,
-        counted: true,
+        advantage,
+        counted,
     };
-    let mut rows: Vec<RowReward> = graded.map(row).collect();
-    let rewards: Vec<f64> = rows.iter().map(|row| row.reward).collect();
-    let worths = worths(&rewards, group, &spec.advantage);
-    for (row, worth) in rows.iter_mut().zip(&worths) {
-        (row.advantage, row.counted) = (worth.advantage, worth.counted);
-    }
-    Ok(Rewards { rows })
+    let rows = graded.into_iter().zip(worths(&rewards, group, advantage)).map(row);
+    Ok(Rewards { rows: rows.collect() })
 }
 
 /// The worth of each completion to an estimator; completions of a group follow one another.
@@ -138,7 +134,6 @@ fn advantages(rewards: &[f64], counted: &[bool], group: usize, scale: AdvantageS
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of completions are small")]
 fn ratio(part: usize, whole: usize) -> f64 {
     part as f64 / whole as f64
 }

@@ -2,24 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec, StageError};
-use tch::Device;
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec};
 
-use crate::error::data;
+use crate::error::{Result, data};
 use crate::model::{PADDING, Placement, Policy};
-use crate::policy_cache::PolicyCache;
-use crate::problems::Problems;
 use crate::sampler::{Row, sample};
 use crate::trajectories::{NEVER, Trajectories};
+use crate::{device::Device, policy_cache::PolicyCache, problems::Problems};
 
 pub(crate) fn execute(
     spec: &RolloutSpec,
     inputs: &Inputs,
     device: Device,
     cache: &PolicyCache,
-) -> Result<Outputs, StageError> {
+) -> Result<Outputs> {
     let files = inputs.folder(spec.policy)?;
-    let at = Placement::new(device, spec.precision);
+    let at = Placement::on(device, spec.precision);
     let merge = spec.merge_adapter;
     let policy = cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
     let problems = cache.problems(&spec.task, spec.language, inputs)?;
@@ -28,13 +26,10 @@ pub(crate) fn execute(
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
     let passes = (0..trajectories.rows).map(|row| f64::from(trajectories.sampled_steps(row)));
     let passes: f64 = passes.sum();
-    #[expect(clippy::cast_precision_loss, reason = "counts of tokens and completions, for people")]
     let (tokens, completions) = (written as f64, trajectories.rows as f64);
+    let bytes = trajectories.to_bytes()?;
     Ok(Outputs {
-        artifacts: BTreeMap::from([(
-            "trajectories",
-            Artifact::Blob(trajectories.to_bytes()?.into()),
-        )]),
+        artifacts: BTreeMap::from([("trajectories", Artifact::Blob(bytes.into()))]),
         metrics: BTreeMap::from([
             ("tokens".into(), tokens),
             ("entropy".into(), entropy / tokens),
@@ -48,11 +43,11 @@ pub(crate) fn shard(
     spec: &RolloutSpec,
     policy: &Policy,
     problems: &Problems,
-) -> Result<Trajectories, StageError> {
+) -> Result<Trajectories> {
     let iteration = spec.seed.child(Purpose::Iteration, u64::from(spec.iteration));
     let numbers = spec.first_prompt..spec.first_prompt + u64::from(spec.prompts);
     let prompts = numbers.clone().map(|number| Ok(problems.training(number)?.prompt));
-    let prompts = padded(prompts.collect::<Result<_, StageError>>()?);
+    let prompts = padded(prompts.collect::<Result<_>>()?);
     let mut rows = vec![];
     for (number, prompt) in numbers.zip(prompts) {
         let seed = iteration.child(Purpose::Prompt, number);

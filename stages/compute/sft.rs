@@ -10,45 +10,36 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, StageError};
-use tch::{Device, Kind, Tensor};
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart};
+use tch::{Kind, Tensor};
 
+use crate::error::{Result, invalid};
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
+use crate::problems::{Example, Problems, prompt_tokens};
+use crate::{device::Device, tasks::noisy_solution, text::tokenizer::TaskTokenizer};
 
-mod examples;
-
-use examples::{Example, Examples};
-
-pub(crate) fn execute(
-    spec: &SftSpec,
-    inputs: &Inputs,
-    device: Device,
-) -> Result<Outputs, StageError> {
-    let examples = Examples::open(&spec.task, inputs)?;
-    let (mut policy, mut optimizer) = start(spec, inputs, &examples, device)?;
+pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs, device: Device) -> Result<Outputs> {
+    let problems = Problems::open(&spec.task, None, inputs)?;
+    let tokenizer = problems.tokenizer().ok_or_else(|| invalid("the task has no tokenizer"))?;
+    let (mut policy, mut optimizer) = start(spec, inputs, tokenizer, device)?;
     let mut losses = 0.0;
     let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
     for step in spec.first_step..spec.first_step + spec.steps {
         policy.require_grad();
         for micro in 0..spec.batch / spec.micro_batch {
-            let loss = loss(spec, &policy, &examples, step, micro)?;
+            let loss = loss(spec, &policy, (&problems, tokenizer), (step, micro))?;
             loss.backward();
             losses += loss.double_value(&[]);
         }
         let (config, gradients) = (policy.config().clone(), policy.gradients());
-        let mut parameters = policy.parameters();
-        last = optimizer.step(
-            &mut parameters,
-            &gradients,
-            &spec.optimizer,
-            step + 1,
-            spec.total_steps,
-        )?;
-        policy = Policy::from_named(config, parameters)?;
+        let (mut parameters, total) = (policy.parameters(), spec.total_steps);
+        last = optimizer.step(&mut parameters, &gradients, &spec.optimizer, step + 1, total)?;
+        policy = Policy::from_named(config, parameters, Kind::Float)?;
     }
     let mut files = policy.to_files()?;
-    files.insert("tokenizer.json".into(), examples.tokenizer_json().clone().into());
+    files.insert("tokenizer.json".into(), tokenizer.file.clone().into());
+    let tokens = f64::from(spec.steps) * f64::from(spec.batch) * f64::from(spec.completion_tokens);
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(files)),
@@ -59,10 +50,7 @@ pub(crate) fn execute(
             ("grad_norm".into(), last.grad_norm),
             ("learning_rate".into(), last.learning_rate),
             ("steps".into(), f64::from(spec.steps)),
-            (
-                "tokens".into(),
-                f64::from(spec.steps) * f64::from(spec.batch) * f64::from(spec.completion_tokens),
-            ),
+            ("tokens".into(), tokens),
         ]),
     })
 }
@@ -70,26 +58,21 @@ pub(crate) fn execute(
 fn start(
     spec: &SftSpec,
     inputs: &Inputs,
-    examples: &Examples,
+    tokenizer: &TaskTokenizer,
     device: Device,
-) -> Result<(Policy, AdamW), StageError> {
+) -> Result<(Policy, AdamW)> {
     match &spec.start {
         SftStart::Scratch(shape) => {
-            let tokenizer = examples.tokenizer();
-            let length = examples.prompt_tokens() + spec.completion_tokens as usize;
-            let config = ModelConfig::new(
-                shape,
-                tokenizer.vocabulary(),
-                tokenizer.end(),
-                tokenizer.mask(),
-                i64::try_from(length).expect("sequences are short"),
-            );
-            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?.moved_to(device);
+            let TaskTokenizer { vocabulary, end, mask, .. } = *tokenizer;
+            let tokens = prompt_tokens(&spec.task) + u64::from(spec.completion_tokens);
+            let tokens = i64::try_from(tokens).expect("sequences are short");
+            let config = ModelConfig::new(shape, vocabulary, end, mask, tokens);
+            let policy = Policy::draw(config, shape.init_std.get(), spec.seed)?.on(device);
             let optimizer = AdamW::new(&policy.parameters());
             Ok((policy, optimizer))
         }
         SftStart::Continue { policy, optimizer } => {
-            let policy = Policy::from_folder(inputs.folder(*policy)?)?.moved_to(device);
+            let policy = Policy::from_folder(inputs.folder(*policy)?)?.on(device);
             let optimizer = AdamW::read(inputs.content(*optimizer)?, &policy.parameters())?;
             Ok((policy, optimizer))
         }
@@ -100,44 +83,42 @@ fn start(
 fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> String {
     let luck = spec.seed.child(Purpose::SftMask, index).child(Purpose::Sample, 0).uniform(0, 0);
     let is_noisy = step >= spec.careless_from && luck < spec.careless_share.get();
-    let noise = if is_noisy { example.noise() } else { None };
-    noise.unwrap_or(example.solution)
+    let hard = example.problem.filter(|_| is_noisy);
+    hard.as_ref().and_then(noisy_solution).unwrap_or(example.solution)
 }
 
 /// The loss of one micro-batch, as its share of the step's.
 fn loss(
     spec: &SftSpec,
     policy: &Policy,
-    examples: &Examples,
-    step: u32,
-    micro: u32,
-) -> Result<Tensor, StageError> {
-    let (c, tokenizer) = (spec.completion_tokens as usize, examples.tokenizer());
+    (problems, tokenizer): (&Problems, &TaskTokenizer),
+    (step, micro): (u32, u32),
+) -> Result<Tensor> {
+    let c = spec.completion_tokens as usize;
     let first = u64::from(step) * u64::from(spec.batch) + u64::from(micro * spec.micro_batch);
     // One even spread of mask counts over the micro-batch.
     let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
     let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
     for (index, stratum) in (first..).zip(spread) {
-        let example = examples.nth(index)?;
+        let example = problems.example(index)?;
         ids.extend(tokenizer.ids(&example.prompt)?);
         let text = demonstration(spec, step, index, example);
         let mut solution = tokenizer.ids(&text)?;
         if solution.len() > c {
-            return Err(StageError::Invalid(format!("{text:?} is longer than {c} tokens")));
+            return Err(invalid(format!("{text:?} is longer than {c} tokens")));
         }
-        solution.resize(c, tokenizer.end());
+        solution.resize(c, tokenizer.end);
         let seed = spec.seed.child(Purpose::SftMask, index).child(Purpose::Position, 0);
         let u = (f64::from(stratum) + seed.uniform(0, u32::MAX)) / f64::from(spec.micro_batch);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..C")]
+        #[expect(clippy::cast_possible_truncation, reason = "in 0..C")]
         let masked = ((u * f64::from(spec.completion_tokens)) as usize).min(c - 1) + 1;
         let order = seed.permutation(spec.completion_tokens);
         let mut weight = vec![0f32; c];
         let mut seen = solution.clone();
         for &position in &order[..masked] {
-            #[expect(clippy::cast_precision_loss, reason = "counts are small")]
             let share = 1.0 / masked as f32;
             weight[position as usize] = share;
-            seen[position as usize] = tokenizer.mask();
+            seen[position as usize] = tokenizer.mask;
         }
         ids.extend(seen);
         targets.extend(solution);

@@ -2,16 +2,11 @@
 //!
 //! For measurements outside of a run: reads no artifact of it, makes none, and checks no numerics class.
 
-use agrpo_spec::{
-    Advantage, ArtifactDigest, Inputs, RewardConfig, RewardSpec, Rewards, RolloutSpec, Scorer,
-    StageError, StageKind,
-};
+use agrpo_spec::{Advantage, Inputs, RewardConfig, Rewards, RolloutSpec, Scorer};
 
-use crate::model::Policy;
+use crate::error::Result;
 use crate::problems::{Grader, Problems};
-use crate::reward;
-use crate::rollout;
-use crate::trajectories::Trajectories;
+use crate::{model::Policy, reward, rollout, trajectories::Trajectories};
 
 /// The prompts of a rollout, ready to be sampled.
 #[derive(Debug)]
@@ -23,13 +18,13 @@ pub struct Shard<'a> {
 
 impl<'a> Shard<'a> {
     /// Reads the task's problems; `inputs` hold the files that they come from.
-    pub fn open(spec: &'a RolloutSpec, inputs: &'a Inputs) -> Result<Self, StageError> {
+    pub fn open(spec: &'a RolloutSpec, inputs: &'a Inputs) -> Result<Self> {
         let problems = Problems::open(&spec.task, spec.language, inputs)?;
         Ok(Self { spec, inputs, problems })
     }
 
     /// Samples the shard from a policy, which need not be the spec's.
-    pub fn sample(&self, policy: &Policy) -> Result<Trajectories, StageError> {
+    pub fn sample(&self, policy: &Policy) -> Result<Trajectories> {
         rollout::shard(self.spec, policy, &self.problems)
     }
 
@@ -37,21 +32,11 @@ impl<'a> Shard<'a> {
     pub fn grade(
         &self,
         trajectories: &Trajectories,
-        (reward, advantage): (&RewardConfig, &Advantage),
+        (config, advantage): (&RewardConfig, &Advantage),
         scorer: &dyn Scorer,
-    ) -> Result<Rewards, StageError> {
-        let spec = RewardSpec {
-            version: StageKind::Reward.version(),
-            numerics: self.spec.numerics,
-            task: self.spec.task.clone(),
-            language: self.spec.language,
-            first_prompt: self.spec.first_prompt,
-            trajectories: ArtifactDigest::of(&trajectories.to_bytes()?),
-            group: self.spec.group,
-            reward: reward.clone(),
-            advantage: advantage.clone(),
-        };
-        let grader = Grader::open(&spec.reward, self.inputs, scorer)?;
-        reward::grade(&spec, trajectories, &self.problems, &grader)
+    ) -> Result<Rewards> {
+        let grader = Grader::open(config, self.inputs, scorer)?;
+        let from = (self.spec.first_prompt, self.spec.group);
+        reward::grade(trajectories, from, advantage, &self.problems, &grader)
     }
 }

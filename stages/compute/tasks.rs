@@ -1,24 +1,25 @@
 //! Tasks: the n-th problem, its answer, and whether a completion is right.
 //!
-//! A problem is a function of the run file's `[task]` section and an index, never of the run's seed,
-//! so every run on a task learns from the same problems and is measured on the same ones. Training
-//! and held-out problems are apart by construction: each belongs to one side by itself, whatever
-//! else was drawn, and every stream skips the other side's.
+//! A problem is a function of `[task]` and an index, never of the run's seed, so every run on a task learns from
+//! the same problems and is measured on the same ones. Each problem belongs to one side, training or held-out, by
+//! itself.
 //!
 //! Refuses a task without enough problems, with numbers; repairs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use agrpo_grading::Grade;
+use agrpo_grading::cells;
 use agrpo_spec::{CountdownTask, Purpose, Seed, StageError, SudokuTask, Task};
 
 use crate::error::invalid;
 
 mod countdown;
-mod expression;
+mod question;
 mod score;
 mod sudoku;
 
+pub(crate) use question::Question;
 pub use score::{RowError, score_row};
 
 /// Draws after which no problem is found.
@@ -47,28 +48,6 @@ impl DrawnTask {
     }
 }
 
-/// The question of a problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// Reach the target with all of the numbers.
-    Countdown { numbers: Vec<u32>, target: u32 },
-    /// Fill the puzzle: 16 digits, row by row, `0` for a blank.
-    Sudoku { puzzle: String, solution: String },
-}
-
-impl Question {
-    /// Equal for problems that are on one side of the split: the order of numbers does not matter.
-    #[cfg(test)]
-    fn key(&self) -> String {
-        match self {
-            Self::Countdown { numbers, target } => {
-                countdown::prompt(&countdown::sorted(numbers), *target)
-            }
-            Self::Sudoku { puzzle, .. } => puzzle.clone(),
-        }
-    }
-}
-
 /// A question as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -89,19 +68,17 @@ pub(crate) struct Example {
 pub enum TaskError {
     /// No problem of one side of the split came up.
     #[error(
-        "task.{task}: {draws} draws brought no {side} problem: widen the task, or change task.{task}.held_out"
+        "task.{task}: {ATTEMPTS} draws brought no {side} problem: widen the task, or change task.{task}.held_out"
     )]
     None {
         /// The task's name.
         task: &'static str,
         /// `training` or `held-out`.
         side: &'static str,
-        /// How many draws were made.
-        draws: u64,
     },
     /// There are fewer held-out problems than requested.
     #[error(
-        "task.{task}: {wanted} held-out problems were asked for, {found} were found and {draws} more draws brought no other: lower evaluation.problems, raise task.{task}.held_out, or widen the task"
+        "task.{task}: {wanted} held-out problems were asked for, {found} were found and {PATIENCE} more draws brought no other: lower evaluation.problems, raise task.{task}.held_out, or widen the task"
     )]
     HeldOut {
         /// The task's name.
@@ -110,8 +87,6 @@ pub enum TaskError {
         found: usize,
         /// How many were requested.
         wanted: u32,
-        /// Draws since the last one that was new.
-        draws: u64,
     },
 }
 
@@ -122,27 +97,12 @@ impl From<TaskError> for StageError {
     }
 }
 
-/// The streams of draws.
-#[derive(Clone, Copy)]
+/// The streams of draws, by their place in seeds.
+#[derive(Clone, Copy, PartialEq)]
 enum Stream {
-    Training,
-    Examples,
-    HeldOut,
-}
-
-impl Stream {
-    fn seed(self, task: &DrawnTask, index: u64) -> Seed {
-        let seed = match task {
-            DrawnTask::Countdown(task) => task.seed,
-            DrawnTask::Sudoku(task) => task.seed,
-        };
-        let stream = match self {
-            Self::Training => 0,
-            Self::Examples => 1,
-            Self::HeldOut => 2,
-        };
-        Seed::new(seed).child(Purpose::Problem, stream).child(Purpose::Problem, index)
-    }
+    Training = 0,
+    Examples = 1,
+    HeldOut = 2,
 }
 
 /// Tokens of every prompt of the task.
@@ -158,8 +118,7 @@ pub(crate) fn training_problem(task: &DrawnTask, index: u64) -> Result<Problem, 
     draw(task, Stream::Training, index).map(|example| example.problem)
 }
 
-/// The n-th example of supervised fine-tuning, counted from 0; drawn like training problems,
-/// from another stream.
+/// The n-th example of fine-tuning, counted from 0; drawn like training problems, from another stream.
 pub(crate) fn training_example(task: &DrawnTask, index: u64) -> Result<Example, TaskError> {
     draw(task, Stream::Examples, index)
 }
@@ -183,7 +142,7 @@ pub(crate) fn held_out_problems(task: &DrawnTask, count: u32) -> Result<Vec<Prob
         }
         if misses == PATIENCE {
             let (task, found) = (name(task), problems.len());
-            return Err(TaskError::HeldOut { task, found, wanted: count, draws: PATIENCE });
+            return Err(TaskError::HeldOut { task, found, wanted: count });
         }
         let problem = draw(task, Stream::HeldOut, index)?.problem;
         if prompts.insert(problem.prompt.clone()) {
@@ -196,8 +155,7 @@ pub(crate) fn held_out_problems(task: &DrawnTask, count: u32) -> Result<Vec<Prob
     Ok(problems)
 }
 
-/// Whether a drawn task can be run: it has problems to learn from and `held_out` to be measured on.
-/// [`crate::check_run`] counts those of a benchmark, once its datasets are there.
+/// Whether a drawn task has problems to learn from, and `held_out` to be measured on.
 pub fn check_task(task: &Task, held_out: u32) -> Result<(), TaskError> {
     DrawnTask::of(task).map_or(Ok(()), |task| check_drawn(&task, held_out))
 }
@@ -207,15 +165,14 @@ pub(crate) fn check_drawn(task: &DrawnTask, held_out: u32) -> Result<(), TaskErr
     held_out_problems(task, held_out).map(|_| ())
 }
 
-/// Grades a completion: the text up to the first end-of-sequence token. Spaces around the answer
-/// do not count.
+/// Grades a completion: the text up to the first end-of-sequence token, without spaces around it.
 pub(crate) fn grade(question: &Question, completion: &str) -> Grade {
     let answer = completion.trim_matches(' ');
     let mut parts = BTreeMap::new();
     let correct = match question {
         Question::Countdown { numbers, target } => countdown::is_correct(numbers, *target, answer),
         Question::Sudoku { puzzle, solution } => {
-            parts.insert("cells", sudoku::right_cells(puzzle, solution, answer));
+            parts.insert("cells", cells(puzzle, solution, answer).share());
             answer == solution
         }
     };
@@ -235,32 +192,33 @@ fn name(task: &DrawnTask) -> &'static str {
 
 /// The first draw at an index that is a problem and on the stream's side of the split.
 fn draw(task: &DrawnTask, stream: Stream, index: u64) -> Result<Example, TaskError> {
-    let seed = stream.seed(task, index);
-    let wants_held_out = matches!(stream, Stream::HeldOut);
+    let root = match task {
+        DrawnTask::Countdown(task) => task.seed,
+        DrawnTask::Sudoku(task) => task.seed,
+    };
+    let seed = Seed::new(root).child(Purpose::Problem, stream as u64);
+    let seed = seed.child(Purpose::Problem, index);
+    let wants_held_out = stream == Stream::HeldOut;
     (0..ATTEMPTS)
         .filter_map(|attempt| attempt_draw(task, seed.child(Purpose::Problem, attempt)))
         .find(|example| is_held_out(task, &example.problem.question) == wants_held_out)
         .ok_or_else(|| TaskError::None {
             task: name(task),
             side: if wants_held_out { "held-out" } else { "training" },
-            draws: ATTEMPTS,
         })
 }
 
 fn attempt_draw(task: &DrawnTask, seed: Seed) -> Option<Example> {
     let (question, solution) = match task {
-        DrawnTask::Countdown(task) => {
-            let draw = countdown::draw(task, seed)?;
-            let (numbers, target) = (draw.numbers, draw.target);
-            (Question::Countdown { numbers, target }, draw.solution)
-        }
-        DrawnTask::Sudoku(task) => {
-            let draw = sudoku::draw(task, seed)?;
-            let (puzzle, solution) = (draw.puzzle, draw.solution.clone());
-            (Question::Sudoku { puzzle, solution }, draw.solution)
-        }
+        DrawnTask::Countdown(task) => countdown::draw(task, seed),
+        DrawnTask::Sudoku(task) => sudoku::draw(task, seed),
+    }?;
+    let text = match &question {
+        Question::Countdown { numbers, target } => countdown::prompt(numbers, *target),
+        Question::Sudoku { puzzle, .. } => puzzle.clone(),
     };
-    Some(Example { problem: problem(task, question), solution })
+    let width = prompt_tokens(task);
+    Some(Example { problem: Problem { prompt: format!("{text:>width$}"), question }, solution })
 }
 
 fn is_held_out(task: &DrawnTask, question: &Question) -> bool {
@@ -273,15 +231,6 @@ fn is_held_out(task: &DrawnTask, question: &Question) -> bool {
         }
         (DrawnTask::Countdown(_) | DrawnTask::Sudoku(_), _) => false,
     }
-}
-
-fn problem(task: &DrawnTask, question: Question) -> Problem {
-    let text = match &question {
-        Question::Countdown { numbers, target } => countdown::prompt(numbers, *target),
-        Question::Sudoku { puzzle, .. } => puzzle.clone(),
-    };
-    let width = prompt_tokens(task);
-    Problem { prompt: format!("{text:>width$}"), question }
 }
 
 #[cfg(test)]

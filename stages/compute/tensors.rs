@@ -3,5 +3,7 @@
 mod files;
 mod windows;
 
-pub(crate) use files::{NamedTensors, doubles, floats, named_kind, read, write, write_weights};
+pub(crate) use files::{
+    NamedTensors, decode, is_finite, length, numbers, type_name, write, write_weights,
+};
 pub(crate) use windows::{Entry, TensorWindows};

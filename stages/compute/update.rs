@@ -3,28 +3,30 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, StageError, UpdateSpec};
+use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, UpdateSpec};
 use tch::Kind;
 
-use crate::error::data;
-use crate::gradient::MEAN_OVER;
+use crate::error::{Result, data};
 use crate::model::{Adapter, ModelConfig, Policy, adapter_of};
-use crate::optimizer::AdamW;
 use crate::tensors::{NamedTensors, TensorWindows};
+use crate::{gradient::MEAN_OVER, optimizer::AdamW};
 
-pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs> {
     let files = inputs.folder(spec.policy)?;
-    let mut moved = Moved::read(spec, files)?;
-    let parameters = &mut moved.parameters;
-    let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));
-    let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, parameters)?;
-    let mut optimizer = match spec.optimizer_state {
-        Some(state) => AdamW::read(inputs.content(state)?, parameters)?,
-        None => AdamW::new(parameters),
+    // All weights, or an adapter, whose base is not read.
+    let (adapter, mut parameters) = match adapter_of(files, spec.lora.as_ref(), spec.seed)? {
+        Some((adapter, parameters)) => (Some(adapter), parameters),
+        None => (None, Policy::from_folder(files)?.parameters()),
     };
-    let taken =
-        optimizer.step(parameters, &gradients, &spec.optimizer, spec.iteration, spec.iterations)?;
-    let folder = moved.into_folder(files)?;
+    let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));
+    let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, &parameters)?;
+    let mut optimizer = match spec.optimizer_state {
+        Some(state) => AdamW::read(inputs.content(state)?, &parameters)?,
+        None => AdamW::new(&parameters),
+    };
+    let (n, total) = (spec.iteration, spec.iterations);
+    let taken = optimizer.step(&mut parameters, &gradients, &spec.optimizer, n, total)?;
+    let folder = folder(files, adapter, parameters)?;
     Ok(Outputs {
         artifacts: BTreeMap::from([
             ("policy", Artifact::Folder(folder)),
@@ -37,48 +39,26 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs, Sta
     })
 }
 
-/// What the optimizer moves: all weights, or an adapter, whose base is not read.
-struct Moved {
-    config: ModelConfig,
-    adapter: Option<Adapter>,
-    parameters: NamedTensors,
-}
-
-impl Moved {
-    fn read(spec: &UpdateSpec, files: &Files) -> Result<Self, StageError> {
-        let config = ModelConfig::of_folder(files)?;
-        Ok(match adapter_of(files, spec.lora.as_ref(), spec.seed)? {
-            Some((adapter, parameters)) => Self { config, adapter: Some(adapter), parameters },
-            None => {
-                let parameters = Policy::from_folder(files)?.parameters();
-                Self { config, adapter: None, parameters }
-            }
-        })
-    }
-
-    /// The folder with the new parameters; all other files stay as they are.
-    fn into_folder(self, files: &Files) -> Result<Files, StageError> {
-        let mut folder = files.clone();
-        let moved = match self.adapter {
-            Some(adapter) => adapter.to_files(&self.parameters)?,
-            None => {
-                let is_weights =
-                    |name: &str| name.ends_with(".safetensors") || name.ends_with(".index.json");
-                folder.retain(|name, _| !is_weights(name));
-                Policy::from_named(self.config, self.parameters)?.to_files()?
-            }
-        };
-        folder.extend(moved);
-        Ok(folder)
-    }
+/// The policy's folder with new parameters; all other files stay as they are.
+fn folder(files: &Files, adapter: Option<Adapter>, parameters: NamedTensors) -> Result<Files> {
+    let mut folder = files.clone();
+    let moved = match adapter {
+        Some(adapter) => adapter.to_files(&parameters)?,
+        None => {
+            folder.retain(|name, _| {
+                !name.ends_with(".safetensors") && !name.ends_with(".index.json")
+            });
+            let config = ModelConfig::of_folder(files)?;
+            Policy::from_named(config, parameters, Kind::Float)?.to_files()?
+        }
+    };
+    folder.extend(moved);
+    Ok(folder)
 }
 
 /// The mean over all shards: each shard's own, weighted by what it is a mean over. Beside the sum there is
 /// one tensor of one shard in memory, however many shards there are.
-fn mean_gradient(
-    shards: &[&Content],
-    parameters: &NamedTensors,
-) -> Result<NamedTensors, StageError> {
+fn mean_gradient(shards: &[&Content], parameters: &NamedTensors) -> Result<NamedTensors> {
     let mut sum = NamedTensors::new();
     let mut total = 0.0;
     for shard in shards {
@@ -119,7 +99,7 @@ mod tests {
         tensors::write(&named.into_iter().collect()).unwrap().into()
     }
 
-    fn mean(shards: &[Content]) -> Result<f64, StageError> {
+    fn mean(shards: &[Content]) -> Result<f64> {
         let parameters = [("w".to_owned(), Tensor::from_slice(&[0f32]))].into_iter().collect();
         let gradients = mean_gradient(&shards.iter().collect::<Vec<_>>(), &parameters)?;
         Ok(gradients["w"].double_value(&[0]))

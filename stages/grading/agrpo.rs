@@ -9,14 +9,12 @@ use regex::Regex;
 
 use agrpo_mathematics::patterns::pattern;
 use agrpo_mathematics::python::{SPACE, digit_runs, int, strip, uses_exactly, zfill};
-use agrpo_mathematics::{Parsed, parse, parse_latex, same};
+use agrpo_mathematics::{parse, parse_latex, same};
 use agrpo_spec::Protocol;
 
 use crate::boxes::first_boxed;
-use crate::grade::Grade;
-use crate::problem::Problem;
-use crate::sudoku::{CELLS, Cells, cells, keeps_clues};
-use crate::verdict::{Extracted, Verdict};
+use crate::grade::{Extracted, Grade, Verdict};
+use crate::problem::{CELLS, Cells, Problem, cells, keeps_clues};
 
 /// What a right answer earns.
 const RIGHT: f64 = 3.0;
@@ -28,14 +26,9 @@ pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
         ("answer_format", if answer(completion).is_some() { 0.5 } else { 0.0 }),
     ];
     let (parts, correct, extracted) = match problem {
-        Problem::Gsm8k { answer, .. } => {
+        Problem::Gsm8k { .. } | Problem::Math { .. } => {
             let found = read(completion);
-            let correct = answer.as_deref().is_some_and(|gold| agrees(gold, found));
-            (vec![("correctness", paid(correct))], correct, Some(found.to_owned()))
-        }
-        Problem::Math { answer, .. } => {
-            let found = read(completion);
-            let correct = agrees(answer, found);
+            let correct = agrees(problem, found);
             (vec![("correctness", paid(correct))], correct, Some(found.to_owned()))
         }
         Problem::Countdown { numbers, target } => {
@@ -65,12 +58,11 @@ pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
     };
     let found = read(completion);
     match problem {
-        Problem::Gsm8k { answer, .. } => {
+        Problem::Gsm8k { .. } => {
             let found = digit_runs(found).first().copied().unwrap_or(found);
-            let correct = answer.as_deref().is_some_and(|gold| agrees(gold, found));
-            verdict(found, correct, None)
+            verdict(found, agrees(problem, found), None)
         }
-        Problem::Math { answer, .. } => verdict(found, agrees(answer, found), None),
+        Problem::Math { .. } => verdict(found, agrees(problem, found), None),
         Problem::Countdown { numbers, target } => {
             // An equation begins behind the equals signs that its line begins with.
             let mut equations = found
@@ -111,23 +103,18 @@ fn read(text: &str) -> &str {
     first_boxed(text).unwrap_or(text)
 }
 
-fn agrees(gold: &str, found: &str) -> bool {
-    same(&parse_latex(gold), &parse_latex(found))
+fn agrees(problem: &Problem, found: &str) -> bool {
+    problem.answer().is_some_and(|gold| same(&parse_latex(gold), &parse_latex(found)))
 }
 
-/// Whether the left side of an equation uses the numbers and comes to the target; the right side is not
-/// looked at.
+/// Whether the left side of an equation uses the numbers and comes to the target. The right side is not read.
 fn reaches(text: &str, numbers: &[u32], target: u32) -> bool {
     let Some((left, _)) = text.split_once('=') else { return false };
-    uses_exactly(left, numbers) && same(&whole(target), &parse(left))
+    uses_exactly(left, numbers) && same(&parse(&target.to_string()), &parse(left))
 }
 
-fn whole(target: u32) -> Parsed {
-    parse(&target.to_string())
-}
-
-/// A third each for a right side that is the target, a left side of arithmetic, and one of the right
-/// numbers; less a half for more than one equals sign.
+/// A third each for a right side that is the target, a left side of arithmetic, and the right numbers; less a half
+/// for more than one equals sign.
 fn equation_format(text: &str, numbers: &[u32], target: u32) -> f64 {
     static ARITHMETIC: LazyLock<Regex> =
         LazyLock::new(|| pattern(&format!(r"^(?:\d|[+\-*/()]|{SPACE})+$")));

@@ -2,26 +2,16 @@
 //!
 //! A box whose braces do not close is an error (`None`), never a guess.
 
+use agrpo_mathematics::braces::closing;
+
 /// The inside of the first box; `None` if it does not close or is empty.
 pub(crate) fn first_boxed(text: &str) -> Option<&str> {
     let (_, inside) = text.split_once("\\boxed{")?;
-    let mut open = 1u32;
-    for (offset, character) in inside.char_indices() {
-        match character {
-            '{' => open += 1,
-            '}' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            return Some(&inside[..offset]).filter(|inside| !inside.is_empty());
-        }
-    }
-    None
+    let inside = &inside[..closing(inside, 1)?];
+    (!inside.is_empty()).then_some(inside)
 }
 
-/// The last box of a text, its command included; a text without any box as it is.
-///
-/// `None` where the braces of the last box do not close.
+/// The last box of a text, its command included; a text without any box as it is. `None` where it does not close.
 pub(crate) fn last_boxed(text: &str) -> Option<&str> {
     const SPACED: &str = "\\boxed ";
     if let Some(start) = text.rfind(SPACED) {
@@ -31,20 +21,7 @@ pub(crate) fn last_boxed(text: &str) -> Option<&str> {
     let Some(start) = text.rfind("\\boxed").or_else(|| text.rfind("\\fbox")) else {
         return Some(text);
     };
-    let mut open = 0i64;
-    for (offset, character) in text[start..].char_indices() {
-        match character {
-            '{' => open += 1,
-            '}' => {
-                open -= 1;
-                if open == 0 {
-                    return Some(&text[start..=start + offset]);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
+    closing(&text[start..], 0).map(|end| &text[start..=start + end])
 }
 
 /// The inside of a box; a text that is no box as it is. `None` is an error.

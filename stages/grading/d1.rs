@@ -7,16 +7,14 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use agrpo_mathematics::expression;
+use agrpo_mathematics::expression::{self, Grammar};
 use agrpo_mathematics::patterns::pattern;
 use agrpo_mathematics::python::{SPACE, is_digits, strip, uses_exactly};
 use agrpo_spec::Protocol;
 
 use crate::boxes::last_answer as last_box;
-use crate::grade::Grade;
-use crate::hendrycks;
-use crate::problem::Problem;
-use crate::sudoku::{CELLS, cells};
+use crate::problem::{CELLS, Problem, cells};
+use crate::{grade::Grade, hendrycks};
 
 pub(crate) mod evaluation;
 
@@ -81,8 +79,8 @@ fn tagged(text: &str) -> &str {
     strip(behind.split_once("</answer>").map_or(behind, |(before, _)| before))
 }
 
-/// An eighth for each of four tags that stands exactly once on its line, less a thousandth for each
-/// character behind the end.
+/// An eighth for each of four tags that stands exactly once on its line, less a thousandth for each character
+/// behind.
 fn tag_count(text: &str) -> f64 {
     let once = |tag: &str| text.matches(tag).count() == 1;
     // A separator that does not occur leaves the whole text behind it.
@@ -143,7 +141,7 @@ fn reaches(text: &str, numbers: &[u32], target: u32) -> bool {
     static ALLOWED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[\d+\-*/().\s\x1c-\x1f]+$"));
     uses_exactly(text, numbers)
         && ALLOWED.is_match(text)
-        && expression::evaluate(text, expression::Numbers::Python)
+        && expression::evaluate(text, Grammar::Python)
             .and_then(|value| value.to_f64())
             .is_some_and(|value| (value - f64::from(target)).abs() < NEAR)
 }

@@ -1,11 +1,11 @@
-//! Training rewards: the parts that each protocol adds up. Which part a completion earns is decided by the
-//! protocol's own file.
+//! What a completion is worth: a training reward as the sum of its parts, and the verdict of an evaluation.
+//! Which part a completion earns, and whether it is right, is decided by the protocol's own file.
 
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Benchmark, Protocol};
 
-use crate::problem::Problem;
+use crate::problem::{Cells, Problem};
 
 /// What a completion earns in training.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -37,7 +37,6 @@ impl Grade {
 }
 
 /// The parts that a benchmark's training reward is the sum of.
-#[must_use]
 pub fn reward_parts(benchmark: Benchmark, protocol: Protocol) -> &'static [&'static str] {
     match (protocol, benchmark) {
         (Protocol::D1, Benchmark::Gsm8k) => {
@@ -51,5 +50,36 @@ pub fn reward_parts(benchmark: Benchmark, protocol: Protocol) -> &'static [&'sta
         }
         (Protocol::Agrpo, Benchmark::Countdown) => &["countdown_format", "countdown_correct"],
         (Protocol::Agrpo, Benchmark::Sudoku) => &["sudoku_format", "sudoku_correct"],
+    }
+}
+
+/// What an evaluation read out of a completion.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Extracted {
+    /// GSM8K by d1 reads numbers; one that is not finite is written as `null`.
+    Number(f64),
+    /// All others read text.
+    Text(String),
+}
+
+/// An evaluation's verdict on a completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// What was read out of the completion, if anything.
+    pub extracted: Option<Extracted>,
+    /// Whether it is right; for Sudoku, whether every blank is.
+    pub correct: bool,
+    /// For Sudoku alone.
+    pub cells: Option<Cells>,
+}
+
+impl Verdict {
+    /// What the completion adds to an accuracy: 1 or 0, and for Sudoku the share of its blanks.
+    pub fn score(&self) -> f64 {
+        match self.cells {
+            Some(cells) => cells.share(),
+            None => f64::from(u8::from(self.correct)),
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! Nothing is evaluated: `0.25` is not `\frac{1}{4}`. The order of the rules is part of the result. A rule
 //! that cannot be applied is an error, on which [`equivalent`] compares the raw texts.
 
+use agrpo_mathematics::braces::{braced_fractions, braced_roots, fraction};
+use agrpo_mathematics::python::strip;
+
 /// Whether two answers are equal once both are normalised; raw where either cannot be.
 pub(crate) fn equivalent(left: &str, right: &str) -> bool {
     match (normalise(left), normalise(right)) {
@@ -38,7 +41,17 @@ fn normalise(text: &str) -> Option<String> {
     {
         text = right.to_owned();
     }
-    let text = braced_fractions(&braced_roots(&text)?.replace(' ', ""))?;
+    // A root without anything behind it is an error.
+    if text.split("\\sqrt").skip(1).any(str::is_empty) {
+        return None;
+    }
+    let text = braced_roots(&text, |piece| piece, &['{']).replace(' ', "");
+    let text = match braced_fractions(&text, |piece| piece) {
+        Ok(braced) => braced,
+        // So is such a fraction; one with a single character behind it undoes the whole rule.
+        Err("") => return None,
+        Err(_) => text,
+    };
     let text = if text == "0.5" { "\\frac{1}{2}".to_owned() } else { text };
     quotient(text)
 }
@@ -52,76 +65,19 @@ fn without_unit(text: &str) -> Option<&str> {
     }
 }
 
-/// `\sqrt3` as `\sqrt{3}`.
-fn braced_roots(text: &str) -> Option<String> {
-    let mut pieces = text.split("\\sqrt");
-    let mut result = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        result.push_str("\\sqrt");
-        match piece.chars().next()? {
-            '{' => result.push_str(piece),
-            first => {
-                result.extend(['{', first, '}']);
-                result.push_str(&piece[first.len_utf8()..]);
-            }
-        }
-    }
-    Some(result)
-}
-
-/// `\frac12` and `\frac1{2}` as `\frac{1}{2}`; a piece of one character undoes the whole rule.
-fn braced_fractions(text: &str) -> Option<String> {
-    let mut pieces = text.split("\\frac");
-    let mut result = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        result.push_str("\\frac");
-        if piece.starts_with('{') {
-            result.push_str(piece);
-            continue;
-        }
-        let mut characters = piece.chars();
-        let above = characters.next()?;
-        let Some(below) = characters.next() else { return Some(text.to_owned()) };
-        result.extend(['{', above, '}']);
-        if below == '{' {
-            result.push_str(&piece[above.len_utf8()..]);
-        } else {
-            result.extend(['{', below, '}']);
-            result.push_str(characters.as_str());
-        }
-    }
-    Some(result)
-}
-
 /// `3/4` as `\frac{3}{4}`. With one slash, an error unless both sides are whole numbers.
 fn quotient(text: String) -> Option<String> {
-    let Some((above, below)) = text.split_once('/').filter(|(_, below)| !below.contains('/'))
-    else {
-        return Some(text);
-    };
-    if !is_whole(above) || !is_whole(below) {
-        return None;
+    match text.split_once('/').filter(|(_, below)| !below.contains('/')) {
+        Some((above, below)) if !is_whole(above) || !is_whole(below) => None,
+        _ => Some(fraction(&text).unwrap_or(text)),
     }
-    Some(if is_canonical(above) && is_canonical(below) {
-        format!("\\frac{{{above}}}{{{below}}}")
-    } else {
-        text
-    })
 }
 
 /// Whether Python's `int` reads the text.
 fn is_whole(text: &str) -> bool {
-    let text = agrpo_mathematics::python::strip(text);
+    let text = strip(text);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     digits.split('_').all(|run| !run.is_empty() && run.chars().all(char::is_numeric))
-}
-
-/// Whether a whole number is written as Python writes it.
-fn is_canonical(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    digits.bytes().all(|digit| digit.is_ascii_digit())
-        && text != "-0"
-        && (digits == "0" || !digits.starts_with('0'))
 }
 
 #[cfg(test)]

@@ -13,19 +13,14 @@ mod boxes;
 mod custom;
 mod d1;
 mod data;
-mod excerpt;
 mod grade;
 mod hendrycks;
-mod message;
 mod problem;
 mod prompts;
-mod protocols;
 mod subset;
-mod sudoku;
 #[cfg(test)]
 mod tests;
 mod truth;
-mod verdict;
 
 pub use agrpo_spec::{Benchmark, Protocol};
 pub use custom::{AnswerError, Rules, Template, TemplateError, program_answer};
@@ -33,12 +28,24 @@ pub use data::{
     Columns, DataError, Format, LONGEST_ROW, Placed, Row, evaluation_problems, json_columns,
     json_object, problem, rows, training_problems,
 };
-pub use grade::{Grade, reward_parts};
-pub use message::{Message, Role};
-pub use problem::Problem;
-pub use prompts::{evaluation_messages, evaluation_prefill, messages};
-pub use protocols::{reward, verdict};
+pub use grade::{Extracted, Grade, Verdict, reward_parts};
+pub use problem::{Cells, Problem, cells};
+pub use prompts::{Message, Role, evaluation_messages, evaluation_prefill, messages};
 pub use subset::d1_evaluation_order;
-pub use sudoku::Cells;
-pub use truth::{TruthError, problem_of_truth};
-pub use verdict::{Extracted, Verdict};
+pub use truth::{TruthError, countdown_of_truth, problem_of_truth};
+
+/// What a completion earns in training under a protocol. Never fails: what cannot be read earns nothing.
+pub fn reward(problem: &Problem, protocol: Protocol, completion: &str) -> Grade {
+    match protocol {
+        Protocol::D1 => d1::reward(problem, completion),
+        Protocol::Agrpo => agrpo::reward(problem, completion),
+    }
+}
+
+/// What a protocol's evaluation says of a completion.
+pub fn verdict(problem: &Problem, protocol: Protocol, completion: &str) -> Verdict {
+    match protocol {
+        Protocol::D1 => d1::evaluation::verdict(problem, completion),
+        Protocol::Agrpo => agrpo::verdict(problem, completion),
+    }
+}

@@ -6,12 +6,10 @@
 /// Problems of an evaluation.
 const PROBLEMS: usize = 256;
 
-/// The seed of d1's evaluations.
 const SEED: u32 = 42;
 
 /// Indices into a test set of `length` problems, in the order of d1's evaluation of Countdown and Sudoku:
 /// the first 256 of a shuffle. GSM8K and MATH-500 are taken whole, in the order of the file.
-#[must_use]
 pub fn d1_evaluation_order(length: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..length).collect();
     let mut twister = Twister::new(SEED);

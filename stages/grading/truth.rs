@@ -8,15 +8,11 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use agrpo_mathematics::patterns::pattern;
-use agrpo_mathematics::python::strip;
-use agrpo_spec::Benchmark;
+use agrpo_mathematics::{patterns::pattern, python::strip};
+use agrpo_spec::{Benchmark, excerpt};
 
-use crate::boxes::last_answer;
-use crate::data::is_number;
-use crate::excerpt::excerpt;
-use crate::problem::Problem;
-use crate::sudoku::{CELLS, keeps_clues};
+use crate::problem::{CELLS, Problem, keeps_clues};
+use crate::{boxes::last_answer, data::is_number};
 
 /// Why a row cannot be graded. `Display` is one line: field, what was found, what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,22 +35,26 @@ pub enum TruthError {
     },
 }
 
+impl TruthError {
+    /// A truth of another shape than expected.
+    pub fn of(truth: &Value, expected: &'static str) -> Self {
+        Self::GroundTruth { found: excerpt(&truth.to_string()), expected }
+    }
+}
+
 /// The problem of a row.
 ///
 /// `ground_truth` is for GSM8K a number, a text that ends in one (`… #### 1,234`), or null where none can be
 /// right; for MATH LaTeX, perhaps boxed; for Countdown `[[3, 7, 8], 29]` or
 /// `{"numbers": [3, 7, 8], "target": 29}`; for Sudoku the solution as 16 digits, with the puzzle in
 /// `question`, which no other task needs.
-///
-/// # Errors
-/// Where a field has none of these shapes.
+/// Error where a field has none of these shapes.
 pub fn problem_of_truth(
     benchmark: Benchmark,
     question: &str,
     ground_truth: &Value,
 ) -> Result<Problem, TruthError> {
-    let refuse =
-        |expected| TruthError::GroundTruth { found: excerpt(&ground_truth.to_string()), expected };
+    let refuse = |expected| TruthError::of(ground_truth, expected);
     match benchmark {
         Benchmark::Gsm8k => {
             let expected = "a number, a text such as \"1,234\" or \"... #### 1,234\", or null";
@@ -68,12 +68,7 @@ pub fn problem_of_truth(
             Ok(Problem::Math { question: question.to_owned(), answer })
         }
         Benchmark::Countdown => {
-            let expected = r#"{"numbers": [3, 5], "target": 8} or [[3, 5], 8]"#;
-            let read = Countdown::deserialize(ground_truth).map_err(|_| refuse(expected))?;
-            let (Countdown::Named { numbers, target } | Countdown::Pair(numbers, target)) = read;
-            if numbers.is_empty() {
-                return Err(refuse(expected));
-            }
+            let (numbers, target) = countdown_of_truth(ground_truth)?;
             Ok(Problem::Countdown { numbers, target })
         }
         Benchmark::Sudoku => {
@@ -98,6 +93,19 @@ pub fn problem_of_truth(
 enum Countdown {
     Named { numbers: Vec<u32>, target: u32 },
     Pair(Vec<u32>, u32),
+}
+
+/// The numbers and the target of a Countdown row, by its truth.
+/// Error where it has neither shape, or no numbers.
+pub fn countdown_of_truth(truth: &Value) -> Result<(Vec<u32>, u32), TruthError> {
+    match Countdown::deserialize(truth) {
+        Ok(Countdown::Named { numbers, target } | Countdown::Pair(numbers, target))
+            if !numbers.is_empty() =>
+        {
+            Ok((numbers, target))
+        }
+        _ => Err(TruthError::of(truth, r#"{"numbers": [3, 5], "target": 8} or [[3, 5], 8]"#)),
+    }
 }
 
 /// The gold text; the inner `None` is a problem without a right answer.

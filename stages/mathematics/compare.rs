@@ -8,7 +8,7 @@ use super::evaluate::{ALL_POINTS, POINTS, at, exact, is_constant};
 use super::extract::Parsed;
 use super::nodes::{ENOUGH, FAR, NEAR, same_node};
 use super::real_sets::{RealSet, only_symbol};
-use super::value::{Node, Relation, Value};
+use super::value::{Link, Node, Relation, Value};
 use crate::python::strip;
 
 /// Elements that are compared each with each.
@@ -29,12 +29,12 @@ fn equal(gold: &Value, found: &Value) -> bool {
     let (gold, found) = (shortened(gold.clone()), shortened(found.clone()));
     let (gold, found) = if is_equation(&found) && !is_equation(&gold) {
         (gold, right_side(found))
-    } else if is_assignment(&gold) && !is_equation(&found) {
+    } else if matches!(&gold, Value::Relations(chain) if is_named(chain)) && !is_equation(&found) {
         (right_side(gold), found)
     } else {
         (gold, found)
     };
-    if is_undefined(&gold) {
+    if gold == Value::Node(Node::Undefined) {
         return false;
     }
     if gold == found {
@@ -88,7 +88,7 @@ fn is_equation(value: &Value) -> bool {
     matches!(value, Value::Relations(chain) if chain.iter().all(|link| link.1 == Relation::Equal))
 }
 
-fn is_named(chain: &[(Value, Relation, Value)]) -> bool {
+fn is_named(chain: &[Link]) -> bool {
     let named = |value: &Value| match value {
         Value::Node(node) => node.is_of_symbols(),
         Value::Tuple(names) => {
@@ -100,31 +100,22 @@ fn is_named(chain: &[(Value, Relation, Value)]) -> bool {
         && chain.first().is_some_and(|link| named(&link.0))
 }
 
-fn is_assignment(value: &Value) -> bool {
-    matches!(value, Value::Relations(chain) if is_named(chain))
-}
-
 fn right_side(value: Value) -> Value {
     match value {
-        Value::Relations(mut chain) => match chain.pop() {
-            Some((_, _, right)) => right,
-            None => Value::Relations(chain),
-        },
+        Value::Relations(mut chain) => {
+            chain.pop().map_or(Value::Relations(chain), |(_, _, right)| right)
+        }
         value => value,
     }
 }
 
-fn is_undefined(value: &Value) -> bool {
-    matches!(value, Value::Node(Node::Undefined))
-}
-
-fn is_without_symbols(chain: &[(Value, Relation, Value)]) -> bool {
+fn is_without_symbols(chain: &[Link]) -> bool {
     let constant = |value: &Value| value.node().is_some_and(is_constant);
     chain.iter().all(|(left, _, right)| constant(left) && constant(right))
 }
 
 /// Whether every link is a comparison with infinity, which leaves no relation to the reference.
-fn is_everywhere(chain: &[(Value, Relation, Value)]) -> bool {
+fn is_everywhere(chain: &[Link]) -> bool {
     chain.iter().all(|(left, _, right)| is_infinite(left) || is_infinite(right))
 }
 
@@ -132,10 +123,7 @@ fn is_infinite(value: &Value) -> bool {
     value.node().is_some_and(Node::is_infinite)
 }
 
-fn same_relation(
-    (gold_left, gold, gold_right): &(Value, Relation, Value),
-    (left, found, right): &(Value, Relation, Value),
-) -> bool {
+fn same_relation((gold_left, gold, gold_right): &Link, (left, found, right): &Link) -> bool {
     let nodes = || Some((gold_left.node()?, gold_right.node()?, left.node()?, right.node()?));
     let Some((gold_left, gold_right, left, right)) = nodes() else {
         // No difference can be taken of sets: they have to be written alike.
@@ -224,32 +212,30 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
             return true;
         }
     }
+    let elements = |value: &Value| match value {
+        Value::Tuple(elements) => Some(elements.clone()),
+        Value::Set(elements) => Some(once(elements)),
+        Value::Interval { .. } => pair(value).map(Vec::from),
+        Value::Node(_) => Some(vec![value.clone()]),
+        _ => None,
+    };
+    let Some((ours, theirs)) = elements(gold).zip(elements(found)) else { return false };
     match (gold, found) {
-        (Value::Tuple(gold), Value::Tuple(found)) => in_order(gold, found),
-        (Value::Tuple(gold), Value::Set(found)) => in_order(gold, found) && is_distinct(found),
-        (gold @ Value::Interval { .. }, Value::Tuple(found)) => {
-            pair(gold).is_some_and(|pair| in_order(&pair, found))
+        (Value::Tuple(_) | Value::Interval { .. }, Value::Tuple(_) | Value::Interval { .. }) => {
+            in_order(&ours, &theirs)
         }
-        (gold @ Value::Interval { .. }, Value::Set(found)) => {
-            pair(gold).is_some_and(|pair| in_order(&pair, found)) && is_distinct(found)
-        }
-        (Value::Tuple(gold), found @ Value::Interval { .. }) => {
-            pair(found).is_some_and(|pair| in_order(gold, &pair))
+        // A set, as it is written, that has no value twice.
+        (Value::Tuple(_) | Value::Interval { .. }, Value::Set(written)) => {
+            written.len() == theirs.len() && in_order(&ours, &theirs)
         }
         // The real line is not its ends.
-        (Value::Set(gold), found @ Value::Interval { .. }) if !is_real_line(found) => {
-            pair(found).is_some_and(|pair| in_any_order(&once(gold), &pair))
+        (Value::Set(_), Value::Interval { .. }) => {
+            !is_real_line(found) && in_any_order(&ours, &theirs)
         }
-        (Value::Set(gold), Value::Set(found)) => in_any_order(&once(gold), &once(found)),
-        (Value::Set(gold), Value::Tuple(found)) => {
-            !(found.len() == 2 && found.iter().all(is_infinite)) && in_any_order(&once(gold), found)
+        (Value::Set(_), Value::Tuple(ends)) if ends.len() == 2 && ends.iter().all(is_infinite) => {
+            false
         }
-        (Value::Set(gold), found @ Value::Node(_)) => {
-            in_any_order(&once(gold), std::slice::from_ref(found))
-        }
-        (gold @ Value::Node(_), Value::Set(found)) => {
-            in_any_order(std::slice::from_ref(gold), &once(found))
-        }
+        (Value::Set(_), _) | (Value::Node(_), Value::Set(_)) => in_any_order(&ours, &theirs),
         _ => false,
     }
 }
@@ -315,11 +301,6 @@ fn in_any_order(gold: &[Value], found: &[Value]) -> bool {
                 true
             })
         })
-}
-
-/// Whether a set, as it is written, has no value twice.
-fn is_distinct(values: &[Value]) -> bool {
-    once(values).len() == values.len()
 }
 
 /// Each value once: what a set is, and a tuple is not.

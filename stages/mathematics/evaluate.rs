@@ -12,7 +12,7 @@ use num_traits::{One, ToPrimitive, Zero};
 
 use super::numerical::bound;
 use super::value::{Constant, Node, nearest};
-use crate::expression::raise;
+use crate::expression::{in_bounds, raise};
 
 /// Points near zero at which expressions are compared.
 pub(super) const POINTS: u32 = 6;
@@ -51,39 +51,31 @@ pub(super) fn real(node: &Node) -> Option<f64> {
 /// Whether no symbol occurs but bound ones, no unknown function and no matrix.
 pub(super) fn is_constant(node: &Node) -> bool {
     node.symbols().is_empty()
-        && !node.any(&mut |node| match node {
-            Node::Matrix(_) => true,
-            Node::Function { name, .. } => name.starts_with("of "),
-            _ => false,
+        && !node.any(&mut |node| {
+            matches!(node, Node::Function { name, .. } if name.starts_with("of "))
+                || matches!(node, Node::Matrix(_))
         })
 }
 
 /// The value where it is an exact fraction.
 pub(super) fn exact(node: &Node) -> Option<BigRational> {
-    let bounded = |value: BigRational| {
-        (value.numer().bits().max(value.denom().bits()) <= 20_000).then_some(value)
-    };
     match node {
         Node::Number(value) => Some(value.clone()),
         Node::Percent(inside) => Some(exact(inside)? / BigRational::from_integer(100.into())),
         Node::Sum(nodes) => {
-            nodes.iter().try_fold(BigRational::zero(), |sum, node| bounded(sum + exact(node)?))
+            nodes.iter().try_fold(BigRational::zero(), |sum, node| in_bounds(sum + exact(node)?))
         }
         Node::Product(nodes) => nodes
             .iter()
-            .try_fold(BigRational::one(), |product, node| bounded(product * exact(node)?)),
+            .try_fold(BigRational::one(), |product, node| in_bounds(product * exact(node)?)),
         Node::Power(base, exponent) => {
             let exponent = exact(exponent).filter(BigRational::is_integer)?;
             raise(&exact(base)?, exponent.numer())
         }
         Node::Function { name, arguments } if name == "factorial" => {
-            let value = exact(arguments.first()?)?.to_u32().filter(|n| *n <= LARGEST_FACTORIAL)?;
-            let same =
-                arguments.first().and_then(exact)? == BigRational::from_integer(value.into());
-            let product = (1..=value).fold(BigRational::one(), |product, factor| {
-                product * BigRational::from_integer(factor.into())
-            });
-            same.then_some(product)
+            let argument = exact(arguments.first()?).filter(BigRational::is_integer)?;
+            let value = argument.to_u32().filter(|n| *n <= LARGEST_FACTORIAL)?;
+            Some((1..=value).map(|factor| BigRational::from_integer(factor.into())).product())
         }
         _ => None,
     }
@@ -101,11 +93,7 @@ struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// With one more symbol bound.
     fn with(&'a self, name: &'a str, value: f64) -> Self {
-        Self {
-            point: self.point,
-            steps: self.steps,
-            bound: Some((name, Complex64::new(value, 0.0), self)),
-        }
+        Self { bound: Some((name, Complex64::new(value, 0.0), self)), ..*self }
     }
 
     fn value(&self, name: &str, complex: bool) -> Complex64 {
@@ -135,7 +123,6 @@ fn real_in(node: &Node, scope: &Scope<'_>) -> Option<f64> {
     value(node, scope).filter(|value| value.im.abs() <= 1e-12).map(|value| value.re)
 }
 
-/// The value in a scope.
 fn value(node: &Node, scope: &Scope<'_>) -> Option<Complex64> {
     scope.steps.set(scope.steps.get().checked_sub(1)?);
     let real = |value: f64| Complex64::new(value, 0.0);

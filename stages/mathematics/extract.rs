@@ -4,14 +4,13 @@
 //! wins, and the text of the first one tried is kept beside it. Knows patterns alone; `normalise` and
 //! `grammar` interpret what they match.
 
-use std::cmp::Reverse;
-use std::sync::LazyLock;
+use std::{cmp::Reverse, sync::LazyLock};
 
 use fancy_regex::{Captures, Regex};
 
 use super::value::{Node, Value};
 use super::{grammar, normalise};
-use crate::expression::{self, Numbers};
+use crate::expression::{self, Grammar};
 use crate::patterns::backtracking;
 
 /// Bytes of the longest text that is searched; the reference times out long before.
@@ -134,7 +133,7 @@ fn number(captures: &Captures<'_>) -> Option<(Option<Value>, String)> {
     if whole.is_none() && decimals.is_none() {
         let Some(text) = group(1) else { return Some((None, String::new())) };
         let written = text.replace('\n', " ").replace('^', "**");
-        let value = expression::evaluate(crate::python::strip(&written), Numbers::Exact);
+        let value = expression::evaluate(crate::python::strip(&written), Grammar::Exact);
         return Some((value.map(|value| Value::Node(Node::from(value))), text.to_owned()));
     }
     let whole = whole.unwrap_or_default().replace([',', ' '], "");

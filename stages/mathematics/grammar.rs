@@ -58,16 +58,7 @@ fn last_side(text: &str) -> Option<&str> {
 
 fn parse_whole(text: &str) -> Option<Value> {
     let tokens = tokens(text)?;
-    let complex = is_complex(text);
-    let mut parser = Parser {
-        tokens: &tokens,
-        next: 0,
-        depth: 0,
-        steps: 0,
-        complex,
-        broken: false,
-        differentials: true,
-    };
+    let mut parser = Parser::new(&tokens, is_complex(text));
     parser
         .complete(Parser::assignment)
         .or_else(|| {
@@ -136,7 +127,12 @@ struct Parser<'a> {
     differentials: bool,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(tokens: &'a [Token], complex: bool) -> Self {
+        let (next, depth, steps) = (0, 0, 0);
+        Self { tokens, next, depth, steps, complex, broken: false, differentials: true }
+    }
+
     /// Runs a rule that must use every token.
     fn complete(&mut self, rule: impl FnOnce(&mut Self) -> Option<Value>) -> Option<Value> {
         (self.next, self.depth) = (0, 0);
@@ -279,18 +275,43 @@ impl Parser<'_> {
     }
 
     fn superscript(&mut self) -> Option<Node> {
-        self.take(&["^"])?;
-        match self.attempt(Self::atom) {
-            Some(atom) => Some(atom),
-            None => self.braced(),
-        }
+        self.script("^")
+    }
+
+    /// An atom, or an expression in braces, behind a sign.
+    fn script(&mut self, sign: &'static str) -> Option<Node> {
+        self.take(&[sign])?;
+        self.attempt(Self::atom).or_else(|| self.braced())
     }
 
     /// `{…}`
     fn braced(&mut self) -> Option<Node> {
-        self.take(&["{"])?;
-        let inside = self.expression()?;
-        self.take(&["}"])?;
+        self.enclosed("{", "}", Self::expression)
+    }
+
+    /// What a rule reads between two signs.
+    fn enclosed<T>(
+        &mut self,
+        open: &'static str,
+        close: &'static str,
+        rule: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        self.take(&[open])?;
+        let inside = rule(self)?;
+        self.take(&[close])?;
         Some(inside)
+    }
+
+    /// What a rule reads, once or more, with a sign between.
+    fn separated<T>(
+        &mut self,
+        sign: &'static str,
+        rule: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let mut all = vec![rule(self)?];
+        while self.take(&[sign]).is_some() {
+            all.push(rule(self)?);
+        }
+        Some(all)
     }
 }

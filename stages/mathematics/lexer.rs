@@ -34,7 +34,6 @@ pub(super) enum Token {
     Function(&'static str),
 }
 
-/// The words of a text.
 pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
     let mut rest = text;
     let mut tokens = Vec::new();
@@ -99,44 +98,32 @@ fn longest(text: &str) -> Option<(Option<Token>, usize)> {
         };
         (Some(token), 1)
     });
-    let mut best: Option<(Option<Token>, usize)> = None;
-    for found in [word, accent, array, differential, letter].into_iter().flatten() {
-        if best.as_ref().is_none_or(|(_, length)| found.1 > *length) {
-            best = Some(found);
-        }
-    }
-    best
+    let found = [word, accent, array, differential, letter].into_iter().flatten();
+    found.reduce(|best, next| if next.1 > best.1 { next } else { best })
 }
 
 /// Every spelling with its token, longest first; `None` is skipped.
 static WORDS: LazyLock<Vec<(String, Option<Token>)>> = LazyLock::new(|| {
     let mut words: Vec<(String, Option<Token>)> = Vec::new();
-    for spelling in SKIPPED.split(' ') {
-        words.push((spelling.to_owned(), None));
-    }
-    words.extend([" ", "\t", "\r", "\n"].map(|space| (space.to_owned(), None)));
+    let spaces = [" ", "\t", "\r", "\n"].into_iter();
+    words.extend(SKIPPED.split(' ').chain(spaces).map(|skipped| (skipped.to_owned(), None)));
     for line in SIGNS {
         let mut spellings = line.split(' ');
-        let name = spellings.next().unwrap_or_default();
-        for spelling in spellings {
-            words.push((spelling.to_owned(), Some(Token::Sign(name))));
-        }
+        let sign = Some(Token::Sign(spellings.next().unwrap_or_default()));
+        words.extend(spellings.map(|spelling| (spelling.to_owned(), sign.clone())));
     }
-    for name in FUNCTIONS.split(' ') {
-        words.push((format!("\\{name}"), Some(Token::Function(name))));
-    }
+    let function = |name| (format!("\\{name}"), Some(Token::Function(name)));
+    words.extend(FUNCTIONS.split(' ').map(function));
     // Names of functions and matrices that are words by themselves: no letters, so no product.
-    for name in RESERVED.split(' ') {
-        words.push((name.to_owned(), Some(Token::Sign("reserved"))));
-    }
+    let reserved = Some(Token::Sign("reserved"));
+    words.extend(RESERVED.split(' ').map(|name| (name.to_owned(), reserved.clone())));
     for (spelling, name) in GREEK.split_whitespace().filter_map(|pair| pair.split_once(':')) {
         for spelling in [format!("\\{name}"), spelling.to_owned()] {
             words.push((spelling, Some(Token::Symbol(name.to_lowercase()))));
         }
     }
-    for name in SYMBOLS.split(' ') {
-        words.push((format!("\\{name}"), Some(Token::Symbol(name.to_lowercase()))));
-    }
+    let symbol = |name: &str| (format!("\\{name}"), Some(Token::Symbol(name.to_lowercase())));
+    words.extend(SYMBOLS.split(' ').map(symbol));
     for kind in ["matrix", "pmatrix", "bmatrix"] {
         words.push((format!("\\begin{{{kind}}}"), Some(Token::Sign("begin matrix"))));
         words.push((format!("\\end{{{kind}}}"), Some(Token::Sign("end matrix"))));

@@ -7,6 +7,7 @@
 //! sides agree to nine digits, or they differ. Not here: solving equations, and time limits, for every step
 //! is bounded by a count.
 
+pub mod braces;
 mod calculus;
 mod compare;
 mod evaluate;

@@ -21,7 +21,6 @@ const FINE: f64 = 1e-12;
 /// Points at which both sides must have a value.
 pub(super) const ENOUGH: u32 = 2;
 
-/// Compares.
 pub(super) fn same_node(gold: &Node, found: &Node) -> bool {
     if gold == found {
         return true;
@@ -38,7 +37,7 @@ pub(super) fn same_node(gold: &Node, found: &Node) -> bool {
                     && gold.iter().zip(found).all(|(gold, found)| same_node(gold, found))
             });
     }
-    if is_decimal(gold) || is_decimal(found) {
+    if decimal(gold).or_else(|| decimal(found)).is_some() {
         return same_decimals(gold, found);
     }
     if let Some((gold, found)) = exact(gold).zip(exact(found)) {
@@ -62,7 +61,8 @@ fn comes_to(node: &Node, number: &BigRational) -> bool {
     let Some(value) = at(node, 0) else { return false };
     let expected = nearest(number);
     if !has_decimal(node) {
-        let near = if is_settled(node) { NEAR } else { FINE };
+        let is_approximated = node.any(&mut |node| matches!(node, Node::Bound { .. }));
+        let near = if is_approximated { NEAR } else { FINE };
         let size = value.norm().max(expected.abs());
         // Next to zero, terms that cancel leave their rounding.
         let least = if expected == 0.0 { 1e-14 } else { 0.0 };
@@ -75,11 +75,6 @@ fn comes_to(node: &Node, number: &BigRational) -> bool {
     } else {
         value.re == expected && value.im == 0.0
     }
-}
-
-/// Whether some of the value was found by an approximation.
-fn is_settled(node: &Node) -> bool {
-    node.any(&mut |node| matches!(node, Node::Bound { .. }))
 }
 
 /// Where one side is a lone decimal: six places, but a whole number has to be met exactly.
@@ -110,23 +105,13 @@ fn same_decimals(gold: &Node, found: &Node) -> bool {
 /// Identities that hold for real numbers and that no simplification finds: the root of a square that is
 /// written as a sum, and the absolute value that goes with it; and a root by a decimal exponent.
 fn is_beyond_proof(gold: &Node, found: &Node) -> bool {
-    let absolute = |node: &Node| {
-        node.any(&mut |node| match node {
-            Node::Function { name, arguments } => {
-                name == "abs" && !arguments.iter().all(is_constant)
-            }
-            _ => false,
-        })
+    let absolute = |node: &Node| node.any(&mut |node| applies(&["abs"], node));
+    let is_root = |node: &Node| {
+        matches!(node, Node::Power(base, exponent) if !is_constant(base)
+            && exact(exponent).is_some_and(|exponent| !exponent.is_integer()))
     };
-    let is_root = |node: &Node| match node {
-        Node::Power(base, exponent) => {
-            !is_constant(base) && exact(exponent).is_some_and(|exponent| !exponent.is_integer())
-        }
-        _ => false,
-    };
-    let is_root_of_sum = |node: &Node| match node {
-        Node::Power(base, _) => matches!(**base, Node::Sum(_)) && is_root(node),
-        _ => false,
+    let is_root_of_sum = |node: &Node| {
+        matches!(node, Node::Power(base, _) if matches!(**base, Node::Sum(_))) && is_root(node)
     };
     let rooted = |node: &Node| node.any(&mut |node| is_root(node) && !is_root_of_sum(node));
     let lone_root = |node: &Node| match node {
@@ -148,13 +133,17 @@ fn is_beyond_proof(gold: &Node, found: &Node) -> bool {
     })
 }
 
+/// Whether one of these functions is applied to a symbol.
+fn applies(functions: &[&str], node: &Node) -> bool {
+    matches!(node, Node::Function { name, arguments }
+        if functions.contains(&name.as_str()) && !arguments.iter().all(is_constant))
+}
+
 fn same_values(gold: &Node, found: &Node) -> bool {
-    if is_constant(gold) != is_constant(found) {
-        // Symbols that fall away, as in `x - x`, are seen at the points below.
-        let differs = (0..ENOUGH).any(|point| at(gold, point).is_none());
-        if differs {
-            return false;
-        }
+    // Symbols that fall away, as in `x - x`, are seen at the points below.
+    if is_constant(gold) != is_constant(found) && (0..ENOUGH).any(|point| at(gold, point).is_none())
+    {
+        return false;
     }
     let near = if has_decimal(gold) || has_decimal(found) { FINE } else { NEAR };
     let mut seen = 0;
@@ -170,13 +159,8 @@ fn same_values(gold: &Node, found: &Node) -> bool {
         return same_terms(gold, found);
     }
     // What jumps at whole numbers differs at them, if at all.
-    let is_step = |node: &Node| match node {
-        Node::Function { name, arguments } => {
-            ["floor", "ceil"].contains(&name.as_str()) && !arguments.iter().all(is_constant)
-        }
-        _ => false,
-    };
-    if [gold, found].iter().any(|node| node.any(&mut |node| is_step(node))) {
+    let mut is_step = |node: &Node| applies(&["floor", "ceil"], node);
+    if gold.any(&mut is_step) || found.any(&mut is_step) {
         let differ = |point: u32| {
             let values = at(gold, point).zip(at(found, point));
             values.is_some_and(|(gold, found)| (gold - found).norm() > near * gold.norm().max(1.0))
@@ -238,12 +222,7 @@ fn digits(node: &Node) -> Option<String> {
     }
 }
 
-/// A lone decimal, perhaps with a percent sign.
-fn is_decimal(node: &Node) -> bool {
-    decimal(node).is_some()
-}
-
-/// The value of a lone decimal: as it was written if it has more digits than a double, else the double's.
+/// The value of a lone decimal, perhaps with a percent sign: as written if a double has fewer digits.
 fn decimal(node: &Node) -> Option<BigRational> {
     match node {
         Node::Float(value) => BigRational::from_float(*value),
@@ -280,13 +259,10 @@ fn matrix(node: &Node) -> Option<Vec<Vec<Node>>> {
             matrices.try_fold(first, |sum, next| {
                 let next = next?;
                 let fits = sum.len() == next.len() && sum[0].len() == next[0].len();
-                fits.then(|| {
-                    let rows = sum.into_iter().zip(next);
-                    rows.map(|(left, right)| {
-                        left.into_iter().zip(right).map(|(l, r)| l.plus(r)).collect()
-                    })
-                    .collect()
-                })
+                let add = |(left, right): (Vec<Node>, Vec<Node>)| {
+                    left.into_iter().zip(right).map(|(l, r)| l.plus(r)).collect()
+                };
+                fits.then(|| sum.into_iter().zip(next).map(add).collect())
             })
         }
         Node::Product(factors) => {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use fancy_regex::{Captures, Regex, Replacer};
 
+use crate::braces::{braced_fractions, braced_roots, closing, fraction};
 use crate::patterns::backtracking;
 
 /// Which boxes of a text are its answer.
@@ -17,7 +18,6 @@ pub(super) enum Boxes {
     Last,
 }
 
-/// Applies every rule.
 pub(super) fn normalise(text: &str, boxes: Boxes) -> String {
     let text = plain(&unboxed(text, boxes));
     let mut text = without_units(text);
@@ -152,67 +152,16 @@ fn mended(text: String) -> String {
             (r"\\sqrt\s?(\d)", r"\sqrt{$1}"),
         ])
     });
+    fn trim(piece: &str) -> &str {
+        piece.trim_start_matches(crate::python::is_space)
+    }
     let text = OPERATORS.apply(text).replace(" sqrt", "\\sqrt");
-    quotient(braced_fractions(braced_roots(&text)))
-}
-
-fn braced_roots(text: &str) -> String {
-    let mut pieces = text.split("\\sqrt");
-    let mut result = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        result.push_str("\\sqrt");
-        let piece = piece.trim_start_matches(crate::python::is_space);
-        match piece.chars().next() {
-            Some(first) if first != '{' && first != '[' => {
-                result.extend(['{', first, '}']);
-                result.push_str(&piece[first.len_utf8()..]);
-            }
-            _ => result.push_str(piece),
-        }
-    }
-    result
-}
-
-fn braced_fractions(text: String) -> String {
-    let mut pieces = text.split("\\frac");
-    let mut result = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        result.push_str("\\frac");
-        let piece = piece.trim_start_matches(crate::python::is_space);
-        if piece.starts_with('{') {
-            result.push_str(piece);
-            continue;
-        }
-        let mut characters = piece.chars();
-        let (Some(above), Some(below)) = (characters.next(), characters.next()) else {
-            return text;
-        };
-        result.extend(['{', above, '}']);
-        if below == '{' {
-            result.push_str(&piece[above.len_utf8()..]);
-        } else {
-            result.extend(['{', below, '}']);
-            result.push_str(characters.as_str());
-        }
-    }
-    result
-}
-
-/// `3/4`, in canonical numbers, as a fraction.
-fn quotient(text: String) -> String {
-    let canonical = |number: &str| {
-        let digits = number.strip_prefix('-').unwrap_or(number);
-        !digits.is_empty()
-            && digits.bytes().all(|digit| digit.is_ascii_digit())
-            && number != "-0"
-            && (digits == "0" || !digits.starts_with('0'))
+    let text = braced_roots(&text, trim, &['{', '[']);
+    let text = match braced_fractions(&text, trim) {
+        Ok(braced) => braced,
+        Err(_) => text,
     };
-    match text.split_once('/') {
-        Some((above, below)) if canonical(above) && canonical(below) => {
-            format!("\\frac{{{above}}}{{{below}}}")
-        }
-        _ => text,
-    }
+    fraction(&text).unwrap_or(text)
 }
 
 /// What stands in the boxes of a text; the text, if it has none.
@@ -230,7 +179,7 @@ fn unboxed(text: &str, mode: Boxes) -> String {
             break;
         }
         let open = end - inside.len();
-        let Some(close) = inside.starts_with('{').then(|| closing(inside)).flatten() else {
+        let Some(close) = inside.starts_with('{').then(|| closing(inside, 0)).flatten() else {
             // An open box goes on to the end, if it is the last.
             if found.is_empty() {
                 found.push(&text[open..]);
@@ -252,22 +201,6 @@ fn unboxed(text: &str, mode: Boxes) -> String {
     }
     found.reverse();
     found.join(",")
-}
-
-/// Where the brace that a text begins with is closed.
-fn closing(text: &str) -> Option<usize> {
-    let mut open = 0u32;
-    for (offset, character) in text.char_indices() {
-        match character {
-            '{' => open += 1,
-            '}' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            return Some(offset);
-        }
-    }
-    None
 }
 
 /// Whether two boxes with this text between them are one answer.

@@ -2,8 +2,7 @@
 //!
 //! Only what graders ask of texts. Not here: expressions (see `expression.rs`), and Python's `repr`.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use regex::Regex;
 

@@ -7,16 +7,13 @@
 use std::collections::BTreeSet;
 
 use super::evaluate::{real, with};
-use super::value::{Node, Relation, Value};
+use super::value::{Link, Node, Relation, Value};
 
 /// Ends that differ by less are one.
 const NEAR: f64 = 1e-9;
 
 /// Half the places of a grid.
 const GRID: i32 = 200;
-
-/// A part of a chain.
-type Link = (Value, Relation, Value);
 
 /// An end of an interval: the place, and whether it lies before, at or behind that place (-1, 0, 1).
 type Edge = (f64, i8);
@@ -75,7 +72,6 @@ impl RealSet {
         })
     }
 
-    /// Whether it has several parts.
     pub(super) fn has_gaps(&self) -> bool {
         self.0.len() > 1
     }

@@ -99,17 +99,12 @@ impl Node {
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Sum(mut left), Self::Sum(right)) => {
-                left.extend(right);
-                Self::Sum(left)
-            }
-            (Self::Sum(mut left), right) => {
-                left.push(right);
-                Self::Sum(left)
-            }
-            (left, right) => Self::Sum(vec![left, right]),
+        let Self::Sum(mut left) = self else { return Self::Sum(vec![self, other]) };
+        match other {
+            Self::Sum(right) => left.extend(right),
+            right => left.push(right),
         }
+        Self::Sum(left)
     }
 
     pub(super) fn times(self, other: Self) -> Self {
@@ -124,6 +119,14 @@ impl Node {
 
     pub(super) fn raised_to(self, exponent: Self) -> Self {
         Self::Power(Box::new(self), Box::new(exponent))
+    }
+
+    /// Itself without an exponent.
+    pub(super) fn perhaps_raised(self, exponent: Option<Self>) -> Self {
+        match exponent {
+            Some(exponent) => self.raised_to(exponent),
+            None => self,
+        }
     }
 
     /// A quotient; a fraction where both are whole.
@@ -166,7 +169,6 @@ impl Node {
         }
     }
 
-    /// How many parts it has.
     pub(super) fn size(&self) -> usize {
         1 + self.parts().into_iter().map(Self::size).sum::<usize>()
     }
@@ -183,9 +185,7 @@ impl Node {
             Self::Bound { name, body, from, to, .. } => {
                 let mut names = body.symbols();
                 names.remove(name);
-                names.extend(from.symbols());
-                names.extend(to.symbols());
-                names
+                names.into_iter().chain(from.symbols()).chain(to.symbols()).collect()
             }
             node => node.parts().into_iter().flat_map(Self::symbols).collect(),
         }
@@ -259,8 +259,7 @@ impl Relation {
     /// The relation read from right to left.
     pub(super) fn flipped(self) -> Self {
         match self {
-            Self::Equal => Self::Equal,
-            Self::Unequal => Self::Unequal,
+            Self::Equal | Self::Unequal => self,
             Self::Less => Self::More,
             Self::AtMost => Self::AtLeast,
             Self::More => Self::Less,
@@ -268,6 +267,9 @@ impl Relation {
         }
     }
 }
+
+/// A part of a chain of relations.
+pub(super) type Link = (Value, Relation, Value);
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,7 +289,7 @@ pub(super) enum Value {
     /// Of numbers, by its letter; the empty set is `∅`.
     Named(char),
     /// One relation, or a chain of them.
-    Relations(Vec<(Self, Relation, Self)>),
+    Relations(Vec<Link>),
 }
 
 impl Value {

@@ -4,22 +4,19 @@
 //! gives every file's digest and size. Large ones need not be in memory ([`Content`]). Nothing here
 //! touches a disk or a network.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Content, Files};
-use crate::digest::ArtifactDigest;
-use crate::stage::StageSpec;
+use crate::{digest::ArtifactDigest, stage::StageSpec};
 
-/// One file of a folder.
+/// A blob that a stage wrote, or that a folder lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FolderEntry {
-    /// Name of the blob.
+pub struct OutputRecord {
+    /// The blob's name.
     pub digest: ArtifactDigest,
     /// Its length in bytes.
     pub size: u64,
@@ -30,14 +27,14 @@ pub struct FolderEntry {
 #[serde(deny_unknown_fields)]
 pub struct FolderListing {
     /// Every file, by name.
-    pub files: BTreeMap<String, FolderEntry>,
+    pub files: BTreeMap<String, OutputRecord>,
 }
 
 impl FolderListing {
     /// The listing of these files; those whose digest is known are not read.
     pub fn of(files: &Files) -> io::Result<Self> {
         let entry = |(name, content): (&String, &Content)| {
-            let entry = FolderEntry { digest: content.digest()?, size: content.size() };
+            let entry = OutputRecord { digest: content.digest()?, size: content.size() };
             Ok((name.clone(), entry))
         };
         Ok(Self { files: files.iter().map(entry).collect::<io::Result<_>>()? })
@@ -108,24 +105,27 @@ impl Inputs {
 
     /// A blob that the spec names, however large.
     pub fn content(&self, digest: ArtifactDigest) -> Result<&Content, StageError> {
-        match self.0.get(&digest) {
-            Some(Artifact::Blob(content)) => Ok(content),
-            Some(Artifact::Folder(_)) => {
+        match self.artifact(digest)? {
+            Artifact::Blob(content) => Ok(content),
+            Artifact::Folder(_) => {
                 Err(StageError::Data(format!("{digest} is a folder, expected a blob")))
             }
-            None => Err(StageError::Internal(format!("{digest} was not handed to the stage"))),
         }
     }
 
     /// A folder that the spec names.
     pub fn folder(&self, digest: ArtifactDigest) -> Result<&Files, StageError> {
-        match self.0.get(&digest) {
-            Some(Artifact::Folder(files)) => Ok(files),
-            Some(Artifact::Blob(_)) => {
+        match self.artifact(digest)? {
+            Artifact::Folder(files) => Ok(files),
+            Artifact::Blob(_) => {
                 Err(StageError::Data(format!("{digest} is a blob, expected a folder")))
             }
-            None => Err(StageError::Internal(format!("{digest} was not handed to the stage"))),
         }
+    }
+
+    fn artifact(&self, digest: ArtifactDigest) -> Result<&Artifact, StageError> {
+        let missing = || StageError::Internal(format!("{digest} was not handed to the stage"));
+        self.0.get(&digest).ok_or_else(missing)
     }
 }
 

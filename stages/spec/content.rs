@@ -3,11 +3,7 @@
 //! A shard of a large checkpoint is never read as a whole: the store hands out windows of it, and checks
 //! them against its digest at every read. Nothing here opens a file; an implementation of [`Windows`] may.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -92,9 +88,8 @@ impl Content {
     /// The blob's name, if a read of it was refused because its bytes are others by now.
     pub fn damaged(&self) -> Option<ArtifactDigest> {
         match self {
-            Self::Memory(_) => None,
             Self::Elsewhere(windows) if windows.is_damaged() => windows.digest(),
-            Self::Elsewhere(_) => None,
+            Self::Memory(_) | Self::Elsewhere(_) => None,
         }
     }
 
@@ -149,21 +144,9 @@ impl PartialEq for Content {
     }
 }
 
-impl From<Bytes> for Content {
-    fn from(bytes: Bytes) -> Self {
-        Self::Memory(bytes)
-    }
-}
-
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
+impl<T: Into<Bytes>> From<T> for Content {
+    fn from(bytes: T) -> Self {
         Self::Memory(bytes.into())
-    }
-}
-
-impl From<&'static [u8]> for Content {
-    fn from(bytes: &'static [u8]) -> Self {
-        Self::Memory(Bytes::from_static(bytes))
     }
 }
 

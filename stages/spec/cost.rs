@@ -27,7 +27,6 @@ pub struct StageCost {
 
 impl Sizes {
     /// Floating-point operations of a forward pass.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub fn forward_flops(&self, pass: &PassSizes) -> f64 {
         let [d, n, m, v] =
             [self.d_model, self.n_layers, self.mlp_hidden_size, self.vocabulary].map(|x| x as f64);
@@ -62,7 +61,6 @@ impl Workload {
         self.sizes.forward_flops(&PassSizes { sequences: 1, ..*pass })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn rollout_cost(&self, config: &RunConfig) -> (f64, u64) {
         let rollout = &config.rollout;
         let passes = self.rollout_rows as f64 * f64::from(rollout.steps);
@@ -73,7 +71,6 @@ impl Workload {
         (passes * self.of_one(&self.rollout), self.rollout_rows * row)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn gradient_cost(&self, config: &RunConfig) -> (f64, u64) {
         let samples = match config.estimator.k {
             Samples::All => config.rollout.steps,

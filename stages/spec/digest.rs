@@ -7,11 +7,14 @@
 //! `SHA-256("agrpo.stage.v1" NUL kind NUL bytes)`, a run's the same under `agrpo.run.v1`; an
 //! artifact's name is the plain SHA-256 of its bytes, so that any tool can check it.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{de::Decoder, enc::Encoder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::names::serde_as_text;
 
 const ENCODING: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -61,9 +64,8 @@ pub struct ParseDigestError(String);
 macro_rules! digest_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(
-            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode,
-        )]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(bincode::Encode, bincode::Decode)]
         pub struct $name([u8; 32]);
 
         impl $name {
@@ -95,17 +97,7 @@ macro_rules! digest_type {
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
+        serde_as_text!($name);
     };
 }
 
@@ -158,7 +150,7 @@ impl RunId {
 }
 
 /// A real number that may stand in a spec: finite, never -0.0, compared and encoded by its bits.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Real(f64);
 
@@ -189,20 +181,15 @@ impl<'de> Deserialize<'de> for Real {
 }
 
 impl bincode::Encode for Real {
-    fn encode<E: bincode::enc::Encoder>(
-        &self,
-        encoder: &mut E,
-    ) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.to_bits().encode(encoder)
     }
 }
 
 impl<Context> bincode::Decode<Context> for Real {
-    fn decode<D: bincode::de::Decoder<Context = Context>>(
-        decoder: &mut D,
-    ) -> Result<Self, bincode::error::DecodeError> {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         Self::new(f64::from_bits(u64::decode(decoder)?))
-            .ok_or(bincode::error::DecodeError::Other("a number that is not finite"))
+            .ok_or(DecodeError::Other("a number that is not finite"))
     }
 }
 

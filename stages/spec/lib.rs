@@ -12,43 +12,32 @@ mod cost;
 mod digest;
 mod manifest;
 pub mod memory;
+mod names;
 mod plan;
 pub mod record;
 mod results;
 mod run;
 mod scorer;
 mod seed;
-mod shown;
 mod stage;
-mod suggestions;
-mod utf_8;
+mod text;
 
-pub use artifact::{Artifact, ExecuteFn, FolderEntry, FolderListing, Inputs, Outputs, StageError};
+pub use artifact::{Artifact, ExecuteFn, FolderListing, Inputs, OutputRecord, Outputs, StageError};
 pub use content::{Content, Files, LARGE, WINDOW, Windows, lfs_pointer};
 pub use cost::StageCost;
 pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
-pub use manifest::{Environment, Manifest, OutputRecord, Phases};
+pub use manifest::{Environment, Manifest, Phases};
 pub use plan::{Checkpoint, ParseKeyError, Plan, PlanError, StageKey};
 pub use results::{
     Evaluation, EvaluationResult, EvaluationSample, Rewards, RowReward, trajectories,
 };
-pub use run::{
-    Advantage, AdvantageScale, Base, Benchmark, BenchmarkTask, CHECKPOINT, Cache, CheckpointConfig,
-    CheckpointShape, CountdownTask, DatasetTask, EstimatorConfig, EstimatorKind, EvaluationConfig,
-    Horizon, Incompatible, Keep, Language, LoraConfig, Marking, ModelShape, Numerics,
-    OptimizerConfig, ParseNumericsError, PositionRule, Precision, Program, Protocol, Retention,
-    RewardConfig, RolloutConfig, Rule, Run, RunConfig, RunError, Sampler, SamplerKeys, Samples,
-    Schedule, SftConfig, Source, StepWeights, Strata, SudokuTask, Task, TrainingConfig,
-    allows_steps, sources, with_digests, with_suggestion,
-};
+pub use run::*;
 pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};
-pub use shown::{one_line, shown};
 pub use stage::{
     EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, StageKind, StageSpec,
     UpdateSpec,
 };
-pub use suggestions::nearest;
-pub use utf_8::utf_8;
+pub use text::{excerpt, nearest, one_line, shown, utf_8};

@@ -10,17 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, StageDigest};
 use crate::record::{self, Opened, RecordError};
-use crate::stage::StageSpec;
-
-/// One blob that a stage wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OutputRecord {
-    /// The blob's name.
-    pub digest: ArtifactDigest,
-    /// Its length in bytes.
-    pub size: u64,
-}
+use crate::{artifact::OutputRecord, stage::StageSpec};
 
 /// Where and with what a stage was computed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -11,12 +11,11 @@
 
 mod parts;
 
-use crate::content::LARGE;
 use crate::run::{
     Base, Cache, CheckpointConfig, EstimatorKind, LoraConfig, ModelShape, Precision, Run,
     RunConfig, Samples,
 };
-use crate::stage::StageKind;
+use crate::{content::LARGE, stage::StageKind};
 
 pub use parts::{Estimate, Part, TooLarge};
 
@@ -225,16 +224,18 @@ impl Workload {
     fn sampling(&self, pass: &PassSizes, rows: u64) -> Vec<Part> {
         let (sizes, number) = (&self.sizes, self.precision.bytes());
         let cache = [2, sizes.n_layers, sizes.d_model, pass.length, self.cached_sequences, number];
-        let logits = product(&[pass.distributions(), sizes.vocabulary, SINGLE]);
-        let (block, head) = (self.forward(pass), logits.saturating_mul(HEAD));
         let mut parts = self.policies(false);
         parts.extend([
             Part::new("cache", product(&cache)),
             // Of all rows of a step, while it goes on.
             Part::new("distributions", product(&[rows, pass.queried, sizes.vocabulary, SINGLE])),
-            Part::larger([Part::new("block at work", block), Part::new("head", head)]),
+            Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)]),
         ]);
         parts
+    }
+
+    fn head(&self, pass: &PassSizes) -> Part {
+        Part::new("head", product(&[pass.distributions(), self.sizes.vocabulary, SINGLE, HEAD]))
     }
 
     fn gradient(&self) -> Vec<Part> {
@@ -257,8 +258,7 @@ impl Workload {
     /// What a gradient's pass holds beside weights and gradients.
     fn passing(&self) -> Vec<Part> {
         let (sizes, pass) = (&self.sizes, &self.gradient);
-        let logits = product(&[pass.distributions(), sizes.vocabulary, SINGLE]);
-        let head = Part::new("head", logits.saturating_mul(HEAD));
+        let head = self.head(pass);
         let block = product(&[pass.tokens(), self.kept()]);
         let work = self.forward(pass).max(self.way_back(pass));
         // Of one matrix, before it is added to what there is.

@@ -13,19 +13,17 @@
 //! the run's length. It never asks whether anything is already computed: its caller does, and old results
 //! go through the plan in the same way as new ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::ArtifactDigest;
-use crate::run::{Base, Run, SftConfig};
-use crate::stage::{SftStart, StageKind, StageSpec};
+use crate::run::{Base, CheckpointConfig, Run};
+use crate::stage::{StageKind, StageSpec};
 
 mod key;
 mod retention;
 mod specs;
 
 pub use key::{ParseKeyError, StageKey};
-
-use specs::Policies;
 
 /// A result that the plan did not wait for, or that lacks an output.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +63,9 @@ pub struct Plan {
     base: Option<ArtifactDigest>,
     /// The policy after the last iteration, which samples the next.
     policy: Option<ArtifactDigest>,
-    /// The policy that the next update moves; differs from `policy` within an iteration.
+    /// The policy that the next update or chunk of sft moves; differs from `policy` within an iteration.
     moving: Option<ArtifactDigest>,
+    /// Of that policy's optimizer.
     optimizer_state: Option<ArtifactDigest>,
     shards: Vec<Shard>,
 }
@@ -85,15 +84,10 @@ impl Plan {
     /// rollouts.
     pub fn new(run: Run) -> Self {
         let mut plan = Self::empty(run);
-        match plan.run.base().clone() {
-            Base::Scratch(model, sft) => {
-                plan.push_sft(0, SftStart::Scratch(model), &sft);
-            }
-            Base::Checkpoint(checkpoint) => {
-                plan.base = Some(checkpoint.folder);
-                plan.begin_after(0, checkpoint.folder);
-            }
-        }
+        match *plan.run.base() {
+            Base::Checkpoint(CheckpointConfig { folder, .. }) => plan.leap_to_base(folder),
+            Base::Scratch(..) => plan.push([StageKey::new(StageKind::Sft, 0, 0)]),
+        };
         plan
     }
 
@@ -106,11 +100,10 @@ impl Plan {
     ) -> Self {
         let mut plan = Self::empty(run);
         for (iteration, policy) in evaluations {
-            plan.push_evaluation(iteration, policy);
+            let spec = Self::evaluation_of(&plan.run, policy);
+            plan.pending.insert(StageKey::evaluation(iteration), spec);
         }
-        plan.optimizer_state = Some(at.optimizer);
-        plan.base = at.base;
-        plan.begin_after(at.iteration, at.policy);
+        plan.leap(at);
         plan
     }
 
@@ -123,11 +116,12 @@ impl Plan {
         self.begin_after(at.iteration, at.policy);
     }
 
-    /// Goes on from the policy before iteration 1.
-    pub fn leap_to_base(&mut self, policy: ArtifactDigest) {
+    /// Continues from the policy before iteration 1, with a fresh optimizer. Returns the stages that became ready.
+    pub fn leap_to_base(&mut self, policy: ArtifactDigest) -> Vec<StageKey> {
         self.pending.clear();
         self.base = Some(policy);
-        self.begin_after(0, policy);
+        self.optimizer_state = None;
+        self.begin_after(0, policy)
     }
 
     /// Drops pending evaluations; no other stage waits for one.
@@ -180,42 +174,39 @@ impl Plan {
 
     /// All stages of the run, done or not.
     pub fn total_stages(run: &Run) -> u64 {
+        Self::stages_before(run, run.config().training.iterations) + 1
+    }
+
+    /// Stages until so many updates are done, with the evaluations of all policies before the last of them.
+    pub fn stages_before(run: &Run, iterations: u32) -> u64 {
         let config = run.config();
-        let chunks = u64::from(run.sft_chunks());
-        let iterations = u64::from(config.training.iterations);
-        let every = u64::from(config.evaluation.every);
-        let evaluations = 1 + iterations.div_ceil(every);
-        chunks + iterations * Self::stages_of_an_iteration(run) + evaluations
+        let (shards, updates) = (config.rollout.shards, config.estimator.inner_updates);
+        let an_iteration = 2 * u64::from(shards) + u64::from(updates) * (u64::from(shards) + 1);
+        let evaluations = iterations.div_ceil(config.evaluation.every);
+        u64::from(run.sft_chunks()) + u64::from(iterations) * an_iteration + u64::from(evaluations)
     }
 
-    /// Stages of one iteration, evaluations left out.
-    pub fn stages_of_an_iteration(run: &Run) -> u64 {
-        let shards = u64::from(run.config().rollout.shards);
-        let updates = u64::from(run.config().estimator.inner_updates);
-        2 * shards + updates * (shards + 1)
+    /// The last chunk of fine-tuning; `None` where the base is a checkpoint.
+    pub fn last_chunk(run: &Run) -> Option<StageKey> {
+        let last = run.sft_chunks().checked_sub(1)?;
+        Some(StageKey::new(StageKind::Sft, last, 0))
     }
 
-    /// The key of a spec of this run, from the spec's own fields. `None` for evaluations, which name a policy
-    /// and no iteration. Does not check that the run has such a stage.
-    pub fn place(run: &Run, spec: &StageSpec) -> Option<StageKey> {
-        specs::place(run, spec)
+    /// The last update of an iteration.
+    pub fn last_update(run: &Run, iteration: u32) -> StageKey {
+        StageKey::update(iteration, run.config().estimator.inner_updates)
     }
 
-    /// The run's evaluation of a policy.
-    pub fn evaluation_of(run: &Run, policy: ArtifactDigest) -> StageSpec {
-        specs::evaluation(run, policy)
-    }
-
-    /// The run's update in this place of a policy, by an optimizer's state and the shards' gradients.
-    pub fn update_of(
+    /// The iterations whose last update is among these places.
+    pub fn iterations_done<'a>(
         run: &Run,
-        key: StageKey,
-        inputs: (ArtifactDigest, Option<ArtifactDigest>, Vec<ArtifactDigest>),
-    ) -> StageSpec {
-        specs::update(run, key, inputs)
+        keys: impl IntoIterator<Item = &'a StageKey>,
+    ) -> BTreeSet<u32> {
+        let last = |key: &&StageKey| **key == Self::last_update(run, key.iteration);
+        keys.into_iter().filter(last).map(|key| key.iteration).collect()
     }
 
-    /// Records a stage's result; answers with the stages that became ready.
+    /// Records a stage's result; returns the stages that became ready.
     ///
     /// `output` gives the digest of an output of the finished stage by its name.
     pub fn finished(
@@ -228,14 +219,29 @@ impl Plan {
         }
         let need =
             |name: &'static str| output(name).ok_or(PlanError::MissingOutput { key, output: name });
+        let shard = key.shard as usize;
         let ready = match key.kind {
             StageKind::Sft => {
                 let (policy, optimizer) = (need("policy")?, need("optimizer")?);
-                self.after_sft(key.iteration, policy, optimizer)
+                if Some(key) == Self::last_chunk(&self.run) {
+                    self.leap_to_base(policy)
+                } else {
+                    (self.moving, self.optimizer_state) = (Some(policy), Some(optimizer));
+                    self.push([StageKey::new(StageKind::Sft, key.iteration + 1, 0)])
+                }
             }
-            StageKind::Rollout => self.after_rollout(key.shard, need("trajectories")?),
-            StageKind::Reward => self.after_reward(key.shard, need("rewards")?),
-            StageKind::Gradient => self.after_gradient(key, need("gradient")?),
+            StageKind::Rollout => {
+                self.shards[shard].trajectories = Some(need("trajectories")?);
+                self.push([StageKey { kind: StageKind::Reward, ..key }])
+            }
+            StageKind::Reward => {
+                self.shards[shard].rewards = Some(need("rewards")?);
+                self.push([StageKey { kind: StageKind::Gradient, ..key }])
+            }
+            StageKind::Gradient => {
+                self.shards[shard].gradient = Some(need("gradient")?);
+                self.push([StageKey::update(key.iteration, key.inner)])
+            }
             StageKind::Update => {
                 let policy = need("policy")?;
                 self.optimizer_state = Some(need("optimizer")?);
@@ -247,20 +253,16 @@ impl Plan {
         Ok(ready)
     }
 
-    fn after_sft(
-        &mut self,
-        chunk: u32,
-        policy: ArtifactDigest,
-        optimizer: ArtifactDigest,
-    ) -> Vec<StageKey> {
-        if let Base::Scratch(_, sft) = self.run.base().clone()
-            && (chunk + 1) * sft.steps_per_stage < sft.steps
-        {
-            return vec![self.push_sft(chunk + 1, SftStart::Continue { policy, optimizer }, &sft)];
+    /// The trajectories may serve further updates; after the last, the iteration is done.
+    fn after_update(&mut self, key: StageKey, policy: ArtifactDigest) -> Vec<StageKey> {
+        if key == Self::last_update(&self.run, key.iteration) {
+            return self.begin_after(key.iteration, policy);
         }
-        // Reinforcement learning begins with a fresh optimizer.
-        self.base = Some(policy);
-        self.begin_after(0, policy)
+        self.moving = Some(policy);
+        self.shards.iter_mut().for_each(|shard| shard.gradient = None);
+        let shards = 0..self.run.config().rollout.shards;
+        let gradient = |shard| StageKey::new(StageKind::Gradient, key.iteration, shard);
+        self.push(shards.map(|shard| gradient(shard).of_update(key.inner + 1)))
     }
 
     /// The policy after `iteration` updates is known: evaluate it, and sample from it.
@@ -268,80 +270,26 @@ impl Plan {
         self.iteration = iteration;
         self.policy = Some(policy);
         self.moving = Some(policy);
+        let config = self.run.config();
+        let goes_on = iteration < config.training.iterations;
+        let shards = if goes_on { config.rollout.shards } else { 0 };
+        self.shards = vec![Shard::default(); shards as usize];
+        let rollout = |shard| StageKey::new(StageKind::Rollout, iteration + 1, shard);
+        let is_evaluated = self.run.is_evaluated(iteration);
+        let evaluation = is_evaluated.then(|| StageKey::evaluation(iteration));
+        self.push((0..shards).map(rollout).chain(evaluation))
+    }
+
+    /// Adds those of these stages whose inputs are known; returns them.
+    fn push(&mut self, keys: impl IntoIterator<Item = StageKey>) -> Vec<StageKey> {
         let mut ready = vec![];
-        if iteration < self.run.config().training.iterations {
-            let shards = self.run.config().rollout.shards;
-            self.shards = vec![Shard::default(); shards as usize];
-            ready.extend((0..shards).map(|shard| self.push_rollout(iteration + 1, shard, policy)));
-        }
-        if self.run.is_evaluated(iteration) {
-            ready.push(self.push_evaluation(iteration, policy));
+        for key in keys {
+            if let Some(spec) = self.spec(key) {
+                self.pending.insert(key, spec);
+                ready.push(key);
+            }
         }
         ready
-    }
-
-    fn after_rollout(&mut self, shard: u32, trajectories: ArtifactDigest) -> Vec<StageKey> {
-        self.shards[shard as usize].trajectories = Some(trajectories);
-        let key = StageKey::new(StageKind::Reward, self.iteration + 1, shard);
-        let spec = specs::reward(&self.run, key, trajectories);
-        vec![self.push(key, spec)]
-    }
-
-    fn after_reward(&mut self, shard: u32, rewards: ArtifactDigest) -> Vec<StageKey> {
-        self.shards[shard as usize].rewards = Some(rewards);
-        self.push_gradient(shard, 1).into_iter().collect()
-    }
-
-    fn after_gradient(&mut self, key: StageKey, gradient: ArtifactDigest) -> Vec<StageKey> {
-        self.shards[key.shard as usize].gradient = Some(gradient);
-        let gradients: Option<Vec<_>> = self.shards.iter().map(|shard| shard.gradient).collect();
-        let (Some(policy), Some(gradients)) = (self.moving, gradients) else {
-            return vec![];
-        };
-        let update = StageKey::new(StageKind::Update, self.iteration + 1, 0).of_update(key.inner);
-        let spec = specs::update(&self.run, update, (policy, self.optimizer_state, gradients));
-        vec![self.push(update, spec)]
-    }
-
-    /// The trajectories may serve further updates; after the last, the iteration is done.
-    fn after_update(&mut self, key: StageKey, policy: ArtifactDigest) -> Vec<StageKey> {
-        if key.inner == self.run.config().estimator.inner_updates {
-            return self.begin_after(key.iteration, policy);
-        }
-        self.moving = Some(policy);
-        self.shards.iter_mut().for_each(|shard| shard.gradient = None);
-        let shards = 0..self.run.config().rollout.shards;
-        shards.filter_map(|shard| self.push_gradient(shard, key.inner + 1)).collect()
-    }
-
-    fn push_sft(&mut self, chunk: u32, start: SftStart, sft: &SftConfig) -> StageKey {
-        let spec = specs::sft(&self.run, chunk, start, sft);
-        self.push(StageKey::new(StageKind::Sft, chunk, 0), spec)
-    }
-
-    fn push_rollout(&mut self, iteration: u32, shard: u32, policy: ArtifactDigest) -> StageKey {
-        let key = StageKey::new(StageKind::Rollout, iteration, shard);
-        let spec = specs::rollout(&self.run, key, policy);
-        self.push(key, spec)
-    }
-
-    /// The shard's gradient for one of the iteration's updates; `None` only before its rewards.
-    fn push_gradient(&mut self, shard: u32, inner: u32) -> Option<StageKey> {
-        let policies = Policies { behaviour: self.policy?, moving: self.moving?, base: self.base };
-        let Shard { trajectories, rewards, .. } = self.shards[shard as usize];
-        let key = StageKey::new(StageKind::Gradient, self.iteration + 1, shard).of_update(inner);
-        let spec = specs::gradient(&self.run, key, policies, (trajectories?, rewards?));
-        Some(self.push(key, spec))
-    }
-
-    fn push_evaluation(&mut self, iteration: u32, policy: ArtifactDigest) -> StageKey {
-        let spec = specs::evaluation(&self.run, policy);
-        self.push(StageKey::new(StageKind::Evaluation, iteration, 0), spec)
-    }
-
-    fn push(&mut self, key: StageKey, spec: StageSpec) -> StageKey {
-        self.pending.insert(key, spec);
-        key
     }
 }
 

@@ -17,14 +17,12 @@
 //!
 //! Refuses to guess: a record is sound, incompatible or damaged. Reads and writes no file.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::digest::ArtifactDigest;
 
-/// The format that this program writes. Records from before they were sealed have none, and are read as
-/// they are: format 0.
+/// The format that this program writes. Records from before they were sealed have none: format 0.
 pub const FORMAT: u32 = 1;
 
 /// What stands before and after the number of the format, and after the digest.
@@ -79,8 +77,7 @@ pub fn has_format(bytes: &[u8]) -> bool {
     Head::of(bytes).is_some() || newer_format(bytes).is_some()
 }
 
-/// The number of a format that this program does not know yet, if the bytes begin with one or are JSON that has
-/// one.
+/// The number of a format that this program does not know yet, in a record's first lines or in JSON.
 fn newer_format(bytes: &[u8]) -> Option<u64> {
     let json = || serde_json::from_slice::<Value>(bytes).ok()?.get("format")?.as_u64();
     let format = number(bytes).map(|(format, _)| format).or_else(json)?;

@@ -2,9 +2,31 @@
 //!
 //! Weights, gradients and the optimizer's state are tensors that only stages read, and are not here.
 
+use std::collections::BTreeMap;
+
 mod evaluations;
-mod rewards;
 pub mod trajectories;
 
 pub use evaluations::{Evaluation, EvaluationResult, EvaluationSample};
-pub use rewards::{Rewards, RowReward};
+
+/// A completion's worth.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct RowReward {
+    /// Weighted sum of the parts.
+    pub reward: f64,
+    /// Whether the answer is right.
+    pub correct: bool,
+    /// The reward's parts, by name.
+    pub parts: BTreeMap<String, f64>,
+    /// The advantage over the completion's group.
+    pub advantage: f64,
+    /// Whether the gradient's mean counts the completion.
+    pub counted: bool,
+}
+
+/// The worth of every row of a trajectories file, in its order, in canonical bincode.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Rewards {
+    /// One a row.
+    pub rows: Vec<RowReward>,
+}

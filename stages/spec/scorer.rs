@@ -2,14 +2,12 @@
 //!
 //! A stage does no input or output, so it is handed a [`Scorer`]. Nothing here starts a process.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::artifact::StageError;
-use crate::run::Program;
+use crate::{artifact::StageError, run::Program};
 
 /// A completion to be graded by a program.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,10 +37,8 @@ pub struct Score {
 
 /// Runs programs that grade.
 pub trait Scorer: fmt::Debug + Send + Sync {
-    /// One score a sample, in their order. `files` hold every file of the program by name.
-    ///
-    /// An answer that is none is an [`StageError::Invalid`]: the program would give it again. A program
-    /// that ends, hangs or cannot be started is an [`StageError::Internal`]: another try may help.
+    /// One score a sample, in their order. `files` hold every file of the program by name. An answer that is none
+    /// is [`StageError::Invalid`]; a program that ends, hangs or cannot start is [`StageError::Internal`].
     fn score(
         &self,
         program: &Program,

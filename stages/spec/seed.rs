@@ -1,11 +1,9 @@
 //! Randomness as a function of where it is used: Philox4x32-10, a counter-based generator.
 //!
-//! J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC11.
-//! There is no state to save, share or race for: a draw is named by the path of its seed and by its
-//! coordinates, so it is the same in any batch, shard, order or attempt.
+//! J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC11. A draw is named by
+//! the path of its seed and by its coordinates, so it is the same in any batch, shard, order or attempt.
 //!
-//! Never used here or elsewhere: libtorch's own generators, which are global to the process and
-//! whose results depend on the CPU.
+//! libtorch's own generators are never used: they are global, and their results depend on the CPU.
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +68,6 @@ impl Seed {
 
     /// A uniform number in [0, 1) with 53 random bits at a coordinate.
     pub fn uniform(self, step: u32, position: u32) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
         let numerator = (self.bits(step, position) >> 11) as f64;
         numerator * (1.0 / 9_007_199_254_740_992.0)
     }

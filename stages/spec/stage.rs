@@ -10,11 +10,44 @@ use crate::run::{
     Advantage, EstimatorConfig, Language, LoraConfig, Marking, ModelShape, Numerics,
     OptimizerConfig, Precision, RewardConfig, Sampler, Task,
 };
-use crate::seed::Seed;
+use crate::{names::named, seed::Seed};
 
-mod kind;
+/// The six kinds of stage, in the order of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageKind {
+    /// Supervised fine-tuning.
+    Sft,
+    /// Trajectories.
+    Rollout,
+    /// Rewards and advantages.
+    Reward,
+    /// The Monte Carlo policy gradient of one shard.
+    Gradient,
+    /// The optimizer step.
+    Update,
+    /// Accuracy on held-out problems.
+    Evaluation,
+}
 
-pub use kind::StageKind;
+named!(StageKind {
+    Sft: "sft",
+    Rollout: "rollout",
+    Reward: "reward",
+    Gradient: "gradient",
+    Update: "update",
+    Evaluation: "evaluation",
+});
+
+impl StageKind {
+    /// The current version of the kind's bytes.
+    pub fn version(self) -> u32 {
+        match self {
+            Self::Sft | Self::Update => 3,
+            Self::Rollout | Self::Reward | Self::Gradient | Self::Evaluation => 4,
+        }
+    }
+}
 
 /// Where fine-tuning starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -157,8 +190,7 @@ pub struct GradientSpec {
     pub sampler: Sampler,
     /// The estimator.
     pub estimator: EstimatorConfig,
-    /// What is trained instead of all weights. A policy folder without an adapter is given a new one,
-    /// drawn from the seed.
+    /// What is trained instead of all weights. A folder without an adapter is given one, drawn from the seed.
     pub lora: Option<LoraConfig>,
 }
 
@@ -243,6 +275,20 @@ pub enum StageSpec {
     Evaluation(EvaluationSpec),
 }
 
+/// The same of a spec of whichever kind.
+macro_rules! of_any {
+    ($stage:expr, $spec:ident => $value:expr) => {
+        match $stage {
+            Self::Sft($spec) => $value,
+            Self::Rollout($spec) => $value,
+            Self::Reward($spec) => $value,
+            Self::Gradient($spec) => $value,
+            Self::Update($spec) => $value,
+            Self::Evaluation($spec) => $value,
+        }
+    };
+}
+
 impl StageSpec {
     /// Which kind of stage.
     pub fn kind(&self) -> StageKind {
@@ -258,92 +304,62 @@ impl StageSpec {
 
     /// The stage's name.
     pub fn digest(&self) -> StageDigest {
-        let bytes = match self {
-            Self::Sft(spec) => encode(spec),
-            Self::Rollout(spec) => encode(spec),
-            Self::Reward(spec) => encode(spec),
-            Self::Gradient(spec) => encode(spec),
-            Self::Update(spec) => encode(spec),
-            Self::Evaluation(spec) => encode(spec),
-        };
-        StageDigest::of(self.kind().name(), &bytes)
+        StageDigest::of(self.kind().name(), &of_any!(self, spec => encode(spec)))
     }
 
     /// The class of numerics that a worker must honour.
     pub fn numerics(&self) -> Numerics {
-        match self {
-            Self::Sft(spec) => spec.numerics,
-            Self::Rollout(spec) => spec.numerics,
-            Self::Reward(spec) => spec.numerics,
-            Self::Gradient(spec) => spec.numerics,
-            Self::Update(spec) => spec.numerics,
-            Self::Evaluation(spec) => spec.numerics,
-        }
+        of_any!(self, spec => spec.numerics)
     }
 
     /// The version of the kind that the spec was made for.
     pub fn version(&self) -> u32 {
-        match self {
-            Self::Sft(spec) => spec.version,
-            Self::Rollout(spec) => spec.version,
-            Self::Reward(spec) => spec.version,
-            Self::Gradient(spec) => spec.version,
-            Self::Update(spec) => spec.version,
-            Self::Evaluation(spec) => spec.version,
-        }
+        of_any!(self, spec => spec.version)
     }
 
     /// Every artifact that the stage reads, with the role it plays.
     pub fn inputs(&self) -> Vec<(&'static str, ArtifactDigest)> {
-        match self {
-            Self::Sft(SftSpec { start: SftStart::Scratch(_), task, .. }) => task.datasets(),
-            Self::Sft(SftSpec {
-                start: SftStart::Continue { policy, optimizer }, task, ..
-            }) => {
-                let own = [("policy", *policy), ("optimizer", *optimizer)];
-                own.into_iter().chain(task.datasets()).collect()
+        let mut all = vec![];
+        let (language, task, reward) = match self {
+            Self::Sft(spec) => {
+                if let SftStart::Continue { policy, optimizer } = spec.start {
+                    all.extend([("policy", policy), ("optimizer", optimizer)]);
+                }
+                (None, Some(&spec.task), None)
             }
-            Self::Rollout(spec) => asking(("policy", spec.policy), &spec.task, spec.language),
+            Self::Rollout(spec) => {
+                all.push(("policy", spec.policy));
+                (spec.language, Some(&spec.task), None)
+            }
             Self::Reward(spec) => {
-                let mut all =
-                    asking(("trajectories", spec.trajectories), &spec.task, spec.language);
-                all.extend(program(&spec.reward));
-                all
+                all.push(("trajectories", spec.trajectories));
+                (spec.language, Some(&spec.task), Some(&spec.reward))
             }
             Self::Gradient(spec) => {
-                let own = [
-                    ("policy", spec.policy),
-                    ("trajectories", spec.trajectories),
-                    ("rewards", spec.rewards),
-                    ("behaviour", spec.behaviour),
-                ];
-                own.into_iter().chain(spec.reference.map(|base| ("reference", base))).collect()
+                all.push(("policy", spec.policy));
+                all.push(("trajectories", spec.trajectories));
+                all.push(("rewards", spec.rewards));
+                all.push(("behaviour", spec.behaviour));
+                all.extend(spec.reference.map(|base| ("reference", base)));
+                (None, None, None)
             }
-            Self::Update(spec) => std::iter::once(("policy", spec.policy))
-                .chain(spec.optimizer_state.map(|state| ("optimizer", state)))
-                .chain(spec.gradients.iter().map(|&gradient| ("gradient", gradient)))
-                .collect(),
+            Self::Update(spec) => {
+                all.push(("policy", spec.policy));
+                all.extend(spec.optimizer_state.map(|state| ("optimizer", state)));
+                all.extend(spec.gradients.iter().map(|&gradient| ("gradient", gradient)));
+                (None, None, None)
+            }
             Self::Evaluation(spec) => {
-                let mut all = asking(("policy", spec.policy), &spec.task, spec.language);
-                all.extend(spec.marking.0.iter().flat_map(program));
-                all
+                all.push(("policy", spec.policy));
+                (spec.language, Some(&spec.task), spec.marking.0.as_ref())
             }
-        }
+        };
+        let files = |of: Language| [("config", of.config), ("tokenizer", of.tokenizer)];
+        all.extend(language.into_iter().flat_map(files));
+        all.extend(task.into_iter().flat_map(Task::datasets));
+        all.extend(
+            reward.into_iter().flat_map(|of| of.files.values().map(|&file| ("program", file))),
+        );
+        all
     }
-}
-
-/// The files of the program that grades.
-fn program(reward: &RewardConfig) -> impl Iterator<Item = (&'static str, ArtifactDigest)> {
-    reward.files.values().map(|&digest| ("program", digest))
-}
-
-/// One input, and what a task's problems are read from.
-fn asking(
-    first: (&'static str, ArtifactDigest),
-    task: &Task,
-    language: Option<Language>,
-) -> Vec<(&'static str, ArtifactDigest)> {
-    let files = |of: Language| [("config", of.config), ("tokenizer", of.tokenizer)];
-    let language = language.into_iter().flat_map(files);
-    std::iter::once(first).chain(language).chain(task.datasets()).collect()
 }

@@ -75,7 +75,7 @@ impl Decoder {
 }
 
 /// All of them.
-pub static DECODERS: [Decoder; 26] = [
+pub static DECODERS: [Decoder; 25] = [
     Decoder::new("run-file", Form::Text, spec::run_file, spec::run_files).allowed(TABLES, SMALL),
     Decoder::new("run-record", Form::Text, spec::run_record, spec::run_records),
     Decoder::new("spec", Form::Text, spec::spec, spec::specs),
@@ -84,7 +84,6 @@ pub static DECODERS: [Decoder; 26] = [
     Decoder::new("name", Form::Text, spec::name, spec::names),
     Decoder::new("rewards", Form::Bytes, tensors::rewards, tensors::rewards_seeds),
     Decoder::new("trajectories", Form::Tensors, tensors::trajectories, tensors::trajectory_seeds),
-    Decoder::new("tensors", Form::Tensors, tensors::whole, tensors::whole_seeds),
     Decoder::new("tensor-windows", Form::Tensors, tensors::windows, tensors::whole_seeds),
     Decoder::new("optimizer-state", Form::Tensors, tensors::optimizer, tensors::optimizer_seeds),
     Decoder::new("checkpoint-index", Form::Text, tensors::index, tensors::index_seeds),
@@ -108,7 +107,7 @@ pub static DECODERS: [Decoder; 26] = [
         .allowed(TREE, PATTERNS)
         .slow(50),
     Decoder::new("program-answer", Form::Text, text::answer, text::answers).allowed(TREE, SMALL),
-    Decoder::new("hint", Form::Text, fleet::hint, fleet::hints).allowed(TREE, SMALL),
+    Decoder::new("hint", Form::Text, fleet::hint, fleet::hints),
     Decoder::new("failure", Form::Text, fleet::failure, fleet::failures),
     Decoder::new("index-entry", Form::Text, fleet::index_entry, fleet::index_entries),
 ];

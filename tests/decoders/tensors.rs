@@ -58,10 +58,6 @@ pub(crate) fn whole_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-pub(crate) fn whole(bytes: &[u8]) -> bool {
-    fuzz_entry_points::tensors(bytes).is_ok()
-}
-
 pub(crate) fn windows(bytes: &[u8]) -> bool {
     fuzz_entry_points::tensor_windows(Bytes::copy_from_slice(bytes)).is_ok()
 }

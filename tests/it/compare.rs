@@ -118,7 +118,7 @@ fn a_comparison_agrees_with_its_runs_and_is_computed_once() {
 }
 
 #[test]
-fn wrong_requests_are_told_in_one_line_before_anything_is_computed() {
+fn wrong_requests_are_reported_in_one_line_before_anything_is_computed() {
     let program = folder();
     let error = |arguments: &[&str]| {
         let said = program.run(&[&["compare"], arguments].concat());
@@ -139,6 +139,6 @@ fn wrong_requests_are_told_in_one_line_before_anything_is_computed() {
     insta::assert_snapshot!(error(&["problems.toml"]), @"error: problems.toml: task.countdown: 9999 held-out problems were asked for, 47 were found and 20000 more draws brought no other: lower evaluation.problems, raise task.countdown.held_out, or widen the task");
     insta::assert_snapshot!(error(&["key.toml"]), @"error: key.toml: line 5, column 1: unknown key `evry`: expected one of run, seeds, set, variant");
     insta::assert_snapshot!(error(&["pair.toml", "--output", "nowhere"]), @"error: --output nowhere: there is no such folder");
-    insta::assert_snapshot!(error(&["pair.toml", "--output", "out"]), @"error: cannot write out/pair.svg: is a folder, expected a regular file; name another folder with --output");
+    insta::assert_snapshot!(error(&["pair.toml", "--output", "out"]), @"error: out/pair.svg: cannot write there: is a folder, expected a regular file; name another place");
     assert!(!program.store().exists(), "nothing is computed");
 }

@@ -48,7 +48,7 @@ fn every_link_and_anchor_leads_somewhere() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_told() {
+fn a_link_that_leads_nowhere_is_reported() {
     let page = Path::new("docs/guide/first-run.md");
     let pages =
         BTreeMap::from([(page.to_owned(), read("# One thing, `two` things\n# One\n# One\n"))]);

@@ -71,7 +71,7 @@ fn a_greedy_grid_is_computed_once_and_agrees_with_the_run() {
 }
 
 #[test]
-fn a_sampled_grid_tells_what_several_completions_are_worth() {
+fn a_sampled_grid_measures_what_several_completions_are_worth() {
     let program = finished();
     let mut question = vec!["evaluate", "bytes", "--steps", "2,8", "--problems", "6"];
     question.extend(["--temperature", "1", "--samples", "5", "--position", "random"]);
@@ -150,7 +150,7 @@ fn faster_decoding_is_measured_in_passes() {
 }
 
 #[test]
-fn wrong_requests_are_told_in_one_line() {
+fn wrong_requests_are_reported_in_one_line() {
     let program = finished();
     let error = |arguments: &[&str]| {
         let said = program.run(&[&["evaluate"], arguments].concat());
@@ -164,11 +164,11 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(error(&["bytes", "--problems", "100000"]), @"error: --problems 100000: the run's task has 47 held-out problems; expected at most that many");
     insta::assert_snapshot!(error(&["bytes", "--temperature", "0", "--samples", "2"]), @"error: invalid value '0' for '--temperature <T>': expected a number above 0; without the option, decoding is greedy");
     insta::assert_snapshot!(error(&["bytes", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
-    insta::assert_snapshot!(error(&["bytes", "--plot", "nowhere/chart.svg"]), @"error: --plot nowhere/chart.svg: there is no folder nowhere");
+    insta::assert_snapshot!(error(&["bytes", "--plot", "nowhere/chart.svg"]), @"error: nowhere/chart.svg: cannot write there: no such file or directory; name another place");
     insta::assert_snapshot!(error(&["bytes", "--threshold", "1.5"]), @"error: invalid value '1.5' for '--threshold <P>': expected a probability above 0 and up to 1");
     insta::assert_snapshot!(error(&["bytes", "--threshold", "0.9", "--position", "random"]), @r#"error: evaluation.position = "random": expected "low-confidence": a threshold is one of confidence"#);
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
-    insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: --plot d.svg: cannot write there: is a folder, expected a regular file; name another file");
+    insta::assert_snapshot!(error(&["bytes", "--plot", "d.svg"]), @"error: d.svg: cannot write there: is a folder, expected a regular file; name another place");
     assert!(!program.folder().join("chart.svg").exists(), "a wrong request leaves no file");
     for (given, missing) in [("--temperature", "--samples"), ("--samples", "--temperature")] {
         let said = program.run(&["evaluate", "bytes", given, "1"]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use agrpo_spec::ArtifactDigest;
 
 use crate::support::program::{Program, RUN};
+use crate::support::wait::wait_for;
 
 /// The policy of an undisturbed run.
 static UNDISTURBED: LazyLock<String> = LazyLock::new(|| {
@@ -261,18 +262,7 @@ fn fifo(place: &Path) {
 /// Ends by itself with this code.
 fn assert_ends(program: &Program, arguments: &[&str], code: i32) {
     let mut child = program.start(arguments);
-    let begun = std::time::Instant::now();
-    let ended = loop {
-        if let Some(ended) = child.try_wait().unwrap() {
-            break ended.code();
-        }
-        if begun.elapsed() > Duration::from_secs(60) {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{arguments:?} waits for a FIFO");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let ended = wait_for("the end of a verb at a FIFO", || child.try_wait().unwrap()).code();
     assert_eq!(ended, Some(code), "{arguments:?}: {}", program.run(arguments).stderr);
 }
 

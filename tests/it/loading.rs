@@ -68,11 +68,11 @@ fn peak() -> u64 {
 async fn load(folder: &Path) -> Value {
     let store = Store::open(folder.join("store").to_str().unwrap(), &[]).await.unwrap();
     let start = Instant::now();
-    let imported = store.import_folder(folder, check_folder).await.unwrap();
+    let imported = store.cas.import_folder(folder, check_folder).await.unwrap();
     let import_seconds = start.elapsed().as_secs_f64();
     let store = store.fresh();
     let start = Instant::now();
-    let files = store.load_folder(imported.digest).await.unwrap();
+    let files = store.cas.load_folder(imported.digest).await.unwrap();
     let fetch_seconds = start.elapsed().as_secs_f64();
     let before = peak();
     let start = Instant::now();

@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 const IDS: [&str; 4] = ["run", "stage", "key", "attempt"];
 
 #[test]
-fn every_line_of_a_stage_tells_run_stage_key_and_attempt() {
+fn every_line_of_a_stage_names_run_stage_key_and_attempt() {
     let redis = RedisServer::start(&[]);
     let url = redis.url();
     let program = Program::new(&[

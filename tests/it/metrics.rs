@@ -1,6 +1,6 @@
 //! Metrics of a real worker, read as strictly as the format is written.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agrpo_fleet::metrics::{ALL, Kind};
 
@@ -8,9 +8,10 @@ use crate::support::exposition::parse;
 use crate::support::http::{free_address, get};
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 #[test]
-fn a_worker_tells_what_it_did() {
+fn a_worker_counts_what_it_did() {
     let redis = RedisServer::start(&[]);
     let url = redis.url();
     let program = Program::new(&[("AGRPO_REDIS", &url)]);
@@ -18,11 +19,9 @@ fn a_worker_tells_what_it_did() {
     let address = free_address();
     let at = address.to_string();
     let mut worker = program.start(&["worker", "--exit-when-idle", "60", "--metrics", &at]);
-    let patience = Instant::now() + Duration::from_secs(120);
-    while program.policy().1 != "done" || get(address, "/health").is_none() {
-        assert!(Instant::now() < patience, "the run is not done");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait_for("the end of the run", || {
+        (program.policy().1 == "done").then(|| get(address, "/health")).flatten()
+    });
     // The queues are looked at every other second.
     std::thread::sleep(Duration::from_secs(3));
     let text = get(address, "/metrics").unwrap();

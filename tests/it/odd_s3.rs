@@ -74,7 +74,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_servers_are_told_apart_and_end_no_program_for_ever() {
+async fn odd_servers_are_distinguished_and_end_no_program_for_ever() {
     let redis = RedisServer::start(&[]);
     let url = redis.url();
     for Case { name, odd, is_blind, also, codes, part } in cases() {

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::own_task::letters;
+use crate::support::wait::wait_for;
 
 /// Grades one row; for the next it starts two processes in sessions of their own, says who they are in its
 /// folder, and hangs.
@@ -28,18 +29,6 @@ import json, sys
 for line in sys.stdin:
     print(json.dumps({"id": json.loads(line)["id"], "reward": 1}))
 "#;
-
-/// Waits until there is something.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 fn runs(pid: &str) -> bool {
     !fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty()

@@ -18,7 +18,7 @@ fn text(program: &Program, name: &str) -> String {
 }
 
 #[test]
-fn a_report_is_one_file_that_tells_all_of_a_run() {
+fn a_report_is_one_file_that_shows_all_of_a_run() {
     let program = finished();
     let said = program.run(&["report", "bytes", "-o", "r.html", "--plots", "charts"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), ""), "{}", said.stderr);
@@ -68,7 +68,7 @@ fn a_report_is_one_file_that_tells_all_of_a_run() {
 }
 
 #[test]
-fn runs_stand_beside_each_other_with_what_tells_them_apart() {
+fn runs_stand_beside_each_other_with_their_differences() {
     let program = finished();
     program.json(&["run", "run.toml", "--seed", "8", "--json"]);
     let status = program.json(&["status", "--json"]);
@@ -168,7 +168,7 @@ fn live_pages_show_runs_and_answer_to_their_own_name_alone() {
 }
 
 #[test]
-fn who_serves_to_others_needs_a_token_and_nobody_sees_anything_without() {
+fn serving_other_machines_needs_a_token_and_shows_nothing_without() {
     let mut program = finished();
     program.set("AGRPO_SERVE_TOKEN", "correct-horse-battery-staple");
     let served = Served::start(&program, &["--listen", "127.0.0.1:0"]);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 /// Messages until one holds `wanted`, or until patience ends.
 fn heard(socket: &UnixDatagram, wanted: &str, patience: Duration) -> Vec<String> {
@@ -23,7 +24,7 @@ fn heard(socket: &UnixDatagram, wanted: &str, patience: Duration) -> Vec<String>
 }
 
 #[test]
-fn ready_alive_busy_and_stopping_are_told() {
+fn systemd_is_notified_of_ready_alive_busy_and_stopping() {
     let redis = RedisServer::start(&[]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -42,10 +43,10 @@ fn ready_alive_busy_and_stopping_are_told() {
     assert!(first.contains(&"READY=1".to_owned()), "{first:?}");
     let mut alive = heard(&socket, "WATCHDOG=1", long);
     assert!(alive.contains(&"WATCHDOG=1".to_owned()), "{alive:?}");
-    let end = Instant::now() + long;
-    while program.policy().1 != "done" && Instant::now() < end {
+    wait_for("the end of the run", || {
         alive.extend(heard(&socket, "never", Duration::from_millis(200)));
-    }
+        (program.policy().1 == "done").then_some(())
+    });
     assert!(alive.iter().any(|line| line.starts_with("STATUS=computing rollout")), "{alive:?}");
 
     // A worker that waits for its Redis is alive, and notifies systemd of it: restarting it would not help.

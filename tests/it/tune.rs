@@ -222,11 +222,11 @@ fn help_of_tune() {
 
     Samples a fresh batch of the run's training prompts and estimates its gradient again and again: for
     every estimator and every k, with and without stratification (strata) and entropy weights
-    (step_weights). Says how much the estimates vary, how far their mean is off the exact sum over all
-    steps, and how long they take; and which k gives the least variance times seconds, rollout included.
-    A bias is reported if it is 4 standard deviations above noise, as the table has many rows, and
-    otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes one
-    core for about a minute on the runs in jobs/runs.
+    (step_weights). Reports how much the estimates vary, how far their mean is off the exact sum over
+    all steps, and how long they take; and which k gives the least variance times seconds, rollout
+    included. A bias is reported if it is 4 standard deviations above noise, as the table has many rows,
+    and otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes
+    one core for about a minute on the runs in jobs/runs.
 
     Usage: agrpo tune [OPTIONS] <RUN>
 
@@ -303,7 +303,7 @@ fn help_of_tune() {
 }
 
 #[test]
-fn wrong_requests_are_told_in_one_line() {
+fn wrong_requests_are_reported_in_one_line() {
     let program = finished();
     let error = |program: &Program, arguments: &[&str]| {
         let said = program.run(&[&["tune"], arguments].concat());
@@ -318,7 +318,7 @@ fn wrong_requests_are_told_in_one_line() {
     insta::assert_snapshot!(wrong(&["puzzles", "--estimators", "grpo"]), @"error: invalid value 'grpo' for '--estimators <LIST>'");
     insta::assert_snapshot!(wrong(&["puzzles", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
-    insta::assert_snapshot!(wrong(&["puzzles", "--plot", "d.svg", "--json"]), @"error: --plot d.svg: cannot write there: is a folder, expected a regular file; name another file");
+    insta::assert_snapshot!(wrong(&["puzzles", "--plot", "d.svg", "--json"]), @"error: d.svg: cannot write there: is a folder, expected a regular file; name another place");
     assert!(wrong(&["nobody"]).contains("has the name `nobody`"));
 
     // A base that solves nothing: no completion differs from its group.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 fn connection(redis: &RedisServer) -> redis::Connection {
     redis::Client::open(redis.url()).unwrap().get_connection().unwrap()
@@ -46,7 +47,7 @@ const CASES: [Case<'_>; 11] = [
     ),
     ("a cluster without slots", &["--cluster-enabled", "yes"], &[], 2, "cluster mode"),
     ("no memory", &["--maxmemory", "100kb"], &[], 4, "raise maxmemory"),
-    ("no right to a command", &[], &[&["ACL", "SETUSER", "default", "-spop"]], 2, "SPOP"),
+    ("no right to a command", &[], &[&["ACL", "SETUSER", "default", "-srem"]], 2, "SREM"),
     (
         "no right to scripts",
         &[],
@@ -81,7 +82,7 @@ const CASES: [Case<'_>; 11] = [
 
 #[test]
 #[expect(clippy::print_stdout, reason = "prints the table of errors")]
-fn what_cannot_serve_is_told_before_anything_is_done() {
+fn what_cannot_serve_is_reported_before_anything_is_done() {
     for (what, arguments, commands, code, words) in CASES {
         let redis = unfit(arguments, commands);
         let program = Program::new(&[("AGRPO_REDIS", &redis.url())]);
@@ -117,15 +118,10 @@ fn what_is_odd_and_can_serve_is_a_note() {
     let slots: Vec<String> = (0..16_384).map(|slot: u32| slot.to_string()).collect();
     redis::cmd("CLUSTER").arg("ADDSLOTS").arg(&slots).exec(&mut connection(&redis)).unwrap();
     let program = Program::new(&[("AGRPO_REDIS", &redis.url())]);
-    let patience = Instant::now() + Duration::from_secs(60);
-    let said = loop {
-        let said = program.run(&["doctor"]);
-        if said.code == Some(0) {
-            break said;
-        }
-        // A node takes a moment to call its cluster complete.
-        assert!(Instant::now() < patience, "{}", said.stdout);
-    };
+    // A node takes a moment to call its cluster complete.
+    let said = wait_for("the whole cluster", || {
+        Some(program.run(&["doctor"])).filter(|said| said.code == Some(0))
+    });
     for words in [
         "note  redis      it is in cluster mode",
         "note  redis      it does not save its data to disk",
@@ -171,7 +167,7 @@ fn doctor_says_how_far_the_clock_of_redis_is_off() {
 
 /// Redis' clock was two hours ahead, and is set back while workers are at it.
 #[test]
-fn a_redis_whose_clock_is_set_back_holds_up_nobody() {
+fn a_redis_whose_clock_is_set_back_holds_up_no_worker() {
     let (library, moved) = (wrong_clock(), tempfile::NamedTempFile::new().unwrap());
     let set = |seconds: i64| moved.as_file().write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     set(7200);
@@ -230,16 +226,6 @@ fn the_second_signal_ends_a_worker_whose_redis_says_nothing_any_more() {
         assert!(kill.success());
         std::thread::sleep(Duration::from_millis(300));
     }
-    let patience = Instant::now() + Duration::from_secs(30);
-    let ended = loop {
-        if let Some(status) = worker.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > patience {
-            worker.kill().unwrap();
-            panic!("it is still there");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let ended = wait_for("the end of the worker", || worker.try_wait().unwrap());
     assert_eq!(ended.code(), Some(0));
 }

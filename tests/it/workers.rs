@@ -1,10 +1,11 @@
 //! Workers as processes: what ends one, what does not, and by which signals.
 
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::program::{Program, RUN};
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 /// Longer than these tests look at it.
 const LONG: &str = "steps = 100000\nbatch = 32\nsteps_per_stage = 100000\n";
@@ -32,17 +33,13 @@ impl Fleet {
 
     /// The process and the stage of the first worker that computes.
     fn in_hand(&self) -> (u64, String) {
-        let patience = Instant::now() + Duration::from_secs(60);
-        loop {
+        wait_for("a worker that computes", || {
             let answer = self.program.json(&["status", "--workers", "--json"]);
-            for worker in answer["workers"].as_array().unwrap() {
-                if let Some(stage) = worker["in_hand"]["stage"].as_str() {
-                    return (worker["pid"].as_u64().unwrap(), stage.to_owned());
-                }
-            }
-            assert!(Instant::now() < patience, "no worker computes: {answer}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+            answer["workers"].as_array().unwrap().iter().find_map(|worker| {
+                let stage = worker["in_hand"]["stage"].as_str()?.to_owned();
+                Some((worker["pid"].as_u64().unwrap(), stage))
+            })
+        })
     }
 
     fn redis_says(&self, command: &[&str]) {
@@ -54,15 +51,7 @@ impl Fleet {
 
 /// The exit code of a process that ends soon, though its stage goes on for minutes.
 fn code_of(mut worker: Child) -> Option<i32> {
-    let patience = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < patience {
-        if let Some(status) = worker.try_wait().unwrap() {
-            return status.code();
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    worker.kill().unwrap();
-    panic!("the worker did not end");
+    wait_for("the end of the worker", || worker.try_wait().unwrap()).code()
 }
 
 fn terminate(worker: &Child) {
@@ -86,7 +75,7 @@ fn a_worker_keeps_its_stage_through_a_restart_of_redis_and_ends_when_it_loses_it
 }
 
 #[test]
-fn a_worker_that_is_told_twice_gives_its_stage_back_and_a_paused_run_is_taken_by_nobody() {
+fn a_second_signal_makes_a_worker_give_its_stage_back_and_a_paused_run_is_not_taken() {
     let fleet = Fleet::new();
     let worker = fleet.worker();
     let (_, stage) = fleet.in_hand();

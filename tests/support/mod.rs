@@ -11,3 +11,4 @@ pub(crate) mod program;
 pub(crate) mod redis;
 pub(crate) mod run_file;
 pub(crate) mod s3;
+pub(crate) mod wait;

@@ -16,19 +16,19 @@ use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
-use super::{Control, Hold, Limits, Repair, Store, Versions};
+use super::{Control, Hold, Repair, Store, Versions};
 
 /// The same store, in which blobs of more bytes than this count as large.
 pub(crate) fn with_large(store: &Store, whole: u64) -> Store {
-    store.with_limits(Limits { whole, ..store.limits() })
+    store.with_limits(|limits| limits.whole = whole)
 }
 
 /// A store in memory that can be slowed down, and gives up an answer after a second and a half.
 pub(crate) fn throttled() -> (Store, Arc<ThrottledStore<InMemory>>) {
     let objects = Arc::new(ThrottledStore::new(InMemory::new(), ThrottleConfig::default()));
     let store = Store::over(Arc::clone(&objects) as _);
-    let limits = Limits { answer: Duration::from_millis(1500), ..store.limits() };
-    (store.with_limits(limits), objects)
+    let answer = Duration::from_millis(1500);
+    (store.with_limits(|limits| limits.answer = answer), objects)
 }
 
 /// The versions of a program whose rollouts have another one.
@@ -40,12 +40,16 @@ pub(crate) fn other_versions() -> Versions {
 
 /// As if a person held the run.
 pub(crate) async fn hold(store: &Store, run: RunId, state: Hold) {
-    store.put_control(run, &Control { state, unix_ms: 0, by: "anna".to_owned() }).await.unwrap();
+    store
+        .records
+        .put_control(run, &Control { state, unix_ms: 0, by: "anna".to_owned() })
+        .await
+        .unwrap();
 }
 
 /// The stages of a run that were computed again; all of these records can be read.
-pub(crate) async fn rewound(store: &Store, run: RunId) -> Vec<Repair> {
-    let (all, unreadable) = store.readable_repairs(run).await.unwrap();
+pub(crate) async fn repairs(store: &Store, run: RunId) -> Vec<Repair> {
+    let (all, unreadable) = store.records.readable_repairs(run).await.unwrap();
     assert_eq!(unreadable, []);
     all
 }

@@ -16,7 +16,6 @@
 use std::process::{Command, ExitCode};
 
 use scheduler::measure::{self, Row};
-use scheduler::stub::Place;
 
 #[expect(dead_code, reason = "the tests start servers again as well")]
 #[path = "../../../tests/support/redis.rs"]
@@ -56,7 +55,6 @@ fn main() -> ExitCode {
         let number =
             |name, usual| value(name).map_or(usual, |text| text.parse().expect("a whole number"));
         let (stages, workers) = (number("--stages", 10_000), number("--workers", 10));
-        let place = Place::named(&place).expect("embedded, files, redis or s3");
         let asked = Row { place, stages, workers: usize::try_from(workers).expect("few") };
         let seen = measure::simulate(&asked);
         if std::env::args().all(|argument| argument != "--bare") {

@@ -8,9 +8,8 @@ use std::sync::LazyLock;
 use agrpo_spec::StageDigest;
 use redis::Script;
 
-use crate::coordination::keys::ATTEMPTS;
 use crate::coordination::redis::{Fleet, script};
-use agrpo_store::JobsError;
+use crate::{Result, coordination::keys::ATTEMPTS};
 
 /// A stage is given up after a few starts, and each run that shares it adds one: no count of ours is higher.
 const MOST: u32 = 100;
@@ -30,22 +29,22 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Counts a start and answers with the starts so far.
-pub(crate) async fn begin(fleet: &Fleet, stage: StageDigest) -> Result<u32, JobsError> {
+pub(crate) async fn begin(fleet: &Fleet, stage: StageDigest) -> Result<u32> {
     add(fleet, stage, 1).await
 }
 
 /// Takes a start back that ended for no fault of the stage.
-pub(crate) async fn forgive(fleet: &Fleet, stage: StageDigest) -> Result<(), JobsError> {
+pub(crate) async fn forgive(fleet: &Fleet, stage: StageDigest) -> Result<()> {
     add(fleet, stage, -1).await.map(drop)
 }
 
 /// Forgets all starts: the stage is done, or a person asks for new attempts.
-pub(crate) async fn forget(fleet: &Fleet, stage: StageDigest) -> Result<(), JobsError> {
+pub(crate) async fn forget(fleet: &Fleet, stage: StageDigest) -> Result<()> {
     let mut command = redis::cmd("HDEL");
     fleet.ask(command.arg(fleet.keys.of(ATTEMPTS)).arg(stage.to_string())).await
 }
 
-async fn add(fleet: &Fleet, stage: StageDigest, change: i32) -> Result<u32, JobsError> {
+async fn add(fleet: &Fleet, stage: StageDigest, change: i32) -> Result<u32> {
     let mut call = ADD.prepare_invoke();
     call.key(fleet.keys.of(ATTEMPTS)).arg(stage.to_string()).arg(change).arg(MOST);
     fleet.invoke(&call).await

@@ -5,35 +5,53 @@
 //! or is set so that it cannot serve, and where the clocks disagree. Ending means that nothing new is published; the
 //! program ends the process.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use agrpo_spec::StageDigest;
+use agrpo_store::{Clock, JobsError, retry::pauses};
 use backon::BackoffBuilder;
 use redis::RedisResult;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::coordination::leases::stages::{self, Acquired, Terms};
+use crate::coordination::leases::stages::{self, Acquired};
 use crate::coordination::leases::{StageLease, release};
-use crate::coordination::liveness::Liveness;
-use crate::coordination::redis::Fleet;
 use crate::coordination::redis::refusal::{plain, refusal};
-use crate::coordination::redis::settings;
+use crate::coordination::redis::{Fleet, diagnosis};
 use crate::coordination::registry::{InHand, WorkerInfo};
-use crate::metrics;
-use agrpo_store::Clock;
-use agrpo_store::JobsError;
-use agrpo_store::retry::pauses;
+use crate::{Result, coordination::liveness::Liveness, metrics};
 
 /// Intervals after which is looked whether the settings of Redis are still such that it can serve.
 const LOOK: u32 = 10;
 
 /// At most so often is a stage that was begun or ended shown to people.
 const SHOWN: Duration = Duration::from_millis(500);
+
+/// How far a worker's clock and that of Redis may be apart.
+const SKEW: Duration = Duration::from_secs(4);
+
+/// Two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// By how much this machine's clock is ahead, in milliseconds; negative where it is behind.
+    pub ahead_ms: i64,
+    /// Whether workers would refuse it.
+    pub is_too_much: bool,
+}
+
+impl Skew {
+    /// A clock that said `other` between two looks at ours and shows times to `grain` milliseconds only.
+    pub(crate) fn between(before: u64, other: u64, after: u64, grain: u64) -> Self {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let ahead = before.saturating_sub(other.saturating_add(grain));
+        let behind = other.saturating_sub(after.max(before));
+        let is_too_much = u128::from(ahead.max(behind)) > SKEW.as_millis();
+        Self { ahead_ms: signed(ahead) - signed(behind), is_too_much }
+    }
+}
 
 /// What the thread needs to know.
 #[derive(Clone)]
@@ -43,8 +61,6 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     /// How long Redis may be away.
     pub(crate) patience: Duration,
-    /// How far this machine's clock and Redis' may be apart.
-    pub(crate) skew: Duration,
     /// Updated at every turn of the thread, for a watchdog.
     pub(crate) liveness: Liveness,
 }
@@ -52,7 +68,6 @@ pub(crate) struct Settings {
 struct Shared {
     fleet: Fleet,
     settings: Settings,
-    terms: Terms,
     held: Mutex<Held>,
     /// Held during an exchange: releasing a lease waits for the renewal in progress.
     beating: tokio::sync::Mutex<()>,
@@ -84,12 +99,10 @@ impl Drop for Heartbeat {
 
 impl Heartbeat {
     /// Shows the first sign of life, and goes on with that. Unavailable if the clocks disagree.
-    pub(crate) async fn start(fleet: &Fleet, settings: Settings) -> Result<Self, JobsError> {
-        let terms = Terms { ttl: settings.lease };
+    pub(crate) async fn start(fleet: &Fleet, settings: Settings) -> Result<Self> {
         let shared = Arc::new(Shared {
             fleet: fleet.clone(),
             settings,
-            terms,
             held: Mutex::default(),
             beating: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
@@ -97,9 +110,7 @@ impl Heartbeat {
             wake: Notify::new(),
             end: watch::Sender::new(None),
         });
-        if let Err(error) = shared.beat(&mut fleet.connection()).await {
-            return Err(fleet.failed(&error).await);
-        }
+        fleet.explained(shared.beat(&mut fleet.connection()).await).await?;
         let refused = shared.end.borrow().clone();
         if let Some(error) = refused {
             stages::sign_off(fleet, &shared.settings.about.name).await.ok();
@@ -108,7 +119,7 @@ impl Heartbeat {
         let heartbeat = Self { shared: Arc::clone(&shared) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let started = runtime.and_then(|runtime| {
-            let thread = std::thread::Builder::new().name("pulse".to_owned());
+            let thread = std::thread::Builder::new().name("heartbeat".to_owned());
             // Never joined: it ends by itself within an exchange.
             thread.spawn(move || runtime.block_on(shared.live())).map(drop)
         });
@@ -135,13 +146,13 @@ impl Heartbeat {
         &self,
         stage: StageDigest,
         run: &str,
-    ) -> Result<Result<Arc<StageLease>, Acquired>, JobsError> {
-        let Shared { fleet, terms, settings, .. } = &*self.shared;
+    ) -> Result<Result<Arc<StageLease>, Acquired>> {
+        let Shared { fleet, settings, .. } = &*self.shared;
         let key = fleet.keys.lease(stage);
         let (asked, name) = (Instant::now(), &settings.about.name);
-        let acquired = stages::acquire(fleet, *terms, &key, name, run).await?;
+        let acquired = stages::acquire(fleet, settings.lease, &key, name, run).await?;
         let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
-        let lease = Arc::new(StageLease::new(stage, key, token, asked, terms.ttl));
+        let lease = Arc::new(StageLease::new(stage, key, token, asked, settings.lease));
         self.shared.held().leases.insert(stage, Arc::clone(&lease));
         if self.shared.releasing.load(Ordering::SeqCst) {
             lease.release();
@@ -150,7 +161,7 @@ impl Heartbeat {
     }
 
     /// Gives a lease back and renews it no more.
-    pub(crate) async fn release(&self, lease: &StageLease) -> Result<(), JobsError> {
+    pub(crate) async fn release(&self, lease: &StageLease) -> Result<()> {
         let Shared { fleet, beating, .. } = &*self.shared;
         self.shared.held().leases.remove(&lease.stage);
         // A renewal that is under way would bring the lease back.
@@ -207,7 +218,7 @@ impl Shared {
 
     /// Beats until closed or ended.
     async fn live(&self) {
-        let interval = self.terms.interval();
+        let interval = stages::interval(self.settings.lease);
         let (mut seen, mut looked) = (Instant::now(), Instant::now());
         let mut connection = None;
         loop {
@@ -226,15 +237,22 @@ impl Shared {
                     return;
                 }
                 connection = None;
-                let text = plain(&error);
-                let meaning = self.fleet.meaning(&text).await;
+                let meaning = self.fleet.failed(&error).await;
                 if !meaning.may_pass() {
                     self.end(meaning);
                 } else if seen.elapsed() >= self.settings.patience {
-                    let answers = refusal(&text).is_some();
-                    self.end(if answers { meaning } else { self.given_up(&text) });
+                    self.end(match refusal(&error) {
+                        Some(_) => meaning,
+                        None => JobsError::Unavailable(format!(
+                            "Redis at {} was away for {} s ({}): finished stages are safe in the store; start the \
+                             worker again once Redis answers",
+                            self.fleet.place(),
+                            self.settings.patience.as_secs(),
+                            plain(&error)
+                        )),
+                    });
                 } else {
-                    tracing::warn!(%error, "no sign of life given; trying again");
+                    tracing::warn!(%error, "the heartbeat was not sent to Redis; trying again");
                 }
                 sleep(pauses.next().unwrap_or(interval)).await;
             }
@@ -259,15 +277,6 @@ impl Shared {
         self.closed.load(Ordering::SeqCst) || self.end.borrow().is_some()
     }
 
-    fn given_up(&self, error: &str) -> JobsError {
-        JobsError::Unavailable(format!(
-            "Redis at {} was away for {} s ({error}): finished stages are safe in the store; start the \
-             worker again once Redis answers",
-            self.fleet.place(),
-            self.settings.patience.as_secs()
-        ))
-    }
-
     async fn beat_over(
         &self,
         connection: &mut Option<MultiplexedConnection>,
@@ -276,12 +285,12 @@ impl Shared {
         let is_new = connection.is_none();
         let mut open = match connection.take() {
             Some(open) => open,
-            None => self.fleet.own_connection(self.terms.interval()).await?,
+            None => self.fleet.own_connection(stages::interval(self.settings.lease)).await?,
         };
         self.beat(&mut open).await?;
         // A changed setting is announced nowhere, and after a restart it is what the file says.
-        if is_new || looked.elapsed() >= self.terms.interval() * LOOK {
-            if let Some(error) = settings::changed(self.fleet.place(), &mut open).await? {
+        if is_new || looked.elapsed() >= stages::interval(self.settings.lease) * LOOK {
+            if let Some(error) = diagnosis::changed(self.fleet.place(), &mut open).await? {
                 self.end(error);
             }
             *looked = Instant::now();
@@ -307,11 +316,12 @@ impl Shared {
             leases.iter().map(|lease| (lease.key.as_str(), lease.token.as_str())).collect();
         let (asked, before) = (Instant::now(), (self.settings.clock)());
         let (redis, ours) =
-            stages::beat(&self.fleet, connection, self.terms, &about.name, &text, &tokens).await?;
+            stages::beat(&self.fleet, connection, self.settings.lease, &about.name, &text, &tokens)
+                .await?;
         let after = (self.settings.clock)();
         for (lease, ours) in leases.iter().zip(ours) {
             if ours {
-                lease.renewed(asked, self.terms.ttl);
+                lease.renewed(asked, self.settings.lease);
             } else if lease.lose() {
                 metrics::lease_lost();
                 self.end(JobsError::Unavailable(format!(
@@ -326,15 +336,14 @@ impl Shared {
     }
 
     fn compare_clocks(&self, redis: u64, before: u64, after: u64) {
-        // Redis looked at its clock somewhere between.
-        let skew = before.saturating_sub(redis).max(redis.saturating_sub(after.max(before)));
-        if u128::from(skew) > self.settings.skew.as_millis() {
-            let side = if redis < before { "ahead of" } else { "behind" };
+        let skew = Skew::between(before, redis, after, 0);
+        if skew.is_too_much {
+            let side = if skew.ahead_ms > 0 { "ahead of" } else { "behind" };
             self.end(JobsError::Unavailable(format!(
                 "this machine's clock is {:.1} s {side} that of Redis at {}: workers tell by their \
                  clocks who is alive; set both by NTP (`timedatectl set-ntp true`), then start the \
                  worker again",
-                Duration::from_millis(skew).as_secs_f64(),
+                Duration::from_millis(skew.ahead_ms.unsigned_abs()).as_secs_f64(),
                 self.fleet.place()
             )));
         }

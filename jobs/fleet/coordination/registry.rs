@@ -3,15 +3,13 @@
 //! A worker that falls silent is left out after a few missed beats. It decides nothing but whether a stage that failed
 //! here may wait for another worker.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use agrpo_spec::{Numerics, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use crate::coordination::keys::{ABOUT, WORKERS};
-use crate::coordination::redis::Fleet;
-use agrpo_store::JobsError;
+use crate::{Result, coordination::redis::Fleet};
 
 /// Longer than any worker of ours is silent.
 const ABSENT: Duration = Duration::from_secs(15);
@@ -62,7 +60,7 @@ pub struct WorkerInfo {
 type Registry = (Vec<(String, f64)>, BTreeMap<String, String>, (u64, u64));
 
 /// The workers that are alive, by name.
-pub async fn workers(fleet: &Fleet) -> Result<Vec<WorkerInfo>, JobsError> {
+pub async fn workers(fleet: &Fleet) -> Result<Vec<WorkerInfo>> {
     let mut pipe = redis::pipe();
     pipe.zrange_withscores(fleet.keys.of(WORKERS), 0, -1).hgetall(fleet.keys.of(ABOUT)).cmd("TIME");
     let (seen, about, (seconds, micros)): Registry = fleet.ask_all(&pipe).await?;

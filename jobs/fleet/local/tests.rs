@@ -1,15 +1,16 @@
 //! Same run, same bytes: whatever the number of workers, and however often it was stopped or killed.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use agrpo_spec::{Plan, Purpose, Seed, StageError, StageKind};
+use agrpo_spec::{Plan, Purpose, Seed, StageError, StageKind, StageSpec};
 
 use super::*;
 use crate::maintenance::replay::replay_run;
 use crate::testing::{
-    TestStore, fake, fake_outputs, finish, finished, local, rewound, run, run_named,
+    TestStore, fake, fake_outputs, finish, finished, local, repairs, run, run_named, throttled,
 };
 
 /// The fake that every so often takes a moment, so that workers finish in any order.
@@ -32,8 +33,8 @@ fn failing(fails: impl Fn(&StageSpec) -> Option<StageError> + Send + Sync + 'sta
 /// Every stage's outputs, which say all about a run's result.
 async fn results(store: &Store, run: &Run) -> BTreeMap<String, Vec<ArtifactDigest>> {
     let mut results = BTreeMap::new();
-    for (key, stage) in store.recorded_stages(run.id()).await.unwrap() {
-        let manifest = store.complete_manifest(stage).await.unwrap().unwrap();
+    for (key, stage) in store.records.recorded_stages(run.id()).await.unwrap() {
+        let manifest = store.records.complete_manifest(stage).await.unwrap().unwrap();
         let outputs = manifest.outputs.values().map(|record| record.digest).collect();
         results.insert(format!("{key} {stage}"), outputs);
     }
@@ -56,10 +57,27 @@ async fn the_number_of_workers_changes_nothing() {
             let (outcome, events) = finish(&test.store, run(), dawdling(), workers).await;
             assert_eq!(outcome.unwrap(), whole);
             assert_eq!(results(&test.store, &run()).await, expected);
-            let finished = events.iter().filter(|e| matches!(e, Event::Finished { .. })).count();
+            let finished = events
+                .iter()
+                .filter(|e| matches!(e, Event::Settled { is_reused: false, .. }))
+                .count();
             assert_eq!(finished as u64, whole.computed);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_worker_stores_a_result_while_it_computes_the_next_stage() {
+    let (store, slow) = throttled();
+    // Every write takes longer than a stage.
+    slow.config_mut(|config| config.wait_put_per_call = Duration::from_millis(20));
+    let (outcome, events) = finish(&store, run_named("overlap", 1), fake(), 1).await;
+    assert!(outcome.unwrap().done);
+    let [first, second] = [0, 1].map(|shard| StageKey::new(StageKind::Rollout, 1, shard));
+    let place = |is_sought: &dyn Fn(&Event) -> bool| events.iter().position(is_sought).unwrap();
+    let begun = place(&|event| matches!(event, Event::Started { key, .. } if *key == second));
+    let stored = place(&|event| matches!(event, Event::Settled { key, .. } if *key == first));
+    assert!(begun < stored, "{events:?}");
 }
 
 #[tokio::test]
@@ -89,7 +107,7 @@ async fn a_stopped_run_keeps_what_was_in_hand_and_goes_on_to_the_same_end() {
             });
             let (events, _heard) = mpsc::unbounded_channel();
             let local = local(&test.reopened(), execute, 2);
-            let outcome = local.run(run(), events, stopped).await.unwrap();
+            let outcome = local.run(run(), false, events, stopped).await.unwrap();
             assert!(!outcome.done && outcome.computed >= stop_after, "{outcome:?}");
         }
         let outcome = finished(&test.reopened(), run(), 2).await;
@@ -131,22 +149,22 @@ async fn a_stage_that_fails_ends_the_run_with_a_record_that_the_next_try_clears(
         let (outcome, _) = finish(&test.store, run(), failing(broken), 2).await;
         let error = outcome.unwrap_err();
         assert!(matches!(error, JobsError::Refused(_)), "{error}");
-        let failures = test.store.failures(run().id()).await.unwrap();
+        let failures = test.store.records.failures(run().id()).await.unwrap();
         assert!(!failures.is_empty());
         assert_eq!(failures[0].key.kind, StageKind::Reward);
         assert!(failures[0].error.contains("no reward") && failures[0].worker == "test");
         assert!(failures[0].log[0].starts_with("logged since "), "{:?}", failures[0].log);
         // Stages in hand beside it were finished and stored.
-        let recorded = test.store.recorded_stages(run().id()).await.unwrap();
+        let recorded = test.store.records.recorded_stages(run().id()).await.unwrap();
         assert!(recorded.contains_key(&"rollout-000001-01".parse().unwrap()));
         let outcome = finished(&test.store, run(), 2).await;
         assert!(outcome.done && outcome.reused > 0);
-        assert_eq!(test.store.failures(run().id()).await.unwrap(), []);
+        assert_eq!(test.store.records.failures(run().id()).await.unwrap(), []);
     }
 }
 
 #[tokio::test]
-async fn data_errors_panics_and_infinite_metrics_are_told_apart() {
+async fn data_errors_panics_and_infinite_metrics_are_distinguished() {
     let test = TestStore::memory().await;
     let data = failing(|_| Some(StageError::Data("bad input".into())));
     let error = finish(&test.store, run(), data, 1).await.0.unwrap_err();
@@ -168,9 +186,10 @@ async fn lost_and_damaged_blobs_are_computed_again_to_the_same_bytes() {
     let (whole, expected) = reference().await;
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
-    let stages = test.store.recorded_stages(run().id()).await.unwrap();
+    let stages = test.store.records.recorded_stages(run().id()).await.unwrap();
     for key in ["gradient-000001-01", "update-000002", "rollout-000003-00", "update-000003"] {
-        let manifest = test.store.manifest(stages[&key.parse().unwrap()]).await.unwrap().unwrap();
+        let manifest =
+            test.store.records.manifest(stages[&key.parse().unwrap()]).await.unwrap().unwrap();
         let record = manifest.outputs.values().next_back().unwrap();
         test.remove(&format!("cas/{}", record.digest));
     }
@@ -180,7 +199,7 @@ async fn lost_and_damaged_blobs_are_computed_again_to_the_same_bytes() {
     assert_eq!((outcome.computed, outcome.policy), (4, whole.policy));
     assert_eq!(results(&test.store, &run()).await, expected);
 
-    let update = test.store.manifest(stages[&"update-000003".parse().unwrap()]).await;
+    let update = test.store.records.manifest(stages[&"update-000003".parse().unwrap()]).await;
     let optimizer = update.unwrap().unwrap().output("optimizer").unwrap();
     test.truncate(&format!("cas/{optimizer}"));
     let outcome = finished(&test.reopened(), run(), 2).await;
@@ -196,10 +215,10 @@ async fn inputs_damaged_in_the_middle_of_a_run_are_made_again_and_the_end_is_the
             (spec.kind() == kind).then(|| StageError::Internal("stop here".into()))
         };
         finish(&test.store, run(), failing(stop_here), 1).await.0.unwrap_err();
-        let stages = test.store.recorded_stages(run().id()).await.unwrap();
+        let stages = test.store.records.recorded_stages(run().id()).await.unwrap();
         let mut flipped = 0;
         for stage in stages.values() {
-            let manifest = test.store.manifest(*stage).await.unwrap().unwrap();
+            let manifest = test.store.records.manifest(*stage).await.unwrap().unwrap();
             // Whatever file it is: found only when it is read.
             for record in manifest.outputs.values().filter(|record| record.size > 200) {
                 test.flip(&format!("cas/{}", record.digest));
@@ -210,9 +229,9 @@ async fn inputs_damaged_in_the_middle_of_a_run_are_made_again_and_the_end_is_the
         let outcome = finished(&test.reopened(), run(), 2).await;
         assert_eq!((outcome.done, outcome.policy), (true, whole.policy), "{kind}");
         assert_eq!(results(&test.store, &run()).await, expected);
-        let rewound = rewound(&test.store, run().id()).await;
-        assert!(!rewound.is_empty(), "{kind}");
-        assert!(rewound.iter().all(|r| r.why == agrpo_store::Why::Corrupt && r.worker == "test"));
+        let repairs = repairs(&test.store, run().id()).await;
+        assert!(!repairs.is_empty(), "{kind}");
+        assert!(repairs.iter().all(|r| r.why == agrpo_store::Why::Corrupt && r.worker == "test"));
         let manifests = std::fs::read_dir(test.path("stages")).unwrap().count();
         assert_eq!(manifests as u64, Plan::total_stages(&run()), "one record a stage");
     }
@@ -224,26 +243,26 @@ async fn damaged_records_are_put_aside_and_computed_anew() {
     let stages = {
         let test = TestStore::file().await;
         finished(&test.store, run(), 1).await;
-        test.store.recorded_stages(run().id()).await.unwrap()
+        test.store.records.recorded_stages(run().id()).await.unwrap()
     };
     for (key, stage) in stages.iter().rev().take(9) {
         let test = TestStore::file().await;
         finished(&test.store, run(), 1).await;
-        let manifest = test.store.manifest(*stage).await.unwrap().unwrap();
+        let manifest = test.store.records.manifest(*stage).await.unwrap().unwrap();
         std::fs::write(test.path(&format!("stages/{stage}")), b"{\"stage\": 1").unwrap();
         let outcome = finished(&test.reopened(), run(), 2).await;
         assert_eq!((outcome.done, outcome.policy), (true, whole.policy), "{key}");
-        let rewound = rewound(&test.store, run().id()).await;
+        let repairs = repairs(&test.store, run().id()).await;
         let is_looked_at = matches!(key.kind, StageKind::Evaluation)
             || key.iteration == 3 && key.kind == StageKind::Update;
         if is_looked_at {
-            assert_eq!(rewound.len(), 1, "{key}");
+            assert_eq!(repairs.len(), 1, "{key}");
             assert_eq!(
-                (rewound[0].stage, rewound[0].why),
+                (repairs[0].stage, repairs[0].why),
                 (*stage, agrpo_store::Why::CorruptManifest)
             );
             assert!(test.path(&format!("aside/stages-{stage}")).exists());
-            let again = test.store.manifest(*stage).await.unwrap().unwrap();
+            let again = test.store.records.manifest(*stage).await.unwrap().unwrap();
             assert_eq!(again.outputs, manifest.outputs);
         }
         if is_looked_at {
@@ -258,7 +277,7 @@ async fn runs_share_what_they_have_in_common() {
     finished(&test.store, run_named("one", 1), 1).await;
     let outcome = finished(&test.store, run_named("two", 1), 1).await;
     assert_eq!(outcome.computed, 0, "only the name differs, which no stage names");
-    let reports = replay_run(&test.store, outcome.run, &fake(), |_, _| ()).await.unwrap();
+    let reports = replay_run(&test.store, outcome.run, &fake()).await.unwrap();
     assert!(reports.iter().all(|(_, report)| report.identical));
 }
 
@@ -273,7 +292,7 @@ async fn a_stage_costs_less_than_30_ms_beside_its_computation() {
     let listen = async {
         let mut costs = vec![];
         while let Some(event) = heard.recv().await {
-            if matches!(event, Event::Finished { .. }) {
+            if matches!(event, Event::Settled { is_reused: false, .. }) {
                 costs.push(began.elapsed().as_secs_f64() * 1e3);
                 began = std::time::Instant::now();
             }
@@ -282,7 +301,7 @@ async fn a_stage_costs_less_than_30_ms_beside_its_computation() {
     };
     let long = run_named("long", 50);
     let local = local(&test.store, fake(), 1);
-    let (outcome, mut costs) = tokio::join!(local.run(long, events, stop), listen);
+    let (outcome, mut costs) = tokio::join!(local.run(long, false, events, stop), listen);
     assert!(outcome.unwrap().done);
     costs.sort_by(f64::total_cmp);
     let (median, most) = (costs[costs.len() / 2], costs[costs.len() * 9 / 10]);
@@ -302,18 +321,18 @@ async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_
             fake_outputs(spec, inputs)
         });
         let local = local(&test.store, slow, 1);
-        let going = local.run(run(), events, stopped);
+        let going = local.run(run(), false, events, stopped);
         let meddling = async {
             sleep(Duration::from_millis(500)).await;
-            test.store.put_control(run().id(), &control(state)).await.unwrap();
+            test.store.records.put_control(run().id(), &control(state)).await.unwrap();
             sleep(Duration::from_secs(2)).await;
-            let begun = test.store.recorded_stages(run().id()).await.unwrap().len();
+            let begun = test.store.records.recorded_stages(run().id()).await.unwrap().len();
             assert!((1..20).contains(&begun), "{begun}");
             sleep(Duration::from_secs(2)).await;
-            let later = test.store.recorded_stages(run().id()).await.unwrap().len();
+            let later = test.store.records.recorded_stages(run().id()).await.unwrap().len();
             assert_eq!(begun, later, "no stage is begun two seconds after the word");
             if state == Hold::Paused {
-                test.store.clear_control(run().id()).await.unwrap();
+                test.store.records.clear_control(run().id()).await.unwrap();
             }
         };
         let (outcome, ()) = tokio::join!(going, meddling);
@@ -330,6 +349,48 @@ async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_
         // Asking for a cancelled run is asking for it to go on.
         assert!(finished(&test.store, run(), 2).await.done);
         assert_eq!(results(&test.store, &run()).await, expected);
-        assert_eq!(test.store.control(run().id()).await.unwrap(), None);
+        assert_eq!(test.store.records.control(run().id()).await.unwrap(), None);
     }
+}
+
+/// The idle worker looks at the run while it is cancelled, and another one has a stage in hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_resumed_before_it_ended_keeps_all_its_workers() {
+    let test = TestStore::memory().await;
+    let (is_held, is_open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let execute: ExecuteFn = {
+        let (is_held, is_open, most) = (is_held.clone(), is_open.clone(), most.clone());
+        Arc::new(move |spec, inputs| {
+            let is_first = spec.kind() == StageKind::Rollout && !is_held.swap(true, SeqCst);
+            while is_first && !is_open.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let now = at_once.fetch_add(1, SeqCst) + 1;
+            if is_open.load(SeqCst) {
+                most.fetch_max(now, SeqCst);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            at_once.fetch_sub(1, SeqCst);
+            fake_outputs(spec, inputs)
+        })
+    };
+    let (events, _heard) = mpsc::unbounded_channel();
+    let (_stop, stopped) = watch::channel(false);
+    let local = local(&test.store, execute, 2);
+    let going = local.run(run(), false, events, stopped);
+    let meddling = async {
+        while !is_held.load(SeqCst) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let control = Control { state: Hold::Cancelled, unix_ms: 1, by: "anna".to_owned() };
+        test.store.records.put_control(run().id(), &control).await.unwrap();
+        sleep(2 * LOOK).await;
+        test.store.records.clear_control(run().id()).await.unwrap();
+        sleep(2 * LOOK).await;
+        is_open.store(true, SeqCst);
+    };
+    let (outcome, ()) = tokio::join!(going, meddling);
+    assert!(outcome.unwrap().done);
+    assert_eq!(most.load(SeqCst), 2);
 }

@@ -17,17 +17,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
-use futures::{StreamExt, TryStreamExt};
+use agrpo_spec::{ArtifactDigest, RunId};
+use agrpo_store::{Entry, FOLDERS, JobsError, Store, is_leftover, paths};
 use serde::Serialize;
 
+pub use crate::maintenance::reachability::Tally;
 use crate::maintenance::reachability::{Reachability, is_of_other_versions, reachable};
-use crate::maintenance::retention;
-use agrpo_store::JobsError;
-use agrpo_store::{Entry, Store, is_leftover};
-
-/// Objects deleted at a time.
-const AT_ONCE: usize = 16;
+use crate::{Result, maintenance::retention, planning::steps::each};
 
 /// How to sweep.
 #[derive(Clone, Copy, Debug)]
@@ -54,24 +50,8 @@ pub enum ObjectKind {
     Aside,
 }
 
-/// So many objects of so many bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// How many.
-    pub objects: u64,
-    /// Their lengths together.
-    pub bytes: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, bytes: u64) {
-        self.objects += 1;
-        self.bytes += bytes;
-    }
-}
-
 /// What a gc found and did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GcReport {
     /// Whether nothing was deleted.
     pub dry_run: bool,
@@ -97,54 +77,21 @@ pub struct Odd {
     pub kind: &'static str,
 }
 
-/// What all runs reach.
-#[derive(Debug, Default)]
-struct Marked {
-    runs: BTreeSet<RunId>,
-    stages: BTreeSet<StageDigest>,
-    blobs: BTreeSet<ArtifactDigest>,
-}
-
-impl Marked {
-    fn add(&mut self, id: RunId, reach: Reachability) {
-        self.runs.insert(id);
-        self.stages.extend(reach.stages.into_keys());
-        self.blobs.extend(reach.held.into_keys());
-    }
-
-    fn has(&self, kind: ObjectKind, name: &str) -> bool {
-        let file = name.rsplit('/').next().unwrap_or_default();
-        match kind {
-            ObjectKind::Manifests | ObjectKind::Specs => {
-                file.parse().is_ok_and(|stage| self.stages.contains(&stage))
-            }
-            ObjectKind::Blobs => file.parse().is_ok_and(|blob| self.blobs.contains(&blob)),
-            ObjectKind::Leftovers | ObjectKind::Aside => false,
-        }
-    }
-}
-
 /// Deletes what no run reaches and is older than the grace period. Data error, and nothing deleted, where
 /// a run cannot be followed.
-pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError> {
-    let marked = mark(store, options.dry_run).await?;
-    let now = store.now_ms().await?;
+pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport> {
+    let (runs, reached) = mark(store, options.dry_run).await?;
+    let now = store.objects.now_ms().await?;
     let grace = i64::try_from(options.grace.as_millis()).unwrap_or(i64::MAX);
     // As old as the grace period is old enough, so that none at all takes everything.
     let is_old = |entry: &Entry| now.saturating_sub(entry.written_ms) >= grace;
-    let mut report = GcReport {
-        dry_run: options.dry_run,
-        runs: marked.runs.len() as u64,
-        swept: BTreeMap::new(),
-        young: Tally::default(),
-        kept: Tally::default(),
-        odd: vec![],
-    };
+    let dry_run = options.dry_run;
+    let mut report = GcReport { dry_run, runs, ..GcReport::default() };
     let mut doomed: Vec<(ObjectKind, Entry)> = vec![];
     for (kind, entry) in everything(store).await? {
         if let Some(kind) = entry.odd {
             report.odd.push(Odd { name: entry.name, kind });
-        } else if marked.has(kind, &entry.name) {
+        } else if reached.contains(&entry.name) {
             report.kept.add(entry.size);
         } else if is_old(&entry) {
             doomed.push((kind, entry));
@@ -153,27 +100,28 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError
         }
     }
     report.odd.sort();
-    if !options.dry_run && !doomed.is_empty() {
+    if !dry_run && !doomed.is_empty() {
         // Runs that began or went on meanwhile may have taken over what no run reached.
-        let again = mark(store, false).await?;
-        doomed.retain(|(kind, entry)| {
-            let is_reached = again.has(*kind, &entry.name);
+        let (_, again) = mark(store, false).await?;
+        doomed.retain(|(_, entry)| {
+            let is_reached = again.contains(&entry.name);
             if is_reached {
                 report.kept.add(entry.size);
             }
             !is_reached
         });
     }
-    check_known(store, &doomed).await?;
+    // A record of another version may name blobs.
+    let manifests = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
+    check_compatible(store, manifests.map(|(_, entry)| entry)).await.map_err(unswept)?;
     doomed.sort_by(|(a, one), (b, two)| (a, &one.name).cmp(&(b, &two.name)));
     for batch in doomed.chunk_by(|(a, _), (b, _)| a == b) {
         let mut tally = Tally::default();
-        let deletions = batch.iter().map(|(_, entry)| async move {
-            let goes = options.dry_run || delete(store, entry).await?;
-            Ok::<_, JobsError>((goes, entry.size))
+        let deletions = each(batch, |(_, entry)| async move {
+            let goes = dry_run || delete(store, entry).await?;
+            Ok((goes, entry.size))
         });
-        let mut deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
-        while let Some((goes, size)) = deletions.try_next().await? {
+        for (goes, size) in deletions.await? {
             if goes { tally.add(size) } else { report.young.add(size) }
         }
         report.swept.insert(batch[0].0, tally);
@@ -182,58 +130,65 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport, JobsError
 }
 
 /// Deletes an object unless it was written since it was listed.
-async fn delete(store: &Store, listed: &Entry) -> Result<bool, JobsError> {
-    match store.object(&listed.name).await? {
+async fn delete(store: &Store, listed: &Entry) -> Result<bool> {
+    match store.objects.entry(&listed.name).await? {
         Some(found) if found.written_ms != listed.written_ms => Ok(false),
-        Some(_) => store.delete_object(&listed.name).await.map(|()| true),
+        Some(_) => store.objects.delete(&listed.name).await.map(|()| true),
         None => Ok(true),
     }
 }
 
-/// Everything that may be swept, with its kind.
-async fn everything(store: &Store) -> Result<Vec<(ObjectKind, Entry)>, JobsError> {
+/// Everything in a store that may be swept, with its kind; and what no program of ours wrote.
+pub(crate) async fn everything(store: &Store) -> Result<Vec<(ObjectKind, Entry)>> {
     let mut all = vec![];
-    for (folder, kind) in [
-        ("stages", ObjectKind::Manifests),
-        ("specs", ObjectKind::Specs),
-        ("cas", ObjectKind::Blobs),
-        ("aside", ObjectKind::Aside),
-        ("runs", ObjectKind::Leftovers),
-    ] {
-        for entry in store.objects(folder).await? {
-            if is_leftover(&entry.name) || entry.odd.is_some() {
-                all.push((ObjectKind::Leftovers, entry));
-            } else if kind != ObjectKind::Leftovers {
-                all.push((kind, entry));
-            }
+    for folder in FOLDERS {
+        let kind = match folder {
+            "stages" => Some(ObjectKind::Manifests),
+            "specs" => Some(ObjectKind::Specs),
+            "cas" => Some(ObjectKind::Blobs),
+            "aside" => Some(ObjectKind::Aside),
+            _ => None,
+        };
+        for entry in store.objects.entries(folder).await? {
+            let is_leftover = is_leftover(&entry.name) || entry.odd.is_some();
+            // A file that no digest names is another program's.
+            let is_ours = folder == "aside" || is_digest(&entry.name);
+            let kind = if is_leftover { Some(ObjectKind::Leftovers) } else { kind };
+            let kind = kind.filter(|_| is_leftover || is_ours);
+            all.extend(kind.map(|kind| (kind, entry)));
         }
     }
     Ok(all)
 }
 
-async fn mark(store: &Store, dry_run: bool) -> Result<Marked, JobsError> {
-    let mut marked = Marked::default();
-    for id in store.runs().await? {
-        marked.add(id, follow(store, id, dry_run).await?);
-    }
-    Ok(marked)
+fn is_digest(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|file| file.parse::<ArtifactDigest>().is_ok())
 }
 
-/// What a run reaches. What its retention does not keep is let go first, or counted so.
-async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability, JobsError> {
+/// How many runs there are, and the names of the objects that they reach.
+async fn mark(store: &Store, dry_run: bool) -> Result<(u64, BTreeSet<String>)> {
+    let (mut runs, mut reached) = (0, BTreeSet::new());
+    for id in store.records.runs().await? {
+        runs += 1;
+        reached.extend(follow(store, id, dry_run).await?.names());
+    }
+    Ok((runs, reached))
+}
+
+/// What a run reaches. What its retention does not keep is noted as deleted first, or counted so.
+async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability> {
+    let name = id.short();
     let refuse = |error: JobsError| match error {
         // What is wrong says what mends it.
         JobsError::Data(why) => JobsError::Data(format!(
-            "{why}; nothing was swept, because it is not known what run {} needs (agrpo forget {} --force \
-             gives the run up)",
-            id.short(),
-            id.short()
+            "{why}; nothing was swept, because it is not known what run {name} needs (agrpo forget {name} \
+             --force gives the run up)"
         )),
         error => unswept(error),
     };
     check_records(store, id).await.map_err(unswept)?;
-    let run = store.run(id).await.map_err(refuse)?;
-    let retention = store.retention(id).await.map_err(refuse)?;
+    let run = store.records.run(id).await.map_err(refuse)?;
+    let retention = store.records.retention(id).await.map_err(refuse)?;
     // What a run of other versions may delete is for them to say.
     let due = match retention.keeps_all() || is_of_other_versions(store, id).await? {
         true => BTreeMap::new(),
@@ -241,7 +196,7 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability,
     };
     if !dry_run {
         for (stage, dropped) in &due {
-            store.note_dropped(id, *stage, dropped).await?;
+            store.records.note_dropped(id, *stage, dropped).await?;
         }
     }
     let reach = reachable(store, id, &due).await.map_err(refuse)?;
@@ -249,7 +204,7 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability,
         return Err(refuse(error.clone()));
     }
     match &reach.unlisted {
-        Some((_, why)) => Err(refuse(JobsError::Data(why.clone()))),
+        Some(why) => Err(refuse(JobsError::Data(why.clone()))),
         None => Ok(reach),
     }
 }
@@ -264,15 +219,9 @@ fn unswept(error: JobsError) -> JobsError {
     }
 }
 
-/// Refuses where the record of a stage that is to go is another version's: it may name blobs.
-async fn check_known(store: &Store, doomed: &[(ObjectKind, Entry)]) -> Result<(), JobsError> {
-    let manifests = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
-    check_compatible(store, manifests.map(|(_, entry)| entry)).await.map_err(unswept)
-}
-
 /// Refuses where a record of the run is another version's: it may say what the run needs.
-async fn check_records(store: &Store, id: RunId) -> Result<(), JobsError> {
-    let entries = store.objects(&format!("runs/{id}")).await?;
+async fn check_records(store: &Store, id: RunId) -> Result<()> {
+    let entries = store.objects.entries(&paths::run(id)).await?;
     check_compatible(store, entries.iter().filter(|entry| entry.odd.is_none())).await
 }
 
@@ -280,32 +229,27 @@ async fn check_records(store: &Store, id: RunId) -> Result<(), JobsError> {
 async fn check_compatible<'a>(
     store: &Store,
     entries: impl Iterator<Item = &'a Entry>,
-) -> Result<(), JobsError> {
-    let checks: Vec<_> = entries.map(|entry| store.inspect(&entry.name)).collect();
-    let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
-    while let Some(checked) = checks.next().await {
-        match checked {
-            Ok(_) | Err(JobsError::Data(_)) => {}
-            Err(error) => return Err(error),
+) -> Result<()> {
+    let checks = each(entries, |entry| async {
+        match store.records.inspect(&entry.name).await {
+            Ok(_) | Err(JobsError::Data(_)) => Ok(()),
+            Err(error) => Err(error),
         }
-    }
-    Ok(())
+    });
+    checks.await.map(drop)
 }
 
 /// What only this run reaches: what forgetting it would free.
-pub async fn only_of(store: &Store, run: RunId) -> Result<Tally, JobsError> {
-    let mut others = Marked::default();
-    for id in store.runs().await? {
-        if id != run {
-            others.add(id, reachable(store, id, &BTreeMap::new()).await?);
-        }
+pub async fn only_of(store: &Store, run: RunId) -> Result<Tally> {
+    let (mut own, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for id in store.records.runs().await? {
+        let reach = reachable(store, id, &BTreeMap::new()).await?;
+        if id == run { &mut own } else { &mut others }.extend(reach.names());
     }
     check_records(store, run).await?;
-    let mut own = Marked::default();
-    own.add(run, reachable(store, run, &BTreeMap::new()).await?);
     let mut freed = Tally::default();
-    for (kind, entry) in everything(store).await? {
-        if own.has(kind, &entry.name) && !others.has(kind, &entry.name) {
+    for (_, entry) in everything(store).await? {
+        if own.contains(&entry.name) && !others.contains(&entry.name) {
             freed.add(entry.size);
         }
     }

@@ -3,18 +3,14 @@
 //!
 //! Remembers what it has read, as one lost blob often leads to the next. Computes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{ArtifactDigest, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageSpec};
-use futures::future::try_join_all;
-
-use agrpo_store::JobsError;
 use agrpo_store::Store;
 
-/// Records read at a time.
-const READS: usize = 32;
+use crate::Result;
+use crate::planning::steps::{AT_ONCE, Steps, each, readable};
 
-/// A stage that makes what was lost.
 #[derive(Clone, Debug)]
 pub(super) struct Producer {
     pub(super) stage: StageDigest,
@@ -23,6 +19,13 @@ pub(super) struct Producer {
     pub(super) spec: StageSpec,
     /// What it gave the first time; none where its record is gone as well.
     pub(super) manifest: Option<Manifest>,
+}
+
+impl Producer {
+    fn recorded(key: Option<StageKey>, manifest: Manifest) -> Self {
+        let spec = manifest.spec.clone();
+        Self { stage: manifest.stage, key, spec, manifest: Some(manifest) }
+    }
 }
 
 type Place = (Option<StageKey>, StageDigest);
@@ -43,14 +46,16 @@ impl<'a> Producers<'a> {
         store: &'a Store,
         run: Option<RunId>,
         asked: &StageSpec,
-    ) -> Result<Self, JobsError> {
+    ) -> Result<Self> {
         let (run, unread) = match run {
             Some(id) => {
-                let recorded = store.recorded_stages(id).await?;
+                let recorded = store.records.recorded_stages(id).await?;
                 let places = recorded.into_iter().map(|(key, stage)| (Some(key), stage));
-                (Some(store.run(id).await?), places.collect())
+                (Some(store.records.run(id).await?), places.collect())
             }
-            None => (None, store.all_stages().await?.into_iter().map(|s| (None, s)).collect()),
+            None => {
+                (None, store.records.all_stages().await?.into_iter().map(|s| (None, s)).collect())
+            }
         };
         Ok(Self { store, run, asked: asked.digest(), unread, made: BTreeMap::new() })
     }
@@ -60,7 +65,7 @@ impl<'a> Producers<'a> {
         &mut self,
         blob: ArtifactDigest,
         refused: &[StageDigest],
-    ) -> Result<Option<Producer>, JobsError> {
+    ) -> Result<Option<Producer>> {
         loop {
             // Newest first; but what many stages make, the oldest makes out of the least.
             let is_complete = self.unread.is_empty();
@@ -72,45 +77,35 @@ impl<'a> Producers<'a> {
                     _ => fitting.next_back(),
                 };
                 if let Some(&(key, stage)) = place
-                    && let Some(manifest) = self.readable(stage).await?
+                    && let Ok(Some(manifest)) = readable(self.manifest(stage).await)?
                 {
-                    let spec = manifest.spec.clone();
-                    return Ok(Some(Producer { stage, key, spec, manifest: Some(manifest) }));
+                    return Ok(Some(Producer::recorded(key, manifest)));
                 }
             }
             if is_complete {
                 return self.walk(blob, refused).await;
             }
-            self.read_on().await?;
+            self.read_more().await?;
         }
     }
 
-    async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
+    async fn manifest(&self, stage: StageDigest) -> Result<Option<Manifest>> {
         match &self.run {
-            Some(run) => self.store.manifest_or_quarantine(run.id(), stage).await,
-            None => self.store.manifest(stage).await,
+            Some(run) => self.store.records.manifest_or_quarantine(run.id(), stage).await,
+            None => self.store.records.manifest(stage).await,
         }
     }
 
-    /// The same where one record that cannot be read must not hide the others.
-    async fn readable(&self, stage: StageDigest) -> Result<Option<Manifest>, JobsError> {
-        match self.manifest(stage).await {
-            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(None),
-            other => other,
-        }
-    }
-
-    async fn read_on(&mut self) -> Result<(), JobsError> {
-        let from = self.unread.len().saturating_sub(READS);
-        let places = self.unread.split_off(from);
-        let reads = places.iter().rev().map(|&(key, stage)| {
-            let producers = &*self;
-            async move { Ok::<_, JobsError>(((key, stage), producers.readable(stage).await?)) }
-        });
-        let read = try_join_all(reads).await?;
-        for (place, manifest) in read {
-            for record in manifest.iter().flat_map(|manifest| manifest.outputs.values()) {
-                self.made.entry(record.digest).or_default().push(place);
+    /// Reads the next records. One that cannot be read must not hide the others.
+    async fn read_more(&mut self) -> Result<()> {
+        let mut places = self.unread.split_off(self.unread.len().saturating_sub(AT_ONCE));
+        places.reverse();
+        let (producers, stages) = (&*self, places.iter().map(|(_, stage)| *stage));
+        let read = each(stages, |stage| async move { readable(producers.manifest(stage).await) });
+        for (place, manifest) in places.iter().zip(read.await?) {
+            let records = manifest.ok().flatten().map(|manifest| manifest.outputs);
+            for record in records.iter().flat_map(BTreeMap::values) {
+                self.made.entry(record.digest).or_default().push(*place);
             }
         }
         Ok(())
@@ -122,40 +117,44 @@ impl<'a> Producers<'a> {
         &self,
         blob: ArtifactDigest,
         refused: &[StageDigest],
-    ) -> Result<Option<Producer>, JobsError> {
+    ) -> Result<Option<Producer>> {
         let Some(run) = &self.run else { return Ok(None) };
-        let mut plan = Plan::new(run.clone());
-        loop {
-            let waiting: Vec<_> =
-                plan.pending().iter().map(|(key, spec)| (*key, spec.clone())).collect();
-            let mut gone = None;
-            let mut moved = false;
-            for (key, spec) in waiting {
-                let stage = spec.digest();
-                let Some(manifest) = self.manifest(stage).await? else {
-                    gone.get_or_insert((key, spec));
-                    continue;
+        let (mut plan, mut steps) = (Plan::new(run.clone()), Steps::default());
+        let mut gone = BTreeSet::new();
+        let read = |stage| async move { readable(self.manifest(stage).await) };
+        while let Some(found) = steps.next(&plan, |_| true, read).await? {
+            let mut unreadable = None;
+            for ((key, stage), manifest) in found {
+                let manifest = match manifest {
+                    Ok(Some(manifest)) => manifest,
+                    Ok(None) => {
+                        gone.insert(key);
+                        continue;
+                    }
+                    // It must not hide the others.
+                    Err(error) => {
+                        unreadable.get_or_insert(error);
+                        continue;
+                    }
                 };
                 let makes = manifest.outputs.values().any(|record| record.digest == blob);
                 if makes && !refused.contains(&stage) {
-                    let manifest = Some(manifest);
-                    return Ok(Some(Producer { stage, key: Some(key), spec, manifest }));
+                    return Ok(Some(Producer::recorded(Some(key), manifest)));
                 }
-                moved |= plan.finished(key, |name| manifest.output(name)).is_ok();
+                plan.finished(key, |name| manifest.output(name)).ok();
             }
-            if moved {
-                continue;
+            if let Some(error) = unreadable {
+                return Err(error);
             }
-            // Where the stage in hand itself waits, all that lies before it is known: nothing made the blob.
-            let reached = plan.pending().values().any(|spec| spec.digest() == self.asked);
-            return Ok(gone.filter(|(_, spec)| !reached && !refused.contains(&spec.digest())).map(
-                |(key, spec)| Producer {
-                    stage: spec.digest(),
-                    key: Some(key),
-                    spec,
-                    manifest: None,
-                },
-            ));
         }
+        // Where the stage in hand itself waits, all that lies before it is known: nothing made the blob.
+        if plan.pending().values().any(|spec| spec.digest() == self.asked) {
+            return Ok(None);
+        }
+        let producer = gone.pop_first().and_then(|key| {
+            let spec = plan.pending().get(&key)?.clone();
+            Some(Producer { stage: spec.digest(), key: Some(key), spec, manifest: None })
+        });
+        Ok(producer.filter(|producer| !refused.contains(&producer.stage)))
     }
 }

@@ -5,29 +5,25 @@
 //! record says; another result is a data error and changes nothing. What was imported no stage can make: the error says
 //! to import it again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use agrpo_spec::{
-    ArtifactDigest, Environment, ExecuteFn, Manifest, OutputRecord, RunId, StageDigest, StageKey,
-    StageSpec,
+    ArtifactDigest, Environment, ExecuteFn, Manifest, OutputRecord, RunId, StageDigest, StageSpec,
 };
+use agrpo_store::{Clock, Condition, JobsError, Repair, Store, Why, records_of};
 use tokio::sync::Mutex;
 
-use crate::metrics::{self, Outcome};
-use crate::stage::{self, Fetched};
-use agrpo_store::Clock;
-use agrpo_store::JobsError;
-use agrpo_store::{Condition, Repair, Store, Why};
-
 use super::producers::{Producer, Producers};
+use crate::Result;
+use crate::metrics::{self, Outcome};
+use crate::stage::{self, Computed, Fetched};
 
 /// How often one stage is computed again for the sake of another at most: more means that the store
 /// loses what it is given.
 const PATIENCE: u32 = 3;
 
 /// How often a stage's inputs are fetched again because one of them was lost.
-pub(crate) fn patience(spec: &StageSpec) -> u32 {
+fn patience(spec: &StageSpec) -> u32 {
     PATIENCE * u32::try_from(spec.inputs().len()).unwrap_or(1).max(1)
 }
 
@@ -44,7 +40,6 @@ pub(crate) struct Recompute {
     pub(crate) turn: Arc<Mutex<()>>,
 }
 
-/// A blob that is to be made again.
 struct Lost {
     digest: ArtifactDigest,
     message: String,
@@ -55,6 +50,10 @@ struct Lost {
 }
 
 impl Lost {
+    fn new(digest: ArtifactDigest, message: String) -> Self {
+        Self { digest, message, asked: None, refused: vec![] }
+    }
+
     /// The stage that was asked is of no use.
     fn refuse(&mut self) {
         self.refused.extend(self.asked.take());
@@ -64,73 +63,97 @@ impl Lost {
 impl Recompute {
     /// Gives a stage's manifest, and whether the store had it already. Failed where the stage itself gives
     /// up, data error where an input is not what it should be and cannot be made again.
-    pub(crate) async fn compute(&self, spec: &StageSpec) -> Result<(Manifest, bool), JobsError> {
-        match self.store.complete_manifest(spec.digest()).await? {
+    pub(crate) async fn compute(&self, spec: &StageSpec) -> Result<(Manifest, bool)> {
+        match self.store.records.complete_manifest(spec.digest()).await? {
             Some(manifest) => Ok((manifest, true)),
             None => Ok((self.compute_anew(spec).await?, false)),
         }
     }
 
     /// Computes a stage without looking for its result first, and publishes it.
-    pub(crate) async fn compute_anew(&self, spec: &StageSpec) -> Result<Manifest, JobsError> {
-        let environment =
-            Environment { started_unix_ms: (self.clock)(), ..self.environment.clone() };
+    pub(crate) async fn compute_anew(&self, spec: &StageSpec) -> Result<Manifest> {
+        let environment = self.environment_now();
+        let computed = self.calculate(spec).await?;
+        let manifest = self.put(spec, &computed, &environment).await?;
+        self.store.records.publish(&manifest).await
+    }
+
+    /// Reads a stage's inputs and computes it.
+    pub(crate) async fn calculate(&self, spec: &StageSpec) -> Result<Computed> {
         let mut patience = patience(spec);
         loop {
             let fetched = self.fetch(spec).await?;
-            match stage::finish(&self.store, spec, fetched, &self.execute, &environment).await {
-                // It was sound when it was fetched: the next fetch finds out, and mends it.
+            match stage::calculate(spec, fetched, &self.execute).await {
+                // It was sound when it was fetched: the next fetch finds out, and recomputes it.
                 Err(JobsError::Lost { message, .. }) if patience > 0 => {
                     tracing::warn!(message, "fetching the stage's inputs again");
                     patience -= 1;
                 }
-                other => return other,
+                computed => return computed,
             }
         }
+    }
+
+    /// Stores the outputs of a stage. Computes it again where an output hands on an input that is lost by now.
+    pub(crate) async fn put(
+        &self,
+        spec: &StageSpec,
+        computed: &Computed,
+        environment: &Environment,
+    ) -> Result<Manifest> {
+        let (mut patience, mut again) = (patience(spec), None);
+        loop {
+            let computed = again.as_ref().unwrap_or(computed);
+            match stage::put(&self.store, spec, computed, environment).await {
+                Err(JobsError::Lost { message, .. }) if patience > 0 => {
+                    tracing::warn!(message, "computing the stage again");
+                    patience -= 1;
+                    again = Some(self.calculate(spec).await?);
+                }
+                stored => return stored,
+            }
+        }
+    }
+
+    fn environment_now(&self) -> Environment {
+        Environment { started_unix_ms: (self.clock)(), ..self.environment.clone() }
     }
 
     /// Reads a stage's inputs, and makes again what is missing or corrupt among them.
-    pub(crate) async fn fetch(&self, spec: &StageSpec) -> Result<Fetched, JobsError> {
+    async fn fetch(&self, spec: &StageSpec) -> Result<Fetched> {
+        self.read(spec, || stage::fetch(&self.store, spec)).await
+    }
+
+    /// Makes every input of a stage again that is missing or corrupt.
+    pub(crate) async fn mend_inputs(&self, spec: &StageSpec) -> Result<()> {
+        self.read(spec, || async { self.store.fresh().cas.load_inputs(spec).await }).await.map(drop)
+    }
+
+    async fn read<T, F>(&self, spec: &StageSpec, inputs: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let mut patience = patience(spec);
         loop {
-            match stage::fetch(&self.store, spec).await {
+            match inputs().await {
                 Err(JobsError::Lost { digest, message }) if patience > 0 => {
                     patience -= 1;
                     self.mend(spec, digest, message).await?;
                 }
                 other => return other,
-            }
-        }
-    }
-
-    /// Makes every input of a stage again that is missing or corrupt.
-    pub(crate) async fn mend_inputs(&self, spec: &StageSpec) -> Result<(), JobsError> {
-        let mut patience = patience(spec);
-        loop {
-            match self.store.fresh().load_inputs(spec).await {
-                Err(JobsError::Lost { digest, message }) if patience > 0 => {
-                    patience -= 1;
-                    self.mend(spec, digest, message).await?;
-                }
-                other => return other.map(drop),
             }
         }
     }
 
     /// Makes a lost blob again for the stage in hand, and before it whatever that takes.
-    async fn mend(
-        &self,
-        spec: &StageSpec,
-        digest: ArtifactDigest,
-        message: String,
-    ) -> Result<(), JobsError> {
+    async fn mend(&self, spec: &StageSpec, digest: ArtifactDigest, message: String) -> Result<()> {
         let _turn = self.turn.lock().await;
         let mut producers = Producers::new(&self.store, self.run, spec).await?;
-        let mut lost = vec![Lost { digest, message, asked: None, refused: vec![] }];
+        let mut lost = vec![Lost::new(digest, message)];
         let mut first_dead_end = None;
         let mut begun: BTreeMap<StageDigest, u32> = BTreeMap::new();
         while let Some(top) = lost.last_mut() {
-            let condition = self.store.condition(top.digest).await?;
+            let condition = self.store.cas.condition(top.digest).await?;
             if matches!(condition, Condition::Sound(_)) {
                 lost.pop();
                 continue;
@@ -138,7 +161,7 @@ impl Recompute {
             let Some(producer) = producers.producer(top.digest, &top.refused).await? else {
                 if matches!(condition, Condition::Corrupt(_)) {
                     // What is imported again is stored only where nothing of its name is.
-                    self.store.quarantine_blob(top.digest).await?;
+                    self.store.cas.quarantine(top.digest).await?;
                 }
                 let message = format!(
                     "{}; no stage that is known made it: if it came from a file, import that again \
@@ -171,25 +194,18 @@ impl Recompute {
                     lost.iter_mut().next_back().map(Lost::refuse);
                 }
                 // Before it what it lacks.
-                Err(JobsError::Lost { digest, message }) => {
-                    lost.push(Lost { digest, message, asked: None, refused: vec![] });
-                }
+                Err(JobsError::Lost { digest, message }) => lost.push(Lost::new(digest, message)),
                 Err(error) => return Err(error),
             }
         }
-        match (self.store.condition(digest).await?, first_dead_end) {
+        match (self.store.cas.condition(digest).await?, first_dead_end) {
             (Condition::Sound(_), _) | (_, None) => Ok(()),
             (_, Some(dead_end)) => Err(dead_end),
         }
     }
 
     /// Refuses stages that this process computes to other bytes, or not at all.
-    fn may_make(
-        &self,
-        producer: &StageSpec,
-        asked: &StageSpec,
-        lost: &Lost,
-    ) -> Result<(), JobsError> {
+    fn may_make(&self, producer: &StageSpec, asked: &StageSpec, lost: &Lost) -> Result<()> {
         let (ours, theirs) = (asked.numerics(), producer.numerics());
         let (version, current) = (producer.version(), producer.kind().version());
         if ours == theirs && version == current {
@@ -212,36 +228,44 @@ impl Recompute {
         needed_by: StageDigest,
         lost: ArtifactDigest,
         condition: Condition,
-    ) -> Result<(), JobsError> {
+    ) -> Result<()> {
         let Producer { stage, key, spec, manifest } = producer;
         tracing::warn!(%stage, %lost, "computing a stage again: a result of it was lost");
+        let note = match self.run {
+            Some(run) => self.store.records.dropped(run, *stage).await?,
+            None => None,
+        };
+        let is_deleted = note.is_some_and(|note| note.outputs.values().any(|o| o.digest == lost));
         let why = match (manifest, condition) {
             (None, _) => Why::MissingManifest,
             (_, Condition::Corrupt(_)) => Why::Corrupt,
-            _ if self.was_dropped(*stage, lost).await? => Why::Dropped,
+            _ if is_deleted => Why::Dropped,
             _ => Why::Missing,
         };
         match manifest {
             Some(manifest) => {
-                let inputs = self.store.load_inputs(spec).await?;
+                let inputs = self.store.cas.load_inputs(spec).await?;
                 let outputs = stage::run_blocking(spec, inputs, &self.execute).await?;
-                let now = agrpo_store::records_of(&outputs).await?;
+                let now = records_of(&outputs).await?;
                 if now != manifest.outputs {
                     return Err(differs(manifest, &now, lost));
                 }
                 if matches!(condition, Condition::Corrupt(_)) {
-                    self.store.quarantine_blob(lost).await?;
+                    self.store.cas.quarantine(lost).await?;
                 }
-                self.store.put_outputs(&outputs).await?;
+                self.store.cas.put_outputs(&outputs).await?;
             }
             None => {
-                let (store, execute) = (&self.store, &self.execute);
-                stage::compute_anew(store, spec, execute, &self.environment, &self.clock).await?;
+                let environment = self.environment_now();
+                let fetched = stage::fetch(&self.store, spec).await?;
+                let computed = stage::calculate(spec, fetched, &self.execute).await?;
+                let manifest = stage::put(&self.store, spec, &computed, &environment).await?;
+                self.store.records.publish(&manifest).await?;
             }
         }
         metrics::stage_ended(spec.kind(), Outcome::Repair);
         let Some(run) = self.run else { return Ok(()) };
-        let rewound = Repair {
+        let repair = Repair {
             stage: *stage,
             key: *key,
             lost: Some(lost),
@@ -250,44 +274,8 @@ impl Recompute {
             worker: self.environment.worker.clone(),
             unix_ms: (self.clock)(),
         };
-        self.store.record_repair(run, &rewound).await
+        self.store.records.record_repair(run, &repair).await
     }
-
-    async fn was_dropped(
-        &self,
-        stage: StageDigest,
-        lost: ArtifactDigest,
-    ) -> Result<bool, JobsError> {
-        let Some(run) = self.run else { return Ok(false) };
-        let dropped = self.store.dropped(run, stage).await?;
-        Ok(dropped.is_some_and(|dropped| dropped.outputs.values().any(|o| o.digest == lost)))
-    }
-}
-
-/// The stages that would be computed again for the sake of a stage whose inputs are not all there, oldest
-/// first. Looks for blobs, not at their bytes.
-pub(crate) async fn lacking(
-    store: &Store,
-    run: Option<RunId>,
-    spec: &StageSpec,
-) -> Result<Vec<(Option<StageKey>, StageDigest)>, JobsError> {
-    let mut producers = Producers::new(store, run, spec).await?;
-    let mut found: Vec<(Option<StageKey>, StageDigest)> = vec![];
-    let mut waiting = vec![spec.clone()];
-    while let Some(spec) = waiting.pop() {
-        for digest in store.absent(&spec).await? {
-            let Some(producer) = producers.producer(digest, &[]).await? else {
-                return Err(store.missing(digest));
-            };
-            if found.iter().all(|(_, stage)| *stage != producer.stage) {
-                found.push((producer.key, producer.stage));
-                waiting.push(producer.spec);
-            }
-        }
-    }
-    found.reverse();
-    found.sort_by_key(|(key, _)| *key);
-    Ok(found)
 }
 
 fn differs(

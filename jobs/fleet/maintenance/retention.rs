@@ -1,4 +1,4 @@
-//! What a run drops of its own results while it goes on, as its `[retention]` says.
+//! Deletes outputs of a run's own stages while it goes on, as its `[retention]` says.
 //!
 //! The run first notes what it no longer holds; then the bytes go that no run of the store holds: a death in between
 //! leaves only what a gc sweeps. To know that, it reads the index of every run that was not complete at the last look, so
@@ -9,64 +9,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey, StageKind};
-use futures::{StreamExt, TryStreamExt};
+use agrpo_store::{DroppedOutputs, Store};
 use tokio::time::Instant;
 
-use crate::maintenance::reachability;
-use agrpo_store::JobsError;
-use agrpo_store::{DroppedOutputs, Store};
+use crate::Result;
+use crate::maintenance::reachability::{self, Tally};
+use crate::planning::steps::{each, readable};
 
-/// Records read, and blobs deleted, at a time.
-const AT_ONCE: usize = 32;
 /// From one look to the next, at least, and in lengths of a look.
 const PAUSE: Duration = Duration::from_secs(10);
 const SHARE: u32 = 20;
 
 type Index = BTreeMap<StageKey, StageDigest>;
 
-/// What went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    pub(crate) blobs: u64,
-    pub(crate) bytes: u64,
-}
-
-/// After a stage of a run: if it was an update, lets go what is no longer kept. Leaves it to a later one where
+/// After a stage of a run: if it was an update, deletes what is no longer kept. Leaves it to a later one where
 /// this process did so a moment ago, or is at it.
 pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
-    let is_time = || store.references().try_lock().is_ok_and(|known| known.is_time());
+    let is_time = || store.records.references.try_lock().is_ok_and(|known| known.is_time());
     if key.kind == StageKind::Update && is_time() {
         at_end(store, run).await;
     }
 }
 
-/// Lets go what is no longer kept. Trouble is noted and left to the next time: a run does not end because
+/// Deletes what is no longer kept. An error is logged and left to the next time: a run does not end because
 /// it keeps too much.
 pub(crate) async fn at_end(store: &Store, run: RunId) {
     let began = Instant::now();
     let applied = apply(store, run).await;
-    store.references().lock().await.rest(PAUSE.max(began.elapsed() * SHARE));
+    store.records.references.lock().await.rest(PAUSE.max(began.elapsed() * SHARE));
     match applied {
-        Ok(Dropped { blobs: 0, .. }) => {}
-        Ok(Dropped { blobs, bytes }) => {
-            tracing::info!(run = run.short(), blobs, bytes, "let go what is not kept");
+        Ok(Tally { objects: 0, .. }) => {}
+        Ok(Tally { objects: blobs, bytes }) => {
+            tracing::info!(run = run.short(), blobs, bytes, "deleted what retention does not keep");
         }
         Err(error) => {
-            tracing::warn!(run = run.short(), %error, "could not let go what is not kept");
+            tracing::warn!(run = run.short(), %error, "could not delete what retention does not keep");
         }
     }
 }
 
-/// Lets go what a run's retention does not keep at the point where the run stands.
-pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Dropped, JobsError> {
-    let retention = store.retention(id).await?;
+/// Deletes what a run's retention does not keep at the point where the run stands.
+pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Tally> {
+    let retention = store.records.retention(id).await?;
     if retention.keeps_all() {
-        return Ok(Dropped::default());
+        return Ok(Tally::default());
     }
-    let run = store.run(id).await?;
+    let run = store.records.run(id).await?;
     let due = due(store, &run, retention).await?;
     for (stage, dropped) in &due {
-        store.note_dropped(id, *stage, dropped).await?;
+        store.records.note_dropped(id, *stage, dropped).await?;
     }
     let outputs = due.values().flat_map(|dropped| dropped.outputs.values());
     let mut blobs: BTreeMap<ArtifactDigest, u64> =
@@ -74,120 +65,95 @@ pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Dropped, JobsError
     if !blobs.is_empty() {
         spare_held(store, &mut blobs).await?;
     }
-    let deletions: Vec<_> = blobs.keys().map(|digest| store.delete_blob(*digest)).collect();
-    let deletions = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
-    deletions.try_collect::<Vec<()>>().await?;
-    Ok(Dropped { blobs: blobs.len() as u64, bytes: blobs.values().sum() })
+    each(blobs.keys().copied(), |digest| store.cas.delete(digest)).await?;
+    Ok(Tally { objects: blobs.len() as u64, bytes: blobs.values().sum() })
 }
 
-/// What a run would let go now and has not yet noted.
+/// What a run's retention deletes now and has not noted yet.
 pub(crate) async fn due(
     store: &Store,
     run: &Run,
     retention: Retention,
-) -> Result<BTreeMap<StageDigest, DroppedOutputs>, JobsError> {
-    let index = store.recorded_stages(run.id()).await?;
-    let noted = store.stages_with_dropped(run.id()).await?;
-    let Some(newest) = newest_update(store, run, &index).await? else {
-        return Ok(BTreeMap::new());
-    };
-    let going = index.iter().filter_map(|(key, stage)| {
-        let names = retention.let_go(run, *key, newest);
-        let wanted = names.is_empty() || noted.contains(stage) || is_needed(run, &index, *key);
-        (!wanted).then_some((*key, *stage, names))
-    });
-    let reads = going.map(|(key, stage, names)| async move {
-        let Some(manifest) = store.manifest(stage).await? else { return Ok(None) };
-        if Plan::place(run, &manifest.spec) != Some(key) {
-            store.log_incompatible(run.id(), key, stage);
-            return Ok(None);
-        }
-        let is_named = |output: &str| {
-            names.iter().any(|name| output.split('/').next().is_some_and(|first| first == *name))
-        };
-        let outputs = manifest.outputs.into_iter().filter(|(output, _)| is_named(output));
-        Ok::<_, JobsError>(Some((stage, DroppedOutputs { key, outputs: outputs.collect() })))
-    });
-    let reads: Vec<_> = reads.collect();
-    let reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
-    reads.try_filter_map(|found| async move { Ok(found) }).try_collect().await
-}
-
-/// The last iteration that is done and noted.
-async fn newest_update(store: &Store, run: &Run, index: &Index) -> Result<Option<u32>, JobsError> {
-    let inner = run.config().estimator.inner_updates;
-    let whole = |key: &&StageKey| key.kind == StageKind::Update && key.inner == inner;
-    for key in index.keys().rev().filter(whole) {
-        if store.recorded_policy(run.id(), *key).await?.is_some() {
-            return Ok(Some(key.iteration));
+) -> Result<BTreeMap<StageDigest, DroppedOutputs>> {
+    let index = store.records.recorded_stages(run.id()).await?;
+    let noted = store.records.stages_with_dropped(run.id()).await?;
+    let mut newest = None;
+    for iteration in Plan::iterations_done(run, index.keys()).into_iter().rev() {
+        let key = Plan::last_update(run, iteration);
+        if store.records.recorded_policy(run.id(), key).await?.is_some() {
+            newest = Some(iteration);
+            break;
         }
     }
-    Ok(None)
+    let Some(newest) = newest else { return Ok(BTreeMap::new()) };
+    let going = index.iter().map(|(key, stage)| (*key, *stage)).filter(|(key, stage)| {
+        let names = retention.deletes(run, *key, newest);
+        !names.is_empty() && !noted.contains(stage) && !is_needed(run, &index, *key)
+    });
+    let reads = each(going, |(key, stage)| async move {
+        let Some(manifest) = store.records.manifest(stage).await? else { return Ok(None) };
+        if Plan::place(run, &manifest.spec) != Some(key) {
+            store.records.log_incompatible(run.id(), key, stage);
+            return Ok(None);
+        }
+        let names = retention.deletes(run, key, newest);
+        let is_named =
+            |output: &str| output.split('/').next().is_some_and(|first| names.contains(&first));
+        let outputs = manifest.outputs.into_iter().filter(|(output, _)| is_named(output));
+        Ok(Some((stage, DroppedOutputs { key, outputs: outputs.collect() })))
+    });
+    Ok(reads.await?.into_iter().flatten().collect())
 }
 
 /// Whether an evaluation still waits for the policy that a stage left.
 fn is_needed(run: &Run, index: &Index, key: StageKey) -> bool {
-    let evaluation = StageKey::new(StageKind::Evaluation, key.iteration, 0);
-    key.kind == StageKind::Update
-        && key.inner == run.config().estimator.inner_updates
+    key == Plan::last_update(run, key.iteration)
         && run.is_evaluated(key.iteration)
-        && !index.contains_key(&evaluation)
+        && !index.contains_key(&StageKey::evaluation(key.iteration))
 }
 
 /// Takes out of `blobs` whatever a run of the store holds.
-async fn spare_held(
-    store: &Store,
-    blobs: &mut BTreeMap<ArtifactDigest, u64>,
-) -> Result<(), JobsError> {
-    let mut references = store.references().lock().await;
-    let runs = store.runs().await?;
-    references.retain_runs(&runs);
+async fn spare_held(store: &Store, blobs: &mut BTreeMap<ArtifactDigest, u64>) -> Result<()> {
+    let mut references = store.records.references.lock().await;
+    let runs = store.records.runs().await?;
+    references.runs.retain(|run, _| runs.contains(run));
     for &id in &runs {
-        if references.is_complete(id) {
+        let known = references.runs.entry(id).or_default();
+        if known.is_complete {
             continue;
         }
-        let run = store.run(id).await?;
-        if !references.knows_imports(id) {
+        let run = store.records.run(id).await?;
+        if known.imports.is_none() {
             let (named, _) = reachability::imports(store, &run).await?;
-            let named = named.into_iter().map(|(_, digest, _)| digest);
-            references.set_imports(id, named.collect());
+            known.imports = Some(named.into_iter().map(|(_, digest, _)| digest).collect());
         }
-        let index = store.recorded_entries(id).await?;
-        let new = index.iter().copied().filter(|(_, stage)| !references.knows(id, *stage));
-        let reads = new.map(|(key, stage)| async move {
-            Ok::<_, JobsError>((key, stage, store.manifest(stage).await?))
-        });
-        let reads: Vec<_> = reads.collect();
-        let mut reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
-        while let Some((key, stage, manifest)) = reads.try_next().await? {
+        let index = store.records.recorded_entries(id).await?;
+        let new = index.iter().copied().filter(|(_, stage)| !known.stages.contains_key(stage));
+        let read = |(key, stage)| async move { Ok((key, store.records.manifest(stage).await?)) };
+        for (key, manifest) in each(new, read).await? {
             if let Some(manifest) = manifest {
-                references.add(id, key, stage, manifest.outputs);
+                known.stages.insert(manifest.stage, (key, manifest.outputs));
             }
         }
         let places: BTreeSet<StageKey> = index.iter().map(|(key, _)| *key).collect();
-        let is_known = index.iter().all(|(_, stage)| references.knows(id, *stage));
+        let is_known = index.iter().all(|(_, stage)| known.stages.contains_key(stage));
         let is_whole = is_known && places.len() as u64 == Plan::total_stages(&run);
         // One that other versions completed may yet be begun anew.
         if is_whole && !reachability::is_of_other_versions(store, id).await? {
-            references.set_complete(id);
+            known.is_complete = true;
         }
     }
-    // A stage that was let go is let go as its retention says: rewards and metrics stay.
+    // Of a stage whose outputs retention deleted, rewards and metrics stay.
     let mut notes: BTreeMap<(RunId, StageDigest), DroppedOutputs> = BTreeMap::new();
     for (id, stage) in references.naming(blobs) {
-        let (Some(note), Some((key, known))) =
-            (store.dropped(id, stage).await?, references.places(id, stage))
-        else {
-            continue;
-        };
+        let Some(note) = store.records.dropped(id, stage).await? else { continue };
+        let Some(known) = references.runs.get(&id).map(|known| &known.stages) else { continue };
+        let Some(&(key, _)) = known.get(&stage) else { continue };
         // What cannot be judged counts as held.
-        match store.run(id).await {
-            Ok(run) => {
-                let newest = reachability::newest_update(&run, known);
-                notes.insert((id, stage), note.within(&run, key, newest));
-            }
-            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => {}
-            Err(error) => return Err(error),
+        if let Ok(run) = readable(store.records.run(id).await)? {
+            let places = known.values().map(|(key, _)| key);
+            let newest = Plan::iterations_done(&run, places).last().copied().unwrap_or(0);
+            notes.insert((id, stage), note.within(&run, key, newest));
         }
     }
     references.spare_held(blobs, |run, stage, name| {

@@ -1,21 +1,20 @@
 //! Reads every byte that a run, or the whole store, names, and compares it with its name.
 //!
 //! Reads from the store itself, several blobs at a time and large ones in pieces, so that memory stays small for a store
-//! of any size. Changes nothing: `repair.rs` quarantines what is damaged. Orphans are left to a gc, and dropped outputs
-//! are no loss. An object that cannot be read is a finding and does not end the verification.
-
-mod index;
+//! of any size. Changes nothing: `repair.rs` quarantines what is damaged. Orphans are left to a gc, and outputs
+//! that retention deleted are no loss. An object that cannot be read is a finding and does not end the verification.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
-use futures::{StreamExt, TryStreamExt};
+use agrpo_store::{Condition, FOLDERS, JobsError, OF_RUNS, Store, paths};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use crate::maintenance::gc::Tally;
-use crate::maintenance::reachability::{Origin, Reachability, reachable};
-use agrpo_store::JobsError;
-use agrpo_store::{Condition, FOLDERS, OF_RUNS, Store, is_leftover};
+use crate::maintenance::gc::{ObjectKind, everything};
+use crate::maintenance::reachability::{Origin, Tally, reachable};
+use crate::planning::steps::{each, readable};
+use crate::{Result, planning::Walk};
 
 /// Blobs read at a time; each below 64 MiB, or in pieces.
 const AT_ONCE: usize = 4;
@@ -47,6 +46,13 @@ pub struct Finding {
     pub cure: Cure,
 }
 
+impl Finding {
+    /// What a repair of the run mends.
+    fn new(run: impl Into<Option<RunId>>, object: String, detail: String) -> Self {
+        Self { object, detail, run: run.into(), cure: Cure::Repair }
+    }
+}
+
 /// What a look at every byte found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
@@ -66,7 +72,7 @@ pub struct VerifyReport {
     /// Runs that other versions of stages compute: their index is believed, as their plan is not known here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_followed: Vec<Finding>,
-    /// Let go by their runs' retention.
+    /// Deleted by their runs' retention.
     pub dropped: Tally,
     /// Records from before they had a checksum: what they say is believed as it stands.
     #[serde(skip_serializing_if = "is_zero")]
@@ -75,22 +81,23 @@ pub struct VerifyReport {
     pub orphaned: Tally,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// The runs that are looked at, and what they name.
 #[derive(Default)]
 struct Named {
     held: BTreeMap<ArtifactDigest, (RunId, Origin)>,
     dropped: BTreeMap<ArtifactDigest, u64>,
-    stages: BTreeSet<StageDigest>,
+    /// The objects that the runs reach.
+    reached: BTreeSet<String>,
+    /// The objects of the runs themselves.
+    objects: Vec<(Option<RunId>, String)>,
 }
 
 /// Checks one run, or everything in the store. What is wrong is in the report; an error means that the
 /// store could not be read.
-pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, JobsError> {
+pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     if report.note_misplaced(store, FOLDERS.map(str::to_owned).into(), None).await? {
         // Whatever would be looked for in there is not known to be missing.
@@ -98,17 +105,17 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, J
     }
     let runs = match run {
         Some(run) => vec![run],
-        None => store.runs().await?,
+        None => store.records.runs().await?,
     };
     let mut named = Named::default();
     for &id in &runs {
         report.follow(store, id, &mut named).await?;
     }
-    report.check_records(store, run, &runs, &named.stages).await?;
+    report.check_records(store, run, &named).await?;
     report.check_blobs(store, &named.held).await?;
     for (&digest, &size) in &named.dropped {
         // What is no blob is found as an object.
-        let is_there = readable(store.has_blob(digest).await)?.unwrap_or(true);
+        let is_there = readable(store.cas.has(digest).await)?.unwrap_or(true);
         if !named.held.contains_key(&digest) && !is_there {
             report.dropped.add(size);
         }
@@ -119,7 +126,7 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, J
     for findings in [&mut report.missing, &mut report.corrupt, &mut report.incompatible] {
         for finding in findings.iter_mut() {
             // Whatever it was found as: nothing that computes takes it away.
-            if store.is_no_file(&finding.object).await? {
+            if store.objects.is_no_file(&finding.object).await? {
                 finding.cure = Cure::MoveAway;
             }
         }
@@ -128,10 +135,16 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport, J
     Ok(report)
 }
 
+/// One of a report's lists of what is wrong.
+type Side = fn(&mut VerifyReport) -> &mut Vec<Finding>;
+const MISSING: Side = |report| &mut report.missing;
+const CORRUPT: Side = |report| &mut report.corrupt;
+const INCOMPATIBLE: Side = |report| &mut report.incompatible;
+
 impl VerifyReport {
     /// Whether everything was read and nothing is missing or corrupt.
     pub fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.corrupt.is_empty() && self.incompatible.is_empty()
+        self.findings().next().is_none()
     }
 
     /// All that is wrong.
@@ -144,43 +157,27 @@ impl VerifyReport {
     }
 
     /// The first finding about an object counts.
-    fn note_missing(&mut self, finding: Finding) {
+    fn note(&mut self, side: Side, finding: Finding) {
         if !self.knows(&finding.object) {
-            self.missing.push(finding);
-        }
-    }
-
-    fn note_corrupt(&mut self, finding: Finding) {
-        if !self.knows(&finding.object) {
-            self.corrupt.push(finding);
+            side(self).push(finding);
         }
     }
 
     /// Why a record cannot be read. An error where the store cannot be.
-    fn note_error(
-        &mut self,
-        object: String,
-        run: Option<RunId>,
-        error: JobsError,
-    ) -> Result<(), JobsError> {
-        let known = self.knows(&object);
+    fn note_error(&mut self, object: String, run: Option<RunId>, error: JobsError) -> Result<()> {
         let (side, detail) = match error {
-            JobsError::Incompatible(detail) => (&mut self.incompatible, detail),
-            JobsError::Data(detail) | JobsError::Lost { message: detail, .. } => {
-                (&mut self.corrupt, detail)
-            }
+            JobsError::Incompatible(detail) => (INCOMPATIBLE, detail),
+            JobsError::Data(detail) | JobsError::Lost { message: detail, .. } => (CORRUPT, detail),
             error => return Err(error),
         };
-        if !known {
-            side.push(Finding { object, detail, run, cure: Cure::Repair });
-        }
+        self.note(side, Finding::new(run, object, detail));
         Ok(())
     }
 
     /// Whatever is in a local store where it cannot be.
     fn note_odd(&mut self, object: String, (kind, expected): (&str, &str), run: Option<RunId>) {
         let detail = format!("{kind}, expected {expected}");
-        self.note_corrupt(Finding { object, detail, run, cure: Cure::MoveAway });
+        self.note(CORRUPT, Finding { object, detail, run, cure: Cure::MoveAway });
     }
 
     /// Whether anything stands in the place of these folders.
@@ -189,8 +186,8 @@ impl VerifyReport {
         store: &Store,
         folders: Vec<String>,
         run: Option<RunId>,
-    ) -> Result<bool, JobsError> {
-        let found = store.misplaced(folders).await?;
+    ) -> Result<bool> {
+        let found = store.objects.misplaced(folders).await?;
         let any = !found.is_empty();
         for (object, kind) in found {
             self.note_odd(object, (kind, "a folder"), run);
@@ -199,25 +196,25 @@ impl VerifyReport {
     }
 
     /// Notes what a run names, and what is wrong with its own records.
-    async fn follow(
-        &mut self,
-        store: &Store,
-        id: RunId,
-        named: &mut Named,
-    ) -> Result<(), JobsError> {
-        let folders = OF_RUNS.map(|folder| format!("runs/{id}/{folder}"));
-        if self.note_misplaced(store, folders.into(), Some(id)).await? {
-            return Ok(());
-        }
-        for entry in store.objects(&format!("runs/{id}")).await? {
-            if let Some(kind) = entry.odd {
-                self.note_odd(entry.name, (kind, "a regular file"), Some(id));
+    async fn follow(&mut self, store: &Store, id: RunId, named: &mut Named) -> Result<()> {
+        let folders = OF_RUNS.map(|folder| paths::of_run(id, folder));
+        let is_misplaced = self.note_misplaced(store, folders.into(), Some(id)).await?;
+        let entries = match store.objects.entries(&paths::run(id)).await {
+            Err(JobsError::Data(_)) if is_misplaced => vec![],
+            entries => entries?,
+        };
+        for entry in entries {
+            match entry.odd {
+                Some(kind) => self.note_odd(entry.name, (kind, "a regular file"), Some(id)),
+                None => named.objects.push((Some(id), entry.name)),
             }
         }
-        let object = format!("runs/{id}/run.json");
-        if !store.has_run_record(id).await? {
-            let detail = "the run's own record".to_owned();
-            self.note_missing(Finding { object, detail, run: Some(id), cure: Cure::Repair });
+        if is_misplaced {
+            return Ok(());
+        }
+        let object = paths::of_run(id, "run.json");
+        if !store.records.has_run_record(id).await? {
+            self.note(MISSING, Finding::new(id, object, "the run's own record".to_owned()));
             return Ok(());
         }
         let reach = match reachable(store, id, &BTreeMap::new()).await {
@@ -225,20 +222,24 @@ impl VerifyReport {
             Err(error) => return self.note_error(object, Some(id), error),
         };
         self.runs += 1;
-        self.note_stages(id, &reach)?;
-        match store.incompatible_versions(id).await {
+        for stage in &reach.without_record {
+            let detail = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
+            self.note(MISSING, Finding::new(id, format!("stages/{stage}"), detail));
+        }
+        for (stage, error) in &reach.corrupt {
+            self.note_error(paths::manifest(*stage), Some(id), error.clone())?;
+        }
+        match store.records.incompatible_versions(id).await {
             Ok(Some(why)) => {
                 let detail = format!("{why}; its index was not compared with its plan");
-                let object = format!("runs/{id}");
-                let finding = Finding { object, detail, run: Some(id), cure: Cure::Repair };
-                self.not_followed.push(finding);
+                self.not_followed.push(Finding::new(id, format!("runs/{id}"), detail));
             }
             // Named with the other records.
             Err(JobsError::Incompatible(_)) => {}
             Ok(None) | Err(JobsError::Data(_)) => self.check_index(store, id).await?,
             Err(error) => return Err(error),
         }
-        named.stages.extend(reach.stages.into_keys());
+        named.reached.extend(reach.names());
         let sized = reach.dropped.into_iter();
         named.dropped.extend(sized.map(|(digest, origin)| (digest, origin.size.unwrap_or(0))));
         let held = reach.held.into_iter();
@@ -246,45 +247,25 @@ impl VerifyReport {
         Ok(())
     }
 
-    fn note_stages(&mut self, run: RunId, reach: &Reachability) -> Result<(), JobsError> {
-        for stage in &reach.without_record {
-            let detail = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
-            let object = format!("stages/{stage}");
-            self.note_missing(Finding { object, detail, run: Some(run), cure: Cure::Repair });
-        }
-        for (stage, error) in &reach.corrupt {
-            self.note_error(format!("stages/{stage}"), Some(run), error.clone())?;
-        }
-        Ok(())
-    }
-
-    /// Reads every record of these runs and stages, and counts those without a checksum.
+    /// Reads every record of the runs and of their stages, and counts those without a checksum.
     async fn check_records(
         &mut self,
         store: &Store,
         asked: Option<RunId>,
-        runs: &[RunId],
-        stages: &BTreeSet<StageDigest>,
-    ) -> Result<(), JobsError> {
-        let recorded: BTreeSet<StageDigest> = store.all_stages().await?.into_iter().collect();
-        self.stages = stages.iter().filter(|stage| recorded.contains(stage)).count() as u64;
-        let mut names: Vec<(Option<RunId>, String)> = vec![];
-        for &run in runs {
-            // A run whose folders are none was noted as such.
-            let entries = readable(store.objects(&format!("runs/{run}")).await)?;
-            let entries = entries.unwrap_or_default().into_iter();
-            names.extend(entries.map(|entry| (Some(run), entry.name)));
-        }
-        for folder in ["stages", "specs"] {
-            names.extend(stages.iter().map(|stage| (asked, format!("{folder}/{stage}"))));
-        }
+        named: &Named,
+    ) -> Result<()> {
+        let recorded = store.records.all_stages().await?.into_iter();
+        let is_reached = |stage: &StageDigest| named.reached.contains(&format!("stages/{stage}"));
+        self.stages = recorded.filter(is_reached).count() as u64;
+        let records = named.reached.iter().filter(|name| !name.starts_with("cas/"));
+        let mut names = named.objects.clone();
+        names.extend(records.map(|name| (asked, name.clone())));
         names.retain(|(_, name)| !self.knows(name));
-        let checks = names.into_iter().map(|(run, name)| async move {
-            let found = store.inspect(&name).await;
-            (run, name, found)
+        let checks = each(names, |(run, name)| async move {
+            let found = store.records.inspect(&name).await;
+            Ok((run, name, found))
         });
-        let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
-        while let Some((run, object, found)) = checks.next().await {
+        for (run, object, found) in checks.await? {
             match found {
                 Ok(found) => self.without_checksum += u64::from(found == Some(false)),
                 Err(error) => self.note_error(object, run, error)?,
@@ -297,65 +278,79 @@ impl VerifyReport {
         &mut self,
         store: &Store,
         held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
-    ) -> Result<(), JobsError> {
+    ) -> Result<()> {
         let checks = held.iter().map(|(digest, (run, origin))| async move {
-            let condition = readable(store.condition(*digest).await)?;
+            let condition = readable(store.cas.condition(*digest).await)?;
             Ok::<_, JobsError>((*digest, *run, origin, condition))
         });
-        let mut checks = futures::stream::iter(checks).buffer_unordered(AT_ONCE);
+        let mut checks = stream::iter(checks).buffer_unordered(AT_ONCE);
         while let Some((digest, run, origin, condition)) = checks.try_next().await? {
-            let cure = if origin.is_imported { Cure::Import } else { Cure::Repair };
-            let (object, detail) = (format!("cas/{digest}"), origin.label.clone());
-            let mut finding = Finding { object, detail, run: Some(run), cure };
-            match condition {
+            let label = &origin.label;
+            let (side, detail) = match condition {
                 Ok(Condition::Sound(size)) if origin.size.is_none_or(|named| named == size) => {
                     self.sound.add(size);
+                    continue;
                 }
                 Ok(Condition::Sound(size)) => {
                     let named = origin.size.unwrap_or_default();
-                    let detail = finding.detail;
-                    finding.detail =
-                        format!("{detail}: it has {size} bytes, and its record says {named}");
-                    self.note_corrupt(finding);
+                    (CORRUPT, format!("{label}: it has {size} bytes, and its record says {named}"))
                 }
-                Ok(Condition::Corrupt(_)) => self.note_corrupt(finding),
-                Ok(Condition::Missing) => self.note_missing(finding),
-                // What is no file says so itself.
-                Err(detail) => self.note_corrupt(Finding { detail, ..finding }),
+                Ok(Condition::Corrupt(_)) => (CORRUPT, label.clone()),
+                Ok(Condition::Missing) => (MISSING, label.clone()),
+                // It is no regular file.
+                Err(error) => (CORRUPT, error.to_string()),
+            };
+            let cure = if origin.is_imported { Cure::Import } else { Cure::Repair };
+            self.note(side, Finding { cure, ..Finding::new(run, format!("cas/{digest}"), detail) });
+        }
+        Ok(())
+    }
+
+    /// Notes what the run's index and its notes of policies name in place of the run's own stages: walks the run's
+    /// plan, and does not believe the index.
+    async fn check_index(&mut self, store: &Store, id: RunId) -> Result<()> {
+        let mut walk = Walk::new(store.records.run(id).await?);
+        walk.advance(store).await?;
+        let finding = |object: String, expected: Option<StageDigest>| {
+            let there =
+                |stage: StageDigest| format!("the run has the stage {} there", stage.short());
+            let nothing = || "no record of the run leads there".to_owned();
+            Finding::new(id, object, expected.map_or_else(nothing, there))
+        };
+        for (key, stage) in walk.wrong() {
+            let object = format!("runs/{id}/stages/{key}.{stage}");
+            self.note(CORRUPT, finding(object, walk.expected(key)));
+        }
+        for (object, stage) in store.records.noted_policies(id).await? {
+            let stage = match stage {
+                Ok(stage) => stage,
+                Err(error) => {
+                    self.note_error(object, Some(id), error)?;
+                    continue;
+                }
+            };
+            let key = object.rsplit('/').next().and_then(|key| key.parse().ok());
+            let expected = key.and_then(|key| walk.expected(key));
+            let is_unknown = expected.is_none() && !walk.unreadable().is_empty();
+            if stage.is_none() || (stage != expected && !is_unknown) {
+                self.note(CORRUPT, finding(object, expected));
             }
         }
         Ok(())
     }
 
     /// What no run reaches is counted, not read: it goes with the next gc.
-    async fn check_orphans(&mut self, store: &Store, named: &Named) -> Result<(), JobsError> {
-        for folder in FOLDERS {
-            for entry in store.objects(folder).await? {
-                let file = entry.name.rsplit('/').next().unwrap_or_default();
-                let is_reached = match folder {
-                    "cas" => file.parse().is_ok_and(|blob| named.held.contains_key(&blob)),
-                    "stages" | "specs" => {
-                        file.parse().is_ok_and(|stage| named.stages.contains(&stage))
-                    }
-                    _ => true,
-                };
-                if let Some(kind) = entry.odd {
-                    self.note_odd(entry.name, (kind, "a regular file"), None);
-                } else if !is_reached && !is_leftover(&entry.name) {
-                    self.orphaned.add(entry.size);
-                }
+    async fn check_orphans(&mut self, store: &Store, named: &Named) -> Result<()> {
+        for (kind, entry) in everything(store).await? {
+            let is_swept =
+                matches!(kind, ObjectKind::Manifests | ObjectKind::Specs | ObjectKind::Blobs);
+            if let Some(kind) = entry.odd {
+                self.note_odd(entry.name, (kind, "a regular file"), None);
+            } else if is_swept && !named.reached.contains(&entry.name) {
+                self.orphaned.add(entry.size);
             }
         }
         Ok(())
-    }
-}
-
-/// What was found, or why it is none of what it should be. An error where the store cannot be read.
-fn readable<T>(found: Result<T, JobsError>) -> Result<Result<T, String>, JobsError> {
-    match found {
-        Ok(found) => Ok(Ok(found)),
-        Err(JobsError::Data(detail)) => Ok(Err(detail)),
-        Err(error) => Err(error),
     }
 }
 

@@ -8,26 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agrpo_spec::{
-    ArtifactDigest, Checkpoint, Manifest, Plan, PlanError, Run, StageDigest, StageKey, StageKind,
+    ArtifactDigest, Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind,
 };
-use futures::future::try_join_all;
-use futures::{StreamExt, TryStreamExt};
-
-use crate::planning::policy_notes::{
-    is_followed, is_led_to, is_update_of, last_chunk, last_update, policy_at,
-};
-use crate::planning::walk::Walk;
-use agrpo_store::JobsError;
 use agrpo_store::Store;
 
-/// Manifests read at the same time.
-pub(crate) const READS: usize = 32;
+use super::policy_notes::{checkpoint_at, is_followed, is_led_to, policy_at};
+use super::steps::{Entry, Steps, each, take};
+use super::walk::Walk;
+use crate::Result;
 
-type Index = BTreeSet<(StageKey, StageDigest)>;
+type Index = BTreeSet<Entry>;
 
 /// Where a run stands.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     plan: Plan,
     /// What the index held when the run was opened.
     recorded: Index,
@@ -36,235 +30,144 @@ pub struct Progress {
 
 impl Progress {
     /// Opens a run at its newest complete update, or at its start.
-    pub async fn open(store: &Store, run: Run) -> Result<Self, JobsError> {
-        let recorded: Index = store.recorded_entries(run.id()).await?.into_iter().collect();
-        let (inner, last) =
-            (run.config().estimator.inner_updates, run.config().training.iterations);
-        let mut updates: Vec<StageKey> = recorded
-            .iter()
-            .rev()
-            .map(|(key, _)| *key)
-            .filter(|key| key.kind == StageKind::Update && key.inner == inner)
-            .filter(|key| (1..=last).contains(&key.iteration))
-            .collect();
-        updates.dedup();
-        let needs_base = run.config().estimator.kl.get() > 0.0;
-        if let Some(newest) = updates.first() {
-            let noted = store.recorded_policy(run.id(), *newest).await?;
-            let is_listed = noted.is_some_and(|stage| recorded.contains(&(*newest, stage)));
-            if !is_listed || !is_led_to(store, &run, *newest).await? {
-                let own = note_policies(store, &run, &recorded).await?;
-                updates.retain(|key| own.contains_key(key));
+    pub(crate) async fn open(store: &Store, run: Run) -> Result<Self> {
+        let Self { plan, recorded, .. } = Self::at_start(store, run).await?;
+        let run = plan.run();
+        let mut iterations = Plan::iterations_done(run, recorded.iter().map(|(key, _)| key));
+        iterations.retain(|iteration| (1..=run.config().training.iterations).contains(iteration));
+        if let Some(&newest) = iterations.last() {
+            let key = Plan::last_update(run, newest);
+            let noted = store.records.recorded_policy(run.id(), key).await?;
+            let is_listed = noted.is_some_and(|stage| recorded.contains(&(key, stage)));
+            if !is_listed || !is_led_to(store, run, key).await? {
+                let own = note_policies(store, run, &recorded).await?;
+                iterations
+                    .retain(|&iteration| own.contains_key(&Plan::last_update(run, iteration)));
             }
         }
-        let base = if needs_base { base_policy(store, &run).await? } else { None };
-        for key in updates {
-            if needs_base && base.is_none() {
-                break;
-            }
-            let Some(at) = update_at(store, &run, key.iteration, base).await? else { continue };
-            let Some(missing) = missing_evaluations(store, &run, &at).await? else { continue };
-            let done = stages_until(&run, &at) - missing.len() as u64;
-            return Ok(Self { plan: Plan::resume(run, &at, missing), recorded, done });
+        for iteration in iterations.into_iter().rev() {
+            let Some(at) = checkpoint_at(store, run, iteration, None).await? else { continue };
+            let Some(missing) = missing_evaluations(store, run, &at).await? else { continue };
+            let done = Plan::stages_before(run, iteration) - missing.len() as u64;
+            return Ok(Self { plan: Plan::resume(run.clone(), &at, missing), recorded, done });
         }
-        Ok(Self { plan: Plan::new(run), recorded, done: 0 })
+        Ok(Self { plan, recorded, done: 0 })
     }
 
     /// Opens a run at its start, to look at every stage.
-    pub(crate) async fn at_start(store: &Store, run: Run) -> Result<Self, JobsError> {
-        let recorded = store.recorded_entries(run.id()).await?.into_iter().collect();
+    pub(crate) async fn at_start(store: &Store, run: Run) -> Result<Self> {
+        let recorded = store.records.recorded_entries(run.id()).await?.into_iter().collect();
         Ok(Self { plan: Plan::new(run), recorded, done: 0 })
     }
 
     /// Takes over whole iterations by the records of their last updates, with a look at no more than one shard
     /// of what lies before them: seven reads an iteration. Evaluations stay pending until they are found.
-    pub(crate) async fn leap(&mut self, store: &Store) -> Result<(), JobsError> {
-        while self.plan.policy().is_some() && !self.is_at_its_end() {
-            let next = self.plan.iteration() + 1;
-            let run = self.plan.run();
-            if !is_followed(store, &self.plan).await? {
-                return Ok(());
-            }
-            let Some(at) = update_at(store, run, next, self.plan.base()).await? else {
-                return Ok(());
-            };
+    pub(crate) async fn leap(&mut self, store: &Store) -> Result<()> {
+        let run = self.plan.run().clone();
+        while self.plan.policy().is_some()
+            && self.plan.iteration() < run.config().training.iterations
+            && is_followed(store, &self.plan).await?
+        {
+            let (next, base) = (self.plan.iteration() + 1, self.plan.base());
+            let Some(at) = checkpoint_at(store, &run, next, base).await? else { break };
             self.plan.leap(&at);
             let before =
-                |key: &&StageKey| key.kind == StageKind::Evaluation && key.iteration < at.iteration;
+                |key: &&StageKey| key.kind == StageKind::Evaluation && key.iteration < next;
             let missing = self.plan.pending().keys().filter(before).count() as u64;
-            self.done = stages_until(self.plan.run(), &at) - missing;
+            self.done = Plan::stages_before(&run, next) - missing;
         }
         Ok(())
     }
 
-    fn is_at_its_end(&self) -> bool {
-        self.plan.iteration() >= self.plan.run().config().training.iterations
-    }
-
     /// Takes over every result that the store has for a pending stage, and for those that become
-    /// pending through it; notes them in the run's index. Answers with what was found, in order.
-    pub async fn catch_up(
+    /// pending through it; notes them in the run's index. Returns what was found, in order.
+    pub(crate) async fn catch_up(
         &mut self,
         store: &Store,
-    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
-        let mut found = vec![];
-        let mut asked = BTreeSet::new();
-        loop {
-            let mut hits = self.step(store, &mut asked).await?;
-            if hits.is_empty() {
-                return Ok(found);
-            }
-            found.append(&mut hits);
-        }
-    }
-
-    /// Takes over the results of those pending stages that were not asked for yet.
-    async fn step(
-        &mut self,
-        store: &Store,
-        asked: &mut BTreeSet<StageKey>,
-    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
+    ) -> Result<Vec<(StageKey, Arc<Manifest>)>> {
         let run = self.plan.run().id();
-        let new: Vec<_> =
-            self.plan.pending().iter().filter(|(key, _)| asked.insert(**key)).collect();
-        let reads = new.into_iter().map(|(key, spec)| async move {
-            Ok::<_, JobsError>((*key, store.settled_manifest(run, spec.digest()).await?))
-        });
-        let found = try_join_all(reads).await?.into_iter();
-        let hits: Vec<_> =
-            found.filter_map(|(key, manifest)| Some((key, Arc::new(manifest?)))).collect();
-        for (key, manifest) in &hits {
-            self.finished(*key, manifest)?;
-            if !self.recorded.contains(&(*key, manifest.stage)) {
-                store.record_stage(run, *key, manifest.stage).await?;
+        let (mut found, mut steps) = (vec![], Steps::default());
+        let settled = |stage| store.records.settled_manifest(run, stage);
+        while let Some(read) = steps.next(&self.plan, |_| true, settled).await? {
+            for ((key, _), manifest) in read {
+                let Some(manifest) = manifest else { continue };
+                self.finished(key, &manifest)?;
+                note(store, run, &self.recorded, key, &manifest).await?;
+                found.push((key, Arc::new(manifest)));
             }
-            store.note_policy(run, *key, manifest).await?;
         }
-        Ok(hits)
+        Ok(found)
     }
 
-    /// Notes what the index of a run that is done lacks: a worker that died as soon as it had published
-    /// noted nothing, and those who went on by a later update never looked there. One listing, and a read
-    /// a policy; a walk from the start where something is lacking or stands for something else.
-    pub(crate) async fn complete_index(&self, store: &Store) -> Result<(), JobsError> {
+    /// Notes what the index of a run that is done lacks: a worker that died right after it published
+    /// noted nothing, and workers that went on from a later update never looked there. One listing, and a read
+    /// a policy; a walk from the start where an entry is lacking or names another stage.
+    pub(crate) async fn complete_index(&self, store: &Store) -> Result<()> {
         let run = self.plan.run();
-        let recorded: Index = store.recorded_entries(run.id()).await?.into_iter().collect();
-        let policies = recorded
-            .iter()
-            .filter(|(key, _)| matches!(key.kind, StageKind::Sft | StageKind::Update))
-            .map(|(key, stage)| async move {
-                Ok::<_, JobsError>(store.recorded_policy(run.id(), *key).await? == Some(*stage))
-            });
-        let mut fits = futures::stream::iter(policies.collect::<Vec<_>>()).buffer_unordered(READS);
-        let mut is_whole = recorded.len() as u64 == self.total();
-        while let Some(fit) = fits.next().await {
-            is_whole &= fit?;
-        }
-        if is_whole {
+        let recorded: Index = store.records.recorded_entries(run.id()).await?.into_iter().collect();
+        let policies = recorded.iter().copied().filter(|(key, _)| key.makes_policy());
+        let are_noted = each(policies, |(key, stage)| async move {
+            Ok(store.records.recorded_policy(run.id(), key).await? == Some(stage))
+        });
+        if are_noted.await?.into_iter().all(|is_noted| is_noted)
+            && recorded.len() as u64 == self.total()
+        {
             return Ok(());
         }
-        drop(fits);
-        // Looks only: a record that is damaged by now stays for its next reader, as nothing computes it again here.
+        // A damaged record stays as it is: nothing here computes it again.
         note_policies(store, run, &recorded).await.map(drop)
     }
 
-    /// Takes over a stage's result; answers with the stages that became ready. Internal error if the
+    /// Takes over a stage's result; returns the stages that became ready. Internal error if the
     /// stage is not pending, data error if the result lacks an output.
-    pub fn finished(
-        &mut self,
-        key: StageKey,
-        manifest: &Manifest,
-    ) -> Result<Vec<StageKey>, JobsError> {
-        let ready = self.plan.finished(key, |name| manifest.output(name));
-        let ready = ready.map_err(|error| corrupt(&error, manifest))?;
+    pub(crate) fn finished(&mut self, key: StageKey, manifest: &Manifest) -> Result<Vec<StageKey>> {
+        let ready = take(&mut self.plan, key, manifest)?;
         self.done += 1;
         Ok(ready)
     }
 
     /// What is pending.
-    pub fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// Stages of the run that are done.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.done
     }
 
     /// All stages of the run.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         Plan::total_stages(self.plan.run())
     }
 }
 
-/// What a plan's refusal of a result means.
-pub(crate) fn corrupt(error: &PlanError, manifest: &Manifest) -> JobsError {
-    match error {
-        PlanError::MissingOutput { .. } => JobsError::Data(format!(
-            "stages/{} is corrupt: {error}; delete it, and agrpo run FILE --repair computes the stage again",
-            manifest.stage
-        )),
-        error => JobsError::Internal(error.to_string()),
-    }
-}
-
-/// What an iteration's last update left, found without a listing; `None` where it is not done or not
-/// noted.
-pub(crate) async fn update_at(
-    store: &Store,
-    run: &Run,
-    iteration: u32,
-    base: Option<ArtifactDigest>,
-) -> Result<Option<Checkpoint>, JobsError> {
-    let key = last_update(run, iteration);
-    match store.recorded_policy(run.id(), key).await? {
-        Some(stage) => checkpoint(store, run, key, stage, base).await,
-        None => Ok(None),
-    }
-}
-
-/// Follows a run from its start and notes its policies, where notes are lost, from before they were sealed,
-/// or where the index says otherwise; and what the index named something else for.
+/// Follows a run from its start; notes its policies and the stages that the index does not name. For notes that are
+/// lost, not sealed, or contradicted by the index.
 async fn note_policies(
     store: &Store,
     run: &Run,
     recorded: &Index,
-) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
+) -> Result<BTreeMap<StageKey, StageDigest>> {
     let mut walk = Walk::new(run.clone());
     for (key, manifest) in walk.advance(store).await? {
-        if !recorded.contains(&(key, manifest.stage)) {
-            store.record_stage(run.id(), key, manifest.stage).await?;
-        }
-        store.note_policy(run.id(), key, &manifest).await?;
+        note(store, run.id(), recorded, key, &manifest).await?;
     }
     Ok(walk.stages().clone())
 }
 
-/// The policy before iteration 1: a checkpoint, or what the last chunk of fine-tuning left if it is
-/// noted and complete.
-pub(crate) async fn base_policy(
+/// Notes a stage that is done in the run's index, unless it is there, and the policy that it made.
+async fn note(
     store: &Store,
-    run: &Run,
-) -> Result<Option<ArtifactDigest>, JobsError> {
-    let Some(last) = last_chunk(run) else { return policy_at(store, run, 0).await };
-    let Some(stage) = store.recorded_policy(run.id(), last).await? else { return Ok(None) };
-    let manifest = store.usable_manifest(run.id(), stage).await?;
-    Ok(manifest.and_then(|manifest| manifest.output("policy")))
-}
-
-/// What an update left, if it is the run's and complete.
-async fn checkpoint(
-    store: &Store,
-    run: &Run,
+    run: RunId,
+    recorded: &Index,
     key: StageKey,
-    stage: StageDigest,
-    base: Option<ArtifactDigest>,
-) -> Result<Option<Checkpoint>, JobsError> {
-    let Some(manifest) = store.usable_manifest(run.id(), stage).await? else { return Ok(None) };
-    let is_ours = is_update_of(run, key, &manifest.spec);
-    let outputs = (manifest.output("policy"), manifest.output("optimizer"));
-    let (true, (Some(policy), Some(optimizer))) = (is_ours, outputs) else { return Ok(None) };
-    Ok(Some(Checkpoint { iteration: key.iteration, policy, optimizer, base }))
+    manifest: &Manifest,
+) -> Result<()> {
+    if !recorded.contains(&(key, manifest.stage)) {
+        store.records.record_stage(run, key, manifest.stage).await?;
+    }
+    store.records.note_policy(run, key, manifest).await
 }
 
 /// The policies before the checkpoint whose evaluation has no result yet. `None` where one of these
@@ -273,26 +176,16 @@ async fn missing_evaluations(
     store: &Store,
     run: &Run,
     at: &Checkpoint,
-) -> Result<Option<Vec<(u32, ArtifactDigest)>>, JobsError> {
+) -> Result<Option<Vec<(u32, ArtifactDigest)>>> {
     let evaluated = (0..at.iteration).filter(|&iteration| run.is_evaluated(iteration));
-    let looks = evaluated.map(|iteration| async move {
-        let Some(policy) = policy_at(store, run, iteration).await? else {
-            return Ok((iteration, None, false));
-        };
+    let looks = each(evaluated, |iteration| async move {
+        let Some(policy) = policy_at(store, run, iteration).await? else { return Ok(None) };
         let stage = Plan::evaluation_of(run, policy).digest();
-        let is_done = store.usable_manifest(run.id(), stage).await?.is_some();
-        Ok::<_, JobsError>((iteration, Some(policy), is_done))
+        let is_missing = store.records.usable_manifest(run.id(), stage).await?.is_none();
+        Ok(Some(is_missing.then_some((iteration, policy))))
     });
-    let looks: Vec<_> = futures::stream::iter(looks).buffered(READS).try_collect().await?;
-    let missing = looks.into_iter().filter(|(_, _, is_done)| !is_done);
-    Ok(missing.map(|(iteration, policy, _)| Some((iteration, policy?))).collect())
-}
-
-/// Stages that lie before a checkpoint, evaluations of earlier policies included.
-fn stages_until(run: &Run, at: &Checkpoint) -> u64 {
-    let iterations = u64::from(at.iteration);
-    let evaluations = iterations.div_ceil(u64::from(run.config().evaluation.every));
-    u64::from(run.sft_chunks()) + iterations * Plan::stages_of_an_iteration(run) + evaluations
+    let found: Option<Vec<_>> = looks.await?.into_iter().collect();
+    Ok(found.map(|found| found.into_iter().flatten().collect()))
 }
 
 #[cfg(test)]

@@ -3,28 +3,24 @@
 //! An entry of the run's index counts only where the plan has this very stage: each spec is derived anew
 //! from the run and the outputs before it, and its digest compared. Another entry is ignored, and named
 //! in the log once. Where a record on the way cannot be read, the walk goes on behind the next policy whose
-//! note is sealed for this run and place (`Store::policy_note`): such a note is written only by who derived the
+//! note is sealed for this run and place (`Records::policy_note`): this program writes one only where it derived the
 //! stage in the same way. Records that the index does not name are followed as well: a lost entry hides
 //! nothing. Changes nothing and computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agrpo_spec::{
-    Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
-};
-use futures::future::try_join_all;
-use futures::{StreamExt, stream};
+use agrpo_spec::{Manifest, Plan, Run, StageDigest, StageKey, StageKind, StageSpec};
+use agrpo_store::{JobsError, Store, Unreadable, paths};
 
-use crate::planning::policy_notes::{is_update_of, policy_at};
-use agrpo_store::JobsError;
-use agrpo_store::{Store, Unreadable};
+use super::policy_notes::{checkpoint, policy_at};
+use super::steps::{Entry, Steps, each, readable};
+use crate::Result;
 
-/// Records read at a time.
-const READS: usize = 32;
-
-/// A place in a run and a stage that is said to be there.
-pub(crate) type Entry = (StageKey, StageDigest);
+/// Stages of a run with their records, in the order in which they were found.
+type Found = Vec<(StageKey, Arc<Manifest>)>;
+/// A stage's record if there is one, or why it cannot be read.
+type Record = Result<Option<Arc<Manifest>>>;
 
 /// A run, as far as it was followed.
 #[derive(Clone, Debug)]
@@ -32,8 +28,8 @@ pub struct Walk {
     plan: Plan,
     stages: BTreeMap<StageKey, StageDigest>,
     /// Entries that name another stage than the run has in their place.
-    foreign: BTreeSet<Entry>,
-    /// Entries of which nothing could be said so far.
+    incompatible: BTreeSet<Entry>,
+    /// Entries to which no record led so far.
     unproven: BTreeSet<Entry>,
     /// Stages of the run whose records cannot be read, and why.
     unreadable: BTreeMap<StageKey, (StageDigest, Unreadable)>,
@@ -45,32 +41,55 @@ impl Walk {
         Self {
             plan: Plan::new(run),
             stages: BTreeMap::new(),
-            foreign: BTreeSet::new(),
+            incompatible: BTreeSet::new(),
             unproven: BTreeSet::new(),
             unreadable: BTreeMap::new(),
         }
     }
 
     /// Follows the run's index as far as it has grown, and goes on along records that it does not name;
-    /// answers with the run's own stages that are new. Costs one listing, one read a new stage, and one a
-    /// pending one.
-    pub async fn advance(
-        &mut self,
-        store: &Store,
-    ) -> Result<Vec<(StageKey, Arc<Manifest>)>, JobsError> {
-        let entries = store.recorded_entries(self.id()).await?;
-        let is_new = |(key, stage): &Entry| {
-            self.stages.get(key) != Some(stage) && !self.foreign.contains(&(*key, *stage))
+    /// returns the run's own stages that are new, or all of them where a record is whole again. Costs one listing,
+    /// one read a new stage, and one a pending one.
+    pub async fn advance(&mut self, store: &Store) -> Result<Found> {
+        let read = |stage| async move {
+            Ok(readable(store.records.manifest(stage).await)?
+                .map(|manifest| manifest.map(Arc::new)))
         };
-        let news: Vec<Entry> = entries.into_iter().filter(is_new).collect();
-        let reads =
-            news.into_iter().map(|entry| async move { (entry, read(store, entry.1).await) });
-        let mut reads = stream::iter(reads).buffered(READS);
-        let (mut found, mut asked) = (vec![], BTreeSet::new());
-        while let Some((entry, manifest)) = reads.next().await {
-            self.enter(store, entry, manifest?, (&mut found, &mut asked)).await?;
+        let lost = self.unreadable.values().map(|(stage, _)| *stage);
+        if each(lost, read).await?.iter().any(|record: &Record| matches!(record, Ok(Some(_)))) {
+            // Whole again: what lies behind it is found from the start.
+            *self = Self::new(self.run().clone());
         }
-        self.fill(store, None, (&mut found, &mut asked)).await?;
+        let id = self.run().id();
+        let mut entries: BTreeSet<Entry> =
+            store.records.recorded_entries(id).await?.into_iter().collect();
+        entries.retain(|entry| {
+            self.stages.get(&entry.0) != Some(&entry.1) && !self.incompatible.contains(entry)
+        });
+        let mut steps = Steps::ahead(entries.iter().map(|(_, stage)| *stage), read).await?;
+        let mut found = vec![];
+        loop {
+            while let Some(step) = steps.next(&self.plan, |_| true, read).await? {
+                for (entry, record) in step {
+                    if entries.contains(&entry) || !matches!(record, Ok(None)) {
+                        self.enter(store, entry, record, &mut found);
+                    }
+                }
+            }
+            entries.retain(|&(key, stage)| {
+                let expected = self.expected(key);
+                if expected.is_some_and(|expected| expected != stage) {
+                    self.incompatible.insert((key, stage));
+                    store.records.log_incompatible(id, key, stage);
+                }
+                expected.is_none()
+            });
+            if !self.follow_notes(store, &entries, &steps.ahead, &mut found).await? {
+                break;
+            }
+        }
+        entries.retain(|(key, _)| self.expected(*key).is_none());
+        self.unproven = entries;
         Ok(found)
     }
 
@@ -101,86 +120,76 @@ impl Walk {
     /// on the way cannot be read.
     pub fn wrong(&self) -> impl Iterator<Item = Entry> {
         let unproven = self.unproven.iter().filter(|_| self.unreadable.is_empty());
-        self.foreign.iter().chain(unproven).copied()
-    }
-
-    fn id(&self) -> RunId {
-        self.run().id()
+        self.incompatible.iter().chain(unproven).copied()
     }
 
     /// The stage that the run has in a place, done or not, where the walk has come there.
     pub fn expected(&self, key: StageKey) -> Option<StageDigest> {
-        let pending = || self.plan.pending().get(&key).map(agrpo_spec::StageSpec::digest);
-        self.stages.get(&key).copied().or_else(pending)
+        let unreadable = || self.unreadable.get(&key).map(|(stage, _)| *stage);
+        let pending = || self.plan.pending().get(&key).map(StageSpec::digest);
+        self.stages.get(&key).copied().or_else(unreadable).or_else(pending)
     }
 
-    async fn enter(
-        &mut self,
-        store: &Store,
-        (key, stage): Entry,
-        manifest: Result<Option<Manifest>, Unreadable>,
-        (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
-    ) -> Result<(), JobsError> {
-        if self.expected(key).is_none() {
-            self.fill(store, Some(key), (&mut *found, &mut *asked)).await?;
-        }
-        let expected = self.expected(key);
-        if expected.is_some_and(|expected| expected != stage) {
-            self.unproven.remove(&(key, stage));
-            self.foreign.insert((key, stage));
-            store.log_incompatible(self.id(), key, stage);
-            return Ok(());
-        }
-        let manifest = manifest.and_then(|manifest| manifest.ok_or_else(|| missing(store, stage)));
-        let is_ours = expected.is_some()
-            || (manifest.as_ref().map_or(true, |manifest| self.may_follow(key, &manifest.spec))
-                && self.is_noted(store, key, stage).await?);
-        match manifest {
-            _ if !is_ours => drop(self.unproven.insert((key, stage))),
-            Err(record) => self.lose((key, stage), record),
-            Ok(manifest) => {
-                let manifest = Arc::new(manifest);
-                if expected.is_some() {
-                    self.take(key, &manifest);
-                } else {
-                    self.leap(store, key, &manifest).await?;
-                }
+    /// Takes over a stage of the run, or notes that its record cannot be read.
+    fn enter(&mut self, store: &Store, (key, stage): Entry, record: Record, found: &mut Found) {
+        let error = match record {
+            Ok(Some(manifest)) => {
+                // A record that lacks an output is found by its readers.
+                self.plan.finished(key, |name| manifest.output(name)).ok();
+                self.stages.insert(key, stage);
+                self.unreadable.remove(&key);
                 found.push((key, manifest));
+                return;
             }
-        }
-        Ok(())
-    }
-
-    /// Takes over a stage that is pending, or was before.
-    fn take(&mut self, key: StageKey, manifest: &Manifest) {
-        // A record that lacks an output is found by its readers.
-        self.plan.finished(key, |name| manifest.output(name)).ok();
-        self.add(key, manifest.stage);
-    }
-
-    fn add(&mut self, key: StageKey, stage: StageDigest) {
-        self.stages.insert(key, stage);
-        self.unproven.remove(&(key, stage));
-        self.unreadable.remove(&key);
-    }
-
-    fn lose(&mut self, (key, stage): Entry, record: Unreadable) {
+            Ok(None) => JobsError::Data(format!(
+                "stages/{stage} is missing in {}, though the run's index names it; start the run again: the \
+                 stage is then computed anew",
+                store.url()
+            )),
+            Err(error) => error,
+        };
+        let record = Unreadable::new(paths::manifest(stage), &error);
         self.unreadable.insert(key, (stage, Unreadable { key: Some(key), ..record }));
     }
 
-    /// Whether a note that is sealed for this run says so of a stage to which no records lead, since one on the
-    /// way is lost.
-    async fn is_noted(
-        &self,
+    /// Takes over stages that sealed notes name and to which no records lead, since one on the way cannot be read;
+    /// returns whether the plan goes on behind one of them.
+    async fn follow_notes(
+        &mut self,
         store: &Store,
-        key: StageKey,
-        stage: StageDigest,
-    ) -> Result<bool, JobsError> {
-        let run = self.plan.run();
+        entries: &BTreeSet<Entry>,
+        records: &BTreeMap<StageDigest, Record>,
+        found: &mut Found,
+    ) -> Result<bool> {
+        if self.unreadable.is_empty() {
+            return Ok(false);
+        }
+        for &(key, stage) in entries {
+            let record = records.get(&stage).filter(|_| self.expected(key).is_none());
+            let Some(record) = record else { continue };
+            let manifest = record.as_ref().ok().and_then(Option::as_ref);
+            let may_follow = manifest.is_none_or(|manifest| self.may_follow(key, &manifest.spec));
+            if !may_follow || !self.is_noted(store, key, stage).await? {
+                continue;
+            }
+            let leaps = match manifest {
+                Some(manifest) => self.leap(store, key, manifest).await?,
+                None => false,
+            };
+            self.enter(store, (key, stage), record.clone(), found);
+            if leaps {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a note that is sealed for this run names a stage, or the policy that an evaluation is of.
+    async fn is_noted(&self, store: &Store, key: StageKey, stage: StageDigest) -> Result<bool> {
+        let run = self.run();
         match key.kind {
-            _ if self.unreadable.is_empty() => Ok(false),
             StageKind::Sft | StageKind::Update => {
-                Ok(store.recorded_policy(run.id(), key).await? == Some(stage))
+                Ok(store.records.recorded_policy(run.id(), key).await? == Some(stage))
             }
             StageKind::Evaluation if run.is_evaluated(key.iteration) => {
                 let policy = policy_at(store, run, key.iteration).await?;
@@ -196,105 +205,37 @@ impl Walk {
         let StageSpec::Update(update) = spec else { return spec.kind() == key.kind };
         let is_next = key.inner == 1 && self.plan.iteration() + 1 == key.iteration;
         let before = self.plan.policy().filter(|_| is_next);
-        is_update_of(self.run(), key, spec) && before.is_none_or(|before| before == update.policy)
+        Plan::is_update_of(self.run(), key, spec)
+            && before.is_none_or(|before| before == update.policy)
     }
 
-    /// Goes on behind a policy to which no records lead.
-    async fn leap(
-        &mut self,
-        store: &Store,
-        key: StageKey,
-        manifest: &Manifest,
-    ) -> Result<(), JobsError> {
-        let run = self.plan.run().clone();
-        let outputs = (manifest.output("policy"), manifest.output("optimizer"));
-        if let (Some(policy), Some(optimizer)) = outputs {
-            let chunks = run.sft_chunks();
-            match key.kind {
-                StageKind::Sft if key.iteration + 1 == chunks => self.plan.leap_to_base(policy),
-                StageKind::Update if key.inner == run.config().estimator.inner_updates => {
-                    let base = match self.plan.base() {
-                        None => policy_at(store, &run, 0).await?,
-                        known => known,
-                    };
-                    let iteration = key.iteration;
-                    self.plan.leap(&Checkpoint { iteration, policy, optimizer, base });
-                }
-                _ => {}
-            }
+    /// Goes on behind a policy to which no records lead; false where the plan has come further, or other stages
+    /// follow from it.
+    async fn leap(&mut self, store: &Store, key: StageKey, manifest: &Manifest) -> Result<bool> {
+        let run = self.run().clone();
+        let is_begun = self.plan.policy().is_some();
+        if key != Plan::last_update(&run, key.iteration) {
+            let is_base = !is_begun && Some(key) == Plan::last_chunk(&run);
+            let base = manifest.output("policy").filter(|_| is_base);
+            let Some(base) = base else { return Ok(false) };
+            self.plan.leap_to_base(base);
+            return Ok(true);
         }
-        self.add(key, manifest.stage);
-        Ok(())
+        let is_ahead = !is_begun || key.iteration > self.plan.iteration();
+        let base = match self.plan.base() {
+            None => policy_at(store, &run, 0).await?,
+            known => known,
+        };
+        let at = checkpoint(&run, key, manifest, base).filter(|_| is_ahead);
+        let Some(at) = at else { return Ok(false) };
+        self.plan.leap(&at);
+        Ok(true)
     }
-
-    /// Takes over pending stages, before a place, whose records are there.
-    async fn fill(
-        &mut self,
-        store: &Store,
-        before: Option<StageKey>,
-        (found, asked): (&mut Vec<(StageKey, Arc<Manifest>)>, &mut BTreeSet<StageKey>),
-    ) -> Result<(), JobsError> {
-        loop {
-            let pending = self.plan.pending().iter();
-            let new: Vec<Entry> = pending
-                .filter(|(key, _)| {
-                    before.is_none_or(|before| **key < before) && asked.insert(**key)
-                })
-                .map(|(key, spec)| (*key, spec.digest()))
-                .collect();
-            let reads = new.into_iter().map(|(key, stage)| async move {
-                Ok::<_, JobsError>(((key, stage), read(store, stage).await?))
-            });
-            let mut any = false;
-            for ((key, stage), manifest) in try_join_all(reads).await? {
-                match manifest.map(|manifest| manifest.map(Arc::new)) {
-                    Err(record) => self.lose((key, stage), record),
-                    Ok(None) => {}
-                    Ok(Some(manifest)) => {
-                        self.take(key, &manifest);
-                        found.push((key, manifest));
-                        any = true;
-                    }
-                }
-            }
-            if !any {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// A stage's record if there is one, or why it cannot be read.
-async fn read(
-    store: &Store,
-    stage: StageDigest,
-) -> Result<Result<Option<Manifest>, Unreadable>, JobsError> {
-    match store.manifest(stage).await {
-        Ok(manifest) => Ok(Ok(manifest)),
-        Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => {
-            Ok(Err(Unreadable::new(format!("stages/{stage}"), &error)))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The record of a stage that the index names, and that is not there.
-fn missing(store: &Store, stage: StageDigest) -> Unreadable {
-    let object = format!("stages/{stage}");
-    let error = JobsError::Data(format!(
-        "{object} is missing in {}, though the run's index names it; start the run again: the stage is \
-         then computed anew",
-        store.url()
-    ));
-    Unreadable::new(object, &error)
 }
 
 /// The run's own stages that are done, in the order of the plan. An error names a record that is missing or
 /// cannot be read, where the index says that its stage is done.
-pub async fn own_stages(
-    store: &Store,
-    run: &Run,
-) -> Result<BTreeMap<StageKey, StageDigest>, JobsError> {
+pub async fn own_stages(store: &Store, run: &Run) -> Result<BTreeMap<StageKey, StageDigest>> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
     match walk.unreadable.into_values().next() {

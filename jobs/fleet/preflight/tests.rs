@@ -1,7 +1,11 @@
 //! What is found out about a Redis that is not as it should be; each is a real one.
 
+use std::time::Duration;
+
+use agrpo_store::JobsError;
+
 use super::*;
-use crate::coordination::redis::Access;
+use crate::coordination::redis::{Access, diagnosis::judge, refusal::classify};
 use crate::redis_server::RedisServer;
 use crate::testing::real_clock;
 
@@ -50,7 +54,7 @@ async fn settings_that_no_fleet_can_live_with_are_refused_with_the_remedy() {
         (&["--maxmemory-policy", "volatile-ttl"], "CONFIG SET maxmemory-policy noeviction"),
         (&["--replicaof", "127.0.0.1", "1"], "REPLICAOF NO ONE"),
         (&["--cluster-enabled", "yes"], "serves the slot"),
-        (&["--rename-command", "ZPOPMIN", "", "--rename-command", "SPOP", ""], "SPOP, ZPOPMIN"),
+        (&["--rename-command", "ZPOPMIN", "", "--rename-command", "SREM", ""], "SREM, ZPOPMIN"),
         (&["--rename-command", "EVALSHA", ""], "renames no command"),
     ] {
         let server = RedisServer::start(arguments);
@@ -95,7 +99,7 @@ async fn a_cluster_of_one_node_serves_and_one_that_has_the_keys_elsewhere_does_n
     assert_eq!(keys(&fleet).await, [""; 0]);
 
     let text = "MOVED 2813 127.0.0.1:7001";
-    let error = fleet.meaning(text).await;
+    let error = fleet.meaning(classify("", text), text).await;
     assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
     assert!(error.to_string().contains("127.0.0.1:7001"), "{error}");
 }
@@ -146,7 +150,7 @@ async fn every_right_that_is_missing_is_named() {
         let command = [&["ACL", "SETUSER", "agrpo", "reset"], &rules[..], changes].concat();
         says::<()>(&admin, &command).await;
         let url = server.url().replace("://", "://agrpo@");
-        let access = Access::from(&url).with_password(Some("right".to_owned()));
+        let access = Access { password: Some("right".to_owned()), ..Access::from(&url) };
         Fleet::connect(access).await
     };
     let documented = user(&[]).await.unwrap();
@@ -154,25 +158,18 @@ async fn every_right_that_is_missing_is_named() {
     for (changes, words) in [
         (&["-eval", "-evalsha"][..], "run EVALSHA; `ACL SETUSER agrpo +evalsha`"),
         (&["-@scripting"], "`ACL SETUSER agrpo +script"),
-        (&["-spop"], "run SPOP; `ACL SETUSER agrpo +spop`"),
+        (&["-srem"], "run SREM; `ACL SETUSER agrpo +srem`"),
         (&["-zadd", "-hset"], "run HSET, ZADD; `ACL SETUSER agrpo +hset +zadd`"),
         (&["-time"], "run TIME; `ACL SETUSER agrpo +time`"),
         (&["-info"], "run INFO; `ACL SETUSER agrpo +info`"),
         (&["-info", "-zadd"], "run INFO, ZADD; `ACL SETUSER agrpo +info +zadd`"),
         (&["-script"], "`ACL SETUSER agrpo +script"),
         (&["-multi"], "run MULTI; `ACL SETUSER agrpo +multi`"),
+        (&["resetkeys", "~other:*"], "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`"),
+        (&["resetkeys", "%R~agrpo:*"], "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`"),
         (
-            &["resetkeys", "~other:*", "~core:apalis*"],
-            "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`",
-        ),
-        (&["resetkeys", "~agrpo:*"], "named core:apalis*; `ACL SETUSER agrpo ~core:apalis*`"),
-        (
-            &["resetkeys", "%R~agrpo:*", "~core:apalis*"],
-            "named agrpo:*; `ACL SETUSER agrpo ~agrpo:*`",
-        ),
-        (
-            &["-zadd", "resetkeys", "~agrpo:*"],
-            "run ZADD, nor use keys named core:apalis*; `ACL SETUSER agrpo +zadd ~core:apalis*`",
+            &["-zadd", "resetkeys", "%R~agrpo:*"],
+            "run ZADD, nor use keys named agrpo:*; `ACL SETUSER agrpo +zadd ~agrpo:*`",
         ),
     ] {
         let (error, text) = refusal(&user(changes).await.unwrap()).await;
@@ -195,7 +192,7 @@ async fn a_key_of_another_type_is_named_with_both_types() {
     let fleet = fleet(&server).await;
     let queue = fleet.keys.queue(agrpo_spec::Numerics::CpuPortable, &agrpo_store::Versions::own());
     let mut all = fleet.keys.fixed();
-    for part in ["window:r", "ready:r", "joins:r:u", "meta:t", "inflight:w", "workers:metadata:w"] {
+    for part in ["ready:r", "joins:r:u"] {
         all.push(format!("{queue}:{part}"));
     }
     all.push(fleet.keys.of("lease:s"));

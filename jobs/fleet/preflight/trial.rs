@@ -5,69 +5,63 @@
 
 use std::collections::BTreeSet;
 
-use crate::coordination::attempts;
-use crate::coordination::keys::{ACTIVE, HELD, SURVEYED};
-use crate::coordination::leases::stages::{self, Acquired, Terms};
-use crate::coordination::leases::{LEASE, Lease, release};
-use crate::coordination::queue::{Hint, Queue};
-use crate::coordination::redis::{Fleet, rights};
-use crate::coordination::registry::workers;
-use crate::coordination::runs::{set_active, set_held};
 use agrpo_spec::{Numerics, RunId, StageDigest, StageKey, StageKind};
-use agrpo_store::JobsError;
-use agrpo_store::Versions;
-use agrpo_store::{Control, Hold};
+use agrpo_store::{Hold, JobsError, Versions};
+
+use crate::Result;
+use crate::coordination::keys::{ACTIVE, HELD, SURVEYED};
+use crate::coordination::leases::stages::{self, Acquired};
+use crate::coordination::leases::{LEASE, Lease, release};
+use crate::coordination::redis::{Fleet, diagnosis, refusal};
+use crate::coordination::runs::{set_active, set_held};
+use crate::coordination::{attempts, queue::Queue, registry::workers};
 
 /// A name like that of a stage or a run.
 const NAME: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Tries everything; the first refusal.
-pub(super) async fn trial(fleet: &Fleet, unique: &str) -> Result<(), JobsError> {
+pub(super) async fn trial(fleet: &Fleet, unique: &str) -> Result<()> {
     let fleet = fleet.on_trial(unique);
     commands(&fleet).await?;
     let tried = scripts(&fleet, unique).await;
-    let removed = clean(&fleet, unique).await;
+    let removed = clean(&fleet).await;
     tried.and(removed)
 }
 
-/// Every command that a script uses, ours or apalis's, on a key of each type.
-async fn commands(fleet: &Fleet) -> Result<(), JobsError> {
-    let refused = match rights::refused(&mut fleet.connection(), &fleet.keys).await {
-        Ok(refused) => refused,
-        Err(error) => return Err(fleet.failed(&error).await),
-    };
-    let Some((.., why)) = refused.first() else { return Ok(()) };
-    let names: BTreeSet<&str> = refused.iter().map(|(name, ..)| name.as_str()).collect();
+/// Every command that a script of ours uses, on a key of each type.
+async fn commands(fleet: &Fleet) -> Result<()> {
+    let refused = diagnosis::refused(&mut fleet.connection(), &fleet.keys).await;
+    let refused = fleet.explained(refused).await?;
+    let Some((_, why)) = refused.first() else { return Ok(()) };
+    let names: BTreeSet<&str> = refused.iter().map(|(name, _)| name.as_str()).collect();
     let names: Vec<&str> = names.into_iter().collect();
-    Err(fleet.meaning(&format!("{}: {}", names.join(", "), why.trim())).await)
+    let text = format!("{}: {}", names.join(", "), why.trim());
+    Err(fleet.meaning(refusal::classify("", why), &text).await)
 }
 
-async fn scripts(fleet: &Fleet, unique: &str) -> Result<(), JobsError> {
+async fn scripts(fleet: &Fleet, unique: &str) -> Result<()> {
     let run: RunId = NAME.parse().map_err(unexpected)?;
     let stage: StageDigest = NAME.parse().map_err(unexpected)?;
     let key = StageKey::new(StageKind::Rollout, 1, 0);
     set_active(fleet, run, true).await?;
-    let held = Control { state: Hold::Paused, unix_ms: 0, by: String::new() };
-    set_held(fleet, run, Some(&held)).await?;
+    set_held(fleet, run, Some(Hold::Paused)).await?;
     set_held(fleet, run, None).await?;
     attempts::begin(fleet, stage).await?;
     attempts::forgive(fleet, stage).await?;
     attempts::forget(fleet, stage).await?;
 
     stages::awaken(fleet).await?;
-    let (terms, lease) = (Terms { ttl: LEASE }, fleet.keys.lease(stage));
-    if let Acquired::Token(token) = stages::acquire(fleet, terms, &lease, unique, NAME).await? {
+    let lease = fleet.keys.lease(stage);
+    if let Acquired::Token(token) = stages::acquire(fleet, LEASE, &lease, unique, NAME).await? {
         let (mut connection, held) = (fleet.connection(), [(lease.as_str(), token.as_str())]);
-        let beat = stages::beat(fleet, &mut connection, terms, unique, "{}", &held).await;
-        if let Err(error) = beat {
-            return Err(fleet.failed(&error).await);
-        }
+        let beat = stages::beat(fleet, &mut connection, LEASE, unique, "{}", &held).await;
+        fleet.explained(beat).await?;
         release(fleet, &lease, &token).await?;
     }
     workers(fleet).await?;
     stages::sign_off(fleet, unique).await?;
-    let sweeper = fleet.keys.sweeper(&Versions::own());
-    if let Some(lease) = Lease::acquire(fleet, sweeper, unique, LEASE).await? {
+    let reconciler = fleet.keys.reconciler(&Versions::own());
+    if let Some(lease) = Lease::acquire(fleet, reconciler, unique, LEASE).await? {
         lease.renew().await?;
         lease.release().await?;
     }
@@ -76,13 +70,12 @@ async fn scripts(fleet: &Fleet, unique: &str) -> Result<(), JobsError> {
     queue.offer(run, [(key, stage)]).await?;
     queue.unknown(run, [stage]).await?;
     queue.waiting().await?;
-    queue.take(Hint { run, stage }).await?;
-    queue.forget(stage).await?;
+    if let Some(hint) = queue.take().await? {
+        queue.give_back(hint).await?;
+    }
     queue.join(run, key, 0).await?;
     queue.joined(run, key).await?;
     queue.withdraw(run).await?;
-    queue.tidy().await?;
-    queue.leave(unique).await?;
     set_active(fleet, run, false).await?;
     let [active, held, surveyed] = [ACTIVE, HELD, SURVEYED].map(|name| fleet.keys.of(name));
     let mut pipe = redis::pipe();
@@ -91,21 +84,14 @@ async fn scripts(fleet: &Fleet, unique: &str) -> Result<(), JobsError> {
 }
 
 /// Deletes whatever the scripts may have written.
-async fn clean(fleet: &Fleet, unique: &str) -> Result<(), JobsError> {
+async fn clean(fleet: &Fleet) -> Result<()> {
     let queue = fleet.keys.queue(Numerics::CpuPortable, &Versions::own());
     let key = StageKey::new(StageKind::Rollout, 1, 0);
     let mut delete = redis::cmd("DEL");
-    // The list of queues is apalis's, and has been set right by the script.
-    let ours = |key: &String| key.starts_with(&fleet.keys.of(""));
-    delete.arg(fleet.keys.fixed().into_iter().filter(ours).collect::<Vec<_>>());
+    delete.arg(fleet.keys.fixed());
     delete.arg(fleet.keys.of(&format!("lease:{NAME}")));
-    for part in ["ready", "window"] {
-        delete.arg(format!("{queue}:{part}:{NAME}"));
-    }
+    delete.arg(format!("{queue}:ready:{NAME}"));
     delete.arg(format!("{queue}:joins:{NAME}:{key}"));
-    delete.arg(format!("{queue}:inflight:{unique}"));
-    // The first task of a count that begins with one.
-    delete.arg(format!("{queue}:meta:{:015}.{NAME}", 1));
     fleet.ask::<u64>(&delete).await.map(drop)
 }
 

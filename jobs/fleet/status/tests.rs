@@ -28,7 +28,7 @@ async fn a_run_is_running_failed_and_done_in_json() {
     let test = TestStore::memory().await;
     let store = &test.store;
     assert_eq!(status(store, None).await.unwrap(), []);
-    store.put_run(&run()).await.unwrap();
+    store.records.put_run(&run()).await.unwrap();
     insta::assert_snapshot!(json(&status(store, None).await.unwrap()[0]), @r#"
     {
       "run": "RUN",
@@ -85,14 +85,14 @@ async fn a_run_is_running_failed_and_done_in_json() {
     "#);
 
     for _ in 0..2 {
-        let recorded = store.recorded_stages(run().id()).await.unwrap();
+        let recorded = store.records.recorded_stages(run().id()).await.unwrap();
         let stage = *recorded.values().next().unwrap();
-        store.record_twice(run().id(), stage).await.unwrap();
+        store.records.record_twice(run().id(), stage).await.unwrap();
     }
     let again = status(store, Some(run().id())).await.unwrap();
     assert_eq!(again[0].stages.computed_twice, 1, "stages are counted, not their repetitions");
 
-    store.put_run(&run_named("other", 1)).await.unwrap();
+    store.records.put_run(&run_named("other", 1)).await.unwrap();
     assert_eq!(status(store, None).await.unwrap().len(), 2);
 }
 
@@ -108,7 +108,7 @@ async fn a_run_of_another_program_says_so_until_it_is_done() {
     let test = TestStore::memory().await;
     let (store, id) = (&test.store, run().id());
     let foreign = async || status(store, Some(id)).await.unwrap().remove(0).foreign;
-    store.put_run(&run()).await.unwrap();
+    store.records.put_run(&run()).await.unwrap();
     assert_eq!(foreign().await, None, "no worker has begun it");
     test.objects.pin_other_versions(id).await;
     let why = foreign().await.unwrap();
@@ -130,7 +130,7 @@ async fn one_run_that_cannot_be_read_is_a_row_among_the_others() {
         run_named("book", 1),
     );
     for other in [&empty, &garbage, &newer, &book] {
-        test.store.put_run(other).await.unwrap();
+        test.store.records.put_run(other).await.unwrap();
     }
     std::fs::remove_file(folder(&empty).join("run.json")).unwrap();
     std::fs::write(folder(&garbage).join("run.json"), b"\x00\xffgarbage").unwrap();
@@ -164,7 +164,7 @@ async fn a_record_that_cannot_be_read_is_named_beside_what_the_others_say() {
     let outcome = finished(&test.store, run(), 1).await;
     let row = async || status(&test.reopened(), None).await.unwrap().remove(0);
     let sound = row().await;
-    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
+    for (key, stage) in test.store.records.recorded_stages(run().id()).await.unwrap() {
         let object = format!("stages/{stage}");
         test.flip(&object);
         let damaged = row().await;
@@ -173,7 +173,7 @@ async fn a_record_that_cannot_be_read_is_named_beside_what_the_others_say() {
         let [record] = &*damaged.unreadable_records else { panic!("{key}: {damaged:?}") };
         assert_eq!((&record.object, record.key), (&object, Some(key)));
         assert!(record.why.contains("is corrupt: its bytes give"), "{record:?}");
-        // Nothing else vouches for the policy that its record names.
+        // No other record names the policy.
         let is_newest = key.kind == StageKind::Update && key.iteration == 3;
         assert_eq!(damaged.policy, outcome.policy.filter(|_| !is_newest), "{key}");
         let is_base = key.kind == StageKind::Evaluation && key.iteration == 0;
@@ -212,7 +212,7 @@ async fn a_failure_that_cannot_be_read_is_one() {
 }
 
 #[tokio::test]
-async fn who_looks_again_reads_what_is_new() {
+async fn a_second_look_reads_what_is_new() {
     let (objects, counts) = counting();
     let store = Store::over(objects);
     finished(&store, run(), 1).await;

@@ -1,20 +1,17 @@
 //! Hands a run to the fleet: its record goes into the store, its first stages into the queue.
 //!
 //! Asking twice does no harm. Asking again for a run that failed gives its failed stages new
-//! attempts, and for one that was cancelled lets it go on; one that is paused stays so.
+//! attempts, and resumes one that was cancelled; one that is paused stays so.
 
 use agrpo_spec::{Run, RunId};
+use agrpo_store::{Hold, Store, Versions};
 use futures::{StreamExt, TryStreamExt};
 
-use super::runs::{Pending, View};
-use crate::coordination::leases::stages;
-use crate::coordination::queue::Queue;
-use crate::coordination::redis::Fleet;
-use crate::coordination::{attempts, runs};
+use super::runs::View;
+use crate::Result;
+use crate::coordination::{Fleet, attempts, leases::stages, queue::Queue, runs};
 use crate::planning::progress::Progress;
-use agrpo_store::JobsError;
-use agrpo_store::Versions;
-use agrpo_store::{Hold, Store};
+use crate::stage::Pending;
 
 /// Specs written at the same time.
 const WRITES: usize = 16;
@@ -34,43 +31,69 @@ pub struct Enqueued {
 
 /// Records the run and offers its pending stages to the workers of its class of numerics and of this
 /// program's versions, which compute it from here on.
-pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued, JobsError> {
+pub async fn enqueue(store: &Store, fleet: &Fleet, run: Run) -> Result<Enqueued> {
     let id = run.id();
-    store.put_run(&run).await?;
-    let before = store.pin_versions(id).await?;
-    let namesakes = store.namesakes(id, &run.config().name).await?;
-    let mut progress = Progress::open(store, run).await?;
-    progress.catch_up(store).await?;
-    let view = View::of(&progress);
-    for failure in store.failures(id).await? {
-        store.clear_failure(id, failure.stage).await?;
-        attempts::forget(fleet, failure.stage).await?;
-    }
-    if store.control(id).await?.is_some_and(|control| control.state == Hold::Cancelled) {
-        store.clear_control(id).await?;
-        runs::set_held(fleet, id, None).await?;
-    }
-    stages::awaken(fleet).await?;
-    runs::set_active(fleet, id, !view.is_done()).await?;
-    let queue = |versions: &Versions| Queue::new(fleet, view.numerics, versions);
-    offer(store, &queue(&Versions::own()), id, &view.pending).await?;
+    store.records.put_run(&run).await?;
+    let before = store.records.pin_versions(id).await?;
+    let namesakes = store.records.namesakes(id, &run.config().name).await?;
+    let view = planned(store, run).await?;
+    take_up(store, Some(fleet), id).await?;
+    offer_view(store, fleet, id, &view).await?;
     if let Some(before) = before {
         // Those that are tasks already are dropped by the workers that take them.
-        queue(&before).withdraw(id).await?;
+        Queue::new(fleet, view.numerics, &before).withdraw(id).await?;
     }
-    let (pending, already_done) = (view.pending.len(), view.is_done());
+    let (pending, already_done) = (view.pending.len(), view.is_done);
     Ok(Enqueued { run: id, pending, already_done, namesakes })
 }
 
+/// Forgets the failures of a run, and that it was cancelled, since a person asks for it again.
+pub(crate) async fn take_up(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<()> {
+    let records = &store.records;
+    for failure in records.failures(run).await? {
+        records.clear_failure(run, failure.stage).await?;
+        if let Some(fleet) = fleet {
+            attempts::forget(fleet, failure.stage).await?;
+        }
+    }
+    if records.control(run).await?.is_some_and(|control| control.state == Hold::Cancelled) {
+        records.clear_control(run).await?;
+        if let Some(fleet) = fleet {
+            runs::set_held(fleet, run, None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Offers what can be computed now of a run of this program's versions; the Redis may be new.
+pub(crate) async fn offer_run(store: &Store, fleet: &Fleet, run: Run) -> Result<()> {
+    let id = run.id();
+    let view = planned(store, run).await?;
+    offer_view(store, fleet, id, &view).await
+}
+
+async fn planned(store: &Store, run: Run) -> Result<View> {
+    let mut progress = Progress::open(store, run).await?;
+    progress.catch_up(store).await?;
+    Ok(View::of(&progress))
+}
+
+async fn offer_view(store: &Store, fleet: &Fleet, run: RunId, view: &View) -> Result<()> {
+    stages::awaken(fleet).await?;
+    runs::set_active(fleet, run, !view.is_done).await?;
+    let queue = Queue::new(fleet, view.numerics, &Versions::own());
+    offer(store, &queue, run, &view.pending).await.map(drop)
+}
+
 /// Writes the specs of stages, then their hints. Answers with how many hints were news.
-pub(crate) async fn offer(
+pub(super) async fn offer(
     store: &Store,
     queue: &Queue,
     run: RunId,
     stages: &[Pending],
-) -> Result<usize, JobsError> {
+) -> Result<usize> {
     let writes: Vec<_> =
-        stages.iter().map(|pending| store.put_spec(pending.stage, &pending.spec)).collect();
+        stages.iter().map(|pending| store.records.put_spec(pending.stage, &pending.spec)).collect();
     futures::stream::iter(writes).buffer_unordered(WRITES).try_collect::<()>().await?;
     let hints: Vec<_> = stages.iter().map(|pending| (pending.key, pending.stage)).collect();
     queue.offer(run, hints).await

@@ -6,17 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agrpo_spec::{Environment, Numerics};
+use agrpo_store::{Clock, Versions};
 use tokio::sync::watch;
 
-use crate::coordination::heartbeat;
 use crate::coordination::leases::LEASE;
-use crate::coordination::liveness::Liveness;
-use crate::coordination::registry::WorkerInfo;
-use agrpo_store::Clock;
-use agrpo_store::Versions;
-
-/// The last log lines since a moment, in milliseconds since 1970, oldest first.
-pub type LogTail = Arc<dyn Fn(u64) -> Vec<String> + Send + Sync>;
+use crate::coordination::{Liveness, WorkerInfo, heartbeat};
+use crate::coordinator::LogTail;
 
 /// How a worker behaves; none of it changes a result.
 #[derive(Clone)]
@@ -25,7 +20,7 @@ pub struct WorkerOptions {
     pub numerics: Numerics,
     /// The versions of the stages that this process computes; it takes stages of no others.
     pub versions: Versions,
-    /// Unique to this start, say host, process and time: a name that was used before is refused.
+    /// Unique to this start, say host, process and time.
     pub name: String,
     /// What manifests say about this machine.
     pub environment: Environment,
@@ -35,19 +30,12 @@ pub struct WorkerOptions {
     pub exit_when_idle: Option<Duration>,
     /// From one look for work to the next; half of it is an idle worker's mean delay.
     pub poll: Duration,
-    /// From one sign of life to the next, whole seconds.
-    pub heartbeat: Duration,
-    /// Signs of life that may be missing: times `heartbeat`, the time until a dead worker's hint is
-    /// given to another.
-    pub missed_heartbeats: u32,
-    /// Until the lease of a dead worker's stage expires; less than the time to redelivery.
+    /// Until the lease of a dead worker's stage expires; the reconciler then offers it to others.
     pub lease: Duration,
-    /// From one sweep for lost hints to the next.
-    pub sweep: Duration,
+    /// From one turn of the reconciler to the next.
+    pub reconcile: Duration,
     /// From one look through the store for runs that Redis does not know to the next.
     pub survey: Duration,
-    /// Starts of a stage before it is given up.
-    pub attempts: u32,
     /// How long Redis or the store may be away before the worker ends.
     pub patience: Duration,
     /// How long a stage that failed here is left to others, if there are any.
@@ -78,12 +66,9 @@ impl WorkerOptions {
             clock,
             exit_when_idle: None,
             poll: Duration::from_millis(100),
-            heartbeat: Duration::from_secs(2),
-            missed_heartbeats: 4,
             lease: LEASE,
-            sweep: Duration::from_secs(2),
+            reconcile: Duration::from_secs(2),
             survey: Duration::from_secs(30),
-            attempts: 3,
             patience: Duration::from_secs(300),
             elsewhere: Duration::from_secs(60),
             grace: None,
@@ -115,7 +100,6 @@ impl WorkerOptions {
             clock: Arc::clone(&self.clock),
             lease: self.lease,
             patience: self.patience,
-            skew: self.heartbeat * self.missed_heartbeats / 2,
             liveness: self.liveness.clone(),
         }
     }

@@ -6,179 +6,169 @@
 //! what a worker left undone that died between two steps. The others only look which runs are incompatible with them, as
 //! no hint would say so. Errors are logged and retried at the next turn; whether the worker lives is decided elsewhere.
 
-use agrpo_spec::{Numerics, RunId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{MutexGuard, PoisonError};
-use tokio::time::{Instant, interval};
 
-use super::events::WorkerEvent;
+use agrpo_spec::RunId;
+use agrpo_store::{Hold, JobsError};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
 use super::runs::View;
+use super::scheduler::Scheduler;
 use super::shared::Worker;
+use crate::Result;
 use crate::coordination::keys::{ACTIVE, HELD, SURVEYED};
 use crate::coordination::leases::Lease;
-use crate::coordination::runs::{self, set_active};
-use agrpo_store::Hold;
-use agrpo_store::JobsError;
+use crate::coordination::runs::{set_active, set_held};
+use crate::events::Event;
 
-/// The lease lasts this many sweeps.
-const SWEEPS: u32 = 3;
+/// The lease lasts this many turns.
+const TURNS: u32 = 3;
 
-/// What the reconciler remembers from one turn to the next.
-#[derive(Default)]
-struct Memory {
+/// The reconciler, and what it remembers from one turn to the next.
+struct Reconciler<'a> {
+    worker: &'a Worker,
+    scheduler: &'a Scheduler,
     /// Runs that are done or failed: the store is not searched for them again.
     settled: BTreeSet<RunId>,
     surveyed: Option<Instant>,
-    /// How many sweeps there were: each begins with another run, so that none always comes last.
-    sweeps: usize,
-    /// The classes of the runs that were swept: their queues have to be tidied too.
-    classes: BTreeSet<Numerics>,
-    /// Active runs that were looked at while another worker sweeps.
+    /// How many turns there were: each begins with another run, so that none always comes last.
+    turns: usize,
+    /// Active runs that were looked at while another worker reconciles.
     glanced: BTreeSet<RunId>,
 }
 
-/// What Redis says of all runs.
-struct Known {
-    active: BTreeSet<RunId>,
-    /// By a person, as the store says.
-    held: BTreeMap<RunId, Hold>,
-    is_surveyed: bool,
+/// Reconciles until a service refuses it for good, or for longer than the worker's patience.
+pub(super) async fn reconcile(worker: &Worker) -> JobsError {
+    let options = &worker.options;
+    let mut reconciler = Reconciler {
+        worker,
+        scheduler: &worker.scheduler,
+        settled: BTreeSet::new(),
+        surveyed: None,
+        turns: 0,
+        glanced: BTreeSet::new(),
+    };
+    let mut ticks = interval(options.reconcile);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = None;
+    loop {
+        ticks.tick().await;
+        let Err(error) = reconciler.turn().await else {
+            failing = None;
+            continue;
+        };
+        let since: &mut Instant = failing.get_or_insert_with(Instant::now);
+        let for_good = matches!(error, JobsError::Misconfigured { may_pass: false, .. });
+        let over = error.is_of_services() && since.elapsed() >= options.patience;
+        if for_good || over {
+            return error;
+        }
+        tracing::warn!(%error, "queue and store were not compared; trying again at the next turn");
+    }
 }
 
-impl Worker {
-    /// Sweeps until a service refuses it for good, or for longer than this worker's patience.
-    pub(super) async fn reconcile(&self) -> JobsError {
-        let mut ticks = interval(self.options.sweep);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut memory, mut failing) = (Memory::default(), None);
-        loop {
-            ticks.tick().await;
-            let Err(error) = self.reconcile_once(&mut memory).await else {
-                failing = None;
-                continue;
-            };
-            let since: &mut Instant = failing.get_or_insert_with(Instant::now);
-            let for_good = matches!(error, JobsError::Misconfigured { may_pass: false, .. });
-            let over = error.is_of_services() && since.elapsed() >= self.options.patience;
-            if for_good || over {
-                return error;
-            }
-            tracing::warn!(%error, "sweep broken off");
-        }
-    }
-
-    async fn reconcile_once(&self, memory: &mut Memory) -> Result<(), JobsError> {
+impl Reconciler<'_> {
+    async fn turn(&mut self) -> Result<()> {
         if !self.is_reconciler().await? {
-            return self.glance(&mut memory.glanced).await;
+            return self.glance().await;
         }
-        memory.classes.insert(self.options.numerics);
-        let mut lost = 0;
-        for &numerics in &memory.classes {
-            lost += self.queue_of(numerics).tidy().await?;
-        }
-        if lost > 0 {
-            tracing::warn!(lost, "tasks were lost in Redis and are offered again");
-        }
-        let mut known = self.known().await?;
-        let is_due = |last: Instant| last.elapsed() >= self.options.survey;
-        let surveys = !known.is_surveyed || memory.surveyed.is_none_or(is_due);
-        let mut unknown = vec![];
+        let (fleet, store) = (&self.scheduler.fleet, &self.scheduler.store);
+        let keys = [ACTIVE, HELD, SURVEYED].map(|name| fleet.keys.of(name));
+        let mut pipe = redis::pipe();
+        pipe.smembers(&keys[0]).hkeys(&keys[1]).exists(&keys[2]);
+        let (active, noted, is_surveyed): (_, _, bool) = fleet.ask_all(&pipe).await?;
+        let (active, noted) = (parsed(active), parsed(noted));
+        let is_due = |last: Instant| last.elapsed() >= self.worker.options.survey;
+        let surveys = !is_surveyed || self.surveyed.is_none_or(is_due);
+        let (mut unknown, mut asked) = (vec![], noted.clone());
         if surveys {
-            memory.settled.retain(|_| known.is_surveyed);
-            unknown = self.store.runs().await?;
-            unknown.retain(|run| !known.active.contains(run) && !memory.settled.contains(run));
-            self.restore_held(&unknown, &mut known).await?;
+            self.settled.retain(|_| is_surveyed);
+            unknown = store.records.runs().await?;
+            unknown.retain(|run| !active.contains(run) && !self.settled.contains(run));
+            asked.extend(active.iter().chain(&unknown));
         }
-        for &run in &known.active {
-            memory.settled.remove(&run);
-        }
-        let mut order: Vec<RunId> = known.active.iter().chain(&unknown).copied().collect();
-        let first = memory.sweeps % order.len().max(1);
+        let held = self.held(asked, &noted).await?;
+        self.settled.retain(|run| !active.contains(run));
+        let mut order: Vec<RunId> = active.iter().chain(&unknown).copied().collect();
+        let first = self.turns % order.len().max(1);
         order.rotate_left(first);
-        memory.sweeps += 1;
+        self.turns += 1;
         for run in order {
-            self.reconcile_run(run, &known, memory).await?;
+            self.reconcile_run(run, held.get(&run).copied(), active.contains(&run)).await?;
         }
         if surveys {
-            self.note_survey().await?;
-            memory.surveyed = Some(Instant::now());
+            fleet.ask::<()>(redis::cmd("SET").arg(&keys[2]).arg(1)).await?;
+            self.surveyed = Some(Instant::now());
         }
         Ok(())
     }
 
-    async fn is_reconciler(&self) -> Result<bool, JobsError> {
-        let held = self.reconciler().clone();
+    async fn is_reconciler(&self) -> Result<bool> {
+        // Not locked meanwhile: the worker may end, and sign off, at any await of the reconciler.
+        let held = self.worker.reconciler.lock().await.clone();
         if let Some(held) = held
             && held.renew().await?
         {
             return Ok(true);
         }
-        let key = self.fleet.keys.sweeper(&self.options.versions);
-        let ttl = self.options.sweep * SWEEPS;
-        let lease = Lease::acquire(&self.fleet, key, &self.options.name, ttl).await?;
+        let (fleet, options) = (&self.scheduler.fleet, &self.worker.options);
+        let key = fleet.keys.reconciler(&options.versions);
+        let ttl = options.reconcile * TURNS;
+        let lease = Lease::acquire(fleet, key, &options.name, ttl).await?;
         let is_reconciler = lease.is_some();
-        *self.reconciler() = lease;
+        *self.worker.reconciler.lock().await = lease;
         Ok(is_reconciler)
     }
 
-    /// The lease of the one who sweeps, while it is this worker.
-    pub(super) fn reconciler(&self) -> MutexGuard<'_, Option<Lease>> {
-        self.reconciler.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says of runs that have become active that they are for other workers, if they are.
-    async fn glance(&self, glanced: &mut BTreeSet<RunId>) -> Result<(), JobsError> {
-        let key = self.fleet.keys.of(ACTIVE);
-        let active: Vec<String> = self.fleet.ask(redis::cmd("SMEMBERS").arg(key)).await?;
-        let active: BTreeSet<RunId> = active.iter().filter_map(|name| name.parse().ok()).collect();
-        for run in glanced.difference(&active) {
-            self.runs.forget(*run).await;
+    /// Reports runs that have become active and are for other workers.
+    async fn glance(&mut self) -> Result<()> {
+        let fleet = &self.scheduler.fleet;
+        let active = fleet.ask(redis::cmd("SMEMBERS").arg(fleet.keys.of(ACTIVE))).await?;
+        let active = parsed(active);
+        for run in self.glanced.difference(&active) {
+            self.scheduler.runs.forget(*run).await;
         }
-        glanced.retain(|run| active.contains(run));
+        self.glanced.retain(|run| active.contains(run));
         for run in active {
-            if glanced.contains(&run) {
+            if self.glanced.contains(&run) {
                 continue;
             }
-            match self.runs.incompatible(run).await {
-                Ok(Some(why)) => self.leave(run, why).await,
+            match self.scheduler.runs.incompatible(run).await {
+                Ok(Some(why)) => self.scheduler.leave(run, why).await,
                 Err(error) if error.is_of_services() => return Err(error),
                 // The reconciler reports what cannot be read.
                 Ok(None) | Err(_) => {}
             }
-            glanced.insert(run);
+            self.glanced.insert(run);
         }
         Ok(())
     }
 
-    async fn known(&self) -> Result<Known, JobsError> {
-        let keys = [ACTIVE, HELD, SURVEYED].map(|name| self.fleet.keys.of(name));
-        let mut pipe = redis::pipe();
-        pipe.smembers(&keys[0]).hkeys(&keys[1]).exists(&keys[2]);
-        let (active, held, is_surveyed): (Vec<String>, Vec<String>, bool) =
-            self.fleet.ask_all(&pipe).await?;
-        let mut holds = BTreeMap::new();
-        for run in held.iter().filter_map(|name| name.parse().ok()) {
-            match self.hold_of(run).await? {
-                Some(hold) => drop(holds.insert(run, hold)),
-                // Resumed from a machine that could not reach Redis.
-                None => runs::set_held(&self.fleet, run, None).await?,
+    /// Which of these runs the store says are held, and how. What Redis has noted is corrected: it may have forgotten
+    /// one, or one was resumed from a machine that could not reach it.
+    async fn held(
+        &self,
+        runs: BTreeSet<RunId>,
+        noted: &BTreeSet<RunId>,
+    ) -> Result<BTreeMap<RunId, Hold>> {
+        let mut held = BTreeMap::new();
+        for run in runs {
+            let hold = self.hold_of(run).await?;
+            if hold.is_some() != noted.contains(&run) {
+                set_held(&self.scheduler.fleet, run, hold).await?;
             }
+            held.extend(hold.map(|hold| (run, hold)));
         }
-        let active = active.iter().filter_map(|name| name.parse().ok());
-        Ok(Known { active: active.collect(), held: holds, is_surveyed })
-    }
-
-    async fn note_survey(&self) -> Result<(), JobsError> {
-        self.fleet.ask(redis::cmd("SET").arg(self.fleet.keys.of(SURVEYED)).arg(1)).await
+        Ok(held)
     }
 
     /// How the store says that a run is held. A damaged record holds nothing; one of another version holds
-    /// until a program that knows it lets the run go.
-    async fn hold_of(&self, run: RunId) -> Result<Option<Hold>, JobsError> {
-        match self.store.control(run).await {
+    /// until a program that knows it resumes the run.
+    async fn hold_of(&self, run: RunId) -> Result<Option<Hold>> {
+        match self.scheduler.store.records.control(run).await {
             Ok(control) => Ok(control.map(|control| control.state)),
             Err(JobsError::Incompatible(why)) => {
-                self.leave(run, why).await;
+                self.scheduler.leave(run, why).await;
                 Ok(Some(Hold::Paused))
             }
             Err(JobsError::Data(why)) => {
@@ -189,84 +179,62 @@ impl Worker {
         }
     }
 
-    /// Tells Redis of runs that a person holds, if it has forgotten them.
-    async fn restore_held(&self, runs: &[RunId], known: &mut Known) -> Result<(), JobsError> {
-        let Known { active, held, .. } = known;
-        for &run in runs.iter().chain(active.iter()) {
-            if held.contains_key(&run) {
-                continue;
-            }
-            let control = match self.store.control(run).await {
-                Err(JobsError::Data(_)) => None,
-                Err(JobsError::Incompatible(why)) => {
-                    self.leave(run, why).await;
-                    held.insert(run, Hold::Paused);
-                    None
-                }
-                control => control?,
-            };
-            let Some(control) = control else { continue };
-            runs::set_held(&self.fleet, run, Some(&control)).await?;
-            held.insert(run, control.state);
-        }
-        Ok(())
-    }
-
     async fn reconcile_run(
-        &self,
+        &mut self,
         run: RunId,
-        known: &Known,
-        memory: &mut Memory,
-    ) -> Result<(), JobsError> {
-        if let Some(&hold) = known.held.get(&run) {
+        hold: Option<Hold>,
+        is_active: bool,
+    ) -> Result<()> {
+        let scheduler = self.scheduler;
+        if let Some(hold) = hold {
             if hold == Hold::Cancelled {
-                self.runs.forget(run).await;
-                set_active(&self.fleet, run, false).await?;
+                scheduler.runs.forget(run).await;
+                set_active(&scheduler.fleet, run, false).await?;
             }
             return Ok(());
         }
-        match self.runs.incompatible(run).await {
-            Ok(None) => {}
-            Ok(Some(why)) => {
-                self.leave(run, why).await;
-                return Ok(());
-            }
-            // A record that cannot be read is reported with the run's others.
-            Err(error) => return self.readable::<()>(run, Err(error)).await.map(drop),
+        if !scheduler.is_ours(run).await? {
+            return Ok(());
         }
-        let Some(view) = self.look(run).await? else { return Ok(()) };
-        memory.classes.insert(view.numerics);
-        let failed = self.runs.has_failed(run, view.stages()).await;
-        let Some(failed) = self.readable(run, failed).await? else { return Ok(()) };
-        if view.is_done() || failed {
-            memory.settled.insert(run);
-            self.runs.forget(run).await;
-            self.queue_of(view.numerics).withdraw(run).await?;
-            let was_active = set_active(&self.fleet, run, false).await?;
-            if view.is_done() && was_active {
-                self.emit(WorkerEvent::Done { run });
+        let Some(view) = scheduler.view(run).await? else { return Ok(()) };
+        let failed = scheduler.runs.has_failed(run, view.stages()).await;
+        let Some(failed) = scheduler.readable(run, failed).await? else { return Ok(()) };
+        if view.is_done || failed {
+            self.settled.insert(run);
+            scheduler.runs.forget(run).await;
+            scheduler.queue_of(view.numerics).withdraw(run).await?;
+            let was_active = set_active(&scheduler.fleet, run, false).await?;
+            if view.is_done && was_active {
+                scheduler.emit(Event::Done { run });
             }
             return Ok(());
         }
-        if !known.active.contains(&run) {
-            set_active(&self.fleet, run, true).await?;
+        if !is_active {
+            set_active(&scheduler.fleet, run, true).await?;
         }
-        self.offer_news(run, view).await
+        self.offer_unknown(run, &view).await
     }
 
     /// Offers what Redis does not know of; for what it knows, no spec need be looked for.
-    async fn offer_news(&self, run: RunId, view: View) -> Result<(), JobsError> {
-        let news = self.queue_of(view.numerics).unknown(run, view.stages()).await?;
-        if news.is_empty() {
+    async fn offer_unknown(&self, run: RunId, view: &View) -> Result<()> {
+        let queue = self.scheduler.queue_of(view.numerics);
+        let unknown = queue.unknown(run, view.stages()).await?;
+        if unknown.is_empty() {
             return Ok(());
         }
         // What was published since the first look is as unknown as what was lost.
-        let Some(mut view) = self.look(run).await? else { return Ok(()) };
-        if view.is_done() {
-            // The next sweep says so.
-            return Ok(());
+        match self.scheduler.view(run).await? {
+            // The next turn takes note of a run that is done by now.
+            Some(mut view) if !view.is_done => {
+                view.pending.retain(|pending| unknown.contains(&pending.stage));
+                self.scheduler.offer(run, &view).await
+            }
+            _ => Ok(()),
         }
-        view.pending.retain(|pending| news.contains(&pending.stage));
-        self.offer(run, &view).await
     }
+}
+
+/// The runs among names that Redis holds.
+fn parsed(names: Vec<String>) -> BTreeSet<RunId> {
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }

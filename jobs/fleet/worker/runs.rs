@@ -9,26 +9,18 @@ use std::time::Duration;
 use agrpo_spec::{
     Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
 };
-use tokio::sync::Mutex;
+use agrpo_store::{Store, Versions};
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
+use crate::Result;
 use crate::planning::frontier::Frontier;
-use crate::planning::policy_notes::last_update;
+use crate::planning::policy_notes::policy_at;
 use crate::planning::progress::Progress;
-use agrpo_store::JobsError;
-use agrpo_store::Store;
-use agrpo_store::Versions;
+use crate::stage::Pending;
 
 /// How long a run's versions are taken for what they were.
 const FRESH: Duration = Duration::from_secs(10);
-
-/// A stage that can be computed now.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    pub(crate) key: StageKey,
-    pub(crate) stage: StageDigest,
-    pub(crate) spec: StageSpec,
-}
 
 /// Where a run stands, or the part of it that a worker has just seen.
 #[derive(Clone, Debug)]
@@ -37,37 +29,24 @@ pub(crate) struct View {
     pub(crate) pending: Vec<Pending>,
     /// The class of all its stages.
     pub(crate) numerics: Numerics,
-    pub(crate) done: bool,
+    pub(crate) is_done: bool,
 }
 
 impl View {
     pub(crate) fn of(progress: &Progress) -> Self {
         let plan = progress.plan();
-        let pending = |(&key, spec): (&StageKey, &StageSpec)| Pending {
-            key,
-            stage: spec.digest(),
-            spec: spec.clone(),
-        };
         Self {
-            pending: plan.pending().iter().map(pending).collect(),
+            pending: plan.pending().iter().map(|(key, spec)| Pending::new(*key, spec)).collect(),
             numerics: plan.run().config().numerics,
-            done: plan.is_done(),
+            is_done: plan.is_done(),
         }
     }
 
     /// What became ready at a frontier.
     fn ahead(run: &Run, frontier: &Frontier, ready: impl IntoIterator<Item = StageKey>) -> Self {
-        let pending = |key: StageKey| {
-            let spec = frontier.pending(key)?.clone();
-            Some(Pending { key, stage: spec.digest(), spec })
-        };
+        let pending = |key| Some(Pending::new(key, frontier.pending(key)?));
         let pending = ready.into_iter().filter_map(pending).collect();
-        Self { pending, numerics: run.config().numerics, done: false }
-    }
-
-    /// Whether the run is known to have nothing left.
-    pub(crate) fn is_done(&self) -> bool {
-        self.done
+        Self { pending, numerics: run.config().numerics, is_done: false }
     }
 
     pub(crate) fn stages(&self) -> impl Iterator<Item = StageDigest> {
@@ -78,12 +57,12 @@ impl View {
 /// One run, as far as it was opened.
 #[derive(Debug, Default)]
 struct Slot {
-    frontier: Mutex<Option<(Arc<Run>, Frontier)>>,
+    opened: OnceCell<(Run, Mutex<Frontier>)>,
     whole: Mutex<Option<Progress>>,
     /// Stages that are known to have failed for good; none before they were asked for.
     failed: Mutex<Option<BTreeSet<StageDigest>>>,
-    /// Why the run is left to other workers, and when that was found.
-    incompatible: Mutex<Option<(Instant, Option<String>)>>,
+    /// When the run was last found to be one for this program.
+    compatible: Mutex<Option<Instant>>,
 }
 
 /// All runs that this worker has looked at and that are not done.
@@ -92,30 +71,30 @@ pub(crate) struct Runs {
     store: Store,
     /// What this worker computes.
     own: Versions,
-    open: Mutex<BTreeMap<RunId, Arc<Slot>>>,
+    slots: Mutex<BTreeMap<RunId, Arc<Slot>>>,
     reported: Mutex<BTreeSet<RunId>>,
 }
 
 impl Runs {
     pub(crate) fn new(store: Store, own: Versions) -> Self {
-        Self { store, own, open: Mutex::default(), reported: Mutex::default() }
+        Self { store, own, slots: Mutex::default(), reported: Mutex::default() }
     }
 
     /// Where the run stands after a look at all that is pending.
-    pub(crate) async fn view(&self, run: RunId) -> Result<View, JobsError> {
+    pub(crate) async fn view(&self, run: RunId) -> Result<View> {
         let slot = self.slot(run).await;
         let mut whole = slot.whole.lock().await;
         let mut progress = match whole.take() {
             Some(progress) => progress,
             None => {
                 *slot.failed.lock().await = Some(self.read_failures(run).await?);
-                Progress::open(&self.store, self.store.run(run).await?).await?
+                Progress::open(&self.store, self.store.records.run(run).await?).await?
             }
         };
         progress.leap(&self.store).await?;
         progress.catch_up(&self.store).await?;
         let view = View::of(&progress);
-        if view.is_done() {
+        if view.is_done {
             progress.complete_index(&self.store).await?;
         }
         *whole = Some(progress);
@@ -129,20 +108,20 @@ impl Runs {
         run: RunId,
         spec: &StageSpec,
         noted: Option<StageKey>,
-    ) -> Result<Option<StageKey>, JobsError> {
+    ) -> Result<Option<StageKey>> {
         let slot = self.slot(run).await;
-        let mut open = slot.frontier.lock().await;
-        let (config, frontier) = self.open(run, &mut open).await?;
+        let (config, frontier) = self.open(&slot, run).await?;
         if spec.kind() != StageKind::Evaluation {
             return Ok(Plan::place(config, spec));
         }
         let Some(noted) = noted.filter(|noted| noted.kind == StageKind::Evaluation) else {
             return Ok(None);
         };
+        let frontier = frontier.lock().await;
         if frontier.pending(noted) == Some(spec) {
             return Ok(Some(noted));
         }
-        let policy = frontier.policy_at(&self.store, noted.iteration).await?;
+        let policy = policy_at(&self.store, config, noted.iteration).await?;
         Ok(policy.filter(|&policy| Plan::evaluation_of(config, policy) == *spec).map(|_| noted))
     }
 
@@ -152,59 +131,49 @@ impl Runs {
         run: RunId,
         key: StageKey,
         manifest: &Manifest,
-    ) -> Result<View, JobsError> {
+    ) -> Result<View> {
         let slot = self.slot(run).await;
-        let mut open = slot.frontier.lock().await;
-        let (config, frontier) = self.open(run, &mut open).await?;
-        self.store.record_stage(run, key, manifest.stage).await?;
+        let (config, frontier) = self.open(&slot, run).await?;
+        self.store.records.record_stage(run, key, manifest.stage).await?;
         if key.kind == StageKind::Evaluation {
-            let last = last_update(config, config.config().training.iterations);
-            if self.store.recorded_policy(run, last).await?.is_some() {
-                drop(open);
+            let last = Plan::last_update(config, config.config().training.iterations);
+            if self.store.records.recorded_policy(run, last).await?.is_some() {
                 // It may have been the last of all.
                 return self.view(run).await;
             }
         }
+        let mut frontier = frontier.lock().await;
         let ready = frontier.finished(&self.store, key, manifest).await?;
-        Ok(View::ahead(config, frontier, ready))
+        Ok(View::ahead(config, &frontier, ready))
     }
 
-    /// The update that a published gradient belongs to, if other shards take part in it.
+    /// The update that a published gradient belongs to, if other shards take part in it, and their number.
     pub(crate) async fn join_of(
         &self,
         run: RunId,
         key: StageKey,
-    ) -> Result<Option<(StageKey, u32)>, JobsError> {
+    ) -> Result<Option<(StageKey, u32)>> {
         let slot = self.slot(run).await;
-        let mut open = slot.frontier.lock().await;
-        let shards = self.open(run, &mut open).await?.0.config().rollout.shards;
+        let shards = self.open(&slot, run).await?.0.config().rollout.shards;
         let update = StageKey::new(StageKind::Update, key.iteration, 0).of_update(key.inner);
         Ok((key.kind == StageKind::Gradient && shards > 1).then_some((update, shards)))
     }
 
-    /// What can be computed now that all gradients of an update are said to be published.
-    pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<View, JobsError> {
+    /// What can be computed now that all gradients of an update are counted.
+    pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<View> {
         let slot = self.slot(run).await;
-        let mut open = slot.frontier.lock().await;
-        let (config, frontier) = self.open(run, &mut open).await?;
+        let (config, frontier) = self.open(&slot, run).await?;
+        let mut frontier = frontier.lock().await;
         let ready = frontier.join(&self.store, update).await?.then_some(update);
-        Ok(View::ahead(config, frontier, ready))
+        Ok(View::ahead(config, &frontier, ready))
     }
 
-    async fn open<'a>(
-        &self,
-        run: RunId,
-        open: &'a mut Option<(Arc<Run>, Frontier)>,
-    ) -> Result<(&'a Arc<Run>, &'a mut Frontier), JobsError> {
-        let opened = match open.take() {
-            Some(opened) => opened,
-            None => {
-                let record = self.store.run(run).await?;
-                (Arc::new(record.clone()), Frontier::new(record))
-            }
+    async fn open<'a>(&self, slot: &'a Slot, run: RunId) -> Result<&'a (Run, Mutex<Frontier>)> {
+        let open = async || {
+            let record = self.store.records.run(run).await?;
+            Ok((record.clone(), Mutex::new(Frontier::new(record))))
         };
-        let (config, frontier) = open.insert(opened);
-        Ok((config, frontier))
+        slot.opened.get_or_try_init(open).await
     }
 
     /// Whether one of these stages failed for good, as far as the store says now.
@@ -212,7 +181,7 @@ impl Runs {
         &self,
         run: RunId,
         stages: impl IntoIterator<Item = StageDigest>,
-    ) -> Result<bool, JobsError> {
+    ) -> Result<bool> {
         let slot = self.slot(run).await;
         let mut failed = slot.failed.lock().await;
         let stages: BTreeSet<_> = stages.into_iter().collect();
@@ -231,38 +200,35 @@ impl Runs {
     }
 
     /// Why another program has to compute the run, if so.
-    pub(crate) async fn incompatible(&self, run: RunId) -> Result<Option<String>, JobsError> {
+    pub(crate) async fn incompatible(&self, run: RunId) -> Result<Option<String>> {
         let slot = self.slot(run).await;
-        let mut incompatible = slot.incompatible.lock().await;
-        if let Some((since, None)) = incompatible.as_ref()
-            && since.elapsed() < FRESH
-        {
+        let mut compatible = slot.compatible.lock().await;
+        if compatible.is_some_and(|since| since.elapsed() < FRESH) {
             return Ok(None);
         }
         // Nothing is pinned for a run that has no record.
-        self.open(run, &mut *slot.frontier.lock().await).await?;
-        let pinned = self.store.versions(run).await?;
-        let why = self.own.misses(&pinned);
-        *incompatible = Some((Instant::now(), why.clone()));
+        self.open(&slot, run).await?;
+        let why = self.own.misses(&self.store.records.versions(run).await?);
+        *compatible = why.is_none().then(Instant::now);
         Ok(why)
     }
 
-    /// Whether this is the first time that it is said of the run.
-    pub(crate) async fn tells_first(&self, run: RunId) -> bool {
+    /// Whether an incompatible run is reported for the first time.
+    pub(crate) async fn is_first_report(&self, run: RunId) -> bool {
         self.reported.lock().await.insert(run)
     }
 
     /// Drops the plans: the run is done, or has to be opened anew.
     pub(crate) async fn forget(&self, run: RunId) {
-        self.open.lock().await.remove(&run);
+        self.slots.lock().await.remove(&run);
     }
 
     async fn slot(&self, run: RunId) -> Arc<Slot> {
-        self.open.lock().await.entry(run).or_default().clone()
+        self.slots.lock().await.entry(run).or_default().clone()
     }
 
-    async fn read_failures(&self, run: RunId) -> Result<BTreeSet<StageDigest>, JobsError> {
-        let failures = self.store.failures(run).await?;
+    async fn read_failures(&self, run: RunId) -> Result<BTreeSet<StageDigest>> {
+        let failures = self.store.records.failures(run).await?;
         Ok(failures.into_iter().map(|failure| failure.stage).collect())
     }
 }

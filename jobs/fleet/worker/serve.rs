@@ -3,22 +3,24 @@
 //! Ends when it is stopped, when it is idle for too long, or when one of the three cannot go on.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use agrpo_spec::ExecuteFn;
-use agrpo_store::{JobsError, Store};
-use tokio::sync::{mpsc, watch};
+use agrpo_store::Store;
+use futures::FutureExt;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::events::WorkerEvent;
-use super::executor::first_of;
+use super::coordinator::Deliveries;
 use super::options::WorkerOptions;
-use super::runs::Runs;
-use super::shared::{FAREWELL, Worker};
-use crate::coordination::heartbeat::Heartbeat;
-use crate::coordination::queue::Queue;
-use crate::coordination::redis::Fleet;
+use super::reconcile::reconcile;
+use super::scheduler::Scheduler;
+use super::shared::{FAREWELL, Worker, turned_on};
+use crate::Result;
+use crate::coordination::{Fleet, heartbeat::Heartbeat};
+use crate::events::Event;
+use crate::executor::{self, first_of, joined};
 
 /// Works until it is stopped, idle for too long, or cut off.
 ///
@@ -31,84 +33,61 @@ pub async fn serve(
     fleet: Fleet,
     execute: ExecuteFn,
     options: WorkerOptions,
-    events: mpsc::UnboundedSender<WorkerEvent>,
+    events: mpsc::UnboundedSender<Event>,
     stop: watch::Receiver<bool>,
-) -> Result<(), JobsError> {
-    let queue = Queue::new(&fleet, options.numerics, &options.versions);
-    let runs = Runs::new(store.clone(), options.versions.clone());
+) -> Result<()> {
     let heartbeat = Heartbeat::start(&fleet, options.heartbeat_settings()).await?;
-    let (backed_off, reconciler) = (Mutex::default(), Mutex::default());
-    let (halt, given) = (watch::Sender::new(None), stop.clone());
+    let scheduler = Scheduler::new(store, fleet, options.versions.clone(), events);
     let worker = Arc::new(Worker {
-        store,
-        fleet,
-        queue,
+        queue: scheduler.queue_of(options.numerics),
+        scheduler,
         execute,
         options,
-        runs,
         heartbeat,
-        stop: given,
-        halt,
-        reconciler,
-        backed_off,
-        events,
+        stop: stop.clone(),
+        halt: watch::Sender::new(None),
+        reconciler: Mutex::default(),
+        backed_off: Mutex::default(),
     });
     let (work, deliveries) = mpsc::channel(1);
     let (idle, idle_since) = watch::channel(Some(Instant::now()));
-    // On a task of its own, so that neither a busy moment of the stage nor a failing exchange with
-    // Redis can hold up the other.
-    let mut executor = JoinSet::new();
-    executor.spawn(worker.clone().work(deliveries, idle));
-    let mut exchange = pin!(worker.exchange(work, stop.clone(), idle_since));
-    let mut sweep = pin!(worker.reconcile());
-    let mut overdue = pin!(worker.overdue());
-    let (mut exchanged, mut released, mut swept) = (None, false, None);
+    // On a task of its own, so that neither a busy moment of the stage nor a Redis that
+    // does not answer can hold up the other.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(executor::work(Arc::clone(&worker), Deliveries { deliveries, idle }));
+    let mut consumer = pin!(worker.consume(work, stop, idle_since).fuse());
+    let mut reconcile = pin!(reconcile(&worker).fuse());
+    let mut overdue = pin!(overdue(&worker).fuse());
+    let (mut consumed, mut reconciled) = (Ok(()), Ok(()));
     let worked = loop {
         tokio::select! {
-            ended = &mut exchange, if exchanged.is_none() => exchanged = Some(ended),
-            worked = executor.join_next() => break worked,
-            () = &mut overdue, if !released => {
-                released = true;
-                worker.heartbeat.release_all();
-            }
+            ended = &mut consumer => consumed = ended,
+            Some(worked) = tasks.join_next() => break joined(worked),
+            () = &mut overdue => worker.heartbeat.release_all(),
             // The stage in hand is finished; then the worker ends.
-            error = &mut sweep, if swept.is_none() => {
+            error = &mut reconcile => {
                 worker.halt.send_replace(Some(error.clone()));
-                swept = Some(error);
+                reconciled = Err(error);
             }
         }
-    };
-    let worked = match worked {
-        Some(Ok(worked)) => worked,
-        Some(Err(error)) => Err(JobsError::Internal(format!("the worker broke off: {error}"))),
-        None => Ok(()),
     };
     if timeout(FAREWELL, worker.sign_off()).await.is_err() {
         tracing::debug!("not signed off in time");
     }
-    let exchanged = first_of(exchanged.unwrap_or(Ok(())), swept.map_or(Ok(()), Err));
-    first_of(worked, exchanged)
+    first_of(worked, first_of(consumed, reconciled))
 }
 
-impl Worker {
-    /// Resolves when the stage in hand has to be given back.
-    async fn overdue(&self) {
-        let grace = async {
-            self.stopped().await;
-            match self.options.grace {
-                Some(grace) => tokio::time::sleep(grace).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut hurry = self.options.hurry.clone();
-        let hurried = async {
-            if hurry.wait_for(|&hurry| hurry).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = grace => {}
-            () = hurried => {}
+/// Resolves when the stage in hand has to be given back.
+async fn overdue(worker: &Worker) {
+    let grace = async {
+        worker.stopped().await;
+        match worker.options.grace {
+            Some(grace) => sleep(grace).await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        () = grace => {}
+        () = turned_on(worker.options.hurry.clone()) => {}
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use agrpo_spec::{ExecuteFn, Manifest, Numerics, Plan, RunId, StageDigest, StageKey, StageKind};
 use agrpo_store::{JobsError, Store};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::runs::Runs;
 use super::shared::Worker;
@@ -28,6 +28,8 @@ use super::*;
 use crate::coordination::heartbeat::Heartbeat;
 use crate::coordination::queue::Queue;
 use crate::coordination::redis::Fleet;
+use crate::coordinator::LogTail;
+use crate::events::Event;
 use house::{House, finish};
 
 #[tokio::test]
@@ -52,11 +54,11 @@ async fn one_worker_ends_where_one_process_ends_and_computes_each_stage_once() {
     assert_eq!(house.result().await, house.expected().await);
     assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
     let mut events = house.events();
-    assert!(matches!(events.pop(), Some(WorkerEvent::Done { run }) if run == house.run().id()));
+    assert!(matches!(events.pop(), Some(Event::Done { run }) if run == house.run().id()));
     let count = |started: bool| {
-        let kind = |event: &&WorkerEvent| match event {
-            WorkerEvent::Started { .. } => started,
-            WorkerEvent::Finished { .. } => !started,
+        let kind = |event: &&Event| match event {
+            Event::Started { .. } => started,
+            Event::Settled { is_reused: false, .. } => !started,
             _ => false,
         };
         events.iter().filter(kind).count() as u64
@@ -65,7 +67,7 @@ async fn one_worker_ends_where_one_process_ends_and_computes_each_stage_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
+async fn an_idle_worker_ends_and_leaves_only_what_outlives_runs() {
     let house = House::new().await;
     house.enqueue().await;
     let mut options = house.options("idle");
@@ -75,14 +77,11 @@ async fn an_idle_worker_ends_and_leaves_nothing_but_the_books() {
     let mut left = house.keys().await;
     // What expires by itself.
     left.retain(|key| !key.ends_with(":taken"));
-    let mut books =
-        ["epoch", "fence", "generation", "surveyed"].map(|name| house.fleet.keys.of(name)).to_vec();
-    books.push("core:apalis:queues:list".to_owned());
-    assert_eq!(left, books);
+    assert_eq!(left, ["epoch", "fence", "surveyed"].map(|name| house.fleet.keys.of(name)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_told_to_stop_finishes_the_stage_in_hand() {
+async fn a_worker_that_is_stopped_finishes_the_stage_in_hand() {
     // Longer than a worker may be silent: it has to show that it lives while it drains.
     let house = House::slow(Duration::from_millis(3500)).await;
     house.enqueue().await;
@@ -109,22 +108,14 @@ async fn a_worker_takes_only_stages_of_its_class() {
     assert_eq!((house.calls().len(), house.waiting().await), (0, 1));
 }
 
-/// No stage waits for a heartbeat or a sweep: with none of them, the chain ends all the same.
+/// No stage waits for the reconciler: without it, the chain ends all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_next_stage_waits_for_no_heartbeat_and_no_sweep() {
+async fn the_next_stage_does_not_wait_for_the_reconciler() {
     let house = House::new().await;
     house.enqueue().await;
     let never = Duration::from_secs(3600);
-    let options = WorkerOptions { heartbeat: never, sweep: never, ..house.options("quick") };
+    let options = WorkerOptions { reconcile: never, ..house.options("quick") };
     finish(house.worker_with(options), &house).await;
     assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
     assert_eq!(house.calls_of(StageKind::Update), 3);
-}
-
-#[test]
-fn workers_refuse_the_difference_of_clocks_that_doctor_names() {
-    let clock = crate::testing::real_clock();
-    let environment = crate::testing::environment();
-    let usual = WorkerOptions::new(Numerics::CpuPortable, "usual".to_owned(), environment, clock);
-    assert_eq!(usual.heartbeat_settings().skew, crate::preflight::SKEW);
 }

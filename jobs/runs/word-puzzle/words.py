@@ -1,6 +1,6 @@
 """Writes the word puzzle's rows: `python3 words.py` makes train.jsonl and test.jsonl anew.
 
-Words that nobody uses: a consonant, a vowel, and so on, eight letters, no word twice. What is asked of them
+Made-up words: a consonant, a vowel, and so on, eight letters, no word twice. What is asked of them
 stands in the run file.
 """
 

@@ -1,113 +1,108 @@
-//! Blobs by content: written once under their own digest, checked against it on every read.
+//! Blobs by content: named by their digest, and checked against it on every read.
 //!
-//! A blob that is already there is written all the same: it may be damaged, and it may be so old that a
-//! gc is about to take it; written anew it is neither. Nothing read here is handed on before its digest
-//! was computed.
+//! A blob that is stored again is written again: the one that stands may be damaged, or so old that a gc is about to
+//! take it. No bytes leave this file before their digest was computed.
 
-use agrpo_spec::{ArtifactDigest, OutputRecord};
+use std::{fmt::Display, path::Path, sync::Arc};
+
+use agrpo_spec::ArtifactDigest;
 use bytes::Bytes;
 
-use crate::blocking::off_loop;
-use crate::error::{JobsError, MADE_AGAIN};
-use crate::metrics::{self, Tier};
-use crate::store::Store;
+use super::{files::StreamedBlobs, host::HostCache, memory::BlobCache};
+use crate::{
+    JobsError, Result, error::MADE_AGAIN, metrics, objects::Objects, paths, span::blocking,
+};
 
-pub(crate) fn blob_name(digest: ArtifactDigest) -> String {
-    format!("cas/{digest}")
+/// Hashing more than this at once belongs on a thread that may block.
+const QUICK: usize = 1 << 20;
+
+/// The blobs of a store, and what this process and its host remember of them.
+#[derive(Clone, Debug)]
+pub struct Cas {
+    pub(crate) objects: Arc<Objects>,
+    pub(super) memory: Arc<BlobCache>,
+    pub(super) streamed: Arc<StreamedBlobs>,
+    /// Shared with other processes of the host; none of a local store.
+    pub(super) host: Option<Arc<HostCache>>,
 }
 
-async fn digest_of(bytes: &Bytes) -> Result<ArtifactDigest, JobsError> {
+pub(super) async fn digest_of(bytes: &Bytes) -> Result<ArtifactDigest> {
+    if bytes.len() <= QUICK {
+        return Ok(ArtifactDigest::of(bytes));
+    }
     let shared = bytes.clone();
-    off_loop(bytes.len(), move || ArtifactDigest::of(&shared)).await
+    blocking(move || ArtifactDigest::of(&shared)).await
 }
 
-impl Store {
-    /// Stores bytes under their digest, whatever was there: what is whole is the same, and young again.
-    pub async fn put_blob(&self, bytes: Bytes) -> Result<OutputRecord, JobsError> {
-        let digest = digest_of(&bytes).await?;
-        self.put_digested(digest, bytes).await
+impl Cas {
+    pub(crate) fn new(objects: Arc<Objects>) -> Self {
+        let streamed = Arc::new(StreamedBlobs::in_folder(None));
+        Self { objects, memory: Arc::default(), streamed, host: None }
     }
 
-    /// Stores bytes whose digest was just computed.
-    pub(crate) async fn put_digested(
-        &self,
-        digest: ArtifactDigest,
-        bytes: Bytes,
-    ) -> Result<OutputRecord, JobsError> {
-        let name = blob_name(digest);
-        let size = bytes.len() as u64;
-        // Written again even where it stands: a gc goes by its age.
-        metrics::bytes_written(size);
-        let write = self.write_blob(&name, digest, &bytes);
-        let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
-        written?;
-        self.cache.insert(digest, bytes);
-        Ok(OutputRecord { digest, size })
-    }
-
-    async fn write_blob(
-        &self,
-        name: &str,
-        digest: ArtifactDigest,
-        bytes: &Bytes,
-    ) -> Result<(), JobsError> {
-        if !self.backend.is_remote() || bytes.len() as u64 <= self.backend.large() {
-            return self.backend.replace(name, bytes.clone()).await;
+    pub(crate) fn with_cache(&self, folder: &Path, limit: Option<u64>) -> Self {
+        if !self.objects.is_remote() || limit == Some(0) {
+            return Self { host: None, ..self.clone() };
         }
-        let sent = self.backend.replace_in_parts(name, &bytes.clone().into(), digest).await?;
-        sent.map_err(|found| {
-            JobsError::Internal(format!("{name} turned into {found} while it was sent"))
-        })
+        let host = HostCache::open(folder, limit).map_err(|error| {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "no cache of blobs: the folder cannot be used");
+        });
+        Self { host: host.ok().map(Arc::new), ..self.clone() }
     }
 
-    /// Reads a blob and checks it. Data error naming the blob if it is missing, or if two reads of it gave
-    /// the same other bytes.
-    pub async fn get_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
-        let name = blob_name(digest);
-        let mut before = vec![];
-        loop {
-            let Some(bytes) = self.backend.read(&name).await? else {
-                return Err(self.missing(digest));
-            };
-            metrics::bytes_read(bytes.len() as u64);
+    /// The same without what was read before.
+    pub(crate) fn fresh(&self) -> Self {
+        let streamed = Arc::new(StreamedBlobs::in_folder(self.streamed.scratch.clone()));
+        Self { streamed, ..Self::new(Arc::clone(&self.objects)) }
+    }
+
+    /// Reads and checks a blob. Lost if it is missing, or if two reads of it gave the same wrong bytes.
+    pub async fn get(&self, digest: ArtifactDigest) -> Result<Bytes> {
+        let name = paths::blob(digest);
+        let read = || async {
+            let Some(bytes) = self.objects.read(&name).await? else { return Ok(None) };
+            metrics::count(metrics::READ, bytes.len() as u64);
             let found = digest_of(&bytes).await?;
-            if found == digest {
-                if !before.is_empty() {
-                    self.log_bad_read(&name);
-                }
-                self.cache.insert(digest, bytes.clone());
-                return Ok(bytes);
+            Ok(Some(if found == digest { Ok(bytes) } else { Err((bytes.len() as u64, found)) }))
+        };
+        let bytes = self.sound(digest, self.objects.reread(&name, read).await?)?;
+        self.memory.insert(digest, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// What reads of a blob came to, or that it is missing or has another size and digest.
+    pub(super) fn sound<T>(
+        &self,
+        digest: ArtifactDigest,
+        found: Option<Result<T, (u64, ArtifactDigest)>>,
+    ) -> Result<T> {
+        match found {
+            Some(Ok(sound)) => Ok(sound),
+            Some(Err((size, found))) => {
+                Err(self.lost(digest, format!("its {size} bytes have the SHA-256 {found}")))
             }
-            if self.is_certain(&name, &mut before, found)? {
-                return Err(self.corrupt(digest, bytes.len() as u64, found));
-            }
+            None => Err(self.missing(digest)),
         }
     }
 
     /// The error about a blob that is not there.
     pub fn missing(&self, digest: ArtifactDigest) -> JobsError {
-        let message = format!("{} is missing in {}: {MADE_AGAIN}", blob_name(digest), self.url());
+        let (name, url) = (paths::blob(digest), self.objects.url());
+        let message = format!("{name} is missing in {url}: {MADE_AGAIN}");
         JobsError::Lost { digest, message }
     }
 
-    pub(crate) fn corrupt(
-        &self,
-        digest: ArtifactDigest,
-        size: u64,
-        found: ArtifactDigest,
-    ) -> JobsError {
-        let message = format!(
-            "{} in {} is corrupt: its {size} bytes have the SHA-256 {found}; {MADE_AGAIN}",
-            blob_name(digest),
-            self.url()
-        );
+    pub(super) fn lost(&self, digest: ArtifactDigest, why: impl Display) -> JobsError {
+        let (name, url) = (paths::blob(digest), self.objects.url());
+        let message = format!("{name} in {url} is corrupt: {why}; {MADE_AGAIN}");
         JobsError::Lost { digest, message }
     }
 
     /// Reads a blob, from memory where it was checked before.
-    pub(crate) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes, JobsError> {
-        let known = self.cache.get(digest);
-        metrics::cache_asked(Tier::Memory, known.is_some());
+    pub(super) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes> {
+        let known = self.memory.get(digest);
+        metrics::count_lookups(metrics::MEMORY, known.is_some(), 1);
         match known {
             Some(bytes) => Ok(bytes),
             None => self.host_blob(digest).await,
@@ -115,7 +110,17 @@ impl Store {
     }
 
     /// Whether the store has a blob of this name; says nothing about its bytes.
-    pub async fn has_blob(&self, digest: ArtifactDigest) -> Result<bool, JobsError> {
-        Ok(self.backend.size(&blob_name(digest)).await?.is_some())
+    pub async fn has(&self, digest: ArtifactDigest) -> Result<bool> {
+        Ok(self.objects.size(&paths::blob(digest)).await?.is_some())
+    }
+
+    /// Removes a blob; its absence is no error.
+    pub async fn delete(&self, digest: ArtifactDigest) -> Result<()> {
+        self.objects.delete(&paths::blob(digest)).await
+    }
+
+    /// Takes a damaged blob out of the way.
+    pub async fn quarantine(&self, digest: ArtifactDigest) -> Result<()> {
+        self.objects.quarantine(&paths::blob(digest)).await.map(drop)
     }
 }

@@ -1,10 +1,9 @@
 //! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
 //!
-//! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came
-//! from a store and goes on as it is, is neither read nor hashed nor sent again unless it has grown old.
+//! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came from a store is
+//! neither read nor hashed nor sent again unless it has grown old.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use agrpo_spec::{
     Artifact, ArtifactDigest, Content, Files, FolderListing, Inputs, OutputRecord, Outputs,
@@ -12,21 +11,16 @@ use agrpo_spec::{
 };
 use futures::future::try_join_all;
 
-use super::blobs::blob_name;
-use crate::blocking::off_loop;
-use crate::error::JobsError;
-use crate::store::Store;
+use super::blobs::Cas;
+use crate::{JobsError, Result, paths, span::blocking};
 
 /// The roles whose artifacts are folders; every other one is a blob.
 const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
 /// The blobs as large as what is trained, of which an update reads many: large ones in windows.
 const WINDOW_ROLES: [&str; 2] = ["gradient", "optimizer"];
 
-struct NamedBlob {
-    output: String,
-    digest: ArtifactDigest,
-    content: Content,
-}
+/// The name of a blob in a manifest, its record, and its bytes.
+type NamedBlob = (String, OutputRecord, Content);
 
 /// Every blob of a stage's outputs by the name it has in the manifest: `NAME`, or `NAME/FILE`.
 fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<NamedBlob>> {
@@ -38,56 +32,41 @@ fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<Na
                 let listing = FolderListing::of(&files)?;
                 for (file, content) in files {
                     let digest = listing.files[&file].digest;
-                    blobs.push(NamedBlob { output: format!("{output}/{file}"), digest, content });
+                    let record = OutputRecord { digest, size: content.size() };
+                    blobs.push((format!("{output}/{file}"), record, content));
                 }
                 listing.to_bytes().into()
             }
         };
-        let digest = content.digest()?;
-        blobs.push(NamedBlob { output: output.to_owned(), digest, content });
+        let (digest, size) = (content.digest()?, content.size());
+        blobs.push((output.to_owned(), OutputRecord { digest, size }, content));
     }
     Ok(blobs)
 }
 
-/// Names what a stage made, without storing it.
-pub async fn records_of(outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
-    let record = |blob: NamedBlob| {
-        let size = blob.content.size();
-        (blob.output, OutputRecord { digest: blob.digest, size })
-    };
-    Ok(digested(outputs).await?.into_iter().map(record).collect())
-}
-
-/// How many bytes have to be read for a file's digest.
-fn hashed(content: &Content) -> usize {
-    match content.known_digest() {
-        Some(_) => 0,
-        None => usize::try_from(content.size()).unwrap_or(usize::MAX),
-    }
-}
-
-async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>, JobsError> {
-    let size = |artifact: &Artifact| match artifact {
-        Artifact::Blob(content) => hashed(content),
-        Artifact::Folder(files) => files.values().map(hashed).sum(),
-    };
-    let bytes = outputs.artifacts.values().map(size).sum();
+async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>> {
     let artifacts = outputs.artifacts.clone();
-    off_loop(bytes, move || named_blobs(artifacts)).await?.map_err(|error| {
+    blocking(move || named_blobs(artifacts)).await?.map_err(|error| {
         JobsError::Data(format!("a file that a stage hands on cannot be read any more: {error}"))
     })
 }
 
-impl Store {
+/// Names what a stage made, without storing it.
+pub async fn records_of(outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>> {
+    let blobs = digested(outputs).await?.into_iter();
+    Ok(blobs.map(|(output, record, _)| (output, record)).collect())
+}
+
+impl Cas {
     /// Fetches and checks everything that a spec reads.
-    pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs, JobsError> {
+    pub async fn load_inputs(&self, spec: &StageSpec) -> Result<Inputs> {
         let swap = |(role, digest)| (digest, role);
         let distinct: BTreeMap<_, _> = spec.inputs().into_iter().map(swap).collect();
         let loads = distinct.into_iter().map(|(digest, role)| async move {
             let artifact = if FOLDER_ROLES.contains(&role) {
                 Artifact::Folder(self.load_folder(digest).await?)
             } else if WINDOW_ROLES.contains(&role) {
-                Artifact::Blob(self.open_blob(digest).await?)
+                Artifact::Blob(self.open(digest).await?)
             } else {
                 Artifact::Blob(self.cached_blob(digest).await?.into())
             };
@@ -100,13 +79,12 @@ impl Store {
         Ok(inputs)
     }
 
-    /// The blobs that a spec reads and that are not there. Of a folder that is itself not there, the
-    /// listing alone.
-    pub async fn absent(&self, spec: &StageSpec) -> Result<Vec<ArtifactDigest>, JobsError> {
+    /// The blobs that a spec reads and that are missing; of a folder whose listing is missing, the listing alone.
+    pub async fn absent(&self, spec: &StageSpec) -> Result<Vec<ArtifactDigest>> {
         let mut blobs = vec![];
         for (role, digest) in spec.inputs() {
             blobs.push(digest);
-            if FOLDER_ROLES.contains(&role) && self.has_blob(digest).await? {
+            if FOLDER_ROLES.contains(&role) && self.has(digest).await? {
                 let listing = FolderListing::from_bytes(&self.cached_blob(digest).await?);
                 let files = listing.into_iter().flat_map(|listing| listing.files.into_values());
                 blobs.extend(files.map(|file| file.digest));
@@ -114,19 +92,18 @@ impl Store {
         }
         let mut absent = vec![];
         for digest in blobs {
-            if !absent.contains(&digest) && !self.has_blob(digest).await? {
+            if !absent.contains(&digest) && !self.has(digest).await? {
                 absent.push(digest);
             }
         }
         Ok(absent)
     }
 
-    /// Fetches and checks a folder: small files in memory, large ones in windows. Data error that names
-    /// what is missing or damaged.
-    pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files, JobsError> {
+    /// Fetches and checks a folder: small files in memory, large ones in windows.
+    pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files> {
         let listing =
             FolderListing::from_bytes(&self.cached_blob(digest).await?).ok_or_else(|| {
-                JobsError::Data(format!("{} is not the listing of a folder", blob_name(digest)))
+                JobsError::Data(format!("{} is not the listing of a folder", paths::blob(digest)))
             })?;
         let files = listing.files.into_iter().map(|(file, entry)| async move {
             let content = self.content(entry.digest, entry.size).await?;
@@ -136,14 +113,12 @@ impl Store {
     }
 
     /// Stores everything that a stage made; answers with the manifest's `outputs`.
-    pub async fn put_outputs(
-        &self,
-        outputs: &Outputs,
-    ) -> Result<BTreeMap<String, OutputRecord>, JobsError> {
-        let puts = digested(outputs).await?.into_iter().map(|blob| async move {
-            let record = self.put_content(blob.digest, blob.content).await?;
-            Ok::<_, JobsError>((blob.output, record))
-        });
+    pub async fn put_outputs(&self, outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>> {
+        let puts =
+            digested(outputs).await?.into_iter().map(|(output, record, content)| async move {
+                self.put_content(record.digest, content).await?;
+                Ok::<_, JobsError>((output, record))
+            });
         Ok(try_join_all(puts).await?.into_iter().collect())
     }
 }

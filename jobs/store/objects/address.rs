@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::JobsError;
+use crate::{JobsError, Result};
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Address {
 
 impl Address {
     /// Reads `file:///folder`, a plain folder, `s3://bucket[/prefix]` or `memory://`. Invalid for anything else.
-    pub fn parse(text: &str) -> Result<Self, JobsError> {
+    pub fn parse(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             let why = if why.is_empty() { String::new() } else { format!("{why}; ") };
             Err(JobsError::Invalid(format!(
@@ -59,8 +59,7 @@ impl Address {
     }
 }
 
-/// What stands before and behind the colon of whatever looks like a scheme. A path with a colon begins with a dot
-/// or a slash.
+/// Splits what looks like a scheme from the rest. A path with a colon begins with a dot or a slash.
 fn scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let is_letter = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);

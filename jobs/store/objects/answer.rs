@@ -1,8 +1,8 @@
-//! A server's refusal: status and code, extracted from the library's words.
+//! What a failed request is about. The library shows status and code as text alone, and only this file reads it.
 //!
-//! Says what an answer is about. What that means for the caller is in `errors.rs`.
+//! What that means for the caller is in `errors.rs`.
 
-use object_store::Error;
+use crate::JobsError;
 
 /// Codes of answers that are about the moment, whatever their status: trying again helps.
 const PASSING: [&str; 9] = [
@@ -46,36 +46,68 @@ const NO_S3: [&str; 7] = [
 /// Codes of a server that has no room, whatever their status.
 const OF_SPACE: [&str; 3] = ["QuotaExceeded", "StorageFull", "InsufficientStorage"];
 
-/// Whether something answered that speaks another protocol.
-pub(crate) fn is_no_s3(error: &Error) -> bool {
-    let text = error.to_string();
-    NO_S3.iter().any(|said| text.contains(said))
+/// How a server may word it that it does not know conditional writes, or something else about a write.
+const UNKNOWN_CONDITION: [&str; 5] =
+    ["answered 400", "answered 501", "NotImplemented", "not yet implemented", "If-None-Match"];
+
+/// What an error of the library is about.
+pub(crate) enum Said {
+    /// The bucket is not there.
+    NoBucket,
+    /// What answered speaks another protocol.
+    NoS3,
+    /// A machine of AWS has no role by which it would have keys.
+    NoKeys,
+    /// A server answered, and did not do what it was asked.
+    Refused(Answer),
+    /// No server was reached.
+    Unreachable,
+    /// Something else.
+    Other,
 }
 
-/// What a server answered that did not do what it was asked. The library has it as text alone.
+/// Reads an error of the library.
+pub(crate) fn said(error: &(dyn std::error::Error + 'static)) -> Said {
+    let text = error.to_string();
+    let has = |words: &str| text.contains(words);
+    let refused = |status, text: &str| Said::Refused(Answer { status, text: text.to_owned() });
+    if has("NoSuchBucket") {
+        Said::NoBucket
+    } else if NO_S3.iter().any(|words| has(words)) {
+        Said::NoS3
+    } else if has("169.254.169.254") {
+        Said::NoKeys
+    } else if has("error following redirect") {
+        refused(301, "redirects without end")
+    } else if has("redirect without LOCATION") {
+        refused(301, "301 without a place")
+    } else if has("DeleteObjects request failed") && has("(code: AccessDenied)") {
+        // Deletions of several objects are answered by 200, with a code for each.
+        refused(403, "403 Forbidden (AccessDenied)")
+    } else if let Some((_, answer)) = text.split_once("status code: ")
+        && let Some(Ok(status)) = answer.get(..3).map(str::parse)
+    {
+        refused(status, answer)
+    } else if has("error sending request") {
+        Said::Unreachable
+    } else {
+        Said::Other
+    }
+}
+
+/// Whether a write was refused for its condition, as far as the words tell.
+pub(crate) fn is_of_condition(error: &JobsError) -> bool {
+    let text = error.to_string();
+    UNKNOWN_CONDITION.iter().any(|words| text.contains(words))
+}
+
+/// What a server answered that did not do what it was asked.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     text: String,
 }
 
 impl Answer {
-    pub(crate) fn of(error: &Error) -> Option<Self> {
-        let text = error.to_string();
-        if text.contains("error following redirect") {
-            return Some(Self { status: 301, text: "redirects without end".to_owned() });
-        }
-        if text.contains("redirect without LOCATION") {
-            return Some(Self { status: 301, text: "301 without a place".to_owned() });
-        }
-        // Deletions of several objects are answered by 200, with a code for each.
-        if text.contains("DeleteObjects request failed") && text.contains("(code: AccessDenied)") {
-            return Some(Self { status: 403, text: "403 Forbidden (AccessDenied)".to_owned() });
-        }
-        let (_, answer) = text.split_once("status code: ")?;
-        let status = answer.get(..3)?.parse().ok()?;
-        Some(Self { status, text: answer.to_owned() })
-    }
-
     pub(crate) fn has(&self, codes: &[&str]) -> bool {
         codes.iter().any(|code| self.text.contains(code))
     }
@@ -107,5 +139,38 @@ impl std::fmt::Display for Answer {
             (Some(code), None) => write!(f, "{status} ({code})"),
             _ => write!(f, "{status}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Said {
+        said(&std::io::Error::other(text.to_owned()))
+    }
+
+    #[test]
+    fn the_words_of_the_library_are_sorted() {
+        assert!(matches!(of("404: <Code>NoSuchBucket</Code>"), Said::NoBucket));
+        assert!(matches!(of("Got invalid list response: x"), Said::NoS3));
+        assert!(matches!(of("error sending request for http://169.254.169.254/x"), Said::NoKeys));
+        assert!(matches!(of("HTTP error: error sending request"), Said::Unreachable));
+        assert!(matches!(of("disk full"), Said::Other));
+        for (text, status, shown) in [
+            (
+                "status code: 403 Forbidden: <Code>AccessDenied</Code>",
+                403,
+                "403 Forbidden (AccessDenied)",
+            ),
+            ("status code: 503 Busy", 503, "503 Busy"),
+            ("error following redirect", 301, "redirects without end"),
+        ] {
+            let Said::Refused(answer) = of(text) else { panic!("{text}") };
+            assert_eq!((answer.status, answer.to_string().as_str()), (status, shown));
+            assert_eq!(answer.is_passing(), status == 503, "{text}");
+        }
+        let refused = |text: &str| is_of_condition(&JobsError::Invalid(text.to_owned()));
+        assert!(refused("the server answered 501 Not Implemented") && !refused("no credentials"));
     }
 }

@@ -1,26 +1,80 @@
-//! Reading and listing a local store: what is no regular file is never opened, and reported by its kind.
+//! Files of a local store: written whole, and read and listed only where they are regular files.
 //!
-//! Anyone may put things into a store's folder. Opening a FIFO in it would wait for ever, and a link to a device would be
-//! read without end; a link to a file is as good as the file. Something else in the place of a folder is an error, and
-//! not an empty folder. Listings descend into the runs' folders alone, and follow links to folders no deeper than a store
-//! is. Writing is `files.rs`.
+//! A file's bytes are flushed before it appears, so no power cut leaves a name without its bytes. The folder is not
+//! flushed: a cut can take a whole name, which counts as never computed, and that halves the wait of every stage. What
+//! is no regular file (a FIFO, a device) is never opened, and reported by its kind; links to files are followed.
+//! Something else in the place of a folder is an error. Listings descend into the runs' folders alone.
 
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::{self, DirEntry, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use object_store::ObjectMeta;
+use tempfile::NamedTempFile;
 
-use super::entry::Entry;
-use crate::regular;
+use crate::{failpoints, regular};
 
+/// How the names of files begin that are being written.
+const STAGED: &str = ".new-";
 /// Folders below `runs`: a run, and one of its own.
 const DEPTH: usize = 2;
 
-/// A file's bytes.
-pub(crate) fn read(path: &Path, _: String) -> io::Result<Bytes> {
-    regular::read(path).map(Bytes::from)
+/// What a listing says of an object; nothing about its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its whole name.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was last written by the store's own clock, in milliseconds since 1970.
+    pub written_ms: i64,
+    /// What it is in a local store, if it is no file.
+    pub odd: Option<&'static str>,
+}
+
+impl Entry {
+    pub(super) fn of(meta: &ObjectMeta) -> Self {
+        let written_ms = meta.last_modified.timestamp_millis();
+        Self { name: meta.location.to_string(), size: meta.size, written_ms, odd: None }
+    }
+}
+
+/// Writes a file. `false`: it has to be new, and is there.
+pub(crate) fn write(path: &Path, bytes: &[u8], is_new: bool, flush: bool) -> io::Result<bool> {
+    failpoints::write("store::write")?;
+    let message = |error| regular::explained(path, error);
+    let mut file = staged(path).map_err(message)?;
+    file.write_all(bytes)?;
+    if flush {
+        file.as_file().sync_all()?;
+    }
+    let named = if is_new { file.persist_noclobber(path) } else { file.persist(path) };
+    match named {
+        Ok(_) => Ok(true),
+        Err(error) if is_new && error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(message(error.error)),
+    }
+}
+
+/// A nameless file beside `path`, gone again unless it gets that name.
+pub(crate) fn staged(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().unwrap_or(path);
+    let mut builder = tempfile::Builder::new();
+    // Several people may share a store: the process's umask decides, as for any other file.
+    builder.prefix(STAGED).permissions(Permissions::from_mode(0o666));
+    match builder.tempfile_in(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            builder.tempfile_in(folder)
+        }
+        other => other,
+    }
+}
+
+/// Whether a killed writer left this behind.
+pub fn is_leftover(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|file| file.starts_with(STAGED))
 }
 
 /// What a listing says of a file. Error where it is none.
@@ -53,28 +107,26 @@ pub(crate) fn look(path: &Path, name: String) -> io::Result<Entry> {
 
 /// The names of what lies right in a folder.
 pub(crate) fn names(path: &Path, _: String) -> io::Result<Vec<String>> {
-    let mut names = vec![];
-    for entry in listed(path)? {
-        names.extend(entry?.file_name().into_string().ok());
-    }
-    Ok(names)
+    Ok(listed(path)?.into_iter().map(|(name, _)| name).collect())
 }
 
 /// The names of the folders right in a folder.
 pub(crate) fn folders(path: &Path, _: String) -> io::Result<Vec<String>> {
     let mut names = vec![];
-    for entry in listed(path)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if is_folder(&entry.path())? {
+    for (name, path) in listed(path)? {
+        if is_folder(&path)? {
             names.push(name);
         }
     }
     Ok(names)
 }
 
-fn listed(path: &Path) -> io::Result<fs::ReadDir> {
-    fs::read_dir(path).map_err(|error| regular::need_folder(path).err().unwrap_or(error))
+/// What lies right in a folder, by its name.
+fn listed(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = fs::read_dir(path);
+    let entries = entries.map_err(|error| regular::need_folder(path).err().unwrap_or(error))?;
+    let named = |entry: DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
+    entries.filter_map(|entry| entry.map(named).transpose()).collect()
 }
 
 /// Whether a path leads to a folder. Error where that cannot be said.
@@ -88,39 +140,30 @@ fn is_folder(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Everything below a folder. Of the runs' folders what lies in them, of all others what lies right there: a
-/// folder among blobs or records is none.
-pub(crate) fn entries(path: &Path, name: String) -> io::Result<Vec<Entry>> {
-    let mut found = vec![];
-    walk(path, &name, &mut found)?;
-    Ok(found)
-}
-
 /// Whether this is a folder by its name: a run, or one of its own.
 fn holds_objects(name: &str) -> bool {
     let parts = name.split('/').count() - 1;
     name.starts_with("runs/") && parts <= DEPTH && !name.ends_with(".json")
 }
 
-fn walk(path: &Path, name: &str, found: &mut Vec<Entry>) -> io::Result<()> {
-    for entry in listed(path)? {
-        let entry = entry?;
-        let Ok(file) = entry.file_name().into_string() else { continue };
-        let (path, name) = (entry.path(), format!("{name}/{file}"));
+/// The objects below a folder: of a run's folders what lies in them, of all others what lies right there.
+pub(crate) fn entries(path: &Path, name: String) -> io::Result<Vec<Entry>> {
+    let mut found = vec![];
+    for (file, path) in listed(path)? {
+        let name = format!("{name}/{file}");
         let looked = match holds_objects(&name) && is_folder(&path)? {
-            true => walk(&path, &name, found),
-            false => look(&path, name).map(|entry| found.push(entry)),
+            true => entries(&path, name),
+            false => look(&path, name).map(|entry| vec![entry]),
         };
         match looked {
             // Others delete meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            looked => looked?,
+            looked => found.extend(looked?),
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Removes a file.
 pub(crate) fn remove(path: &Path, _: String) -> io::Result<()> {
     fs::remove_file(path).map_err(|error| match fs::metadata(path) {
         Ok(found) if found.is_dir() => regular::explained(path, error),
@@ -133,5 +176,28 @@ pub(crate) fn clear(path: &Path, _: String) -> io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
         true => fs::remove_dir_all(path),
         false => fs::remove_file(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/c");
+        assert!(write(&path, b"one", true, true).unwrap());
+        assert!(!write(&path, b"two", true, true).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert!(write(&path, b"three", false, false).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        let below_a_file = path.join("d");
+        assert!(write(&below_a_file, b"x", true, true).is_err());
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left over"
+        );
     }
 }

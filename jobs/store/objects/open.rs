@@ -1,51 +1,41 @@
-//! From a store's URL to its backend. The only place that knows which kinds of store there are.
+//! From a store's URL to its objects. The only place that knows which kinds of store there are.
 //!
 //! Reads no environment: the settings are handed in, by their names there. Creates the folder of a local store, but
 //! never a bucket.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
-use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
-use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, local::LocalFileSystem,
+    memory::InMemory, prefix::PrefixStore,
+};
 
-use super::address::Address;
-use super::backend::Backend;
 use super::errors::{CHECKSUM, Place};
-use crate::error::JobsError;
+use super::{address::Address, exchange::Objects};
+use crate::{JobsError, Result};
 
 /// For one request of any size.
 const REQUEST: Duration = Duration::from_secs(300);
 /// For all tries of one request that fails quickly: long enough for a server to be restarted.
 const RETRIES: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
 
-pub(crate) async fn open(url: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
+pub(crate) async fn open(url: &str, options: &[(String, String)]) -> Result<Objects> {
     match Address::parse(url)? {
-        Address::Memory => {
-            let place = Place::new(url.to_owned());
-            let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-            Ok(Backend::new(objects, None, place))
-        }
+        Address::Memory => Ok(over(Arc::new(InMemory::new()))),
         Address::Bucket { bucket, prefix } => open_s3(&bucket, &prefix, options),
         Address::Folder(folder) => open_folder(&folder).await,
     }
 }
 
-/// A backend of the caller's own, as if in memory.
-pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Backend {
-    Backend::new(objects, None, Place::new("memory://".to_owned()))
+/// Objects that live as long as the process.
+pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Objects {
+    Objects::new(objects, None, Place { url: "memory://".to_owned(), ..Place::default() })
 }
 
 /// The bytes of one object in any bucket; `None` where there is none.
-pub(crate) async fn read_s3(
-    address: &str,
-    options: &[(String, String)],
-) -> Result<Option<Bytes>, JobsError> {
+pub(crate) async fn read_s3(address: &str, options: &[(String, String)]) -> Result<Option<Bytes>> {
     let rest = address.strip_prefix("s3://").unwrap_or(address);
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
@@ -56,7 +46,7 @@ pub(crate) async fn read_s3(
     open_s3(bucket, "", options)?.read(key).await
 }
 
-async fn open_folder(folder: &Path) -> Result<Backend, JobsError> {
+async fn open_folder(folder: &Path) -> Result<Objects> {
     let shown = folder.display();
     let refuse = |error: &dyn std::fmt::Display| {
         JobsError::Invalid(format!("{shown}: cannot be opened as a store: {error}"))
@@ -64,11 +54,11 @@ async fn open_folder(folder: &Path) -> Result<Backend, JobsError> {
     tokio::fs::create_dir_all(folder).await.map_err(|error| refuse(&error))?;
     let folder = tokio::fs::canonicalize(folder).await.map_err(|error| refuse(&error))?;
     let files = LocalFileSystem::new_with_prefix(&folder).map_err(|error| refuse(&error))?;
-    let place = Place::new(format!("file://{}", folder.display()));
-    Ok(Backend::new(Arc::new(files), Some(folder), place))
+    let place = Place { url: format!("file://{}", folder.display()), ..Place::default() };
+    Ok(Objects::new(Arc::new(files), Some(folder), place))
 }
 
-fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<Backend, JobsError> {
+fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<Objects> {
     let url = match prefix {
         "" => format!("s3://{bucket}"),
         prefix => format!("s3://{bucket}/{prefix}"),
@@ -109,13 +99,13 @@ fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<B
         prefix => Arc::new(PrefixStore::new(s3, prefix)),
     };
     let endpoint = endpoint.unwrap_or_else(|| "AWS".to_owned());
-    let place =
-        Place::in_bucket(&url, bucket, endpoint, secrets).with_checksums(checksum.is_some());
-    Ok(Backend::new(objects, None, place))
+    let (bucket, sends_checksums) = (Some(bucket.to_owned()), checksum.is_some());
+    let place = Place { url, bucket, endpoint, secrets, sends_checksums };
+    Ok(Objects::new(objects, None, place))
 }
 
 /// The checksum that a server is asked to check uploads by; `None` where it is not.
-fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>, JobsError> {
+fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>> {
     let set = |wanted: &str| options.iter().find(|(name, _)| name == wanted);
     // The second one is the library's own.
     let Some((name, text)) = set(CHECKSUM).or_else(|| set("AWS_CHECKSUM_ALGORITHM")) else {

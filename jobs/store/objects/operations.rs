@@ -4,43 +4,30 @@
 //! listing. Decides nothing about what an error means; `errors.rs` does.
 
 use std::io::{self, ErrorKind};
-use std::path::{Path as FilePath, PathBuf};
-use std::time::Duration;
+use std::{path::Path as FilePath, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::path::Path;
-use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error, ObjectStoreExt, PutMode, path::Path};
 
-use super::backend::Backend;
-use super::entry::Entry;
-use super::files::{self, Mode};
-use super::local;
-use super::reconnect::{Missed, persistently};
-use crate::blocking::blocking;
-use crate::error::JobsError;
+use super::exchange::Objects;
+use super::local::{self, Entry};
+use crate::{JobsError, Result, regular, span::blocking};
 
 /// How often a refused write is tried again when nothing turns out to be there.
 const ATTEMPTS: u32 = 5;
 /// Grows with each of those tries.
 const SETTLE: Duration = Duration::from_millis(50);
 
-impl Backend {
+impl Objects {
     /// Whether the store answers and its bucket exists.
-    pub(crate) async fn ping(&self) -> Result<(), JobsError> {
-        let action = "list runs";
-        if self.folder.is_some() {
-            return self.in_folder(action, "runs", local::folders).await.map(drop);
+    pub(crate) async fn ping(&self) -> Result<()> {
+        if self.path("").is_some() {
+            return self.in_folder("list", "runs", local::folders).await.map(drop);
         }
-        let mut listing = self.objects.list(Some(&Path::from("runs")));
-        match self.within(0, action, listing.try_next()).await? {
-            Ok(_) => self.knows_what_is_absent().await,
-            Err(error) => Err(self.explain(action, &error)),
-        }
-    }
-
-    /// Refuses what answers every request with success, as web servers and sign-in pages do: its listings look empty.
-    async fn knows_what_is_absent(&self) -> Result<(), JobsError> {
+        let mut listing = self.inner.list(Some(&Path::from("runs")));
+        self.attempt(0, "list runs", listing.try_next()).await?;
+        // What answers every request with success, as web servers and sign-in pages do, has listings that look empty.
         let name = "runs/nothing";
         match self.entry(name).await {
             Ok(Some(_)) => Err(JobsError::Invalid(format!(
@@ -52,79 +39,73 @@ impl Backend {
         }
     }
 
-    /// The object's bytes; `None` where there is none.
-    pub(crate) async fn read(&self, name: &str) -> Result<Option<Bytes>, JobsError> {
-        if self.folder.is_some() {
-            return self.in_folder(&format!("read {name}"), name, local::read).await;
-        }
-        self.with_retry(|| persistently(|| self.read_once(name))).await
+    /// Whether the store answers, exists and takes writes; leaves nothing behind.
+    pub async fn check(&self) -> Result<()> {
+        self.ping().await?;
+        self.replace("check", Bytes::from_static(b"agrpo")).await?;
+        self.delete("check").await
     }
 
-    async fn read_once(&self, name: &str) -> Result<Option<Bytes>, Missed> {
-        let action = format!("read {name}");
-        let path = Path::from(name);
-        let found = match self.within(0, &action, self.objects.get(&path)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(Error::NotFound { source, .. })) if !self.place.lacks_bucket(&*source) => {
+    /// The object's bytes; `None` where there is none.
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Bytes>> {
+        if self.path(name).is_some() {
+            return self.in_folder("read", name, |path, _| Ok(regular::read(path)?.into())).await;
+        }
+        let (action, path) = (format!("read {name}"), Path::from(name));
+        let read = || async {
+            let Some(found) = self.ask(&action, self.inner.get(&path)).await? else {
                 return Ok(None);
-            }
-            Ok(Err(error)) => return Err(self.missed(&action, &error)),
-            Err(error) => return Err(Missed { error, was_cut: false }),
+            };
+            // The server's word sets no time beyond that of the largest object that is read as a whole.
+            let size = found.meta.size.min(self.limits.whole);
+            self.attempt(size, &action, found.bytes()).await.map(Some)
         };
-        // The server's word sets no time beyond that of the largest object that is read as a whole.
-        let size = found.meta.size.min(self.large());
-        self.attempt(size, &action, found.bytes()).await.map(Some)
+        self.with_retry(read).await
     }
 
     /// The object's length in bytes; `None` where there is none.
-    pub(crate) async fn size(&self, name: &str) -> Result<Option<u64>, JobsError> {
+    pub(crate) async fn size(&self, name: &str) -> Result<Option<u64>> {
         Ok(self.entry(name).await?.map(|entry| entry.size))
     }
 
     /// `false`: the object was to be created, but something is or was there.
-    pub(crate) async fn put(
+    pub(super) async fn put(
         &self,
         name: &str,
         bytes: Bytes,
-        mode: Mode,
+        mode: PutMode,
         flush: bool,
-    ) -> Result<bool, JobsError> {
-        let action = format!("write {name}");
-        let size = bytes.len() as u64;
-        let write = || async {
-            let written = async {
-                match &self.folder {
-                    Some(folder) => put_file(folder.join(name), bytes.clone(), mode, flush).await,
-                    None => self.put_object(name, bytes.clone(), mode).await,
-                }
-            };
-            self.attempt(size, &action, written).await
-        };
-        self.with_retry(|| persistently(write)).await
+    ) -> Result<bool> {
+        let (action, size) = (format!("write {name}"), bytes.len() as u64);
+        let put = || self.attempt(size, &action, self.put_once(name, bytes.clone(), &mode, flush));
+        self.with_retry(put).await
     }
 
-    async fn put_object(&self, name: &str, bytes: Bytes, mode: Mode) -> Result<bool, Error> {
-        let mode = match mode {
-            Mode::Create => PutMode::Create,
-            Mode::Replace => PutMode::Overwrite,
-        };
-        let options = PutOptions::from(mode);
-        match self.objects.put_opts(&Path::from(name), bytes.into(), options).await {
+    async fn put_once(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        mode: &PutMode,
+        flush: bool,
+    ) -> Result<bool, Error> {
+        if let Some(path) = self.path(name) {
+            let is_new = *mode == PutMode::Create;
+            let write = move || local::write(&path, &bytes, is_new, flush);
+            let written = tokio::task::spawn_blocking(write).await?;
+            return written
+                .map_err(|error| Error::Generic { store: "folder", source: Box::new(error) });
+        }
+        match self.inner.put_opts(&Path::from(name), bytes.into(), mode.clone().into()).await {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes an object that must not exist yet. `None`: done; else what is there, for the caller to
-    /// compare: it may be an earlier try of our own.
-    pub(crate) async fn create(
-        &self,
-        name: &str,
-        bytes: Bytes,
-    ) -> Result<Option<Bytes>, JobsError> {
+    /// Writes an object that must not exist. `None`: done; else what is there, which may be an earlier try of our own.
+    pub(crate) async fn create(&self, name: &str, bytes: Bytes) -> Result<Option<Bytes>> {
         for attempt in 1..=ATTEMPTS {
-            if self.put(name, bytes.clone(), Mode::Create, true).await? {
+            if self.put(name, bytes.clone(), PutMode::Create, true).await? {
                 return Ok(None);
             }
             if let Some(found) = self.read(name).await? {
@@ -140,37 +121,32 @@ impl Backend {
     }
 
     /// Writes an object, whatever was there.
-    pub(crate) async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
-        self.put(name, bytes, Mode::Replace, true).await.map(drop)
+    pub(crate) async fn replace(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put(name, bytes, PutMode::Overwrite, true).await.map(drop)
     }
 
     /// Writes an object that may be lost in a power cut without harm.
-    pub(crate) async fn hint(&self, name: &str, bytes: Bytes) -> Result<(), JobsError> {
-        self.put(name, bytes, Mode::Replace, false).await.map(drop)
+    pub(crate) async fn hint(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put(name, bytes, PutMode::Overwrite, false).await.map(drop)
     }
 
     /// Removes an object; its absence is no error.
-    pub(crate) async fn delete(&self, name: &str) -> Result<(), JobsError> {
-        let action = format!("delete {name}");
-        if self.folder.is_some() {
-            return self.in_folder(&action, name, local::remove).await.map(drop);
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        if self.path(name).is_some() {
+            return self.in_folder("delete", name, local::remove).await.map(drop);
         }
-        let delete = || async {
-            match self.within(0, &action, self.objects.delete(&Path::from(name))).await? {
-                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(self.explain(&action, &error)),
-            }
+        let (action, path) = (format!("delete {name}"), Path::from(name));
+        let delete = async || match self.inner.delete(&path).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            deleted => deleted,
         };
-        self.with_retry(delete).await
+        self.with_retry(|| self.attempt(0, &action, delete())).await
     }
 
     /// The last parts of the names of all objects right in a folder, in no order.
-    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, JobsError> {
-        if self.folder.is_some() {
-            return Ok(self
-                .in_folder(&format!("list {folder}"), folder, local::names)
-                .await?
-                .unwrap_or_default());
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        if self.path(folder).is_some() {
+            return self.list_local(folder, local::names).await;
         }
         let entries = self.listed(folder).await?.into_iter();
         let part = |entry: Entry| entry.name.rsplit('/').next().map(ToOwned::to_owned);
@@ -178,85 +154,114 @@ impl Backend {
     }
 
     /// Every object below a folder, with its length and age, in no order; in a local store also what is none.
-    pub(crate) async fn entries(&self, folder: &str) -> Result<Vec<Entry>, JobsError> {
-        if self.folder.is_some() {
-            let action = format!("list {folder}");
-            return Ok(self.in_folder(&action, folder, local::entries).await?.unwrap_or_default());
+    pub async fn entries(&self, folder: &str) -> Result<Vec<Entry>> {
+        match self.path(folder) {
+            Some(_) => self.list_local(folder, local::entries).await,
+            None => self.listed(folder).await,
         }
-        self.listed(folder).await
-    }
-
-    /// An object's length and age; `None` where there is none.
-    pub(crate) async fn entry(&self, name: &str) -> Result<Option<Entry>, JobsError> {
-        let action = format!("look for {name}");
-        if self.folder.is_some() {
-            return self.in_folder(&action, name, local::entry).await;
-        }
-        let look = || async {
-            match self.within(0, &action, self.objects.head(&Path::from(name))).await? {
-                Ok(meta) => Ok(Some(Entry::of(&meta))),
-                Err(Error::NotFound { source, .. }) if !self.place.lacks_bucket(&*source) => {
-                    Ok(None)
-                }
-                Err(error) => Err(self.explain(&action, &error)),
-            }
-        };
-        self.with_retry(look).await
     }
 
     /// The names of the folders right in a folder, in no order.
-    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>, JobsError> {
-        let action = format!("list {folder}");
-        if self.folder.is_some() {
-            return Ok(self.in_folder(&action, folder, local::folders).await?.unwrap_or_default());
+    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        match self.path(folder) {
+            Some(_) => self.list_local(folder, local::folders).await,
+            None => self.listed_folders(folder).await,
         }
-        self.listed_folders(folder).await
+    }
+
+    async fn list_local<T: Send + 'static>(
+        &self,
+        folder: &str,
+        list: fn(&FilePath, String) -> io::Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
+        Ok(self.in_folder("list", folder, list).await?.unwrap_or_default())
+    }
+
+    /// An object's length and age; `None` where there is none.
+    pub async fn entry(&self, name: &str) -> Result<Option<Entry>> {
+        if self.path(name).is_some() {
+            return self.in_folder("look for", name, local::entry).await;
+        }
+        let (action, path) = (format!("look for {name}"), Path::from(name));
+        let found = self.with_retry(|| self.ask(&action, self.inner.head(&path))).await?;
+        Ok(found.as_ref().map(Entry::of))
     }
 
     /// Whatever has this name, even if a local store has no file there; `None` where there is nothing.
-    pub(crate) async fn look(&self, name: &str) -> Result<Option<Entry>, JobsError> {
+    pub(crate) async fn look(&self, name: &str) -> Result<Option<Entry>> {
         match self.path(name) {
-            Some(_) => self.in_folder(&format!("look for {name}"), name, local::look).await,
+            Some(_) => self.in_folder("look for", name, local::look).await,
             None => self.entry(name).await,
         }
     }
 
     /// Removes whatever has this name, even if a local store has no file there; its absence is no error.
-    pub(crate) async fn clear(&self, name: &str) -> Result<(), JobsError> {
+    pub(crate) async fn clear(&self, name: &str) -> Result<()> {
         match self.path(name) {
-            Some(_) => {
-                self.in_folder(&format!("delete {name}"), name, local::clear).await.map(drop)
-            }
+            Some(_) => self.in_folder("delete", name, local::clear).await.map(drop),
             None => self.delete(name).await,
         }
     }
 
     /// Does something with a path of a local store that may be missing.
-    pub(crate) async fn in_folder<T: Send + 'static>(
+    async fn in_folder<T: Send + 'static>(
         &self,
-        action: &str,
+        verb: &str,
         name: &str,
         work: fn(&FilePath, String) -> io::Result<T>,
-    ) -> Result<Option<T>, JobsError> {
+    ) -> Result<Option<T>> {
         let Some(path) = self.path(name) else { return Ok(None) };
-        let once = || async {
-            let (path, name) = (path.clone(), name.to_owned());
-            let work = async { Ok(blocking(move || work(&path, name)).await) };
-            match self.within(0, action, work).await? {
-                Ok(done) => match done? {
-                    Ok(done) => Ok(Some(done)),
-                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(self.local(action, error)),
-                },
-                Err(error) => Err(self.explain(action, &error)),
-            }
-        };
-        self.with_retry(once).await
+        let (action, name) = (format!("{verb} {name}"), name.to_owned());
+        match self.within(0, &action, blocking(move || work(&path, name))).await?? {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.local(&action, error)),
+        }
     }
-}
 
-async fn put_file(path: PathBuf, bytes: Bytes, mode: Mode, flush: bool) -> Result<bool, Error> {
-    tokio::task::spawn_blocking(move || files::write(&path, &bytes, mode, flush))
-        .await?
-        .map_err(|error| Error::Generic { store: "folder", source: Box::new(error) })
+    /// The time by the store's own clock, in milliseconds since 1970.
+    pub async fn now_ms(&self) -> Result<i64> {
+        let name = "aside/clock";
+        self.clock(name).await?.ok_or_else(|| {
+            let url = self.url();
+            JobsError::Unavailable(format!("{url}: {name} was written and is not there"))
+        })
+    }
+
+    /// What the store's clock says when it writes this object; `None` where it was deleted at once.
+    pub(crate) async fn clock(&self, name: &str) -> Result<Option<i64>> {
+        self.replace(name, Bytes::from_static(b"agrpo")).await?;
+        let entry = self.entry(name).await?;
+        self.delete(name).await?;
+        Ok(entry.map(|entry| entry.written_ms))
+    }
+
+    /// Moves a damaged object to `aside/`; answers with the store's time in milliseconds since 1970.
+    pub async fn quarantine(&self, name: &str) -> Result<i64> {
+        let aside = format!("aside/{}", name.replace('/', "-"));
+        let bytes = match self.size(name).await? {
+            Some(size) if size <= self.limits.whole => self.read(name).await?,
+            _ => None,
+        };
+        let bytes = bytes.unwrap_or_else(|| Bytes::from_static(b"too large to be kept\n"));
+        self.replace(&aside, bytes).await?;
+        let written = self.entry(&aside).await?.map_or(0, |entry| entry.written_ms);
+        self.delete(name).await?;
+        tracing::warn!(name, aside, "a damaged object was put aside");
+        Ok(written)
+    }
+
+    /// Whether something stands in a local store in the place of an object and is no regular file.
+    pub async fn is_no_file(&self, name: &str) -> Result<bool> {
+        let Some(path) = self.path(name) else { return Ok(false) };
+        blocking(move || local::look(&path, String::new()).is_ok_and(|at| at.odd.is_some())).await
+    }
+
+    /// What stands in a local store in the place of a folder and is none: its name, and what it is.
+    pub async fn misplaced(&self, folders: Vec<String>) -> Result<Vec<(String, &'static str)>> {
+        let Some(root) = self.path("") else { return Ok(vec![]) };
+        let kind =
+            move |name: String| regular::no_folder(&root.join(&name)).map(|kind| (name, kind));
+        blocking(move || folders.into_iter().filter_map(kind).collect()).await
+    }
 }

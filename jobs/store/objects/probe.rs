@@ -1,22 +1,19 @@
-//! Whether a server creates objects only where there are none. Everything that workers agree on hangs on
-//! it: of two that finish one stage, one record stands.
+//! Whether a server creates objects only where there are none: of two workers that finish one stage, one record
+//! stands.
 //!
-//! Asked once before anything is written, with objects of names that no other process uses, which are deleted after.
-//! Servers that refuse `If-None-Match: *` and servers that overlook it are both refused, with the reason. A conflict
-//! (409) says that the server was not able to tell just then, so it is asked again; only a definite answer that comes
-//! twice is a verdict. A local store is not asked: its file system does it.
+//! Asked once before anything is written, with objects of unique names, which are deleted after. Servers that refuse
+//! `If-None-Match: *` and servers that overlook it are both refused, with the reason. A conflict (409) is no verdict,
+//! so the server is asked again; a definite answer has to come twice. A local store is not asked: its file system does
+//! it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::PutMode;
 
-use super::backend::Backend;
-use super::files::Mode;
-use crate::error::JobsError;
+use super::{answer::is_of_condition, exchange::Objects};
+use crate::{JobsError, Result};
 
-/// How a server may word it that it does not know conditional writes, or something else about a write.
-const UNKNOWN: [&str; 5] =
-    ["answered 400", "answered 501", "NotImplemented", "not yet implemented", "If-None-Match"];
 /// How often a server is asked that gives no definite answer.
 const TRIES: u32 = 6;
 /// Grows with each of those tries.
@@ -32,10 +29,10 @@ enum Found {
     Unsure,
 }
 
-impl Backend {
-    /// Makes sure that the store creates an object only where there is none; `unique` is a name that no
-    /// other process uses. Invalid error where it does not: such a store is not to be written to.
-    pub(crate) async fn check_creates(&self, unique: &str) -> Result<(), JobsError> {
+impl Objects {
+    /// Makes sure that the store creates an object only where there is none. `unique` is a name that no other process
+    /// uses. Invalid error where it does not: such a store must not be written to.
+    pub async fn check_creates(&self, unique: &str) -> Result<()> {
         if !self.is_remote() {
             return Ok(());
         }
@@ -73,15 +70,16 @@ impl Backend {
 }
 
 /// Creates one object twice.
-async fn ask(backend: &Backend, name: &str) -> Result<Found, JobsError> {
+async fn ask(objects: &Objects, name: &str) -> Result<Found> {
     let create = async |text: &'static str| {
-        let created = backend.put(name, Bytes::from_static(text.as_bytes()), Mode::Create, false);
+        let created =
+            objects.put(name, Bytes::from_static(text.as_bytes()), PutMode::Create, false);
         match created.await {
-            Err(error) if UNKNOWN.iter().any(|text| error.to_string().contains(text)) => {
+            Err(error) if is_of_condition(&error) => {
                 // A server that refuses any write has something else against it, and says so.
                 let (plain, bytes) = (name.replacen("probe", "plain", 1), Bytes::from_static(b""));
-                backend.replace(&plain, bytes).await?;
-                backend.delete(&plain).await.map(|()| None)
+                objects.replace(&plain, bytes).await?;
+                objects.delete(&plain).await.map(|()| None)
             }
             created => created.map(Some),
         }
@@ -91,7 +89,7 @@ async fn ask(backend: &Backend, name: &str) -> Result<Found, JobsError> {
         None => return refuses,
         Some(true) => {}
         // A first try whose answer was lost has created it after all; a conflict has not.
-        Some(false) if backend.read(name).await?.is_some() => {}
+        Some(false) if objects.read(name).await?.is_some() => {}
         Some(false) => return Ok(Found::Unsure),
     }
     match create("agrpo 2").await? {
@@ -103,7 +101,7 @@ async fn ask(backend: &Backend, name: &str) -> Result<Found, JobsError> {
             ));
         }
     }
-    Ok(match backend.read(name).await? {
+    Ok(match objects.read(name).await? {
         Some(found) if found == "agrpo 1" => Found::Creates,
         Some(_) => Found::Incompatible(
             "the server overlooks conditional writes: it says that it kept an object, and wrote over it",

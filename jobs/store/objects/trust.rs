@@ -1,32 +1,19 @@
-//! Which kinds of operation a server has done before, and the retry policy of a store.
+//! Which kinds of operation a server has done before.
 //!
-//! A refusal by a server that served the same kind of request a moment ago is often temporary: keys are being rotated, a
-//! clock is being set, a gateway answers for a server that restarts. It is retried a bounded number of times. Decides
-//! nothing about single answers; `errors.rs` sorts them.
+//! A refusal by a server that served the same kind of request a moment ago is often temporary: keys are rotated, a
+//! clock is set, a gateway answers for a server that restarts. It is retried a bounded number of times.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::watch;
 
 /// Refusals in a row that may be about the moment: with the usual pauses, a minute.
 const REFUSALS: u32 = 20;
-
-/// For how long a server that is away is asked again.
-#[derive(Clone, Debug)]
-pub(crate) struct RetryPolicy {
-    pub(crate) limit: Duration,
-    /// Turns true when the process stops.
-    pub(crate) stop: watch::Receiver<bool>,
-}
 
 /// Refusals of each kind of operation since it last worked; none of a kind that never did. Rights differ by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Trust(Mutex<BTreeMap<&'static str, u32>>);
 
 impl Trust {
-    /// An operation worked.
     pub(crate) fn worked(&self, action: &str) {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kinds.insert(kind(action), 0);

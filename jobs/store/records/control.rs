@@ -5,9 +5,8 @@
 use agrpo_spec::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::sealed::{Place, Unreadable, sorted};
-use crate::error::JobsError;
-use crate::store::Store;
+use super::json::{Fields, Records, Unreadable};
+use crate::{Result, paths};
 
 /// How a run is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,36 +39,31 @@ pub struct Control {
     pub by: String,
 }
 
-const REMEDY: &str = "delete it, or pause or resume the run again";
-
-fn name_of(run: RunId) -> String {
-    format!("runs/{run}/control.json")
+impl Fields for Control {
+    const REMEDY: &'static str = "delete it, or pause or resume the run again";
 }
 
-impl Store {
+impl Records {
     /// Holds a run back; the last word counts.
-    pub async fn put_control(&self, run: RunId, control: &Control) -> Result<(), JobsError> {
-        self.replace_record(&name_of(run), control).await
+    pub async fn put_control(&self, run: RunId, control: &Control) -> Result<()> {
+        self.put(&paths::of_run(run, "control.json"), control).await
     }
 
     /// Lets a run go on.
-    pub async fn clear_control(&self, run: RunId) -> Result<(), JobsError> {
-        self.delete_record::<Control>(&name_of(run)).await
+    pub async fn clear_control(&self, run: RunId) -> Result<()> {
+        self.delete::<Control>(&paths::of_run(run, "control.json")).await
     }
 
     /// Whether a run is held back. Data error if the record is corrupt.
-    pub async fn control(&self, run: RunId) -> Result<Option<Control>, JobsError> {
-        let name = name_of(run);
-        self.record(Place { name: &name, remedy: REMEDY }).await
+    pub async fn control(&self, run: RunId) -> Result<Option<Control>> {
+        self.get(&paths::of_run(run, "control.json")).await
     }
 
     /// The same, with the record beside it if it cannot be read.
     pub async fn readable_control(
         &self,
         run: RunId,
-    ) -> Result<(Option<Control>, Option<Unreadable>), JobsError> {
-        let found = self.each_record(vec![name_of(run)], REMEDY).await?;
-        let (mut controls, mut unreadable) = sorted(found);
-        Ok((controls.pop(), unreadable.pop()))
+    ) -> Result<(Option<Control>, Option<Unreadable>)> {
+        self.readable(paths::of_run(run, "control.json")).await
     }
 }

@@ -1,14 +1,13 @@
 //! Repairs: stages that were recomputed because a result had been lost.
 //!
-//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They explain where time went and that a disk or
-//! bucket loses data; nothing is decided by them.
+//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They explain where time went and that a disk
+//! or bucket loses data; nothing is decided by them.
 
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
-use super::sealed::{REPAIR, Unreadable, sorted};
-use crate::error::JobsError;
-use crate::store::Store;
+use super::json::{Fields, Records, Unreadable};
+use crate::{Result, paths};
 
 /// Why a stage was computed a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,28 +45,26 @@ pub struct Repair {
     pub unix_ms: u64,
 }
 
-impl Store {
+impl Fields for Repair {}
+
+impl Records {
     /// Records that a stage was computed a second time.
-    pub async fn record_repair(&self, run: RunId, rewound: &Repair) -> Result<(), JobsError> {
-        let name = format!("runs/{run}/rewound/{}.{}", rewound.stage, rewound.unix_ms);
-        self.replace_record(&name, rewound).await
+    pub async fn record_repair(&self, run: RunId, repair: &Repair) -> Result<()> {
+        let file = format!("{}.{}", repair.stage, repair.unix_ms);
+        self.put(&paths::in_run(run, "rewound", file), repair).await
     }
 
     /// How often stages of the run were computed a second time because a result was lost.
-    pub async fn repair_count(&self, run: RunId) -> Result<u64, JobsError> {
-        Ok(self.backend.list(&format!("runs/{run}/rewound")).await?.len() as u64)
+    pub async fn repair_count(&self, run: RunId) -> Result<u64> {
+        Ok(self.objects.list(&paths::of_run(run, "rewound")).await?.len() as u64)
     }
 
     /// What the run remembers of such stages, oldest first, and which of these records cannot be read.
-    pub async fn readable_repairs(
-        &self,
-        run: RunId,
-    ) -> Result<(Vec<Repair>, Vec<Unreadable>), JobsError> {
-        let folder = format!("runs/{run}/rewound");
-        let files = self.backend.list(&folder).await?.into_iter();
-        let names = files.map(|file| format!("{folder}/{file}")).collect();
-        let (mut all, unreadable) = sorted(self.each_record(names, REPAIR).await?);
-        all.sort_unstable_by_key(|rewound: &Repair| (rewound.unix_ms, rewound.stage));
-        Ok((all, unreadable))
+    pub async fn readable_repairs(&self, run: RunId) -> Result<(Vec<Repair>, Vec<Unreadable>)> {
+        let files = self.objects.list(&paths::of_run(run, "rewound")).await?.into_iter();
+        let names = files.map(|file| paths::in_run(run, "rewound", file)).collect();
+        let (mut repairs, unreadable) = self.each::<Repair>(names).await?;
+        repairs.sort_unstable_by_key(|repair| (repair.unix_ms, repair.stage));
+        Ok((repairs, unreadable))
     }
 }

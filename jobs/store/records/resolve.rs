@@ -2,18 +2,17 @@
 //!
 //! Refuses to guess: what fits nothing or several things is an error that says so.
 
-use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
-use futures::StreamExt;
+use std::{fmt::Display, str::FromStr};
 
-use crate::error::JobsError;
-use crate::store::Store;
+use agrpo_spec::{ArtifactDigest, Run, RunId, StageDigest};
+
+use super::json::Records;
+use crate::{JobsError, Result, paths};
 
 /// Hexadecimal digits of a full digest.
 const DIGITS: usize = 64;
 /// Names listed at most where several fit.
 const LISTED: usize = 5;
-/// Run records read at the same time.
-const READS: usize = 16;
 
 fn is_prefix(text: &str) -> bool {
     !text.is_empty() && text.len() <= DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit())
@@ -28,28 +27,36 @@ fn listed(names: &[String]) -> String {
     format!("{}{tail}", shown.join(", "))
 }
 
-impl Store {
+impl Records {
     /// The one name in `folder` that begins with `prefix`.
-    async fn resolve(&self, what: &str, folder: &str, prefix: &str) -> Result<String, JobsError> {
+    async fn resolve<T: FromStr<Err: Display>>(
+        &self,
+        what: &str,
+        folder: &str,
+        prefix: &str,
+    ) -> Result<T> {
+        let parse = |name: &str| {
+            name.parse().map_err(|error| JobsError::Data(format!("{folder}/{name}: {error}")))
+        };
         let prefix = prefix.to_ascii_lowercase();
         if !is_prefix(&prefix) {
             return Err(JobsError::Invalid(format!(
                 "`{prefix}` names no {what}: expected 1 to {DIGITS} hexadecimal digits"
             )));
         }
-        let url = self.url();
+        let url = self.objects.url();
         if prefix.len() == DIGITS {
             // Whatever is there: who reads it tells what is wrong with it.
-            return match self.backend.look(&format!("{folder}/{prefix}")).await? {
-                Some(_) => Ok(prefix),
+            return match self.objects.look(&format!("{folder}/{prefix}")).await? {
+                Some(_) => parse(&prefix),
                 None => Err(JobsError::Data(format!("{folder}/{prefix} is missing in {url}"))),
             };
         }
-        let mut names = self.backend.list(folder).await?;
+        let mut names = self.objects.list(folder).await?;
         names.retain(|name| name.starts_with(&prefix));
         names.sort_unstable();
         match names.as_slice() {
-            [name] => Ok(name.clone()),
+            [name] => parse(name),
             [] => Err(JobsError::Invalid(format!("no {what} in {url} begins with `{prefix}`"))),
             _ => Err(JobsError::Invalid(format!(
                 "`{prefix}` fits several of the {what}s in {url}: {}; give more digits",
@@ -58,22 +65,25 @@ impl Store {
         }
     }
 
-    /// The stage whose name begins with `prefix`. Invalid error if none or several do; data error if
-    /// a full name has no record.
-    pub async fn resolve_stage(&self, prefix: &str) -> Result<StageDigest, JobsError> {
-        let name = self.resolve("stage", "stages", prefix).await?;
-        name.parse().map_err(|error| JobsError::Data(format!("stages/{name}: {error}")))
+    /// The stage whose name begins with `prefix`. Invalid unless one does; data error if a full name has no record.
+    pub async fn resolve_stage(&self, prefix: &str) -> Result<StageDigest> {
+        self.resolve("stage", "stages", prefix).await
     }
 
     /// The blob whose name begins with `prefix`; errors as for stages.
-    pub async fn resolve_blob(&self, prefix: &str) -> Result<ArtifactDigest, JobsError> {
-        let name = self.resolve("blob", "cas", prefix).await?;
-        name.parse().map_err(|error| JobsError::Data(format!("cas/{name}: {error}")))
+    pub async fn resolve_blob(&self, prefix: &str) -> Result<ArtifactDigest> {
+        self.resolve("blob", "cas", prefix).await
     }
 
-    /// The one run whose id begins with `text` or that has this name. Invalid error if none or several
-    /// fit.
-    pub async fn resolve_run(&self, text: &str) -> Result<RunId, JobsError> {
+    /// The names of these runs, but for those whose records are damaged: they must not hide the others.
+    pub(super) async fn names(&self, runs: Vec<RunId>) -> Result<Vec<(RunId, String)>> {
+        let records = runs.into_iter().map(|id| paths::of_run(id, "run.json")).collect();
+        let (runs, _) = self.each::<Run>(records).await?;
+        Ok(runs.iter().map(|run| (run.id(), run.config().name.clone())).collect())
+    }
+
+    /// The one run whose id begins with `text` or that has this name. Invalid error if none or several fit.
+    pub async fn resolve_run(&self, text: &str) -> Result<RunId> {
         let prefix = text.to_ascii_lowercase();
         let runs = self.runs().await?;
         let (mut fitting, mut names): (Vec<RunId>, Vec<String>) = (vec![], vec![]);
@@ -81,23 +91,16 @@ impl Store {
             fitting.extend(runs.iter().filter(|id| id.to_string().starts_with(&prefix)));
         }
         if prefix.len() < DIGITS {
-            let others = runs.into_iter().filter(|id| !fitting.contains(id)).collect::<Vec<_>>();
-            let mut reads = futures::stream::iter(others)
-                .map(|id| async move { (id, self.run(id).await) })
-                .buffered(READS);
-            while let Some((id, run)) = reads.next().await {
-                // A damaged record must not hide the other runs.
-                match run {
-                    Ok(run) if run.config().name == text => fitting.push(id),
-                    Ok(run) => names.push(run.config().name.clone()),
-                    Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_))) => {
-                        return Err(error);
-                    }
-                    _ => {}
+            let others = runs.into_iter().filter(|id| !fitting.contains(id)).collect();
+            for (id, name) in self.names(others).await? {
+                if name == text {
+                    fitting.push(id);
+                } else {
+                    names.push(name);
                 }
             }
         }
-        let url = self.url();
+        let url = self.objects.url();
         match fitting.as_slice() {
             [id] => Ok(*id),
             [] => Err(JobsError::Invalid(format!(

@@ -1,7 +1,6 @@
 //! Checks, for each numerics class of the processor, that a row of a product does not depend on the rows beside it.
-//! Only then are ratios of fresh trajectories exactly 1.
-//!
-//! Each class is checked in its own process, since libraries read their switches once. Changes nothing.
+//! Only then are ratios of fresh trajectories exactly 1. Each class is checked in its own process, since libraries
+//! read their switches once. Changes nothing.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -10,11 +9,8 @@ use agrpo_compute::model::check_rows;
 use agrpo_spec::Numerics;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
-use crate::exit::{Exit, Failure};
+use crate::commands::prelude::{Exit, Failure, Settings, output};
 use crate::numerics;
-use crate::output;
-use crate::settings::Settings;
 
 /// Largest size and number of rows of the shapes: about a second of work in each class.
 const LARGEST: i64 = 20;
@@ -35,45 +31,35 @@ pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// The running processes of both classes.
-pub(super) struct Checks(Vec<(Numerics, &'static str, io::Result<Child>)>);
+/// The check of a class that is under way.
+pub(super) struct Begun(Numerics, io::Result<Child>);
 
-/// Starts them.
-pub(super) fn begin() -> Checks {
-    let advice = [
-        (
-            Numerics::CpuPortable,
-            "report it with the processor's name; libtorch may be another build",
-        ),
-        (Numerics::CpuNative, "use numerics = \"cpu-portable\" on this machine, and report it"),
-    ];
-    Checks(advice.map(|(class, advice)| (class, advice, spawn(class))).into())
+pub(super) fn begin() -> [Begun; 2] {
+    Numerics::OF_CPU.map(|class| Begun(class, spawn(class)))
 }
 
-impl Checks {
-    /// Waits for their results.
-    pub(super) fn end(self) -> Vec<Check> {
-        let checks = self.0.into_iter();
-        checks.map(|(class, advice, child)| check(class, advice, found(child))).collect()
-    }
-}
-
-fn check(class: Numerics, advice: &str, found: Result<Found, String>) -> Check {
-    let bad = |why: String| {
-        Check::bad("rows", &Failure::new(Exit::Unavailable, format!("{class}: {why}")), advice)
-    };
-    match found {
-        Ok(Found { shapes, failing }) => match &failing[..] {
-            [] => Check::ok(
-                "rows",
-                format!("{class}: in {shapes} small shapes no row depends on the rows beside it"),
-            ),
-            [first, ..] => bad(format!(
-                "in {} of {shapes} small shapes a row depends on the rows beside it; {first}",
-                failing.len()
-            )),
-        },
-        Err(why) => bad(format!("the small shapes cannot be computed: {why}")),
+impl Begun {
+    /// What holds in the class, or else why it fails and what to do.
+    pub(super) fn end(self) -> Result<String, (Failure, &'static str)> {
+        let Self(class, child) = self;
+        let advice = match class {
+            Numerics::CpuNative => "use numerics = \"cpu-portable\" on this machine, and report it",
+            _ => "report it with the processor's name; libtorch may be another build",
+        };
+        let why = match found(child) {
+            Ok(Found { shapes, failing }) => match &failing[..] {
+                [] => {
+                    let sound = "small shapes no row depends on the rows beside it";
+                    return Ok(format!("{class}: in {shapes} {sound}"));
+                }
+                [first, ..] => format!(
+                    "in {} of {shapes} small shapes a row depends on the rows beside it; {first}",
+                    failing.len()
+                ),
+            },
+            Err(why) => format!("the small shapes cannot be computed: {why}"),
+        };
+        Err((Failure::unavailable(format!("{class}: {why}")), advice))
     }
 }
 
@@ -84,7 +70,6 @@ fn spawn(class: Numerics) -> io::Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
 }
 
-/// The result of such a process.
 fn found(child: io::Result<Child>) -> Result<Found, String> {
     let said = child.and_then(Child::wait_with_output).map_err(|error| error.to_string())?;
     serde_json::from_slice(&said.stdout).map_err(|error| format!("{}: {error}", said.status))

@@ -1,22 +1,18 @@
-//! Which evaluations a command line asks for: one for each policy and number of unmask steps.
-//!
-//! Computes nothing; refuses steps, problems and samplers that the run's task does not allow.
+//! Which evaluations a command line asks for: one for each policy and number of unmask steps. Computes nothing;
+//! refuses steps, problems and samplers that the run's task does not allow.
 
 use agrpo_compute::tasks::{TaskError, check_task};
-use agrpo_spec::{
-    EvaluationSpec, Real, Run, Sampler, SamplerKeys, StageKind, StageSpec, allows_steps,
-};
+use agrpo_spec::{EvaluationSpec, Real, Run, Sampler, StageKind, allows_steps};
 
 use crate::args::EvaluateArgs;
-use crate::commands::policies::Policy;
-use crate::exit::Failure;
+use crate::commands::prelude::Failure;
+use crate::commands::resolve::Policy;
 
 /// One evaluation that is asked for.
 pub(super) struct Cell {
     pub(super) policy: Policy,
-    pub(super) problems: u32,
     pub(super) sampler: Sampler,
-    pub(super) spec: StageSpec,
+    pub(super) spec: EvaluationSpec,
 }
 
 /// What is to be computed: policy by policy, from many steps to few.
@@ -31,7 +27,7 @@ pub(super) fn grid(
         TaskError::HeldOut { found, wanted, .. } => Failure::usage(format!(
             "--problems {wanted}: the run's task has {found} held-out problems; expected at most that many"
         )),
-        error @ TaskError::None { .. } => Failure::usage(error.to_string()),
+        error @ TaskError::None { .. } => Failure::refused(error),
     })?;
     let rollout = &config.rollout;
     let (top_k, top_p) = match args.temperature {
@@ -46,15 +42,13 @@ pub(super) fn grid(
                 temperature: args.temperature.unwrap_or(own.temperature),
                 top_k,
                 top_p,
-                position: args.position.map_or(own.position, |position| position.0),
-                cache: args.cache.map_or(own.cache, |cache| cache.0),
+                position: args.position.unwrap_or(own.position),
+                cache: args.cache.unwrap_or(own.cache),
                 threshold: args.threshold.or(own.threshold),
                 ..own
             };
-            sampler
-                .fits(&SamplerKeys::EVALUATION)
-                .map_err(|misfit| Failure::usage(misfit.to_string()))?;
-            let spec = StageSpec::Evaluation(EvaluationSpec {
+            sampler.fits("evaluation").map_err(Failure::refused)?;
+            let spec = EvaluationSpec {
                 version: StageKind::Evaluation.version(),
                 numerics: config.numerics,
                 seed: run.seed(),
@@ -68,8 +62,8 @@ pub(super) fn grid(
                 samplers: vec![sampler.clone()],
                 merge_adapter: config.merges_adapter(),
                 marking: config.marking(),
-            });
-            cells.push(Cell { policy, problems, sampler, spec });
+            };
+            cells.push(Cell { policy, sampler, spec });
         }
     }
     Ok(cells)

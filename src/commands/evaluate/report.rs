@@ -1,6 +1,5 @@
-//! The report of the evaluations: a table, the same as JSON, and a chart.
-//!
-//! Shares and intervals are computed by `statistics.rs` from the histograms that the stages stored.
+//! The report of the evaluations: a table, the same as JSON, and a chart. Shares and intervals are computed by
+//! `statistics.rs` from the histograms that the stages stored.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +8,16 @@ use agrpo_spec::{
     ArtifactDigest, Cache, Evaluation, EvaluationResult, PositionRule, Real, Run, RunId,
     StageDigest,
 };
-use agrpo_store::Store;
-use serde::Serialize;
+use agrpo_view::plot::{self, Axis, Figure, Panel, Point, Series, Spread};
+use agrpo_view::statistics::{Estimate, pass_at};
 
 use super::grid::Cell;
-use crate::exit::{Exit, Failure};
-use crate::output;
-use agrpo_view::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
-use agrpo_view::statistics::{Estimate, pass_at};
+use crate::commands::computing::Stages;
+use crate::commands::prelude::{Failure, Serialize, Store, output};
+
+/// The first columns of the table.
+const HEAD: [&str; 7] =
+    ["policy", "steps", "tokens/step", "passes", "temperature", "accuracy", "95 % interval"];
 
 /// One policy at one number of steps.
 #[derive(Debug, Serialize)]
@@ -37,7 +38,6 @@ pub(super) struct Row {
     pass_at: BTreeMap<usize, Estimate>,
 }
 
-/// What `--json` prints.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     run: RunId,
@@ -62,8 +62,7 @@ struct Trade {
     /// The base's most steps, and its share there.
     base_steps: u32,
     base_accuracy: f64,
-    /// The fewest steps at which the newest policy is at least as accurate; none if it never is, or
-    /// if the base is right nowhere.
+    /// The fewest steps at which the newest policy is as accurate; none if it never is or the base is never right.
     newest_steps: Option<u32>,
     newest_accuracy: Option<f64>,
     /// The newest policy's most steps, and whether more are impossible.
@@ -71,27 +70,18 @@ struct Trade {
     is_most_possible: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Stages {
-    computed: usize,
-    reused: usize,
-}
-
 impl Report {
-    /// Reads the results of the cells.
     pub(super) async fn read(
         store: &Store,
         run: &Run,
         cells: Vec<Cell>,
         settled: Vec<Settled>,
     ) -> Result<Self, Failure> {
-        let reused = settled.iter().filter(|one| one.reused).count();
-        let stages = Stages { computed: settled.len() - reused, reused };
-        let Some((sampler, problems)) =
-            cells.first().map(|cell| (cell.sampler.clone(), cell.problems))
-        else {
-            return Err(Failure::new(Exit::Unexpected, "there is nothing to evaluate"));
-        };
+        let reused = settled.iter().filter(|one| one.reused).count() as u64;
+        let stages = Stages { computed: settled.len() as u64 - reused, reused };
+        let first = cells.first().map(|cell| (cell.sampler.clone(), cell.spec.problems));
+        let (sampler, problems) =
+            first.ok_or_else(|| Failure::unexpected("there is nothing to evaluate"))?;
         let mut evaluations = vec![];
         for (cell, one) in cells.into_iter().zip(settled) {
             evaluations.push(row(store, &cell, &one).await?);
@@ -112,22 +102,9 @@ impl Report {
         })
     }
 
-    /// The report for people.
     pub(super) fn describe(&self) -> String {
-        let tries: Vec<usize> = match self.evaluations.first() {
-            Some(row) => row.pass_at.keys().copied().filter(|&n| n > 1).collect(),
-            None => vec![],
-        };
-        let head = [
-            "policy",
-            "steps",
-            "tokens/step",
-            "passes",
-            "temperature",
-            "accuracy",
-            "95 % interval",
-        ];
-        let mut head: Vec<String> = head.map(str::to_owned).to_vec();
+        let tries: Vec<usize> = self.tries().filter(|&n| n > 1).collect();
+        let mut head = HEAD.map(str::to_owned).to_vec();
         let (most, least) = if self.threshold.is_some() { ("<= ", ">= ") } else { ("", "") };
         head.extend(tries.iter().map(|n| format!("pass@{n}")));
         head.push("stage".to_owned());
@@ -147,7 +124,7 @@ impl Report {
             cells.push(row.stage.short());
             rows.push(cells);
         }
-        let mut lines = vec![self.title(), String::new(), output::table(&rows)];
+        let mut lines = vec![self.title(), String::new(), output::columns(&rows)];
         lines.extend(self.trade.as_ref().map(|trade| format!("\n{}", trade.describe())));
         lines.join("\n")
     }
@@ -170,43 +147,34 @@ impl Report {
 
     /// The chart: accuracy by steps, and where several completions were drawn, pass@n at most steps.
     pub(super) fn chart(&self) -> Result<String, Failure> {
-        let percent = |title: &str| Axis {
-            title: title.to_owned(),
-            is_percent: true,
-            from_zero: true,
-            ..Axis::default()
-        };
-        let counts = |title: &str, ticks: Vec<f64>| Axis {
-            title: title.to_owned(),
-            is_log: true,
-            ticks,
-            ..Axis::default()
-        };
         let by_steps = |row: &Row| vec![point(f64::from(row.steps), row.accuracy)];
         let mut panels = vec![Panel {
             title: "accuracy by unmask steps, intervals of 95 %".to_owned(),
-            x: counts("unmask steps of a completion", self.steps().map(f64::from).collect()),
-            y: percent("accuracy"),
+            x: Axis::log("unmask steps of a completion", self.steps().map(f64::from).collect()),
+            y: Axis::share("accuracy"),
             series: self.series(Spread::Whiskers, |_| true, by_steps),
-            level: self.trade.as_ref().map(|trade| Level {
-                name: format!("base at {} steps", trade.base_steps),
-                y: trade.base_accuracy,
+            level: self.trade.as_ref().map(|Trade { base_steps, base_accuracy, .. }| {
+                (format!("base at {base_steps} steps"), *base_accuracy)
             }),
         }];
         if let Some(most) = self.steps().next().filter(|_| self.samples > 1) {
             let by_tries = |row: &Row| {
                 row.pass_at.iter().map(|(&n, &estimate)| point(count(n), estimate)).collect()
             };
-            let tries = self.evaluations.first().into_iter().flat_map(|row| row.pass_at.keys());
             panels.push(Panel {
                 title: format!("pass@n at {most} steps, intervals of 95 %"),
-                x: counts("completions n", tries.map(|&n| count(n)).collect()),
-                y: percent("share of problems solved"),
+                x: Axis::log("completions n", self.tries().map(count).collect()),
+                y: Axis::share("share of problems solved"),
                 series: self.series(Spread::Band, |row| row.steps == most, by_tries),
                 level: None,
             });
         }
         Ok(plot::svg(&Figure { title: self.title(), panels })?)
+    }
+
+    /// The numbers of completions that have a share.
+    fn tries(&self) -> impl Iterator<Item = usize> {
+        self.evaluations.first().into_iter().flat_map(|row| row.pass_at.keys().copied())
     }
 
     /// The grid's numbers of steps, most first.
@@ -223,16 +191,13 @@ impl Report {
         takes: impl Fn(&Row) -> bool,
         points: impl Fn(&Row) -> Vec<Point>,
     ) -> Vec<Series> {
-        let mut series: Vec<Series> = vec![];
-        for row in self.evaluations.iter().filter(|row| takes(row)) {
-            match series.last_mut().filter(|last| last.name == row.policy) {
-                Some(last) => last.points.extend(points(row)),
-                None => {
-                    series.push(Series { name: row.policy.clone(), points: points(row), spread });
-                }
-            }
-        }
-        series
+        let rows: Vec<&Row> = self.evaluations.iter().filter(|row| takes(row)).collect();
+        let of_policy = |rows: &[&Row]| Series {
+            name: rows[0].policy.clone(),
+            points: rows.iter().flat_map(|row| points(row)).collect(),
+            spread,
+        };
+        rows.chunk_by(|one, next| one.policy == next.policy).map(of_policy).collect()
     }
 }
 
@@ -256,8 +221,7 @@ impl Trade {
     }
 }
 
-/// Compares point estimates; the intervals beside them say how sure that is. `tokens` is the most steps
-/// that a completion can be given.
+/// Compares point estimates, whose intervals stand beside them. `tokens` is the most steps of a completion.
 fn trade(rows: &[Row], tokens: u32) -> Option<Trade> {
     let base = rows.iter().filter(|row| row.iteration == 0).max_by_key(|row| row.steps)?;
     let newest = || rows.iter().filter(|row| row.iteration > 0);
@@ -278,23 +242,23 @@ fn trade(rows: &[Row], tokens: u32) -> Option<Trade> {
 async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> {
     let stage = one.manifest.stage;
     let corrupt = |why: String| {
-        Failure::new(Exit::Data, format!("the evaluation of stage {stage} cannot be read: {why}"))
+        Failure::data(format!("the evaluation of stage {stage} cannot be read: {why}"))
             .hint(format!("agrpo replay {}", stage.short()))
     };
     let blob = one.manifest.output("evaluation").ok_or_else(|| corrupt("no output".to_owned()))?;
-    let bytes = store.get_blob(blob).await?;
+    let bytes = store.cas.get(blob).await?;
     let document = Evaluation::from_bytes(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let result = document.results.into_iter().next();
     let EvaluationResult { correct, solved_by, .. } =
         result.ok_or_else(|| corrupt("no result".to_owned()))?;
     let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
-    let draws = solved_by.len() - 1;
     let passes = one.manifest.metrics.get("passes").copied();
     let passes = passes.ok_or_else(|| corrupt("no number of passes".to_owned()))?;
+    let draws = solved_by.len() - 1;
     let doubled = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < draws);
     let tries = doubled.chain([draws]);
     Ok(Row {
-        policy: cell.policy.name(),
+        policy: output::policy(cell.policy.iteration),
         iteration: cell.policy.iteration,
         artifact: cell.policy.artifact,
         stage,

@@ -1,6 +1,5 @@
-//! A policy as a folder: a whole model, a model with its adapter merged, or the adapter alone.
-//!
-//! Files are copied unchanged where possible; large ones in windows, so that little of a model is in memory.
+//! A policy as a folder: a whole model, a model with its adapter merged, or the adapter alone. Files are copied
+//! unchanged where possible; large ones in windows, so that little of a model is in memory.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +7,15 @@ use agrpo_compute::model::{MergedWeights, ModelConfig, Part};
 use agrpo_export::card::{Card, Model, Origin};
 use agrpo_export::history::{History, Row};
 use agrpo_export::shards::{self, Shard, Tensor};
-use agrpo_spec::{ArtifactDigest, Content, Files, RunId, WINDOW};
-use agrpo_store::Store;
+use agrpo_spec::{ArtifactDigest, Content, Files, WINDOW};
 use agrpo_view::history::RunHistory;
 use serde_json::{Map, Value, json};
 
-use super::summary::Summary;
-use super::target::{Folder, Sink};
+use super::target::{Folder, Summary};
 use super::whole_history::{not_begun, whole_history};
-use crate::args::{ExportArgs, FormatArg, Iteration};
-use crate::commands::resolve::{Named, find};
-use crate::exit::{Exit, Failure};
+use crate::args::{ExportArgs, FormatArg};
+use crate::commands::prelude::{Failure, Store, cannot, output};
+use crate::commands::resolve::{Named, find, manifest};
 
 /// PEFT's two files.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
@@ -27,44 +24,32 @@ const SHARD: u64 = 5_000_000_000;
 /// Bytes of a configuration or a tokenizer at most.
 const SMALL: u64 = 256 << 20;
 
-/// The policy to export, and its run if one was named.
-struct Chosen {
-    policy: ArtifactDigest,
-    of_run: Option<(RunHistory, u32)>,
-}
+/// The policy to export, and the run and iteration if one was named.
+type Chosen = (ArtifactDigest, Option<(RunHistory, u32)>);
 
-/// Writes the folder.
 pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, Failure> {
-    let chosen = choose(store, args).await?;
-    let policy = chosen.policy;
-    let files = store.load_folder(policy).await?;
+    let (policy, of_run) = choose(store, args).await?;
+    let files = store.cas.load_folder(policy).await?;
     let config = check(policy, &files, args.format)?;
     let mut folder = Folder::begin(&args.output, args.force)?;
-    match args.format {
+    let model = match args.format {
         FormatArg::Peft => adapter(&mut folder, &files, args.base.as_deref())?,
         FormatArg::Merged => merged(&mut folder, &files)?,
         _ => whole(&mut folder, &files, args.shard_size.unwrap_or(SHARD))?,
-    }
-    let origin = chosen.of_run.as_ref().map(|(history, iteration)| origin(history, *iteration));
+    };
     let card = Card {
-        model: match args.format {
-            FormatArg::Peft => Model::Adapter,
-            FormatArg::Merged => Model::Merged,
-            _ => Model::Whole,
-        },
+        model,
         policy,
         base: args.base.clone(),
         mask: config.mask_token_id,
         end: config.eos_token_id,
-        origin,
+        origin: of_run.as_ref().map(|(history, iteration)| origin(history, *iteration)),
     };
     folder.write("README.md", card.readme().as_bytes())?;
     let (mut run, mut name, mut iteration) = (None, None, None);
-    if let Some((history, number)) = &chosen.of_run {
+    if let Some((history, number)) = &of_run {
         let config = history.run().config();
-        let text = toml::to_string(config).map_err(|error| {
-            Failure::new(Exit::Unexpected, format!("cannot write the run file: {error}"))
-        })?;
+        let text = toml::to_string(config).map_err(cannot("write the run file"))?;
         folder.write("run.toml", text.as_bytes())?;
         (run, name, iteration) =
             (Some(history.run().id()), Some(config.name.clone()), Some(*number));
@@ -80,11 +65,6 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
 
 /// The policy that `RUN|HASH` and `--iteration` name.
 async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
-    let of_run = |run: RunId| async move {
-        let history = whole_history(store, run).await?;
-        let row = row(&history, args.iteration.unwrap_or(Iteration::Latest))?;
-        Ok(Chosen { policy: row.policy, of_run: Some((history, row.iteration)) })
-    };
     let named = find(store, &args.what).await?;
     if let (Named::Stage(_) | Named::Artifact(_), Some(_)) = (&named, args.iteration) {
         return Err(Failure::usage(format!(
@@ -93,11 +73,14 @@ async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
         )));
     }
     match named {
-        Named::Run(run) => of_run(run).await,
-        Named::Artifact(policy) => Ok(Chosen { policy, of_run: None }),
+        Named::Run(run) => {
+            let history = whole_history(store, run).await?;
+            let row = row(&history, args.iteration.and_then(|iteration| iteration.0))?;
+            Ok((row.policy, Some((history, row.iteration))))
+        }
+        Named::Artifact(policy) => Ok((policy, None)),
         Named::Stage(stage) => {
-            let lost = || Failure::new(Exit::Data, format!("stages/{stage} is missing"));
-            let manifest = store.manifest(stage).await?.ok_or_else(lost)?;
+            let manifest = manifest(store, stage).await?;
             let policy = manifest.output("policy").ok_or_else(|| {
                 Failure::usage(format!(
                     "{} is a {} stage, which makes no policy: expected a run, a policy, or a stage of \
@@ -107,27 +90,21 @@ async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
                 ))
                 .hint("agrpo show RUN lists the policies of a run")
             })?;
-            Ok(Chosen { policy, of_run: None })
+            Ok((policy, None))
         }
     }
 }
 
-fn row(history: &RunHistory, iteration: Iteration) -> Result<Row, Failure> {
+fn row(history: &RunHistory, iteration: Option<u32>) -> Result<Row, Failure> {
     let mut rows = History::of(history).rows;
     let newest = rows.last().map(|row| row.iteration);
     let newest = newest.ok_or_else(|| not_begun(history))?;
-    let wanted = match iteration {
-        Iteration::Latest => newest,
-        Iteration::After(number) => number,
-    };
+    let wanted = iteration.unwrap_or(newest);
     rows.retain(|row| row.iteration == wanted);
     rows.pop().ok_or_else(|| {
-        let run = history.run();
         Failure::usage(format!(
-            "--iteration {wanted}: run {} ({}) has come to iteration {newest}; expected base, latest or 0 \
-             to {newest}",
-            run.id().short(),
-            run.config().name
+            "--iteration {wanted}: {} has come to iteration {newest}; expected base, latest or 0 to {newest}",
+            output::run(history.run())
         ))
     })
 }
@@ -141,43 +118,36 @@ fn check(policy: ArtifactDigest, files: &Files, format: FormatArg) -> Result<Mod
         )));
     };
     let is_adapted = ADAPTER.iter().all(|name| files.contains_key(*name));
-    match format {
+    let why = match format {
         FormatArg::Peft | FormatArg::Merged if !is_adapted => {
-            return Err(Failure::usage(format!(
-                "--format {}: policy {short} has no adapter: all of its weights are its own; expected \
-                 --format hf",
-                format.name()
-            )));
+            "has no adapter: all of its weights are its own; expected --format hf"
         }
         FormatArg::Hf if is_adapted => {
-            return Err(Failure::usage(format!(
-                "--format hf: policy {short} is a base with an adapter; expected --format merged for one \
-                 model, or --format peft for the adapter"
-            )));
+            "is a base with an adapter; expected --format merged for one model, or --format peft for the adapter"
         }
-        _ => {}
-    }
-    Ok(ModelConfig::from_json(&small("config.json", config)?)?)
+        _ => return Ok(ModelConfig::from_json(&small("config.json", config)?)?),
+    };
+    Err(Failure::usage(format!("--format {}: policy {short} {why}", format.name())))
 }
 
 /// PEFT's files unchanged, except for the base's name where one is given.
-fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<(), Failure> {
+fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<Model, Failure> {
     let [settings, tensors] = ADAPTER;
     match base {
         None => copy(folder, settings, &files[settings])?,
         Some(base) => {
-            let corrupt = |error| Failure::new(Exit::Data, format!("{settings}: {error}"));
+            let corrupt = |error| Failure::data(format!("{settings}: {error}"));
             let mut document: Value =
                 serde_json::from_slice(&small(settings, &files[settings])?).map_err(corrupt)?;
             document["base_model_name_or_path"] = base.into();
             folder.write(settings, format!("{document:#}\n").as_bytes())?;
         }
     }
-    copy(folder, tensors, &files[tensors])
+    copy(folder, tensors, &files[tensors]).map(|()| Model::Adapter)
 }
 
 /// The base's files, with the adapter merged into the matrices that it changes.
-fn merged(folder: &mut Folder, files: &Files) -> Result<(), Failure> {
+fn merged(folder: &mut Folder, files: &Files) -> Result<Model, Failure> {
     let model = MergedWeights::open(files)?;
     let parts = model.parts();
     for (name, content) in files.iter().filter(|(name, _)| !ADAPTER.contains(&name.as_str())) {
@@ -187,17 +157,15 @@ fn merged(folder: &mut Folder, files: &Files) -> Result<(), Failure> {
         }
         folder.fill(name, |sink| {
             sink.write(&model.header(name)?)?;
-            parts
-                .iter()
-                .filter(|part| part.file == *name)
-                .try_for_each(|part| pour(&model, part, sink))
+            let mut own = parts.iter().filter(|part| part.file == *name);
+            own.try_for_each(|part| model.read(part, |piece| sink.write(piece)))
         })?;
     }
-    Ok(())
+    Ok(Model::Merged)
 }
 
 /// The policy's files; weights in shards where one of them is too large.
-fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<(), Failure> {
+fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<Model, Failure> {
     let model = MergedWeights::open(files)?;
     let is_weights = |name: &str| name.ends_with(".safetensors");
     let is_cut = files.iter().any(|(name, content)| is_weights(name) && content.size() > most);
@@ -219,34 +187,30 @@ fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
+    Ok(Model::Whole)
 }
 
 fn cut(folder: &mut Folder, model: &MergedWeights, most: u64) -> Result<(), Failure> {
     let parts = model.parts();
-    let tensor = |part: &Part| Tensor {
-        name: part.name.clone(),
-        dtype: part.dtype,
-        shape: part.shape.clone(),
-        bytes: part.bytes,
+    let tensor = |Part { name, dtype, shape, bytes, .. }: &Part| Tensor {
+        name: name.clone(),
+        dtype,
+        shape: shape.clone(),
+        bytes: *bytes,
     };
     let tensors: Vec<Tensor> = parts.iter().map(tensor).collect();
-    let failed = |error| Failure::new(Exit::Unexpected, format!("cannot cut the weights: {error}"));
-    let shards = shards::cut(&tensors, most).map_err(failed)?;
+    let shards = shards::cut(&tensors, most).map_err(cannot("cut the weights"))?;
     for Shard { file, tensors, head } in &shards {
         folder.fill(file, |sink| {
             sink.write(head)?;
-            parts[tensors.clone()].iter().try_for_each(|part| pour(model, part, sink))
+            let mut own = parts[tensors.clone()].iter();
+            own.try_for_each(|part| model.read(part, |piece| sink.write(piece)))
         })?;
     }
     if shards.len() > 1 {
         folder.write(shards::INDEX, &shards::index(&tensors, &shards))?;
     }
     Ok(())
-}
-
-fn pour(model: &MergedWeights, part: &Part, sink: &mut Sink) -> Result<(), Failure> {
-    model.read(part, |piece| sink.write(piece))
 }
 
 /// What transformers needs beside `tokenizer.json`, for this project's own tokenizers.
@@ -279,10 +243,8 @@ fn companions(config: &ModelConfig, tokenizer: &[u8]) -> [(&'static str, Value);
 fn origin(history: &RunHistory, iteration: u32) -> Origin {
     let config = history.run().config();
     let steps = config.evaluation.steps.first().copied().unwrap_or(config.rollout.steps);
-    let evaluations: BTreeMap<_, _> = [0, iteration]
-        .into_iter()
-        .filter_map(|number| Some((number, history.evaluations().get(&number)?.clone())))
-        .collect();
+    let evaluated = |number| Some((number, history.evaluations.get(&number)?.clone()));
+    let evaluations: BTreeMap<_, _> = [0, iteration].into_iter().filter_map(evaluated).collect();
     Origin {
         run: history.run().id(),
         name: config.name.clone(),
@@ -296,7 +258,7 @@ fn origin(history: &RunHistory, iteration: u32) -> Origin {
 fn copy(folder: &mut Folder, name: &str, content: &Content) -> Result<(), Failure> {
     folder.fill(name, |sink| {
         for range in content.ranges(WINDOW) {
-            let lost = |error| Failure::new(Exit::Data, format!("{name} cannot be read: {error}"));
+            let lost = |error| Failure::data(format!("{name} cannot be read: {error}"));
             sink.write(&content.window(range).map_err(lost)?)?;
         }
         Ok(())
@@ -304,7 +266,5 @@ fn copy(folder: &mut Folder, name: &str, content: &Content) -> Result<(), Failur
 }
 
 fn small(name: &str, content: &Content) -> Result<bytes::Bytes, Failure> {
-    content
-        .bytes(SMALL)
-        .map_err(|error| Failure::new(Exit::Data, format!("{name} cannot be read: {error}")))
+    content.bytes(SMALL).map_err(|error| Failure::data(format!("{name} cannot be read: {error}")))
 }

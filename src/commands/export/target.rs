@@ -1,24 +1,23 @@
-//! The file or folder that an export writes; it appears whole or not at all.
-//!
-//! Everything is written beside the target and then renamed, so no reader sees half of it and a full disk leaves
-//! the old files. Existing files are replaced only with --force, and a folder only if every file in it is from an
-//! earlier export: `agrpo.json` lists them. Links and devices are never replaced.
+//! The file or folder that an export writes, whole or not at all, and the summary of it. Everything is written beside
+//! the target and then renamed, so no reader sees half of it and a full disk leaves the old files. Existing files are
+//! replaced only with --force, and a folder only if every file in it is from an earlier export: `agrpo.json` lists
+//! them. Links and devices are never replaced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use agrpo_spec::{ArtifactDigest, DigestStream, FolderEntry};
+use agrpo_spec::{ArtifactDigest, DigestStream, OutputRecord, RunId};
 use agrpo_store::regular;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::commands::files::plain;
-use crate::exit::{Exit, Failure};
+use crate::commands::files::{names, unwritable};
+use crate::commands::prelude::{Failure, Serialize, output};
 
 /// Marks an exported folder and lists what was written into it.
 const RECORD: &str = "agrpo.json";
@@ -33,13 +32,11 @@ pub(super) struct Folder {
     staged: TempDir,
     /// Whether an earlier export that is there may be replaced.
     force: bool,
-    files: BTreeMap<String, FolderEntry>,
+    files: BTreeMap<String, OutputRecord>,
 }
 
-/// A file of it that is being written.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// Its final path.
     path: PathBuf,
     file: BufWriter<File>,
     digest: DigestStream,
@@ -47,7 +44,6 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Appends bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.digest.update(bytes);
         self.size += bytes.len() as u64;
@@ -80,7 +76,6 @@ impl Folder {
         Ok(Self { target, staged, force, files: BTreeMap::new() })
     }
 
-    /// Writes a small file.
     pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
         self.fill(name, |sink| sink.write(bytes))
     }
@@ -92,9 +87,9 @@ impl Folder {
         fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
-            let message =
-                format!("a folder in the store has a file called {name:?}, which is no name");
-            return Err(Failure::new(Exit::Data, message));
+            return Err(Failure::data(format!(
+                "a folder in the store has a file called {name:?}, which is no name"
+            )));
         }
         let path = self.target.join(name);
         let failed = |error: io::Error| unwritable(&path, &error);
@@ -105,7 +100,7 @@ impl Folder {
         let file = sink.file.into_inner().map_err(|error| failed(error.into_error()))?;
         // A full disk may report it only here.
         file.sync_all().map_err(failed)?;
-        let entry = FolderEntry { digest: sink.digest.finish(), size: sink.size };
+        let entry = OutputRecord { digest: sink.digest.finish(), size: sink.size };
         self.files.insert(name.to_owned(), entry);
         Ok(())
     }
@@ -114,7 +109,7 @@ impl Folder {
     pub(super) fn finish(
         mut self,
         about: &Value,
-    ) -> Result<BTreeMap<String, FolderEntry>, Failure> {
+    ) -> Result<BTreeMap<String, OutputRecord>, Failure> {
         let mut record = about.clone();
         record["files"] = serde_json::json!(self.files);
         self.write(RECORD, format!("{record:#}\n").as_bytes())?;
@@ -135,7 +130,11 @@ impl Folder {
 }
 
 /// Writes a file as a whole.
-pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<FolderEntry, Failure> {
+pub(super) fn write_file(
+    target: &Path,
+    bytes: &[u8],
+    force: bool,
+) -> Result<OutputRecord, Failure> {
     let place = target.display();
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -162,7 +161,7 @@ pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<Fol
         ErrorKind::AlreadyExists => is_there(target),
         _ => failed(error.error),
     })?;
-    Ok(FolderEntry { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
+    Ok(OutputRecord { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
 }
 
 /// The folder that the target is in, created if it is missing.
@@ -178,11 +177,7 @@ fn parent(target: &Path) -> Result<&Path, Failure> {
 
 /// Refuses to replace a folder with files of other origin.
 fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
-    let failed = |error: io::Error| unwritable(target, &error);
-    let mut found = BTreeSet::new();
-    for entry in target.read_dir().map_err(failed)? {
-        found.insert(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
-    }
+    let found = names(target).map_err(|error| unwritable(target, &error))?;
     if found.is_empty() {
         return Ok(());
     }
@@ -209,15 +204,30 @@ fn is_there(target: &Path) -> Failure {
     ))
 }
 
-fn unwritable(place: &Path, error: &io::Error) -> Failure {
-    let (place, why) = (place.display(), plain(error));
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            Failure::new(
-                Exit::Unavailable,
-                format!("{place}: cannot write it: {why}; make room there, or name another place"),
-            )
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    pub(super) format: String,
+    pub(super) output: String,
+    pub(super) run: Option<RunId>,
+    pub(super) name: Option<String>,
+    pub(super) iteration: Option<u32>,
+    pub(super) policy: Option<ArtifactDigest>,
+    /// Iterations that have a row.
+    pub(super) rows: Option<usize>,
+    pub(super) files: BTreeMap<String, OutputRecord>,
+}
+
+impl Summary {
+    pub(super) fn describe(&self) -> String {
+        let mut rows = vec![("wrote", format!("{} ({})", self.output, self.format))];
+        if let (Some(run), Some(name)) = (self.run, &self.name) {
+            rows.push(("run", format!("{run} ({name})")));
         }
-        _ => Failure::usage(format!("{place}: cannot write there: {why}; name another place")),
+        if let Some(policy) = self.policy {
+            let iteration = self.iteration.map(|n| format!(" ({})", output::policy(n)));
+            rows.push(("policy", format!("{policy}{}", iteration.unwrap_or_default())));
+        }
+        rows.extend(self.rows.map(|rows| ("rows", rows.to_string())));
+        format!("{}\n{}", output::fields(&rows), output::files(&self.files))
     }
 }

@@ -1,6 +1,6 @@
 //! From stages to rows: what is summed, what is averaged, what has no row yet.
 
-use agrpo_spec::{Phases, StageDigest};
+use agrpo_spec::{EvaluationResult, Phases, StageDigest};
 
 use super::*;
 

@@ -1,17 +1,7 @@
-//! The file of a comparison: a run file, and what each variant changes in it.
+//! The file of a comparison: a run file, and what each variant changes in it (`jobs/runs/compare/countdown.toml`).
 //!
-//! ```toml
-//! run = "../countdown.toml"         # beside this file
-//! seeds = [1, 2, 3]
-//! set.rollout.prompts = 64          # for all variants
-//! [[variant]]
-//! name = "agrpo"
-//! set.estimator.k = 4               # for this one
-//! ```
-//!
-//! A variant goes through the same checks as a run file. Refused is what would not be side by side:
-//! variants of one name, a seed twice, and changes of a variant that give it another base or another
-//! evaluation.
+//! A variant goes through the checks of a run file. Refuses variants of one name, a seed twice, and changes of a
+//! variant that give it another base or another evaluation.
 
 use std::path::Path;
 
@@ -23,13 +13,6 @@ use toml::{Table, Value};
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(String);
-
-impl Invalid {
-    /// Puts words in front of the message.
-    fn at(self, place: String) -> Self {
-        Self(format!("{place}: {}", self.0))
-    }
-}
 
 impl From<RunError> for Invalid {
     fn from(error: RunError) -> Self {
@@ -64,25 +47,21 @@ pub struct Member {
 }
 
 /// The file of a comparison, before its run file is read.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ComparisonFile {
-    file: File,
+    run: String,
+    seeds: Vec<u64>,
+    #[serde(default)]
+    set: Table,
+    variant: Vec<Variant>,
+    #[serde(skip)]
     about: String,
 }
 
 /// The run file that variants change.
 #[derive(Debug)]
 pub struct Base(Table);
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    run: String,
-    seeds: Vec<u64>,
-    #[serde(default)]
-    set: Table,
-    variant: Vec<Variant>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,15 +74,15 @@ struct Variant {
 impl ComparisonFile {
     /// Reads a file's text.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let file: File = toml::from_str(text).map_err(|error| Invalid(one_line(&error)))?;
+        let file: Self = toml::from_str(text).map_err(|error| Invalid(one_line(&error)))?;
         check_lists(&file)?;
-        let comments = text.lines().map_while(|line| line.strip_prefix('#'));
-        Ok(Self { file, about: comments.map(str::trim).collect::<Vec<_>>().join("\n") })
+        let comments = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
+        Ok(Self { about: comments.collect::<Vec<_>>().join("\n"), ..file })
     }
 
     /// The run file that it names, relative to its own folder.
     pub fn run(&self) -> &Path {
-        Path::new(&self.file.run)
+        Path::new(&self.run)
     }
 }
 
@@ -124,7 +103,6 @@ impl Base {
 impl Comparison {
     /// Every variant of a run with every seed; `place` is the comparison's file.
     pub fn new(place: &Path, file: ComparisonFile, base: &Base) -> Result<Self, Invalid> {
-        let ComparisonFile { file, about } = file;
         let mut members: Vec<Member> = vec![];
         for &seed in &file.seeds {
             for variant in &file.variant {
@@ -132,7 +110,8 @@ impl Comparison {
                     let first = members.first().map_or(&run, |member| &member.run);
                     check_base(first.config(), run.config()).map(|()| run)
                 });
-                let run = run.map_err(|error| error.at(format!("variant {}", variant.name)))?;
+                let at = |Invalid(why)| Invalid(format!("variant {}: {why}", variant.name));
+                let run = run.map_err(at)?;
                 members.push(Member { variant: variant.name.clone(), run });
             }
         }
@@ -141,7 +120,7 @@ impl Comparison {
         Ok(Self {
             name: stem,
             file: shown.unwrap_or(place).display().to_string(),
-            about,
+            about: file.about,
             variants: file.variant.iter().map(|variant| variant.name.clone()).collect(),
             seeds: file.seeds,
             members,
@@ -161,7 +140,7 @@ impl std::fmt::Display for Member {
 }
 
 /// Refuses lists in which something is missing or twice, and a seed beside the list of seeds.
-fn check_lists(file: &File) -> Result<(), Invalid> {
+fn check_lists(file: &ComparisonFile) -> Result<(), Invalid> {
     let wrong = |why: String| Err(Invalid(why));
     if file.seeds.is_empty() || file.variant.is_empty() {
         return wrong("expected at least one seed and one [[variant]]".to_owned());
@@ -209,12 +188,12 @@ fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Invalid> {
 }
 
 /// The run of a variant: the run file with the changes for all, then its own, the seed and a name.
-fn member(base: &Table, file: &File, variant: &Variant, seed: u64) -> Result<Run, Invalid> {
+fn member(base: &Table, file: &ComparisonFile, own: &Variant, seed: u64) -> Result<Run, Invalid> {
     let mut table = base.clone();
     overlay(&mut table, &file.set);
-    overlay(&mut table, &variant.set);
+    overlay(&mut table, &own.set);
     let name = table.get("name").and_then(Value::as_str).unwrap_or("run");
-    let name = format!("{name}-{}", variant.name);
+    let name = format!("{name}-{}", own.name);
     table.insert("name".to_owned(), Value::String(name));
     let seed = i64::try_from(seed).map_err(|_| Invalid("seeds: expected below 2^63".to_owned()))?;
     table.insert("seed".to_owned(), Value::Integer(seed));

@@ -1,32 +1,27 @@
 //! A comparison for people: the table, the page around it, and the curves.
 
-use agrpo_view::ViewError;
 use agrpo_view::plot::{self, Axis, Figure, Panel, Series};
-use agrpo_view::statistics::Interval;
-use agrpo_view::text::percent;
+use agrpo_view::statistics::{Interval, mean, variance};
+use agrpo_view::{JobsError, text::percent};
 
 use super::file::Comparison;
-use super::results::{Point, Results, Spread, Trace, Variant};
+use super::results::{Point, Results, Trace, Variant};
 
-/// Mean and deviation of a share, in per cent.
-fn share(spread: Spread) -> String {
-    format!("{:.1} ± {:.1}", spread.mean * 100.0, spread.deviation * 100.0)
+/// Mean and deviation of shares, in per cent.
+fn share(shares: &[f64]) -> String {
+    format!("{:.1} ± {:.1}", mean(shares) * 100.0, variance(shares).sqrt() * 100.0)
 }
 
 /// A number of every seed's last policy.
-fn last(traces: &[Trace], of: impl Fn(&Point) -> f64) -> Spread {
-    let values: Vec<f64> = traces.iter().filter_map(|trace| trace.points.last()).map(of).collect();
-    Spread::of(&values)
+fn last(traces: &[Trace], of: impl Fn(&Point) -> f64) -> Vec<f64> {
+    traces.iter().filter_map(|trace| trace.points.last()).map(of).collect()
 }
 
-/// The gain of every seed at the first number of steps.
-fn gain(traces: &[Trace], steps: u32) -> Spread {
-    let of_trace = |trace: &Trace| {
-        let of =
-            |point: Option<&Point>| point.and_then(|point| point.accuracy.get(&steps).copied());
-        Some(of(trace.points.last())? - of(trace.points.first())?)
-    };
-    Spread::of(&traces.iter().filter_map(of_trace).collect::<Vec<_>>())
+/// The gain of every seed at this number of steps.
+fn gain(traces: &[Trace], steps: u32) -> Vec<f64> {
+    let at = |point: Option<&Point>| point?.accuracy.get(&steps).copied();
+    let gain = |trace: &Trace| Some(at(trace.points.last())? - at(trace.points.first())?);
+    traces.iter().filter_map(gain).collect()
 }
 
 /// A table in Markdown: means over seeds, ± the sample's standard deviation.
@@ -43,21 +38,21 @@ pub fn table(results: &Results) -> String {
     let base = results.variants.first().map_or(&[][..], |variant| &variant.runs);
     let bases = of_steps(&|steps| {
         let points = base.iter().filter_map(|trace| trace.points.first());
-        let values = points.filter_map(|point| point.accuracy.get(&steps).copied());
-        share(Spread::of(&values.collect::<Vec<_>>()))
+        let shares = points.filter_map(|point| point.accuracy.get(&steps).copied());
+        share(&shares.collect::<Vec<_>>())
     });
     lines.push(format!("| base | 0 | 0 | |{bases} |"));
     for Variant { name, runs: traces } in &results.variants {
         let accuracies = of_steps(&|steps| {
             let at = |point: &Point| point.accuracy.get(&steps).copied().unwrap_or(f64::NAN);
-            share(last(traces, at))
+            share(&last(traces, at))
         });
         let iterations = traces.first().map_or(0, |trace| trace.iterations);
         lines.push(format!(
             "| {name} | {iterations} | {:.0} | {} |{accuracies} {:.0} |",
-            last(traces, |point| point.passes).mean,
-            share(gain(traces, first)),
-            last(traces, |point| point.seconds).mean,
+            mean(&last(traces, |point| point.passes)),
+            share(&gain(traces, first)),
+            mean(&last(traces, |point| point.seconds)),
         ));
     }
     lines.join("\n")
@@ -79,16 +74,12 @@ pub fn page(comparison: &Comparison, results: &Results) -> String {
 }
 
 /// Accuracy against passes and against seconds, a band of one deviation over seeds.
-pub fn chart(comparison: &Comparison, results: &Results) -> Result<String, ViewError> {
+pub fn chart(comparison: &Comparison, results: &Results) -> Result<String, JobsError> {
     let steps = results.steps.first().copied().unwrap_or_default();
     let panel = |title: &str, x: &str, of: &dyn Fn(&Point) -> f64| Panel {
         title: title.to_owned(),
-        x: Axis { title: x.to_owned(), from_zero: true, ..Axis::default() },
-        y: Axis {
-            title: format!("accuracy at {steps} steps"),
-            is_percent: true,
-            ..Axis::default()
-        },
+        x: Axis { from_zero: true, ..Axis::linear(x) },
+        y: Axis { is_percent: true, ..Axis::linear(&format!("accuracy at {steps} steps")) },
         series: results
             .variants
             .iter()
@@ -118,14 +109,14 @@ pub fn chart(comparison: &Comparison, results: &Results) -> Result<String, ViewE
 fn curve(traces: &[Trace], steps: u32, x: &dyn Fn(&Point) -> f64) -> Vec<plot::Point> {
     let shortest = traces.iter().map(|trace| trace.points.len()).min().unwrap_or(0);
     let at = |n: usize| {
-        let column = |of: &dyn Fn(&Point) -> f64| {
-            Spread::of(&traces.iter().map(|trace| of(&trace.points[n])).collect::<Vec<_>>())
-        };
-        let y = column(&|point| point.accuracy.get(&steps).copied().unwrap_or(f64::NAN));
+        let points = || traces.iter().map(|trace| &trace.points[n]);
+        let share = |point: &Point| point.accuracy.get(&steps).copied().unwrap_or(f64::NAN);
+        let shares: Vec<f64> = points().map(share).collect();
+        let (y, deviation) = (mean(&shares), variance(&shares).sqrt());
         plot::Point {
-            x: column(x).mean,
-            y: y.mean,
-            interval: Some(Interval { low: y.mean - y.deviation, high: y.mean + y.deviation }),
+            x: mean(&points().map(x).collect::<Vec<_>>()),
+            y,
+            interval: Some(Interval { low: y - deviation, high: y + deviation }),
         }
     };
     (0..shortest).map(at).collect()

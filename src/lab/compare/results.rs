@@ -1,14 +1,15 @@
 //! Results of the runs of a comparison: accuracy, passes and seconds at every evaluation.
 //!
-//! Read from manifests alone, which the caller takes from the store. A pass is one forward and backward pass of
-//! one state, as the estimator asked for it; equal states are computed once, yet count.
+//! A pass is one forward and backward pass of one state, as the estimator asked for it; equal states are computed
+//! once, yet count. Reads no store.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Manifest, Run, RunId, StageKey, StageKind};
+use agrpo_spec::{RunId, StageKind};
+use agrpo_view::history::RunHistory;
 use serde::Serialize;
 
-use super::file::{Comparison, Member};
+use super::file::Comparison;
 
 /// One run, from the base to its end.
 #[derive(Clone, Debug, Serialize)]
@@ -21,15 +22,6 @@ pub struct Trace {
     pub iterations: u32,
     /// One for each evaluation.
     pub points: Vec<Point>,
-    /// Unmask steps of the evaluations.
-    #[serde(skip)]
-    steps: Vec<u32>,
-    /// Passes so far.
-    #[serde(skip)]
-    passes: f64,
-    /// Seconds so far.
-    #[serde(skip)]
-    seconds: f64,
 }
 
 /// A policy of a run.
@@ -65,93 +57,44 @@ pub struct Variant {
     pub runs: Vec<Trace>,
 }
 
-/// Mean and standard deviation over seeds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub(super) mean: f64,
-    pub(super) deviation: f64,
-}
-
 impl Results {
-    /// No traces yet.
-    pub fn new(comparison: &Comparison) -> Self {
+    /// Of the traces of all members, in their order.
+    pub fn new(comparison: &Comparison, traces: Vec<Trace>) -> Self {
         let evaluation = &comparison.members[0].run.config().evaluation;
-        let names = comparison.variants.iter();
-        Self {
-            steps: evaluation.steps.clone(),
-            problems: evaluation.problems,
-            variants: names.map(|name| Variant { name: name.clone(), runs: vec![] }).collect(),
+        let name = |name: &String| Variant { name: name.clone(), runs: vec![] };
+        let mut variants: Vec<Variant> = comparison.variants.iter().map(name).collect();
+        for (member, trace) in comparison.members.iter().zip(traces) {
+            let own = variants.iter_mut().filter(|variant| variant.name == member.variant);
+            own.for_each(|variant| variant.runs.push(trace.clone()));
         }
-    }
-
-    /// Adds the trace of a member.
-    pub fn add(&mut self, member: &Member, trace: Trace) {
-        let mut variants = self.variants.iter_mut();
-        if let Some(variant) = variants.find(|variant| variant.name == member.variant) {
-            variant.runs.push(trace);
-        }
-    }
-}
-
-impl Spread {
-    /// Of at least one value; the deviation is the sample's, 0 for a single value.
-    pub(super) fn of(values: &[f64]) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "seeds are few")]
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let deviation = if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
-        Self { mean, deviation }
+        Self { steps: evaluation.steps.clone(), problems: evaluation.problems, variants }
     }
 }
 
 impl Trace {
-    /// Of a run, before its first iteration.
-    pub fn new(run: &Run) -> Self {
-        let config = run.config();
-        Self {
-            run: run.id(),
-            seed: config.seed,
-            iterations: config.training.iterations,
-            points: vec![],
-            steps: config.evaluation.steps.clone(),
-            passes: 0.0,
-            seconds: 0.0,
-        }
-    }
-
-    /// Adds a stage. Stages come in the order of the run: an iteration's evaluation after its updates.
-    pub fn add(&mut self, key: StageKey, manifest: &Manifest) {
-        let metric = |name: &str| manifest.metrics.get(name).copied();
-        match key.kind {
-            // Training of the base is no part of what is compared.
-            StageKind::Sft => {}
-            StageKind::Evaluation => {
-                let at = |&steps: &u32| Some((steps, metric(&format!("accuracy_{steps}"))?));
-                self.points.push(Point {
-                    iteration: key.iteration,
-                    passes: self.passes,
-                    seconds: self.seconds,
-                    accuracy: self.steps.iter().filter_map(at).collect(),
-                });
-            }
-            kind => {
-                self.seconds += manifest.phases.compute_ms / 1e3;
-                if kind == StageKind::Gradient {
-                    self.passes += metric("samples").unwrap_or(0.0);
+    /// Of a finished run.
+    pub fn of(history: &RunHistory) -> Self {
+        let config = history.run().config();
+        let (mut passes, mut seconds, mut points) = (0.0, 0.0, vec![]);
+        for (key, done) in &history.stages {
+            let metric = |name: &str| done.metrics.get(name).copied();
+            match key.kind {
+                // Training of the base is no part of what is compared.
+                StageKind::Sft => {}
+                StageKind::Evaluation => {
+                    let at = |&steps: &u32| Some((steps, metric(&format!("accuracy_{steps}"))?));
+                    let accuracy = config.evaluation.steps.iter().filter_map(at).collect();
+                    points.push(Point { iteration: key.iteration, passes, seconds, accuracy });
+                }
+                kind => {
+                    seconds += done.phases.compute_ms / 1e3;
+                    if kind == StageKind::Gradient {
+                        passes += metric("samples").unwrap_or(0.0);
+                    }
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_deviation_is_the_sample_s() {
-        assert_eq!(Spread::of(&[1.0, 3.0]), Spread { mean: 2.0, deviation: 2f64.sqrt() });
-        assert_eq!(Spread::of(&[1.0]), Spread { mean: 1.0, deviation: 0.0 });
+        let (run, iterations) = (history.run().id(), config.training.iterations);
+        Self { run, seed: config.seed, iterations, points }
     }
 }

@@ -1,12 +1,8 @@
 //! The size of a benchmark: a model, how it is sampled, and how much of it is differentiated.
 //!
-//! Arithmetic is counted as the algorithm asks for it: of a forward pass over L tokens with logits
-//! at Q of them,
-//! ```text
-//! FLOP = n_layers (2 (4 D^2 + 3 D M) + 4 L D) L  +  2 Q D V
-//! ```
-//! and of a gradient sample two of them, as adapters are trained over a frozen base. What the program saves by not
-//! computing unneeded positions counts as if it had been computed.
+//! Arithmetic is counted as the algorithm asks for it: `n_layers (2 (4 D^2 + 3 D M) + 4 L D) L + 2 Q D V` FLOP of a
+//! forward pass over L tokens with logits at Q of them, and two of those of a gradient sample, as adapters are
+//! trained over a frozen base. What the program saves by not computing unneeded positions counts as computed.
 
 use agrpo_compute::sampler::Row;
 use agrpo_spec::memory::{PassSizes, Sizes};
@@ -28,8 +24,7 @@ pub struct Load {
     pub prompt_tokens: u32,
     /// How completions are sampled.
     pub sampler: Sampler,
-    /// Blocks that are sampled by the clock; the earlier ones are given, so that sequences are as long as
-    /// they would be. All blocks take equally long.
+    /// Blocks that are sampled by the clock; the earlier ones are given. All blocks take equally long.
     pub measured_blocks: u32,
     /// States that are differentiated by the clock.
     pub gradient_samples: u32,
@@ -38,8 +33,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// LLaDA-8B (Nie et al., arXiv 2502.09992) in bfloat16, with adapters as published, sampled as in
-    /// published evaluations but with the rollouts' filter.
+    /// LLaDA-8B (Nie et al., arXiv 2502.09992) in bfloat16, with adapters and evaluations as published.
     pub fn llada_8b() -> Self {
         Self {
             model: ModelShape {
@@ -102,7 +96,6 @@ impl Load {
         self.sampler.completion_tokens / self.sampler.steps
     }
 
-    /// The sampler of the measured blocks alone.
     pub(super) fn measured_sampler(&self) -> Sampler {
         let of_block = self.sampler.steps / self.blocks();
         Sampler {
@@ -135,13 +128,12 @@ impl Load {
     pub(super) fn rollout_flop(&self) -> f64 {
         let of_step = self.tokens_of_step();
         let steps = self.sampler.block_tokens / of_step;
-        let block: f64 =
-            (0..steps).map(|step| self.flop(self.sampler.block_tokens - step * of_step)).sum();
+        let masked = (0..steps).map(|step| self.sampler.block_tokens - step * of_step);
+        let block: f64 = masked.map(|masked| self.flop(masked)).sum();
         f64::from(self.sequences) * f64::from(self.measured_blocks) * block
     }
 }
 
-/// A constant.
 pub(super) fn real(value: f64) -> Real {
     Real::new(value).expect("a constant is finite")
 }

@@ -1,16 +1,14 @@
 //! How fast a device samples and differentiates a model of a given size.
 //!
-//! Weights are synthetic, and the clock is the caller's: nothing here is a stage, and nothing is stored.
-//! Every measurement is made twice, first to warm up, then by the clock; that both gave the same bits is
-//! part of the answer. No peak of any device is known here.
+//! Weights are synthetic. Everything is done twice, first to warm up, then by the caller's clock; whether both gave
+//! the same bits is part of the answer. Stores nothing.
 
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
-use agrpo_compute::Device;
-use agrpo_compute::estimator::{Agrpo, Batch, Policies, Worth, accumulate};
+use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::{ModelConfig, Placement, Policy, Queries};
 use agrpo_compute::sampler::{Row, sample};
-use agrpo_compute::trajectories::Trajectories;
+use agrpo_compute::{Device, trajectories::Trajectories};
 use agrpo_spec::{
     EstimatorConfig, EstimatorKind, LoraConfig, Precision, Sampler, Samples, Seed, StageError,
     Strata,
@@ -19,6 +17,7 @@ use serde::Serialize;
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::load::{Load, real};
+use crate::timed;
 
 /// The measurements.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -55,14 +54,6 @@ pub struct Figures {
     pub memory_after_gradient: Option<u64>,
 }
 
-/// The caller's clock in seconds, and the device's memory in use in bytes.
-pub struct Gauges<'a> {
-    /// Seconds since some moment.
-    pub clock: &'a dyn Fn() -> f64,
-    /// Bytes; none where the driver does not report them.
-    pub memory: &'a dyn Fn() -> Option<u64>,
-}
-
 /// The model as it is trained: adapters as published, on every module.
 fn as_trained(policy: Policy) -> Result<Policy, StageError> {
     let adapters = LoraConfig {
@@ -76,36 +67,34 @@ fn as_trained(policy: Policy) -> Result<Policy, StageError> {
     policy.with_new_adapter(&adapters, Seed::new(3))
 }
 
-/// Makes the model, samples with it, and differentiates it.
-pub fn measure(load: &Load, device: Device, gauges: &Gauges<'_>) -> Result<Figures, StageError> {
-    let Gauges { clock, memory } = gauges;
-    let timed = |work: &mut dyn FnMut() -> Result<(), StageError>| {
-        let start = clock();
-        work().map(|()| clock() - start)
-    };
-    let start = clock();
-    let base = load.policy(device)?;
-    let parameters = base.parameters().values().map(|p| p.numel() as u64).sum();
-    let policy = as_trained(base)?;
-    load.forward(&policy)?;
-    let make_seconds = clock() - start;
+/// Makes the model, samples with it, and differentiates it; `memory` is the device's memory in use in bytes, if
+/// known.
+pub fn measure(
+    load: &Load,
+    device: Device,
+    clock: &dyn Fn() -> f64,
+    memory: &dyn Fn() -> Option<u64>,
+) -> Result<Figures, StageError> {
+    let ((policy, parameters), make_seconds) = timed(clock, || {
+        let base = load.policy(device)?;
+        let parameters = base.parameters().values().map(|p| p.numel() as u64).sum();
+        let policy = as_trained(base)?;
+        load.forward(&policy)?;
+        Ok((policy, parameters))
+    })?;
     let memory_after_make = memory();
-    let forward_seconds = timed(&mut || load.forward(&policy))?;
+    let ((), forward_seconds) = timed(clock, || load.forward(&policy))?;
 
     let (rows, sampler) = (load.rows(), load.measured_sampler());
     let sequences = load.sequences as usize;
     let first = sample(&policy, &rows, &sampler, sequences)?;
-    let mut again = None;
-    let rollout_seconds = timed(&mut || {
-        again = Some(sample(&policy, &rows, &sampler, sequences)?);
-        Ok(())
-    })?;
+    let (again, rollout_seconds) = timed(clock, || sample(&policy, &rows, &sampler, sequences))?;
     let memory_after_rollout = memory();
 
     policy.require_grad();
     load.differentiate(&policy, &first, &sampler)?;
     let sums = sums_of_gradients(&policy);
-    let gradient_seconds = timed(&mut || {
+    let ((), gradient_seconds) = timed(clock, || {
         load.differentiate(&policy, &first, &sampler)?;
         // Reading a number waits for everything before it.
         if let Some((_, gradient)) = policy.gradients().pop_first() {
@@ -126,7 +115,7 @@ pub fn measure(load: &Load, device: Device, gauges: &Gauges<'_>) -> Result<Figur
         rollout_tokens_per_second: tokens / (rollout_seconds * blocks),
         gradient_seconds_per_sample: gradient_seconds / f64::from(load.gradient_samples),
         gradient_flop_per_sample: 2.0 * load.flop(load.tokens_of_step()),
-        rollout_repeats: again.is_some_and(|again| again == first),
+        rollout_repeats: again == first,
         gradient_repeats: sums_of_gradients(&policy) == sums,
         memory_after_make,
         memory_after_rollout,
@@ -194,13 +183,7 @@ impl Load {
             ..EstimatorConfig::plain(EstimatorKind::Agrpo)
         };
         let policies = Policies { policy, behaviour: None, reference: None };
-        let estimator = Agrpo::new(&batch, &config, Seed::new(2));
+        let estimator = estimator(&batch, &config, Seed::new(2));
         accumulate(&estimator, &policies, &config).map(drop)
-    }
-}
-
-impl std::fmt::Debug for Gauges<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gauges").finish_non_exhaustive()
     }
 }

@@ -19,8 +19,7 @@ pub struct Parity {
     pub logits: usize,
 }
 
-/// Compares the logits of a policy on a device with those on the processor, for token ids that cover the
-/// vocabulary.
+/// Compares the logits of a policy on a device and on the processor, for token ids that cover the vocabulary.
 pub fn parity(files: &Files, device: Device) -> Result<Parity, StageError> {
     const ROWS: i64 = 4;
     let _no_grad = no_grad_guard();

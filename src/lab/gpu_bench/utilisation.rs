@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::load::Load;
-use super::measure::Figures;
+use super::{load::Load, measure::Figures};
 
 /// Dense products of bfloat16, FLOP/s, by the start of the name that the driver gives: the makers' sheets.
 const PEAKS: [(&str, f64); 6] = [

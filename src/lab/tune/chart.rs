@@ -1,75 +1,56 @@
 //! The chart of a tuning: what a second buys, and what strata and weights save.
 //!
-//! What has no variance has no place on a logarithm's axis: the exact sum, and one step of every stratum
-//! where there are as many as steps. The title says how many those are, and what is recommended.
+//! Settings without variance have no place on a log axis; the title says how many those are, and what is recommended.
 
-use agrpo_spec::{EstimatorKind, Samples, StepWeights, Strata};
-use agrpo_view::ViewError;
-use agrpo_view::plot::{self, Axis, Figure, Level, Panel, Point, Series, Spread};
+use std::collections::BTreeSet;
 
-use super::grid::{Setting, strata_name, weights_name};
-use super::report::Report;
-use super::row::Row;
+use agrpo_spec::EstimatorKind;
+use agrpo_view::plot::{self, Axis, Figure, Panel, Point, Series, Spread};
+use agrpo_view::{JobsError, text::name_of};
+
+use super::{grid::Setting, report::Report, row::Row};
 
 /// A deviation, in units of the target's length, that is rounding.
 const NO_VARIANCE: f64 = 1e-6;
 
-/// Variance by seconds, one line an estimator; and the ratio to plain sampling by k, one line for each
-/// other way to draw timesteps.
-pub fn chart(report: &Report) -> Result<String, ViewError> {
-    let rows = &report.tuning.rows;
-    let log = |title: &str, ticks: Vec<f64>| Axis {
-        title: title.to_owned(),
-        is_log: true,
-        ticks,
-        ..Axis::default()
-    };
-    let numbered = |row: &&Row| matches!(row.setting.k, Samples::Count(_));
-    let varies = |row: &&Row| row.relative_std > NO_VARIANCE;
-    let best = report.tuning.recommended;
+/// Variance by seconds, one line an estimator; and the ratio to plain sampling by k, one line a way to draw
+/// timesteps.
+pub fn chart(report: &Report) -> Result<String, JobsError> {
+    let (rows, best) = (&report.tuning.rows, report.tuning.recommended);
+    let numbered = || rows.iter().filter_map(|row| Some((row.setting.count()?, row)));
+    let varies = |row: &Row| row.relative_std > NO_VARIANCE;
     let still = rows.iter().filter(|row| !varies(row)).count();
     let head = best.map(|best| format!("; recommended: {best}")).unwrap_or_default();
-    let speed = rows.iter().filter(numbered).filter(varies).filter_map(|row| {
+    let speed = numbered().filter(|(_, row)| varies(row)).filter_map(|(_, row)| {
         let name = line(&row.setting, best.as_ref())?;
         Some((name, row.seconds, row.relative_std.powi(2)))
     });
-    let saving =
-        rows.iter().filter(numbered).filter(|row| !is_plain(&row.setting)).filter_map(|row| {
-            let Samples::Count(k) = row.setting.k else { return None };
-            Some((draws(&row.setting)?, f64::from(k), row.variance_ratio?))
-        });
-    let mut ks: Vec<f64> = rows
-        .iter()
-        .filter_map(|row| match row.setting.k {
-            Samples::Count(k) => Some(f64::from(k)),
-            Samples::All => None,
-        })
-        .collect();
-    ks.sort_by(f64::total_cmp);
-    ks.dedup();
+    let saving = numbered()
+        .filter(|(_, row)| !row.setting.is_plain())
+        .filter_map(|(k, row)| Some((draws(&row.setting)?, f64::from(k), row.variance_ratio?)));
+    let ks: BTreeSet<u32> = numbered().map(|(k, _)| k).collect();
     let panels = vec![
         Panel {
             title: format!(
                 "variance by seconds, one point a k; not shown: {still} without variance"
             ),
-            x: log("seconds of an estimate", vec![]),
-            y: log("variance / squared length of the target", vec![]),
+            x: Axis::log("seconds of an estimate", vec![]),
+            y: Axis::log("variance / squared length of the target", vec![]),
             series: series(speed),
             level: None,
         },
         Panel {
             title: "variance against plain sampling at the same k".to_owned(),
-            x: log("samples of a completion, k", ks),
-            y: Axis { title: "variance ratio".to_owned(), from_zero: true, ..Axis::default() },
+            x: Axis::log("samples of a completion, k", ks.into_iter().map(f64::from).collect()),
+            y: Axis { from_zero: true, ..Axis::linear("variance ratio") },
             series: series(saving),
-            level: Some(Level { name: "plain: strata none, weights uniform".to_owned(), y: 1.0 }),
+            level: Some(("plain: strata none, weights uniform".to_owned(), 1.0)),
         },
     ];
     plot::svg(&Figure { title: report.title() + &head, panels })
 }
 
-/// The line that a setting is a point of: of kinds that draw timesteps only the plain one and the
-/// recommended one, as the other panel compares them all.
+/// The line of a setting: of kinds that draw timesteps, the plain ones and those like the recommended one have one.
 fn line(setting: &Setting, best: Option<&Setting>) -> Option<String> {
     let kind = setting.kind;
     if setting.strata.is_none() {
@@ -77,31 +58,21 @@ fn line(setting: &Setting, best: Option<&Setting>) -> Option<String> {
     }
     let like_best = best.filter(|best| {
         // A single sample has no strata within its completion.
-        let strata = match setting.k {
-            Samples::Count(1) if best.strata == Some(Strata::Completion) => Some(Strata::None),
-            _ => best.strata,
-        };
-        (kind, setting.strata, setting.step_weights) == (best.kind, strata, best.step_weights)
+        let Setting { strata, step_weights, .. } = Setting { k: setting.k, ..**best }.simplified();
+        (kind, setting.strata, setting.step_weights) == (best.kind, strata, step_weights)
     });
     match like_best {
-        _ if is_plain(setting) => Some(format!("{kind}, plain")),
+        _ if setting.is_plain() => Some(format!("{kind}, plain")),
         Some(best) => Some(format!("{kind}, {}", draws(best)?)),
         None => None,
     }
 }
 
 fn draws(setting: &Setting) -> Option<String> {
-    let strata = strata_name(setting.strata?);
-    let own = match setting.step_weights {
-        Some(weights) => format!("{strata}, {}", weights_name(weights)),
-        None => strata.to_owned(),
-    };
-    let is_other = setting.kind != EstimatorKind::Agrpo;
-    Some(if is_other { format!("{}, {own}", setting.kind) } else { own })
-}
-
-fn is_plain(setting: &Setting) -> bool {
-    setting.strata == Some(Strata::None) && setting.step_weights != Some(StepWeights::Entropy)
+    let kind = (setting.kind != EstimatorKind::Agrpo).then(|| setting.kind.to_string());
+    let strata = name_of(&setting.strata?);
+    let weights = setting.step_weights.map(|weights| name_of(&weights));
+    Some(kind.into_iter().chain([strata]).chain(weights).collect::<Vec<_>>().join(", "))
 }
 
 /// Points by the name of their line, lines in the order of their first points.

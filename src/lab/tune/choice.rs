@@ -34,8 +34,8 @@ pub struct ClosedForm {
     pub rollout_seconds: f64,
 }
 
-/// Writes into every row that estimates the target's gradient what its product is in units of the
-/// least; answers with that one's setting. None where no number of samples was measured.
+/// Writes the cost of every row that estimates the target's gradient, and returns the setting with the least; `None`
+/// where no number of samples was measured.
 pub(super) fn weigh(rows: &mut [Row], rollout: &Rollout) -> Option<Setting> {
     let product = |row: &Row| (rollout.variance + row.variance) * (rollout.seconds + row.seconds);
     let target = rows.first()?.setting;
@@ -57,14 +57,10 @@ pub(super) fn weigh(rows: &mut [Row], rollout: &Rollout) -> Option<Setting> {
 
 /// k* from the plain setting with the fewest samples.
 pub(super) fn closed_form(rows: &[Row], rollout: &Rollout) -> Option<ClosedForm> {
-    let samples = |row: &Row| match row.setting {
-        Setting { kind: EstimatorKind::Agrpo, k: Samples::Count(k), .. } => {
-            (row.setting.plain() == Some(row.setting)).then_some(f64::from(k))
-        }
-        _ => None,
-    };
-    let plain = rows.iter().filter_map(|row| Some((samples(row)?, row)));
-    let (k, row) = plain.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    let is_plain = |row: &&Row| row.setting.kind == EstimatorKind::Agrpo && row.setting.is_plain();
+    let plain = rows.iter().filter(is_plain).filter_map(|row| Some((row.setting.count()?, row)));
+    let (k, row) = plain.min_by_key(|(k, _)| *k)?;
+    let k = f64::from(k);
     let (step_variance, seconds_per_sample) = (row.variance * k, row.seconds / k);
     let squared = step_variance / rollout.variance * rollout.seconds / seconds_per_sample;
     squared.is_finite().then(|| ClosedForm {

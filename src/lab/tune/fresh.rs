@@ -2,14 +2,13 @@
 //!
 //! Nothing is stored, and nothing of a run changes by it.
 
-use agrpo_compute::Shard;
-use agrpo_compute::estimator::Worth;
-use agrpo_compute::model::Policy;
-use agrpo_compute::trajectories::Trajectories;
+use agrpo_compute::{Shard, estimator::Worth, model::Policy, trajectories::Trajectories};
 use agrpo_spec::{
-    Advantage, ArtifactDigest, Inputs, Purpose, RewardConfig, Rewards, RolloutSpec, Run, Sampler,
-    Scorer, StageError, StageKind,
+    Advantage, ArtifactDigest, Inputs, Plan, Purpose, RewardConfig, Rewards, RolloutSpec, Run,
+    Scorer, StageError, StageKey, StageKind,
 };
+
+use crate::timed;
 
 /// Prompts of a batch, unless more or fewer are asked for.
 const PROMPTS: u32 = 8;
@@ -35,11 +34,8 @@ impl Fresh {
         clock: &dyn Fn() -> f64,
     ) -> Result<Self, StageError> {
         let shard = Shard::open(spec, inputs)?;
-        let start = clock();
-        let trajectories = shard.sample(policy)?;
-        let seconds = clock() - start;
-        let rewards = shard.grade(&trajectories, worth, scorer)?;
-        Ok(Self { trajectories, rewards, seconds })
+        let (trajectories, seconds) = timed(clock, || shard.sample(policy))?;
+        Ok(Self { rewards: shard.grade(&trajectories, worth, scorer)?, trajectories, seconds })
     }
 
     /// The worths of its completions to an estimator.
@@ -55,23 +51,12 @@ pub fn batch(
     prompts: Option<u32>,
     seed: u64,
 ) -> RolloutSpec {
-    let config = run.config();
-    let of_shard = config.rollout.prompts / config.rollout.shards;
+    let own = Plan::rollout_of(run, StageKey::new(StageKind::Rollout, iteration + 1, 0), policy);
     RolloutSpec {
-        version: StageKind::Rollout.version(),
-        numerics: config.numerics,
         seed: run.seed().child(Purpose::Tuning, seed),
-        task: config.task.clone(),
-        language: run.base().language(),
-        policy,
-        precision: run.base().precision(),
-        iteration: iteration + 1,
-        first_prompt: u64::from(iteration) * u64::from(config.rollout.prompts),
-        prompts: prompts.unwrap_or(of_shard.clamp(2, PROMPTS)),
-        group: config.rollout.group,
-        micro_batch: config.rollout.micro_batch,
-        sampler: Sampler::from(&config.rollout),
+        prompts: prompts.unwrap_or(own.prompts.clamp(2, PROMPTS)),
         // Learner and sampler are one policy here.
         merge_adapter: false,
+        ..own
     }
 }

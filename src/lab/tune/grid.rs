@@ -1,15 +1,13 @@
 //! Which estimators are measured: a kind, a number of samples, and how its timesteps are drawn.
 //!
-//! What a kind does not read is no part of its settings, so nothing is measured twice. What cannot be
-//! measured is listed with its reason. Computes nothing.
+//! A setting has what its kind reads, so nothing is measured twice. Computes nothing.
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Incompatible, Real, RunConfig, Sampler, Samples, StepWeights,
-    Strata,
+    EstimatorConfig, EstimatorKind, Real, RunConfig, Sampler, Samples, StepWeights, Strata,
 };
+use agrpo_view::text::name_of;
 use serde::Serialize;
 
 /// The largest of the powers of two that are measured by default.
@@ -57,14 +55,18 @@ impl Setting {
         Self { kind, k, strata, step_weights, position_gradient }.simplified()
     }
 
-    /// One sample has nothing to be spread over.
-    fn simplified(self) -> Self {
-        match (self.k, self.strata) {
-            (Samples::Count(1), Some(Strata::Completion)) => {
-                Self { strata: Some(Strata::None), ..self }
-            }
-            _ => self,
+    /// The number of samples; none where every step is one.
+    pub(super) fn count(self) -> Option<u32> {
+        match self.k {
+            Samples::Count(k) => Some(k),
+            Samples::All => None,
         }
+    }
+
+    /// One sample has nothing within its completion to be spread over.
+    pub(super) fn simplified(self) -> Self {
+        let is_one = self.k == Samples::Count(1) && self.strata == Some(Strata::Completion);
+        if is_one { Self { strata: Some(Strata::None), ..self } } else { self }
     }
 
     /// The same samples, drawn independently and uniformly; none for kinds that draw no timesteps.
@@ -74,8 +76,11 @@ impl Setting {
         Some(Self { strata: Some(Strata::None), step_weights, ..self })
     }
 
-    /// A run's configuration with this estimator. Without the divergence: measured is the policy
-    /// gradient alone.
+    pub(super) fn is_plain(self) -> bool {
+        self.plain() == Some(self)
+    }
+
+    /// A run's configuration with this estimator, without the divergence.
     pub(super) fn config(self, run: &EstimatorConfig) -> EstimatorConfig {
         EstimatorConfig {
             kind: self.kind,
@@ -98,41 +103,20 @@ impl fmt::Display for Setting {
             f.write_str(", with positions")?;
         }
         if let Some(strata) = strata {
-            write!(f, ", strata {}", strata_name(strata))?;
+            write!(f, ", strata {}", name_of(&strata))?;
         }
-        step_weights.map_or(Ok(()), |weights| write!(f, ", weights {}", weights_name(weights)))
-    }
-}
-
-/// A choice of strata as run files spell it.
-pub(super) fn strata_name(strata: Strata) -> &'static str {
-    match strata {
-        Strata::None => "none",
-        Strata::Shard => "shard",
-        Strata::Completion => "completion",
-    }
-}
-
-/// A choice of step weights as run files spell it.
-pub(super) fn weights_name(weights: StepWeights) -> &'static str {
-    match weights {
-        StepWeights::Uniform => "uniform",
-        StepWeights::Entropy => "entropy",
+        step_weights.map_or(Ok(()), |weights| write!(f, ", weights {}", name_of(&weights)))
     }
 }
 
 /// Why a kind cannot be measured on such trajectories, however many its samples.
 pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
-    let incompatible = incompatible(variants(kind, 1, false)[0], sampler, run)?;
-    Some(format!("{kind}: {incompatible}"))
+    incompatible(variants(kind, 1, false)[0], sampler, run)
 }
 
-fn incompatible(
-    setting: Setting,
-    sampler: &Sampler,
-    run: &EstimatorConfig,
-) -> Option<Incompatible> {
-    setting.config(run).fits(sampler).err()
+fn incompatible(setting: Setting, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
+    let why = setting.config(run).fits(sampler).err()?;
+    Some(format!("{}: {why}", setting.kind))
 }
 
 impl Grid {
@@ -140,17 +124,13 @@ impl Grid {
     pub fn new(config: &RunConfig, kinds: &[EstimatorKind], samples: &[u32], repeats: u32) -> Self {
         let mut all = EstimatorKind::ALL.to_vec();
         all.retain(|kind| kinds.is_empty() || kinds.contains(kind));
-        let samples: BTreeSet<u32> = match samples {
-            [] => {
-                let most = config.rollout.steps.min(MOST_SAMPLES);
-                let doubled = std::iter::successors(Some(1), |k| Some(k * 2));
-                let own = match config.estimator.k {
-                    Samples::Count(k) => Some(k),
-                    Samples::All => None,
-                };
-                doubled.take_while(|&k| k <= most).chain(own).collect()
-            }
-            asked => asked.iter().copied().collect(),
+        let samples: BTreeSet<u32> = if samples.is_empty() {
+            let most = config.rollout.steps.min(MOST_SAMPLES);
+            let doubled = std::iter::successors(Some(1), |k| Some(k * 2));
+            let own = Setting::of(&config.estimator).count();
+            doubled.take_while(|&k| k <= most).chain(own).collect()
+        } else {
+            samples.iter().copied().collect()
         };
         Self { kinds: all, samples: samples.into_iter().collect(), repeats }
     }
@@ -175,7 +155,7 @@ impl Grid {
             for &k in &self.samples {
                 let all = variants(kind, k, own && kind == EstimatorKind::Agrpo);
                 match incompatible(all[0], sampler, run) {
-                    Some(incompatible) => left_out.push(format!("{kind}: {incompatible}")),
+                    Some(why) => left_out.push(why),
                     None => settings.extend(all),
                 }
             }

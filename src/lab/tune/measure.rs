@@ -1,34 +1,30 @@
 //! Variance, bias and seconds of estimators on one batch of trajectories.
 //!
-//! Every setting of a grid estimates the gradient of the same batch again and again, with timesteps and
-//! masks drawn anew; `spread.rs` defines the statistics, over whole vectors:
-//!
-//! * **target** t: agrpo over every step (k = "all"), with the run's horizon and its choice about
-//!   `position_gradient`. Clipping does nothing to it, as learner and sampler are one policy; but where
-//!   `rollout.cache` sampled, ratios are not 1, and it acts on target and estimates alike.
-//! * **step variance**: the trace of the covariance over redraws; the batch is held fixed.
+//! Every setting estimates the gradient of the same batch again and again; `spread.rs` defines the statistics:
+//! * **target** t: agrpo over every step (k = "all"), with the run's horizon and `position_gradient`. Learner and
+//!   sampler are one policy, so nothing is clipped, unless `rollout.cache` sampled: then target and estimates alike.
+//! * **step variance**: the trace of the covariance over redraws of timesteps and masks; the batch is held fixed.
 //! * **bias**: |mean - t|, its noise subtracted, its z without one, and the cosine, as an estimator that only
-//!   differs in scale (a mean over tokens instead of steps) leads the same way.
-//! * **rollout variance**: with g_i the exact gradient of group i of P counted ones, so that t is their
-//!   mean, `sum over i of |g_i - t|^2 / (P (P - 1))`: what other prompts and completions would have
-//!   changed. Advantages divided by a deviation over the shard tie groups together a little; this is
-//!   neglected.
+//!   differs in scale leads the same way.
+//! * **rollout variance**: with g_i the exact gradient of group i of P counted ones, so that t is their mean,
+//!   `sum over i of |g_i - t|^2 / (P (P - 1))`. That advantages may be divided by a deviation over all is neglected.
 //! * **seconds** of one estimate, the median, by the caller's clock; and of sampling the batch.
 //!
-//! `choice.rs` chooses k. Estimates of equal number have equal seeds, so settings are compared on the same draws.
-//! Nothing here is a stage: seconds differ every time, the rest is a function of the arguments. No divergence
-//! (`estimator.kl`), no optimizer, no policy is changed.
+//! Estimates of equal number have equal seeds, so settings are compared on the same draws. `choice.rs` chooses k.
+//! Nothing here is a stage. No divergence (`estimator.kl`), no optimizer, no policy is changed.
 
 use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::Policy;
-use agrpo_compute::trajectories::Trajectories;
-use agrpo_spec::{EstimatorConfig, Purpose, Sampler, Samples, Seed, StageError};
+use agrpo_spec::{EstimatorConfig, Purpose, RolloutSpec, Samples, Seed, StageError};
 use serde::Serialize;
 
 use super::choice::{self, ClosedForm};
+use super::fresh::Fresh;
 use super::grid::{Grid, Setting};
 use super::row::{Rollout, Row};
 use super::spread::{Estimates, Moments, dot};
+
+use crate::timed;
 
 /// Estimates of a setting that draws nothing: for the clock alone.
 const TIMINGS: u32 = 3;
@@ -38,20 +34,12 @@ const TIMINGS: u32 = 3;
 pub struct Question<'a> {
     /// The policy that sampled, and is differentiated.
     pub policy: &'a Policy,
-    /// Its trajectories.
-    pub trajectories: &'a Trajectories,
-    /// Their worths, one a completion.
-    pub worths: &'a [Worth],
-    /// Completions of a prompt.
-    pub group: usize,
-    /// How trajectories were sampled.
-    pub sampler: &'a Sampler,
+    /// How the batch was sampled; its seed is the root of everything that is drawn.
+    pub rollout: &'a RolloutSpec,
+    /// The batch.
+    pub fresh: &'a Fresh,
     /// The run's estimator; settings replace what they vary.
     pub estimator: &'a EstimatorConfig,
-    /// Seconds that sampling took.
-    pub rollout_seconds: f64,
-    /// Root of everything that is drawn.
-    pub seed: Seed,
 }
 
 /// What leaving the choice of positions out of the gradient does, seen from the whole gradient.
@@ -82,8 +70,7 @@ pub struct Tuning {
     pub left_out: Vec<String>,
 }
 
-/// Measures every setting; `progress` is called with each row and the number of all. An invalid question is
-/// a batch in which nothing can be learned.
+/// Measures every setting; `progress` gets each row and the number of all. Invalid is a batch without a gradient.
 pub fn measure(
     question: &Question<'_>,
     grid: &Grid,
@@ -94,8 +81,8 @@ pub fn measure(
     question.policy.require_grad();
     let (target, rollout) = exact(question, clock)?;
     let norm = dot(&target, &target).sqrt();
-    let (settings, left_out) = grid.settings(question.sampler, run);
-    let batch = question.batch(question.worths)?;
+    let (settings, left_out) = grid.settings(&question.rollout.sampler, run);
+    let batch = question.batch(&question.fresh.worths())?;
     let mut rows: Vec<Row> = vec![];
     for &setting in &settings {
         let repeats = if setting.k == Samples::All { TIMINGS } else { grid.repeats.max(4) };
@@ -123,11 +110,15 @@ pub fn measure(
 
 impl Question<'_> {
     fn batch<'a>(&'a self, worths: &[Worth]) -> Result<Batch<'a>, StageError> {
-        Batch::new(self.trajectories, worths, self.group, self.sampler, self.policy.config())
+        let (Fresh { trajectories, .. }, RolloutSpec { sampler, .. }) = (self.fresh, self.rollout);
+        Batch::new(trajectories, worths, self.group(), sampler, self.policy.config())
+    }
+
+    fn group(&self) -> usize {
+        self.rollout.group as usize
     }
 }
 
-/// One estimate.
 struct Estimate {
     gradient: Vec<f64>,
     samples: usize,
@@ -145,12 +136,12 @@ fn estimate(
     let policy = question.policy;
     let policies = Policies { policy, behaviour: None, reference: None };
     policy.zero_grad();
-    let start = clock();
-    let estimator = estimator(batch, config, seed);
-    let measured = accumulate(&*estimator, &policies, config)?;
-    let seconds = clock() - start;
-    let gradient = policy.flat_gradient()?;
-    Ok(Estimate { gradient, samples: estimator.samples(), states: measured.states, seconds })
+    let ((samples, states), seconds) = timed(clock, || {
+        let estimator = estimator(batch, config, seed);
+        let measured = accumulate(&estimator, &policies, config)?;
+        Ok((estimator.samples, measured.states))
+    })?;
+    Ok(Estimate { gradient: policy.flat_gradient()?, samples, states, seconds })
 }
 
 fn measure_one(
@@ -165,7 +156,7 @@ fn measure_one(
     let mut estimates = Estimates::new(target);
     let (mut samples, mut states, mut seconds) = (0, 0.0, vec![]);
     for repeat in 0..repeats {
-        let seed = question.seed.child(Purpose::Timestep, u64::from(repeat));
+        let seed = question.rollout.seed.child(Purpose::Timestep, u64::from(repeat));
         let one = estimate(question, batch, &config, seed, clock)?;
         estimates.add(one.gradient);
         samples = one.samples;
@@ -200,9 +191,9 @@ fn exact(
     question: &Question<'_>,
     clock: &dyn Fn() -> f64,
 ) -> Result<(Vec<f64>, Rollout), StageError> {
-    let worths = question.worths;
+    let (worths, group) = (question.fresh.worths(), question.group());
     // Before anything is computed: what cannot be a batch is refused.
-    drop(question.batch(worths)?);
+    drop(question.batch(&worths)?);
     let rows = worths.len();
     let moving = worths.iter().filter(|worth| worth.advantage != 0.0).count();
     if moving == 0 {
@@ -210,13 +201,13 @@ fn exact(
             "none of the {rows} completions has an advantage: all of a prompt's earned the same, so there is no gradient to estimate"
         )));
     }
-    let first_rows = (0..rows).step_by(question.group);
+    let first_rows = (0..rows).step_by(group);
     let counted: Vec<usize> = first_rows.filter(|&row| worths[row].counted).collect();
     let groups = u32::try_from(counted.len()).expect("a batch is small");
     if groups < 2 {
         return Err(StageError::Invalid(format!(
             "{groups} of the {} prompts counts, expected at least 2: what varies between prompts cannot be estimated from one",
-            rows / question.group
+            rows / group
         )));
     }
     let setting = Setting::exact(question.estimator.position_gradient);
@@ -224,35 +215,34 @@ fn exact(
     let parameters: usize = question.policy.parameters().values().map(tch::Tensor::numel).sum();
     let mut moments = Moments::new(parameters);
     for first in counted {
-        let group = first..first + question.group;
+        let rows = first..first + group;
         let others_still = |(row, worth): (usize, &Worth)| {
-            let advantage = if group.contains(&row) { worth.advantage } else { 0.0 };
+            let advantage = if rows.contains(&row) { worth.advantage } else { 0.0 };
             Worth { advantage, ..*worth }
         };
         let alone: Vec<Worth> = worths.iter().enumerate().map(others_still).collect();
         let batch = question.batch(&alone)?;
-        let mut part = estimate(question, &batch, &config, question.seed, clock)?.gradient;
+        let mut part = estimate(question, &batch, &config, question.rollout.seed, clock)?.gradient;
         part.iter_mut().for_each(|x| *x *= f64::from(groups));
         moments.add(&part);
     }
     let variance = moments.variance() / f64::from(groups);
-    let target = moments.into_mean();
+    let target = moments.mean;
     let norm = dot(&target, &target).sqrt();
     if !(norm.is_normal() && variance.is_finite()) {
         return Err(StageError::Invalid(format!(
             "the exact gradient has the length {norm}, expected above 0"
         )));
     }
-    let (relative_std, seconds) = (variance.sqrt() / norm, question.rollout_seconds);
+    let (relative_std, seconds) = (variance.sqrt() / norm, question.fresh.seconds);
     Ok((target, Rollout { groups, variance, relative_std, seconds }))
 }
 
 /// The middle one, or the mean of both; a machine that is busy now and then moves it least.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    let n = values.len();
-    match n {
+    match values.len() {
         0 => 0.0,
-        _ => f64::midpoint(values[(n - 1) / 2], values[n / 2]),
+        n => f64::midpoint(values[(n - 1) / 2], values[n / 2]),
     }
 }

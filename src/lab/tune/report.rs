@@ -1,14 +1,12 @@
 //! A tuning as text and as JSON. Judges nothing that `measure.rs` and `choice.rs` have not judged.
 
 use agrpo_spec::{ArtifactDigest, Horizon, Run, RunId};
-use agrpo_view::text::{percent, table};
+use agrpo_view::text::{name_of, percent, table};
 use serde::Serialize;
 
-use super::choice::ClosedForm;
-use super::fresh::Fresh;
-use super::grid::{Setting, strata_name, weights_name};
-use super::measure::Tuning;
-use super::row::Row;
+use super::measure::{Question, Tuning};
+use super::row::{Row, SEEN};
+use super::{choice::ClosedForm, grid::Setting};
 
 /// The policy that was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +39,7 @@ pub struct Report {
 
 /// The batch that was measured on.
 #[derive(Debug, Serialize)]
-pub struct Sample {
+struct Sample {
     prompts: u32,
     group: u32,
     completions: usize,
@@ -57,31 +55,16 @@ struct Own {
     cost: Option<f64>,
 }
 
-impl Sample {
-    /// Counts a batch.
-    pub fn of(fresh: &Fresh, prompts: u32, group: u32) -> Self {
-        let rows = &fresh.rewards.rows;
-        Self {
-            prompts,
-            group,
-            completions: rows.len(),
-            moving: rows.iter().filter(|row| row.advantage != 0.0).count(),
-            correct: rows.iter().filter(|row| row.correct).count(),
-        }
-    }
-}
-
 impl Report {
     /// The report on a run's policy.
     pub fn new(
         run: &Run,
         policy: Subject,
-        seed: u64,
-        repeats: u32,
-        batch: Sample,
+        question: &Question<'_>,
+        (seed, repeats): (u64, u32),
         mut tuning: Tuning,
     ) -> Self {
-        let config = run.config();
+        let (config, rows) = (run.config(), &question.fresh.rewards.rows);
         let setting = Setting::of(&config.estimator);
         let cost = tuning.rows.iter().find(|row| row.setting == setting).and_then(|row| row.cost);
         if config.estimator.kl.get() > 0.0 {
@@ -93,7 +76,13 @@ impl Report {
             policy,
             seed,
             repeats,
-            batch,
+            batch: Sample {
+                prompts: question.rollout.prompts,
+                group: question.rollout.group,
+                completions: rows.len(),
+                moving: rows.iter().filter(|row| row.advantage != 0.0).count(),
+                correct: rows.iter().filter(|row| row.correct).count(),
+            },
             horizon: config.estimator.horizon,
             own: Own { setting, cost },
             tuning,
@@ -102,25 +91,12 @@ impl Report {
 
     /// The report for people.
     pub fn describe(&self) -> String {
-        const HEAD: [&str; 12] = [
-            "kind",
-            "k",
-            "strata",
-            "weights",
-            "samples",
-            "states",
-            "seconds",
-            "rel. std",
-            "var. ratio",
-            "bias",
-            "cosine",
-            "cost",
-        ];
-        let head = HEAD.map(str::to_owned).to_vec();
-        let rows: Vec<_> =
-            std::iter::once(head).chain(self.tuning.rows.iter().map(cells)).collect();
-        let mut lines = vec![self.title(), self.batch(), String::new(), table(&rows)];
-        lines.push(String::new());
+        const HEAD: &str =
+            "kind,k,strata,weights,samples,states,seconds,rel. std,var. ratio,bias,cosine,cost";
+        let head = HEAD.split(',').map(str::to_owned).collect();
+        let rows: Vec<_> = [head].into_iter().chain(self.tuning.rows.iter().map(cells)).collect();
+        let mut lines =
+            vec![self.title(), self.batch(), String::new(), table(&rows), String::new()];
         lines.extend(self.recommendation());
         lines.extend(self.tuning.closed_form.as_ref().map(formula));
         lines.extend(self.tuning.positions.as_ref().map(|positions| {
@@ -131,7 +107,6 @@ impl Report {
         lines.join("\n")
     }
 
-    /// The run and its policy.
     pub(super) fn title(&self) -> String {
         format!("{} ({}): estimators at {}", self.name, self.run.short(), self.policy.name)
     }
@@ -139,10 +114,7 @@ impl Report {
     fn batch(&self) -> String {
         let Sample { prompts, group, completions, moving, .. } = self.batch;
         let rollout = self.tuning.rollout;
-        let horizon = match self.horizon {
-            Horizon::Effective => "effective",
-            Horizon::Sampled => "sampled",
-        };
+        let horizon = name_of(&self.horizon);
         format!(
             "{prompts} prompts x {group} completions, {moving} of {completions} with an advantage; {} estimates each; {horizon} horizon\n\
              the batch itself: relative std {}, {:.3} s to sample",
@@ -157,8 +129,7 @@ impl Report {
             return vec!["nothing is recommended: no k of agrpo was measured".to_owned()];
         };
         let mut lines = vec![format!(
-            "recommended: {}; its cost, (rollout + step variance) x (rollout + gradient seconds), is the least",
-            best
+            "recommended: {best}; its cost, (rollout + step variance) x (rollout + gradient seconds), is the least"
         )];
         if let (false, Some(cost)) = (best == self.own.setting, self.own.cost) {
             lines.push(format!("the run's own, {}, costs {cost:.2} times that", self.own.setting));
@@ -173,8 +144,8 @@ fn cells(row: &Row) -> Vec<String> {
     vec![
         kind,
         k.to_string(),
-        strata.map_or("-", strata_name).to_owned(),
-        step_weights.map_or("-", weights_name).to_owned(),
+        strata.map_or_else(dash, |strata| name_of(&strata)),
+        step_weights.map_or_else(dash, |weights| name_of(&weights)),
         row.samples.to_string(),
         format!("{:.0}", row.states),
         format!("{:.4}", row.seconds),
@@ -188,7 +159,8 @@ fn cells(row: &Row) -> Vec<String> {
 
 /// The bias as a share of the target's length, or below what it is if noise hides it.
 fn bias(row: &Row) -> String {
-    if row.is_bias_seen() {
+    // Where nothing is drawn there is no noise.
+    if row.bias_z.is_none_or(|z| z >= SEEN) {
         return percent(row.bias_share);
     }
     // What a bias would have to be to stand out: two errors above what was seen.
@@ -208,5 +180,10 @@ fn formula(form: &ClosedForm) -> String {
 }
 
 fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
+    value.map_or_else(dash, |value| format!("{value:.2}"))
+}
+
+/// In place of what a setting does not have.
+fn dash() -> String {
+    "-".to_owned()
 }

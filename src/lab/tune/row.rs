@@ -4,8 +4,7 @@ use serde::Serialize;
 
 use super::grid::Setting;
 
-/// A bias whose z is at least this is seen: of 30 settings without bias one is held for biased in one
-/// table of a thousand.
+/// A bias whose z is at least this is seen: one false one in a thousand tables of 30 settings.
 pub(super) const SEEN: f64 = 4.0;
 
 /// What one setting gave.
@@ -32,8 +31,7 @@ pub struct Row {
     pub squared_bias: f64,
     /// The squared bias's standard error where there is no bias.
     pub squared_bias_error: f64,
-    /// How far the bias is above noise, a standard normal number where there is no bias; none where
-    /// nothing varies.
+    /// How far the bias is above noise: standard normal without a bias; none where nothing varies.
     pub bias_z: Option<f64>,
     /// The bias's length in units of the target's.
     pub bias_share: f64,
@@ -45,16 +43,9 @@ pub struct Row {
     pub cosine: Option<f64>,
     /// What is left of the bias after the best rescaling, in units of the target's length.
     pub rescaled_bias_share: Option<f64>,
-    /// (rollout + step variance) x (rollout + gradient seconds) in units of the least; none for other
-    /// estimators than the target's.
+    /// (rollout + step variance) x (rollout + gradient seconds) in units of the least; of the target's estimator
+    /// only.
     pub cost: Option<f64>,
-}
-
-impl Row {
-    /// Whether the bias is more than noise, or nothing is drawn and there is no noise.
-    pub fn is_bias_seen(&self) -> bool {
-        self.bias_z.is_none_or(|z| z >= SEEN)
-    }
 }
 
 /// What another batch would have changed, and what it costs.

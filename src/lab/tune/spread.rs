@@ -14,14 +14,13 @@
 //!           r = tr(Sigma)^2 / tr(Sigma^2)                                                        (5)
 //! cosine    <mu, t> / (|mu| |t|) from <m, t>^2 - s2(<x, t>) / n and |m|^2 - s2 / n
 //! ```
-//! (1) B. P. Welford, "Note on a method for calculating corrected sums of squares and products",
-//! Technometrics 4, 1962, with scalar products for products. (2), (3) the sum over pairs of
-//! `<x_i - t, x_j - t>`, and its variance: S. X. Chen and Y.-L. Qin, "A two-sample test for
-//! high-dimensional data with applications to gene-set testing", Ann. Statist. 38, 2010, sec. 2. (4)
-//! Z. Bai and H. Saranadasa, "Effect of high dimension", Statistica Sinica 6, 1996. (5) A. P. Dempster,
-//! "A significance test for the separation of two highly multivariate small samples", Biometrics 16,
-//! 1960: b2 by its error would have far longer tails than a normal number's where few directions vary.
-//! No estimate is drawn here, and none is judged.
+//! (1) B. P. Welford, "Note on a method for calculating corrected sums of squares and products", Technometrics 4,
+//! 1962, with scalar products for products. (2), (3) the sum over pairs of `<x_i - t, x_j - t>`, and its variance: S.
+//! X. Chen and Y.-L. Qin, "A two-sample test for high-dimensional data with applications to gene-set testing", Ann.
+//! Statist. 38, 2010, sec. 2. (4) Z. Bai and H. Saranadasa, "Effect of high dimension", Statistica Sinica 6, 1996.
+//! (5) A. P. Dempster, "A significance test for the separation of two highly multivariate small samples", Biometrics
+//! 16, 1960: b2 by its error would have far longer tails than a normal number's where few directions vary. No
+//! estimate is drawn here, and none is judged.
 
 /// Estimates kept for the products of all pairs.
 const HELD: u32 = 64;
@@ -30,7 +29,7 @@ const HELD: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Moments {
     count: u32,
-    mean: Vec<f64>,
+    pub(super) mean: Vec<f64>,
     squares: f64,
 }
 
@@ -60,14 +59,8 @@ impl Moments {
     fn variance_of_mean(&self) -> f64 {
         self.variance() / f64::from(self.count.max(1))
     }
-
-    /// The mean.
-    pub(super) fn into_mean(self) -> Vec<f64> {
-        self.mean
-    }
 }
 
-/// Estimates of a target, one at a time.
 #[derive(Debug)]
 pub(super) struct Estimates<'a> {
     target: &'a [f64],
@@ -80,7 +73,6 @@ pub(super) struct Estimates<'a> {
     products: Vec<Vec<f64>>,
 }
 
-/// Statistics of estimates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     /// tr(Sigma).
@@ -100,13 +92,11 @@ pub(super) struct Spread {
 }
 
 impl<'a> Estimates<'a> {
-    /// None yet.
     pub(super) fn new(target: &'a [f64]) -> Self {
         let (moments, along) = (Moments::new(target.len()), Moments::new(1));
         Self { target, moments, along, held: vec![], products: vec![] }
     }
 
-    /// Another one.
     pub(super) fn add(&mut self, mut estimate: Vec<f64>) {
         self.moments.add(&estimate);
         self.along.add(&[dot(&estimate, self.target)]);
@@ -172,14 +162,12 @@ impl<'a> Estimates<'a> {
 
 /// The standard normal number that is as rare as this one of the distribution F(a, b).
 ///
-/// E. Paulson, "An approximate normalization of the analysis of variance distribution", Ann. Math.
-/// Statist. 13, 1942.
+/// E. Paulson, "An approximate normalization of the analysis of variance distribution", Ann. Math. Statist. 13, 1942.
 fn normal(f: f64, a: f64, b: f64) -> f64 {
     let (root, a, b) = (f.cbrt(), 2.0 / (9.0 * a), 2.0 / (9.0 * b));
     ((1.0 - b) * root - (1.0 - a)) / (b * root * root + a).sqrt()
 }
 
-/// The scalar product.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -226,7 +214,7 @@ mod tests {
         vectors.iter().for_each(|vector| moments.add(vector));
         // Deviations -2, -1, 3 and 1, 1, -2.
         assert!((moments.variance() - (14.0 + 6.0) / 2.0).abs() < 1e-9, "{moments:?}");
-        assert_eq!(moments.into_mean(), [1e6 + 3.0, 3.0]);
+        assert_eq!(moments.mean, [1e6 + 3.0, 3.0]);
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn rows_are_graded_in_their_order_by_one_process() {
         }
         assert_eq!(programs.idle().len(), 1);
     }
-    let pid = programs.idle()[0].1.pid();
+    let pid = programs.idle()[0].1.pid.as_raw_pid();
     drop(programs);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }

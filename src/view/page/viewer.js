@@ -22,7 +22,7 @@
     const spans = tokens.map((token) => {
       const span = document.createElement("span");
       span.textContent = token.text;
-      const sure = `${(token.probability * 100).toFixed(1)} %`;
+      const sure = `${(token.probability * 100).toFixed(1)}%`;
       span.title = token.step === null ? "after the end" : `step ${token.step + 1}, probability ${sure}`;
       text.append(span);
       return span;
@@ -50,7 +50,7 @@
       const fresh = tokens.filter((token) => token.step !== null && token.step === step - 1);
       // The mark of the end writes nothing.
       const named = (token) => (token.text === "" ? "the end" : `“${token.text}”`);
-      const quoted = fresh.map((token) => `${named(token)} ${(token.probability * 100).toFixed(1)} %`);
+      const quoted = fresh.map((token) => `${named(token)} ${(token.probability * 100).toFixed(1)}%`);
       wrote.textContent = quoted.length ? `wrote ${quoted.join(", ")}` : "all is masked";
       root.dataset.step = step;
     };

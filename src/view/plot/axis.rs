@@ -25,7 +25,6 @@ pub struct Axis {
     pub ticks: Vec<f64>,
 }
 
-/// The part of an axis that is drawn.
 #[derive(Clone, Debug)]
 pub(super) struct Scale<'a> {
     axis: &'a Axis,
@@ -34,7 +33,21 @@ pub(super) struct Scale<'a> {
 }
 
 impl Axis {
-    /// Whether the number has a place.
+    /// An axis of any numbers.
+    pub fn linear(title: &str) -> Self {
+        Self { title: title.to_owned(), ..Self::default() }
+    }
+
+    /// An axis of factors.
+    pub fn log(title: &str, ticks: Vec<f64>) -> Self {
+        Self { is_log: true, ticks, ..Self::linear(title) }
+    }
+
+    /// An axis of shares, in per cent from zero.
+    pub fn share(title: &str) -> Self {
+        Self { is_percent: true, from_zero: true, ..Self::linear(title) }
+    }
+
     pub(super) fn shows(&self, number: f64) -> bool {
         number.is_finite() && (!self.is_log || number > 0.0)
     }
@@ -47,7 +60,6 @@ impl Axis {
         if self.is_log { place.exp2() } else { place }
     }
 
-    /// What is written beside a number.
     fn label(&self, number: f64) -> String {
         let (number, unit) = if self.is_percent { (number * 100.0, " %") } else { (number, "") };
         let magnitude = number.abs().max(f64::MIN_POSITIVE).log10().floor();
@@ -55,7 +67,9 @@ impl Axis {
             format!("0{unit}")
         } else if (-3.0..6.0).contains(&magnitude) {
             // Round numbers have few digits, and what lies beyond them is noise.
-            let text = format!("{number:.*}", decimals(2.0 - magnitude));
+            #[expect(clippy::cast_possible_truncation, reason = "a few digits")]
+            let decimals = (2.0 - magnitude).max(0.0) as usize;
+            let text = format!("{number:.decimals$}");
             let digits = if text.contains('.') { text.trim_end_matches('0') } else { &text };
             format!("{}{unit}", digits.trim_end_matches('.'))
         } else {
@@ -63,7 +77,6 @@ impl Axis {
         }
     }
 
-    /// The scale that shows all of these numbers.
     pub(super) fn scale(&self, numbers: &[f64]) -> Scale<'_> {
         let places = numbers.iter().chain(&self.ticks).filter(|&&number| self.shows(number));
         let mut places: Vec<f64> = places.map(|&number| self.place(number)).collect();
@@ -129,13 +142,8 @@ fn round_places(range: &Range<f64>, is_log: bool) -> Vec<f64> {
     (0..=20).map(|n| (first + f64::from(n)) * step).take_while(|&at| at <= range.end).collect()
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few digits")]
-fn decimals(wanted: f64) -> usize {
-    wanted.clamp(0.0, 9.0) as usize
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a place on a screen")]
-fn pixel(place: f64) -> i32 {
+#[expect(clippy::cast_possible_truncation, reason = "screens are small")]
+pub(crate) fn pixel(place: f64) -> i32 {
     place.round() as i32
 }
 
@@ -154,24 +162,22 @@ mod tests {
 
     #[test]
     fn labels_are_round() {
-        assert_eq!(
-            labels(&axis(false, true, true), &[0.23, 0.5]),
-            "0 %, 10 %, 20 %, 30 %, 40 %, 50 %"
-        );
-        assert_eq!(
-            labels(&axis(false, false, false), &[0.0012, 0.0051]),
-            "0.001, 0.002, 0.003, 0.004, 0.005"
-        );
-        assert_eq!(labels(&axis(false, false, false), &[-3.0, 3.0]), "-2, 0, 2");
-        assert_eq!(labels(&axis(false, false, false), &[2e7, 9e7]), "2e7, 4e7, 6e7, 8e7");
-        assert_eq!(labels(&axis(true, false, false), &[1.0, 64.0]), "1, 4, 16, 64");
-        assert_eq!(labels(&axis(false, false, false), &[7.0]), "6.6, 6.8, 7, 7.2, 7.4");
-        for from_zero in [false, true] {
-            let text = labels(&axis(false, true, from_zero), &[0.0, 0.0]);
-            assert_eq!(text, "0 %, 1 %, 2 %, 3 %, 4 %, 5 %", "no share is below 0");
+        let (plain, percent) = (axis(false, false, false), axis(false, true, true));
+        for (axis, numbers, expected) in [
+            (&percent, &[0.23, 0.5][..], "0 %, 10 %, 20 %, 30 %, 40 %, 50 %"),
+            (&plain, &[0.0012, 0.0051], "0.001, 0.002, 0.003, 0.004, 0.005"),
+            (&plain, &[-3.0, 3.0], "-2, 0, 2"),
+            (&plain, &[2e7, 9e7], "2e7, 4e7, 6e7, 8e7"),
+            (&axis(true, false, false), &[1.0, 64.0], "1, 4, 16, 64"),
+            (&plain, &[7.0], "6.6, 6.8, 7, 7.2, 7.4"),
+            // No share is below 0.
+            (&percent, &[0.0, 0.0], "0 %, 1 %, 2 %, 3 %, 4 %, 5 %"),
+            (&axis(false, true, false), &[0.0, 0.0], "0 %, 1 %, 2 %, 3 %, 4 %, 5 %"),
+            (&axis(false, false, true), &[0.0], "0, 0.2, 0.4, 0.6, 0.8, 1"),
+            (&plain, &[], "0, 0.2, 0.4, 0.6, 0.8, 1"),
+        ] {
+            assert_eq!(labels(axis, numbers), expected);
         }
-        assert_eq!(labels(&axis(false, false, true), &[0.0]), "0, 0.2, 0.4, 0.6, 0.8, 1");
-        assert_eq!(labels(&axis(false, false, false), &[]), "0, 0.2, 0.4, 0.6, 0.8, 1");
     }
 
     #[test]

@@ -8,14 +8,14 @@
 //! Run it under each numerics class (`make bench`): the class is set by the environment.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
-#![expect(clippy::cast_precision_loss, reason = "rates for people")]
 
 use std::time::Instant;
 
-use agrpo_compute::estimator::{Agrpo, Batch, Policies, Worth, accumulate};
+use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::sampler::{Row, sample};
 use agrpo_compute::trajectories::Trajectories;
+use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
     Cache, EstimatorConfig, EstimatorKind, ModelShape, PositionRule, Purpose, Real, Sampler,
     Samples, Seed, Strata,
@@ -31,8 +31,7 @@ struct Shape {
     model: ModelShape,
     vocabulary: i64,
     k: usize,
-    rollout_states: usize,
-    gradient_states: usize,
+    micro_batch: u32,
 }
 
 fn shapes() -> [Shape; 2] {
@@ -55,8 +54,7 @@ fn shapes() -> [Shape; 2] {
             model: model(96, 3, 4, 256),
             vocabulary: 24,
             k: 4,
-            rollout_states: 64,
-            gradient_states: 64,
+            micro_batch: 64,
         },
         Shape {
             name: "mid",
@@ -67,8 +65,7 @@ fn shapes() -> [Shape; 2] {
             model: model(512, 6, 8, 1376),
             vocabulary: 4096,
             k: 2,
-            rollout_states: 16,
-            gradient_states: 16,
+            micro_batch: 16,
         },
     ]
 }
@@ -119,36 +116,29 @@ impl Shape {
 
     fn rows(&self) -> Vec<Row> {
         // All prompts differ, so that no two states are equal and none is computed for two.
-        let prompt = |n: usize| {
-            let token = |j| 2 + Seed::new(n as u64).below(20, 0, j) as i64;
-            (0..self.prompt).map(token).collect()
+        let row = |n: u64| {
+            let token = |j| 2 + Seed::new(n).below(20, 0, j) as i64;
+            let prompt = (0..self.prompt).map(token).collect();
+            Row { prompt, seed: Seed::new(3).child(Purpose::Sample, n) }
         };
-        let row = |n: usize| Row {
-            prompt: prompt(n),
-            seed: Seed::new(3).child(Purpose::Sample, n as u64),
-        };
-        (0..self.sequences).map(row).collect()
+        (0..self.sequences as u64).map(row).collect()
     }
 
     /// Of one forward pass over a sequence, with the head at `queried` positions.
-    fn forward_flops(&self, queried: f64) -> f64 {
-        let (d, m) = (f64::from(self.model.d_model), f64::from(self.model.mlp_hidden_size));
-        let length = f64::from(self.prompt) + f64::from(self.completion);
-        let per_token = 2.0 * (4.0 * d * d + 3.0 * d * m) + 4.0 * length * d;
-        f64::from(self.model.n_layers) * per_token * length
-            + 2.0 * queried * d * self.vocabulary as f64
+    fn forward_flops(&self, queried: u32) -> f64 {
+        let (length, queried) = (u64::from(self.prompt + self.completion), queried.into());
+        let sizes = Sizes::new(&self.model, self.vocabulary.unsigned_abs());
+        sizes.forward_flops(&PassSizes { sequences: 1, length, queried })
     }
 
     fn rollout_flops(&self) -> f64 {
-        let per_step = f64::from(self.completion / self.steps);
-        let masked = |step: u32| f64::from(self.completion) - per_step * f64::from(step);
+        let masked = |step| self.completion - self.completion / self.steps * step;
         let sequence: f64 = (0..self.steps).map(|step| self.forward_flops(masked(step))).sum();
         sequence * self.sequences as f64
     }
 
     fn gradient_flops(&self) -> f64 {
-        let queried = f64::from(self.completion / self.steps);
-        3.0 * self.forward_flops(queried) * (self.sequences * self.k) as f64
+        3.0 * self.forward_flops(self.completion / self.steps) * (self.sequences * self.k) as f64
     }
 
     fn gradient(&self, policy: &Policy, trajectories: &Trajectories) {
@@ -162,11 +152,12 @@ impl Shape {
         let config = EstimatorConfig {
             k: Samples::Count(u32::try_from(self.k).expect("k is small")),
             strata: Strata::Shard,
+            micro_batch: self.micro_batch,
             ..EstimatorConfig::plain(EstimatorKind::Agrpo)
         };
         let policies = Policies { policy, behaviour: None, reference: None };
-        let estimator = Agrpo::new(&batch, &config, Seed::new(5));
-        accumulate(&estimator, &policies, self.gradient_states).expect("a valid estimate");
+        let estimator = estimator(&batch, &config, Seed::new(5));
+        accumulate(&estimator, &policies, &config).expect("a valid estimate");
     }
 }
 
@@ -182,7 +173,7 @@ fn main() {
         let (policy, rows, sampler) = (shape.policy(), shape.rows(), shape.sampler());
         let mut trajectories = None;
         let rollout = fastest(3, || {
-            trajectories = sample(&policy, &rows, &sampler, shape.rollout_states).ok();
+            trajectories = sample(&policy, &rows, &sampler, shape.micro_batch as usize).ok();
         });
         let trajectories = trajectories.expect("the sampler works at this shape");
         let gradient = fastest(3, || shape.gradient(&policy, &trajectories));

@@ -31,8 +31,6 @@ unsafe extern "C-unwind" {
     fn set_half_reduction_math_attention(context: *mut c_void, on: bool);
     #[link_name = "_ZN2at7Context14setSDPUseCuDNNEb"]
     fn set_cudnn_attention(context: *mut c_void, on: bool);
-    #[link_name = "_ZNK2at7Context23deterministicAlgorithmsEv"]
-    fn deterministic_algorithms(context: *const c_void) -> bool;
 }
 
 /// Makes the whole process compute results that the same GPU repeats. Call it before the first tensor on one.
@@ -61,15 +59,19 @@ pub fn use_deterministic_algorithms() {
     }
 }
 
-/// Whether the process computes deterministically.
-pub fn uses_deterministic_algorithms() -> bool {
-    // SAFETY: as above; this only reads.
-    unsafe { deterministic_algorithms(global_context()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    unsafe extern "C-unwind" {
+        #[link_name = "_ZNK2at7Context23deterministicAlgorithmsEv"]
+        fn deterministic_algorithms(context: *const c_void) -> bool;
+    }
+
+    fn uses_deterministic_algorithms() -> bool {
+        // SAFETY: as above; this only reads.
+        unsafe { deterministic_algorithms(global_context()) }
+    }
 
     /// Linking and running this shows that all names exist: every libtorch has the switches.
     #[test]

@@ -10,9 +10,7 @@ use crate::device::Device;
 /// Why libtorch failed, as far as it changes what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// The GPU has no memory left.
     DeviceFull,
-    /// The machine has no memory left.
     HostFull,
     /// A CUDA error: every later call in the same process fails with it too.
     DeviceLost,

@@ -44,95 +44,65 @@
 
 use agrpo_spec::{EstimatorConfig, Seed};
 
-use super::batch::{Batch, length};
+use super::batch::Batch;
 use super::timesteps::{self, Draw};
 use super::unit::{Estimator, Event, Factor, Read, Support, Surrogate, Unit};
-use crate::dedup::DistinctStates;
+use crate::{dedup::Distinct, tensors::length};
 
-/// The estimator on one batch.
-#[derive(Debug)]
-pub struct Agrpo<'a> {
+pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Estimator<'a> {
+    let rows = batch.moving(config.kl.get() > 0.0);
+    let mut draws = timesteps::draw(batch, &rows, config, seed);
+    // A mean over all counted completions.
+    draws.iter_mut().for_each(|draw| draw.weight /= batch.completions());
+    with_draws(batch, config, draws)
+}
+
+/// With given timesteps, weighted for a sum over all draws.
+pub fn with_draws<'a>(
     batch: &'a Batch<'a>,
+    config: &EstimatorConfig,
     draws: Vec<Draw>,
-    samples: usize,
-    surrogate: Surrogate,
-    position_gradient: bool,
-}
-
-impl<'a> Agrpo<'a> {
-    /// Draws the timesteps.
-    pub fn new(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Self {
-        let rows = batch.moving(config.kl.get() > 0.0);
-        let mut draws = timesteps::draw(batch, &rows, config, seed);
-        // A mean over all counted completions.
-        draws.iter_mut().for_each(|draw| draw.weight /= batch.completions());
-        Self::with_draws(batch, config, draws)
-    }
-
-    /// With given timesteps, weighted for a sum over all draws.
-    pub fn with_draws(batch: &'a Batch<'a>, config: &EstimatorConfig, draws: Vec<Draw>) -> Self {
-        let surrogate = Surrogate {
-            clip_low: config.clip_low.get(),
-            clip_high: config.clip_high.get(),
-            temperature: batch.sampler().temperature.get(),
-            kl: config.kl.get(),
-            kl_ratio: true,
-        };
-        let samples = draws.len();
-        let draws = in_order_of_states(batch, draws);
-        Self { batch, draws, samples, surrogate, position_gradient: config.position_gradient }
-    }
-
-    /// The ratio of the step's choice of positions; `None` where nothing was passed over.
-    fn positions(&self, draw: &Draw) -> Option<Factor> {
-        let batch = self.batch;
-        let p = batch.trajectories().prompt_len;
-        let tokens = batch.trajectories().completion(draw.row);
-        let written = batch.written(draw.row, draw.step);
-        let winners: Vec<_> = written.map(|at| (length(p + at), tokens[at])).collect();
-        let loses = |position| Read {
-            state: 0,
-            position: length(p + position),
-            event: Event::Loses(winners.clone()),
-            support: Support::AllBut(batch.mask()),
-            coefficient: 1.0,
-        };
-        let reads: Vec<_> = batch.passed_over(draw.row, draw.step).map(loses).collect();
-        let (advantage, weight) = (batch.advantage(draw.row), draw.weight);
-        (!reads.is_empty()).then_some(Factor { reads, old: None, advantage, weight, has_kl: false })
+) -> Estimator<'a> {
+    let temperature = batch.sampler.temperature.get();
+    let position_gradient = config.position_gradient;
+    let samples = draws.len();
+    let draws = in_order_of_states(batch, draws);
+    Estimator {
+        units: draws.len(),
+        unit: Box::new(move |n| {
+            let mut unit = step(batch, &draws[n]);
+            if position_gradient {
+                unit.factors.extend(positions(batch, &draws[n]));
+            }
+            unit
+        }),
+        surrogate: Surrogate { temperature, kl_ratio: true, ..Surrogate::untempered(config) },
+        mean_over: batch.completions(),
+        samples,
     }
 }
 
-impl Estimator for Agrpo<'_> {
-    fn units(&self) -> usize {
-        self.draws.len()
-    }
-
-    fn unit(&self, n: usize) -> Unit {
-        let draw = &self.draws[n];
-        let mut unit = step(self.batch, draw);
-        if self.position_gradient {
-            unit.factors.extend(self.positions(draw));
-        }
-        unit
-    }
-
-    fn surrogate(&self) -> Surrogate {
-        self.surrogate
-    }
-
-    fn mean_over(&self) -> f64 {
-        self.batch.completions()
-    }
-
-    fn samples(&self) -> usize {
-        self.samples
-    }
+/// The ratio of the step's choice of positions; `None` where nothing was passed over.
+fn positions(batch: &Batch<'_>, draw: &Draw) -> Option<Factor> {
+    let p = batch.trajectories.prompt_len;
+    let tokens = batch.trajectories.completion(draw.row);
+    let written = batch.written(draw.row, draw.step);
+    let winners: Vec<_> = written.map(|at| (length(p + at), tokens[at])).collect();
+    let loses = |position| Read {
+        state: 0,
+        position: length(p + position),
+        event: Event::Loses(winners.clone()),
+        support: Support::AllBut(batch.mask()),
+        coefficient: 1.0,
+    };
+    let reads: Vec<_> = batch.passed_over(draw.row, draw.step).map(loses).collect();
+    let (advantage, weight) = (batch.advantage(draw.row), draw.weight);
+    (!reads.is_empty()).then_some(Factor { reads, old: None, advantage, weight, has_kl: false })
 }
 
 /// One step of one trajectory: its state, and a ratio for each token that it wrote.
 pub(super) fn step(batch: &Batch<'_>, draw: &Draw) -> Unit {
-    let trajectories = batch.trajectories();
+    let trajectories = batch.trajectories;
     let (p, c) = (trajectories.prompt_len, trajectories.completion_len);
     let factor = |position| {
         let cell = draw.row * c + position;
@@ -158,12 +128,12 @@ pub(super) fn step(batch: &Batch<'_>, draw: &Draw) -> Unit {
 
 /// Draws of one step are merged, their weights added; draws of equal states follow one another, in
 /// order of first appearance, so that a pass meets each state once.
-pub(super) fn in_order_of_states(batch: &Batch<'_>, draws: Vec<Draw>) -> Vec<Draw> {
-    let mut distinct = DistinctStates::default();
+fn in_order_of_states(batch: &Batch<'_>, draws: Vec<Draw>) -> Vec<Draw> {
+    let mut distinct = Distinct::default();
     let mut numbered: Vec<(usize, Draw)> = draws
         .into_iter()
         .map(|draw| {
-            let state = batch.trajectories().state(draw.row, draw.step.into(), batch.mask());
+            let state = batch.trajectories.state(draw.row, draw.step.into(), batch.mask());
             (distinct.number(state), draw)
         })
         .collect();

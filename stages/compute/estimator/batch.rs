@@ -3,18 +3,18 @@
 //! Only [`Batch::new`] makes one. It refuses what cannot be learned from, naming the sample and the number,
 //! before anything is computed; estimators rely on it and check nothing again.
 
-use agrpo_spec::{RowReward, Sampler, StageError};
+use agrpo_spec::{RowReward, Sampler};
 
-use crate::error::data;
+use crate::error::{Result, data};
 use crate::model::{ModelConfig, PADDING};
 use crate::trajectories::{NEVER, Trajectories};
 
 /// A shard's trajectories, each with its advantage. Rows are completions, R of them.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    trajectories: &'a Trajectories,
+    pub(super) trajectories: &'a Trajectories,
     worths: Vec<Worth>,
-    sampler: &'a Sampler,
+    pub(super) sampler: &'a Sampler,
     model: &'a ModelConfig,
     recorded: bool,
 }
@@ -42,7 +42,7 @@ impl<'a> Batch<'a> {
         group: usize,
         sampler: &'a Sampler,
         model: &'a ModelConfig,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self> {
         let rows = trajectories.rows;
         if worths.len() != rows {
             let found = worths.len();
@@ -53,17 +53,14 @@ impl<'a> Batch<'a> {
         }
         for (row, worth) in worths.iter().enumerate() {
             let advantage = worth.advantage;
-            if !advantage.is_finite() {
-                let expected = "expected a finite number";
-                return Err(data(format!(
-                    "sample {row} has the advantage {advantage}, {expected}"
-                )));
-            }
-            if !worth.counted && advantage != 0.0 {
-                return Err(data(format!(
-                    "sample {row} is left out, but its advantage is {advantage}, expected 0"
-                )));
-            }
+            let wrong = if !advantage.is_finite() {
+                format!("has the advantage {advantage}, expected a finite number")
+            } else if !worth.counted && advantage != 0.0 {
+                format!("is left out, but its advantage is {advantage}, expected 0")
+            } else {
+                continue;
+            };
+            return Err(data(format!("sample {row} {wrong}")));
         }
         let batch = Self { trajectories, worths: worths.to_vec(), sampler, model, recorded: true };
         if (sampler.top_k > 0 || sampler.top_p.get() < 1.0) && trajectories.kept.is_none() {
@@ -81,11 +78,6 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn without_records(self) -> Self {
         Self { recorded: false, ..self }
-    }
-
-    /// The trajectories.
-    pub fn trajectories(&self) -> &'a Trajectories {
-        self.trajectories
     }
 
     /// Completions, R.
@@ -111,11 +103,6 @@ impl<'a> Batch<'a> {
     /// Rows whose terms are not constant: those with an advantage, and with a KL term all.
     pub fn moving(&self, with_kl: bool) -> Vec<usize> {
         self.counted().filter(|&row| with_kl || self.advantage(row) != 0.0).collect()
-    }
-
-    /// How the trajectories were sampled.
-    pub fn sampler(&self) -> &'a Sampler {
-        self.sampler
     }
 
     /// The mask's id.
@@ -174,7 +161,7 @@ impl<'a> Batch<'a> {
         first..first + block_tokens as usize
     }
 
-    fn check_row(&self, row: usize) -> Result<(), StageError> {
+    fn check_row(&self, row: usize) -> Result<()> {
         let (trajectories, sampler) = (self.trajectories, self.sampler);
         let refuse = |what: String| Err(data(format!("sample {row}: {what}")));
         let c = trajectories.completion_len;
@@ -231,7 +218,7 @@ impl<'a> Batch<'a> {
 
     /// With a threshold, steps write any number of tokens: each block is written whole, by the steps after
     /// those of the block before it, or not at all.
-    fn check_blocks(&self, row: usize) -> Result<(), StageError> {
+    fn check_blocks(&self, row: usize) -> Result<()> {
         let mut next = 0;
         for (n, steps) in
             self.trajectories.steps(row).chunks(self.sampler.block_tokens as usize).enumerate()
@@ -252,7 +239,7 @@ impl<'a> Batch<'a> {
     }
 
     /// A row stops early only at the end of a block: every position of a begun block is drawn.
-    fn check_end(&self, row: usize) -> Result<(), StageError> {
+    fn check_end(&self, row: usize) -> Result<()> {
         let (steps, all) = (self.trajectories.sampled_steps(row), self.sampler.steps);
         let is_whole = steps == 0 || self.block_of(row, steps - 1) != self.block_of(row, steps);
         if steps == all || is_whole {
@@ -261,7 +248,7 @@ impl<'a> Batch<'a> {
         Err(data(format!("sample {row} stopped after {steps} of {all} steps, inside a block")))
     }
 
-    fn check_cell(&self, row: usize, position: usize) -> Result<(), StageError> {
+    fn check_cell(&self, row: usize, position: usize) -> Result<()> {
         let trajectories = self.trajectories;
         let cell = row * trajectories.completion_len + position;
         let token = trajectories.completion_ids[cell];
@@ -273,32 +260,24 @@ impl<'a> Batch<'a> {
         if !logp.is_finite() || !entropy.is_finite() || entropy < -1e-3 {
             return refuse(format!("log-probability {logp} and entropy {entropy} cannot be"));
         }
-        match trajectories.kept_at(cell) {
-            Some(kept) if !kept.contains(&token) => {
-                let size = kept.len();
-                refuse(format!(
-                    "the kept set of {size} tokens lacks the token {token} drawn from it"
-                ))
-            }
-            Some(kept) => match kept.iter().find(|id| !(0..self.model.embedding_size).contains(id))
-            {
-                Some(id) => refuse(format!("the kept id {id} is no token of the policy")),
-                None => Ok(()),
-            },
+        let own = [token];
+        let kept = trajectories.kept_at(cell).unwrap_or(&own);
+        if !kept.contains(&token) {
+            let size = kept.len();
+            return refuse(format!(
+                "the kept set of {size} tokens lacks the token {token} drawn from it"
+            ));
+        }
+        match kept.iter().find(|id| !(0..self.model.embedding_size).contains(*id)) {
+            Some(id) => refuse(format!("the kept id {id} is no token of the policy")),
             None => Ok(()),
         }
     }
 }
 
 /// A count as a number to divide by.
-#[expect(clippy::cast_precision_loss, reason = "counts of completions and tokens are small")]
 pub(super) fn count(n: usize) -> f64 {
     n as f64
-}
-
-/// A length or an id as libtorch counts.
-pub(super) fn length(n: usize) -> i64 {
-    i64::try_from(n).expect("lengths and ids fit")
 }
 
 #[cfg(test)]

@@ -14,21 +14,10 @@
 
 use agrpo_spec::{EstimatorConfig, Purpose, Samples, Seed};
 
-use super::batch::{Batch, length};
+use super::batch::Batch;
 use super::timesteps::{token_mean, tokens};
 use super::unit::{Estimator, Event, Factor, Read, Support, Surrogate, Unit};
-use crate::model::PADDING;
-
-/// The estimator on one batch.
-#[derive(Debug)]
-pub(super) struct DiffuGrpo<'a> {
-    batch: &'a Batch<'a>,
-    rows: Vec<usize>,
-    masks: PromptMasks,
-    k: usize,
-    weight: f64,
-    surrogate: Surrogate,
-}
+use crate::{model::PADDING, tensors::length};
 
 /// Which tokens of which prompts are masked.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +35,7 @@ impl PromptMasks {
     pub(super) fn prompt(self, batch: &Batch<'_>, row: usize, n: usize) -> Vec<i64> {
         let seed = self.seed.child(Purpose::Prompt, n as u64);
         let row_index = u32::try_from(row).expect("a shard is small");
-        let tokens = (0u32..).zip(batch.trajectories().prompt(row));
+        let tokens = (0u32..).zip(batch.trajectories.prompt(row));
         let masked = |(position, &id)| {
             let is_masked = id != PADDING && seed.uniform(row_index, position) < self.share;
             if is_masked { batch.mask() } else { id }
@@ -55,47 +44,36 @@ impl PromptMasks {
     }
 }
 
-impl<'a> DiffuGrpo<'a> {
-    pub(super) fn new(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Self {
-        let k = count_of(config.k);
-        Self {
-            batch,
-            rows: batch.moving(config.kl.get() > 0.0),
-            masks: PromptMasks::new(config, seed),
-            k: k as usize,
-            weight: token_mean(batch, k),
-            surrogate: Surrogate::untempered(config),
-        }
+pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Estimator<'a> {
+    let rows = batch.moving(config.kl.get() > 0.0);
+    let masks = PromptMasks::new(config, seed);
+    let samples = count_of(config.k);
+    let (k, weight) = (samples as usize, token_mean(batch, samples));
+    Estimator {
+        units: rows.len() * k,
+        samples: rows.len() * k,
+        unit: Box::new(move |n| {
+            let row = rows[n / k];
+            let mut state = masks.prompt(batch, row, n % k);
+            state.resize(state.len() + batch.trajectories.completion_len, batch.mask());
+            one_read_each(batch, row, 0..batch.content(row), state, weight)
+        }),
+        surrogate: Surrogate::untempered(config),
+        mean_over: tokens(batch),
     }
 }
 
-impl Estimator for DiffuGrpo<'_> {
-    fn units(&self) -> usize {
-        self.rows.len() * self.k
-    }
-
-    fn unit(&self, n: usize) -> Unit {
-        let (row, sample) = (self.rows[n / self.k], n % self.k);
-        let batch = self.batch;
-        let mut state = self.masks.prompt(batch, row, sample);
-        state.resize(state.len() + batch.trajectories().completion_len, batch.mask());
-        let read = |position| vec![token_read(batch, row, position, 0, 1.0)];
-        let factors = (0..batch.content(row))
-            .map(|position| token_factor(batch, row, read(position), self.weight));
-        Unit { factors: factors.collect(), states: vec![state] }
-    }
-
-    fn surrogate(&self) -> Surrogate {
-        self.surrogate
-    }
-
-    fn mean_over(&self) -> f64 {
-        tokens(self.batch)
-    }
-
-    fn samples(&self) -> usize {
-        self.units()
-    }
+/// A ratio for each of these tokens, all read from one state.
+pub(super) fn one_read_each(
+    batch: &Batch<'_>,
+    row: usize,
+    positions: impl Iterator<Item = usize>,
+    state: Vec<i64>,
+    weight: f64,
+) -> Unit {
+    let factor =
+        |position| token_factor(batch, row, vec![token_read(batch, row, position, 0, 1.0)], weight);
+    Unit { factors: positions.map(factor).collect(), states: vec![state] }
 }
 
 /// The ratio of one token, its denominator computed from the policy that sampled.
@@ -111,7 +89,7 @@ pub(super) fn token_read(
     state: usize,
     coefficient: f64,
 ) -> Read {
-    let trajectories = batch.trajectories();
+    let trajectories = batch.trajectories;
     Read {
         state,
         position: length(trajectories.prompt_len + position),

@@ -12,90 +12,59 @@
 //! no completion ends early and the mask has no probability: the sampler never draws the mask, these
 //! distributions hold it. Fewer segments show tokens less than the sampler saw: biased.
 
+use std::ops::Range;
+
 use agrpo_spec::{EstimatorConfig, Seed};
 
 use super::batch::Batch;
-use super::diffu_grpo::{PromptMasks, count_of, token_factor, token_read};
+use super::diffu_grpo::{PromptMasks, count_of, one_read_each};
 use super::timesteps::{token_mean, tokens};
-use super::unit::{Estimator, Surrogate, Unit};
+use super::unit::{Estimator, Surrogate};
 
-/// The estimator on one batch.
-#[derive(Debug)]
-pub(super) struct MergedStep<'a> {
-    batch: &'a Batch<'a>,
-    /// Row, segment; segments without a token to train on are left out.
-    segments: Vec<(usize, u32)>,
-    k: u32,
-    masks: PromptMasks,
-    weight: f64,
-    surrogate: Surrogate,
+pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Estimator<'a> {
+    let k = count_of(config.k).min(batch.sampler.steps);
+    // Segments without a token to train on are left out.
+    let of_row = |row| (0..k).map(move |n| (row, Segment::new(batch, n, k)));
+    let all = batch.moving(config.kl.get() > 0.0).into_iter().flat_map(of_row);
+    let used: Vec<_> =
+        all.filter(|(row, segment)| segment.tokens(batch, *row).next().is_some()).collect();
+    let masks = PromptMasks::new(config, seed);
+    let weight = token_mean(batch, 1);
+    Estimator {
+        units: used.len(),
+        samples: used.len(),
+        unit: Box::new(move |n| {
+            let (row, ref segment) = used[n];
+            let (trajectories, first) = (batch.trajectories, segment.0.start);
+            let mut state = trajectories.state(row, first.into(), batch.mask());
+            // All segments of a completion see the same masked prompt.
+            state[..trajectories.prompt_len].copy_from_slice(&masks.prompt(batch, row, 0));
+            one_read_each(batch, row, segment.tokens(batch, row), state, weight)
+        }),
+        surrogate: Surrogate::untempered(config),
+        mean_over: tokens(batch),
+    }
 }
 
-impl<'a> MergedStep<'a> {
-    pub(super) fn new(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Self {
-        let k = count_of(config.k).min(batch.sampler().steps);
-        let mut merged = Self {
-            batch,
-            segments: vec![],
-            k,
-            masks: PromptMasks::new(config, seed),
-            weight: token_mean(batch, 1),
-            surrogate: Surrogate::untempered(config),
+/// The steps of a segment.
+struct Segment(Range<u32>);
+
+impl Segment {
+    /// The n-th of k.
+    fn new(batch: &Batch<'_>, n: u32, k: u32) -> Self {
+        let steps = u64::from(batch.sampler.steps);
+        let first = |n: u32| {
+            let first = (u64::from(n) * steps).div_ceil(u64::from(k));
+            u32::try_from(first).expect("no more than the steps")
         };
-        for row in batch.moving(config.kl.get() > 0.0) {
-            let used = (0..k).filter(|&n| merged.tokens(row, n).next().is_some());
-            let used: Vec<_> = used.map(|segment| (row, segment)).collect();
-            merged.segments.extend(used);
-        }
-        merged
+        Self(first(n)..first(n + 1))
     }
 
-    /// First step of a segment; of segment k, the number of steps.
-    fn first_step(&self, segment: u32) -> u32 {
-        let steps = u64::from(self.batch.sampler().steps);
-        let first = (u64::from(segment) * steps).div_ceil(u64::from(self.k));
-        u32::try_from(first).expect("no more than the steps")
-    }
-
-    /// Positions that a segment wrote, up to the first end-of-sequence.
-    fn tokens(&self, row: usize, segment: u32) -> impl Iterator<Item = usize> {
-        let steps = self.first_step(segment)..self.first_step(segment + 1);
-        let content = self.batch.content(row);
-        let all = self.batch.trajectories().steps(row)[..content].iter().enumerate();
-        let inside = move |step: &i64| u32::try_from(*step).is_ok_and(|step| steps.contains(&step));
+    /// Positions that its steps wrote, up to the first end-of-sequence.
+    fn tokens(&self, batch: &Batch<'_>, row: usize) -> impl Iterator<Item = usize> {
+        let content = batch.content(row);
+        let all = batch.trajectories.steps(row)[..content].iter().enumerate();
+        let inside = |step: &i64| u32::try_from(*step).is_ok_and(|step| self.0.contains(&step));
         all.filter(move |(_, step)| inside(step)).map(|(position, _)| position)
-    }
-}
-
-impl Estimator for MergedStep<'_> {
-    fn units(&self) -> usize {
-        self.segments.len()
-    }
-
-    fn unit(&self, n: usize) -> Unit {
-        let (row, segment) = self.segments[n];
-        let batch = self.batch;
-        let p = batch.trajectories().prompt_len;
-        let first = i64::from(self.first_step(segment));
-        let mut state = batch.trajectories().state(row, first, batch.mask());
-        // All segments of a completion see the same masked prompt.
-        state[..p].copy_from_slice(&self.masks.prompt(batch, row, 0));
-        let read = |position| vec![token_read(batch, row, position, 0, 1.0)];
-        let factors = self
-            .tokens(row, segment)
-            .map(|position| token_factor(batch, row, read(position), self.weight));
-        Unit { factors: factors.collect(), states: vec![state] }
-    }
-
-    fn surrogate(&self) -> Surrogate {
-        self.surrogate
-    }
-
-    fn mean_over(&self) -> f64 {
-        tokens(self.batch)
-    }
-
-    fn samples(&self) -> usize {
-        self.units()
     }
 }

@@ -1,5 +1,5 @@
-//! How units become a loss. A *pass* is as many units as fit a forward and backward pass. For a factor f with
-//! advantage A and weight w,
+//! How units become a loss. A *pass* is as many units as fit a forward and backward pass; one is in memory at a
+//! time. For a factor f with advantage A and weight w,
 //! ```text
 //! lp_f = sum over its reads of c log P_theta(event | state),   rho = exp(lp_f - old_f)
 //! loss = sum over f of w [ -min(rho A, clip(rho, 1-lo, 1+hi) A) + beta s (e^D - D - 1) ],
@@ -9,14 +9,15 @@
 //! factor rho on it: DeepSeek-V3.2, arXiv 2512.02556.) Draws nothing, and checks nothing that `Batch` has
 //! checked.
 
-use agrpo_spec::StageError;
+use agrpo_spec::EstimatorConfig;
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::batch::count;
 use super::reads::{Forward, Reads};
-use super::unit::{Factor, Surrogate, Unit};
+use super::unit::{Estimator, Factor, Surrogate, Unit};
+use crate::error::Result;
 use crate::model::{Policy, Queries, Tape};
-use crate::tensors::doubles;
+use crate::tensors::numbers;
 
 /// The policies of a loss.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +50,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Adds another pass.
-    pub fn add(&mut self, pass: &Self) {
+    pub(super) fn add(&mut self, pass: &Self) {
         self.loss += pass.loss;
         self.kl += pass.kl;
         self.factors += pass.factors;
@@ -63,27 +63,19 @@ impl Measured {
 
 /// Up to a micro-batch of distinct states, with the factors that are read off them.
 #[derive(Debug, Default)]
-pub struct Pass {
+pub(super) struct Pass {
     reads: Reads,
     factors: Vec<Factor>,
 }
 
 impl Pass {
-    /// Whether a unit fits: always into an empty pass, then as long as distinct states are no more than
-    /// a micro-batch.
-    pub(super) fn has_room(&self, unit: &Unit, micro_batch: usize) -> bool {
-        self.is_empty() || self.reads.states_with(unit) <= micro_batch
-    }
-
-    /// Whether it holds no ratio yet.
     pub(super) fn is_empty(&self) -> bool {
         self.factors.is_empty()
     }
 
-    /// Adds a unit.
     pub(super) fn push(&mut self, unit: Unit) {
         let numbers: Vec<_> =
-            unit.states.into_iter().map(|state| self.reads.number(state)).collect();
+            unit.states.into_iter().map(|state| self.reads.states.number(state)).collect();
         for factor in unit.factors {
             let place = self.factors.len();
             for read in &factor.reads {
@@ -94,28 +86,13 @@ impl Pass {
     }
 
     /// The log-probability and the entropy at each read, in their order; no gradient.
-    pub(super) fn observe(
-        &self,
-        policy: &Policy,
-        temperature: f64,
-    ) -> Result<Vec<(f64, f64)>, StageError> {
+    pub(super) fn observe(&self, policy: &Policy, temperature: f64) -> Result<Vec<(f64, f64)>> {
         let _no_grad = no_grad_guard();
-        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
-        let seen = self.reads.evaluate(policy, temperature, &mut forward)?;
-        let logp_N = doubles(&seen.value_N)?;
-        let entropy_N = doubles(&seen.entropy())?;
+        let forward = &mut |ids: &_, queries: &_| policy.hidden(ids, queries);
+        let seen = self.reads.evaluate(policy, temperature, forward)?;
+        let logp_N = numbers(&seen.value_N)?;
+        let entropy_N = numbers(&seen.entropy())?;
         Ok(logp_N.into_iter().zip(entropy_N).collect())
-    }
-
-    /// The pass's share of the loss, differentiable, and what it measured.
-    pub fn loss(
-        &self,
-        policies: &Policies<'_>,
-        surrogate: &Surrogate,
-    ) -> Result<(Tensor, Measured), StageError> {
-        let policy = policies.policy;
-        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
-        self.loss_through(&mut forward, policies, surrogate)
     }
 
     /// Adds the gradient of the pass's share of the loss to the policy's. `checkpointing` trades time for
@@ -125,9 +102,9 @@ impl Pass {
         policies: &Policies<'_>,
         surrogate: &Surrogate,
         checkpointing: bool,
-    ) -> Result<Measured, StageError> {
+    ) -> Result<Measured> {
         let mut tape = None;
-        let mut forward = |ids: &Tensor, queries: &Queries<'_>| {
+        let mut forward = |ids: &Tensor, queries: &Queries| {
             if !checkpointing {
                 return policies.policy.hidden(ids, queries);
             }
@@ -135,19 +112,20 @@ impl Pass {
             tape = Some(way_back);
             Ok(hidden)
         };
-        let (loss, measured) = self.loss_through(&mut forward, policies, surrogate)?;
+        let (loss, measured) = self.loss(&mut forward, policies, surrogate)?;
         loss.backward();
         drop(loss);
         tape.into_iter().for_each(Tape::backward);
         Ok(measured)
     }
 
-    fn loss_through(
+    /// The pass's share of the loss, differentiable, and what it measured.
+    fn loss(
         &self,
         forward: &mut Forward<'_>,
         policies: &Policies<'_>,
         surrogate: &Surrogate,
-    ) -> Result<(Tensor, Measured), StageError> {
+    ) -> Result<(Tensor, Measured)> {
         let seen = self.reads.evaluate(policies.policy, surrogate.temperature, forward)?;
         let logp_F = self.reads.sums(&seen.value_N, self.factors.len());
         drop(seen);
@@ -192,13 +170,9 @@ impl Pass {
     }
 
     /// lp of every factor, F.
-    fn log_probabilities(
-        &self,
-        policy: &Policy,
-        surrogate: &Surrogate,
-    ) -> Result<Tensor, StageError> {
-        let mut forward = |ids: &Tensor, queries: &Queries<'_>| policy.hidden(ids, queries);
-        let value_N = self.reads.evaluate(policy, surrogate.temperature, &mut forward)?.value_N;
+    fn log_probabilities(&self, policy: &Policy, surrogate: &Surrogate) -> Result<Tensor> {
+        let forward = &mut |ids: &_, queries: &_| policy.hidden(ids, queries);
+        let value_N = self.reads.evaluate(policy, surrogate.temperature, forward)?.value_N;
         Ok(self.reads.sums(&value_N, self.factors.len()))
     }
 
@@ -209,7 +183,7 @@ impl Pass {
         policies: &Policies<'_>,
         surrogate: &Surrogate,
         logp_F: &Tensor,
-    ) -> Result<Tensor, StageError> {
+    ) -> Result<Tensor> {
         let recorded: Vec<f64> = self.factors.iter().map(|f| f.old.unwrap_or(f64::NAN)).collect();
         let recorded_F = Tensor::from_slice(&recorded).to_kind(logp_F.kind());
         let recorded_F = recorded_F.to_device(logp_F.device());
@@ -223,4 +197,33 @@ impl Pass {
         };
         Ok(computed_F.where_self(&recorded_F.isnan(), &recorded_F))
     }
+}
+
+/// Adds the estimate to the gradients of the policy, pass by pass: each of up to `micro_batch` distinct states,
+/// with or without `checkpointing`.
+pub fn accumulate(
+    estimator: &Estimator<'_>,
+    policies: &Policies<'_>,
+    config: &EstimatorConfig,
+) -> Result<Measured> {
+    let mut total = Measured::default();
+    for pass in passes(estimator, config.micro_batch as usize) {
+        total.add(&pass.backward(policies, &estimator.surrogate, config.checkpointing)?);
+    }
+    Ok(total)
+}
+
+/// The units in their order, packed into passes: one unit, and more as long as a pass has no more distinct states
+/// than a micro-batch.
+pub(super) fn passes(estimator: &Estimator<'_>, micro_batch: usize) -> impl Iterator<Item = Pass> {
+    let mut units = (0..estimator.units).map(|n| (estimator.unit)(n)).peekable();
+    std::iter::from_fn(move || {
+        let mut pass = Pass::default();
+        while let Some(unit) =
+            units.next_if(|unit| pass.is_empty() || pass.reads.states_with(unit) <= micro_batch)
+        {
+            pass.push(unit);
+        }
+        (!pass.is_empty()).then_some(pass)
+    })
 }

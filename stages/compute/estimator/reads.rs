@@ -1,19 +1,18 @@
 //! A pass's reads as tensors: computes each state once, the head once for each position and support, and picks
 //! every event's log-probability from there. Knows no advantage and no ratio.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use agrpo_spec::StageError;
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-use super::batch::length;
 use super::unit::{Event, Read, Support, Unit};
-use crate::dedup::DistinctStates;
+use crate::error::Result;
 use crate::model::{Policy, Queries};
+use crate::{dedup::Distinct, tensors::length};
 
 /// How hidden states are computed from ids (B x L) at queried positions.
-pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries<'_>) -> Result<Tensor, StageError> + 'a;
+pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries) -> Result<Tensor> + 'a;
 
 /// Where a distribution is taken: state, position, support.
 type Site = (usize, i64, Support);
@@ -24,25 +23,20 @@ struct Placed {
     factor: usize,
     site: usize,
     coefficient: f64,
-    event: PlacedEvent,
+    /// The token of the event; any where it is no token.
+    token: i64,
+    /// The position that loses, and the winners.
+    loses: Option<(i64, Vec<Winner>)>,
 }
 
-#[derive(Debug)]
-enum PlacedEvent {
-    Token(i64),
-    /// Sites, positions and tokens of the winners.
-    Loses {
-        to: Vec<(usize, i64, i64)>,
-        position: i64,
-    },
-}
+/// Site, position and token.
+type Winner = (usize, i64, i64);
 
 /// The states of a pass and what is read off them.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    states: DistinctStates,
-    sites: Vec<Site>,
-    site_numbers: BTreeMap<Site, usize>,
+    pub(super) states: Distinct,
+    sites: Distinct<Site>,
     reads: Vec<Placed>,
 }
 
@@ -71,41 +65,27 @@ impl Reads {
         self.states() + new.len()
     }
 
-    /// How many distinct states there are.
     pub(super) fn states(&self) -> usize {
-        self.states.states().len()
-    }
-
-    /// The number of a state, new or seen before.
-    pub(super) fn number(&mut self, state: Vec<i64>) -> usize {
-        self.states.number(state)
+        self.states.all().len()
     }
 
     /// Adds a read of state number `state` to a factor.
     pub(super) fn add(&mut self, factor: usize, state: usize, read: &Read) {
         let site = self.site(state, read.position, &read.support);
-        let event = match &read.event {
-            Event::Token(token) => PlacedEvent::Token(*token),
+        let (token, loses) = match &read.event {
+            Event::Token(token) => (*token, None),
             Event::Loses(winners) => {
                 let place = |&(position, token): &(i64, i64)| {
                     (self.site(state, position, &read.support), position, token)
                 };
-                let to = winners.iter().map(place).collect();
-                PlacedEvent::Loses { to, position: read.position }
+                (0, Some((read.position, winners.iter().map(place).collect())))
             }
         };
-        self.reads.push(Placed { factor, site, coefficient: read.coefficient, event });
+        self.reads.push(Placed { factor, site, coefficient: read.coefficient, token, loses });
     }
 
     fn site(&mut self, state: usize, position: i64, support: &Support) -> usize {
-        let site = (state, position, support.clone());
-        if let Some(&number) = self.site_numbers.get(&site) {
-            return number;
-        }
-        let number = self.sites.len();
-        self.sites.push(site.clone());
-        self.site_numbers.insert(site, number);
-        number
+        self.sites.number((state, position, support.clone()))
     }
 
     /// Sums of the reads' values by factor, F.
@@ -123,7 +103,7 @@ impl Reads {
         policy: &Policy,
         temperature: f64,
         forward: &mut Forward<'_>,
-    ) -> Result<Seen, StageError> {
+    ) -> Result<Seen> {
         let v = policy.config().embedding_size;
         let hidden_SD = self.hidden(policy.device(), forward)?;
         let logits_SV = policy.head(&hidden_SD);
@@ -138,7 +118,8 @@ impl Reads {
             None => scaled_SV,
         };
         let logp_SV = scaled_SV.log_softmax(-1, kind);
-        let picks: Vec<i64> = self.reads.iter().map(|read| read.token_cell(v)).collect();
+        let cell = |read: &Placed| length(read.site) * v + read.token;
+        let picks: Vec<i64> = self.reads.iter().map(cell).collect();
         let token_N = logp_SV.flatten(0, -1).index_select(0, &on(&logp_SV, &picks));
         let sites: Vec<i64> = self.reads.iter().map(|read| length(read.site)).collect();
         let value_N = self.with_losses(&logp_SV, token_N);
@@ -151,19 +132,10 @@ impl Reads {
     /// the holder of kappa), where kappa is the least log-probability among the winners. The set of
     /// tokens is held fixed in the derivative, which is exact but where two probabilities are equal.
     fn with_losses(&self, logp_SV: &Tensor, token_N: Tensor) -> Tensor {
-        let losers: Vec<usize> = (0..self.reads.len())
-            .filter(|&n| matches!(self.reads[n].event, PlacedEvent::Loses { .. }))
-            .collect();
-        if losers.is_empty() {
-            return token_N;
-        }
-        let (mut kappa, mut takes_ties, mut sites) = (vec![], vec![], vec![]);
-        for &n in &losers {
-            let Placed { site, event: PlacedEvent::Loses { to, position }, .. } = &self.reads[n]
-            else {
-                continue;
-            };
-            let logp = |&(site, position, token): &(usize, i64, i64)| {
+        let (mut index, mut kappa, mut takes_ties, mut sites) = (vec![], vec![], vec![], vec![]);
+        for (n, read) in (0i64..).zip(&self.reads) {
+            let Some((position, to)) = &read.loses else { continue };
+            let logp = |&(site, position, token): &Winner| {
                 (logp_SV.double_value(&[length(site), token]), position)
             };
             // The weakest winner; of equals, the one furthest right.
@@ -173,7 +145,11 @@ impl Reads {
             let (least, holder) = weakest.unwrap_or((f64::INFINITY, 0));
             kappa.push(least);
             takes_ties.push(*position > holder);
-            sites.push(length(*site));
+            sites.push(length(read.site));
+            index.push(n);
+        }
+        if index.is_empty() {
+            return token_N;
         }
         let logp_QV = logp_SV.index_select(0, &on(logp_SV, &sites));
         let kappa_Q1 = on(logp_SV, &kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
@@ -186,20 +162,19 @@ impl Reads {
         let outside_QV = below_QV.logical_not().logical_and(&possible_Q1);
         let mass_Q = logp_QV.masked_fill(&outside_QV, f64::NEG_INFINITY).logsumexp([-1], false);
         let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), IMPOSSIBLE);
-        let index: Vec<i64> = losers.into_iter().map(length).collect();
         token_N.index_copy(0, &on(logp_SV, &index), &mass_Q)
     }
 
     /// Hidden states at each site, S x D: every state is queried at its own positions, padded to the
     /// longest list, and each site picks its row.
-    fn hidden(&self, device: Device, forward: &mut Forward<'_>) -> Result<Tensor, StageError> {
+    fn hidden(&self, device: Device, forward: &mut Forward<'_>) -> Result<Tensor> {
         let mut queried = vec![BTreeSet::new(); self.states()];
-        for (state, position, _) in &self.sites {
+        for (state, position, _) in self.sites.all() {
             queried[*state].insert(*position);
         }
         let widest = queried.iter().map(BTreeSet::len).max().unwrap_or(0);
         let (mut ids, mut queries) = (vec![], vec![]);
-        for (state, positions) in self.states.states().iter().zip(&queried) {
+        for (state, positions) in self.states.all().iter().zip(&queried) {
             ids.extend_from_slice(state);
             let last = positions.last().copied().unwrap_or(0);
             let padded = positions.iter().copied().chain(std::iter::repeat(last));
@@ -207,6 +182,7 @@ impl Reads {
         }
         let picks: Vec<i64> = self
             .sites
+            .all()
             .iter()
             .map(|(state, position, _)| {
                 length(state * widest + queried[*state].range(..position).count())
@@ -215,7 +191,7 @@ impl Reads {
         let batch = length(self.states());
         let matrix = |ids: &[i64]| Tensor::from_slice(ids).view([batch, -1]).to_device(device);
         let (ids_BL, queries_BQ) = (matrix(&ids), matrix(&queries));
-        let hidden_BQD = forward(&ids_BL, &Queries::At(&queries_BQ))?;
+        let hidden_BQD = forward(&ids_BL, &Queries::At(queries_BQ))?;
         Ok(hidden_BQD.flatten(0, 1).index_select(0, &on(&hidden_BQD, &picks)))
     }
 
@@ -230,18 +206,17 @@ impl Reads {
                 kept.iter().for_each(|&id| row[place(id)] = false);
             }
         };
-        let first = &self.sites.first()?.2;
+        let mut sites = self.sites.all();
+        let first = &sites.first()?.2;
         // One row serves all where there is no filter: memory does not grow with the vocabulary.
-        let distinct = if self.sites.iter().all(|(_, _, support)| support == first) {
-            1
-        } else {
-            self.sites.len()
-        };
-        if distinct == 1 && *first == Support::Whole {
-            return None;
+        if sites.iter().all(|(_, _, support)| support == first) {
+            sites = &sites[..1];
+            if *first == Support::Whole {
+                return None;
+            }
         }
-        let mut cells = vec![false; distinct * vocabulary];
-        for ((_, _, support), row) in self.sites.iter().zip(cells.chunks_mut(vocabulary)) {
+        let mut cells = vec![false; sites.len() * vocabulary];
+        for ((_, _, support), row) in sites.iter().zip(cells.chunks_mut(vocabulary)) {
             fill(support, row);
         }
         Some(Tensor::from_slice(&cells).view([-1, v]))
@@ -250,17 +225,6 @@ impl Reads {
 
 /// In place of log 0, where an exact 0 would make the ratio's derivative NaN.
 const IMPOSSIBLE: f64 = -80.0;
-
-impl Placed {
-    /// The read's token in the flattened S x V matrix; any cell for an event that is no token.
-    fn token_cell(&self, v: i64) -> i64 {
-        let token = match self.event {
-            PlacedEvent::Token(token) => token,
-            PlacedEvent::Loses { .. } => 0,
-        };
-        length(self.site) * v + token
-    }
-}
 
 /// Numbers on the device of `beside`.
 fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {

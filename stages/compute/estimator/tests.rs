@@ -7,10 +7,12 @@ use agrpo_spec::{
 };
 use tch::{Kind, Tensor, no_grad_guard};
 
-use super::batch::{count, length};
+use super::unit::{Event, Factor, Read, Support, Surrogate, Unit};
 use super::*;
+use super::{batch::count, pass::Pass};
 use crate::model::{ModelConfig, Policy};
 use crate::sampler::{Row, sample};
+use crate::tensors::length;
 use crate::testing::{config, real, sampler};
 
 mod biased;

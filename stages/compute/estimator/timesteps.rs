@@ -32,8 +32,8 @@ pub struct Draw {
 /// The steps of one row, and how likely each is to be drawn.
 #[derive(Clone, Debug)]
 pub struct Steps {
-    /// q by step; sums to 1. Empty where a row has no steps.
-    probabilities: Vec<f64>,
+    /// q by step; sums to 1. Empty where a row has no steps, as in a completion of nothing but end-of-sequence.
+    pub probabilities: Vec<f64>,
     /// N, what the sum over steps is divided by.
     divisor: f64,
 }
@@ -43,13 +43,13 @@ impl Steps {
     pub fn of(batch: &Batch<'_>, row: usize, config: &EstimatorConfig) -> Self {
         let (steps, divisor) = match config.horizon {
             Horizon::Effective => (batch.horizon(row), batch.horizon(row)),
-            Horizon::Sampled => (batch.trajectories().sampled_steps(row), batch.sampler().steps),
+            Horizon::Sampled => (batch.trajectories.sampled_steps(row), batch.sampler.steps),
         };
         let uniform = 1.0 / f64::from(steps.max(1));
         let probabilities = match config.step_weights {
             StepWeights::Uniform => vec![uniform; steps as usize],
             StepWeights::Entropy => {
-                let trajectories = batch.trajectories();
+                let trajectories = batch.trajectories;
                 let first = row * trajectories.completion_len;
                 let entropy = |position| f64::from(trajectories.token_entropies[first + position]);
                 let of_step = |t| 1e-8 + batch.written(row, t).map(entropy).sum::<f64>().max(0.0);
@@ -62,24 +62,9 @@ impl Steps {
         Self { probabilities, divisor: f64::from(divisor) }
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.probabilities.len()
-    }
-
-    /// Whether there is none, as in a completion of nothing but end-of-sequence.
-    pub fn is_empty(&self) -> bool {
-        self.probabilities.is_empty()
-    }
-
-    /// q(t).
-    pub fn probability(&self, step: u32) -> f64 {
-        self.probabilities[step as usize]
-    }
-
     /// The weight 1 / (k N q(t)) of a draw, one of k.
     pub fn weight(&self, step: u32, k: u32) -> f64 {
-        1.0 / (f64::from(k) * self.divisor * self.probability(step))
+        1.0 / (f64::from(k) * self.divisor * self.probabilities[step as usize])
     }
 
     /// The step whose interval of the cumulative distribution holds `u`.
@@ -90,18 +75,19 @@ impl Steps {
             u < cumulative
         });
         // The sum can end just below u: the last step owns what is left.
-        u32::try_from(inside.unwrap_or(self.len() - 1)).expect("steps are few")
+        u32::try_from(inside.unwrap_or(self.probabilities.len() - 1)).expect("steps are few")
     }
 }
 
 /// Draws for `rows`, or every step of each once. Rows without steps get none.
 pub fn draw(batch: &Batch<'_>, rows: &[usize], config: &EstimatorConfig, seed: Seed) -> Vec<Draw> {
     let of_row = |&row: &usize| (row, Steps::of(batch, row, config));
-    let all: Vec<_> = rows.iter().map(of_row).filter(|(_, steps)| !steps.is_empty()).collect();
+    let all: Vec<_> =
+        rows.iter().map(of_row).filter(|(_, steps)| !steps.probabilities.is_empty()).collect();
     let Samples::Count(k) = config.k else {
         let every = |(row, steps): &(usize, Steps)| {
             let (row, weight) = (*row, 1.0 / steps.divisor);
-            let last = u32::try_from(steps.len()).expect("steps are few");
+            let last = u32::try_from(steps.probabilities.len()).expect("steps are few");
             (0..last).map(move |step| Draw { row, step, weight })
         };
         return all.iter().flat_map(every).collect();

@@ -7,34 +7,36 @@
 use agrpo_spec::EstimatorConfig;
 
 /// A kind of estimator, applied to one batch: numbered units, built on demand.
-pub trait Estimator {
-    /// How many units there are.
-    fn units(&self) -> usize;
-    /// One of them.
-    fn unit(&self, n: usize) -> Unit;
-    /// How ratios become a loss.
-    fn surrogate(&self) -> Surrogate;
+pub struct Estimator<'a> {
+    pub(super) units: usize,
+    pub(super) unit: Box<dyn Fn(usize) -> Unit + 'a>,
+    pub(super) surrogate: Surrogate,
     /// The number of completions, or of tokens, that the loss is a mean over; 0 where there is nothing to learn.
     /// An update weights its shards by it, so that its gradient is the mean over all of them.
-    fn mean_over(&self) -> f64;
+    pub mean_over: f64,
     /// Forward and backward passes of the estimate, in states, if no two states were equal.
-    fn samples(&self) -> usize;
+    pub samples: usize,
+}
+
+impl std::fmt::Debug for Estimator<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Estimator").finish_non_exhaustive()
+    }
 }
 
 /// The tokens among which a position's distribution is taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Support {
+pub(super) enum Support {
     /// The whole vocabulary.
     Whole,
     /// All but this id, the mask.
     AllBut(i64),
-    /// These ids alone, the recorded kept set.
+    /// The recorded kept set.
     Kept(Vec<i64>),
 }
 
-/// What a read is the probability of.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub(super) enum Event {
     /// This token is drawn.
     Token(i64),
     /// A token is drawn that is no more probable than any of these (position, token) of the same
@@ -43,58 +45,47 @@ pub enum Event {
     Loses(Vec<(i64, i64)>),
 }
 
-/// The log-probability of an event at one position of one of the unit's states.
+/// `coefficient` times the log-probability of an event at one position, prompt included, of one of the unit's
+/// states.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Read {
-    /// Which of the unit's states.
-    pub state: usize,
-    /// Position in the sequence, prompt included.
-    pub position: i64,
-    /// Of what.
-    pub event: Event,
-    /// Among which tokens.
-    pub support: Support,
-    /// What the log-probability is multiplied by.
-    pub coefficient: f64,
+pub(super) struct Read {
+    pub(super) state: usize,
+    pub(super) position: i64,
+    pub(super) event: Event,
+    pub(super) support: Support,
+    pub(super) coefficient: f64,
 }
 
-/// One ratio of the surrogate.
+/// One ratio of the surrogate, whose log-probability is the sum of its reads.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Factor {
-    /// Its log-probability is their sum.
-    pub reads: Vec<Read>,
+pub(super) struct Factor {
+    pub(super) reads: Vec<Read>,
     /// The log-probability under the policy that sampled, if it was recorded; else it is computed.
-    pub old: Option<f64>,
-    /// A.
-    pub advantage: f64,
+    pub(super) old: Option<f64>,
+    pub(super) advantage: f64,
     /// w, every mean included.
-    pub weight: f64,
-    /// Whether it has a KL term.
-    pub has_kl: bool,
+    pub(super) weight: f64,
+    pub(super) has_kl: bool,
 }
 
-/// Factors that have to be computed together, and their states.
+/// Factors that have to be computed together, and their states: token ids, each of the same length.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Unit {
-    /// Token ids, each of the same length.
-    pub states: Vec<Vec<i64>>,
-    /// Ratios.
-    pub factors: Vec<Factor>,
+pub(super) struct Unit {
+    pub(super) states: Vec<Vec<i64>>,
+    pub(super) factors: Vec<Factor>,
 }
 
-/// How ratios become a loss.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Surrogate {
-    /// From below at 1 - clip_low.
-    pub clip_low: f64,
-    /// From above at 1 + clip_high.
-    pub clip_high: f64,
+/// How ratios become a loss: clipped to 1 - `clip_low` ..= 1 + `clip_high`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Surrogate {
+    pub(super) clip_low: f64,
+    pub(super) clip_high: f64,
     /// What logits are divided by.
-    pub temperature: f64,
+    pub(super) temperature: f64,
     /// beta, the weight of the divergence from the reference.
-    pub kl: f64,
+    pub(super) kl: f64,
     /// Whether the divergence's samples are weighted by rho.
-    pub kl_ratio: bool,
+    pub(super) kl_ratio: bool,
 }
 
 impl Surrogate {

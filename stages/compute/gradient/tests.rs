@@ -2,14 +2,13 @@
 
 use agrpo_spec::{
     EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Precision,
-    RowReward, StageKind, StageSpec, encode,
+    RowReward, Seed, StageError, StageKind, StageSpec, encode,
 };
 
 use super::*;
-use crate::model::ModelConfig;
 use crate::sampler::{Row, sample};
-use crate::tensors::TensorWindows;
 use crate::testing::{config, real, sampler};
+use crate::{model::ModelConfig, tensors::TensorWindows};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
 fn policy(seed: u64) -> Artifact {

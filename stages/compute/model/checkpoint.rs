@@ -6,28 +6,22 @@
 //! none missing, unknown, twice, of another shape or of numbers that are no weights. Names are those of
 //! LLaDA's checkpoints; nothing is renamed or guessed.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use agrpo_spec::{Files, StageError, one_line};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::config::ModelConfig;
-use super::names::{PREFIX, checkpoint_shapes};
-use super::weights::Weights;
-use crate::error::{data, libtorch};
+use super::{config::ModelConfig, lora, names::PREFIX, weights::Weights};
+use crate::error::{Result, data, libtorch};
 use crate::folder;
-use crate::tensors::{Entry, TensorWindows};
+use crate::tensors::{Entry, TensorWindows, length};
 
 const INDEX: &str = "model.safetensors.index.json";
-/// Lies in the folder of an adapted policy, and is no part of its base.
-const ADAPTER: &str = "adapter_model.safetensors";
 
 /// `model.safetensors.index.json`, as far as it is understood.
 #[derive(Deserialize)]
 struct Index {
-    /// Each tensor's file.
     weight_map: BTreeMap<String, String>,
     metadata: Option<IndexMetadata>,
 }
@@ -41,8 +35,8 @@ struct IndexMetadata {
 /// The weights of a folder: headers read, no tensor yet.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
-    shards: Vec<TensorWindows>,
-    /// The shard of each tensor.
+    /// The files, in the order of their names.
+    pub(super) shards: Vec<TensorWindows>,
     places: BTreeMap<String, usize>,
     /// What is wrong with the index, though nothing is read by it.
     note: Option<String>,
@@ -51,11 +45,9 @@ pub(super) struct Checkpoint {
 /// Whether a folder's configuration and the headers of its weights match; reads no weights. Answers with the
 /// configuration; `None` for an adapter's folder without a base, of which only the header is checked. Data
 /// error that names file and tensor.
-pub(crate) fn check_headers(files: &Files) -> Result<Option<ModelConfig>, StageError> {
+pub(crate) fn check_headers(files: &Files) -> Result<Option<ModelConfig>> {
     if !files.contains_key("config.json") && files.contains_key("adapter_config.json") {
-        let lacks = || data(format!("the adapter folder has no {ADAPTER}"));
-        TensorWindows::open(ADAPTER, files.get(ADAPTER).ok_or_else(lacks)?)?;
-        return Ok(None);
+        return lora::open(files).map(|_| None);
     }
     let config = ModelConfig::of_folder(files)?;
     Checkpoint::open(files)?.check(&config)?;
@@ -64,7 +56,7 @@ pub(crate) fn check_headers(files: &Files) -> Result<Option<ModelConfig>, StageE
 
 /// Whether all weights of a folder are finite numbers; reads every byte of them. Data error that names file
 /// and tensor. Returns a note on what is wrong with the folder without changing what is read.
-pub fn check_weights(files: &Files) -> Result<Option<String>, StageError> {
+pub fn check_weights(files: &Files) -> Result<Option<String>> {
     let checkpoint = Checkpoint::open(files)?;
     checkpoint.shards.iter().try_for_each(TensorWindows::check_finite)?;
     Ok(checkpoint.note)
@@ -72,15 +64,15 @@ pub fn check_weights(files: &Files) -> Result<Option<String>, StageError> {
 
 impl Checkpoint {
     /// Reads all headers, and the index where there is one.
-    pub(super) fn open(files: &Files) -> Result<Self, StageError> {
+    pub(super) fn open(files: &Files) -> Result<Self> {
         let mut checkpoint = Self { shards: vec![], places: BTreeMap::new(), note: None };
-        let is_shard = |name: &str| name.ends_with(".safetensors") && name != ADAPTER;
+        let is_shard = |name: &str| name.ends_with(".safetensors") && name != lora::TENSORS;
         for (name, content) in files.iter().filter(|(name, _)| is_shard(name)) {
             let shard = TensorWindows::open(name, content)?;
-            for tensor in shard.tensors().keys() {
+            for tensor in shard.tensors.keys() {
                 let place = checkpoint.shards.len();
                 if let Some(first) = checkpoint.places.insert(tensor.clone(), place) {
-                    let (tensor, first) = (one_line(tensor), checkpoint.shards[first].name());
+                    let (tensor, first) = (one_line(tensor), &checkpoint.shards[first].name);
                     return Err(data(format!(
                         "the checkpoint has {tensor} twice, again in {name}, first in {first}"
                     )));
@@ -97,29 +89,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Refuses an index that contradicts the shards.
-    fn check_index(&self, index: &Index, files: &Files) -> Result<(), StageError> {
+    fn check_index(&self, index: &Index, files: &Files) -> Result<()> {
         let refuse = |problem: String| Err(data(format!("{INDEX}: {problem}")));
         for (tensor, file) in &index.weight_map {
-            let (shown, file_shown) = (one_line(tensor), one_line(file));
-            match self.place(tensor) {
-                _ if !files.contains_key(file) => {
-                    return refuse(format!(
-                        "{shown} is said to lie in {file_shown}, which the folder lacks"
-                    ));
-                }
-                Some(found) if found == file => {}
-                Some(found) => {
-                    return refuse(format!(
-                        "{shown} is said to lie in {file_shown}, but it lies in {found}"
-                    ));
-                }
-                None => {
-                    return refuse(format!(
-                        "{shown} is said to lie in {file_shown}, which does not have it"
-                    ));
-                }
-            }
+            let but = match self.place(tensor) {
+                _ if !files.contains_key(file) => "which the folder lacks".to_owned(),
+                Some(found) if found == file => continue,
+                Some(found) => format!("but it lies in {found}"),
+                None => "which does not have it".to_owned(),
+            };
+            let (tensor, file) = (one_line(tensor), one_line(file));
+            return refuse(format!("{tensor} is said to lie in {file}, {but}"));
         }
         if let Some(tensor) = self.places.keys().find(|name| !index.weight_map.contains_key(*name))
         {
@@ -132,39 +112,37 @@ impl Checkpoint {
     /// A note, not an error: tools count the bytes of tensors differently, and nothing is read by the count.
     fn wrong_size(&self, index: &Index) -> Option<String> {
         let bytes: u64 =
-            self.shards.iter().flat_map(|s| s.tensors().values()).map(Entry::bytes).sum();
+            self.shards.iter().flat_map(|s| s.tensors.values()).map(Entry::bytes).sum();
         let stated = index.metadata.as_ref().and_then(|metadata| metadata.total_size);
-        #[expect(clippy::cast_precision_loss, reason = "exact to 9 petabytes")]
         let wrong = stated.filter(|&total| total != bytes as f64)?;
         Some(format!("{INDEX}: total_size = {wrong}, but the files hold {bytes} bytes of tensors"))
     }
 
-    /// The file that holds a tensor.
-    fn place(&self, tensor: &str) -> Option<&str> {
-        self.places.get(tensor).map(|&shard| self.shards[shard].name())
+    fn find(&self, tensor: &str) -> Option<(&TensorWindows, &Entry)> {
+        let shard = &self.shards[*self.places.get(tensor)?];
+        Some((shard, shard.tensors.get(tensor)?))
     }
 
-    /// Accounts for every tensor.
-    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), StageError> {
+    /// The file that holds a tensor.
+    fn place(&self, tensor: &str) -> Option<&str> {
+        self.find(tensor).map(|(shard, _)| shard.name.as_str())
+    }
+
+    pub(super) fn check(&self, config: &ModelConfig) -> Result<()> {
         self.check_style()?;
-        let expected: BTreeMap<_, _> = checkpoint_shapes(config).into_iter().collect();
+        let expected: BTreeMap<_, _> = config.tensors().into_iter().collect();
         for (name, shape) in &expected {
-            let Some(&shard) = self.places.get(name) else {
+            let Some((shard, Entry { kind, shape: found, .. })) = self.find(name) else {
                 return Err(data(format!("the checkpoint lacks {name}: {}", self.searched())));
             };
-            let shard = &self.shards[shard];
-            let (file, entry) = (shard.name(), &shard.tensors()[name]);
-            if entry.shape != *shape {
-                let found = &entry.shape;
-                return Err(data(format!(
-                    "{file}: {name} has the shape {found:?}, expected {shape:?} by config.json"
-                )));
+            let refuse = |what: String| Err(data(format!("{}: {name} {what}", shard.name)));
+            if found != shape {
+                return refuse(format!(
+                    "has the shape {found:?}, expected {shape:?} by config.json"
+                ));
             }
-            if !matches!(entry.kind, Kind::BFloat16 | Kind::Half | Kind::Float | Kind::Double) {
-                let found = entry.kind;
-                return Err(data(format!(
-                    "{file}: {name} is {found:?}, expected bf16, f16 or f32"
-                )));
+            if !matches!(kind, Kind::BFloat16 | Kind::Half | Kind::Float | Kind::Double) {
+                return refuse(format!("is {kind:?}, expected bf16, f16 or f32"));
             }
         }
         match self.places.keys().find(|name| !expected.contains_key(*name)) {
@@ -177,7 +155,7 @@ impl Checkpoint {
     }
 
     /// Refuses another model's names once, not tensor by tensor.
-    fn check_style(&self) -> Result<(), StageError> {
+    fn check_style(&self) -> Result<()> {
         let is_ours = |name: &String| name.starts_with(PREFIX);
         let Some(other) = self.places.keys().find(|name| !is_ours(name)) else { return Ok(()) };
         if self.places.keys().any(is_ours) {
@@ -192,18 +170,13 @@ impl Checkpoint {
         )))
     }
 
-    /// Where a tensor was looked for.
     fn searched(&self) -> String {
         match &self.shards[..] {
             [] => "the folder has no *.safetensors".to_owned(),
-            [only] => format!("it is not in {}", only.name()),
+            [only] => format!("it is not in {}", only.name),
             [first, .., last] => {
                 let files = self.shards.len();
-                format!(
-                    "it is in none of the {files} files from {} to {}",
-                    first.name(),
-                    last.name()
-                )
+                format!("it is in none of the {files} files from {} to {}", first.name, last.name)
             }
         }
     }
@@ -215,54 +188,30 @@ impl Checkpoint {
         config: &ModelConfig,
         device: Device,
         kind: Kind,
-    ) -> Result<Weights, StageError> {
+    ) -> Result<Weights> {
         self.check(config)?;
         let unread = RefCell::new(vec![]);
+        // All tensors of a stack have one shape.
         let stacked = |names: &[String]| {
-            let whole = Tensor::f_empty(self.stacked_shape(names), (kind, device))
-                .map_err(|e| libtorch(&e))?;
+            let mut shape = self.entry(&names[0])?.1.shape.clone();
+            shape[0] *= length(names.len());
+            let whole = Tensor::f_empty(shape, (kind, device)).map_err(libtorch)?;
             unread.borrow_mut().push((names.to_vec(), whole.shallow_clone()));
             Ok(whole)
         };
-        let weights = Weights::assemble(config, |name| stacked(&[name.to_owned()]), stacked)?;
+        let weights = Weights::assemble(config, stacked)?;
         for (names, whole) in unread.take() {
-            self.fill(&names, &whole)?;
+            let parts = whole.f_chunk(length(names.len()), 0).map_err(libtorch)?;
+            for (name, part) in names.iter().zip(parts) {
+                self.entry(name)?.0.fill(name, &part, true)?;
+            }
         }
         Ok(weights)
     }
 
-    /// The files, in the order of their names.
-    pub(super) fn into_shards(self) -> Vec<TensorWindows> {
-        self.shards
-    }
-
     /// Where a tensor lies, which has been accounted for.
-    fn entry(&self, name: &str) -> (&TensorWindows, &Entry) {
-        let shard = &self.shards[self.places[name]];
-        (shard, &shard.tensors()[name])
-    }
-
-    /// The shape of tensors of one width, one below the other.
-    fn stacked_shape(&self, names: &[String]) -> Vec<i64> {
-        let shapes = names.iter().map(|name| self.entry(name).1.shape.clone());
-        let add = |mut all: Vec<i64>, part: Vec<i64>| {
-            all[0] += part[0];
-            all
-        };
-        shapes.reduce(add).unwrap_or_default()
-    }
-
-    /// Copies tensors into their rows.
-    fn fill(&self, names: &[String], whole: &Tensor) -> Result<(), StageError> {
-        let mut row = 0;
-        for name in names {
-            let (shard, entry) = self.entry(name);
-            let rows = entry.shape[0];
-            let target = whole.f_narrow(0, row, rows).map_err(|e| libtorch(&e))?;
-            shard.fill_finite(name, &target)?;
-            row += rows;
-        }
-        Ok(())
+    fn entry(&self, name: &str) -> Result<(&TensorWindows, &Entry)> {
+        self.find(name).ok_or_else(|| StageError::Internal(format!("no tensor {name}")))
     }
 }
 

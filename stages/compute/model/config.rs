@@ -4,11 +4,11 @@
 use std::fmt::Display;
 
 use agrpo_grading::json_object;
-use agrpo_spec::{CheckpointShape, Files, ModelShape, StageError, one_line};
-use serde::Deserialize;
+use agrpo_spec::{CheckpointShape, Files, ModelShape, one_line};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::data;
+use crate::error::{Result, data};
 use crate::folder;
 
 mod keys;
@@ -18,7 +18,7 @@ const LARGEST: i64 = 1 << 24;
 const DEEPEST: i64 = 1 << 12;
 
 /// The sizes and constants of a policy's arithmetic, and its special tokens.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ModelConfig {
     /// Width of the residual stream, D.
     pub d_model: i64,
@@ -46,7 +46,7 @@ pub struct ModelConfig {
 }
 
 /// Refuses another model's configuration by the model's name, not by the first key that it lacks.
-fn is_ours(document: &Map<String, Value>) -> Result<(), StageError> {
+fn is_ours(document: &Map<String, Value>) -> Result<()> {
     let Some(found) = document.get("model_type") else { return Ok(()) };
     if found.is_null() || found == "llada" {
         return Ok(());
@@ -88,39 +88,30 @@ impl ModelConfig {
         }
     }
 
-    /// Reads a folder's `config.json`.
-    pub(crate) fn of_folder(files: &Files) -> Result<Self, StageError> {
+    pub(crate) fn of_folder(files: &Files) -> Result<Self> {
         Self::from_json(&folder::small(files, "policy", "config.json")?)
     }
 
     /// Reads `config.json`.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, StageError> {
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let read = |error: &dyn Display| {
             data(format!("config.json: {}; expected a LLaDA configuration", one_line(error)))
         };
         let document = json_object(bytes).map_err(|error| read(&error))?;
         is_ours(&document)?;
         let config = Self::deserialize(&document).map_err(|error| read(&error))?;
-        let within = [
-            ("d_model", config.d_model, LARGEST),
-            ("n_layers", config.n_layers, DEEPEST),
-            ("n_heads", config.n_heads, LARGEST),
-            ("mlp_hidden_size", config.mlp_hidden_size, LARGEST),
-            ("embedding_size", config.embedding_size, LARGEST),
-            ("max_sequence_length", config.max_sequence_length, LARGEST),
-        ];
-        if let Some((key, found, most)) =
-            within.iter().find(|(_, n, most)| !(1..=*most).contains(n))
-        {
-            return Err(data(format!("config.json: {key} = {found}: expected from 1 to {most}")));
+        let refuse = |what: String| Err(data(format!("config.json: {what}")));
+        for (key, found) in config.sizes() {
+            let most = if key == "n_layers" { DEEPEST } else { LARGEST };
+            if !(1..=most).contains(&found) {
+                return refuse(format!("{key} = {found}: expected from 1 to {most}"));
+            }
         }
         if config.d_model % (2 * config.n_heads) != 0 {
-            return Err(data("config.json: d_model must be n_heads heads of an even size"));
+            return refuse("d_model must be n_heads heads of an even size".into());
         }
         if config.rope_theta <= 0.0 || config.rms_norm_eps < 0.0 {
-            return Err(data(
-                "config.json: rope_theta must be above 0 and rms_norm_eps at least 0",
-            ));
+            return refuse("rope_theta must be above 0 and rms_norm_eps at least 0".into());
         }
         let ids = [
             ("eos_token_id", config.eos_token_id),
@@ -129,30 +120,43 @@ impl ModelConfig {
         ];
         let size = config.embedding_size;
         if let Some((key, id)) = ids.iter().find(|(_, id)| !(0..size).contains(id)) {
-            return Err(data(format!(
-                "config.json: {key} = {id}: a special token lies outside the vocabulary of embedding_size = {size}"
-            )));
+            return refuse(format!(
+                "{key} = {id}: a special token lies outside the vocabulary of embedding_size = {size}"
+            ));
         }
         config.check_keys(&document)?;
         Ok(config)
     }
 
     /// Whether these are the sizes that a run file says. Data error that names the first other one.
-    pub fn check_shape(&self, shape: &CheckpointShape) -> Result<(), StageError> {
-        let sizes = [
-            ("d_model", shape.d_model, self.d_model),
-            ("n_layers", shape.n_layers, self.n_layers),
-            ("n_heads", shape.n_heads, self.n_heads),
-            ("mlp_hidden_size", shape.mlp_hidden_size, self.mlp_hidden_size),
-            ("embedding_size", shape.embedding_size, self.embedding_size),
-            ("max_sequence_length", shape.max_sequence_length, self.max_sequence_length),
+    pub fn check_shape(&self, shape: &CheckpointShape) -> Result<()> {
+        let said = [
+            shape.d_model,
+            shape.n_layers,
+            shape.n_heads,
+            shape.mlp_hidden_size,
+            shape.embedding_size,
+            shape.max_sequence_length,
         ];
-        match sizes.into_iter().find(|&(_, said, found)| i64::from(said) != found) {
-            Some((key, said, found)) => Err(data(format!(
-                "checkpoint.shape.{key} = {said}: the checkpoint's config.json has {found}"
-            ))),
-            None => Ok(()),
+        for ((key, found), said) in self.sizes().into_iter().zip(said) {
+            if found != i64::from(said) {
+                return Err(data(format!(
+                    "checkpoint.shape.{key} = {said}: the checkpoint's config.json has {found}"
+                )));
+            }
         }
+        Ok(())
+    }
+
+    fn sizes(&self) -> [(&'static str, i64); 6] {
+        [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("mlp_hidden_size", self.mlp_hidden_size),
+            ("embedding_size", self.embedding_size),
+            ("max_sequence_length", self.max_sequence_length),
+        ]
     }
 
     /// The document for `config.json`, with every field that LLaDA's own code asks for.

@@ -10,12 +10,11 @@
 //! A and B are f32 over a W of half precision, and so is what they compute: their updates are smaller than
 //! what half precision can hold, and so are many terms of their gradients. The sum is rounded once.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::tensors::NamedTensors;
+use crate::tensors::length;
 
 /// The matrices that adapt one module. R is their rank, I and O are the module's inputs and outputs.
 #[derive(Debug)]
@@ -32,7 +31,6 @@ pub(super) struct Linear {
     modules: Vec<String>,
     /// O counts the outputs of all modules.
     weight_OxI: Tensor,
-    /// One entry a module.
     lora: Vec<Option<Lora>>,
 }
 
@@ -82,12 +80,8 @@ impl Lora {
         product(&product(x, &self.a_RxI), &self.b_OxR) * self.scale
     }
 
-    fn to_kind(&self, kind: Kind) -> Self {
-        Self {
-            a_RxI: of_kind(&self.a_RxI, kind),
-            b_OxR: of_kind(&self.b_OxR, kind),
-            scale: self.scale,
-        }
+    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self { a_RxI: of(&self.a_RxI), b_OxR: of(&self.b_OxR), scale: self.scale }
     }
 }
 
@@ -98,7 +92,6 @@ impl Linear {
         Self { modules, weight_OxI, lora }
     }
 
-    /// All outputs.
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {
         self.adapted(product(x, &self.weight_OxI), x, 0..self.modules.len())
     }
@@ -127,7 +120,6 @@ impl Linear {
         (y + Tensor::cat(&changes, -1)).to_kind(kind)
     }
 
-    /// Outputs of one module.
     fn outputs(&self) -> i64 {
         self.weight_OxI.size()[0] / length(self.modules.len())
     }
@@ -136,9 +128,9 @@ impl Linear {
     pub(super) fn adapt(&mut self, found: &mut BTreeMap<String, Lora>) {
         let (kind, device) = (wide(self.weight_OxI.kind()), self.weight_OxI.device());
         for (module, lora) in self.modules.iter().zip(&mut self.lora) {
-            *lora = found.remove(module).map(|found| found.to_kind(kind));
+            let found = found.remove(module);
+            *lora = found.map(|lora| lora.map(|t| of_kind(t, kind).to_device(device)));
         }
-        self.adapters_to_device(device);
     }
 
     /// W + s B A in place of W, A and B, rounded to W's kind. W may be shared, so it is not written to.
@@ -157,86 +149,44 @@ impl Linear {
         }
     }
 
-    /// Without what adapts it, on the same memory.
-    pub(super) fn base(&self) -> Self {
-        let lora = self.modules.iter().map(|_| None).collect();
-        let (modules, weight_OxI) = (self.modules.clone(), self.weight_OxI.shallow_clone());
-        Self { modules, weight_OxI, lora }
+    pub(super) fn drop_adapters(&mut self) {
+        self.lora.fill_with(|| None);
     }
 
-    /// The same on the same memory, without gradients.
-    pub(super) fn handles(&self) -> Self {
-        let lora = |lora: &Lora| Lora {
-            a_RxI: lora.a_RxI.detach(),
-            b_OxR: lora.b_OxR.detach(),
-            scale: lora.scale,
-        };
-        Self {
-            modules: self.modules.clone(),
-            weight_OxI: self.weight_OxI.detach(),
-            lora: self.lora.iter().map(|own| own.as_ref().map(lora)).collect(),
-        }
+    /// The same modules with what `of` makes of every matrix.
+    pub(super) fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        let lora = self.lora.iter().map(|lora| lora.as_ref().map(|lora| lora.map(&of)));
+        let (modules, weight_OxI) = (self.modules.clone(), of(&self.weight_OxI));
+        Self { modules, weight_OxI, lora: lora.collect() }
     }
 
-    /// Whether gradients are computed for it.
     pub(super) fn is_trained(&self) -> bool {
-        self.weight_OxI.requires_grad() || self.lora_leaves().any(Tensor::requires_grad)
+        self.weight_OxI.requires_grad() || self.adapters().iter().any(|(_, t)| t.requires_grad())
     }
 
-    pub(super) fn to_kind(&self, kind: Kind) -> Self {
-        Self {
-            modules: self.modules.clone(),
-            weight_OxI: of_kind(&self.weight_OxI, kind),
-            lora: self.lora.iter().map(|l| l.as_ref().map(|l| l.to_kind(kind))).collect(),
-        }
-    }
-
-    /// Moves the matrices to a device, without gradients.
-    pub(super) fn move_to(&mut self, device: Device) {
-        self.weight_OxI = self.weight_OxI.detach().to_device(device);
-        self.adapters_to_device(device);
-    }
-
-    fn adapters_to_device(&mut self, device: Device) {
-        for lora in self.lora.iter_mut().flatten() {
-            lora.a_RxI = lora.a_RxI.detach().to_device(device);
-            lora.b_OxR = lora.b_OxR.detach().to_device(device);
-        }
-    }
-
-    /// The checkpoint's matrices, stacked.
-    pub(super) fn leaf(&self) -> &Tensor {
-        &self.weight_OxI
-    }
-
-    /// The matrices that adapt the modules.
-    pub(super) fn lora_leaves(&self) -> impl Iterator<Item = &Tensor> {
-        self.lora.iter().flatten().flat_map(|lora| [&lora.a_RxI, &lora.b_OxR])
-    }
-
-    /// What `of` reads off the stacked matrices, by the checkpoint's names.
-    pub(super) fn name_weights(&self, named: &mut NamedTensors, of: impl Fn(&Tensor) -> Tensor) {
-        let parts = of(&self.weight_OxI).chunk(length(self.modules.len()), 0);
+    /// The stacked matrices, with the checkpoint's names of the parts.
+    pub(super) fn weights(&self) -> Leaf<'_> {
         let names = self.modules.iter().map(|module| format!("{module}.weight"));
-        named.extend(names.zip(parts));
+        (names.collect(), &self.weight_OxI)
     }
 
-    /// What `of` reads off the matrices that adapt, by PEFT's names.
-    pub(super) fn name_lora(&self, named: &mut NamedTensors, of: impl Fn(&Tensor) -> Tensor) {
+    /// The matrices that adapt the modules, by PEFT's names.
+    pub(super) fn adapters(&self) -> Vec<Leaf<'_>> {
+        let mut leaves = vec![];
         for (module, lora) in self.modules.iter().zip(&self.lora) {
-            if let Some(lora) = lora {
-                named.insert(lora_name(module, 'A'), of(&lora.a_RxI));
-                named.insert(lora_name(module, 'B'), of(&lora.b_OxR));
+            if let Some(Lora { a_RxI, b_OxR, .. }) = lora {
+                leaves.push((vec![lora_name(module, 'A')], a_RxI));
+                leaves.push((vec![lora_name(module, 'B')], b_OxR));
             }
         }
+        leaves
     }
 }
+
+/// A tensor that can be trained, with the names of the parts that are stacked in it.
+pub(super) type Leaf<'a> = (Vec<String>, &'a Tensor);
 
 /// A copy in another kind, without gradients.
 pub(super) fn of_kind(tensor: &Tensor, kind: Kind) -> Tensor {
     tensor.detach().to_dtype(kind, false, true)
-}
-
-fn length(n: usize) -> i64 {
-    i64::try_from(n).expect("modules are few")
 }

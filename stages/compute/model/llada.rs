@@ -16,16 +16,14 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Seed, StageError};
+use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::config::ModelConfig;
-use super::linear::{ROWS, wide};
-use super::lora::Adapter;
-use super::placement::Placement;
+use super::linear::{Leaf, ROWS, wide};
 use super::weights::{self, Block, Weights};
-use crate::error::libtorch;
-use crate::tensors::{self, NamedTensors};
+use super::{config::ModelConfig, lora::Adapter, placement::Placement};
+use crate::error::{Result, libtorch};
+use crate::tensors::{self, NamedTensors, length};
 
 mod adapted;
 mod cache;
@@ -35,11 +33,11 @@ mod rotation;
 mod tape;
 
 pub(crate) use adapted::adapter_of;
-pub use cache::{KeyValues, Window};
+pub(crate) use cache::{KeyValues, Window};
 pub use queries::Queries;
 use queries::select;
 use rotation::{Rotation, rotate};
-pub use tape::Tape;
+pub(crate) use tape::Tape;
 
 /// In place of an id where a sequence has no token: on the left of the shorter prompts.
 pub const PADDING: i64 = -1;
@@ -65,36 +63,21 @@ struct Sequences {
 
 impl Policy {
     /// A new model with weights drawn from `seed`.
-    pub fn draw(config: ModelConfig, init_std: f64, seed: Seed) -> Result<Self, StageError> {
+    pub fn draw(config: ModelConfig, init_std: f64, seed: Seed) -> Result<Self> {
         let named = weights::draw(&config, init_std, seed);
-        Self::from_named(config, named)
+        Self::from_named(config, named, Kind::Float)
     }
 
-    /// From a checkpoint's tensors, every one accounted for.
-    pub(crate) fn from_named(config: ModelConfig, named: NamedTensors) -> Result<Self, StageError> {
-        Self::from_named_as(config, named, Kind::Float)
-    }
-
-    /// The same, in another kind.
-    pub(crate) fn from_named_as(
-        config: ModelConfig,
-        named: NamedTensors,
-        kind: Kind,
-    ) -> Result<Self, StageError> {
+    /// From this program's own tensors, in one kind.
+    pub(crate) fn from_named(config: ModelConfig, named: NamedTensors, kind: Kind) -> Result<Self> {
         let weights = Weights::from_named(&config, &named, kind)?;
         Ok(Self { config, weights, adapter: None })
     }
 
-    /// The same policy on a device of this program's.
+    /// The same policy on a device, without gradients; what is there already stays.
     #[must_use]
     pub fn on(self, device: crate::Device) -> Self {
-        self.moved_to(device.of_tch())
-    }
-
-    /// The same policy on a device, without gradients; what is there already stays.
-    pub(crate) fn moved_to(mut self, device: Device) -> Self {
-        self.weights.move_to(device);
-        self
+        Self { weights: self.weights.map(|t| t.detach().to_device(device.of_tch())), ..self }
     }
 
     /// Where the weights are, and in which kind.
@@ -108,12 +91,13 @@ impl Policy {
     }
 
     /// The same policy in f64, with leaves of its own.
-    pub fn to_double(&self) -> Self {
-        Self {
-            config: self.config.clone(),
-            weights: self.weights.to_kind(Kind::Double),
-            adapter: self.adapter.clone(),
-        }
+    #[cfg(test)]
+    pub(crate) fn to_double(&self) -> Self {
+        self.with_weights(self.weights.map(|tensor| super::linear::of_kind(tensor, Kind::Double)))
+    }
+
+    fn with_weights(&self, weights: Weights) -> Self {
+        Self { config: self.config.clone(), weights, adapter: self.adapter.clone() }
     }
 
     /// The model's sizes and special tokens.
@@ -129,7 +113,7 @@ impl Policy {
 
     /// Requires gradients of every parameter.
     pub fn require_grad(&self) {
-        for leaf in self.leaves() {
+        for (_, leaf) in self.leaves() {
             // The returned handle is the same tensor.
             drop(leaf.set_requires_grad(true));
         }
@@ -144,17 +128,17 @@ impl Policy {
     }
 
     /// The gradients one after another in the order of their names, in double precision.
-    pub fn flat_gradient(&self) -> Result<Vec<f64>, StageError> {
+    pub fn flat_gradient(&self) -> Result<Vec<f64>> {
         let mut flat = vec![];
         for gradient in self.gradients().values() {
-            flat.extend(tensors::doubles(gradient)?);
+            flat.extend(tensors::numbers::<f64>(gradient)?);
         }
         Ok(flat)
     }
 
     /// Zeroes the gradients.
     pub fn zero_grad(&self) {
-        for leaf in self.leaves() {
+        for (_, leaf) in self.leaves() {
             let mut grad = leaf.grad();
             if grad.defined() {
                 drop(grad.detach_().zero_());
@@ -162,16 +146,17 @@ impl Policy {
         }
     }
 
-    fn leaves(&self) -> Vec<&Tensor> {
-        if self.adapter.is_some() { self.weights.lora_leaves() } else { self.weights.leaves() }
+    fn leaves(&self) -> Vec<Leaf<'_>> {
+        if self.adapter.is_some() { self.weights.adapters() } else { self.weights.leaves() }
     }
 
+    /// What `of` reads off each leaf, part by part.
     fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
-        if self.adapter.is_some() {
-            self.weights.lora_to_named(of)
-        } else {
-            self.weights.to_named(of)
-        }
+        let parts = |(names, leaf): Leaf<'_>| {
+            let parts = of(leaf).chunk(length(names.len()), 0);
+            names.into_iter().zip(parts)
+        };
+        self.leaves().into_iter().flat_map(parts).collect()
     }
 
     /// Logits of hidden states, ... x D to ... x V, in the weights' kind.
@@ -181,7 +166,7 @@ impl Policy {
 
     /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
     /// i64, B x L, with [`PADDING`] where a sequence has no token.
-    pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries<'_>) -> Result<Tensor, StageError> {
+    pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries) -> Result<Tensor> {
         let all = self.sequences(ids_BL)?;
         let mut x = self.embed(ids_BL);
         for n in 0..self.weights.blocks.len() {
@@ -197,7 +182,7 @@ impl Policy {
     }
 
     /// Block n; the last one at the queried positions and with the norm behind it.
-    fn segment(&self, n: usize, x_BLD: &Tensor, queries: &Queries<'_>, all: &Sequences) -> Tensor {
+    fn segment(&self, n: usize, x_BLD: &Tensor, queries: &Queries, all: &Sequences) -> Tensor {
         let block = &self.weights.blocks[n];
         if n + 1 < self.weights.blocks.len() {
             return self.block(block, x_BLD, &Queries::All, all);
@@ -206,8 +191,8 @@ impl Policy {
         rms_norm(&x_BQD, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
-    fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences, StageError> {
-        let (batch, length) = ids_BL.size2().map_err(|e| libtorch(&e))?;
+    fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences> {
+        let (batch, length) = ids_BL.size2().map_err(libtorch)?;
         let (kind, device) = (self.weights.wte_VxD.kind(), ids_BL.device());
         let padded_BL = ids_BL.eq(PADDING);
         let bias = (padded_BL.any().int64_value(&[]) != 0).then(|| {
@@ -219,13 +204,7 @@ impl Policy {
     }
 
     /// One block, its result at the queried positions only: B x Q x D.
-    fn block(
-        &self,
-        block: &Block,
-        x_BLD: &Tensor,
-        queries: &Queries<'_>,
-        all: &Sequences,
-    ) -> Tensor {
+    fn block(&self, block: &Block, x_BLD: &Tensor, queries: &Queries, all: &Sequences) -> Tensor {
         let Sequences { batch, length, ref rotation, .. } = *all;
         let (d, heads) = (self.config.d_model, self.config.n_heads);
         let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);

@@ -6,11 +6,10 @@
 //! `W x + s B (A x)` are errors. Dropout concerns the training of the adapter; nothing is dropped here.
 //! A file's settings are written as they were read. Merges nothing.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display};
 
 use agrpo_grading::json_object;
-use agrpo_spec::{Content, Files, StageError, one_line};
+use agrpo_spec::{Files, one_line};
 use bytes::Bytes;
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -19,8 +18,8 @@ use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::linear::{Lora, lora_name};
-use super::names::{head_module, linear_modules};
-use crate::error::data;
+use super::names::{HEAD, linear_modules};
+use crate::error::{Result, data};
 use crate::folder;
 use crate::tensors::{self, NamedTensors, TensorWindows};
 
@@ -29,7 +28,8 @@ mod fresh;
 pub(super) use fresh::{check, draw};
 
 const CONFIG: &str = "adapter_config.json";
-const TENSORS: &str = "adapter_model.safetensors";
+/// Lies in the folder of an adapted policy, and is no part of its base.
+pub(super) const TENSORS: &str = "adapter_model.safetensors";
 
 /// Bytes of a pattern of modules, and of its compiled form: no name is so long, and nested repetitions compile
 /// to much from a few letters.
@@ -37,21 +37,9 @@ const LONGEST_PATTERN: usize = 1 << 12;
 const LARGEST_PATTERN: usize = 1 << 20;
 
 /// Settings that change nothing in what is computed from the saved matrices.
-const HARMLESS: [&str; 13] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "eva_config",
-    "inference_mode",
-    "loftq_config",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-];
+const HARMLESS: &str = "auto_mapping base_model_name_or_path corda_config eva_config inference_mode \
+                        loftq_config lora_dropout megatron_core peft_version qalora_group_size \
+                        revision runtime_config task_type";
 
 /// An adapter's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +61,7 @@ pub(super) type Matrices = BTreeMap<String, Lora>;
 
 impl Adapter {
     /// PEFT's two files, with these matrices by PEFT's names.
-    pub(crate) fn to_files(&self, matrices: &NamedTensors) -> Result<Files, StageError> {
+    pub(crate) fn to_files(&self, matrices: &NamedTensors) -> Result<Files> {
         let tensors = tensors::write_weights(matrices)?;
         Ok(BTreeMap::from([
             (CONFIG.to_owned(), self.document.clone().into()),
@@ -87,9 +75,10 @@ pub(super) fn is_in(files: &Files) -> bool {
     files.contains_key(CONFIG) || files.contains_key(TENSORS)
 }
 
-/// The files of a folder that are no adapter's.
-pub(super) fn base_files(files: &Files) -> impl Iterator<Item = (&String, &Content)> {
-    files.iter().filter(|(name, _)| *name != CONFIG && *name != TENSORS)
+/// Whether two folders hold the same beside their adapters.
+pub(super) fn share_a_base(a: &Files, b: &Files) -> bool {
+    let is_base = |(name, _): &(&String, _)| *name != CONFIG && *name != TENSORS;
+    a.iter().filter(is_base).eq(b.iter().filter(is_base))
 }
 
 /// Matrices by PEFT's names.
@@ -127,14 +116,14 @@ enum Patterns {
     Names(Vec<String>),
 }
 
-/// One pattern, ready to be tried.
-enum Rule {
-    Expression(String, Regex),
-    Name(String),
+/// One pattern, ready to be tried: an expression for the whole name, or else its last parts.
+struct Rule {
+    text: String,
+    expression: Option<Regex>,
 }
 
 impl Rule {
-    fn all_of(key: &str, patterns: &Patterns) -> Result<Vec<Self>, StageError> {
+    fn all_of(key: &str, patterns: &Patterns) -> Result<Vec<Self>> {
         match patterns {
             Patterns::Expression(text) if text.len() > LONGEST_PATTERN => Err(data(format!(
                 "{CONFIG}: {key} has a pattern of {} bytes, expected at most {LONGEST_PATTERN}",
@@ -143,43 +132,44 @@ impl Rule {
             Patterns::Expression(text) => RegexBuilder::new(&format!(r"\A(?:{text})\z"))
                 .delegate_size_limit(LARGEST_PATTERN)
                 .build()
-                .map(|regex| vec![Self::Expression(text.clone(), regex)])
+                .map(|regex| vec![Self { text: text.clone(), expression: Some(regex) }])
                 .map_err(|error| {
                     data(format!("{CONFIG}: {key} = {text:?}: expected a pattern: {error}"))
                 }),
-            Patterns::Names(names) => Ok(names.iter().cloned().map(Self::Name).collect()),
+            Patterns::Names(names) => {
+                let rule = |text: &String| Self { text: text.clone(), expression: None };
+                Ok(names.iter().map(rule).collect())
+            }
         }
     }
 
     fn matches(&self, module: &str) -> bool {
-        match self {
-            // A pattern that takes too long to try matches nothing: its tensors are then unknown.
-            Self::Expression(_, regex) => regex.is_match(module).unwrap_or(false),
-            Self::Name(name) => {
-                module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        // A pattern that takes too long to try matches nothing: its tensors are then unknown.
+        match &self.expression {
+            Some(regex) => regex.is_match(module).unwrap_or(false),
+            None => {
+                let rest = module.strip_suffix(self.text.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }
         }
     }
 }
 
-impl std::fmt::Display for Rule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Expression(text, _) | Self::Name(text)) = self;
-        write!(f, "{text:?}")
-    }
-}
-
 /// Reads an adapter for a model of this configuration: its settings, and in f32 the matrices of each
 /// adapted module.
-pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matrices), StageError> {
+pub(super) fn read(config: &ModelConfig, files: &Files) -> Result<(Adapter, Matrices)> {
     let settings = folder::small(files, "adapter", CONFIG)?;
-    let tensors =
-        files.get(TENSORS).ok_or_else(|| data(format!("the adapter folder has no {TENSORS}")))?;
-    assemble(config, settings, TensorWindows::open(TENSORS, tensors)?.read()?)
+    assemble(config, settings, open(files)?.read()?)
+}
+
+/// The matrices' file, its header read and checked.
+pub(super) fn open(files: &Files) -> Result<TensorWindows> {
+    let lacks = || data(format!("the adapter folder has no {TENSORS}"));
+    TensorWindows::open(TENSORS, files.get(TENSORS).ok_or_else(lacks)?)
 }
 
 /// Reads and checks a whole adapter; answers with its settings alone.
-pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter, StageError> {
+pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter> {
     read(config, files).map(|(adapter, _)| adapter)
 }
 
@@ -188,16 +178,15 @@ fn assemble(
     config: &ModelConfig,
     settings: Bytes,
     mut tensors: NamedTensors,
-) -> Result<(Adapter, Matrices), StageError> {
+) -> Result<(Adapter, Matrices)> {
     let document = document(&settings)?;
     let (rank, alpha) = (document.r, document.lora_alpha);
-    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     let divisor = if document.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
     let scale = alpha / divisor;
     let mut matrices = BTreeMap::new();
-    for Target { module, shape: [outputs, inputs], optional } in targets(config, &document)? {
+    for (module, [outputs, inputs], is_optional) in targets(config, &document)? {
         let (a, b) = (lora_name(&module, 'A'), lora_name(&module, 'B'));
-        if optional && !tensors.contains_key(&a) && !tensors.contains_key(&b) {
+        if is_optional && !tensors.contains_key(&a) && !tensors.contains_key(&b) {
             continue;
         }
         let a_RxI = take(&mut tensors, &a, [rank, inputs])?;
@@ -214,7 +203,7 @@ fn assemble(
 }
 
 /// Reads the settings. Refuses, by name, a setting that is not computed here.
-fn document(bytes: &[u8]) -> Result<Document, StageError> {
+fn document(bytes: &[u8]) -> Result<Document> {
     let read = |error: &dyn Display| {
         data(format!("{CONFIG}: {}; expected PEFT's settings of LoRA", one_line(error)))
     };
@@ -231,20 +220,18 @@ fn document(bytes: &[u8]) -> Result<Document, StageError> {
         return refuse("r", &document.r.into(), "at least 1");
     }
     for (key, value) in &document.others {
-        if !HARMLESS.contains(&key.as_str()) && !is_off(value) {
+        if !HARMLESS.split(' ').any(|harmless| harmless == key) && !is_off(value) {
             return refuse(key, value, "it to be off: it is not computed here");
         }
     }
     // Other initialisations move part of the base's weights into the adapter.
-    let beginning = &document.init_lora_weights;
-    let base_kept = match beginning {
-        Value::String(name) => ["gaussian", "eva", "orthogonal"].contains(&name.as_str()),
-        _ => true,
-    };
-    if !base_kept {
-        return refuse("init_lora_weights", beginning, "one that leaves the base's weights alone");
+    match &document.init_lora_weights {
+        Value::String(name) if !["gaussian", "eva", "orthogonal"].contains(&name.as_str()) => {
+            let expected = "one that leaves the base's weights alone";
+            refuse("init_lora_weights", &document.init_lora_weights, expected)
+        }
+        _ => Ok(document),
     }
-    Ok(document)
 }
 
 fn is_off(value: &Value) -> bool {
@@ -257,32 +244,25 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// A module that the settings ask for.
-struct Target {
-    module: String,
-    shape: [i64; 2],
-    /// The head, where no target means it alone.
-    optional: bool,
-}
+/// A module that the settings ask for, its shape, and whether it may be missing: the head, where no target means it
+/// alone.
+type Target = (String, [i64; 2], bool);
 
-fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>, StageError> {
+fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>> {
     let rules = Rule::all_of("target_modules", &document.target_modules)?;
-    let excluded = match &document.exclude_modules {
-        Some(patterns) => Rule::all_of("exclude_modules", patterns)?,
-        None => vec![],
-    };
+    let excluded = document.exclude_modules.as_ref();
+    let excluded = excluded.map_or(Ok(vec![]), |all| Rule::all_of("exclude_modules", all))?;
     let mut modules = linear_modules(config);
     modules.retain(|(module, _)| !excluded.iter().any(|rule| rule.matches(module)));
-    let head = head_module();
     let mut head_is_meant = false;
     for rule in &rules {
         let mut matched = modules.iter().filter(|(module, _)| rule.matches(module));
         match matched.next() {
-            Some((first, _)) => head_is_meant |= *first == head && matched.next().is_none(),
+            Some((first, _)) => head_is_meant |= first == HEAD && matched.next().is_none(),
             None => {
                 return Err(data(format!(
-                    "{CONFIG}: target_modules has {rule}, which matches no linear module of this \
-                     model"
+                    "{CONFIG}: target_modules has {:?}, which matches no linear module of this model",
+                    rule.text
                 )));
             }
         }
@@ -291,20 +271,20 @@ fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>, Sta
     if modules.is_empty() {
         return Err(data(format!("{CONFIG}: target_modules is empty: expected a module's name")));
     }
-    let target = |(module, shape)| {
-        let optional = module == head && !head_is_meant;
-        Target { module, shape, optional }
+    let target = |(module, shape): (String, _)| {
+        let is_optional = module == HEAD && !head_is_meant;
+        (module, shape, is_optional)
     };
     Ok(modules.into_iter().map(target).collect())
 }
 
-fn take(tensors: &mut NamedTensors, name: &str, shape: [i64; 2]) -> Result<Tensor, StageError> {
+fn take(tensors: &mut NamedTensors, name: &str, shape: [i64; 2]) -> Result<Tensor> {
     let tensor = tensors.remove(name).ok_or_else(|| data(format!("{TENSORS} lacks {name}")))?;
     if tensor.size() != shape {
         let found = tensor.size();
         return Err(data(format!("{TENSORS}: {name} has the shape {found:?}, expected {shape:?}")));
     }
-    if tensor.isfinite().all().int64_value(&[]) == 0 {
+    if !tensors::is_finite(&tensor) {
         return Err(data(format!("{TENSORS}: {name} has a number that is not finite")));
     }
     Ok(tensor.to_kind(Kind::Float).contiguous())

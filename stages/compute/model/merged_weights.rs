@@ -14,12 +14,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use tch::Kind;
 
-use super::checkpoint::Checkpoint;
-use super::config::ModelConfig;
-use super::linear::Lora;
-use super::lora;
-use crate::error::data;
-use crate::tensors::{Entry, TensorWindows, floats};
+use super::{checkpoint::Checkpoint, config::ModelConfig, linear::Lora, lora};
+use crate::error::{Result, data};
+use crate::tensors::{Entry, TensorWindows, decode, numbers, type_name};
 
 /// A tensor of a model, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ struct Change {
 impl MergedWeights {
     /// Reads a policy's headers and its adapter. Data error where a tensor is missing, unknown or of another
     /// shape than `config.json` says.
-    pub fn open(files: &Files) -> Result<Self, StageError> {
+    pub fn open(files: &Files) -> Result<Self> {
         let config = ModelConfig::of_folder(files)?;
         let checkpoint = Checkpoint::open(files)?;
         checkpoint.check(&config)?;
@@ -70,7 +67,7 @@ impl MergedWeights {
                 changes.insert(format!("{module}.weight"), Change::new(&matrices)?);
             }
         }
-        let merged = Self { config, shards: checkpoint.into_shards(), changes };
+        let merged = Self { config, shards: checkpoint.shards, changes };
         let is_wide = |part: &Part| part.dtype == "F64" && merged.changes.contains_key(&part.name);
         match merged.parts().into_iter().find(is_wide) {
             Some(Part { file, name, .. }) => Err(data(format!(
@@ -85,20 +82,15 @@ impl MergedWeights {
         &self.config
     }
 
-    /// Whether an adapter is merged.
-    pub fn is_merged(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
     /// Every tensor, file by file, in the order of their bytes.
     pub fn parts(&self) -> Vec<Part> {
         let of_shard = |shard: &TensorWindows| {
-            let mut tensors: Vec<_> = shard.tensors().iter().collect();
-            tensors.sort_by_key(|(_, entry)| entry.start());
+            let mut tensors: Vec<_> = shard.tensors.iter().collect();
+            tensors.sort_by_key(|(_, entry)| entry.range.start);
             let part = |(name, entry): (&String, &Entry)| Part {
-                file: shard.name().to_owned(),
+                file: shard.name.to_owned(),
                 name: name.clone(),
-                dtype: dtype(entry.kind),
+                dtype: type_name(entry.kind),
                 shape: entry.shape.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect(),
                 bytes: entry.bytes(),
             };
@@ -108,7 +100,7 @@ impl MergedWeights {
     }
 
     /// The bytes before the tensors in a file of the policy.
-    pub fn header(&self, file: &str) -> Result<Bytes, StageError> {
+    pub fn header(&self, file: &str) -> Result<Bytes> {
         self.shard(file)?.header()
     }
 
@@ -131,7 +123,7 @@ impl MergedWeights {
             match change {
                 Some(change) => {
                     let first = usize::try_from(at).unwrap_or(usize::MAX) / row;
-                    let sum = change.added(first, decode(kind, &bytes)?);
+                    let sum = change.added(first, decode(kind, &bytes));
                     sink(&encode(kind, &sum)?)?;
                 }
                 None => sink(&bytes)?,
@@ -141,23 +133,20 @@ impl MergedWeights {
         Ok(())
     }
 
-    fn shard(&self, file: &str) -> Result<&TensorWindows, StageError> {
-        let found = self.shards.iter().find(|shard| shard.name() == file);
+    fn shard(&self, file: &str) -> Result<&TensorWindows> {
+        let found = self.shards.iter().find(|shard| shard.name == file);
         found.ok_or_else(|| StageError::Internal(format!("the policy has no file {file}")))
     }
 }
 
 impl Change {
-    fn new(lora: &Lora) -> Result<Self, StageError> {
+    fn new(lora: &Lora) -> Result<Self> {
         let size = |n: i64| usize::try_from(n).unwrap_or(0);
         let shape = lora.a_RxI.size();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "what the learner multiplies with is f32"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the learner multiplies in f32")]
         let scale = lora.scale as f32;
         let (rank, inputs) = (size(shape[0]), size(shape[1]));
-        Ok(Self { a: floats(&lora.a_RxI)?, b: floats(&lora.b_OxR)?, rank, inputs, scale })
+        Ok(Self { a: numbers(&lora.a_RxI)?, b: numbers(&lora.b_OxR)?, rank, inputs, scale })
     }
 
     /// Rows of W from `first` on, with their share of s B A.
@@ -179,42 +168,16 @@ impl Change {
     }
 }
 
-fn dtype(kind: Kind) -> &'static str {
-    match kind {
-        Kind::BFloat16 => "BF16",
-        Kind::Half => "F16",
-        Kind::Double => "F64",
-        // A checkpoint of other numbers was refused.
-        _ => "F32",
-    }
-}
-
-fn decode(kind: Kind, bytes: &[u8]) -> Result<Vec<f32>, StageError> {
-    let pairs = || bytes.as_chunks::<2>().0.iter().copied();
-    match kind {
-        Kind::BFloat16 => Ok(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
-        Kind::Half => Ok(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect()),
-        Kind::Float => {
-            Ok(bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect())
-        }
-        _ => Err(not_merged(kind)),
-    }
-}
-
 /// Rounded to nearest, ties to even.
-fn encode(kind: Kind, values: &[f32]) -> Result<Vec<u8>, StageError> {
+fn encode(kind: Kind, values: &[f32]) -> Result<Vec<u8>> {
     match kind {
         Kind::BFloat16 => {
             Ok(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect())
         }
         Kind::Half => Ok(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()),
         Kind::Float => Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        _ => Err(not_merged(kind)),
+        _ => Err(StageError::Internal(format!("no adapter is merged into {kind:?}"))),
     }
-}
-
-fn not_merged(kind: Kind) -> StageError {
-    StageError::Internal(format!("no adapter is merged into {kind:?}"))
 }
 
 #[cfg(test)]

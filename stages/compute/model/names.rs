@@ -5,19 +5,8 @@ use super::config::ModelConfig;
 /// How every tensor of a checkpoint begins.
 pub(super) const PREFIX: &str = "model.transformer.";
 
-impl ModelConfig {
-    /// Names and shapes of a checkpoint's tensors, sorted by name.
-    pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
-        checkpoint_shapes(self)
-    }
-}
+pub(super) const HEAD: &str = "model.transformer.ff_out";
 
-/// The head's module.
-pub(super) fn head_module() -> String {
-    format!("{PREFIX}ff_out")
-}
-
-/// A block's module.
 pub(super) fn module(block: i64, name: &str) -> String {
     format!("{PREFIX}blocks.{block}.{name}")
 }
@@ -25,7 +14,7 @@ pub(super) fn module(block: i64, name: &str) -> String {
 /// Names and shapes of the modules that multiply with a matrix, output features first.
 pub(super) fn linear_modules(config: &ModelConfig) -> Vec<(String, [i64; 2])> {
     let (d, m, v) = (config.d_model, config.mlp_hidden_size, config.embedding_size);
-    let mut modules = vec![(head_module(), [v, d])];
+    let mut modules = vec![(HEAD.to_owned(), [v, d])];
     for n in 0..config.n_layers {
         let of_block = [
             ("q_proj", [d, d]),
@@ -41,19 +30,21 @@ pub(super) fn linear_modules(config: &ModelConfig) -> Vec<(String, [i64; 2])> {
     modules
 }
 
-/// Names and shapes of a checkpoint's tensors, sorted by name.
-pub(super) fn checkpoint_shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
-    let (d, v) = (config.d_model, config.embedding_size);
-    let matrices = linear_modules(config).into_iter();
-    let mut shapes: Vec<(String, Vec<i64>)> =
-        matrices.map(|(module, shape)| (format!("{module}.weight"), shape.into())).collect();
-    shapes.push((format!("{PREFIX}wte.weight"), vec![v, d]));
-    shapes.push((format!("{PREFIX}ln_f.weight"), vec![d]));
-    for n in 0..config.n_layers {
-        for name in ["attn_norm", "ff_norm"] {
-            shapes.push((format!("{}.weight", module(n, name)), vec![d]));
+impl ModelConfig {
+    /// Names and shapes of a checkpoint's tensors, sorted by name.
+    pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let (d, v) = (self.d_model, self.embedding_size);
+        let matrices = linear_modules(self).into_iter();
+        let mut shapes: Vec<(String, Vec<i64>)> =
+            matrices.map(|(module, shape)| (format!("{module}.weight"), shape.into())).collect();
+        shapes.push((format!("{PREFIX}wte.weight"), vec![v, d]));
+        shapes.push((format!("{PREFIX}ln_f.weight"), vec![d]));
+        for n in 0..self.n_layers {
+            for name in ["attn_norm", "ff_norm"] {
+                shapes.push((format!("{}.weight", module(n, name)), vec![d]));
+            }
         }
+        shapes.sort();
+        shapes
     }
-    shapes.sort();
-    shapes
 }

@@ -16,17 +16,12 @@ impl Placement {
     /// How small policies are computed.
     pub const CPU: Self = Self { device: Device::Cpu, kind: Kind::Float };
 
-    /// On a device of this program's, in the kind that a spec asks for.
-    pub fn on(device: crate::Device, precision: Precision) -> Self {
-        Self::new(device.of_tch(), precision)
-    }
-
     /// On a device, in the kind that a spec asks for.
-    pub(crate) fn new(device: Device, precision: Precision) -> Self {
+    pub fn on(device: crate::Device, precision: Precision) -> Self {
         let kind = match precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         };
-        Self { device, kind }
+        Self { device: device.of_tch(), kind }
     }
 }

@@ -5,14 +5,12 @@
 //! no row depends on the rows beside it. Matrix libraries promise that in some modes and on some processors
 //! alone, and change kernels by shape, so the small shapes are tried one by one.
 
-use std::ops::Range;
-
+use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::linear::product;
 use super::llada::{attention, rms_norm};
-use crate::tensors::named_kind;
-use agrpo_spec::Seed;
+use crate::tensors::type_name;
 
 /// Random numbers that all matrices are cut from.
 const NUMBERS: i64 = 1 << 14;
@@ -42,7 +40,7 @@ pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
     let _no_grad = no_grad_guard();
     let mut report = RowsReport::default();
     for kind in [Kind::Float, Kind::BFloat16] {
-        let (all, named) = (numbers(kind), named_kind(kind));
+        let (all, named) = (numbers(kind), type_name(kind).to_lowercase());
         for inner in 1..=largest {
             let x_NI = cut(&all, inner, &[rows, inner]);
             for outputs in 1..=largest {
@@ -112,14 +110,13 @@ fn alike(x: &Tensor, function: impl Fn(&Tensor) -> Tensor) -> Result<(), String>
         let start = count * 5 % (rows - count + 1);
         let found = bits(&function(&x.narrow(0, start, count).copy()));
         if found != whole.narrow(0, start, count) {
-            let Range { start, end } = start..start + count;
+            let end = start + count;
             return Err(format!("rows {start}..{end} of {rows}"));
         }
     }
     Ok(())
 }
 
-/// Numbers between -1 and 1.
 fn numbers(kind: Kind) -> Tensor {
     let seed = Seed::new(1);
     let number = |n: u32| 2.0 * seed.uniform(n, 0) - 1.0;

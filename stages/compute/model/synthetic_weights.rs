@@ -5,12 +5,8 @@
 use agrpo_spec::StageError;
 use tch::{Device, Kind, Tensor};
 
-use super::config::ModelConfig;
-use super::llada::Policy;
-use super::names::checkpoint_shapes;
-use super::placement::Placement;
-use crate::error::libtorch;
-use crate::tensors::NamedTensors;
+use super::{config::ModelConfig, llada::Policy, placement::Placement};
+use crate::{error::libtorch, tensors::NamedTensors};
 
 /// Numbers made at once; each takes 8 bytes a few times over.
 const CHUNK: i64 = 1 << 24;
@@ -20,15 +16,15 @@ impl Policy {
     pub fn synthetic(config: ModelConfig, std: f64, at: Placement) -> Result<Self, StageError> {
         let Placement { device, kind } = at;
         let mut named = NamedTensors::new();
-        for (index, (name, shape)) in (0u32..).zip(checkpoint_shapes(&config)) {
+        for (index, (name, shape)) in (0u32..).zip(config.tensors()) {
             let tensor = if shape.len() == 1 {
-                Tensor::f_ones(&shape[..], (kind, device)).map_err(|e| libtorch(&e))?
+                Tensor::f_ones(&shape[..], (kind, device)).map_err(libtorch)?
             } else {
-                noise(&shape, f64::from(index), std, (kind, device)).map_err(|e| libtorch(&e))?
+                noise(&shape, f64::from(index), std, (kind, device)).map_err(libtorch)?
             };
             named.insert(name, tensor);
         }
-        Self::from_named_as(config, named, kind)
+        Self::from_named(config, named, kind)
     }
 }
 

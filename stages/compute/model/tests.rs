@@ -27,13 +27,13 @@ pub(super) fn ids_BL() -> Tensor {
     Tensor::from_slice(&[1i64, 2, 3, 9, 9, 9, 4, 8, 9, 9, 0, 7]).view([2, 6])
 }
 
-pub(super) fn logits(policy: &Policy, queries: &Queries<'_>) -> Tensor {
+pub(super) fn logits(policy: &Policy, queries: &Queries) -> Tensor {
     policy.head(&policy.hidden(&ids_BL(), queries).unwrap())
 }
 
 pub(super) fn loss(policy: &Policy) -> Tensor {
     let at = Tensor::from_slice(&[3i64, 5, 2, 1]).view([2, 2]);
-    let logp = logits(policy, &Queries::At(&at)).log_softmax(-1, None::<Kind>);
+    let logp = logits(policy, &Queries::At(at.shallow_clone())).log_softmax(-1, None::<Kind>);
     -logp.select(2, 6).mean(None::<Kind>)
 }
 

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Purpose, Seed, StageError};
+use agrpo_spec::{Purpose, Seed};
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
-use super::linear::{Linear, Lora, of_kind};
-use super::names::{PREFIX, checkpoint_shapes, head_module, module};
-use crate::error::data;
+use super::linear::{Leaf, Linear, Lora};
+use super::names::{HEAD, PREFIX, module};
+use crate::error::{Result, data};
 use crate::tensors::NamedTensors;
 
 /// The modules that are stacked in one matrix.
@@ -34,7 +34,6 @@ pub(super) struct Block {
     pub(super) ff_out: Linear,
 }
 
-/// All weights of a model.
 #[derive(Debug)]
 pub(super) struct Weights {
     pub(super) wte_VxD: Tensor,
@@ -55,42 +54,31 @@ impl Block {
 }
 
 impl Weights {
-    /// From a checkpoint's tensors, in one kind: every one accounted for.
+    /// From this program's own tensors by the checkpoint's names, in one kind.
     pub(super) fn from_named(
         config: &ModelConfig,
         tensors: &NamedTensors,
         kind: Kind,
-    ) -> Result<Self, StageError> {
-        let shapes = checkpoint_shapes(config);
-        for (name, shape) in &shapes {
-            let tensor =
-                tensors.get(name).ok_or_else(|| data(format!("the checkpoint lacks {name}")))?;
-            if tensor.size() != *shape {
-                let found = tensor.size();
-                return Err(data(format!("{name} has the shape {found:?}, expected {shape:?}")));
+    ) -> Result<Self> {
+        Self::assemble(config, |names| {
+            let take = |name: &String| {
+                let tensor = tensors.get(name).ok_or_else(|| data(format!("no tensor {name}")))?;
+                Ok(tensor.to_kind(kind).contiguous())
+            };
+            match names {
+                [name] => take(name),
+                _ => Ok(Tensor::cat(&names.iter().map(take).collect::<Result<Vec<_>, _>>()?, 0)),
             }
-        }
-        let is_known =
-            |name: &String| shapes.binary_search_by(|(known, _)| known.cmp(name)).is_ok();
-        if let Some(extra) = tensors.keys().find(|name| !is_known(name)) {
-            return Err(data(format!("the checkpoint has an unknown tensor {extra}")));
-        }
-        let take = |name: &str| Ok(tensors[name].to_kind(kind).contiguous());
-        Self::assemble(config, take, |names| {
-            let parts = names.iter().map(|name| take(name));
-            Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, StageError>>()?, 0))
         })
     }
 
-    /// From a source of tensors by their names in the checkpoint: of one, and of several one below the
-    /// other, which become one matrix.
+    /// From a source of tensors by their names in the checkpoint, of which several lie one below the other.
     pub(super) fn assemble(
         config: &ModelConfig,
-        one: impl Fn(&str) -> Result<Tensor, StageError>,
-        stacked: impl Fn(&[String]) -> Result<Tensor, StageError>,
-    ) -> Result<Self, StageError> {
-        let alone = |module: &str| one(&format!("{module}.weight"));
-        let linear = |modules: Vec<String>| -> Result<Linear, StageError> {
+        stacked: impl Fn(&[String]) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let alone = |module: &str| stacked(&[format!("{module}.weight")]);
+        let linear = |modules: Vec<String>| -> Result<Linear> {
             let names: Vec<_> = modules.iter().map(|module| format!("{module}.weight")).collect();
             Ok(Linear::new(modules, stacked(&names)?))
         };
@@ -110,64 +98,43 @@ impl Weights {
             wte_VxD: alone(&format!("{PREFIX}wte"))?,
             blocks,
             ln_f_D: alone(&format!("{PREFIX}ln_f"))?,
-            ff_out: linear(vec![head_module()])?,
+            ff_out: linear(vec![HEAD.to_owned()])?,
         })
     }
 
-    /// A copy in another kind, without gradients.
-    pub(super) fn to_kind(&self, kind: Kind) -> Self {
-        self.map(|tensor| of_kind(tensor, kind), |linear| linear.to_kind(kind))
-    }
-
-    /// The same on the same memory, with gradients of their own.
-    pub(super) fn handles(&self) -> Self {
-        self.map(Tensor::detach, Linear::handles)
-    }
-
-    fn map(&self, tensor: impl Fn(&Tensor) -> Tensor, linear: impl Fn(&Linear) -> Linear) -> Self {
+    /// What `of` makes of every tensor, those of an adapter included.
+    pub(super) fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
         let block = |block: &Block| Block {
-            attn_norm_D: tensor(&block.attn_norm_D),
-            qkv: linear(&block.qkv),
-            attn_out: linear(&block.attn_out),
-            ff_norm_D: tensor(&block.ff_norm_D),
-            ff_in: linear(&block.ff_in),
-            ff_out: linear(&block.ff_out),
+            attn_norm_D: of(&block.attn_norm_D),
+            qkv: block.qkv.map(&of),
+            attn_out: block.attn_out.map(&of),
+            ff_norm_D: of(&block.ff_norm_D),
+            ff_in: block.ff_in.map(&of),
+            ff_out: block.ff_out.map(&of),
         };
         Self {
-            wte_VxD: tensor(&self.wte_VxD),
+            wte_VxD: of(&self.wte_VxD),
             blocks: self.blocks.iter().map(block).collect(),
-            ln_f_D: tensor(&self.ln_f_D),
-            ff_out: linear(&self.ff_out),
+            ln_f_D: of(&self.ln_f_D),
+            ff_out: self.ff_out.map(&of),
         }
-    }
-
-    /// Moves every matrix that is elsewhere to a device.
-    pub(super) fn move_to(&mut self, device: Device) {
-        let norms = self.blocks.iter_mut().flat_map(|b| [&mut b.attn_norm_D, &mut b.ff_norm_D]);
-        for tensor in norms.chain([&mut self.wte_VxD, &mut self.ln_f_D]) {
-            *tensor = tensor.detach().to_device(device);
-        }
-        self.ff_out.move_to(device);
-        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(|l| l.move_to(device));
     }
 
     /// Attaches an adapter's matrices, by the checkpoint's names of the modules.
     pub(super) fn adapt(&mut self, mut found: BTreeMap<String, Lora>) {
-        self.ff_out.adapt(&mut found);
-        for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
-            linear.adapt(&mut found);
-        }
+        self.linears_mut().for_each(|linear| linear.adapt(&mut found));
     }
 
     /// W + s B A in place of every adapted W.
     pub(super) fn merge(&mut self) {
-        self.ff_out.merge();
-        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(Linear::merge);
+        self.linears_mut().for_each(Linear::merge);
     }
 
     /// Without an adapter, on the same memory.
     pub(super) fn base(&self) -> Self {
-        self.map(Tensor::shallow_clone, Linear::base)
+        let mut base = self.map(Tensor::shallow_clone);
+        base.linears_mut().for_each(Linear::drop_adapters);
+        base
     }
 
     /// The lowest block that is trained; `None` where only the head is.
@@ -175,61 +142,39 @@ impl Weights {
         self.blocks.iter().position(|block| block.linears().into_iter().any(Linear::is_trained))
     }
 
-    /// By the checkpoint's names; `of` picks what is read off each tensor (itself, its gradient).
-    pub(super) fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
-        let mut named = NamedTensors::new();
-        for (name, norm_or_embedding) in self.unstacked() {
-            named.insert(format!("{name}.weight"), of(norm_or_embedding));
-        }
-        for linear in self.linears() {
-            linear.name_weights(&mut named, &of);
-        }
-        named
-    }
-
-    /// The adapter's matrices alone, by PEFT's names.
-    pub(super) fn lora_to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
-        let mut named = NamedTensors::new();
-        for linear in self.linears() {
-            linear.name_lora(&mut named, &of);
-        }
-        named
-    }
-
     /// Every tensor of the checkpoint that can be trained.
-    pub(super) fn leaves(&self) -> Vec<&Tensor> {
-        let unstacked = self.unstacked().into_iter().map(|(_, tensor)| tensor);
-        unstacked.chain(self.linears().map(Linear::leaf)).collect()
-    }
-
-    /// The adapter's matrices.
-    pub(super) fn lora_leaves(&self) -> Vec<&Tensor> {
-        self.linears().flat_map(Linear::lora_leaves).collect()
-    }
-
-    /// Embedding and norms, with their modules.
-    fn unstacked(&self) -> Vec<(String, &Tensor)> {
-        let mut tensors =
+    pub(super) fn leaves(&self) -> Vec<Leaf<'_>> {
+        let mut alone =
             vec![(format!("{PREFIX}wte"), &self.wte_VxD), (format!("{PREFIX}ln_f"), &self.ln_f_D)];
         for (n, block) in (0..).zip(&self.blocks) {
-            tensors.push((module(n, "attn_norm"), &block.attn_norm_D));
-            tensors.push((module(n, "ff_norm"), &block.ff_norm_D));
+            alone.push((module(n, "attn_norm"), &block.attn_norm_D));
+            alone.push((module(n, "ff_norm"), &block.ff_norm_D));
         }
-        tensors
+        let alone = alone.into_iter().map(|(name, t)| (vec![format!("{name}.weight")], t));
+        alone.chain(self.linears().map(Linear::weights)).collect()
+    }
+
+    /// The adapter's matrices alone.
+    pub(super) fn adapters(&self) -> Vec<Leaf<'_>> {
+        self.linears().flat_map(Linear::adapters).collect()
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
         std::iter::once(&self.ff_out).chain(self.blocks.iter().flat_map(Block::linears))
+    }
+
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let of_blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
+        std::iter::once(&mut self.ff_out).chain(of_blocks)
     }
 }
 
 /// New weights: norms 1, matrices normal with deviation `std`, those that write into the residual
 /// stream divided by sqrt(2 * n_layers) (Radford et al., GPT-2). Drawn in Rust from the seed.
 pub(super) fn draw(config: &ModelConfig, std: f64, seed: Seed) -> NamedTensors {
-    #[expect(clippy::cast_precision_loss, reason = "layers are few")]
     let residual = std / (2.0 * config.n_layers as f64).sqrt();
     let mut named = NamedTensors::new();
-    for (index, (name, shape)) in (0u64..).zip(checkpoint_shapes(config)) {
+    for (index, (name, shape)) in (0u64..).zip(config.tensors()) {
         let tensor = if shape.len() == 1 {
             Tensor::ones(&shape, (Kind::Float, Device::Cpu))
         } else {

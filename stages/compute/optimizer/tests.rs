@@ -31,7 +31,7 @@ fn the_first_step_moves_by_the_learning_rate_against_the_sign() {
     let taken =
         adam.step(&mut parameters, &gradients, &config(Schedule::Constant, 0), 1, 10).unwrap();
     assert!((taken.grad_norm - 0.5).abs() < 1e-7);
-    let moved = tensors::floats(&parameters["w.weight"]).unwrap();
+    let moved = tensors::numbers::<f32>(&parameters["w.weight"]).unwrap();
     // 1 * (1 - 0.1 * 0.5) -+ 0.1
     assert!((moved[0] - 0.85).abs() < 1e-5 && (moved[1] - 1.05).abs() < 1e-5, "{moved:?}");
 }
@@ -44,9 +44,9 @@ fn norms_do_not_decay_and_large_gradients_are_clipped() {
         .step(&mut parameters, &one("ln_f.weight", &[30.0]), &config(Schedule::Constant, 0), 1, 10)
         .unwrap();
     assert!((taken.grad_norm - 30.0).abs() < 1e-5);
-    let first = tensors::floats(&adam.moments["ln_f.weight"][0]).unwrap()[0];
+    let first = tensors::numbers::<f32>(&adam.moments["ln_f.weight"][0]).unwrap()[0];
     assert!((first - 0.1).abs() < 1e-5, "0.1 of a gradient clipped to norm 1, not {first}");
-    let moved = tensors::floats(&parameters["ln_f.weight"]).unwrap()[0];
+    let moved = tensors::numbers::<f32>(&parameters["ln_f.weight"]).unwrap()[0];
     assert!((moved - 0.9).abs() < 1e-5, "{moved}");
 }
 
@@ -72,8 +72,8 @@ fn saved_state_goes_on_to_the_bit() {
     resumed.step(&mut copy, &gradients[1], &settings, 2, 2).unwrap();
     assert_eq!(whole.to_bytes().unwrap(), resumed.to_bytes().unwrap());
     assert_eq!(
-        tensors::floats(&parameters["w.weight"]).unwrap(),
-        tensors::floats(&copy["w.weight"]).unwrap()
+        tensors::numbers::<f32>(&parameters["w.weight"]).unwrap(),
+        tensors::numbers::<f32>(&copy["w.weight"]).unwrap()
     );
 }
 
@@ -84,5 +84,5 @@ fn a_diverged_gradient_is_refused_and_changes_nothing() {
     let bad = one("w.weight", &[f32::NAN]);
     let error = adam.step(&mut parameters, &bad, &config(Schedule::Constant, 0), 3, 9).unwrap_err();
     assert!(error.to_string().contains("step 3"), "{error}");
-    assert_eq!(tensors::floats(&parameters["w.weight"]).unwrap(), [1.0]);
+    assert_eq!(tensors::numbers::<f32>(&parameters["w.weight"]).unwrap(), [1.0]);
 }

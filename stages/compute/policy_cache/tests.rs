@@ -3,12 +3,13 @@
 use std::cell::Cell;
 
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Files, Inputs, Outputs, Plan, Run, Seed, StageKey, StageSpec,
+    Artifact, ArtifactDigest, Files, Inputs, Outputs, Plan, Run, Seed, StageError, StageKey,
+    StageSpec,
 };
+use tch::Kind;
 
 use super::*;
-use crate::model::ModelConfig;
-use crate::testing::real;
+use crate::{model::ModelConfig, problems::NoPrograms, testing::real};
 
 #[path = "../../../tests/support/run_file.rs"]
 mod run_file;
@@ -57,7 +58,7 @@ fn stages_give_the_same_bytes_with_a_kept_policy() {
     let text = text();
     let more = text.replace("k = 2\n", "k = 2\nkl = 0.1\ninner_updates = 2\n");
     for run in [more, format!("{text}{lora}"), format!("{text}{merged}")] {
-        let kept = computed(&run, crate::execute_on(crate::Device::Cpu));
+        let kept = computed(&run, crate::execute_with(crate::Device::Cpu, Arc::new(NoPrograms)));
         assert_eq!(kept, computed(&run, crate::execute), "{run}");
         assert!(kept.len() > 10);
     }

@@ -1,22 +1,19 @@
-//! Public tasks: datasets from a spec's inputs, prompts by a checkpoint's chat template, grading by a
-//! protocol's rules.
+//! Public tasks: prompts by a checkpoint's chat template, grades by a protocol's rules.
 //!
-//! A pass over the training problems is a permutation of them, a new one for each pass. d1 cuts prompts to
-//! their last 200 tokens in training; nothing else is cut. Refuses a prompt that is longer than the run file
-//! allows, and names its row.
+//! d1 cuts training prompts to their last 200 tokens; nothing else is cut. Refuses a prompt that is longer than
+//! the run file allows, and names its row.
 
 use agrpo_grading::{
-    Placed, evaluation_messages, evaluation_prefill, evaluation_problems, messages, reward,
-    reward_parts, training_problems, verdict,
+    Placed, Problem, evaluation_messages, evaluation_prefill, evaluation_problems, messages,
+    reward, reward_parts, training_problems, verdict,
 };
 use agrpo_spec::{
-    Benchmark, BenchmarkTask, Inputs, Language, Protocol, Purpose, RewardConfig, Seed, StageError,
+    Benchmark, BenchmarkTask, Inputs, Language, Protocol, RewardConfig, Seed, StageError,
 };
 
 use super::question::{Asked, EvaluationGrade, Question};
-use super::rows::read;
-use crate::error::data;
-use crate::model::ModelConfig;
+use super::rows::{Passes, first, read, tokenizer};
+use crate::error::{Result, data};
 use crate::tasks::Grade;
 use crate::text::chat::{ChatTokenizer, Specials};
 
@@ -30,33 +27,27 @@ pub(crate) struct BenchmarkProblems {
     tokenizer: ChatTokenizer,
     training: Vec<Placed>,
     held_out: Vec<Placed>,
+    passes: Passes,
 }
 
 impl BenchmarkProblems {
-    pub(super) fn open(
-        task: &BenchmarkTask,
-        language: Language,
-        inputs: &Inputs,
-    ) -> Result<Self, StageError> {
-        let config = ModelConfig::from_json(inputs.blob(language.config)?)?;
-        let tokenizer = ChatTokenizer::read(inputs.blob(language.tokenizer)?, &config)?;
+    pub(super) fn open(task: &BenchmarkTask, language: Language, inputs: &Inputs) -> Result<Self> {
+        let tokenizer = tokenizer(language, inputs)?;
         let train = read(inputs, "task.benchmark.train", task.train)?;
         let test = read(inputs, "task.benchmark.test", task.test)?;
-        let of = |side: &str| {
-            let side = side.to_owned();
-            move |error: agrpo_grading::DataError| data(format!("task.benchmark.{side}: {error}"))
-        };
-        let training =
-            training_problems(&train, task.name, task.protocol, &test).map_err(of("train"))?;
-        let held_out = evaluation_problems(&test, task.name, task.protocol).map_err(of("test"))?;
+        let training = training_problems(&train, task.name, task.protocol, &test)
+            .map_err(|error| data(format!("task.benchmark.train: {error}")))?;
+        let held_out = evaluation_problems(&test, task.name, task.protocol)
+            .map_err(|error| data(format!("task.benchmark.test: {error}")))?;
         if training.is_empty() {
             return Err(data("task.benchmark.train has no problem that the protocol trains on"));
         }
-        Ok(Self { task: task.clone(), tokenizer, training, held_out })
+        let passes = Passes::default();
+        Ok(Self { task: task.clone(), tokenizer, training, held_out, passes })
     }
 
     /// Refuses weights of parts that are not graded.
-    pub(super) fn check_weights(&self, reward: &RewardConfig) -> Result<(), StageError> {
+    pub(super) fn check_weights(&self, reward: &RewardConfig) -> Result<()> {
         let parts = reward_parts(self.task.name, self.task.protocol);
         match reward.weights.keys().find(|name| !parts.contains(&name.as_str())) {
             Some(name) => {
@@ -67,21 +58,17 @@ impl BenchmarkProblems {
     }
 
     /// Spells every prompt that a run may ask.
-    pub(super) fn check_prompts(&self, held_out: u32) -> Result<(), StageError> {
+    pub(super) fn check_prompts(&self, held_out: u32) -> Result<()> {
         self.training.iter().try_for_each(|problem| self.asked_in_training(problem).map(drop))?;
         self.held_out(held_out).map(drop)
     }
 
-    pub(super) fn training(&self, number: u64) -> Result<Asked, StageError> {
-        let count = self.training.len() as u64;
-        let (pass, place) = (number / count, number % count);
-        let length = u32::try_from(count).map_err(|_| data("too many training problems"))?;
-        let order = Seed::new(self.task.seed).child(Purpose::Permutation, pass).permutation(length);
-        let place = usize::try_from(place).expect("less than a length");
-        self.asked_in_training(&self.training[order[place] as usize])
+    pub(super) fn training(&self, number: u64) -> Result<Asked> {
+        let seed = Seed::new(self.task.seed);
+        self.asked_in_training(self.passes.nth(&self.training, seed, number)?)
     }
 
-    fn asked_in_training(&self, placed: &Placed) -> Result<Asked, StageError> {
+    fn asked_in_training(&self, placed: &Placed) -> Result<Asked> {
         let messages = messages(&placed.problem, self.task.protocol);
         let mut prompt = self.tokenizer.ids(&messages).map_err(of_row("train", placed))?;
         if self.task.protocol == Protocol::D1 {
@@ -90,13 +77,8 @@ impl BenchmarkProblems {
         self.asked(&placed.problem, prompt)
     }
 
-    pub(super) fn held_out(&self, count: u32) -> Result<Vec<Asked>, StageError> {
-        let found = self.held_out.len();
-        let problems = self.held_out.get(..count as usize).ok_or_else(|| {
-            data(format!(
-                "evaluation.problems = {count}: expected at most {found}, which task.benchmark.test has"
-            ))
-        })?;
+    pub(super) fn held_out(&self, count: u32) -> Result<Vec<Asked>> {
+        let problems = first(&self.held_out, count, "task.benchmark.test")?;
         let asked = |placed: &Placed| {
             let protocol = self.task.protocol;
             let messages = evaluation_messages(&placed.problem, protocol);
@@ -107,20 +89,16 @@ impl BenchmarkProblems {
         problems.iter().map(asked).collect()
     }
 
-    pub(super) fn grade(
-        &self,
-        problem: &agrpo_grading::Problem,
-        completion: &[i64],
-    ) -> Result<Grade, StageError> {
+    pub(super) fn grade(&self, problem: &Problem, completion: &[i64]) -> Result<Grade> {
         let text = self.tokenizer.text(completion, Specials::Skip)?;
         Ok(reward(problem, self.task.protocol, &text))
     }
 
     pub(super) fn evaluate(
         &self,
-        problem: &agrpo_grading::Problem,
+        problem: &Problem,
         completion: &[i64],
-    ) -> Result<EvaluationGrade, StageError> {
+    ) -> Result<EvaluationGrade> {
         let text = self.tokenizer.text(completion, Specials::Keep)?;
         let verdict = verdict(problem, self.task.protocol, &text);
         let cells = verdict.cells.map(|cells| (f64::from(cells.correct), f64::from(cells.empty)));
@@ -133,11 +111,7 @@ impl BenchmarkProblems {
         Ok(EvaluationGrade { text, correct: verdict.correct, score, most, reward: None })
     }
 
-    fn asked(
-        &self,
-        problem: &agrpo_grading::Problem,
-        prompt: Vec<i64>,
-    ) -> Result<Asked, StageError> {
+    fn asked(&self, problem: &Problem, prompt: Vec<i64>) -> Result<Asked> {
         let (found, most) = (prompt.len(), self.task.prompt_tokens);
         let shown = self.tokenizer.text(&prompt, Specials::Skip)?;
         if found > most as usize {

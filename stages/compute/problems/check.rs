@@ -2,8 +2,7 @@
 
 use agrpo_spec::{Base, Inputs, Run, Scorer, StageError, Task};
 
-use super::grading::Grader;
-use super::source::Problems;
+use super::{grading::Grader, source::Problems};
 use crate::model::ModelConfig;
 use crate::tasks::{self, DrawnTask};
 use crate::text::tokenizer::{self, TaskTokenizer};
@@ -13,27 +12,27 @@ const CHARACTERS: u64 = 128;
 
 /// Tokens of the longest prompt that a run of this task asks.
 pub fn prompt_tokens(task: &Task) -> u64 {
-    match (task, DrawnTask::of(task)) {
-        (_, Some(drawn)) => tasks::prompt_tokens(&drawn) as u64,
-        (Task::Benchmark(task), None) => task.prompt_tokens.into(),
-        (Task::Dataset(task), None) => task.prompt_tokens.into(),
-        (Task::Countdown(_) | Task::Sudoku(_), None) => 0,
+    match task {
+        Task::Benchmark(task) => task.prompt_tokens.into(),
+        Task::Dataset(task) => task.prompt_tokens.into(),
+        Task::Countdown(_) | Task::Sudoku(_) => {
+            DrawnTask::of(task).map_or(0, |drawn| tasks::prompt_tokens(&drawn) as u64)
+        }
     }
 }
 
-/// Ids of the task's own tokenizer: an estimate where they follow from a dataset, none where only a checkpoint
-/// brings a tokenizer.
+/// Ids of the task's own tokenizer, estimated for a dataset; none where a checkpoint brings one.
 pub fn vocabulary(task: &Task) -> Option<u64> {
     if matches!(task, Task::Dataset(_)) {
         return Some(CHARACTERS);
     }
-    let tokenizer = TaskTokenizer::read(&tokenizer::build(&DrawnTask::of(task)?)).ok()?;
-    u64::try_from(tokenizer.vocabulary()).ok()
+    DrawnTask::of(task)?;
+    let tokenizer = TaskTokenizer::read(&tokenizer::build()).ok()?;
+    u64::try_from(tokenizer.vocabulary).ok()
 }
 
-/// Whether a run's problems can be asked: there are enough of them, every prompt fits, and the reward's
-/// weights name what is graded; a reward program grades one completion. `inputs` hold the datasets, the
-/// tokenizer and the program's files, where there are any.
+/// Whether a run's problems can be asked and graded: there are enough, every prompt fits, the weights name what is
+/// graded. `inputs` hold the datasets, the tokenizer and the reward program's files.
 pub fn check_run(
     run: &Run,
     held_out: u32,

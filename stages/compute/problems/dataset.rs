@@ -4,18 +4,15 @@
 //! Leaves out a training row whose prompt is also held out; cuts and skips nothing else. Refuses a row that
 //! cannot be asked, and names it. The vocabulary follows from the two files alone.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{collections::BTreeSet, sync::Arc};
 
 use agrpo_grading::{Message, Role};
-use agrpo_spec::{DatasetTask, Inputs, Language, Purpose, Seed, StageError};
-use bytes::Bytes;
+use agrpo_spec::{DatasetTask, Inputs, Language, Purpose, Seed};
 
 use super::question::{Asked, Question};
-use super::rows::read;
+use super::rows::{self, Passes, first, read};
 use super::templates::{Item, Templates};
-use crate::error::data;
-use crate::model::ModelConfig;
+use crate::error::{Result, data, invalid};
 use crate::text::chat::{ChatTokenizer, Specials};
 use crate::text::tokenizer::{self, TaskTokenizer};
 
@@ -26,7 +23,7 @@ const MOST_CHARACTERS: usize = 1 << 14;
 #[derive(Debug)]
 enum Spelling {
     /// A character is a token; prompts are padded to one length.
-    Characters { tokenizer: Box<TaskTokenizer>, file: Bytes },
+    Characters(Box<TaskTokenizer>),
     /// A conversation in a checkpoint's words.
     Chat(Box<ChatTokenizer>),
 }
@@ -38,8 +35,7 @@ pub(crate) struct DatasetProblems {
     spelling: Spelling,
     training: Vec<Arc<Item>>,
     held_out: Vec<Arc<Item>>,
-    /// The order of the last pass.
-    order: Mutex<Option<(Seed, Arc<Vec<u32>>)>>,
+    passes: Passes,
 }
 
 impl DatasetProblems {
@@ -47,18 +43,14 @@ impl DatasetProblems {
         task: &DatasetTask,
         language: Option<Language>,
         inputs: &Inputs,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self> {
         let templates = Templates::read(task)?;
         let train = read(inputs, "task.dataset.train", task.train)?;
         let test = read(inputs, "task.dataset.test", task.test)?;
         let held_out = templates.items(test, "test")?;
         let mut training = templates.items(train, "train")?;
         let spelling = match language {
-            Some(language) => {
-                let config = ModelConfig::from_json(inputs.blob(language.config)?)?;
-                let tokenizer = ChatTokenizer::read(inputs.blob(language.tokenizer)?, &config)?;
-                Spelling::Chat(Box::new(tokenizer))
-            }
+            Some(language) => Spelling::Chat(Box::new(rows::tokenizer(language, inputs)?)),
             None => characters(training.iter().chain(&held_out))?,
         };
         let asked: BTreeSet<&str> = held_out.iter().map(|item| item.prompt.as_str()).collect();
@@ -68,28 +60,23 @@ impl DatasetProblems {
                 "task.dataset.train has no row whose prompt task.dataset.test does not have too",
             ));
         }
-        let order = Mutex::default();
-        Ok(Self { task: task.clone(), spelling, training, held_out, order })
+        let passes = Passes::default();
+        Ok(Self { task: task.clone(), spelling, training, held_out, passes })
     }
 
-    /// The task's own tokenizer, and its file; none where a checkpoint brings one.
-    pub(crate) fn characters(&self) -> Option<(&TaskTokenizer, &Bytes)> {
+    /// The task's own tokenizer; none where a checkpoint brings one.
+    pub(super) fn characters(&self) -> Option<&TaskTokenizer> {
         match &self.spelling {
-            Spelling::Characters { tokenizer, file } => Some((tokenizer, file)),
+            Spelling::Characters(tokenizer) => Some(tokenizer),
             Spelling::Chat(_) => None,
         }
     }
 
-    /// Tokens of every prompt from scratch, and of the longest one of a checkpoint.
-    pub(crate) fn prompt_tokens(&self) -> usize {
-        self.task.prompt_tokens as usize
-    }
-
     /// Spells every prompt that a run may ask, and every answer that it learns.
-    pub(super) fn check(&self, held_out: u32, completion_tokens: u32) -> Result<(), StageError> {
+    pub(super) fn check(&self, held_out: u32, completion_tokens: u32) -> Result<()> {
         self.training.iter().try_for_each(|item| self.asked(item).map(drop))?;
         self.held_out(held_out)?;
-        let Spelling::Characters { .. } = self.spelling else { return Ok(()) };
+        let Spelling::Characters(_) = self.spelling else { return Ok(()) };
         for Item { answer, place, .. } in self.training.iter().map(AsRef::as_ref) {
             let length = answer.as_deref().unwrap_or_default().chars().count();
             if length > completion_tokens as usize {
@@ -102,66 +89,42 @@ impl DatasetProblems {
         Ok(())
     }
 
-    /// The n-th training row of a stream, counted from 0: pass after pass, each in an order of its own.
-    fn nth(&self, stream: Seed, number: u64) -> Result<&Arc<Item>, StageError> {
-        let count = self.training.len() as u64;
-        let seed = stream.child(Purpose::Permutation, number / count);
-        let place = usize::try_from(number % count).expect("less than a length");
-        let length = u32::try_from(count).map_err(|_| data("too many training rows"))?;
-        let mut kept = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = match kept.as_ref() {
-            Some((of, order)) if *of == seed => Arc::clone(order),
-            _ => {
-                let order = Arc::new(seed.permutation(length));
-                *kept = Some((seed, Arc::clone(&order)));
-                order
-            }
-        };
-        Ok(&self.training[order[place] as usize])
-    }
-
-    pub(super) fn training(&self, number: u64) -> Result<Asked, StageError> {
-        self.asked(self.nth(Seed::new(self.task.seed), number)?)
+    pub(super) fn training(&self, number: u64) -> Result<Asked> {
+        self.asked(self.passes.nth(&self.training, Seed::new(self.task.seed), number)?)
     }
 
     /// Prompt and answer of the n-th example of fine-tuning; drawn like training problems, from another stream.
-    pub(crate) fn example(&self, number: u64) -> Result<(String, String), StageError> {
-        let item = self.nth(Seed::new(self.task.seed).child(Purpose::Problem, 1), number)?;
+    pub(super) fn example(&self, number: u64) -> Result<(String, String)> {
+        let stream = Seed::new(self.task.seed).child(Purpose::Problem, 1);
+        let item = self.passes.nth(&self.training, stream, number)?;
         let answer = item.answer.clone().ok_or_else(|| {
-            StageError::Invalid(
-                "fine-tuning learns from task.dataset.answer, which is left out".into(),
-            )
+            invalid("fine-tuning learns from task.dataset.answer, which is left out")
         })?;
         Ok((self.padded(&item.prompt), answer))
     }
 
-    pub(super) fn held_out(&self, count: u32) -> Result<Vec<Asked>, StageError> {
-        let found = self.held_out.len();
-        let items = self.held_out.get(..count as usize).ok_or_else(|| {
-            data(format!(
-                "evaluation.problems = {count}: expected at most {found}, which task.dataset.test has"
-            ))
-        })?;
+    pub(super) fn held_out(&self, count: u32) -> Result<Vec<Asked>> {
+        let items = first(&self.held_out, count, "task.dataset.test")?;
         items.iter().map(|item| self.asked(item)).collect()
     }
 
     /// The completion for people and graders.
-    pub(super) fn text(&self, completion: &[i64]) -> Result<String, StageError> {
+    pub(super) fn text(&self, completion: &[i64]) -> Result<String> {
         match &self.spelling {
-            Spelling::Characters { tokenizer, .. } => Ok(tokenizer.text(completion)?),
+            Spelling::Characters(tokenizer) => tokenizer.text(completion),
             Spelling::Chat(tokenizer) => tokenizer.text(completion, Specials::Skip),
         }
     }
 
     /// Spaces on the left, as the drawn tasks have them.
     fn padded(&self, prompt: &str) -> String {
-        let width = self.prompt_tokens();
+        let width = self.task.prompt_tokens as usize;
         format!("{prompt:>width$}")
     }
 
-    fn asked(&self, item: &Arc<Item>) -> Result<Asked, StageError> {
+    fn asked(&self, item: &Arc<Item>) -> Result<Asked> {
         let prompt = match &self.spelling {
-            Spelling::Characters { tokenizer, .. } => tokenizer.ids(&self.padded(&item.prompt))?,
+            Spelling::Characters(tokenizer) => tokenizer.ids(&self.padded(&item.prompt))?,
             Spelling::Chat(tokenizer) => {
                 let message = |role, text: &String| Message { role, content: text.clone() };
                 let system = item.system.iter().map(|text| message(Role::System, text));
@@ -185,9 +148,8 @@ impl DatasetProblems {
     }
 }
 
-/// One token for each character of prompts and answers, in the order of code points, and the blank that
-/// pads.
-fn characters<'a>(items: impl Iterator<Item = &'a Arc<Item>>) -> Result<Spelling, StageError> {
+/// One token for each character that occurs, in the order of code points, and the blank that pads.
+fn characters<'a>(items: impl Iterator<Item = &'a Arc<Item>>) -> Result<Spelling> {
     let mut all = BTreeSet::from([' ']);
     for item in items {
         for text in std::iter::once(&item.prompt).chain(&item.answer) {
@@ -208,8 +170,7 @@ fn characters<'a>(items: impl Iterator<Item = &'a Arc<Item>>) -> Result<Spelling
             )));
         }
     }
-    let file = Bytes::from(tokenizer::of_characters(all));
-    Ok(Spelling::Characters { tokenizer: Box::new(TaskTokenizer::read(&file)?), file })
+    Ok(Spelling::Characters(Box::new(TaskTokenizer::read(&tokenizer::of_characters(all))?)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The rewards of completions: by the task's own grade, or by a dataset's rules and reward program.
 //!
-//! Starts no program: the stage's [`Scorer`] does. A part that is missing, or there twice, is an error and not
-//! a zero.
+//! Starts no program: the stage's [`Scorer`] does. A part that is missing, or there twice, is an error.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +8,21 @@ use agrpo_grading::Rules;
 use agrpo_spec::{Inputs, Marking, Program, RewardConfig, Sample, Score, Scorer, StageError};
 use bytes::Bytes;
 
-use crate::error::{data, invalid};
+use crate::error::{Result, data, invalid};
 use crate::tasks::Grade;
 
 /// A completion's reward, before it is compared with others.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Graded {
-    /// By name.
     pub(crate) parts: BTreeMap<String, f64>,
     /// Their weighted sum.
     pub(crate) reward: f64,
-    /// Whether the answer is right.
     pub(crate) correct: bool,
 }
 
 impl Graded {
     /// The grade of a task that grades by itself.
-    pub(super) fn of(grade: &Grade, config: &RewardConfig) -> Result<Self, StageError> {
+    pub(super) fn of(grade: &Grade, config: &RewardConfig) -> Result<Self> {
         let reward = if config.weights.is_empty() {
             grade.reward
         } else {
@@ -58,12 +55,12 @@ impl<'a> Grader<'a> {
         config: &RewardConfig,
         inputs: &Inputs,
         scorer: &'a dyn Scorer,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self> {
         let program = config.program().map(|program| {
             let file = |(name, digest): (&String, &agrpo_spec::ArtifactDigest)| {
                 Ok((name.clone(), inputs.blob(*digest)?.clone()))
             };
-            let files = program.files.iter().map(file).collect::<Result<_, StageError>>()?;
+            let files = program.files.iter().map(file).collect::<Result<_>>()?;
             Ok::<_, StageError>((program, files))
         });
         Ok(Self {
@@ -79,7 +76,7 @@ impl<'a> Grader<'a> {
         marking: &Marking,
         inputs: &Inputs,
         scorer: &'a dyn Scorer,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self> {
         Self::open(marking.0.as_ref().unwrap_or(&RewardConfig::default()), inputs, scorer)
     }
 
@@ -89,7 +86,7 @@ impl<'a> Grader<'a> {
     }
 
     /// One grade a sample, in their order.
-    pub(crate) fn grade(&self, samples: &[Sample]) -> Result<Vec<Graded>, StageError> {
+    pub(crate) fn grade(&self, samples: &[Sample]) -> Result<Vec<Graded>> {
         let scores = match &self.program {
             Some((program, files)) => self.scorer.score(program, files, samples)?,
             None => vec![Score::default(); samples.len()],
@@ -101,7 +98,7 @@ impl<'a> Grader<'a> {
         samples.iter().zip(scores).map(|(sample, score)| self.combined(sample, score)).collect()
     }
 
-    fn combined(&self, sample: &Sample, score: Score) -> Result<Graded, StageError> {
+    fn combined(&self, sample: &Sample, score: Score) -> Result<Graded> {
         let mut parts = self.rules.grade(&sample.completion, sample.answer.as_deref());
         for (name, value) in score.parts {
             if parts.insert(name.clone(), value).is_some() {
@@ -144,12 +141,7 @@ impl<'a> Grader<'a> {
 pub(crate) struct NoPrograms;
 
 impl Scorer for NoPrograms {
-    fn score(
-        &self,
-        _: &Program,
-        _: &BTreeMap<String, Bytes>,
-        _: &[Sample],
-    ) -> Result<Vec<Score>, StageError> {
+    fn score(&self, _: &Program, _: &BTreeMap<String, Bytes>, _: &[Sample]) -> Result<Vec<Score>> {
         Err(StageError::Internal("nothing was handed to this stage that runs programs".into()))
     }
 }

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use agrpo_spec::StageError;
 
 use super::templates::Item;
-use crate::model::PADDING;
-use crate::tasks;
-use crate::text::tokenizer::TaskTokenizer;
+use crate::{model::PADDING, tasks, text::tokenizer::TaskTokenizer};
 
 /// A problem as it is put to a policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// The prompt's ids.
     pub(crate) prompt: Vec<i64>,
     /// The prompt for people.
     pub(crate) shown: String,
@@ -32,7 +29,6 @@ pub(super) enum Question {
 pub(crate) struct EvaluationGrade {
     /// The completion for people.
     pub(crate) text: String,
-    /// Whether the problem is solved.
     pub(crate) correct: bool,
     /// What it adds to the accuracy.
     pub(crate) score: f64,
@@ -59,6 +55,16 @@ impl Asked {
             question: Question::Drawn(problem.question),
         })
     }
+}
+
+/// An example of fine-tuning.
+#[derive(Debug)]
+pub(crate) struct Example {
+    /// As many characters as every prompt of the task.
+    pub(crate) prompt: String,
+    pub(crate) solution: String,
+    /// The problem, where the task draws its problems.
+    pub(crate) problem: Option<tasks::Problem>,
 }
 
 /// A completion with what it answers.

@@ -5,6 +5,7 @@ use agrpo_spec::{DatasetTask, Inputs, RewardConfig, RowReward, Scorer, StageErro
 
 use super::grading::{Graded, Grader};
 use super::templates::Templates;
+use crate::error::Result;
 
 /// A dataset's templates and its `[reward]`, for completions of any origin.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ impl<'a> RowGrader<'a> {
         reward: &RewardConfig,
         inputs: &Inputs,
         scorer: &'a dyn Scorer,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self> {
         Ok(Self {
             templates: Templates::read(task)?,
             grader: Grader::open(reward, inputs, scorer)?,
@@ -28,7 +29,7 @@ impl<'a> RowGrader<'a> {
     }
 
     /// The reward of a completion as an answer to a row. Error as in a reward stage.
-    pub fn grade(&self, row: Row, completion: &str) -> Result<RowReward, StageError> {
+    pub fn grade(&self, row: Row, completion: &str) -> Result<RowReward> {
         let number = row.number;
         let item = self.templates.item(row, format!("row {number}"))?;
         let sample = item.sample(number.to_string(), completion.to_owned());

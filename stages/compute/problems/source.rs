@@ -1,12 +1,11 @@
 //! Where a task's problems come from, and what grades their completions: one arm for each kind of task.
 
-use agrpo_spec::{Inputs, Language, Run, Sample, StageError, Task};
+use agrpo_spec::{Inputs, Language, Run, Sample, Task};
 
-use super::benchmark::BenchmarkProblems;
-use super::dataset::DatasetProblems;
 use super::grading::{Graded, Grader};
-use super::question::{Answered, Asked, EvaluationGrade, Question, another_task};
-use crate::error::invalid;
+use super::question::{Answered, Asked, EvaluationGrade, Example, Question, another_task};
+use super::{benchmark::BenchmarkProblems, dataset::DatasetProblems};
+use crate::error::{Result, invalid};
 use crate::tasks::{self, DrawnTask};
 use crate::text::tokenizer::{self, TaskTokenizer};
 
@@ -28,35 +27,51 @@ pub(crate) enum Problems {
 
 impl Problems {
     /// The task's problems, from the datasets and the tokenizer that a spec names.
-    pub(crate) fn open(
-        task: &Task,
-        language: Option<Language>,
-        inputs: &Inputs,
-    ) -> Result<Self, StageError> {
-        match (task, language) {
-            (Task::Benchmark(task), Some(language)) => {
+    pub(crate) fn open(task: &Task, language: Option<Language>, inputs: &Inputs) -> Result<Self> {
+        let task = match task {
+            Task::Benchmark(task) => {
+                let missing = || invalid("a benchmark's problems need a tokenizer to spell them");
+                let language = language.ok_or_else(missing)?;
                 let problems = BenchmarkProblems::open(task, language, inputs)?;
-                Ok(Self::Benchmark(Box::new(problems)))
+                return Ok(Self::Benchmark(Box::new(problems)));
             }
-            (Task::Benchmark(_), None) => {
-                Err(invalid("a benchmark's problems need a tokenizer to spell them"))
-            }
-            (Task::Dataset(task), language) => {
+            Task::Dataset(task) => {
                 let problems = DatasetProblems::open(task, language, inputs)?;
-                Ok(Self::Dataset(Box::new(problems)))
+                return Ok(Self::Dataset(Box::new(problems)));
             }
-            (Task::Countdown(task), _) => Self::drawn(DrawnTask::Countdown(task.clone())),
-            (Task::Sudoku(task), _) => Self::drawn(DrawnTask::Sudoku(task.clone())),
-        }
-    }
-
-    fn drawn(task: DrawnTask) -> Result<Self, StageError> {
-        let tokenizer = Box::new(TaskTokenizer::read(&tokenizer::build(&task))?);
+            Task::Countdown(task) => DrawnTask::Countdown(task.clone()),
+            Task::Sudoku(task) => DrawnTask::Sudoku(task.clone()),
+        };
+        let tokenizer = Box::new(TaskTokenizer::read(&tokenizer::build())?);
         Ok(Self::Drawn { task, tokenizer })
     }
 
+    /// The task's own tokenizer; none where a checkpoint brings one.
+    pub(crate) fn tokenizer(&self) -> Option<&TaskTokenizer> {
+        match self {
+            Self::Drawn { tokenizer, .. } => Some(tokenizer),
+            Self::Dataset(problems) => problems.characters(),
+            Self::Benchmark(_) => None,
+        }
+    }
+
+    /// The n-th example of fine-tuning, counted from 0. A benchmark has no answers to learn from.
+    pub(crate) fn example(&self, number: u64) -> Result<Example> {
+        match self {
+            Self::Drawn { task, .. } => {
+                let tasks::Example { problem, solution } = tasks::training_example(task, number)?;
+                Ok(Example { prompt: problem.prompt.clone(), solution, problem: Some(problem) })
+            }
+            Self::Dataset(problems) => {
+                let (prompt, solution) = problems.example(number)?;
+                Ok(Example { prompt, solution, problem: None })
+            }
+            Self::Benchmark(_) => Err(another_task()),
+        }
+    }
+
     /// The n-th problem of reinforcement learning, counted from 0 over the whole run.
-    pub(crate) fn training(&self, number: u64) -> Result<Asked, StageError> {
+    pub(crate) fn training(&self, number: u64) -> Result<Asked> {
         match self {
             Self::Drawn { task, tokenizer } => {
                 Asked::drawn(tasks::training_problem(task, number)?, tokenizer)
@@ -67,7 +82,7 @@ impl Problems {
     }
 
     /// The first `count` held-out problems.
-    pub(crate) fn held_out(&self, count: u32) -> Result<Vec<Asked>, StageError> {
+    pub(crate) fn held_out(&self, count: u32) -> Result<Vec<Asked>> {
         match self {
             Self::Drawn { task, tokenizer } => {
                 let all = tasks::held_out_problems(task, count)?;
@@ -79,11 +94,7 @@ impl Problems {
     }
 
     /// The grades of completions in training, in their order.
-    pub(crate) fn grade(
-        &self,
-        all: &[Answered<'_>],
-        grader: &Grader<'_>,
-    ) -> Result<Vec<Graded>, StageError> {
+    pub(crate) fn grade(&self, all: &[Answered<'_>], grader: &Grader<'_>) -> Result<Vec<Graded>> {
         if let Self::Dataset(problems) = self {
             return grader.grade(&samples(problems, all)?);
         }
@@ -107,7 +118,7 @@ impl Problems {
         &self,
         all: &[Answered<'_>],
         grader: &Grader<'_>,
-    ) -> Result<Vec<EvaluationGrade>, StageError> {
+    ) -> Result<Vec<EvaluationGrade>> {
         let whole = |text: String, correct: bool, reward| EvaluationGrade {
             text,
             correct,
@@ -144,7 +155,7 @@ impl Problems {
         run: &Run,
         held_out: u32,
         grader: &Grader<'_>,
-    ) -> Result<(), StageError> {
+    ) -> Result<()> {
         let Self::Dataset(problems) = self else { return Err(another_task()) };
         problems.check(held_out, run.config().rollout.completion_tokens)?;
         let first = self.held_out(1)?;
@@ -157,7 +168,7 @@ impl Problems {
     }
 }
 
-fn samples(problems: &DatasetProblems, all: &[Answered<'_>]) -> Result<Vec<Sample>, StageError> {
+fn samples(problems: &DatasetProblems, all: &[Answered<'_>]) -> Result<Vec<Sample>> {
     let sample = |Answered { id, asked, completion }: &Answered<'_>| match &asked.question {
         Question::Dataset(item) => Ok(item.sample(id.clone(), problems.text(completion)?)),
         Question::Drawn(_) | Question::Benchmark(_) => Err(another_task()),

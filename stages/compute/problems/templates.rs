@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use agrpo_grading::{Row, Template};
-use agrpo_spec::{DatasetTask, Sample, StageError, one_line};
+use agrpo_spec::{DatasetTask, Sample, one_line};
 use serde_json::{Map, Value};
 
-use crate::error::data;
+use crate::error::{Result, data};
 
 /// One row, as it is asked and answered.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Templates {
 }
 
 impl Templates {
-    pub(super) fn read(task: &DatasetTask) -> Result<Self, StageError> {
+    pub(super) fn read(task: &DatasetTask) -> Result<Self> {
         let read = |key: &str, text: &str| {
             Template::new(text).map_err(|error| data(format!("task.dataset.{key}: {error}")))
         };
@@ -42,7 +42,7 @@ impl Templates {
         })
     }
 
-    pub(super) fn item(&self, row: Row, place: String) -> Result<Item, StageError> {
+    pub(super) fn item(&self, row: Row, place: String) -> Result<Item> {
         let render = |key: &str, template: &Template| {
             if let Some(name) = template.columns().iter().find(|name| row.noted.contains_key(*name))
             {
@@ -64,10 +64,9 @@ impl Templates {
         Ok(Item { prompt, system, answer, row: row.fields, place })
     }
 
-    pub(super) fn items(&self, rows: Vec<Row>, side: &str) -> Result<Vec<Arc<Item>>, StageError> {
-        let place = |row: &Row| format!("row {} of task.dataset.{side}", row.number);
+    pub(super) fn items(&self, rows: Vec<Row>, side: &str) -> Result<Vec<Arc<Item>>> {
         let item = |row: Row| {
-            let place = place(&row);
+            let place = format!("row {} of task.dataset.{side}", row.number);
             self.item(row, place).map(Arc::new)
         };
         rows.into_iter().map(item).collect()

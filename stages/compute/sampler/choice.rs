@@ -63,7 +63,6 @@ pub(super) fn argmax(logps: &[f32], mask: i64) -> usize {
     allowed.reduce(|best, v| if logps[v] > logps[best] { v } else { best }).unwrap_or(0)
 }
 
-/// Entropy in nats of normalised log-probabilities.
 pub(super) fn entropy(logps: &[f32]) -> f64 {
     let terms = logps.iter().filter(|&&logp| logp > f32::NEG_INFINITY);
     -terms.map(|&logp| libm::exp(f64::from(logp)) * f64::from(logp)).sum::<f64>()
@@ -71,23 +70,14 @@ pub(super) fn entropy(logps: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use agrpo_spec::{Cache, PositionRule, Real};
+    use agrpo_spec::PositionRule;
 
     use super::*;
+    use crate::testing::real;
 
     fn sampler(top_k: u32, top_p: f64) -> Sampler {
-        Sampler {
-            completion_tokens: 8,
-            block_tokens: 8,
-            steps: 8,
-            temperature: Real::new(1.0).unwrap(),
-            top_k,
-            top_p: Real::new(top_p).unwrap(),
-            position: PositionRule::Random,
-            guidance: Real::new(0.0).unwrap(),
-            cache: Cache::None,
-            threshold: None,
-        }
+        let plain = crate::testing::sampler(8, 8, 8, PositionRule::Random);
+        Sampler { top_k, top_p: real(top_p), ..plain }
     }
 
     #[test]

@@ -9,15 +9,14 @@
 
 use std::ops::Range;
 
-use agrpo_spec::{Cache, PositionRule, Purpose, Sampler, SamplerKeys, Seed, StageError};
+use agrpo_spec::{Cache, PositionRule, Purpose, Sampler, Seed};
 use tch::no_grad_guard;
 
 use super::choice::{argmax, draw};
-use super::passes::{Distribution, Passes, is_filtered, length};
-use crate::dedup::DistinctStates;
-use crate::error::invalid;
-use crate::model::Policy;
+use super::passes::{Distribution, Passes, is_filtered};
+use crate::error::{Result, invalid};
 use crate::trajectories::{KeptSets, Trajectories};
+use crate::{dedup::Distinct, model::Policy, tensors::length};
 
 /// One completion to sample.
 #[derive(Clone, Debug)]
@@ -43,8 +42,8 @@ pub fn sample(
     rows: &[Row],
     sampler: &Sampler,
     micro_batch: usize,
-) -> Result<Trajectories, StageError> {
-    sampler.fits(&SamplerKeys::SPEC).map_err(|misfit| invalid(misfit.to_string()))?;
+) -> Result<Trajectories> {
+    sampler.fits("sampler").map_err(|misfit| invalid(misfit.to_string()))?;
     let _no_grad = no_grad_guard();
     let prompts = rows.iter().flat_map(|row| row.prompt.iter().copied()).collect();
     let completion_len = sampler.completion_tokens as usize;
@@ -75,12 +74,11 @@ struct Decoder<'a> {
     all: Trajectories,
     /// One set a cell, where a filter is on.
     kept: Option<Vec<Vec<i64>>>,
-    /// Steps that each row has made.
     steps: Vec<u32>,
 }
 
 impl Decoder<'_> {
-    fn run(&mut self) -> Result<(), StageError> {
+    fn run(&mut self) -> Result<()> {
         let block_len = self.sampler.block_tokens as usize;
         let mut live: Vec<usize> = (0..self.rows.len()).collect();
         for block in 0..self.all.completion_len / block_len {
@@ -116,7 +114,7 @@ impl Decoder<'_> {
         if self.sampler.cache == Cache::None {
             return vec![live.to_vec()];
         }
-        let mut distinct = DistinctStates::default();
+        let mut distinct = Distinct::default();
         let mut parties = vec![];
         for &row in live {
             let party = distinct.number(self.state(row)) / self.micro_batch;
@@ -127,10 +125,15 @@ impl Decoder<'_> {
     }
 
     /// All steps of a block, of rows that begin it together; a row that has completed it waits.
-    fn block(&mut self, mut open: Vec<usize>, block: Range<usize>) -> Result<(), StageError> {
-        let prompt_len = self.all.prompt_len;
-        let (sampler, micro_batch) = (self.sampler, self.micro_batch);
-        let mut passes = Passes::new(self.policy, sampler, prompt_len, block.clone(), micro_batch);
+    fn block(&mut self, mut open: Vec<usize>, block: Range<usize>) -> Result<()> {
+        let mut passes = Passes {
+            policy: self.policy,
+            sampler: self.sampler,
+            prompt_len: self.all.prompt_len,
+            block: block.clone(),
+            micro_batch: self.micro_batch,
+            kept: None,
+        };
         let mask = self.policy.config().mask_token_id;
         // A step writes a token or more.
         for step_of_block in 0..block.len() {
@@ -138,10 +141,10 @@ impl Decoder<'_> {
             if open.is_empty() {
                 break;
             }
-            let mut distinct = DistinctStates::default();
+            let mut distinct = Distinct::default();
             let numbers: Vec<usize> =
                 open.iter().map(|&row| distinct.number(self.state(row))).collect();
-            let distributions = passes.distributions(distinct.states())?;
+            let distributions = passes.distributions(distinct.all())?;
             for (&row, &number) in open.iter().zip(&numbers) {
                 self.write_best(row, &distributions[number], step_of_block);
                 self.steps[row] += 1;

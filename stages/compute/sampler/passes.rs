@@ -6,16 +6,15 @@
 //! row writes nowhere else, so its state holds the state that its keys were kept from: equal states have
 //! equal caches, and are one computation as they are without.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use agrpo_spec::{Cache, Sampler, StageError};
 use tch::{Kind, Tensor};
 
 use super::choice::{entropy, kept_set};
-use crate::error::invalid;
+use crate::error::{Result, invalid};
 use crate::model::{KeyValues, PADDING, Policy, Queries, Window};
-use crate::tensors::floats;
+use crate::tensors::{length, numbers};
 
 /// The distribution at one masked position of a state.
 pub(super) struct Distribution {
@@ -27,14 +26,6 @@ pub(super) struct Distribution {
     pub(super) kept: Option<Vec<i64>>,
 }
 
-/// The same for N queries at once.
-struct LogProbabilities {
-    /// N kept sets, where a filter is on.
-    kept: Option<Vec<Vec<i64>>>,
-    /// N x V, row-major.
-    logps: Vec<f32>,
-}
-
 /// The passes of one block, for rows that go through it together.
 pub(super) struct Passes<'a> {
     pub(super) policy: &'a Policy,
@@ -44,33 +35,23 @@ pub(super) struct Passes<'a> {
     pub(super) block: Range<usize>,
     pub(super) micro_batch: usize,
     /// What the first pass kept.
-    kept: Option<Memory>,
+    pub(super) kept: Option<Memory>,
 }
 
+/// One for each query.
+type KeptSets = Vec<Vec<i64>>;
+
 /// Keys and values of the states in which the rows began the block.
-struct Memory {
+pub(super) struct Memory {
     all: KeyValues,
     /// The index of each in `all`.
     places: BTreeMap<Vec<i64>, i64>,
 }
 
-impl<'a> Passes<'a> {
-    pub(super) fn new(
-        policy: &'a Policy,
-        sampler: &'a Sampler,
-        prompt_len: usize,
-        block: Range<usize>,
-        micro_batch: usize,
-    ) -> Self {
-        Self { policy, sampler, prompt_len, block, micro_batch, kept: None }
-    }
-
+impl Passes<'_> {
     /// The distributions at every masked position of the block, for each state. With a cache, the first
     /// call has to bring all states in which rows begin, and no more than a micro-batch.
-    pub(super) fn distributions(
-        &mut self,
-        states: &[Vec<i64>],
-    ) -> Result<Vec<Vec<Distribution>>, StageError> {
+    pub(super) fn distributions(&mut self, states: &[Vec<i64>]) -> Result<Vec<Vec<Distribution>>> {
         let mut found = Vec::with_capacity(states.len());
         for states in states.chunks(self.micro_batch) {
             found.extend(self.pass(states)?);
@@ -78,7 +59,7 @@ impl<'a> Passes<'a> {
         Ok(found)
     }
 
-    fn pass(&mut self, states: &[Vec<i64>]) -> Result<Vec<Vec<Distribution>>, StageError> {
+    fn pass(&mut self, states: &[Vec<i64>]) -> Result<Vec<Vec<Distribution>>> {
         let masked: Vec<Vec<usize>> = states.iter().map(|state| self.masked(state)).collect();
         // With a threshold, states differ in their number of masked positions; the last query is repeated.
         let widest = masked.iter().map(Vec::len).max().unwrap_or(0);
@@ -96,8 +77,8 @@ impl<'a> Passes<'a> {
                 .index_select(0, &Tensor::from_slice(&asked).to_device(logits_NV.device()));
         }
         let vocabulary = usize::try_from(self.policy.config().embedding_size).expect("sizes");
-        let all = self.log_probabilities(&logits_NV, vocabulary)?;
-        let (mut kept, mut logps) = (all.kept.map(Vec::into_iter), all.logps.chunks(vocabulary));
+        let (kept, logps) = self.log_probabilities(&logits_NV, vocabulary)?;
+        let (mut kept, mut logps) = (kept.map(Vec::into_iter), logps.chunks(vocabulary));
         let mut of_position = |position| {
             let logps = logps.next().expect("one row a query").to_vec();
             let kept = kept.as_mut().and_then(Iterator::next);
@@ -107,14 +88,13 @@ impl<'a> Passes<'a> {
         Ok(masked.into_iter().map(of_state).collect())
     }
 
-    /// The positions of the block that are still to be written.
     fn masked(&self, state: &[i64]) -> Vec<usize> {
         let mask = self.policy.config().mask_token_id;
         self.block.clone().filter(|&position| state[self.prompt_len + position] == mask).collect()
     }
 
     /// Logits of the queried positions, N x V, in f32 for the records, in whichever kind the policy computes.
-    fn logits(&mut self, states: &[Vec<i64>], queries_BQ: &Tensor) -> Result<Tensor, StageError> {
+    fn logits(&mut self, states: &[Vec<i64>], queries_BQ: &Tensor) -> Result<Tensor> {
         let ids_BL = self.matrix(&states.concat(), states.len());
         let hidden_BQD = match (&self.kept, self.sampler.cache) {
             (_, Cache::None) => return self.exact_logits(&ids_BL, queries_BQ),
@@ -135,7 +115,7 @@ impl<'a> Passes<'a> {
         queries_BQ: &Tensor,
         memory: &Memory,
         cache: Cache,
-    ) -> Result<Tensor, StageError> {
+    ) -> Result<Tensor> {
         let first = self.prompt_len + self.block.start;
         let last = self.prompt_len + self.block.end;
         let mask = self.policy.config().mask_token_id;
@@ -159,8 +139,8 @@ impl<'a> Passes<'a> {
     /// Logits of passes over the whole sequence. Guidance w makes them u + (w + 1) (c - u), where c are
     /// the policy's own and u those it has when it cannot see the prompt (unsupervised classifier-free
     /// guidance; Nie et al., arXiv 2410.18514).
-    fn exact_logits(&self, ids_BL: &Tensor, queries_BQ: &Tensor) -> Result<Tensor, StageError> {
-        let queries = Queries::At(queries_BQ);
+    fn exact_logits(&self, ids_BL: &Tensor, queries_BQ: &Tensor) -> Result<Tensor> {
+        let queries = Queries::At(queries_BQ.shallow_clone());
         let pass = |ids_BL: &Tensor| Ok(self.head(&self.policy.hidden(ids_BL, &queries)?));
         let guidance = self.sampler.guidance.get();
         if guidance == 0.0 {
@@ -174,7 +154,6 @@ impl<'a> Passes<'a> {
         Ok(&blind_NV + (seeing_NV - &blind_NV) * (guidance + 1.0))
     }
 
-    /// A matrix of `rows` rows on the policy's device.
     fn matrix(&self, ids: &[i64], rows: usize) -> Tensor {
         Tensor::from_slice(ids).view([length(rows), -1]).to_device(self.policy.device())
     }
@@ -184,25 +163,24 @@ impl<'a> Passes<'a> {
         self.policy.head(hidden_BQD).view([-1, v]).to_kind(Kind::Float)
     }
 
-    /// Tempered, filtered log-probabilities, N x V, by the same operations as the learner's; with
-    /// the kept sets where a filter is on. The mask is never written.
+    /// The N kept sets, where a filter is on, and the tempered, filtered log-probabilities, N x V row-major, by
+    /// the same operations as the learner's. The mask is never written.
     fn log_probabilities(
         &self,
         logits_NV: &Tensor,
         vocabulary: usize,
-    ) -> Result<LogProbabilities, StageError> {
+    ) -> Result<(Option<KeptSets>, Vec<f32>)> {
         let temperature = self.sampler.temperature.get();
         if temperature == 0.0 {
             // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
-            let logps = numbers(floats(&logits_NV.log_softmax(-1, Kind::Float))?)?;
-            return Ok(LogProbabilities { kept: None, logps });
+            return Ok((None, values(&logits_NV.log_softmax(-1, Kind::Float))?));
         }
         let mut scaled_NV = logits_NV / temperature;
         let mask = self.policy.config().mask_token_id;
         drop(scaled_NV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
         let mut sets = None;
         if is_filtered(self.sampler) {
-            let values = numbers(floats(&scaled_NV)?)?;
+            let values = values(&scaled_NV)?;
             let kept: Vec<_> =
                 values.chunks(vocabulary).map(|row| kept_set(row, self.sampler)).collect();
             let mut dropped = vec![true; values.len()];
@@ -215,13 +193,13 @@ impl<'a> Passes<'a> {
             sets =
                 Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
         }
-        let logps = numbers(floats(&scaled_NV.log_softmax(-1, Kind::Float))?)?;
-        Ok(LogProbabilities { kept: sets, logps })
+        Ok((sets, values(&scaled_NV.log_softmax(-1, Kind::Float))?))
     }
 }
 
-/// The same values; refuses NaN, from which a token could be chosen by accident.
-fn numbers(values: Vec<f32>) -> Result<Vec<f32>, StageError> {
+/// A tensor's values, row-major; refuses NaN, from which a token could be chosen by accident.
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    let values: Vec<f32> = numbers(tensor)?;
     if values.iter().any(|value| value.is_nan()) {
         return Err(invalid(
             "the policy's logits are not numbers: training has diverged; lower the learning rate",
@@ -233,8 +211,4 @@ fn numbers(values: Vec<f32>) -> Result<Vec<f32>, StageError> {
 /// Whether top-k or top-p drops tokens, and kept sets are recorded.
 pub(super) fn is_filtered(sampler: &Sampler) -> bool {
     sampler.top_k > 0 || sampler.top_p.get() < 1.0
-}
-
-pub(super) fn length(n: usize) -> i64 {
-    i64::try_from(n).expect("lengths and ids fit")
 }

@@ -1,16 +1,19 @@
 //! Countdown: reach the target with each of the numbers once.
 //!
-//! A problem is drawn backwards, from a random expression to its value, so that each has a solution;
-//! the prompt shows the numbers in an order that says nothing about it. A right answer is any
-//! expression of `expression.rs` whose numbers are the given ones, each as often as given, and whose
-//! exact value is the target. Nothing after it is accepted, not even `= 22`.
+//! A problem is drawn backwards, from a random expression to its value, so that each has a solution. A right
+//! answer is an expression of [`Grammar::Countdown`] that uses each number as often as given and has the target as
+//! its exact value; nothing may follow it, not even `= 22`.
 
-use std::fmt;
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
+use agrpo_mathematics::expression::{Grammar, Value, evaluate};
+use agrpo_mathematics::python::uses_exactly;
 use agrpo_spec::{CountdownTask, Purpose, Seed};
 
-use super::expression::{Operator, Value, evaluate, whole};
+use super::question::Question;
+
+/// In the order in which draws number them.
+const OPERATORS: [&str; 4] = ["+", "-", "*", "/"];
 
 /// The coordinates of a seed's draws.
 mod draws {
@@ -19,23 +22,15 @@ mod draws {
     pub(super) const OPERATOR: u32 = 2;
 }
 
-/// A problem and an answer to it.
-#[derive(Debug)]
-pub(super) struct Draw {
-    pub(super) numbers: Vec<u32>,
-    pub(super) target: u32,
-    pub(super) solution: String,
-}
-
-/// One try; `None` where the expression's value is not a target of this task.
-pub(super) fn draw(task: &CountdownTask, seed: Seed) -> Option<Draw> {
+/// One try at a problem and its solution; `None` where the expression's value is not a target of this task.
+pub(super) fn draw(task: &CountdownTask, seed: Seed) -> Option<(Question, String)> {
     let drawn: Vec<u32> =
         (0..task.numbers).map(|i| 1 + below(seed, task.max_number, draws::NUMBER, i)).collect();
     let tree = Tree::draw(seed, &drawn, 0..task.numbers);
-    let target = whole(tree.value()?).filter(|target| (1..=task.max_target).contains(target))?;
+    let target = tree.value()?.to_u32().filter(|target| (1..=task.max_target).contains(target))?;
     let order = seed.child(Purpose::Permutation, 0).permutation(task.numbers);
     let numbers = order.into_iter().map(|i| drawn[i as usize]).collect();
-    Some(Draw { numbers, target, solution: tree.to_string() })
+    Some((Question::Countdown { numbers, target }, tree.to_string()))
 }
 
 /// Whether training never sees these numbers, in whatever order, with this target.
@@ -53,11 +48,9 @@ pub(super) fn prompt(numbers: &[u32], target: u32) -> String {
     format!("{}:{target}", numbers.join(","))
 }
 
-/// Whether the answer is right.
 pub(super) fn is_correct(numbers: &[u32], target: u32, answer: &str) -> bool {
-    evaluate(answer).is_some_and(|found| {
-        sorted(&found.numbers) == sorted(numbers) && whole(found.value) == Some(target)
-    })
+    uses_exactly(answer, numbers)
+        && evaluate(answer, Grammar::Countdown).and_then(|value| value.to_u32()) == Some(target)
 }
 
 /// Targets from here on are hard.
@@ -82,7 +75,7 @@ fn below(seed: Seed, bound: u32, what: u32, position: u32) -> u32 {
 /// An expression as a tree. At most six numbers, so recursion needs no bound.
 enum Tree {
     Number(u32),
-    Node(Operator, Box<Self>, Box<Self>),
+    Node(&'static str, Box<Self>, Box<Self>),
 }
 
 impl Tree {
@@ -94,7 +87,7 @@ impl Tree {
         }
         let middle = start + 1 + below(seed, end - start - 1, draws::SPLIT, start << 8 | end);
         // Each gap between two numbers is the middle of one node, so it names that node's draw.
-        let operator = Operator::ALL[below(seed, 4, draws::OPERATOR, middle) as usize];
+        let operator = OPERATORS[below(seed, 4, draws::OPERATOR, middle) as usize];
         let left = Self::draw(seed, numbers, start..middle);
         let right = Self::draw(seed, numbers, middle..end);
         Self::Node(operator, Box::new(left), Box::new(right))
@@ -102,15 +95,19 @@ impl Tree {
 
     fn value(&self) -> Option<Value> {
         match self {
-            Self::Number(number) => Some(Value::from_integer(i128::from(*number))),
-            Self::Node(operator, left, right) => operator.apply(left.value()?, right.value()?),
+            Self::Number(number) => Some(Value::from(*number)),
+            Self::Node(operator, left, right) => {
+                Grammar::Countdown.apply(operator, left.value()?, right.value()?)
+            }
         }
     }
 
+    /// How strongly its outermost operator binds.
     fn precedence(&self) -> u8 {
         match self {
-            Self::Number(_) => Operator::TIGHTEST,
-            Self::Node(operator, ..) => operator.precedence(),
+            Self::Node("+" | "-", ..) => 0,
+            Self::Node(..) => 1,
+            Self::Number(_) => 2,
         }
     }
 }
@@ -122,14 +119,13 @@ impl fmt::Display for Tree {
             Self::Number(number) => return write!(f, "{number}"),
             Self::Node(operator, left, right) => (operator, left, right),
         };
-        let outer = operator.precedence();
-        let undoes = matches!(operator, Operator::Minus | Operator::Divide);
+        let (outer, inner) = (self.precedence(), right.precedence());
+        let undoes = matches!(*operator, "-" | "/");
         let write_operand = |f: &mut fmt::Formatter<'_>, operand: &Self, bracket: bool| {
             if bracket { write!(f, "({operand})") } else { write!(f, "{operand}") }
         };
         write_operand(f, left, left.precedence() < outer)?;
-        write!(f, "{}", operator.symbol())?;
-        let inner = right.precedence();
+        f.write_str(operator)?;
         write_operand(f, right, inner < outer || (inner == outer && undoes))
     }
 }
@@ -186,19 +182,19 @@ mod tests {
     fn parentheses_stand_only_where_the_value_needs_them() {
         let number = |n| Box::new(Tree::Number(n));
         let node = |operator, left, right| Box::new(Tree::Node(operator, left, right));
-        use Operator::{Divide, Minus, Plus, Times};
+        let [plus, minus, times, divide] = OPERATORS;
         for (tree, text) in [
-            (node(Times, node(Plus, number(3), number(5)), number(7)), "(3+5)*7"),
-            (node(Plus, number(3), node(Times, number(5), number(7))), "3+5*7"),
-            (node(Minus, number(9), node(Minus, number(5), number(7))), "9-(5-7)"),
-            (node(Minus, node(Minus, number(9), number(5)), number(7)), "9-5-7"),
-            (node(Plus, number(9), node(Minus, number(5), number(7))), "9+5-7"),
-            (node(Divide, number(8), node(Times, number(2), number(4))), "8/(2*4)"),
-            (node(Times, number(8), node(Divide, number(6), number(4))), "8*6/4"),
-            (node(Minus, number(8), node(Times, number(2), number(4))), "8-2*4"),
+            (node(times, node(plus, number(3), number(5)), number(7)), "(3+5)*7"),
+            (node(plus, number(3), node(times, number(5), number(7))), "3+5*7"),
+            (node(minus, number(9), node(minus, number(5), number(7))), "9-(5-7)"),
+            (node(minus, node(minus, number(9), number(5)), number(7)), "9-5-7"),
+            (node(plus, number(9), node(minus, number(5), number(7))), "9+5-7"),
+            (node(divide, number(8), node(times, number(2), number(4))), "8/(2*4)"),
+            (node(times, number(8), node(divide, number(6), number(4))), "8*6/4"),
+            (node(minus, number(8), node(times, number(2), number(4))), "8-2*4"),
         ] {
             assert_eq!(tree.to_string(), text);
-            assert_eq!(evaluate(text).unwrap().value, tree.value().unwrap(), "{text}");
+            assert_eq!(evaluate(text, Grammar::Countdown), tree.value(), "{text}");
         }
     }
 }

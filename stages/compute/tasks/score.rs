@@ -1,10 +1,10 @@
 //! Grades completions of any origin, one JSON row at a time, by this project's rules.
 //!
-//! The answer is what stands in the last `<answer>…</answer>`; without one, the text up to the first
-//! `<|endoftext|>`. It is trimmed and then graded like a completion of a run. Does not
-//! apply the rules of other projects, which accept `\boxed{…}`, equations, decimals or partial credit.
+//! The answer is what stands in the last `<answer>…</answer>`, else the text up to the first `<|endoftext|>`. Does
+//! not apply rules that accept `\boxed{…}`, equations, decimals or partial credit.
 
-use serde::Deserialize;
+use agrpo_grading::{TruthError, countdown_of_truth};
+use agrpo_spec::excerpt;
 use serde_json::Value;
 
 use super::{Grade, Question, grade, sudoku};
@@ -16,13 +16,8 @@ pub enum RowError {
     #[error("{0:?} is not a task: expected countdown or sudoku")]
     Task(String),
     /// The row's truth has another shape than the task's.
-    #[error("ground_truth = {found}: expected {expected}")]
-    GroundTruth {
-        /// The value as written, cut to a readable length.
-        found: String,
-        /// What would be accepted.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Truth(#[from] TruthError),
     /// The row's question does not hold a puzzle.
     #[error("question: no run of exactly 16 digits from 0 to 4 with a 0 among them")]
     Question,
@@ -36,17 +31,8 @@ pub enum RowError {
     },
 }
 
-/// Either way to write a Countdown problem.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum CountdownTruth {
-    Named { numbers: Vec<u32>, target: u32 },
-    Pair(Vec<u32>, u32),
-}
-
-/// Grades one row. `countdown` takes `{"numbers": [3, 5], "target": 8}` or `[[3, 5], 8]` as
-/// `ground_truth` and does not read `question`; `sudoku` takes the 16 digits of the solution, and
-/// finds the puzzle in `question`: only that solution is right, even where a puzzle has others.
+/// Grades one row. `countdown` reads `{"numbers": [3, 5], "target": 8}` or `[[3, 5], 8]` as `ground_truth`;
+/// `sudoku` reads the solution there, the only right one, and finds the puzzle in `question`.
 pub fn score_row(
     task: &str,
     question: &str,
@@ -54,28 +40,19 @@ pub fn score_row(
     completion: &str,
 ) -> Result<Grade, RowError> {
     let question = match task {
-        "countdown" => countdown_question(ground_truth)?,
+        "countdown" => {
+            let (numbers, target) = countdown_of_truth(ground_truth)?;
+            Question::Countdown { numbers, target }
+        }
         "sudoku" => sudoku_question(question, ground_truth)?,
         other => return Err(RowError::Task(other.to_owned())),
     };
     Ok(grade(&question, answer(completion)))
 }
 
-fn countdown_question(truth: &Value) -> Result<Question, RowError> {
-    let expected = r#"{"numbers": [3, 5], "target": 8} or [[3, 5], 8]"#;
-    let refuse = || ground_truth_error(truth, expected);
-    let read = CountdownTruth::deserialize(truth).map_err(|_| refuse())?;
-    let (CountdownTruth::Named { numbers, target } | CountdownTruth::Pair(numbers, target)) = read;
-    if numbers.is_empty() {
-        return Err(refuse());
-    }
-    Ok(Question::Countdown { numbers, target })
-}
-
 fn sudoku_question(question: &str, truth: &Value) -> Result<Question, RowError> {
-    let solution = truth
-        .as_str()
-        .ok_or_else(|| ground_truth_error(truth, "the solution as a string of 16 digits"))?;
+    let expected = "the solution as a string of 16 digits";
+    let solution = truth.as_str().ok_or_else(|| TruthError::of(truth, expected))?;
     let is_puzzle = |run: &&str| {
         run.len() == sudoku::CELLS
             && run.contains('0')
@@ -87,7 +64,7 @@ fn sudoku_question(question: &str, truth: &Value) -> Result<Question, RowError> 
         .ok_or(RowError::Question)?
         .to_owned();
     if !sudoku::is_solution(&puzzle, solution) {
-        return Err(RowError::Solution { puzzle, solution: shortened(solution) });
+        return Err(RowError::Solution { puzzle, solution: excerpt(solution) });
     }
     Ok(Question::Sudoku { puzzle, solution: solution.to_owned() })
 }
@@ -101,18 +78,6 @@ fn answer(completion: &str) -> &str {
     };
     let untagged = || completion.split_once("<|endoftext|>").map_or(completion, |(text, _)| text);
     tagged().unwrap_or_else(untagged).trim()
-}
-
-fn ground_truth_error(truth: &Value, expected: &'static str) -> RowError {
-    RowError::GroundTruth { found: shortened(&truth.to_string()), expected }
-}
-
-/// At most 80 characters of a text.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -181,7 +146,10 @@ mod tests {
         assert_eq!(error("12344321214334120", truth.clone()), RowError::Question);
         assert_eq!(error("1234432121433412", truth.clone()), RowError::Question);
         assert!(matches!(error(question, json!("1243432121433412")), RowError::Solution { .. }));
-        assert!(matches!(error(question, json!(1)), RowError::GroundTruth { .. }));
+        assert!(matches!(
+            error(question, json!(1)),
+            RowError::Truth(TruthError::GroundTruth { .. })
+        ));
         assert_eq!(
             score_row("gsm8k", question, &truth, "").unwrap_err().to_string(),
             "\"gsm8k\" is not a task: expected countdown or sudoku"

@@ -1,13 +1,14 @@
 //! Sudoku of 4x4 cells: rows, columns and 2x2 boxes hold each of 1 to 4 once.
 //!
-//! There are 288 solved grids, few enough to hold them all: a puzzle's solutions are those that keep
-//! its clues. Puzzles are drawn uniformly among those with one solution. The split goes by solved
-//! grid, not by puzzle, because a model can learn 288 grids by heart: training sees neither a
-//! held-out puzzle nor any other puzzle with its solution.
+//! There are 288 solved grids, so all are held: a puzzle's solutions are those that keep its clues. Puzzles are
+//! drawn uniformly among those with one solution. The split goes by solved grid: a model can learn 288 grids by
+//! heart, so training sees no puzzle with a held-out solution.
 
 use std::sync::LazyLock;
 
 use agrpo_spec::{Purpose, Seed, SudokuTask};
+
+use super::question::Question;
 
 /// Cells of a grid.
 pub(super) const CELLS: usize = 16;
@@ -61,15 +62,8 @@ fn text(grid: &[u8]) -> String {
     grid.iter().copied().map(char::from).collect()
 }
 
-/// A puzzle and its solution.
-#[derive(Debug)]
-pub(super) struct Draw {
-    pub(super) puzzle: String,
-    pub(super) solution: String,
-}
-
-/// One try; `None` where the puzzle has more than one solution.
-pub(super) fn draw(task: &SudokuTask, seed: Seed) -> Option<Draw> {
+/// One try at a problem and its solution; `None` where the puzzle has more than one.
+pub(super) fn draw(task: &SudokuTask, seed: Seed) -> Option<(Question, String)> {
     let grid = usize::try_from(seed.below(GRIDS.len() as u64, 0, 0)).expect("below 288");
     let mut puzzle = GRIDS[grid];
     let cells = seed.child(Purpose::Permutation, 0).permutation(16);
@@ -77,15 +71,15 @@ pub(super) fn draw(task: &SudokuTask, seed: Seed) -> Option<Draw> {
         puzzle[cell as usize] = b'0';
     }
     only_solution(&puzzle)?;
-    Some(Draw { puzzle: text(&puzzle), solution: text(&GRIDS[grid]) })
+    let solution = text(&GRIDS[grid]);
+    Some((Question::Sudoku { puzzle: text(&puzzle), solution: solution.clone() }, solution))
 }
 
-/// Whether training never sees a puzzle with this solution. The task's share of held-out grids is
-/// rounded to a whole number of grids that leaves some on either side.
+/// Whether training never sees a puzzle with this solution. The share is rounded to whole grids, some on either
+/// side.
 pub(super) fn is_held_out(task: &SudokuTask, solution: &str) -> bool {
     let count = GRIDS.len();
     let order = Seed::new(task.seed).child(Purpose::Split, 0).permutation(288);
-    #[expect(clippy::cast_precision_loss, reason = "an index below 288")]
     let is_before = |rank: usize| (rank as f64 + 0.5) < task.held_out.get() * count as f64;
     let rank = order.iter().position(|&i| GRIDS[i as usize] == *solution.as_bytes());
     rank.is_some_and(is_before)
@@ -96,23 +90,7 @@ pub(super) fn is_solution(puzzle: &str, solution: &str) -> bool {
     GRIDS.iter().any(|grid| grid == solution.as_bytes() && keeps_clues(puzzle.as_bytes(), grid))
 }
 
-/// The share of the puzzle's blanks that the answer fills as the solution does; a missing cell is
-/// wrong, and what stands on a clue is not looked at.
-pub(super) fn right_cells(puzzle: &str, solution: &str, answer: &str) -> f64 {
-    let (mut blanks, mut right) = (0, 0);
-    let mut answered = answer.chars();
-    for (clue, cell) in puzzle.chars().zip(solution.chars()) {
-        let answer = answered.next();
-        if clue == '0' {
-            blanks += 1;
-            right += u32::from(answer == Some(cell));
-        }
-    }
-    f64::from(right) / f64::from(blanks.max(1))
-}
-
-/// The noisy demonstration of a hard puzzle, one whose first row has two blanks or more: the solution
-/// with the last blank left open.
+/// The noisy demonstration of a puzzle with two blanks or more in its first row: the last blank stays open.
 pub(super) fn noisy(puzzle: &str, solution: &str) -> Option<String> {
     let blanks = puzzle.bytes().take(SIDE).filter(|&cell| cell == b'0').count();
     let last = puzzle.rfind('0').filter(|_| blanks >= 2)?;
@@ -121,6 +99,8 @@ pub(super) fn noisy(puzzle: &str, solution: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use agrpo_grading::cells;
+
     use super::*;
 
     #[test]
@@ -157,7 +137,7 @@ mod tests {
 
     #[test]
     fn cells_count_where_the_puzzle_is_blank() {
-        let share = |answer| right_cells("1234432121430000", "1234432121433412", answer);
+        let share = |answer| cells("1234432121430000", "1234432121433412", answer).share();
         for (answer, expected) in [
             ("1234432121433412", 1.0),
             ("0000000000003412", 1.0),

@@ -4,6 +4,18 @@ use agrpo_spec::{CountdownTask, Real, SudokuTask};
 
 use super::*;
 
+impl Question {
+    /// Equal for problems that are on one side of the split: the order of numbers does not matter.
+    fn key(&self) -> String {
+        match self {
+            Self::Countdown { numbers, target } => {
+                countdown::prompt(&countdown::sorted(numbers), *target)
+            }
+            Self::Sudoku { puzzle, .. } => puzzle.clone(),
+        }
+    }
+}
+
 fn countdown(numbers: u32, max_number: u32, max_target: u32, held_out: f64) -> DrawnTask {
     let held_out = Real::new(held_out).unwrap();
     let task =

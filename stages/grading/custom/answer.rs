@@ -5,14 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::Score;
+use agrpo_spec::{PROGRAM_PART, Score, excerpt, is_part_name};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::excerpt::excerpt;
-
-/// The part that a bare reward is.
-const PROGRAM: &str = "program";
 /// Parts of one answer.
 const MOST_PARTS: usize = 64;
 
@@ -71,10 +67,8 @@ fn there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
     Value::deserialize(deserializer).map(Some)
 }
 
-/// Reads the answer to the sample of this id. Keys that are not an answer's are passed over.
-///
-/// # Errors
-/// Where the line is no answer, or another sample's.
+/// Reads the answer to the sample of this id; ignores other keys. Error where the line is no answer, or another
+/// sample's.
 pub fn program_answer(line: &[u8], id: &str) -> Result<Score, AnswerError> {
     let asked = || quoted(id);
     let form = |reason: String| AnswerError::Form {
@@ -96,25 +90,21 @@ pub fn program_answer(line: &[u8], id: &str) -> Result<Score, AnswerError> {
     }
     let parts = match (&written.reward, &written.parts) {
         (Some(reward), None) => {
-            BTreeMap::from([(PROGRAM.to_owned(), number("reward".to_owned(), reward)?)])
+            BTreeMap::from([(PROGRAM_PART.to_owned(), number("reward".to_owned(), reward)?)])
         }
         (None, Some(Value::Object(parts))) if (1..=MOST_PARTS).contains(&parts.len()) => {
             let read = |(name, value): (&String, &Value)| {
                 let key = format!("parts.{}", excerpt(&name.escape_debug().to_string()));
-                let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                if !(1..=32).contains(&name.len()) || !name.chars().all(is_name) {
-                    let found = excerpt(&value.to_string());
-                    let expected = "a name of 1 to 32 letters, digits or '_'";
-                    return Err(AnswerError::Value { key, found, expected });
+                if !is_part_name(name) {
+                    return Err(refuse(key, value, "a name of 1 to 32 letters, digits or '_'"));
                 }
                 Ok((name.clone(), number(key, value)?))
             };
             parts.iter().map(read).collect::<Result<_, _>>()?
         }
         (None, Some(parts)) => {
-            let found = excerpt(&parts.to_string());
             let expected = "an object of 1 to 64 numbers, by the names of their parts";
-            return Err(AnswerError::Value { key: "parts".to_owned(), found, expected });
+            return Err(refuse("parts".to_owned(), parts, expected));
         }
         (Some(_), Some(_)) => return Err(form("it has both reward and parts".to_owned())),
         (None, None) => return Err(form("it has neither reward nor parts".to_owned())),
@@ -122,21 +112,18 @@ pub fn program_answer(line: &[u8], id: &str) -> Result<Score, AnswerError> {
     let correct = match &written.correct {
         None | Some(Value::Null) => None,
         Some(Value::Bool(correct)) => Some(*correct),
-        Some(other) => {
-            let (key, found) = ("correct".to_owned(), excerpt(&other.to_string()));
-            return Err(AnswerError::Value { key, found, expected: "true or false" });
-        }
+        Some(other) => return Err(refuse("correct".to_owned(), other, "true or false")),
     };
     Ok(Score { parts, correct })
 }
 
 fn number(key: String, value: &Value) -> Result<f64, AnswerError> {
     let found = value.as_f64().filter(|value| value.is_finite());
-    found.ok_or_else(|| AnswerError::Value {
-        key,
-        found: excerpt(&value.to_string()),
-        expected: "a finite number",
-    })
+    found.ok_or_else(|| refuse(key, value, "a finite number"))
+}
+
+fn refuse(key: String, value: &Value, expected: &'static str) -> AnswerError {
+    AnswerError::Value { key, found: excerpt(&value.to_string()), expected }
 }
 
 /// What the reader of JSON says, but for numbers that JSON does not have and Python writes all the same.
@@ -169,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told() {
+    fn what_is_no_answer_is_refused() {
         let lines = [
             "rubbish \u{1b}[31mred<script>",
             "",

@@ -19,8 +19,7 @@ const MAX_DIGITS: usize = 4300;
 /// Powers of ten that a double has.
 const MAX_EXPONENT: i32 = 308;
 
-/// What may stand before a sign that spaces part from its number, as in `= - 5`. Behind anything else it is a
-/// subtraction or a dash.
+/// What may stand before a sign apart from its number, as in `= - 5`. Behind anything else it is a dash.
 const BEFORE_SIGN: &str = "=≈<>≤≥([{:$*/×·,;";
 
 /// Every sign: those of plus first.
@@ -55,8 +54,8 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
 /// What may part the groups of a number, in text and in LaTeX.
 const SEPARATOR: &str = r"(?:,\\!|,|\\[\ ,!;:>_]|\\(?:thin|med|thick)space\s*|[\ _'~\x{2019}\x{A0}\x{2007}-\x{2009}\x{202F}])";
 
-/// The last number, with its sign unless that joins it to what stands before, or may do so; commas and the like
-/// group its thousands. A text that ends with what may be a part of a number, such as `1.000.000`, has none.
+/// The last number; its sign counts unless it is a subtraction, and commas and the like group its thousands. A
+/// text that ends with what may be a part of a number, such as `1.000.000`, has none.
 fn last(text: &str) -> Option<BigRational> {
     static INVISIBLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\p{Cf}"));
     let text = INVISIBLE.replace_all(text, "");
@@ -106,8 +105,8 @@ fn is_signed(before: &str, gap: &str) -> bool {
     before.is_empty() || before.ends_with(|c| BEFORE_SIGN.contains(c))
 }
 
-/// Digits in groups of three behind up to three others, all parted alike, are one number; else the last group is.
-/// And whether that is all there is.
+/// Groups of three digits behind up to three, all parted alike, as one number; else the last group. And whether
+/// that is all.
 fn grouped(whole: &str) -> (String, bool) {
     let is_digit = |c: char| c.is_ascii_digit();
     let groups: Vec<&str> =

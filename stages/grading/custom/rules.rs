@@ -14,78 +14,58 @@ use crate::boxes::last_answer;
 
 /// The rules of a run, with their patterns compiled.
 #[derive(Debug)]
-pub struct Rules(Vec<(String, Check)>);
-
-#[derive(Debug)]
-enum Check {
-    Exact { ignore_case: bool },
-    Numeric { tolerance: f64 },
-    Regex { pattern: Regex, is_answer: bool },
-    Boxed,
-}
+pub struct Rules(Vec<(String, Rule, Option<Regex>)>);
 
 impl Rules {
-    /// Reads the patterns.
-    ///
-    /// # Errors
-    /// One line that names the rule whose pattern is none.
+    /// Reads the patterns. Error: one line that names the rule whose pattern is none.
     pub fn new(rules: &BTreeMap<String, Rule>) -> Result<Self, String> {
         let read = |(name, rule): (&String, &Rule)| {
-            let check = match rule {
-                Rule::Exact { ignore_case } => Check::Exact { ignore_case: *ignore_case },
-                Rule::Numeric { tolerance } => Check::Numeric { tolerance: tolerance.get() },
-                Rule::Regex { pattern, is_answer } => {
-                    let read = Regex::new(pattern).map_err(|error| {
-                        let text = error.to_string();
-                        let last = text.lines().next_back().unwrap_or_default();
-                        let last = last.trim_start_matches("error: ");
-                        let shown = one_line(&format!("{pattern:?}"));
-                        format!(
-                            "reward.rules.{}.pattern = {shown}: {}",
-                            one_line(name),
-                            one_line(last)
-                        )
-                    })?;
-                    Check::Regex { pattern: read, is_answer: *is_answer }
-                }
-                Rule::Boxed {} => Check::Boxed,
+            let Rule::Regex { pattern, .. } = rule else {
+                return Ok((name.clone(), rule.clone(), None));
             };
-            Ok((name.clone(), check))
+            let compiled = Regex::new(pattern).map_err(|error| {
+                let text = error.to_string();
+                let last = text.lines().next_back().unwrap_or_default();
+                let reason = one_line(last.trim_start_matches("error: "));
+                let (name, shown) = (one_line(name), one_line(&format!("{pattern:?}")));
+                format!("reward.rules.{name}.pattern = {shown}: {reason}")
+            })?;
+            Ok((name.clone(), rule.clone(), Some(compiled)))
         };
         rules.iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
     /// What every rule pays. Without an answer, rules that compare with one pay nothing.
-    #[must_use]
     pub fn grade(&self, completion: &str, answer: Option<&str>) -> BTreeMap<String, f64> {
-        let paid = |check: &Check| f64::from(u8::from(check.holds(completion, answer)));
-        self.0.iter().map(|(name, check)| (name.clone(), paid(check))).collect()
+        let (completion, answer) = (completion.trim(), answer.map(str::trim));
+        let paid = |(name, rule, pattern): &(String, Rule, Option<Regex>)| {
+            let holds = holds(rule, pattern.as_ref(), completion, answer);
+            (name.clone(), f64::from(u8::from(holds)))
+        };
+        self.0.iter().map(paid).collect()
     }
 }
 
-impl Check {
-    fn holds(&self, completion: &str, answer: Option<&str>) -> bool {
-        let completion = completion.trim();
-        let answer = answer.map(str::trim);
-        match self {
-            Self::Exact { ignore_case: false } => answer == Some(completion),
-            Self::Exact { ignore_case: true } => {
-                answer.is_some_and(|answer| answer.to_lowercase() == completion.to_lowercase())
-            }
-            Self::Numeric { tolerance } => {
-                answer.is_some_and(|answer| number::is_near(answer, completion, *tolerance))
-            }
-            Self::Regex { pattern, is_answer } => {
-                let Some(found) = pattern.captures_iter(completion).last() else { return false };
-                // A group that took no part in the match captured nothing.
-                let captured = if found.len() > 1 { found.get(1) } else { found.get(0) };
-                let captured = captured.map_or("", |found| found.as_str().trim());
-                !is_answer || answer == Some(captured)
-            }
-            Self::Boxed => answer.zip(boxed(completion)).is_some_and(|(answer, found)| {
-                same(&parse_latex(last_answer(answer).unwrap_or(answer)), &parse_latex(found))
-            }),
+fn holds(rule: &Rule, pattern: Option<&Regex>, completion: &str, answer: Option<&str>) -> bool {
+    match rule {
+        Rule::Exact { ignore_case: false } => answer == Some(completion),
+        Rule::Exact { ignore_case: true } => {
+            answer.is_some_and(|answer| answer.to_lowercase() == completion.to_lowercase())
         }
+        Rule::Numeric { tolerance } => {
+            answer.is_some_and(|answer| number::is_near(answer, completion, tolerance.get()))
+        }
+        Rule::Regex { is_answer, .. } => {
+            let last = pattern.and_then(|pattern| pattern.captures_iter(completion).last());
+            let Some(found) = last else { return false };
+            // A group that took no part in the match captured nothing.
+            let captured = if found.len() > 1 { found.get(1) } else { found.get(0) };
+            let captured = captured.map_or("", |found| found.as_str().trim());
+            !is_answer || answer == Some(captured)
+        }
+        Rule::Boxed {} => answer.zip(boxed(completion)).is_some_and(|(answer, found)| {
+            same(&parse_latex(last_answer(answer).unwrap_or(answer)), &parse_latex(found))
+        }),
     }
 }
 

@@ -14,6 +14,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use agrpo_spec::{excerpt, one_line};
+
 mod guards;
 mod limits;
 mod machine;
@@ -35,9 +37,9 @@ const DEEPEST: usize = 200;
 /// Why a template gives no text. `Display` is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It cannot be read.
+    /// It cannot be read, or a value does not suit what is done with it.
     #[error("line {line}: {reason}")]
-    Syntax {
+    Line {
         /// Counted from 1.
         line: usize,
         /// What is wrong.
@@ -60,14 +62,6 @@ pub enum TemplateError {
         /// As the template has it.
         name: String,
     },
-    /// A value does not suit what is done with it.
-    #[error("line {line}: {reason}")]
-    Render {
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
     /// The text is no prompt any more.
     #[error("the text has {found} bytes: expected at most {LONGEST}")]
     Long {
@@ -85,10 +79,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template.
-    ///
-    /// # Errors
-    /// Where it is none, with the line.
+    /// Reads a template. Error where it is none, with the line.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -97,16 +88,12 @@ impl Template {
         limits::set(&mut environment);
         guards::set(&mut environment);
         check_words(source)?;
-        let syntax = |error: &Error| TemplateError::Syntax {
-            line: error.line().unwrap_or(1),
-            reason: reason(error),
-        };
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| syntax(&error))?;
-        let template = environment.get_template(NAME).map_err(|error| syntax(&error))?;
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| of_line(&error))?;
+        let template = environment.get_template(NAME).map_err(|error| of_line(&error))?;
         let compiled = get_compiled_template(&template);
         let mut parts = std::iter::once(&compiled.instructions).chain(compiled.blocks.values());
         if let Some((line, why)) = parts.find_map(machine::refused) {
-            return Err(TemplateError::Syntax { line, reason: why.to_owned() });
+            return Err(TemplateError::Line { line, reason: why.to_owned() });
         }
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         columns.sort();
@@ -117,15 +104,11 @@ impl Template {
     }
 
     /// The columns that it may ask for, in the order of their names.
-    #[must_use]
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// The text for a row.
-    ///
-    /// # Errors
-    /// Where the row lacks a column that the text needs, or holds something that does not suit it.
+    /// The text for a row. Error where the row lacks a column that the text needs, or a value does not suit it.
     pub fn render(&self, row: &Map<String, Value>) -> Result<String, TemplateError> {
         // The crate panics where it sorts values that have no order.
         let text = catch_unwind(AssertUnwindSafe(|| self.rendered(row)));
@@ -141,7 +124,8 @@ impl Template {
         let template = self.environment.get_template(NAME)?;
         let compiled = get_compiled_template(&template);
         let instructions = machine::bounded(&compiled.instructions);
-        let blocks: BTreeMap<_, _> = machine::blocks(&compiled.blocks);
+        let blocks = compiled.blocks.iter().map(|(&name, block)| (name, machine::bounded(block)));
+        let blocks: BTreeMap<_, _> = blocks.collect();
         let row = minijinja::Value::from_serialize(row);
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
@@ -156,21 +140,21 @@ impl Template {
         if error.kind() == ErrorKind::UndefinedError
             && let Some(name) = named(&|value| value.is_none())
         {
-            let shown = |name: &String| format!("{:?}", cut(name, 80));
+            let shown = |name: &String| format!("{:?}", excerpt(name));
             let columns: Vec<_> = row.keys().take(16).map(shown).collect();
-            return TemplateError::Column { name: cut(&name, 80), columns: columns.join(", ") };
+            return TemplateError::Column { name: excerpt(&name), columns: columns.join(", ") };
         }
         if error.detail() == Some(limits::NULL)
             && let Some(name) = named(&|value| value.is_some_and(Value::is_null))
         {
-            return TemplateError::Null { name: cut(&name, 80) };
+            return TemplateError::Null { name: excerpt(&name) };
         }
-        TemplateError::Render { line: error.line().unwrap_or(1), reason: reason(error) }
+        of_line(error)
     }
 }
 
-/// Refuses what the crate's reader would follow until its stack ends: it counts brackets and blocks, but no
-/// signs, dots, filters and branches.
+/// Refuses what the crate's reader would follow until its stack ends: it counts no signs, dots, filters and
+/// branches.
 fn check_words(source: &str) -> Result<(), TemplateError> {
     let (mut words, mut branches) = (0, 0);
     let all = tokenize(source, false, SyntaxConfig, WhitespaceConfig::default());
@@ -184,21 +168,18 @@ fn check_words(source: &str) -> Result<(), TemplateError> {
         if words > MOST_WORDS || branches > MOST_WORDS {
             let what = if words > MOST_WORDS { "words in one tag" } else { "branches" };
             let reason = format!("more than {MOST_WORDS} {what}");
-            return Err(TemplateError::Syntax { line: span.start_line.into(), reason });
+            return Err(TemplateError::Line { line: span.start_line.into(), reason });
         }
     }
     Ok(())
 }
 
-fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
-}
-
-/// The crate's message as one line, without the place that stands beside it.
-fn reason(error: &Error) -> String {
+/// The crate's message as one line, with the place in front.
+fn of_line(error: &Error) -> TemplateError {
     let kind = error.kind().to_string();
     let text = error.detail().map_or_else(|| kind.clone(), |detail| format!("{kind}: {detail}"));
-    cut(&text.split_whitespace().collect::<Vec<_>>().join(" "), 200)
+    let reason = one_line(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    TemplateError::Line { line: error.line().unwrap_or(1), reason }
 }
 
 #[cfg(test)]

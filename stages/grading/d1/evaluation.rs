@@ -11,38 +11,29 @@ use agrpo_mathematics::patterns::pattern;
 use agrpo_mathematics::python::{SPACE, float, is_space, strip};
 
 use super::{first_answer, padded, reaches};
-use crate::boxes::last_answer;
-use crate::hendrycks;
-use crate::problem::Problem;
-use crate::sudoku::{CELLS, cells};
-use crate::verdict::{Extracted, Verdict};
+use crate::grade::{Extracted, Verdict};
+use crate::problem::{CELLS, Problem, cells};
+use crate::{boxes::last_answer, hendrycks};
 
 /// Grades a completion as d1's evaluation does.
 pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
+    let verdict = |extracted, correct| Verdict { extracted, correct, cells: None };
     let text = |text: &str| Some(Extracted::Text(text.to_owned()));
     match problem {
         Problem::Gsm8k { answer, .. } => {
             let found = number(completion);
             let gold = answer.as_deref().and_then(gold);
-            Verdict {
-                extracted: found.map(Extracted::Number),
-                correct: found.is_some() && found == gold,
-                cells: None,
-            }
+            verdict(found.map(Extracted::Number), found.is_some() && found == gold)
         }
         Problem::Math { answer, .. } => {
             let boxed = last_answer(completion).filter(|found| !found.is_empty());
             let found = boxed.or_else(|| first_answer(completion));
-            Verdict {
-                extracted: found.and_then(text),
-                correct: found.is_some_and(|found| hendrycks::equivalent(found, answer)),
-                cells: None,
-            }
+            let correct = found.is_some_and(|found| hendrycks::equivalent(found, answer));
+            verdict(found.and_then(text), correct)
         }
         Problem::Countdown { numbers, target } => {
             let found = equation_free(completion);
-            let correct = reaches(&found, numbers, *target);
-            Verdict { extracted: Some(Extracted::Text(found)), correct, cells: None }
+            verdict(text(&found), reaches(&found, numbers, *target))
         }
         Problem::Sudoku { puzzle, solution } => {
             // Where nothing is found, the answer is an empty text.
@@ -50,11 +41,7 @@ pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
                 padded(found.chars().filter(|c| !is_space(*c)).collect())
             });
             let cells = cells(puzzle, solution, &found);
-            Verdict {
-                extracted: Some(Extracted::Text(found)),
-                correct: cells.correct == cells.empty,
-                cells: Some(cells),
-            }
+            Verdict { cells: Some(cells), ..verdict(text(&found), cells.correct == cells.empty) }
         }
     }
 }
@@ -86,9 +73,8 @@ fn number(text: &str) -> Option<f64> {
     float(inside).or_else(|| NUMBER.find_iter(inside).last().and_then(|last| float(last.as_str())))
 }
 
-/// The expression of a Countdown completion: what stands in front of the first equals sign, if one
-/// follows a run of arithmetic. Of this pattern alone digits are those of ASCII and the only space is the
-/// plain one: a line does not go on in the next.
+/// The expression of a Countdown completion: what stands before the first equals sign that follows arithmetic.
+/// Here alone digits are those of ASCII and the only space is the plain one.
 fn equation_free(text: &str) -> String {
     static EQUATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"([0-9+\-*/() ]+)=[0-9. ]+"));
     let found = last_answer(text).or_else(|| first_answer(text)).unwrap_or(text);

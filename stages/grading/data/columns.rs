@@ -10,9 +10,8 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
-use super::bounds::{LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Rows, count};
 use super::pages::{self, Packing};
-use super::row::{DataError, Row};
+use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Row, Rows, count};
 
 /// Bytes of all texts together: packed, a few bytes may say any number of them.
 const LONGEST: u64 = 4 << 30;
@@ -97,8 +96,7 @@ fn text(value: &Value) -> usize {
     }
 }
 
-/// A field as JSON; times and decimals become text. A float that is no number is refused: JSON has none, and
-/// null would stand for a value that is missing.
+/// A field as JSON; times and decimals become text. Refuses a float that is no number: null means a missing value.
 fn value(field: &Field) -> Result<Value, String> {
     let float = |value: f64| {
         let number = Number::from_f64(value).map(Value::from);
@@ -121,15 +119,12 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::Float(value) => float(f64::from(*value))?,
         Field::Double(value) => float(*value)?,
         Field::Str(text) => Value::from(text.as_str()),
-        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
-            Ok(text) => Value::from(text),
-            Err(_) => {
-                return Err(format!(
-                    "{} bytes that are no UTF-8: drop the column, or save it as text",
-                    bytes.data().len()
-                ));
-            }
-        },
+        Field::Bytes(bytes) => {
+            let (bytes, length) = (bytes.data(), bytes.data().len());
+            let expected = "that are no UTF-8: drop the column, or save it as text";
+            let text = std::str::from_utf8(bytes);
+            Value::from(text.map_err(|_| format!("{length} bytes {expected}"))?)
+        }
         Field::ListInternal(list) => list.elements().iter().map(value).collect::<Result<_, _>>()?,
         Field::Group(row) => {
             let field = |(name, field): (&String, &Field)| Ok((name.clone(), value(field)?));

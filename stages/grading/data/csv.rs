@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
+use agrpo_spec::excerpt;
 use serde_json::Value;
 
-use super::bounds::{LONGEST_ROW, MOST_COLUMNS, Rows};
-use super::row::{DataError, Row};
+use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, Row, Rows};
 
 /// Hands out a file up to the end of a row that is not too long.
 struct Capped<'a> {
@@ -45,7 +45,7 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
     let mut known = BTreeSet::new();
     if let Some(name) = names.iter().find(|&name| !known.insert(name)) {
         let expected = "names two columns: expected every name once in the first line";
-        return Err(fault(format!("{:?} {expected}", name.chars().take(80).collect::<String>())));
+        return Err(fault(format!("{:?} {expected}", excerpt(name))));
     }
     let mut rows = Rows::default();
     let mut record = ::csv::StringRecord::new();
@@ -101,25 +101,21 @@ fn check_quotes(bytes: &[u8]) -> Result<(), DataError> {
             }
             (_, b',') => Field,
             (Closed, _) => {
-                return Err(refuse(
-                    row,
-                    format!(
-                        "the quote that opens a field in line {opened} closes in line {line} before the field ends: \
-                         expected a comma or the end of the line; a quote within quotes is doubled"
-                    ),
-                ));
+                let reason = format!(
+                    "the quote that opens a field in line {opened} closes in line {line} before the field ends: \
+                     expected a comma or the end of the line; a quote within quotes is doubled"
+                );
+                return Err(refuse(row, reason));
             }
             (Place::Row | Field | Plain, _) => Plain,
         };
         line += usize::from(byte == b'\n');
     }
-    match place {
-        Quoted => Err(refuse(
-            row,
-            format!("the quote that opens a field in line {opened} is never closed"),
-        )),
-        _ => Ok(()),
+    if place == Quoted {
+        let reason = format!("the quote that opens a field in line {opened} is never closed");
+        return Err(refuse(row, reason));
     }
+    Ok(())
 }
 
 /// The reader's message, or that of [`Capped`] below it.

@@ -5,14 +5,13 @@
 //! the value that every reader takes; where it would be written in another way than it stands (`1e5`, `1.10`), the
 //! row notes how it stood, so that a template that asks for the column can be refused.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
+use agrpo_spec::excerpt;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::bounds::{LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Rows, count};
-use super::row::{DataError, Row};
+use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Row, Rows, count};
 
 /// Objects and lists in each other, the row included.
 const DEEPEST: usize = 64;
@@ -42,10 +41,7 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
     Ok(rows.all)
 }
 
-/// The columns of one line of JSON.
-///
-/// # Errors
-/// Why it cannot be taken, in one line, without its place.
+/// The columns of one line of JSON. Error: why it cannot be taken, in one line, without its place.
 pub fn json_columns(line: &[u8]) -> Result<Columns, String> {
     match json_object(line) {
         Ok(fields) => Ok((fields, numbers(line)?)),
@@ -57,65 +53,40 @@ pub fn json_columns(line: &[u8]) -> Result<Columns, String> {
     }
 }
 
-/// An object of JSON under the bounds of a row, each key once; numbers arrive as readers take them.
-///
-/// # Errors
-/// Why it cannot be taken.
+/// An object of JSON under the bounds of a row, each key once. Error: why it cannot be taken.
 pub fn json_object(text: &[u8]) -> Result<Map<String, Value>, String> {
     if text.len() > LONGEST_ROW {
         return Err(format!("more than {LONGEST_ROW} bytes"));
     }
     let mut left = MOST_VALUES_OF_A_ROW;
+    let row = Part { depth: 0, left: &mut left };
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = serde::Deserializer::deserialize_map(&mut reader, Object(&mut left));
-    let read = read.and_then(|fields| reader.end().map(|()| fields));
-    read.map_err(|error| error.to_string())
-}
-
-fn too_deep() -> String {
-    format!("lists and objects nest deeper than {DEEPEST}")
-}
-
-/// The row itself: an object and nothing else.
-struct Object<'a>(&'a mut usize);
-
-impl<'de> Visitor<'de> for Object<'_> {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Self::Value, A::Error> {
-        object(access, 1, self.0)
+    let read = serde::Deserializer::deserialize_map(&mut reader, row);
+    match read.and_then(|read| reader.end().map(|()| read)) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => Err(format!("{other} is no object")),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-fn object<'de, A: MapAccess<'de>>(
-    mut access: A,
-    depth: usize,
-    left: &mut usize,
-) -> Result<Map<String, Value>, A::Error> {
-    let mut fields = Map::new();
-    while let Some(key) = access.next_key::<String>()? {
-        if fields.contains_key(&key) {
-            return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
-        }
-        if fields.len() == MOST_COLUMNS {
-            return Err(A::Error::custom(format_args!(
-                "more than {MOST_COLUMNS} keys in one object"
-            )));
-        }
-        let value = access.next_value_seed(Part { depth, left })?;
-        fields.insert(key, value);
-    }
-    Ok(fields)
-}
-
-/// A value inside a row.
+/// A row, at depth 0, or a value inside one.
 struct Part<'a> {
     depth: usize,
     left: &'a mut usize,
+}
+
+impl Part<'_> {
+    /// For what stands inside a list or an object.
+    fn deeper<E: Error>(self) -> Result<Self, E> {
+        if self.depth == DEEPEST {
+            return Err(E::custom(format!("lists and objects nest deeper than {DEEPEST}")));
+        }
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    fn again(&mut self) -> Part<'_> {
+        Part { depth: self.depth, left: &mut *self.left }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Part<'_> {
@@ -133,7 +104,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str(if self.depth == 0 { "a map" } else { "a value" })
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -161,22 +132,27 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let depth = self.depth + 1;
-        if depth > DEEPEST {
-            return Err(A::Error::custom(too_deep()));
-        }
-        let mut all = vec![];
-        while let Some(value) = access.next_element_seed(Part { depth, left: &mut *self.left })? {
+        let (mut inside, mut all) = (self.deeper()?, vec![]);
+        while let Some(value) = access.next_element_seed(inside.again())? {
             all.push(value);
         }
         Ok(Value::Array(all))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
-        if self.depth + 1 > DEEPEST {
-            return Err(A::Error::custom(too_deep()));
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let (mut inside, mut fields) = (self.deeper()?, Map::new());
+        while let Some(key) = access.next_key::<String>()? {
+            if fields.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
+            }
+            if fields.len() == MOST_COLUMNS {
+                let reason = format!("more than {MOST_COLUMNS} keys in one object");
+                return Err(A::Error::custom(reason));
+            }
+            let value = access.next_value_seed(inside.again())?;
+            fields.insert(key, value);
         }
-        object(access, self.depth + 1, self.left).map(Value::Object)
+        Ok(Value::Object(fields))
     }
 }
 
@@ -199,7 +175,9 @@ fn numbers(line: &[u8]) -> Result<BTreeMap<String, String>, String> {
                 let more = line[at..].iter();
                 at += more.take_while(|byte| b"0123456789+-.eE".contains(byte)).count();
                 let number = std::str::from_utf8(&line[start..at]).unwrap_or_default();
-                if !is_kept(number).map_err(|why| format!("column {}: {why}", shown(column)))? {
+                if !is_kept(number).map_err(|why| {
+                    format!("column {}: {why}", excerpt(&String::from_utf8_lossy(column)))
+                })? {
                     let name = serde_json::from_slice(column).unwrap_or_default();
                     noted.entry(name).or_insert_with(|| number.chars().take(40).collect());
                 }
@@ -221,10 +199,6 @@ fn inside(rest: &[u8]) -> usize {
         };
     }
     rest.len()
-}
-
-fn shown(column: &[u8]) -> String {
-    String::from_utf8_lossy(column).chars().take(80).collect()
 }
 
 /// Whether a number would be written as it stands.

@@ -9,13 +9,11 @@ use serde_json::Value;
 
 use agrpo_mathematics::patterns::pattern;
 use agrpo_mathematics::python::{strip, zfill};
-use agrpo_spec::{Benchmark, Protocol};
+use agrpo_spec::{Benchmark, Protocol, excerpt};
 
 use super::row::{DataError, Row};
 use crate::boxes::{first_boxed, last_answer};
-use crate::excerpt::excerpt;
-use crate::problem::Problem;
-use crate::sudoku::{CELLS, keeps_clues};
+use crate::problem::{CELLS, Problem, keeps_clues};
 
 const ANSWER: &str = "the solution with #### before its number, or the number alone";
 const SOLUTION: &str = "LaTeX: the answer, or a solution with the answer in \\boxed{...}";
@@ -25,9 +23,7 @@ const PUZZLE: &str = "16 digits from 0 to 4 with a 0 among them";
 const GRID: &str = "16 digits from 1 to 4 that keep the puzzle's";
 
 /// The problem of a row. Protocols differ where MATH has a solution: d1 takes its last box, AGRPO its first.
-///
-/// # Errors
-/// Names the row and the field that is missing or has another kind.
+/// The error names the row and the field that is missing or has another kind.
 pub fn problem(row: &Row, benchmark: Benchmark, protocol: Protocol) -> Result<Problem, DataError> {
     match benchmark {
         Benchmark::Gsm8k => {
@@ -100,18 +96,14 @@ fn text(row: &Row, names: &[&'static str], expected: &'static str) -> Result<Str
 fn gold(row: &Row) -> Result<String, DataError> {
     let found = find(row, &["answer"], ANSWER)?;
     let answer = match found.1 {
-        Value::String(text) => match text.split("####").nth(1) {
-            Some(answer) => strip(answer).to_owned(),
-            None => strip(text).to_owned(),
-        },
+        Value::String(text) => strip(text.split("####").nth(1).unwrap_or(text)).to_owned(),
         Value::Number(number) => number.to_string(),
         _ => return Err(wrong(row, found, ANSWER)),
     };
     if is_number(&answer) { Ok(answer) } else { Err(wrong(row, found, ANSWER)) }
 }
 
-/// Whether a gold answer of GSM8K is a number: with a sign, a dollar, commas, decimals or a percent sign.
-/// Anything else would never be paid.
+/// Whether a gold answer of GSM8K is a number, with a sign, a dollar, commas, decimals or a percent sign.
 pub(crate) fn is_number(answer: &str) -> bool {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"^[-+\u{2212}]?\$?[-+]?(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)(?:/[0-9]+)?%?$")

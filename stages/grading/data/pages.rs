@@ -6,8 +6,7 @@
 //! the format's own definition) and refuses sizes and counts that are too large for the file's length. Unpacks
 //! columns whose size is known in no other way, and drops what comes out.
 
-use std::io::Read;
-use std::ops::Range;
+use std::{io::Read, ops::Range};
 
 /// Headers nest three deep.
 const DEEPEST: u32 = 8;
@@ -50,17 +49,14 @@ pub(super) fn check_schema(file: &[u8], most: usize) -> Result<(), String> {
     let length = length.iter().rev().fold(0, |length, &byte| (length << 8) | usize::from(byte));
     let Some(start) = (file.len() - 8).checked_sub(length) else { return Ok(()) };
     let mut rest = &file[start..file.len() - 8];
-    let mut field = 0;
+    let mut number = 0;
     loop {
-        let next = byte(&mut rest).ok_or_else(damaged)?;
-        field = match next >> 4 {
-            0 if next == 0 => return Err(damaged()),
-            0 => count(&mut rest).ok_or_else(damaged)?,
-            delta => field + u64::from(delta),
-        };
-        match (field, next & 15) {
-            (2, 9) => return elements(&mut rest, most).unwrap_or_else(|| Err(damaged())),
-            (_, kind) => value(&mut rest, kind, 2, &mut Header::default()).ok_or_else(damaged)?,
+        match field(&mut rest, &mut number).ok_or_else(damaged)? {
+            0 => return Err(damaged()),
+            9 if number == 2 => {
+                return elements(&mut rest, most).unwrap_or_else(|| Err(damaged()));
+            }
+            kind => value(&mut rest, kind, 2, &mut Header::default()).ok_or_else(damaged)?,
         }
     }
 }
@@ -95,19 +91,12 @@ fn elements(rest: &mut &[u8], most: usize) -> Option<Result<(), String>> {
 
 /// How many parts an element of a schema has.
 fn element(rest: &mut &[u8]) -> Option<u64> {
-    let (mut field, mut parts) = (0, 0);
+    let (mut number, mut parts) = (0, 0);
     loop {
-        let next = byte(rest)?;
-        if next == 0 {
-            return Some(parts);
-        }
-        field = match next >> 4 {
-            0 => count(rest)?,
-            delta => field + u64::from(delta),
-        };
-        match (field, next & 15) {
-            (5, 5) => parts = count(rest)?,
-            (_, kind) => value(rest, kind, 2, &mut Header::default())?,
+        match field(rest, &mut number)? {
+            0 => return Some(parts),
+            5 if number == 5 => parts = count(rest)?,
+            kind => value(rest, kind, 2, &mut Header::default())?,
         }
     }
 }
@@ -190,19 +179,25 @@ fn skip(rest: &mut &[u8], bytes: u64) -> Option<()> {
     Some(())
 }
 
+/// The kind of a structure's next field, whose number it counts on from the last one's; 0 at the end.
+fn field(rest: &mut &[u8], number: &mut u64) -> Option<u8> {
+    let next = byte(rest)?;
+    *number = match next >> 4 {
+        0 if next == 0 => return Some(0),
+        0 => count(rest)?,
+        delta => number.checked_add(delta.into())?,
+    };
+    // A kind of 0 with a number is none.
+    Some(next & 15).filter(|&kind| kind != 0)
+}
+
 /// Reads a structure; at the top notes the sizes, one below it the number of values.
 fn structure(rest: &mut &[u8], depth: u32, header: &mut Header) -> Option<()> {
-    let mut field = 0;
+    let mut number = 0;
     loop {
-        let next = byte(rest)?;
-        if next == 0 {
-            return Some(());
-        }
-        field = match next >> 4 {
-            0 => count(rest)?,
-            delta => field + u64::from(delta),
-        };
-        match (depth, field, next & 15) {
+        let kind = field(rest, &mut number)?;
+        match (depth, number, kind) {
+            (_, _, 0) => return Some(()),
             // uncompressed_page_size and compressed_page_size; a second one is refused.
             (0, 2, 5) if header.unpacked.is_none() => header.unpacked = Some(count(rest)?),
             (0, 3, 5) if header.packed.is_none() => header.packed = Some(count(rest)?),

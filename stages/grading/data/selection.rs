@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::layouts::{Key, key, problem};
 use super::row::{DataError, Row};
-use crate::boxes::first_boxed;
-use crate::problem::Problem;
-use crate::subset::d1_evaluation_order;
+use crate::{boxes::first_boxed, problem::Problem, subset::d1_evaluation_order};
 
 /// AGRPO trains on so many rows of Countdown and Sudoku.
 const AGRPO_ROWS: usize = 20_000;
@@ -32,9 +30,7 @@ pub struct Placed {
 /// 1 to 4 that are not in the test and have a box; of Countdown, the three-number rows among the first
 /// 20,000 whose tuple is not in the test; of Sudoku, the first 20,000. d1: of Countdown, the three-number
 /// rows; all of the others. Rows of MATH whose answer is null, with no solution beside it, are dropped.
-///
-/// # Errors
-/// Where a row that is kept cannot be read as a problem.
+/// Error where a row that is kept cannot be read as a problem.
 pub fn training_problems(
     rows: &[Row],
     benchmark: Benchmark,
@@ -66,9 +62,7 @@ pub fn training_problems(
 
 /// The problems that a protocol is measured on, in its order: d1 takes 256 of Countdown and Sudoku
 /// (see [`d1_evaluation_order`]); all else is taken as it stands.
-///
-/// # Errors
-/// Where a row cannot be read as a problem.
+/// Error where a row cannot be read as a problem.
 pub fn evaluation_problems(
     rows: &[Row],
     benchmark: Benchmark,

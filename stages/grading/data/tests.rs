@@ -11,8 +11,7 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::Value;
 
 use super::*;
-use crate::tests::shared;
-use crate::{Benchmark, Problem, Protocol};
+use crate::{Benchmark, Problem, Protocol, tests::shared};
 
 mod bounds;
 mod columns;
@@ -263,14 +262,6 @@ fn public_sets_are_read_whole() {
             assert_eq!(problems.unwrap().len(), count, "{file}");
         }
     }
-}
-
-#[test]
-fn formats_by_name() {
-    assert_eq!(Format::of_name("a/b.JSONL"), Some(Format::JsonLines));
-    assert_eq!(Format::of_name("train-00000-of-00001.parquet"), Some(Format::Parquet));
-    assert_eq!(Format::of_name("x.csv"), Some(Format::Csv));
-    assert_eq!(Format::of_name("parquet"), None);
 }
 
 #[test]

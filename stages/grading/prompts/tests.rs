@@ -1,7 +1,6 @@
 //! Who speaks, what is put in, and the published text where it is at hand.
 
-use crate::tests::shared;
-use crate::{Problem, Protocol, Role};
+use crate::{Problem, Protocol, Role, tests::shared};
 
 use super::*;
 
@@ -51,23 +50,27 @@ fn questions_are_put_in_as_they_are() {
 fn prompts_are_the_published_ones_to_the_character() {
     let Some(path) = shared("facts/protocols.md", 11) else { return };
     let facts = std::fs::read_to_string(path).unwrap();
+    let fields = [
+        ("«numbers»", "[3, 7, 12]"),
+        ("«target»", "29"),
+        ("«puzzle»", "0204032001400402"),
+        ("«problem»", "Find $x$."),
+        ("«question»", "How many «numbers»?"),
+    ];
+    let filled = |text: String| {
+        fields.iter().fold(text, |text, (name, value)| text.replacen(name, value, 1))
+    };
     let published: Vec<String> = facts
         .split("```json\n")
         .skip(1)
-        .map(|block| serde_json::from_str(block.split("\n```").next().unwrap()).unwrap())
+        .map(|block| filled(serde_json::from_str(block.split("\n```").next().unwrap()).unwrap()))
         .collect();
-    let ours = [
-        D1_TRAIN_GSM8K,
-        D1_TRAIN_MATH,
-        D1_TRAIN_COUNTDOWN,
-        D1_SUDOKU,
-        D1_EVAL_GSM8K,
-        D1_EVAL_MATH,
-        D1_EVAL_COUNTDOWN,
-        D1_SUDOKU,
-        AGRPO_MATH,
-        AGRPO_COUNTDOWN,
-        AGRPO_SUDOKU,
-    ];
+    let problems = problems();
+    let trained = problems.iter().map(|problem| messages(problem, Protocol::D1));
+    let evaluated = problems.iter().map(|problem| evaluation_messages(problem, Protocol::D1));
+    // GSM8K and MATH have one system message.
+    let agrpo = problems[1..].iter().map(|problem| messages(problem, Protocol::Agrpo));
+    let ours: Vec<String> =
+        trained.chain(evaluated).chain(agrpo).map(|mut all| all.remove(0).content).collect();
     assert_eq!(published, ours);
 }

@@ -21,16 +21,14 @@ impl Parser<'_> {
 
     /// `_{k=1}^n`, or the other way round, and a product.
     fn series(&mut self, kind: Kind) -> Option<Node> {
-        let mut to = self.attempt(Self::superscript);
+        let to = self.attempt(Self::superscript);
         self.take(&["_"])?;
-        self.take(&["{"])?;
-        let name = self.bound_name()?;
-        self.take(&["="])?;
-        let from = self.expression()?;
-        self.take(&["}"])?;
-        if to.is_none() {
-            to = self.attempt(Self::superscript);
-        }
+        let (name, from) = self.enclosed("{", "}", |parser| {
+            let name = parser.bound_name()?;
+            parser.take(&["="])?;
+            Some((name, parser.expression()?))
+        })?;
+        let to = to.or_else(|| self.attempt(Self::superscript));
         Some(Node::bound(kind, name, self.product(false)?, from, to?))
     }
 
@@ -44,29 +42,24 @@ impl Parser<'_> {
     /// `_{x \to 0}`, perhaps from one side, and a product.
     fn limit(&mut self) -> Option<Node> {
         self.take(&["_"])?;
-        self.take(&["{"])?;
-        let name = self.bound_name()?;
-        self.take(&["to"])?;
-        let place = self.expression()?;
-        let side = self.attempt(|parser| {
-            parser.take(&["^"])?;
-            parser.take(&["{"])?;
-            let side = parser.take(&["+", "-"])?;
-            parser.take(&["}"])?;
-            Some(side)
-        });
-        self.take(&["}"])?;
+        let (name, place, side) = self.enclosed("{", "}", |parser| {
+            let name = parser.bound_name()?;
+            parser.take(&["to"])?;
+            let place = parser.expression()?;
+            let side = parser.attempt(|parser| {
+                parser.take(&["^"])?;
+                parser.enclosed("{", "}", |parser| parser.take(&["+", "-"]))
+            });
+            Some((name, place, side))
+        })?;
         let side = if side == Some("-") { -1 } else { 1 };
         Some(Node::bound(Kind::Limit, name, self.product(false)?, place, Node::whole(side)))
     }
 
     fn integral(&mut self) -> Option<Node> {
         let above_first = self.attempt(Self::superscript);
-        let below = self.attempt(Self::subscript_value);
-        let above = match above_first {
-            Some(above) => Some(above),
-            None => self.attempt(Self::superscript),
-        };
+        let below = self.attempt(|parser| parser.script("_"));
+        let above = above_first.or_else(|| self.attempt(Self::superscript));
         if below.is_some() != above.is_some() {
             return None;
         }
@@ -82,21 +75,7 @@ impl Parser<'_> {
         self.differentials = true;
         let (name, body) = match ended {
             Some(ended) => ended,
-            None => {
-                let body = self.expression()?;
-                let inside =
-                    body.symbols().into_iter().find(|name| name.len() > 1 && name.starts_with('d'));
-                match inside {
-                    Some(found) => {
-                        let gone = |node: &Node| match node {
-                            Node::Symbol { name, .. } if *name == found => Some(Node::whole(1)),
-                            _ => None,
-                        };
-                        (found[1..].to_owned(), body.mapped(&gone))
-                    }
-                    None => ("x".to_owned(), body),
-                }
-            }
+            None => without_differential(self.expression()?),
         };
         match below.zip(above) {
             Some((from, to)) => Some(Node::bound(Kind::Integral, name, body, from, to)),
@@ -122,16 +101,9 @@ impl Parser<'_> {
             Token::Differential(name) => {
                 let mut tokens = self.tokens.to_vec();
                 *tokens.get_mut(start)? = Token::Symbol(name.to_lowercase());
-                let (depth, steps, complex) = (self.depth + 1, self.steps, self.complex);
-                let mut inside = Parser {
-                    tokens: &tokens,
-                    next: start,
-                    depth,
-                    steps,
-                    complex,
-                    broken: false,
-                    differentials: true,
-                };
+                let (next, depth, steps) = (start, self.depth + 1, self.steps);
+                let new = Parser::new(&tokens, self.complex);
+                let mut inside = Parser { next, depth, steps, ..new };
                 let upper = inside.expression()?;
                 (self.next, self.steps) = (inside.next, inside.steps);
                 self.take(&["}"])?;
@@ -143,12 +115,23 @@ impl Parser<'_> {
         let Some(Token::Differential(name)) = self.peek().cloned() else { return None };
         self.next += 1;
         self.take(&["}"])?;
-        let name = name.to_lowercase();
         let body = match upper {
             Some(upper) => upper,
             None => self.factors(false)?,
         };
-
-        derivative(&body, &name)
+        derivative(&body, &name.to_lowercase())
     }
+}
+
+/// The name that an integrand is integrated by, if its differential stands somewhere in it, and the rest.
+fn without_differential(body: Node) -> (String, Node) {
+    let mut names = body.symbols().into_iter();
+    let Some(found) = names.find(|name| name.len() > 1 && name.starts_with('d')) else {
+        return ("x".to_owned(), body);
+    };
+    let gone = |node: &Node| match node {
+        Node::Symbol { name, .. } if *name == found => Some(Node::whole(1)),
+        _ => None,
+    };
+    (found[1..].to_owned(), body.mapped(&gone))
 }

@@ -56,12 +56,11 @@ impl Parser<'_> {
         let (above, below) = if self.take(&["binom"]).is_some() {
             (self.braced()?, self.braced()?)
         } else {
-            self.take(&["{"])?;
-            let above = self.expression()?;
-            self.take(&["choose"])?;
-            let below = self.expression()?;
-            self.take(&["}"])?;
-            (above, below)
+            self.enclosed("{", "}", |parser| {
+                let above = parser.expression()?;
+                parser.take(&["choose"])?;
+                Some((above, parser.expression()?))
+            })?
         };
         Some(Node::function("binom", vec![above, below]))
     }
@@ -71,11 +70,7 @@ impl Parser<'_> {
         let end = if open == "begin det" { "end det" } else { "end matrix" };
         let mut rows = Vec::new();
         loop {
-            let mut row = vec![self.expression()?];
-            while self.take(&["&"]).is_some() {
-                row.push(self.expression()?);
-            }
-            rows.push(row);
+            rows.push(self.separated("&", Self::expression)?);
             let more = self.take(&["\\\\"]).is_some();
             if self.take(&[end]).is_some() {
                 break;
@@ -91,32 +86,21 @@ impl Parser<'_> {
 
     fn function(&mut self) -> Option<Node> {
         match self.peek()?.clone() {
-            Token::Function("sqrt") => {
-                self.next += 1;
-                self.root()
-            }
-            Token::Function(name @ ("gcd" | "lcm" | "max" | "min")) => {
-                self.next += 1;
-                self.take(&["("])?;
-                let arguments = self.arguments()?;
-                self.take(&[")"])?;
-                Some(Node::function(name, arguments))
-            }
-            Token::Function("det") => {
-                self.next += 1;
-                determinant(&self.argument()?)
-            }
             Token::Function(name) => {
                 self.next += 1;
-                self.of_one(name)
+                match name {
+                    "sqrt" => self.root(),
+                    "gcd" | "lcm" | "max" | "min" => {
+                        Some(Node::function(name, self.enclosed("(", ")", Self::arguments)?))
+                    }
+                    "det" => determinant(&self.argument()?),
+                    name => self.of_one(name),
+                }
             }
             Token::Euler => {
                 self.next += 1;
-                let euler = Node::Constant(Constant::Euler);
-                match self.attempt(Self::superscript) {
-                    Some(exponent) => Some(euler.raised_to(exponent)),
-                    None => Some(euler),
-                }
+                let exponent = self.attempt(Self::superscript);
+                Some(Node::Constant(Constant::Euler).perhaps_raised(exponent))
             }
             Token::Sign("sum" | "prod" | "lim" | "int") => self.analysis(),
             _ => self.application(),
@@ -124,12 +108,7 @@ impl Parser<'_> {
     }
 
     fn root(&mut self) -> Option<Node> {
-        let degree = self.attempt(|parser| {
-            parser.take(&["["])?;
-            let degree = parser.expression()?;
-            parser.take(&["]"])?;
-            Some(degree)
-        });
+        let degree = self.attempt(|parser| parser.enclosed("[", "]", Self::expression));
         let degree = degree.unwrap_or_else(|| Node::whole(2));
         let inside = self.braced()?;
         Some(inside.raised_to(Node::whole(1).over(degree)))
@@ -140,7 +119,7 @@ impl Parser<'_> {
         let (mut base, mut power) = (None, None);
         for _ in 0..2 {
             if base.is_none() {
-                base = self.attempt(Self::subscript_value);
+                base = self.attempt(|parser| parser.script("_"));
             }
             if power.is_none() {
                 power = self.attempt(Self::superscript);
@@ -161,20 +140,12 @@ impl Parser<'_> {
             "exp" => Node::Constant(Constant::Euler).raised_to(argument),
             name => Node::function(name, vec![argument]),
         };
-        Some(match power {
-            Some(power) => node.raised_to(power),
-            None => node,
-        })
+        Some(node.perhaps_raised(power))
     }
 
     /// What a function is applied to, in parentheses or not.
     fn argument(&mut self) -> Option<Node> {
-        let argument = self.attempt(|parser| {
-            parser.take(&["("])?;
-            let inside = parser.expression()?;
-            parser.take(&[")"])?;
-            Some(inside)
-        });
+        let argument = self.attempt(|parser| parser.enclosed("(", ")", Self::expression));
         argument.or_else(|| self.attempt(|parser| parser.product(true)))
     }
 
@@ -183,12 +154,7 @@ impl Parser<'_> {
         let name = self.name()?;
         let power = self.attempt(Self::superscript);
         let braced = self.take(&["{"]).is_some();
-        let close = if self.take(&["("]).is_some() {
-            ")"
-        } else {
-            self.take(&["["])?;
-            "]"
-        };
+        let close = if self.take(&["(", "["])? == "(" { ")" } else { "]" };
         let single = self.attempt(|parser| {
             let atom = parser.atom()?;
             parser.take(&[close])?;
@@ -209,19 +175,11 @@ impl Parser<'_> {
         if braced {
             self.take(&["}"])?;
         }
-        let node = Node::function(&format!("of {name}"), arguments);
-        Some(match power {
-            Some(power) => node.raised_to(power),
-            None => node,
-        })
+        Some(Node::function(&format!("of {name}"), arguments).perhaps_raised(power))
     }
 
     fn arguments(&mut self) -> Option<Vec<Node>> {
-        let mut arguments = vec![self.expression()?];
-        while self.take(&[","]).is_some() {
-            arguments.push(self.expression()?);
-        }
-        Some(arguments)
+        self.separated(",", Self::expression)
     }
 
     pub(super) fn atom(&mut self) -> Option<Node> {
@@ -267,10 +225,7 @@ impl Parser<'_> {
             "pi" => Node::Constant(Constant::Pi),
             _ => self.real_or_complex(name),
         };
-        Some(match power {
-            Some(power) => node.raised_to(power),
-            None => node,
-        })
+        Some(node.perhaps_raised(power))
     }
 
     fn real_or_complex(&self, name: String) -> Node {
@@ -304,14 +259,6 @@ impl Parser<'_> {
         let text = self.spelled(first + 1, self.next);
         self.take(&["}"])?;
         Some(text)
-    }
-
-    pub(super) fn subscript_value(&mut self) -> Option<Node> {
-        self.take(&["_"])?;
-        match self.attempt(Self::atom) {
-            Some(atom) => Some(atom),
-            None => self.braced(),
-        }
     }
 
     fn spelled(&self, first: usize, end: usize) -> String {

@@ -37,72 +37,52 @@ impl Parser<'_> {
 
     /// A symbol, or several in parentheses.
     fn names(&mut self) -> Option<Value> {
-        let several = self.attempt(|parser| {
-            parser.take(&["("])?;
-            let mut names = vec![Value::Node(parser.symbol()?)];
-            while parser.take(&[","]).is_some() {
-                names.push(Value::Node(parser.symbol()?));
-            }
-            parser.take(&[")"])?;
-            Some(names)
-        });
+        let symbol = |parser: &mut Self| parser.symbol().map(Value::Node);
+        let several = self
+            .attempt(|parser| parser.enclosed("(", ")", |parser| parser.separated(",", symbol)));
         match several {
             Some(mut names) if names.len() == 1 => names.pop(),
             Some(names) => Some(Value::Tuple(names)),
-            None => self.symbol().map(Value::Node),
+            None => symbol(self),
         }
     }
 
     fn groups(&mut self, relations: bool) -> Option<Groups> {
-        let mut groups = vec![self.list(relations)?];
-        while self.take(&[";"]).is_some() {
-            groups.push(self.list(relations)?);
-        }
-        Some(groups)
-    }
-
-    fn list(&mut self, relations: bool) -> Option<Vec<Value>> {
-        let mut list = self.element(relations)?;
-        while self.take(&[","]).is_some() {
-            list.extend(self.element(relations)?);
-        }
-        Some(list)
+        self.separated(";", |parser| {
+            let elements = parser.separated(",", |parser| parser.element(relations))?;
+            Some(elements.into_iter().flatten().collect())
+        })
     }
 
     /// One element, or two where it has a `\pm`.
     fn element(&mut self, relations: bool) -> Option<Vec<Value>> {
-        let ended = |parser: &mut Self| match parser.peek() {
-            None => Some(()),
-            Some(Token::Sign("," | ";" | ")" | "]" | "}" | "\\}" | "\\)")) => Some(()),
-            Some(_) => None,
-        };
-        let either = self.attempt(|parser| {
+        self.ended(|parser| {
             let left = parser.attempt(Self::expression);
             parser.take(&["pm"])?;
             let right = parser.expression()?;
-            ended(parser)?;
             // The order counts where a tuple is answered by a list.
             let pair = match left {
                 Some(left) => [left.clone().plus(right.clone()), left.plus(right.negative())],
                 None => [right.clone().negative(), right],
             };
             Some(pair.map(Value::Node).to_vec())
-        });
-        if either.is_some() {
-            return either;
-        }
-        let set = self.attempt(|parser| {
-            let set = parser.set_atom()?;
-            ended(parser)?;
-            Some(vec![set])
-        });
-        set.or_else(|| {
-            self.attempt(|parser| {
-                let value =
-                    if relations { parser.relation()? } else { Value::Node(parser.expression()?) };
-                ended(parser)?;
-                Some(vec![value])
+        })
+        .or_else(|| self.ended(|parser| Some(vec![parser.set_atom()?])))
+        .or_else(|| {
+            self.ended(|parser| match relations {
+                true => Some(vec![parser.relation()?]),
+                false => Some(vec![Value::Node(parser.expression()?)]),
             })
+        })
+    }
+
+    /// What a rule reads, if an element can end there.
+    fn ended<T>(&mut self, rule: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        self.attempt(|parser| {
+            let read = rule(parser)?;
+            let Some(next) = parser.peek() else { return Some(read) };
+            let ends = matches!(next, Token::Sign("," | ";" | ")" | "]" | "}" | "\\}" | "\\)"));
+            ends.then_some(read)
         })
     }
 
@@ -116,12 +96,7 @@ impl Parser<'_> {
 
     fn set_intersection(&mut self) -> Option<Value> {
         self.joined("intersection", |parser| {
-            let inside = parser.attempt(|parser| {
-                parser.take(&["("])?;
-                let inside = parser.set_difference()?;
-                parser.take(&[")"])?;
-                Some(inside)
-            });
+            let inside = parser.attempt(|parser| parser.enclosed("(", ")", Self::set_difference));
             inside.or_else(|| parser.set_atom())
         })
     }

@@ -83,7 +83,6 @@ impl fmt::Display for Estimate {
 
 /// Bytes in binary units, rounded.
 fn size(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mib = bytes as f64 / f64::from(1u32 << 20);
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }

@@ -1,11 +1,8 @@
 //! Stage keys: the place of a stage in its run, its spelling and its order.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
-use crate::stage::StageKind;
+use crate::{names::serde_as_text, stage::StageKind};
 
 /// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`, and
 /// `gradient-000012-01-u2` for the second update from the same trajectories; ordered as the run goes:
@@ -33,6 +30,16 @@ impl StageKey {
         Self { iteration, kind, shard, inner: 1 }
     }
 
+    /// One of an iteration's updates, counted from 1.
+    pub fn update(iteration: u32, inner: u32) -> Self {
+        Self::new(StageKind::Update, iteration, 0).of_update(inner)
+    }
+
+    /// The evaluation of the policy after so many iterations.
+    pub fn evaluation(iteration: u32) -> Self {
+        Self::new(StageKind::Evaluation, iteration, 0)
+    }
+
     /// The same for another of the iteration's updates.
     #[must_use]
     pub fn of_update(self, inner: u32) -> Self {
@@ -53,8 +60,18 @@ impl StageKey {
         format!("{}{iteration:08x}{inner:08x}{kind}{shard:08x}", u8::from(after_sft))
     }
 
-    fn is_sharded(kind: StageKind) -> bool {
+    /// Whether the stage makes a policy.
+    pub fn makes_policy(&self) -> bool {
+        matches!(self.kind, StageKind::Sft | StageKind::Update)
+    }
+
+    pub(super) fn is_sharded(kind: StageKind) -> bool {
         matches!(kind, StageKind::Rollout | StageKind::Reward | StageKind::Gradient)
+    }
+
+    /// Whether each of an iteration's updates has such a stage of its own.
+    pub(super) fn is_of_update(kind: StageKind) -> bool {
+        matches!(kind, StageKind::Gradient | StageKind::Update)
     }
 }
 
@@ -95,7 +112,7 @@ impl FromStr for StageKey {
         };
         let inner = match parts.next() {
             None => 1,
-            Some(part) if matches!(kind, StageKind::Gradient | StageKind::Update) => {
+            Some(part) if Self::is_of_update(kind) => {
                 let number = part.strip_prefix('u').and_then(|number| number.parse().ok());
                 number.filter(|&inner: &u32| inner > 1).ok_or_else(refuse)?
             }
@@ -106,14 +123,4 @@ impl FromStr for StageKey {
     }
 }
 
-impl Serialize for StageKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for StageKey {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(StageKey);

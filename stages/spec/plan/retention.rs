@@ -1,13 +1,13 @@
 //! Which outputs of a stage a run's retention deletes, by the stage's place in the plan.
 
-use super::key::StageKey;
+use super::{Plan, StageKey};
 use crate::run::{Keep, Retention, Run};
 use crate::stage::StageKind;
 
 impl Retention {
-    /// The outputs of a stage that are no longer kept once the update of iteration `newest` is complete.
-    /// An evaluation that still needs a policy is the caller's to know.
-    pub fn let_go(&self, run: &Run, key: StageKey, newest: u32) -> &'static [&'static str] {
+    /// The outputs of a stage that retention deletes once the update of iteration `newest` is complete.
+    /// The caller keeps a policy that an evaluation still needs.
+    pub fn deletes(&self, run: &Run, key: StageKey, newest: u32) -> &'static [&'static str] {
         let is_past = key.iteration < newest;
         match key.kind {
             StageKind::Gradient if self.gradients == Keep::DropAfterUpdate && is_past => {
@@ -16,47 +16,42 @@ impl Retention {
             StageKind::Rollout if self.trajectories == Keep::DropAfterUpdate && is_past => {
                 &["trajectories"]
             }
-            StageKind::Update | StageKind::Sft if self.lets_policy_go(run, key, newest) => {
+            StageKind::Update | StageKind::Sft if self.deletes_policy(run, key, newest) => {
                 &["policy", "optimizer"]
             }
             _ => &[],
         }
     }
 
-    fn lets_policy_go(&self, run: &Run, key: StageKey, newest: u32) -> bool {
+    fn deletes_policy(&self, run: &Run, key: StageKey, newest: u32) -> bool {
         let Some(every) = self.keep_policies else { return false };
         if key.kind == StageKind::Sft {
-            return newest >= 2 && key.iteration + 1 < run.sft_chunks();
+            return newest >= 2 && Plan::last_chunk(run).is_some_and(|last| key < last);
         }
-        let is_whole = key.inner == run.config().estimator.inner_updates;
         let is_kept = key.iteration.is_multiple_of(every.get())
             || key.iteration == run.config().training.iterations;
         // The newest two stay: if one is damaged, the other is a short way back.
-        key.iteration.saturating_add(2) <= newest && !(is_whole && is_kept)
+        key.iteration.saturating_add(2) <= newest
+            && !(is_kept && key == Plan::last_update(run, key.iteration))
     }
 
     /// How many stages of a kind still have all their outputs when the run is done.
     pub fn whole_at_end(&self, run: &Run, kind: StageKind) -> u64 {
-        let (iterations, shards) = (run.config().training.iterations, run.config().rollout.shards);
-        let inner = run.config().estimator.inner_updates;
-        let key = |iteration, shard| StageKey::new(kind, iteration, shard);
-        let keys: Vec<StageKey> = match kind {
-            StageKind::Sft => (0..run.sft_chunks()).map(|chunk| key(chunk, 0)).collect(),
-            StageKind::Evaluation => {
-                (0..=iterations).filter(|&i| run.is_evaluated(i)).map(|i| key(i, 0)).collect()
-            }
-            StageKind::Update => (1..=iterations)
-                .flat_map(|i| (1..=inner).map(move |u| key(i, 0).of_update(u)))
-                .collect(),
-            StageKind::Rollout | StageKind::Reward => {
-                (1..=iterations).flat_map(|i| (0..shards).map(move |s| key(i, s))).collect()
-            }
-            StageKind::Gradient => (1..=iterations)
-                .flat_map(|i| (0..shards).map(move |s| key(i, s)))
-                .flat_map(|key| (1..=inner).map(move |u| key.of_update(u)))
-                .collect(),
+        let config = run.config();
+        let iterations = config.training.iterations;
+        let places = match kind {
+            StageKind::Sft => 0..run.sft_chunks(),
+            StageKind::Evaluation => 0..iterations + 1,
+            _ => 1..iterations + 1,
         };
-        keys.iter().filter(|key| self.let_go(run, **key, iterations).is_empty()).count() as u64
+        let shards = if StageKey::is_sharded(kind) { config.rollout.shards } else { 1 };
+        let updates = if StageKey::is_of_update(kind) { config.estimator.inner_updates } else { 1 };
+        places
+            .filter(|&place| kind != StageKind::Evaluation || run.is_evaluated(place))
+            .flat_map(|place| (0..shards).map(move |shard| StageKey::new(kind, place, shard)))
+            .flat_map(|key| (1..=updates).map(move |inner| key.of_update(inner)))
+            .filter(|key| self.deletes(run, *key, iterations).is_empty())
+            .count() as u64
     }
 }
 
@@ -78,7 +73,7 @@ mod tests {
         let inner =
             if kind == StageKind::Update { run.config().estimator.inner_updates } else { 1 };
         let is_kept = |i: &u32| {
-            retention.let_go(run, StageKey::new(kind, *i, 0).of_update(inner), newest).is_empty()
+            retention.deletes(run, StageKey::new(kind, *i, 0).of_update(inner), newest).is_empty()
         };
         (1..=newest).filter(is_kept).collect()
     }
@@ -91,18 +86,18 @@ mod tests {
         assert_eq!(kept(&thinned, StageKind::Update, 7), [3, 6, 7]);
         assert_eq!(kept(&thinned, StageKind::Gradient, 7).len(), 7);
         let base = StageKey::new(StageKind::Sft, thinned.sft_chunks() - 1, 0);
-        assert!(thinned.config().retention.let_go(&thinned, base, 7).is_empty(), "the base stays");
+        assert!(thinned.config().retention.deletes(&thinned, base, 7).is_empty(), "the base stays");
         assert_eq!(thinned.config().retention.whole_at_end(&thinned, StageKind::Update), 3);
         let evaluation = StageKey::new(StageKind::Evaluation, 0, 0);
-        assert!(thinned.config().retention.let_go(&thinned, evaluation, 7).is_empty());
+        assert!(thinned.config().retention.deletes(&thinned, evaluation, 7).is_empty());
     }
 
     #[test]
     fn of_several_updates_an_iteration_only_the_last_is_worth_keeping() {
         let thinned = run(2, "keep_policies = 3");
         let first = StageKey::new(StageKind::Update, 3, 0);
-        assert!(!thinned.config().retention.let_go(&thinned, first, 6).is_empty());
-        assert!(thinned.config().retention.let_go(&thinned, first, 4).is_empty());
+        assert!(!thinned.config().retention.deletes(&thinned, first, 6).is_empty());
+        assert!(thinned.config().retention.deletes(&thinned, first, 4).is_empty());
         assert_eq!(kept(&thinned, StageKind::Update, 6), [3, 5, 6]);
     }
 

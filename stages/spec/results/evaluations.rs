@@ -4,8 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Real;
-use crate::run::PositionRule;
+use crate::{digest::Real, run::PositionRule};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,8 +18,7 @@ pub struct Evaluation {
     pub samples: Vec<EvaluationSample>,
 }
 
-/// What a sampler achieved in an evaluation. Readers accept a document without the optional fields; stages
-/// always write them.
+/// What a sampler achieved. Stages always write the optional fields; readers accept a document without them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationResult {
     /// The share of completions that are right, or of the points where a task gives parts of them.
@@ -56,10 +54,7 @@ impl Evaluation {
         serde_json::to_vec_pretty(self).expect("numbers and strings serialise")
     }
 
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// Where the bytes are another document, or none.
+    /// Reads a document. Error where the bytes are another one, or none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }

@@ -14,6 +14,7 @@
 //! others the mask. Equal trajectories give equal bytes. Numbers are plain vectors here: nothing is computed.
 
 use bytes::Bytes;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::artifact::StageError;
@@ -91,16 +92,14 @@ impl Trajectories {
         &self.unmask_steps[row * self.completion_len..(row + 1) * self.completion_len]
     }
 
-    /// Effective horizon: one more than the last step that wrote anything but end-of-sequence; 0
-    /// where nothing else was written. Later steps are never sampled.
+    /// Effective horizon: one more than the last step that wrote anything but end-of-sequence; 0 without one.
     pub fn horizon(&self, row: usize, eos: i64) -> u32 {
         let written = self.steps(row).iter().zip(self.completion(row));
         let last = written.filter(|&(_, &token)| token != eos).map(|(&step, _)| step).max();
         last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))
     }
 
-    /// Steps of a row before it was finished, each of them one forward pass over it: one more than the
-    /// last that wrote anything.
+    /// Forward passes over a row before it was finished: one more than the last step that wrote anything.
     pub fn sampled_steps(&self, row: usize) -> u32 {
         let last = self.steps(row).iter().max();
         last.map_or(0, |step| u32::try_from(step + 1).unwrap_or(0))
@@ -114,10 +113,8 @@ impl Trajectories {
         self.prompt(row).iter().copied().chain(written).collect()
     }
 
-    /// As a safetensors file, whose metadata says `format: pt` as Hugging Face's loaders ask for.
-    ///
-    /// # Errors
-    /// Where a vector has not as many numbers as rows and lengths say.
+    /// As a safetensors file with the metadata `format: pt`, as Hugging Face's loaders ask for. Error where a
+    /// vector has not as many numbers as rows and lengths say.
     pub fn to_bytes(&self) -> Result<Bytes, StageError> {
         let (r, p, c) = (self.rows, self.prompt_len, self.completion_len);
         let integers = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -137,22 +134,17 @@ impl Trajectories {
             parts.push(("kept_offsets", Dtype::I64, vec![offsets.len()], integers(offsets)));
             parts.push(("kept_ids", Dtype::I64, vec![ids.len()], integers(ids)));
         }
-        let mut views = Vec::with_capacity(parts.len());
-        for (name, dtype, shape, raw) in &parts {
-            let view = TensorView::new(*dtype, shape.clone(), raw)
-                .map_err(|error| StageError::Internal(format!("{name}: {error}")))?;
-            views.push((*name, view));
-        }
+        let failed = |error| StageError::Internal(format!("writing safetensors: {error}"));
+        let views = parts.iter().map(|(name, dtype, shape, raw)| {
+            TensorView::new(*dtype, shape.clone(), raw).map(|view| (*name, view))
+        });
+        let views = views.collect::<Result<Vec<_>, SafeTensorError>>().map_err(failed)?;
         let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-        safetensors::serialize(views, Some(metadata))
-            .map(Bytes::from)
-            .map_err(|error| StageError::Internal(format!("writing safetensors: {error}")))
+        safetensors::serialize(views, Some(metadata)).map(Bytes::from).map_err(failed)
     }
 
-    /// From a safetensors file; shapes and ranges are checked.
-    ///
-    /// # Errors
-    /// Names the tensor that is missing or has another form.
+    /// From a safetensors file; checks shapes and ranges. The error names the tensor that is missing or has
+    /// another form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StageError> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| data(format!("{FILE} is not a safetensors file: {error}")))?;

@@ -1,9 +1,9 @@
-//! What reinforcement learning starts from: a model of the run's own making, or a checkpoint.
+//! What reinforcement learning starts from: a model of the run's own making (`[model]` and `[sft]`), or a
+//! `[checkpoint]`.
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
-use super::sft::SftConfig;
+use super::{defaults, learning::OptimizerConfig};
 use crate::digest::{ArtifactDigest, Real};
 
 /// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
@@ -19,14 +19,37 @@ pub struct ModelShape {
     /// Width inside the SwiGLU.
     pub mlp_hidden_size: u32,
     /// Base of the rotary embedding's wavelengths.
-    #[serde(default = "defaults::rope_theta")]
+    #[serde(default = "defaults::ratio::<10_000, 1>")]
     pub rope_theta: Real,
     /// Added to the mean square in RMSNorm.
-    #[serde(default = "defaults::norm_eps")]
+    #[serde(default = "defaults::ratio::<1, 100_000>")]
     pub rms_norm_eps: Real,
     /// Standard deviation of the initial weights.
-    #[serde(default = "defaults::init_std")]
+    #[serde(default = "defaults::ratio::<2, 100>")]
     pub init_std: Real,
+}
+
+/// Masked-diffusion fine-tuning on the task's own solutions, before iteration 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// Optimizer steps.
+    pub steps: u32,
+    /// Sequences of a step.
+    pub batch: u32,
+    /// Steps of one stage: what a crash can cost.
+    pub steps_per_stage: u32,
+    /// Sequences of one forward and backward pass.
+    pub micro_batch: u32,
+    /// The last of the steps, which learn from noisy demonstrations: right on easy problems, mostly wrong on
+    /// hard ones. The base then knows more than it answers greedily.
+    #[serde(default)]
+    pub careless_steps: u32,
+    /// Share of the hard problems whose noisy demonstrations are wrong.
+    #[serde(default = "defaults::ratio::<7, 10>")]
+    pub careless_share: Real,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
 }
 
 /// How many bits a weight has where it is multiplied.
@@ -101,12 +124,8 @@ pub enum Base {
 impl Base {
     /// What reads and writes the run's text, where it does not follow from the task.
     pub fn language(&self) -> Option<Language> {
-        match self {
-            Self::Scratch(..) => None,
-            Self::Checkpoint(CheckpointConfig { config, tokenizer, .. }) => {
-                Some(Language { config: *config, tokenizer: *tokenizer })
-            }
-        }
+        let Self::Checkpoint(checkpoint) = self else { return None };
+        Some(Language { config: checkpoint.config, tokenizer: checkpoint.tokenizer })
     }
 
     /// In which the weights of all the run's policies are multiplied.

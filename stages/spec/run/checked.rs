@@ -1,10 +1,6 @@
 //! A run that has passed every check: the only way to one is [`Run::parse`] or [`Run::resolve`].
 
-use super::base::Base;
-use super::checks;
-use super::config::RunConfig;
-use super::error::RunError;
-use super::reader::read_config;
+use super::{base::Base, checks, config::RunConfig, error::RunError, reader::read_config};
 use crate::digest::{RunId, encode};
 use crate::seed::Seed;
 

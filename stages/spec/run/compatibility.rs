@@ -1,80 +1,53 @@
 //! Which settings of a sampler can be combined, and which rollouts an estimator can learn from.
 //!
-//! Checked for a run file before anything is computed, for a gradient's spec before its inputs are read, and for
-//! an estimator before it is measured.
+//! Checked for a run file, for a gradient's spec before its inputs are read, and before an estimator is measured.
 
+use super::error::{RunError, setting};
 use super::estimator::{EstimatorConfig, EstimatorKind, Samples};
-use super::sampler::{Cache, PositionRule, Sampler};
-use crate::digest::Real;
-
-/// A setting that cannot be combined with the others, by its key in the run file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} = {found}: {expected}")]
-pub struct Incompatible {
-    /// With its section, as in `estimator.k`.
-    pub key: &'static str,
-    /// The value as written.
-    pub found: String,
-    /// What would be accepted.
-    pub expected: String,
-}
+use super::sampling::{Cache, PositionRule, Sampler, allows_steps};
 
 impl EstimatorConfig {
     /// Whether the estimator is what its name says on trajectories of this sampler.
-    pub fn fits(&self, sampler: &Sampler) -> Result<(), Incompatible> {
+    pub fn fits(&self, sampler: &Sampler) -> Result<(), RunError> {
         self.samples_fit(sampler)?;
-        let blocks = sampler.completion_tokens.checked_div(sampler.block_tokens).unwrap_or(0);
-        let whole = blocks > 0
-            && sampler.completion_tokens.is_multiple_of(sampler.block_tokens)
-            && sampler.steps > 0
-            && sampler.steps.is_multiple_of(blocks)
-            && sampler.completion_tokens.is_multiple_of(sampler.steps);
-        let tokens = sampler.completion_tokens;
-        ensure(whole, "rollout.steps", sampler.steps, || {
+        let (tokens, block) = (sampler.completion_tokens, sampler.block_tokens);
+        let is_whole = (1..=tokens).contains(&block) && tokens.is_multiple_of(block);
+        setting("rollout.steps", sampler.steps).ensure(
+            is_whole && allows_steps(tokens, block, sampler.steps),
             format!(
-                "expected a multiple of the blocks that divides rollout.completion_tokens = {tokens}"
-            )
-        })?;
-        ensure(
+                "expected a multiple of the blocks that divides \
+                 rollout.completion_tokens = {tokens}"
+            ),
+        )?;
+        setting("rollout.temperature", sampler.temperature).ensure(
             sampler.temperature.get() > 0.0,
-            "rollout.temperature",
-            sampler.temperature,
-            || "expected a number above 0: greedy rollouts have no policy gradient".to_owned(),
+            "expected a number above 0: greedy rollouts have no policy gradient",
         )?;
-        ensure(sampler.guidance.get() == 0.0, "rollout.guidance", sampler.guidance, || {
-            "expected 0: with guidance, tokens are not drawn from the policy".to_owned()
-        })?;
-        ensure(
-            self.kind != EstimatorKind::ArGrpo || sampler.block_tokens == 1,
-            "rollout.block_tokens",
-            sampler.block_tokens,
-            || {
-                "expected 1: estimator.kind = \"ar-grpo\" writes tokens from left to right"
-                    .to_owned()
-            },
+        setting("rollout.guidance", sampler.guidance).ensure(
+            sampler.guidance.get() == 0.0,
+            "expected 0: with guidance, tokens are not drawn from the policy",
         )?;
-        sampler.fits(&SamplerKeys::ROLLOUT)?;
-        let steps_vary = sampler.threshold.is_some();
+        setting("rollout.block_tokens", block).ensure(
+            self.kind != EstimatorKind::ArGrpo || block == 1,
+            "expected 1: estimator.kind = \"ar-grpo\" writes tokens from left to right",
+        )?;
+        sampler.fits("rollout")?;
         let threshold = sampler.threshold.map_or_else(String::new, |value| value.to_string());
-        ensure(
-            self.kind != EstimatorKind::MergedStep || !steps_vary,
-            "rollout.threshold",
-            &threshold,
-            || {
-                "expected no threshold: estimator.kind = \"merged-step\" cuts trajectories of equally many steps"
-                    .to_owned()
-            },
+        setting("rollout.threshold", threshold).ensure(
+            self.kind != EstimatorKind::MergedStep || sampler.threshold.is_none(),
+            "expected no threshold: estimator.kind = \"merged-step\" cuts trajectories \
+             of equally many steps",
         )?;
         self.positions_fit(sampler)
     }
 
-    fn samples_fit(&self, sampler: &Sampler) -> Result<(), Incompatible> {
-        let (kind, steps) = (self.kind, sampler.steps);
+    fn samples_fit(&self, sampler: &Sampler) -> Result<(), RunError> {
+        let (key, kind, steps) = ("estimator.k", self.kind, sampler.steps);
         let (most, expected) = match (self.k, kind) {
             (Samples::All, EstimatorKind::Agrpo | EstimatorKind::ArGrpo) => return Ok(()),
             (Samples::All, _) => {
                 let expected = format!("expected a number: {kind} has no exact sum over steps");
-                return ensure(false, "estimator.k", "\"all\"", || expected);
+                return setting(key, "\"all\"").ensure(false, expected);
             }
             (_, EstimatorKind::MergedStep) => {
                 (steps, format!("expected 1 to rollout.steps = {steps} segments"))
@@ -82,100 +55,59 @@ impl EstimatorConfig {
             _ => (65_536, "expected an integer from 1 to 65536".to_owned()),
         };
         let is_within = matches!(self.k, Samples::Count(k) if (1..=most).contains(&k));
-        ensure(is_within, "estimator.k", self.k, || expected)
+        setting(key, self.k).ensure(is_within, expected)
     }
 
-    fn positions_fit(&self, sampler: &Sampler) -> Result<(), Incompatible> {
-        let key = "estimator.position_gradient";
+    fn positions_fit(&self, sampler: &Sampler) -> Result<(), RunError> {
         let is_read =
             self.kind == EstimatorKind::Agrpo && sampler.position == PositionRule::LowConfidence;
-        ensure(!self.position_gradient || is_read, key, true, || {
-            "expected false: only agrpo in rollout.position = \"low-confidence\" has such a term"
-                .to_owned()
-        })?;
         let is_unfiltered = sampler.top_k == 0 && sampler.top_p.get() == 1.0;
-        ensure(!self.position_gradient || is_unfiltered, key, true, || {
-            "expected rollout.top_k = 0 and rollout.top_p = 1: what was kept at positions that lost is not recorded"
-                .to_owned()
-        })?;
         let is_plain = sampler.cache == Cache::None && sampler.threshold.is_none();
-        ensure(!self.position_gradient || is_plain, key, true, || {
-            "expected rollout.cache = \"none\" and no rollout.threshold: the term is that of a fixed number of exact tokens a step"
-                .to_owned()
-        })
+        let expected = match self.position_gradient {
+            true if !is_read => {
+                "expected false: only agrpo in rollout.position = \"low-confidence\" \
+                 has such a term"
+            }
+            true if !is_unfiltered => {
+                "expected rollout.top_k = 0 and rollout.top_p = 1: \
+                 what was kept at positions that lost is not recorded"
+            }
+            true if !is_plain => {
+                "expected rollout.cache = \"none\" and no rollout.threshold: \
+                 the term is that of a fixed number of exact tokens a step"
+            }
+            _ => return Ok(()),
+        };
+        Err(setting("estimator.position_gradient", true).refused(expected))
     }
-}
-
-/// The keys of a sampler's settings where a person wrote them, so that errors name what stands there.
-#[derive(Clone, Copy, Debug)]
-pub struct SamplerKeys {
-    threshold: &'static str,
-    steps: &'static str,
-    position: &'static str,
-    guidance: &'static str,
-}
-
-macro_rules! sampler_keys {
-    ($section:literal) => {
-        SamplerKeys {
-            threshold: concat!($section, ".threshold"),
-            steps: concat!($section, ".steps"),
-            position: concat!($section, ".position"),
-            guidance: concat!($section, ".guidance"),
-        }
-    };
-}
-
-impl SamplerKeys {
-    /// In `[rollout]`.
-    pub const ROLLOUT: Self = sampler_keys!("rollout");
-    /// In `[evaluation]`.
-    pub const EVALUATION: Self = sampler_keys!("evaluation");
-    /// In a spec.
-    pub const SPEC: Self = sampler_keys!("sampler");
 }
 
 impl Sampler {
-    /// Whether cache and threshold can be combined with the other settings.
-    pub fn fits(&self, keys: &SamplerKeys) -> Result<(), Incompatible> {
-        let guidance = self.guidance;
-        ensure(
-            self.cache == Cache::None || guidance.get() == 0.0,
-            keys.guidance,
-            guidance,
-            || format!("expected 0: cache = \"{}\" goes with no guidance", self.cache),
+    /// Whether cache and threshold go with the other settings. Errors name keys of `section`.
+    pub fn fits(&self, section: &str) -> Result<(), RunError> {
+        let key = |name: &str| format!("{section}.{name}");
+        setting(key("guidance"), self.guidance).ensure(
+            self.cache == Cache::None || self.guidance.get() == 0.0,
+            format!("expected 0: cache = \"{}\" goes with no guidance", self.cache),
         )?;
         let Some(threshold) = self.threshold else { return Ok(()) };
-        ensure(is_share(threshold), keys.threshold, threshold, || {
-            "expected a number above 0 and up to 1".to_owned()
-        })?;
-        let is_by_confidence = self.position == PositionRule::LowConfidence;
-        ensure(is_by_confidence, keys.position, format!("\"{}\"", self.position), || {
-            "expected \"low-confidence\": a threshold is one of confidence".to_owned()
-        })?;
+        setting(key("threshold"), threshold).ensure(
+            threshold.get() > 0.0 && threshold.get() <= 1.0,
+            "expected a number above 0 and up to 1",
+        )?;
+        setting(key("position"), format!("\"{}\"", self.position)).ensure(
+            self.position == PositionRule::LowConfidence,
+            "expected \"low-confidence\": a threshold is one of confidence",
+        )?;
         let tokens = self.completion_tokens;
-        ensure(self.steps == tokens, keys.steps, self.steps, || {
+        setting(key("steps"), self.steps).ensure(
+            self.steps == tokens,
             format!(
-                "expected the {tokens} tokens of a completion: with a threshold a step writes one token or more, so this is the most steps that there can be"
-            )
-        })
+                "expected the {tokens} tokens of a completion: with a threshold a step writes \
+                 one token or more, so this is the most steps that there can be"
+            ),
+        )
     }
-}
-
-fn is_share(threshold: Real) -> bool {
-    threshold.get() > 0.0 && threshold.get() <= 1.0
-}
-
-fn ensure(
-    holds: bool,
-    key: &'static str,
-    found: impl ToString,
-    expected: impl FnOnce() -> String,
-) -> Result<(), Incompatible> {
-    if holds {
-        return Ok(());
-    }
-    Err(Incompatible { key, found: found.to_string(), expected: expected() })
 }
 
 #[cfg(test)]

@@ -2,21 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::base::{CheckpointConfig, ModelShape};
 use super::defaults;
-use super::estimator::EstimatorConfig;
-use super::evaluation::EvaluationConfig;
-use super::learning::Advantage;
-use super::lora::LoraConfig;
-use super::numerics::Numerics;
-use super::optimizer::OptimizerConfig;
-use super::retention::Retention;
-use super::reward::{Marking, RewardConfig};
-use super::rollout::RolloutConfig;
-use super::sampler::Sampler;
-use super::sft::SftConfig;
-use super::task::Task;
-use crate::digest::ArtifactDigest;
+use super::{
+    Advantage, CheckpointConfig, EstimatorConfig, EvaluationConfig, LoraConfig, Marking,
+    ModelShape, Numerics, OptimizerConfig, Retention, RewardConfig, RolloutConfig, Sampler,
+    SftConfig, Task,
+};
+use crate::digest::{ArtifactDigest, Real};
 
 /// The length of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -96,9 +88,9 @@ impl RunConfig {
             completion_tokens: self.evaluation_completion_tokens(),
             block_tokens: self.evaluation_block_tokens(),
             steps,
-            temperature: defaults::zero(),
+            temperature: Real::default(),
             top_k: 0,
-            top_p: defaults::one(),
+            top_p: defaults::real(1.0),
             position: evaluation.position,
             guidance: evaluation.guidance,
             cache: evaluation.cache,

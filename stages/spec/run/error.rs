@@ -1,7 +1,9 @@
-//! Why a run file is refused, in one line.
+//! Why a run file is refused, in one line, and the checks that values share.
 
-use super::compatibility::Incompatible;
-use crate::shown::{one_line, shown};
+use std::ops::RangeInclusive;
+
+use crate::digest::Real;
+use crate::text::{one_line, shown};
 
 /// Characters of what would be accepted, which may list names from the file.
 const EXPECTED: usize = 600;
@@ -16,7 +18,7 @@ pub enum RunError {
     #[error("{key} = {}: {}", one_line(.found), shown(.expected, EXPECTED))]
     Value {
         /// The key, with its section, as in `rollout.group`.
-        key: &'static str,
+        key: String,
         /// The value as written.
         found: String,
         /// What would be accepted.
@@ -24,8 +26,43 @@ pub enum RunError {
     },
 }
 
-impl From<Incompatible> for RunError {
-    fn from(Incompatible { key, found, expected }: Incompatible) -> Self {
-        Self::Value { key, found, expected }
+/// A key with the value that a run file has for it.
+pub(super) struct Setting(String, String);
+
+pub(super) fn setting(key: impl Into<String>, found: impl ToString) -> Setting {
+    Setting(key.into(), found.to_string())
+}
+
+impl Setting {
+    /// Refuses the value unless this holds.
+    pub(super) fn ensure(self, holds: bool, expected: impl Into<String>) -> Result<(), RunError> {
+        if holds { Ok(()) } else { Err(self.refused(expected)) }
     }
+
+    pub(super) fn refused(self, expected: impl Into<String>) -> RunError {
+        RunError::Value { key: self.0, found: self.1, expected: expected.into() }
+    }
+}
+
+pub(super) fn within(key: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), RunError> {
+    let (least, most) = (range.start(), range.end());
+    let expected = format!("expected an integer from {least} to {most}");
+    setting(key, value).ensure(range.contains(&value), expected)
+}
+
+pub(super) fn positive(key: impl Into<String>, value: Real) -> Result<(), RunError> {
+    setting(key, value).ensure(value.get() > 0.0, "expected a number above 0")
+}
+
+pub(super) fn not_negative(key: impl Into<String>, value: Real) -> Result<(), RunError> {
+    setting(key, value).ensure(value.get() >= 0.0, "expected a number of at least 0")
+}
+
+pub(super) fn below_one(key: impl Into<String>, value: Real) -> Result<(), RunError> {
+    setting(key, value)
+        .ensure((0.0..1.0).contains(&value.get()), "expected a number from 0 to below 1")
+}
+
+pub(super) fn share(key: impl Into<String>, value: Real) -> Result<(), RunError> {
+    setting(key, value).ensure((0.0..=1.0).contains(&value.get()), "expected a share from 0 to 1")
 }

@@ -3,25 +3,14 @@
 //! Defaults are published values, of AGRPO's GSM8K run or of the other method that `kind` names, so that one
 //! key changes the estimator. All kinds share the keys; each key says which kinds read it.
 
+use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::defaults;
-use crate::digest::Real;
+use crate::{digest::Real, names::named};
 
 /// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    bincode::Encode,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum EstimatorKind {
     /// Amortized GRPO (arXiv 2510.04019).
@@ -37,31 +26,16 @@ pub enum EstimatorKind {
     ArGrpo,
 }
 
-impl EstimatorKind {
-    /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Agrpo, Self::DiffuGrpo, Self::CoupledGrpo, Self::MergedStep, Self::ArGrpo];
-
-    /// The name in run files and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Agrpo => "agrpo",
-            Self::DiffuGrpo => "diffu-grpo",
-            Self::CoupledGrpo => "coupled-grpo",
-            Self::MergedStep => "merged-step",
-            Self::ArGrpo => "ar-grpo",
-        }
-    }
-}
-
-impl std::fmt::Display for EstimatorKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
+named!(EstimatorKind {
+    Agrpo: "agrpo",
+    DiffuGrpo: "diffu-grpo",
+    CoupledGrpo: "coupled-grpo",
+    MergedStep: "merged-step",
+    ArGrpo: "ar-grpo",
+});
 
 /// How many Monte Carlo samples a completion gets: a number, or `"all"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, bincode::Encode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode)]
 pub enum Samples {
     /// So many.
     Count(u32),
@@ -95,20 +69,18 @@ impl<'de> Deserialize<'de> for Samples {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a number of samples or \"all\"")
             }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Samples, E> {
-                let unexpected = serde::de::Unexpected::Unsigned(value);
-                let count = u32::try_from(value);
-                count.map(Samples::Count).map_err(|_| E::invalid_value(unexpected, &self))
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Samples, E> {
+                let refuse = |_| E::invalid_value(Unexpected::Unsigned(value), &self);
+                u32::try_from(value).map(Samples::Count).map_err(refuse)
             }
-            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Samples, E> {
-                let unexpected = serde::de::Unexpected::Signed(value);
-                let count = u32::try_from(value);
-                count.map(Samples::Count).map_err(|_| E::invalid_value(unexpected, &self))
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Samples, E> {
+                let refuse = |_| E::invalid_value(Unexpected::Signed(value), &self);
+                u32::try_from(value).map(Samples::Count).map_err(refuse)
             }
-            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Samples, E> {
+            fn visit_str<E: Error>(self, value: &str) -> Result<Samples, E> {
                 match value {
                     "all" => Ok(Samples::All),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(value), &self)),
+                    _ => Err(E::invalid_value(Unexpected::Str(value), &self)),
                 }
             }
         }
@@ -165,13 +137,11 @@ pub struct EstimatorConfig {
     pub strata: Strata,
     /// How likely each step is to be drawn. agrpo.
     pub step_weights: StepWeights,
-    /// Share of the draws that is uniform whatever `step_weights` says; bounds the weights by its
-    /// inverse. agrpo.
+    /// Share of the draws that is uniform; its inverse bounds the weights. agrpo.
     pub uniform_share: Real,
     /// Which steps the gradient is a mean over. agrpo.
     pub horizon: Horizon,
-    /// Adds the log-probability of the positions chosen, which low-confidence order needs to be
-    /// unbiased. agrpo.
+    /// Adds the log-probability of the chosen positions: unbiased in low-confidence order. agrpo.
     pub position_gradient: bool,
     /// Share of the prompt's tokens that are masked. diffu-grpo, merged-step.
     pub prompt_mask: Real,
@@ -185,8 +155,7 @@ pub struct EstimatorConfig {
     pub inner_updates: u32,
     /// Distinct states of one forward and backward pass.
     pub micro_batch: u32,
-    /// Whether a pass keeps the inputs of its blocks alone and computes the rest again on the way back:
-    /// less memory for about a third more time, and the same bits.
+    /// Whether a pass keeps the inputs of its blocks alone: less memory for a third more time, and the same bits.
     pub checkpointing: bool,
 }
 
@@ -201,13 +170,13 @@ struct Written {
     strata: Strata,
     #[serde(default)]
     step_weights: StepWeights,
-    #[serde(default = "defaults::zero")]
+    #[serde(default)]
     uniform_share: Real,
     #[serde(default)]
     horizon: Horizon,
     #[serde(default)]
     position_gradient: bool,
-    #[serde(default = "defaults::prompt_mask")]
+    #[serde(default = "defaults::ratio::<15, 100>")]
     prompt_mask: Real,
     clip_low: Option<Real>,
     clip_high: Option<Real>,
@@ -220,20 +189,21 @@ struct Written {
 
 impl From<Written> for EstimatorConfig {
     fn from(written: Written) -> Self {
-        let published = Published::of(written.kind);
+        let (k, clip, kl, inner_updates) = published(written.kind);
+        let (clip, kl) = (defaults::real(clip), defaults::real(kl));
         Self {
             kind: written.kind,
-            k: written.k.unwrap_or(published.k),
+            k: written.k.unwrap_or(k),
             strata: written.strata,
             step_weights: written.step_weights,
             uniform_share: written.uniform_share,
             horizon: written.horizon,
             position_gradient: written.position_gradient,
             prompt_mask: written.prompt_mask,
-            clip_low: written.clip_low.unwrap_or(published.clip),
-            clip_high: written.clip_high.unwrap_or(published.clip),
-            kl: written.kl.unwrap_or(published.kl),
-            inner_updates: written.inner_updates.unwrap_or(published.inner_updates),
+            clip_low: written.clip_low.unwrap_or(clip),
+            clip_high: written.clip_high.unwrap_or(clip),
+            kl: written.kl.unwrap_or(kl),
+            inner_updates: written.inner_updates.unwrap_or(inner_updates),
             micro_batch: written.micro_batch,
             checkpointing: written.checkpointing,
         }
@@ -241,21 +211,21 @@ impl From<Written> for EstimatorConfig {
 }
 
 impl EstimatorConfig {
-    /// The unbiased choices, whatever the kind was published with: every step, a constant divisor, no
-    /// divergence. For measurements and tests, which change what they are about.
+    /// The unbiased choices for every kind: every step, a constant divisor, no divergence. For measurements and
+    /// tests.
     pub fn plain(kind: EstimatorKind) -> Self {
         Self {
             kind,
             k: Samples::All,
             strata: Strata::None,
             step_weights: StepWeights::Uniform,
-            uniform_share: defaults::zero(),
+            uniform_share: Real::default(),
             horizon: Horizon::Sampled,
             position_gradient: false,
-            prompt_mask: defaults::zero(),
+            prompt_mask: Real::default(),
             clip_low: defaults::real(0.2),
             clip_high: defaults::real(0.2),
-            kl: defaults::zero(),
+            kl: Real::default(),
             inner_updates: 1,
             micro_batch: 1,
             checkpointing: false,
@@ -263,26 +233,17 @@ impl EstimatorConfig {
     }
 }
 
-/// What an estimator was published with, where kinds differ.
-struct Published {
-    k: Samples,
-    clip: Real,
-    kl: Real,
-    inner_updates: u32,
-}
-
-impl Published {
-    /// agrpo: its GSM8K run. diffu-grpo and merged-step: d1's and d2's Countdown and Sudoku; GSM8K and
-    /// MATH have 12 inner updates there. coupled-grpo: DiffuCoder's recipe. ar-grpo: every position.
-    fn of(kind: EstimatorKind) -> Self {
-        let (k, clip, kl, inner_updates) = match kind {
-            EstimatorKind::Agrpo => (Samples::Count(24), 0.2, 0.0, 1),
-            EstimatorKind::DiffuGrpo => (Samples::Count(1), 0.5, 0.04, 8),
-            EstimatorKind::CoupledGrpo => (Samples::Count(1), 0.5, 0.01, 2),
-            EstimatorKind::MergedStep => (Samples::Count(16), 0.5, 0.04, 8),
-            EstimatorKind::ArGrpo => (Samples::All, 0.2, 0.0, 1),
-        };
-        Self { k, clip: defaults::real(clip), kl: defaults::real(kl), inner_updates }
+/// What an estimator was published with, where kinds differ: `k`, both clips, `kl` and `inner_updates`.
+///
+/// agrpo: its GSM8K run. diffu-grpo and merged-step: d1's and d2's Countdown and Sudoku; GSM8K and MATH have 12
+/// inner updates there. coupled-grpo: DiffuCoder's recipe. ar-grpo: every position.
+fn published(kind: EstimatorKind) -> (Samples, f64, f64, u32) {
+    match kind {
+        EstimatorKind::Agrpo => (Samples::Count(24), 0.2, 0.0, 1),
+        EstimatorKind::DiffuGrpo => (Samples::Count(1), 0.5, 0.04, 8),
+        EstimatorKind::CoupledGrpo => (Samples::Count(1), 0.5, 0.01, 2),
+        EstimatorKind::MergedStep => (Samples::Count(16), 0.5, 0.04, 8),
+        EstimatorKind::ArGrpo => (Samples::All, 0.2, 0.0, 1),
     }
 }
 

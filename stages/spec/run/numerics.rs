@@ -1,28 +1,14 @@
 //! Numerics classes: how far results are equal to the bit. A class is part of every spec, and so of every
 //! name; how a process is set up to compute in one is in `src/numerics.rs`.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::names::serde_as_text;
 
 /// How far results are equal to the bit, and at what speed.
 ///
 /// New classes are appended: the number of a variant is part of the names of results.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    bincode::Encode,
-)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bincode::Encode)]
 pub enum Numerics {
     /// The same bytes on every x86-64 machine with AVX2; the default.
     #[default]
@@ -68,34 +54,16 @@ impl FromStr for Numerics {
     type Err = ParseNumericsError;
 
     fn from_str(text: &str) -> Result<Self, ParseNumericsError> {
-        if let Some(class) = Self::OF_CPU.into_iter().find(|class| class.to_string() == text) {
-            return Ok(class);
-        }
-        // A class has one spelling, since it names queues: no sign, no leading zero.
-        let of_gpu = text.strip_prefix("cuda:").and_then(|sm| sm.parse().ok());
-        let class = of_gpu.map(|sm| Self::Cuda { sm }).filter(|class| class.to_string() == text);
         // The first GPUs that libtorch 2.11 computes on are of capability 5.0.
-        match class {
-            Some(Self::Cuda { sm: 50..=999 }) => class,
-            _ => None,
-        }
-        .ok_or_else(|| ParseNumericsError(text.to_owned()))
+        let sm = text.strip_prefix("cuda:").and_then(|sm| sm.parse().ok());
+        let of_gpu = sm.filter(|sm| (50..=999).contains(sm)).map(|sm| Self::Cuda { sm });
+        // A class has one spelling, since it names queues: no sign, no leading zero.
+        let class = Self::OF_CPU.into_iter().chain(of_gpu).find(|class| class.to_string() == text);
+        class.ok_or_else(|| ParseNumericsError(text.to_owned()))
     }
 }
 
-impl TryFrom<String> for Numerics {
-    type Error = ParseNumericsError;
-
-    fn try_from(text: String) -> Result<Self, ParseNumericsError> {
-        text.parse()
-    }
-}
-
-impl From<Numerics> for String {
-    fn from(class: Numerics) -> Self {
-        class.to_string()
-    }
-}
+serde_as_text!(Numerics);
 
 #[cfg(test)]
 mod tests {

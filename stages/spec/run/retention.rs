@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 
+use bincode::{enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
 /// How long a result is kept.
@@ -23,8 +24,8 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Keeps the policy and the optimizer's state of every so many iterations, beside the base, the
-    /// newest two and the last; without it, of all.
+    /// Keeps policy and optimizer of every so many iterations, the base, the newest two and the last; left out,
+    /// all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_policies: Option<NonZeroU32>,
     /// What becomes of gradients.
@@ -35,10 +36,7 @@ pub struct Retention {
 
 /// Nothing is encoded: how long results are kept is no part of a run's identity.
 impl bincode::Encode for Retention {
-    fn encode<E: bincode::enc::Encoder>(
-        &self,
-        _encoder: &mut E,
-    ) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, _encoder: &mut E) -> Result<(), EncodeError> {
         Ok(())
     }
 }

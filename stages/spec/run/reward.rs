@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real};
@@ -13,8 +14,7 @@ use crate::digest::{ArtifactDigest, Real};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardConfig {
-    /// Weight by part; parts that are not named weigh nothing. Without any, `correct` weighs 1, and of a
-    /// dataset every part does.
+    /// Weight by part; others weigh nothing. Without any, `correct` weighs 1, of a dataset every part.
     #[serde(default)]
     pub weights: BTreeMap<String, Real>,
     /// Parts that a rule grades, by name.
@@ -47,7 +47,7 @@ pub enum Rule {
     /// The completion's last number is the answer's.
     Numeric {
         /// How far the two may be apart.
-        #[serde(default = "no_tolerance")]
+        #[serde(default)]
         tolerance: Real,
     },
     /// The completion has a place that a regular expression matches.
@@ -69,6 +69,15 @@ impl Rule {
     }
 }
 
+/// The part that a program's bare number is.
+pub const PROGRAM_PART: &str = "program";
+
+/// Whether a part of a grade may have this name: 1 to 32 letters, digits or `_`.
+pub fn is_part_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    (1..=32).contains(&name.len()) && name.chars().all(is_plain)
+}
+
 /// A program that grades: a command in a folder of exactly these files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -85,10 +94,7 @@ pub struct Program {
 impl RewardConfig {
     /// The program that grades, if one does.
     pub fn program(&self) -> Option<Program> {
-        if self.command.is_empty() {
-            return None;
-        }
-        Some(Program {
+        (!self.command.is_empty()).then(|| Program {
             command: self.command.clone(),
             files: self.files.clone(),
             timeout_seconds: self.timeout_seconds.map_or(TIMEOUT_SECONDS, Real::get),
@@ -104,13 +110,9 @@ impl RewardConfig {
     }
 }
 
-/// Weights alone are encoded as before rules and programs existed. The other fields follow a length that no map
-/// has.
+/// Weights alone are encoded as before there were rules. The other fields follow a length that no map has.
 impl bincode::Encode for RewardConfig {
-    fn encode<E: bincode::enc::Encoder>(
-        &self,
-        encoder: &mut E,
-    ) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self { weights, rules, command, files, timeout_seconds, memory_mib } = self;
         if self.grades() {
             u64::MAX.encode(encoder)?;
@@ -120,8 +122,7 @@ impl bincode::Encode for RewardConfig {
     }
 }
 
-/// The grader of an evaluation of a dataset task. Not encoded at all where it is `None`, so it can only be the
-/// last field of a spec.
+/// The grader of a dataset's evaluation. `None` is not encoded at all: only for the last field of a spec.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Marking(pub Option<RewardConfig>);
@@ -134,20 +135,13 @@ impl Marking {
 }
 
 impl bincode::Encode for Marking {
-    fn encode<E: bincode::enc::Encoder>(
-        &self,
-        encoder: &mut E,
-    ) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.as_ref().map_or(Ok(()), |reward| reward.encode(encoder))
     }
 }
 
 const TIMEOUT_SECONDS: f64 = 10.0;
 const MEMORY_MIB: u32 = 4096;
-
-fn no_tolerance() -> Real {
-    Real::new(0.0).expect("zero is finite")
-}
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use toml_edit::{InlineTable, Item, TableLike, Value};
 
-use super::error::RunError;
+use super::error::{RunError, setting};
 use super::reader::read_document;
 use crate::digest::ArtifactDigest;
 
@@ -63,28 +63,25 @@ pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
 /// The files of a program.
 fn program(item: &Item) -> Result<Vec<Source>, RunError> {
     let key = |name: &str| match name.len() {
-        length if length > LONGEST_NAME => Err(RunError::Value {
-            key: PROGRAM,
-            found: format!("{name:?}"),
-            expected: format!("a name of {length} bytes, expected at most {LONGEST_NAME}"),
-        }),
+        length if length > LONGEST_NAME => {
+            let expected = format!("a name of {length} bytes, expected at most {LONGEST_NAME}");
+            Err(setting(PROGRAM, format!("{name:?}")).refused(expected))
+        }
         _ => Ok(format!("{PROGRAM}.{name}")),
     };
     if let Some(names) = item.as_array() {
         let of_name = |value: &Value| {
-            let name = value.as_str().ok_or_else(|| RunError::Value {
-                key: PROGRAM,
-                found: value.to_string().trim().to_owned(),
-                expected: "expected a file's name, as in [\"reward.py\"]".to_owned(),
+            let name = value.as_str().ok_or_else(|| {
+                let expected = "expected a file's name, as in [\"reward.py\"]";
+                setting(PROGRAM, value.to_string().trim()).refused(expected)
             })?;
             Ok(Source { key: key(name)?, from: Some(name.to_owned()), sha256: None })
         };
         return names.iter().map(of_name).collect();
     }
-    let table = item.as_table_like().ok_or_else(|| RunError::Value {
-        key: PROGRAM,
-        found: item.to_string().trim().to_owned(),
-        expected: "expected names of files, as in [\"reward.py\"]".to_owned(),
+    let table = item.as_table_like().ok_or_else(|| {
+        let expected = "expected names of files, as in [\"reward.py\"]";
+        setting(PROGRAM, item.to_string().trim()).refused(expected)
     })?;
     let of_name =
         |(name, item): (&str, &Item)| Ok(Source { key: key(name)?, ..source(PROGRAM, item)? });
@@ -131,43 +128,35 @@ fn find<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
     }
 }
 
-fn source(key: &'static str, item: &Item) -> Result<Source, RunError> {
+fn source(key: &str, item: &Item) -> Result<Source, RunError> {
+    if let Some(text) = item.as_str() {
+        return Ok(Source { key: key.to_owned(), from: None, sha256: Some(digest(key, text)?) });
+    }
+    let refused = |expected: &str| setting(key, item.to_string().trim()).refused(expected);
     let expected = "expected { from = \"path or address\", sha256 = \"64 hexadecimal digits\" }, \
                     or the digits alone";
-    let refuse = |found: String, expected: &str| RunError::Value {
-        key,
-        found,
-        expected: expected.to_owned(),
-    };
-    let digest = |text: &str| {
-        text.parse().map_err(|_| {
-            refuse(format!("{text:?}"), "expected a SHA-256: 64 lower-case hexadecimal digits")
-        })
-    };
-    if let Some(text) = item.as_str() {
-        return Ok(Source { key: key.to_owned(), from: None, sha256: Some(digest(text)?) });
-    }
-    let shown = || item.to_string().trim().to_owned();
-    let table = item.as_table_like().ok_or_else(|| refuse(shown(), expected))?;
+    let malformed = || refused(expected);
+    let table = item.as_table_like().ok_or_else(malformed)?;
     let text = |name: &str| match table.get(name) {
-        Some(value) => value.as_str().map(Some).ok_or_else(|| refuse(shown(), expected)),
+        Some(value) => value.as_str().map(Some).ok_or_else(malformed),
         None => Ok(None),
     };
-    if table.iter().any(|(name, _)| name != "from" && name != "sha256") {
-        return Err(refuse(shown(), expected));
+    let is_known = |name: &str| name == "from" || name == "sha256";
+    if table.is_empty() || !table.iter().all(|(name, _)| is_known(name)) {
+        return Err(malformed());
     }
-    let (from, sha256) =
-        (text("from")?.map(str::to_owned), text("sha256")?.map(digest).transpose()?);
-    if from.is_none() && sha256.is_none() {
-        return Err(refuse(shown(), expected));
+    let (from, sha256) = (text("from")?, text("sha256")?);
+    let sha256 = sha256.map(|text| digest(key, text)).transpose()?;
+    if from.is_some_and(|from| from.len() > LONGEST) {
+        let expected = format!("expected a path or address of at most {LONGEST} bytes");
+        return Err(refused(&expected));
     }
-    if from.as_ref().is_some_and(|from| from.len() > LONGEST) {
-        return Err(refuse(
-            shown(),
-            &format!("expected a path or address of at most {LONGEST} bytes"),
-        ));
-    }
-    Ok(Source { key: key.to_owned(), from, sha256 })
+    Ok(Source { key: key.to_owned(), from: from.map(str::to_owned), sha256 })
+}
+
+fn digest(key: &str, text: &str) -> Result<ArtifactDigest, RunError> {
+    let expected = "expected a SHA-256: 64 lower-case hexadecimal digits";
+    text.parse().map_err(|_| setting(key, format!("{text:?}")).refused(expected))
 }
 
 #[cfg(test)]

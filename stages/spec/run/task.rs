@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use crate::digest::{ArtifactDigest, Real};
+use crate::names::named;
 
 /// What is learned. Problems are a function of the task alone, held-out ones included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -20,8 +21,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// The parts of a grade that `reward.weights` may name; those of a benchmark are known to its
-    /// grader, those of a dataset stand in `[reward]`.
+    /// The parts that `reward.weights` may name, where they follow from the task alone.
     pub fn reward_parts(&self) -> Option<&'static [&'static str]> {
         match self {
             Self::Countdown(_) => Some(&["correct"]),
@@ -30,8 +30,7 @@ impl Task {
         }
     }
 
-    /// The datasets that the task's problems come from, with the role that each plays. Held-out
-    /// problems are read for training as well, which leaves them out.
+    /// The datasets of the problems, with their roles. Training reads the held-out ones to leave them out.
     pub fn datasets(&self) -> Vec<(&'static str, ArtifactDigest)> {
         match self {
             Self::Countdown(_) | Self::Sudoku(_) => vec![],
@@ -51,19 +50,19 @@ pub struct CountdownTask {
     #[serde(default)]
     pub seed: u64,
     /// How many numbers a problem has.
-    #[serde(default = "defaults::three")]
+    #[serde(default = "defaults::whole::<3>")]
     pub numbers: u32,
     /// Largest number of a problem.
-    #[serde(default = "defaults::nine")]
+    #[serde(default = "defaults::whole::<9>")]
     pub max_number: u32,
     /// Largest target of a problem.
-    #[serde(default = "defaults::ninety_nine")]
+    #[serde(default = "defaults::whole::<99>")]
     pub max_target: u32,
     /// Tokens of a prompt, padded on the left.
-    #[serde(default = "defaults::twelve")]
+    #[serde(default = "defaults::whole::<12>")]
     pub prompt_tokens: u32,
     /// Share of the (numbers, target) pairs that training never sees.
-    #[serde(default = "defaults::a_fifth")]
+    #[serde(default = "defaults::ratio::<2, 10>")]
     pub held_out: Real,
 }
 
@@ -75,17 +74,15 @@ pub struct SudokuTask {
     #[serde(default)]
     pub seed: u64,
     /// Empty cells of a puzzle.
-    #[serde(default = "defaults::eight")]
+    #[serde(default = "defaults::whole::<8>")]
     pub blanks: u32,
     /// Share of the 288 solved grids whose puzzles training never sees.
-    #[serde(default = "defaults::a_fifth")]
+    #[serde(default = "defaults::ratio::<2, 10>")]
     pub held_out: Real,
 }
 
 /// A task that papers report.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Benchmark {
     /// Word problems of primary school with a number as answer (Cobbe et al., arXiv 2110.14168).
@@ -98,25 +95,10 @@ pub enum Benchmark {
     Sudoku,
 }
 
-impl Benchmark {
-    /// Every benchmark.
-    pub const ALL: [Self; 4] = [Self::Gsm8k, Self::Math, Self::Countdown, Self::Sudoku];
-
-    /// The name that run files use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Gsm8k => "gsm8k",
-            Self::Math => "math",
-            Self::Countdown => "countdown",
-            Self::Sudoku => "sudoku",
-        }
-    }
-}
+named!(Benchmark { Gsm8k: "gsm8k", Math: "math", Countdown: "countdown", Sudoku: "sudoku" });
 
 /// Whose prompts, rewards and graders are used.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, bincode::Encode,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Of d1 (Zhao et al., arXiv 2504.12216), the common ground of most papers on diffusion language models.
@@ -125,18 +107,7 @@ pub enum Protocol {
     Agrpo,
 }
 
-impl Protocol {
-    /// Every protocol.
-    pub const ALL: [Self; 2] = [Self::D1, Self::Agrpo];
-
-    /// The name that run files use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::D1 => "d1",
-            Self::Agrpo => "agrpo",
-        }
-    }
-}
+named!(Protocol { D1: "d1", Agrpo: "agrpo" });
 
 /// A public task: its protocol, and its datasets by the SHA-256 of their files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -154,7 +125,7 @@ pub struct BenchmarkTask {
     #[serde(default)]
     pub seed: u64,
     /// Tokens of the longest prompt; a run with a longer one is refused.
-    #[serde(default = "defaults::prompt_tokens")]
+    #[serde(default = "defaults::whole::<1024>")]
     pub prompt_tokens: u32,
 }
 
@@ -177,7 +148,7 @@ pub struct DatasetTask {
     /// Names the order in which training rows come.
     #[serde(default)]
     pub seed: u64,
-    /// Tokens of the longest prompt; a run with a longer one is refused. A model from scratch has one for
-    /// each character, and pads every prompt to so many.
+    /// Tokens of the longest prompt; a longer one is refused. From scratch: characters, to which every prompt is
+    /// padded.
     pub prompt_tokens: u32,
 }

@@ -65,7 +65,6 @@ properties! {
     names = "name"
     rewards = "rewards"
     trajectories = "trajectories"
-    tensors = "tensors"
     tensor_windows = "tensor-windows"
     optimizer_states = "optimizer-state"
     checkpoint_indices = "checkpoint-index"

@@ -1,12 +1,8 @@
 //! Every decoder and every shape, on a stack as small as any thread's that decodes. One test, and so one process:
 //! its memory is looked at when all is over.
 
-use std::time::{Duration, Instant};
-
 use agrpo_decoders::{DECODERS, shapes};
 
-/// An input may take so long.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// As small as the stack of any thread that decodes.
 const STACK: usize = 2 << 20;
 /// What all decoders take at their peak, shapes included: the longest row is 17 MiB.
@@ -24,14 +20,12 @@ fn no_shape_ends_the_process_or_fills_its_memory() {
     let all = shapes();
     for decoder in &DECODERS {
         for (name, bytes) in &all {
-            let (begun, before) = (Instant::now(), peak_kib());
+            let before = peak_kib();
             let bytes = bytes.clone();
             let accepts = decoder.accepts;
             let worker = std::thread::Builder::new().stack_size(STACK);
             let worker = worker.spawn(move || accepts(&bytes)).unwrap();
             worker.join().unwrap_or_else(|_| panic!("{} panicked at {name}", decoder.name));
-            let taken = begun.elapsed();
-            assert!(taken < PATIENCE, "{}, {name}: {taken:?}", decoder.name);
             let after = peak_kib();
             assert!(after < MOST_KIB, "{}, {name}: {before} to {after} KiB", decoder.name);
         }

@@ -69,7 +69,7 @@ fn stored(folder: &Path, config: &ModelConfig, rank: usize) -> (ArtifactDigest, 
     let digest = runtime.block_on(async {
         let store = folder.join(".agrpo").display().to_string();
         let store = Store::open(&store, &[]).await.unwrap();
-        store.import_folder(&model, |_| Ok(())).await.unwrap().digest
+        store.cas.import_folder(&model, |_| Ok(())).await.unwrap().digest
     });
     fs::remove_dir_all(model).unwrap();
     (digest, bytes)

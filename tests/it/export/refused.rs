@@ -20,7 +20,7 @@ fn error(said: &Said, program: &Program) -> String {
 }
 
 #[test]
-fn what_cannot_be_exported_is_told_in_one_line() {
+fn what_cannot_be_exported_is_reported_in_one_line() {
     let program = small();
     let folder = program.folder();
     let rollout =
@@ -142,7 +142,7 @@ fn what_is_not_there_is_not_left_out_silently() {
 
 /// A limit on the size of files stands in for a disk without room: writing fails in the midst of a file.
 #[test]
-fn a_full_disk_is_told_and_leaves_nothing() {
+fn a_full_disk_is_reported_and_leaves_nothing() {
     let program = small();
     let old = program.json(&[
         "export",
@@ -259,7 +259,7 @@ fn a_folder_that_is_no_base_is_refused() {
     ];
     assert!(!program.store().join("cas").exists(), "nothing is stored of what is refused");
     assert_snapshot!(all.concat(), @r#"
-    2 error: copy: cannot read the folder: no such file or directory
+    2 error: cannot read copy: no such file or directory
     2 error: copy: the folder has no config.json; expected a model as Hugging Face's tools save it
     2 error: copy: the folder has an adapter and no base; expected a whole model: agrpo export RUN --format merged makes one
     2 error: copy: the folder has no *.safetensors; expected the model's weights

@@ -279,7 +279,7 @@ impl Scene {
         }
         // A queue's name goes on with the versions that it is for.
         let mut queues = redis::cmd("KEYS");
-        queues.arg("agrpo:{q8130}:cpu-portable:*:taken");
+        queues.arg("agrpo:{q8130}:queue:cpu-portable:*:taken");
         let Ok(queues) = redis.ask::<Vec<String>>(queues) else { return false };
         let mut untaken = queues.iter().map(|queue| {
             let mut taken = redis::cmd("ZREM");

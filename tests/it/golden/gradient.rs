@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agrpo_compute::estimator::timesteps::{Draw, Steps};
-use agrpo_compute::estimator::{Agrpo, Batch, Policies, Worth, accumulate, recompute};
+use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, recompute, with_draws};
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
@@ -151,9 +151,9 @@ fn loss_and_gradient_are_the_reference_s() {
         let (batch, number) = (case.batch(), &case.settings["case"]);
         let reference = case.reference();
         let policies = Policies { policy: &policy, behaviour: None, reference: reference.as_ref() };
-        let estimator = Agrpo::with_draws(&batch, &case.config, case.draws(&batch));
+        let estimator = with_draws(&batch, &case.config, case.draws(&batch));
         policy.zero_grad();
-        let ours = accumulate(&estimator, &policies, case.config.micro_batch as usize).unwrap();
+        let ours = accumulate(&estimator, &policies, &case.config).unwrap();
         let loss = case.settings["loss"].as_f64().unwrap();
         let error = (ours.loss - loss).abs();
         assert!(error < 1e-5 * loss.abs(), "case {number}: {} against {loss}", ours.loss);

@@ -26,7 +26,7 @@ fn queried_positions_are_those_of_the_whole_pass() {
     let range = policy.hidden(input, &Queries::Range { start, len }).unwrap();
     let positions = [length / 3, length - 1, 0];
     let at = Tensor::from_slice(&positions).expand([rows, 3], false).contiguous();
-    let picked = policy.hidden(input, &Queries::At(&at)).unwrap();
+    let picked = policy.hidden(input, &Queries::At(at.shallow_clone())).unwrap();
     let close = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-5;
     assert!(close(&range, &whole.narrow(1, start, len)));
     assert!(close(&picked, &whole.index_select(1, &Tensor::from_slice(&positions))));

@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use agrpo_fleet::local::{Event, Local};
-use agrpo_fleet::{Fleet, WorkerEvent, WorkerOptions, enqueue, serve};
+use agrpo_fleet::local::Local;
+use agrpo_fleet::{Event, Fleet, WorkerOptions, enqueue, serve};
 use agrpo_spec::{Numerics, Plan, Run};
 use agrpo_store::Store;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::stub::{self, House, Place};
+use super::stub::{self, House};
 use crate::redis_server::RedisServer;
 
-/// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) const HEAD: &str = "where      stages workers  seconds stages/s  CPU us/stage  first 1/4  last 1/4  \
-                               MiB at 1/4  1/2  all   Redis MiB  most due  lost";
+                               MiB at 1/4  1/2  all   Redis MiB  most ready  lost";
 
 pub(crate) struct Row {
-    pub(crate) place: Place,
+    pub(crate) place: String,
     pub(crate) stages: u64,
     pub(crate) workers: usize,
 }
@@ -38,21 +38,14 @@ pub(crate) struct Seen {
     total: u64,
     /// Workers that ended before they were stopped.
     lost: u64,
-    /// Stages, time and processor time of all repetitions.
-    all: u64,
     taken: Duration,
     cpu: Duration,
     looks: Vec<Look>,
     redis: u64,
-    due: u64,
+    ready: u64,
 }
 
-/// Shared by those who compute and the one who looks on.
-#[derive(Clone, Default)]
-struct Count(Arc<AtomicU64>);
-
-/// Processor time is reported in hundredths of a second: a short run is taken again until there are enough.
-const ENOUGH: u64 = 20_000;
+type Count = Arc<AtomicU64>;
 
 pub(crate) fn simulate(asked: &Row) -> Seen {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -60,24 +53,16 @@ pub(crate) fn simulate(asked: &Row) -> Seen {
         .enable_all()
         .build()
         .expect("a runtime");
-    let mut seen = runtime.block_on(simulate_in(asked));
-    let repeats = if asked.place == Place::Embedded { ENOUGH / asked.stages.max(1) } else { 1 };
-    for _ in 1..repeats {
-        let again = runtime.block_on(simulate_in(asked));
-        seen.all += again.all;
-        seen.cpu += again.cpu;
-        seen.taken += again.taken;
-    }
-    seen
+    runtime.block_on(simulate_in(asked))
 }
 
 async fn simulate_in(asked: &Row) -> Seen {
-    let house = House::new(asked.place).await;
+    let house = House::new(&asked.place).await;
     let run = stub::run(asked.stages, asked.workers.clamp(8, 512));
     let total = Plan::total_stages(&run);
     let count = Count::default();
-    let server =
-        asked.place.has_redis().then(|| RedisServer::start(&["--appendfsync", "everysec"]));
+    let has_redis = ["redis", "s3"].contains(&asked.place.as_str());
+    let server = has_redis.then(|| RedisServer::start(&["--appendfsync", "everysec"]));
     let fleet = match &server {
         Some(server) => Some(Fleet::connect(&server.url()).await.expect("a Redis")),
         None => None,
@@ -86,21 +71,17 @@ async fn simulate_in(asked: &Row) -> Seen {
     let (began, cpu_before) = (Instant::now(), cpu());
     let mut looking = JoinSet::new();
     let (ended, end) = watch::channel(false);
-    looking.spawn(look_on(
-        count.clone(),
-        fleet.clone(),
-        server.as_ref().map(RedisServer::url),
-        numerics,
-        end,
-    ));
+    let redis_url = server.as_ref().map(RedisServer::url);
+    looking.spawn(look_on(count.clone(), fleet.clone(), redis_url, numerics, end));
     let lost = match &fleet {
         Some(fleet) => by_fleet(&house.store, fleet, run, asked.workers, &count).await,
         None => in_one_process(&house.store, run, asked.workers, &count).await,
     };
     let (taken, cpu) = (began.elapsed(), cpu() - cpu_before);
     ended.send_replace(true);
-    let (looks, redis, due) = looking.join_next().await.expect("one looks on").expect("to the end");
-    Seen { total, lost, all: total, cpu, taken, looks, redis, due }
+    let looked = looking.join_next().await.expect("one looks on");
+    let (looks, redis, ready) = looked.expect("to the end");
+    Seen { total, lost, cpu, taken, looks, redis, ready }
 }
 
 async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) -> u64 {
@@ -114,10 +95,12 @@ async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) 
         clock: stub::clock(),
         log_tail: Arc::new(|_| vec![]),
     };
-    let running = local.run(run, events, stop);
+    let running = local.run(run, false, events, stop);
     let listening = async {
         while let Some(event) = heard.recv().await {
-            count.0.fetch_add(u64::from(matches!(event, Event::Finished { .. })), Relaxed);
+            if matches!(event, Event::Settled { is_reused: false, .. }) {
+                count.fetch_add(1, Relaxed);
+            }
         }
     };
     let (outcome, ()) = tokio::join!(running, listening);
@@ -146,19 +129,19 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
     drop(events);
     while let Some(event) = heard.recv().await {
         match event {
-            WorkerEvent::Finished { .. } => drop(count.0.fetch_add(1, Relaxed)),
-            WorkerEvent::Done { run } if run == id => {
+            Event::Settled { is_reused: false, .. } => drop(count.fetch_add(1, Relaxed)),
+            Event::Done { run } if run == id => {
                 is_done = true;
                 break;
             }
-            WorkerEvent::Failed { error, .. } => panic!("a stub does not fail: {error}"),
+            Event::Failed { failure, .. } => panic!("a stub does not fail: {}", failure.error),
             _ => {}
         }
     }
     stop.send_replace(true);
     let mut lost = 0;
     while let Some(worker) = crew.join_next().await {
-        // One that missed its heartbeats is forgotten by the others, ends, and would be started again.
+        // One that lost a lease ends, and would be started again.
         if let Err(error) = worker.expect("a worker") {
             lost += 1;
             last = Some(error);
@@ -176,7 +159,7 @@ async fn look_on(
     numerics: Numerics,
     end: watch::Receiver<bool>,
 ) -> (Vec<Look>, u64, u64) {
-    let (mut looks, mut redis, mut due) = (vec![], 0, 0);
+    let (mut looks, mut redis, mut ready) = (vec![], 0, 0);
     let mut connection = match &redis_url {
         Some(url) => {
             let client = redis::Client::open(url.as_str()).expect("a URL");
@@ -184,31 +167,24 @@ async fn look_on(
         }
         None => None,
     };
+    let look = || Look { done: count.load(Relaxed), cpu: cpu(), resident: resident() };
     while !*end.borrow() {
-        looks.push(Look { done: count.0.load(Relaxed), cpu: cpu(), resident: resident() });
+        looks.push(look());
         if let (Some(fleet), Some(connection)) = (&fleet, &mut connection) {
-            due = due.max(fleet.waiting(numerics).await.unwrap_or(0));
-            let info: String =
-                redis::cmd("INFO").arg("memory").query_async(connection).await.unwrap_or_default();
-            redis = redis.max(info.lines().find_map(used).unwrap_or(0));
+            ready = ready.max(fleet.waiting(numerics).await.unwrap_or(0));
+            let info = redis::cmd("INFO").query_async::<redis::InfoDict>(connection).await;
+            redis = redis.max(info.ok().and_then(|info| info.get("used_memory")).unwrap_or(0));
         }
         tokio::time::sleep(LOOK).await;
     }
-    looks.push(Look { done: count.0.load(Relaxed), cpu: cpu(), resident: resident() });
-    (looks, redis, due)
-}
-
-fn used(line: &str) -> Option<u64> {
-    line.strip_prefix("used_memory:")?.trim().parse().ok()
+    looks.push(look());
+    (looks, redis, ready)
 }
 
 /// Processor time of this process: user and system.
 fn cpu() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything, the 12th and 13th: hundredths of a second on Linux.
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Bytes of this process in memory.
@@ -238,19 +214,19 @@ impl Seen {
         let seconds = self.taken.as_secs_f64();
         let looks = [1, 2, 4].map(|quarters| mib(self.at(quarters).resident));
         format!(
-            "{:<9} {:>7} {:>7} {seconds:>8.1} {:>8.0} {:>13.0} {:>10.0} {:>9.0} {:>11} {:>4} {:>4} {:>11} {:>9} {:>5}",
-            asked.place.name(),
+            "{:<9} {:>7} {:>7} {seconds:>8.1} {:>8.0} {:>13.0} {:>10.0} {:>9.0} {:>11} {:>4} {:>4} {:>11} {:>11} {:>5}",
+            asked.place,
             self.total,
             asked.workers,
-            self.all as f64 / seconds,
-            self.cpu.as_secs_f64() * 1e6 / self.all as f64,
+            self.total as f64 / seconds,
+            self.cpu.as_secs_f64() * 1e6 / self.total as f64,
             self.cost(0, 1),
             self.cost(3, 4),
             looks[0],
             looks[1],
             looks[2],
             mib(self.redis),
-            self.due,
+            self.ready,
             self.lost
         )
     }

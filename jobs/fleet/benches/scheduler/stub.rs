@@ -1,8 +1,6 @@
 //! A run of as many stages as are asked for, what stands in for its stages, and where it all lies.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
 
 use agrpo_spec::{
     Artifact, Environment, ExecuteFn, Inputs, Outputs, Plan, Run, StageError, StageKind, StageSpec,
@@ -16,38 +14,6 @@ use crate::s3_server::S3Server;
 #[path = "../../../../tests/support/run_file.rs"]
 mod run_file;
 
-/// Where results lie, and who hands out work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// One process, a store in memory.
-    Embedded,
-    /// One process, a store in a folder.
-    Files,
-    /// Redis, a store in memory.
-    Redis,
-    /// Redis and SeaweedFS.
-    S3,
-}
-
-impl Place {
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Embedded, Self::Files, Self::Redis, Self::S3].into_iter().find(|p| p.name() == name)
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Embedded => "embedded",
-            Self::Files => "files",
-            Self::Redis => "redis",
-            Self::S3 => "s3",
-        }
-    }
-
-    pub(crate) fn has_redis(self) -> bool {
-        matches!(self, Self::Redis | Self::S3)
-    }
-}
-
 /// A store, and what has to live as long.
 pub(crate) struct House {
     pub(crate) store: Store,
@@ -56,9 +22,11 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) async fn new(place: Place) -> Self {
-        let folder = (place == Place::Files).then(|| tempfile::tempdir().expect("a folder"));
-        let server = (place == Place::S3).then(S3Server::start);
+    /// `embedded` and `redis` have a store in memory, `files` one in a folder, `s3` one in a SeaweedFS.
+    pub(crate) async fn new(place: &str) -> Self {
+        assert!(["embedded", "files", "redis", "s3"].contains(&place), "{place} is no place");
+        let folder = (place == "files").then(|| tempfile::tempdir().expect("a folder"));
+        let server = (place == "s3").then(S3Server::start);
         let (url, options) = match (&folder, &server) {
             (Some(folder), _) => (folder.path().display().to_string(), vec![]),
             (None, Some(server)) => {

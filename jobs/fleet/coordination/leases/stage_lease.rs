@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use agrpo_spec::StageDigest;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Where a stage in hand stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +118,8 @@ impl StageLease {
     pub(crate) async fn ended(&self) -> State {
         let mut status = self.status.subscribe();
         let ended = |status: &Status| matches!(status.state, State::Released | State::Lost);
-        match status.wait_for(ended).await {
-            Ok(status) => status.state,
-            // The sender is ours.
-            Err(_) => State::Lost,
-        }
+        // The sender is ours, so there is no error.
+        status.wait_for(ended).await.map_or(State::Lost, |status| status.state)
     }
 
     /// Resolves at the next change: a renewal, or an end.

@@ -5,52 +5,31 @@
 //! again or stood still lets the holders come back first: leases are renewed at once and taken only
 //! after a grace time. These leases save work; the store decides what is right.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use redis::aio::ConnectionLike;
-use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+use redis::{RedisResult, Script, ScriptInvocation, aio::ConnectionLike};
 
-use super::lease::{LEASE, millis};
+use super::{LEASE, millis};
+use crate::Result;
 use crate::coordination::keys::{ABOUT, EPOCH, FENCE, HELD, WORKERS};
 use crate::coordination::redis::{Fleet, script};
-use agrpo_store::JobsError;
 
 /// The registry of a fleet that is gone goes as well.
 const REGISTRY_SECONDS: u64 = 3600;
 
-/// How leases are kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    /// Until a lease that is not renewed expires.
-    pub(crate) ttl: Duration,
+/// From one renewal of a lease to the next.
+pub(crate) fn interval(ttl: Duration) -> Duration {
+    ttl / 3
 }
 
-impl Terms {
-    /// From one renewal to the next.
-    pub(crate) fn interval(self) -> Duration {
-        self.ttl / 3
-    }
+/// How long the holders of leases have to come back.
+fn grace(ttl: Duration) -> Duration {
+    ttl * 2 / 5
+}
 
-    /// How long holders have to come back.
-    fn grace(self) -> Duration {
-        self.ttl * 2 / 5
-    }
-
-    /// The longest lease that anybody of the fleet takes, as far as this worker knows.
-    fn longest(self) -> Self {
-        Self { ttl: self.ttl.max(LEASE) }
-    }
-
-    /// If no worker was seen for so long, no lease could be renewed: less than a lease has left then.
-    fn gap(self) -> Duration {
-        self.ttl * 3 / 5
-    }
-
-    /// When a silent worker counts as gone.
-    pub(crate) fn absence(self) -> Duration {
-        self.ttl * 2
-    }
+/// The longest lease that anybody of the fleet takes, as far as a worker knows.
+fn longest(ttl: Duration) -> Duration {
+    ttl.max(LEASE)
 }
 
 /// Begins each script: from when on leases may be taken.
@@ -130,57 +109,48 @@ pub(crate) enum Acquired {
     Wait(Duration),
 }
 
-/// A script on a connection that need not be the fleet's.
-async fn invoke<T: FromRedisValue>(
-    fleet: &Fleet,
-    connection: &mut impl ConnectionLike,
-    call: &ScriptInvocation<'_>,
-) -> RedisResult<T> {
-    let (answer, notes) = call.invoke_async::<(T, Vec<String>)>(connection).await?;
-    fleet.heed(notes);
-    Ok(answer)
-}
-
 /// What every script with the preamble begins with.
 fn asked_by(
     fleet: &Fleet,
     script: &'static Script,
-    terms: Terms,
+    ttl: Duration,
     who: &str,
     new: bool,
 ) -> ScriptInvocation<'static> {
+    // If no worker was seen for so long, no lease could be renewed: less than a lease has left then.
+    let gap = ttl * 3 / 5;
     let mut call = script.prepare_invoke();
     call.key(fleet.keys.of(EPOCH))
         .key(fleet.keys.of(WORKERS))
         .arg(who)
-        .arg(millis(terms.grace()))
-        .arg(millis(terms.gap()))
+        .arg(millis(grace(ttl)))
+        .arg(millis(gap))
         .arg(u8::from(new))
-        .arg(millis(terms.longest().grace()));
+        .arg(millis(grace(longest(ttl))));
     call
 }
 
 /// Asks for a stage's lease.
 pub(crate) async fn acquire(
     fleet: &Fleet,
-    terms: Terms,
+    ttl: Duration,
     key: &str,
     holder: &str,
     run: &str,
-) -> Result<Acquired, JobsError> {
-    let mut call = asked_by(fleet, &ACQUIRE, terms, holder, false);
+) -> Result<Acquired> {
+    let mut call = asked_by(fleet, &ACQUIRE, ttl, holder, false);
     call.key(key)
         .key(fleet.keys.of(FENCE))
         .key(fleet.keys.of(HELD))
-        .arg(millis(terms.ttl))
+        .arg(millis(ttl))
         .arg(run)
-        .arg(millis(terms.longest().ttl));
+        .arg(millis(longest(ttl)));
     let answer: String = fleet.invoke(&call).await?;
     Ok(match answer.split_once(' ') {
         Some(("token", token)) => Acquired::Token(token.to_owned()),
         Some((_, wait)) => {
-            let wait = wait.parse().map_or(terms.interval(), Duration::from_millis);
-            Acquired::Wait(wait.min(terms.longest().grace()))
+            let wait = wait.parse().map_or(interval(ttl), Duration::from_millis);
+            Acquired::Wait(wait.min(grace(longest(ttl))))
         }
         None if answer == "held" => Acquired::Held,
         None => Acquired::Taken,
@@ -191,33 +161,34 @@ pub(crate) async fn acquire(
 pub(crate) async fn beat(
     fleet: &Fleet,
     connection: &mut impl ConnectionLike,
-    terms: Terms,
+    ttl: Duration,
     worker: &str,
     about: &str,
     leases: &[(&str, &str)],
 ) -> RedisResult<(u64, Vec<bool>)> {
-    let mut call = asked_by(fleet, &BEAT, terms, worker, false);
+    // When a silent worker counts as gone.
+    let absence = ttl * 2;
+    let mut call = asked_by(fleet, &BEAT, ttl, worker, false);
     call.key(fleet.keys.of(ABOUT))
-        .arg(millis(terms.ttl))
-        .arg(millis(terms.absence()))
+        .arg(millis(ttl))
+        .arg(millis(absence))
         .arg(about)
         .arg(REGISTRY_SECONDS);
     for (key, token) in leases {
         call.key(*key).arg(*token);
     }
-    let answer: Vec<u64> = invoke(fleet, connection, &call).await?;
+    let answer: Vec<u64> = fleet.invoke_on(connection, &call).await?;
     let (now, ours) = answer.split_first().map_or((0, &[][..]), |(now, ours)| (*now, ours));
     Ok((now, ours.iter().map(|&ours| ours == 1).collect()))
 }
 
 /// Lets leases be taken at once in a Redis that no worker has ever seen.
-pub(crate) async fn awaken(fleet: &Fleet) -> Result<(), JobsError> {
-    let terms = Terms { ttl: LEASE };
-    fleet.invoke::<u64>(&asked_by(fleet, &AWAKEN, terms, "", true)).await.map(drop)
+pub(crate) async fn awaken(fleet: &Fleet) -> Result<()> {
+    fleet.invoke::<u64>(&asked_by(fleet, &AWAKEN, LEASE, "", true)).await.map(drop)
 }
 
 /// Takes a worker off the registry.
-pub(crate) async fn sign_off(fleet: &Fleet, worker: &str) -> Result<(), JobsError> {
+pub(crate) async fn sign_off(fleet: &Fleet, worker: &str) -> Result<()> {
     let (workers, about) = (fleet.keys.of(WORKERS), fleet.keys.of(ABOUT));
     let mut pipe = redis::pipe();
     pipe.zrem(workers, worker).ignore().hdel(about, worker).ignore();

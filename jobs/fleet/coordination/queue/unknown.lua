@@ -1,12 +1,10 @@
--- ARGV: 8 run, 9... stages. Answers with those that an offer would take.
-local run, ready, unknown = ARGV[8], {}, {}
-for _, member in ipairs(redis.call('ZRANGE', ARGV[1] .. run, 0, -1)) do
-    ready[string.sub(member, -64)] = true
+-- ARGV: 5 run, 6... stages. Answers with those that an offer would take.
+local run, ready, unknown = ARGV[5], {}, {}
+for _, entry in ipairs(redis.call('ZRANGE', ARGV[1] .. run, 0, -1)) do ready[string.sub(entry, -64)] = true end
+for i = 6, #ARGV do
+    local stage = ARGV[i]
+    if not ready[stage] and not is_computed(stage) and not was_taken(stage) then unknown[#unknown + 1] = stage end
 end
-for i = 9, #ARGV do
-    if not ready[ARGV[i]] and not is_leased(ARGV[3] .. ARGV[i], tonumber(ARGV[7]))
-        and redis.call('HEXISTS', ARGV[2] .. run, ARGV[i]) == 0 then
-        unknown[#unknown + 1] = ARGV[i]
-    end
-end
+-- Where the turns were lost, what is ready would wait for ever.
+if next(ready) and not redis.call('ZSCORE', KEYS[1], run) then queue_up(run) end
 return answer(unknown)

@@ -1,4 +1,4 @@
--- Comes before every script of ours. What stands in Redis may have been written by somebody else, or while
+-- Comes before every script of ours. What stands in Redis may have been written by another program, or while
 -- its clock was ahead: each value is read by one of these functions, which set it right and say so.
 local notes = {}
 local function note(text) notes[#notes + 1] = text end
@@ -14,7 +14,7 @@ local function bounded(name, stored, most, second)
     local time = tonumber(stored)
     if time and time >= 0 and time <= most then return time end
     if not (time and time >= 0 and time <= most + second) then
-        note(name .. ' was ' .. shown(stored) .. ': the clock of Redis was ahead, or somebody wrote it; set right')
+        note(name .. ' was ' .. shown(stored) .. ': the clock of Redis was ahead, or another program wrote it; set right')
     end
     return most
 end
@@ -24,12 +24,12 @@ local function bound_scores(key, now, most, second)
     for _, range in ipairs({ { '(' .. (most + second), '+inf' }, { '-inf', '(0' } }) do
         for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, range[1], range[2])) do
             redis.call('ZADD', key, now, member)
-            note('a time in ' .. key .. ' was out of bounds: the clock of Redis was ahead, or somebody wrote it; set right')
+            note('a time in ' .. key .. ' was out of bounds: the clock of Redis was ahead, or another program wrote it; set right')
         end
     end
 end
 
--- Whether somebody holds a lease. None of ours lasts longer than `most`: one that would is cut, and a holder
+-- Whether a lease is held. None of ours lasts longer than `most`: one that would is cut, and a holder
 -- who lives renews it.
 local function is_leased(key, most)
     local left = redis.call('PTTL', key)
@@ -38,7 +38,7 @@ local function is_leased(key, most)
     redis.call('GET', key)
     if left == -1 or left > most + 1000 then
         redis.call('PEXPIRE', key, most)
-        note(key .. (left == -1 and ' had no expiry' or ' expired too late') .. ': somebody wrote it, or the clock of Redis was ahead; unless its holder renews it, it expires within ' .. math.ceil(most / 1000) .. ' s')
+        note(key .. (left == -1 and ' had no expiry' or ' expired too late') .. ': another program wrote it, or the clock of Redis was ahead; unless its holder renews it, it expires within ' .. math.ceil(most / 1000) .. ' s')
     end
     return true
 end

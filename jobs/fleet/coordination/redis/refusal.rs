@@ -1,11 +1,10 @@
 //! What an error of Redis means: gone for a while, busy, or answering and unwilling, and what to do.
 //!
-//! Errors are recognised by their words, since those of scripts, of old servers and of apalis carry no
-//! code. Asks no server and decides nothing about retries.
-
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+//! The error's code decides. Words are read where there is no other than `ERR`: so Redis answers when a script is
+//! refused a command, and before version 7 whatever a script meets. Asks no server and decides nothing about retries.
 
 use agrpo_store::JobsError;
+use redis::{ErrorKind, RedisError};
 
 /// What to do about rights.
 pub(super) const REMEDY: &str =
@@ -18,117 +17,129 @@ pub(crate) enum Refusal {
     WrongType,
     /// The user may not: no other try helps, and Redis often does not say what.
     Rights,
+    /// The user is not known, or not by this password: no other try helps.
+    Credentials,
     /// A setting: no other try helps.
-    Lasting(&'static str),
+    Lasting,
     /// A setting, or a moment between two masters.
-    Standing(&'static str),
+    Standing,
     /// It passes by itself, or a person has to make room.
-    Passing(&'static str),
+    Passing,
 }
 
-/// Words of an error, and what they mean; the first that fits counts. Codes come as the server writes them and
-/// as the client does.
-const WORDS: [(&[&str], Refusal); 16] = [
-    (&["WRONGTYPE"], Refusal::WrongType),
+/// Why Redis does not do what it is asked, and what to do.
+pub(crate) type Meaning = (Refusal, &'static str);
+
+/// Codes of errors and words of those that have no code of their own, and what they mean.
+const MEANINGS: [(&[&str], Refusal, &str); 16] = [
     (
-        &["READONLY", "ReadOnly", "read only replica"],
-        Refusal::Standing(
-            "it is a replica and takes no writes: name its master in AGRPO_REDIS, or end the replication \
-             with `REPLICAOF NO ONE`",
-        ),
+        &["WRONGTYPE"],
+        Refusal::WrongType,
+        "a key of agrpo's holds another type; `agrpo doctor` names it",
     ),
     (
-        &["CLUSTERDOWN", "ClusterDown", "Hash slot not served"],
-        Refusal::Standing(
-            "it is in cluster mode and no node serves the slot of agrpo's keys: give every slot to a node, or \
-             use a Redis without cluster mode",
-        ),
+        &["READONLY"],
+        Refusal::Standing,
+        "it is a replica and takes no writes: name its master in AGRPO_REDIS, or end the replication \
+         with `REPLICAOF NO ONE`",
     ),
     (
-        &["MOVED", "Moved"],
-        Refusal::Lasting(
-            "it is in cluster mode and another node has agrpo's keys: name that node in AGRPO_REDIS, or use \
-             a Redis without cluster mode",
-        ),
+        &["CLUSTERDOWN"],
+        Refusal::Standing,
+        "it is in cluster mode and no node serves the slot of agrpo's keys: give every slot to a node, or \
+         use a Redis without cluster mode",
     ),
     (
-        &["CROSSSLOT", "CrossSlot", "do not hash to the same slot", "non local key"],
-        Refusal::Lasting(
-            "it is in cluster mode and spreads the keys: use a Redis without cluster mode",
-        ),
+        &["MOVED"],
+        Refusal::Lasting,
+        "it is in cluster mode and another node has agrpo's keys: name that node in AGRPO_REDIS, or use \
+         a Redis without cluster mode",
+    ),
+    (
+        &["CROSSSLOT", "do not hash to the same slot", "non local key"],
+        Refusal::Lasting,
+        "it is in cluster mode and spreads the keys: use a Redis without cluster mode",
     ),
     (
         &["OOM"],
-        Refusal::Passing(
-            "its memory is full: raise maxmemory, or find out what else fills it (`MEMORY STATS`)",
-        ),
+        Refusal::Passing,
+        "its memory is full: raise maxmemory, or find out what else fills it (`MEMORY STATS`)",
     ),
     (
-        &[
-            "NOPERM",
-            "NoPerm",
-            "ACL failure",
-            "can't run this command",
-            "can't access",
-            "no permissions",
-        ],
+        &["NOPERM", "ACL failure", "can't run this command", "can't access", "no permissions"],
         Refusal::Rights,
+        REMEDY,
     ),
     (
-        &["NOAUTH", "WRONGPASS", "unauthenticated", "DENIED", "invalid password"],
-        Refusal::Lasting(
-            "check the user in AGRPO_REDIS and the password in AGRPO_REDIS_PASSWORD or in the file that \
-             AGRPO_REDIS_PASSWORD_FILE names",
-        ),
+        &["NOAUTH", "WRONGPASS", "DENIED", "invalid password", "unauthenticated"],
+        Refusal::Credentials,
+        "check the user in AGRPO_REDIS and the password in AGRPO_REDIS_PASSWORD or in the file that \
+         AGRPO_REDIS_PASSWORD_FILE names",
     ),
     (
         &["SELECT is not allowed", "DB index is out of range"],
-        Refusal::Lasting("name a database in AGRPO_REDIS that it has, or none"),
+        Refusal::Lasting,
+        "name a database in AGRPO_REDIS that it has, or none",
     ),
     (
         &["unknown command", "Unknown Redis command", "Unknown command", "unknown subcommand"],
-        Refusal::Lasting("use a Redis from 6.2 that renames no command"),
+        Refusal::Lasting,
+        "use a Redis from 6.2 that renames no command",
     ),
     (
-        &["NOSCRIPT", "NoScript"],
-        Refusal::Lasting("it forgets scripts at once: use a Redis that keeps them (`SCRIPT LOAD`)"),
+        &["NOSCRIPT"],
+        Refusal::Lasting,
+        "it forgets scripts at once: use a Redis that keeps them (`SCRIPT LOAD`)",
     ),
     (
         &["MISCONF"],
-        Refusal::Passing("it cannot write its file and takes no writes: see its log and its disk"),
+        Refusal::Passing,
+        "it cannot write its file and takes no writes: see its log and its disk",
     ),
     (
         &["parsing multi response"],
-        Refusal::Lasting(
-            "it carries out no transactions: grant the user EXEC, as in `ACL SETUSER USER +exec`",
-        ),
+        Refusal::Lasting,
+        "it carries out no transactions: grant the user EXEC, as in `ACL SETUSER USER +exec`",
     ),
     (
         &["Cannot convert from UTF-8"],
-        Refusal::Lasting(
-            "another program wrote into a key of agrpo, which holds text alone: look for it among              `redis-cli --scan --pattern 'agrpo:*'` and delete it",
-        ),
+        Refusal::Lasting,
+        "another program wrote into a key of agrpo, which holds text alone: look for it among \
+         `redis-cli --scan --pattern 'agrpo:*'` and delete it",
     ),
-    (&["NOREPLICAS"], Refusal::Passing("it waits for its replicas (min-replicas-to-write)")),
+    (&["NOREPLICAS"], Refusal::Passing, "it waits for its replicas (min-replicas-to-write)"),
     (
-        &[
-            "LOADING",
-            "BUSY",
-            "Busy",
-            "TRYAGAIN",
-            "TryAgain",
-            "MASTERDOWN",
-            "MasterDown",
-            "max number of clients",
-        ],
-        Refusal::Passing("it is busy"),
+        &["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "max number of clients"],
+        Refusal::Passing,
+        "it is busy",
     ),
 ];
 
-/// What the words of an error mean; `None` where Redis did not answer, or said something else.
-pub(crate) fn refusal(text: &str) -> Option<Refusal> {
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    WORDS.iter().find(|(words, _)| says(words)).map(|(_, refusal)| *refusal)
+/// What a refusal means to the caller; `text` is the error that was met.
+pub(crate) fn explain((refusal, remedy): Meaning, place: &str, text: &str) -> JobsError {
+    let message = format!("Redis at {place} cannot serve ({text}): {remedy}");
+    match refusal {
+        Refusal::Passing => JobsError::Unavailable(message),
+        _ => JobsError::Misconfigured { message, may_pass: refusal == Refusal::Standing },
+    }
+}
+
+/// Why Redis refuses; `None` where it did not answer, or said something else.
+pub(crate) fn refusal(error: &RedisError) -> Option<Meaning> {
+    let several = error.clone().into_server_errors();
+    let first = several.as_deref().and_then(|errors| errors.first());
+    let code = first.map(|(_, error)| error.code()).or_else(|| error.code());
+    classify(code.unwrap_or_default(), &plain(error))
+}
+
+/// The same for a code, empty where there is none, and words.
+pub(crate) fn classify(code: &str, words: &str) -> Option<Meaning> {
+    let fits = |names: &[&str]| match code {
+        "" | "ERR" => names.iter().any(|name| words.contains(name)),
+        code => names.contains(&code),
+    };
+    let found = MEANINGS.iter().find(|(names, ..)| fits(names));
+    found.map(|&(_, refusal, remedy)| (refusal, remedy))
 }
 
 /// An error on one line; of several commands that failed together, the first. Without the digest by which Redis
@@ -149,35 +160,50 @@ pub(crate) fn plain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// What an error means to the caller; `None` where the refusal is none.
-pub(crate) fn explained(place: &str, text: &str) -> Option<JobsError> {
-    let say = |what: &str| format!("Redis at {place} cannot serve ({text}): {what}");
-    Some(match refusal(text)? {
-        Refusal::WrongType => JobsError::Misconfigured {
-            message: say("a key of agrpo's holds another type; `agrpo doctor` names it"),
-            may_pass: false,
-        },
-        Refusal::Rights => JobsError::Misconfigured { message: say(REMEDY), may_pass: false },
-        Refusal::Lasting(what) => JobsError::Misconfigured { message: say(what), may_pass: false },
-        Refusal::Standing(what) => JobsError::Misconfigured { message: say(what), may_pass: true },
-        Refusal::Passing(what) => JobsError::Unavailable(say(what)),
-    })
+/// The command that a refusal names, as in "no permissions to run the 'script|load' command".
+pub(super) fn command(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("to run the '")?;
+    rest.split_once('\'').map(|(name, _)| name.to_lowercase())
+}
+
+/// Whether a refusal is about a key, not a command.
+pub(super) fn is_of_key(text: &str) -> bool {
+    text.contains("access")
+}
+
+/// What TLS has against the server, in words; `None` where the error is about something else. Trying
+/// again is no use.
+pub(super) fn distrust(error: &RedisError) -> Option<String> {
+    if error.kind() != ErrorKind::Io {
+        return None;
+    }
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let why = if says(&["UnknownIssuer", "BadSignature"]) {
+        "its certificate is signed by an authority that is not trusted here: name the authority's file in \
+         AGRPO_REDIS_CA"
+    } else if says(&["NotValidForName", "not valid for name"]) {
+        "its certificate is for another host: use a name that it was made for"
+    } else if says(&["Expired", "NotValidYet", "expired", "not valid yet"]) {
+        "its certificate is not valid at this time: renew it, or set this machine's clock"
+    } else if says(&["invalid peer certificate"]) {
+        return Some(format!("its certificate cannot be used ({text})"));
+    } else {
+        return None;
+    };
+    Some(why.to_owned())
 }
 
 /// Whether signing in was refused: trying again is no use.
 pub(super) fn refuses(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::Server(ServerErrorKind::NoPerm)
-    ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "DENIED"))
-        // What Redis says to a long request of a client that has not signed in.
-        || error.to_string().contains("unauthenticated")
+    matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
+        || matches!(refusal(error), Some((Refusal::Credentials | Refusal::Rights, _)))
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::ServerErrorKind;
+
     use super::*;
 
     #[test]
@@ -195,7 +221,7 @@ mod tests {
         ] {
             let error = RedisError::from((ErrorKind::Server(kind), "refused"));
             let code = error.code().unwrap();
-            let (by_client, by_server) = (refusal(&plain(&error)), refusal(code));
+            let (by_client, by_server) = (refusal(&error), classify(code, ""));
             assert!(by_client.is_some() && by_client == by_server, "{kind:?} {code}");
         }
     }
@@ -206,8 +232,19 @@ mod tests {
             "Invalid response when parsing multi response - UnexpectedReturnType",
             "Incompatible type - Cannot convert from UTF-8",
         ] {
-            assert!(matches!(refusal(words), Some(Refusal::Lasting(_))), "{words}");
+            assert!(matches!(classify("", words), Some((Refusal::Lasting, _))), "{words}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_from_a_lost_connection() {
+        let met =
+            |words: &str| distrust(&RedisError::from(std::io::Error::other(words.to_owned())));
+        let why = met("invalid peer certificate: UnknownIssuer").unwrap();
+        assert!(why.contains("not trusted here"), "{why}");
+        let why = met("invalid peer certificate: Other").unwrap();
+        assert!(why.starts_with("its certificate cannot be used"), "{why}");
+        assert_eq!(met("Connection reset by peer"), None);
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use agrpo_spec::StageSpec;
+use agrpo_store::Condition;
 use bytes::Bytes;
 
 use super::*;
-use crate::maintenance::verify::verify;
-use crate::testing::{TestStore, fake, fake_outputs, finish, finished, rewound, run, run_named};
+use crate::testing::{
+    TestStore, fake, fake_outputs, finish, finished, local, repairs, run, run_named, with_large,
+};
+use crate::{maintenance::verify::verify, s3_server::S3Server};
 
 const AT_ONCE: GcOptions = GcOptions { grace: Duration::ZERO, dry_run: false };
 const PATIENT: GcOptions = GcOptions { grace: Duration::from_secs(3600), dry_run: false };
@@ -50,16 +53,16 @@ async fn a_run_half_way_keeps_what_it_has_and_goes_on_to_the_same_end() {
         assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
         let outcome = finished(&test.reopened(), run(), 1).await;
         assert_eq!((outcome.policy, outcome.done), (whole.policy, true));
-        assert!(rewound(&test.store, run().id()).await.is_empty());
+        assert!(repairs(&test.store, run().id()).await.is_empty());
     }
 }
 
 #[tokio::test]
-async fn what_nobody_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count() {
+async fn what_no_run_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
     let (cas, stages) = (objects(&test, "cas"), objects(&test, "stages"));
-    let orphan = test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    let orphan = test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
     let forgotten = run_named("forgotten", 1);
     let other = {
         let mut config = forgotten.config().clone();
@@ -72,8 +75,8 @@ async fn what_nobody_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count(
     std::fs::write(test.path(&format!("specs/{}", "0".repeat(64))), b"{}").unwrap();
     let freed = only_of(&test.store, other.id()).await.unwrap();
     assert!(freed.objects > 15 && freed.bytes > 0);
-    test.store.forget_run(other.id()).await.unwrap();
-    assert_eq!(test.store.runs().await.unwrap(), [run().id()]);
+    test.store.records.forget_run(other.id()).await.unwrap();
+    assert_eq!(test.store.records.runs().await.unwrap(), [run().id()]);
 
     let young = gc(&test.store, PATIENT).await.unwrap();
     assert_eq!(swept(&young), 0);
@@ -87,7 +90,7 @@ async fn what_nobody_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count(
     use ObjectKind::{Blobs, Leftovers, Manifests, Specs};
     assert_eq!(kinds, [Manifests, Specs, Blobs, Leftovers]);
     assert_eq!((objects(&test, "cas"), objects(&test, "stages")), (cas, stages));
-    assert!(!test.store.has_blob(orphan.digest).await.unwrap());
+    assert!(!test.store.cas.has(orphan.digest).await.unwrap());
     assert_eq!(verify(&test.store, None).await.unwrap().orphaned.objects, 0);
     assert_eq!(finished(&test.reopened(), run(), 1).await.computed, 0);
 }
@@ -96,7 +99,7 @@ async fn what_nobody_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count(
 async fn what_a_worker_stores_again_is_young_again() {
     let test = TestStore::file().await;
     let bytes = Bytes::from_static(b"made again");
-    let blob = test.store.put_blob(bytes.clone()).await.unwrap();
+    let blob = test.store.cas.put(bytes.clone()).await.unwrap();
     let name = format!("cas/{}", blob.digest);
     let age = |test: &TestStore, hours: u64| {
         let then = std::fs::metadata(test.path(&name)).unwrap().modified().unwrap()
@@ -107,9 +110,9 @@ async fn what_a_worker_stores_again_is_young_again() {
     // In memory from before, or not: it is written either way.
     for store in [test.store.clone(), test.reopened()] {
         age(&test, 48);
-        store.put_blob(bytes.clone()).await.unwrap();
+        store.cas.put(bytes.clone()).await.unwrap();
         assert_eq!(swept(&gc(&test.store, PATIENT).await.unwrap()), 0);
-        assert!(test.store.has_blob(blob.digest).await.unwrap());
+        assert!(test.store.cas.has(blob.digest).await.unwrap());
     }
     age(&test, 48);
     assert_eq!(swept(&gc(&test.store, PATIENT).await.unwrap()), 1);
@@ -119,11 +122,11 @@ async fn what_a_worker_stores_again_is_young_again() {
 async fn an_object_written_since_it_was_listed_stays() {
     let test = TestStore::file().await;
     let bytes = Bytes::from_static(b"in between");
-    let blob = test.store.put_blob(bytes.clone()).await.unwrap();
-    let listed = test.store.objects("cas").await.unwrap().remove(0);
+    let blob = test.store.cas.put(bytes.clone()).await.unwrap();
+    let listed = test.store.objects.entries("cas").await.unwrap().remove(0);
     let old = Entry { written_ms: listed.written_ms - 1, ..listed.clone() };
     assert!(!delete(&test.store, &old).await.unwrap());
-    assert!(test.store.has_blob(blob.digest).await.unwrap());
+    assert!(test.store.cas.has(blob.digest).await.unwrap());
     assert!(delete(&test.store, &listed).await.unwrap());
     assert!(delete(&test.store, &listed).await.unwrap(), "gone is gone");
 }
@@ -140,7 +143,9 @@ async fn beside_a_run_that_goes_on_nothing_of_it_is_lost() {
     let running = finish(&store, run_named("busy", 6), slow, 2);
     let sweeping = async {
         let mut sweeps = 0;
-        while test.store.recorded_stages(run_named("busy", 6).id()).await.unwrap().len() < 45 {
+        while test.store.records.recorded_stages(run_named("busy", 6).id()).await.unwrap().len()
+            < 45
+        {
             // A grace of half a second is an eternity for stages of milliseconds.
             let grace = Duration::from_millis(500);
             if gc(&test.store, GcOptions { grace, dry_run: false }).await.is_ok() {
@@ -153,16 +158,16 @@ async fn beside_a_run_that_goes_on_nothing_of_it_is_lost() {
     assert_eq!(outcome.unwrap().policy, whole.policy);
     assert!(sweeps > 0);
     assert!(verify(&test.store, None).await.unwrap().is_clean());
-    assert!(rewound(&test.store, run_named("busy", 6).id()).await.is_empty());
+    assert!(repairs(&test.store, run_named("busy", 6).id()).await.is_empty());
 }
 
 #[tokio::test]
 async fn nothing_is_swept_while_a_run_cannot_be_followed() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
     let before = objects(&test, "cas");
-    let update = test.store.recorded_stages(run().id()).await.unwrap();
+    let update = test.store.records.recorded_stages(run().id()).await.unwrap();
     let manifest = format!("stages/{}", update[&"update-000002".parse().unwrap()]);
     for damaged in [manifest, format!("runs/{}/run.json", run().id())] {
         let whole = std::fs::read(test.path(&damaged)).unwrap();
@@ -180,14 +185,14 @@ async fn nothing_is_swept_while_a_run_cannot_be_followed() {
 /// As if another version of agrpo had evaluated the run: its index names stages that our plan does not have.
 async fn evaluated_by_another_version(test: &TestStore) {
     let id = run().id();
-    for (key, stage) in test.store.recorded_stages(id).await.unwrap() {
-        let mut manifest = test.store.manifest(stage).await.unwrap().unwrap();
+    for (key, stage) in test.store.records.recorded_stages(id).await.unwrap() {
+        let mut manifest = test.store.records.manifest(stage).await.unwrap().unwrap();
         let StageSpec::Evaluation(spec) = &mut manifest.spec else { continue };
         spec.version += 1;
         manifest.stage = manifest.spec.digest();
         let bytes = agrpo_spec::record::seal(&manifest);
         test.objects.put(&format!("stages/{}", manifest.stage), bytes).await;
-        test.store.record_stage(id, key, manifest.stage).await.unwrap();
+        test.store.records.record_stage(id, key, manifest.stage).await.unwrap();
         std::fs::remove_file(test.path(&format!("stages/{stage}"))).unwrap();
         std::fs::remove_file(test.path(&format!("runs/{id}/stages/{key}.{stage}"))).unwrap();
     }
@@ -200,7 +205,7 @@ async fn nothing_of_a_run_that_another_version_computes_goes() {
     let mut config = run().config().clone();
     config.retention.gradients = agrpo_spec::Keep::DropAfterUpdate;
     finished(&test.store, run(), 2).await;
-    test.store.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
+    test.store.records.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
     evaluated_by_another_version(&test).await;
     let before = (objects(&test, "stages"), objects(&test, "cas"));
     assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
@@ -209,7 +214,7 @@ async fn nothing_of_a_run_that_another_version_computes_goes() {
     assert!(report.is_clean() && report.orphaned.objects == 0, "{report:?}");
     let message = &report.not_followed[0].detail;
     assert!(message.starts_with("it is computed with version 99 of rollout stages"), "{message}");
-    let error = test.store.require_own_versions(run().id()).await.unwrap_err();
+    let error = test.store.records.require_own_versions(run().id()).await.unwrap_err();
     assert!(matches!(error, JobsError::Incompatible(_)), "{error}");
     // With our versions it goes on: what only the others computed then belongs to no run, and is no fault.
     let outcome = finished(&test.reopened(), run(), 2).await;
@@ -222,7 +227,7 @@ async fn nothing_of_a_run_that_another_version_computes_goes() {
 async fn nothing_is_swept_or_forgotten_beside_records_of_another_version() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    test.store.put_blob(Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
     let id = run().id();
     let before = objects(&test, "cas");
     let newer =
@@ -252,7 +257,7 @@ async fn what_retention_no_longer_keeps_goes_with_a_gc_too() {
     finished(&test.store, run(), 1).await;
     let mut config = run().config().clone();
     config.retention.gradients = agrpo_spec::Keep::DropAfterUpdate;
-    test.store.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
+    test.store.records.put_run(&agrpo_spec::Run::resolve(config).unwrap()).await.unwrap();
     let dry = gc(&test.store, GcOptions { dry_run: true, ..AT_ONCE }).await.unwrap();
     assert_eq!(dry.swept[&ObjectKind::Blobs].objects, 4);
     assert_eq!(gc(&test.store, AT_ONCE).await.unwrap().swept, dry.swept);
@@ -263,25 +268,25 @@ async fn what_retention_no_longer_keeps_goes_with_a_gc_too() {
 
 /// Any writer of a store can seal a note; what every run keeps stays all the same.
 #[tokio::test]
-async fn notes_let_nothing_go_that_every_run_keeps() {
+async fn notes_delete_nothing_that_every_run_keeps() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
-        let outputs = test.store.manifest(stage).await.unwrap().unwrap().outputs;
+    for (key, stage) in test.store.records.recorded_stages(run().id()).await.unwrap() {
+        let outputs = test.store.records.manifest(stage).await.unwrap().unwrap().outputs;
         let note = agrpo_store::DroppedOutputs { key, outputs };
-        test.store.note_dropped(run().id(), stage, &note).await.unwrap();
+        test.store.records.note_dropped(run().id(), stage, &note).await.unwrap();
     }
     let report = gc(&test.store, AT_ONCE).await.unwrap();
     let newest = run().config().training.iterations;
     let kept = format!("update-{newest:06}").parse().unwrap();
-    assert!(agrpo_spec::Retention::LEAST.let_go(&run(), kept, newest).is_empty());
+    assert!(agrpo_spec::Retention::LEAST.deletes(&run(), kept, newest).is_empty());
     assert!(swept(&report) > 0);
-    for (key, stage) in test.store.recorded_stages(run().id()).await.unwrap() {
-        for (name, output) in test.store.manifest(stage).await.unwrap().unwrap().outputs {
-            let is_there = test.store.has_blob(output.digest).await.unwrap();
+    for (key, stage) in test.store.records.recorded_stages(run().id()).await.unwrap() {
+        for (name, output) in test.store.records.manifest(stage).await.unwrap().unwrap().outputs {
+            let is_there = test.store.cas.has(output.digest).await.unwrap();
             let is_update = key.kind == agrpo_spec::StageKind::Update;
             let newest = if is_update { newest } else { u32::MAX };
-            let names = agrpo_spec::Retention::LEAST.let_go(&run(), key, newest);
+            let names = agrpo_spec::Retention::LEAST.deletes(&run(), key, newest);
             let may_go = names.contains(&name.split('/').next().unwrap_or_default());
             assert!(is_there || may_go, "{key} {name}");
         }
@@ -291,13 +296,70 @@ async fn notes_let_nothing_go_that_every_run_keeps() {
 }
 
 #[tokio::test]
+async fn files_of_other_programs_stay() {
+    let test = TestStore::file().await;
+    let names = ["cas/thesis.txt", "stages/mail.txt", "specs/notes", "runs/photo.jpg"];
+    for name in names {
+        test.objects.put(name, Bytes::from_static(b"not ours")).await;
+    }
+    assert_eq!(swept(&gc(&test.store, AT_ONCE).await.unwrap()), 0);
+    for name in names {
+        assert_eq!(test.objects.get(name).await.unwrap(), "not ours", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_stage_that_belongs_to_no_run_goes() {
     let test = TestStore::memory().await;
-    let execute = fake();
     let spec = agrpo_spec::Plan::new(run()).pending().values().next().unwrap().clone();
-    let (environment, clock) = (crate::testing::environment(), crate::testing::clock());
-    crate::stage::compute_anew(&test.store, &spec, &execute, &environment, &clock).await.unwrap();
+    let recompute = local(&test.store, fake(), 1).recompute(run().id());
+    recompute.compute_anew(&spec).await.unwrap();
     let report = gc(&test.store, AT_ONCE).await.unwrap();
     assert_eq!(report.swept[&ObjectKind::Manifests].objects, 1);
-    assert_eq!(test.store.manifest(spec.digest()).await.unwrap(), None);
+    assert_eq!(test.store.records.manifest(spec.digest()).await.unwrap(), None);
+}
+
+/// Stores a large blob in every way, each time when it is as old as a gc takes it: it has to be young again.
+async fn stored_again(url: &str, options: &[(String, String)]) {
+    // Longer than a second, in which some servers count.
+    const LATER: Duration = Duration::from_millis(2600);
+    let soon = GcOptions { grace: Duration::from_millis(2400), dry_run: false };
+    let store = with_large(&Store::open(url, options).await.unwrap(), 1 << 20);
+    let store = store.with_limits(|limits| limits.young = Duration::from_secs(1));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let bytes: Bytes = (0..5u32 << 20).flat_map(u32::to_le_bytes).chain([7]).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let record = store.cas.put(bytes.clone()).await.unwrap();
+    let (digest, size) = (record.digest, record.size);
+    for way in ["blob", "claimed", "folder"] {
+        tokio::time::sleep(LATER).await;
+        match way {
+            "blob" => drop(store.cas.put(bytes.clone()).await.unwrap()),
+            "claimed" => assert!(store.cas.claim(digest).await.unwrap()),
+            _ => drop(store.cas.import_folder(folder.path(), |_| Ok(())).await.unwrap()),
+        }
+        gc(&store, soon).await.unwrap();
+        assert!(store.cas.has(digest).await.unwrap(), "{url}: {way}");
+        assert_eq!(store.cas.condition(digest).await.unwrap(), Condition::Sound(size));
+    }
+    assert!(!store.cas.claim(agrpo_spec::ArtifactDigest::of(b"nothing")).await.unwrap());
+    // Nothing keeps it for ever.
+    tokio::time::sleep(LATER).await;
+    assert!(swept(&gc(&store, soon).await.unwrap()) > 0);
+    assert!(!store.cas.has(digest).await.unwrap(), "{url}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_or_claimed_again_is_young_in_memory_and_in_files() {
+    stored_again("memory://", &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    stored_again(folder.path().join("store").to_str().unwrap(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_or_claimed_again_is_young_on_a_real_server() {
+    let server = S3Server::start();
+    let set = server.environment().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    stored_again("s3://agrpo/claims", &set).await;
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use agrpo_spec::{FolderListing, StageKind};
 
 use super::*;
-use crate::testing::{TestStore, clock, environment, fake, fake_outputs, finished, rewound, run};
+use crate::testing::{TestStore, clock, environment, fake, fake_outputs, finished, repairs, run};
 
 fn recompute(store: &Store, execute: ExecuteFn) -> Recompute {
     Recompute {
@@ -23,8 +23,8 @@ async fn computed() -> (TestStore, Vec<Manifest>) {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
     let mut manifests = vec![];
-    for stage in test.store.recorded_stages(run().id()).await.unwrap().into_values() {
-        manifests.push(test.store.manifest(stage).await.unwrap().unwrap());
+    for stage in test.store.records.recorded_stages(run().id()).await.unwrap().into_values() {
+        manifests.push(test.store.records.manifest(stage).await.unwrap().unwrap());
     }
     (test, manifests)
 }
@@ -34,7 +34,7 @@ async fn blobs_of(store: &Store, spec: &StageSpec) -> BTreeSet<ArtifactDigest> {
     let mut blobs = BTreeSet::new();
     for (_, digest) in spec.inputs() {
         blobs.insert(digest);
-        let bytes = store.get_blob(digest).await.unwrap();
+        let bytes = store.cas.get(digest).await.unwrap();
         let listing = FolderListing::from_bytes(&bytes);
         blobs.extend(listing.into_iter().flat_map(|l| l.files.into_values()).map(|f| f.digest));
     }
@@ -67,12 +67,12 @@ async fn every_blob_that_a_stage_reads_can_be_lost_in_every_way() {
                 let again =
                     recompute(&test.store, fake()).compute_anew(&manifest.spec).await.unwrap();
                 assert_eq!(again, *manifest);
-                let remembered = rewound(&test.store, run().id()).await;
+                let remembered = repairs(&test.store, run().id()).await;
                 assert_eq!(remembered.len(), 1, "{remembered:?}");
-                let rewound = &remembered[0];
-                assert_eq!((rewound.lost, rewound.why), (Some(blob), why));
-                assert_eq!(rewound.needed_by, Some(manifest.stage));
-                let producer = test.store.manifest(rewound.stage).await.unwrap().unwrap();
+                let repair = &remembered[0];
+                assert_eq!((repair.lost, repair.why), (Some(blob), why));
+                assert_eq!(repair.needed_by, Some(manifest.stage));
+                let producer = test.store.records.manifest(repair.stage).await.unwrap().unwrap();
                 assert!(producer.outputs.values().any(|output| output.digest == blob));
                 std::fs::remove_dir_all(test.path(&format!("runs/{}/rewound", run().id())))
                     .unwrap();
@@ -123,9 +123,9 @@ async fn a_record_lost_with_its_blob_is_found_by_the_plan() {
     test.remove(&format!("cas/{}", gradient.output("gradient").unwrap()));
     let again = recompute(&test.store, fake()).compute_anew(&update.spec).await.unwrap();
     assert_eq!(again.outputs, update.outputs);
-    let rewound = rewound(&test.store, run().id()).await;
-    assert_eq!((rewound.len(), rewound[0].why), (1, Why::MissingManifest));
-    let standing = test.store.manifest(gradient.stage).await.unwrap().unwrap();
+    let repairs = repairs(&test.store, run().id()).await;
+    assert_eq!((repairs.len(), repairs[0].why), (1, Why::MissingManifest));
+    let standing = test.store.records.manifest(gradient.stage).await.unwrap().unwrap();
     assert_eq!(standing.outputs, gradient.outputs);
 }
 
@@ -151,7 +151,7 @@ async fn another_result_is_an_error_and_overwrites_nothing() {
         "{message}"
     );
     assert_eq!(std::fs::read(test.path(&format!("cas/{lost}"))).unwrap(), damaged);
-    assert_eq!(rewound(&test.store, run().id()).await, []);
+    assert_eq!(repairs(&test.store, run().id()).await, []);
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn a_stage_of_other_numerics_or_another_version_is_refused_in_words() {
 /// and below it; neither the file's length nor its times tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_under_which_bytes_flip_gives_the_same_policy() {
-    for (large, repairs) in [(1000, true), (1 << 20, false)] {
+    for (large, is_repaired) in [(1000, true), (1 << 20, false)] {
         let test = Arc::new(TestStore::file_with_large(large).await);
         let undisturbed = finished(&TestStore::memory().await.store, run(), 1).await;
         let struck = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
@@ -206,9 +206,9 @@ async fn a_run_under_which_bytes_flip_gives_the_same_policy() {
         let struck = struck.lock().unwrap().len();
         assert!(struck > 4, "{struck} policies were damaged");
         // What was in memory did not have to be made again.
-        let rewound = rewound(&test.store, run().id()).await;
-        assert_eq!(rewound.is_empty(), !repairs, "{rewound:?}");
-        assert!(rewound.iter().all(|one| one.why == Why::Corrupt));
+        let repairs = repairs(&test.store, run().id()).await;
+        assert_eq!(repairs.is_empty(), !is_repaired, "{repairs:?}");
+        assert!(repairs.iter().all(|one| one.why == Why::Corrupt));
         // A new process on the same files: nothing that was flipped counts.
         let again = finished(&test.reopened(), run(), 1).await;
         assert_eq!((again.policy, again.done), (undisturbed.policy, true));
@@ -220,15 +220,15 @@ async fn a_run_under_which_bytes_flip_gives_the_same_policy() {
 async fn a_damaged_input_that_nothing_made_is_named() {
     let test = Arc::new(TestStore::file_with_large(1000).await);
     finished(&test.store, run(), 1).await;
-    let manifests = test.store.recorded_stages(run().id()).await.unwrap().into_values();
+    let manifests = test.store.records.recorded_stages(run().id()).await.unwrap().into_values();
     let mut rollout = None;
     for stage in manifests {
-        let spec = test.store.manifest(stage).await.unwrap().unwrap().spec;
+        let spec = test.store.records.manifest(stage).await.unwrap().unwrap().spec;
         rollout = if spec.kind() == StageKind::Rollout { Some(spec) } else { rollout };
     }
     let rollout = rollout.unwrap();
     let [(_, policy)] = rollout.inputs()[..] else { panic!("{rollout:?}") };
-    let listing = FolderListing::from_bytes(&test.store.get_blob(policy).await.unwrap()).unwrap();
+    let listing = FolderListing::from_bytes(&test.store.cas.get(policy).await.unwrap()).unwrap();
     let model = listing.files["model.safetensors"].digest;
     let folder = Arc::clone(&test);
     let execute: ExecuteFn = Arc::new(move |spec, inputs| {

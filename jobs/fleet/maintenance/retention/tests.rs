@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use agrpo_spec::{Keep, Plan, Run};
 
 use super::*;
-use crate::maintenance::replay;
-use crate::maintenance::verify::verify;
-use crate::testing::{TestStore, clock, counting, environment, fake, finished, rewound, run_named};
-use agrpo_store::{Repair, Why};
+use crate::maintenance::{replay, verify::verify};
+use crate::testing::{TestStore, counting, fake, finished, local, repairs, run_named};
+use agrpo_store::{JobsError, Repair, Why};
 
 fn lean(run: &Run) -> Run {
     let retention = Retention {
@@ -26,10 +25,10 @@ fn long() -> Run {
 /// Which outputs of the run's stages are there.
 async fn present(test: &TestStore, run: &Run) -> BTreeSet<String> {
     let mut there = BTreeSet::new();
-    for (key, stage) in test.store.recorded_stages(run.id()).await.unwrap() {
-        let manifest = test.store.manifest(stage).await.unwrap().unwrap();
+    for (key, stage) in test.store.records.recorded_stages(run.id()).await.unwrap() {
+        let manifest = test.store.records.manifest(stage).await.unwrap().unwrap();
         for (name, record) in manifest.outputs {
-            if test.store.has_blob(record.digest).await.unwrap() {
+            if test.store.cas.has(record.digest).await.unwrap() {
                 there.insert(format!("{key} {name}"));
             }
         }
@@ -71,7 +70,7 @@ async fn a_lean_run_ends_in_the_same_bytes_and_keeps_what_it_says() {
 }
 
 #[tokio::test]
-async fn what_was_let_go_is_neither_lost_nor_computed_again() {
+async fn what_retention_deleted_is_neither_lost_nor_computed_again() {
     let test = TestStore::file().await;
     let whole = finished(&test.store, lean(&long()), 2).await;
     let report = verify(&test.reopened(), None).await.unwrap();
@@ -88,21 +87,21 @@ async fn what_was_let_go_is_neither_lost_nor_computed_again() {
 }
 
 #[tokio::test]
-async fn whoever_asks_last_says_what_is_kept() {
+async fn the_last_request_says_what_is_kept() {
     let test = TestStore::memory().await;
     finished(&test.store, long(), 2).await;
-    assert!(test.store.retention(long().id()).await.unwrap().keeps_all());
+    assert!(test.store.records.retention(long().id()).await.unwrap().keeps_all());
     let before = present(&test, &long()).await;
     finished(&test.store, lean(&long()), 2).await;
     let after = present(&test, &long()).await;
     assert!(after.len() < before.len());
     finished(&test.store, long(), 2).await;
-    assert!(test.store.retention(long().id()).await.unwrap().keeps_all());
+    assert!(test.store.records.retention(long().id()).await.unwrap().keeps_all());
     assert_eq!(present(&test, &long()).await, after, "what is gone is not fetched back");
 }
 
 #[tokio::test]
-async fn what_another_run_holds_stays_until_that_run_lets_it_go() {
+async fn what_another_run_holds_stays_until_its_retention_deletes_it_too() {
     let test = TestStore::memory().await;
     // The same stages under another name; and the same bytes from stages of other names, as an update
     // says how long its run is.
@@ -119,7 +118,7 @@ async fn what_another_run_holds_stays_until_that_run_lets_it_go() {
     assert!(verify(&test.store, None).await.unwrap().is_clean());
 }
 
-/// Other runs are looked at when the run begins to let go and when it is done, not at each of its updates.
+/// Retention looks at other runs when it deletes for the first time and when the run is done, not at each update.
 #[tokio::test]
 async fn other_runs_are_not_listed_at_every_update() {
     let (objects, counts) = counting();
@@ -136,15 +135,16 @@ async fn other_runs_are_not_listed_at_every_update() {
     // Of four complete runs once, and of itself twice at each look, when it is opened and when it is done.
     assert!(asked("LIST runs/stages") <= 4 + 2 * 2 + 2, "{counts:?}");
     assert!(asked("LIST runs/dropped") <= 2, "{counts:?}");
-    let kept = store.recorded_stages(run_named("long", 20).id()).await.unwrap();
+    let kept = store.records.recorded_stages(run_named("long", 20).id()).await.unwrap();
     assert!(kept.len() > 100);
 }
 
 #[tokio::test]
-async fn a_stage_whose_inputs_were_let_go_is_replayed_from_the_nearest_policy_that_is_kept() {
+async fn a_stage_whose_inputs_were_deleted_is_replayed_from_the_nearest_policy_that_is_kept() {
     let test = TestStore::file().await;
     finished(&test.store, lean(&long()), 2).await;
-    let (id, stages) = (long().id(), test.store.recorded_stages(long().id()).await.unwrap());
+    let (id, stages) =
+        (long().id(), test.store.records.recorded_stages(long().id()).await.unwrap());
     let stage = stages[&"update-000005".parse().unwrap()];
     let error = replay::replay(&test.store, stage, &fake()).await.unwrap_err();
     assert!(matches!(error, JobsError::Lost { .. }), "{error}");
@@ -166,15 +166,14 @@ async fn a_stage_whose_inputs_were_let_go_is_replayed_from_the_nearest_policy_th
         places.iter().collect::<BTreeSet<_>>(),
         expected.map(str::to_owned).iter().collect()
     );
-    let (environment, clock) = (environment(), clock());
     // What this process computed is still in its memory: a new one has to start further back.
     let store = test.reopened();
-    replay::mend(&store, Some(id), stage, &fake(), &environment, &clock).await.unwrap();
+    local(&store, fake(), 1).mend(Some(id), stage).await.unwrap();
     let report = replay::replay(&test.store, stage, &fake()).await.unwrap();
-    assert!(report.identical, "though its own outputs were let go as well");
-    let rewound = rewound(&test.store, id).await;
-    assert_eq!(rewound.len(), lacking.len());
-    assert!(rewound.iter().all(|Repair { why, .. }| *why == Why::Dropped));
+    assert!(report.identical, "though its own outputs were deleted as well");
+    let repairs = repairs(&test.store, id).await;
+    assert_eq!(repairs.len(), lacking.len());
+    assert!(repairs.iter().all(|Repair { why, .. }| *why == Why::Dropped));
 }
 
 #[tokio::test]
@@ -182,7 +181,7 @@ async fn a_policy_that_waits_for_its_evaluation_stays() {
     let test = TestStore::memory().await;
     finished(&test.store, lean(&long()), 1).await;
     let store = &test.store;
-    let index = store.recorded_stages(long().id()).await.unwrap();
+    let index = store.records.recorded_stages(long().id()).await.unwrap();
     let without: Index =
         index.into_iter().filter(|(key, _)| key.to_string() != "evaluation-000002").collect();
     let key = |text: &str| text.parse().unwrap();

@@ -8,10 +8,9 @@ use agrpo_spec::{Run, StageKey};
 use agrpo_store::{Hold, JobsError};
 
 use crate::gc::{GcOptions, gc};
-use crate::replay::replay_run;
 use crate::status::{RunState, status};
 use crate::testing::{TestStore, fake, finish, finished, flaky, hold, repaired, run, run_named};
-use crate::verify::verify;
+use crate::{replay::replay_run, verify::verify};
 
 /// The final policy of an undisturbed run.
 async fn right(run: Run) -> agrpo_spec::ArtifactDigest {
@@ -32,7 +31,7 @@ async fn one_bad_read_in_ten_costs_nothing_but_reads() {
         assert_eq!((rows[0].state, rows[0].policy), (RunState::Done, outcome.policy), "{look}");
         let report = verify(&store.fresh(), None).await.unwrap();
         assert!(report.is_clean(), "{report:?}");
-        let replayed = replay_run(store, run().id(), &fake(), |_, _| {}).await.unwrap();
+        let replayed = replay_run(store, run().id(), &fake()).await.unwrap();
         assert!(replayed.iter().all(|(_, report)| report.identical));
     }
     let options = GcOptions { grace: std::time::Duration::ZERO, dry_run: false };
@@ -40,7 +39,7 @@ async fn one_bad_read_in_ten_costs_nothing_but_reads() {
     let (all, bad) = (reads.all.load(Ordering::Relaxed), reads.bad.load(Ordering::Relaxed));
     assert!(bad * 20 > all && bad > 50, "{bad} of {all}: the test tests nothing");
     assert_eq!(test.objects.names("aside").await, [""; 0]);
-    assert_eq!(store.repair_count(run().id()).await.unwrap(), 0);
+    assert_eq!(store.records.repair_count(run().id()).await.unwrap(), 0);
 }
 
 /// A finished run, and the name and text of the record of one of its updates.
@@ -48,8 +47,8 @@ async fn with_update() -> (TestStore, String, serde_json::Value) {
     let test = TestStore::memory().await;
     finished(&test.store, run(), 1).await;
     let key: StageKey = "update-000002".parse().unwrap();
-    let stage = test.store.recorded_stages(run().id()).await.unwrap()[&key];
-    let manifest = test.store.manifest(stage).await.unwrap().unwrap();
+    let stage = test.store.records.recorded_stages(run().id()).await.unwrap()[&key];
+    let manifest = test.store.records.manifest(stage).await.unwrap().unwrap();
     (test, format!("stages/{stage}"), serde_json::to_value(&manifest).unwrap())
 }
 
@@ -84,9 +83,9 @@ async fn a_record_of_another_version_is_left_alone_and_named() {
             message.contains(&name) && message.contains("another version of agrpo"),
             "{message}"
         );
-        assert_eq!(store.failures(run().id()).await.unwrap(), []);
+        assert_eq!(store.records.failures(run().id()).await.unwrap(), []);
         let manifest = serde_json::from_value(value.clone()).unwrap();
-        let error = store.publish(&manifest).await.unwrap_err();
+        let error = store.records.publish(&manifest).await.unwrap_err();
         assert!(matches!(error, JobsError::Incompatible(_)), "{error}");
         // A gc does not know what it reaches.
         let options = GcOptions { grace: std::time::Duration::ZERO, dry_run: false };
@@ -114,7 +113,7 @@ async fn a_gc_leaves_what_an_unreached_record_of_another_version_may_name() {
     let mut more = value;
     more["priority"] = 7.into();
     test.objects.put(&name, seal(&more)).await;
-    test.store.forget_run(run().id()).await.unwrap();
+    test.store.records.forget_run(run().id()).await.unwrap();
     let options = GcOptions { grace: std::time::Duration::ZERO, dry_run: false };
     let before = test.objects.names("cas").await;
     let error = gc(&test.store, options).await.unwrap_err();
@@ -137,12 +136,12 @@ async fn books_of_another_version_are_neither_overwritten_nor_removed() {
         assert!(matches!(error, JobsError::Incompatible(_)), "{name}: {error}");
         assert!(error.to_string().starts_with(&name), "{error}");
         if name.ends_with("control.json") {
-            store.clear_control(id).await.unwrap_err();
+            store.records.clear_control(id).await.unwrap_err();
         }
         assert_eq!(test.objects.get(&name).await.unwrap(), newer);
         match old {
             Some(old) => test.objects.put(&name, old).await,
-            None => store.delete_object(&name).await.unwrap(),
+            None => store.objects.delete(&name).await.unwrap(),
         }
     }
 }
@@ -152,7 +151,7 @@ async fn a_flipped_bit_of_a_metric_is_found_and_the_stage_computed_anew() {
     let test = TestStore::file().await;
     let policy = finished(&test.store, run(), 1).await.policy;
     let key: StageKey = "evaluation-000003".parse().unwrap();
-    let stage = test.store.recorded_stages(run().id()).await.unwrap()[&key];
+    let stage = test.store.records.recorded_stages(run().id()).await.unwrap()[&key];
     let name = format!("stages/{stage}");
     let text = std::fs::read_to_string(test.path(&name)).unwrap();
     // 0.07 and 0.87 are one bit apart.
@@ -205,5 +204,5 @@ async fn records_from_before_they_were_sealed_are_read_and_counted() {
     assert_eq!((again.computed, again.policy), (0, policy));
     // Resuming noted the policies anew.
     let newest = "update-000003".parse().unwrap();
-    assert!(test.store.recorded_policy(run().id(), newest).await.unwrap().is_some());
+    assert!(test.store.records.recorded_policy(run().id(), newest).await.unwrap().is_some());
 }

@@ -8,12 +8,12 @@ use crate::testing::{TestStore, finished, repaired, run, run_named, run_seeded};
 async fn computed() -> (TestStore, BTreeMap<StageKey, StageDigest>) {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    let stages = test.store.recorded_stages(run().id()).await.unwrap();
+    let stages = test.store.records.recorded_stages(run().id()).await.unwrap();
     (test, stages)
 }
 
 async fn output(test: &TestStore, stage: StageDigest, name: &str) -> ArtifactDigest {
-    test.store.manifest(stage).await.unwrap().unwrap().output(name).unwrap()
+    test.store.records.manifest(stage).await.unwrap().unwrap().output(name).unwrap()
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn what_verify_advises_mends_what_it_found() {
         assert!(follow_advice(&test).await > 0, "{name} was not found");
         let again = finished(&test.reopened(), run(), 1).await;
         assert_eq!((again.computed, again.policy), (0, policy), "{name}");
-        assert_eq!(test.store.recorded_stages(run().id()).await.unwrap(), stages, "{name}");
+        assert_eq!(test.store.records.recorded_stages(run().id()).await.unwrap(), stages, "{name}");
     }
     // All of it at once, the other two ways to lose a run's record left out.
     let (test, stages) = computed().await;
@@ -197,19 +197,19 @@ async fn entries_of_the_index_that_are_not_the_runs_count_as_no_stages() {
     let (test, stages) = computed().await;
     let other = run_seeded("other", 3, 2, 4);
     finished(&test.store, other.clone(), 1).await;
-    for (key, stage) in test.store.recorded_stages(other.id()).await.unwrap() {
-        test.store.record_stage(run().id(), key, stage).await.unwrap();
+    for (key, stage) in test.store.records.recorded_stages(other.id()).await.unwrap() {
+        test.store.records.record_stage(run().id(), key, stage).await.unwrap();
     }
     let report = verify(&test.reopened(), Some(run().id())).await.unwrap();
     assert_eq!(report.stages, stages.len() as u64);
     assert_eq!(report.corrupt.len(), stages.len());
     // Nor do they keep what only they name.
-    test.store.forget_run(other.id()).await.unwrap();
+    test.store.records.forget_run(other.id()).await.unwrap();
     let options =
         crate::maintenance::gc::GcOptions { grace: std::time::Duration::ZERO, dry_run: false };
     let swept = crate::maintenance::gc::gc(&test.store, options).await.unwrap().swept;
     assert!(swept[&crate::maintenance::gc::ObjectKind::Manifests].objects > 20, "{swept:?}");
-    let left = test.store.all_stages().await.unwrap();
+    let left = test.store.records.all_stages().await.unwrap();
     assert_eq!(left.len(), stages.len());
 }
 
@@ -225,7 +225,7 @@ async fn a_run_without_its_record_is_missing_and_not_corrupt() {
 #[tokio::test]
 async fn orphans_are_counted_and_no_fault() {
     let (test, _) = computed().await;
-    test.store.put_blob(bytes::Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(bytes::Bytes::from_static(b"nobody's")).await.unwrap();
     let report = verify(&test.store, None).await.unwrap();
     assert!(report.is_clean());
     assert_eq!((report.orphaned.objects, report.orphaned.bytes), (1, 8));

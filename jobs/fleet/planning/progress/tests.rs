@@ -1,9 +1,9 @@
 //! A run resumed from what is stored: the same plan, whatever was lost, and never trust in an index.
 
-use std::time::Duration;
+use agrpo_store::JobsError;
 
 use super::*;
-use crate::testing::{TestStore, finished, rewound, run, run_named};
+use crate::testing::{TestStore, counting, finished, repairs, run, run_named};
 
 /// The stages that opening and catching up leave to be computed.
 async fn left(test: &TestStore, run: &Run) -> Vec<String> {
@@ -18,7 +18,7 @@ async fn left(test: &TestStore, run: &Run) -> Vec<String> {
 }
 
 async fn stage_of(test: &TestStore, run: &Run, key: &str) -> StageDigest {
-    test.store.recorded_stages(run.id()).await.unwrap()[&key.parse().unwrap()]
+    test.store.records.recorded_stages(run.id()).await.unwrap()[&key.parse().unwrap()]
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_lost_update_is_asked_for_again_from_the_one_before() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let update = stage_of(&test, &run(), "update-000003").await;
-    let manifest = test.store.manifest(update).await.unwrap().unwrap();
+    let manifest = test.store.records.manifest(update).await.unwrap().unwrap();
     test.remove(&format!("cas/{}", manifest.output("policy/model.safetensors").unwrap()));
     assert_eq!(left(&test, &run()).await, ["update-000003"]);
 }
@@ -64,25 +64,25 @@ async fn lost_evaluations_are_asked_for_again() {
 async fn without_its_index_a_run_is_walked_from_the_start_and_indexed_again() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
-    let before = test.store.recorded_stages(run().id()).await.unwrap();
+    let before = test.store.records.recorded_stages(run().id()).await.unwrap();
     std::fs::remove_dir_all(test.path(&format!("runs/{}/stages", run().id()))).unwrap();
     assert_eq!(left(&test, &run()).await, Vec::<String>::new());
-    assert_eq!(test.store.recorded_stages(run().id()).await.unwrap(), before);
+    assert_eq!(test.store.records.recorded_stages(run().id()).await.unwrap(), before);
 }
 
 #[tokio::test]
 async fn what_the_index_of_a_run_that_is_done_lacks_is_noted_at_its_end() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
-    let before = test.store.recorded_stages(run().id()).await.unwrap();
+    let before = test.store.records.recorded_stages(run().id()).await.unwrap();
     let stage = stage_of(&test, &run(), "gradient-000001-01").await;
     test.remove(&format!("runs/{}/stages/gradient-000001-01.{stage}", run().id()));
     assert_eq!(left(&test, &run()).await, Vec::<String>::new(), "the update after it is enough");
-    assert_ne!(test.store.recorded_stages(run().id()).await.unwrap(), before);
+    assert_ne!(test.store.records.recorded_stages(run().id()).await.unwrap(), before);
     let store = test.reopened();
     let progress = Progress::open(&store, run()).await.unwrap();
     progress.complete_index(&store).await.unwrap();
-    assert_eq!(test.store.recorded_stages(run().id()).await.unwrap(), before);
+    assert_eq!(test.store.records.recorded_stages(run().id()).await.unwrap(), before);
 }
 
 /// The run is done, so no worker would compute again what its end puts aside.
@@ -102,7 +102,7 @@ async fn the_end_of_a_run_moves_no_damaged_record() {
     progress.complete_index(&store).await.unwrap();
     assert!(test.path(&format!("stages/{stage}")).exists());
     assert!(test.path(&format!("{entry}.{lost}")).exists(), "what comes before it is noted");
-    assert!(rewound(&store, run().id()).await.is_empty());
+    assert!(repairs(&store, run().id()).await.is_empty());
 }
 
 #[tokio::test]
@@ -111,8 +111,12 @@ async fn an_index_that_lies_is_not_believed() {
     finished(&test.store, run(), 1).await;
     let (key, other) = ("update-000003".parse().unwrap(), run_named("long", 9));
     let stage = stage_of(&test, &run(), "update-000003").await;
-    test.store.record_stage(other.id(), key, stage).await.unwrap();
-    test.store.record_stage(other.id(), "update-000004".parse().unwrap(), stage).await.unwrap();
+    test.store.records.record_stage(other.id(), key, stage).await.unwrap();
+    test.store
+        .records
+        .record_stage(other.id(), "update-000004".parse().unwrap(), stage)
+        .await
+        .unwrap();
     // The other run shares its sft with the first one, but none of its updates.
     let pending = left(&test, &other).await;
     assert!(pending.contains(&"update-000001".to_owned()), "{pending:?}");
@@ -128,7 +132,7 @@ async fn a_corrupt_manifest_is_put_aside_and_its_stage_pending_again() {
     assert_eq!(left(&test, &run()).await, ["sft-000001"]);
     assert!(!test.path(&format!("stages/{stage}")).exists());
     assert!(test.path(&format!("aside/stages-{stage}")).exists());
-    let remembered = rewound(&test.store, run().id()).await;
+    let remembered = repairs(&test.store, run().id()).await;
     assert_eq!((remembered.len(), remembered[0].stage), (1, stage));
 }
 
@@ -137,7 +141,7 @@ async fn a_result_that_lacks_an_output_is_a_data_error() {
     let test = TestStore::memory().await;
     finished(&test.store, run(), 1).await;
     let stage = stage_of(&test, &run(), "sft-000000").await;
-    let mut manifest = test.store.manifest(stage).await.unwrap().unwrap();
+    let mut manifest = test.store.records.manifest(stage).await.unwrap().unwrap();
     manifest.outputs.remove("policy");
     let mut progress = Progress::open(&test.store, run_named("new", 1)).await.unwrap();
     let key = "sft-000000".parse().unwrap();
@@ -149,11 +153,17 @@ async fn a_result_that_lacks_an_output_is_a_data_error() {
 }
 
 #[tokio::test]
-async fn a_long_run_is_opened_at_once() {
-    let test = TestStore::memory().await;
-    let run = run_named("long", 200);
-    finished(&test.store, run.clone(), 2).await;
-    let began = std::time::Instant::now();
-    assert_eq!(left(&test, &run).await, Vec::<String>::new());
-    assert!(began.elapsed() < Duration::from_secs(5));
+async fn a_long_run_is_opened_with_few_reads() {
+    let (objects, counts) = counting();
+    let (store, run) = (Store::over(objects), run_named("long", 200));
+    finished(&store, run.clone(), 2).await;
+    counts.lock().unwrap().clear();
+    let mut progress = Progress::open(&store, run.clone()).await.unwrap();
+    progress.catch_up(&store).await.unwrap();
+    assert!(progress.plan().is_done());
+    let counts = counts.lock().unwrap().clone();
+    let asked = |what: &str| counts.get(what).copied().unwrap_or(0);
+    // Those of updates and of evaluations: not of rollouts, rewards and gradients.
+    assert!(asked("GET stages") < progress.total() / 4, "{counts:?}");
+    assert_eq!(asked("LIST runs/stages"), 1, "{counts:?}");
 }

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use agrpo_spec::{ArtifactDigest, record};
 
 use super::*;
-use crate::local::Outcome;
-use crate::maintenance::replay::replay_run;
-use crate::maintenance::verify::verify;
-use crate::planning::progress::Progress;
-use crate::status::status;
+use crate::maintenance::{replay::replay_run, verify::verify};
 use crate::testing::{TestStore, fake, fake_outputs, finish, finished, run, run_seeded};
+use crate::{local::Outcome, planning::progress::Progress, status::status};
 
 /// A store with two finished runs that share no stage, the second one's index still its own.
 struct Two {
@@ -107,7 +104,7 @@ async fn an_index_that_names_another_runs_stages_is_ignored_and_reported() {
         let report = verify(&store, Some(two.own.run)).await.unwrap();
         let wrong = report.corrupt.iter().filter(|found| found.object.contains("/stages/"));
         assert_eq!(wrong.count(), edited, "{report:?}");
-        let replayed = replay_run(&store, two.own.run, &fake(), |_, _| {}).await.unwrap();
+        let replayed = replay_run(&store, two.own.run, &fake()).await.unwrap();
         assert_eq!(replayed.len(), 27, "the run's own stages, found by its plan");
         let own = own_stages(&store, &run()).await.unwrap();
         assert!(replayed.iter().all(|(key, report)| own[key] == report.stage && report.identical));
@@ -123,11 +120,11 @@ async fn an_index_that_names_another_runs_stages_is_ignored_and_reported() {
 #[tokio::test]
 async fn a_stage_that_is_done_and_has_no_record_is_named() {
     let two = two().await;
-    let stages = two.test.store.recorded_stages(two.own.run).await.unwrap();
+    let stages = two.test.store.records.recorded_stages(two.own.run).await.unwrap();
     let stage = stages[&"update-000002".parse().unwrap()];
     std::fs::remove_file(two.test.path(&format!("stages/{stage}"))).unwrap();
     let store = two.test.reopened();
-    let error = replay_run(&store, two.own.run, &fake(), |_, _| {}).await.unwrap_err();
+    let error = replay_run(&store, two.own.run, &fake()).await.unwrap_err();
     assert!(matches!(error, JobsError::Data(_)), "{error}");
     assert!(error.to_string().starts_with(&format!("stages/{stage} is missing")), "{error}");
 }
@@ -186,11 +183,11 @@ async fn unfinished(other: Run, stops_at: StageKey, is_sealed: bool) {
         });
     finish(&test.store, run(), broken, 1).await.0.unwrap_err();
     let store = test.reopened();
-    for (key, stage) in store.recorded_stages(other.run).await.unwrap() {
+    for (key, stage) in store.records.recorded_stages(other.run).await.unwrap() {
         if key.kind == StageKind::Update && key.iteration >= stops_at.iteration {
-            store.record_stage(run().id(), key, stage).await.unwrap();
+            store.records.record_stage(run().id(), key, stage).await.unwrap();
             let name = format!("runs/{}/policies/{key}", run().id());
-            let policy = store.manifest(stage).await.unwrap().unwrap().output("policy");
+            let policy = store.records.manifest(stage).await.unwrap().unwrap().output("policy");
             let note = serde_json::json!({
                 "run": run().id(), "key": key, "stage": stage, "policy": policy,
             });
@@ -231,10 +228,28 @@ async fn a_walk_goes_on_behind_a_lost_record_and_reads_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_whole_again_is_found_by_the_next_look() {
+    let test = TestStore::file().await;
+    finished(&test.store, run(), 1).await;
+    let stages = test.store.records.recorded_stages(run().id()).await.unwrap();
+    for (key, found) in [("rollout-000001-00", 24), ("update-000002", 20)] {
+        let object = format!("stages/{}", stages[&key.parse().unwrap()]);
+        test.flip(&object);
+        let mut walk = Walk::new(run());
+        assert_eq!(walk.advance(&test.reopened()).await.unwrap().len(), found, "{key}");
+        assert_eq!((walk.unreadable().len(), walk.places().len()), (1, 27), "{key}");
+        test.flip(&object);
+        assert_eq!(walk.advance(&test.reopened()).await.unwrap().len(), 27, "{key}");
+        assert_eq!((walk.unreadable().len(), walk.wrong().count()), (0, 0), "{key}");
+        assert_eq!(*walk.stages(), stages, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_index_does_not_name_is_followed_all_the_same() {
     let test = TestStore::file().await;
     let own = finished(&test.store, run(), 1).await;
-    let index = test.store.recorded_stages(own.run).await.unwrap();
+    let index = test.store.records.recorded_stages(own.run).await.unwrap();
     for (key, stage) in index.iter().filter(|(key, _)| key.iteration >= 2) {
         test.remove(&format!("runs/{}/stages/{key}.{stage}", own.run));
     }

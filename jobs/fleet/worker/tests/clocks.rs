@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use super::house::{House, finish};
 use super::*;
-use crate::coordination::keys::{ABOUT, ATTEMPTS, EPOCH, FENCE, GENERATION, WORKERS};
+use crate::coordination::keys::{ABOUT, ATTEMPTS, EPOCH, FENCE, WORKERS};
 use crate::coordination::leases::stages::Acquired;
 
 /// Stores one time everywhere: as a time of day in milliseconds and in seconds.
@@ -20,19 +20,18 @@ async fn store_everywhere(house: &House, ms: &str, seconds: &str) {
     if seconds.parse::<f64>().is_ok() {
         says(&["ZADD", &key(WORKERS), ms, "ghost"]).await;
         says(&["HSET", &key(ABOUT), "ghost", "{}"]).await;
-        says(&["ZADD", &format!("{queue}:workers"), seconds, "ghost"]).await;
         let (_, stage) = *house.pending().await.first().unwrap();
         says(&["ZADD", &format!("{queue}:taken"), seconds, &stage.to_string()]).await;
-        // The first stage's task is in the hands of one who is gone, or waits for a time that is far.
-        let task: Option<String> = house.redis_says(&["LPOP", &format!("{queue}:active")]).await;
-        says(&["SADD", &format!("{queue}:inflight:ghost"), &task.clone().unwrap()]).await;
-        says(&["ZADD", &format!("{queue}:scheduled"), seconds, "another"]).await;
-        says(&["HSET", &format!("{queue}:data"), "another", "{}"]).await;
+        // The first stage's hint was taken by a worker that is gone, and another run waits for a turn that is far.
+        let ready = format!("{queue}:ready:{}", house.run().id());
+        says(&["ZPOPMIN", &ready]).await;
+        says(&["ZADD", &format!("{queue}:turns"), seconds, "another"]).await;
+        says(&["ZADD", &format!("{queue}:ready:another"), seconds, "foreign"]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_that_is_ahead_or_none_holds_up_nobody() {
+async fn a_time_that_is_ahead_or_none_holds_up_no_worker() {
     let now = crate::testing::real_clock()();
     for (ms, seconds) in [
         ((now + 2 * 3_600_000).to_string(), (now / 1000 + 7200).to_string()),
@@ -65,22 +64,22 @@ async fn a_lease_without_an_end_holds_up_its_stage_for_as_long_as_a_lease_lasts(
     for expiry in [None, Some("999999999")] {
         let house = House::new().await;
         let (_, first) = *house.pending().await.first().unwrap();
-        let sweeper = house.fleet.keys.sweeper(&agrpo_store::Versions::own());
-        for key in [house.fleet.keys.lease(first), sweeper] {
+        let reconciler = house.fleet.keys.reconciler(&agrpo_store::Versions::own());
+        for key in [house.fleet.keys.lease(first), reconciler] {
             let set = ["SET", &key, "9 another"];
             match expiry {
                 None => house.redis_says::<()>(&set).await,
                 Some(expiry) => house.redis_says::<()>(&[&set[..], &["PX", expiry]].concat()).await,
             }
         }
-        house.store.put_run(&house.run()).await.unwrap();
+        house.store.records.put_run(&house.run()).await.unwrap();
         finish(house.worker("patient"), &house).await;
         assert_eq!(house.result().await, house.expected().await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_who_lives_keeps_a_lease_whose_expiry_somebody_removed() {
+async fn a_living_holder_keeps_a_lease_whose_expiry_was_removed() {
     let house = super::loss::slow_start(Duration::from_secs(4), &[]).await;
     house.enqueue().await;
     let worker = house.worker("holder");
@@ -100,19 +99,17 @@ async fn counts_that_no_agrpo_wrote_begin_anew() {
         let (_, first) = *house.pending().await.first().unwrap();
         let key = |name: &str| house.fleet.keys.of(name);
         house.redis_says::<()>(&["HSET", &key(ATTEMPTS), &first.to_string(), count]).await;
-        for name in [FENCE, GENERATION] {
-            house.redis_says::<()>(&["SET", &key(name), count]).await;
-        }
+        house.redis_says::<()>(&["SET", &key(FENCE), count]).await;
         house.enqueue().await;
         finish(house.worker("counting"), &house).await;
         assert_eq!(house.result().await, house.expected().await, "{count}");
-        assert_eq!(house.store.failures(house.run().id()).await.unwrap(), [], "{count}");
+        assert_eq!(house.store.records.failures(house.run().id()).await.unwrap(), [], "{count}");
     }
 }
 
 /// Redis lets no worker take a stage, and says so again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_waits_for_holders_to_come_back_is_told_to_stop() {
+async fn a_worker_that_waits_for_holders_to_come_back_can_be_stopped() {
     for hurried in [false, true] {
         let house = House::new().await;
         house.enqueue().await;
@@ -144,12 +141,14 @@ async fn a_worker_that_waits_for_holders_to_come_back_is_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sweeper_that_stops_lets_the_next_one_sweep() {
+async fn a_reconciler_that_stops_lets_the_next_one_reconcile() {
     let house = House::new().await;
-    let sweeper = house.fleet.keys.sweeper(&agrpo_store::Versions::own());
-    let worker = house.worker("sweeper");
-    house.until("a sweeper", async || house.redis_says::<bool>(&["EXISTS", &sweeper]).await).await;
+    let reconciler = house.fleet.keys.reconciler(&agrpo_store::Versions::own());
+    let worker = house.worker("reconciler");
+    house
+        .until("a reconciler", async || house.redis_says::<bool>(&["EXISTS", &reconciler]).await)
+        .await;
     worker.stop.send_replace(true);
     worker.end().await.unwrap();
-    assert!(!house.redis_says::<bool>(&["EXISTS", &sweeper]).await, "its lease is given back");
+    assert!(!house.redis_says::<bool>(&["EXISTS", &reconciler]).await, "its lease is given back");
 }

@@ -14,9 +14,8 @@ async fn compute(house: &House, run: &agrpo_spec::Run, count: usize) {
             let options = house.options(&format!("w{i}"));
             house.worker_with(WorkerOptions {
                 poll: Duration::from_millis(50),
-                heartbeat: Duration::from_secs(5),
                 lease: Duration::from_secs(20),
-                sweep: Duration::from_secs(2),
+                reconcile: Duration::from_secs(2),
                 ..options
             })
         })

@@ -1,4 +1,4 @@
-//! Several workers at one run, and one hint in several hands.
+//! Several workers at one run, and one hint delivered several times.
 
 use agrpo_spec::Plan;
 use tokio::time::sleep;
@@ -7,12 +7,12 @@ use super::house::House;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_workers_end_where_one_process_ends_without_help_from_sweeps() {
+async fn three_workers_end_where_one_process_ends_without_the_reconciler() {
     for work in [0, 0, 0, 20, 20] {
         let house = House::slow(Duration::from_millis(work)).await;
         let workers = ["a", "b", "c"].map(|name| {
             let never = Duration::from_secs(3600);
-            house.worker_with(WorkerOptions { sweep: never, ..house.options(name) })
+            house.worker_with(WorkerOptions { reconcile: never, ..house.options(name) })
         });
         house.enqueue().await;
         house.until_done().await;
@@ -31,11 +31,12 @@ async fn a_hint_that_comes_three_times_is_computed_once() {
     house.enqueue().await;
     let queue = house.queue(Numerics::CpuPortable);
     let first = *house.pending().await.first().unwrap();
-    for _ in 0..2 {
-        // As if Redis had lost its record of the stage, though not the stage's task.
-        let window = format!("{}:window:{}", house.queue_name(), house.run().id());
-        house.redis_says::<()>(&["DEL", &window]).await;
-        assert_eq!(queue.offer(house.run().id(), [first]).await.unwrap(), 1);
+    assert_eq!(queue.offer(house.run().id(), [first]).await.unwrap(), 0);
+    for order in ["x", "y"] {
+        // As if planners had given the stage other places in the order.
+        let ready = format!("{}:ready:{}", house.queue_name(), house.run().id());
+        let entry = format!("{order} {} {}", first.0, first.1);
+        house.redis_says::<()>(&["ZADD", &ready, "0", &entry]).await;
     }
     assert_eq!(house.waiting().await, 3);
     let workers = ["a", "b", "c"].map(|name| house.worker(name));
@@ -65,7 +66,7 @@ async fn a_stage_that_waits_is_not_offered_again_and_one_that_was_taken_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_find_a_run_that_redis_never_heard_of() {
     let house = House::new().await;
-    house.store.put_run(&house.run()).await.unwrap();
+    house.store.records.put_run(&house.run()).await.unwrap();
     house::finish(house.worker("finder"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
 }

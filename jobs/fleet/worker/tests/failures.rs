@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::house::{House, finish};
 use super::*;
 use crate::control::retry;
+use crate::coordinator::Attempt;
 use crate::status::{RunState, status};
 use crate::testing;
 use agrpo_store::Remedy;
@@ -27,8 +28,10 @@ async fn a_stage_that_refuses_its_spec_fails_at_once_and_retry_gives_new_attempt
     let log_tail: LogTail = Arc::new(|since| vec![format!("since {}", since > 0)]);
     house.enqueue().await;
     let worker = house.worker_with(WorkerOptions { log_tail, ..options });
-    house.until("a failure", async || !house.store.failures(id).await.unwrap().is_empty()).await;
-    let failure = house.store.failures(id).await.unwrap().remove(0);
+    house
+        .until("a failure", async || !house.store.records.failures(id).await.unwrap().is_empty())
+        .await;
+    let failure = house.store.records.failures(id).await.unwrap().remove(0);
     assert_eq!((failure.attempts, failure.remedy), (1, Remedy::Never));
     assert!(failure.error.contains("no such optimizer"), "{failure:?}");
     assert_eq!(failure.log, ["since true"]);
@@ -67,7 +70,7 @@ async fn other_runs_go_on_beside_one_that_failed() {
     house.enqueue().await;
     finish(house.worker("even-handed"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
-    let failures = house.store.failures(other.id()).await.unwrap();
+    let failures = house.store.records.failures(other.id()).await.unwrap();
     assert_eq!((failures.len(), failures[0].attempts), (1, 3));
 }
 
@@ -113,23 +116,23 @@ async fn a_worker_whose_device_is_lost_ends_for_its_supervisor() {
 
 /// What went wrong first is what ends the worker and what is read; what goes wrong on the way out is logged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_s_error_is_told_though_redis_fails_too() {
+async fn an_error_of_the_store_is_reported_though_redis_fails_too() {
     let mut house = House::new().await;
     house.enqueue().await;
     let worker = house.parts("unlucky").await;
     let pending = house.specs().await.remove(0);
     let lease = worker.heartbeat.acquire(pending.stage, "run").await.unwrap().unwrap();
+    let attempt = Attempt::new(house.run().id(), pending, lease, testing::environment());
     house.redis.kill();
     for first in [
         JobsError::Unavailable("the bucket is away".to_owned()),
         JobsError::Invalid("the bucket refuses us".to_owned()),
         JobsError::Device("the device is lost".to_owned()),
     ] {
-        let run = house.run().id();
-        let failed = worker.failed(run, &pending, &lease, first.clone(), (1, 0)).await.unwrap_err();
+        let failed = worker.failed(&attempt, first.clone()).await.unwrap_err();
         assert_eq!(format!("{failed:?}"), format!("{first:?}"));
     }
     let both = |text: &str| Err(JobsError::Unavailable(text.to_owned()));
-    let message = super::super::executor::first_of(both("first"), both("second")).unwrap_err();
+    let message = crate::executor::first_of(both("first"), both("second")).unwrap_err();
     assert_eq!(message.to_string(), "first");
 }

@@ -83,12 +83,14 @@ async fn a_stage_that_always_fails_ends_in_a_record_until_it_is_enqueued_again()
     house.enqueue().await;
     let worker = house.worker("failing");
     let id = house.run().id();
-    house.until("a failure", async || !house.store.failures(id).await.unwrap().is_empty()).await;
-    let failures = house.store.failures(id).await.unwrap();
+    house
+        .until("a failure", async || !house.store.records.failures(id).await.unwrap().is_empty())
+        .await;
+    let failures = house.store.records.failures(id).await.unwrap();
     assert_eq!((failures.len(), failures[0].attempts), (1, 3));
     assert!(failures[0].error.contains("needs more memory"), "{:?}", failures[0]);
     assert!(failures[0].worker.starts_with("failing"));
-    // Several sweeps and surveys later it was not tried again, by this worker or by a new one.
+    // Several turns and surveys later it was not tried again, by this worker or by a new one.
     sleep(Duration::from_millis(1500)).await;
     let second = house.worker("newcomer");
     sleep(Duration::from_millis(1500)).await;
@@ -99,7 +101,7 @@ async fn a_stage_that_always_fails_ends_in_a_record_until_it_is_enqueued_again()
     second.stop.send_replace(true);
     second.end().await.unwrap();
     assert_eq!(house.result().await, house.expected().await);
-    assert!(house.store.failures(id).await.unwrap().is_empty());
+    assert!(house.store.records.failures(id).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,8 +115,10 @@ async fn a_stage_that_kills_every_worker_ends_in_a_record() {
     }
     let survivor = house.worker("survivor");
     let id = house.run().id();
-    house.until("a failure", async || !house.store.failures(id).await.unwrap().is_empty()).await;
-    let failure = house.store.failures(id).await.unwrap().remove(0);
+    house
+        .until("a failure", async || !house.store.records.failures(id).await.unwrap().is_empty())
+        .await;
+    let failure = house.store.records.failures(id).await.unwrap().remove(0);
     assert_eq!(failure.attempts, 3);
     assert!(failure.error.contains("ended without a result"), "{failure:?}");
     assert_eq!(house.calls_of(StageKind::Sft), 3);
@@ -140,7 +144,7 @@ async fn a_redis_that_stalls_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hint_of_a_run_that_nobody_recorded_is_told_and_leaves_no_trace() {
+async fn a_hint_of_a_run_without_a_record_is_reported_and_leaves_no_trace() {
     let house = House::new().await;
     let first = *house.pending().await.first().unwrap();
     let queue = house.queue(Numerics::CpuPortable);
@@ -148,30 +152,27 @@ async fn a_hint_of_a_run_that_nobody_recorded_is_told_and_leaves_no_trace() {
     let mut options = house.options("puzzled");
     options.exit_when_idle = Some(Duration::from_secs(1));
     house.serve(options).await.unwrap();
-    let is_told = |event: &WorkerEvent| matches!(event, WorkerEvent::Unreadable { .. });
-    assert!(house.events().iter().any(is_told));
-    assert_eq!(house.store.runs().await.unwrap(), []);
+    let is_reported = |event: &Event| matches!(event, Event::Unreadable { .. });
+    assert!(house.events().iter().any(is_reported));
+    assert_eq!(house.store.records.runs().await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn foreign_and_damaged_tasks_in_the_queue_harm_nobody() {
+async fn foreign_and_damaged_entries_of_the_queue_do_no_harm() {
     let house = House::new().await;
     let queue = house.queue_name();
-    let meta = ["attempts", "0", "max_attempts", "25", "status", "Pending"];
-    let foreign = format!("{queue}:meta:foreign");
-    let foreign = [&["HSET", &foreign], &meta[..]].concat();
-    house.redis_says::<()>(&foreign).await;
-    house.redis_says::<()>(&["HSET", &format!("{queue}:data"), "foreign", "[1]"]).await;
-    for task in ["foreign", "damaged"] {
-        house.redis_says::<()>(&["ZADD", &format!("{queue}:scheduled"), "0", task]).await;
+    let (run, (key, stage)) = (house.run().id().to_string(), house.pending().await[0]);
+    for owner in [&run, "foreign"] {
+        let ready = format!("{queue}:ready:{owner}");
+        for entry in ["foreign", "0 damaged", &format!("0 {key} {}", &stage.to_string()[1..])] {
+            house.redis_says::<()>(&["ZADD", &ready, "-1", entry]).await;
+        }
+        house.redis_says::<()>(&["ZADD", &format!("{queue}:turns"), "0", owner]).await;
     }
     house.enqueue().await;
     finish(house.supervised("sturdy"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
-    // Nor do they come back once the worker that stumbled counts as dead.
-    let mut options = house.options("next");
-    options.exit_when_idle = Some(Duration::from_secs(4));
-    house.serve(options).await.unwrap();
+    assert_eq!(house.redis_says::<u64>(&["EXISTS", &format!("{queue}:turns")]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,7 +184,8 @@ async fn a_hint_that_got_lost_is_offered_again() {
     sleep(Duration::from_millis(500)).await;
     house.enqueue().await;
     let queue = house.queue_name();
-    house.redis_says::<()>(&["DEL", &format!("{queue}:active"), &format!("{queue}:data")]).await;
+    let ready = format!("{queue}:ready:{}", house.run().id());
+    house.redis_says::<()>(&["DEL", &ready, &format!("{queue}:turns")]).await;
     finish(worker, &house).await;
     assert_eq!(house.result().await, house.expected().await);
 }

@@ -27,11 +27,11 @@ async fn a_worker_goes_on_from_any_stage_with_a_few_reads_however_long_the_run_i
     for iterations in [5, 60] {
         let run = run_of("long", iterations, 4);
         computed_by_others(&house, &run).await;
-        let index = house.store.recorded_stages(run.id()).await.unwrap();
+        let index = house.store.records.recorded_stages(run.id()).await.unwrap();
         for kind in [StageKind::Rollout, StageKind::Reward, StageKind::Gradient] {
             let runs = Runs::new(house.store.clone(), Versions::own());
             let key = StageKey::new(kind, iterations - 1, 2);
-            let manifest = house.store.manifest(index[&key]).await.unwrap().unwrap();
+            let manifest = house.store.records.manifest(index[&key]).await.unwrap().unwrap();
             asked(&house);
             let view = runs.finished(run.id(), key, &manifest).await.unwrap();
             reads.push(asked(&house).values().sum::<u64>());
@@ -53,21 +53,21 @@ async fn a_worker_goes_on_from_any_stage_with_a_few_reads_however_long_the_run_i
 }
 
 #[tokio::test]
-async fn an_evaluation_is_placed_by_what_is_told_of_it_only_if_that_is_true() {
+async fn an_evaluation_is_placed_by_its_hint_only_if_the_hint_is_true() {
     let house = House::new().await;
     let run = run_of("placed", 8, 2);
     computed_by_others(&house, &run).await;
-    let index = house.store.recorded_stages(run.id()).await.unwrap();
+    let index = house.store.records.recorded_stages(run.id()).await.unwrap();
     let runs = Runs::new(house.store.clone(), Versions::own());
     let key = StageKey::new(StageKind::Evaluation, 4, 0);
-    let spec = house.store.manifest(index[&key]).await.unwrap().unwrap().spec;
+    let spec = house.store.records.manifest(index[&key]).await.unwrap().unwrap().spec;
     assert_eq!(runs.place(run.id(), &spec, Some(key)).await.unwrap(), Some(key));
     for wrong in [StageKey::new(StageKind::Evaluation, 6, 0), StageKey::new(StageKind::Sft, 4, 0)] {
         assert_eq!(runs.place(run.id(), &spec, Some(wrong)).await.unwrap(), None);
     }
     assert_eq!(runs.place(run.id(), &spec, None).await.unwrap(), None);
     for (key, stage) in index {
-        let spec = house.store.manifest(stage).await.unwrap().unwrap().spec;
+        let spec = house.store.records.manifest(stage).await.unwrap().unwrap().spec;
         if key.kind != StageKind::Evaluation {
             assert_eq!(runs.place(run.id(), &spec, None).await.unwrap(), Some(key));
         }
@@ -81,25 +81,25 @@ async fn a_spec_that_is_lost_or_damaged_is_written_again() {
         house.enqueue().await;
         let (_, first) = *house.pending().await.first().unwrap();
         house.objects.damage_spec(first, damage).await;
-        house.store.invalidate_spec(first);
+        house.store.records.invalidate_spec(first);
         finish(house.worker("mender"), &house).await;
         assert_eq!(house.result().await, house.expected().await);
-        assert_eq!(house.store.fresh().spec(first).await.unwrap().digest(), first);
+        assert_eq!(house.store.fresh().records.spec(first).await.unwrap().digest(), first);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_death_between_result_and_offer_costs_one_sweep() {
+async fn a_death_between_result_and_offer_is_reconciled() {
     let house = House::new().await;
     let run = house.run();
-    // The first stage is published, and its worker died before it said so to anybody.
+    // The first stage is published, and its worker died before it offered what follows.
     let plan = Plan::new(run.clone());
     let spec = plan.pending().values().next().unwrap().clone();
-    let inputs = house.store.load_inputs(&spec).await.unwrap();
-    house.store.put_run(&run).await.unwrap();
+    let inputs = house.store.cas.load_inputs(&spec).await.unwrap();
+    house.store.records.put_run(&run).await.unwrap();
     house.enqueue().await;
     let outputs = testing::fake_outputs(&spec, &inputs).unwrap();
-    let records = house.store.put_outputs(&outputs).await.unwrap();
+    let records = house.store.cas.put_outputs(&outputs).await.unwrap();
     let manifest = Manifest {
         stage: spec.digest(),
         spec,
@@ -108,7 +108,7 @@ async fn a_death_between_result_and_offer_costs_one_sweep() {
         environment: testing::environment(),
         phases: agrpo_spec::Phases::default(),
     };
-    house.store.publish(&manifest).await.unwrap();
+    house.store.records.publish(&manifest).await.unwrap();
     house.redis_says::<()>(&["FLUSHALL"]).await;
     house.redis_says::<()>(&["SADD", &house.fleet.keys.of("active"), &run.id().to_string()]).await;
     finish(house.worker("heir"), &house).await;
@@ -117,7 +117,7 @@ async fn a_death_between_result_and_offer_costs_one_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_index_and_counts_a_run_goes_on_by_sweeps() {
+async fn without_index_and_counts_a_run_goes_on_by_the_reconciler() {
     let house = House::slow(Duration::from_millis(20)).await;
     let run = run_of("bare", 3, 3);
     house.enqueue_run(run.clone()).await;
@@ -144,7 +144,7 @@ async fn without_index_and_counts_a_run_goes_on_by_sweeps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_of_another_program_is_left_alone_and_said_once_until_it_is_enqueued_again() {
+async fn a_run_of_another_program_is_left_alone_and_reported_once_until_it_is_enqueued_again() {
     let house = House::new().await;
     house.enqueue().await;
     let run = house.run().id();
@@ -157,7 +157,7 @@ async fn a_run_of_another_program_is_left_alone_and_said_once_until_it_is_enqueu
         .events()
         .into_iter()
         .filter_map(|event| match event {
-            WorkerEvent::Incompatible { run, why } => Some((run, why)),
+            Event::Incompatible { run, why } => Some((run, why)),
             _ => None,
         })
         .collect();
@@ -185,8 +185,7 @@ async fn a_stage_of_another_class_in_the_wrong_queue_finds_its_way() {
     sleep(Duration::from_millis(1500)).await;
     assert_eq!(house.calls().len(), 0);
     let said = house.events();
-    let said =
-        said.iter().filter(|event| matches!(event, WorkerEvent::Incompatible { .. })).count();
+    let said = said.iter().filter(|event| matches!(event, Event::Incompatible { .. })).count();
     assert_eq!(said, 1);
     finish(house.worker("portable"), &house).await;
     stray.stop.send_replace(true);
@@ -195,7 +194,7 @@ async fn a_stage_of_another_class_in_the_wrong_queue_finds_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_emptied_redis_knows_held_runs_again_after_the_next_sweep() {
+async fn an_emptied_redis_knows_held_runs_again_once_it_is_reconciled() {
     let house = House::new().await;
     let run = house.run();
     house.enqueue().await;
@@ -221,19 +220,19 @@ async fn an_emptied_redis_knows_held_runs_again_after_the_next_sweep() {
 async fn a_hint_of_a_finished_stage_costs_no_plan() {
     let house = House::new().await;
     let run = run_of("done", 6, 2);
-    house.store.put_run(&run).await.unwrap();
+    house.store.records.put_run(&run).await.unwrap();
     computed_by_others(&house, &run).await;
-    let index = house.store.recorded_stages(run.id()).await.unwrap();
+    let index = house.store.records.recorded_stages(run.id()).await.unwrap();
     let key = StageKey::new(StageKind::Reward, 4, 1);
-    let spec: StageSpec = house.store.manifest(index[&key]).await.unwrap().unwrap().spec;
-    house.store.put_spec(index[&key], &spec).await.unwrap();
+    let spec: StageSpec = house.store.records.manifest(index[&key]).await.unwrap().unwrap().spec;
+    house.store.records.put_spec(index[&key], &spec).await.unwrap();
     let queue = house.queue(Numerics::CpuPortable);
     queue.offer(run.id(), [(key, index[&key])]).await.unwrap();
     asked(&house);
     let mut options = house.options("quick");
-    options.sweep = Duration::from_secs(3600);
-    let sweeper = house.fleet.keys.sweeper(&Versions::own());
-    house.redis_says::<()>(&["SET", &sweeper, "another", "PX", "60000"]).await;
+    options.reconcile = Duration::from_secs(3600);
+    let reconciler = house.fleet.keys.reconciler(&Versions::own());
+    house.redis_says::<()>(&["SET", &reconciler, "another", "PX", "60000"]).await;
     options.exit_when_idle = Some(Duration::from_millis(800));
     let taken = {
         let house = &house;

@@ -8,10 +8,12 @@ use agrpo_spec::{Inputs, OutputRecord, Run, StageError, StageKind, StageSpec};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::super::runs::{Pending, View};
+use super::super::runs::View;
+use super::super::scheduler::Scheduler;
 use super::*;
 use crate::planning::progress::Progress;
 use crate::redis_server::RedisServer;
+use crate::stage::Pending;
 use crate::testing::{self, Counts, Objects, TestStore};
 use agrpo_store::Versions;
 
@@ -30,8 +32,8 @@ pub(super) struct House {
     pub(super) fleet: Fleet,
     calls: Calls,
     execute: ExecuteFn,
-    sender: mpsc::UnboundedSender<WorkerEvent>,
-    heard: Mutex<mpsc::UnboundedReceiver<WorkerEvent>>,
+    sender: mpsc::UnboundedSender<Event>,
+    heard: Mutex<mpsc::UnboundedReceiver<Event>>,
     starts: AtomicU64,
     /// What the store was asked for.
     pub(super) counts: Counts,
@@ -91,11 +93,9 @@ impl House {
         let name = format!("{name}-{}", self.starts.fetch_add(1, Ordering::SeqCst));
         WorkerOptions {
             poll: Duration::from_millis(20),
-            heartbeat: Duration::from_secs(1),
-            missed_heartbeats: 2,
             lease: Duration::from_millis(1500),
-            sweep: Duration::from_millis(200),
-            // So long that only a first sweep, or an emptied Redis, has the store searched.
+            reconcile: Duration::from_millis(200),
+            // So long that only the first turn of the reconciler, or an emptied Redis, has the store searched.
             survey: Duration::from_secs(3600),
             patience: Duration::from_secs(20),
             elsewhere: Duration::from_secs(5),
@@ -135,20 +135,17 @@ impl House {
     /// The parts of a worker, of which none is at work but its heartbeat.
     pub(super) async fn parts(&self, name: &str) -> Arc<Worker> {
         let options = WorkerOptions { patience: Duration::from_secs(1), ..self.options(name) };
-        let (stop, halt) = (watch::channel(false).1, watch::Sender::new(None));
+        let (store, fleet, events) = (self.store.clone(), self.fleet.clone(), self.sender.clone());
         Arc::new(Worker {
-            store: self.store.clone(),
-            fleet: self.fleet.clone(),
             queue: self.queue(options.numerics),
             execute: Arc::clone(&self.execute),
-            runs: Runs::new(self.store.clone(), options.versions.clone()),
-            heartbeat: Heartbeat::start(&self.fleet, options.heartbeat_settings()).await.unwrap(),
+            heartbeat: Heartbeat::start(&fleet, options.heartbeat_settings()).await.unwrap(),
+            scheduler: Scheduler::new(store, fleet, options.versions.clone(), events),
             options,
-            stop,
-            halt,
-            reconciler: Mutex::default(),
-            backed_off: Mutex::default(),
-            events: self.sender.clone(),
+            stop: watch::channel(false).1,
+            halt: watch::Sender::new(None),
+            reconciler: tokio::sync::Mutex::default(),
+            backed_off: tokio::sync::Mutex::default(),
         })
     }
 
@@ -184,8 +181,8 @@ impl House {
             .await;
     }
 
-    /// What the workers said since the last time.
-    pub(super) fn events(&self) -> Vec<WorkerEvent> {
+    /// What the workers emitted since the last call.
+    pub(super) fn events(&self) -> Vec<Event> {
         let mut heard = self.heard.lock().unwrap();
         std::iter::from_fn(|| heard.try_recv().ok()).collect()
     }
@@ -262,11 +259,9 @@ impl House {
         self.fleet.keys.queue(Numerics::CpuPortable, &Versions::own())
     }
 
-    /// Hints in the queue.
+    /// Hints that a worker could take.
     pub(super) async fn waiting(&self) -> u64 {
-        let name = self.queue_name();
-        self.redis_says::<u64>(&["ZCARD", &format!("{name}:scheduled")]).await
-            + self.redis_says::<u64>(&["LLEN", &format!("{name}:active")]).await
+        self.queue(Numerics::CpuPortable).waiting().await.unwrap()
     }
 
     pub(super) async fn keys(&self) -> Vec<String> {
@@ -285,8 +280,8 @@ pub(super) async fn expected_of(run: &Run) -> Results {
 
 async fn results(store: &Store, run: RunId) -> Results {
     let mut results = Results::new();
-    for (key, stage) in store.recorded_stages(run).await.unwrap() {
-        results.insert(key, store.complete_manifest(stage).await.unwrap().unwrap().outputs);
+    for (key, stage) in store.records.recorded_stages(run).await.unwrap() {
+        results.insert(key, store.records.complete_manifest(stage).await.unwrap().unwrap().outputs);
     }
     results
 }
@@ -302,7 +297,7 @@ impl WorkerHandle {
         timeout(Duration::from_secs(30), self.task).await.expect("the worker ends").unwrap()
     }
 
-    /// Gone without a word, like a process that was killed.
+    /// Ends it at once, like a process that was killed.
     pub(super) async fn crash(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());

@@ -1,7 +1,7 @@
 //! A Redis that answers and refuses: what no other try changes ends the worker with code 2 and the remedy; what
 //! may pass is waited for, for as long as the worker's patience.
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::house::{House, finish};
 use super::*;
@@ -16,13 +16,8 @@ async fn a_foreign_type_ends_an_idle_worker_and_names_the_key() {
         house.fleet.keys.of("workers:about"),
         house.fleet.keys.of("held"),
         house.fleet.keys.of("active"),
-        format!("{queue}:active"),
-        format!("{queue}:workers"),
-        format!("{queue}:scheduled"),
-        format!("{queue}:done"),
         format!("{queue}:turns"),
-        "core:apalis:queues:list".to_owned(),
-        house.fleet.keys.sweeper(&agrpo_store::Versions::own()),
+        house.fleet.keys.reconciler(&agrpo_store::Versions::own()),
     ] {
         house.redis_says::<()>(&["FLUSHALL"]).await;
         let worker = house.worker("idle");
@@ -31,15 +26,6 @@ async fn a_foreign_type_ends_an_idle_worker_and_names_the_key() {
         let replace =
             "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], '*', 'a', '1')";
         house.redis_says::<String>(&["EVAL", replace, "1", &key]).await;
-        let is_foreign = async || house.redis_says::<String>(&["TYPE", &key]).await == "stream";
-        if key.starts_with("core:") {
-            // Used at a start only.
-            assert!(is_foreign().await);
-            worker.crash().await;
-            let error = house.serve(house.options("next")).await.unwrap_err();
-            assert!(error.to_string().contains(&key), "{error}");
-            continue;
-        }
         let error = worker.end().await.unwrap_err();
         assert!(
             matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
@@ -51,58 +37,53 @@ async fn a_foreign_type_ends_an_idle_worker_and_names_the_key() {
     }
 }
 
+/// Another type in place of a key ends the worker that meets it, and names the key.
+async fn assert_foreign_type_ends_the_worker(house: &House, key: &str) {
+    house.redis_says::<String>(&["XADD", key, "*", "a", "1"]).await;
+    let error = match enqueue(&house.store, &house.fleet, house.run()).await {
+        Ok(_) => house.worker("hopeful").end().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(
+        matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
+        "{key}: {error}"
+    );
+    assert!(error.to_string().contains(&format!("{key} is a stream")), "{key}: {error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_type_met_with_a_stage_in_hand_ends_the_worker() {
-    for name in ["attempts", "generation", "fence"] {
+    for name in ["attempts", "fence"] {
         let house = House::new().await;
-        let key = house.fleet.keys.of(name);
-        house.redis_says::<String>(&["XADD", &key, "*", "a", "1"]).await;
-        let error = match enqueue(&house.store, &house.fleet, house.run()).await {
-            Ok(_) => house.worker("hopeful").end().await.unwrap_err(),
-            Err(error) => error,
-        };
-        assert!(
-            matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
-            "{error}"
-        );
-        assert!(error.to_string().contains(&format!("{key} is a stream")), "{error}");
+        assert_foreign_type_ends_the_worker(&house, &house.fleet.keys.of(name)).await;
     }
 }
 
-/// It is neither taken for a lease, which would keep every worker from sweeping, nor made to expire.
+/// It is neither taken for a lease, which would keep every worker from reconciling, nor made to expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_type_in_place_of_a_lease_ends_the_worker_and_stays() {
     for is_reconciler in [true, false] {
         let house = House::new().await;
         let key = match is_reconciler {
-            true => house.fleet.keys.sweeper(&agrpo_store::Versions::own()),
+            true => house.fleet.keys.reconciler(&agrpo_store::Versions::own()),
             false => house.fleet.keys.lease(house.pending().await[0].1),
         };
-        house.redis_says::<String>(&["XADD", &key, "*", "a", "1"]).await;
-        let error = match enqueue(&house.store, &house.fleet, house.run()).await {
-            Ok(_) => house.worker("hopeful").end().await.unwrap_err(),
-            Err(error) => error,
-        };
-        assert!(
-            matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
-            "{key}: {error}"
-        );
-        assert!(error.to_string().contains(&format!("{key} is a stream")), "{key}: {error}");
+        assert_foreign_type_ends_the_worker(&house, &key).await;
         assert_eq!(house.redis_says::<i64>(&["PTTL", &key]).await, -1, "{key}");
     }
 }
 
-/// A right taken away while the worker lives, used by its sweep or by apalis alone.
+/// A right taken away while the worker lives, used by its heartbeat or by the queue alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_that_is_taken_away_ends_the_worker() {
-    for (command, used_by_tasks) in
-        [("spop", false), ("evalsha", false), ("zscore", false), ("ltrim", true)]
+    for (command, used_by_hints) in
+        [("zrange", false), ("evalsha", false), ("zscore", false), ("zpopmin", true)]
     {
         let house = House::new().await;
         let worker = house.worker("trusted");
         house.until("the worker", async || !house.keys().await.is_empty()).await;
         house.redis_says::<()>(&["ACL", "SETUSER", "default", &format!("-{command}")]).await;
-        if used_by_tasks {
+        if used_by_hints {
             house.enqueue().await;
         }
         let error = worker.end().await.unwrap_err();
@@ -120,7 +101,7 @@ async fn a_key_that_is_forbidden_later_ends_the_worker_and_is_named() {
     let house = House::new().await;
     let worker = house.worker("trusted");
     house.until("the worker", async || !house.keys().await.is_empty()).await;
-    house.redis_says::<()>(&["ACL", "SETUSER", "default", "resetkeys", "~core:apalis*"]).await;
+    house.redis_says::<()>(&["ACL", "SETUSER", "default", "resetkeys", "~other:*"]).await;
     let error = worker.end().await.unwrap_err();
     assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }), "{error}");
     assert!(error.to_string().contains("`ACL SETUSER default ~agrpo:*` grants it"), "{error}");
@@ -167,7 +148,7 @@ async fn a_failover_is_waited_for_and_a_replica_that_stays_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_memory_is_waited_for_and_told() {
+async fn a_full_memory_is_waited_for_and_reported() {
     let house = House::slow(Duration::from_millis(100)).await;
     house.enqueue().await;
     let worker = house.worker("patient");
@@ -189,31 +170,26 @@ async fn a_full_memory_is_waited_for_and_told() {
     assert!(error.to_string().contains("raise maxmemory"), "{error}");
 }
 
-/// apalis alone is refused, for now, while the heartbeat is answered: patience ends that too.
+/// The heartbeat is answered and the queue is not: patience ends that too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patience_bounds_the_exchange_with_the_queue() {
     let house = House::new().await;
-    // The queue's scripts are given another worker's name for dead again and again.
-    let options = WorkerOptions { patience: Duration::from_secs(3), ..house.options("forgotten") };
-    let worker = house.worker_with(options);
-    let key = format!("{}:workers", house.queue_name());
-    let forgetting = async {
-        loop {
-            house.redis_says::<()>(&["DEL", &key]).await;
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let error = tokio::select! {
-        ended = worker.end() => ended.unwrap_err(),
-        () = forgetting => unreachable!(),
-    };
+    let mut gone = crate::redis_server::RedisServer::start(&[]);
+    let elsewhere = Fleet::connect(&gone.url()).await.unwrap();
+    let mut worker = Arc::into_inner(house.parts("forgotten").await).unwrap();
+    worker.queue = Queue::new(&elsewhere, Numerics::CpuPortable, &worker.options.versions);
+    gone.kill();
+    let (work, _deliveries) = mpsc::channel(1);
+    let (_idle, idle_since) = watch::channel(Some(Instant::now()));
+    let consumed = Arc::new(worker).consume(work, watch::channel(false).1, idle_since).await;
+    let error = consumed.unwrap_err();
     assert!(matches!(error, JobsError::Unavailable(_)), "{error}");
-    assert!(error.to_string().contains("has forgotten this worker"), "{error}");
+    assert!(error.to_string().contains("was lost"), "{error}");
 }
 
 /// Connected, and never answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_redis_says_nothing_any_more_is_told_to_stop() {
+async fn a_worker_whose_redis_is_silent_can_be_stopped() {
     let house = House::new().await;
     let worker = house.worker("unheard");
     house

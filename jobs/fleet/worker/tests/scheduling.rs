@@ -6,21 +6,20 @@ use agrpo_spec::{ArtifactDigest, Plan, RunId};
 
 use super::house::{House, expected_of, finish};
 use super::*;
-use crate::coordination::queue::Hint;
+use crate::coordination::queue::{Hint, MOST_READY};
 use crate::testing::{run_named, run_of, run_seeded};
-use agrpo_store::Versions;
 
 /// What was begun, in order.
 fn begun(house: &House) -> Vec<(RunId, StageKey)> {
     let begun = |event| match event {
-        WorkerEvent::Started { run, key, .. } => Some((run, key)),
+        Event::Started { run, key, .. } => Some((run, key)),
         _ => None,
     };
     house.events().into_iter().filter_map(begun).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wide_run_is_queued_a_window_at_a_time_and_begun_in_the_order_of_its_plan() {
+async fn a_wide_run_is_queued_an_iteration_at_a_time_and_begun_in_the_order_of_its_plan() {
     let house = House::slow(Duration::from_millis(5)).await;
     let run = run_of("wide", 2, 40);
     house.enqueue_run(run.clone()).await;
@@ -35,7 +34,7 @@ async fn a_wide_run_is_queued_a_window_at_a_time_and_begun_in_the_order_of_its_p
     house.until_done_with(&run).await;
     worker.stop.send_replace(true);
     worker.end().await.unwrap();
-    assert!((2..=4).contains(&most), "one worker has a window of four, not {most}");
+    assert!((2..=42).contains(&most), "no more than 40 shards and what is beside them, not {most}");
     assert_eq!(house.result_of(&run).await, expected_of(&run).await);
     let keys: Vec<StageKey> = begun(&house).into_iter().map(|(_, key)| key).collect();
     let of = |kind, iteration| {
@@ -61,7 +60,7 @@ async fn a_stage_that_was_published_since_it_was_offered_is_not_begun_again() {
     crate::testing::finished(&house.store, house.run(), 1).await;
     let worker = house.worker("late");
     let mut events = vec![];
-    let is_reused = |event: &WorkerEvent| matches!(event, WorkerEvent::Reused { .. });
+    let is_reused = |event: &Event| matches!(event, Event::Settled { is_reused: true, .. });
     house
         .until("its result to be taken over", async || {
             events.extend(house.events());
@@ -71,13 +70,13 @@ async fn a_stage_that_was_published_since_it_was_offered_is_not_begun_again() {
     worker.stop.send_replace(true);
     worker.end().await.unwrap();
     events.extend(house.events());
-    let is_begun = |event: &WorkerEvent| matches!(event, WorkerEvent::Started { .. });
+    let is_begun = |event: &Event| matches!(event, Event::Started { .. });
     assert!(!events.iter().any(is_begun), "{events:?}");
     assert_eq!(house.calls().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_comes_later_waits_for_a_window_and_then_has_its_share() {
+async fn a_run_that_comes_later_has_its_share_at_once() {
     let house = House::slow(Duration::from_millis(10)).await;
     let (first, second) = (run_of("first", 1, 30), run_seeded("second", 1, 30, 4));
     house.enqueue_run(first.clone()).await;
@@ -93,7 +92,7 @@ async fn a_run_that_comes_later_waits_for_a_window_and_then_has_its_share() {
     let came = order.iter().position(|&run| run == second.id()).unwrap();
     assert!(came <= 10 + 6, "the newcomer began after {came} stages");
     // Its fine-tuning is a chain, so it can only take its share once it samples. From there on, as long
-    // as both have work, no run is a window ahead of the other.
+    // as both have work, no run is far ahead of the other.
     let sampling =
         |&(run, key): &(RunId, StageKey)| run == second.id() && key.kind == StageKind::Rollout;
     let came = begun.iter().position(sampling).unwrap();
@@ -115,7 +114,7 @@ async fn a_run_that_comes_later_waits_for_a_window_and_then_has_its_share() {
 }
 
 #[tokio::test]
-async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflows() {
+async fn runs_take_turns_and_each_keeps_its_order() {
     let house = House::new().await;
     let queue = house.queue(Numerics::CpuPortable);
     let stage = |i: u32| {
@@ -123,25 +122,34 @@ async fn the_window_of_a_run_follows_the_number_of_workers_and_no_queue_overflow
         (key, ArtifactDigest::of(&i.to_le_bytes()).to_string().parse::<StageDigest>().unwrap())
     };
     let runs: Vec<RunId> = (1..=3).map(|i| run_named("wide", i).id()).collect();
-    queue.offer(runs[0], (0..3000).map(stage)).await.unwrap();
-    assert_eq!(house.waiting().await, 4);
-    let name = house.queue_name();
-    for worker in 0..5000 {
-        let worker = format!("w{worker}");
-        house.redis_says::<()>(&["ZADD", &format!("{name}:workers"), "1", &worker]).await;
+    for (&run, first) in runs.iter().zip([0, 3000, 6000]) {
+        assert_eq!(queue.offer(run, (first..first + 3000).map(stage)).await.unwrap(), 3000);
     }
-    queue.offer(runs[1], (3000..6000).map(stage)).await.unwrap();
-    queue.offer(runs[2], (6000..9000).map(stage)).await.unwrap();
-    assert_eq!(house.waiting().await, crate::coordination::queue::MOST_TASKS);
-    // One is taken, another one comes, and it is the first that has not come yet.
-    let hint = Hint { run: runs[0], stage: stage(0).1 };
-    house.redis_says::<()>(&["LPOP", &format!("{name}:active")]).await;
-    assert_eq!(queue.take(hint).await.unwrap(), Some(stage(0).0));
-    assert_eq!(house.waiting().await, crate::coordination::queue::MOST_TASKS);
+    assert_eq!(house.waiting().await, 9000);
+    for round in 0..3 {
+        for (&run, first) in runs.iter().zip([0, 3000, 6000]) {
+            let (key, stage) = stage(first + round);
+            assert_eq!(queue.take().await.unwrap(), Some(Hint { run, key, stage }));
+        }
+    }
+    // One that is given back keeps its place; one that a worker computes is not taken again.
+    let next = queue.take().await.unwrap().unwrap();
+    queue.give_back(next).await.unwrap();
+    queue.give_back(queue.take().await.unwrap().unwrap()).await.unwrap();
+    let computed = house.fleet.keys.lease(next.stage);
+    assert_eq!(house.waiting().await, 9000 - 9);
+    house.redis_says::<()>(&["SET", &computed, "9 another", "PX", "60000"]).await;
+    let taken = async || queue.take().await.unwrap().unwrap();
+    let stages = [taken().await.stage, taken().await.stage, taken().await.stage];
+    assert!(!stages.contains(&next.stage), "{stages:?}");
+
+    let few = house.queue(Numerics::CpuNative);
+    let most = u32::try_from(MOST_READY).unwrap();
+    assert_eq!(few.offer(runs[0], (0..most + 9).map(stage)).await.unwrap(), MOST_READY);
 }
 
 #[tokio::test]
-async fn what_a_person_holds_is_not_queued() {
+async fn what_a_person_holds_is_not_taken() {
     let house = House::new().await;
     house
         .redis_says::<()>(&[
@@ -153,6 +161,7 @@ async fn what_a_person_holds_is_not_queued() {
         .await;
     house.enqueue().await;
     assert_eq!(house.waiting().await, 0);
+    assert_eq!(house.queue(Numerics::CpuPortable).take().await.unwrap(), None);
     house.redis_says::<()>(&["DEL", &house.fleet.keys.of("held")]).await;
     finish(house.worker("freed"), &house).await;
     assert_eq!(house.result().await, house.expected().await);
@@ -173,7 +182,7 @@ async fn redis_keeps_nothing_of_stages_that_are_done() {
     .await;
     house.enqueue_run(run.clone()).await;
     let workers = ["a", "b"].map(|name| house.worker(name));
-    // Half of the stages are done, and the reconciler has had time to: sweeps come late on a busy machine.
+    // Half of the stages are done, and the reconciler has had time to: its turns come late on a busy machine.
     house.until_calls(half + 1).await;
     house.until("few keys to be left", async || house.keys().await.len() < 60).await;
     goes_on.store(true, Ordering::SeqCst);
@@ -185,35 +194,8 @@ async fn redis_keeps_nothing_of_stages_that_are_done() {
     assert_eq!(house.result_of(&run).await, expected_of(&run).await);
 }
 
-/// Classes of numerics share a Redis, and one worker of all sweeps.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_sweeps_tidies_after_workers_of_other_classes() {
-    let house = House::new().await;
-    let run = run_of("portable", 12, 2);
-    let numerics = Numerics::CpuNative;
-    let sweeper = house.worker_with(WorkerOptions { numerics, ..house.options("native") });
-    let lease = house.fleet.keys.sweeper(&Versions::own());
-    let leases = ["EXISTS", &*lease];
-    house.until("it to sweep", async || house.redis_says::<bool>(&leases).await).await;
-    house.enqueue_run(run.clone()).await;
-    let never = Duration::from_secs(3600);
-    let options = WorkerOptions { sweep: never, ..house.options("portable") };
-    let worker = house.worker_with(options);
-    house.until_done_with(&run).await;
-    let finished = format!("{}:done", house.queue_name());
-    house
-        .until("what is finished to be forgotten", async || {
-            house.redis_says::<u64>(&["SCARD", &finished]).await == 0
-        })
-        .await;
-    for worker in [sweeper, worker] {
-        worker.stop.send_replace(true);
-        worker.end().await.unwrap();
-    }
-}
-
 #[tokio::test]
-async fn runs_of_one_name_and_other_content_are_told_apart() {
+async fn runs_of_one_name_and_other_content_are_distinguished() {
     let house = House::new().await;
     let (first, second) = (run_named("twin", 2), run_named("twin", 3));
     assert_eq!(house.enqueue_run(first.clone()).await.namesakes, []);

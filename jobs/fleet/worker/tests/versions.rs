@@ -22,7 +22,7 @@ fn queue_of(house: &House, versions: &Versions) -> Queue {
 /// Why workers left runs to others, since the last time.
 fn said(house: &House) -> Vec<String> {
     let why = |event| match event {
-        WorkerEvent::Incompatible { why, .. } => Some(why),
+        Event::Incompatible { why, .. } => Some(why),
         _ => None,
     };
     house.events().into_iter().filter_map(why).collect()
@@ -41,12 +41,12 @@ async fn workers_of_another_release_take_no_hint_and_say_once_that_they_leave_th
         })
         .await;
     assert!(reasons.iter().all(|why| why.contains("this program has version 99")), "{reasons:?}");
-    // Several sweeps of theirs later.
+    // Several turns of their reconciler later.
     sleep(Duration::from_secs(1)).await;
     assert_eq!((house.waiting().await, house.calls().len()), (1, 0));
-    // No sweep would give it a hint that another worker has dropped.
+    // No reconciler would give it a hint that another worker has dropped.
     let never = Duration::from_secs(3600);
-    finish(house.worker_with(WorkerOptions { sweep: never, ..house.options("ours") }), &house)
+    finish(house.worker_with(WorkerOptions { reconcile: never, ..house.options("ours") }), &house)
         .await;
     for other in others {
         other.stop.send_replace(true);
@@ -54,7 +54,6 @@ async fn workers_of_another_release_take_no_hint_and_say_once_that_they_leave_th
     }
     assert_eq!(said(&house), [""; 0], "once is enough");
     let stages = Plan::total_stages(&house.run());
-    assert_eq!(house.redis_says::<u64>(&["GET", &house.fleet.keys.of("generation")]).await, stages);
     let taken =
         format!("{}:taken", house.fleet.keys.queue(Numerics::CpuPortable, &other_versions()));
     assert!(!house.redis_says::<bool>(&["EXISTS", &taken]).await);
@@ -63,22 +62,25 @@ async fn workers_of_another_release_take_no_hint_and_say_once_that_they_leave_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_changes_hands_goes_on_at_once_and_what_it_leaves_behind_harms_nobody() {
+async fn a_run_of_another_release_goes_on_here_at_once_and_its_old_hints_do_no_harm() {
     let house = House::new().await;
     let run = house.run().id();
     let stage = |i: u32| {
         let key = StageKey::new(agrpo_spec::StageKind::Rollout, 1, i);
         (key, ArtifactDigest::of(&i.to_le_bytes()).to_string().parse::<StageDigest>().unwrap())
     };
-    // Another release began it; four of its stages are tasks, more are ready.
-    house.store.put_run(&house.run()).await.unwrap();
+    // Another release began it; more of its stages are ready.
+    house.store.records.put_run(&house.run()).await.unwrap();
     house.objects.pin_other_versions(run).await;
     let old = queue_of(&house, &other_versions());
     old.offer(run, (0..50).map(stage)).await.unwrap();
-    assert_eq!(old.waiting().await.unwrap(), 4);
+    assert_eq!(old.waiting().await.unwrap(), 50);
     house.enqueue().await;
+    assert_eq!(old.waiting().await.unwrap(), 0, "what was ready is withdrawn");
+    // A worker of that release that does not know it yet.
+    old.offer(run, (0..4).map(stage)).await.unwrap();
     let never = Duration::from_secs(3600);
-    finish(house.worker_with(WorkerOptions { sweep: never, ..house.options("ours") }), &house)
+    finish(house.worker_with(WorkerOptions { reconcile: never, ..house.options("ours") }), &house)
         .await;
     assert_eq!(house.result().await, house.expected().await);
     let calls = house.calls();
@@ -88,20 +90,19 @@ async fn a_run_that_changes_hands_goes_on_at_once_and_what_it_leaves_behind_harm
     other.stop.send_replace(true);
     other.end().await.unwrap();
     assert_eq!((house.calls(), said(&house).len()), (calls, 1));
-    assert_eq!(old.waiting().await.unwrap(), 0, "what was ready is gone as well");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_resumes_a_run_of_another_release_leaves_its_plan_to_that_release() {
+async fn resuming_a_run_of_another_release_leaves_its_plan_to_that_release() {
     let house = House::new().await;
     let run = house.run().id();
-    house.store.put_run(&house.run()).await.unwrap();
+    house.store.records.put_run(&house.run()).await.unwrap();
     house.objects.pin_other_versions(run).await;
     hold(&house.store, run, Hold::Paused).await;
     assert!(control::resume(&house.store, Some(&house.fleet), run).await.unwrap());
     assert_eq!(house.waiting().await, 0);
     let active: Vec<String> = house.redis_says(&["SMEMBERS", &house.fleet.keys.of("active")]).await;
-    assert_eq!(active, [run.to_string()], "its own sweeper looks after it");
+    assert_eq!(active, [run.to_string()], "its own reconciler looks after it");
     let other = foreign(&house, "its own");
     house.until("a stage to be begun", async || !house.calls().is_empty()).await;
     other.stop.send_replace(true);
@@ -115,16 +116,16 @@ async fn a_run_whose_record_another_version_wrote_waits_and_the_others_go_on() {
     finish(house.worker("first"), &house).await;
     // A newer program wrote a record that the next run shares, and more of what it says.
     let (key, run) = ("sft-000001".parse().unwrap(), house.run().id());
-    let stage = house.store.recorded_stages(run).await.unwrap()[&key];
-    let manifest = house.store.manifest(stage).await.unwrap().unwrap();
+    let stage = house.store.records.recorded_stages(run).await.unwrap()[&key];
+    let manifest = house.store.records.manifest(stage).await.unwrap().unwrap();
     let mut more = serde_json::to_value(&manifest).unwrap();
     more["priority"] = 7.into();
     let (name, newer) = (format!("stages/{stage}"), agrpo_spec::record::seal(&more));
     house.objects.put(&name, newer.clone()).await;
     let shares = crate::testing::run_named("shares", 1);
     let apart = crate::testing::run_seeded("apart", 1, 2, 9);
-    house.store.put_run(&shares).await.unwrap();
-    house.store.versions(shares.id()).await.unwrap();
+    house.store.records.put_run(&shares).await.unwrap();
+    house.store.records.versions(shares.id()).await.unwrap();
     crate::coordination::runs::set_active(&house.fleet, shares.id(), true).await.unwrap();
     house.enqueue_run(apart.clone()).await;
     drop(said(&house));
@@ -137,7 +138,7 @@ async fn a_run_whose_record_another_version_wrote_waits_and_the_others_go_on() {
             !reasons.is_empty()
         })
         .await;
-    // Several sweeps later.
+    // Several turns of the reconciler later.
     sleep(Duration::from_secs(1)).await;
     reasons.append(&mut said(&house));
     assert_eq!(reasons.len(), 1, "{reasons:?}");
@@ -149,7 +150,7 @@ async fn a_run_whose_record_another_version_wrote_waits_and_the_others_go_on() {
     worker.end().await.unwrap();
     assert_eq!(house.objects.get(&name).await.unwrap(), newer);
     assert_eq!(house.objects.names("aside").await, [""; 0]);
-    assert!(house.store.failures(shares.id()).await.unwrap().is_empty());
+    assert!(house.store.records.failures(shares.id()).await.unwrap().is_empty());
     let active = house.fleet.keys.of(crate::coordination::keys::ACTIVE);
     let active: Vec<String> = house.redis_says(&["SMEMBERS", &active]).await;
     assert_eq!(active, [shares.id().to_string()], "it waits for a program that knows the record");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use agrpo_spec::{
@@ -13,14 +14,23 @@ use agrpo_spec::{
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::cache::checked::Blocks;
-use crate::cache::spoiled::{spoil, unspoiled};
+use crate::Store;
+use crate::cas::checked::Blocks;
+use crate::cas::files::StreamedBlobs;
+use crate::cas::spoiled::{spoil, unspoiled};
 use crate::flaky_store::flaky;
-use crate::objects::{Backend, Place, open};
+use crate::objects::{Objects, Place, open};
 use crate::testing::{finished, run, with_large};
 
 /// Bytes above which a blob is large in these tests.
 const LARGE: u64 = 1 << 20;
+
+impl Cas {
+    /// Stores a file under its digest.
+    pub(crate) async fn put_file(&self, path: &Path) -> Result<OutputRecord> {
+        self.put_source(path, OnDisk::open(path).unwrap().content()).await
+    }
+}
 
 struct Shop {
     store: Store,
@@ -32,20 +42,22 @@ impl Shop {
     async fn file() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store");
-        let backend = open(store.to_str().unwrap(), &[]).await.unwrap();
-        Self::of(backend, folder)
+        let opened = open(store.to_str().unwrap(), &[]).await.unwrap();
+        Self::of(opened, folder)
     }
 
     /// A store that behaves as a server's bucket.
     fn bucket() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::in_bucket("s3://b", "b", String::new(), vec![]);
-        Self::of(Backend::new(Arc::new(InMemory::new()), None, place), folder)
+        let place = Place { bucket: Some("b".to_owned()), ..Place::default() };
+        Self::of(Objects::new(Arc::new(InMemory::new()), None, place), folder)
     }
 
-    fn of(backend: Backend, folder: tempfile::TempDir) -> Self {
-        let store = with_large(&Store::on(backend), LARGE);
-        let store = store.with_scratch(Some(folder.path().to_owned()));
+    fn of(objects: Objects, folder: tempfile::TempDir) -> Self {
+        let store = with_large(&Store::on(objects), LARGE);
+        let streamed = Arc::new(StreamedBlobs::in_folder(Some(folder.path().to_owned())));
+        let cas = Cas { streamed, ..store.cas.clone() };
+        let store = Store { cas, ..store };
         Self { store, folder }
     }
 
@@ -54,7 +66,7 @@ impl Shop {
     }
 
     fn path(&self, digest: ArtifactDigest) -> PathBuf {
-        self.folder.path().join("store").join(blob_name(digest))
+        self.folder.path().join("store").join(paths::blob(digest))
     }
 
     /// A model's folder: a large file, a small one, and what is none of a model's.
@@ -84,16 +96,16 @@ async fn a_file_goes_in_and_comes_out_in_windows() {
         let bytes = many(20);
         let path = shop.folder.path().join("file");
         fs::write(&path, &bytes).unwrap();
-        let record = shop.store.put_file(&path).await.unwrap();
+        let record = shop.store.cas.put_file(&path).await.unwrap();
         assert_eq!(record.digest, ArtifactDigest::of(&bytes));
         assert_eq!(record.size, bytes.len() as u64);
-        assert_eq!(shop.store.put_file(&path).await.unwrap(), record);
+        assert_eq!(shop.store.cas.put_file(&path).await.unwrap(), record);
         for store in [&shop.store, &shop.store.fresh()] {
-            let content = store.content(record.digest, record.size).await.unwrap();
+            let content = store.cas.content(record.digest, record.size).await.unwrap();
             assert!(matches!(content, Content::Elsewhere(_)));
             assert_eq!(content.known_digest(), Some(record.digest));
             assert_eq!(content, bytes.clone().into());
-            assert_eq!(store.verified_size(record.digest).await.unwrap(), record.size);
+            assert_eq!(store.cas.verified_size(record.digest).await.unwrap(), record.size);
         }
     }
 }
@@ -103,10 +115,10 @@ async fn a_small_file_comes_as_bytes() {
     for shop in Shop::each().await {
         let path = shop.folder.path().join("file");
         fs::write(&path, b"small").unwrap();
-        let record = shop.store.put_file(&path).await.unwrap();
-        let content = shop.store.open_blob(record.digest).await.unwrap();
+        let record = shop.store.cas.put_file(&path).await.unwrap();
+        let content = shop.store.cas.open(record.digest).await.unwrap();
         assert!(matches!(content, Content::Memory(bytes) if bytes == "small"));
-        let error = shop.store.content(record.digest, 6).await.unwrap_err();
+        let error = shop.store.cas.content(record.digest, 6).await.unwrap_err();
         assert!(error.to_string().contains("has 5 bytes, expected 6"), "{error}");
     }
 }
@@ -116,8 +128,8 @@ async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
     let shop = Shop::file().await;
     let path = shop.folder.path().join("file");
     fs::write(&path, many(2)).unwrap();
-    let OutputRecord { digest, size } = shop.store.put_file(&path).await.unwrap();
-    let open = || shop.store.content(digest, size);
+    let OutputRecord { digest, size } = shop.store.cas.put_file(&path).await.unwrap();
+    let open = || shop.store.cas.content(digest, size);
     open().await.unwrap();
     let mut damaged = many(2).to_vec();
     damaged[1 << 20] ^= 1;
@@ -126,7 +138,7 @@ async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
     assert!(matches!(&error, JobsError::Lost { digest: lost, .. } if *lost == digest));
     assert!(error.to_string().contains(&format!("cas/{digest} in file://")), "{error}");
     assert!(error.to_string().contains("is corrupt"), "{error}");
-    shop.store.put_file(&path).await.unwrap();
+    shop.store.cas.put_file(&path).await.unwrap();
     let content = open().await.unwrap();
     fs::write(shop.path(digest), b"cut").unwrap();
     assert!(content.window(size - 10..size).is_err(), "an error, not a signal");
@@ -148,8 +160,8 @@ async fn bytes_that_change_after_the_first_look_are_never_handed_on() {
     let shop = Shop::file().await;
     let path = shop.folder.path().join("file");
     fs::write(&path, many(3)).unwrap();
-    let OutputRecord { digest, size } = shop.store.put_file(&path).await.unwrap();
-    let seen = shop.store.content(digest, size).await.unwrap();
+    let OutputRecord { digest, size } = shop.store.cas.put_file(&path).await.unwrap();
+    let seen = shop.store.cas.content(digest, size).await.unwrap();
     assert_eq!(seen.window(0..size).unwrap(), many(3));
     let file = fs::File::options().read(true).write(true).open(shop.path(digest)).unwrap();
     let look =
@@ -157,26 +169,26 @@ async fn bytes_that_change_after_the_first_look_are_never_handed_on() {
     let looked = look();
     flip(&file, 2 << 20);
     assert_eq!(look(), looked, "nothing about the file tells");
-    for content in [seen, shop.store.content(digest, size).await.unwrap()] {
+    for content in [seen, shop.store.cas.content(digest, size).await.unwrap()] {
         assert_eq!(content.window(0..9).unwrap(), many(3)[..9]);
         let error = content.window((2 << 20) + 5..(2 << 20) + 6).unwrap_err();
         assert!(error.to_string().contains("from 2097152 on are not those"), "{error}");
         assert!(content.digest().is_ok() && content.bytes(size).is_err());
         assert_eq!(content.damaged(), Some(digest));
     }
-    let error = shop.store.content(digest, size).await.unwrap_err();
+    let error = shop.store.cas.content(digest, size).await.unwrap_err();
     assert!(matches!(error, JobsError::Lost { digest: lost, .. } if lost == digest));
     // Nothing is stored from it either.
     let stale = OnDisk::checked(file, Arc::clone(&blocks_of(&many(3)))).content();
     fs::remove_file(shop.path(digest)).unwrap();
-    let error = shop.store.put_content(digest, stale).await.unwrap_err();
+    let error = shop.store.cas.put_content(digest, stale).await.unwrap_err();
     assert!(matches!(error, JobsError::Lost { digest: lost, .. } if lost == digest));
-    assert!(!shop.store.has_blob(digest).await.unwrap());
+    assert!(!shop.store.cas.has(digest).await.unwrap());
     // An import mends what a process took for sound.
-    shop.store.put_file(&path).await.unwrap();
+    shop.store.cas.put_file(&path).await.unwrap();
     flip(&fs::File::options().read(true).write(true).open(shop.path(digest)).unwrap(), 9);
-    shop.store.put_file(&path).await.unwrap();
-    let content = shop.store.content(digest, size).await.unwrap();
+    shop.store.cas.put_file(&path).await.unwrap();
+    let content = shop.store.cas.content(digest, size).await.unwrap();
     assert_eq!(content.window(0..size).unwrap(), many(3));
 }
 
@@ -189,9 +201,9 @@ fn blocks_of(bytes: &[u8]) -> Arc<Blocks> {
 #[tokio::test]
 async fn a_bad_read_of_a_large_file_is_no_damage() {
     let shop = Shop::file().await;
-    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    let OutputRecord { digest, size } = shop.store.cas.put(many(3)).await.unwrap();
     let file = File::open(shop.path(digest)).unwrap();
-    let open = async || shop.store.fresh().content(digest, size).await;
+    let open = async || shop.store.fresh().cas.content(digest, size).await;
     spoil(&file, &[1]);
     assert_eq!(open().await.unwrap().bytes(size).unwrap(), many(3));
     // The first pass has four reads; what follows is read of the windows.
@@ -215,12 +227,12 @@ async fn a_bad_read_of_a_large_file_is_no_damage() {
 #[tokio::test]
 async fn a_bad_read_of_a_server_s_large_object_is_no_damage() {
     let (objects, reads) = flaky();
-    let place = Place::in_bucket("s3://b", "b", String::new(), vec![]);
-    let backend = Backend::new(objects, None, place);
-    let shop = Shop::of(backend, tempfile::tempdir().unwrap());
-    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    let place = Place { bucket: Some("b".to_owned()), ..Place::default() };
+    let objects = Objects::new(objects, None, place);
+    let shop = Shop::of(objects, tempfile::tempdir().unwrap());
+    let OutputRecord { digest, size } = shop.store.cas.put(many(3)).await.unwrap();
     while reads.bad.load(Ordering::Relaxed) < 5 {
-        let content = shop.store.fresh().content(digest, size).await.unwrap();
+        let content = shop.store.fresh().cas.content(digest, size).await.unwrap();
         assert_eq!(content.bytes(size).unwrap(), many(3));
     }
 }
@@ -228,14 +240,16 @@ async fn a_bad_read_of_a_server_s_large_object_is_no_damage() {
 #[tokio::test]
 async fn a_copy_of_a_server_s_object_that_changes_is_copied_again() {
     let shop = Shop::bucket();
-    let OutputRecord { digest, size } = shop.store.put_blob(many(3)).await.unwrap();
+    let OutputRecord { digest, size } = shop.store.cas.put(many(3)).await.unwrap();
     let content = shop.store.fresh();
-    let first = content.content(digest, size).await.unwrap();
-    let Some(Known::Copied(copy, _)) = content.large.get(digest) else { panic!("it is copied") };
-    flip(copy.file(), 2 << 20);
+    let first = content.cas.content(digest, size).await.unwrap();
+    let Some(Known::Copied(copy, _)) = content.cas.streamed.get(digest) else {
+        panic!("it is copied")
+    };
+    flip(&copy.file, 2 << 20);
     assert!(first.bytes(size).is_err());
     assert_eq!(first.damaged(), Some(digest));
-    let second = content.content(digest, size).await.unwrap();
+    let second = content.cas.content(digest, size).await.unwrap();
     assert_eq!(second.bytes(size).unwrap(), many(3));
     assert_eq!(second.damaged(), None);
 }
@@ -257,7 +271,7 @@ async fn what_came_from_the_store_is_passed_on_unread() {
         }
     }
     for shop in Shop::each().await {
-        let imported = shop.store.import_folder(&shop.model(), sound).await.unwrap();
+        let imported = shop.store.cas.import_folder(&shop.model(), sound).await.unwrap();
         let entry = &imported.listing.files["model-00001.safetensors"];
         let outputs = |digest| {
             let base = Content::Elsewhere(Arc::new(Unreadable(entry.size, digest)));
@@ -265,12 +279,12 @@ async fn what_came_from_the_store_is_passed_on_unread() {
             let artifacts = BTreeMap::from([("policy", Artifact::Folder(files))]);
             Outputs { artifacts, metrics: BTreeMap::new() }
         };
-        let records = shop.store.put_outputs(&outputs(entry.digest)).await.unwrap();
+        let records = shop.store.cas.put_outputs(&outputs(entry.digest)).await.unwrap();
         assert_eq!(records["policy/model-00001.safetensors"].digest, entry.digest);
         // Where the store has it no longer, it has to be read after all.
         let gone = ArtifactDigest::of(b"gone");
-        assert!(shop.store.put_outputs(&outputs(gone)).await.is_err());
-        assert!(!shop.store.has_blob(gone).await.unwrap());
+        assert!(shop.store.cas.put_outputs(&outputs(gone)).await.is_err());
+        assert!(!shop.store.cas.has(gone).await.unwrap());
     }
 }
 
@@ -282,9 +296,9 @@ async fn a_file_that_changes_on_its_way_is_not_stored() {
         let disk = OnDisk::open(&path).unwrap();
         let digest = ArtifactDigest::of(b"as it was");
         let content = disk.content();
-        let error = shop.store.put_content(digest, content).await.unwrap_err();
+        let error = shop.store.cas.put_content(digest, content).await.unwrap_err();
         assert!(error.to_string().contains("it has changed"), "{error}");
-        assert!(!shop.store.has_blob(digest).await.unwrap());
+        assert!(!shop.store.cas.has(digest).await.unwrap());
     }
 }
 
@@ -292,15 +306,15 @@ async fn a_file_that_changes_on_its_way_is_not_stored() {
 async fn a_folder_is_taken_without_what_is_none_of_a_model_s() {
     for shop in Shop::each().await {
         let model = shop.model();
-        let imported = shop.store.import_folder(&model, sound).await.unwrap();
+        let imported = shop.store.cas.import_folder(&model, sound).await.unwrap();
         assert_eq!(imported.ignored, ["README.md", "modeling.py", "original/"]);
         let names: Vec<_> = imported.listing.files.keys().collect();
         assert_eq!(names, ["config.json", "model-00001.safetensors"]);
-        let listing = shop.store.get_blob(imported.digest).await.unwrap();
+        let listing = shop.store.cas.get(imported.digest).await.unwrap();
         assert_eq!(FolderListing::from_bytes(&listing).unwrap(), imported.listing);
-        let files = shop.store.load_folder(imported.digest).await.unwrap();
+        let files = shop.store.cas.load_folder(imported.digest).await.unwrap();
         assert_eq!(files["model-00001.safetensors"], many(2).into());
-        assert_eq!(shop.store.import_folder(&model, sound).await.unwrap(), imported);
+        assert_eq!(shop.store.cas.import_folder(&model, sound).await.unwrap(), imported);
     }
 }
 
@@ -311,12 +325,13 @@ async fn a_folder_that_is_refused_leaves_nothing_behind() {
         assert_eq!(files["config.json"].bytes(9).unwrap(), "{}");
         Err(StageError::Data("model.safetensors lies".into()))
     };
-    let error = shop.store.import_folder(&shop.model(), refuse).await.unwrap_err();
+    let error = shop.store.cas.import_folder(&shop.model(), refuse).await.unwrap_err();
     assert!(
         matches!(&error, JobsError::Data(message) if message.ends_with("/model: model.safetensors lies"))
     );
     assert!(!shop.folder.path().join("store/cas").exists());
-    let error = shop.store.import_folder(&shop.folder.path().join("no"), sound).await.unwrap_err();
+    let error =
+        shop.store.cas.import_folder(&shop.folder.path().join("no"), sound).await.unwrap_err();
     assert!(
         matches!(&error, JobsError::Invalid(message) if message.contains("/no cannot be read"))
     );
@@ -328,8 +343,8 @@ async fn a_copy_of_a_server_s_object_is_made_once() {
     let shop = Shop::bucket();
     let path = shop.folder.path().join("file");
     fs::write(&path, many(20)).unwrap();
-    let record = shop.store.put_file(&path).await.unwrap();
-    let reads = (0..8).map(|_| shop.store.content(record.digest, record.size));
+    let record = shop.store.cas.put_file(&path).await.unwrap();
+    let reads = (0..8).map(|_| shop.store.cas.content(record.digest, record.size));
     let copies = futures::future::try_join_all(reads).await.unwrap();
     let Content::Elsewhere(first) = &copies[0] else { panic!("it is large") };
     let same = |copy: &Content| matches!(copy, Content::Elsewhere(c) if Arc::ptr_eq(c, first));
@@ -337,10 +352,10 @@ async fn a_copy_of_a_server_s_object_is_made_once() {
     let left: Vec<_> = fs::read_dir(shop.folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "copies have no name that could stay behind: {left:?}");
     let wrong = ArtifactDigest::of(b"wrong");
-    shop.store.backend.replace(&blob_name(wrong), many(2)).await.unwrap();
-    let error = shop.store.open_blob(wrong).await.unwrap_err();
+    shop.store.objects.replace(&paths::blob(wrong), many(2)).await.unwrap();
+    let error = shop.store.cas.open(wrong).await.unwrap_err();
     assert!(error.to_string().contains("is corrupt"), "{error}");
-    let error = shop.store.content(wrong, 3 << 20).await.unwrap_err();
+    let error = shop.store.cas.content(wrong, 3 << 20).await.unwrap_err();
     assert!(error.to_string().contains("expected 3145728"), "{error}");
 }
 
@@ -349,18 +364,18 @@ async fn a_copy_of_a_server_s_object_is_made_once() {
 async fn large_gradients_and_moments_are_handed_to_an_update_in_windows() {
     for shop in Shop::each().await {
         finished(&shop.store, run()).await;
-        let stages = shop.store.recorded_stages(run().id()).await.unwrap();
+        let stages = shop.store.records.recorded_stages(run().id()).await.unwrap();
         let mut updates = vec![];
         for stage in stages.into_values() {
-            let spec = shop.store.manifest(stage).await.unwrap().unwrap().spec;
+            let spec = shop.store.records.manifest(stage).await.unwrap().unwrap().spec;
             updates.extend(if let StageSpec::Update(spec) = spec { Some(spec) } else { None });
         }
         let mut spec = updates.remove(0);
         let (gradient, moments) = (many(2), many(3));
-        spec.gradients.push(shop.store.put_blob(gradient.clone()).await.unwrap().digest);
-        spec.optimizer_state = Some(shop.store.put_blob(moments.clone()).await.unwrap().digest);
+        spec.gradients.push(shop.store.cas.put(gradient.clone()).await.unwrap().digest);
+        spec.optimizer_state = Some(shop.store.cas.put(moments.clone()).await.unwrap().digest);
         let inputs =
-            shop.store.fresh().load_inputs(&StageSpec::Update(spec.clone())).await.unwrap();
+            shop.store.fresh().cas.load_inputs(&StageSpec::Update(spec.clone())).await.unwrap();
         let small = inputs.content(spec.gradients[0]).unwrap();
         assert!(matches!(small, Content::Memory(_)));
         let large = [*spec.gradients.last().unwrap(), spec.optimizer_state.unwrap()];

@@ -7,8 +7,8 @@ use crate::objects::open;
 use crate::{JobsError, Store};
 
 async fn store(server: &Server) -> Store {
-    let backend = open("s3://results/agrpo", &super::settings(server.port)).await;
-    Store::on(backend.unwrap())
+    let opened = open("s3://results/agrpo", &super::settings(server.port)).await;
+    Store::on(opened.unwrap())
 }
 
 /// A server that lists so many objects on a page; 0 for all.
@@ -27,20 +27,20 @@ async fn a_listing_is_whole_or_refused() {
     let store = store(&server).await;
     for n in 0..7 {
         let name = format!("runs/r{n}/stages/s{n}");
-        store.backend.replace(&name, Bytes::from_static(b"x")).await.unwrap();
+        store.objects.replace(&name, Bytes::from_static(b"x")).await.unwrap();
     }
     let all = ["r0", "r1", "r2", "r3", "r4", "r5", "r6"];
     for page in [0, 3, 1, 7] {
         pages(&server, page);
-        assert_eq!(store.backend.entries("runs").await.unwrap().len(), 7, "{page}");
-        assert_eq!(store.backend.folders("runs").await.unwrap(), all, "{page}");
-        assert!(store.backend.list("nothing").await.unwrap().is_empty());
-        assert!(store.backend.folders("nothing").await.unwrap().is_empty());
+        assert_eq!(store.objects.entries("runs").await.unwrap().len(), 7, "{page}");
+        assert_eq!(store.objects.folders("runs").await.unwrap(), all, "{page}");
+        assert!(store.objects.list("nothing").await.unwrap().is_empty());
+        assert!(store.objects.folders("nothing").await.unwrap().is_empty());
     }
     for (page, part) in [(6, "leaves runs/r6/stages/s6 out"), (1, "leaves runs/r1/stages/s1 out")] {
         cut(&server, page);
-        let folders = store.backend.folders("runs").await.map(drop);
-        for found in [folders, store.backend.entries("runs").await.map(drop)] {
+        let folders = store.objects.folders("runs").await.map(drop);
+        for found in [folders, store.objects.entries("runs").await.map(drop)] {
             let error = found.unwrap_err();
             assert!(matches!(error, JobsError::Invalid(_)), "{error}");
             assert!(error.to_string().contains(part), "{page}: {error}");
@@ -48,7 +48,7 @@ async fn a_listing_is_whole_or_refused() {
     }
     pages(&server, 3);
     server.with(|state| state.lists_again = true);
-    let error = store.backend.entries("runs").await.unwrap_err().to_string();
+    let error = store.objects.entries("runs").await.unwrap_err().to_string();
     assert!(error.contains("lists runs without end (8 objects so far)"), "{error}");
 }
 
@@ -58,15 +58,15 @@ async fn marks_of_folders_and_overlooked_delimiters_hide_no_run() {
     let server = Server::start().await;
     let store = store(&server).await;
     for name in ["runs/r0/run.json", "runs/r1/run.json", "runs/r1/versions.json"] {
-        store.backend.replace(name, Bytes::from_static(b"x")).await.unwrap();
+        store.objects.replace(name, Bytes::from_static(b"x")).await.unwrap();
     }
     for overlooks in [false, true] {
         server.with(|state| state.overlooks_delimiters = overlooks);
-        assert_eq!(store.backend.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
+        assert_eq!(store.objects.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
         server.put("runs/", Bytes::new());
-        assert_eq!(store.backend.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
+        assert_eq!(store.objects.folders("runs").await.unwrap(), ["r0", "r1"], "{overlooks}");
         cut(&server, 2);
-        store.backend.folders("runs").await.unwrap_err();
+        store.objects.folders("runs").await.unwrap_err();
         pages(&server, 0);
         server.with(|state| state.objects.remove("runs/"));
     }
@@ -77,7 +77,7 @@ async fn marks_of_folders_and_overlooked_delimiters_hide_no_run() {
 async fn what_is_written_meanwhile_is_no_fault_of_the_server() {
     let server = Server::start().await;
     let store = store(&server).await;
-    store.backend.replace("runs/r0", Bytes::new()).await.unwrap();
+    store.objects.replace("runs/r0", Bytes::new()).await.unwrap();
     let writing = async {
         for n in 1..200 {
             server.put(&format!("runs/r{n:03}"), Bytes::new());
@@ -87,7 +87,7 @@ async fn what_is_written_meanwhile_is_no_fault_of_the_server() {
     let listing = async {
         let mut listed = 0;
         while listed < 190 {
-            match store.backend.entries("runs").await {
+            match store.objects.entries("runs").await {
                 Ok(entries) => listed = entries.len(),
                 Err(error) => assert!(matches!(error, JobsError::Unavailable(_)), "{error}"),
             }

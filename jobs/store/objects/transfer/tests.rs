@@ -1,8 +1,8 @@
 //! Connections that break in the middle, in both directions and at any size; and uploads that fail.
 
 use super::*;
-use crate::cas::blob_name;
 use crate::objects::tests::server::Server;
+use crate::paths;
 
 /// Bytes above which a blob is large in these tests.
 const LARGE: u64 = 1 << 20;
@@ -18,11 +18,11 @@ async fn a_small_blob_arrives_though_connections_break() {
     let store = server.store(LARGE).await;
     let bytes = many(0);
     server.cut("PUT cas/", 2);
-    let digest = store.put_blob(bytes.clone()).await.unwrap().digest;
-    assert_eq!(server.object(&blob_name(digest)).unwrap(), bytes);
+    let digest = store.cas.put(bytes.clone()).await.unwrap().digest;
+    assert_eq!(server.object(&paths::blob(digest)).unwrap(), bytes);
     assert_eq!(server.count("PUT cas/"), 3);
     server.cut("GET cas/", 2);
-    assert_eq!(server.store(LARGE).await.get_blob(digest).await.unwrap(), bytes);
+    assert_eq!(server.store(LARGE).await.cas.get(digest).await.unwrap(), bytes);
     assert_eq!(server.count("GET cas/"), 3);
 }
 
@@ -32,10 +32,10 @@ async fn a_record_is_created_once_though_connections_break() {
     let server = Server::start().await;
     let store = server.store(LARGE).await;
     server.cut("PUT stages/", 2);
-    let created = store.backend.create("stages/x", many(0)).await.unwrap();
+    let created = store.objects.create("stages/x", many(0)).await.unwrap();
     assert_eq!(created, None);
     assert_eq!(server.object("stages/x").unwrap(), many(0));
-    let standing = store.backend.create("stages/x", Bytes::from_static(b"other")).await.unwrap();
+    let standing = store.objects.create("stages/x", Bytes::from_static(b"other")).await.unwrap();
     assert_eq!(standing, Some(many(0)));
 }
 
@@ -45,13 +45,13 @@ async fn of_a_large_blob_only_what_was_cut_is_moved_again() {
     let store = server.store(LARGE).await;
     let bytes = many(40);
     server.cut("part", 2);
-    let record = store.put_blob(bytes.clone()).await.unwrap();
-    assert_eq!(server.object(&blob_name(record.digest)).unwrap(), bytes);
+    let record = store.cas.put(bytes.clone()).await.unwrap();
+    assert_eq!(server.object(&paths::blob(record.digest)).unwrap(), bytes);
     let asked = server.asked();
     let count = |what: &str| asked.iter().filter(|asked| asked.starts_with(what)).count();
     assert_eq!((count("begin"), count("part"), count("complete")), (1, 3 + 2, 1), "{asked:?}");
     server.cut("GET cas/", 2);
-    let content = server.store(LARGE).await.content(record.digest, record.size).await.unwrap();
+    let content = server.store(LARGE).await.cas.content(record.digest, record.size).await.unwrap();
     assert_eq!(content, bytes.into());
     assert_eq!(server.count("GET cas/"), 6 + 2);
 }
@@ -61,7 +61,7 @@ async fn an_upload_that_fails_leaves_nothing_behind() {
     let server = Server::start().await;
     let store = server.store(LARGE).await;
     server.answer("part", "403 Forbidden");
-    let error = store.put_blob(many(40)).await.unwrap_err();
+    let error = store.cas.put(many(40)).await.unwrap_err();
     assert!(error.to_string().contains("credentials were refused"), "{error}");
     assert_eq!((server.open_uploads(), server.objects()), (0, 0));
     assert_eq!(server.count("abort"), 1);
@@ -74,7 +74,7 @@ async fn what_turns_out_to_be_something_else_is_not_completed() {
     let store = server.store(LARGE).await;
     let (name, digest) = ("cas/x", ArtifactDigest::of(b"as it was"));
     server.put(name, Bytes::from_static(b"stands"));
-    let sent = store.backend.replace_in_parts(name, &many(20).into(), digest).await.unwrap();
+    let sent = store.objects.replace_in_parts(name, &many(20).into(), digest).await.unwrap();
     assert_eq!(sent, Err(ArtifactDigest::of(&many(20))));
     assert_eq!(server.object(name).unwrap(), "stands");
     assert_eq!((server.open_uploads(), server.count("abort")), (0, 1));
@@ -87,11 +87,11 @@ async fn a_small_blob_is_one_request() {
     let bytes = Bytes::from_static(b"small");
     for _ in 0..2 {
         let store = server.store(LARGE).await;
-        let digest = store.put_blob(bytes.clone()).await.unwrap().digest;
+        let digest = store.cas.put(bytes.clone()).await.unwrap().digest;
         assert_eq!(server.asked(), [format!("PUT cas/{digest}")]);
-        store.put_blob(bytes.clone()).await.unwrap();
+        store.cas.put(bytes.clone()).await.unwrap();
         assert_eq!(server.asked(), [format!("PUT cas/{digest}")], "known, but young again");
         let damaged = Bytes::from_static(b"smell");
-        server.put(&blob_name(digest), damaged);
+        server.put(&paths::blob(digest), damaged);
     }
 }

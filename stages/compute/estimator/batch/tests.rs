@@ -1,10 +1,9 @@
 //! What is refused before anything is computed: each with the sample and the number.
 
-use agrpo_spec::{ModelShape, PositionRule};
+use agrpo_spec::{ModelShape, PositionRule, StageError};
 
 use super::*;
-use crate::testing::real;
-use crate::trajectories::KeptSets;
+use crate::{testing::real, trajectories::KeptSets};
 
 const MASK: i64 = 9;
 const EOS: i64 = 8;

@@ -27,8 +27,8 @@ fn every_kind_s_gradient_is_the_same_to_the_bit() {
             let gradients = |checkpointing| {
                 policy.zero_grad();
                 policy.require_grad();
-                let portion = Portion { micro_batch: 3, checkpointing };
-                let measured = accumulate(&*estimator, &policies, portion).unwrap();
+                let config = EstimatorConfig { micro_batch: 3, checkpointing, ..config.clone() };
+                let measured = accumulate(&estimator, &policies, &config).unwrap();
                 let copy = |(name, gradient): (String, Tensor)| (name, gradient.copy());
                 (policy.gradients().into_iter().map(copy).collect::<Vec<_>>(), measured.loss)
             };

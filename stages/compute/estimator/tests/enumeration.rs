@@ -57,7 +57,7 @@ impl Table {
         // The mask is the last id, and is never drawn.
         let real_SCV = logits_SLV.narrow(1, prompt, length - prompt).narrow(2, 0, MASK);
         let logp_SCV = (real_SCV / sampler.temperature.get()).log_softmax(-1, Kind::Double);
-        let values = crate::tensors::doubles(&logp_SCV).unwrap();
+        let values = crate::tensors::numbers::<f64>(&logp_SCV).unwrap();
         Self { logp_SCV, values, tokens }
     }
 
@@ -149,7 +149,6 @@ impl Walk<'_> {
                     vec![highest(&places.map(score).collect::<Vec<_>>(), count)]
                 }
             };
-            #[expect(clippy::cast_precision_loss, reason = "a handful of sets")]
             let chance = 1.0 / sets.len() as f64;
             let drawn = masked.iter().zip(&draw);
             let cells = drawn.map(|(&position, &token)| self.table.cell(state, position, token));
@@ -267,8 +266,7 @@ impl Enumeration {
     /// Worths that make one estimate from all trajectories the expectation of estimates from single
     /// ones: P(trajectory) (reward - baseline) R, R being what a mean over them divides by.
     pub(super) fn worths(&self, baseline: f64) -> Vec<Worth> {
-        let probability = crate::tensors::doubles(&self.probability_R).unwrap();
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+        let probability = crate::tensors::numbers::<f64>(&self.probability_R).unwrap();
         let rows = self.trajectories.rows as f64;
         let worth =
             |(p, r): (f64, &f64)| Worth { advantage: p * (r - baseline) * rows, counted: true };
@@ -283,7 +281,7 @@ impl Enumeration {
 
     /// The probability of an event.
     pub(super) fn chance(&self, event: impl Fn(usize) -> bool) -> f64 {
-        let probability = crate::tensors::doubles(&self.probability_R).unwrap();
+        let probability = crate::tensors::numbers::<f64>(&self.probability_R).unwrap();
         (0..self.trajectories.rows).filter(|&row| event(row)).map(|row| probability[row]).sum()
     }
 
@@ -316,7 +314,7 @@ impl Enumeration {
         let estimator = estimator(&batch, config, seed);
         let policies = Policies { policy, behaviour: None, reference: None };
         policy.zero_grad();
-        accumulate(&*estimator, &policies, config.micro_batch as usize).unwrap();
+        accumulate(&estimator, &policies, config).unwrap();
         -take_gradient(policy)
     }
 }

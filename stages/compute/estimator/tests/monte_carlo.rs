@@ -44,9 +44,10 @@ fn sampled(policy: &Policy, sampler: &Sampler, rows: u64) -> Trajectories {
 
 /// The gradient that an estimate of these draws ascends.
 fn gradient(batch: &Batch<'_>, policy: &Policy, draws: Vec<Draw>) -> Tensor {
-    let estimator = Agrpo::with_draws(batch, &config(EstimatorKind::Agrpo), draws);
+    let config = config(EstimatorKind::Agrpo);
+    let estimator = with_draws(batch, &config, draws);
     let policies = Policies { policy, behaviour: None, reference: None };
-    accumulate(&estimator, &policies, 256).unwrap();
+    accumulate(&estimator, &policies, &config).unwrap();
     -take_gradient(policy)
 }
 
@@ -124,7 +125,11 @@ fn steps_are_drawn_as_often_as_their_probability_says() {
         for row in rows.iter().copied().filter(|&row| batch.horizon(row) > 0) {
             let steps = Steps::of(&batch, row, &config);
             for step in 0..4 {
-                let q = if step < batch.horizon(row) { steps.probability(step) } else { 0.0 };
+                let q = if step < batch.horizon(row) {
+                    steps.probabilities[step as usize]
+                } else {
+                    0.0
+                };
                 // Strata only lower the binomial deviation.
                 let error = (drawn[row][step as usize] - 6000.0 * q).abs();
                 assert!(error <= 4.0 * (6000.0 * q * (1.0 - q)).sqrt() + 1e-9, "{row} {step} {q}");
@@ -162,9 +167,9 @@ fn sampled_trajectories_estimate_the_gradient_of_the_expected_reward() {
             let rows: Vec<usize> = (first..first + 64).collect();
             let mut draws = draw(&batch, &rows, &config, Seed::new(first as u64));
             draws.iter_mut().for_each(|draw| draw.weight /= 64.0);
-            let estimator = Agrpo::with_draws(&batch, &config, draws);
+            let estimator = with_draws(&batch, &config, draws);
             let policies = Policies { policy: &policy, behaviour: None, reference: None };
-            accumulate(&estimator, &policies, 256).unwrap();
+            accumulate(&estimator, &policies, &config).unwrap();
             project(&-take_gradient(&policy))
         };
         (0..32_768).step_by(64).map(of_rows).collect()

@@ -39,14 +39,15 @@ fn deviation(
     policy: &Policy,
     trajectories: &Trajectories,
     sampler: &Sampler,
-    micro_batch: usize,
+    micro_batch: u32,
 ) -> f64 {
     let worths = [Worth { advantage: 1.0, counted: true }; 15];
     let batch = Batch::new(trajectories, &worths, 5, sampler, policy.config()).unwrap();
-    let estimator = estimator(&batch, &config(EstimatorKind::Agrpo), Seed::new(1));
+    let config = EstimatorConfig { micro_batch, ..config(EstimatorKind::Agrpo) };
+    let estimator = estimator(&batch, &config, Seed::new(1));
     let policies = Policies { policy, behaviour: None, reference: None };
     policy.require_grad();
-    let measured = accumulate(&*estimator, &policies, micro_batch).unwrap();
+    let measured = accumulate(&estimator, &policies, &config).unwrap();
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     assert_eq!(measured.factors, count(written), "every token has its ratio");
     measured.ratio_deviation
@@ -231,7 +232,7 @@ fn a_threshold_s_steps_are_a_mean_over_each_row_s_own() {
     for horizon in [Horizon::Effective, Horizon::Sampled] {
         let config = EstimatorConfig { horizon, ..config(EstimatorKind::Agrpo) };
         let estimator = estimator(&batch, &config, Seed::new(1));
-        let factors = (0..estimator.units()).flat_map(|n| estimator.unit(n).factors);
+        let factors = (0..estimator.units).flat_map(|n| (estimator.unit)(n).factors);
         let found: f64 = factors.map(|factor| factor.weight).sum();
         let of_row = |row: usize| {
             let last = match horizon {

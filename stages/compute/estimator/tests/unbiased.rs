@@ -73,16 +73,17 @@ fn the_expectation_over_drawn_steps_is_the_gradient() {
         let of_row = |row| {
             let steps = Steps::of(&batch, row, &config);
             let draw = |step| {
-                let weight = steps.probability(step) * steps.weight(step, 1) / batch.completions();
+                let weight = steps.probabilities[step as usize] * steps.weight(step, 1)
+                    / batch.completions();
                 Draw { row, step, weight }
             };
-            let last = u32::try_from(steps.len()).unwrap();
+            let last = u32::try_from(steps.probabilities.len()).unwrap();
             (0..last).map(draw).collect::<Vec<_>>()
         };
         let draws = (0..batch.rows()).flat_map(of_row).collect();
         let policies = Policies { policy: &policy, behaviour: None, reference: None };
-        let estimator = Agrpo::with_draws(&batch, &config, draws);
-        accumulate(&estimator, &policies, 256).unwrap();
+        let estimator = with_draws(&batch, &config, draws);
+        accumulate(&estimator, &policies, &config).unwrap();
         let error = relative(&-take_gradient(&policy), &exact);
         assert!(error < EXACT, "{step_weights:?}, {uniform_share}: {error}");
     }
@@ -183,7 +184,7 @@ fn a_position_that_could_no_longer_have_lost_leaves_a_gradient() {
     policy.require_grad();
     let surrogate = Surrogate::untempered(&config(EstimatorKind::Agrpo));
     let pass = pass(vec![read(winner, Event::Token(token)), lost]);
-    pass.loss(&policies, &surrogate).unwrap().0.backward();
+    pass.backward(&policies, &surrogate, false).unwrap();
     let found = norm(&take_gradient(&policy));
     assert!(found.is_finite() && found > 0.0, "{found}");
 }

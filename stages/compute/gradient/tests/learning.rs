@@ -1,8 +1,7 @@
 //! Gradient and update in turn, from rollouts of a policy whose reward is the share of one token: both all
 //! weights and an adapter learn to write it, and an adapter's base stays as it was.
 
-use std::ops::Range;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use agrpo_spec::{
     ArtifactDigest, Content, LoraConfig, OptimizerConfig, Schedule, UpdateSpec, Windows,

@@ -5,10 +5,9 @@ use agrpo_spec::Content;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::tests::small;
 use crate::model::{Placement, Policy};
-use crate::policy_folder::check_folder;
 use crate::tensors::{self, NamedTensors};
+use crate::{model::tests::small, text::chat::check_folder};
 
 const WTE: &str = "model.transformer.wte.weight";
 const LN: &str = "model.transformer.ln_f.weight";
@@ -49,7 +48,7 @@ fn refused(files: &Files) -> String {
 fn changed(n: usize, change: impl Fn(&mut NamedTensors)) -> Files {
     let mut files = folder();
     files.remove(INDEX);
-    let mut tensors = tensors::read(&files[&file(n)].bytes(1 << 20).unwrap(), "").unwrap();
+    let mut tensors = TensorWindows::open("", &files[&file(n)]).unwrap().read().unwrap();
     change(&mut tensors);
     files.insert(file(n), tensors::write(&tensors).unwrap().into());
     files
@@ -94,14 +93,14 @@ fn f32_weights_stay_as_they_are() {
 fn an_adapter_beside_its_base_is_no_part_of_it() {
     let mut files = folder();
     let adapter = NamedTensors::from([("base_model.x".into(), Tensor::from_slice(&[1f32]))]);
-    files.insert(ADAPTER.into(), tensors::write(&adapter).unwrap().into());
+    files.insert(lora::TENSORS.into(), tensors::write(&adapter).unwrap().into());
     let half = Policy::from_folder(&files).unwrap_err().to_string();
     assert_eq!(half, "the adapter folder has no adapter_config.json");
-    files.retain(|name, _| name == ADAPTER);
+    files.retain(|name, _| name == lora::TENSORS);
     files.insert("adapter_config.json".into(), Content::from(&b"{}"[..]));
     check_folder(&files).unwrap();
-    files.remove(ADAPTER);
-    assert!(check_folder(&files).unwrap_err().to_string().contains(ADAPTER));
+    files.remove(lora::TENSORS);
+    assert!(check_folder(&files).unwrap_err().to_string().contains(lora::TENSORS));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The keys of `config.json`: those that are read, those of which one value is computed here, and those that
+//! The keys of `config.json` beside those that are read: those of which one value is computed here, and those that
 //! change no policy's arithmetic. Refuses any other key, since it may change it.
 
 use agrpo_spec::{StageError, one_line};
@@ -6,21 +6,6 @@ use serde_json::{Map, Value, json};
 
 use super::ModelConfig;
 use crate::error::data;
-
-/// Keys that are read as fields of [`ModelConfig`].
-const READ: [&str; 11] = [
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "mlp_hidden_size",
-    "embedding_size",
-    "max_sequence_length",
-    "rope_theta",
-    "rms_norm_eps",
-    "eos_token_id",
-    "pad_token_id",
-    "mask_token_id",
-];
 
 /// Keys that change no policy's arithmetic: names and versions, training from scratch, dropout, kernels and
 /// caches, what transformers keeps for generation and for heads that a language model lacks. What begins with
@@ -50,9 +35,14 @@ impl ModelConfig {
     /// Refuses a key that would change what is computed, or that is not known.
     pub(super) fn check_keys(&self, document: &Map<String, Value>) -> Result<(), StageError> {
         let has_no_window = document.get("use_sliding_window") == Some(&Value::Bool(false));
-        let is_unused = |key: &str| key == "sliding_window" && has_no_window;
-        for (key, found) in
-            document.iter().filter(|(key, found)| !found.is_null() && !is_unused(key))
+        let read = serde_json::to_value(self).unwrap_or_default();
+        let is_free = |key: &str| {
+            read.get(key).is_some()
+                || WITHOUT_EFFECT.contains(&key)
+                || key.starts_with('_')
+                || key == "sliding_window" && has_no_window
+        };
+        for (key, found) in document.iter().filter(|(key, found)| !found.is_null() && !is_free(key))
         {
             if let Some(expected) = self.expected(key, found) {
                 let (key, found) = (one_line(key), one_line(found));
@@ -64,36 +54,30 @@ impl ModelConfig {
 
     /// The expected value of a key; `None` where the found one computes the same.
     fn expected(&self, key: &str, found: &Value) -> Option<String> {
-        let is_free = READ.contains(&key) || WITHOUT_EFFECT.contains(&key) || key.starts_with('_');
-        let only =
-            |expected: &str| Some(format!("expected {expected}: nothing else is computed here"));
+        let only = |expected: &str| format!("expected {expected}: nothing else is computed here");
         match key {
-            _ if is_free => None,
             "vocab_size" => {
-                let is_within = |found: i64| (1..=self.embedding_size).contains(&found);
-                let within =
-                    || format!("expected from 1 to embedding_size = {}", self.embedding_size);
+                let size = self.embedding_size;
+                let is_within = |found: i64| (1..=size).contains(&found);
+                let within = || format!("expected from 1 to embedding_size = {size}");
                 (!found.as_i64().is_some_and(is_within)).then(within)
             }
             "layer_types" => {
-                let mut layers = found.as_array().into_iter().flatten();
-                if found.is_array() && layers.all(|kind| kind == "full_attention") {
-                    return None;
-                }
-                only("\"full_attention\" of every layer")
+                let is_full =
+                    |kinds: &Vec<Value>| kinds.iter().all(|kind| kind == "full_attention");
+                let expected = || only("\"full_attention\" of every layer");
+                (!found.as_array().is_some_and(is_full)).then(expected)
             }
             _ if key.starts_with("rope_") || key.starts_with("rotary_") => {
-                if self.is_plain_rope(found) {
-                    None
-                } else {
-                    only("the plain rotary embedding of rope_theta")
-                }
+                let expected = || only("the plain rotary embedding of rope_theta");
+                (!self.is_plain_rope(found)).then(expected)
             }
             _ => match self.plain().into_iter().find(|(plain, _)| *plain == key) {
                 Some((_, values)) if values.iter().any(|value| is_same(value, found)) => None,
-                Some((_, values)) if values.is_empty() => only("null"),
+                Some((_, values)) if values.is_empty() => Some(only("null")),
                 Some((_, values)) => {
-                    only(&values.iter().map(Value::to_string).collect::<Vec<_>>().join(" or "))
+                    let values: Vec<String> = values.iter().map(Value::to_string).collect();
+                    Some(only(&values.join(" or ")))
                 }
                 None => Some(
                     "unknown key, which may change what is computed: remove it if it does not"

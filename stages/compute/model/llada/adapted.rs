@@ -1,21 +1,17 @@
 //! Policies with an adapter: begun or found, kept apart from the base, merged. Reads and writes no base.
 
-use agrpo_spec::{Files, LoraConfig, Seed, StageError};
-use tch::no_grad_guard;
+use agrpo_spec::{Files, LoraConfig, Seed};
+use tch::{Tensor, no_grad_guard};
 
 use super::Policy;
-use crate::error::data;
-use crate::model::config::ModelConfig;
+use crate::error::{Result, data};
 use crate::model::lora::{self, Adapter, Matrices};
-use crate::tensors::NamedTensors;
+use crate::{model::config::ModelConfig, tensors::NamedTensors};
 
 impl Policy {
-    /// A policy that was read, as a run trains it; the folder's adapter is checked against `lora`.
-    pub(crate) fn ready_to_train(
-        self,
-        lora: Option<&LoraConfig>,
-        seed: Seed,
-    ) -> Result<Self, StageError> {
+    /// A policy that was read, as a run trains it: with `lora`, its adapter, which is checked, or else a new one
+    /// drawn from `seed`, whose policy is its base.
+    pub fn ready_to_train(self, lora: Option<&LoraConfig>, seed: Seed) -> Result<Self> {
         let Some(lora) = lora else { return Ok(self) };
         match &self.adapter {
             Some(adapter) => lora::check(&self.config, lora, adapter).map(|()| self),
@@ -25,28 +21,27 @@ impl Policy {
 
     /// The same policy on the same memory, with gradients of its own.
     pub(crate) fn handles(&self) -> Self {
-        let weights = self.weights.handles();
-        Self { config: self.config.clone(), weights, adapter: self.adapter.clone() }
+        self.with_weights(self.weights.map(Tensor::detach))
     }
 
     /// The same policy with a new adapter, which changes nothing yet.
-    pub fn with_new_adapter(self, lora: &LoraConfig, seed: Seed) -> Result<Self, StageError> {
+    pub fn with_new_adapter(self, lora: &LoraConfig, seed: Seed) -> Result<Self> {
         let found = lora::draw(&self.config, lora, seed)?;
         self.adapted(found)
     }
 
     /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
     /// `adapter_model.safetensors`. From here on the adapter is what is trained.
-    pub fn with_adapter(self, files: &Files) -> Result<Self, StageError> {
+    pub fn with_adapter(self, files: &Files) -> Result<Self> {
         let found = lora::read(&self.config, files)?;
         self.adapted(found)
     }
 
-    fn adapted(mut self, (adapter, matrices): (Adapter, Matrices)) -> Result<Self, StageError> {
+    fn adapted(mut self, (adapter, matrices): (Adapter, Matrices)) -> Result<Self> {
         if self.adapter.is_some() {
             return Err(data("the policy has an adapter already"));
         }
-        for leaf in self.weights.leaves() {
+        for (_, leaf) in self.weights.leaves() {
             drop(leaf.set_requires_grad(false));
         }
         self.weights.adapt(matrices);
@@ -60,7 +55,7 @@ impl Policy {
     }
 
     /// PEFT's two files, where there is an adapter.
-    pub fn adapter_files(&self) -> Result<Option<Files>, StageError> {
+    pub fn adapter_files(&self) -> Result<Option<Files>> {
         let files = |adapter: &Adapter| adapter.to_files(&self.parameters());
         self.adapter.as_ref().map(files).transpose()
     }
@@ -86,7 +81,7 @@ pub(crate) fn adapter_of(
     files: &Files,
     lora: Option<&LoraConfig>,
     seed: Seed,
-) -> Result<Option<(Adapter, NamedTensors)>, StageError> {
+) -> Result<Option<(Adapter, NamedTensors)>> {
     let is_there = lora::is_in(files);
     if !is_there && lora.is_none() {
         return Ok(None);

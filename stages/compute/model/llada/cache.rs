@@ -18,17 +18,16 @@ use tch::{Tensor, no_grad_guard};
 use super::queries::{Queries, select};
 use super::rotation::rotate;
 use super::{PADDING, Policy, Sequences, attention, rms_norm};
-use crate::error::libtorch;
+use crate::error::{Result, libtorch};
 use crate::model::weights::Block;
 
 /// Keys and values of all positions of B sequences, from every block.
 #[derive(Debug)]
-pub struct KeyValues {
+pub(crate) struct KeyValues {
     blocks: Vec<Kept>,
     sequences: Sequences,
 }
 
-/// One block's.
 #[derive(Debug)]
 struct Kept {
     /// Before rotation.
@@ -38,13 +37,12 @@ struct Kept {
 
 /// Positions `start..start + W` of N sequences.
 #[derive(Clone, Copy, Debug)]
-pub struct Window<'a> {
+pub(crate) struct Window<'a> {
     /// i64, N x W; none of them padding.
-    pub ids_NW: &'a Tensor,
-    /// First position.
-    pub start: i64,
+    pub(crate) ids_NW: &'a Tensor,
+    pub(crate) start: i64,
     /// i64, N: each one's number among the sequences whose keys and values were kept.
-    pub kept_N: &'a Tensor,
+    pub(crate) kept_N: &'a Tensor,
 }
 
 /// Where the positions of a pass lie, and what they attend to.
@@ -61,11 +59,11 @@ impl Policy {
     /// What [`Policy::hidden`] gives at the queried positions, to the bit, and the keys and values of all
     /// positions. `ids_BL` is i64, B x L, with [`PADDING`] where a sequence has no token; `queries_BQ` is
     /// i64, B x Q.
-    pub fn hidden_and_keep(
+    pub(crate) fn hidden_and_keep(
         &self,
         ids_BL: &Tensor,
         queries_BQ: &Tensor,
-    ) -> Result<(Tensor, KeyValues), StageError> {
+    ) -> Result<(Tensor, KeyValues)> {
         let _no_grad = no_grad_guard();
         let sequences = self.sequences(ids_BL)?;
         let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
@@ -81,15 +79,15 @@ impl Policy {
 
     /// Normalised hidden states at positions of the window, N x Q x D, in the weights' kind. `queries_NQ`
     /// is i64, N x Q, and counts positions in the whole sequence.
-    pub fn hidden_in_window(
+    pub(crate) fn hidden_in_window(
         &self,
         window: &Window<'_>,
         queries_NQ: &Tensor,
         all: &KeyValues,
-    ) -> Result<Tensor, StageError> {
+    ) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
         let Window { ids_NW, start, kept_N } = *window;
-        let (_, width) = ids_NW.size2().map_err(|e| libtorch(&e))?;
+        let (_, width) = ids_NW.size2().map_err(libtorch)?;
         let (end, length) = (start + width, all.sequences.length);
         if start < 0 || end > length {
             return Err(StageError::Internal(format!(
@@ -143,11 +141,10 @@ impl Policy {
         let normed_NWD = rms_norm(x_NWD, &block.attn_norm_D, self.config.rms_norm_eps);
         let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
         let (q, kv, residual, queries) = if is_last {
-            let inside_NQ = span.queries_NQ - span.start;
-            let inside = Queries::At(&inside_NQ);
+            let inside = Queries::At(span.queries_NQ - span.start);
             let kv = split(&block.qkv.apply_some(&normed_NWD, 1..3), 2);
             let q = split(&block.qkv.apply_some(&select(&normed_NWD, &inside), 0..1), 1);
-            (q, kv, select(x_NWD, &inside), Queries::At(span.queries_NQ))
+            (q, kv, select(x_NWD, &inside), Queries::At(span.queries_NQ.shallow_clone()))
         } else {
             let qkv = split(&block.qkv.apply(&normed_NWD), 3);
             let (q, kv) = (qkv.narrow(2, 0, heads), qkv.narrow(2, heads, 2 * heads));

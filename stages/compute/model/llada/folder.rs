@@ -5,54 +5,42 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Files, LoraConfig, Seed, StageError};
+use agrpo_spec::{Files, StageError};
 
 use super::Policy;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::config::ModelConfig;
-use crate::model::lora;
-use crate::model::placement::Placement;
-use crate::tensors;
+use crate::error::Result;
+use crate::{
+    model::checkpoint::Checkpoint, model::config::ModelConfig, model::lora,
+    model::placement::Placement, tensors,
+};
 
 impl Policy {
     /// From a folder in Hugging Face layout: `config.json`, one or several `*.safetensors`, and an adapter
     /// in PEFT's format if there is one. In f32 on the CPU.
-    pub fn from_folder(files: &Files) -> Result<Self, StageError> {
+    pub fn from_folder(files: &Files) -> Result<Self> {
         Self::from_folder_at(files, Placement::CPU)
     }
 
     /// The same elsewhere, in a floating kind. Host memory beside the policy stays bounded, whatever
     /// the checkpoint's size.
-    pub fn from_folder_at(files: &Files, at: Placement) -> Result<Self, StageError> {
+    pub fn from_folder_at(files: &Files, at: Placement) -> Result<Self> {
         let config = ModelConfig::of_folder(files)?;
         let weights = Checkpoint::open(files)?.weights(&config, at.device, at.kind)?;
         let policy = Self { config, weights, adapter: None };
         if lora::is_in(files) { policy.with_adapter(files) } else { Ok(policy) }
     }
 
-    /// The policy of a folder as a run trains it: with `lora`, the folder's adapter or else a new one
-    /// drawn from `seed`, whose policy is its base.
-    pub fn for_training(
-        files: &Files,
-        lora: Option<&LoraConfig>,
-        seed: Seed,
-        at: Placement,
-    ) -> Result<Self, StageError> {
-        Self::from_folder_at(files, at)?.ready_to_train(lora, seed)
-    }
-
     /// The policy of a folder as it is sampled from; `merge` computes with W + s B A, rounded to the
     /// base's kind.
-    pub fn for_sampling(files: &Files, merge: bool, at: Placement) -> Result<Self, StageError> {
+    pub fn for_sampling(files: &Files, merge: bool, at: Placement) -> Result<Self> {
         let policy = Self::from_folder_at(files, at)?;
         Ok(if merge { policy.merged() } else { policy })
     }
 
     /// Another policy of the same run, of the folder `files`, beside this one of the folder `own`. A base that
     /// both share is in memory once.
-    pub(crate) fn beside(&self, own: &Files, files: &Files) -> Result<Self, StageError> {
-        let base = |files| lora::base_files(files);
-        if self.adapter.is_none() || !base(own).eq(base(files)) {
+    pub(crate) fn beside(&self, own: &Files, files: &Files) -> Result<Self> {
+        if self.adapter.is_none() || !lora::share_a_base(own, files) {
             return Self::from_folder_at(files, self.placement());
         }
         let base = self.without_adapter();
@@ -60,7 +48,7 @@ impl Policy {
     }
 
     /// The model's files for a folder in Hugging Face layout. Invalid error if a weight is not finite.
-    pub fn to_files(&self) -> Result<Files, StageError> {
+    pub fn to_files(&self) -> Result<Files> {
         if self.adapter.is_some() {
             return Err(StageError::Internal(
                 "the base of an adapted policy is not written again".into(),

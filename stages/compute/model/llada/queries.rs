@@ -4,7 +4,7 @@ use tch::Tensor;
 
 /// The positions whose predictions are wanted.
 #[derive(Debug)]
-pub enum Queries<'a> {
+pub enum Queries {
     /// Every position.
     All,
     /// Positions `start..start + len` of every sequence.
@@ -15,11 +15,22 @@ pub enum Queries<'a> {
         len: i64,
     },
     /// Q positions for each sequence, an i64 tensor of B x Q.
-    At(&'a Tensor),
+    At(Tensor),
+}
+
+impl Queries {
+    /// The same on the same memory.
+    pub(super) fn handles(&self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Range { start, len } => Self::Range { start: *start, len: *len },
+            Self::At(positions_BQ) => Self::At(positions_BQ.shallow_clone()),
+        }
+    }
 }
 
 /// The rows of B x L x D at the queried positions: B x Q x D.
-pub(super) fn select(x_BLD: &Tensor, queries: &Queries<'_>) -> Tensor {
+pub(super) fn select(x_BLD: &Tensor, queries: &Queries) -> Tensor {
     match queries {
         Queries::All => x_BLD.shallow_clone(),
         Queries::Range { start, len } => x_BLD.narrow(1, *start, *len),

@@ -17,11 +17,9 @@ impl Rotation {
     pub(super) fn new(config: &ModelConfig, length: i64, (kind, device): (Kind, Device)) -> Self {
         let half = config.head_size() / 2;
         let (mut cos, mut sin) = (vec![], vec![]);
-        #[expect(clippy::cast_precision_loss, reason = "positions and sizes are small")]
         let speeds: Vec<f64> =
             (0..half).map(|i| libm::pow(config.rope_theta, -(i as f64) / half as f64)).collect();
         for position in 0..length {
-            #[expect(clippy::cast_precision_loss, reason = "positions are small")]
             let angles = || speeds.iter().map(|speed| position as f64 * speed);
             let (cosines, sines): (Vec<_>, Vec<_>) =
                 angles().map(|angle| (libm::cos(angle), libm::sin(angle))).unzip();
@@ -36,7 +34,7 @@ impl Rotation {
     }
 
     /// The tables at the queried positions, broadcastable against B x Q x H x E.
-    pub(super) fn at(&self, queries: &Queries<'_>, batch: i64, length: i64) -> (Tensor, Tensor) {
+    pub(super) fn at(&self, queries: &Queries, batch: i64, length: i64) -> (Tensor, Tensor) {
         let pick = |table: &Tensor| match queries {
             Queries::All => table.narrow(0, 0, length),
             Queries::Range { start, len } => table.narrow(0, *start, *len),

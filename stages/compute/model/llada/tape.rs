@@ -14,48 +14,22 @@ use super::{Policy, Sequences};
 /// The backward pass of hidden states that were computed without a graph. Run it once the hidden states have
 /// their gradient.
 #[derive(Debug)]
-pub struct Tape<'a> {
+pub(crate) struct Tape<'a> {
     policy: &'a Policy,
     ids_BL: Tensor,
     all: Sequences,
-    queries: Kept,
+    queries: Queries,
     /// What each block was given, B x L x D.
     inputs: Vec<Tensor>,
     hidden_BQD: Tensor,
 }
 
-/// [`Queries`] that own their positions.
-#[derive(Debug)]
-enum Kept {
-    All,
-    Range { start: i64, len: i64 },
-    At(Tensor),
-}
-
-impl Kept {
-    fn of(queries: &Queries<'_>) -> Self {
-        match queries {
-            Queries::All => Self::All,
-            Queries::Range { start, len } => Self::Range { start: *start, len: *len },
-            Queries::At(positions_BQ) => Self::At(positions_BQ.shallow_clone()),
-        }
-    }
-
-    fn queries(&self) -> Queries<'_> {
-        match self {
-            Self::All => Queries::All,
-            Self::Range { start, len } => Queries::Range { start: *start, len: *len },
-            Self::At(positions_BQ) => Queries::At(positions_BQ),
-        }
-    }
-}
-
 impl Policy {
     /// The result of [`Policy::hidden`], as a leaf with a gradient, and the backward pass from it.
-    pub fn hidden_checkpointed(
+    pub(crate) fn hidden_checkpointed(
         &self,
         ids_BL: &Tensor,
-        queries: &Queries<'_>,
+        queries: &Queries,
     ) -> Result<(Tensor, Tape<'_>), StageError> {
         let all = self.sequences(ids_BL)?;
         let mut inputs = vec![];
@@ -70,14 +44,14 @@ impl Policy {
         };
         let hidden_BQD = hidden_BQD.set_requires_grad(true);
         let leaf = hidden_BQD.shallow_clone();
-        let (ids_BL, queries) = (ids_BL.shallow_clone(), Kept::of(queries));
+        let (ids_BL, queries) = (ids_BL.shallow_clone(), queries.handles());
         Ok((leaf, Tape { policy: self, ids_BL, all, queries, inputs, hidden_BQD }))
     }
 }
 
 impl Tape<'_> {
     /// Adds the gradients of all that is trained below the hidden states.
-    pub fn backward(self) {
+    pub(crate) fn backward(self) {
         let Self { policy, ids_BL, all, queries, mut inputs, hidden_BQD } = self;
         // No gradient is needed below the lowest block that is trained.
         let Some(lowest) = policy.weights.lowest_trained() else { return };
@@ -91,7 +65,7 @@ impl Tape<'_> {
             }
             let is_asked = n > lowest || has_embedding;
             let input_BLD = input_BLD.detach().set_requires_grad(is_asked);
-            let output = policy.segment(n, &input_BLD, &queries.queries(), &all);
+            let output = policy.segment(n, &input_BLD, &queries, &all);
             push_back(&output, &gradient);
             gradient = input_BLD.grad();
         }

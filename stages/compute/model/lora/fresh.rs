@@ -6,15 +6,15 @@
 //! so that the adapted policy is its base. Settings and matrices go through the reader of saved adapters, so a
 //! new adapter can be read again, here and by PEFT.
 
-use agrpo_spec::{LoraConfig, Purpose, Seed, StageError};
+use agrpo_spec::{LoraConfig, Purpose, Seed};
 use serde_json::json;
 use tch::{Kind, Tensor};
 
 use super::{Adapter, Matrices, assemble};
-use crate::error::data;
+use crate::error::{Result, data};
 use crate::model::config::ModelConfig;
 use crate::model::linear::lora_name;
-use crate::model::names::{head_module, linear_modules};
+use crate::model::names::{HEAD, linear_modules};
 use crate::tensors::NamedTensors;
 
 /// The adapter that a run begins with.
@@ -22,7 +22,7 @@ pub(in crate::model) fn draw(
     config: &ModelConfig,
     lora: &LoraConfig,
     seed: Seed,
-) -> Result<(Adapter, Matrices), StageError> {
+) -> Result<(Adapter, Matrices)> {
     let rank = i64::from(lora.rank);
     let mut tensors = NamedTensors::new();
     // Numbered as in the whole model, so that a module's draw does not depend on the other targets.
@@ -42,33 +42,27 @@ pub(in crate::model) fn check(
     config: &ModelConfig,
     lora: &LoraConfig,
     adapter: &Adapter,
-) -> Result<(), StageError> {
-    let mut modules: Vec<String> =
-        linear_modules(config).into_iter().map(|(module, _)| module).collect();
-    modules.retain(|module| is_target(lora, module));
+) -> Result<()> {
+    let modules = linear_modules(config).into_iter().map(|(module, _)| module);
+    let mut modules: Vec<String> = modules.filter(|module| is_target(lora, module)).collect();
     modules.sort();
-    if (adapter.rank, adapter.scale) != (i64::from(lora.rank), lora.scale()) {
-        return Err(data(format!(
-            "the policy's adapter has the rank {} and the scale {}, expected {} and {} as in the \
-             run's section lora",
-            adapter.rank,
-            adapter.scale,
-            lora.rank,
-            lora.scale()
-        )));
-    }
-    if adapter.modules != modules {
-        return Err(data(format!(
-            "the policy's adapter has {} modules, expected the {} that lora.targets and lora.head name",
-            adapter.modules.len(),
-            modules.len()
-        )));
-    }
-    Ok(())
+    let (rank, scale) = (i64::from(lora.rank), lora.scale());
+    let what = if (adapter.rank, adapter.scale) != (rank, scale) {
+        format!(
+            "the rank {} and the scale {}, expected {rank} and {scale} as in the run's section lora",
+            adapter.rank, adapter.scale
+        )
+    } else if adapter.modules != modules {
+        let (found, expected) = (adapter.modules.len(), modules.len());
+        format!("{found} modules, expected the {expected} that lora.targets and lora.head name")
+    } else {
+        return Ok(());
+    };
+    Err(data(format!("the policy's adapter has {what}")))
 }
 
 fn is_target(lora: &LoraConfig, module: &str) -> bool {
-    if module == head_module() {
+    if module == HEAD {
         return lora.head;
     }
     let last = module.rsplit('.').next().unwrap_or(module);
@@ -98,7 +92,6 @@ fn settings(lora: &LoraConfig) -> Vec<u8> {
     serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
 }
 
-/// Uniform numbers between -1/sqrt(I) and 1/sqrt(I).
 fn uniform(seed: Seed, [rank, inputs]: [i64; 2]) -> Tensor {
     let count = |n: i64| u32::try_from(n).expect("ranks and widths are small");
     let bound = 1.0 / f64::from(count(inputs)).sqrt();

@@ -1,6 +1,7 @@
 //! What an adapter promises: it computes as the merged weights would, it alone is trained, and whatever
 //! does not fit is named.
 
+use agrpo_spec::StageError;
 use serde_json::json;
 
 use super::*;
@@ -54,12 +55,14 @@ fn merged(tensors: &NamedTensors, scale: f64) -> Policy {
             *weight = &*weight + change;
         }
     }
-    Policy::from_named(base.config().clone(), weights).unwrap()
+    Policy::from_named(base.config().clone(), weights, Kind::Float).unwrap()
 }
 
 fn assert_equal(ours: &Policy, expected: &Policy) {
     let at = Tensor::from_slice(&[3i64, 5, 2, 1]).view([2, 2]);
-    for queries in [Queries::All, Queries::Range { start: 1, len: 3 }, Queries::At(&at)] {
+    for queries in
+        [Queries::All, Queries::Range { start: 1, len: 3 }, Queries::At(at.shallow_clone())]
+    {
         let difference = logits(ours, &queries) - logits(expected, &queries);
         let worst = difference.abs().max().double_value(&[]);
         assert!(worst < 1e-5, "{queries:?}: {worst}");

@@ -4,10 +4,8 @@ use serde_json::json;
 use tch::Tensor;
 
 use super::*;
-use crate::model::linear::lora_name;
-use crate::model::names::linear_modules;
-use crate::model::tests::small;
 use crate::tensors::{self, NamedTensors};
+use crate::{model::linear::lora_name, model::names::linear_modules, model::tests::small};
 
 const RANK: i64 = 3;
 
@@ -76,7 +74,7 @@ fn adapters_are_merged_in_f32_and_rounded_once() {
     for kind in [Kind::BFloat16, Kind::Half, Kind::Float] {
         let (files, weights, adapter) = folder(kind);
         let whole = MergedWeights::open(&files).unwrap();
-        assert!(whole.is_merged());
+        assert!(!whole.changes.is_empty());
         let parts = whole.parts();
         assert_eq!(parts.len(), weights.len());
         let mut changed = 0usize;

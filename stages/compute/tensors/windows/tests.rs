@@ -1,8 +1,7 @@
 //! Headers that lie, and tensors larger than a window.
 
-use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{io, sync::Arc};
 
 use agrpo_spec::{ArtifactDigest, Windows};
 use bytes::Bytes;
@@ -122,7 +121,7 @@ fn a_tensor_of_several_windows_comes_whole_in_any_kind() {
         for target in kinds {
             // Whole numbers below 256 are the same in every kind.
             let target = Tensor::empty([count], (target, Device::Cpu));
-            windows.fill(&format!("{kind:?}"), &target).unwrap();
+            windows.fill(&format!("{kind:?}"), &target, false).unwrap();
             assert_eq!(target.to_kind(Kind::Float), numbers);
         }
     }

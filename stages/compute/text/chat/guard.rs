@@ -10,7 +10,6 @@ use serde_json::Value;
 /// Bytes of the longest file: five times that of 126,000 tokens. Its reader takes up to a thousand times as
 /// much memory as a hostile file has.
 const LONGEST: usize = 64 << 20;
-/// Bytes of the longest special token.
 const LONGEST_SPECIAL: usize = 256;
 /// Patterns; published tokenizers have one or two.
 const MOST_PATTERNS: usize = 8;
@@ -132,7 +131,6 @@ fn shortest(pattern: &Value) -> usize {
     usize::from(!["", PROBE].into_iter().any(is_empty))
 }
 
-/// How many regular expressions stand in a part.
 fn patterns(part: &Value) -> usize {
     match part {
         Value::Array(items) => items.iter().map(patterns).sum(),

@@ -2,6 +2,7 @@
 //! LLaDA's template whatever a checkpoint brings; its template is rendered for comparison only.
 
 use agrpo_grading::{Message, Role, Template};
+use agrpo_mathematics::python::strip;
 use agrpo_spec::{Files, StageError};
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ pub(super) fn conversation(messages: &[Message]) -> String {
     let [begin, start, end, turn] = PIECES;
     let mut text = begin.to_owned();
     for Message { role, content } in messages {
-        let (role, content) = (role.name(), content.trim_matches(is_space));
+        let (role, content) = (role.name(), strip(content));
         text.extend([start, role, end, BREAK, content, turn]);
     }
     text.extend([start, Role::Assistant.name(), end, BREAK]);
@@ -56,11 +57,6 @@ fn is_llada(template: &str) -> bool {
         let text = row.as_object().map(|row| template.render(row));
         matches!(text, Some(Ok(text)) if text == conversation(messages))
     })
-}
-
-/// What Python's `strip` takes away: white space, and four separators that Unicode does not count.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 #[cfg(test)]

@@ -12,22 +12,8 @@ use super::limits::{
 };
 
 /// Filters that write what they are given as text. They take no null, alone or in a list.
-const WRITES: &[&str] = &[
-    "capitalize",
-    "e",
-    "escape",
-    "format",
-    "indent",
-    "join",
-    "lower",
-    "pprint",
-    "replace",
-    "safe",
-    "string",
-    "title",
-    "trim",
-    "upper",
-];
+const WRITES: &str =
+    "capitalize e escape format indent join lower pprint replace safe string title trim upper";
 
 /// Bytes that a filter makes beyond a few times those of its arguments.
 fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
@@ -65,26 +51,26 @@ fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
         "format" => {
             let pattern = text(0).unwrap_or_default();
             let fields = pattern.matches('%').count() as u64;
-            let mut widest: u64 = 0;
-            for digits in pattern.split(|c: char| !c.is_ascii_digit()) {
+            let width = |digits: &str| match digits {
+                "" => 0,
                 // What has more digits than a number is no width, but never short.
-                let long = || if digits.is_empty() { 0 } else { u64::MAX };
-                widest = widest.max(digits.parse().unwrap_or_else(|_| long()));
-            }
-            if pattern.contains('*') {
-                let numbers = positional.iter().skip(1).filter_map(Value::as_usize);
-                widest = widest.max(numbers.max().unwrap_or(0) as u64);
-            }
-            let mut all: u64 = 0;
-            for argument in args.iter().skip(1) {
-                all = all.saturating_add(weight(argument, LONGEST)?);
-            }
-            times(fields, all.saturating_add(widest))
+                digits => digits.parse().unwrap_or(u64::MAX),
+            };
+            let written = pattern.split(|c: char| !c.is_ascii_digit()).map(width);
+            let numbers = positional.iter().skip(1).filter_map(Value::as_usize);
+            let given = numbers.filter(|_| pattern.contains('*')).map(|number| number as u64);
+            let widest = written.chain(given).max().unwrap_or(0);
+            times(fields, sum(args.get(1..).unwrap_or_default(), LONGEST)?.saturating_add(widest))
         }
         // Four blanks for every list around a line.
         "pprint" => times(weight_of(positional.first())?, 4 * DEEPEST as u64),
         _ => Ok(0),
     }
+}
+
+/// What arguments weigh together, each at most `most`.
+fn sum(args: &[Value], most: u64) -> Result<u64, Error> {
+    args.iter().try_fold(0, |sum: u64, argument| Ok(sum.saturating_add(weight(argument, most)?)))
 }
 
 fn weight_of(value: Option<&Value>) -> Result<u64, Error> {
@@ -104,7 +90,7 @@ fn pairs(name: &str, args: &[Value], sum: u64) -> Result<u64, Error> {
         path.map_or(0, |path| path.as_str().map_or(1, steps)) * WEIGHT
     };
     let turns = u64::from(all.checked_ilog2().unwrap_or(0)) + 1;
-    let one = match name {
+    Ok(match name {
         "sort" | "dictsort" | "unique" => {
             (look(sum) + all * path(usize::MAX)).saturating_mul(turns)
         }
@@ -118,8 +104,7 @@ fn pairs(name: &str, args: &[Value], sum: u64) -> Result<u64, Error> {
             look(WEIGHT).saturating_mul(parts).saturating_mul(positional.len() as u64)
         }
         _ => 0,
-    };
-    Ok(one)
+    })
 }
 
 /// A filter of the crate, asked for no more than it may take.
@@ -133,15 +118,12 @@ fn guarded(
     if !takes_null && args.first().is_some_and(Value::is_none) {
         return Err(refuse(NULL));
     }
-    let mut sum = WEIGHT;
-    for argument in args {
-        sum += weight(argument, LONGEST)?;
-    }
+    let sum = WEIGHT + sum(args, LONGEST)?;
     let surplus = surplus(name, args)?;
     if surplus > LONGEST {
         return Err(too_long(LONGEST));
     }
-    if WRITES.contains(&name) {
+    if WRITES.split(' ').any(|writes| writes == name) {
         args.iter().try_for_each(not_null)?;
     }
     let pairs = pairs(name, args, sum)?;
@@ -161,11 +143,7 @@ fn guarded(
 
 /// A test of the crate, charged for a look at all that it is given.
 fn tested(name: &str, test: &Value, state: &State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
-    let mut sum = WEIGHT;
-    for argument in args {
-        sum += weight(argument, WORK * LOOK)?;
-    }
-    Work::of(state).charge(look(sum))?;
+    Work::of(state).charge(look(WEIGHT + sum(args, WORK * LOOK)?))?;
     // The crate divides, and panics where it cannot.
     if let ("divisibleby", [number, by]) = (name, args)
         && let (Ok(number), Ok(by)) = (i128::try_from(number.clone()), i128::try_from(by.clone()))

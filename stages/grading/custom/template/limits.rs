@@ -1,10 +1,8 @@
-//! Bounds of a rendering: the length of a value, its nesting, and the bytes handled in all. Each is checked before
-//! memory is allocated.
+//! Bounds of a rendering: the length of a value, its nesting, and the bytes handled in all, checked before memory
+//! is allocated.
 //!
-//! Defines the bounds, their accounting, and operators that need a bound; filters and tests of the crate are in
-//! [`super::guards`].
+//! Defines the bounds and the operators that need one; filters and tests are in [`super::guards`].
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -40,14 +38,8 @@ pub(super) fn too_long(most: u64) -> Error {
 }
 
 /// The bytes that a rendering has handled.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Work(AtomicU64);
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("work")
-    }
-}
 
 impl Object for Work {}
 

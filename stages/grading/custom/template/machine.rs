@@ -5,8 +5,6 @@
 //! So every value that is made, kept or read also passes a filter of [`super::limits`], under names that no
 //! template can spell.
 
-use std::collections::BTreeMap;
-
 use minijinja::Value;
 use minijinja::machinery::{Instruction, Instructions};
 
@@ -25,13 +23,6 @@ fn filter(name: &'static str, arguments: u16) -> Instruction<'static> {
     Instruction::ApplyFilter(name, Some(arguments), NOT_REMEMBERED)
 }
 
-/// The blocks of a template, bounded.
-pub(super) fn blocks<'source>(
-    all: &BTreeMap<&'source str, Instructions<'source>>,
-) -> BTreeMap<&'source str, Instructions<'source>> {
-    all.iter().map(|(&name, block)| (name, bounded(block))).collect()
-}
-
 /// The same program, bounded. Jumps lead where they led.
 pub(super) fn bounded<'source>(old: &Instructions<'source>) -> Instructions<'source> {
     let (mut places, mut all) = (vec![], vec![]);
@@ -39,7 +30,7 @@ pub(super) fn bounded<'source>(old: &Instructions<'source>) -> Instructions<'sou
         places.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
         let Some(instruction) = old.get(number) else { break };
         let line = old.get_line(number).and_then(|line| u16::try_from(line).ok());
-        guarded(instruction, &mut |guarded| all.push((guarded, line)));
+        all.extend(guarded(instruction).into_iter().map(|guarded| (guarded, line)));
     }
     let mut new = Instructions::new(old.name(), old.source());
     for (mut instruction, line) in all {
@@ -87,56 +78,27 @@ pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
     None
 }
 
-/// Whether a constant is not looked at for nothing.
-fn weighs_much(value: &Value) -> bool {
-    weight(value, SMALL).is_err()
-}
-
 /// An instruction, and what goes before and after it.
-fn guarded<'source>(
-    instruction: &Instruction<'source>,
-    add: &mut impl FnMut(Instruction<'source>),
-) {
+fn guarded<'source>(instruction: &Instruction<'source>) -> Vec<Instruction<'source>> {
     use Instruction as I;
+    let own = instruction.clone();
     match instruction {
         // As a value, so that the formatter counts it; safe, for it is the template's own.
         I::EmitRaw(text) => {
-            add(I::LoadConst(Value::from_safe_string((*text).to_owned())));
-            add(I::Emit);
+            vec![I::LoadConst(Value::from_safe_string((*text).to_owned())), I::Emit]
         }
-        I::Lookup(_) => {
-            add(instruction.clone());
-            add(filter(SEEN, 1));
-        }
-        I::StoreLocal(_) => {
-            add(filter(KEPT, 1));
-            add(instruction.clone());
-        }
+        I::Lookup(_) => vec![own, filter(SEEN, 1)],
+        I::StoreLocal(_) => vec![filter(KEPT, 1), own],
         // The namespace lies on top of what it is to hold.
-        I::SetAttr(_) => {
-            add(I::Swap);
-            add(filter(KEPT, 1));
-            add(I::Swap);
-            add(instruction.clone());
-        }
-        I::Add | I::Slice | I::BuildList(None) => {
-            add(instruction.clone());
-            add(filter(MADE, 1));
-        }
+        I::SetAttr(_) => vec![I::Swap, filter(KEPT, 1), I::Swap, own],
+        I::Add | I::Slice | I::BuildList(None) => vec![own, filter(MADE, 1)],
         // Compared is what was seen as one list of both.
         I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte | I::In | I::CompareAndPreserve(_) => {
-            add(I::BuildList(Some(2)));
-            add(filter(SEEN, 1));
-            add(I::UnpackList(2));
-            add(I::Swap);
-            add(instruction.clone());
+            vec![I::BuildList(Some(2)), filter(SEEN, 1), I::UnpackList(2), I::Swap, own]
         }
-        I::LoadConst(value) if weighs_much(value) => {
-            add(instruction.clone());
-            add(filter(SEEN, 1));
-        }
-        I::Mul => add(filter(TIMES, 2)),
-        I::StringConcat => add(filter(JOINED, 2)),
+        I::LoadConst(value) if weight(value, SMALL).is_err() => vec![own, filter(SEEN, 1)],
+        I::Mul => vec![filter(TIMES, 2)],
+        I::StringConcat => vec![filter(JOINED, 2)],
         // Counted by the formatter or by filters of ours; parts of what was seen; numbers and truths; frames.
         #[rustfmt::skip]
         I::Emit | I::ApplyFilter(..) | I::PerformTest(..) | I::GetAttr(_) | I::GetItem
@@ -149,6 +111,6 @@ fn guarded<'source>(
         | I::CallMethod(..) | I::CallObject(_) | I::DupTop | I::DiscardTop | I::FastSuper
         | I::FastRecurse | I::Swap | I::CallBlock(_) | I::LoadBlocks | I::Include(_)
         | I::ExportLocals | I::BuildMacro(..) | I::Return | I::IsUndefined | I::Enclose(_)
-        | I::GetClosure => add(instruction.clone()),
+        | I::GetClosure => vec![own],
     }
 }

@@ -1,7 +1,5 @@
 //! What templates make of rows: what they made before they were bounded, and never more than the bounds.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use super::*;
@@ -57,10 +55,7 @@ fn what_a_row_lacks_is_an_error_and_never_empty() {
 
 /// What a template that was found to be hostile says.
 fn refused(source: &str, row: &Value) -> String {
-    let begun = Instant::now();
-    let message = rendered(source, row).expect_err(source);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{source}: {:?}", begun.elapsed());
-    message
+    rendered(source, row).expect_err(source)
 }
 
 /// What makes more and more, each in its own way, or breaks the crate off.
@@ -113,10 +108,8 @@ const HOSTILE: &[&str] = &[
 #[test]
 fn nothing_grows_beyond_its_bounds() {
     let row = json!({"x": "abcdefgh", "n": 1_000_000_000_u64, "list": [1, 2, 3]});
-    let begun = Instant::now();
     let rendered = |source: &&str| rendered(source, &row).is_ok();
     assert_eq!(HOSTILE.iter().copied().filter(rendered).collect::<Vec<_>>(), [""; 0]);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     insta::assert_snapshot!(
         [
             "{% set a = namespace(x=x) %}{% for i in range(60) %}{% set a.x = a.x ~ a.x %}{% endfor %}",

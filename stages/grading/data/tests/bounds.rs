@@ -1,14 +1,10 @@
-//! Lines, columns and files that are too much: refused by row and bound, and soon.
-
-use std::time::{Duration, Instant};
+//! Lines, columns and files that are too much: refused by row and bound.
 
 use super::*;
 
 /// What is said of bytes that are refused before they cost anything.
 fn refused(bytes: impl Into<Bytes>, format: Format) -> String {
-    let (bytes, begun) = (bytes.into(), Instant::now());
-    let message = rows(&bytes, format).unwrap_err().to_string();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{message}: {:?}", begun.elapsed());
+    let message = rows(&bytes.into(), format).unwrap_err().to_string();
     assert!(message.len() < 400 && !message.contains('\n'), "{message}");
     message
 }
@@ -110,7 +106,7 @@ fn a_mark_of_byte_order_is_no_part_of_the_first_row() {
 }
 
 #[test]
-fn a_file_without_rows_is_told_as_one() {
+fn a_file_without_rows_is_refused_as_one() {
     let message = [
         refused("", Format::JsonLines),
         refused("", Format::Csv),
@@ -130,7 +126,7 @@ fn a_file_without_rows_is_told_as_one() {
 }
 
 #[test]
-fn another_encoding_is_told_by_its_name() {
+fn another_encoding_is_refused_by_its_name() {
     let message = [
         refused(&b"q,a\n1,2\n\xa33,4\n"[..], Format::Csv),
         refused(&b"{\0\"\0q\0"[..], Format::JsonLines),

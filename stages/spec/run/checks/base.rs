@@ -1,12 +1,9 @@
 //! What a run may start from: a shape and how it is trained, or a checkpoint, whichever the task is for.
 
-use super::expect::{ensure, positive, refuse, within};
-use super::optimizer::{SFT_OPTIMIZER_KEYS, optimizer};
-use crate::run::base::{Base, CheckpointShape, ModelShape, Precision};
-use crate::run::config::RunConfig;
-use crate::run::error::RunError;
-use crate::run::sft::SftConfig;
-use crate::run::task::Task;
+use super::optimizer::optimizer;
+use crate::run::base::{Base, CheckpointShape, ModelShape, Precision, SftConfig};
+use crate::run::error::{RunError, positive, setting, share, within};
+use crate::{run::config::RunConfig, run::task::Task};
 
 /// Either a shape and how it is trained, or a checkpoint; words need a checkpoint that reads them.
 pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
@@ -15,55 +12,41 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     match (&config.model, &config.sft, &config.checkpoint) {
         (None, None, Some(checkpoint)) if takes_checkpoint => {
             context(config, &checkpoint.shape)?;
-            ensure(
+            setting("checkpoint.precision", "\"bf16\"").ensure(
                 config.lora.is_some() || checkpoint.precision == Precision::F32,
-                "checkpoint.precision",
-                "\"bf16\"",
                 "expected \"f32\", or a section [lora]: gradients of all weights are summed in f32",
             )?;
             Ok(Base::Checkpoint(checkpoint.clone()))
         }
-        (None, None, Some(_)) => Err(refuse(
-            "checkpoint",
-            "given",
+        (None, None, Some(_)) => Err(setting("checkpoint", "given").refused(
             "expected [model] and [sft]: this task's prompts are spelt by its own tokenizer",
         )),
-        (_, _, Some(_)) => Err(refuse(
-            "checkpoint",
-            "beside [model] or [sft]",
-            "expected either [checkpoint], or [model] and [sft]",
-        )),
-        (_, _, None) if is_benchmark => Err(refuse(
-            "checkpoint",
-            "left out",
-            "expected a checkpoint: the problems of [task.benchmark] are in words",
-        )),
+        (_, _, Some(_)) => Err(setting("checkpoint", "beside [model] or [sft]")
+            .refused("expected either [checkpoint], or [model] and [sft]")),
+        (_, _, None) if is_benchmark => Err(setting("checkpoint", "left out")
+            .refused("expected a checkpoint: the problems of [task.benchmark] are in words")),
         (Some(shape), Some(fine_tuning), None) => {
             model(shape)?;
             sft(fine_tuning)?;
             learns_from(&config.task, fine_tuning)?;
             Ok(Base::Scratch(shape.clone(), fine_tuning.clone()))
         }
-        (None, _, None) => Err(refuse("model", "left out", "expected the section [model]")),
-        (_, None, None) => Err(refuse("sft", "left out", "expected the section [sft]")),
+        (None, _, None) => {
+            Err(setting("model", "left out").refused("expected the section [model]"))
+        }
+        (_, None, None) => Err(setting("sft", "left out").refused("expected the section [sft]")),
     }
 }
 
 /// A dataset's rows bring right answers alone, and have to bring them.
 fn learns_from(task: &Task, sft: &SftConfig) -> Result<(), RunError> {
     let Task::Dataset(task) = task else { return Ok(()) };
-    ensure(
+    setting("task.dataset.answer", "left out").ensure(
         task.answer.is_some(),
-        "task.dataset.answer",
-        "left out",
         "expected a template: [sft] learns from answers; a [checkpoint] needs none",
     )?;
-    ensure(
-        sft.careless_steps == 0,
-        "sft.careless_steps",
-        sft.careless_steps,
-        "expected 0: a dataset has no wrong answers to learn from",
-    )
+    setting("sft.careless_steps", sft.careless_steps)
+        .ensure(sft.careless_steps == 0, "expected 0: a dataset has no wrong answers to learn from")
 }
 
 /// The longest prompt and its completion fit into what the model was made for.
@@ -75,12 +58,11 @@ fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> 
     };
     let tokens = config.rollout.completion_tokens.max(config.evaluation_completion_tokens());
     let most = shape.max_sequence_length;
-    ensure(
+    setting(key, prompt_tokens).ensure(
         prompt_tokens.saturating_add(tokens) <= most,
-        key,
-        prompt_tokens,
         format!(
-            "expected at most {}: with completions of {tokens} tokens the model's context of {most} is full",
+            "expected at most {}: with completions of {tokens} tokens \
+             the model's context of {most} is full",
             most.saturating_sub(tokens)
         ),
     )
@@ -91,10 +73,8 @@ fn model(model: &ModelShape) -> Result<(), RunError> {
     within("model.n_layers", model.n_layers, 1..=512)?;
     within("model.n_heads", model.n_heads, 1..=1024)?;
     within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
-    ensure(
+    setting("model.n_heads", model.n_heads).ensure(
         model.d_model.is_multiple_of(2 * model.n_heads),
-        "model.n_heads",
-        model.n_heads,
         format!(
             "expected a divisor of model.d_model = {} that leaves an even head size",
             model.d_model
@@ -109,18 +89,11 @@ fn sft(sft: &SftConfig) -> Result<(), RunError> {
     within("sft.steps", sft.steps, 1..=10_000_000)?;
     within("sft.batch", sft.batch, 1..=1_048_576)?;
     within("sft.steps_per_stage", sft.steps_per_stage, 1..=sft.steps)?;
-    ensure(
+    setting("sft.micro_batch", sft.micro_batch).ensure(
         sft.micro_batch >= 1 && sft.batch.is_multiple_of(sft.micro_batch),
-        "sft.micro_batch",
-        sft.micro_batch,
         format!("expected a divisor of sft.batch = {}", sft.batch),
     )?;
     within("sft.careless_steps", sft.careless_steps, 0..=sft.steps)?;
-    ensure(
-        (0.0..=1.0).contains(&sft.careless_share.get()),
-        "sft.careless_share",
-        sft.careless_share,
-        "expected a share from 0 to 1",
-    )?;
-    optimizer(&sft.optimizer, SFT_OPTIMIZER_KEYS)
+    share("sft.careless_share", sft.careless_share)?;
+    optimizer("sft.optimizer", &sft.optimizer)
 }

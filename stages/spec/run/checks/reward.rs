@@ -2,25 +2,16 @@
 //!
 //! Patterns and the program itself are tried later, where the program's files are available.
 
-use super::expect::{ensure, positive, refuse, within};
-use crate::run::config::RunConfig;
-use crate::run::error::RunError;
-use crate::run::reward::{RewardConfig, Rule};
-use crate::run::task::Task;
+use crate::run::error::{positive, setting, within};
+use crate::run::{PROGRAM_PART, RewardConfig, Rule, RunConfig, RunError, Task, is_part_name};
 
-/// The part that a program's bare number is.
-const PROGRAM: &str = "program";
-
-/// The weights name parts that are graded, and one of them counts; only a dataset is graded by what
-/// stands here.
+/// The weights name parts that are graded, and one counts; only a dataset is graded by this section.
 pub(super) fn reward(config: &RunConfig) -> Result<(), RunError> {
     let reward = &config.reward;
     match &config.task {
         Task::Dataset(task) => dataset(reward, task.answer.is_some())?,
-        _ => ensure(
+        _ => setting("reward", "with rules or a program").ensure(
             !reward.grades(),
-            "reward",
-            "with rules or a program",
             "expected [task.dataset]: this task brings its own grades, and takes weights alone",
         )?,
     }
@@ -29,51 +20,35 @@ pub(super) fn reward(config: &RunConfig) -> Result<(), RunError> {
         && let Some(name) = weights.keys().find(|name| !parts.contains(&name.as_str()))
     {
         let expected = format!("expected one of {}", parts.join(", "));
-        return Err(refuse("reward.weights", name, expected));
+        return Err(setting("reward.weights", name).refused(expected));
     }
-    ensure(
+    setting("reward.weights", "all 0").ensure(
         weights.is_empty() || weights.values().any(|weight| weight.get() != 0.0),
-        "reward.weights",
-        "all 0",
         "expected a weight other than 0: nothing is learned from rewards that are always 0",
     )
 }
 
 fn dataset(reward: &RewardConfig, has_answer: bool) -> Result<(), RunError> {
-    ensure(
+    setting("reward", "without rules and command").ensure(
         !reward.rules.is_empty() || !reward.command.is_empty(),
-        "reward",
-        "without rules and command",
         "expected rules = { right = { kind = \"exact\" } }, or a program as in \
-         command = [\"python3\", \"reward.py\"]: nothing else says what a dataset's completions are worth",
+         command = [\"python3\", \"reward.py\"]: \
+         nothing else says what a dataset's completions are worth",
     )?;
     for (name, rule) in &reward.rules {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        ensure(
-            (1..=32).contains(&name.len()) && name.chars().all(is_name),
-            "reward.rules",
-            format!("{name:?}"),
-            "expected a name of 1 to 32 letters, digits or '_'",
-        )?;
-        ensure(
-            name != PROGRAM || reward.command.is_empty(),
-            "reward.rules",
-            PROGRAM,
+        setting("reward.rules", format!("{name:?}"))
+            .ensure(is_part_name(name), "expected a name of 1 to 32 letters, digits or '_'")?;
+        setting("reward.rules", PROGRAM_PART).ensure(
+            name != PROGRAM_PART || reward.command.is_empty(),
             "expected another name: this one is what reward.command answers",
         )?;
-        ensure(
+        setting("task.dataset.answer", "left out").ensure(
             has_answer || !rule.needs_answer(),
-            "task.dataset.answer",
-            "left out",
             format!("expected a template: the rule {name:?} compares completions with the answer"),
         )?;
         if let Rule::Numeric { tolerance } = rule {
-            ensure(
-                tolerance.get() >= 0.0,
-                "reward.rules",
-                format!("{name}, tolerance = {tolerance}"),
-                "expected a number of at least 0",
-            )?;
+            setting("reward.rules", format!("{name}, tolerance = {tolerance}"))
+                .ensure(tolerance.get() >= 0.0, "expected a number of at least 0")?;
         }
     }
     let is_graded = |name: &&String| reward.rules.contains_key(*name);
@@ -82,7 +57,7 @@ fn dataset(reward: &RewardConfig, has_answer: bool) -> Result<(), RunError> {
     {
         let names: Vec<_> = reward.rules.keys().map(String::as_str).collect();
         let expected = format!("expected one of reward.rules: {}", names.join(", "));
-        return Err(refuse("reward.weights", name, expected));
+        return Err(setting("reward.weights", name).refused(expected));
     }
     program(reward)
 }
@@ -96,35 +71,27 @@ fn program(reward: &RewardConfig) -> Result<(), RunError> {
     if let Some((_, key)) = lonely.iter().find(|(is_there, _)| *is_there)
         && reward.command.is_empty()
     {
-        return Err(refuse(key, "given", "expected reward.command beside it"));
+        return Err(setting(*key, "given").refused("expected reward.command beside it"));
     }
     if let Some(word) = reward.command.iter().find(|word| word.contains('\0')) {
-        return Err(refuse("reward.command", format!("{word:?}"), "expected no NUL"));
+        return Err(setting("reward.command", format!("{word:?}")).refused("expected no NUL"));
     }
-    ensure(
+    setting("reward.command", "[\"\"]").ensure(
         reward.command.first().is_none_or(|program| !program.is_empty()),
-        "reward.command",
-        "[\"\"]",
         "expected a program, as in [\"python3\", \"reward.py\"]",
     )?;
     for name in reward.files.keys() {
         let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-        ensure(
+        setting("reward.files", format!("{name:?}")).ensure(
             name.len() <= 255 && !name.contains('\0') && name.split('/').all(is_plain),
-            "reward.files",
-            format!("{name:?}"),
             "expected a path within the program's folder, as in \"reward.py\"; \
              a file elsewhere is { \"reward.py\" = { from = \"../reward.py\" } }",
         )?;
     }
     if let Some(seconds) = reward.timeout_seconds {
         positive("reward.timeout_seconds", seconds)?;
-        ensure(
-            seconds.get() <= 3600.0,
-            "reward.timeout_seconds",
-            seconds,
-            "expected at most 3600 seconds for a row",
-        )?;
+        setting("reward.timeout_seconds", seconds)
+            .ensure(seconds.get() <= 3600.0, "expected at most 3600 seconds for a row")?;
     }
     reward.memory_mib.map_or(Ok(()), |memory| within("reward.memory_mib", memory, 16..=1_048_576))
 }

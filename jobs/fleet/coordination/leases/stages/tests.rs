@@ -4,7 +4,7 @@ use super::*;
 use crate::coordination::redis::Fleet;
 use crate::redis_server::RedisServer;
 
-const TERMS: Terms = Terms { ttl: Duration::from_millis(3000) };
+const TTL: Duration = Duration::from_millis(3000);
 const KEY: &str = "agrpo:{q8130}:lease:x";
 
 struct Place {
@@ -20,12 +20,12 @@ impl Place {
     }
 
     async fn acquire(&self, holder: &str) -> Acquired {
-        acquire(&self.fleet, TERMS, KEY, holder, "run").await.unwrap()
+        acquire(&self.fleet, TTL, KEY, holder, "run").await.unwrap()
     }
 
     async fn beat(&self, worker: &str, leases: &[(&str, &str)]) -> Vec<bool> {
         let connection = &mut self.fleet.connection();
-        beat(&self.fleet, connection, TERMS, worker, "{}", leases).await.unwrap().1
+        beat(&self.fleet, connection, TTL, worker, "{}", leases).await.unwrap().1
     }
 
     async fn says(&self, command: &[&str]) {
@@ -46,7 +46,7 @@ fn token(acquired: &Acquired) -> &str {
 }
 
 #[tokio::test]
-async fn a_run_handed_to_a_new_redis_waits_for_nobody() {
+async fn a_run_handed_to_a_new_redis_does_not_wait() {
     let place = Place::new(&[]).await;
     awaken(&place.fleet).await.unwrap();
     let first = place.acquire("a").await;
@@ -77,12 +77,12 @@ async fn after_a_loss_holders_come_back_before_anybody_else_takes_over() {
         } else {
             place.server.kill();
             // Longer than the lease lasts.
-            tokio::time::sleep(TERMS.ttl + Duration::from_millis(200)).await;
+            tokio::time::sleep(TTL + Duration::from_millis(200)).await;
             place.server.start_again();
             place.fleet = Fleet::connect(&place.server.url()).await.unwrap();
         }
         let Acquired::Wait(pause) = place.acquire("b").await else { panic!("{lose}: no grace") };
-        assert!(pause <= TERMS.grace(), "{pause:?}");
+        assert!(pause <= grace(TTL), "{pause:?}");
         assert_eq!(place.beat("a", &[(KEY, &ours)]).await, [true], "{lose} {extra:?}");
         tokio::time::sleep(pause).await;
         assert_eq!(place.acquire("b").await, Acquired::Taken, "{lose} {extra:?}");
@@ -98,7 +98,7 @@ async fn a_redis_that_stood_still_lets_holders_come_back() {
     let first = place.acquire("a").await;
     place.beat("a", &[(KEY, token(&first))]).await;
     // No worker could renew: as in a stall, and unlike after the death of one of two.
-    tokio::time::sleep(TERMS.ttl + Duration::from_millis(200)).await;
+    tokio::time::sleep(TTL + Duration::from_millis(200)).await;
     assert!(matches!(place.acquire("b").await, Acquired::Wait(_)));
     assert_eq!(place.beat("a", &[(KEY, token(&first))]).await, [true]);
 
@@ -108,7 +108,7 @@ async fn a_redis_that_stood_still_lets_holders_come_back() {
     other.beat("a", &[(KEY, token(&dead))]).await;
     for _ in 0..4 {
         other.beat("b", &[]).await;
-        tokio::time::sleep(TERMS.interval()).await;
+        tokio::time::sleep(interval(TTL)).await;
     }
     token(&other.acquire("b").await);
 }

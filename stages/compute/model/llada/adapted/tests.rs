@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::*;
 use crate::model::tests::{logits, loss, small};
-use crate::model::{Placement, Queries};
+use crate::{model::Queries, model::linear::of_kind};
 
 fn section(targets: &[&str], head: bool) -> LoraConfig {
     LoraConfig {
@@ -22,7 +22,7 @@ fn section(targets: &[&str], head: bool) -> LoraConfig {
 /// The small policy with an adapter that changes something.
 fn moved(lora: &LoraConfig) -> Policy {
     let policy = small().with_new_adapter(lora, Seed::new(4)).unwrap();
-    for (n, leaf) in (1..).zip(policy.weights.lora_leaves()) {
+    for (n, (_, leaf)) in (1..).zip(policy.weights.adapters()) {
         let numbers = Tensor::arange(leaf.numel() as i64, (Kind::Float, tch::Device::Cpu));
         let change = ((numbers + n).sin() * 0.2).view_as(leaf);
         drop(leaf.shallow_clone().g_add_(&change));
@@ -88,7 +88,8 @@ fn a_folder_with_an_adapter_is_read_as_it_was_written() {
         let lora = section(targets, head);
         let policy = moved(&lora);
         let files = folder(&policy);
-        let read = Policy::for_training(&files, Some(&lora), Seed::new(9), Placement::CPU).unwrap();
+        let read = Policy::from_folder(&files).unwrap();
+        let read = read.ready_to_train(Some(&lora), Seed::new(9)).unwrap();
         assert_eq!(read.adapter(), policy.adapter());
         assert!(same(&read.parameters(), &policy.parameters()));
         assert_eq!(read.adapter_files().unwrap(), policy.adapter_files().unwrap());
@@ -104,7 +105,9 @@ fn a_folder_with_an_adapter_is_read_as_it_was_written() {
 fn an_adapter_of_another_run_is_refused() {
     let files = folder(&moved(&section(&["q_proj", "v_proj"], false)));
     let refusal = |lora: &LoraConfig| {
-        Policy::for_training(&files, Some(lora), Seed::new(1), Placement::CPU)
+        Policy::from_folder(&files)
+            .unwrap()
+            .ready_to_train(Some(lora), Seed::new(1))
             .unwrap_err()
             .to_string()
     };
@@ -164,8 +167,10 @@ fn policies_of_one_run_share_their_base() {
 #[test]
 fn adapters_over_half_precision_stay_single() {
     let lora = section(&LoraConfig::MODULES, true);
-    let half =
-        |policy: Policy| Policy { weights: policy.weights.to_kind(Kind::BFloat16), ..policy };
+    let half = |policy: Policy| {
+        let weights = policy.weights.map(|tensor| of_kind(tensor, Kind::BFloat16));
+        Policy { weights, ..policy }
+    };
     let policy = half(small()).with_new_adapter(&lora, Seed::new(1)).unwrap();
     assert_eq!(logits(&policy, &Queries::All), logits(&half(small()), &Queries::All));
     assert_eq!(logits(&policy, &Queries::All).kind(), Kind::BFloat16);

@@ -31,7 +31,7 @@ fn through_window(
 
 fn exact(policy: &Policy, ids_BL: &Tensor, queries: &[i64]) -> Tensor {
     let positions_BQ = positions(queries, ids_BL.size()[0]);
-    policy.hidden(ids_BL, &Queries::At(&positions_BQ)).unwrap()
+    policy.hidden(ids_BL, &Queries::At(positions_BQ)).unwrap()
 }
 
 #[test]

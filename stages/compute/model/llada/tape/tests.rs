@@ -4,15 +4,15 @@ use agrpo_spec::{LoraConfig, Real, Seed};
 use tch::Kind;
 
 use super::*;
-use crate::model::PADDING;
 use crate::model::tests::{ids_BL, small};
+use crate::{model::PADDING, model::linear::of_kind};
 
 /// Gradients of a loss over the hidden states, by the plain way back or by the tape; two passes, so that
 /// they add up.
 fn gradients(
     policy: &Policy,
     ids_BL: &Tensor,
-    queries: &Queries<'_>,
+    queries: &Queries,
     checkpointing: bool,
 ) -> Vec<(String, Tensor)> {
     policy.zero_grad();
@@ -37,7 +37,9 @@ fn assert_same(policy: &Policy, what: &str) {
     let padded_BL = ids_BL();
     drop(padded_BL.get(1).narrow(0, 0, 2).fill_(PADDING));
     for ids_BL in [ids_BL(), padded_BL] {
-        for queries in [Queries::All, Queries::Range { start: 2, len: 3 }, Queries::At(&at)] {
+        for queries in
+            [Queries::All, Queries::Range { start: 2, len: 3 }, Queries::At(at.shallow_clone())]
+        {
             let plain = gradients(policy, &ids_BL, &queries, false);
             let ours = gradients(policy, &ids_BL, &queries, true);
             for ((name, plain), (_, ours)) in plain.iter().zip(&ours) {
@@ -51,7 +53,8 @@ fn assert_same(policy: &Policy, what: &str) {
 #[test]
 fn gradients_are_those_of_the_plain_way_back() {
     crate::use_one_thread();
-    let half = Policy { weights: small().weights.to_kind(Kind::BFloat16), ..small() };
+    let weights = small().weights.map(|tensor| of_kind(tensor, Kind::BFloat16));
+    let half = Policy { weights, ..small() };
     assert_same(&small(), "all weights");
     assert_same(&small().to_double(), "all weights in f64");
     assert_same(&half, "all weights in bf16");
@@ -69,7 +72,7 @@ fn gradients_are_those_of_the_plain_way_back() {
         let lora = section(targets, head);
         for base in [small(), Policy { weights: half.weights.base(), ..small() }] {
             let policy = base.with_new_adapter(&lora, Seed::new(2)).unwrap();
-            for leaf in policy.weights.lora_leaves() {
+            for (_, leaf) in policy.weights.adapters() {
                 drop(leaf.shallow_clone().g_add_scalar_(0.05));
             }
             assert_same(&policy, &format!("adapters of {targets:?}, head {head}"));

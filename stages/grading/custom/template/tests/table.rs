@@ -1,5 +1,5 @@
 //! Every filter, test and function of the crate with the largest arguments that a row may bring, and with smaller
-//! ones again and again: each ends or is refused within seconds. The table names them all, so that a new one fails until it stands here.
+//! ones again and again: each ends or is refused; one without a bound would take hours. The table names them all, so that a new one fails until it stands here.
 
 use std::collections::BTreeSet;
 
@@ -108,19 +108,16 @@ fn every_filter_and_test_is_bounded() {
         table.iter().map(|(_, worst)| *worst).collect()
     };
     let repeated = [worst(FILTERS), worst(FUNCTIONS), OPERATORS.to_vec()].concat();
-    let ends = |source: &str, row: &Value| {
-        let begun = Instant::now();
-        let message = rendered(source, row);
-        let taken = begun.elapsed();
-        assert!(taken < Duration::from_secs(10), "{source}: {taken:?}, {message:?}");
+    // No text comes of it, so one that ends and is not refused is empty.
+    let ends = |source: String, row: &Value| match rendered(&source, row) {
+        Ok(text) => assert_eq!(text, "", "{source}"),
+        Err(refused) => assert!(!refused.contains('\n'), "{source}: {refused}"),
     };
     for expression in repeated.iter().chain(&worst(TESTS)) {
-        ends(&format!("{{% set y = ({expression}) %}}"), &whole);
+        ends(format!("{{% set y = ({expression}) %}}"), &whole);
     }
     for expression in repeated {
-        ends(
-            &format!("{{% for i in range(99999) %}}{{% set y = ({expression}) %}}{{% endfor %}}"),
-            &part,
-        );
+        let again = "{% for i in range(99999) %}{% set y = (EXPRESSION) %}{% endfor %}";
+        ends(again.replace("EXPRESSION", expression), &part);
     }
 }

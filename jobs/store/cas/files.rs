@@ -1,0 +1,196 @@
+//! Large blobs that this process has checked: files on the disk, and copies of a server's objects.
+//!
+//! A file is hashed when a process first opens it, when its size or time of change differs, and after a read found it
+//! damaged. Copies are files without a name, which the system removes with the process; the least recently used go
+//! first.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::MetadataExt};
+
+use agrpo_spec::ArtifactDigest;
+use lru::LruCache;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::checked::{Blocks, OnDisk};
+use crate::regular;
+
+/// Bytes of a server's objects kept as files at most, the newest one aside.
+const KEPT: u64 = 64 << 30;
+/// Bytes of memory for what is known of blobs' blocks at most: enough for 600 GB of them.
+const TABLES: u64 = 64 << 20;
+/// Blobs hashed or copied at a time.
+const AT_ONCE: usize = 2;
+
+/// What tells a file from the same file changed: device, inode, size and time of change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// What is known of one large blob.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// The file was checked when it looked so.
+    Checked(Stamp, Arc<Blocks>),
+    /// A checked copy of a server's object.
+    Copied(Arc<OnDisk>, Arc<Blocks>),
+}
+
+impl Known {
+    fn blocks(&self) -> &Blocks {
+        match self {
+            Self::Checked(_, blocks) | Self::Copied(_, blocks) => blocks,
+        }
+    }
+
+    /// Bytes of disk that it holds.
+    fn copied(&self) -> u64 {
+        match self {
+            Self::Checked(..) => 0,
+            Self::Copied(_, blocks) => blocks.size,
+        }
+    }
+}
+
+/// Large blobs that this process has checked.
+#[derive(Debug)]
+pub(super) struct StreamedBlobs {
+    known: Mutex<LruCache<ArtifactDigest, Known>>,
+    /// Held while a blob is checked or copied: the same bytes are not hashed twice at a time.
+    turns: Mutex<BTreeMap<ArtifactDigest, Arc<tokio::sync::Mutex<()>>>>,
+    /// How many blobs are worked on at a time: it bounds what is in memory.
+    places: Semaphore,
+    /// Where copies of a server's objects go, if that was set.
+    pub(super) scratch: Option<PathBuf>,
+}
+
+impl StreamedBlobs {
+    /// Copies go into `scratch`; by default where temporary files may be large.
+    pub(super) fn in_folder(scratch: Option<PathBuf>) -> Self {
+        let known = Mutex::new(LruCache::unbounded());
+        Self { known, turns: Mutex::default(), places: Semaphore::new(AT_ONCE), scratch }
+    }
+
+    pub(super) fn turn(&self, digest: ArtifactDigest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that are neither held nor waited for.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(digest).or_default())
+    }
+
+    /// Held while a blob is hashed or copied, and never while another process is waited for.
+    pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.acquire().await.ok()
+    }
+
+    /// What is known of a blob, unless a read found it damaged since.
+    pub(super) fn get(&self, digest: ArtifactDigest) -> Option<Known> {
+        // Every change leaves the table whole, so a panic elsewhere does not spoil it.
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&digest)?.blocks().is_invalid() {
+            all.pop(&digest);
+        }
+        all.get(&digest).cloned()
+    }
+
+    pub(super) fn insert(&self, digest: ArtifactDigest, known: Known) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.put(digest, known);
+        let mut bytes: u64 = all.iter().map(|(_, known)| known.copied()).sum();
+        let mut tables: u64 = all.iter().map(|(_, known)| known.blocks().taken()).sum();
+        while (bytes > KEPT || tables > TABLES) && all.len() > 1 {
+            let Some((_, oldest)) = all.pop_lru() else { break };
+            bytes -= oldest.copied();
+            tables -= oldest.blocks().taken();
+        }
+    }
+
+    /// A file without a name, gone with its last handle.
+    pub(super) fn nameless(&self) -> io::Result<File> {
+        match &self.scratch {
+            Some(folder) => tempfile::tempfile_in(folder),
+            // /tmp may lie in memory; /var/tmp is there for what is large.
+            None => tempfile::tempfile_in("/var/tmp").or_else(|_| tempfile::tempfile()),
+        }
+    }
+
+    /// The file at `path`, hashed unless that was done. `Ok(Err(_))`: its size and the digest that it has instead.
+    pub(super) fn check(&self, path: &Path, digest: ArtifactDigest) -> io::Result<Checked> {
+        let disk = OnDisk::open(path)?;
+        let before = stamp(&disk.file)?;
+        match self.get(digest) {
+            Some(Known::Checked(known, blocks)) if known == before => {
+                Ok(Ok(OnDisk::checked(disk.file, blocks)))
+            }
+            _ => self.hash(disk, digest),
+        }
+    }
+
+    /// The same for a caller that has to know what the file holds now.
+    pub(super) fn hash(&self, disk: OnDisk, digest: ArtifactDigest) -> io::Result<Checked> {
+        let before = stamp(&disk.file)?;
+        let blocks = Arc::new(disk.hash()?);
+        if blocks.digest != digest {
+            return Ok(Err((blocks.size, blocks.digest)));
+        }
+        // Changed while it was read: not known, but what was read is what was asked for.
+        if stamp(&disk.file)? == before {
+            self.insert(digest, Known::Checked(before, Arc::clone(&blocks)));
+        }
+        Ok(Ok(OnDisk::checked(disk.file, blocks)))
+    }
+
+    /// Notes what the file at `path` was just written from.
+    pub(super) fn note(&self, path: &Path, blocks: Arc<Blocks>) -> io::Result<()> {
+        let now = stamp(&regular::open(path)?)?;
+        self.insert(blocks.digest, Known::Checked(now, blocks));
+        Ok(())
+    }
+
+    /// Makes the file at `path` as young as if it were written now. What is known of it stays known.
+    pub(super) fn renew(&self, path: &Path, digest: ArtifactDigest) -> io::Result<()> {
+        let file = regular::open(path)?;
+        let before = stamp(&file)?;
+        regular::touch(&file, false)?;
+        if let Some(Known::Checked(known, blocks)) = self.get(digest)
+            && known == before
+        {
+            self.insert(digest, Known::Checked(stamp(&file)?, blocks));
+        }
+        Ok(())
+    }
+}
+
+/// A file to read from, or the size and the digest that it has instead of the one it should.
+pub(super) type Checked = Result<OnDisk, (u64, ArtifactDigest)>;
+
+/// A file that came from a server, and what it holds.
+pub(super) struct Fetched {
+    pub(super) file: File,
+    pub(super) blocks: Arc<Blocks>,
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::OutputRecord;
+
+    use crate::Store;
+    use crate::testing::with_large;
+
+    #[tokio::test]
+    async fn a_blob_without_readers_takes_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+        let store = with_large(&store, 1 << 20);
+        for n in 0..5u8 {
+            let OutputRecord { digest, size } =
+                store.cas.put(vec![n; 2 << 20].into()).await.unwrap();
+            store.cas.content(digest, size).await.unwrap();
+        }
+        assert_eq!(store.cas.streamed.turns.lock().unwrap().len(), 1, "the last one alone");
+        assert_eq!(store.cas.streamed.known.lock().unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,50 @@
+//! The names of a store's objects, built and taken apart here alone. Reads and writes nothing.
+
+use std::fmt::Display;
+
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
+
+/// The folders of a store.
+pub const FOLDERS: [&str; 5] = ["stages", "specs", "cas", "runs", "aside"];
+/// The folders that each run has.
+pub const OF_RUNS: [&str; 6] = ["stages", "policies", "failures", "twice", "dropped", "rewound"];
+
+/// A blob.
+pub fn blob(digest: ArtifactDigest) -> String {
+    format!("cas/{digest}")
+}
+
+/// The manifest of a stage.
+pub fn manifest(stage: StageDigest) -> String {
+    format!("stages/{stage}")
+}
+
+pub(crate) fn spec(stage: StageDigest) -> String {
+    format!("specs/{stage}")
+}
+
+/// The folder of a run, which holds everything but its results.
+pub fn run(run: RunId) -> String {
+    format!("runs/{run}")
+}
+
+/// A run's `run.json`, `versions.json`, `control.json` or `retention.json`, or one of its folders [`OF_RUNS`].
+pub fn of_run(run: RunId, file: &str) -> String {
+    format!("runs/{run}/{file}")
+}
+
+/// An object in a folder of a run.
+pub(crate) fn in_run(run: RunId, folder: &str, file: impl Display) -> String {
+    format!("runs/{run}/{folder}/{file}")
+}
+
+/// An entry of a run's index.
+pub fn indexed(run: RunId, key: StageKey, stage: StageDigest) -> String {
+    format!("runs/{run}/stages/{key}.{stage}")
+}
+
+/// Takes the file name of an entry of a run's index apart.
+pub(crate) fn parse_indexed(file: &str) -> Option<(StageKey, StageDigest)> {
+    let (key, stage) = file.split_once('.')?;
+    Some((key.parse().ok()?, stage.parse().ok()?))
+}

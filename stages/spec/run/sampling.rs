@@ -1,0 +1,170 @@
+//! How completions are sampled: the sections `[rollout]` and `[evaluation]`, and the sampler of stage specs.
+//!
+//! Faster decoding (Fast-dLLM, Wu et al., arXiv 2505.22618) is two of the settings: what is kept from pass to
+//! pass, and how many tokens a pass writes. Both are off where a run file leaves them out. Which settings can be
+//! combined is in `compatibility.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use super::defaults;
+use crate::{digest::Real, names::named};
+
+/// Which masked positions a step unmasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionRule {
+    /// Uniformly random ones.
+    Random,
+    /// Those whose drawn token has the highest probability.
+    LowConfidence,
+    /// Those whose distribution has the lowest entropy.
+    Entropy,
+}
+
+named!(PositionRule { Random: "random", LowConfidence: "low-confidence", Entropy: "entropy" });
+
+/// Keys and values that the passes of a block take over from the block's first pass, which computes
+/// all. What is kept grows stale as the block is written: an approximation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// None: every pass computes the whole sequence; the default.
+    #[default]
+    None,
+    /// Those of the positions before the block.
+    Prefix,
+    /// Those of all positions outside the block.
+    Dual,
+}
+
+named!(Cache { None: "none", Prefix: "prefix", Dual: "dual" });
+
+/// How completions are sampled; shared by rollout and evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct Sampler {
+    /// Tokens of a completion.
+    pub completion_tokens: u32,
+    /// Tokens of a block.
+    pub block_tokens: u32,
+    /// Unmask steps.
+    pub steps: u32,
+    /// Divides the logits; 0 is greedy.
+    pub temperature: Real,
+    /// Keeps the k most probable tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keeps the most probable tokens up to this mass; 1 keeps all.
+    pub top_p: Real,
+    /// Which positions a step unmasks.
+    pub position: PositionRule,
+    /// Scale of classifier-free guidance; 0 is none.
+    pub guidance: Real,
+    /// Keys and values that the passes of a block take over from its first.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Probability from which a step also writes a token beside the most probable one; none: as `steps` says.
+    #[serde(default)]
+    pub threshold: Option<Real>,
+}
+
+/// How trajectories are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// Prompts of an iteration.
+    pub prompts: u32,
+    /// Completions of a prompt.
+    pub group: u32,
+    /// Stages that share an iteration's prompts. Part of the result, unlike the number of workers.
+    pub shards: u32,
+    /// Distinct states of one forward pass.
+    pub micro_batch: u32,
+    /// Tokens of a completion.
+    pub completion_tokens: u32,
+    /// Tokens of a block; blocks are written from left to right.
+    pub block_tokens: u32,
+    /// Unmask steps of a completion.
+    pub steps: u32,
+    /// Divides the logits.
+    #[serde(default = "defaults::ratio::<6, 10>")]
+    pub temperature: Real,
+    /// Keeps the k most probable tokens; 0 keeps all.
+    #[serde(default = "defaults::whole::<150>")]
+    pub top_k: u32,
+    /// Keeps the most probable tokens whose probabilities sum to at most this; 1 keeps all.
+    #[serde(default = "defaults::ratio::<99, 100>")]
+    pub top_p: Real,
+    /// Which positions a step unmasks.
+    #[serde(default = "random_position")]
+    pub position: PositionRule,
+    /// Keys and values that the passes of a block take over from its first.
+    #[serde(default)]
+    pub cache: Cache,
+    /// A step also writes every token that is at least so probable; none writes as `steps` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Real>,
+}
+
+fn random_position() -> PositionRule {
+    PositionRule::Random
+}
+
+/// Greedy decoding of held-out problems.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Held-out problems.
+    pub problems: u32,
+    /// Iterations from one evaluation to the next; base and final policy are always evaluated.
+    pub every: u32,
+    /// Unmask steps to evaluate at; the first is the one that progress and status report.
+    pub steps: Vec<u32>,
+    /// Which positions a step unmasks.
+    #[serde(default = "low_confidence")]
+    pub position: PositionRule,
+    /// Tokens of a completion; left out, as in rollouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<u32>,
+    /// Tokens of a block; left out, as in rollouts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_tokens: Option<u32>,
+    /// Scale of classifier-free guidance; 0 is none.
+    #[serde(default)]
+    pub guidance: Real,
+    /// As in rollouts, but of its own.
+    #[serde(default)]
+    pub cache: Cache,
+    /// As in rollouts, but of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Real>,
+    /// Distinct states of one forward pass.
+    pub micro_batch: u32,
+}
+
+fn low_confidence() -> PositionRule {
+    PositionRule::LowConfidence
+}
+
+impl From<&RolloutConfig> for Sampler {
+    fn from(rollout: &RolloutConfig) -> Self {
+        Self {
+            completion_tokens: rollout.completion_tokens,
+            block_tokens: rollout.block_tokens,
+            steps: rollout.steps,
+            temperature: rollout.temperature,
+            top_k: rollout.top_k,
+            top_p: rollout.top_p,
+            position: rollout.position,
+            // The learner knows the policy's own distribution, not a guided one.
+            guidance: Real::default(),
+            cache: rollout.cache,
+            threshold: rollout.threshold,
+        }
+    }
+}
+
+/// Whether so many steps share out evenly over the blocks, and the tokens over the steps.
+pub fn allows_steps(completion_tokens: u32, block_tokens: u32, steps: u32) -> bool {
+    let blocks = completion_tokens / block_tokens;
+    steps >= 1 && steps.is_multiple_of(blocks) && completion_tokens.is_multiple_of(steps)
+}
