@@ -281,33 +281,6 @@ async fn runs_share_what_they_have_in_common() {
     assert!(reports.iter().all(|(_, report)| report.identical));
 }
 
-/// On an idle disk: `cargo test -p agrpo-fleet -- --ignored costs_less`.
-#[tokio::test]
-#[ignore = "measures this machine's disk"]
-async fn a_stage_costs_less_than_30_ms_beside_its_computation() {
-    let test = TestStore::file().await;
-    let mut began = std::time::Instant::now();
-    let (events, mut heard) = mpsc::unbounded_channel();
-    let (_stop, stop) = watch::channel(false);
-    let listen = async {
-        let mut costs = vec![];
-        while let Some(event) = heard.recv().await {
-            if matches!(event, Event::Settled { is_reused: false, .. }) {
-                costs.push(began.elapsed().as_secs_f64() * 1e3);
-                began = std::time::Instant::now();
-            }
-        }
-        costs
-    };
-    let long = run_named("long", 50);
-    let local = local(&test.store, fake(), 1);
-    let (outcome, mut costs) = tokio::join!(local.run(long, false, events, stop), listen);
-    assert!(outcome.unwrap().done);
-    costs.sort_by(f64::total_cmp);
-    let (median, most) = (costs[costs.len() / 2], costs[costs.len() * 9 / 10]);
-    assert!(median < 30.0, "median {median:.2} ms, 9 of 10 below {most:.2} ms");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_end() {
     let (_, expected) = reference().await;
