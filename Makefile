@@ -1,4 +1,4 @@
-# Everything a person does with agrpo, by name. `make help` lists it; nothing here is needed by cargo.
+# The tasks of this repository. `make help` lists them; cargo needs none of this.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,9 +11,9 @@ CARGO := cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 AGRPO := $(TARGET)/debug/agrpo
 
-# libtorch is asked for by the recipes that need it, and by no other: the answer is a folder, fetched once.
+# Only recipes that need libtorch ask for its folder; it is fetched once.
 with_libtorch = infra/need.sh build; LIBTORCH="$$(python3 infra/fetch.py libtorch)"; export LIBTORCH
-# Test programs of a library carry no run path, so LD_LIBRARY_PATH names the folder of the real files.
+# Test programs of a library have no run path, so LD_LIBRARY_PATH names the folder of the real files.
 with_libtorch_path = $(with_libtorch); \
 	libtorch_lib="$$(dirname "$$(realpath "$$LIBTORCH/lib/libtorch_cpu.so")")"; \
 	export LD_LIBRARY_PATH="$$libtorch_lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
@@ -21,7 +21,7 @@ with_run_file = infra/run_file.sh "$${RUN:-}"
 
 #> Train
 #>   make run RUN=countdown      on this machine, without any service; the same command resumes
-#>   make enqueue RUN=countdown  hand the run to workers, through Redis and an S3 bucket
+#>   make enqueue RUN=countdown  queue the run for workers, through Redis and an S3 bucket
 #>   make worker                 compute what is queued, until stopped; start one for each core
 #>   make up, make down          Redis and SeaweedFS on this machine; stopping them keeps their data
 .PHONY: run enqueue worker up down
@@ -43,12 +43,12 @@ up down:
 
 #> Measure
 #>   make compare                estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour and
-#>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS reaches agrpo compare alone
+#>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS applies to agrpo compare only
 #>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
 #>   make memory                 peak memory of stages of a 100M model, beside the formula; two minutes
 #>   make simulate               what scheduling costs: up to 200,000 stages and 1,000 workers, through Redis and S3
 #>   make gpu                    a GPU's parity, replay and speed into GPU_JSON=FILE; needs a CUDA build of libtorch 2.11.0
-#>                               (AGRPO_LIBTORCH=DIR, else python3's torch); GPU_BENCH=PROGRAM spares the build; docs/gpu.md
+#>                               (AGRPO_LIBTORCH=DIR, else python3's torch); GPU_BENCH=PROGRAM skips the build; docs/gpu.md
 .PHONY: compare bench memory simulate gpu
 compare: build
 	@if [[ " $(ARGS)" == *" --store"* ]]; then
@@ -87,7 +87,7 @@ gpu:
 	mkdir -p docs/bench
 	json="$${GPU_JSON:-docs/bench/gpu-$(subst :,-,$(DEVICE)).json}"
 	export AGRPO_LIBTORCH="$$libtorch"
-	# A program that was built elsewhere finds no libtorch by itself.
+	# A program that was built elsewhere does not find libtorch by itself.
 	export LD_LIBRARY_PATH="$$libtorch/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
 	"$$program" bench-gpu --device "$(DEVICE)" --output "$$json" $(ARGS)
 	echo "$$json"
@@ -124,15 +124,15 @@ setup:
 
 #> Verify
 #>   make test                   all tests, against a real Redis, a real S3 server and a real browser
-#>   make check                  format, lints, docs, licences, laws of the house, units: what .ci/run runs before the tests
+#>   make check                  format, lints, docs, licences, house rules, units; .ci/run runs it before the tests
 #>   make fault                  workers, Redis and S3 killed, stalled, cut off and damaged, each way alone and in mixes;
 #>                               SEED=N for other moments, FAULT=NAME for one of them; docs/faults.md
-#>   make soak                   SCHEDULES=200 random mixes, PARALLEL=4 at a time, SEED=N; FIRST=17 SCHEDULES=1 plays one again
-#>   make fuzz [N=1000000]       damaged bytes to every decoder, and what it allocates; SEED=1; fuzz/README.md
-#>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder laid out like ours
-#>   make advisories             known flaws of our dependencies (needs cargo-deny and its database)
+#>   make soak                   SCHEDULES=200 random mixes, PARALLEL=4 at a time, SEED=N; FIRST=17 SCHEDULES=1 repeats one
+#>   make fuzz [N=1000000]       damaged bytes for every decoder, with limits on what it allocates; SEED=1; fuzz/README.md
+#>   make golden [GOLDEN=DIR]    compare with the reference's tensors, ours or a folder of the same layout
+#>   make advisories             known vulnerabilities of dependencies (needs cargo-deny and its database)
 #>   make guide                  the documents as a book, target/guide/index.html (needs mdbook)
-#>   make pictures               what the browser tests see, into docs/images
+#>   make pictures               screenshots of the browser tests, into docs/images
 .PHONY: test fault soak check fuzz format clippy docs guide licences laws units golden advisories pictures
 test:
 	@infra/need.sh redis-server > /dev/null
@@ -159,7 +159,7 @@ FAULTS := $(TARGET)/fault
 fault:
 	@$(with_faults)
 	export SEED="$${SEED:-1}"
-	echo "make fault: seed $$SEED; play it again with: make fault SEED=$$SEED FAULT=NAME"
+	echo "make fault: seed $$SEED; repeat it with: make fault SEED=$$SEED FAULT=NAME"
 	rm -f $(FAULTS)/last.log
 	ended=0
 	$(CARGO) test --locked --test it "fault::$(FAULT)" -- --ignored --skip fault::soak --test-threads "$${PARALLEL:-6}" $(ARGS) || ended=$$?
@@ -202,6 +202,7 @@ licences:
 
 laws:
 	@python3 infra/laws.py
+	python3 infra/imports.py --self-test
 	python3 infra/imports.py
 	python3 infra/house.py --check
 
@@ -233,4 +234,4 @@ help:
 	sed -n 's/^#> \?//p' $(firstword $(MAKEFILE_LIST))
 	infra/run_file.sh --list
 	echo
-	echo "ARGS=... is handed on, as in: make run RUN=smoke ARGS='--workers 1'"
+	echo "ARGS=... is passed on, as in: make run RUN=smoke ARGS='--workers 1'"

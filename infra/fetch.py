@@ -6,8 +6,8 @@
 
 Every wheel is named by version and SHA-256 and unpacked only after its bytes were checked; only the
 files that are used are unpacked, into a folder that appears whole or not at all. A second call fetches
-nothing. An existing LIBTORCH or AGRPO_LIBTORCH wins over the cache. It never installs anything into
-the system and never writes into the checkout. Standard output is the answer, standard error is talk.
+nothing. An existing LIBTORCH or AGRPO_LIBTORCH is used instead of the cache. Installs nothing into the
+system and writes nothing into the checkout. Prints the path to standard output, progress to standard error.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ CACHE = pathlib.Path(
     or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "agrpo"
 )
 
-# tch 0.24 is written against libtorch 2.11.0. PyPI's Linux wheel is the CUDA 13 build; its CPU library
+# tch 0.24 requires libtorch 2.11.0. PyPI's Linux wheel is the CUDA 13 build; its CPU library
 # needs the two small runtime wheels beside it, GPU or not (they are found through its own RPATH,
 # ../../nvidia/cu13/lib). Wheel for CPython 3.12: the C++ libraries do not depend on the Python version.
 LIBTORCH_VERSION = "2.11.0+cu130"
@@ -64,7 +64,7 @@ def fail(message):
 
 
 def download(requirement, sha256, folder):
-    """One wheel by pip, its bytes checked. Returns its path."""
+    """Downloads one wheel by pip, checks its bytes and returns its path."""
     if importlib.util.find_spec("pip") is None:
         fail(f"{sys.executable} has no pip, which fetches {requirement}; on Debian or Ubuntu: sudo apt-get install python3-pip")
     print(f"fetching {requirement} (once, into {CACHE})", file=sys.stderr)
@@ -86,7 +86,7 @@ def download(requirement, sha256, folder):
 
 
 def unpack(wheels, target):
-    """All wheels into `target`, which appears by one rename when everything is in place."""
+    """Unpacks all wheels into a new folder, for the caller to complete, and then renames that to `target`."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="fetch-") as scratch:
         whole = pathlib.Path(scratch) / "whole"

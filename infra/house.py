@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws the crates and what each is built on, from `cargo metadata`, as docs/images/house.svg.
+"""Draws the crates and their dependencies, from `cargo metadata`, as docs/images/house.svg.
 
-A crate stands one floor above the highest that it depends on; an arrow that follows from two others is left out.
-`--check` writes nothing and fails where the picture is not that of the crates. Reads no Rust.
+A crate stands one floor above the highest one that it depends on; an arrow that other arrows imply is left out.
+`--check` writes nothing and fails if the picture is out of date. Reads no Rust files.
 """
 
 import json
@@ -14,7 +14,7 @@ from html import escape
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs/images/house.svg"
 
-# The top folders: what a crate's colour says, from left to right.
+# The meaning and the colour of each top folder, from left to right.
 WINGS = {"stages": ("what is computed", "#dbeafe"), "src": ("who asks", "#f1f5f9"), "jobs": ("where and when", "#dcfce7")}
 WIDTH, HEIGHT, GAP, FLOOR, MARGIN = 208, 66, 24, 108, 20
 LETTERS = 34
@@ -22,7 +22,7 @@ PROGRAM = "The command line: the one that prints, reads the environment and exit
 
 
 def crates():
-    """Name -> (folder, what it is, the crates it is built on); crates for tests alone are left out."""
+    """Name -> (folder, description, the crates that it depends on); crates below tests/ are left out."""
     command = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]
     packages = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)["packages"]
     found = {}
@@ -43,7 +43,7 @@ def floors(crates):
 
 
 def built_on(crates, name):
-    """All that a crate depends on, at any distance."""
+    """All crates that a crate depends on, directly or through others."""
     below = crates[name][2]
     return below.union(*(built_on(crates, other) for other in below))
 
@@ -121,7 +121,7 @@ def main():
     if sys.argv[1:] != ["--check"]:
         PICTURE.write_text(drawn)
     elif not PICTURE.exists() or PICTURE.read_text() != drawn:
-        sys.exit("error: docs/images/house.svg is not the picture of the crates: run infra/house.py")
+        sys.exit("error: docs/images/house.svg is out of date: run infra/house.py")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Holds the laws of the house that Cargo and clippy cannot state by themselves.
+"""Checks rules of this repository that Cargo and clippy cannot express.
 
-1. Reach: which crates may not be reached from which of ours, whatever lies between them.
-2. Voice: each foreign system is named in one place, and a stage does no input or output.
-3. Form: every Rust file says at its head what it is, and none grows past reading.
-4. Features: tests ask no crate for a feature that the program does not ask for, or it would be compiled twice.
+1. REACH: crates that one of our crates may not depend on, directly or through others.
+2. NAMES: each external system is named in one place, and a stage does no input or output.
+3. Files: every Rust file begins with a `//!` comment and has at most 400 lines.
+4. Features: tests request no feature of a crate that the program does not request, or it would be compiled twice.
 
-Reads `cargo tree` and the text of the Rust files; compiles nothing. The laws are the tables below, each
-with its reason. Silent when all is well; otherwise one line a breach, and exit code 1.
+Reads `cargo tree` and the text of the Rust files; compiles nothing. The tables below state each rule
+with its reason. Prints nothing on success; otherwise one line for each breach, and exit code 1.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# From this crate, none of these may be reached by a normal dependency, at any distance.
+# From this crate, no chain of normal dependencies may lead to one of these.
 SERVICES = ["tokio", "apalis", "apalis-core", "object_store", "redis"]
 REACH = {
     "agrpo-mathematics": (["tch", "torch-sys", "clap", "agrpo-spec", *SERVICES], "answers are compared by value, and nothing else"),
@@ -32,7 +32,7 @@ REACH = {
 }
 
 # What the code in these folders may not name, outside the places listed.
-VOICE = [
+NAMES = [
     (r"\bapalis(_\w+)?::", ["stages", "jobs", "src"], ["jobs/fleet/coordination/consumer.rs"], "apalis is named in jobs/fleet/coordination/consumer.rs"),
     (r"\bobject_store::", ["stages", "jobs", "src"], ["jobs/store/objects"], "object_store is named in jobs/store/objects"),
     (r"\bstd::(fs|net|process|env)\b", ["stages"], ["stages/compute/benches"], "a stage does no input or output"),
@@ -43,7 +43,7 @@ LONGEST = 400
 
 
 def cargo_tree(form, *arguments):
-    """The lines of `cargo tree`, each once."""
+    """The distinct lines of `cargo tree`."""
     command = ["cargo", "tree", "--locked", "--prefix", "none", "--no-dedupe", "--format", form, *arguments]
     tree = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if tree.returncode != 0:
@@ -75,14 +75,14 @@ def rust_files():
 
 
 def code_of(text):
-    """The lines of a file that are code of the product: comments blanked, unit tests at the end left out."""
+    """The numbered lines of a file without comments and without the unit tests at its end."""
     product = text.partition("\n#[cfg(test)]\nmod tests")[0]
     for number, line in enumerate(product.splitlines(), 1):
         yield number, line.partition("//")[0]
 
 
-def voice_breaches(name, text):
-    laws = [(pattern, reason) for pattern, folders, places, reason in VOICE
+def name_breaches(name, text):
+    laws = [(pattern, reason) for pattern, folders, places, reason in NAMES
             if name.split("/")[0] in folders and not name.startswith(tuple(places))
             and not name.endswith(("/tests.rs", "/testing.rs")) and "/tests/" not in name]
     for number, line in code_of(text):
@@ -91,19 +91,19 @@ def voice_breaches(name, text):
                 yield f"{name}:{number} names {found.group(0)}: {reason}"
 
 
-def form_breaches(name, text):
+def file_breaches(name, text):
     lines = text.splitlines()
     if not text.startswith("//!"):
-        yield f"{name} does not open with a //! header: say what it is and what it refuses to do"
+        yield f"{name} does not begin with a //! comment: say what it is and what it refuses to do"
     if len(lines) > LONGEST:
-        yield f"{name} has {len(lines)} lines, more than {LONGEST}: give a part of it a file of its own"
+        yield f"{name} has {len(lines)} lines, more than {LONGEST}: move a part of it to another file"
 
 
 def main():
     breaches = [*reach_breaches(), *feature_breaches()]
     for path in rust_files():
         name, text = path.relative_to(ROOT).as_posix(), path.read_text()
-        breaches += [*voice_breaches(name, text), *form_breaches(name, text)]
+        breaches += [*name_breaches(name, text), *file_breaches(name, text)]
     for breach in breaches:
         print(f"error: {breach}", file=sys.stderr)
     sys.exit(bool(breaches))

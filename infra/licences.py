@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Holds our dependencies to deny.toml: their licences, the crates that are banned, where they come from.
+"""Checks our dependencies against deny.toml: licences, banned crates, and sources.
 
-Needs cargo and Python, nothing installed, nothing from the network beyond the crates of the build itself.
-Reads the same deny.toml as cargo-deny and understands the keys used there: the allow-list with its
-exceptions per crate, banned crates with their permitted dependants (`wrappers`), wildcard versions, and
-the rule that every crate comes from the registry. Does not look for advisories: `make advisories` does.
-Silent when all is well; otherwise one line a crate, and exit code 1.
+Needs cargo, Python and the crates of the build, and nothing else. Reads cargo-deny's deny.toml and understands
+the keys used there: the allow-list with its exceptions per crate, banned crates with their permitted dependants
+(`wrappers`), wildcard versions, and the rule that every crate comes from the registry. Does not look for
+advisories: `make advisories` does.
+Prints nothing on success; otherwise one line for each crate, and exit code 1.
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 
 try:
     import tomllib
-except ImportError:  # Python before 3.11: pip carries a copy of its forerunner
+except ImportError:  # Python before 3.11: pip contains tomli
     from pip._vendor import tomli as tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

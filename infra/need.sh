@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Finds programs, or says in one line what is missing and how to get it.
+# Finds programs, or reports in one line what is missing and how to install it.
 #
 #   need.sh build           a Rust toolchain, a C++ compiler, Python 3 with pip
-#   need.sh redis-server    prints its path; installs Debian's package where it may (root, or sudo without a password)
-#   need.sh chromedriver    likewise, with the browser that it drives
+#   need.sh redis-server    prints its path; installs Debian's package if it may (root, or sudo without a password)
+#   need.sh chromedriver    the same, with the browser that it drives
 #
-# Never asks for a password and never touches a program that is there. Standard output is the answer.
+# Never asks for a password and never replaces an installed program. Prints the path to standard output.
 set -euo pipefail
 
 missing() {
@@ -19,7 +19,7 @@ build() {
     command -v python3 > /dev/null || missing "no python3 found; on Debian or Ubuntu: sudo apt-get install python3 python3-pip"
 }
 
-# debian PROGRAM PACKAGES ADVICE: the program's path; installed from Debian's packages where it is not there.
+# debian PROGRAM PACKAGES ADVICE: prints the program's path; first installs Debian's packages if it is missing.
 debian() {
     local program=$1 packages=$2 advice=$3
     if [[ -z $(type -P "$program") ]]; then
@@ -33,7 +33,7 @@ debian() {
         echo "installing $packages (once)" >&2
         local log
         log=$(mktemp)
-        # The lists may be old or absent, so they are fetched first; one list that cannot be had is no obstacle.
+        # The package lists may be old or absent, so they are fetched first; a list that fails to load is ignored.
         "${as[@]}" env DEBIAN_FRONTEND=noninteractive bash -c \
             "apt-get update; apt-get install --yes --no-install-recommends $packages" < /dev/null > "$log" 2>&1 ||
             missing "apt-get could not install $packages: $(grep -E '^E:' "$log" | head -n 1) (all of it in $log)"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Turns the name of a run into its file, or says which there are.
+# Prints the file of a run, or lists all runs.
 #
-#   run_file.sh NAME      prints jobs/runs/NAME.toml if it is there
+#   run_file.sh NAME      prints jobs/runs/NAME.toml if it exists
 #   run_file.sh --list    prints every run with the first comment of its file
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Asks an S3 server for a bucket, and tells when the server can be relied upon.
+"""Creates a bucket on an S3 server and waits until the server is ready.
 
-    s3.py ENDPOINT BUCKET     waits until the bucket is there and an object written to it reads back
+    s3.py ENDPOINT BUCKET     waits until the bucket exists and an object written to it reads back
 
 Signs requests itself (AWS Signature Version 4), so that it needs nothing but Python. Reads the key from
 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, gives up after 60 s, and prints nothing when all is well.
-It is no S3 client: path-style addresses, one request at a time, small bodies.
+Supports path-style addresses, one request at a time, and small bodies only.
 """
 
 import datetime
@@ -19,11 +19,11 @@ import urllib.parse
 import urllib.request
 
 REGION = "us-east-1"
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def signed(endpoint, key, secret, method, path, body=b"", now=None):
-    """A request for `path` with the three signed headers that every S3 server asks for."""
+    """A request for `path` with the three signed headers that every S3 server requires."""
     now = now or datetime.datetime.now(datetime.timezone.utc)
     stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
     digest = hashlib.sha256(body).hexdigest()
@@ -46,7 +46,7 @@ def signed(endpoint, key, secret, method, path, body=b"", now=None):
 
 def ask(endpoint, key, secret, method, path, body=b"", allowed=()):
     """The body of the answer; an HTTP error whose code is in `allowed` counts as an answer."""
-    # A loopback server is spoken to directly, whatever proxy the environment names.
+    # No proxy: the server may be on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(signed(endpoint, key, secret, method, path, body), timeout=10) as answer:
@@ -57,10 +57,10 @@ def ask(endpoint, key, secret, method, path, body=b"", allowed=()):
         raise
 
 
-def prepare(endpoint, bucket, key, secret, patience_s=PATIENCE_S, alive=lambda: True):
-    """None when the bucket can be used; otherwise the last thing that stood in the way."""
+def prepare(endpoint, bucket, key, secret, timeout_s=TIMEOUT_S, alive=lambda: True):
+    """None when the bucket can be used; otherwise the last error."""
     probe, body = f"/{bucket}/.ready", b"ready"
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             ask(endpoint, key, secret, "PUT", f"/{bucket}", allowed=(409,))  # 409: there already
@@ -82,4 +82,4 @@ if __name__ == "__main__":
     trouble = prepare(sys.argv[1].rstrip("/"), sys.argv[2],
                       os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
     if trouble:
-        sys.exit(f"error: bucket {sys.argv[2]} at {sys.argv[1]} is not ready after {PATIENCE_S} s: {trouble}")
+        sys.exit(f"error: bucket {sys.argv[2]} at {sys.argv[1]} is not ready after {TIMEOUT_S} s: {trouble}")

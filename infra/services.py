@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Redis and SeaweedFS on loopback, for a fleet on one machine.
 
-    services.py up        starts both (nothing happens to one that runs), prints the environment to use
+    services.py up        starts those that do not run, prints the environment to use
     services.py down      stops both; their data stays
-    services.py status    says which of them run
+    services.py status    prints which of them run
     services.py exec CMD  runs CMD against AGRPO_REDIS and AGRPO_STORE, or against the local pair
 
 State lies under AGRPO_STATE (default .agrpo/services): data, logs, one pid file each, and `env`, a file to
-source. A process is known by pid, start time and boot, so a stale pid file never stops a stranger.
+source. A process is identified by pid, start time and boot, so a stale pid file never stops another process.
 Ports: 6379 for Redis; 18333 and the next three, and all four + 10000, for SeaweedFS. Where one is taken, free
 ones near by; AGRPO_REDIS_PORT and AGRPO_S3_PORT choose. Not for production: the credentials are those in infra/s3.json.
 """
@@ -31,7 +31,7 @@ INFRA = pathlib.Path(__file__).resolve().parent
 STATE = INFRA.parent / os.environ.get("AGRPO_STATE", ".agrpo/services")
 BUCKET = "agrpo"
 REDIS_PORT, S3_PORT = 6379, 18333
-STOP_S = 35  # SeaweedFS takes about 26 s over a SIGTERM
+STOP_S = 35  # SeaweedFS takes about 26 s to stop after SIGTERM
 
 
 def say(text):
@@ -47,7 +47,7 @@ def fail(text, code=1):
 
 
 def birth(pid):
-    """What tells this process from another one that gets its pid later; None if it does not run."""
+    """Distinguishes this process from a later one with the same pid; None if it does not run."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -57,7 +57,7 @@ def birth(pid):
 
 
 def running(name):
-    """What was noted when the service was started, if that very process still runs."""
+    """The record of the service's start, if the same process still runs."""
     try:
         noted = json.loads((STATE / f"{name}.pid").read_text())
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def start(name, command, **notes):
 
 
 def stop(names):
-    """SIGTERM to all, then patience, then SIGKILL: both services survive one without loss."""
+    """Sends SIGTERM to all, and SIGKILL to those that run on; both services survive a SIGKILL without loss."""
     left = {name: noted["pid"] for name in names if (noted := running(name))}
     if not left:
         say("nothing runs")
@@ -101,7 +101,7 @@ def stop(names):
 
 @contextlib.contextmanager
 def alone():
-    """One `up` or `down` at a time, however many workers are started at once."""
+    """Holds a lock, so that only one `up` or `down` runs at a time."""
     STATE.mkdir(parents=True, exist_ok=True)
     with open(STATE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -122,7 +122,7 @@ def is_free(port):
 
 
 def chosen_port(variable, default, step, needed):
-    """The port to listen on: the given one, or the first of five that is free. `needed(port)` are all ports it takes."""
+    """The port to listen on: the one from the environment, or the first of five whose ports `needed(port)` are free."""
     given = os.environ.get(variable)
     try:
         wanted = int(given or default)
@@ -171,7 +171,7 @@ def up_redis():
 
 
 def up_seaweedfs(key, secret):
-    """Starts the server if need be, and waits until the bucket can be used."""
+    """Starts the server unless it runs, and waits until the bucket can be used."""
     process, log = None, STATE / "seaweedfs.log"
     if not (noted := running("seaweedfs")):
         found = subprocess.run([sys.executable, INFRA / "fetch.py", "seaweedfs"], stdout=subprocess.PIPE, text=True)
@@ -204,7 +204,7 @@ def last_words(log):
 
 
 def up():
-    """Both services run; answers with the environment that reaches them."""
+    """Starts both services; returns the environment variables that reach them."""
     identity = json.loads((INFRA / "s3.json").read_text())["identities"][0]["credentials"][0]
     key, secret = identity["accessKey"], identity["secretKey"]
     with alone():

@@ -1,25 +1,18 @@
 //! The command line as people see it: verbs, options and their help. Doc comments here and in `args/` are the help.
 //! Resolves nothing: defaults that depend on the environment are in `settings.rs`, the work is in `commands/`.
 
-mod exchange;
-mod maintenance;
 mod measuring;
-pub(crate) mod options;
+mod options;
 mod running;
-pub(crate) mod setup;
-mod values;
+mod setup;
+mod storage;
 mod viewing;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 
-pub(crate) use self::exchange::{ExportArgs, FormatArg, ImportArgs};
-pub(crate) use self::maintenance::{ForgetArgs, GcArgs, ReplayArgs, VerifyArgs};
-pub(crate) use self::measuring::{BenchGpuArgs, CompareArgs, EvaluateArgs, ScoreArgs, TuneArgs};
-pub(crate) use self::options::{CacheArgs, FleetArgs, RETRY_SECONDS, StoreArgs};
-pub(crate) use self::running::{ControlArgs, EnqueueArgs, RunArgs, RunFileArgs, WorkerArgs};
-pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ManArgs};
-pub(crate) use self::values::{PolicyArg, RubricArg};
-pub(crate) use self::viewing::{ReportArgs, ServeArgs, ShowArgs, StatusArgs, WatchArgs};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::{measuring::*, options::*, running::*, setup::*, storage::*, viewing::*};
 use crate::{exit::CODES, machine::VERSION};
 
 /// Post-train diffusion language models with reinforcement learning, replayable to the bit
@@ -39,14 +32,24 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Format of log lines.
+impl Cli {
+    /// Reads arguments. A negative number after an option is its value: the option reports what it expects.
+    pub(crate) fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let option = |argument: Arg| {
+            let is_option = !argument.is_positional() && argument.get_action().takes_values();
+            argument.allow_negative_numbers(is_option)
+        };
+        let cli = Self::command().mut_args(option).mut_subcommands(|verb| verb.mut_args(option));
+        Self::from_arg_matches(&cli.try_get_matches_from(arguments)?)
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
-/// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(InitArgs),

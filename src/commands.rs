@@ -14,10 +14,10 @@ mod enqueue;
 mod evaluate;
 mod export;
 mod files;
-mod forget;
 mod gc;
 mod import;
 mod init;
+mod live;
 mod prelude;
 mod recovery;
 mod replay;
@@ -26,25 +26,20 @@ mod resolve;
 mod run;
 mod run_file;
 mod score;
-mod serve;
 mod show;
 mod status;
 mod tune;
 mod verify;
-mod watch;
 mod worker;
 
 use agrpo_store::Hold::{Cancelled, Paused};
 
 use self::control::{Action, control};
 use crate::args::{Cli, Command};
-use crate::exit::{Exit, Failure};
-use crate::session::Session;
-use crate::settings::Settings;
-use crate::{output, telemetry};
+use crate::exit::{Exit, Result};
+use crate::{output, session::Session, settings::Settings, telemetry};
 
-/// Does what the command line asks for.
-pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+pub(crate) fn dispatch(cli: Cli) -> Result<Exit> {
     let settings = Settings::from_environment()?;
     let level = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
     telemetry::start(&settings, cli.log_format, level)?;
@@ -61,30 +56,28 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Score(args) => score::score(&args, &session),
         Command::BenchGpu(args) => bench_gpu::bench_gpu(&args, &session),
         Command::Run(args) => run::run(&args, &session.with_store(&args.store)),
-        Command::Show(args) => show::show(&args, &session.with_store(&args.store)),
+        Command::Show(args) => show::show(&args, &session.with_store(&args.answer.place)),
         Command::Report(args) => report::report(&args, &session.with_store(&args.store)),
-        Command::Export(args) => export::export(&args, &session.with_store(&args.store)),
-        Command::Import(args) => import::import(&args, &session.with_store(&args.store)),
-        Command::Replay(args) => replay::replay(&args, &session.with_store(&args.store)),
-        Command::Verify(args) => verify::verify(&args, &session.with_store(&args.store)),
-        Command::Gc(args) => gc::gc(&args, &session.with_store(&args.store)),
-        Command::Forget(args) => forget::forget(&args, &session.with_store(&args.store)),
-        Command::Evaluate(args) => evaluate::evaluate(&args, &session.with_store(&args.store)),
+        Command::Export(args) => export::export(&args, &session.with_store(&args.answer.place)),
+        Command::Import(args) => import::import(&args, &session.with_store(&args.answer.place)),
+        Command::Replay(args) => replay::replay(&args, &session.with_store(&args.answer.place)),
+        Command::Verify(args) => verify::verify(&args, &session.with_store(&args.answer.place)),
+        Command::Gc(args) => gc::gc(&args, &session.with_store(&args.answer.place)),
+        Command::Forget(args) => gc::forget(&args, &session.with_store(&args.answer.place)),
+        Command::Evaluate(args) => {
+            evaluate::evaluate(&args, &session.with_store(&args.answer.place))
+        }
         Command::Compare(args) => compare::compare(&args, &session.with_store(&args.store)),
-        Command::Tune(args) => tune::tune(&args, &session.with_store(&args.store)),
-        Command::Enqueue(args) => enqueue::enqueue(&args, &session.with_fleet(&args.fleet)),
+        Command::Tune(args) => tune::tune(&args, &session.with_store(&args.answer.place)),
+        Command::Enqueue(args) => enqueue::enqueue(&args, &session.with_fleet(&args.answer.place)),
         Command::Worker(args) => worker::worker(&args, &session.with_fleet(&args.fleet)),
-        Command::Status(args) => status::status(&args, &session.with_fleet(&args.fleet)),
-        Command::Serve(args) => serve::serve(&args, &session.with_fleet(&args.fleet)),
-        Command::Watch(args) => watch::watch(&args, &session.with_fleet(&args.fleet)),
+        Command::Status(args) => status::status(&args, &session.with_fleet(&args.answer.place)),
+        Command::Serve(args) => live::serve(&args, &session.with_fleet(&args.fleet)),
+        Command::Watch(args) => live::watch(&args, &session.with_fleet(&args.fleet)),
         Command::Doctor(args) => doctor::doctor(&args, &session.with_fleet(&args.fleet)),
-        Command::Pause(args) => {
-            control(&args, &session.with_fleet(&args.fleet), &Action::Hold(Paused))
-        }
-        Command::Cancel(args) => {
-            control(&args, &session.with_fleet(&args.fleet), &Action::Hold(Cancelled))
-        }
-        Command::Resume(args) => control(&args, &session.with_fleet(&args.fleet), &Action::Resume),
-        Command::Retry(args) => control(&args, &session.with_fleet(&args.fleet), &Action::Retry),
+        Command::Pause(args) => control(&args, session, &Action::Hold(Paused)),
+        Command::Cancel(args) => control(&args, session, &Action::Hold(Cancelled)),
+        Command::Resume(args) => control(&args, session, &Action::Resume),
+        Command::Retry(args) => control(&args, session, &Action::Retry),
     }
 }

@@ -16,9 +16,9 @@ use crate::{exit::Failure, gpu::Gpu, libtorch::CudaBuild, machine, numerics, set
 pub(crate) struct ComputeDevice {
     /// `cpu` or `cuda:N`.
     pub(crate) id: Device,
-    /// What the driver says of it, where it is a GPU.
+    /// The driver's description, if it is a GPU.
     pub(crate) gpu: Option<Gpu>,
-    /// What runs the programs that grade.
+    /// Runs reward programs.
     pub(crate) programs: Arc<Programs>,
 }
 
@@ -61,7 +61,7 @@ impl ComputeDevice {
             let library = library.display();
             return refuse(format!("{library} was not loaded: `ldd` on it says what it lacks"));
         }
-        // From here on libtorch may be asked: before its CUDA half is there it would remember a no.
+        // libtorch caches its answer, so it is asked only after its CUDA half is loaded.
         match agrpo_compute::gpus() {
             0 => refuse(format!(
                 "{}: libtorch {} finds no GPU: the driver is absent, or older than it needs",
@@ -102,13 +102,13 @@ impl ComputeDevice {
         }
     }
 
-    /// What computes stages here.
+    /// Computes stages on this device.
     pub(crate) fn execute(&self) -> ExecuteFn {
         let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
         Arc::new(agrpo_compute::execute_with(self.id, programs))
     }
 
-    /// What manifests say about it.
+    /// What manifests record about it.
     pub(crate) fn environment(&self) -> Environment {
         let gpu = self.gpu.as_ref().map(|gpu| format!("{}, driver {}", gpu.name, gpu.driver));
         Environment { gpu, ..machine::environment() }

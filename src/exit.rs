@@ -1,34 +1,25 @@
 //! How the program ends: every exit code, and the only file in which errors become codes. An error is one lower-case
 //! sentence with the offending value; hints say what to type next. Prints nothing and does not exit.
 
-use std::{fmt, process::ExitCode};
+use std::fmt;
 
 use agrpo_spec::{ArtifactDigest, RunError, StageError, shown};
 use agrpo_store::JobsError;
 
-/// What an exit code means; shown by `agrpo --help`.
+/// The exit codes; `CODES`, which ends `agrpo --help`, says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// The command did what it was asked.
     Done = 0,
-    /// A defect of the program.
     Unexpected = 1,
-    /// The command line, a setting or a file cannot be used.
     Usage = 2,
-    /// A replayed stage gave other bytes.
     Differs = 3,
-    /// A store, Redis or something else that the command needs is not available; a later try may succeed.
     Unavailable = 4,
-    /// Stored data is corrupt or missing.
     Data = 5,
-    /// A stage of the run failed for good.
     StageFailed = 6,
-    /// Stopped by Ctrl-C or SIGTERM before the end; the same command continues.
     Interrupted = 130,
 }
 
-/// The list of codes at the end of the help.
 pub(crate) const CODES: &str = "\
 Exit codes:
   0    done
@@ -40,11 +31,7 @@ Exit codes:
   6    a stage failed for good
   130  stopped before the end; the same command goes on from there";
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Bytes of the longest message that is written as it stands; a longer one echoes what it was given.
 const LONGEST: usize = 4096;
@@ -62,7 +49,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// An error with its code.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hints: vec![], lost: None }
     }
@@ -98,7 +84,6 @@ impl Failure {
         self
     }
 
-    /// Adds such a line where it applies.
     pub(crate) fn hint_if(self, applies: bool, hint: impl Into<String>) -> Self {
         if applies { self.hint(hint) } else { self }
     }
@@ -137,7 +122,9 @@ impl fmt::Display for Failure {
 impl From<JobsError> for Failure {
     fn from(error: JobsError) -> Self {
         let exit = match error {
-            JobsError::Invalid(_) | JobsError::Misconfigured { .. } => Exit::Usage,
+            JobsError::Invalid(_) | JobsError::Ambiguous(_) | JobsError::Misconfigured { .. } => {
+                Exit::Usage
+            }
             JobsError::Unavailable(_) | JobsError::Device(_) => Exit::Unavailable,
             JobsError::Data(_) | JobsError::Incompatible(_) | JobsError::Lost { .. } => Exit::Data,
             JobsError::Failed(_) | JobsError::Refused(_) => Exit::StageFailed,
@@ -169,15 +156,6 @@ impl From<StageError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hints_come_after_a_blank_line() {
-        let failure = Failure::usage("no such thing").at("x.toml").hint("try this").hint("or that");
-        assert_eq!(
-            failure.to_string(),
-            "error: x.toml: no such thing\n\nhint: try this\nhint: or that"
-        );
-    }
 
     /// The code after this one; a new one does not compile until it is named here.
     fn next(exit: Exit) -> Option<Exit> {
@@ -214,9 +192,10 @@ mod tests {
     #[test]
     fn every_kind_of_error_has_its_code() {
         let code = |error: JobsError| Failure::from(error).exit as u8;
-        let text = String::new;
+        let text = || agrpo_spec::Message::from("");
         assert_eq!(code(JobsError::Internal(text())), 1);
         assert_eq!(code(JobsError::Invalid(text())), 2);
+        assert_eq!(code(JobsError::Ambiguous(text())), 2);
         assert_eq!(code(JobsError::Unavailable(text())), 4);
         let refused = |may_pass| JobsError::Misconfigured { message: text(), may_pass };
         assert_eq!((code(refused(true)), code(refused(false))), (2, 2));

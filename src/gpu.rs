@@ -56,7 +56,7 @@ impl Gpu {
         });
         let (name, sm, memory, driver) = described.map_err(|error| {
             let count = nvml.device_count().unwrap_or(0);
-            refuse(format!("the driver knows {count} GPUs, and of this one it says: {error}"))
+            refuse(format!("the driver lists {count} GPUs, but fails on this one: {error}"))
         })?;
         Ok(Self { id, name, sm, memory, driver, nvml })
     }

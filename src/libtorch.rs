@@ -41,7 +41,7 @@ impl CudaBuild {
     /// A folder that the user names is used or refused, never replaced by another.
     fn among(given: Option<&Path>, beside: Option<&Path>) -> Result<Self, Failure> {
         let folder = given.or(beside).filter(|folder| folder.join(CUDA).is_file());
-        let place = match (given, beside) {
+        let searched = match (given, beside) {
             (Some(given), _) => format!("in {} (AGRPO_LIBTORCH)", given.display()),
             (None, Some(beside)) => {
                 let beside = beside.display();
@@ -50,7 +50,7 @@ impl CudaBuild {
             (None, None) => "is known: AGRPO_LIBTORCH is not set".to_owned(),
         };
         let missing = || {
-            Failure::unavailable(format!("no {CUDA} {place}")).hint(
+            Failure::unavailable(format!("no {CUDA} {searched}")).hint(
                 "set AGRPO_LIBTORCH to a CUDA build of libtorch 2.11.0, as in: export AGRPO_LIBTORCH=\"$(python3 -c \
                  'import torch; print(torch.__path__[0])')\"",
             )
@@ -66,16 +66,16 @@ impl CudaBuild {
             return Err(Failure::unavailable(message));
         }
         let libraries = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let (place, expected) = (libraries.display(), agrpo_compute::libtorch_version());
+        let (folder, expected) = (libraries.display(), agrpo_compute::libtorch_version());
         let found = version(&libraries).ok_or_else(|| {
             Failure::unavailable(format!(
-                "cannot find the version of the libtorch in {place}: expected build-version or version.py beside \
+                "cannot find the version of the libtorch in {folder}: expected build-version or version.py beside \
                  its lib folder"
             ))
         })?;
         let (release, _) = found.split_once('+').unwrap_or((&found, ""));
         if release != expected {
-            let message = format!("the libtorch in {place} is {found}, expected {expected}");
+            let message = format!("the libtorch in {folder} is {found}, expected {expected}");
             return Err(Failure::unavailable(message));
         }
         Ok(Self { version: found, libraries })
@@ -119,10 +119,10 @@ mod tests {
     fn found(files: &[(&str, &str)]) -> Result<String, String> {
         let folder = folder(files);
         let found = CudaBuild::among(Some(&folder.path().join("lib")), None);
-        let place = folder.path().canonicalize().unwrap();
+        let root = folder.path().canonicalize().unwrap();
         found
             .map(|build| build.version)
-            .map_err(|failure| failure.message.replace(place.to_str().unwrap(), "[folder]"))
+            .map_err(|failure| failure.message.replace(root.to_str().unwrap(), "[folder]"))
     }
 
     const LIBRARIES: [(&str, &str); 2] =

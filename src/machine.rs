@@ -20,7 +20,7 @@ pub(crate) fn clock() -> Clock {
     Arc::new(unix_ms)
 }
 
-/// Seconds since this call, for what is shorter than a millisecond.
+/// Returns the seconds since this call, with more digits than the clock.
 pub(crate) fn stopwatch() -> impl Fn() -> f64 {
     let start = Instant::now();
     move || start.elapsed().as_secs_f64()
@@ -61,7 +61,7 @@ pub(crate) fn names() -> [String; 2] {
     [host.split('.').next().unwrap_or_default().to_owned(), host]
 }
 
-/// How many of the files that this process may open a listener may use.
+/// The limits of a listener, from the number of files that this process may open.
 pub(crate) fn listener_limits() -> Limits {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     Limits::of_files(files.unwrap_or(u64::MAX))

@@ -25,26 +25,27 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::{args::Cli, exit::Exit};
 
 fn main() -> ExitCode {
     telemetry::install_panic_hook();
     let exit = std::panic::catch_unwind(begin).unwrap_or(Exit::Unexpected);
     telemetry::end();
-    exit.into()
+    ExitCode::from(exit as u8)
 }
 
 fn begin() -> Exit {
     // Before the command line is read: a mistake in it is answered by repeating it.
     let refused = secrets::refuse_in_arguments(std::env::args_os().skip(1));
-    let done = match refused.map(|()| Cli::try_parse()) {
+    let done = match refused.map(|()| Cli::read(std::env::args_os())) {
         Ok(Ok(cli)) => commands::dispatch(cli),
+        Ok(Err(help)) if help.exit_code() == 0 => {
+            output::written(help.print()).map(|()| Exit::Done)
+        }
         Ok(Err(usage)) => {
-            // A reader that closed its end of the pipe is no error.
+            // A closed stderr leaves no way to report it.
             usage.print().unwrap_or_default();
-            return if usage.exit_code() == 0 { Exit::Done } else { Exit::Usage };
+            return Exit::Usage;
         }
         Err(failure) => Err(failure),
     };

@@ -120,7 +120,7 @@ pub(crate) fn enter(
     if let Some(text) = run_text {
         command.env(RUN_TEXT, text);
     }
-    // Only a failure comes back.
+    // `exec` returns only on failure.
     Err(cannot(&format!("restart {}", program.display()))(command.exec()))
 }
 

@@ -3,19 +3,17 @@
 //! HASH | head`), the program ends with code 0 and prints nothing. Errors of stderr are ignored. A progress bar is
 //! hidden while a line is written.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use agrpo_fleet::gc::Tally;
+use agrpo_fleet::gc::Totals;
 use agrpo_spec::{OutputRecord, Run};
 use agrpo_store::redact;
-pub(crate) use agrpo_view::text::{name_of, percent, policy, table as columns};
+pub(crate) use agrpo_view::text::{count, name_of, percent, policy, state, table as columns};
 use indicatif::{DecimalBytes, MultiProgress};
 use serde::Serialize;
 
-use crate::exit::{Exit, Failure, cannot};
+use crate::exit::{Exit, Failure, Result, cannot};
 
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
@@ -30,23 +28,30 @@ pub(crate) fn is_watched() -> bool {
 }
 
 /// Writes bytes to stdout as they are.
-pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// The outcome of writing to stdout: a closed pipe ends the program, a full disk is an error.
+pub(crate) fn written(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             std::process::exit(i32::from(Exit::Done as u8))
         }
-        written => written.map_err(cannot("write to standard output")),
+        outcome => outcome.map_err(|error| {
+            Failure::unavailable(format!("cannot write to standard output: {error}"))
+        }),
     }
 }
 
 /// One answer on stdout, with a line break at its end.
-pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
+pub(crate) fn line(text: impl AsRef<str>) -> Result<()> {
     bytes(format!("{}\n", text.as_ref()).as_bytes())
 }
 
 /// One JSON value on stdout, indented for people.
-pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(json_text(value)?)
 }
 
@@ -55,7 +60,7 @@ pub(crate) fn answer(
     as_json: bool,
     value: &impl Serialize,
     text: impl FnOnce() -> String,
-) -> Result<Exit, Failure> {
+) -> Result<Exit> {
     if as_json {
         json(value)?;
     } else {
@@ -65,7 +70,7 @@ pub(crate) fn answer(
 }
 
 /// A JSON value, indented for people.
-pub(crate) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn json_text(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(cannot("write the answer as JSON"))
 }
 
@@ -136,14 +141,9 @@ pub(crate) fn run(run: &Run) -> String {
     format!("run {} ({})", run.id().short(), run.config().name)
 }
 
-/// `1 run`, `2 runs`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 /// `3 objects, 1.2 kB`.
-pub(crate) fn objects(tally: Tally) -> String {
-    format!("{}, {}", count(tally.objects, "object"), size(tally.bytes))
+pub(crate) fn objects(totals: Totals) -> String {
+    format!("{}, {}", count(totals.objects, "object"), size(totals.bytes))
 }
 
 /// A duration in the two units that matter: `3h12m`, `4m05s`, `12s`.

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use agrpo_fleet::Event;
+use agrpo_spec::metrics::{ACCURACY, LOSS};
 use agrpo_spec::{Manifest, Run, StageKey, StageKind};
 use agrpo_store::Hold;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,13 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output;
 use crate::run_summary::{Iteration, RunSummary};
 
-/// The display of one run.
 pub(crate) struct Progress<'r> {
     run: &'r Run,
     summary: RunSummary,
     /// The current bar; hidden where lines are written instead.
     bar: ProgressBar,
-    is_watched: bool,
     reused: u64,
     /// When this process began its first stage after sft, and when its newest update ended.
     first_stage: Option<Instant>,
@@ -33,7 +32,6 @@ impl<'r> Progress<'r> {
             run,
             summary,
             bar: ProgressBar::hidden(),
-            is_watched: output::is_watched(),
             reused: 0,
             first_stage: None,
             last_update: None,
@@ -41,7 +39,6 @@ impl<'r> Progress<'r> {
         }
     }
 
-    /// Shows what happened.
     pub(crate) fn handle(&mut self, event: &Event) {
         match event {
             Event::Opened { done, .. } => self.reused = *done,
@@ -54,7 +51,7 @@ impl<'r> Progress<'r> {
             }
             Event::Held { state, by } => {
                 let rest = match state {
-                    Hold::Paused => "; agrpo resume lets it go on",
+                    Hold::Paused => "; agrpo resume continues it",
                     Hold::Cancelled => "; the stages in hand are finished",
                 };
                 output::talk(format!("{state} by {by}{rest}"));
@@ -88,14 +85,16 @@ impl<'r> Progress<'r> {
     /// Reports once how many stages were computed before.
     fn report_reused(&mut self) {
         if self.reused > 0 {
-            output::talk(format!("{} stages were computed before and are reused", self.reused));
+            let (was, is) = if self.reused == 1 { ("was", "is") } else { ("were", "are") };
+            let stages = output::count(self.reused, "stage");
+            output::talk(format!("{stages} {was} computed before and {is} reused"));
             self.reused = 0;
         }
     }
 
     /// Shows how far the run is: in the bar, or as a line.
     fn show(&self, name: &str, (position, all): (u32, u32), text: String) {
-        if self.is_watched {
+        if output::is_watched() {
             self.bar.set_position(position.into());
             self.bar.set_message(text);
         } else {
@@ -107,9 +106,9 @@ impl<'r> Progress<'r> {
     fn show_stage(&self, key: StageKey, manifest: &Manifest) {
         let metric = |name: &str| manifest.metrics.get(name).copied();
         if key.kind == StageKind::Sft {
-            let loss = metric("loss").unwrap_or(f64::NAN);
+            let loss = metric(LOSS).unwrap_or(f64::NAN);
             self.show("sft", (key.iteration + 1, self.run.sft_chunks()), format!("loss {loss:.4}"));
-        } else if let (StageKind::Evaluation, Some(share)) = (key.kind, metric("accuracy")) {
+        } else if let (StageKind::Evaluation, Some(share)) = (key.kind, metric(ACCURACY)) {
             let accuracy = output::accuracy(share, self.run.config().evaluation.problems);
             let policy = output::policy(key.iteration);
             output::talk(format!("evaluation of {policy}  accuracy {accuracy}"));
@@ -141,7 +140,7 @@ impl<'r> Progress<'r> {
 
     /// Replaces the bar when the run moves from sft to iterations.
     fn choose_bar(&mut self, key: StageKey) {
-        if !self.is_watched {
+        if !output::is_watched() {
             return;
         }
         let (prefix, length) = match key.kind {

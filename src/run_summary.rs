@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use agrpo_spec::metrics::{ACCURACY, REWARD, TOKENS};
 use agrpo_spec::{Manifest, Phases, StageDigest, StageKey, StageKind, StageSpec};
 use agrpo_view::statistics::mean;
 use serde::Serialize;
@@ -46,7 +47,6 @@ pub(crate) struct Overhead {
     pub(crate) median_ms: f64,
 }
 
-/// The numbers of one run so far.
 #[derive(Debug, Default)]
 pub(crate) struct RunSummary {
     shards: BTreeMap<u32, Shards>,
@@ -55,7 +55,6 @@ pub(crate) struct RunSummary {
     overheads_ms: Vec<f64>,
     /// Accuracy of the evaluated policies, by iteration; 0 is the base.
     pub(crate) accuracy: BTreeMap<u32, f64>,
-    /// The newest update.
     pub(crate) last_update: Option<StageDigest>,
 }
 
@@ -72,17 +71,16 @@ impl RunSummary {
         }
         let metric = |name: &str| manifest.metrics.get(name).copied();
         match key.kind {
-            StageKind::Rollout if reused => {}
-            StageKind::Rollout => {
-                self.shards.entry(key.iteration).or_default().tokens +=
-                    metric("tokens").unwrap_or(0.0);
+            StageKind::Rollout if !reused => {
+                let shards = self.shards.entry(key.iteration).or_default();
+                shards.tokens += metric(TOKENS).unwrap_or(0.0);
             }
             StageKind::Reward => {
                 let shards = self.shards.entry(key.iteration).or_default();
-                shards.rewards.extend(metric("reward"));
+                shards.rewards.extend(metric(REWARD));
             }
             StageKind::Evaluation => {
-                self.accuracy.extend(metric("accuracy").map(|share| (key.iteration, share)));
+                self.accuracy.extend(metric(ACCURACY).map(|share| (key.iteration, share)));
             }
             StageKind::Update => {
                 self.last_update = Some(manifest.stage);
@@ -96,7 +94,7 @@ impl RunSummary {
                 let reward = (!rewards.is_empty()).then(|| mean(&rewards));
                 return Some(Iteration { number: key.iteration, reward, tokens });
             }
-            StageKind::Sft | StageKind::Gradient => {}
+            StageKind::Rollout | StageKind::Sft | StageKind::Gradient => {}
         }
         None
     }

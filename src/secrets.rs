@@ -26,7 +26,7 @@ pub(crate) fn refuse_in_arguments(
         if holds_secret(&text) {
             let which = if name.is_empty() { "an argument" } else { &name };
             return Err(Failure::usage(format!(
-                "{which} holds a password: everybody on this machine can read a program's arguments"
+                "{which} holds a password: every user of this machine can read a program's arguments"
             ))
             .hint(instead(&name)));
         }

@@ -3,20 +3,22 @@
 //! command ends, so a command that needs none of them opens none. `--store` and `--redis` come from the dispatcher;
 //! their defaults are in `settings.rs`.
 
-use std::{cell::OnceCell, future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::{cell::OnceCell, future::Future, pin::Pin, sync::Arc};
 
 use agrpo_fleet::{Access, Fleet};
-use agrpo_store::{Address, JobsError, Store};
+use agrpo_store::{Address, FOLDERS, JobsError, Store};
 use agrpo_view::live::Connect;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell as AsyncCell;
 
 use crate::args::{CacheArgs, FleetArgs, StoreArgs};
-use crate::exit::{Exit, Failure, cannot};
+use crate::exit::{Exit, Failure, Result, cannot};
 use crate::settings::{Resolved, Settings};
 use crate::{machine, shell};
 
-/// The services of one command.
+#[derive(Default)]
 pub(crate) struct Session {
     pub(crate) settings: Settings,
     store_flag: Option<String>,
@@ -30,34 +32,22 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Nothing is opened yet.
     pub(crate) fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            store_flag: None,
-            redis_flag: None,
-            store: AsyncCell::new(),
-            creates: AsyncCell::new(),
-            fleet: AsyncCell::new(),
-            runtime: OnceCell::new(),
-        }
+        Self { settings, ..Self::default() }
     }
 
-    /// The same for a command that takes `--store`.
+    /// Names the store of a command that takes `--store`.
     pub(crate) fn with_store(self, args: &StoreArgs) -> Self {
         Self { store_flag: args.store.clone(), ..self }
     }
 
-    /// The same for a command that takes `--store` and `--redis`.
+    /// Names store and Redis of a command that takes `--store` and `--redis`.
     pub(crate) fn with_fleet(self, args: &FleetArgs) -> Self {
         Self { redis_flag: args.redis.clone(), ..self.with_store(&args.store) }
     }
 
     /// Runs a command's asynchronous part. Stages run on the blocking pool, so two threads serve the rest.
-    pub(crate) fn block_on<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         if let Some(runtime) = self.runtime.get() {
             return runtime.block_on(work);
         }
@@ -66,8 +56,13 @@ impl Session {
         self.runtime.get_or_init(|| started).block_on(work)
     }
 
+    /// The same for a command that reads the store, which has to exist.
+    pub(crate) fn on_store<T>(&self, work: impl AsyncFnOnce(Store) -> Result<T>) -> Result<T> {
+        self.block_on(async { work(self.existing_store().await?).await })
+    }
+
     /// The store; a folder is created where it is missing.
-    pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
+    pub(crate) async fn open_store(&self) -> Result<Store> {
         let open = async || {
             let url = self.settings.store(self.store_flag.as_deref()).value;
             Store::open(&url, &self.settings.object_store_options()).await
@@ -80,7 +75,7 @@ impl Session {
     }
 
     /// The store to write to. A server has to create objects only where there are none, which is checked once.
-    pub(crate) async fn writable_store(&self) -> Result<Store, Failure> {
+    pub(crate) async fn writable_store(&self) -> Result<Store> {
         let store = self.open_store().await?;
         let check = async || store.objects.check_creates(&machine::environment().worker).await;
         self.creates.get_or_try_init(check).await?;
@@ -88,7 +83,7 @@ impl Session {
     }
 
     /// The store to write to, with this host's cache of blobs.
-    pub(crate) async fn cached_store(&self, cache: &CacheArgs) -> Result<Store, Failure> {
+    pub(crate) async fn cached_store(&self, cache: &CacheArgs) -> Result<Store> {
         let limit = self.settings.cache_size(cache.cache_size)?;
         let store = self.writable_store().await?;
         let folder = self.settings.cache(cache.cache.as_deref());
@@ -96,9 +91,9 @@ impl Session {
     }
 
     /// The store, which has to exist: a question about results creates nothing.
-    pub(crate) async fn existing_store(&self) -> Result<Store, Failure> {
+    pub(crate) async fn existing_store(&self) -> Result<Store> {
         if let Some(folder) = self.store_folder()
-            && !folder.is_dir()
+            && !may_be_store(&folder)
         {
             let place = std::path::absolute(&folder).unwrap_or(folder);
             let failure = Failure::usage(format!("no store at {}", place.display()));
@@ -124,7 +119,6 @@ impl Session {
         flag.map(|url| format!(" --store {}", shell::word(url))).unwrap_or_default()
     }
 
-    /// The fleet's Redis.
     pub(crate) async fn fleet(&self) -> Result<Fleet, JobsError> {
         let connect = async || Fleet::connect(self.redis().value).await;
         self.fleet.get_or_try_init(connect).await.cloned()
@@ -137,8 +131,8 @@ impl Session {
 
     /// How a page connects to the fleet; `None` without a named Redis, as for a run in one process.
     pub(crate) fn connector(&self) -> Option<Connect> {
-        self.names_redis().then(|| {
-            let access = self.redis().value;
+        let Resolved { value: access, given } = self.redis();
+        given.then(|| {
             Arc::new(move || -> Pin<Box<dyn Future<Output = _> + Send>> {
                 Box::pin(Fleet::connect(access.clone()))
             }) as Connect
@@ -158,20 +152,15 @@ impl Session {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_paths_are_folders() {
-        let folder = |url: &str| {
-            let store = StoreArgs { store: Some(url.to_owned()) };
-            let settings = Settings::from_variables([]).unwrap();
-            Session::new(settings).with_store(&store).store_folder()
-        };
-        assert_eq!(folder(".agrpo"), Some(".agrpo".into()));
-        assert_eq!(folder("file:///data/x"), Some("/data/x".into()));
-        assert_eq!(folder("s3://bucket/x"), None);
-        assert_eq!(folder("s3:/bucket/x"), None);
-    }
+/// Whether a folder holds a part of a store, or nothing but what file systems and desktops put there. One that cannot
+/// be listed is left to the store.
+fn may_be_store(folder: &Path) -> bool {
+    let is_ours = |name: &OsStr| !name.as_encoded_bytes().starts_with(b".") && name != "lost+found";
+    let is_empty = || {
+        folder
+            .read_dir()
+            .map_or(true, |names| !names.flatten().any(|one| is_ours(&one.file_name())))
+    };
+    let holds = |part: &&str| folder.join(part).symlink_metadata().is_ok();
+    folder.is_dir() && (FOLDERS.iter().any(holds) || is_empty())
 }

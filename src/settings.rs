@@ -15,7 +15,7 @@ use crate::{exit::Failure, secrets};
 const STORE: &str = "AGRPO_STORE";
 const REDIS: &str = "AGRPO_REDIS";
 const REDIS_PASSWORD: &str = "AGRPO_REDIS_PASSWORD";
-/// Certificates of the authorities that a Redis behind TLS is trusted by, in PEM.
+/// PEM file of the certificate authorities to trust for a Redis behind TLS.
 const REDIS_CA: &str = "AGRPO_REDIS_CA";
 /// The token for live pages that other machines can reach.
 pub(crate) const SERVE_TOKEN: &str = "AGRPO_SERVE_TOKEN";
@@ -48,7 +48,7 @@ pub(crate) const RUN_TEXT: &str = "AGRPO_RUN_TEXT";
 /// Where blobs of a bucket are kept for all workers of the host, and how many bytes of them.
 const CACHE: &str = "AGRPO_CACHE_DIR";
 const CACHE_SIZE: &str = "AGRPO_CACHE_SIZE";
-/// By which checksum a bucket checks uploads.
+/// The checksum algorithm of uploads to a bucket.
 const S3_CHECKSUM: &str = "AGRPO_S3_CHECKSUM";
 const OURS: &str = "AGRPO_";
 /// Variables that people set.
@@ -65,13 +65,14 @@ const KNOWN: [&str; 11] = [
     CACHE_SIZE,
     S3_CHECKSUM,
 ];
-/// What follows `AGRPO_` in variables of the restart, the build, the tests and `infra/`: no mistakes.
+/// Endings of `AGRPO_` in variables of the restart, the build, the tests and `infra/`; they cause no warning.
 const ELSEWHERE: &str = "CACHE CLOCK_OFF_S COMMIT ENV FAULT_LEDGER GOLDEN NUMERICS REDIS_PORT RUN_TEXT S3_PORT \
                          SHARED STATE WEED WORKER_ARGS";
 const DEFAULT_STORE: &str = ".agrpo";
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379";
 
 /// The environment's variables.
+#[derive(Default)]
 pub(crate) struct Settings {
     variables: BTreeMap<String, String>,
     redis_authority: Option<Vec<u8>>,
@@ -116,7 +117,7 @@ impl Settings {
         let authority = variables.get(REDIS_CA);
         let redis_authority =
             authority.map(|path| secrets::read_bytes(REDIS_CA, path)).transpose()?;
-        // The library would send them with every request, and show them in every error.
+        // object_store would send them with every request, and show them in every error.
         let keys = "the keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
         let endpoint = variables.iter().find(|(name, value)| {
             let is_endpoint = name.starts_with("AWS_") && name.contains("ENDPOINT");
@@ -145,7 +146,7 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Warnings about variables that begin like ours and are not known. A process after a restart repeats none.
+    /// Warnings about unknown variables with our prefix. A restarted process does not repeat them.
     pub(crate) fn unknown_variables(&self) -> Vec<String> {
         if self.variables.contains_key(NUMERICS) {
             return vec![];
@@ -156,10 +157,10 @@ impl Settings {
         let is_known =
             |name: &&str| known.contains(name) || ELSEWHERE.split(' ').any(|other| other == *name);
         let warning = |name: &str| {
-            let meant = agrpo_spec::nearest(name, known.iter().copied());
-            let meant = meant.map(|meant| format!(": did you mean {OURS}{meant}?"));
-            let meant = meant.unwrap_or_default();
-            format!("the variable {OURS}{name} is not known and changes nothing{meant}")
+            let suggestion = agrpo_spec::suggestion(name, known.iter().copied());
+            let hint = suggestion.map(|known| format!(": did you mean {OURS}{known}?"));
+            let hint = hint.unwrap_or_default();
+            format!("the variable {OURS}{name} is not known and changes nothing{hint}")
         };
         let names = self.variables.keys().filter_map(|name| name.strip_prefix(OURS));
         names.filter(|name| !is_known(name)).map(warning).collect()

@@ -77,12 +77,12 @@ pub(crate) fn install_panic_hook() {
     }));
 }
 
-/// Message and place on one line.
+/// Message and location on one line.
 fn describe(panic: &PanicHookInfo<'_>) -> String {
     let message = panic.payload_as_str().unwrap_or("no message");
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     match panic.location() {
-        Some(place) => format!("{message} at {}:{}", place.file(), place.line()),
+        Some(at) => format!("{message} at {}:{}", at.file(), at.line()),
         None => message,
     }
 }

@@ -4,12 +4,14 @@
 //! so the same call goes on where it was stopped; an input that is lost is recomputed first. Notes
 //! nothing in the run's index and no failure, retries nothing.
 
-use std::sync::Arc;
+use std::future::ready;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 
 use agrpo_spec::{Manifest, RunId, StageDigest, StageSpec};
 use agrpo_store::JobsError;
+use futures::{StreamExt, stream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use crate::{Result, local::Local, maintenance::replay::recorded};
 
@@ -42,34 +44,27 @@ impl Local {
         settled: mpsc::UnboundedSender<Settled>,
         stop: watch::Receiver<bool>,
     ) -> Result<Vec<Option<Settled>>> {
-        let recompute = self.recompute(run);
-        let mut found = vec![None; specs.len()];
-        let mut waiting = specs.into_iter().enumerate();
-        let mut tasks = JoinSet::new();
-        let mut failed = None;
-        loop {
-            while failed.is_none() && !*stop.borrow() && tasks.len() < self.workers.max(1) {
-                let Some((index, spec)) = waiting.next() else { break };
-                let recompute = recompute.clone();
-                tasks.spawn(async move {
-                    let (manifest, reused) = recompute.compute(&spec).await?;
-                    Ok(Settled { index, manifest: Arc::new(manifest), reused })
-                });
-            }
-            let Some(joined) = tasks.join_next().await else { break };
-            let ended = |error| JobsError::Internal(format!("a task ended early: {error}"));
-            match joined.map_err(ended)? {
+        let (recompute, mut found) = (&self.recompute(run), vec![None; specs.len()]);
+        let failed = OnceLock::<JobsError>::new();
+        let goes_on = |_: &_| ready(failed.get().is_none() && !*stop.borrow());
+        let compute = |(index, spec): (usize, StageSpec)| async move {
+            let (manifest, reused) = recompute.compute(&spec).await?;
+            Ok(Settled { index, manifest: Arc::new(manifest), reused })
+        };
+        let specs = stream::iter(specs.into_iter().enumerate()).take_while(goes_on);
+        let mut computing = pin!(specs.map(compute).buffer_unordered(self.workers.max(1)));
+        while let Some(ended) = computing.next().await {
+            match ended {
                 Ok(one) => {
                     found[one.index] = Some(one.clone());
                     // A display that has gone away must not end the work.
                     drop(settled.send(one));
                 }
-                Err(error) => {
-                    failed.get_or_insert(error);
-                }
+                // The first counts.
+                Err(error) => drop(failed.set(error)),
             }
         }
-        failed.map_or(Ok(found), Err)
+        failed.get().cloned().map_or(Ok(found), Err)
     }
 }
 
@@ -77,7 +72,7 @@ impl Local {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use agrpo_spec::{ExecuteFn, Plan, StageError};
+    use agrpo_spec::{ExecuteFn, Plan, StageError, StageKind};
 
     use super::*;
     use crate::testing::{TestStore, fake_outputs, finished, local, repairs, run};
@@ -159,12 +154,10 @@ mod tests {
         let test = TestStore::file().await;
         finished(&test.store, run(), 1).await;
         let recorded = test.store.records.recorded_stages(run().id()).await.unwrap();
-        let mut last = None;
-        for stage in recorded.into_values() {
-            let spec = test.store.records.manifest(stage).await.unwrap().unwrap().spec;
-            last = if let StageSpec::Evaluation(spec) = spec { Some(spec) } else { last };
-        }
-        let mut spec = last.unwrap();
+        let (_, last) =
+            recorded.iter().rfind(|(key, _)| key.kind == StageKind::Evaluation).unwrap();
+        let last = test.store.records.manifest(*last).await.unwrap().unwrap().spec;
+        let StageSpec::Evaluation(mut spec) = last else { panic!("{last:?}") };
         spec.problems -= 1;
         test.remove(&format!("cas/{}", spec.policy));
         let (store, stop) = (test.reopened(), watch::channel(false).0);

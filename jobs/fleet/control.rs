@@ -3,24 +3,37 @@
 //! The store's record comes first and is the truth: runs in one process obey it, and the reconciler restores from it
 //! what Redis forgets. Redis gets a copy so that workers obey at once. Nothing here waits for a stage in progress.
 
-use agrpo_spec::{RunId, StageDigest};
-use agrpo_store::{Control, JobsError, Store, Versions};
+use agrpo_spec::{Plan, Run, RunId, StageDigest};
+use agrpo_store::{Control, Store, Versions, readable};
 
 use crate::Result;
 use crate::coordination::{Fleet, attempts, leases::stages, runs};
+use crate::status::{RunState, status};
 use crate::worker::offer_run;
 
-/// Pauses or cancels a run: no stage of it is begun any more.
+/// Pauses or cancels a run: no stage of it is begun any more. False, and nothing changes, where the run is done.
 pub async fn hold(
     store: &Store,
     fleet: Option<&Fleet>,
     run: RunId,
     control: &Control,
-) -> Result<()> {
-    store.records.run(run).await?;
+) -> Result<bool> {
+    let record = store.records.run(run).await?;
+    // Damage is no reason not to stop a run.
+    if readable(is_done(store, &record).await)?.unwrap_or(false) {
+        return Ok(false);
+    }
     store.records.put_control(run, control).await?;
-    let Some(fleet) = fleet else { return Ok(()) };
-    runs::set_held(fleet, run, Some(control.state)).await
+    let Some(fleet) = fleet else { return Ok(true) };
+    runs::set_held(fleet, run, Some(control.state)).await.map(|()| true)
+}
+
+/// Whether the run is done, as `agrpo status` shows it. One read while the last update is not noted, however long the
+/// run.
+async fn is_done(store: &Store, run: &Run) -> Result<bool> {
+    let last = Plan::last_update(run, run.config().training.iterations);
+    Ok(store.records.recorded_policy(run.id(), last).await?.is_some()
+        && status(store, Some(run.id())).await?.iter().all(|row| row.state == RunState::Done))
 }
 
 /// Resumes a run, whether it was paused or cancelled, and offers its stages again. False where it was neither.
@@ -59,14 +72,10 @@ pub async fn retry(store: &Store, fleet: Option<&Fleet>, run: RunId) -> Result<V
 /// Offers what can be computed now; for a run of other versions, which this program cannot plan, the
 /// reconciler of its workers does.
 async fn offer(store: &Store, fleet: &Fleet, run: RunId) -> Result<()> {
-    match store.records.versions(run).await {
-        Ok(pinned) if pinned == Versions::own() => {}
-        // A record that cannot be read is reported by the reconciler.
-        Ok(_) | Err(JobsError::Data(_) | JobsError::Incompatible(_)) => {
-            stages::awaken(fleet).await?;
-            return runs::set_active(fleet, run, true).await.map(drop);
-        }
-        Err(error) => return Err(error),
+    // A record that cannot be read is reported by the reconciler.
+    if readable(store.records.versions(run).await)?.is_ok_and(|pinned| pinned == Versions::own()) {
+        return offer_run(store, fleet, store.records.run(run).await?).await;
     }
-    offer_run(store, fleet, store.records.run(run).await?).await
+    stages::awaken(fleet).await?;
+    runs::set_active(fleet, run, true).await.map(drop)
 }

@@ -1,6 +1,6 @@
-//! What workers agree on through Redis: a queue of hints, leases, heartbeats, counts of attempts, who is there.
+//! What workers share through Redis: a queue of hints, leases, heartbeats, counts of attempts, a registry of workers.
 //!
-//! Nothing here is the truth: a Redis that is emptied costs time only.
+//! The store is the truth: if Redis is emptied, it costs only time.
 
 pub(crate) mod attempts;
 pub(crate) mod consumer;
@@ -15,4 +15,4 @@ pub(crate) mod runs;
 
 pub use liveness::Liveness;
 pub use redis::{Access, Fleet};
-pub use registry::{InHand, WorkerInfo, workers};
+pub use registry::{StageInProgress, WorkerInfo, workers};

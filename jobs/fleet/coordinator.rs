@@ -4,7 +4,6 @@
 //! that meet in Redis (`worker/coordinator.rs`). The values that pass between an executor and its coordinator are here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use agrpo_spec::{Environment, Manifest, RunId, StageDigest, StageKey, StageSpec};
 use agrpo_store::{Clock, Failure, JobsError};
@@ -14,7 +13,6 @@ use crate::Result;
 use crate::coordination::heartbeat::Heartbeat;
 use crate::coordination::leases::StageLease;
 use crate::maintenance::recompute::Recompute;
-use crate::span;
 use crate::stage::Pending;
 
 /// The last log lines since a moment, in milliseconds since 1970, oldest first.
@@ -43,7 +41,10 @@ impl Attempt {
         lease: Arc<StageLease>,
         environment: Environment,
     ) -> Self {
-        let span = span::of_stage(run, key, stage);
+        // An error's level, so that no filter that lets a line pass takes its ids away. Other threads get the span by
+        // `agrpo_store::span::carried`, as `tracing` does not take it there.
+        let span =
+            tracing::error_span!("stage", %run, %stage, %key, attempt = tracing::field::Empty);
         Self { run, key, stage, spec, lease, number: 0, environment, span }
     }
 
@@ -96,11 +97,6 @@ pub(crate) trait Coordinator: Send + Sync + 'static {
     /// What renews the leases and says whether the worker has to end.
     fn heartbeat(&self) -> Option<&Heartbeat> {
         None
-    }
-
-    /// How long a service may be away before an exchange with it fails.
-    fn patience(&self) -> Duration {
-        Duration::ZERO
     }
 
     /// Waits for a stage; `None` where there are no more. May be dropped at any moment.

@@ -86,10 +86,10 @@ impl Event {
             Self::Settled { key, manifest, is_reused: false, .. } => {
                 metrics::stage_finished(key.kind, &manifest.phases);
             }
-            Self::Settled { key, .. } => metrics::stage_ended(key.kind, Outcome::Reused),
+            Self::Settled { key, .. } => metrics::count_stage(key.kind, Outcome::Reused, 1),
             Self::Failed { failure, is_given_up, .. } => {
                 let outcome = if *is_given_up { Outcome::GivenUp } else { Outcome::Failed };
-                metrics::stage_ended(failure.key.kind, outcome);
+                metrics::count_stage(failure.key.kind, outcome, 1);
             }
             _ => {}
         }
@@ -118,7 +118,7 @@ impl Event {
             }
             Self::Unreadable { run, error } => tracing::error!(%run, "{error}"),
             Self::Incompatible { run, why } => {
-                tracing::warn!(%run, "left to other workers: {why}");
+                tracing::warn!(%run, "this worker leaves the run to others: {why}");
             }
             Self::Done { run } => tracing::info!(%run, "run is done"),
         }

@@ -161,13 +161,13 @@ async fn store_result(
     Ok(Some(standing))
 }
 
-/// Tries again while a service is away, for the coordinator's patience, unless the worker has to end.
-async fn with_retry<T, F: Future<Output = Result<T>>>(
+/// Retries while a service is unavailable, unless the worker has to end; without a heartbeat, tries once.
+pub(crate) async fn with_retry<T, F: Future<Output = Result<T>>>(
     coordinator: &impl Coordinator,
-    exchange: impl FnMut() -> F,
+    mut exchange: impl FnMut() -> F,
 ) -> Result<T> {
-    let is_wanted = || !coordinator.heartbeat().is_some_and(Heartbeat::is_fatal);
-    retry::with_retry(coordinator.patience(), is_wanted, exchange).await
+    let Some(heartbeat) = coordinator.heartbeat() else { return exchange().await };
+    retry::with_retry(heartbeat.retry_for(), || !heartbeat.is_fatal(), exchange).await
 }
 
 /// Whether the stage is still ours; waits for an answer where that is not sure.
@@ -186,14 +186,13 @@ async fn may_publish(coordinator: &impl Coordinator, lease: &StageLease) -> bool
 pub(crate) fn first_of(first: Result<()>, second: Result<()>) -> Result<()> {
     match (first, second) {
         (Err(first), Err(second)) => {
-            tracing::warn!(error = %second, "another failure while the worker ends");
+            tracing::warn!(error = %second, "another error while the worker ends");
             Err(first)
         }
         (first, second) => first.and(second),
     }
 }
 
-/// The end of a task.
 pub(crate) fn joined(ended: Result<Result<()>, JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|error| Err(JobsError::Internal(format!("a task ended early: {error}"))))
+    ended.unwrap_or_else(|error| Err(JobsError::internal(format!("a task ended early: {error}"))))
 }

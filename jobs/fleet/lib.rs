@@ -1,7 +1,7 @@
-//! When and by whom stages are computed: one process, or a fleet of workers that meet in Redis.
+//! Schedules and runs stages, in one process or on a fleet of workers that share a Redis.
 //!
-//! This crate never sees a tensor: what a stage computes is handed in as a function. It prints
-//! nothing, reads no environment and asks no clock but the one it is given.
+//! Never sees a tensor: the function that computes a stage is passed in. Prints nothing, reads no environment, and uses
+//! only the clock that it is given.
 
 mod coordination;
 mod coordinator;
@@ -10,7 +10,6 @@ mod executor;
 mod maintenance;
 mod planning;
 mod preflight;
-mod span;
 mod stage;
 mod worker;
 
@@ -21,7 +20,7 @@ pub mod local;
 pub mod metrics;
 pub mod status;
 
-pub use coordination::{Access, Fleet, InHand, Liveness, WorkerInfo, workers};
+pub use coordination::{Access, Fleet, Liveness, StageInProgress, WorkerInfo, workers};
 pub use coordinator::LogTail;
 pub use events::Event;
 pub use maintenance::{gc, replay, verify};
@@ -31,16 +30,5 @@ pub use worker::{Enqueued, WorkerOptions, enqueue, serve};
 
 use agrpo_store::Result;
 
-#[cfg(test)]
-#[expect(dead_code, reason = "the store's tests use the rest")]
-#[path = "../../tests/support/fake_s3.rs"]
-mod fake_s3;
-#[cfg(test)]
-#[path = "../../tests/support/redis.rs"]
-mod redis_server;
-#[cfg(test)]
-#[expect(dead_code, reason = "the fault suite kills it")]
-#[path = "../../tests/support/s3.rs"]
-mod s3_server;
 #[cfg(test)]
 mod testing;

@@ -120,8 +120,8 @@ impl Local {
         events: mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
     ) -> Result<Outcome> {
-        let run = progress.plan().run().id();
-        let opened = Event::Opened { done: progress.done(), total: progress.total() };
+        let run = progress.plan.run().id();
+        let opened = Event::Opened { done: progress.done, total: progress.total() };
         events.send(opened).ok();
         for (key, manifest) in progress.catch_up(&self.store).await? {
             events.send(Event::Settled { run, key, manifest, is_reused: true }).ok();
@@ -155,7 +155,7 @@ impl Local {
         if let Some(error) = state.error.take() {
             return Err(error);
         }
-        let (plan, computed) = (state.progress.plan(), state.computed);
+        let (plan, computed) = (&state.progress.plan, state.computed);
         if plan.is_done() {
             retention::at_end(&self.store, run).await;
         }
@@ -165,7 +165,7 @@ impl Local {
             done: plan.is_done(),
             cancelled: state.hold == Some(Hold::Cancelled),
             computed,
-            reused: state.progress.done() - computed,
+            reused: state.progress.done - computed,
         })
     }
 }
@@ -198,7 +198,7 @@ struct State {
 
 impl State {
     fn free(&self) -> Option<Pending> {
-        let mut pending = self.progress.plan().pending().iter();
+        let mut pending = self.progress.plan.pending().iter();
         let (&key, spec) = pending.find(|(key, _)| !self.taken.contains(*key))?;
         Some(Pending::new(key, spec))
     }
@@ -250,13 +250,13 @@ impl InMemory {
     /// Records the failure of a stage; services that are out of reach are none, nor is a record of another version.
     async fn record(&self, attempt: &Attempt, error: &JobsError) {
         let key = attempt.key;
-        metrics::stage_ended(key.kind, metrics::Outcome::GivenUp);
+        metrics::count_stage(key.kind, metrics::Outcome::GivenUp, 1);
         if error.is_of_services() || matches!(error, JobsError::Incompatible(_)) {
             return;
         }
         let failure = attempt.failure(error, &self.recompute.clock, &self.log_tail);
         if let Err(second) = self.recompute.store.records.put_failure(self.run, &failure).await {
-            tracing::warn!(%key, %second, "the failure could not be recorded");
+            tracing::warn!(%key, error = %second, "cannot record the failure of a stage");
         }
     }
 }
@@ -275,7 +275,7 @@ impl Coordinator for InMemory {
             // From before the look on, so that no change is missed.
             let changed = self.changed.notified();
             let mut state = self.state.lock().await;
-            if state.error.is_some() || state.progress.plan().is_done() || *stop.borrow() {
+            if state.error.is_some() || state.progress.plan.is_done() || *stop.borrow() {
                 return None;
             }
             if let Some(pending) = state.free() {

@@ -1,4 +1,4 @@
-//! What is done about results after they are stored: kept or deleted, checked, computed again, replayed.
+//! What is done with stored results: retained or deleted, verified, repaired, replayed.
 
 pub mod gc;
 mod producers;

@@ -1,7 +1,7 @@
 //! What a worker counts, by name: the one list of metrics, and one function for each thing that happens.
 //!
-//! Names are Prometheus', in base units. The program decides whether anybody listens; without a
-//! recorder every call here is nothing. No metric reaches a result, and no label holds a secret or
+//! Names are Prometheus', in base units. The program decides whether a recorder is installed; without
+//! one every call here does nothing. No metric reaches a result, and no label holds a secret or
 //! the digest of a run, a stage or a blob: a label's values are few.
 
 use agrpo_spec::{Numerics, Phases, StageKind};
@@ -138,16 +138,15 @@ pub fn queue_depth(numerics: Numerics, stages: u64) {
 }
 
 /// A stage is in hand until what this returns is dropped, whatever its end.
-pub fn stage_begun(unix_ms: u64) -> InHand {
+pub(crate) fn stage_begun(unix_ms: u64) -> InHand {
     ::metrics::gauge!(STARTED).set(number(unix_ms) / 1e3);
     ::metrics::gauge!(IN_HAND).increment(1.0);
     InHand(())
 }
 
-/// A stage in hand.
 #[derive(Debug)]
 #[must_use = "the stage counts as in hand until this is dropped"]
-pub struct InHand(());
+pub(crate) struct InHand(());
 
 impl Drop for InHand {
     fn drop(&mut self) {
@@ -156,8 +155,8 @@ impl Drop for InHand {
 }
 
 /// A stage was computed and published.
-pub fn stage_finished(kind: StageKind, phases: &Phases) {
-    stage_ended(kind, Outcome::Finished);
+pub(crate) fn stage_finished(kind: StageKind, phases: &Phases) {
+    count_stage(kind, Outcome::Finished, 1);
     for (phase, ms) in
         [("fetch", phases.fetch_ms), ("compute", phases.compute_ms), ("store", phases.store_ms)]
     {
@@ -166,35 +165,31 @@ pub fn stage_finished(kind: StageKind, phases: &Phases) {
     }
 }
 
-/// A stage ended otherwise.
-pub fn stage_ended(kind: StageKind, outcome: Outcome) {
-    count_stage(kind, outcome, 1);
-}
-
-fn count_stage(kind: StageKind, outcome: Outcome, by: u64) {
+/// Stages ended in this way.
+pub(crate) fn count_stage(kind: StageKind, outcome: Outcome, by: u64) {
     ::metrics::counter!(STAGES, "kind" => kind.to_string(), "outcome" => outcome.label())
         .increment(by);
 }
 
 /// A stage is begun for the `attempt`th time, counted from 1; the first one is no retry.
-pub fn attempt(kind: StageKind, attempt: u32) {
+pub(crate) fn attempt(kind: StageKind, attempt: u32) {
     if attempt > 1 {
         ::metrics::counter!(RETRIES, "kind" => kind.to_string()).increment(1);
     }
 }
 
 /// Another worker holds a lease that was ours.
-pub fn lease_lost() {
+pub(crate) fn lease_lost() {
     ::metrics::counter!(LEASES).increment(1);
 }
 
 /// Redis answers again after it was lost.
-pub fn redis_reconnected() {
+pub(crate) fn redis_reconnected() {
     ::metrics::counter!(RECONNECTS).increment(1);
 }
 
 /// The heartbeat had its turn.
-pub fn heartbeat(unix_ms: u64) {
+pub(crate) fn heartbeat(unix_ms: u64) {
     ::metrics::gauge!(HEARTBEAT).set(number(unix_ms) / 1e3);
 }
 
@@ -214,10 +209,8 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), ALL.len());
         for Metric { name, kind, help, .. } in ALL {
-            assert!(
-                name.starts_with("agrpo_")
-                    && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-            );
+            let is_of_name = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(name.starts_with("agrpo_") && name.chars().all(is_of_name));
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert!(help.ends_with('.') && !help.contains('\n') && !help.contains('|'), "{name}");
         }

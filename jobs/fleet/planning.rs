@@ -1,4 +1,4 @@
-//! What comes next in a run: one walk over its plan, where it stands, and notes that shorten the way there.
+//! What comes next in a run: the walk over its plan, its progress, and notes that shorten the walk.
 
 pub(crate) mod frontier;
 pub(crate) mod policy_notes;

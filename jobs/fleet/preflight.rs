@@ -1,8 +1,8 @@
-//! Whether a Redis can serve a fleet, found out before anything depends on it.
+//! Checks whether a Redis can serve a fleet, before any work depends on it.
 //!
-//! What it says of itself, the types of our keys, and a trial of every command and script under names of
-//! its own. Changes no setting and leaves nothing behind. Clocks are compared here too; which difference is
-//! too much is what workers refuse.
+//! Reads the server's `INFO`, checks the types of agrpo's keys, then runs every command and script once on keys of its
+//! own (`trial.rs`). Changes no setting, and deletes every key that it writes. Compares clocks as well, with the limit
+//! that workers have.
 
 mod trial;
 
@@ -13,22 +13,23 @@ pub use crate::coordination::heartbeat::Skew;
 pub use crate::coordination::redis::diagnosis::Finding;
 use crate::coordination::redis::{Fleet, diagnosis};
 
-/// Looks at everything; the first finding says which Redis it is, or why it could not be asked. `unique` is a
-/// name that no other process uses.
+/// Runs every check; the first finding names the server, or says why it did not answer. `unique` is a name that no
+/// other process uses.
 pub async fn inspect(fleet: &Fleet, unique: &str) -> Vec<Finding> {
     let info = match fleet.ask::<String>(&redis::cmd("INFO")).await {
         Ok(info) => info,
         Err(error) => return vec![Finding::of(error)],
     };
-    // Who may not ask for it, may not; what the server says of itself is then all there is.
+    // A user without the right to CONFIG gets no answer; `INFO` alone is judged then.
     let mut save = redis::cmd("CONFIG");
     save.arg("GET").arg("save");
     let saves = save.query_async::<(String, String)>(&mut fleet.connection()).await;
-    let mut findings = diagnosis::judge(fleet.place(), &info, saves.ok().map(|(_, points)| points));
+    let mut findings =
+        diagnosis::judge(fleet.address(), &info, saves.ok().map(|(_, points)| points));
     if findings.iter().any(|finding| finding.error.is_some()) {
         return findings;
     }
-    let wrong = diagnosis::wrong_types(&fleet.keys, fleet.place(), &mut fleet.connection()).await;
+    let wrong = diagnosis::wrong_types(&fleet.keys, fleet.address(), &mut fleet.connection()).await;
     let error = match fleet.explained(wrong).await {
         Ok(None) => trial::trial(fleet, unique).await.err(),
         wrong => wrong.unwrap_or_else(Some),
@@ -37,13 +38,15 @@ pub async fn inspect(fleet: &Fleet, unique: &str) -> Vec<Finding> {
     findings
 }
 
-/// Makes sure that a Redis can serve; what is worth a word is logged.
+/// Fails unless a Redis can serve. Logs advice.
 pub async fn require(fleet: &Fleet, unique: &str) -> Result<()> {
     for finding in inspect(fleet, unique).await {
         match finding.error {
             Some(error) => return Err(error),
             None if finding.advice.is_empty() => {}
-            None => tracing::info!(redis = fleet.place(), "{}; {}", finding.found, finding.advice),
+            None => {
+                tracing::info!(redis = fleet.address(), "{}; {}", finding.found, finding.advice);
+            }
         }
     }
     Ok(())

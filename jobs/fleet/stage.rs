@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agrpo_spec::{
-    Environment, ExecuteFn, Inputs, Manifest, Outputs, Phases, StageDigest, StageError, StageKey,
-    StageSpec,
+    Environment, ExecuteFn, Inputs, Manifest, Message, Outputs, Phases, StageDigest, StageError,
+    StageKey, StageSpec,
 };
 use agrpo_store::{JobsError, Store, failpoints::fail_point, span};
 
@@ -29,11 +29,8 @@ impl Pending {
     }
 }
 
-/// The inputs of a stage, all of them checked.
-pub(crate) struct Fetched {
-    inputs: Inputs,
-    ms: f64,
-}
+/// The inputs of a stage, all of them checked, and the milliseconds that it took.
+pub(crate) type Fetched = (Inputs, f64);
 
 /// The outputs of a stage, not stored yet.
 pub(crate) struct Computed {
@@ -45,18 +42,18 @@ pub(crate) struct Computed {
 pub(crate) async fn fetch(store: &Store, spec: &StageSpec) -> Result<Fetched> {
     let begin = Instant::now();
     let inputs = store.cas.load_inputs(spec).await?;
-    Ok(Fetched { inputs, ms: milliseconds(begin) })
+    Ok((inputs, milliseconds(begin)))
 }
 
 /// Second part: the stage itself.
 pub(crate) async fn calculate(
     spec: &StageSpec,
-    fetched: Fetched,
+    (inputs, fetch_ms): Fetched,
     execute: &ExecuteFn,
 ) -> Result<Computed> {
     let begin = Instant::now();
-    let outputs = run_blocking(spec, fetched.inputs, execute).await?;
-    let phases = Phases { fetch_ms: fetched.ms, compute_ms: milliseconds(begin), store_ms: 0.0 };
+    let outputs = run_blocking(spec, inputs, execute).await?;
+    let phases = Phases { fetch_ms, compute_ms: milliseconds(begin), store_ms: 0.0 };
     check_metrics(spec, &outputs.metrics)?;
     Ok(Computed { outputs, phases })
 }
@@ -103,25 +100,23 @@ pub(crate) async fn run_blocking(
     let error = match result {
         Ok(Ok(outputs)) => return Ok(outputs),
         Ok(Err(error)) => error,
-        Err(panic) => return Err(JobsError::Failed(format!("{} panicked: {panic}", name(spec)))),
+        Err(panic) => return Err(JobsError::failed(format!("{} panicked: {panic}", name(spec)))),
     };
     // Another release may compute what this one refuses.
     let is_current = spec.version() == spec.kind().version();
-    let (meaning, why): (fn(String) -> JobsError, _) = match error {
-        StageError::Invalid(why) if is_current => (JobsError::Refused, why),
-        StageError::Invalid(why) | StageError::Internal(why) => (JobsError::Failed, why),
-        StageError::Device(why) => (JobsError::Device, why),
-        StageError::Data(why) => {
-            return Err(JobsError::Data(format!("{} cannot use an input: {why}", name(spec))));
-        }
+    let (meaning, verb): (fn(Message) -> JobsError, _) = match error {
+        StageError::Invalid(_) if is_current => (JobsError::Refused, "failed"),
+        StageError::Invalid(_) | StageError::Internal(_) => (JobsError::Failed, "failed"),
+        StageError::Device(_) => (JobsError::Device, "failed"),
+        StageError::Data(_) => (JobsError::Data, "cannot use an input"),
     };
-    Err(meaning(format!("{} failed: {why}", name(spec))))
+    Err(meaning(Message::caused_by(format!("{} {verb}: {error}", name(spec)), error)))
 }
 
 /// JSON has no NaN: a metric that is not finite would make the manifest unreadable.
 fn check_metrics(spec: &StageSpec, metrics: &BTreeMap<String, f64>) -> Result<()> {
     match metrics.iter().find(|(_, value)| !value.is_finite()) {
-        Some((metric, value)) => Err(JobsError::Refused(format!(
+        Some((metric, value)) => Err(JobsError::refused(format!(
             "{} failed: its metric {metric} is {value}, expected a finite number",
             name(spec)
         ))),

@@ -1,16 +1,16 @@
-//! Where runs stand, for people and for `--json`.
+//! The status of runs, for the terminal and for `--json`.
 //!
-//! A policy or an accuracy is named only where the run's plan leads to it along its records (`walk.rs`): no
-//! index and no note decides what is shown. That takes one read a stage; the next look reads what is new. A record
-//! that cannot be read is named beside what the others say. Neither checks blobs nor mends anything.
+//! Shows a policy or an accuracy only if the run's plan leads to it along its records (`walk.rs`): neither an index
+//! nor a note decides. That takes one read a stage; the next call reads only new records. Names records that cannot be
+//! read beside the results of the others. Checks no blob and repairs nothing.
 
 use std::collections::BTreeMap;
 
 use agrpo_spec::{ArtifactDigest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
-use agrpo_store::{Failure, Hold, JobsError, Remedy, Store, Unreadable};
+use agrpo_store::{Failure, Hold, JobsError, Remedy, Store, Unreadable, readable};
 use serde::Serialize;
 
-use crate::{Result, planning::Walk, planning::steps::readable};
+use crate::{Result, planning::Walk};
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +31,7 @@ pub enum RunState {
 }
 
 impl RunState {
-    /// By what its records say; `is_unknown` where the one that holds it cannot be read.
+    /// The state by a run's records; `is_unknown` if its `control.json` cannot be read.
     pub fn new(is_done: bool, is_unknown: bool, held: Option<Hold>, has_failed: bool) -> Self {
         match held {
             _ if is_done => Self::Done,
@@ -63,25 +63,26 @@ pub struct StageCounts {
     /// Computed by more than one worker, though one result would have done.
     pub computed_twice: u64,
     /// Computed again because a result was missing or corrupt.
-    pub rewound: u64,
+    #[serde(rename = "rewound")]
+    pub repaired: u64,
 }
 
-/// The first stage, by place in the run, that failed for good.
+/// The first stage, in the order of the run, that failed for good.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FailedAt {
-    /// Its place in the run.
+    /// Its key in the run.
     pub key: StageKey,
     /// Its name.
     pub stage: StageDigest,
     /// What the last attempt said, in one line.
     pub error: String,
-    /// Where another try may help.
+    /// Where a retry may help.
     pub remedy: Remedy,
     /// How often it was begun.
     pub attempts: u32,
 }
 
-/// Where a run stands.
+/// The status of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunStatus {
     /// The run's full id.
@@ -96,38 +97,37 @@ pub struct RunStatus {
     pub iterations: u32,
     /// The newest policy.
     pub policy: Option<ArtifactDigest>,
-    /// How good it is.
+    /// The accuracy of its policies.
     pub accuracy: AccuracyStatus,
-    /// How much is done.
+    /// Counts of its stages.
     pub stages: StageCounts,
-    /// What it failed at, if it did.
+    /// The stage that it failed at, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<FailedAt>,
-    /// Why workers of this program leave it alone, if stages are left and they do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub foreign: Option<String>,
+    /// Why workers of this program skip it, if stages are left and they do.
+    #[serde(rename = "foreign", skip_serializing_if = "Option::is_none")]
+    pub incompatible: Option<String>,
     /// Why its state is unknown, if so. Without the run's own record its row says nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
-    /// Its other records that cannot be read; those of stages count as done no more, though nothing else may
-    /// need them.
+    /// Its other records that cannot be read. Their stages do not count as done, though no other stage may need them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable_records: Vec<Unreadable>,
 }
 
-/// Where a run stands, or all runs by id. Data error if a record that says what the one is doing is corrupt;
-/// among all runs, a run of unknown state has a row with the reason.
+/// The status of one run, or of all runs by id. Data error if the records that decide the state of the one run are
+/// corrupt; among all runs, a run of unknown state has a row with the reason.
 pub async fn status(store: &Store, run: Option<RunId>) -> Result<Vec<RunStatus>> {
     let mut looks = Looks::default();
     let Some(run) = run else { return looks.all(store).await };
     let status = looks.one(store, run).await?;
     match status.unreadable {
-        Some(why) => Err(JobsError::Data(why)),
+        Some(why) => Err(JobsError::data(why)),
         None => Ok(vec![status]),
     }
 }
 
-/// Where runs stand, look after look: a stage's record that was read once is not read again.
+/// The status of runs, asked for repeatedly: the record of a stage is read once.
 #[derive(Debug, Default)]
 pub struct Looks(BTreeMap<RunId, Seen>);
 
@@ -139,7 +139,7 @@ impl Looks {
         let mut found = vec![];
         for id in runs {
             found.push(match self.one(store, id).await {
-                // It speaks of the server, not of one run.
+                // The error is about the server, not about one run.
                 Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_)))
                     if store.objects.is_remote() =>
                 {
@@ -162,7 +162,7 @@ impl Looks {
     }
 }
 
-/// The row of a run of which nothing else is known.
+/// The row of a run whose state is unknown.
 async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
     let run = store.records.run(id).await.ok();
     let config = run.as_ref().map(Run::config);
@@ -176,7 +176,7 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
         accuracy: AccuracyStatus { base: None, latest: None },
         stages: StageCounts::default(),
         failed_at: None,
-        foreign: None,
+        incompatible: None,
         unreadable: Some(error.to_string()),
         unreadable_records: vec![],
     }
@@ -185,26 +185,27 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
 async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
     let (run, walk) = (seen.walk.run(), &seen.walk);
     let (id, config) = (run.id(), run.config());
-    let (places, lost) = (walk.places(), walk.unreadable());
-    let newest = places.iter().rev().find(|key| key.makes_policy());
+    let (done, lost) = (walk.done_keys(), walk.unreadable());
+    let newest = done.iter().rev().find(|key| key.makes_policy());
     let iterations = config.training.iterations;
-    let iteration = Plan::iterations_done(run, &places).last().copied().unwrap_or(0);
+    let iteration = Plan::newest_iteration(run, &done);
     let is_done = iteration == iterations
         && (0..=iterations)
             .filter(|&iteration| run.is_evaluated(iteration))
-            .all(|iteration| places.contains(&StageKey::evaluation(iteration)));
+            .all(|iteration| done.contains(&StageKey::evaluation(iteration)));
 
     let (mut failures, damaged) = store.records.readable_failures(id).await?;
     failures.retain(|failure| !seen.has(failure.stage));
-    let failed = failures.len() + damaged.iter().filter(|record| !seen.has_made(record)).count();
-    let (control, unheard) = store.records.readable_control(id).await?;
+    let is_made = |record: &Unreadable| record.failed_stage().is_some_and(|stage| seen.has(stage));
+    let failed = failures.len() + damaged.iter().filter(|record| !is_made(record)).count();
+    let (control, unreadable_control) = store.records.readable_control(id).await?;
     let held = control.map(|control| control.state);
-    let state = RunState::new(is_done, unheard.is_some(), held, failed > 0);
-    let foreign = match state {
+    let state = RunState::new(is_done, unreadable_control.is_some(), held, failed > 0);
+    let incompatible = match state {
         RunState::Done | RunState::Cancelled | RunState::Unreadable => None,
-        _ => incompatible(store, id, newest.and_then(|newest| lost.get(newest))).await?,
+        _ => why_incompatible(store, id, newest.and_then(|newest| lost.get(newest))).await?,
     };
-    let unreadable = unheard.clone().filter(|_| !is_done).map(|record| record.why);
+    let unreadable = unreadable_control.clone().filter(|_| !is_done).map(|record| record.why);
     let stages = lost.values().map(|(_, record)| record.clone());
     Ok(RunStatus {
         run: id,
@@ -218,39 +219,38 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
             latest: seen.accuracy.last_key_value().map(|(_, share)| *share),
         },
         stages: StageCounts {
-            done: (places.len() - lost.len()) as u64,
+            done: (done.len() - lost.len()) as u64,
             failed: failed as u64,
             computed_twice: store.records.computed_twice(id).await?,
-            rewound: store.records.repair_count(id).await?,
+            repaired: store.records.repair_count(id).await?,
         },
-        failed_at: failures.into_iter().next().map(FailedAt::from),
-        foreign,
+        failed_at: failures.into_iter().next().map(|failure| {
+            let Failure { key, stage, error, remedy, attempts, .. } = failure;
+            FailedAt { key, stage, error, remedy, attempts }
+        }),
+        incompatible,
         unreadable,
-        unreadable_records: stages.chain(damaged).chain(unheard.filter(|_| is_done)).collect(),
+        unreadable_records: stages
+            .chain(damaged)
+            .chain(unreadable_control.filter(|_| is_done))
+            .collect(),
     })
 }
 
-impl From<Failure> for FailedAt {
-    fn from(failure: Failure) -> Self {
-        let Failure { key, stage, error, remedy, attempts, .. } = failure;
-        Self { key, stage, error, remedy, attempts }
-    }
-}
-
-/// Why workers of this program leave a run alone: its versions, or the newest policy's record, which they go on from.
-async fn incompatible(
+/// Why workers of this program skip a run: its versions, or the record of the newest policy, from which they go on.
+async fn why_incompatible(
     store: &Store,
     run: RunId,
     newest: Option<&(StageDigest, Unreadable)>,
 ) -> Result<Option<String>> {
     let why = readable(store.records.incompatible_versions(run).await)?;
-    // What is damaged is computed anew.
+    // A damaged record is no reason: its stage is computed anew.
     let newer = newest.filter(|(_, record)| record.is_incompatible);
     let newer = newer.map(|(_, record)| record.why.clone());
     Ok(why.map_or_else(|error| Some(error.to_string()), |why| why.or(newer)))
 }
 
-/// What was read of a run's own stages.
+/// A run's own stages, as far as they were read.
 #[derive(Debug)]
 struct Seen {
     walk: Walk,
@@ -265,18 +265,12 @@ impl Seen {
         self.walk.stages().values().any(|own| *own == stage)
     }
 
-    /// Whether the stage of a failure record has a result.
-    fn has_made(&self, failure: &Unreadable) -> bool {
-        let stage = failure.object.rsplit('/').next().and_then(|stage| stage.parse().ok());
-        stage.is_some_and(|stage| self.has(stage))
-    }
-
     async fn read_on(&mut self, store: &Store) -> Result<()> {
         for (key, manifest) in self.walk.advance(store).await? {
             if key.makes_policy() {
                 self.policies.extend(manifest.output("policy").map(|policy| (key, policy)));
             } else if key.kind == StageKind::Evaluation {
-                let share = manifest.metrics.get("accuracy");
+                let share = manifest.metrics.get(agrpo_spec::metrics::ACCURACY);
                 self.accuracy.extend(share.map(|share| (key.iteration, *share)));
             }
         }

@@ -1,4 +1,4 @@
-//! What the fleet's tests share: stores that count, fail or are slow, and runs in one process.
+//! Shared by the fleet's tests: servers, stores that count, fail or are slow, and runs in one process.
 
 use std::sync::Arc;
 
@@ -11,8 +11,16 @@ use crate::{Event, LogTail};
 
 #[path = "../../tests/support/counting_store.rs"]
 mod counting_store;
+#[expect(dead_code, reason = "the store's tests use the rest")]
+#[path = "../../tests/support/fake_s3.rs"]
+pub(crate) mod fake_s3;
 #[path = "../../tests/support/flaky_store.rs"]
 mod flaky_store;
+#[path = "../../tests/support/redis.rs"]
+mod redis_server;
+#[expect(dead_code, reason = "the fault suite kills it")]
+#[path = "../../tests/support/s3.rs"]
+mod s3_server;
 #[path = "../../tests/support/stages.rs"]
 mod stages;
 #[path = "../../tests/support/stores.rs"]
@@ -20,6 +28,8 @@ mod stores;
 
 pub(crate) use counting_store::{Counts, counting};
 pub(crate) use flaky_store::flaky;
+pub(crate) use redis_server::RedisServer;
+pub(crate) use s3_server::S3Server;
 pub(crate) use stages::{environment, fake_outputs, run, run_named, run_of, run_seeded};
 pub(crate) use stores::{Objects, TestStore, hold, other_versions, repairs, throttled, with_large};
 

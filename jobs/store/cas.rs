@@ -1,11 +1,12 @@
 //! Blobs by content: stored under the SHA-256 of their bytes, and checked against it whenever they are read.
 //!
-//! What a process and its host remember of blobs is never the truth: only the store is.
+//! Caches of a process and its host never decide what exists: only the store does.
 
 mod blobs;
 mod cached;
 mod checked;
 mod claim;
+mod download;
 mod files;
 mod folders;
 mod host;

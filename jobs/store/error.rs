@@ -1,22 +1,23 @@
-//! What can go wrong where and when stages run, sorted by what the caller must do about it.
+//! The errors of jobs, sorted by what the caller must do about them.
 //!
-//! Every message is one line: what failed, where, what was expected and what to do. No message
-//! holds a password or a key: whatever a library said, `redact.rs` has seen it. This file neither prints nor exits.
+//! Every message is one line: what failed, where, what was expected and what to do. `Display` passes it through
+//! `redact.rs`, so it shows no password and no key. `source()` is the library's own error, for code that has to
+//! classify it: it may hold a password, so no part of this program prints it. This file neither prints nor exits.
 
 use std::error::Error;
 
-use agrpo_spec::ArtifactDigest;
+use agrpo_spec::{ArtifactDigest, Message};
 use serde::{Deserialize, Serialize};
 
-use crate::redact::text;
+use crate::{paths, redact::text};
 
 /// Where trying again may help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remedy {
-    /// The same worker may succeed later: a service was away, or an input is being made again.
+    /// The same worker may succeed later: a service was unavailable, or an input is being computed again.
     Here,
-    /// Another machine or a fresh process may succeed: memory, a device, a defect that one met.
+    /// Another machine or a fresh process may succeed: memory, a device, a defect on this machine.
     #[default]
     Elsewhere,
     /// No worker can: the spec cannot be computed, or what it computes is no result.
@@ -33,71 +34,123 @@ impl std::fmt::Display for Remedy {
     }
 }
 
-/// Why something could not be done. `Display` is one line for people.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why an operation failed. `Display` is one line for people.
+#[derive(Clone, Debug)]
 pub enum JobsError {
-    /// The request is wrong: a URL, credentials, a name that fits nothing or too much.
-    #[error("{}", text(.0))]
-    Invalid(String),
+    /// The request is wrong: a URL, credentials, a name that fits nothing.
+    Invalid(Message),
+    /// A text fits several things.
+    Ambiguous(Message),
     /// A service or a disk did not do its part; the same request may succeed later.
-    #[error("{}", text(.0))]
-    Unavailable(String),
-    /// A service answers and does not do what it is asked: a setting or a right has to change.
-    #[error("{}", text(.message))]
+    Unavailable(Message),
+    /// A service answers and refuses: a setting or a right has to change.
     Misconfigured {
         /// What it refuses, why, and what to change.
-        message: String,
-        /// Between two masters it may be so for a moment: worth trying again for a time.
+        message: Message,
+        /// Whether another try may help: during a failover the refusal is temporary.
         may_pass: bool,
     },
     /// Stored data is corrupt, missing or contradicts what was computed.
-    #[error("{}", text(.0))]
-    Data(String),
+    Data(Message),
     /// A record is whole, and another version of this program wrote it: it is left as it is.
-    #[error("{0}")]
-    Incompatible(String),
+    Incompatible(Message),
     /// A blob is missing or corrupt; the stage that made it can make it again.
-    #[error("{}", text(.message))]
     Lost {
         /// The blob's name.
         digest: ArtifactDigest,
         /// What is wrong, where, and what to do.
-        message: String,
+        message: Message,
     },
     /// A defect of this program.
-    #[error("{}", text(.0))]
-    Internal(String),
+    Internal(Message),
     /// An attempt at a stage failed for a reason that another machine may not have.
-    #[error("{}", text(.0))]
-    Failed(String),
+    Failed(Message),
     /// A stage refuses its spec or gives no usable numbers, on any machine.
-    #[error("{}", text(.0))]
-    Refused(String),
+    Refused(Message),
     /// The device is lost to this process; a new process may find it well.
-    #[error("{}", text(.0))]
-    Device(String),
+    Device(Message),
 }
 
-/// What most of this crate answers with.
+impl std::fmt::Display for JobsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&text(self.message()))
+    }
+}
+
+impl Error for JobsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.message().source()
+    }
+}
+
+/// Functions that make an error of a text, or of a [`Message`] with the error that caused it.
+macro_rules! constructors {
+    ($($name:ident: $variant:ident,)+) => {
+        impl JobsError {$(
+            #[doc = concat!("[`Self::", stringify!($variant), "`] with this message.")]
+            pub fn $name(message: impl Into<Message>) -> Self {
+                Self::$variant(message.into())
+            }
+        )+}
+    };
+}
+
+constructors! {
+    invalid: Invalid,
+    ambiguous: Ambiguous,
+    unavailable: Unavailable,
+    data: Data,
+    incompatible: Incompatible,
+    internal: Internal,
+    failed: Failed,
+    refused: Refused,
+}
+
+/// The result of most functions of this crate.
 pub type Result<T, E = JobsError> = std::result::Result<T, E>;
 
-/// An error and what it comes from, down to the bottom.
+/// The value, or why this record cannot be read: it is damaged, or another version's. An error where the store cannot
+/// be read.
+pub fn readable<T>(found: Result<T>) -> Result<Result<T>> {
+    match found {
+        Ok(_) | Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(found),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error and its causes, the outermost first.
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| cause.source())
 }
 
-/// How a blob comes back that a stage made.
+/// How to recompute a blob that a stage made.
 pub(crate) const MADE_AGAIN: &str = "agrpo run FILE --repair, with the run's file, makes it again, and so does agrpo replay --rewind";
 
 impl JobsError {
-    /// A blob whose bytes are no longer those that were checked, found by who went on reading it.
+    /// A blob whose bytes changed after they were checked.
     pub fn damaged(digest: ArtifactDigest) -> Self {
-        let message = format!(
-            "cas/{digest} is corrupt: its bytes changed after they were checked; {MADE_AGAIN}"
-        );
-        Self::Lost { digest, message }
+        let name = paths::blob(digest);
+        let message =
+            format!("{name} is corrupt: its bytes changed after they were checked; {MADE_AGAIN}");
+        Self::Lost { digest, message: message.into() }
+    }
+
+    fn message(&self) -> &Message {
+        match self {
+            Self::Invalid(message)
+            | Self::Ambiguous(message)
+            | Self::Unavailable(message)
+            | Self::Misconfigured { message, .. }
+            | Self::Data(message)
+            | Self::Incompatible(message)
+            | Self::Lost { message, .. }
+            | Self::Internal(message)
+            | Self::Failed(message)
+            | Self::Refused(message)
+            | Self::Device(message) => message,
+        }
     }
 
     /// Whether the same request may succeed by itself before long.
@@ -105,8 +158,8 @@ impl JobsError {
         matches!(self, Self::Unavailable(_) | Self::Misconfigured { may_pass: true, .. })
     }
 
-    /// Whether it is about this process' services and rights, not about a stage or a run: another worker may do
-    /// better.
+    /// Whether it is about the services and rights of this process, not about a stage or a run: another worker may
+    /// succeed.
     pub fn is_of_services(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Invalid(_) | Self::Misconfigured { .. })
     }
@@ -115,13 +168,8 @@ impl JobsError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unavailable(_) | Self::Data(_) | Self::Lost { .. } => Remedy::Here,
-            Self::Invalid(_)
-            | Self::Misconfigured { .. }
-            | Self::Incompatible(_)
-            | Self::Internal(_)
-            | Self::Failed(_)
-            | Self::Device(_) => Remedy::Elsewhere,
             Self::Refused(_) => Remedy::Never,
+            _ => Remedy::Elsewhere,
         }
     }
 }

@@ -1,18 +1,17 @@
 //! Named places at which the fault suite delays a worker, stops it or makes it die (docs/faults.md).
 //!
-//! A release does not pass them: without `debug_assertions` a place does nothing and costs nothing. The program says
-//! which place does what; this file reads no environment.
+//! Without `debug_assertions`, as in a release, a place does nothing and costs nothing. The program configures the
+//! places; this file reads no environment.
 
 use std::io;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Called with every place whose action is taken, before it is.
+/// Called with every place whose action is about to run.
 static NOTED: std::sync::OnceLock<fn(&str)> = std::sync::OnceLock::new();
 
-/// From here on `note` is called with every place whose `return` is taken, before it is.
+/// Sets the function that is called with every place whose `return` is about to run. The first call counts.
 pub fn note_by(note: fn(&str)) {
-    // Once a process.
     let _first = NOTED.set(note);
 }
 
@@ -36,7 +35,7 @@ pub fn fail_point(place: &str) {
     }
 }
 
-/// Passes a place at which the disk may be full: `return` says that it is.
+/// Passes a place at which the disk may be full: `return` reports a full disk.
 pub fn write(place: &str) -> io::Result<()> {
     if cfg!(debug_assertions) {
         fail::fail_point!(place, |_| {

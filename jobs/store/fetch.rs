@@ -5,6 +5,7 @@
 
 use std::{path::Path, time::Duration};
 
+use agrpo_spec::Message;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use reqwest::{Client, StatusCode, Url};
@@ -12,9 +13,9 @@ use tokio::io::AsyncReadExt;
 
 use crate::{JobsError, Result, objects::read_s3, redact, regular};
 
-/// Until a server answers, and between two pieces of its answer.
+/// The timeout until a server answers, and between two pieces of its answer.
 const SILENCE: Duration = Duration::from_secs(30);
-/// No dataset is larger; what is would not fit into memory twice.
+/// The largest dataset: a larger one may not fit into memory twice.
 const LARGEST: u64 = 4 << 30;
 
 /// The bytes at an address. `options` are AWS_* names and values. Invalid where nothing is there.
@@ -23,12 +24,12 @@ pub async fn fetch(address: &str, options: &[(String, String)]) -> Result<Bytes>
         Some(("http" | "https", _)) => over_http(address).await,
         Some(("s3", _)) => {
             let bytes = read_s3(address, options).await?.ok_or_else(|| {
-                JobsError::Invalid(format!("{address}: nothing is there; check the address"))
+                JobsError::invalid(format!("{address}: nothing is there; check the address"))
             })?;
             check_size(address, bytes.len() as u64).map(|()| bytes)
         }
         Some(("file", path)) => from_disk(Path::new(path)).await,
-        Some((scheme, _)) => Err(JobsError::Invalid(format!(
+        Some((scheme, _)) => Err(JobsError::invalid(format!(
             "{scheme}:// is no address of a file: expected a path, https://, http:// or s3://"
         ))),
         None => from_disk(Path::new(address)).await,
@@ -37,9 +38,12 @@ pub async fn fetch(address: &str, options: &[(String, String)]) -> Result<Bytes>
 
 async fn from_disk(path: &Path) -> Result<Bytes> {
     let shown = path.display();
-    let refuse = |error: std::io::Error| match regular::reason(&error).is_some() {
-        true => JobsError::Invalid(error.to_string()),
-        false => JobsError::Invalid(format!("{shown}: cannot be read: {}", error.kind())),
+    let refuse = |error: std::io::Error| {
+        let text = match regular::reason(&error).is_some() {
+            true => error.to_string(),
+            false => format!("{shown}: cannot be read: {}", error.kind()),
+        };
+        JobsError::Invalid(Message::caused_by(text, error))
     };
     let mut file = tokio::fs::File::from_std(regular::open(path).map_err(refuse)?);
     let size = file.metadata().await.map_err(refuse)?.len();
@@ -51,20 +55,22 @@ async fn from_disk(path: &Path) -> Result<Bytes> {
 
 async fn over_http(address: &str) -> Result<Bytes> {
     // The client takes user and password out of it.
-    let url = Url::parse(address)
-        .map_err(|error| JobsError::Invalid(format!("the address of a file is none: {error}")))?;
+    let url = Url::parse(address).map_err(|error| {
+        let text = format!("the address of a file cannot be used: {error}");
+        JobsError::Invalid(Message::caused_by(text, error))
+    })?;
     let shown = redact::address(url.as_str());
-    let unavailable = |error: &reqwest::Error| {
+    let unavailable = |error: reqwest::Error| {
+        let error = error.without_url();
         let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-        JobsError::Unavailable(format!("{shown}: {what}{}", cause.unwrap_or_default()))
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        let text = format!("{shown}: {what}{}", cause.unwrap_or_default());
+        JobsError::Unavailable(Message::caused_by(text, error))
     };
-    let client = Client::builder()
-        .connect_timeout(SILENCE)
-        .read_timeout(SILENCE)
-        .build()
-        .map_err(|error| JobsError::Internal(format!("no HTTP client: {error}")))?;
-    let answer = client.get(url).send().await.map_err(|error| unavailable(&error.without_url()))?;
+    let client = Client::builder().connect_timeout(SILENCE).read_timeout(SILENCE).build().map_err(
+        |error| JobsError::Internal(Message::caused_by(format!("no HTTP client: {error}"), error)),
+    )?;
+    let answer = client.get(url).send().await.map_err(unavailable)?;
     let status = answer.status();
     if !status.is_success() {
         return Err(refusal(&shown, status));
@@ -74,7 +80,7 @@ async fn over_http(address: &str) -> Result<Bytes> {
     let mut bytes = BytesMut::new();
     let mut pieces = answer.bytes_stream();
     while let Some(piece) = pieces.next().await {
-        bytes.extend_from_slice(&piece.map_err(|error| unavailable(&error.without_url()))?);
+        bytes.extend_from_slice(&piece.map_err(unavailable)?);
         check_size(&shown, bytes.len() as u64)?;
     }
     Ok(bytes.freeze())
@@ -83,20 +89,15 @@ async fn over_http(address: &str) -> Result<Bytes> {
 fn refusal(shown: &str, status: StatusCode) -> JobsError {
     let answer = format!("{shown}: the server answered {status}");
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        JobsError::Unavailable(format!("{answer}; try again later"))
+        JobsError::unavailable(format!("{answer}; try again later"))
     } else {
-        JobsError::Invalid(format!("{answer}; check the address and the right to read it"))
+        JobsError::invalid(format!("{answer}; check the address and the right to read it"))
     }
 }
 
 fn check_size(shown: &str, size: u64) -> Result<()> {
-    if size <= LARGEST {
-        return Ok(());
-    }
-    Err(JobsError::Invalid(format!(
-        "{shown}: more than {} GiB, too large for a dataset",
-        LARGEST >> 30
-    )))
+    let text = || format!("{shown}: more than {} GiB, too large for a dataset", LARGEST >> 30);
+    if size <= LARGEST { Ok(()) } else { Err(JobsError::invalid(text())) }
 }
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that gives one answer to one request; answers with its address.
+    /// Starts a server that gives one answer to one request; returns its address.
     async fn server(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -140,35 +141,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_without_a_file_is_told_from_one_that_may_come_back() {
+    async fn a_missing_file_is_distinguished_from_an_unavailable_server() {
         for user in ["//me:secret@", "///me:secret@"] {
             let address = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
             let (error, said) = refused(&address.replace("//", user)).await;
-            assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
-            assert_eq!(
-                said,
-                format!(
-                    "{address}: the server answered 404 Not Found; check the address and the right to read it"
-                )
-            );
+            assert!(matches!(error, JobsError::Invalid(_)));
+            let advice = "check the address and the right to read it";
+            assert_eq!(said, format!("{address}: the server answered 404 Not Found; {advice}"));
         }
         let address = server("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         assert!(matches!(refused(&address).await.0, JobsError::Unavailable(_)));
         let address = server("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}").await;
-        assert!(
-            matches!(refused(&address).await.0, JobsError::Unavailable(_)),
-            "an answer that breaks off is no file"
-        );
+        let (error, _) = refused(&address).await;
+        assert!(matches!(error, JobsError::Unavailable(_)), "an answer that breaks off is no file");
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(matches!(
-            refused(&format!("http://{closed}/x")).await.0,
-            JobsError::Unavailable(_)
-        ));
+        let (error, _) = refused(&format!("http://{closed}/x")).await;
+        assert!(matches!(error, JobsError::Unavailable(_)));
         let (error, said) = refused("no/such/file").await;
-        assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
+        assert!(matches!(error, JobsError::Invalid(_)));
         assert_eq!(said, "no/such/file: cannot be read: entity not found");
         let (error, said) = refused("ftp://host/x").await;
-        assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
+        assert!(matches!(error, JobsError::Invalid(_)));
         assert!(said.contains("ftp:// is no address of a file"), "{said}");
     }
 }

@@ -1,9 +1,9 @@
-//! The store: everything that was ever computed, by name. The truth that queue and workers serve.
+//! The store: everything that was ever computed, by name. Queues, leases and caches can be rebuilt from it.
 //!
 //! `objects/` is bytes by name, and the only place that names object_store; `cas/` is blobs by content, checked and
-//! cached; `records/` is what JSON says of stages and runs; `paths.rs` builds every object's name (listed in
-//! ARCHITECTURE.md). Nothing here computes a stage, knows Redis or decides what is next; it reads no environment and
-//! prints nothing.
+//! cached; `records/` is the JSON records of stages and runs; `paths.rs` builds every object's name (listed in
+//! ARCHITECTURE.md). Nothing here computes a stage, knows Redis or schedules; it reads no environment and prints
+//! nothing.
 
 mod cas;
 mod error;
@@ -21,7 +21,7 @@ pub mod retry;
 pub mod span;
 
 pub use cas::{Cas, Condition, Imported, records_of};
-pub use error::{JobsError, Remedy, Result};
+pub use error::{JobsError, Remedy, Result, readable};
 pub use fetch::fetch;
 pub use objects::{Address, Entry, Limits, Objects, is_leftover};
 pub use paths::{FOLDERS, OF_RUNS};
@@ -30,9 +30,10 @@ pub use records::{
     Versions, Why,
 };
 pub use retry::RetryPolicy;
+pub use span::locked;
 pub use store::Store;
 
-/// Gives the milliseconds since 1970. This crate never asks the machine: `src/` and tests hand in the clock.
+/// Returns the milliseconds since 1970. This crate never reads the system's clock: `src/` and tests pass one in.
 pub type Clock = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
 
 #[cfg(test)]

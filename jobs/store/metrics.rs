@@ -1,9 +1,9 @@
-//! What the store counts: blobs looked up in caches, and bytes that came and went.
+//! The store's metrics: blobs looked up in caches, and bytes read and written.
 //!
-//! Names are Prometheus', in base units; without a recorder every call here does nothing. No label holds a secret or a
-//! digest. What workers count, and the list of all metrics, is the fleet's.
+//! Names follow Prometheus' rules, in base units; without a recorder every call here does nothing. No label holds a
+//! secret or a digest. The workers' metrics, and the list of all, are in the fleet.
 
-/// What kind of number a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Only grows, from 0 at the start of the process.
@@ -22,7 +22,7 @@ type Labels = &'static [&'static str];
 pub struct Metric {
     /// Its name, unit and `_total` included.
     pub name: &'static str,
-    /// What kind of number it is.
+    /// Its kind.
     pub kind: Kind,
     /// The names of its labels.
     pub labels: Labels,
@@ -57,7 +57,7 @@ pub const fn counter(name: &'static str, labels: Labels, help: &'static str) -> 
 pub(crate) const MEMORY: &str = "memory";
 pub(crate) const DISK: &str = "disk";
 
-/// Sets to 0 what only counts, so that a rate is known from the first event on.
+/// Initialises the counters to 0, so that Prometheus knows a rate from the first event on.
 pub fn begin() {
     for tier in [MEMORY, DISK] {
         count_lookups(tier, true, 0);
@@ -73,7 +73,7 @@ pub(crate) fn count_lookups(tier: &'static str, is_hit: bool, blobs: u64) {
     ::metrics::counter!(CACHE.name, "tier" => tier, "result" => result).increment(blobs);
 }
 
-/// Counts bytes of blobs that came from the store or went to it.
+/// Counts bytes of blobs that were read from the store or written to it.
 pub(crate) fn count(metric: Metric, bytes: u64) {
     ::metrics::counter!(metric.name).increment(bytes);
 }

@@ -2,10 +2,11 @@
 //!
 //! Knows no digests' meaning, no records and no runs.
 
+mod action;
 mod address;
 mod answer;
+mod client;
 mod errors;
-mod exchange;
 mod listing;
 mod local;
 mod open;
@@ -17,14 +18,15 @@ mod trust;
 
 pub(crate) use object_store::ObjectStore;
 
+pub(crate) use action::{Action, Operation};
 pub use address::Address;
-pub use exchange::{Limits, Objects};
+pub use client::{Limits, Objects};
 pub(crate) use local::staged;
 pub use local::{Entry, is_leftover};
 pub(crate) use open::{open, over, read_s3};
 pub(crate) use rereads::READS;
 
 #[cfg(test)]
-pub(crate) use errors::Place;
+pub(crate) use errors::Backend;
 #[cfg(test)]
 pub(crate) mod tests;

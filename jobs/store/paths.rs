@@ -19,7 +19,26 @@ pub fn manifest(stage: StageDigest) -> String {
     format!("stages/{stage}")
 }
 
-pub(crate) fn spec(stage: StageDigest) -> String {
+/// Where a damaged object is quarantined.
+pub(crate) fn quarantined(name: &str) -> String {
+    format!("aside/{}", name.replace('/', "-"))
+}
+
+/// An object that is written to read the store's clock, and deleted.
+pub(crate) const CLOCK: &str = "aside/clock";
+
+/// Such an object for one blob: several processes may read the clock at the same time.
+pub(crate) fn clock_of(blob: ArtifactDigest) -> String {
+    format!("{CLOCK}-{blob}")
+}
+
+/// The objects of one round of `probe.rs`: one that is created twice, and one that is written.
+pub(crate) fn probes(unique: &str, round: u32) -> [String; 2] {
+    ["probe", "plain"].map(|folder| format!("{folder}/{unique}-{round}"))
+}
+
+/// The spec of a stage.
+pub fn spec(stage: StageDigest) -> String {
     format!("specs/{stage}")
 }
 
@@ -36,6 +55,16 @@ pub fn of_run(run: RunId, file: &str) -> String {
 /// An object in a folder of a run.
 pub(crate) fn in_run(run: RunId, folder: &str, file: impl Display) -> String {
     format!("runs/{run}/{folder}/{file}")
+}
+
+/// The stage of whose failure this object is the record.
+pub(crate) fn failed_stage(name: &str) -> Option<StageDigest> {
+    name.split_once("/failures/")?.1.parse().ok()
+}
+
+/// Whether this object says whether a run is paused or cancelled.
+pub(crate) fn is_control(name: &str) -> bool {
+    name.ends_with("/control.json")
 }
 
 /// An entry of a run's index.

@@ -1,4 +1,4 @@
-//! Records: every JSON object of the store, by name. What was finished, what a run is, what is kept about it.
+//! Records: every JSON object of the store, by name: finished stages, runs, and what is noted about runs.
 
 mod control;
 mod failures;

@@ -1,7 +1,7 @@
 //! Opens regular files, and refuses anything else (a FIFO, a socket, a device, a folder) by its kind.
 //!
 //! Opening a FIFO waits for a writer, and reading a device may never end, so a path is examined before it is opened,
-//! and what was opened once more. Links are followed: stores and model folders are made of them.
+//! and the open file once more. Links are followed: stores and model folders contain them.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use crate::error::causes;
 
 const FILE: &str = "a regular file";
 const FOLDER: &str = "a folder";
-/// A link to nothing, or in a circle.
+/// A dangling link, or a loop of links.
 pub(crate) const NOWHERE: &str = "a symbolic link that leads nowhere";
 
 /// A path that leads to no regular file, or to no folder where one has to be.
@@ -32,7 +32,7 @@ impl NoFile {
     }
 }
 
-/// What something is that is no regular file; `None` for a regular file.
+/// The kind of a file, for messages; `None` for a regular file.
 pub fn kind(of: FileType) -> Option<&'static str> {
     match of {
         _ if of.is_file() => None,
@@ -46,12 +46,12 @@ pub fn kind(of: FileType) -> Option<&'static str> {
     }
 }
 
-/// Why an error refuses a path, without the path; `None` where it is another error.
+/// The reason of an error that is a [`NoFile`], without the path; `None` for another error.
 pub fn reason(error: &io::Error) -> Option<String> {
     refusal_in(error).map(NoFile::reason)
 }
 
-/// The refusal that an error comes from, if it does.
+/// The [`NoFile`] among the causes of an error.
 pub(crate) fn refusal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NoFile> {
     causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
@@ -67,7 +67,7 @@ fn refusal(path: &Path, kind: &'static str, expected: &'static str) -> io::Error
     io::Error::new(ErrorKind::InvalidInput, NoFile { path: path.to_owned(), kind, expected })
 }
 
-/// What stands in the place of a folder, if something does and it is none.
+/// The kind of an existing path that is no folder; `None` for a folder and where nothing exists.
 pub(crate) fn no_folder(path: &Path) -> Option<&'static str> {
     fs::symlink_metadata(path).ok()?;
     match fs::metadata(path) {
@@ -77,7 +77,7 @@ pub(crate) fn no_folder(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Refuses a path on which the nearest thing that exists is no folder, the path itself included.
+/// Refuses a path of which the deepest part that exists is no folder.
 pub(crate) fn need_folder(path: &Path) -> io::Result<()> {
     let is_there = |path: &&Path| fs::symlink_metadata(path).is_ok();
     match path.ancestors().find(is_there).and_then(|found| Some((found, no_folder(found)?))) {
@@ -86,23 +86,23 @@ pub(crate) fn need_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The same error, or a better one where what stands in the path of a file, or on the way to it, is the reason.
+/// The same error; or a [`NoFile`], where the path is no regular file or leads through something that is no folder.
 pub(crate) fn explained(path: &Path, error: io::Error) -> io::Error {
-    let own = match fs::metadata(path) {
+    let found = match fs::metadata(path) {
         Ok(found) => refuse(path, &found),
         Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
             Err(refusal(path, NOWHERE, FILE))
         }
         Err(_) => path.parent().map_or(Ok(()), need_folder),
     };
-    own.err().unwrap_or(error)
+    found.err().unwrap_or(error)
 }
 
 /// Opens a regular file with these options. Never waits; an error names path and kind where it is something else.
 pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     match fs::metadata(path) {
         Ok(found) => refuse(path, &found)?,
-        // The options say what becomes of it.
+        // Whether it is created depends on the options.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => match fs::symlink_metadata(path) {
             Ok(link) if link.is_symlink() => return Err(refusal(path, NOWHERE, FILE)),
@@ -120,7 +120,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     open_with(path, OpenOptions::new().read(true)).map_err(|error| explained(path, error))
 }
 
-/// Makes a file look as if it were read now, or written now.
+/// Sets the access time of a file to now, or its modification time.
 pub(crate) fn touch(file: &File, is_read: bool) -> io::Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
@@ -128,7 +128,7 @@ pub(crate) fn touch(file: &File, is_read: bool) -> io::Result<()> {
     Ok(futimens(file, &Timestamps { last_access, last_modification })?)
 }
 
-/// Writes a file, in place of a regular file that is there.
+/// Creates or overwrites a regular file.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     open_with(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }

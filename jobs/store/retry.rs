@@ -1,4 +1,4 @@
-//! The retry policy: how long a service may be away before the work in hand is given up.
+//! The retry policy: how long a service may be unavailable before the operation fails.
 //!
 //! Pauses grow; jitter keeps workers from reconnecting all at once. Only errors that may pass are retried.
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::Result;
 
-/// How long a server that is away is asked again.
+/// How long an unavailable server is retried.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     /// Since the first try.
@@ -24,10 +24,10 @@ impl RetryPolicy {
     }
 }
 
-/// The longest pause between two tries of an exchange.
+/// The longest pause between two tries of a request.
 pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
-/// Pauses from a tenth of a second up to `longest`, without an end.
+/// Growing pauses from a tenth of a second up to `longest`, without end.
 pub fn pauses(longest: Duration) -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_jitter()
@@ -37,20 +37,20 @@ pub fn pauses(longest: Duration) -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// Tries again while an error may pass by itself, for `limit` at most and as long as `wanted` holds.
+/// Retries while an error may be temporary, for `limit` at most and as long as `wanted` holds.
 pub async fn with_retry<T, F>(
     limit: Duration,
     wanted: impl Fn() -> bool,
-    exchange: impl FnMut() -> F,
+    operation: impl FnMut() -> F,
 ) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     let begin = Instant::now();
-    exchange
+    operation
         .retry(pauses(LONGEST))
         .when(|error| error.may_pass() && begin.elapsed() < limit && wanted())
-        .notify(|error, pause| tracing::warn!(%error, ?pause, "trying again"))
+        .notify(|error, pause| tracing::warn!(%error, ?pause, "a service is unavailable; retrying"))
         .await
 }
 
@@ -63,26 +63,19 @@ mod tests {
 
     async fn tries(limit: u64, error: JobsError, until: u32) -> (u32, bool) {
         let count = AtomicU32::new(0);
-        let result = with_retry(
-            Duration::from_millis(limit),
-            || true,
-            || async {
-                if count.fetch_add(1, Ordering::SeqCst) + 1 == until {
-                    Ok(())
-                } else {
-                    Err(error.clone())
-                }
-            },
-        );
-        let ended = result.await.is_ok();
+        let operation = || async {
+            let is_last = count.fetch_add(1, Ordering::SeqCst) + 1 == until;
+            if is_last { Ok(()) } else { Err(error.clone()) }
+        };
+        let ended = with_retry(Duration::from_millis(limit), || true, operation).await.is_ok();
         (count.into_inner(), ended)
     }
 
     #[tokio::test]
     async fn only_what_may_come_back_is_waited_for_and_not_for_ever() {
-        let away = JobsError::Unavailable("away".to_owned());
+        let away = JobsError::Unavailable("away".into());
         assert_eq!(tries(10_000, away.clone(), 3).await, (3, true));
-        assert_eq!(tries(10_000, JobsError::Data("gone".to_owned()), 3).await, (1, false));
+        assert_eq!(tries(10_000, JobsError::Data("gone".into()), 3).await, (1, false));
         let (count, ended) = tries(300, away, 100).await;
         assert!((2..20).contains(&count) && !ended, "{count}");
     }

@@ -35,7 +35,7 @@ impl Store {
         Ok(Self::on(objects))
     }
 
-    /// A store in an object store of the caller's own, which lives as long as the process.
+    /// A store in an object store that the caller made, which lives as long as the process.
     pub fn over(objects: Arc<dyn ObjectStore>) -> Self {
         Self::on(over(objects))
     }
@@ -62,13 +62,13 @@ impl Store {
     }
 
     /// The same store with a cache of a server's blobs in a folder that all processes of a host may share, of at most
-    /// `limit` bytes, by default as much as the disk spares, up to 64 GiB. A folder that cannot be used is a warning.
+    /// `limit` bytes, by default a share of the free disk, up to 64 GiB. A folder that cannot be used is a warning.
     #[must_use]
     pub fn with_cache(&self, folder: &Path, limit: Option<u64>) -> Self {
         Self { cas: self.cas.with_cache(folder, limit), ..self.clone() }
     }
 
-    /// The same store without what was read before: every blob is read from it and checked anew.
+    /// The same store with empty caches: every blob is read from it and checked again.
     #[must_use]
     pub fn fresh(&self) -> Self {
         Self { cas: self.cas.fresh(), records: self.records.fresh(), ..self.clone() }

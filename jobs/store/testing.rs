@@ -13,7 +13,7 @@ mod stores;
 pub(crate) use stages::{environment, run, run_named};
 pub(crate) use stores::{TestStore, other_versions, with_large};
 
-/// Computes a run stage by stage and leaves in the store what a worker leaves.
+/// Computes a run stage by stage, and stores what a worker stores.
 pub(crate) async fn finished(store: &Store, run: Run) {
     store.records.put_run(&run).await.unwrap();
     let (id, mut plan) = (run.id(), Plan::new(run));

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, PositionRule, Real};
 use clap::{Args, value_parser};
 
-use super::options::{ComputeArgs, DeviceArgs, JsonArgs, StoreArgs};
-use super::values::{CACHES, ESTIMATORS, POSITIONS, PolicyArg, RubricArg, TASKS, choice};
+use super::options::{
+    AnswerArgs, CACHES, ComputeArgs, DeviceArgs, ESTIMATORS, POSITIONS, PolicyArg, RubricArg,
+    StoreArgs, TASKS, choice, whole,
+};
 
 /// Measure base and newest policy on a grid of unmask steps
 ///
@@ -56,9 +58,7 @@ pub(crate) struct EvaluateArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<StoreArgs>,
 }
 
 fn steps(text: &str) -> Result<u32, &'static str> {
@@ -111,7 +111,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_enum, value_name = "POLICY", default_value_t = PolicyArg::Latest)]
     pub(crate) iteration: PolicyArg,
     /// Other completions of the same prompts, and other draws
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -119,9 +119,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<StoreArgs>,
 }
 
 fn samples(text: &str) -> Result<u32, &'static str> {

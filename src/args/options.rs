@@ -1,14 +1,16 @@
-//! Options that several verbs share. Resolves no default that depends on the environment: `settings.rs` does.
+//! Options that several verbs share, and values that options choose from, each with its line of help; names are those
+//! of run files wherever a run file has them. Resolves no default that depends on the environment: `settings.rs` does.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use agrpo_compute::Device;
-use clap::{Args, value_parser};
+use agrpo_spec::{Benchmark, Cache, EstimatorKind, PositionRule};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum, value_parser};
 
 /// Seconds that a service may be unavailable, for every verb that computes.
 pub(crate) const RETRY_SECONDS: u64 = 300;
 
-/// The device.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// What computes: cpu, or cuda:N for the GPU number N
@@ -58,7 +60,6 @@ pub(crate) struct FleetArgs {
     pub(crate) redis: Option<String>,
 }
 
-/// Where metrics are served.
 #[derive(Debug, Args)]
 pub(crate) struct MetricsArgs {
     /// Serve Prometheus metrics on ADDR, without authentication, as in 127.0.0.1:9180; loopback is best
@@ -67,10 +68,78 @@ pub(crate) struct MetricsArgs {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// The form of the answer.
+/// What the answer is about, and its form.
 #[derive(Debug, Args)]
-pub(crate) struct JsonArgs {
+pub(crate) struct AnswerArgs<Place: Args> {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Answer in JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Names, each with its value and its line of help.
+pub(super) type Choices<T> = &'static [(&'static str, T, &'static str)];
+
+/// Reads one of these names.
+pub(super) fn choice<T>(all: Choices<T>) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let values = all.iter().map(|(name, _, help)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let chosen = all.iter().find(|(known, ..)| *known == name);
+        chosen.map(|(_, value, _)| *value).ok_or("expected one of the possible values")
+    })
+}
+
+pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "expected a whole number from 0 to 2^63 - 1")
+}
+
+pub(super) const TASKS: Choices<Benchmark> = &[
+    ("countdown", Benchmark::Countdown, "Reach a target with all of the given numbers"),
+    ("sudoku", Benchmark::Sudoku, "Fill a 4x4 Sudoku"),
+    ("gsm8k", Benchmark::Gsm8k, "Word problems with a number as answer"),
+    ("math", Benchmark::Math, "Competition problems with a LaTeX expression as answer"),
+];
+
+pub(super) const POSITIONS: Choices<PositionRule> = &[
+    ("low-confidence", PositionRule::LowConfidence, "The most probable tokens first"),
+    ("entropy", PositionRule::Entropy, "The surest distributions first"),
+    ("random", PositionRule::Random, "In random order"),
+];
+
+/// Keys and values that passes take over.
+pub(super) const CACHES: Choices<Cache> = &[
+    ("none", Cache::None, "Every pass computes the whole sequence"),
+    ("prefix", Cache::Prefix, "Those of the positions before the block"),
+    ("dual", Cache::Dual, "Those of all positions outside the block"),
+];
+
+pub(super) const ESTIMATORS: Choices<EstimatorKind> = &[
+    ("agrpo", EstimatorKind::Agrpo, "Drawn steps of the trajectory"),
+    ("diffu-grpo", EstimatorKind::DiffuGrpo, "One pass over a masked completion"),
+    ("coupled-grpo", EstimatorKind::CoupledGrpo, "Pairs of complementary masks"),
+    ("merged-step", EstimatorKind::MergedStep, "Neighbouring steps in one pass"),
+    ("ar-grpo", EstimatorKind::ArGrpo, "From left to right; needs rollout.block_tokens = 1"),
+];
+
+/// Published rules to grade by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RubricArg {
+    /// d1's training rewards, part by part
+    D1,
+    /// d1's grades of evaluation
+    D1Eval,
+    /// AGRPO's training rewards, part by part
+    Agrpo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// The newest
+    Latest,
+    /// The one before reinforcement learning
+    Base,
 }

@@ -7,7 +7,8 @@ use agrpo_spec::Numerics;
 use clap::Args;
 
 use super::options::{
-    CacheArgs, ComputeArgs, DeviceArgs, FleetArgs, JsonArgs, MetricsArgs, RETRY_SECONDS, StoreArgs,
+    AnswerArgs, CacheArgs, ComputeArgs, DeviceArgs, FleetArgs, MetricsArgs, RETRY_SECONDS,
+    StoreArgs, whole,
 };
 
 /// What to run.
@@ -16,7 +17,7 @@ pub(crate) struct RunFileArgs {
     /// Run file in TOML; - reads standard input
     pub(crate) file: PathBuf,
     /// Seed to use instead of the file's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs of
     /// compute capability SM
@@ -33,9 +34,8 @@ fn tflops(text: &str) -> Result<f64, &'static str> {
 }
 
 fn source(text: &str) -> Result<(String, String), &'static str> {
-    let (key, address) = text
-        .split_once('=')
-        .ok_or("expected KEY=ADDRESS, as in task.benchmark.train=rows.jsonl")?;
+    let expected = "expected KEY=ADDRESS, as in task.benchmark.train=rows.jsonl";
+    let (key, address) = text.split_once('=').ok_or(expected)?;
     Ok((key.to_owned(), address.to_owned()))
 }
 
@@ -74,13 +74,15 @@ pub(crate) struct RunArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// How long a bucket may be away before the run ends
+    /// How long to retry while the bucket is unavailable, before the run is given up
     #[arg(long, value_name = "SECONDS", default_value_t = RETRY_SECONDS)]
+    #[arg(value_parser = whole::<u64>)]
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Queue a run for the workers of a fleet
@@ -95,9 +97,7 @@ pub(crate) struct EnqueueArgs {
     #[command(flatten)]
     pub(crate) run: RunFileArgs,
     #[command(flatten)]
-    pub(crate) fleet: FleetArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<FleetArgs>,
 }
 
 /// Compute queued stages until stopped
@@ -123,14 +123,15 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "CLASS")]
     pub(crate) numerics: Option<Numerics>,
     /// Stop after this many seconds without work [default: wait for ever]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
     pub(crate) exit_when_idle: Option<u64>,
     /// How long the stage in hand may take after a signal to stop, before it is given back; the default is
     /// below a supervisor's 15 minutes
-    #[arg(long, value_name = "SECONDS", default_value_t = 840)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 840, value_parser = whole::<u64>)]
     pub(crate) grace: u64,
-    /// How long Redis or the store may be away before the worker ends
+    /// How long to retry while Redis or the store is unavailable, before the worker ends
     #[arg(long, value_name = "SECONDS", default_value_t = RETRY_SECONDS)]
+    #[arg(value_parser = whole::<u64>)]
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
@@ -142,7 +143,5 @@ pub(crate) struct ControlArgs {
     /// Run, by the start of its id or by its name
     pub(crate) run: String,
     #[command(flatten)]
-    pub(crate) fleet: FleetArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<FleetArgs>,
 }

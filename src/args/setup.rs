@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use agrpo_spec::Numerics;
 use clap::Args;
 
-use super::options::{DeviceArgs, FleetArgs, JsonArgs};
-use super::values::{Choices, choice};
+use super::options::{Choices, DeviceArgs, FleetArgs, choice, whole};
 
 /// Write a run file with every key that matters and a comment on each
 ///
@@ -30,13 +29,14 @@ pub(crate) struct InitArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Seed of the run [default: that of the task's own file]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Write over a file that is there
     #[arg(long)]
     pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A run to begin from.
@@ -101,6 +101,7 @@ pub(crate) struct DoctorArgs {
     /// Check the rows of small shapes in this process alone, in this numerics class
     #[arg(long, hide = true, value_name = "CLASS")]
     pub(crate) rows: Option<Numerics>,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

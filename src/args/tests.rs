@@ -46,6 +46,19 @@ fn help_of_every_verb() {
     });
 }
 
+/// Clap's own advice, `-- -1`, works for no option.
+#[test]
+fn a_negative_number_after_an_option_is_refused_by_what_the_option_expects() {
+    for (name, verb) in verbs(&tree()) {
+        for long in verb.get_opts().filter_map(clap::Arg::get_long) {
+            let line = format!("agrpo {name} --{long} -1");
+            let read = Cli::read(line.split(' ').map(Into::into));
+            let said = read.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!said.contains("unexpected argument"), "{name} --{long}: {said}");
+        }
+    }
+}
+
 #[test]
 fn every_help_fits_and_shows_an_example() {
     for (name, mut verb) in verbs(&tree()) {

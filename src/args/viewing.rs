@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::options::{FleetArgs, JsonArgs, StoreArgs};
+use super::options::{AnswerArgs, FleetArgs, StoreArgs, whole};
 
 /// List runs with their progress and the accuracy of their policies
 #[derive(Debug, Args)]
@@ -21,9 +21,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, conflicts_with = "run")]
     pub(crate) workers: bool,
     #[command(flatten)]
-    pub(crate) fleet: FleetArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<FleetArgs>,
 }
 
 /// Show a run, a stage or an artifact
@@ -41,14 +39,12 @@ pub(crate) struct ShowArgs {
     /// Start of a run's, a stage's or an artifact's digest, or a run's name
     pub(crate) hash: String,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
+    pub(crate) answer: AnswerArgs<StoreArgs>,
     /// Write an artifact's bytes as they are
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
     /// Of a rollout, show this completion, counted from 0
-    #[arg(long, value_name = "N", conflicts_with = "raw")]
+    #[arg(long, value_name = "N", conflicts_with = "raw", value_parser = whole::<usize>)]
     pub(crate) sample: Option<usize>,
     /// Show it step by step, in the order in which its tokens were unmasked
     #[arg(long, requires = "sample", conflicts_with = "json")]

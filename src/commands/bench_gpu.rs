@@ -12,9 +12,9 @@ use agrpo_store::regular;
 use tokio::sync::{mpsc, watch};
 
 use super::computing::local;
-use super::files::{names, plain, try_writing, write};
+use super::files::{BENCH, names, plain, try_writing, write};
 use super::prelude::{
-    ComputeDevice, Exit, Failure, Serialize, Session, Settings, Store, machine, output,
+    ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, Store, machine, output,
 };
 use crate::{args::BenchGpuArgs, gpu::Gpu, libtorch::CudaBuild};
 
@@ -45,11 +45,11 @@ struct Replay {
     identical: BTreeMap<StageKind, bool>,
 }
 
-pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit> {
     let settings = &session.settings;
     let load = load(args)?;
     let files = golden(&args.golden)?;
-    args.output.as_deref().map_or(Ok(()), try_writing)?;
+    args.output.as_deref().map_or(Ok(()), |place| try_writing(place, &BENCH))?;
     let (device, class) = enter(args, settings)?;
     output::talk("parity with the processor");
     let parity = gpu_bench::parity(&files, device.id)?;
@@ -82,13 +82,13 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit, 
     };
     match &args.output {
         None => output::json(&answer)?,
-        Some(file) => write(file, output::json_text(&answer)? + "\n")?,
+        Some(file) => write(file, &BENCH, output::json_text(&answer)? + "\n")?,
     }
     Ok(if answer.replay.identical.values().all(|same| *same) { Exit::Done } else { Exit::Differs })
 }
 
 /// The device, and the class that this process is in now.
-fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics), Failure> {
+fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics)> {
     let (id, asked) = (args.device.id, args.numerics);
     let device = match ComputeDevice::find(id, settings) {
         // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
@@ -103,7 +103,7 @@ fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Num
     Ok((device, class))
 }
 
-fn load(args: &BenchGpuArgs) -> Result<Load, Failure> {
+fn load(args: &BenchGpuArgs) -> Result<Load> {
     let mut load = if args.tiny { Load::tiny() } else { Load::llada_8b() };
     load.sequences = args.sequences.unwrap_or(load.sequences);
     load.model.n_layers = args.layers.unwrap_or(load.model.n_layers);
@@ -120,7 +120,7 @@ fn load(args: &BenchGpuArgs) -> Result<Load, Failure> {
 }
 
 /// The files of a model in Hugging Face layout.
-fn golden(folder: &Path) -> Result<Files, Failure> {
+fn golden(folder: &Path) -> Result<Files> {
     let cannot = |error: io::Error| {
         let (folder, why) = (folder.display(), plain(&error));
         Failure::usage(format!("--golden {folder}: {why}; expected a model's folder"))
@@ -136,7 +136,7 @@ fn golden(folder: &Path) -> Result<Files, Failure> {
 }
 
 /// The tiny run in the device's class, in memory, and every stage of it again.
-async fn replayed(device: &ComputeDevice, numerics: Numerics) -> Result<Replay, Failure> {
+async fn replayed(device: &ComputeDevice, numerics: Numerics) -> Result<Replay> {
     let run = Run::parse(RUN)?;
     let run = Run::resolve(RunConfig { numerics, ..run.config().clone() })?;
     let store = Store::open("memory://", &[]).await?;

@@ -14,7 +14,6 @@ use crate::{progress::Progress, run_summary::RunSummary, telemetry};
 pub(super) const STOPPING: &str =
     "finishing the stages in hand; run the same command again to go on";
 
-/// Stages of an answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Stages {
     pub(super) computed: u64,

@@ -5,37 +5,42 @@ use agrpo_fleet::{Fleet, control};
 use agrpo_spec::RunId;
 use agrpo_store::{Control, Hold, JobsError};
 
-use super::prelude::{Exit, Failure, Serialize, Session, Store, machine, output};
+use super::prelude::{Exit, Result, Serialize, Session, machine, output};
 use crate::args::ControlArgs;
 
 #[derive(Debug, Serialize)]
 struct Answer {
     run: RunId,
     done: String,
-    workers_told: bool,
+    #[serde(rename = "workers_told")]
+    workers_notified: bool,
+    /// Whether nothing was changed, as the run is done.
+    #[serde(skip)]
+    is_done: bool,
 }
 
-/// What is done to the run.
 pub(super) enum Action {
     Hold(Hold),
     Resume,
     Retry,
 }
 
-pub(super) fn control(
-    args: &ControlArgs,
-    session: &Session,
-    action: &Action,
-) -> Result<Exit, Failure> {
-    let answer = session.block_on(async {
-        let (store, run, fleet) = open(args, session).await?;
+pub(super) fn control(args: &ControlArgs, session: Session, action: &Action) -> Result<Exit> {
+    let session = &session.with_fleet(&args.answer.place);
+    let answer = session.on_store(async |store| {
+        let run = store.records.resolve_run(&args.run).await?;
+        let fleet = reachable(session).await?;
         let fleet = fleet.as_ref();
+        let mut is_done = false;
         let done = match action {
             Action::Hold(state) => {
                 let by = format!("{}@{}", session.settings.user(), machine::environment().host);
                 let record = Control { state: *state, unix_ms: machine::clock()(), by };
-                control::hold(&store, fleet, run, &record).await?;
-                format!("{state}; stages in hand are finished")
+                is_done = !control::hold(&store, fleet, run, &record).await?;
+                match is_done {
+                    true => "is done already; nothing was changed".to_owned(),
+                    false => format!("{state}; stages in hand are finished"),
+                }
             }
             Action::Resume => match control::resume(&store, fleet, run).await? {
                 true => "resumed".to_owned(),
@@ -47,38 +52,33 @@ pub(super) fn control(
                 count => format!("{count} failed stages have new attempts"),
             },
         };
-        Ok(Answer { run, done, workers_told: fleet.is_some() })
+        Ok(Answer { run, done, workers_notified: fleet.is_some() && !is_done, is_done })
     })?;
-    if !(args.json.json || answer.workers_told || session.names_redis()) {
+    if !(args.answer.json || answer.workers_notified || answer.is_done || session.names_redis()) {
         output::talk(
             "no Redis was notified: `agrpo run` notices, workers of a fleet see it in the store only when \
              they reconcile; name their Redis with --redis or AGRPO_REDIS",
         );
     }
-    output::answer(args.json.json, &answer, || {
+    output::answer(args.answer.json, &answer, || {
         let (run, store) = (answer.run.short(), session.store_option());
         let next = match action {
-            Action::Hold(_) => format!("\n\nnext:\n  agrpo resume {run}{store}"),
-            Action::Resume | Action::Retry => String::new(),
+            Action::Hold(_) if !answer.is_done => format!("\n\nnext:\n  agrpo resume {run}{store}"),
+            _ => String::new(),
         };
         format!("run {run}: {}{next}", answer.done)
     })
 }
 
-/// The run, and the fleet if its Redis answers; without it only the store is written.
-async fn open(
-    args: &ControlArgs,
-    session: &Session,
-) -> Result<(Store, RunId, Option<Fleet>), Failure> {
-    let store = session.existing_store().await?;
-    let run = store.records.resolve_run(&args.run).await?;
+/// The fleet if its Redis answers; without it only the store is written.
+async fn reachable(session: &Session) -> Result<Option<Fleet>> {
     match session.fleet().await {
-        Ok(fleet) => Ok((store, run, Some(fleet))),
+        Ok(fleet) => Ok(Some(fleet)),
         // This Redis is only the default.
-        Err(JobsError::Unavailable(_)) if !session.names_redis() => Ok((store, run, None)),
+        Err(JobsError::Unavailable(_)) if !session.names_redis() => Ok(None),
         Err(error @ JobsError::Unavailable(_)) => {
             output::talk(format!("workers are not notified: {error}"));
-            Ok((store, run, None))
+            Ok(None)
         }
         Err(error) => Err(error.into()),
     }

@@ -10,7 +10,9 @@ use agrpo_fleet::{Finding, Skew, clock_skew, inspect, store_skew};
 use agrpo_spec::Numerics;
 use agrpo_store::JobsError;
 
-use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, Settings, machine, output};
+use super::prelude::{
+    ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, machine, output,
+};
 use crate::{args::DoctorArgs, gpu::Gpu, libtorch::CudaBuild, numerics};
 
 /// Less free space than this gives a note.
@@ -67,7 +69,7 @@ struct Answer {
     checks: Vec<Check>,
 }
 
-pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit> {
     if let Some(class) = args.rows {
         return rows::compute(class, &session.settings);
     }
@@ -91,12 +93,12 @@ pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit, Failu
     checks.extend(store.into_iter().chain(redis));
     let exit = checks.iter().map(|check| check.exit).find(|&exit| exit != Exit::Done);
     let answer = Answer { healthy: exit.is_none(), checks };
-    output::answer(args.json.json, &answer, || describe(&answer.checks))?;
+    output::answer(args.json, &answer, || describe(&answer.checks))?;
     Ok(exit.unwrap_or(Exit::Done))
 }
 
 /// Checks the GPU, which has to be there only if --device names it; returns the class that the process entered.
-fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Check>), Failure> {
+fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Check>)> {
     let (number, is_asked) = match args.device.id {
         Device::Cpu => (0, false),
         Device::Cuda(number) => (number, true),
@@ -154,7 +156,6 @@ fn processor() -> Check {
     Check::bad("processor", &failure, advice)
 }
 
-/// Free space on the disk of a local store.
 fn disk(session: &Session) -> Option<Check> {
     let folder = session.store_folder()?;
     let folder = std::path::absolute(folder).ok()?;
@@ -213,7 +214,7 @@ async fn redis(session: &Session) -> Vec<Check> {
     let mut checks: Vec<Check> = findings.map(check).collect();
     match clock_skew(&fleet, &machine::clock()).await {
         Ok(skew) => {
-            let check = clock(skew, &format!("that of Redis at {}", fleet.place()));
+            let check = clock(skew, &format!("that of Redis at {}", fleet.address()));
             let unasked = !is_asked && check.exit != Exit::Done;
             checks.push(if unasked { Check::note("clock", check.found, OPTIONAL) } else { check });
         }

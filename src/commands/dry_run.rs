@@ -8,7 +8,7 @@ use std::time::Duration;
 use agrpo_spec::memory::{Estimate, TooLarge, Workload};
 use agrpo_spec::{Base, Numerics, Plan, Run, RunId, StageCost, StageKind};
 
-use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, machine, output};
+use super::prelude::{ComputeDevice, Exit, Failure, Result, Serialize, Session, machine, output};
 use super::run_file::{parse_run, read_sources, unfetched};
 use crate::args::RunArgs;
 
@@ -32,7 +32,6 @@ struct DryRun {
     seconds: f64,
 }
 
-/// The stages of one kind.
 #[derive(Debug, Serialize)]
 struct Kind {
     kind: StageKind,
@@ -60,7 +59,7 @@ fn assumed_flops(class: Numerics) -> f64 {
 }
 
 /// Reports what the run would need; the files that it names may be missing.
-pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
     let (named, text) = read_sources(&args.run, &session.settings)?;
     let run = parse_run(&unfetched(&text, &named)?, &args.run)?;
     let (config, workload) = (run.config(), workload(&run));
@@ -99,7 +98,7 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit, Failure
         workers,
         seconds,
     };
-    output::answer(args.json.json, &answer, || answer.describe())
+    output::answer(args.json, &answer, || answer.describe())
 }
 
 impl DryRun {
@@ -139,10 +138,10 @@ impl DryRun {
             format!("store     {written} over the whole run, of which [retention] keeps {kept}")
         });
         lines.push(format!(
-            "time      up to {} on {} worker(s), with the longest prompts and at {:.2} TFLOP/s a worker, \
+            "time      up to {} on {}, with the longest prompts and at {:.2} TFLOP/s a worker, \
              which is assumed: --tflops N says better",
             output::short_duration(Duration::from_secs_f64(self.seconds)),
-            self.workers,
+            output::count(self.workers as u64, "worker"),
             self.assumed_flops / 1e12
         ));
         lines.join("\n")
@@ -165,7 +164,7 @@ pub(super) fn check_memory(
     workload: &Workload,
     device: &ComputeDevice,
     workers: Option<u16>,
-) -> Result<Option<Estimate>, Failure> {
+) -> Result<Option<Estimate>> {
     let workers = machine::workers(workers, device.id.is_cuda());
     let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers.max(1) as u64);
     let (here, host) = (share(device.memory()), share(machine::available_memory()));

@@ -3,7 +3,7 @@
 use agrpo_fleet::Enqueued;
 use agrpo_spec::{Numerics, Plan, RunId};
 
-use super::prelude::{Exit, Failure, Serialize, Session, machine, output};
+use super::prelude::{Exit, Result, Serialize, Session, machine, output};
 use super::run_file::{fetch_run, read_sources};
 use crate::args::EnqueueArgs;
 
@@ -19,7 +19,7 @@ struct Answer {
     namesakes: Vec<RunId>,
 }
 
-pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit> {
     let (named, text) = read_sources(&args.run, &session.settings)?;
     let (run, _) = fetch_run(&args.run, (&named, text), session)?;
     let (name, numerics) = (run.config().name.clone(), run.config().numerics);
@@ -32,7 +32,7 @@ pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Fai
     })?;
     let Enqueued { run, pending: queued, already_done, namesakes } = done;
     let answer = Answer { run, name, queued, stages, already_done, namesakes };
-    for other in answer.namesakes.iter().filter(|_| !args.json.json) {
+    for other in answer.namesakes.iter().filter(|_| !args.answer.json) {
         output::talk(format!(
             "note: run {} is also named {:?}, with a different configuration; this one is {}: use run ids",
             other.short(),
@@ -40,7 +40,7 @@ pub(super) fn enqueue(args: &EnqueueArgs, session: &Session) -> Result<Exit, Fai
             answer.run.short()
         ));
     }
-    output::answer(args.json.json, &answer, || describe(&answer, session, numerics))
+    output::answer(args.answer.json, &answer, || describe(&answer, session, numerics))
 }
 
 fn describe(answer: &Answer, session: &Session, numerics: Numerics) -> String {

@@ -1,26 +1,27 @@
 //! `agrpo evaluate`: measures a run's base and newest policy on a grid of unmask steps. One evaluation stage for each
 //! policy and number of steps, computed through the store like any other stage, though no run waits for it. Trains
-//! nothing and writes nothing into the run's own index. Which evaluations there are is in `grid.rs`, what their
-//! results add up to in `report.rs`.
+//! nothing and writes nothing into the run's own index; refuses steps, problems and samplers that the run's task does
+//! not allow. What the results add up to is in `report.rs`.
 
-mod grid;
 mod report;
 
+use agrpo_compute::tasks::{TaskError, check_task};
 use agrpo_fleet::batch::Settled;
-use agrpo_spec::{Base, RunId, StageSpec};
+use agrpo_spec::{
+    Base, EvaluationSpec, Real, Run, RunId, Sampler, StageKind, StageSpec, allows_steps,
+};
 use tokio::sync::mpsc;
 
-use self::grid::{Cell, grid};
-use self::report::Report;
+use self::report::{Cell, Report};
 use super::computing::{local, retrying};
-use super::files::{try_chart, write_and_report};
-use super::prelude::{ComputeDevice, Exit, Failure, Session, Store, output};
-use super::resolve::of_run;
+use super::files::{SVG, try_chart, write_and_report};
+use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, Store, output};
+use super::resolve::{Policy, of_run};
 use super::run_file::check_run;
 use crate::args::{EvaluateArgs, RETRY_SECONDS};
 use crate::signals::stop_signal;
 
-pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit> {
     try_chart(args.plot.as_deref())?;
     let (run, policies) = session.block_on(of_run(&args.run, session))?;
     let is_read = matches!(run.base(), Base::Checkpoint(_)) || !run.config().material().is_empty();
@@ -33,14 +34,13 @@ pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit, F
     if let [_] = policies.as_slice() {
         output::talk("no update is done yet: only the base is evaluated");
     }
-    let report = session.block_on(async {
-        let store = session.existing_store().await?;
+    let report = session.on_store(async |store| {
         let settled = compute(&store, run.id(), &device, &cells, args).await?;
         Report::read(&store, &run, cells, settled).await
     })?;
-    output::answer(args.json.json, &report, || report.describe())?;
+    output::answer(args.answer.json, &report, || report.describe())?;
     if let Some(place) = &args.plot {
-        write_and_report(place, &report.chart()?)?;
+        write_and_report(place, &SVG, &report.chart()?)?;
     }
     Ok(Exit::Done)
 }
@@ -52,7 +52,7 @@ async fn compute(
     device: &ComputeDevice,
     cells: &[Cell],
     args: &EvaluateArgs,
-) -> Result<Vec<Settled>, Failure> {
+) -> Result<Vec<Settled>> {
     let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
     let (settled, mut events) = mpsc::unbounded_channel();
     let specs = cells.iter().map(|cell| StageSpec::Evaluation(cell.spec.clone())).collect();
@@ -64,21 +64,93 @@ async fn compute(
         while let Some(one) = events.recv().await {
             done += 1;
             let (cell, all) = (&cells[one.index], cells.len());
-            let (policy, steps) = (output::policy(cell.policy.iteration), cell.sampler.steps);
-            let share = one.manifest.metrics.get("accuracy").map(|share| output::percent(*share));
-            let share = share.unwrap_or_default();
+            let steps = output::count(cell.sampler.steps.into(), "step");
+            let policy = output::policy(cell.policy.iteration);
+            let share = one.manifest.metrics.get(agrpo_spec::metrics::ACCURACY);
+            let share = share.map(|share| output::percent(*share)).unwrap_or_default();
             let stored = if one.reused { " (stored)" } else { "" };
             output::talk(format!(
-                "evaluation {done}/{all}  {policy}, {steps} steps  accuracy {share}{stored}"
+                "evaluation {done}/{all}  {policy}, {steps}  accuracy {share}{stored}"
             ));
         }
     };
     let (settled, ()) = tokio::join!(work, show);
     let settled: Vec<_> = settled?.into_iter().flatten().collect();
     if settled.len() < cells.len() {
-        let why = format!("stopped after {} of {} evaluations", settled.len(), cells.len());
+        let all = output::count(cells.len() as u64, "evaluation");
+        let why = format!("stopped after {} of {all}", settled.len());
         let hint = "the same command goes on: what is done is stored";
         return Err(Failure::new(Exit::Interrupted, why).hint(hint));
     }
     Ok(settled)
+}
+
+/// What is to be computed: policy by policy, from many steps to few.
+fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>> {
+    let config = run.config();
+    let problems = args.problems.unwrap_or(config.evaluation.problems);
+    check_task(&config.task, problems).map_err(|error| match error {
+        TaskError::HeldOut { found, wanted, .. } => Failure::usage(format!(
+            "--problems {wanted}: the run's task has {found} held-out problems; expected at most that many"
+        )),
+        error @ TaskError::None { .. } => Failure::refused(error),
+    })?;
+    let rollout = &config.rollout;
+    let (top_k, top_p) = match args.temperature {
+        Some(_) => (rollout.top_k, rollout.top_p),
+        None => (0, Real::new(1.0).expect("one is finite")),
+    };
+    let mut cells = vec![];
+    for &policy in policies {
+        for steps in steps(run, args)? {
+            let own = config.evaluation_sampler(steps);
+            let sampler = Sampler {
+                temperature: args.temperature.unwrap_or(own.temperature),
+                top_k,
+                top_p,
+                position: args.position.unwrap_or(own.position),
+                cache: args.cache.unwrap_or(own.cache),
+                threshold: args.threshold.or(own.threshold),
+                ..own
+            };
+            sampler.check("evaluation").map_err(Failure::refused)?;
+            let spec = EvaluationSpec {
+                version: StageKind::Evaluation.version(),
+                numerics: config.numerics,
+                seed: run.seed(),
+                task: config.task.clone(),
+                language: run.base().language(),
+                policy: policy.artifact,
+                precision: run.base().precision(),
+                problems,
+                samples: args.samples.unwrap_or(1),
+                micro_batch: config.evaluation.micro_batch,
+                samplers: vec![sampler.clone()],
+                merge_adapter: config.merges_adapter(),
+                grading: config.grading(),
+            };
+            cells.push(Cell { policy, sampler, spec });
+        }
+    }
+    Ok(cells)
+}
+
+fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>> {
+    let config = run.config();
+    let (tokens, block) = (config.evaluation_completion_tokens(), config.evaluation_block_tokens());
+    let valid: Vec<u32> =
+        (1..=tokens).rev().filter(|&steps| allows_steps(tokens, block, steps)).collect();
+    if let Some(wrong) = args.steps.iter().find(|steps| !valid.contains(steps)) {
+        let blocks = output::count((tokens / block).into(), "block");
+        let valid = valid.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        return Err(Failure::usage(format!(
+            "--steps {wrong}: the run's completions of {tokens} tokens in {blocks} can be unmasked in these numbers of steps: {valid}"
+        )));
+    }
+    Ok(match args.steps.as_slice() {
+        // As many as the tokens need, and no more than there are tokens.
+        [] if args.threshold.or(config.evaluation.threshold).is_some() => vec![tokens],
+        [] => valid,
+        asked => valid.into_iter().filter(|steps| asked.contains(steps)).collect(),
+    })
 }

@@ -10,32 +10,32 @@ use std::collections::BTreeMap;
 use agrpo_export::{history::History, rows, tensorboard};
 use serde_json::json;
 
-use self::target::{Folder, Summary, write_file};
+use self::target::{Folder, Summary};
 use self::whole_history::{not_begun, whole_history};
-use super::prelude::{Exit, Failure, Session, Store, cannot, output};
-use super::recovery;
+use super::files::write_file;
+use super::prelude::{Exit, Failure, Result, Session, Store, cannot, output};
+use super::recovery::explained;
 use crate::args::{ExportArgs, FormatArg};
 
-pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<Exit> {
     check(args)?;
-    let summary = session.block_on(async {
-        let store = session.existing_store().await?;
+    let summary = session.on_store(async |store| {
         let written = if args.format.is_model() {
             model::export(&store, args).await.map(Some)
         } else {
             metrics(&store, args).await
         };
-        recovery::explained(&store, session, written).await
+        explained(&store, session, written).await
     })?;
     match summary {
-        Some(summary) => output::answer(args.json.json, &summary, || summary.describe()),
+        Some(summary) => output::answer(args.answer.json, &summary, || summary.describe()),
         // The rows themselves were the answer.
         None => Ok(Exit::Done),
     }
 }
 
 /// Refuses options that have no meaning for the format.
-fn check(args: &ExportArgs) -> Result<(), Failure> {
+fn check(args: &ExportArgs) -> Result<()> {
     let (is_model, is_stream) = (args.format.is_model(), args.output.as_os_str() == "-");
     let has_file = matches!(args.format, FormatArg::Csv | FormatArg::Jsonl | FormatArg::Wandb);
     let is_cut = args.shard_size.is_some();
@@ -46,17 +46,17 @@ fn check(args: &ExportArgs) -> Result<(), Failure> {
         (is_stream && !has_file, "--output -", "name a folder"),
     ];
     if let Some((_, option, why)) = wrong.into_iter().find(|(is_wrong, ..)| *is_wrong) {
-        let format = args.format.name();
+        let format = output::name_of(&args.format);
         return Err(Failure::usage(format!("{option} does not go with --format {format}: {why}")));
     }
-    if is_stream && args.json.json {
+    if is_stream && args.answer.json {
         return Err(Failure::usage("--json with --output -: the rows are the answer; name a file"));
     }
     Ok(())
 }
 
 /// Writes the run's metrics as a file of rows or a folder of events; `None` where the rows went to standard output.
-async fn metrics(store: &Store, args: &ExportArgs) -> Result<Option<Summary>, Failure> {
+async fn metrics(store: &Store, args: &ExportArgs) -> Result<Option<Summary>> {
     let whole = whole_history(store, store.records.resolve_run(&args.what).await?).await?;
     let history = History::of(&whole);
     let (run, name) = (whole.run().id(), whole.run().config().name.clone());
@@ -67,7 +67,7 @@ async fn metrics(store: &Store, args: &ExportArgs) -> Result<Option<Summary>, Fa
         let mut folder = Folder::begin(&args.output, args.force)?;
         let file = tensorboard::file_name(&history, &run.short().to_string());
         folder.write(&file, &tensorboard::events(&history))?;
-        folder.finish(&json!({ "format": args.format.name(), "run": run, "name": name }))?
+        folder.finish(&json!({ "format": args.format, "run": run, "name": name }))?
     } else {
         let bytes = match args.format {
             FormatArg::Csv => rows::csv(&history).map_err(cannot("write CSV"))?,
@@ -83,7 +83,7 @@ async fn metrics(store: &Store, args: &ExportArgs) -> Result<Option<Summary>, Fa
         BTreeMap::from([(file, entry)])
     };
     Ok(Some(Summary {
-        format: args.format.name(),
+        format: args.format,
         output: args.output.display().to_string(),
         run: Some(run),
         name: Some(name),

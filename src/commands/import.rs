@@ -2,15 +2,14 @@
 //! that names it. Never changes the folder; weights stream into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::mpsc;
+use std::{path::Path, sync::mpsc};
 
 use agrpo_compute::model::MergedWeights;
 use agrpo_spec::{ArtifactDigest, CheckpointShape, Files, OutputRecord, StageError};
 use agrpo_store::JobsError;
 
 use super::files::{names, unreadable};
-use super::prelude::{Exit, Failure, Serialize, Session, cannot, output};
+use super::prelude::{Exit, Failure, Result, Serialize, Session, cannot, output};
 use super::run_file::check_model;
 use crate::args::ImportArgs;
 
@@ -34,19 +33,19 @@ struct Report {
     section: String,
 }
 
-pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit> {
     check_names(&args.folder)?;
     let (send, received) = mpsc::sync_channel(1);
     let imported = session.block_on(async {
         let store = session.writable_store().await?;
         let check = move |files: &Files| {
             // The receiver outlives this call.
-            send.send(facts(files)?).map_err(|error| StageError::Internal(error.to_string()))
+            send.send(facts(files)?).map_err(|error| StageError::Internal(error.to_string().into()))
         };
         let imported = store.cas.import_folder(&args.folder, check).await;
         imported.map_err(|error| match error {
             // The folder is wrong, not the store.
-            JobsError::Data(message) => Failure::usage(message),
+            JobsError::Data(message) => Failure::usage(message.to_string()),
             error => error.into(),
         })
     })?;
@@ -61,11 +60,11 @@ pub(super) fn import(args: &ImportArgs, session: &Session) -> Result<Exit, Failu
         section: String::new(),
     };
     report.section = report.describe();
-    output::answer(args.json.json, &report, || report.section.clone())
+    output::answer(args.answer.json, &report, || report.section.clone())
 }
 
 /// Refuses a folder that is no model by the names of its files, before anything is read.
-fn check_names(folder: &Path) -> Result<(), Failure> {
+fn check_names(folder: &Path) -> Result<()> {
     let names = names(folder).map_err(|error| unreadable(folder, &error))?;
     let has = |name: &str| names.contains(name);
     let other = ["safetensors", "bin", "pt", "pth"]
@@ -97,7 +96,8 @@ fn facts(files: &Files) -> Result<Facts, StageError> {
     check_model(files)?;
     let model = MergedWeights::open(files)?;
     let (config, parts) = (model.config(), model.parts());
-    let size = |size: i64| u32::try_from(size).map_err(|error| StageError::Data(error.to_string()));
+    let size =
+        |size: i64| u32::try_from(size).map_err(|error| StageError::Data(error.to_string().into()));
     let count = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
     let dtypes: BTreeSet<_> = parts.iter().map(|part| part.dtype).collect();
     // Narrower weights gain nothing in f32; f16 has digits that bf16 would round off.

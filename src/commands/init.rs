@@ -8,10 +8,9 @@ use agrpo_store::regular;
 use toml_edit::{DocumentMut, Value};
 
 use super::files::{name_of, plain};
-use super::prelude::{Exit, Failure, Serialize, cannot, output};
+use super::prelude::{Exit, Failure, Result, Serialize, cannot, output};
 use super::run_file;
-use crate::args::InitArgs;
-use crate::args::setup::Template;
+use crate::args::{InitArgs, Template};
 use crate::shell;
 
 #[derive(Debug, Serialize)]
@@ -21,24 +20,23 @@ struct Answer {
     seed: u64,
 }
 
-pub(super) fn init(args: &InitArgs) -> Result<Exit, Failure> {
+pub(super) fn init(args: &InitArgs) -> Result<Exit> {
     let to_stdout = args.file == Path::new("-");
     let shown = if to_stdout { "run.toml".to_owned() } else { name_of(&args.file) };
     let (name, seed, text) = text(args, &shown)?;
     if to_stdout {
-        output::bytes(text.as_bytes())?;
-        return Ok(Exit::Done);
+        return output::bytes(text.as_bytes()).map(|()| Exit::Done);
     }
     write(&args.file, &text, args.force)?;
     let answer = Answer { file: shown, name, seed };
-    output::answer(args.json.json, &answer, || {
+    output::answer(args.json, &answer, || {
         let (Answer { file, name, .. }, path) = (&answer, shell::path(&args.file));
         format!("{file}: run {name}, seed {seed}\n\nnext:\n  agrpo run {path} --dry-run")
     })
 }
 
 /// The run's name, its seed, and the whole file.
-fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String), Failure> {
+fn text(args: &InitArgs, file: &str) -> Result<(String, u64, String)> {
     let Template { name: base, text } = args.task;
     let document = with_commands(text, base, file).parse::<DocumentMut>();
     let mut document = document.map_err(cannot(&format!("read jobs/runs/{base}.toml")))?;
@@ -82,7 +80,7 @@ fn with_commands(text: &str, base: &str, file: &str) -> String {
     text.lines().map(line).collect()
 }
 
-fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
+fn write(file: &Path, text: &str, force: bool) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(force).truncate(force).create_new(!force);
     let written = regular::open_with(file, &mut options);
@@ -98,7 +96,7 @@ fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::setup::TEMPLATES;
+    use crate::args::TEMPLATES;
 
     fn asked(task: Template) -> InitArgs {
         InitArgs {
@@ -107,7 +105,7 @@ mod tests {
             name: None,
             seed: Some(7),
             force: false,
-            json: crate::args::options::JsonArgs { json: false },
+            json: false,
         }
     }
 

@@ -4,14 +4,10 @@
 use agrpo_fleet::replay;
 use agrpo_spec::{RunId, StageDigest, StageKey};
 
-use super::prelude::{Failure, Session, Store};
+use super::prelude::{Failure, Result, Session, Store};
 
 /// The same result; the error about a blob that retention deleted says so, and how it is computed again.
-pub(super) async fn explained<T>(
-    store: &Store,
-    session: &Session,
-    result: Result<T, Failure>,
-) -> Result<T, Failure> {
+pub(super) async fn explained<T>(store: &Store, session: &Session, result: Result<T>) -> Result<T> {
     match result {
         Err(failure) => Err(explain(store, session, None, failure).await),
         done => done,

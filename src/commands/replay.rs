@@ -6,8 +6,8 @@ use agrpo_fleet::own_stages;
 use agrpo_fleet::replay::{self, Comparison, ReplayReport};
 use agrpo_spec::{Numerics, RunId, StageDigest};
 
-use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, Store, output};
-use super::{computing::local, recovery, resolve};
+use super::prelude::{ComputeDevice, Exit, Failure, Result, Serialize, Session, Store, output};
+use super::{computing::local, recovery};
 use crate::{args::ReplayArgs, signals::stop_signal};
 
 #[derive(Debug, Serialize)]
@@ -32,20 +32,15 @@ struct Request {
     numerics: Numerics,
 }
 
-pub(super) fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit, Failure> {
-    let request = session.block_on(async {
-        let store = session.existing_store().await?;
-        match (&args.hash, &args.run) {
-            (Some(hash), _) => one_stage(&store, hash).await,
-            (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
-        }
+pub(super) fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit> {
+    let request = session.on_store(async |store| match (&args.hash, &args.run) {
+        (Some(hash), _) => one_stage(&store, hash).await,
+        (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
     })?;
     let device = ComputeDevice::find(args.device.id, &session.settings)?;
     device.enter(&session.settings, request.numerics, None)?;
-    let stages = session.block_on(async {
-        let store = session.existing_store().await?;
-        compute(&store, &device, request, (args, session)).await
-    })?;
+    let stages =
+        session.on_store(async |store| compute(&store, &device, request, (args, session)).await)?;
     let differing = stages.iter().filter(|stage| !stage.report.identical).count();
     let identical = differing == 0;
     let text = match (differing, stages.len()) {
@@ -53,18 +48,18 @@ pub(super) fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit, Failu
         (0, count) => format!("identical: {count} stages"),
         (_, count) => format!("differs: {differing} of {count} stages"),
     };
-    output::answer(args.json.json, &Answer { identical, stages }, || text)?;
+    output::answer(args.answer.json, &Answer { identical, stages }, || text)?;
     Ok(if identical { Exit::Done } else { Exit::Differs })
 }
 
-async fn one_stage(store: &Store, hash: &str) -> Result<Request, Failure> {
+async fn one_stage(store: &Store, hash: &str) -> Result<Request> {
     let stage = store.records.resolve_stage(hash).await?;
-    let manifest = resolve::manifest(store, stage).await?;
+    let manifest = replay::recorded(store, stage).await?;
     let run = replay::run_of(store, stage).await?;
     Ok(Request { stages: vec![(None, stage)], run, numerics: manifest.spec.numerics() })
 }
 
-async fn whole_run(store: &Store, text: &str) -> Result<Request, Failure> {
+async fn whole_run(store: &Store, text: &str) -> Result<Request> {
     let id = store.records.resolve_run(text).await?;
     let run = store.records.run(id).await?;
     store.records.require_own_versions(id).await?;
@@ -81,13 +76,14 @@ async fn compute(
     device: &ComputeDevice,
     request: Request,
     (args, session): (&ReplayArgs, &Session),
-) -> Result<Vec<Stage>, Failure> {
+) -> Result<Vec<Stage>> {
     let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
     let execute = device.execute();
     let mut done = vec![];
     for (key, stage) in request.stages {
         if *stop.borrow() {
-            let why = format!("stopped after {} stages, all of them reported above", done.len());
+            let done = output::count(done.len() as u64, "stage");
+            let why = format!("stopped after {done}, as reported above");
             return Err(Failure::new(Exit::Interrupted, why));
         }
         if args.rewind {
@@ -100,7 +96,7 @@ async fn compute(
             }
             Ok(report) => report,
         };
-        if !args.json.json {
+        if !args.answer.json {
             describe(key.as_deref(), &report)?;
         }
         done.push(Stage { key, report });
@@ -109,7 +105,7 @@ async fn compute(
 }
 
 /// A line for the stage, and one for each output.
-fn describe(key: Option<&str>, report: &ReplayReport) -> Result<(), Failure> {
+fn describe(key: Option<&str>, report: &ReplayReport) -> Result<()> {
     output::line(format!("{} {}", key.unwrap_or(report.kind.name()), report.stage))?;
     report.outputs.iter().try_for_each(|found| output::line(compared("", found)))?;
     report.row.iter().try_for_each(|row| output::line(format!("  differs    {row}")))?;

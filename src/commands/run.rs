@@ -4,21 +4,18 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use agrpo_compute::Device;
-use agrpo_fleet::evaluation_at;
-use agrpo_fleet::local::Outcome;
 use agrpo_fleet::status::{self, AccuracyStatus};
+use agrpo_fleet::{evaluation_at, local::Outcome};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKind};
 use agrpo_store::redact;
 
 use super::computing::{STOPPING, Stages, compute, retrying};
 use super::dry_run::{check_memory, dry_run, workload};
-use super::prelude::{ComputeDevice, Exit, Failure, Serialize, Session, output};
+use super::prelude::{ComputeDevice, Exit, Failure, Result, Serialize, Session, output};
 use super::run_file::{fetch_run, parse_run, read_sources, unfetched};
 use crate::args::{RunArgs, RunFileArgs};
-use crate::metrics::Metrics;
 use crate::run_summary::{KindTime, Overhead, RunSummary};
-use crate::shell;
-use crate::signals::stop_signal;
+use crate::{metrics::Metrics, shell, signals::stop_signal};
 
 #[derive(Debug, Serialize)]
 struct Summary {
@@ -46,7 +43,7 @@ struct Accuracy {
     problems: u32,
 }
 
-pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit> {
     if args.dry_run {
         return dry_run(args, session);
     }
@@ -76,7 +73,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
         let mut progress = RunSummary::default();
         // A resumed run does not compute the base's accuracy again.
         if let Some(base) = evaluation_at(&store, &run, 0).await? {
-            progress.accuracy.extend(base.metrics.get("accuracy").map(|share| (0, *share)));
+            let share = base.metrics.get(agrpo_spec::metrics::ACCURACY);
+            progress.accuracy.extend(share.map(|share| (0, *share)));
         }
         let how = (args.compute.workers, args.repair);
         let (outcome, progress) = compute(&store, &run, &device, how, stop, progress).await;
@@ -107,7 +105,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
             store: store.url().to_owned(),
             last_update: progress.last_update,
         };
-        output::answer(args.json.json, &summary, || describe(&summary, args, session))?;
+        output::answer(args.json, &summary, || describe(&summary, args, session))?;
         Ok(if outcome.done { Exit::Done } else { Exit::Interrupted })
     })
 }
@@ -115,10 +113,11 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit, Failure> {
 fn describe(summary: &Summary, args: &RunArgs, session: &Session) -> String {
     let Summary { state, iteration, iterations, accuracy, .. } = summary;
     let Stages { computed, reused } = summary.stages;
+    let computed = output::count(computed, "stage");
     let progress = format!("{state}: iteration {iteration} of {iterations}");
     let mut rows = vec![
         ("run", summary.run.to_string()),
-        ("state", format!("{progress}, {computed} stages computed, {reused} reused")),
+        ("state", format!("{progress}, {computed} computed, {reused} reused")),
     ];
     rows.extend(summary.policy.map(|policy| ("policy", policy.to_string())));
     let share = |share: f64| output::accuracy(share, accuracy.problems);

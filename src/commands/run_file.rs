@@ -13,7 +13,7 @@ use agrpo_spec::{
 use agrpo_store::{JobsError, fetch, redact};
 
 use super::files::{name_of, read_text};
-use super::prelude::{Failure, Session, Settings, Store, output};
+use super::prelude::{Failure, Result, Session, Settings, Store, output};
 use crate::{args::RunFileArgs, numerics, shell};
 
 /// Prefix of the keys of a grading program's files, which are beside the run file and need no digest.
@@ -23,16 +23,13 @@ pub(super) const PROGRAM: &str = "reward.files.";
 const CHECKPOINT_FILES: [(&str, &str); 2] =
     [("checkpoint.config", "config.json"), ("checkpoint.tokenizer", "tokenizer.json")];
 
-/// Replaces the digest of a file that is not fetched yet, where nothing is computed.
-const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
 /// The checked run of a text, with another seed where one is given, and the text that a restart hands
 /// over. The files that it names are in the store.
 pub(super) fn fetch_run(
     asked: &RunFileArgs,
     (named, text): (&[Source], String),
     session: &Session,
-) -> Result<(Run, String), Failure> {
+) -> Result<(Run, String)> {
     let text = match named {
         [] => text,
         named => session
@@ -53,7 +50,7 @@ pub(super) fn fetch_run(
 pub(super) fn read_sources(
     asked: &RunFileArgs,
     settings: &Settings,
-) -> Result<(Vec<Source>, String), Failure> {
+) -> Result<(Vec<Source>, String)> {
     let text = match numerics::handed_over(settings) {
         Some(text) => return Ok((vec![], text.to_owned())),
         None => read_text(&asked.file).map_err(|failure| {
@@ -65,7 +62,7 @@ pub(super) fn read_sources(
 }
 
 /// The run that a text without addresses describes, with another seed or numerics class where one is given.
-pub(super) fn parse_run(text: &str, asked: &RunFileArgs) -> Result<Run, Failure> {
+pub(super) fn parse_run(text: &str, asked: &RunFileArgs) -> Result<Run> {
     let run = Run::parse(text).and_then(|run| {
         let config = run.config();
         let seed = asked.seed.unwrap_or(config.seed);
@@ -76,7 +73,7 @@ pub(super) fn parse_run(text: &str, asked: &RunFileArgs) -> Result<Run, Failure>
 }
 
 /// Refuses a run whose problems are too few or too long before anything is computed for it.
-pub(super) fn check_run(run: &Run, problems: u32, session: &Session) -> Result<(), Failure> {
+pub(super) fn check_run(run: &Run, problems: u32, session: &Session) -> Result<()> {
     let material = run.config().material();
     let mut digests: Vec<_> = material.into_iter().map(|(_, digest)| digest).collect();
     if let Base::Checkpoint(checkpoint) = run.base() {
@@ -100,11 +97,7 @@ pub(super) fn check_run(run: &Run, problems: u32, session: &Session) -> Result<(
 
 /// The files of a run file, with addresses from the command line in place of its own. A relative path of
 /// the run file is one beside it, or else one in the working directory.
-pub(super) fn named(
-    text: &str,
-    file: &Path,
-    instead: &[(String, String)],
-) -> Result<Vec<Source>, Failure> {
+pub(super) fn named(text: &str, file: &Path, instead: &[(String, String)]) -> Result<Vec<Source>> {
     let mut found = sources(text)?;
     for from in found.iter_mut().filter_map(|source| source.from.as_mut()) {
         let beside = file.parent().map(|folder| folder.join(&*from));
@@ -124,7 +117,7 @@ pub(super) fn named(
 }
 
 /// The run file with contents in place of addresses, all of them in the store.
-async fn fetched(text: &str, named: &[Source], session: &Session) -> Result<String, Failure> {
+async fn fetched(text: &str, named: &[Source], session: &Session) -> Result<String> {
     let store = session.writable_store().await?;
     let mut digests = BTreeMap::new();
     for source in named {
@@ -151,8 +144,8 @@ async fn fetched(text: &str, named: &[Source], session: &Session) -> Result<Stri
 }
 
 /// The run file for the plan alone: files without a digest get a placeholder.
-pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String, Failure> {
-    let nothing: ArtifactDigest = NOTHING.parse().expect("64 digits");
+pub(super) fn unfetched(text: &str, named: &[Source]) -> Result<String> {
+    let nothing: ArtifactDigest = "0".repeat(64).parse().expect("64 digits");
     let mut digests: BTreeMap<_, _> =
         named.iter().map(|source| (source.key.clone(), source.sha256.unwrap_or(nothing))).collect();
     if digests.contains_key(CHECKPOINT) {
@@ -170,7 +163,7 @@ fn placed(failure: Failure, named: &[Source]) -> Failure {
     }
 }
 
-async fn one(source: &Source, store: &Store, session: &Session) -> Result<ArtifactDigest, Failure> {
+async fn one(source: &Source, store: &Store, session: &Session) -> Result<ArtifactDigest> {
     let Source { key, from, sha256 } = source;
     if let Some(pinned) = sha256
         && is_whole(source, *pinned, store).await?
@@ -220,7 +213,7 @@ pub(super) fn check_model(files: &Files) -> Result<(), StageError> {
 
 /// Whether the store has it, with all files of a folder. Renews its age, so that a gc does not delete it before the
 /// run uses it. A damaged file counts as missing; the files of a folder are checked by the stages that read them.
-async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool, Failure> {
+async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Result<bool> {
     if !store.cas.claim(pinned).await? {
         return Ok(false);
     }
@@ -243,7 +236,7 @@ async fn is_whole(source: &Source, pinned: ArtifactDigest, store: &Store) -> Res
     Ok(true)
 }
 
-fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<(), Failure> {
+fn check_pin(source: &Source, from: &str, found: ArtifactDigest) -> Result<()> {
     match source.sha256 {
         Some(pinned) if pinned != found => Err(Failure::usage(format!(
             "{}: {} has the SHA-256 {found}, expected {pinned}: it is not the file that the run was \

@@ -19,11 +19,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::files::{name_of, open, read_text, unreadable};
-use super::prelude::{Exit, Failure, Session, Settings, output};
+use super::prelude::{Exit, Failure, Result, Session, Settings, output};
 use super::run_file;
 use crate::args::{RubricArg, ScoreArgs};
 
-pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit> {
     let name = name_of(&args.file);
     if let (None, Some(Benchmark::Gsm8k | Benchmark::Math)) = (args.rubric, args.task) {
         return Err(Failure::usage(
@@ -84,17 +84,17 @@ impl Sum {
             self.cells.map(|cells| format!("  cells {}", share(cells.correct, cells.empty)));
         let cells = cells.unwrap_or_default();
         let reward = self.reward / f64::from(rows.max(1));
-        format!("{rows} rows  reward {reward:.4}  correct {}{cells}", share(self.correct, rows))
+        let (all, correct) = (output::count(rows.into(), "row"), share(self.correct, rows));
+        format!("{all}  reward {reward:.4}  correct {correct}{cells}")
     }
 }
 
-/// A row with its grade added.
 fn graded(
     args: &ScoreArgs,
     own: Option<&RowGrader<'_>>,
     (number, row): (usize, &[u8]),
     sum: &mut Sum,
-) -> Result<Value, Failure> {
+) -> Result<Value> {
     let expected = r#"expected a JSON object such as {"question": "...", "ground_truth": ..., "completion": "..."}"#;
     let (mut row, noted) = utf_8(row).map_err(Failure::usage).and_then(|row| {
         json_columns(row.as_bytes()).map_err(|error| Failure::usage(format!("{error}; {expected}")))
@@ -144,16 +144,13 @@ fn by_rubric(
     question: &str,
     truth: &Value,
     completion: &str,
-) -> Result<Graded, Failure> {
+) -> Result<Graded> {
     let problem = problem_of_truth(task, question, truth).map_err(Failure::refused)?;
-    let protocol = match rubric {
-        RubricArg::D1 | RubricArg::D1Eval => Protocol::D1,
-        RubricArg::Agrpo => Protocol::Agrpo,
+    let verdict = match rubric {
+        RubricArg::D1 => return Ok(reward(&problem, Protocol::D1, completion).into()),
+        RubricArg::Agrpo => return Ok(reward(&problem, Protocol::Agrpo, completion).into()),
+        RubricArg::D1Eval => verdict(&problem, Protocol::D1, completion),
     };
-    if rubric != RubricArg::D1Eval {
-        return Ok(reward(&problem, protocol, completion).into());
-    }
-    let verdict = verdict(&problem, protocol, completion);
     let part = if verdict.cells.is_some() { "cells" } else { "correct" };
     Ok(Graded {
         reward: verdict.score(),
@@ -193,7 +190,7 @@ struct OwnTask {
 }
 
 impl OwnTask {
-    fn read(file: &Path, settings: &Settings) -> Result<Self, Failure> {
+    fn read(file: &Path, settings: &Settings) -> Result<Self> {
         let text = read_text(file)?;
         let at = |failure: Failure| failure.at(name_of(file));
         let mut inputs = Inputs::default();
@@ -218,7 +215,7 @@ impl OwnTask {
         Ok(Self { task: task.clone(), reward, inputs, programs })
     }
 
-    fn grader(&self) -> Result<RowGrader<'_>, Failure> {
+    fn grader(&self) -> Result<RowGrader<'_>> {
         RowGrader::open(&self.task, &self.reward, &self.inputs, &self.programs)
             .map_err(Failure::refused)
     }

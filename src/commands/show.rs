@@ -2,18 +2,17 @@
 //! name any of the first three. Tensors are listed, not printed; `--raw` gives an artifact's bytes to other tools. Reads
 //! the store and changes nothing.
 
-use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::time::{Duration, UNIX_EPOCH};
+use std::{collections::BTreeMap, io::IsTerminal};
 
+use agrpo_fleet::replay::recorded;
 use agrpo_spec::{
     ArtifactDigest, Content, FolderListing, Manifest, OutputRecord, Phases, Plan, Retention,
     RolloutSpec, RunConfig, RunId, StageDigest, StageKey, StageSpec, WINDOW,
 };
 use agrpo_store::{Failure as StageFailure, Unreadable};
 use agrpo_view::player::{Look, Piece, frame, shown, written};
-use agrpo_view::samples;
-use agrpo_view::trajectory::Trajectories;
+use agrpo_view::{samples, trajectory::Trajectories};
 use crossterm::cursor::MoveUp;
 use crossterm::style::Stylize;
 use crossterm::terminal::{Clear, ClearType};
@@ -21,9 +20,9 @@ use safetensors::tensor::Metadata;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::prelude::{Exit, Failure, Serialize, Session, Store, cannot, output};
+use super::prelude::{Exit, Failure, Result, Serialize, Session, Store, cannot, output};
 use super::recovery;
-use super::resolve::{Named, done_stages, find, manifest};
+use super::resolve::{Named, done_stages, find};
 use crate::{args::ShowArgs, settings::NO_COLOR};
 
 /// Stages of a run, and completions of a rollout, that people are shown.
@@ -36,17 +35,16 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Columns where there is no terminal.
 const WIDTH: usize = 80;
 
-pub(super) fn show(args: &ShowArgs, session: &Session) -> Result<Exit, Failure> {
-    session.block_on(async {
-        let store = session.existing_store().await?;
+pub(super) fn show(args: &ShowArgs, session: &Session) -> Result<Exit> {
+    session.on_store(async |store| {
         let shown = show_from(&store, args, session).await;
         recovery::explained(&store, session, shown).await
     })
 }
 
-async fn show_from(store: &Store, args: &ShowArgs, session: &Session) -> Result<Exit, Failure> {
+async fn show_from(store: &Store, args: &ShowArgs, session: &Session) -> Result<Exit> {
     let named = find(store, &args.hash).await?;
-    let json = args.json.json;
+    let json = args.answer.json;
     if args.raw {
         let Named::Artifact(artifact) = named else {
             let failure = format!("{} is no artifact, so it has no raw bytes", args.hash);
@@ -86,7 +84,7 @@ struct RunAnswer<'a> {
 }
 
 /// The configuration with every default explicit, and the newest stages; `--json` lists all.
-async fn show_run(store: &Store, id: RunId, json: bool) -> Result<Exit, Failure> {
+async fn show_run(store: &Store, id: RunId, json: bool) -> Result<Exit> {
     let run = store.records.run(id).await?;
     let (stages, mut unreadable) = done_stages(store, &run).await?;
     let (failures, damaged) = store.records.readable_failures(id).await?;
@@ -114,16 +112,16 @@ async fn show_run(store: &Store, id: RunId, json: bool) -> Result<Exit, Failure>
     lines.extend(newest.map(|(key, stage)| format!("#   {:<18}  {stage}", key.to_string())));
     lines.extend(failures.iter().map(|failure| {
         let StageFailure { key, stage, error, attempts, .. } = failure;
-        format!("# failed after {attempts} attempts: {key}  {stage}\n#   {error}")
+        let attempts = output::count((*attempts).into(), "attempt");
+        format!("# failed after {attempts}: {key}  {stage}\n#   {error}")
     }));
     lines.extend(unreadable.iter().map(|record| format!("# cannot be read: {record}")));
-    output::line(lines.join("\n"))?;
-    Ok(Exit::Done)
+    output::line(lines.join("\n")).map(|()| Exit::Done)
 }
 
 /// The manifest, readable or with `--json` as it is stored, and a few completions of a rollout.
-async fn show_stage(store: &Store, stage: StageDigest, json: bool) -> Result<Exit, Failure> {
-    let manifest = manifest(store, stage).await?;
+async fn show_stage(store: &Store, stage: StageDigest, json: bool) -> Result<Exit> {
+    let manifest = recorded(store, stage).await?;
     output::answer(json, &manifest, || describe_stage(&manifest))?;
     if !json
         && let StageSpec::Rollout(spec) = &manifest.spec
@@ -186,7 +184,7 @@ fn utc(unix_ms: u64) -> String {
 }
 
 /// A folder's files, a JSON document as it is, a safetensors file's tensors, or the size.
-async fn show_artifact(store: &Store, digest: ArtifactDigest, json: bool) -> Result<Exit, Failure> {
+async fn show_artifact(store: &Store, digest: ArtifactDigest, json: bool) -> Result<Exit> {
     let content = store.cas.open(digest).await?;
     let size = content.size();
     // A large artifact is no document: only its header is shown.
@@ -212,7 +210,6 @@ async fn show_artifact(store: &Store, digest: ArtifactDigest, json: bool) -> Res
     output::answer(json, &answer, text)
 }
 
-/// The header of a safetensors file, where it is one.
 fn header(content: &Content) -> Option<Metadata> {
     let length: [u8; 8] = content.window(0..8).ok()?[..].try_into().ok()?;
     let length = u64::from_le_bytes(length);
@@ -238,7 +235,7 @@ async fn show_sample(
     stage: StageDigest,
     row: usize,
     (json, play, has_colour): (bool, bool, bool),
-) -> Result<Exit, Failure> {
+) -> Result<Exit> {
     let sample = samples::of_rollout(store, stage, row).await?.ok_or_else(|| {
         Failure::usage(format!("--sample {row}: the rollout {} has fewer", stage.short()))
     })?;
@@ -260,7 +257,7 @@ async fn show_sample(
             let tokens: String = tokens.chars().take(width.saturating_sub(24)).collect();
             format!("step {step} of {last}  {tokens}")
         } else {
-            format!("\n{last} steps; --play shows them one by one")
+            format!("\n{}; --play shows them one by one", output::count(last.into(), "step"))
         };
         let shown = coloured(&lines, has_colour && is_terminal && play);
         output::line(format!("{above}{shown}\n{caption}"))?;
@@ -281,17 +278,4 @@ fn coloured(lines: &[Vec<Piece>], has_colour: bool) -> String {
     };
     let lines = lines.iter().map(|line| line.iter().map(piece).collect::<String>());
     lines.collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_what_date_prints() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_399_000), "2000-02-28 23:59:59 UTC");
-        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_795_410_789_000), "2026-11-23 05:13:09 UTC");
-    }
 }

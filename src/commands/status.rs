@@ -8,7 +8,7 @@ use agrpo_fleet::status::{self, RunState, RunStatus};
 use agrpo_spec::one_line;
 use agrpo_store::Failure as StageFailure;
 
-use super::prelude::{Exit, Failure, Serialize, Session, machine, output};
+use super::prelude::{Exit, Result, Serialize, Session, machine, output};
 use super::resolve;
 use crate::args::StatusArgs;
 
@@ -23,12 +23,11 @@ struct Answer {
     failures: Vec<StageFailure>,
 }
 
-pub(super) fn status(args: &StatusArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn status(args: &StatusArgs, session: &Session) -> Result<Exit> {
     if args.workers {
         return workers(args, session);
     }
-    let (url, runs, failures) = session.block_on(async {
-        let store = session.existing_store().await?;
+    let (url, runs, failures) = session.on_store(async |store| {
         let run = resolve::run(&store, args.run.as_deref()).await?;
         let failures = match run {
             Some(run) => store.records.readable_failures(run).await?.0,
@@ -36,18 +35,18 @@ pub(super) fn status(args: &StatusArgs, session: &Session) -> Result<Exit, Failu
         };
         Ok((store.url().to_owned(), status::status(&store, run).await?, failures))
     })?;
-    if args.json.json {
+    if args.answer.json {
         output::json(&Answer { runs, failures })?;
     } else if runs.is_empty() {
         output::talk(format!("no runs in {url} yet: agrpo run FILE begins one"));
     } else {
         output::line(table(&runs))?;
         if let [RunStatus { stages, .. }] = &*runs
-            && stages.computed_twice + stages.rewound > 0
+            && stages.computed_twice + stages.repaired > 0
         {
             output::line(format!(
                 "\ncomputed twice: {}; made again after a loss: {}",
-                stages.computed_twice, stages.rewound
+                stages.computed_twice, stages.repaired
             ))?;
         }
         for failure in &failures {
@@ -75,7 +74,7 @@ fn table(runs: &[RunStatus]) -> String {
                 Some(failed) if run.state == RunState::Failed => {
                     format!("failed at {}", failed.key)
                 }
-                _ => output::name_of(&run.state),
+                _ => output::state(run.state),
             },
             format!("{}/{}", run.iteration, run.iterations),
             output::change(share(run.accuracy.base), share(run.accuracy.latest))
@@ -90,11 +89,12 @@ fn table(runs: &[RunStatus]) -> String {
         let (id, records) = (run.run.short(), &run.unreadable_records);
         let failed = run.failed_at.iter().filter(|_| run.state == RunState::Failed);
         let mut notes: Vec<String> = failed.map(|failed| failed.error.clone()).collect();
-        notes.extend(run.foreign.clone());
+        notes.extend(run.incompatible.clone());
         notes.extend(run.unreadable.iter().map(|why| format!("unreadable: {why}")));
         notes.extend(records.iter().take(NAMED).map(ToString::to_string));
         if let Some(more @ 1..) = records.len().checked_sub(NAMED) {
-            notes.push(format!("{more} more records cannot be read: agrpo verify {id}"));
+            let more = output::count(more as u64, "more record");
+            notes.push(format!("{more} cannot be read: agrpo verify {id}"));
         }
         lines.extend(notes.iter().map(|note| format!("{id}: {note}")));
     }
@@ -125,12 +125,12 @@ fn describe(failure: &StageFailure) -> String {
 }
 
 /// The workers of a fleet as they report them; the entry of a silent one expires.
-fn workers(args: &StatusArgs, session: &Session) -> Result<Exit, Failure> {
+fn workers(args: &StatusArgs, session: &Session) -> Result<Exit> {
     let (place, workers) = session.block_on(async {
         let fleet = session.fleet().await?;
-        Ok((fleet.place().to_owned(), agrpo_fleet::workers(&fleet).await?))
+        Ok((fleet.address().to_owned(), agrpo_fleet::workers(&fleet).await?))
     })?;
-    if args.json.json {
+    if args.answer.json {
         output::json(&BTreeMap::from([("workers", workers)]))?;
     } else if workers.is_empty() {
         output::talk(format!("no worker at Redis {place}: agrpo worker starts one"));
@@ -145,7 +145,7 @@ fn workers_table(workers: &[WorkerInfo], now: u64) -> String {
     let span = |ms: u64| output::short_duration(Duration::from_millis(ms));
     let rows = workers.iter().map(|worker| {
         let dashes = || ["-", "-", "-"].map(str::to_owned);
-        let [run, stage, since] = worker.in_hand.as_ref().map_or_else(dashes, |stage| {
+        let [run, stage, since] = worker.computing.as_ref().map_or_else(dashes, |stage| {
             let since = span(now.saturating_sub(stage.since_unix_ms));
             [stage.run.short(), stage.key.to_string(), since]
         });

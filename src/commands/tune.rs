@@ -6,12 +6,12 @@ use agrpo_compute::model::{Placement, Policy as Model};
 use agrpo_lab::tune::{self, Fresh, Grid, Question, Report, Row, Subject, measure, refusal};
 use agrpo_spec::{Artifact, Sampler, StageError, StageSpec};
 
-use super::files::{try_chart, write_and_report};
-use super::prelude::{ComputeDevice, Exit, Failure, Session, machine, output};
+use super::files::{SVG, try_chart, write_and_report};
+use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, machine, output};
 use super::resolve::{Policy, of_run};
 use crate::args::{PolicyArg, TuneArgs};
 
-pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit> {
     try_chart(args.plot.as_deref())?;
     let (run, policies) = session.block_on(of_run(&args.run, session))?;
     let policy = match args.iteration {
@@ -30,8 +30,7 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit, Failure> 
     device.enter(&session.settings, config.numerics, None)?;
     let rollout = tune::batch(&run, (policy.iteration, policy.artifact), args.prompts, args.seed);
     let spec = StageSpec::Rollout(rollout.clone());
-    let inputs = session.block_on(async {
-        let store = session.existing_store().await?;
+    let inputs = session.on_store(async |store| {
         let mut inputs = store.cas.load_inputs(&spec).await?;
         for &file in config.reward.files.values() {
             inputs.insert(file, Artifact::Blob(store.cas.get(file).await?.into()));
@@ -57,9 +56,9 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit, Failure> 
     let Policy { iteration, artifact } = policy;
     let policy = Subject { name: output::policy(iteration), iteration, artifact };
     let report = Report::new(&run, policy, &question, (args.seed, grid.repeats), tuning);
-    output::answer(args.json.json, &report, || report.describe())?;
+    output::answer(args.answer.json, &report, || report.describe())?;
     if let Some(place) = &args.plot {
-        write_and_report(place, &tune::chart(&report)?)?;
+        write_and_report(place, &SVG, &tune::chart(&report)?)?;
     }
     Ok(Exit::Done)
 }

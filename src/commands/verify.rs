@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 
 use agrpo_fleet::verify::{self, Cure, Finding, VerifyReport};
 
-use super::prelude::{Exit, Failure, Session, output};
-use super::recovery::move_away;
-use super::resolve;
+use super::prelude::{Exit, Result, Session, output};
+use super::{recovery::move_away, resolve};
 use crate::args::VerifyArgs;
 
-pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<Exit, Failure> {
-    let (report, url) = session.block_on(async {
-        let store = session.existing_store().await?;
+pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<Exit> {
+    let (report, url) = session.on_store(async |store| {
         let run = resolve::run(&store, args.run.as_deref()).await?;
         Ok((verify::verify(&store, run).await?, store.url().to_owned()))
     })?;
-    output::answer(args.json.json, &report, || {
+    output::answer(args.answer.json, &report, || {
         let next = next(&report, &url, &session.store_option()).join("\n");
         let next = if next.is_empty() { next } else { format!("\n\nnext:\n{next}") };
         describe(&report, args.run.is_none()) + &next

@@ -8,19 +8,16 @@ use agrpo_spec::Numerics;
 use agrpo_store::JobsError;
 use tokio::sync::{mpsc, watch};
 
-use super::prelude::{ComputeDevice, Exit, Failure, Session, machine, output};
-use crate::args::WorkerArgs;
-use crate::metrics::Metrics;
+use super::prelude::{ComputeDevice, Exit, Result, Session, machine, output};
 use crate::signals::{end_at_once, on_signals};
-use crate::supervisor::Supervisor;
-use crate::{numerics, telemetry};
+use crate::{args::WorkerArgs, metrics::Metrics, numerics, supervisor::Supervisor, telemetry};
 
 /// How long a worker without a fixed class waits before it checks the other queues.
 const CHECK_OTHERS: Duration = Duration::from_secs(2);
 /// How long the release of the current stage may take.
 const RELEASE: Duration = Duration::from_secs(5);
 
-pub(super) fn worker(args: &WorkerArgs, session: &Session) -> Result<Exit, Failure> {
+pub(super) fn worker(args: &WorkerArgs, session: &Session) -> Result<Exit> {
     let device = ComputeDevice::find(args.device.id, &session.settings)?;
     let fixed = args.numerics.or(device.class());
     let entered = numerics::entered(&session.settings).filter(|class| !class.is_cuda());
@@ -44,7 +41,7 @@ async fn work(
     device: &ComputeDevice,
     class: Numerics,
     may_change: bool,
-) -> Result<Option<Numerics>, Failure> {
+) -> Result<Option<Numerics>> {
     let store = session.cached_store(&args.cache).await?;
     let fleet = session.fleet().await?;
     let environment = device.environment();
@@ -58,7 +55,7 @@ async fn work(
     let (signalled, mut signals) = watch::channel(false);
     let options = WorkerOptions {
         exit_when_idle: args.exit_when_idle.map(Duration::from_secs),
-        patience: Duration::from_secs(args.patience),
+        retry_for: Duration::from_secs(args.patience),
         grace: Some(Duration::from_secs(args.grace)),
         hurry: hurrying,
         log_tail: telemetry::log_tail(),
@@ -72,7 +69,7 @@ async fn work(
         numerics = %class,
         device = %device.id,
         store = store.url(),
-        redis = fleet.place(),
+        redis = fleet.address(),
         "waiting for stages"
     );
     let mut supervisor = Supervisor::new(options.liveness.clone());
@@ -116,10 +113,7 @@ async fn work(
 }
 
 /// The first signal finishes the current stage, the second releases it, the third ends the program.
-fn handle_signals(
-    signalled: watch::Sender<bool>,
-    hurry: watch::Sender<bool>,
-) -> Result<(), Failure> {
+fn handle_signals(signalled: watch::Sender<bool>, hurry: watch::Sender<bool>) -> Result<()> {
     on_signals(move |first| {
         if first {
             tracing::info!("stopping; finishing the stage in hand");
@@ -147,7 +141,7 @@ fn end_soon() {
 }
 
 /// Another class that has queued stages, if this one has none.
-async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>, Failure> {
+async fn elsewhere(fleet: &Fleet, class: Numerics) -> Result<Option<Numerics>> {
     let waiting = async |class| match fleet.waiting(class).await {
         // Whether Redis was away too long is decided by the worker itself.
         Err(JobsError::Unavailable(_) | JobsError::Misconfigured { .. }) => Ok(0),

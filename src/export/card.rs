@@ -1,6 +1,6 @@
-//! The README of an exported model: its origin, how to compute it again, how to sample from it, how to load it.
+//! The README of an exported model, a Hugging Face model card: its origin, and how to reproduce, sample and load it.
 //!
-//! In the form of a model card of Hugging Face. States recorded facts alone.
+//! States recorded facts only.
 
 use agrpo_spec::{ArtifactDigest, Evaluation, EvaluationResult, PositionRule, RunId, Sampler};
 use agrpo_view::statistics::{Interval, interval};
@@ -43,11 +43,11 @@ pub struct Card {
     pub policy: ArtifactDigest,
     /// The name of the base, where the import recorded one.
     pub base: Option<String>,
-    /// The token that stands where nothing has been written yet.
+    /// The mask token.
     pub mask: i64,
     /// The token that ends a completion.
     pub end: i64,
-    /// Where it comes from, where that is known.
+    /// The run that made it, if known.
     pub origin: Option<Origin>,
 }
 
@@ -60,14 +60,14 @@ impl Card {
         };
         let head = format!("\n# {title}\n\n{}\n\n{}", self.what(), self.table());
         let origin = self.origin.as_ref();
-        let results = origin.map(|origin| accuracy(origin) + &again(origin)).unwrap_or_default();
+        let results = origin.map(|origin| accuracy(origin) + &rerun(origin)).unwrap_or_default();
         [self.front(), head, results, self.sampling(), self.loading()].concat()
     }
 
     /// The fields that Hugging Face's pages sort by.
     fn front(&self) -> String {
         let library = if self.model == Model::Adapter { "peft" } else { "transformers" };
-        // As JSON: YAML reads a name so whatever is in it.
+        // A JSON string is valid YAML, whatever characters the name contains.
         let base = |name: &String| format!("base_model: {}\n", serde_json::json!(name));
         let base = self.base.as_ref().map(base).unwrap_or_default();
         format!("---\nlibrary_name: {library}\n{base}tags: [llada, masked-diffusion, agrpo]\n---\n")
@@ -101,17 +101,17 @@ impl Card {
 
     fn sampling(&self) -> String {
         let text = format!(
-            "\n## Sampling\n\nThe model is no autoregressive one, so `generate` of transformers does not \
-             fit. A completion begins as masks behind the prompt (token {}); every step fills some of \
-             them in, each by the model's own prediction at its place. Token {} ends it.\n",
+            "\n## Sampling\n\nThe model is not autoregressive, so `generate` of transformers does not \
+             fit. A completion begins as masks behind the prompt (token {}); every step replaces some of \
+             them by what the model predicts at their positions. Token {} ends it.\n",
             self.mask, self.end
         );
         let Some(origin) = &self.origin else { return text };
         let Sampler { completion_tokens, block_tokens, steps, position, .. } = &origin.sampler;
         let position = match position {
-            PositionRule::Random => "random places first",
+            PositionRule::Random => "at random positions",
             PositionRule::LowConfidence => "the most probable tokens first",
-            PositionRule::Entropy => "the surest distributions first",
+            PositionRule::Entropy => "the distributions of least entropy first",
         };
         format!(
             "{text}\nIt was measured with completions of {completion_tokens} tokens in blocks of \
@@ -127,7 +127,7 @@ impl Card {
             }
             Model::Whole | Model::Merged => {
                 "from transformers.dynamic_module_utils import get_class_from_dynamic_module\n\n\
-                 # LLaDA's own code, which transformers does not bring.\n\
+                 # LLaDA's own code, which transformers does not include.\n\
                  LLaDA = get_class_from_dynamic_module(\"modeling_llada.LLaDAModelLM\", \
                  \"GSAI-ML/LLaDA-8B-Instruct\")\n\
                  model = LLaDA.from_pretrained(\".\")"
@@ -158,13 +158,13 @@ fn accuracy(origin: &Origin) -> String {
     head + &rows.collect::<String>()
 }
 
-fn again(origin: &Origin) -> String {
+fn rerun(origin: &Origin) -> String {
     let run = origin.run.short();
     format!(
-        "\n## Making it again\n\n    agrpo run run.toml            # the same bytes, on any number of \
+        "\n## Reproducing it\n\n    agrpo run run.toml            # the same bytes, on any number of \
          workers\n    agrpo replay --run {run}   # or: every stage of a run that is stored, compared\n\n\
-         `run.toml` is the run with every default explicit. Files that it names by SHA-256 are to be had \
-         where `--source KEY=PATH` says, unless the store has them.\n"
+         `run.toml` is the run with every default explicit. Files that it names by SHA-256 are read \
+         from the store, or from the paths of `--source KEY=PATH`.\n"
     )
 }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_says_what_it_is_and_how_to_make_it_again() {
+    fn a_card_states_the_origin_and_how_to_reproduce_it() {
         insta::assert_snapshot!(card().readme(), @r#"
         ---
         library_name: transformers
@@ -231,16 +231,16 @@ mod tests {
         |---|---|---|---|---|
         | iteration 10 | 100 | 8 | 60.0 % | 50.2 to 69.1 % |
 
-        ## Making it again
+        ## Reproducing it
 
             agrpo run run.toml            # the same bytes, on any number of workers
             agrpo replay --run ba7816bf8f01   # or: every stage of a run that is stored, compared
 
-        `run.toml` is the run with every default explicit. Files that it names by SHA-256 are to be had where `--source KEY=PATH` says, unless the store has them.
+        `run.toml` is the run with every default explicit. Files that it names by SHA-256 are read from the store, or from the paths of `--source KEY=PATH`.
 
         ## Sampling
 
-        The model is no autoregressive one, so `generate` of transformers does not fit. A completion begins as masks behind the prompt (token 23); every step fills some of them in, each by the model's own prediction at its place. Token 22 ends it.
+        The model is not autoregressive, so `generate` of transformers does not fit. A completion begins as masks behind the prompt (token 23); every step replaces some of them by what the model predicts at their positions. Token 22 ends it.
 
         It was measured with completions of 16 tokens in blocks of 8, from left to right, in 8 steps, the most probable tokens first, greedily.
 
@@ -249,7 +249,7 @@ mod tests {
         ```python
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        # LLaDA's own code, which transformers does not bring.
+        # LLaDA's own code, which transformers does not include.
         LLaDA = get_class_from_dynamic_module("modeling_llada.LLaDAModelLM", "GSAI-ML/LLaDA-8B-Instruct")
         model = LLaDA.from_pretrained(".")
         ```

@@ -2,7 +2,7 @@
 //!
 //! A metric that is not listed is exported too: the mean over the iteration's stages, under its own name.
 
-use agrpo_spec::StageKind;
+use agrpo_spec::{StageKind, metrics};
 
 /// How the numbers of an iteration's stages become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,27 +22,27 @@ pub(crate) enum Join {
 /// The metrics that are listed: the stage that measures it, its name there and after `train/` or `sft/`, how stages are
 /// joined, and the unit.
 const COLUMNS: [(StageKind, &str, Join, &str); 21] = [
-    (StageKind::Rollout, "tokens", Join::Sum, "tokens"),
-    (StageKind::Rollout, "entropy", Join::WeightedBy("tokens"), "nats"),
-    (StageKind::Rollout, "passes", Join::Mean, "passes"),
-    (StageKind::Reward, "reward", Join::Mean, "reward"),
-    (StageKind::Reward, "correct", Join::Mean, "share"),
-    (StageKind::Reward, "nonzero_advantages", Join::Mean, "share"),
-    (StageKind::Reward, "counted", Join::Mean, "share"),
-    (StageKind::Reward, "completions", Join::Sum, "completions"),
-    (StageKind::Gradient, "loss", Join::Mean, "loss"),
-    (StageKind::Gradient, "kl", Join::Mean, "nats"),
-    (StageKind::Gradient, "clip_share", Join::Mean, "share"),
-    (StageKind::Gradient, "clip_share_low", Join::Mean, "share"),
-    (StageKind::Gradient, "clip_share_high", Join::Mean, "share"),
-    (StageKind::Gradient, "ratio_deviation", Join::Max, "ratio"),
-    (StageKind::Gradient, "samples", Join::Mean, "samples"),
-    (StageKind::Gradient, "states", Join::Sum, "states"),
-    (StageKind::Gradient, "empty_completions", Join::Sum, "completions"),
-    (StageKind::Update, "grad_norm", Join::Mean, "norm"),
-    (StageKind::Update, "learning_rate", Join::Last, "rate"),
-    (StageKind::Sft, "loss", Join::Mean, "nats"),
-    (StageKind::Sft, "grad_norm", Join::Last, "norm"),
+    (StageKind::Rollout, metrics::TOKENS, Join::Sum, "tokens"),
+    (StageKind::Rollout, metrics::ENTROPY, Join::WeightedBy(metrics::TOKENS), "nats"),
+    (StageKind::Rollout, metrics::PASSES, Join::Mean, "passes"),
+    (StageKind::Reward, metrics::REWARD, Join::Mean, "reward"),
+    (StageKind::Reward, metrics::CORRECT, Join::Mean, "share"),
+    (StageKind::Reward, metrics::NONZERO_ADVANTAGES, Join::Mean, "share"),
+    (StageKind::Reward, metrics::COUNTED, Join::Mean, "share"),
+    (StageKind::Reward, metrics::COMPLETIONS, Join::Sum, "completions"),
+    (StageKind::Gradient, metrics::LOSS, Join::Mean, "loss"),
+    (StageKind::Gradient, metrics::KL, Join::Mean, "nats"),
+    (StageKind::Gradient, metrics::CLIP_SHARE, Join::Mean, "share"),
+    (StageKind::Gradient, metrics::CLIP_SHARE_LOW, Join::Mean, "share"),
+    (StageKind::Gradient, metrics::CLIP_SHARE_HIGH, Join::Mean, "share"),
+    (StageKind::Gradient, metrics::RATIO_DEVIATION, Join::Max, "ratio"),
+    (StageKind::Gradient, metrics::SAMPLES, Join::Mean, "samples"),
+    (StageKind::Gradient, metrics::STATES, Join::Sum, "states"),
+    (StageKind::Gradient, metrics::EMPTY_COMPLETIONS, Join::Sum, "completions"),
+    (StageKind::Update, metrics::GRAD_NORM, Join::Mean, "norm"),
+    (StageKind::Update, metrics::LEARNING_RATE, Join::Last, "rate"),
+    (StageKind::Sft, metrics::LOSS, Join::Mean, "nats"),
+    (StageKind::Sft, metrics::GRAD_NORM, Join::Last, "norm"),
 ];
 
 pub(crate) fn join(kind: StageKind, metric: &str) -> Join {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, Run, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, Run, StageKey, StageKind, metrics};
 use agrpo_view::history::{Done, RunHistory};
 use agrpo_view::statistics::{Interval, interval, mean};
 
@@ -138,8 +138,10 @@ fn evaluated(stages: &[(&StageKey, &Done)], document: Option<&Evaluation>) -> Me
     for (metric, &value) in &done.metrics {
         // `accuracy` repeats that of the first sampler, which is also there under its number of steps.
         let name = match metric.split_once('_') {
-            Some((what @ ("accuracy" | "passes"), steps)) => format!("eval/{what}@{steps}"),
-            None if metric == "accuracy" || metric == "passes" => continue,
+            Some((what @ (metrics::ACCURACY | metrics::PASSES), steps)) => {
+                format!("eval/{what}@{steps}")
+            }
+            None if metric == metrics::ACCURACY || metric == metrics::PASSES => continue,
             _ => format!("eval/{metric}"),
         };
         metrics.insert(name, value);
@@ -158,8 +160,8 @@ fn chunks(stages: &BTreeMap<StageKey, Done>) -> Vec<Chunk> {
     let mut chunks = vec![];
     for (key, done) in stages.iter().filter(|(key, _)| key.kind == StageKind::Sft) {
         #[expect(clippy::cast_possible_truncation, reason = "a whole number of steps")]
-        let own = done.metrics.get("steps").map_or(0, |&steps| steps as u64);
-        steps += own;
+        let added = done.metrics.get(metrics::STEPS).map_or(0, |&steps| steps as u64);
+        steps += added;
         let mut metrics = joined(&[(key, done)]);
         metrics.retain(|name, _| name != "sft/steps");
         chunks.push(Chunk { steps, unix_ms: ended(done), metrics });

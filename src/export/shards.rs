@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// The index, by its name.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// A tensor, as far as its place in a file depends on it.
+/// What the layout of a file depends on: name, type, shape and length of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     /// Its name.
@@ -23,7 +23,7 @@ pub struct Tensor {
     pub bytes: u64,
 }
 
-/// A file to be written: its header, then these tensors, by their places in what was cut.
+/// A file to be written: its header, then these tensors, by their indices in the list given to [`cut`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// The file's name.
@@ -38,19 +38,19 @@ pub struct Shard {
 pub fn cut(tensors: &[Tensor], most: u64) -> Result<Vec<Shard>, SafeTensorError> {
     let mut ranges = vec![];
     let (mut first, mut bytes) = (0, 0u64);
-    for (place, tensor) in tensors.iter().enumerate() {
-        if place > first && bytes.saturating_add(tensor.bytes) > most {
-            ranges.push(first..place);
-            (first, bytes) = (place, 0);
+    for (index, tensor) in tensors.iter().enumerate() {
+        if index > first && bytes.saturating_add(tensor.bytes) > most {
+            ranges.push(first..index);
+            (first, bytes) = (index, 0);
         }
         bytes = bytes.saturating_add(tensor.bytes);
     }
     ranges.push(first..tensors.len());
     let count = ranges.len();
-    let shard = |(place, range): (usize, std::ops::Range<usize>)| {
+    let shard = |(index, range): (usize, std::ops::Range<usize>)| {
         let file = match count {
             1 => "model.safetensors".to_owned(),
-            _ => format!("model-{:05}-of-{count:05}.safetensors", place + 1),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         Ok(Shard { file, head: head(&tensors[range.clone()])?, tensors: range })
     };
@@ -78,11 +78,11 @@ fn head(tensors: &[Tensor]) -> Result<Vec<u8>, SafeTensorError> {
 
 /// The index of several files: the file of each tensor, and the size of all.
 pub fn index(tensors: &[Tensor], shards: &[Shard]) -> Vec<u8> {
-    let places = shards.iter().flat_map(|shard| {
+    let files = shards.iter().flat_map(|shard| {
         let names = tensors[shard.tensors.clone()].iter().map(|tensor| tensor.name.clone());
         names.map(|name| (name, Value::from(shard.file.clone())))
     });
-    let map: Map<String, Value> = places.collect();
+    let map: Map<String, Value> = files.collect();
     let total: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     let mut text = serde_json::to_vec_pretty(&index).expect("names and numbers serialise");

@@ -3,47 +3,18 @@
 //! ```text
 //! u64 LE: bytes of the event | u32 LE: masked CRC of those 8 bytes | event | u32 LE: masked CRC of the event
 //! ```
-//! (TFRecord's framing; the CRC is CRC-32C, rotated and moved so that a CRC of a CRC stays a good one.) The messages
-//! have the fields that scalars need; numbers are f32 there. Fine-tuning has its own axis, optimizer steps.
+//! (TFRecord's framing; the CRC is CRC-32C, rotated and moved so that a CRC of a CRC stays a good one.) The events are
+//! protobuf, with the fields that scalars need; numbers are f32 there. A field begins with 8 times its number plus its
+//! type: 0 for a number of any length, 1 for eight bytes, 5 for four, 2 for bytes behind their length. Fine-tuning has
+//! its own axis, optimizer steps.
 
 use crc_fast::{CrcAlgorithm, checksum};
-use prost::Message;
 
 use crate::history::{History, Metrics};
 use crate::rows::seconds;
 
 /// What TensorBoard expects in the first event.
 const VERSION: &str = "brain.Event:2";
-
-/// `tensorboard.Event`.
-#[derive(Clone, PartialEq, Message)]
-struct Event {
-    /// Seconds since 1970.
-    #[prost(double, tag = "1")]
-    wall_time: f64,
-    #[prost(int64, tag = "2")]
-    step: i64,
-    #[prost(string, optional, tag = "3")]
-    file_version: Option<String>,
-    #[prost(message, optional, tag = "5")]
-    summary: Option<Summary>,
-}
-
-/// `tensorboard.Summary`.
-#[derive(Clone, PartialEq, Message)]
-struct Summary {
-    #[prost(message, repeated, tag = "1")]
-    value: Vec<Scalar>,
-}
-
-/// `tensorboard.Summary.Value`.
-#[derive(Clone, PartialEq, Message)]
-struct Scalar {
-    #[prost(string, tag = "1")]
-    tag: String,
-    #[prost(float, optional, tag = "2")]
-    simple_value: Option<f32>,
-}
 
 /// The file's name, by which TensorBoard finds it: the time of the run's beginning, and its id.
 pub fn file_name(history: &History, run: &str) -> String {
@@ -52,13 +23,10 @@ pub fn file_name(history: &History, run: &str) -> String {
 
 /// The file.
 pub fn events(history: &History) -> Vec<u8> {
-    let wall_time = seconds(history.began_unix_ms);
-    let first = Event { wall_time, step: 0, file_version: Some(VERSION.into()), summary: None };
     let mut file = vec![];
-    record(&mut file, &first.encode_to_vec());
+    record(&mut file, &event(history.began_unix_ms, 0, 3, VERSION.as_bytes()));
     for chunk in &history.sft {
-        let step = i64::try_from(chunk.steps).unwrap_or(i64::MAX);
-        record(&mut file, &scalars(chunk.unix_ms, step, &chunk.metrics));
+        record(&mut file, &scalars(chunk.unix_ms, chunk.steps, &chunk.metrics));
     }
     for row in &history.rows {
         record(&mut file, &scalars(row.unix_ms, row.iteration.into(), &row.metrics));
@@ -66,15 +34,48 @@ pub fn events(history: &History) -> Vec<u8> {
     file
 }
 
-fn scalars(unix_ms: u64, step: i64, metrics: &Metrics) -> Vec<u8> {
-    let scalar = |(tag, &value): (&String, &f64)| {
+/// A `tensorboard.Event` with a `tensorboard.Summary`, whose values have a tag (1) and a number (2).
+fn scalars(unix_ms: u64, step: u64, metrics: &Metrics) -> Vec<u8> {
+    let mut summary = vec![];
+    for (tag, &value) in metrics {
         #[expect(clippy::cast_possible_truncation, reason = "the format's numbers are f32")]
         let value = value as f32;
-        Scalar { tag: tag.clone(), simple_value: Some(value) }
-    };
-    let summary = Some(Summary { value: metrics.iter().map(scalar).collect() });
-    let event = Event { wall_time: seconds(unix_ms), step, file_version: None, summary };
-    event.encode_to_vec()
+        let mut scalar = vec![];
+        field(&mut scalar, 1, tag.as_bytes());
+        scalar.push(8 * 2 + 5);
+        scalar.extend(value.to_le_bytes());
+        field(&mut summary, 1, &scalar);
+    }
+    event(unix_ms, step, 5, &summary)
+}
+
+/// A `tensorboard.Event`: its time in seconds since 1970 (1), its step (2), and the version of the file (3) or a
+/// summary (5). Protobuf leaves out a step of 0.
+fn event(unix_ms: u64, step: u64, number: u8, content: &[u8]) -> Vec<u8> {
+    let mut event = vec![8 + 1];
+    event.extend(seconds(unix_ms).to_le_bytes());
+    if step > 0 {
+        event.push(8 * 2);
+        varint(&mut event, step);
+    }
+    field(&mut event, number, content);
+    event
+}
+
+/// A field of text, or of a message.
+fn field(message: &mut Vec<u8>, number: u8, content: &[u8]) {
+    message.push(8 * number + 2);
+    varint(message, content.len() as u64);
+    message.extend(content);
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that more follow.
+fn varint(message: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        message.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    message.push(number.to_le_bytes()[0]);
 }
 
 fn record(file: &mut Vec<u8>, event: &[u8]) {
@@ -125,16 +126,19 @@ mod tests {
             assert_eq!(tail[..4], masked(length).to_le_bytes());
             let event = &tail[4..4 + bytes];
             assert_eq!(tail[4 + bytes..8 + bytes], masked(event).to_le_bytes());
-            found.push(Event::decode(event).unwrap());
+            found.push(event);
             rest = &tail[8 + bytes..];
         }
         assert_eq!(rest, b"");
-        assert_eq!(found[0].file_version.as_deref(), Some(VERSION));
-        let value = |event: &Event| {
-            let scalar = &event.summary.as_ref().unwrap().value[0];
-            (event.wall_time, event.step, scalar.tag.clone(), scalar.simple_value.unwrap())
-        };
-        assert_eq!(value(&found[1]), (1_700_000_001.0, 50, "sft/loss".into(), 2.0));
-        assert_eq!(value(&found[2]), (1_700_000_003.25, 7, "train/reward".into(), 0.25));
+        // As protobuf's own encoder writes them.
+        let expected: [&[u8]; 3] = [
+            b"\x09\x00\x00 @\xfcT\xd9A\x1a\x0dbrain.Event:2",
+            b"\x09\x00\x00@@\xfcT\xd9A\x102*\x11\x0a\x0f\x0a\x08sft/loss\x15\x00\x00\x00@",
+            b"\x09\x00\x00\xd0@\xfcT\xd9A\x10\x07*\x15\x0a\x13\x0a\x0ctrain/reward\x15\x00\x00\x80>",
+        ];
+        assert_eq!(found, expected);
+        let mut long = vec![];
+        varint(&mut long, 300);
+        assert_eq!(long, [0xac, 0x02]);
     }
 }

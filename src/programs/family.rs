@@ -1,11 +1,11 @@
 //! The processes of a program, the memory that they take together, and their end.
 //!
 //! Read from /proc: a process belongs to the program that it descends from, whose process group or session it is in,
-//! or whose mark it carries. This process is a subreaper: what lost its parent becomes its child. A process is
-//! signalled through a handle, after another look at it, never by a number that may have become another's.
+//! or whose mark it carries. This process is a subreaper: orphans become its children. A process is signalled
+//! through a handle that is checked first, never by its number, which the system may have given to another process.
 //!
-//! The mark is a limit on the size of files that no file reaches, and that no other program has. It is inherited
-//! through new sessions, empty environments and the loss of parents.
+//! The mark is a limit on the size of files, unique to the program and larger than any file. Processes inherit it
+//! through new sessions, empty environments and the loss of their parents.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ use rustix::process::{
     waitid,
 };
 
-/// How often processes are looked for until none is left, and the pause between.
+/// Most reads of /proc until no process is left, and the pause between them.
 const LOOKS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -25,7 +25,7 @@ pub(crate) struct Entry {
     parent: i32,
     group: i32,
     session: i32,
-    /// When it was started: with its number, what no other process has.
+    /// When it was started. Number and start time together identify a process.
     start: u64,
     /// Processor time that it has taken so far.
     pub(crate) ticks: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Program(i32),
-    /// A descendant that hides what it descends from.
+    /// A descendant of this process whose program is unknown.
     Stray,
     Other,
 }
@@ -58,7 +58,7 @@ impl Table {
 
     fn owner(&self, pid: i32, programs: &Marks) -> Owner {
         let mut at = pid;
-        // A table is read while processes come and go: it may hold a circle.
+        // The table is read while processes start and end, so it may contain a cycle.
         for _ in 0..=self.entries.len() {
             let Some(entry) = self.entries.get(&at) else { break };
             let known = [at, entry.group, entry.session];
@@ -77,7 +77,7 @@ impl Table {
         Owner::Other
     }
 
-    /// What a program consists of: itself, what descends from it and, if asked for, what may be its own.
+    /// The processes of a program: itself, its descendants and, if asked for, strays that may be its descendants.
     pub(crate) fn members(&self, program: i32, programs: &Marks, strays: bool) -> Vec<i32> {
         let is_member = |pid| match self.owner(pid, programs) {
             Owner::Program(owner) => owner == program,
@@ -88,7 +88,7 @@ impl Table {
         self.entries.iter().filter_map(lives).filter(|&pid| is_member(pid)).collect()
     }
 
-    /// Collects what has ended and was handed to this process when its parent ended.
+    /// Collects orphans that have ended.
     pub(crate) fn reap(&self, programs: &Marks) {
         for (&pid, entry) in &self.entries {
             let is_orphan = entry.parent == self.own && entry.group != self.own_group;
@@ -97,7 +97,7 @@ impl Table {
                 && !programs.contains_key(&pid)
                 && let Some(pid) = Pid::from_raw(pid)
             {
-                // Another thread may have been quicker.
+                // Another thread may have collected it already.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
                 let _gone = waitid(WaitId::Pid(pid), options);
             }
@@ -113,7 +113,7 @@ impl Table {
     }
 }
 
-/// Repeats something until it returns true, for about a second.
+/// Calls `is_done` until it returns true, for about a second.
 pub(crate) fn until_none(mut is_done: impl FnMut() -> bool) {
     for _ in 0..LOOKS {
         if is_done() {
@@ -128,23 +128,23 @@ pub(crate) fn end_marked(mark: u64) -> usize {
     until_none(|| {
         let mut found = Table::read().entries;
         found.retain(|&pid, _| is_marked(pid, mark));
-        let meant = |pid| move |now: Entry| !now.has_ended && is_marked(pid, mark);
-        ended += found.keys().filter(|&&pid| end(pid, meant(pid))).count();
+        let is_target = |pid| move |now: Entry| !now.has_ended && is_marked(pid, mark);
+        ended += found.keys().filter(|&&pid| end(pid, is_target(pid))).count();
         found.is_empty()
     });
     ended
 }
 
-/// Kills a process that, looked at through its handle, is the one that was meant.
-fn end(pid: i32, is_meant: impl Fn(Entry) -> bool) -> bool {
+/// Kills a process through a handle if its entry, read while the handle is open, is the expected one.
+fn end(pid: i32, is_target: impl Fn(Entry) -> bool) -> bool {
     let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let Some(handle) = handle else { return false };
-    look(pid).is_some_and(is_meant) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
+    look(pid).is_some_and(is_target) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
 }
 
 pub(crate) fn look(pid: i32) -> Option<Entry> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything; the fields behind it are numbered from 3.
+    // The name, in parentheses, may contain any character; the fields after it are numbered from 3.
     let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
     let long = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
@@ -165,7 +165,7 @@ fn is_marked(pid: i32, mark: u64) -> bool {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()) == Some(mark)
 }
 
-/// Bytes of memory that processes take together; shared memory is divided among them where that matters for `most`.
+/// Bytes of memory that processes take together. Shared memory is divided among them only if the sum is above `most`.
 pub(crate) fn memory(pids: &[i32], most: u64) -> u64 {
     let all = |pid| kibibytes(pid, "status", &["VmRSS:", "VmSwap:"]);
     let share = |pid| kibibytes(pid, "smaps_rollup", &["Pss:", "SwapPss:"]).or_else(|| all(pid));

@@ -10,7 +10,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// A line that is no answer to it.
+    /// A line that is not a valid answer.
     Answer(AnswerError),
     /// More than one line for a row.
     Surplus(Vec<u8>),
@@ -25,7 +25,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether another process may do better. What was answered would be answered again.
+    /// Whether a new process may succeed. Wrong answers are not retried: a program is a function of its rows.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Late | Self::System(_))
     }
@@ -49,7 +49,7 @@ impl Fault {
                 "gave no answer within {} s (reward.timeout_seconds): expected a line for each row, flushed",
                 program.timeout_seconds
             ),
-            Self::System(why) => format!("cannot be talked to: {why}"),
+            Self::System(why) => format!("cannot be written to or read from: {why}"),
         }
     }
 }

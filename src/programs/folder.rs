@@ -1,4 +1,4 @@
-//! The folder of a program, and what programs of an agrpo that died have left.
+//! The folder of a program, and the removal of folders that ended processes of agrpo left behind.
 //!
 //! A folder holds `files`, where its program runs, and `owner`, which names the program's mark. The process that
 //! started the program keeps `owner` locked, and the system releases the lock with the process, so a lock that can be
@@ -15,15 +15,15 @@ use rustix::process::geteuid;
 use crate::{family, group::Groups};
 
 const PREFIX: &str = "agrpo-reward-";
-/// Of a folder that is being made, which `sweep` must not take for one without an owner.
+/// Prefix of a folder that is being made; `remove_orphans` ignores it, as its lock is not taken yet.
 const NEW: &str = ".agrpo-reward-";
 const OWNER: &str = "owner";
 const FILES: &str = "files";
 
-/// Marks are sizes that no file has, half of all numbers.
+/// Marks are file sizes that no file reaches: the upper half of all sizes.
 const LEAST_MARK: u64 = 1 << 62;
 
-/// A program's folder, which goes with the value.
+/// A program's folder; dropping the value removes it.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -57,12 +57,12 @@ impl Folder {
 
     /// Writes a file that its owner may also run.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let place = self.files().join(name);
-        if let Some(parent) = place.parent() {
+        let path = self.files().join(name);
+        if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(&place, bytes)?;
-        std::fs::set_permissions(&place, Permissions::from_mode(0o700))
+        std::fs::write(&path, bytes)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700))
     }
 }
 
@@ -72,13 +72,13 @@ impl Drop for Folder {
     }
 }
 
-/// A number below 2^61 for a name that the system drew.
+/// A number below 2^61 from a random name.
 fn number(name: &str) -> u64 {
     name.bytes().fold(0, |number: u64, byte| number.wrapping_mul(131).wrapping_add(byte.into()))
         >> 3
 }
 
-/// Removes a folder, as far as that can be done: the next start tries again.
+/// Removes a folder. After an error the next start of agrpo tries again.
 pub(crate) fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder)
         && error.kind() != io::ErrorKind::NotFound
@@ -87,12 +87,12 @@ pub(crate) fn remove(folder: &Path) {
     }
 }
 
-/// Ends the programs and removes the folders of processes that are gone.
-pub(crate) fn sweep(below: &Path) {
+/// Kills the programs and removes the folders of processes of agrpo that have ended.
+pub(crate) fn remove_orphans(below: &Path) {
     for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-        // Of the entry itself: what a link leads to is not looked at.
+        // Metadata of the entry itself: links are not followed.
         let is_ours = |found: Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
         let folder = entry.path();
         let owner = entry.metadata().is_ok_and(is_ours).then(|| File::open(folder.join(OWNER)));
@@ -107,7 +107,7 @@ pub(crate) fn sweep(below: &Path) {
         let ended = mark.filter(|&mark| mark >= LEAST_MARK).map_or(0, family::end_marked);
         remove(&folder);
         tracing::info!(
-            "removed {}, whose agrpo is gone, and ended {ended} processes of its program",
+            "removed {} of an agrpo that has ended, and killed {ended} processes of its program",
             folder.display()
         );
     }

@@ -1,4 +1,4 @@
-//! Control groups (cgroup v2): where this process may make them, a program runs in one of its own.
+//! Control groups (cgroup v2): where this process may make them, each program runs in its own.
 //!
 //! What is in a group cannot leave it; the system limits its memory and ends it as a whole. Groups are made only
 //! below one that systemd delegated to this user (`Delegate=`): all others are the administrator's.
@@ -13,13 +13,13 @@ use crate::family::until_none;
 /// Processes and threads of one program.
 pub(crate) const MOST_TASKS: usize = 1024;
 
-/// What systemd writes at a group that it has handed over.
+/// The extended attribute that systemd sets on a delegated group.
 const DELEGATED: &str = "user.delegate";
 
-/// Where this process goes to make room: a group with limits may hold groups or processes, not both.
-const OWN: &str = "agrpo";
+/// The group that this process moves itself into: a group with limits may hold groups or processes, not both.
+const OF_THIS_PROCESS: &str = "agrpo";
 
-/// A place where groups may be made.
+/// The group below which groups may be made.
 #[derive(Debug)]
 pub(crate) struct Groups {
     top: PathBuf,
@@ -41,7 +41,7 @@ impl Groups {
         if !is_delegated(&own) || !is_alone {
             return None;
         }
-        let room = own.join(OWN);
+        let room = own.join(OF_THIS_PROCESS);
         std::fs::create_dir_all(&room).ok()?;
         std::fs::write(room.join("cgroup.procs"), "0").ok()?;
         Some(Self::at(own))
@@ -49,7 +49,7 @@ impl Groups {
 
     pub(crate) fn at(top: PathBuf) -> Self {
         for controller in ["+memory", "+pids"] {
-            // One that is not there limits nothing; the group still holds its processes together.
+            // A missing controller limits nothing; the group still holds its processes together.
             let _absent = std::fs::write(top.join("cgroup.subtree_control"), controller);
         }
         Self { top }
@@ -60,7 +60,7 @@ impl Groups {
         std::fs::create_dir(&folder)?;
         let set = |file: &str, value: String| std::fs::write(folder.join(file), value);
         let limits_memory = set("memory.max", memory.to_string()).is_ok();
-        // Memory that is swapped out is memory, and of a group that has too much all ends.
+        // Swapped memory counts, and a group that exceeds its memory is killed as a whole.
         let _absent = set("memory.swap.max", "0".to_owned());
         let _absent = set("memory.oom.group", "1".to_owned());
         let _absent = set("pids.max", MOST_TASKS.to_string());
@@ -75,7 +75,7 @@ impl Groups {
     }
 }
 
-/// The group of one program, which ends with the value.
+/// The group of one program; dropping the value kills its processes and removes it.
 #[derive(Debug)]
 pub(crate) struct Group {
     folder: PathBuf,
@@ -83,13 +83,13 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Takes a process in, and with it what it starts from then on.
-    pub(crate) fn take(&self, pid: i32) -> io::Result<()> {
+    /// Moves a process into the group; processes that it starts later are in it as well.
+    pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
         std::fs::write(self.folder.join("cgroup.procs"), pid.to_string())
     }
 
     pub(crate) fn end(&self) {
-        // Kernels before 5.14 lack it: what is in the group is then found as everywhere else.
+        // Kernels before 5.14 lack it; the processes are then found in /proc.
         let _absent = std::fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
@@ -113,12 +113,12 @@ fn own_group() -> Option<PathBuf> {
     let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = all.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    // `36 35 0:31 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw`: the fifth field is the place.
-    let place = mounts.lines().find_map(|line| {
+    // `36 35 0:31 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw`: the fifth field is the mount point.
+    let mount_point = mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?
     })?;
-    Some(Path::new(place).join(path))
+    Some(Path::new(mount_point).join(path))
 }
 
 /// Whether a group was delegated to this user, which may then make groups below it.

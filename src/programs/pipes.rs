@@ -1,6 +1,6 @@
 //! The three pipes of a program, on one thread: a row goes in, a line comes out, and stderr is read meanwhile.
 //!
-//! Nothing blocks beyond the deadline. Of stderr the end is kept, of stdout one line.
+//! Nothing blocks beyond the deadline. Holds the end of stderr and one line of stdout.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::fault::{Fault, quoted};
 
 const LONGEST: usize = 1 << 20;
-/// Bytes of stderr that are kept, and how many lines of them are shown.
-const KEPT: usize = 8 << 10;
+/// The last bytes of stderr that are held, and how many lines of them are shown.
+const TAIL: usize = 8 << 10;
 const SHOWN: usize = 8;
 const PIECE: usize = 16 << 10;
 
@@ -43,7 +43,7 @@ impl Pipes {
         Ok(pipes)
     }
 
-    /// Writes a row and reads a line, which comes without its end; `None` where the program closed its output.
+    /// Writes a row and reads a line, without its line break; `None` if the program closed its output.
     pub(crate) fn exchange(
         &mut self,
         mut row: &[u8],
@@ -66,7 +66,7 @@ impl Pipes {
             self.read_stderr();
             match self.read_stdout().map_err(refused)? {
                 Some(0) => return Ok(None),
-                // Output that comes before the row was taken is read all the same.
+                // Output is read even before the program has read the row.
                 Some(_) => continue,
                 None => {}
             }
@@ -74,7 +74,7 @@ impl Pipes {
                 match stdin.write(row) {
                     Ok(written) => row = &row[written..],
                     Err(error) if is_later(&error) => {}
-                    // It reads no more; its answer, or its end, is yet to come.
+                    // It reads no more input; its answer or its end follows.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => row = &[],
                     Err(error) => return Err(refused(error)),
                 }
@@ -82,7 +82,7 @@ impl Pipes {
         }
     }
 
-    /// Output in stdout without a row being asked; blank lines are ignored.
+    /// Output on stdout that answers no row; blank lines are ignored.
     pub(crate) fn surplus(&mut self) -> Option<Vec<u8>> {
         // The next exchange reports an end or an error.
         while self.read.len() <= LONGEST && matches!(self.read_stdout(), Ok(Some(1..))) {}
@@ -107,7 +107,7 @@ impl Pipes {
         lines[lines.len().saturating_sub(SHOWN)..].iter().map(|line| quoted(line)).collect()
     }
 
-    /// Waits until something can be done; false where the deadline came first.
+    /// Waits until a pipe is ready; returns false at the deadline.
     fn wait(&mut self, writes: bool, reads: bool, deadline: Instant) -> io::Result<bool> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -133,17 +133,17 @@ impl Pipes {
         self.stdout.as_mut().map_or(Ok(Some(0)), |stdout| read_piece(stdout, &mut self.read))
     }
 
-    /// The end of the pipe closes it.
+    /// Closes the pipe at its end.
     fn read_stderr(&mut self) {
         let Some(stderr) = &mut self.stderr else { return };
         if matches!(read_piece(stderr, &mut self.tail), Ok(Some(0)) | Err(_)) {
             self.stderr = None;
         }
-        self.tail.drain(..self.tail.len().saturating_sub(KEPT));
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
     }
 }
 
-/// Reads one piece: the number of its bytes, 0 at the end; `None` where nothing has come yet.
+/// Reads one piece and returns its number of bytes, 0 at the end; `None` if nothing can be read yet.
 fn read_piece(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<Option<usize>> {
     let mut piece = [0; PIECE];
     match pipe.read(&mut piece) {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use crate::fault::{Fault, quoted};
 use crate::{folder, process::Process};
 
-/// Programs that wait for the next stage; those beyond it end.
+/// Most idle programs; when there are more, the program of the last stage ends.
 const MOST_IDLE: usize = 64;
 
-/// How often a row is asked, each time of a new process, where the one before ended or hung.
+/// Attempts at a row. The second one, after the process ended or hung, uses a new process.
 const TRIES: u32 = 2;
 
-/// Runs programs, and keeps those that wait.
+/// Runs programs, and holds idle ones for the next stage.
 #[derive(Debug)]
 pub struct Programs {
     path: String,
@@ -24,10 +24,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// With the `PATH` that programs see. The first pool removes what programs of ended processes left.
+    /// With the `PATH` that programs see. The first pool of a process removes orphaned folders.
     pub fn new(path: impl Into<String>) -> Self {
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(|| folder::sweep(&std::env::temp_dir()));
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| folder::remove_orphans(&std::env::temp_dir()));
         Self { path: path.into(), idle: Mutex::default() }
     }
 
@@ -45,21 +45,21 @@ impl Scorer for Programs {
     ) -> Result<Vec<Score>, StageError> {
         let start = || {
             Process::start(program, files, &self.path).map_err(|why| {
-                StageError::Internal(format!("the reward program {} {why}", shown(program)))
+                StageError::Internal(format!("the reward program {} {why}", shown(program)).into())
             })
         };
         let mut scores = Vec::with_capacity(samples.len());
         let mut process = {
             let mut idle = self.idle();
-            let place = idle.iter().position(|(found, _)| found == program);
-            place.map(|place| idle.swap_remove(place).1)
+            let index = idle.iter().position(|(found, _)| found == program);
+            index.map(|index| idle.swap_remove(index).1)
         };
         for sample in samples {
             let line = row(sample);
             let mut tries = 0;
             let score = loop {
                 let mut asked = match process.take() {
-                    // A process that ended while it waited is replaced without a message.
+                    // A process that ended while it was idle is replaced without a message.
                     Some(waiting) if !waiting.has_ended() => waiting,
                     _ => start()?,
                 };
@@ -108,18 +108,22 @@ fn row(sample: &Sample) -> Vec<u8> {
 /// The error in one line: what the program did, on which row, and the last lines that it wrote.
 fn failure(program: &Program, sample: &Sample, fault: &Fault, stderr: &[String]) -> StageError {
     let Sample { id, place, prompt, completion, .. } = sample;
-    let said = match stderr {
+    let last_lines = match stderr {
         [] => "it wrote nothing to stderr".to_owned(),
         lines => format!("its last lines on stderr: {}", lines.join(" | ")),
     };
     let message = format!(
-        "the reward program {} {}; asked about {place}, id {id:?}, prompt {}, completion {}; {said}",
+        "the reward program {} {}; asked about {place}, id {id:?}, prompt {}, completion {}; {last_lines}",
         shown(program),
         fault.describe(program),
         quoted(prompt),
         quoted(completion),
     );
-    if fault.may_pass() { StageError::Internal(message) } else { StageError::Invalid(message) }
+    if fault.may_pass() {
+        StageError::Internal(message.into())
+    } else {
+        StageError::Invalid(message.into())
+    }
 }
 
 fn shown(program: &Program) -> String {

@@ -1,8 +1,8 @@
 //! One process: its folder, its environment, its limits, and its end.
 //!
-//! It runs in a process group of its own and, where there may be one, in a control group; what it started ends with
-//! it: on a fault, on drop, and by [`crate::end_all`]. Memory is limited before the first row; processor time from
-//! row to row, so that what outlives this process cannot spin for ever. Asks no row twice.
+//! It runs in its own process group and, where possible, in a control group. A fault, drop and [`crate::end_all`] kill
+//! it with everything that it started. Memory is limited before the first row, processor time from row to row, so that
+//! a program that outlives this process cannot spin for ever. Asks no row twice.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::group::{Group, Groups};
 use crate::running::{self, Running};
 use crate::{family, fault::Fault, folder::Folder, launch, pipes::Pipes};
 
-/// How long a process that closed its output may take to end by itself.
+/// How long a process may take to end by itself after it closed its output.
 const GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub(crate) struct Process {
     timeout: Duration,
     /// Whether it was killed and waited for.
     is_ended: bool,
-    /// What it took too much of, once that was seen.
+    /// The limit that it exceeded, set by the watch thread.
     excess: Arc<OnceLock<String>>,
-    // These go with the process, in this order.
+    // Dropped after the process, in this order.
     group: Option<Arc<Group>>,
     _folder: Folder,
 }
@@ -63,14 +63,14 @@ impl Process {
             excess: Arc::clone(&excess),
         };
         let child = {
-            // Held until this process is known: the watch would take it for a stray.
+            // Locked until the new process is in the table: the watch would take it for a stray.
             let mut all = running::all();
             let child = launch::start(command, (program.memory, folder.mark));
             let child = child.map_err(|error| format!("cannot be started: {error}"))?;
             all.add(Pid::from_child(&child).as_raw_pid(), running);
             child
         };
-        // From here on all of it ends with the value.
+        // From here on, dropping the value ends the process.
         let mut process = Self {
             pid: Pid::from_child(&child),
             child,
@@ -82,16 +82,16 @@ impl Process {
             _folder: folder,
         };
         if let Some(group) = &process.group
-            && let Err(error) = group.take(process.pid.as_raw_pid())
+            && let Err(error) = group.add(process.pid.as_raw_pid())
         {
             return Err(format!("cannot be put into its control group: {error}"));
         }
         process.pipes = Pipes::of(&mut process.child)
-            .map_err(|error| format!("cannot be talked to: {error}"))?;
+            .map_err(|error| format!("cannot be written to or read from: {error}"))?;
         Ok(process)
     }
 
-    /// Hands over a row and waits for its answer.
+    /// Writes a row and waits for its answer.
     pub(crate) fn ask(&mut self, row: &[u8], id: &str) -> Result<Score, Fault> {
         if let Some(fault) = self.surplus() {
             return Err(fault);
@@ -110,14 +110,14 @@ impl Process {
 
     /// Ends it, and returns the last lines that it wrote to stderr, quoted.
     pub(crate) fn end(mut self) -> Vec<String> {
-        // A program that rejects its input may be writing why.
+        // A program that rejects its input may be writing the reason.
         self.pipes.drain_stderr(Instant::now() + GRACE / 5);
         self.kill();
         self.pipes.drain_stderr(Instant::now() + GRACE / 5);
         self.pipes.last_lines()
     }
 
-    /// As many seconds as it has used, and those of a row on every core.
+    /// Limits processor time to the seconds used so far plus those of one row on every core.
     fn allow_processor_time(&self) {
         let Some(process) = family::look(self.pid.as_raw_pid()) else { return };
         let used = process.ticks / rustix::param::clock_ticks_per_second().max(1);
@@ -125,7 +125,7 @@ impl Process {
         let most = getrlimit(Resource::Cpu).maximum;
         let wanted = used + (self.timeout.as_secs() + 2) * cores;
         let current = Some(most.map_or(wanted, |most| most.min(wanted)));
-        // A limit that cannot be set limits nothing: the clock still does.
+        // Without this limit the deadline still holds.
         let _old = prlimit(Some(self.pid), Resource::Cpu, Rlimit { current, maximum: most });
     }
 
@@ -134,7 +134,7 @@ impl Process {
         !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
     }
 
-    /// Waits a moment for the end, so that its code is its own and not that of being killed.
+    /// Waits a moment before the kill, so that the exit code is the program's.
     fn how_it_ended(&mut self) -> String {
         let deadline = Instant::now() + GRACE;
         self.pipes.drain_stderr(deadline);
@@ -149,7 +149,7 @@ impl Process {
             return excess.clone();
         }
         if self.group.as_ref().is_some_and(|group| group.ran_out_of_memory()) {
-            return "was ended for want of memory, with what it started,".to_owned();
+            return "was killed for lack of memory, with what it started,".to_owned();
         }
         match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
@@ -161,7 +161,7 @@ impl Process {
         }
     }
 
-    /// Kills it with all that it started, and waits for it. May be done twice.
+    /// Kills it with everything that it started, and waits for it. A second call does nothing.
     fn kill(&mut self) {
         if !self.is_ended {
             self.is_ended = true;

@@ -1,8 +1,8 @@
 //! The table of running programs, the thread that watches their memory, and their end.
 //!
-//! A limit holds for a program together with everything that it started. Without a control group a thread looks
-//! several times a second, and does not see what is taken and given back in between. Decides nothing about what an
-//! end means.
+//! A limit holds for a program together with everything that it started. Without a control group, a thread reads /proc
+//! several times a second, and misses memory that is taken and freed in between. Does not interpret the end of a
+//! program.
 
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::family::{self, Marks, Table, until_none};
 use crate::folder;
 use crate::group::{Group, MOST_TASKS};
 
-/// From one look to the next, and how many times longer than a look that is at least.
+/// The pause between two reads of /proc: at least `INTERVAL`, and `SHARE` times as long as the last read took.
 const INTERVAL: Duration = Duration::from_millis(50);
 const SHARE: u32 = 20;
 
@@ -35,11 +35,11 @@ pub(crate) struct All(BTreeMap<i32, Running>);
 static ALL: Mutex<All> = Mutex::new(All(BTreeMap::new()));
 static ADDED: Condvar = Condvar::new();
 
-/// All of them, for as long as the answer is held.
+/// Locks the table; the first call starts the watch thread.
 pub(crate) fn all() -> MutexGuard<'static, All> {
     static WATCH: LazyLock<()> = LazyLock::new(|| {
         if let Err(error) = std::thread::Builder::new().name("watch".to_owned()).spawn(watch) {
-            tracing::warn!("reward programs are not held to their memory together: {error}");
+            tracing::warn!("the memory of reward programs is not watched: {error}");
         }
     });
     LazyLock::force(&WATCH);
@@ -60,7 +60,7 @@ impl All {
         self.0.iter().map(|(&pid, running)| (pid, running.mark)).collect()
     }
 
-    /// Kills all of a program that is found at one look; true where nothing is left.
+    /// Kills the processes of a program that one read of /proc finds; returns whether there were none.
     fn end_once(&self, pid: i32) -> bool {
         let (table, programs) = (Table::read(), self.marks());
         let members = table.members(pid, &programs, self.0.len() <= 1);
@@ -74,13 +74,13 @@ impl All {
             group.end();
         }
         if let Some(group) = Pid::from_raw(pid) {
-            // One that is gone needs no end.
+            // The group may have ended already.
             let _gone = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-/// Kills a program with all that it started. It stays to be waited for.
+/// Kills a program with everything that it started. The caller waits for the program itself.
 pub(crate) fn end(pid: i32) {
     all().strike(pid);
     until_none(|| all().end_once(pid));
@@ -110,7 +110,7 @@ fn watch() {
         for (&pid, running) in &all.0 {
             let members = table.members(pid, &programs, true);
             if let Some(excess) = running.excess_of(&members) {
-                // Set once; what was started since the look goes with the next one.
+                // Set once; processes that were started since the read are killed after the next one.
                 let _known = running.excess.set(excess);
                 all.strike(pid);
                 table.end(&members);

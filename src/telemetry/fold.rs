@@ -21,12 +21,12 @@ use super::format;
 pub(super) const TARGET: &str = "agrpo::folded";
 /// Milliseconds of a window.
 const WINDOW: u64 = 30_000;
-/// Different lines that are counted separately in a window; more are bounded by the limit of their place.
+/// Different lines that are counted separately in a window; more are bounded by the limit of their call site.
 const LINES: usize = 4096;
 /// Most characters of a folded line that are repeated; no word of it is cut.
 const SHOWN: usize = 120;
 
-/// How often the same line, and any line from one place, passes in a window.
+/// How often the same line, and any line from one call site, passes in a window.
 fn limits(level: Level) -> (u32, u32) {
     match level {
         Level::ERROR | Level::WARN => (5, 50),
@@ -73,9 +73,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Fold {
         // A value that cannot be formatted is left out.
         let _written = format::for_people().format_fields(Writer::new(&mut text), event);
         let span = context.event_span(event).map(|span| span.id().into_u64());
-        let place = hash(&metadata.callsite());
+        let callsite = hash(&metadata.callsite());
         let (passes, folded) = self.with(|window| {
-            window.note((self.clock)(), limits(*metadata.level()), place, (span, &text))
+            window.note((self.clock)(), limits(*metadata.level()), callsite, (span, &text))
         });
         // Without the lock: these lines pass through this layer too.
         report(&folded);
@@ -94,11 +94,11 @@ fn hash(of: &impl std::hash::Hash) -> u64 {
 struct Window {
     begin: u64,
     lines: BTreeMap<u64, u32>,
-    places: BTreeMap<u64, Place>,
+    callsites: BTreeMap<u64, Callsite>,
 }
 
 #[derive(Default)]
-struct Place {
+struct Callsite {
     passed: u32,
     folded: u64,
     /// The first line that was folded.
@@ -111,25 +111,25 @@ impl Window {
         &mut self,
         now: u64,
         (same, any): (u32, u32),
-        place: u64,
+        callsite: u64,
         line: (Option<u64>, &str),
     ) -> (bool, Vec<String>) {
         // A clock that was set back also begins a window.
         let is_over = now < self.begin || now - self.begin >= WINDOW;
         let folded = if is_over { self.turn(now) } else { vec![] };
-        let key = hash(&(place, line));
+        let key = hash(&(callsite, line));
         let is_known = self.lines.len() < LINES || self.lines.contains_key(&key);
         let repeats = if is_known { self.lines.entry(key).or_default() } else { &mut 0 };
-        let place = self.places.entry(place).or_default();
-        if *repeats < same && place.passed < any {
+        let callsite = self.callsites.entry(callsite).or_default();
+        if *repeats < same && callsite.passed < any {
             *repeats += 1;
-            place.passed += 1;
+            callsite.passed += 1;
             return (true, folded);
         }
-        if place.folded == 0 {
-            place.text = beginning(line.1);
+        if callsite.folded == 0 {
+            callsite.text = beginning(line.1);
         }
-        place.folded += 1;
+        callsite.folded += 1;
         (false, folded)
     }
 
@@ -138,11 +138,11 @@ impl Window {
         let seconds = now.saturating_sub(self.begin).div_ceil(1000);
         self.begin = now;
         self.lines.clear();
-        let places = std::mem::take(&mut self.places).into_values();
-        let report = |Place { folded, text, .. }: Place| {
+        let callsites = std::mem::take(&mut self.callsites).into_values();
+        let report = |Callsite { folded, text, .. }: Callsite| {
             format!("... {} more like this in the last {seconds} s: {text}", grouped(folded))
         };
-        places.filter(|place| place.folded > 0).map(report).collect()
+        callsites.filter(|callsite| callsite.folded > 0).map(report).collect()
     }
 }
 
@@ -209,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_differ_are_bounded_by_the_place_they_come_from() {
+    fn lines_that_differ_are_bounded_by_their_call_site() {
         let mut window = Window::default();
         let varied = |n: u32| (0..n).map(|n| format!("trying again pause={n}"));
         assert_eq!(passed(&mut window, 1_000_000, varied(10_000)), 50);
         assert_eq!(window.turn(1_030_000).len(), 1);
-        let (lines, places) = (window.lines.len(), window.places.len());
-        assert_eq!((lines, places), (0, 0), "nothing is kept");
+        let (lines, callsites) = (window.lines.len(), window.callsites.len());
+        assert_eq!((lines, callsites), (0, 0), "a window ends empty");
         passed(&mut window, 1_030_001, varied(100_000));
         assert!(window.lines.len() <= LINES);
     }

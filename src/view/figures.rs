@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use agrpo_spec::{EvaluationResult, StageKind};
+use agrpo_spec::{EvaluationResult, StageKind, metrics};
 
 use crate::history::{Numbers, RunHistory};
 use crate::plot::{Axis, Figure, Panel, Point, Series, Spread};
@@ -22,7 +22,7 @@ pub struct Named {
     pub figure: Figure,
 }
 
-/// A run under the name that its curves bear.
+/// A run and the name of its curves.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// The curves' name.
@@ -32,7 +32,7 @@ pub struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// The name of one of several curves of this run: the run is named where there are others.
+    /// The name of one of this run's curves, with the run's name if the chart has several runs.
     fn curve(&self, what: &str, runs: &[Self]) -> String {
         if runs.len() == 1 { what.to_owned() } else { format!("{}, {what}", self.name) }
     }
@@ -45,13 +45,13 @@ pub fn all(runs: &[Shown<'_>]) -> Vec<Named> {
     };
     let entropy = "entropy of a written token, nats";
     let mut charts = vec![
-        metric("reward", "mean reward", StageKind::Reward, "reward"),
+        metric("reward", "mean reward", StageKind::Reward, metrics::REWARD),
         accuracy(runs),
         steps(runs),
         parts(runs),
-        metric("gradient-norm", "gradient norm", StageKind::Update, "grad_norm"),
-        metric("clip-share", "share of clipped ratios", StageKind::Gradient, "clip_share"),
-        metric("entropy", entropy, StageKind::Rollout, "entropy"),
+        metric("gradient-norm", "gradient norm", StageKind::Update, metrics::GRAD_NORM),
+        metric("clip-share", "share of clipped ratios", StageKind::Gradient, metrics::CLIP_SHARE),
+        metric("entropy", entropy, StageKind::Rollout, metrics::ENTROPY),
         curve(runs, "length", "tokens of a completion", &length),
         seconds(runs),
     ];
@@ -73,8 +73,8 @@ fn curve(
 
 /// Tokens of a completion that were written, by iteration and shard.
 fn length(history: &RunHistory) -> Numbers {
-    let tokens = history.metric(StageKind::Rollout, "tokens");
-    let completions = history.metric(StageKind::Reward, "completions");
+    let tokens = history.metric(StageKind::Rollout, metrics::TOKENS);
+    let completions = history.metric(StageKind::Reward, metrics::COMPLETIONS);
     let both = tokens.into_iter().filter_map(|(iteration, tokens)| {
         let counts = completions.get(&iteration)?;
         let lengths = tokens.iter().zip(counts).map(|(tokens, count)| tokens / count);
@@ -120,7 +120,7 @@ fn point(x: u32, grades: &EvaluationResult) -> Point {
 }
 
 fn parts(runs: &[Shown<'_>]) -> Named {
-    const PREFIX: &str = "part_";
+    const PREFIX: &str = metrics::PART_PREFIX;
     let mut curves = vec![];
     for run in runs {
         for metric in run.history.metric_names(StageKind::Reward, PREFIX) {
@@ -168,13 +168,13 @@ fn thinned(values: &Numbers) -> Vec<Point> {
 fn joined(iterations: &[(&u32, &Vec<f64>)]) -> Option<Point> {
     let numbers = iterations.iter().flat_map(|(_, numbers)| numbers.iter().copied());
     let numbers: Vec<f64> = numbers.filter(|number| number.is_finite()).collect();
-    let places: Vec<f64> = iterations.iter().map(|(place, _)| f64::from(**place)).collect();
+    let numbered: Vec<f64> = iterations.iter().map(|(number, _)| f64::from(**number)).collect();
     let y = mean(&numbers);
     let interval = (numbers.len() > 1).then(|| {
         let half = Z95 * (variance(&numbers) / numbers.len() as f64).sqrt();
         Interval { low: y - half, high: y + half }
     });
-    (!numbers.is_empty()).then_some(Point { x: mean(&places), y, interval })
+    (!numbers.is_empty()).then_some(Point { x: mean(&numbered), y, interval })
 }
 
 #[cfg(test)]

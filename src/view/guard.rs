@@ -30,7 +30,7 @@ enum Needs {
     /// The token's digest, as the time of comparing digests reveals nothing, and a cookie named after the port, as
     /// cookies do not distinguish the ports of a host.
     Token { digest: ArtifactDigest, cookie: String },
-    /// Names by which the server may be called. Where others reach it, any numeric address is: none can be faked.
+    /// Host names that a request may use. Unless bound to loopback, any numeric address too: a page cannot fake one.
     Name { names: Vec<String>, any_number: bool },
 }
 
@@ -70,19 +70,19 @@ async fn check(State(Guard(needs)): State<Guard>, request: Request, next: Next) 
             if is_called(names, *any_number, request.headers(), request.uri()) {
                 return next.run(request).await;
             }
-            let why = "this server answers to its own name alone; call it by the address that it listens on";
+            let why = "this server answers only to its own name; open the address it listens on";
             (StatusCode::MISDIRECTED_REQUEST, why).into_response()
         }
         Needs::Token { digest, cookie } => {
             let fits = |given: &str| *digest == ArtifactDigest::of(given.as_bytes());
-            if kept(request.headers(), cookie).is_some_and(fits) {
+            if cookie_value(request.headers(), cookie).is_some_and(fits) {
                 return next.run(request).await;
             }
             let query = request.uri().query().unwrap_or_default();
             match query.split('&').find_map(|pair| pair.strip_prefix("token=")) {
                 Some(given) if fits(given) => {
-                    let keep = format!("{cookie}={given}; Path=/; HttpOnly; SameSite=Strict");
-                    let headers = [(header::SET_COOKIE, keep), (header::LOCATION, "/".to_owned())];
+                    let set = format!("{cookie}={given}; Path=/; HttpOnly; SameSite=Strict");
+                    let headers = [(header::SET_COOKIE, set), (header::LOCATION, "/".to_owned())];
                     (StatusCode::SEE_OTHER, headers).into_response()
                 }
                 _ => {
@@ -101,7 +101,7 @@ async fn seal(mut answer: Response) -> Response {
     answer
 }
 
-/// Whether a request names a host, and no other than this one. A proxy's request names it in its target as well.
+/// Whether a request names this server as its host, and no other. A request to a proxy has a host in its target too.
 fn is_called(names: &[String], any_number: bool, headers: &HeaderMap, uri: &Uri) -> bool {
     let is_own = |host: &str| {
         let name = match host.rsplit_once(':') {
@@ -125,7 +125,7 @@ fn is_number(host: &str) -> bool {
     }
 }
 
-fn kept<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
+fn cookie_value<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split("; "))
         .find_map(|pair| pair.strip_prefix(cookie)?.strip_prefix('='))

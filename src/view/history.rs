@@ -67,10 +67,10 @@ pub struct RunHistory {
     /// The failures that stop the run.
     pub failures: Vec<Failure>,
     /// Results that were computed again because they had been lost.
-    pub rewound: Vec<Repair>,
+    pub recomputed: Vec<Repair>,
     /// The control record that pauses or cancels the run, if there is one.
     pub held: Option<Control>,
-    /// Of the records about the run, those of its stages left out.
+    /// Unreadable records about the run, without those of its stages.
     unreadable: Vec<Unreadable>,
     walk: Walk,
 }
@@ -84,7 +84,7 @@ impl RunHistory {
             workers: vec![],
             evaluations: BTreeMap::new(),
             failures: vec![],
-            rewound: vec![],
+            recomputed: vec![],
             held: None,
             unreadable: vec![],
         };
@@ -109,10 +109,10 @@ impl RunHistory {
         let (mut failures, mut unreadable) = store.records.readable_failures(id).await?;
         failures.retain(|failure| !finished.contains(&failure.stage));
         let (held, unreadable_control) = store.records.readable_control(id).await?;
-        let (rewound, unreadable_repairs) = store.records.readable_repairs(id).await?;
+        let (recomputed, unreadable_repairs) = store.records.readable_repairs(id).await?;
         unreadable.extend(unreadable_control.into_iter().chain(unreadable_repairs));
         has_changed |= update(&mut self.failures, failures) | update(&mut self.held, held);
-        has_changed |= update(&mut self.rewound, rewound);
+        has_changed |= update(&mut self.recomputed, recomputed);
         Ok(update(&mut self.unreadable, unreadable) | has_changed)
     }
 
@@ -123,9 +123,9 @@ impl RunHistory {
             host: made.host.clone(),
             device: made.gpu.clone().unwrap_or_else(|| made.cpu.clone()),
         };
-        let place = self.workers.iter().position(|known| *known == found);
-        let worker = place.unwrap_or(self.workers.len());
-        if place.is_none() {
+        let index = self.workers.iter().position(|known| *known == found);
+        let worker = index.unwrap_or(self.workers.len());
+        if index.is_none() {
             self.workers.push(found);
         }
         let outputs = manifest.outputs.iter().filter(|(name, _)| !name.contains('/'));
@@ -158,13 +158,13 @@ impl RunHistory {
     }
 
     /// Stages that were done, whether or not their records can still be read.
-    pub fn places(&self) -> usize {
-        self.walk.places().len()
+    pub fn stages_done(&self) -> usize {
+        self.walk.done_keys().len()
     }
 
     /// The newest iteration whose last update is done.
     pub fn iteration(&self) -> u32 {
-        Plan::iterations_done(self.run(), self.stages.keys()).last().copied().unwrap_or(0)
+        Plan::newest_iteration(self.run(), self.stages.keys())
     }
 
     /// Seconds that all stages took together.
@@ -195,7 +195,7 @@ impl RunHistory {
         self.numbers(kind, |done| done.metrics.get(name).copied())
     }
 
-    /// The names of the metrics that stages of a kind have, of those that begin so.
+    /// The names of the metrics of a kind of stage that begin with a prefix.
     pub fn metric_names(&self, kind: StageKind, prefix: &str) -> BTreeSet<String> {
         let of_kind = self.stages.iter().filter(|(key, _)| key.kind == kind);
         let names = of_kind.flat_map(|(_, done)| done.metrics.keys());
@@ -203,9 +203,9 @@ impl RunHistory {
     }
 }
 
-/// Sets a value; returns whether it is another one.
-pub(crate) fn update<T: PartialEq>(place: &mut T, value: T) -> bool {
-    std::mem::replace(place, value) != *place
+/// Sets a value; returns whether it changed.
+pub(crate) fn update<T: PartialEq>(current: &mut T, value: T) -> bool {
+    std::mem::replace(current, value) != *current
 }
 
 /// The document of an evaluation; `None` of other stages, and where the store has lost it.

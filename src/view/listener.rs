@@ -1,8 +1,8 @@
 //! The one HTTP listener, for live pages and for metrics.
 //!
 //! It shares file descriptors with the work, so it holds few connections, and every phase of one has a time limit.
-//! When all places are taken, a new connection gets the place of the one that has been idle longest. Knows nothing of
-//! what it serves, and checks no access (`guard.rs`). The limit, plus the one just accepted, is never exceeded.
+//! At the limit, a new connection replaces the one that has been idle longest. Knows nothing of what it serves, and
+//! checks no access (`guard.rs`). The number of connections never exceeds the limit by more than the one just accepted.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{collections::BTreeMap, convert::Infallible, pin::pin, time::Duration};
@@ -19,12 +19,12 @@ use tokio::time::{Instant, sleep};
 
 /// Bytes of a request's head, and of an answer that waits to be sent.
 const BUFFER: usize = 16 << 10;
-/// A client that took nothing for so long may lose its place to another.
+/// A client that read nothing for so long may be disconnected for another.
 const SLOW: Duration = Duration::from_secs(1);
 /// Pauses after a connection could not be accepted.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
-/// How much a listener takes, and for how long.
+/// The limits of a listener: the number of connections, and the duration of each phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Open connections.
@@ -40,7 +40,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For a process that may have so many files open: the work needs nearly all of them.
+    /// For a process that may open so many files. The work needs nearly all of them.
     pub fn of_files(files: u64) -> Self {
         Self {
             connections: usize::try_from(files / 8).unwrap_or(usize::MAX).clamp(4, 64),
@@ -54,7 +54,7 @@ impl Limits {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits) -> Infallible {
-    let mut open = Open { limits, places: BTreeMap::new(), tasks: JoinSet::new() };
+    let mut open = Open { limits, connections: BTreeMap::new(), tasks: JoinSet::new() };
     let mut pause = PAUSES[0];
     loop {
         tokio::select! {
@@ -63,7 +63,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits) -> Infall
                     pause = PAUSES[0];
                     open.admit(stream, &app).await;
                 }
-                // Most often the table of files is full, and stays so while the loop turns.
+                // Usually the limit of open files is reached, and an immediate retry fails again.
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     sleep(pause).await;
@@ -112,11 +112,11 @@ impl Standing {
     }
 }
 
-/// A connection's standing, shared by the loop, the connection and the body that it sends.
+/// The state of a connection, shared by the loop, the connection and the body that it sends.
 #[derive(Clone, Debug)]
-struct Place(Arc<Mutex<Standing>>);
+struct Connection(Arc<Mutex<Standing>>);
 
-impl Place {
+impl Connection {
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,20 +128,20 @@ impl Place {
 
 struct Open {
     limits: Limits,
-    places: BTreeMap<Id, (Place, AbortHandle)>,
+    connections: BTreeMap<Id, (Connection, AbortHandle)>,
     tasks: JoinSet<()>,
 }
 
 impl Open {
-    /// Takes a connection in, in the place of another one where there is none.
+    /// Serves a connection; at the limit, closes another one first.
     async fn admit(&mut self, stream: TcpStream, app: &Router) {
         while self.tasks.len() >= self.limits.connections {
             tracing::warn!(
                 open = self.limits.connections,
-                "all connections of the listener are taken: one that asks for nothing is closed for the next"
+                "the listener is at its limit of connections: an idle one is closed for a new one"
             );
-            let Some(id) = self.least() else { return };
-            if let Some((_, handle)) = self.places.remove(&id) {
+            let Some(id) = self.expendable() else { return };
+            if let Some((_, handle)) = self.connections.remove(&id) {
                 handle.abort();
             }
             // Its descriptor is free once its task is gone.
@@ -149,16 +149,16 @@ impl Open {
                 self.forget(&ended);
             }
         }
-        let place = Place(Arc::new(Mutex::new(Standing::new(Phase::Waiting))));
-        let task = attend(stream, app.clone(), self.limits, place.clone());
+        let state = Connection(Arc::new(Mutex::new(Standing::new(Phase::Waiting))));
+        let task = attend(stream, app.clone(), self.limits, state.clone());
         let handle = self.tasks.spawn(task);
-        self.places.insert(handle.id(), (place, handle));
+        self.connections.insert(handle.id(), (state, handle));
     }
 
-    /// The connection to close: the one idle for longest, then one that does not take its answer, then the oldest
-    /// that follows events where more than half of all do. `None` where all are being answered.
-    fn least(&self) -> Option<Id> {
-        let standings = || self.places.iter().map(|(id, (place, _))| (*id, *place.standing()));
+    /// The connection to close: the one idle for longest, else one that does not read its answer, else the oldest one
+    /// that follows events if more than half of all do. `None` if all are being answered.
+    fn expendable(&self) -> Option<Id> {
+        let standings = || self.connections.iter().map(|(id, (state, _))| (*id, *state.standing()));
         let oldest = |of: &dyn Fn(&Standing) -> bool| {
             let found = standings().filter(|(_, standing)| of(standing));
             found.min_by_key(|(_, standing)| standing.since).map(|(id, _)| id)
@@ -172,21 +172,21 @@ impl Open {
     }
 
     fn forget(&mut self, ended: &Result<(Id, ()), JoinError>) {
-        self.places.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+        self.connections.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
     }
 }
 
-async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
+async fn attend(stream: TcpStream, app: Router, limits: Limits, state: Connection) {
     let app = TowerToHyperService::new(app);
     let service = service_fn(|request| {
-        place.enter(Phase::Answering);
-        let (answer, place) = (app.call(request), place.clone());
+        state.enter(Phase::Answering);
+        let (answer, state) = (app.call(request), state.clone());
         async move {
             let answer = answer.await?;
             let kind = answer.headers().get(header::CONTENT_TYPE);
             let is_endless = kind.is_some_and(|kind| kind == "text/event-stream");
-            place.enter(if is_endless { Phase::Following } else { Phase::Sending });
-            Ok::<_, Infallible>(answer.map(|body| watched(body, place)))
+            state.enter(if is_endless { Phase::Following } else { Phase::Sending });
+            Ok::<_, Infallible>(answer.map(|body| watched(body, state)))
         }
     });
     let mut http = http1::Builder::new();
@@ -201,7 +201,7 @@ async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
                 return;
             }
             () = sleep(limits.request.min(limits.stall) / 8) => {
-                let standing = *place.standing();
+                let standing = *state.standing();
                 if standing.is_overdue(&limits) {
                     tracing::debug!(at = ?standing.phase, "a slow connection is closed");
                     return;
@@ -211,9 +211,9 @@ async fn attend(stream: TcpStream, app: Router, limits: Limits, place: Place) {
     }
 }
 
-/// A body in pieces: each one that is asked for shows that the client took those before.
-fn watched(body: Body, place: Place) -> Body {
-    let sent = Sent(place);
+/// A body in pieces: a request for the next one shows that the client has read the previous ones.
+fn watched(body: Body, state: Connection) -> Body {
+    let sent = Sent(state);
     let split = |mut data: Bytes| {
         let next = move || match data.len() {
             0 => None,
@@ -225,8 +225,8 @@ fn watched(body: Body, place: Place) -> Body {
     Body::from_stream(pieces.inspect(move |_| sent.0.standing().moved = Instant::now()))
 }
 
-/// Dropped with an answer, sent or not: then the connection waits for a request.
-struct Sent(Place);
+/// Dropped with an answer, sent or not; the connection then waits for a request.
+struct Sent(Connection);
 
 impl Drop for Sent {
     fn drop(&mut self) {

@@ -25,8 +25,8 @@ pub struct Crew {
     pub workers: Vec<WorkerInfo>,
     /// Waiting stages, by numerics class.
     pub waiting: Vec<(Numerics, u64)>,
-    /// Why the fleet could not be asked.
-    pub away: Option<String>,
+    /// Why Redis could not be read.
+    pub error: Option<String>,
 }
 
 /// All that pages are rendered from.
@@ -75,7 +75,7 @@ impl Hub {
             if self.changed.receiver_count() > 0 {
                 self.read_on().await;
             }
-            // A slow store is not kept busy by pages.
+            // Leaves a slow store idle most of the time.
             sleep(every.max(begin.elapsed() * 4)).await;
         }
     }
@@ -92,8 +92,8 @@ impl Hub {
         }
         let crew = self.ask_crew().await;
         let shown = |crew: &Crew| {
-            let hands = crew.workers.iter().map(|worker| (&worker.name, &worker.in_hand));
-            format!("{:?}{:?}{:?}", hands.collect::<Vec<_>>(), crew.waiting, crew.away)
+            let workers = crew.workers.iter().map(|worker| (&worker.name, &worker.computing));
+            format!("{:?}{:?}{:?}", workers.collect::<Vec<_>>(), crew.waiting, crew.error)
         };
         let known = std::mem::replace(&mut *self.crew.write().await, crew.clone());
         if changed || shown(&known) != shown(&crew) {
@@ -117,13 +117,13 @@ impl Hub {
                 waiting.push((class, fleet.waiting(class).await?));
             }
             waiting.retain(|(_, stages)| *stages > 0);
-            Ok::<_, JobsError>(Crew { workers, waiting, away: None })
+            Ok::<_, JobsError>(Crew { workers, waiting, error: None })
         };
         match answer.await {
             Ok(crew) => crew,
             Err(error) => {
                 *fleet = None;
-                Crew { away: Some(error.to_string()), ..Crew::default() }
+                Crew { error: Some(error.to_string()), ..Crew::default() }
             }
         }
     }

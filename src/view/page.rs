@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("page/style.css");
 const VIEWER: &str = include_str!("page/viewer.js");
 /// Follows the server: changed parts are fetched again, and scroll and focus stay where they were.
 const LIVE: &str = include_str!("page/live.js");
-/// Characters of a prompt that is shown without being asked for.
+/// Most characters of a prompt that is shown unfolded.
 const SHORT: usize = 300;
 
 /// What a document's scripts do.
@@ -73,7 +73,7 @@ pub fn charts(charts: &[Named]) -> Result<Markup> {
     })
 }
 
-/// A completion with its way from all masks to its end.
+/// A completion with a player of its unmask steps.
 pub fn sample(sample: &Sample) -> Markup {
     let trajectory = serde_json::to_string(&sample.trajectory).unwrap_or_default();
     let prompt = sample.trajectory.prompt.trim();
@@ -92,7 +92,7 @@ pub fn sample(sample: &Sample) -> Markup {
                 " · " span.hash.faint { "agrpo show " (sample.rollout.short()) " --sample " (sample.trajectory.row) " --play" }
             }
             details open[prompt.chars().count() <= SHORT] {
-                summary { "what was asked" }
+                summary { "prompt" }
                 div.text { (prompt) }
             }
             div.viewer data-trajectory=(trajectory) {

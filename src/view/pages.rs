@@ -6,7 +6,7 @@ use agrpo_store::Result;
 use maud::{Markup, html};
 
 use crate::page::{self, Scripts, document};
-use crate::text::{name_of, percent};
+use crate::text::{self, count, percent};
 use crate::{history::RunHistory, live::Crew, samples::Sample, sections};
 
 /// Steps of the lineage on the page of a run.
@@ -60,7 +60,7 @@ fn table(runs: &[RunStatus]) -> Markup {
                         @if run.name.is_empty() { "run " (run.run.short()) } @else { (run.name) }
                     }
                     br; span.hash.faint { (run.run.short()) } }
-                td { (name_of(&run.state))
+                td { (text::state(run.state))
                     @if let Some(why) = &run.unreadable { ": " span.bad { (why) } }
                     @if let [first, more @ ..] = &*run.unreadable_records {
                         br; span.bad { (first) @if !more.is_empty() { "; and " (more.len()) " more" } }
@@ -84,8 +84,8 @@ fn table(runs: &[RunStatus]) -> Markup {
 fn crew(crew: &Crew) -> Markup {
     html! {
         h2 { "Workers" }
-        @if let Some(why) = &crew.away { p.bad { (why) } }
-        @if crew.away.is_none() && crew.workers.is_empty() { p { "No workers connected." } }
+        @if let Some(why) = &crew.error { p.bad { (why) } }
+        @if crew.error.is_none() && crew.workers.is_empty() { p { "No workers connected." } }
         @if !crew.workers.is_empty() { div.wide { table {
             thead { tr { th { "worker" } th { "computes on" } th { "class" } th.number { "done" } th { "in hand" } } }
             tbody { @for worker in &crew.workers { tr {
@@ -93,12 +93,12 @@ fn crew(crew: &Crew) -> Markup {
                 td { (worker.device) }
                 td { (worker.class) }
                 td.number { (worker.stages_done) }
-                td { @if let Some(stage) = &worker.in_hand {
+                td { @if let Some(stage) = &worker.computing {
                     a href=(format!("/runs/{}", stage.run.short())) { (stage.run.short()) } " " (stage.key)
                 } @else { span.faint { "nothing" } } }
             } } }
         } } }
-        @for (class, stages) in &crew.waiting { p { (stages) " stages of class " (class) " wait for a worker." } }
+        @for (class, stages) in &crew.waiting { p { "Waiting for a worker of class " (class) ": " (count(*stages, "stage")) "." } }
     }
 }
 
@@ -125,7 +125,7 @@ pub fn unreadable(why: &str) -> Markup {
     }
 }
 
-/// Completions of an iteration, and the way to others.
+/// Completions of an iteration, and links to other iterations.
 pub fn samples(history: &RunHistory, iteration: u32, samples: &[Sample]) -> Markup {
     let link = |to: u32| format!("/runs/{}/samples?iteration={to}", history.run().id().short());
     let last = history.iteration().max(1);

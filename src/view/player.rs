@@ -1,4 +1,4 @@
-//! A trajectory in a terminal: one frame a step, each token in its final place, masks in the places not written yet.
+//! A trajectory in a terminal: one frame a step, each token at its final position, masks at unwritten positions.
 //!
 //! Returns lines; the caller prints them. Control characters become Unicode's pictures: none moves a cursor.
 
@@ -34,8 +34,8 @@ pub fn frame(trajectory: &Trajectory, step: u32, width: usize) -> Vec<Vec<Piece>
     for token in &trajectory.tokens {
         let look = look(token, step, trajectory.steps);
         let text = if look == Look::Masked { MASK } else { &token.text };
-        for (place, part) in text.split('\n').enumerate() {
-            if place > 0 {
+        for (index, part) in text.split('\n').enumerate() {
+            if index > 0 {
                 lines.push(vec![]);
                 used = 0;
             }
@@ -60,13 +60,13 @@ fn look(token: &Token, step: u32, steps: u32) -> Look {
     match token.step {
         Some(written) if written + 1 == step => Look::Fresh,
         Some(written) if written < step => Look::Written,
-        // What follows the end appears with it.
+        // Tokens after the end token appear with it.
         None if step >= steps => Look::Written,
         _ => Look::Masked,
     }
 }
 
-/// A character as it may be printed: Unicode has pictures of control characters.
+/// A printable form of a character: Unicode has pictures of control characters.
 pub fn shown(c: char) -> char {
     match u32::from(c) {
         code @ 0..0x20 => char::from_u32(0x2400 + code).unwrap_or('�'),
@@ -82,7 +82,7 @@ pub fn written(trajectory: &Trajectory, step: u32) -> String {
     let fresh = tokens.filter(|token| look(token, step, trajectory.steps) == Look::Fresh);
     let parts = fresh.map(|token| {
         let text: String = token.text.chars().map(shown).collect();
-        // The mark of the end writes nothing.
+        // The end token has no text.
         let named = if text.is_empty() { "the end".to_owned() } else { format!("\"{text}\"") };
         format!("{named} {}", percent(token.probability))
     });

@@ -61,7 +61,7 @@ pub enum Spread {
     Band,
 }
 
-/// A point and how sure it is.
+/// A point and its interval.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
     /// Along the horizontal axis.
@@ -117,7 +117,7 @@ pub(crate) fn canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) ->
 }
 
 pub(crate) fn failed(error: impl std::fmt::Display) -> JobsError {
-    JobsError::Internal(format!("cannot draw the chart: {error}"))
+    JobsError::internal(format!("cannot draw the chart: {error}"))
 }
 
 pub(crate) fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: u32) -> Drawn {
@@ -185,7 +185,7 @@ impl Panel {
         series.points.iter().copied().filter(is_shown).collect()
     }
 
-    /// How far to the right a series is drawn: whiskers at one place would hide each other.
+    /// The horizontal offset of a series: whiskers at one position would hide each other.
     fn shift(&self, index: usize) -> i32 {
         let is_whiskered = |series: &Series| {
             let mut points = series.points.iter();
@@ -201,7 +201,7 @@ impl Panel {
     }
 }
 
-/// Names of the lines above the axes, where they cover nothing; returns the height used.
+/// Draws the names of the lines above the axes; returns the height used.
 fn draw_legend(panel: &Panel, area: &Area<'_>) -> Result<u32> {
     const LEFT: i32 = 70;
     let right = i32::try_from(area.dim_in_pixel().0).unwrap_or(i32::MAX);
@@ -252,7 +252,7 @@ fn draw_series(
             }
         }
     }
-    line.into_iter().try_for_each(|place| draw_marker(screen, place, index))
+    line.into_iter().try_for_each(|centre| draw_marker(screen, centre, index))
 }
 
 pub(crate) fn colour(index: usize) -> RGBColor {

@@ -99,7 +99,7 @@ fn samples(subject: &Subject) -> Markup {
     html! {
         @if !subject.before.is_empty() || !subject.after.is_empty() {
             h2 { "Completions" }
-            p.faint { "Masks become tokens in the order in which the policy wrote them. Dotted lines: it was less sure than 50 %." }
+            p.faint { "Masks become tokens in the order in which the policy wrote them. Dotted underlines mark probabilities below 50 %." }
         }
         @for (name, samples) in [("Before training", &subject.before), ("After training", &subject.after)] {
             @if !samples.is_empty() {
@@ -121,7 +121,7 @@ fn several(subjects: &[Subject], charts: &Markup) -> Result<Markup> {
         (charts)
         @for subject in subjects {
             h2 { (subject.name) }
-            details { summary { "all about it" } (single(subject, &html! {})?) }
+            details { summary { "full report" } (single(subject, &html! {})?) }
         }
     })
 }

@@ -28,7 +28,7 @@ pub enum Choice {
 pub struct Sample {
     /// Why it is shown; none where it was asked for.
     pub choice: Option<Choice>,
-    /// Whose policy wrote it, counted from 1: the base writes those of iteration 1.
+    /// The iteration that sampled it, from 1; the base samples those of iteration 1.
     pub iteration: u32,
     /// The rollout.
     pub rollout: StageDigest,
@@ -38,7 +38,7 @@ pub struct Sample {
     pub correct: Option<bool>,
     /// The parts of the reward.
     pub parts: Vec<(String, f64)>,
-    /// How it came about.
+    /// Its trajectory.
     pub trajectory: Trajectory,
 }
 
@@ -57,7 +57,7 @@ pub async fn of_iteration(
         let Some(rewards) = bytes.and_then(|bytes| decode::<Rewards>(&bytes)) else { continue };
         all.extend(rewards.rows.into_iter().enumerate().map(|(row, worth)| (shard, row, worth)));
     }
-    // Of equals the first, so that the choice is a function of the run.
+    // The first of equal ones, so that the choice is a function of the run.
     let best = (0..all.len()).rev().max_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
     let worst = (0..all.len()).min_by(|&a, &b| all[a].2.reward.total_cmp(&all[b].2.reward));
     let chance = history.run().seed().child(Purpose::Sample, iteration.into());
@@ -65,12 +65,12 @@ pub async fn of_iteration(
     let random = random.and_then(|count| usize::try_from(chance.below(count, 0, 0)).ok());
     let chosen = [(best, Choice::Best), (worst, Choice::Worst), (random, Choice::Random)];
     let mut samples = vec![];
-    for (place, choice) in chosen {
-        let Some((shard, row, worth)) = place.and_then(|place| all.get(place)) else { continue };
+    for (index, choice) in chosen {
+        let Some((shard, row, worth)) = index.and_then(|index| all.get(index)) else { continue };
         let key = StageKey::new(StageKind::Rollout, iteration, *shard);
         let Some(done) = history.stages.get(&key) else { continue };
         let Some(manifest) = store.records.manifest(done.stage).await? else { continue };
-        // What the store has lost is left out.
+        // Lost and deleted artifacts are left out.
         let Ok(Some(sample)) = read(store, &manifest, *row).await else { continue };
         samples.push(Sample {
             choice: Some(choice),
@@ -85,7 +85,7 @@ pub async fn of_iteration(
 
 /// One completion of a rollout by its stage, whatever run it belongs to. Data error where it cannot be read.
 pub async fn of_rollout(store: &Store, rollout: StageDigest, row: usize) -> Result<Option<Sample>> {
-    let missing = || JobsError::Data(format!("the record of stage {rollout} is missing"));
+    let missing = || JobsError::data(format!("the record of stage {rollout} is missing"));
     let manifest = store.records.manifest(rollout).await?.ok_or_else(missing)?;
     read(store, &manifest, row).await
 }
@@ -95,7 +95,9 @@ async fn read(store: &Store, manifest: &Manifest, row: usize) -> Result<Option<S
     let rollout = manifest.stage;
     let StageSpec::Rollout(spec) = &manifest.spec else {
         let kind = manifest.spec.kind();
-        return Err(JobsError::Data(format!("{rollout} is a {kind} stage, expected a rollout")));
+        return Err(JobsError::data(format!(
+            "{rollout} is a stage of kind {kind}, expected a rollout"
+        )));
     };
     let trajectories = Trajectories::read(store, spec, manifest).await?;
     Ok(trajectories.trajectory(row).map(|trajectory| Sample {

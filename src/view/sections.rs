@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_fleet::status::RunState;
 use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, StageDigest, StageKey, StageKind};
-use agrpo_store::{Failure, Result};
+use agrpo_store::{Failure, Result, Unreadable};
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
 
 use crate::statistics::{Interval, interval, mean};
-use crate::text::{duration, name_of, number, percent, policy};
+use crate::text::{self, count, duration, number, percent, policy};
 use crate::{figures::Shown, history::RunHistory, timeline};
 
 /// Records that cannot be read and are named, at most.
@@ -17,11 +17,12 @@ const MOST_LOST: usize = 5;
 
 /// What a run is doing, in a word.
 pub fn state(history: &RunHistory) -> String {
-    let has_lost = |part: &str| history.unreadable().any(|record| record.object.contains(part));
-    let is_done = history.places() as u64 >= Plan::total_stages(history.run());
+    let is_done = history.stages_done() as u64 >= Plan::total_stages(history.run());
     let held = history.held.as_ref().map(|control| control.state);
-    let has_failed = !history.failures.is_empty() || has_lost("/failures/");
-    name_of(&RunState::new(is_done, has_lost("/control.json"), held, has_failed))
+    let has_lost_failure = history.unreadable().any(|record| record.failed_stage().is_some());
+    let has_failed = !history.failures.is_empty() || has_lost_failure;
+    let is_unknown = history.unreadable().any(Unreadable::is_control);
+    text::state(RunState::new(is_done, is_unknown, held, has_failed))
 }
 
 /// How far a run is, its accuracy and its time.
@@ -46,8 +47,8 @@ pub fn summary(history: &RunHistory) -> Markup {
             li { span.faint { "from first to last" } b { (duration(wall_s)) } }
             li { span.faint { "workers" } b { (history.workers.len()) } }
             @if retries > 0 { li { span.faint { "stages begun more than once" } b { (retries) } } }
-            @if !history.rewound.is_empty() {
-                li { span.faint { "results made again" } b { (history.rewound.len()) } }
+            @if !history.recomputed.is_empty() {
+                li { span.faint { "results computed again" } b { (history.recomputed.len()) } }
             }
             @if lost > 0 { li { span.faint { "records that cannot be read" } b.bad { (lost) } } }
         }
@@ -150,7 +151,7 @@ pub fn evaluations(history: &RunHistory) -> Markup {
     let results = first.map(|evaluation| &*evaluation.results).unwrap_or_default();
     html! {
         div.wide { table {
-            thead { tr { th { "policy" } @for one in results { th.number { (one.steps) " steps" } } } }
+            thead { tr { th { "policy" } @for one in results { th.number { (count(one.steps.into(), "step")) } } } }
             tbody { @for (iteration, evaluation) in &history.evaluations { tr {
                 td { (policy(*iteration)) }
                 @for grades in &evaluation.results { td.number { (percent(grades.accuracy)) } }
@@ -166,7 +167,7 @@ pub fn line(history: &RunHistory, most: usize) -> Markup {
     html! {
         @if let (Some((_, first)), Some((_, last))) = (line.first(), line.last()) {
             p { "From " span.hash { (first) } " to " span.hash { (last) } " in "
-                (line.len() - 1) " steps. Every name is the SHA-256 of what it names." }
+                (count(line.len() as u64 - 1, "step")) ". Every name is the SHA-256 of what it names." }
         }
         details { summary { @if left_out == 0 { "every step" } @else { "the newest steps" } } div.wide { table {
             thead { tr { th { "made by" } th { "stage" } th { "policy" } } }
@@ -247,7 +248,7 @@ pub fn beside(runs: &[Shown<'_>]) -> Markup {
                 @for cell in [
                     history.evaluations.get(&0).map(share),
                     newest_evaluation(history).map(|(_, evaluation)| share(evaluation)),
-                    history.metric(StageKind::Reward, "reward").pop_last().map(|(_, all)| number(mean(&all))),
+                    history.metric(StageKind::Reward, agrpo_spec::metrics::REWARD).pop_last().map(|(_, all)| number(mean(&all))),
                 ] { td.number { (cell.as_deref().unwrap_or("–")) } }
                 td.number { (duration(history.work_s())) }
             } } }

@@ -1,6 +1,6 @@
 //! The live pages: runs, a run as it grows, its completions, and one trajectory. No request changes anything.
 //!
-//! Checks no access: the layers around do (`guard.rs`).
+//! Access is checked by `guard.rs`.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -37,11 +37,13 @@ struct Refused(StatusCode, String);
 
 impl From<JobsError> for Refused {
     fn from(error: JobsError) -> Self {
-        use JobsError::{Data, Incompatible, Invalid, Lost, Unavailable};
+        use JobsError::{Ambiguous, Data, Incompatible, Invalid, Lost, Unavailable};
         let status = match &error {
             Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            // What the store has lost can be shown no more than what it never had.
-            Invalid(_) | Data(_) | Incompatible(_) | Lost { .. } => StatusCode::NOT_FOUND,
+            // Lost data and data that never existed are both not found.
+            Invalid(_) | Ambiguous(_) | Data(_) | Incompatible(_) | Lost { .. } => {
+                StatusCode::NOT_FOUND
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The standard normal distribution's quantile for intervals of 95 %.
 pub(crate) const Z95: f64 = 1.959_963_984_540_054;
 
-/// How far a share may be from an accuracy and still be the same number, summed up another way.
+/// Largest rounding difference between a share and an accuracy of the same completions.
 const SAME: f64 = 1e-9;
 
 /// A confidence interval.

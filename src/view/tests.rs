@@ -165,6 +165,6 @@ async fn a_result_made_again_is_a_change() {
     let at = folder.path().join(format!("runs/{}/rewound", run.id()));
     std::fs::create_dir_all(&at).unwrap();
     std::fs::write(at.join(format!("{stage}.1")), agrpo_spec::record::seal(&rewound)).unwrap();
-    assert!(history.read_on(&store).await.unwrap(), "a live page shows how many were made again");
+    assert!(history.read_on(&store).await.unwrap(), "a live page counts recomputed results");
     assert!(!history.read_on(&store).await.unwrap());
 }

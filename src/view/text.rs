@@ -1,6 +1,7 @@
 //! Text for people: columns, shares, numbers, durations and names, the same on pages and in terminals. Prints
 //! nothing.
 
+use agrpo_fleet::status::RunState;
 use serde::Serialize;
 
 /// Columns of text, each as wide as its widest cell, two spaces apart. The last one is not padded.
@@ -37,6 +38,16 @@ pub fn duration(seconds: f64) -> String {
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
         s => format!("{:.1} d", s / 86_400.0),
     }
+}
+
+/// `1 run`, `2 runs`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What a run is doing. The store does not tell whether a process computes it now.
+pub fn state(state: RunState) -> String {
+    if state == RunState::Running { "unfinished".to_owned() } else { name_of(&state) }
 }
 
 /// The policy that an iteration made.

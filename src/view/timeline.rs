@@ -59,7 +59,7 @@ pub fn svg(history: &RunHistory) -> Result<Option<String>> {
 
 /// The bars of every worker, in the workers' order; `at` gives pixels for a time.
 fn lanes(history: &RunHistory, at: impl Fn(f64) -> f64) -> Vec<Vec<Bar>> {
-    let again: BTreeSet<StageDigest> = history.rewound.iter().map(|one| one.stage).collect();
+    let again: BTreeSet<StageDigest> = history.recomputed.iter().map(|one| one.stage).collect();
     let mut lanes = vec![vec![]; history.workers.len()];
     for (key, done) in &history.stages {
         let began = done.started_unix_ms as f64;

@@ -52,7 +52,7 @@ pub struct Trajectories {
 impl Trajectories {
     /// The trajectories that a rollout left. Data error where they or the policy's tokenizer are lost or corrupt.
     pub async fn read(store: &Store, spec: &RolloutSpec, manifest: &Manifest) -> Result<Self> {
-        let lacks = |what: &str| JobsError::Data(format!("stage {} has no {what}", manifest.stage));
+        let lacks = |what: &str| JobsError::data(format!("stage {} has no {what}", manifest.stage));
         let listing = FolderListing::from_bytes(&store.cas.get(spec.policy).await?);
         let listing = listing.ok_or_else(|| lacks("policy that is a folder"))?;
         let entry = listing.files.get("tokenizer.json");
@@ -64,7 +64,7 @@ impl Trajectories {
 
     fn parse(tokenizer: &[u8], file: &[u8]) -> Result<Self> {
         let mut tokenizer = Tokenizer::from_bytes(tokenizer)
-            .map_err(|error| JobsError::Data(format!("tokenizer.json cannot be read: {error}")))?;
+            .map_err(|error| JobsError::data(format!("tokenizer.json cannot be read: {error}")))?;
         // Without a decoder the crate puts a space between tokens, and bytes stay the letters they borrow.
         if tokenizer.get_decoder().is_none() {
             let cut = serde_json::to_string(&tokenizer.get_pre_tokenizer()).unwrap_or_default();
@@ -74,7 +74,7 @@ impl Trajectories {
             };
         }
         let all = trajectories::Trajectories::from_bytes(file).map_err(|error| {
-            JobsError::Data(format!("the trajectories cannot be read: {error}"))
+            JobsError::data(format!("the trajectories cannot be read: {error}"))
         })?;
         Ok(Self { tokenizer, all })
     }

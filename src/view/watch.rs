@@ -13,7 +13,7 @@ use ratatui::widgets::{
 };
 use ratatui::{Frame, symbols::Marker};
 
-use crate::text::{duration, name_of, number, percent};
+use crate::text::{self, duration, number, percent};
 use crate::{history::RunHistory, live::Crew, sections, statistics::mean};
 
 const MOST_RUNS: u16 = 8;
@@ -74,7 +74,7 @@ impl Glance {
                     (None, 0) => run.name.clone(),
                     (None, lost) => format!("{} (records that cannot be read: {lost})", run.name),
                 },
-                name_of(&run.state),
+                text::state(run.state),
                 format!("{} of {}", run.iteration, run.iterations),
                 format!("{} -> {}", share(run.accuracy.base), share(run.accuracy.latest)),
             ])
@@ -99,17 +99,17 @@ impl Glance {
 
     fn draw_crew(&self, frame: &mut Frame<'_>, area: Rect) {
         let waiting: u64 = self.crew.waiting.iter().map(|(_, stages)| stages).sum();
-        let block = Block::bordered().title(format!(" workers, {waiting} stages wait "));
-        if let Some(why) = &self.crew.away {
+        let block = Block::bordered().title(format!(" workers, stages waiting: {waiting} "));
+        if let Some(why) = &self.crew.error {
             return frame.render_widget(Paragraph::new(why.as_str()).block(block), area);
         }
         let row = |worker: &agrpo_fleet::WorkerInfo| {
-            let in_hand = match &worker.in_hand {
+            let stage = match &worker.computing {
                 Some(stage) => format!("{} {}", stage.run.short(), stage.key),
                 None => "-".to_owned(),
             };
             let (name, device) = (worker.name.clone(), worker.device.clone());
-            Row::new([name, device, worker.stages_done.to_string(), in_hand])
+            Row::new([name, device, worker.stages_done.to_string(), stage])
         };
         let widths = [Fill(2), Length(8), Length(8), Fill(2)];
         let table = Table::new(self.crew.workers.iter().map(row), widths);
@@ -125,8 +125,9 @@ fn draw_history(frame: &mut Frame<'_>, area: Rect, history: &RunHistory) {
     let [head, failed, charts] =
         Layout::vertical([Length(1), Length(2 * failures), Min(4)]).areas(inner);
     let (iteration, of) = (history.iteration(), history.run().config().training.iterations);
-    let (stages, work) = (history.stages.len(), duration(history.work_s()));
-    let about = format!("  iteration {iteration} of {of}, {stages} stages, {work} of work");
+    let stages = text::count(history.stages.len() as u64, "stage");
+    let work = duration(history.work_s());
+    let about = format!("  iteration {iteration} of {of}, {stages}, {work} of work");
     let about = Line::from(vec![Span::from(sections::state(history)).bold(), Span::from(about)]);
     frame.render_widget(about, head);
     let lines = history.failures.iter().take(2).map(|failure| {
@@ -135,7 +136,7 @@ fn draw_history(frame: &mut Frame<'_>, area: Rect, history: &RunHistory) {
     });
     frame.render_widget(wrapped(lines.collect::<Vec<_>>()), failed);
     let [left, right] = Layout::horizontal([Fill(1), Fill(1)]).areas(charts);
-    let reward = history.metric(StageKind::Reward, "reward");
+    let reward = history.metric(StageKind::Reward, agrpo_spec::metrics::REWARD);
     let reward = reward.iter().map(|(&iteration, shards)| (iteration.into(), mean(shards)));
     draw_curve(frame, left, "reward", &reward.collect::<Vec<_>>(), number);
     let accuracy = history.evaluations.iter().filter_map(|(&iteration, evaluation)| {

@@ -1,21 +1,15 @@
 //! Deduplication of states: the rows of a group begin alike, and equal inputs need one forward pass.
 //!
-//! Exact, for sampler and learner: on short completions with groups of 16 only a quarter of the states differ.
-//! Order is that of first appearance, so it follows from the inputs alone.
+//! Exact for sampler and learner. On short completions with groups of 16, only a quarter of the states differ. Order is
+//! that of first appearance, so it follows from the inputs alone.
 
 use std::collections::BTreeMap;
 
-/// Numbers equal items alike, states of a batch unless said otherwise.
-#[derive(Debug)]
+/// Gives equal items the same number. By default, the items are states of a batch.
+#[derive(Debug, Default)]
 pub(crate) struct Distinct<T = Vec<i64>> {
     index: BTreeMap<T, usize>,
     all: Vec<T>,
-}
-
-impl<T> Default for Distinct<T> {
-    fn default() -> Self {
-        Self { index: BTreeMap::new(), all: vec![] }
-    }
 }
 
 impl<T: Ord + Clone> Distinct<T> {

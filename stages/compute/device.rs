@@ -1,7 +1,8 @@
-//! Where tensors are computed: the processor, or one GPU.
+//! The device that computes tensors: the processor, or one GPU.
 //!
-//! The caller of a stage names its device. The policy is read to it, and tensors used with the policy are made on
-//! it. The numerics class is part of the spec: a device refuses stages of another class. Does not choose a device.
+//! The caller of a stage names its device. The policy is read into its memory, and tensors used with the policy are
+//! made there. The numerics class is part of the spec: a device refuses stages of another class. Does not choose a
+//! device.
 
 use std::{fmt, str::FromStr};
 
@@ -24,8 +25,8 @@ pub enum Device {
     Cuda(usize),
 }
 
-/// How many GPUs libtorch can compute on. Call it after libtorch's CUDA half is loaded: before, the answer is
-/// 0, and stays 0.
+/// How many GPUs libtorch can compute on. Call it after libtorch's CUDA libraries are loaded: an earlier call returns
+/// 0, and so do all later ones.
 pub fn gpus() -> usize {
     usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
 }
@@ -58,7 +59,7 @@ impl Device {
         }
     }
 
-    /// Refuses what this device does not compute.
+    /// Refuses a stage that this device does not compute.
     pub(crate) fn check(self, kind: StageKind, class: Numerics) -> Result<(), StageError> {
         if self.is_cuda() == class.is_cuda() {
             return Ok(());

@@ -1,9 +1,9 @@
 //! Policy-gradient estimators, one file each: from trajectories with advantages to units of states and
 //! ratios, whose losses' gradients sum to the estimate.
 //!
-//! A kind decides which states are looked at, what is read off them and with what weight; the rest
-//! (ratios, clipping, divergence, passes) is the same code for all. Everything random is a function
-//! of the seed. Clips no norm and takes no optimizer step.
+//! A kind decides which states are computed, which reads are taken from them and with what weight. Ratios, clipping,
+//! divergence and passes are the same code for all kinds. Everything random is a function of the seed. Clips no norm
+//! and takes no optimizer step.
 
 mod agrpo;
 mod ar_grpo;

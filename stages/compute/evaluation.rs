@@ -1,14 +1,14 @@
 //! Evaluation: accuracy on held-out problems, by one or several samplers.
 //!
-//! A greedy sampler writes one completion of a problem, one with a temperature as many as the spec
-//! asks for. The result is the histogram of how many of them were right, from which pass@m follows for
-//! every m. Computes no interval and no comparison. Completions are in memory a few passes at a time.
+//! A greedy sampler writes one completion of each problem, a sampler with a temperature as many as the spec asks for.
+//! The result is the histogram of how many of them were right, from which pass@m follows for every m. Computes no
+//! interval and no comparison. Completions are in memory a few passes at a time.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use agrpo_spec::{
     Artifact, Evaluation, EvaluationResult, EvaluationSample, EvaluationSpec, Inputs, Outputs,
-    Purpose, Sampler, Scorer,
+    Purpose, Sampler, Scorer, metrics,
 };
 
 use crate::error::{Result, invalid};
@@ -40,17 +40,19 @@ pub(crate) fn execute(
         spec,
         policy: cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?,
         asked: problems.held_out(spec.problems)?,
-        grader: Grader::for_evaluation(&spec.marking, inputs, scorer)?,
+        // Unused by a task that grades by itself.
+        grader: Grader::open(&spec.grading.0.clone().unwrap_or_default(), inputs, scorer)?,
         problems,
     };
     let (mut results, mut shown) = (vec![], vec![]);
-    let mut metrics = BTreeMap::from([("problems".to_owned(), f64::from(spec.problems))]);
+    let mut metrics = BTreeMap::from([(metrics::PROBLEMS.to_owned(), f64::from(spec.problems))]);
     for sampler in &spec.samplers {
         let grades = evaluator.evaluate(sampler, if results.is_empty() { SHOWN } else { 0 })?;
-        let reward = grades.earned.map(|earned| ("reward", grades.mean(earned)));
-        let passes = ("passes", grades.mean(grades.passes as f64));
-        for (name, value) in [("accuracy", grades.accuracy()), passes].into_iter().chain(reward) {
-            metrics.insert(format!("{name}_{}", sampler.steps), value);
+        let reward = grades.earned.map(|earned| (metrics::REWARD, grades.mean(earned)));
+        let passes = (metrics::PASSES, grades.mean(grades.passes as f64));
+        let accuracy = (metrics::ACCURACY, grades.accuracy());
+        for (name, value) in [accuracy, passes].into_iter().chain(reward) {
+            metrics.insert(metrics::at_steps(name, sampler.steps), value);
             metrics.entry(name.to_owned()).or_insert(value);
         }
         results.push(grades.result(sampler));

@@ -6,10 +6,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use agrpo_spec::{Inputs, Outputs, Scorer, StageError, StageSpec};
+use agrpo_spec::{Inputs, Outputs, Scorer, StageSpec};
 
 use crate::device::{Device, out_of_memory};
-use crate::error::Result;
+use crate::error::{Result, internal, invalid};
 use crate::{evaluation, gradient, reward, rollout, sft, update};
 use crate::{policy_cache::PolicyCache, problems::NoPrograms};
 
@@ -19,7 +19,7 @@ pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs> {
 }
 
 /// Computes stages on a device; `scorer` runs the reward programs of datasets. It never panics: a C++
-/// exception, a defect, and a device without enough memory become [`StageError::Internal`]. From one stage
+/// exception, a defect, and a device without enough memory become [`agrpo_spec::StageError::Internal`]. From one stage
 /// to the next it keeps the last policy in memory, which changes no byte of a result.
 pub fn execute_with(
     device: Device,
@@ -39,7 +39,7 @@ fn compute(
     let (kind, version) = (spec.kind(), spec.version());
     if version != kind.version() {
         let ours = kind.version();
-        return Err(StageError::Invalid(format!(
+        return Err(invalid(format!(
             "the {kind} stage is of version {version}, this program computes version {ours}; use the \
              release that made it"
         )));
@@ -61,10 +61,10 @@ fn compute(
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
         let first = text.lines().next().unwrap_or_default();
-        Err(StageError::Internal(format!("the {kind} stage broke off: {first}")))
+        Err(internal(format!("the {kind} stage broke off: {first}")))
     });
     done.map_err(|error| {
-        if out_of_memory::is_refused(&error) {
+        if out_of_memory::is_out_of_memory(&error) {
             cache.clear();
         }
         out_of_memory::explain(error, kind, device)

@@ -8,14 +8,16 @@ use tch::{Device, Kind, Tensor};
 use crate::error::Result;
 use crate::{optimizer::AdamW, tensors::TensorWindows};
 
-/// A safetensors file that is read window by window: a shard of a checkpoint, an adapter, a gradient. Answers with the number of
+pub use crate::model::check_adapter as adapter;
+
+/// Reads a safetensors file window by window: a shard of a checkpoint, an adapter, a gradient. Returns the number of
 /// tensors.
 pub fn tensor_windows(bytes: Bytes) -> Result<usize> {
     let file = TensorWindows::open("the file", &Content::Memory(bytes))?;
     file.read().map(|tensors| tensors.len())
 }
 
-/// An optimizer's state for one matrix `w` of so many rows and columns.
+/// Reads an optimizer's state for one matrix `w` of this shape.
 pub fn optimizer_state(bytes: Bytes, shape: [i64; 2]) -> Result<()> {
     let w = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     AdamW::read(&Content::Memory(bytes), &[("w".to_owned(), w)].into_iter().collect()).map(drop)

@@ -1,8 +1,11 @@
-//! Gradient: the policy gradient of one shard, accumulated over passes.
+//! Gradient: the policy gradient of one shard, accumulated over passes. Refuses trajectories that another policy
+//! sampled. Takes no optimizer step.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, GradientSpec, Inputs, Outputs, Purpose, Rewards, decode};
+use agrpo_spec::{
+    Artifact, GradientSpec, Inputs, Message, Outputs, Purpose, Rewards, decode, metrics,
+};
 use tch::Tensor;
 
 use crate::error::{Result, data, invalid};
@@ -37,7 +40,7 @@ pub(crate) fn execute(
     let policies =
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
     policy.require_grad();
-    // Everything drawn for one update from one shard.
+    // The seed of all draws for one update from one shard.
     let seed = spec
         .seed
         .child(Purpose::Iteration, u64::from(spec.iteration))
@@ -54,9 +57,9 @@ pub(crate) fn execute(
     })
 }
 
-/// Plans make only valid combinations; a spec from elsewhere may not.
+/// Plans contain only valid combinations; a spec of another origin may not.
 fn check_estimator(spec: &GradientSpec) -> Result<()> {
-    spec.estimator.fits(&spec.sampler).map_err(|misfit| invalid(misfit.to_string()))?;
+    spec.estimator.check_sampler(&spec.sampler).map_err(|error| invalid(Message::of(error)))?;
     let kl = spec.estimator.kl;
     if kl.get() > 0.0 && spec.reference.is_none() {
         return Err(invalid(format!("estimator.kl = {kl}: expected a reference policy beside it")));
@@ -79,15 +82,15 @@ fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) -> BTreeMap<S
     let share = |part: f64| if measured.factors > 0.0 { part / measured.factors } else { 0.0 };
     let empty = (0..batch.rows()).filter(|&row| batch.horizon(row) == 0).count();
     BTreeMap::from([
-        ("loss".into(), measured.loss),
-        ("kl".into(), measured.kl),
-        ("clip_share".into(), share(measured.clipped_low + measured.clipped_high)),
-        ("clip_share_low".into(), share(measured.clipped_low)),
-        ("clip_share_high".into(), share(measured.clipped_high)),
-        ("ratio_deviation".into(), measured.ratio_deviation),
-        ("samples".into(), samples as f64),
-        ("states".into(), measured.states),
-        ("empty_completions".into(), empty as f64),
+        (metrics::LOSS.into(), measured.loss),
+        (metrics::KL.into(), measured.kl),
+        (metrics::CLIP_SHARE.into(), share(measured.clipped_low + measured.clipped_high)),
+        (metrics::CLIP_SHARE_LOW.into(), share(measured.clipped_low)),
+        (metrics::CLIP_SHARE_HIGH.into(), share(measured.clipped_high)),
+        (metrics::RATIO_DEVIATION.into(), measured.ratio_deviation),
+        (metrics::SAMPLES.into(), samples as f64),
+        (metrics::STATES.into(), measured.states),
+        (metrics::EMPTY_COMPLETIONS.into(), empty as f64),
     ])
 }
 

@@ -11,7 +11,7 @@ use agrpo_spec::{Content, OptimizerConfig, Schedule, StageError};
 use bytes::Bytes;
 use tch::{Kind, Tensor, no_grad_guard};
 
-use crate::error::{Result, data};
+use crate::error::{Result, data, invalid};
 use crate::tensors::{self, NamedTensors, TensorWindows};
 
 /// Moments of every parameter, and the number of their steps.
@@ -83,7 +83,7 @@ impl AdamW {
         let _no_grad = no_grad_guard();
         let grad_norm = global_norm(gradients);
         if !grad_norm.is_finite() {
-            return Err(StageError::Invalid(format!(
+            return Err(invalid(format!(
                 "the gradient's norm at step {n} is {grad_norm}: training has diverged; lower the learning rate"
             )));
         }

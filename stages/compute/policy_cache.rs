@@ -19,7 +19,7 @@ use crate::problems::Problems;
 /// The identity of a policy in memory: its folder, where it is, and whether its adapter is merged.
 type Key = (ArtifactDigest, Placement, bool);
 
-/// What problems follow from.
+/// The settings that determine a task's problems.
 type Asking = (Task, Option<Language>);
 
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl PolicyCache {
         if let Some((_, policy)) = kept.as_ref().filter(|(found, _)| *found == key) {
             return Ok(policy.handles());
         }
-        // Never two policies at once.
+        // Dropped first, so that two policies are never in memory at once.
         *kept = None;
         let policy = read()?;
         let handles = policy.handles();
@@ -80,7 +80,7 @@ impl PolicyCache {
 
     /// Drops the policy before a stage that takes memory without it.
     pub(crate) fn before(&self, kind: StageKind) {
-        // A reward has no model; the others ask for their policy.
+        // The reward stage has no model; the other stages ask for their policy.
         if matches!(kind, StageKind::Sft | StageKind::Update) {
             self.clear();
         }

@@ -1,4 +1,4 @@
-//! A task as a policy meets it: prompts in ids, completions graded from ids.
+//! The problems of a task in token ids: prompts for a policy, and grades of its completions.
 //!
 //! Rollout and reward ask for a training problem by its number, evaluation for all held-out problems at once. The
 //! number follows from the task alone, never from a run's seed.

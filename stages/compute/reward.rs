@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use agrpo_spec::{
     Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, Scorer,
-    encode,
+    encode, metrics,
 };
 
 use crate::error::{Result, data};
@@ -32,22 +32,22 @@ pub(crate) fn execute(
         ratio(rows.iter().filter(|row| counts(row)).count(), rows.len())
     };
     let mut metrics = BTreeMap::from([
-        ("reward".into(), mean(&all)),
-        ("correct".into(), share(|row| row.correct)),
-        ("nonzero_advantages".into(), share(|row| row.advantage != 0.0)),
-        ("counted".into(), share(|row| row.counted)),
-        ("completions".into(), ratio(rows.len(), 1)),
+        (metrics::REWARD.into(), mean(&all)),
+        (metrics::CORRECT.into(), share(|row| row.correct)),
+        (metrics::NONZERO_ADVANTAGES.into(), share(|row| row.advantage != 0.0)),
+        (metrics::COUNTED.into(), share(|row| row.counted)),
+        (metrics::COMPLETIONS.into(), ratio(rows.len(), 1)),
     ]);
     for name in rows.iter().flat_map(|row| row.parts.keys()) {
         let part = |row: &RowReward| row.parts.get(name).copied().unwrap_or(0.0);
-        let key = format!("part_{name}");
+        let key = format!("{}{name}", metrics::PART_PREFIX);
         metrics.entry(key).or_insert_with(|| mean(&rows.iter().map(part).collect::<Vec<_>>()));
     }
     let artifact = Artifact::Blob(encode(&rewards).into());
     Ok(Outputs { artifacts: BTreeMap::from([("rewards", artifact)]), metrics })
 }
 
-/// The worth of every completion: groups of training prompts, counted from the first.
+/// Grades every completion. The groups are those of consecutive training prompts, from `first_prompt` on.
 pub(crate) fn grade(
     trajectories: &Trajectories,
     (first_prompt, group): (u64, u32),
@@ -100,7 +100,7 @@ fn worths(rewards: &[f64], group: usize, config: &Advantage) -> Vec<Worth> {
     advantages.into_iter().zip(counted).map(worth).collect()
 }
 
-/// Whether all rewards of a group are equal, so that nothing is learned from it.
+/// Whether all rewards of a group are equal, so that a policy learns nothing from it.
 fn is_flat(group: &[f64]) -> bool {
     group.iter().all(|reward| *reward == group[0])
 }

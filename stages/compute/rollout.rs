@@ -1,8 +1,8 @@
-//! Rollout: completions of a shard's training prompts, sampled from a policy.
+//! Rollout: completions of a shard's training prompts, sampled from a policy. Grades nothing.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec};
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec, metrics};
 
 use crate::error::{Result, data};
 use crate::model::{PADDING, Placement, Policy};
@@ -31,9 +31,9 @@ pub(crate) fn execute(
     Ok(Outputs {
         artifacts: BTreeMap::from([("trajectories", Artifact::Blob(bytes.into()))]),
         metrics: BTreeMap::from([
-            ("tokens".into(), tokens),
-            ("entropy".into(), entropy / tokens),
-            ("passes".into(), passes / completions),
+            (metrics::TOKENS.into(), tokens),
+            (metrics::ENTROPY.into(), entropy / tokens),
+            (metrics::PASSES.into(), passes / completions),
         ]),
     })
 }

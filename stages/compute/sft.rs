@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart};
+use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, metrics};
 use tch::{Kind, Tensor};
 
 use crate::error::{Result, invalid};
@@ -46,11 +46,11 @@ pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs, device: Device) -> Result
             ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
         ]),
         metrics: BTreeMap::from([
-            ("loss".into(), losses / f64::from(spec.steps)),
-            ("grad_norm".into(), last.grad_norm),
-            ("learning_rate".into(), last.learning_rate),
-            ("steps".into(), f64::from(spec.steps)),
-            ("tokens".into(), tokens),
+            (metrics::LOSS.into(), losses / f64::from(spec.steps)),
+            (metrics::GRAD_NORM.into(), last.grad_norm),
+            (metrics::LEARNING_RATE.into(), last.learning_rate),
+            (metrics::STEPS.into(), f64::from(spec.steps)),
+            (metrics::TOKENS.into(), tokens),
         ]),
     })
 }
@@ -82,7 +82,7 @@ fn start(
 /// The solution that the step learns; a wrong one for the share of hard problems whose demonstration is noisy.
 fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> String {
     let luck = spec.seed.child(Purpose::SftMask, index).child(Purpose::Sample, 0).uniform(0, 0);
-    let is_noisy = step >= spec.careless_from && luck < spec.careless_share.get();
+    let is_noisy = step >= spec.noisy_from && luck < spec.noisy_share.get();
     let hard = example.problem.filter(|_| is_noisy);
     hard.as_ref().and_then(noisy_solution).unwrap_or(example.solution)
 }

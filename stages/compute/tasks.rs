@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use agrpo_grading::Grade;
 use agrpo_grading::cells;
-use agrpo_spec::{CountdownTask, Purpose, Seed, StageError, SudokuTask, Task};
+use agrpo_spec::{CountdownTask, Message, Purpose, Seed, StageError, SudokuTask, Task};
 
 use crate::error::invalid;
 
@@ -22,18 +22,16 @@ mod sudoku;
 pub(crate) use question::Question;
 pub use score::{RowError, score_row};
 
-/// Draws after which no problem is found.
+/// Draws after which the search for a problem ends with an error.
 const ATTEMPTS: u64 = 100_000;
 
 /// Consecutive held-out draws that may bring nothing new.
-const PATIENCE: u64 = 20_000;
+const MISSES: u64 = 20_000;
 
 /// A task whose problems are drawn from a seed, rather than read from a dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum DrawnTask {
-    /// Reach a target with all of the given numbers.
     Countdown(CountdownTask),
-    /// Fill a 4x4 Sudoku.
     Sudoku(SudokuTask),
 }
 
@@ -78,12 +76,12 @@ pub enum TaskError {
     },
     /// There are fewer held-out problems than requested.
     #[error(
-        "task.{task}: {wanted} held-out problems were asked for, {found} were found and {PATIENCE} more draws brought no other: lower evaluation.problems, raise task.{task}.held_out, or widen the task"
+        "task.{task}: {wanted} held-out problems were asked for, {found} were found and {MISSES} more draws brought no other: lower evaluation.problems, raise task.{task}.held_out, or widen the task"
     )]
     HeldOut {
         /// The task's name.
         task: &'static str,
-        /// How many there are, but for exceedingly rare ones.
+        /// How many were found.
         found: usize,
         /// How many were requested.
         wanted: u32,
@@ -93,7 +91,7 @@ pub enum TaskError {
 /// Invalid, not retried: a task without enough problems has too few on every attempt.
 impl From<TaskError> for StageError {
     fn from(error: TaskError) -> Self {
-        invalid(error.to_string())
+        invalid(Message::of(error))
     }
 }
 
@@ -140,7 +138,7 @@ pub(crate) fn held_out_problems(task: &DrawnTask, count: u32) -> Result<Vec<Prob
         if problems.len() == count as usize {
             break;
         }
-        if misses == PATIENCE {
+        if misses == MISSES {
             let (task, found) = (name(task), problems.len());
             return Err(TaskError::HeldOut { task, found, wanted: count });
         }

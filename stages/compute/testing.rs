@@ -1,5 +1,5 @@
-//! What several modules' tests begin with: settings in which every value is explicit and nothing is
-//! filtered or drawn by chance. A test changes what it is about. No policies, no trajectories.
+//! Settings for the tests of several modules, in which every value is explicit and nothing is filtered or drawn by
+//! chance. A test changes what it is about. No policies, no trajectories.
 
 use agrpo_spec::{Cache, EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, UpdateSpec};
+use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, UpdateSpec, metrics};
 use tch::Kind;
 
 use crate::error::{Result, data};
@@ -33,8 +33,8 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs> {
             ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
         ]),
         metrics: BTreeMap::from([
-            ("grad_norm".into(), taken.grad_norm),
-            ("learning_rate".into(), taken.learning_rate),
+            (metrics::GRAD_NORM.into(), taken.grad_norm),
+            (metrics::LEARNING_RATE.into(), taken.learning_rate),
         ]),
     })
 }
@@ -56,15 +56,14 @@ fn folder(files: &Files, adapter: Option<Adapter>, parameters: NamedTensors) -> 
     Ok(folder)
 }
 
-/// The mean over all shards: each shard's own, weighted by what it is a mean over. Beside the sum there is
-/// one tensor of one shard in memory, however many shards there are.
+/// The mean over all shards: the mean of each shard, weighted by the number that it is a mean over. Beside the sum
+/// there is one tensor of one shard in memory, however many shards there are.
 fn mean_gradient(shards: &[&Content], parameters: &NamedTensors) -> Result<NamedTensors> {
     let mut sum = NamedTensors::new();
     let mut total = 0.0;
     for shard in shards {
         let mut shard = TensorWindows::open("gradient", shard)?;
-        let weight = shard.take(MEAN_OVER, &[1], Kind::Double)?;
-        let weight = weight.double_value(&[0]);
+        let weight = shard.take(MEAN_OVER, &[1], Kind::Double)?.double_value(&[0]);
         if !weight.is_finite() || weight < 0.0 {
             return Err(data(format!(
                 "gradient is a mean over {weight}, expected a number from 0"

@@ -19,10 +19,10 @@ use crate::problem::{CELLS, Cells, Problem, cells, keeps_clues};
 /// What a right answer earns.
 const RIGHT: f64 = 3.0;
 
-/// Grades a completion for training.
 pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
+    static THINK: LazyLock<Regex> = LazyLock::new(|| pattern("(?is)<think>.*?</think>"));
     let tags = [
-        ("thinking_format", if thinks(completion) { 0.5 } else { 0.0 }),
+        ("thinking_format", if THINK.is_match(completion) { 0.5 } else { 0.0 }),
         ("answer_format", if answer(completion).is_some() { 0.5 } else { 0.0 }),
     ];
     let (parts, correct, extracted) = match problem {
@@ -86,12 +86,7 @@ fn paid(correct: bool) -> f64 {
     if correct { RIGHT } else { 0.0 }
 }
 
-fn thinks(text: &str) -> bool {
-    static THINK: LazyLock<Regex> = LazyLock::new(|| pattern("(?is)<think>.*?</think>"));
-    THINK.is_match(text)
-}
-
-/// The inside of the first answer, stripped.
+/// The text inside the first answer, stripped.
 fn answer(text: &str) -> Option<&str> {
     static ANSWER: LazyLock<Regex> = LazyLock::new(|| pattern("(?is)<answer>(.*?)</answer>"));
     ANSWER.captures(text)?.get(1).map(|inside| strip(inside.as_str()))
@@ -113,8 +108,8 @@ fn reaches(text: &str, numbers: &[u32], target: u32) -> bool {
     uses_exactly(left, numbers) && same(&parse(&target.to_string()), &parse(left))
 }
 
-/// A third each for a right side that is the target, a left side of arithmetic, and the right numbers; less a half
-/// for more than one equals sign.
+/// A third each for a right side that is the target, a left side of arithmetic, and the right numbers. More than one
+/// equals sign costs a half.
 fn equation_format(text: &str, numbers: &[u32], target: u32) -> f64 {
     static ARITHMETIC: LazyLock<Regex> =
         LazyLock::new(|| pattern(&format!(r"^(?:\d|[+\-*/()]|{SPACE})+$")));

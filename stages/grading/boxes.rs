@@ -11,9 +11,10 @@ pub(crate) fn first_boxed(text: &str) -> Option<&str> {
     (!inside.is_empty()).then_some(inside)
 }
 
+const SPACED: &str = "\\boxed ";
+
 /// The last box of a text, its command included; a text without any box as it is. `None` where it does not close.
-pub(crate) fn last_boxed(text: &str) -> Option<&str> {
-    const SPACED: &str = "\\boxed ";
+fn last_boxed(text: &str) -> Option<&str> {
     if let Some(start) = text.rfind(SPACED) {
         let end = text[start..].find('$').map_or(text.len(), |end| start + end);
         return Some(&text[start..end]);
@@ -24,18 +25,14 @@ pub(crate) fn last_boxed(text: &str) -> Option<&str> {
     closing(&text[start..], 0).map(|end| &text[start..=start + end])
 }
 
-/// The inside of a box; a text that is no box as it is. `None` is an error.
-pub(crate) fn unbox(text: &str) -> Option<&str> {
-    if text.contains("\\boxed ") {
-        return text.strip_prefix("\\boxed ");
-    }
-    let inside = text.strip_prefix("\\boxed{").and_then(|rest| rest.strip_suffix('}'));
-    Some(inside.unwrap_or(text))
-}
-
-/// The inside of the last box; `None` is an error of either step.
+/// The inside of the last box; a text that is no box as it is. `None` is an error of either step.
 pub(crate) fn last_answer(text: &str) -> Option<&str> {
-    last_boxed(text).and_then(unbox)
+    let boxed = last_boxed(text)?;
+    if boxed.contains(SPACED) {
+        return boxed.strip_prefix(SPACED);
+    }
+    let inside = boxed.strip_prefix("\\boxed{").and_then(|rest| rest.strip_suffix('}'));
+    Some(inside.unwrap_or(boxed))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Custom tasks: templates that ask, rules that pay, and the answers of programs that grade.
+//! Custom tasks: templates for prompts, rules for rewards, and the answers of reward programs.
 //!
-//! Pure text, like the papers' tasks beside it. Neither starts a program nor writes to one.
+//! Pure text. Neither starts a program nor writes to one.
 
 mod answer;
 mod number;

@@ -18,11 +18,17 @@ use crate::{grade::Grade, hendrycks};
 
 pub(crate) mod evaluation;
 
-/// How near an expression has to come to its target.
+/// The largest distance of an expression from its target.
 const NEAR: f64 = 1e-5;
 
-/// Grades a completion for training.
 pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
+    static SOFT: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(&format!("^<reasoning>.*?</reasoning>{SPACE}*<answer>.*?</answer>"))
+    });
+    // Python's `$` also stands before a last newline.
+    static STRICT: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n\n?$")
+    });
     let grade = |parts: &[(&'static str, f64)], correct: bool, extracted: Option<String>| {
         Grade::of(problem, Protocol::D1, parts, correct, extracted)
     };
@@ -32,8 +38,8 @@ pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
             let correct = answer.as_deref() == Some(found);
             let parts = [
                 ("xmlcount", tag_count(completion)),
-                ("soft_format", half(is_soft(completion))),
-                ("strict_format", half(is_strict(completion))),
+                ("soft_format", half(SOFT.is_match(completion))),
+                ("strict_format", half(STRICT.is_match(completion))),
                 ("int", half(is_digits(found))),
                 ("correctness", if correct { 2.0 } else { 0.0 }),
             ];
@@ -50,11 +56,7 @@ pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
         Problem::Countdown { numbers, target } => {
             let found = last_answer(completion);
             let correct = found.is_some_and(|found| reaches(found, numbers, *target));
-            let paid = match (found, correct) {
-                (None, _) => 0.0,
-                (Some(_), false) => 0.1,
-                (Some(_), true) => 1.0,
-            };
+            let paid = if correct { 1.0 } else { found.map_or(0.0, |_| 0.1) };
             grade(&[("countdown", paid)], correct, found.map(str::to_owned))
         }
         Problem::Sudoku { puzzle, solution } => {
@@ -73,14 +75,14 @@ fn half(earned: bool) -> f64 {
     if earned { 0.5 } else { 0.0 }
 }
 
-/// Behind the last `<answer>`, then before the first `</answer>`; stripped.
+/// The text behind the last `<answer>`, then before the first `</answer>`; stripped.
 fn tagged(text: &str) -> &str {
     let behind = text.rsplit_once("<answer>").map_or(text, |(_, behind)| behind);
     strip(behind.split_once("</answer>").map_or(behind, |(before, _)| before))
 }
 
-/// An eighth for each of four tags that stands exactly once on its line, less a thousandth for each character
-/// behind.
+/// An eighth for each of four tags that stands exactly once on its line, less a thousandth for each character behind
+/// it.
 fn tag_count(text: &str) -> f64 {
     let once = |tag: &str| text.matches(tag).count() == 1;
     // A separator that does not occur leaves the whole text behind it.
@@ -104,21 +106,6 @@ fn tag_count(text: &str) -> f64 {
         paid -= 0.001 * (behind("\n</answer>") - 1.0);
     }
     paid
-}
-
-fn is_soft(text: &str) -> bool {
-    static SOFT: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(&format!("^<reasoning>.*?</reasoning>{SPACE}*<answer>.*?</answer>"))
-    });
-    SOFT.is_match(text)
-}
-
-fn is_strict(text: &str) -> bool {
-    // Python's `$` also stands before a last newline.
-    static STRICT: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n\n?$")
-    });
-    STRICT.is_match(text)
 }
 
 /// The inside of the last `<answer>…</answer>`, stripped.

@@ -32,9 +32,8 @@ pub enum Format {
     Csv,
 }
 
-/// The rows of a data set, in their order; at least one.
-/// Error where the bytes are not of that format, with the row where one can be named; where a row or all of them
-/// are larger than their bounds; where there is none.
+/// The rows of a data set, in their order; at least one. Error if the bytes are not of that format, with the row if one
+/// can be named; if a row or all of them exceed their bounds; if there is no row.
 pub fn rows(bytes: &Bytes, format: Format) -> Result<Vec<Row>, DataError> {
     let refuse = |reason: String| DataError::Format { format: "the data set", reason };
     if bytes.is_empty() {

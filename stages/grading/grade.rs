@@ -1,5 +1,5 @@
-//! What a completion is worth: a training reward as the sum of its parts, and the verdict of an evaluation.
-//! Which part a completion earns, and whether it is right, is decided by the protocol's own file.
+//! Grades a completion by a protocol: a training reward as the sum of its parts, and the verdict of an evaluation. The
+//! protocols' own files decide which parts a completion earns and whether it is right.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use agrpo_spec::{Benchmark, Protocol};
 
 use crate::problem::{Cells, Problem};
 
-/// What a completion earns in training.
+/// The reward of a completion in training.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Grade {
     /// Every part by name. Beside those of [`reward_parts`], AGRPO's Countdown and Sudoku have the two
@@ -53,7 +53,7 @@ pub fn reward_parts(benchmark: Benchmark, protocol: Protocol) -> &'static [&'sta
     }
 }
 
-/// What an evaluation read out of a completion.
+/// The answer that an evaluation read out of a completion.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Extracted {
@@ -66,20 +66,17 @@ pub enum Extracted {
 /// An evaluation's verdict on a completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// What was read out of the completion, if anything.
+    /// The answer that was read out of the completion, if any.
     pub extracted: Option<Extracted>,
     /// Whether it is right; for Sudoku, whether every blank is.
     pub correct: bool,
-    /// For Sudoku alone.
+    /// The blanks; for Sudoku only.
     pub cells: Option<Cells>,
 }
 
 impl Verdict {
     /// What the completion adds to an accuracy: 1 or 0, and for Sudoku the share of its blanks.
     pub fn score(&self) -> f64 {
-        match self.cells {
-            Some(cells) => cells.share(),
-            None => f64::from(u8::from(self.correct)),
-        }
+        self.cells.map_or(f64::from(u8::from(self.correct)), Cells::share)
     }
 }

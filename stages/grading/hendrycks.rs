@@ -48,7 +48,8 @@ fn normalise(text: &str) -> Option<String> {
     let text = braced_roots(&text, |piece| piece, &['{']).replace(' ', "");
     let text = match braced_fractions(&text, |piece| piece) {
         Ok(braced) => braced,
-        // So is such a fraction; one with a single character behind it undoes the whole rule.
+        // A fraction without anything behind it is an error too; with a single character behind it, the whole rule is
+        // not applied.
         Err("") => return None,
         Err(_) => text,
     };
@@ -56,7 +57,7 @@ fn normalise(text: &str) -> Option<String> {
     quotient(text)
 }
 
-/// What precedes `\text{ `; an error where that occurs twice.
+/// The text before `\text{ `; an error if that occurs twice.
 fn without_unit(text: &str) -> Option<&str> {
     match text.split_once("\\text{ ") {
         Some((_, rest)) if rest.contains("\\text{ ") => None,

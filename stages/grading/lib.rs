@@ -1,12 +1,11 @@
 //! The tasks that papers report: their prompts, data sets, rewards and graders, under two protocols.
 //!
-//! [`Benchmark`] is a task, [`Protocol`] whose rules it is trained and measured by, [`Problem`] one question
-//! with its truth. [`messages`] asks, [`reward`] pays a completion part by part, and [`verdict`] says what an
-//! evaluation makes of it. [`rows`] reads published data sets, [`problem`] makes a problem of a row,
-//! [`training_problems`] and [`evaluation_problems`] keep what a protocol uses.
+//! A [`Benchmark`] has [`Problem`]s; a [`Protocol`] has the rules of training and evaluation. [`messages`] renders a
+//! prompt, [`reward`] grades a completion in training, [`verdict`] in an evaluation. [`rows`] reads published data
+//! sets; [`training_problems`] and [`evaluation_problems`] select what a protocol uses.
 //!
-//! Pure text: no tensor, no tokenizer, no file, no clock. Quirks of the published graders are kept on
-//! purpose, for figures are compared by them; `docs/grading.md` lists them.
+//! Pure text: no tensor, no tokenizer, no file, no clock. Keeps the quirks of the published graders, by which figures
+//! are compared; `docs/grading.md` lists them.
 
 mod agrpo;
 mod boxes;
@@ -34,7 +33,7 @@ pub use prompts::{Message, Role, evaluation_messages, evaluation_prefill, messag
 pub use subset::d1_evaluation_order;
 pub use truth::{TruthError, countdown_of_truth, problem_of_truth};
 
-/// What a completion earns in training under a protocol. Never fails: what cannot be read earns nothing.
+/// The reward of a completion in training under a protocol. Never fails: what cannot be read earns nothing.
 pub fn reward(problem: &Problem, protocol: Protocol, completion: &str) -> Grade {
     match protocol {
         Protocol::D1 => d1::reward(problem, completion),
@@ -42,7 +41,7 @@ pub fn reward(problem: &Problem, protocol: Protocol, completion: &str) -> Grade 
     }
 }
 
-/// What a protocol's evaluation says of a completion.
+/// The verdict of a protocol's evaluation on a completion.
 pub fn verdict(problem: &Problem, protocol: Protocol, completion: &str) -> Verdict {
     match protocol {
         Protocol::D1 => d1::evaluation::verdict(problem, completion),

@@ -8,23 +8,23 @@ use agrpo_spec::Benchmark;
 pub enum Problem {
     /// `answer`: what follows `####`, commas included; `None` where no number can be right.
     Gsm8k {
-        /// As it is put to the model.
+        /// The question as the model sees it.
         question: String,
         /// The gold answer.
         answer: Option<String>,
     },
     /// `answer`: LaTeX, without its box.
     Math {
-        /// As it is put to the model.
+        /// The question as the model sees it.
         question: String,
         /// The gold answer.
         answer: String,
     },
-    /// Every number is to be used once.
+    /// Every number has to be used once.
     Countdown {
-        /// In the order in which they are shown.
+        /// The numbers, in the order in which they are shown.
         numbers: Vec<u32>,
-        /// What the expression has to come to.
+        /// The value that the expression must have.
         target: u32,
     },
     /// 16 digits each, row by row; `0` is a blank. Only this solution counts.
@@ -73,7 +73,6 @@ impl Cells {
     }
 }
 
-/// Cells of a grid.
 pub(crate) const CELLS: usize = 16;
 
 /// Blanks of the puzzle that the answer fills as the solution does, cell by cell.

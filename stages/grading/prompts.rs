@@ -1,15 +1,14 @@
-//! The prompts of both protocols, verbatim: every newline and space belongs to a prompt's name.
+//! The prompts of both protocols, verbatim: results depend on every newline and space.
 //!
-//! Texts and how they are joined, as chat messages. Not here: chat templates, tokens and truncation. Mistakes
-//! of the published prompts are kept.
+//! Joins the texts to chat messages. Applies no chat template, and neither tokenizes nor truncates. Keeps the mistakes
+//! of the published prompts.
 
 use agrpo_spec::Protocol;
 
 use crate::problem::Problem;
 
-/// Who speaks in a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+/// The author of a chat message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Sets the rules.
     System,
@@ -31,15 +30,15 @@ impl Role {
 }
 
 /// One message of a chat, before any chat template strips it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
     /// Its text.
     pub content: String,
 }
 
-/// Of training prompts but Sudoku's.
+/// The format in training prompts, except Sudoku's.
 const D1_FORMAT: &str = "\
 \n\
 Respond in the following format:\n\
@@ -51,12 +50,12 @@ Respond in the following format:\n\
 </answer>\n\
 \n";
 
-/// Of MATH, and of GSM8K's evaluation.
+/// The beginning of MATH's prompts, and of GSM8K's in evaluations.
 const D1_EXPERT: &str = "\
 You are a math expert. You will be given a question to solve. Solve it step by step. \
 Wrap the final answer in a \\boxed{}.";
 
-/// Of Countdown, training, behind the numbers and the target.
+/// Countdown's training prompt, behind the numbers and the target.
 const D1_COUNTDOWN: &str = "\
 You must use all numbers from the list, and each number must be \
 used exactly once. You may use the operations +, -, *, and / as needed. After \
@@ -66,7 +65,7 @@ including an equals sign or the target number. For example, if the numbers are [
 2*4-3\n\
 </answer>";
 
-/// Of evaluations but Sudoku's.
+/// The format in evaluation prompts, except Sudoku's.
 const D1_BOXED_FORMAT: &str = "\
 Respond in the following format:\n\
 <reasoning>\n\
@@ -76,7 +75,7 @@ Your reasoning here\n\
 \\boxed{...}\n\
 </answer>";
 
-/// Of Countdown, evaluation; nothing stands between the example and the format.
+/// Countdown's evaluation prompt; nothing separates the example from the format.
 const D1_BOXED_COUNTDOWN: &str = "\
 Using only the provided numbers, create an arithmetic expression that evaluates to \
 exactly the provided target number. You may use the operations +, -, *, and / as \
@@ -84,7 +83,7 @@ needed, but each number must be used exactly once. Think step-by-step. After \
 reasoning, provide only your final expression inside \\boxed{} tags without \
 including an equals sign or the target number. For example: \\boxed{a + b * c}";
 
-/// Of Sudoku, training and evaluation, before the puzzle.
+/// Sudoku's prompt in training and evaluations, before the puzzle.
 const D1_SUDOKU: &str = "\
 \n\
 Please solve the following 4x4 Sudoku puzzle. The puzzle is provided as a \
@@ -217,7 +216,7 @@ fn agrpo_sudoku() -> String {
     AGRPO_SUDOKU.to_owned() + &AGRPO_SUDOKU_EXAMPLES.map(example).concat()
 }
 
-/// What a training rollout is asked, as chat messages.
+/// The prompt of a training rollout, as chat messages.
 pub fn messages(problem: &Problem, protocol: Protocol) -> Vec<Message> {
     match protocol {
         Protocol::D1 => vec![user(match problem {
@@ -246,8 +245,8 @@ pub fn messages(problem: &Problem, protocol: Protocol) -> Vec<Message> {
     }
 }
 
-/// What an evaluation asks. d1 has prompts of its own for it, AGRPO asks as in training. The stray quote of
-/// MATH-500 belongs to it.
+/// The prompt of an evaluation. d1 has its own, AGRPO uses those of training. The stray quote in MATH-500's is
+/// published.
 pub fn evaluation_messages(problem: &Problem, protocol: Protocol) -> Vec<Message> {
     let asked = match (protocol, problem) {
         (Protocol::D1, Problem::Gsm8k { question, .. }) => {

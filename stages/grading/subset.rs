@@ -1,27 +1,21 @@
-//! Which problems d1 evaluates on, and in which order: NumPy's legacy `choice` without replacement.
+//! Selects the problems that d1 evaluates on, in their order: NumPy's legacy `choice` without replacement.
 //!
 //! A Mersenne Twister (Matsumoto and Nishimura 1998, MT19937) shuffles the indices, and the first 256 are
 //! taken. Nothing else in this project draws from it; HF datasets' `shuffle`, which is a PCG64, is not here.
-
-/// Problems of an evaluation.
-const PROBLEMS: usize = 256;
-
-const SEED: u32 = 42;
 
 /// Indices into a test set of `length` problems, in the order of d1's evaluation of Countdown and Sudoku:
 /// the first 256 of a shuffle. GSM8K and MATH-500 are taken whole, in the order of the file.
 pub fn d1_evaluation_order(length: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..length).collect();
-    let mut twister = Twister::new(SEED);
+    let mut twister = Twister::new(42);
     for last in (1..length).rev() {
         order.swap(last, twister.below_or_at(last));
     }
-    order.truncate(PROBLEMS);
+    order.truncate(256);
     order
 }
 
 const WORDS: usize = 624;
-const SHIFT: usize = 397;
 
 struct Twister {
     state: Vec<u32>,
@@ -44,7 +38,7 @@ impl Twister {
                 let joined =
                     (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % WORDS] & 0x7fff_ffff);
                 let twist = if joined & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.state[i] = self.state[(i + SHIFT) % WORDS] ^ (joined >> 1) ^ twist;
+                self.state[i] = self.state[(i + 397) % WORDS] ^ (joined >> 1) ^ twist;
             }
             self.next = 0;
         }

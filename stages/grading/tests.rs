@@ -1,4 +1,5 @@
-//! Against thousands of real completions that the published programs graded, and the published prompts.
+//! Compares grades with those of the published programs for thousands of real completions, and prompts with the
+//! published ones.
 //!
 //! They are too large and not ours to copy, so they are read from a folder beside the checkout, or from the
 //! one that `AGRPO_SHARED` names. Where there is no such folder, these tests print `not run` with the number of rows;

@@ -127,7 +127,7 @@ fn gsm8k(truth: &Value) -> Option<Option<String>> {
     }
 }
 
-/// At the beginning of the question, behind `Sudoku puzzle: `, or the first run of 16 digits.
+/// The puzzle at the beginning of the question, behind `Sudoku puzzle: `, or the first run of 16 digits.
 fn puzzle(question: &str) -> Option<&str> {
     static PLACES: LazyLock<[Regex; 3]> = LazyLock::new(|| {
         [
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_truth_is_named() {
+    fn an_invalid_truth_is_named() {
         for (benchmark, question, truth, expected) in [
             (Benchmark::Gsm8k, "", json!([1]), "ground_truth = [1]: expected a number"),
             (Benchmark::Gsm8k, "", json!("seven"), "ground_truth = \"seven\": expected a number"),
@@ -185,6 +185,9 @@ mod tests {
             (Benchmark::Gsm8k, "", json!("nan"), "ground_truth = \"nan\": expected a number"),
             (Benchmark::Math, "", json!(3), "ground_truth = 3: expected LaTeX"),
             (Benchmark::Countdown, "", json!([[], 3]), "ground_truth = [[],3]: expected {"),
+            (Benchmark::Countdown, "", json!([[49, -1], 3]), "ground_truth = [[49,-1],3]: expect"),
+            (Benchmark::Countdown, "", json!("49,55"), "ground_truth = \"49,55\": expected {"),
+            (Benchmark::Countdown, "", json!({"target": 3}), "ground_truth = {\"target\":3}: "),
             (Benchmark::Countdown, "", json!([[1], 2.5]), "ground_truth = [[1],2.5]: expected {"),
             (Benchmark::Sudoku, "", json!("12"), "ground_truth = \"12\": expected the solution"),
             (

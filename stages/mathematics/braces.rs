@@ -1,7 +1,7 @@
-//! Braces of LaTeX: where they close, and where a sloppy text leaves them out behind `\sqrt` and `\frac`.
+//! Braces of LaTeX: finds where they close, and adds those that a sloppy text omits behind `\sqrt` and `\frac`.
 //!
-//! `trim` takes away what may stand between a command and its argument. What to do with a command that has no
-//! argument is the caller's.
+//! `trim` removes what may stand between a command and its argument. The caller decides what to do with a command
+//! without an argument.
 
 /// Where the last of `open` braces closes that are open at the beginning, or the first that the text opens.
 pub fn closing(text: &str, mut open: i64) -> Option<usize> {

@@ -1,17 +1,17 @@
 //! Derivatives and antiderivatives by rule, as expressions.
 //!
-//! Only the rules of school: `None` for a function without a rule, for matrices, and for what grows beyond
-//! [`LARGEST`]. Sums, limits and definite integrals are taken as numbers, see `numerical.rs`.
+//! Elementary rules only: `None` for a function without a rule, for matrices, and for results larger than [`LARGEST`].
+//! Sums, limits and definite integrals are taken as numbers, see `numerical.rs`.
 
 use num_traits::One;
 
 use super::evaluate::exact;
 use super::value::{Constant, Node};
 
-/// Parts of an expression that is derived.
+/// The most parts of an expression that is differentiated.
 const LARGEST: usize = 150;
 
-/// By a symbol's name; `None` for functions that are not here, and for what grows beyond bounds.
+/// The derivative by a symbol's name; `None` for functions without a rule, and for results that are too large.
 pub(super) fn derivative(node: &Node, name: &str) -> Option<Node> {
     if node.size() > LARGEST {
         return None;
@@ -37,12 +37,9 @@ pub(super) fn derivative(node: &Node, name: &str) -> Option<Node> {
             Node::Sum((0..factors.len()).map(term).collect::<Option<_>>()?)
         }
         Node::Power(base, exponent) => {
-            let less = exponent.as_ref().clone().plus(Node::whole(-1));
-            let by_base = exponent
-                .as_ref()
-                .clone()
-                .times(base.as_ref().clone().raised_to(less))
-                .times(derivative(base, name)?);
+            let (base, exponent) = (base.as_ref(), exponent.as_ref());
+            let power = base.clone().raised_to(exponent.clone().plus(Node::whole(-1)));
+            let by_base = exponent.clone().times(power).times(derivative(base, name)?);
             if !exponent.symbols().contains(name) {
                 return Some(by_base);
             }
@@ -82,7 +79,7 @@ fn logarithm(node: &Node) -> Node {
     Node::function("log", vec![node.clone(), Node::Constant(Constant::Euler)])
 }
 
-/// By a symbol's name, without a constant: powers, and a few functions of the bare symbol.
+/// The antiderivative by a symbol's name, without a constant, of powers and of a few functions of the bare symbol.
 pub(super) fn antiderivative(node: &Node, name: &str) -> Option<Node> {
     let x = || Node::Symbol { name: name.to_owned(), complex: false };
     let is_x = |node: &Node| matches!(node, Node::Symbol { name: found, .. } if found == name);

@@ -11,7 +11,7 @@ use super::real_sets::{RealSet, only_symbol};
 use super::value::{Link, Node, Relation, Value};
 use crate::python::strip;
 
-/// Elements that are compared each with each.
+/// The most elements that are compared each with each.
 const MOST_ELEMENTS: usize = 256;
 
 /// Whether an answer is the gold one. Not symmetric: an equation may be answered by its right side.
@@ -64,7 +64,7 @@ fn equal(gold: &Value, found: &Value) -> bool {
             in_any_order(std::slice::from_ref(&gold), found)
         }
         (Value::Set(gold), Value::Relations(_)) => in_any_order(gold, std::slice::from_ref(&found)),
-        // The other way round they may not.
+        // A set may not be answered by inequalities.
         (_, Value::Relations(_)) => false,
         _ if gold.is_collection() || found.is_collection() => same_collection(&gold, &found),
         (Value::Node(gold), Value::Node(found)) => same_node(gold, found),
@@ -72,7 +72,7 @@ fn equal(gold: &Value, found: &Value) -> bool {
     }
 }
 
-/// Of a chain of equations that begins with a name, the name and the last side.
+/// Shortens a chain of equations that begins with a name to the name and the last side.
 fn shortened(value: Value) -> Value {
     match value {
         Value::Relations(chain) if is_named(&chain) => {
@@ -126,7 +126,7 @@ fn is_infinite(value: &Value) -> bool {
 fn same_relation((gold_left, gold, gold_right): &Link, (left, found, right): &Link) -> bool {
     let nodes = || Some((gold_left.node()?, gold_right.node()?, left.node()?, right.node()?));
     let Some((gold_left, gold_right, left, right)) = nodes() else {
-        // No difference can be taken of sets: they have to be written alike.
+        // Sets have no difference, so they have to be written alike.
         return gold == found && alike(gold_left, left) && alike(gold_right, right);
     };
     let difference = |left: &Node, right: &Node| left.clone().plus(right.clone().negative());
@@ -151,7 +151,7 @@ fn alike(gold: &Value, found: &Value) -> bool {
             (alike(first, left) && alike(second, right))
                 || (alike(first, right) && alike(second, left))
         }
-        // Of equal sets an intersection keeps one.
+        // An intersection keeps one of equal sets.
         (Value::Intersection(first, second), Value::Intersection(left, right)) => {
             let each = |one: [&Value; 2], other: [&Value; 2]| {
                 one.iter().all(|one| other.iter().any(|other| alike(one, other)))
@@ -175,24 +175,23 @@ fn is_real_line(value: &Value) -> bool {
     }
 }
 
-/// Whether one side is a constant times the other: the same solutions. Of a single symbol these are not
-/// compared: `2x = 10` is not `x = 5`.
+/// Whether one side is a constant times the other: the same solutions. Equations of a single symbol are not compared
+/// so: `2x = 10` is not `x = 5`.
 fn proportional(gold: &Node, found: &Node) -> bool {
     let symbols = gold.symbols();
     if symbols.len() < 2 || symbols != found.symbols() {
         return false;
     }
+    let ratio = |point| Some(at(gold, point)? / at(found, point)?);
     let ratios: Vec<_> = (0..POINTS)
-        .filter_map(|point| Some(at(gold, point)? / at(found, point)?))
+        .filter_map(ratio)
         .filter(|ratio| ratio.re.is_finite() && ratio.norm() > NEAR)
         .collect();
     let Some(first) = ratios.first() else { return false };
-    let far = (POINTS..ALL_POINTS).filter_map(|point| Some(at(gold, point)? / at(found, point)?));
+    let mut far = (POINTS..ALL_POINTS).filter_map(ratio).filter(|far| far.norm().is_finite());
     ratios.len() > ENOUGH as usize
         && ratios.iter().all(|ratio| (ratio - first).norm() <= NEAR * first.norm())
-        && far
-            .into_iter()
-            .all(|ratio| !ratio.norm().is_finite() || (ratio - first).norm() <= FAR * first.norm())
+        && far.all(|ratio| (ratio - first).norm() <= FAR * first.norm())
 }
 
 fn same_collection(gold: &Value, found: &Value) -> bool {
@@ -224,7 +223,7 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
         (Value::Tuple(_) | Value::Interval { .. }, Value::Tuple(_) | Value::Interval { .. }) => {
             in_order(&ours, &theirs)
         }
-        // A set, as it is written, that has no value twice.
+        // A tuple or an interval may stand for a set that is written without a value twice.
         (Value::Tuple(_) | Value::Interval { .. }, Value::Set(written)) => {
             written.len() == theirs.len() && in_order(&ours, &theirs)
         }
@@ -240,8 +239,8 @@ fn same_collection(gold: &Value, found: &Value) -> bool {
     }
 }
 
-/// How many intersections and differences a set is made of. The reference keeps them as they are written: it
-/// works out which set one of them is beside a union, and never what several are.
+/// The number of intersections and differences in a set. The reference keeps them as they are written: it evaluates one
+/// of them beside a union, and never several.
 fn terms(value: &Value) -> u32 {
     match value {
         Value::Union(first, second) => terms(first) + terms(second),
@@ -289,7 +288,7 @@ fn in_order(gold: &[Value], found: &[Value]) -> bool {
     gold.len() == found.len() && gold.iter().zip(found).all(|(gold, found)| equal(gold, found))
 }
 
-/// Whether each gold element has one of its own.
+/// Whether each gold element has a found one of its own.
 fn in_any_order(gold: &[Value], found: &[Value]) -> bool {
     let mut found: Vec<&Value> = found.iter().collect();
     gold.len() == found.len()

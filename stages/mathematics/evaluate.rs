@@ -1,4 +1,4 @@
-//! Numbers put in for symbols: an expression as a complex double at a fixed point.
+//! Evaluates an expression as a complex double at a fixed point, with numbers in place of symbols.
 //!
 //! Two expressions that agree at every point are taken as the same, which is what an identity test by
 //! random points does (Schwartz 1980, Zippel 1979), with points that follow from the symbols' names. Real
@@ -17,16 +17,16 @@ use crate::expression::{in_bounds, raise};
 /// Points near zero at which expressions are compared.
 pub(super) const POINTS: u32 = 6;
 
-/// With those far from it.
+/// With the points far from zero.
 pub(super) const ALL_POINTS: u32 = 8;
 
-/// With those at quarters of whole numbers.
+/// With the points at quarters of whole numbers.
 pub(super) const STEP_POINTS: u32 = ALL_POINTS + 200;
 
-/// Nodes visited for one value.
+/// The most nodes visited for one value.
 const MAX_STEPS: u32 = 200_000;
 
-/// A factorial beyond this is no number.
+/// The factorial of a larger number has no value.
 const LARGEST_FACTORIAL: u32 = 170;
 
 /// The value without any symbol, if it is a real number, perhaps infinite.
@@ -81,7 +81,7 @@ pub(super) fn exact(node: &Node) -> Option<BigRational> {
     }
 }
 
-/// What symbols stand for: the coordinates of a point, but for those that are bound.
+/// The values of symbols: the coordinates of a point, except for those that are bound.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
     point: u32,
@@ -110,7 +110,7 @@ pub(super) fn at(node: &Node, point: u32) -> Option<Complex64> {
     value(node, &Scope { point, steps: &Cell::new(MAX_STEPS), bound: None })
 }
 
-/// The value with one symbol at a place.
+/// The value with one symbol set to `place`.
 pub(super) fn with(node: &Node, name: &str, place: f64) -> Option<Complex64> {
     value(node, &Scope { point: 0, steps: &Cell::new(MAX_STEPS), bound: None }.with(name, place))
 }
@@ -149,7 +149,7 @@ fn value(node: &Node, scope: &Scope<'_>) -> Option<Complex64> {
                 return None;
             }
             let power = power(base, exponent);
-            // Nothing but zero has a power of zero: what is smaller than doubles has no value.
+            // Only zero has a power of zero: a result that is too small for a double has no value.
             (power.norm() != 0.0 || base.norm() == 0.0).then_some(power)?
         }
         Node::Bound { kind, name, body, from, to } => {
@@ -167,7 +167,7 @@ fn value(node: &Node, scope: &Scope<'_>) -> Option<Complex64> {
 
 /// A power; whole ones by multiplication, so that signs stay exact.
 fn power(base: Complex64, exponent: Complex64) -> Complex64 {
-    // A real number has no side of the cut: the sign of its imaginary zero means nothing.
+    // A real number lies on no side of the cut: the sign of its imaginary zero has no meaning.
     let base = if base.im == 0.0 { Complex64::new(base.re, 0.0) } else { base };
     if exponent.im == 0.0
         && exponent.re.fract() == 0.0
@@ -222,7 +222,7 @@ fn function(name: &str, arguments: &[Complex64], point: u32) -> Option<Complex64
             let values: Option<Vec<f64>> = arguments.iter().map(|value| as_real(*value)).collect();
             return real(values?.into_iter().reduce(joined(name))?);
         }
-        // Unknown: some smooth function of its own.
+        // An unknown function: some smooth function that depends on its name.
         _ => {
             let mut phase = Complex64::new(coordinate(name, false, point), 0.0);
             for (place, argument) in (1u8..).zip(arguments) {
@@ -249,12 +249,12 @@ fn joined(name: &str) -> fn(f64, f64) -> f64 {
     }
 }
 
-/// Next to a whole number, that number: a root of a square must not fall below it.
+/// Rounds a value next to a whole number to it: the root of a square must not fall below.
 fn rounded(value: f64) -> f64 {
     if (value - value.round()).abs() < 1e-9 { value.round() } else { value }
 }
 
-/// Of whole numbers a product, and between them the gamma function, by which symbols are compared.
+/// The factorial: a product for whole numbers, and between them the gamma function, by which symbols are compared.
 fn factorial(value: Complex64) -> Option<Complex64> {
     if value.im.abs() > 1e-12 || value.re.abs() > f64::from(LARGEST_FACTORIAL) {
         return None;
@@ -292,7 +292,7 @@ fn gamma(value: f64) -> f64 {
     (2.0 * PI).sqrt() * t.powf(x + 0.5) * (-t).exp() * series
 }
 
-/// What a symbol stands for at a point: between -4 and 4, or a thousand times that, by a hash of its name (FNV-1a).
+/// The value of a symbol at a point: between -4 and 4, or a thousand times that, by a hash of its name (FNV-1a).
 fn coordinate(name: &str, complex: bool, point: u32) -> f64 {
     let seed = point.to_le_bytes().into_iter().chain([u8::from(complex)]);
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

@@ -1,4 +1,4 @@
-//! Arithmetic in digits, `+ - * / ( )` and what else a [`Grammar`] allows, evaluated.
+//! Evaluates arithmetic in digits, `+ - * / ( )` and what else a [`Grammar`] allows.
 //!
 //! `None` stands for every error: a call such as `2(3)`, a digit of another script, nesting beyond
 //! `MAX_DEPTH`. The text may be hostile: it costs bounded time and stack.
@@ -16,13 +16,13 @@ const MAX_SIGNS: u32 = 2993;
 /// Digits of a whole number: Python refuses to read more.
 const MAX_DIGITS: usize = 4300;
 
-/// Bits of a whole number; Python would go on, and on.
+/// The most bits of a whole number; Python has no limit.
 const MAX_BITS: u64 = 20_000;
 
 /// Every operator, the longest first.
 const OPERATORS: [&str; 8] = ["**", "//", "+", "-", "*", "/", "(", ")"];
 
-/// What an expression may be made of, and what its numbers are.
+/// The syntax of expressions, and the kind of their numbers.
 ///
 /// | | `Countdown` | `Python` | `Exact` |
 /// |---|---|---|---|
@@ -45,7 +45,7 @@ pub enum Grammar {
     Exact,
 }
 
-/// What a value is.
+/// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A whole number, or where quotients are fractions any fraction.

@@ -1,8 +1,8 @@
-//! Which part of a text is its answer: boxes, LaTeX environments, then plain numbers and arithmetic.
+//! Finds the part of a text that is its answer: boxes, LaTeX environments, then plain numbers and arithmetic.
 //!
-//! Rules come in tiers. In a tier the match that ends last is tried first; the first one that has a value
-//! wins, and the text of the first one tried is kept beside it. Knows patterns alone; `normalise` and
-//! `grammar` interpret what they match.
+//! Rules come in tiers. In a tier the match that ends last is tried first; the first one that has a value wins, and the
+//! text of the first one tried is kept beside it. Knows patterns only; `normalise` and `grammar` interpret what they
+//! match.
 
 use std::{cmp::Reverse, sync::LazyLock};
 
@@ -19,7 +19,7 @@ const MAX_LENGTH: usize = 65_536;
 /// LaTeX environments that may follow the first, joined by `and`, `or` or a comma.
 const FOLLOWERS: usize = 5;
 
-/// How to read what a pattern matched.
+/// How to read the match of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// Some of the groups hold LaTeX, see [`environment`].
@@ -32,7 +32,7 @@ enum Reading {
 
 type Rule = (Reading, Regex);
 
-/// What a text was read as.
+/// The answer that was read from a text.
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
     /// The answer's value, if it can be read.
@@ -122,8 +122,8 @@ fn latex(captures: &Captures<'_>, reading: Reading) -> (Option<Value>, String) {
     (values.into_iter().next().flatten(), texts.next().unwrap_or_default())
 }
 
-/// Groups: arithmetic, then (whole, decimals), (whole, decimals), decimals, whole, percent. Digits of another
-/// script match and are no number, which spoils the whole text: `None`.
+/// Groups: arithmetic, then (whole, decimals), (whole, decimals), decimals, whole, percent. Digits of another script
+/// match and are no number, so the whole text is unreadable: `None`.
 fn number(captures: &Captures<'_>) -> Option<(Option<Value>, String)> {
     let group = |index: usize| {
         captures.get(index).map(|found| found.as_str()).filter(|text| !text.is_empty())

@@ -1,4 +1,4 @@
-//! Tokens to an answer, by recursive descent with backtracking.
+//! Parses tokens to an answer, by recursive descent with backtracking.
 //!
 //! An answer is an assignment (`x = …`, `x \in …`), a list of elements, or a set built of others, in this
 //! order; where several readings fit, the first one counts. Nesting beyond [`MAX_DEPTH`] and work beyond
@@ -17,13 +17,13 @@ mod analysis;
 mod atoms;
 mod sets;
 
-/// Levels that may be open at once, of whatever kind.
+/// The most levels that may be open at once, of any kind.
 const MAX_DEPTH: u32 = 60;
 
 /// Signs in front of a factor: the reference's parser, which descends for each, gets as far.
 const MAX_SIGNS: u32 = 296;
 
-/// Characters of an answer. What is longer is no answer, and would be read for seconds.
+/// The most characters of an answer. A longer text is no answer, and reading it would take seconds.
 const MAX_LENGTH: usize = 4096;
 
 /// Digits of a whole number, as in Python.
@@ -32,7 +32,7 @@ const MAX_DIGITS: usize = 4300;
 /// Tokens that may be read, backtracking included.
 const MAX_STEPS: u32 = 400_000;
 
-/// Digits that a double holds whatever they are.
+/// Digits that a double always holds exactly.
 const DIGITS: usize = 15;
 
 /// Reads LaTeX; if that fails, the right side of its last equals sign.
@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str) -> Option<Value> {
     parse_whole(text).or_else(|| parse_whole(last_side(text)?))
 }
 
-/// Behind the last of several equals signs, unless there are lists.
+/// The text behind the last of several equals signs, unless there are lists.
 fn last_side(text: &str) -> Option<&str> {
     if text.contains([',', ';']) {
         return None;
@@ -85,7 +85,7 @@ fn grouped_number(text: &str) -> Option<Value> {
     if !GROUPED.is_match(text) {
         return None;
     }
-    // With a zero first, the comma is a point.
+    // If a zero comes first, the comma is a decimal point.
     let text = text.trim();
     let separator = if text.starts_with('0') { "." } else { "" };
     number(&text.replace(',', separator)).map(Value::Node)
@@ -121,7 +121,7 @@ struct Parser<'a> {
     depth: u32,
     steps: u32,
     complex: bool,
-    /// Whether what was read makes no sense, however else it may be read.
+    /// Whether the text makes no sense in any reading.
     broken: bool,
     /// Whether `dx` is a name: not where it may end an integrand.
     differentials: bool,
@@ -177,7 +177,7 @@ impl<'a> Parser<'a> {
                 "<=" => Relation::AtMost,
                 ">" => Relation::More,
                 ">=" => Relation::AtLeast,
-                // Of an approximation the exact side counts, unless that is a name.
+                // The exact side of an approximation counts, unless it is a name.
                 _ => {
                     if left.node().is_some_and(Node::is_of_symbols) {
                         left = right;
@@ -284,12 +284,11 @@ impl<'a> Parser<'a> {
         self.attempt(Self::atom).or_else(|| self.braced())
     }
 
-    /// `{…}`
     fn braced(&mut self) -> Option<Node> {
         self.enclosed("{", "}", Self::expression)
     }
 
-    /// What a rule reads between two signs.
+    /// The result of a rule between two signs.
     fn enclosed<T>(
         &mut self,
         open: &'static str,
@@ -302,7 +301,7 @@ impl<'a> Parser<'a> {
         Some(inside)
     }
 
-    /// What a rule reads, once or more, with a sign between.
+    /// The results of a rule, once or more, with a sign between.
     fn separated<T>(
         &mut self,
         sign: &'static str,

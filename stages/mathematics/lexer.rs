@@ -1,7 +1,7 @@
-//! LaTeX to tokens: the longest word that fits wins.
+//! Splits LaTeX into tokens: the longest word that matches wins.
 //!
-//! Knows the words and which of them are skipped, and nothing of their order. A character that begins no word
-//! is an error (`None`) of the whole text.
+//! Knows the words and which of them are skipped, but not their order. A character that begins no word is an error
+//! (`None`) of the whole text.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,6 @@ use regex::Regex;
 
 use crate::patterns::pattern;
 
-/// A word.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
     /// Digits, perhaps with a point.
@@ -26,7 +25,6 @@ pub(super) enum Token {
     Differential(String),
     /// The letter I, alone: the imaginary unit.
     Imaginary,
-    /// e
     Euler,
     /// A sign, named by one of its spellings.
     Sign(&'static str),
@@ -53,7 +51,7 @@ pub(super) fn letter(text: &str) -> Option<String> {
     }
 }
 
-/// Of spellings that begin the text, the longest; of equally long ones the first.
+/// The longest spelling that begins the text; of equally long ones, the first.
 fn longest(text: &str) -> Option<(Option<Token>, usize)> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
@@ -112,6 +110,8 @@ static WORDS: LazyLock<Vec<(String, Option<Token>)>> = LazyLock::new(|| {
         let sign = Some(Token::Sign(spellings.next().unwrap_or_default()));
         words.extend(spellings.map(|spelling| (spelling.to_owned(), sign.clone())));
     }
+    words.extend(PLAIN.split(' ').map(|name| (name.to_owned(), Some(Token::Sign(name)))));
+    words.extend(COMMANDS.split(' ').map(|name| (format!("\\{name}"), Some(Token::Sign(name)))));
     let function = |name| (format!("\\{name}"), Some(Token::Function(name)));
     words.extend(FUNCTIONS.split(' ').map(function));
     // Names of functions and matrices that are words by themselves: no letters, so no product.
@@ -143,25 +143,10 @@ const SIGNS: &[&str] = &[
     "- - − ∸",
     "* * × ⋅ ⋄ ⊡ ∗ ⋆ ∘ ∙ ⊗ ⊠ ⋈ ⋉ ⋊ \\times \\cdot",
     "/ / ÷ ∕ \\over \\div :",
-    "mod \\mod",
-    "( (",
-    ") )",
-    "\\( \\(",
-    "\\) \\)",
-    "lgroup \\lgroup",
-    "rgroup \\rgroup",
-    "{ {",
-    "} }",
-    "\\{ \\{",
-    "\\} \\}",
-    "lbrace \\lbrace",
-    "rbrace \\rbrace",
     "[ [ \\lbrack",
     "] ] \\rbrack",
     "boxed \\boxed \\phantom",
     "| | \\vert",
-    "lvert \\lvert",
-    "rvert \\rvert",
     "norm \\|",
     "lfloor \\lfloor \\llcorner",
     "rfloor \\rfloor \\lrcorner",
@@ -169,15 +154,6 @@ const SIGNS: &[&str] = &[
     "rceil \\rceil \\urcorner",
     "frac \\frac \\dfrac \\tfrac \\cfrac",
     "binom \\binom \\tbinom \\dbinom",
-    "choose \\choose",
-    "operatorname \\operatorname",
-    "& &",
-    "\\\\ \\\\",
-    "_ _",
-    "^ ^",
-    "; ;",
-    ", ,",
-    "in \\in",
     "= = ≡ ≣ ≟ ≎ ≏ ≐ ≑ ≒ ≓ ≔ ≕ ≖ ≗ == \\equiv",
     "approx ~= ≈ ≊ ≋ ≃ ≅ \\approx",
     "< < ≪ ≺ ⋖ \\lt",
@@ -185,7 +161,6 @@ const SIGNS: &[&str] = &[
     "> > ≫ ≻ ⋗ \\gt",
     ">= \\geq \\ge \\geqslant ≥ ≧ ≳ ≿ >=",
     "!= != !== \\ne \\neq \\not\\equiv ≠ ≁ ≄ ≇ ≉ ≢",
-    "! !",
     "infinity \\infty \\infty\\% \\infty%",
     "N \\mathbb{N} ℕ",
     "Z \\mathbb{Z} ℤ",
@@ -197,16 +172,18 @@ const SIGNS: &[&str] = &[
     "intersection \\cap ∩",
     "without \\setminus ∖",
     "pm \\pm ± ∓ \\mp",
-    "E E",
     "degree ^\\circ ^\\degree ^\\circle ^° ^{\\circ} ^{\\degree} ^{\\circle} ^{°}",
-    "int \\int",
-    "sum \\sum",
-    "prod \\prod",
-    "lim \\lim",
     "to \\to \\rightarrow \\Rightarrow \\longrightarrow \\Longrightarrow",
     "unsupported \\partial \\subseteq \\supseteq ⊆ ⊇ \\notin ∉ \\langle \\rangle",
     "transpose ^T ^{T} '",
 ];
+
+/// Signs that are spelled as they are named.
+const PLAIN: &str = r"( ) \( \) { } \{ \} & \\ _ ^ ; , ! E";
+
+/// Signs that are spelled by the command of that name.
+const COMMANDS: &str =
+    "mod lgroup rgroup lbrace rbrace lvert rvert choose operatorname in int sum prod lim";
 
 const FUNCTIONS: &str = "log ln exp sin cos tan csc sec cot arcsin arccos arctan arccsc arcsec arccot sinh cosh tanh arsinh arcosh artanh arcsinh arccosh arctanh sqrt gcd lcm floor ceil max min det";
 

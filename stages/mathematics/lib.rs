@@ -1,11 +1,10 @@
-//! Whether two mathematical answers are the same: a stand-in for math_verify 0.8, in whose words AGRPO's
-//! rewards are stated.
+//! Whether two mathematical answers are the same: a replacement for math_verify 0.8, by which AGRPO defines its
+//! rewards.
 //!
-//! A text goes through `extract` (which part of it is the answer), `normalise` (LaTeX made plain),
-//! `lexer` and `grammar` (a `value::Value`), and `compare`. Where math_verify asks a computer algebra
-//! system to prove an identity, numbers are put in for the symbols here: at a handful of fixed points both
-//! sides agree to nine digits, or they differ. Not here: solving equations, and time limits, for every step
-//! is bounded by a count.
+//! A text goes through `extract` (which part of it is the answer), `normalise` (LaTeX made plain), `lexer` and
+//! `grammar` (a `value::Value`), and `compare`. Where math_verify asks a computer algebra system to prove an identity,
+//! this crate evaluates both sides at a few fixed points, where they agree to nine digits, or differ. It solves no
+//! equations, and has no time limits: every step is bounded by a count.
 
 pub mod braces;
 mod calculus;

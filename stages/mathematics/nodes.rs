@@ -9,13 +9,13 @@ use num_rational::BigRational;
 use super::evaluate::{ALL_POINTS, POINTS, STEP_POINTS, at, exact, is_constant};
 use super::value::{Constant, Node, nearest};
 
-/// What doubles of equal expressions differ by, at most.
+/// The largest difference between doubles of equal expressions.
 pub(super) const NEAR: f64 = 1e-9;
 
 /// The same far from zero.
 pub(super) const FAR: f64 = 1e-6;
 
-/// The same where nothing but rounding may come between.
+/// The same if only rounding may make a difference.
 const FINE: f64 = 1e-12;
 
 /// Points at which both sides must have a value.
@@ -56,7 +56,7 @@ pub(super) fn same_node(gold: &Node, found: &Node) -> bool {
     !is_beyond_proof(gold, found) && same_values(gold, found)
 }
 
-/// Whether an expression without symbols that is no fraction comes to this one.
+/// Whether an expression without symbols, which is no fraction, has this value.
 fn comes_to(node: &Node, number: &BigRational) -> bool {
     let Some(value) = at(node, 0) else { return false };
     let expected = nearest(number);
@@ -64,7 +64,7 @@ fn comes_to(node: &Node, number: &BigRational) -> bool {
         let is_approximated = node.any(&mut |node| matches!(node, Node::Bound { .. }));
         let near = if is_approximated { NEAR } else { FINE };
         let size = value.norm().max(expected.abs());
-        // Next to zero, terms that cancel leave their rounding.
+        // Next to zero, terms that cancel leave a rounding error.
         let least = if expected == 0.0 { 1e-14 } else { 0.0 };
         return size.is_finite() && (value - expected).norm() <= (near * size).max(least);
     }
@@ -77,7 +77,7 @@ fn comes_to(node: &Node, number: &BigRational) -> bool {
     }
 }
 
-/// Where one side is a lone decimal: six places, but a whole number has to be met exactly.
+/// Compares if one side is a lone decimal: to six places, but a whole number exactly.
 fn same_decimals(gold: &Node, found: &Node) -> bool {
     if let Some((gold, found)) = decimal(gold).zip(decimal(found))
         && gold == found
@@ -158,7 +158,7 @@ fn same_values(gold: &Node, found: &Node) -> bool {
     if is_flat(gold) && is_flat(found) {
         return same_terms(gold, found);
     }
-    // What jumps at whole numbers differs at them, if at all.
+    // Functions that jump at whole numbers differ there, if at all.
     let mut is_step = |node: &Node| applies(&["floor", "ceil"], node);
     if gold.any(&mut is_step) || found.any(&mut is_step) {
         let differ = |point: u32| {
@@ -184,7 +184,7 @@ fn is_flat(node: &Node) -> bool {
     !is_constant(node) && matches!(node, Node::Sum(_)) && values.iter().all(flat)
 }
 
-/// Constant terms for themselves, and the others for themselves.
+/// Compares constant terms and the other terms separately.
 fn same_terms(gold: &Node, found: &Node) -> bool {
     let parted = |node: &Node| {
         let terms = match node {
@@ -214,7 +214,7 @@ fn spelled(node: &Node) -> Option<String> {
     }
 }
 
-/// A fraction as a text, to be compared with what stands in a `\text{…}`.
+/// A fraction as a text, to be compared with the inside of a `\text{…}`.
 fn digits(node: &Node) -> Option<String> {
     match node {
         Node::Number(value) => Some(value.to_string()),

@@ -1,6 +1,6 @@
 //! Normalises LaTeX: opens boxes, unites text commands, drops units, completes sloppy fractions and roots.
 //!
-//! Rules on strings, in a fixed order that is part of the result. Reads no structure: that is the grammar's.
+//! Rules on strings, in a fixed order that is part of the result. Does not read structure, which `grammar` does.
 
 use std::sync::LazyLock;
 
@@ -71,7 +71,7 @@ fn plain(text: &str) -> String {
             (r#"\\mathrm\{th\}|\\!\s*|\\text\s*\{\s*\}|\\\$|\$|(?<!\\)["']|\\displaystyle"#, ""),
         ])
     });
-    // One pass: what a rule wrote is not read again.
+    // A single pass, so that no rule reads what another one wrote.
     const UNITED: [(&str, &str); 18] = [
         (r"\\math(?:rm|it|bf)", r"\text"),
         (r"\\text(?:normal|bf|it|rm)", r"\text"),
@@ -139,7 +139,7 @@ hr,cu cm,square,v â € ™,are,rupee,rounds,cubic,cc,mtr,s,ohm,number,day,hour
 cube,mt,sq inch,mp,∏ cm ³,hectare,more,unit,cu . m,cm 2,rs .,rs,kg,g,month,km,m,cm,mm,apple,liter,loss,yard,\
 pure,year,increase,decrease,d,less,Surface,litre,pi sq m,s .,metre,meter,inch";
 
-/// Powers, roots and fractions without their braces.
+/// Adds missing braces to powers, roots and fractions.
 fn mended(text: String) -> String {
     static OPERATORS: LazyLock<Rules> = LazyLock::new(|| {
         Rules::new(&[
@@ -164,7 +164,7 @@ fn mended(text: String) -> String {
     fraction(&text).unwrap_or(text)
 }
 
-/// What stands in the boxes of a text; the text, if it has none.
+/// The insides of the boxes of a text; the text, if it has none.
 fn unboxed(text: &str, mode: Boxes) -> String {
     let mut found: Vec<&str> = Vec::new();
     let (mut end, mut behind) = (text.len(), None);

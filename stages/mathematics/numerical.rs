@@ -1,22 +1,22 @@
 //! Sums, products, limits and integrals as numbers, of functions from a double to a complex double.
 //!
-//! A finite sum is added up. An endless one, and a limit, is extrapolated (Richardson 1911) from places that
-//! halve their distance, and an integral is taken by Takahasi and Mori's rule (1974); either counts only where
-//! the last two results agree to eleven digits. A sum up to a place between whole numbers counts where it is a
-//! polynomial of its end. `None` stands for all that does not settle. Knows no expressions: `evaluate` does.
+//! A finite sum is added up. An endless one, and a limit, is extrapolated (Richardson 1911) from places that halve
+//! their distance, and an integral is taken by Takahasi and Mori's rule (1974); either counts only where the last two
+//! results agree to eleven digits. A sum up to a place between whole numbers counts where it is a polynomial of its
+//! end. `None` means that the results do not settle. Knows no expressions: `evaluate` does.
 
 use num_complex::Complex64;
 use num_traits::ToPrimitive;
 
 use super::value::Kind;
 
-/// Terms of a finite sum.
+/// The most terms of a finite sum.
 const MOST_TERMS: i64 = 10_000;
 
-/// What the last two results may differ by.
+/// The largest difference between the last two results.
 const SETTLED: f64 = 1e-11;
 
-/// The value of what binds a name, given the body's value at each place and where the name starts and ends.
+/// The value of a sum, product, limit or integral, given the body's value at each place and both ends of the name.
 pub(super) fn bound(
     kind: Kind,
     at: impl Fn(f64) -> Option<Complex64>,
@@ -60,7 +60,7 @@ fn endless(
     let (mut all, mut next, mut sums) = (start, first, Vec::new());
     for power in 3..13 {
         while next < first + (1 << power) {
-            // A term that is no number any more, as of a factorial, is beyond what counts.
+            // A term that is no longer a number, as of a factorial, is too late to count.
             let term = at(next.to_f64()?);
             match term {
                 Some(term) => all = join(all, term),
@@ -147,7 +147,7 @@ fn integral(at: impl Fn(f64) -> Option<Complex64>, from: f64, to: f64) -> Option
             }
             let weight = std::f64::consts::FRAC_PI_2 * u.cosh() / inner.cosh().powi(2);
             let (x, scale) = place(t);
-            // Far out, what is smaller than doubles has no value.
+            // Far out, a result that is too small for a double has no value.
             let endless = from.is_infinite() || to.is_infinite();
             let Some(value) = at(x) else {
                 if endless && x.abs() > 20.0 { continue } else { return None }

@@ -1,6 +1,6 @@
 //! Regular expressions that are constants of this crate and of the graders above it.
 //!
-//! Never for a pattern out of a run file: one that does not compile panics, and tests compile them all.
+//! Never used for a pattern from a run file: a pattern that does not compile panics. The tests compile all of them.
 
 /// A pattern that is matched in linear time.
 pub fn pattern(text: &str) -> regex::Regex {

@@ -1,6 +1,6 @@
-//! What Python means by whitespace, digits and numbers, where Rust means something else.
+//! Python's meaning of whitespace, digits and numbers where it differs from Rust's.
 //!
-//! Only what graders ask of texts. Not here: expressions (see `expression.rs`), and Python's `repr`.
+//! Has only what graders need. Evaluates no expressions (see `expression.rs`), and has no `repr`.
 
 use std::{borrow::Cow, sync::LazyLock};
 

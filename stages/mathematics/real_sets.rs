@@ -1,16 +1,14 @@
 //! Sets of real numbers as intervals, by which unions and the like are compared.
 //!
-//! Ends are doubles: the sets of answers are simple, and their ends were compared exactly elsewhere where
-//! that matters. Sets with symbols in them, and the whole numbers, are not here. Inequalities are not
-//! solved: they are evaluated at places on either side of a set's ends.
+//! Ends are doubles: the sets of answers are simple, and where it matters their ends were already compared exactly.
+//! Sets with symbols, and the whole numbers, are not supported. Inequalities are not solved: they are evaluated at
+//! places on either side of a set's ends.
 
 use std::collections::BTreeSet;
 
 use super::evaluate::{real, with};
+use super::nodes::NEAR;
 use super::value::{Link, Node, Relation, Value};
-
-/// Ends that differ by less are one.
-const NEAR: f64 = 1e-9;
 
 /// Half the places of a grid.
 const GRID: i32 = 200;
@@ -48,8 +46,8 @@ impl RealSet {
 
     /// Whether a chain of relations of one symbol holds in this set and nowhere else.
     ///
-    /// Looked at are the set's ends, what lies beside and between them, and a grid that no simple number is
-    /// on: enough for what an answer can be, and no proof.
+    /// Evaluates the chain at the set's ends, beside and between them, and on a grid that contains no simple number:
+    /// enough for answers, but no proof.
     pub(super) fn is_where(&self, chain: &[Link]) -> bool {
         let chain: Vec<_> = chain.iter().map(named).collect();
         let Some(name) = only_symbol(&chain) else { return false };
@@ -149,7 +147,7 @@ fn is_near(left: f64, right: f64) -> bool {
     left == right || (finite && (left - right).abs() <= NEAR * left.abs().max(right.abs()))
 }
 
-/// With a symbol in place of each `f(x)`.
+/// The link with a symbol in place of each `f(x)`.
 fn named((left, relation, right): &Link) -> Link {
     let side = |value: &Value| match value {
         Value::Node(node) => Value::Node(node.mapped(&|node| match node {
@@ -186,7 +184,7 @@ fn difference((left, _, right): &Link, name: &str, place: f64) -> Option<f64> {
     Some(if is_near(left, right) { 0.0 } else { left - right })
 }
 
-/// Where one side meets the other, between places of a grid.
+/// The places at which one side equals the other, between places of a grid.
 fn crossings(link: &Link, name: &str, grid: &[f64]) -> Vec<f64> {
     let mut grid = grid.to_vec();
     grid.sort_by(f64::total_cmp);

@@ -335,8 +335,8 @@ fn a_text_that_cannot_be_read_is_equal_to_itself() {
     all(false, &[("\\sum_{i=1}^n i", "\\sum_{i=1}^m i"), ("", "")]);
 }
 
-/// Every shape has its bound, on length, nesting, digits, elements or steps: none takes long, and none takes
-/// more stack than half of a thread's.
+/// Every shape has a bound on length, nesting, digits, elements or steps: none takes long, and none takes more than
+/// half of a thread's stack.
 #[test]
 fn hostile_texts_cost_little() {
     let repeated = |piece: &str, times: usize, end: &str| piece.repeat(times) + end;

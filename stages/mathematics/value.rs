@@ -1,4 +1,4 @@
-//! What an answer can be: an expression, a set, a tuple, an interval, a relation.
+//! The forms of an answer: an expression, a set, a tuple, an interval, a relation.
 //!
 //! Expressions keep the shape in which they were written, since some comparisons look at it: whether an
 //! answer is a lone decimal, or a word that was read as a product of letters. Nothing is evaluated here.
@@ -9,7 +9,6 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive};
 
-/// An expression.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     /// A whole number or a fraction of two.
@@ -24,7 +23,6 @@ pub(super) enum Node {
         name: String,
         complex: bool,
     },
-    /// A constant with a name.
     Constant(Constant),
     /// A hundredth, kept apart from products.
     Percent(Box<Self>),
@@ -51,7 +49,7 @@ pub(super) enum Node {
     Undefined,
 }
 
-/// What binds a name.
+/// The operators that bind a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Sum,
@@ -60,7 +58,6 @@ pub(super) enum Kind {
     Integral,
 }
 
-/// Constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constant {
     Pi,
@@ -121,7 +118,7 @@ impl Node {
         Self::Power(Box::new(self), Box::new(exponent))
     }
 
-    /// Itself without an exponent.
+    /// The power; itself without an exponent.
     pub(super) fn perhaps_raised(self, exponent: Option<Self>) -> Self {
         match exponent {
             Some(exponent) => self.raised_to(exponent),
@@ -173,7 +170,7 @@ impl Node {
         1 + self.parts().into_iter().map(Self::size).sum::<usize>()
     }
 
-    /// Whether a part of the expression, or all of it, is so.
+    /// Whether `is_so` holds for a part of the expression, or for all of it.
     pub(super) fn any(&self, is_so: &mut impl FnMut(&Self) -> bool) -> bool {
         is_so(self) || self.parts().into_iter().any(|node| node.any(is_so))
     }
@@ -191,7 +188,7 @@ impl Node {
         }
     }
 
-    /// With other expressions in place of some.
+    /// The expression with others in place of some parts.
     pub(super) fn mapped(&self, other: &impl Fn(&Self) -> Option<Self>) -> Self {
         if let Some(node) = other(self) {
             return node;
@@ -271,7 +268,6 @@ impl Relation {
 /// A part of a chain of relations.
 pub(super) type Link = (Value, Relation, Value);
 
-/// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Node(Node),
@@ -286,7 +282,7 @@ pub(super) enum Value {
     Union(Box<Self>, Box<Self>),
     Intersection(Box<Self>, Box<Self>),
     Without(Box<Self>, Box<Self>),
-    /// Of numbers, by its letter; the empty set is `∅`.
+    /// A set of numbers, by its letter; the empty set is `∅`.
     Named(char),
     /// One relation, or a chain of them.
     Relations(Vec<Link>),

@@ -1,4 +1,4 @@
-//! What stages read and write: blobs and folders of blobs, named by content.
+//! The artifacts that stages read and write, blobs and folders of blobs, named by content; and a stage's errors.
 //!
 //! A folder (a policy in Hugging Face layout) is named by its listing: a small JSON document that
 //! gives every file's digest and size. Large ones need not be in memory ([`Content`]). Nothing here
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Content, Files};
-use crate::{digest::ArtifactDigest, stage::StageSpec};
+use crate::{digest::ArtifactDigest, message::Message, stage::StageSpec};
 
 /// A blob that a stage wrote, or that a folder lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub enum Artifact {
 }
 
 impl Artifact {
-    /// The artifact's name: of the bytes, or of the folder's listing. Error where a file cannot be read.
+    /// The artifact's name: the digest of the bytes, or of the folder's listing. Error if a file cannot be read.
     pub fn digest(&self) -> io::Result<ArtifactDigest> {
         match self {
             Self::Blob(content) => content.digest(),
@@ -69,7 +69,7 @@ impl Artifact {
         }
     }
 
-    /// A blob of it that turned out to be damaged while it was read.
+    /// The blob in it, if any, that a read found damaged.
     pub fn damaged(&self) -> Option<ArtifactDigest> {
         match self {
             Self::Blob(content) => content.damaged(),
@@ -88,18 +88,18 @@ impl Inputs {
         self.0.insert(digest, artifact);
     }
 
-    /// A blob among them that turned out to be damaged while it was read.
+    /// The blob among them, if any, that a read found damaged.
     pub fn damaged(&self) -> Option<ArtifactDigest> {
         self.0.values().find_map(Artifact::damaged)
     }
 
-    /// A blob that the spec names, and that is handed over in memory.
+    /// A blob that the spec names, in memory. Internal error if the caller passes it in windows.
     pub fn blob(&self, digest: ArtifactDigest) -> Result<&Bytes, StageError> {
         match self.content(digest)? {
             Content::Memory(bytes) => Ok(bytes),
-            Content::Elsewhere(_) => Err(StageError::Internal(format!(
-                "{digest} was handed to the stage in windows, expected in memory"
-            ))),
+            Content::Elsewhere(_) => Err(StageError::Internal(
+                format!("{digest} was handed to the stage in windows, expected in memory").into(),
+            )),
         }
     }
 
@@ -108,7 +108,7 @@ impl Inputs {
         match self.artifact(digest)? {
             Artifact::Blob(content) => Ok(content),
             Artifact::Folder(_) => {
-                Err(StageError::Data(format!("{digest} is a folder, expected a blob")))
+                Err(StageError::Data(format!("{digest} is a folder, expected a blob").into()))
             }
         }
     }
@@ -118,13 +118,14 @@ impl Inputs {
         match self.artifact(digest)? {
             Artifact::Folder(files) => Ok(files),
             Artifact::Blob(_) => {
-                Err(StageError::Data(format!("{digest} is a blob, expected a folder")))
+                Err(StageError::Data(format!("{digest} is a blob, expected a folder").into()))
             }
         }
     }
 
     fn artifact(&self, digest: ArtifactDigest) -> Result<&Artifact, StageError> {
-        let missing = || StageError::Internal(format!("{digest} was not handed to the stage"));
+        let missing =
+            || StageError::Internal(format!("{digest} was not handed to the stage").into());
         self.0.get(&digest).ok_or_else(missing)
     }
 }
@@ -134,26 +135,27 @@ impl Inputs {
 pub struct Outputs {
     /// The results; their bytes follow from the spec alone.
     pub artifacts: BTreeMap<&'static str, Artifact>,
-    /// Numbers to show, a function of the spec as well; finite.
+    /// Finite numbers for people; also a function of the spec.
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// Why a stage failed, sorted by what the caller must do.
+/// Why a stage failed, sorted by what the caller must do. `source` is the error of the library or of ours that
+/// caused it; the text already has what a reader needs of it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StageError {
-    /// The spec cannot be computed by this program; trying again is no use.
-    #[error("{0}")]
-    Invalid(String),
+    /// The spec cannot be computed by this program; no retry helps.
+    #[error(transparent)]
+    Invalid(Message),
     /// An input is not what the spec says; it has to be computed again.
-    #[error("{0}")]
-    Data(String),
+    #[error(transparent)]
+    Data(Message),
     /// The device is lost to this process, which has to be started again.
-    #[error("{0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(Message),
     /// A defect, or a machine that failed: memory, a C++ exception.
-    #[error("{0}")]
-    Internal(String),
+    #[error(transparent)]
+    Internal(Message),
 }
 
-/// The one joint between what is computed and where: a stage is a pure function of spec and inputs.
+/// Computes a stage, as a pure function of spec and inputs. The only interface between stages and jobs.
 pub type ExecuteFn = Arc<dyn Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError> + Send + Sync>;

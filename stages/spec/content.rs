@@ -9,19 +9,16 @@ use bytes::Bytes;
 
 use crate::digest::{ArtifactDigest, DigestStream};
 
-/// Bytes that are read at a time where all of them are needed. Small beside a model's matrices: the C
-/// library's allocator then gives windows back to windows, and no holes are left between matrices.
+/// Bytes of one read when a whole file is streamed. Much less than a model's matrix, so that the C library's allocator
+/// reuses freed windows for windows and leaves no holes between matrices.
 pub const WINDOW: u64 = 4 << 20;
 
-/// A blob of more bytes than this is kept out of memory where its reader takes windows.
+/// Blobs of more bytes are not held in memory if their reader accepts windows.
 pub const LARGE: u64 = 64 << 20;
 
-/// How the text begins that Git LFS leaves in place of a file.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// What is wrong with a file that begins with these bytes, where Git LFS left a pointer in its place.
+/// Describes a file that begins with these bytes, if it is a Git LFS pointer, the text that stands in for a file.
 pub fn lfs_pointer(start: &[u8]) -> Option<&'static str> {
-    start.starts_with(LFS_POINTER).then_some(
+    start.starts_with(b"version https://git-lfs.github.com/spec/").then_some(
         "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file",
     )
 }
@@ -29,19 +26,19 @@ pub fn lfs_pointer(start: &[u8]) -> Option<&'static str> {
 /// A folder's files, by name.
 pub type Files = BTreeMap<String, Content>;
 
-/// Bytes that lie somewhere else, and never change.
+/// Immutable bytes outside of memory.
 pub trait Windows: fmt::Debug + Send + Sync {
-    /// All of them, in bytes.
+    /// The length in bytes.
     fn size(&self) -> u64;
 
-    /// Their digest, where it was computed from these very bytes.
+    /// The digest, if it was computed from exactly these bytes.
     fn digest(&self) -> Option<ArtifactDigest>;
 
-    /// Some of them. The range lies within the size. Where the digest is known, bytes that are not
-    /// those it names are an error.
+    /// The bytes of a range, which lies within the size. If the digest is known, bytes that do not match it are an
+    /// error.
     fn window(&self, range: Range<u64>) -> io::Result<Bytes>;
 
-    /// Whether a read found bytes that the digest does not name, and refused them.
+    /// Whether a read was refused because its bytes do not match the digest.
     fn is_damaged(&self) -> bool {
         false
     }
@@ -52,12 +49,12 @@ pub trait Windows: fmt::Debug + Send + Sync {
 pub enum Content {
     /// In memory.
     Memory(Bytes),
-    /// Somewhere else, and too large for memory.
+    /// Outside of memory, because they are too large.
     Elsewhere(Arc<dyn Windows>),
 }
 
 impl Content {
-    /// How many bytes there are.
+    /// The length in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -65,8 +62,8 @@ impl Content {
         }
     }
 
-    /// The digest, where the store of the bytes checks it at every read.
-    pub fn known_digest(&self) -> Option<ArtifactDigest> {
+    /// The digest, if the store checks it at every read.
+    fn known_digest(&self) -> Option<ArtifactDigest> {
         match self {
             Self::Memory(_) => None,
             Self::Elsewhere(windows) => windows.digest(),
@@ -85,7 +82,7 @@ impl Content {
         Ok(stream.finish())
     }
 
-    /// The blob's name, if a read of it was refused because its bytes are others by now.
+    /// The blob's name, if a read was refused because its bytes have changed.
     pub fn damaged(&self) -> Option<ArtifactDigest> {
         match self {
             Self::Elsewhere(windows) if windows.is_damaged() => windows.digest(),
@@ -93,8 +90,8 @@ impl Content {
         }
     }
 
-    /// Some of the bytes, without a copy where they are in memory. Error where the range reaches beyond
-    /// them or they cannot be read.
+    /// The bytes of a range, without a copy if they are in memory. Error if the range exceeds the size or the bytes
+    /// cannot be read.
     pub fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
         if range.start > range.end || range.end > self.size() {
             return Err(io::Error::new(
@@ -129,7 +126,7 @@ impl Content {
     }
 }
 
-/// The same bytes. Those that cannot be read are not equal to any.
+/// Compares the bytes; unreadable bytes equal nothing.
 impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
         if self.size() != other.size() {
@@ -194,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_an_error() {
+    fn a_range_outside_the_bytes_is_an_error() {
         let content = Content::from(&b"abc"[..]);
         #[expect(clippy::reversed_empty_ranges, reason = "what is refused")]
         for range in [0..4, 4..5, 2..1, u64::MAX..u64::MAX] {

@@ -1,12 +1,12 @@
-//! What a run costs before anything is computed: floating-point operations, and bytes in the store.
+//! Estimates a run's cost before anything is computed: floating-point operations, and bytes in the store.
 //!
 //! ```text
 //! pass(B, L, Q) = B (2 L n (4 D^2 + 3 D M) + 4 n L^2 D + 2 Q V D)
 //! rollout       = completions x steps x pass          gradient = completions x k x pass x (1 + back)
 //! ```
-//! A multiplication and an addition count two. `back` is 1 with adapters, whose base needs no gradient of
-//! its own, else 2; and 1 more with checkpointing, which computes every block again. States that
-//! are alike are counted each, so what is computed can be less. Nothing is measured here.
+//! A multiplication and an addition count as two operations. `back` is 1 with adapters, whose base needs no gradient,
+//! else 2; checkpointing adds 1, since it computes every block again. Equal states are counted separately, so a stage
+//! can cost less. Measures nothing.
 
 use crate::memory::{PassSizes, Sizes, Workload};
 use crate::run::{Run, RunConfig, Samples};
@@ -19,9 +19,9 @@ pub struct StageCost {
     pub kind: StageKind,
     /// Stages of that kind in the whole run.
     pub stages: u64,
-    /// Floating-point operations of one.
+    /// Floating-point operations of one stage.
     pub flops: f64,
-    /// Bytes that one writes into the store, filters' kept sets at their largest.
+    /// Bytes that one stage writes to the store, with the largest possible kept sets.
     pub bytes: u64,
 }
 
@@ -38,8 +38,8 @@ impl Sizes {
 }
 
 impl Workload {
-    /// What the stages of a run cost, in the order of the chain; fine-tuning and grading, which cost
-    /// little beside the others, with their number alone.
+    /// The costs of a run's stages, in the order of the chain. Fine-tuning and grading cost little compared with the
+    /// others, so only their number is given.
     pub fn costs(&self, run: &Run) -> Vec<StageCost> {
         let config = run.config();
         let (iterations, shards) =
@@ -78,7 +78,7 @@ impl Workload {
         };
         let back = if self.lora.is_some() { 1.0 } else { 2.0 };
         let again = if self.checkpointing { 1.0 } else { 0.0 };
-        // Policies beside the one that moves are only looked at.
+        // The other policies need a forward pass only.
         let passes = 1.0 + back + again + self.other_policies as f64;
         let states = self.rollout_rows as f64 * f64::from(samples);
         (states * passes * self.of_one(&self.gradient), self.trained_bytes())
@@ -109,13 +109,8 @@ mod tests {
     /// On the published model, a token costs about two operations a weight beside attention's.
     #[test]
     fn a_pass_costs_two_operations_a_weight() {
-        let sizes = Sizes {
-            d_model: 4096,
-            n_layers: 32,
-            n_heads: 32,
-            mlp_hidden_size: 12_288,
-            vocabulary: 126_464,
-        };
+        let sizes =
+            Sizes { d_model: 4096, n_layers: 32, mlp_hidden_size: 12_288, vocabulary: 126_464 };
         let pass = PassSizes { sequences: 3, length: 1, queried: 1 };
         // All matrices but the embedding, which is looked up.
         let weights = 8_015_581_184.0 - 126_464.0 * 4096.0;
@@ -123,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_cost_in_proportion_to_what_they_are_asked_for() {
+    fn the_cost_of_a_kind_is_in_proportion_to_its_work() {
         let plain = costs(str::to_owned);
         let total: u64 = plain.iter().map(|cost| cost.stages).sum();
         let run = Run::parse(include_str!("../../jobs/runs/smoke.toml")).unwrap();

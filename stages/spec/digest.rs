@@ -31,12 +31,11 @@ pub fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
 /// A length inside the bytes is trusted only as far as the bytes could hold so much: allocations stay below a
 /// small multiple of their number.
 pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<T> {
-    /// Types take up to so many times their encoding in memory.
-    const LOOSENESS: usize = 4;
-    // The crate takes its limit as a constant, so there is one for each order of magnitude.
+    // A value in memory takes at most four times the bytes of its encoding. The crate takes its limit as a constant,
+    // so there is one for each order of magnitude.
     macro_rules! within {
         ($($bits:literal)*) => {
-            match bytes.len().checked_mul(LOOSENESS)? {
+            match bytes.len().checked_mul(4)? {
                 $(most if most <= 1 << $bits => {
                     bincode::decode_from_slice(bytes, ENCODING.with_limit::<{ 1 << $bits }>())
                 })*
@@ -106,7 +105,7 @@ digest_type!(
     ArtifactDigest
 );
 digest_type!(
-    /// The name of a stage: what was asked, not what came out.
+    /// The name of a stage: a digest of its spec, not of its results.
     StageDigest
 );
 digest_type!(
@@ -121,7 +120,7 @@ impl ArtifactDigest {
     }
 }
 
-/// The name of bytes that come piece by piece.
+/// Computes the name of bytes that arrive piece by piece.
 #[derive(Clone, Debug, Default)]
 pub struct DigestStream(Sha256);
 
@@ -131,7 +130,7 @@ impl DigestStream {
         self.0.update(bytes);
     }
 
-    /// The name of all that came.
+    /// The name of all bytes so far.
     pub fn finish(self) -> ArtifactDigest {
         ArtifactDigest(self.0.finalize().into())
     }

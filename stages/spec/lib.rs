@@ -10,8 +10,10 @@ mod artifact;
 mod content;
 mod cost;
 mod digest;
+mod json;
 mod manifest;
 pub mod memory;
+mod message;
 mod names;
 mod plan;
 pub mod record;
@@ -28,10 +30,12 @@ pub use cost::StageCost;
 pub use digest::{
     ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
 };
+pub use json::{is_out_of_range, json_reason};
 pub use manifest::{Environment, Manifest, Phases};
+pub use message::Message;
 pub use plan::{Checkpoint, ParseKeyError, Plan, PlanError, StageKey};
 pub use results::{
-    Evaluation, EvaluationResult, EvaluationSample, Rewards, RowReward, trajectories,
+    Evaluation, EvaluationResult, EvaluationSample, Rewards, RowReward, metrics, trajectories,
 };
 pub use run::*;
 pub use scorer::{Sample, Score, Scorer};
@@ -40,4 +44,4 @@ pub use stage::{
     EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, StageKind, StageSpec,
     UpdateSpec,
 };
-pub use text::{excerpt, nearest, one_line, shown, utf_8};
+pub use text::{excerpt, one_line, shown, suggestion, utf_8};

@@ -22,7 +22,7 @@ pub struct Environment {
     pub libtorch: String,
     /// The processor's name.
     pub cpu: String,
-    /// The GPU's name and its driver's version, where one computed.
+    /// The GPU's name and its driver's version, if one computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// The machine's name.
@@ -35,7 +35,7 @@ pub struct Environment {
     pub worker: String,
     /// Milliseconds since 1970 when the stage began.
     pub started_unix_ms: u64,
-    /// Which attempt at the stage this was, counted from 1; absent where attempts are not counted, as in one process.
+    /// Which attempt at the stage this was, counted from 1; absent in a run of one process, which counts no attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
 }
@@ -58,13 +58,13 @@ pub struct Phases {
 pub struct Manifest {
     /// The stage's name.
     pub stage: StageDigest,
-    /// What was asked.
+    /// The stage's spec.
     pub spec: StageSpec,
-    /// What came out.
+    /// Every blob that the stage wrote.
     pub outputs: BTreeMap<String, OutputRecord>,
     /// Metrics.
     pub metrics: BTreeMap<String, f64>,
-    /// How it was made.
+    /// Where it was computed.
     pub environment: Environment,
     /// How long it took.
     pub phases: Phases,
@@ -76,7 +76,7 @@ impl Manifest {
         record::seal(self)
     }
 
-    /// Reads the manifest of `stage`. Damaged where its spec bears another name.
+    /// Reads the manifest of `stage`. `Damaged` if its spec has another name.
     pub fn open(stage: StageDigest, bytes: &[u8]) -> Result<Opened<Self>, RecordError> {
         let opened: Opened<Self> = record::open(bytes)?;
         for found in [opened.value.stage, opened.value.spec.digest()] {
@@ -86,11 +86,6 @@ impl Manifest {
             }
         }
         Ok(opened)
-    }
-
-    /// The manifest of `stage` in these bytes.
-    pub fn from_bytes(stage: StageDigest, bytes: &[u8]) -> Result<Self, RecordError> {
-        Self::open(stage, bytes).map(|opened| opened.value)
     }
 
     /// The artifact that the stage wrote under this name.

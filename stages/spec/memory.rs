@@ -1,8 +1,8 @@
-//! How much memory a stage takes at its peak, by formula: before anything is computed, part by part.
+//! Estimates a stage's peak memory by formula, part by part, before anything is computed.
 //!
 //! ```text
 //! P = 2 V D + D + n (4 D^2 + 3 D M + 2 D)   weights      T = P, or sum of R (I + O) with adapters
-//! f32: a block keeps  (13 D or, with adapters, 11 D + 7 R) + 4 M   numbers a token for its way back
+//! f32: a block keeps  (13 D or, with adapters, 11 D + 7 R) + 4 M   numbers a token for its backward pass
 //!      a pass keeps   all blocks; with checkpointing n D, and one block whole
 //!      the head       4 V   numbers a distribution
 //! ```
@@ -25,11 +25,11 @@ const PROGRAM: u64 = 200 << 20;
 const SINGLE: u64 = 4;
 /// Numbers of f32 that head and softmax hold for a logit at their peak.
 const HEAD: u64 = 4;
-/// Evaluations sample the rows of so many passes at once.
+/// Passes whose rows an evaluation samples at once.
 const EVALUATION_PASSES: u64 = 4;
 
 impl Precision {
-    /// Of one weight.
+    /// Bytes of one weight.
     fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
@@ -45,8 +45,6 @@ pub struct Sizes {
     pub d_model: u64,
     /// n, blocks.
     pub n_layers: u64,
-    /// H, attention heads.
-    pub n_heads: u64,
     /// M, width inside the SwiGLU.
     pub mlp_hidden_size: u64,
     /// V, rows of the embedding and of the head.
@@ -54,39 +52,37 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Of a run's base; `vocabulary` counts where the run makes its own.
+    /// The sizes of a run's base; `vocabulary` is used if the run trains its own model.
     fn of(base: &Base, vocabulary: u64) -> Self {
         match base {
             Base::Scratch(shape, _) => Self::new(shape, vocabulary),
             Base::Checkpoint(CheckpointConfig { shape, .. }) => Self {
                 d_model: shape.d_model.into(),
                 n_layers: shape.n_layers.into(),
-                n_heads: shape.n_heads.into(),
                 mlp_hidden_size: shape.mlp_hidden_size.into(),
                 vocabulary: shape.embedding_size.into(),
             },
         }
     }
 
-    /// Of a run's own model; the vocabulary is the tokenizer's.
+    /// The sizes of a run's own model; the vocabulary is the tokenizer's.
     pub fn new(shape: &ModelShape, vocabulary: u64) -> Self {
         Self {
             d_model: shape.d_model.into(),
             n_layers: shape.n_layers.into(),
-            n_heads: shape.n_heads.into(),
             mlp_hidden_size: shape.mlp_hidden_size.into(),
             vocabulary,
         }
     }
 
-    /// P: all weights, counted.
+    /// P, the number of weights.
     pub fn weights(&self) -> u64 {
         let (d, m) = (self.d_model, self.mlp_hidden_size);
         let block = product(&[4, d, d]) + product(&[3, d, m]) + 2 * d;
         product(&[2, self.vocabulary, d]) + d + product(&[self.n_layers, block])
     }
 
-    /// The numbers of an adapter's matrices.
+    /// How many numbers an adapter's matrices have.
     pub fn adapter(&self, lora: &LoraConfig) -> u64 {
         let (d, m) = (self.d_model, self.mlp_hidden_size);
         let both = |target: &String| match target.as_str() {
@@ -126,16 +122,16 @@ impl PassSizes {
     }
 }
 
-/// What a run's stages are computed with.
+/// The sizes that determine the memory of a run's stages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     /// The model.
     pub sizes: Sizes,
-    /// Of the base's weights. What is trained is f32.
+    /// The number format of the base's weights. Trained weights are f32.
     pub precision: Precision,
-    /// What is trained instead of all weights.
+    /// The adapter that is trained instead of all weights.
     pub lora: Option<LoraConfig>,
-    /// Whether a stage's inputs are read into memory as they lie in the store, rather than in windows.
+    /// Whether a stage reads its inputs into memory as a whole, rather than in windows.
     pub inputs_in_memory: bool,
     /// A pass of a rollout.
     pub rollout: PassSizes,
@@ -156,8 +152,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`:
-    /// a checkpoint's files are read in windows, and those of the run's own making read.
+    /// The workload of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`. A
+    /// checkpoint's files are read in windows, those of the run's own model as a whole.
     pub fn of(run: &Run, vocabulary: u64, prompt_tokens: u64) -> Self {
         let config = run.config();
         let (rollout, estimator) = (&config.rollout, &config.estimator);
@@ -205,11 +201,11 @@ impl Workload {
         Some(Estimate { stage: kind, parts })
     }
 
-    /// The program, the policy, and its files where they are read whole.
+    /// The parts of every stage with a policy: the program, the policy, and its files if they are read as a whole.
     fn policies(&self, trained: bool) -> Vec<Part> {
         let base = product(&[self.sizes.weights(), self.precision.bytes()]);
         let adapter = self.lora.as_ref().map_or(0, |lora| self.sizes.adapter(lora) * SINGLE);
-        // With adapters, all policies of a run stand on one base in memory.
+        // With adapters, all policies of a run share one base in memory.
         let others = if trained { self.other_policies } else { 0 };
         let more_bases = if self.lora.is_some() { 0 } else { others };
         let files = if self.inputs_in_memory { base + adapter } else { 0 };
@@ -227,7 +223,7 @@ impl Workload {
         let mut parts = self.policies(false);
         parts.extend([
             Part::new("cache", product(&cache)),
-            // Of all rows of a step, while it goes on.
+            // Held for all rows of a step until the step ends.
             Part::new("distributions", product(&[rows, pass.queried, sizes.vocabulary, SINGLE])),
             Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)]),
         ]);
@@ -239,19 +235,16 @@ impl Workload {
     }
 
     fn gradient(&self) -> Vec<Part> {
-        let trained = product(&[self.trained(), SINGLE]);
+        let trained = self.trained_bytes();
         let mut parts = self.policies(true);
         parts.push(Part::new("gradients", trained));
-        // Each tensor's bytes, then the file's.
-        let (copies, file) = (vec![Part::new("copies", trained)], Part::new("output", trained));
-        let passing = self.passing();
-        if self.is_kept_by_the_allocator() {
-            parts.extend(parts::larger(passing, copies));
-            parts.push(file);
-        } else {
-            let writing = copies.into_iter().chain([file]).collect();
-            parts.extend(parts::larger(passing, writing));
-        }
+        // First the bytes of each tensor, then those of the file.
+        let (copies, file) = (Part::new("copies", trained), Part::new("output", trained));
+        let is_kept = self.is_kept_by_the_allocator();
+        let (writing, kept) =
+            if is_kept { (vec![copies], Some(file)) } else { (vec![copies, file], None) };
+        parts.extend(parts::larger(self.passing(), writing));
+        parts.extend(kept);
         parts
     }
 
@@ -261,7 +254,7 @@ impl Workload {
         let head = self.head(pass);
         let block = product(&[pass.tokens(), self.kept()]);
         let work = self.forward(pass).max(self.way_back(pass));
-        // Of one matrix, before it is added to what there is.
+        // The gradient of one matrix, before it is added to the accumulated one.
         let largest = self.lora.as_ref().map_or(sizes.largest(), |lora| {
             product(&[lora.rank.into(), sizes.vocabulary.max(2 * sizes.mlp_hidden_size)])
         });
@@ -275,7 +268,7 @@ impl Workload {
                 new,
             ];
         }
-        // The last block answers queries alone, but its keys and values are those of all tokens.
+        // The last block computes the queried positions only, but keys and values of all tokens.
         let last = product(&[pass.distributions(), self.kept()])
             + product(&[pass.tokens(), 6 * sizes.d_model, self.precision.bytes()]);
         let all = block.saturating_mul(sizes.n_layers - 1).saturating_add(last);
@@ -283,19 +276,18 @@ impl Workload {
         vec![Part::new("activations", all), Part::larger([head, one]), new]
     }
 
-    /// glibc gives pieces of more than 32 MiB back at once, and mostly keeps smaller ones.
+    /// glibc returns pieces of more than 32 MiB to the system at once, and mostly keeps smaller ones.
     fn is_kept_by_the_allocator(&self) -> bool {
         let width = (2 * self.sizes.mlp_hidden_size).max(3 * self.sizes.d_model);
         product(&[self.gradient.tokens(), width, self.precision.bytes()]) <= 32 << 20
     }
 
-    /// Policy and moments are moved in f32, then written: each tensor's bytes, then the file's.
+    /// The policy and its moments are updated in f32, then written: first the bytes of each tensor, then those of the
+    /// file.
     fn update(&self) -> Vec<Part> {
-        let trained = product(&[self.trained(), SINGLE]);
-        let base = match self.lora {
-            Some(_) => product(&[self.sizes.weights(), self.precision.bytes()]),
-            None => 0,
-        };
+        let trained = self.trained_bytes();
+        let base = product(&[self.sizes.weights(), self.precision.bytes()]);
+        let base = if self.lora.is_some() { base } else { 0 };
         // Gradients and moments: large ones are read in windows from any store.
         let handed = |bytes: u64| if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 };
         let own = handed(base)
@@ -312,17 +304,13 @@ impl Workload {
         ]
     }
 
-    /// Bytes of everything that is trained, once.
+    /// Bytes of one copy of the T trained weights.
     pub(crate) fn trained_bytes(&self) -> u64 {
-        product(&[self.trained(), SINGLE])
+        let trained = self.lora.as_ref().map(|lora| self.sizes.adapter(lora));
+        product(&[trained.unwrap_or(self.sizes.weights()), SINGLE])
     }
 
-    /// T, numbers that are trained.
-    fn trained(&self) -> u64 {
-        self.lora.as_ref().map_or(self.sizes.weights(), |lora| self.sizes.adapter(lora))
-    }
-
-    /// Bytes that one block keeps for its way back, a token.
+    /// Bytes a token that one block keeps for its backward pass.
     fn kept(&self) -> u64 {
         let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
         match (self.precision, &self.lora) {
@@ -336,7 +324,7 @@ impl Workload {
         }
     }
 
-    /// Bytes that one block holds at most while it is computed, beyond what was there.
+    /// The most bytes that one block adds during its forward pass.
     fn forward(&self, pass: &PassSizes) -> u64 {
         let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
         let of_token = match (self.precision, &self.lora) {
@@ -348,7 +336,7 @@ impl Workload {
         product(&[pass.tokens(), of_token])
     }
 
-    /// Bytes of gradients of activations that one block holds at most on its way back.
+    /// The most bytes of activation gradients that one block holds during its backward pass.
     fn way_back(&self, pass: &PassSizes) -> u64 {
         let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
         product(&[pass.tokens(), SINGLE * (4 * d + 4 * m)])
@@ -380,7 +368,7 @@ fn queried(config: &RunConfig) -> u32 {
     }
 }
 
-/// A product that stays at the largest number rather than wrap.
+/// A product that saturates instead of wrapping.
 fn product(factors: &[u64]) -> u64 {
     factors.iter().fold(1, |so_far, &factor| so_far.saturating_mul(factor))
 }

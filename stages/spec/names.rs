@@ -1,4 +1,5 @@
-//! Names of enumerations, once for run files, tables and messages; and values that serde knows as their text.
+//! Names of enumerations, defined once for run files, tables and messages; and serde for types that are written as
+//! text.
 
 /// Gives an enumeration `ALL`, `name` and `Display`. The names are those that serde derives in kebab case.
 macro_rules! named {

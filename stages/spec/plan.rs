@@ -41,7 +41,7 @@ pub enum PlanError {
     },
 }
 
-/// Where a run stands after an update: enough to go on without walking the chain from its start.
+/// The state of a run after an update, from which the plan continues without walking the chain from its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Iterations done; at least 1.
@@ -65,17 +65,17 @@ pub struct Plan {
     policy: Option<ArtifactDigest>,
     /// The policy that the next update or chunk of sft moves; differs from `policy` within an iteration.
     moving: Option<ArtifactDigest>,
-    /// Of that policy's optimizer.
+    /// The optimizer's state for that policy.
     optimizer_state: Option<ArtifactDigest>,
     shards: Vec<Shard>,
 }
 
-/// What is known of a shard of the iteration under way.
+/// The known results of a shard in the current iteration.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shard {
     trajectories: Option<ArtifactDigest>,
     rewards: Option<ArtifactDigest>,
-    /// Of the update under way.
+    /// The gradient for the current update.
     gradient: Option<ArtifactDigest>,
 }
 
@@ -147,7 +147,7 @@ impl Plan {
         &self.run
     }
 
-    /// The stages that can be computed now, in the order in which they are best begun.
+    /// The stages that can be computed now, in the order in which they should start.
     pub fn pending(&self) -> &BTreeMap<StageKey, StageSpec> {
         &self.pending
     }
@@ -177,7 +177,7 @@ impl Plan {
         Self::stages_before(run, run.config().training.iterations) + 1
     }
 
-    /// Stages until so many updates are done, with the evaluations of all policies before the last of them.
+    /// Stages until this many updates are done, including the evaluations of all policies before the last of them.
     pub fn stages_before(run: &Run, iterations: u32) -> u64 {
         let config = run.config();
         let (shards, updates) = (config.rollout.shards, config.estimator.inner_updates);
@@ -204,6 +204,11 @@ impl Plan {
     ) -> BTreeSet<u32> {
         let last = |key: &&StageKey| **key == Self::last_update(run, key.iteration);
         keys.into_iter().filter(last).map(|key| key.iteration).collect()
+    }
+
+    /// The newest of these iterations; 0 where there is none.
+    pub fn newest_iteration<'a>(run: &Run, keys: impl IntoIterator<Item = &'a StageKey>) -> u32 {
+        Self::iterations_done(run, keys).last().copied().unwrap_or(0)
     }
 
     /// Records a stage's result; returns the stages that became ready.
@@ -253,7 +258,7 @@ impl Plan {
         Ok(ready)
     }
 
-    /// The trajectories may serve further updates; after the last, the iteration is done.
+    /// Starts the next update from the same trajectories; after the last one, ends the iteration.
     fn after_update(&mut self, key: StageKey, policy: ArtifactDigest) -> Vec<StageKey> {
         if key == Self::last_update(&self.run, key.iteration) {
             return self.begin_after(key.iteration, policy);
@@ -280,7 +285,7 @@ impl Plan {
         self.push((0..shards).map(rollout).chain(evaluation))
     }
 
-    /// Adds those of these stages whose inputs are known; returns them.
+    /// Adds the stages whose inputs are known, and returns them.
     fn push(&mut self, keys: impl IntoIterator<Item = StageKey>) -> Vec<StageKey> {
         let mut ready = vec![];
         for key in keys {

@@ -21,11 +21,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::digest::ArtifactDigest;
+use crate::json::json_reason;
 
 /// The format that this program writes. Records from before they were sealed have none: format 0.
 pub const FORMAT: u32 = 1;
 
-/// What stands before and after the number of the format, and after the digest.
+/// The bytes before and after the number of the format, and after the digest.
 const BEFORE_FORMAT: &[u8] = b"{\n  \"format\": ";
 const BEFORE_DIGEST: &[u8] = b",\n  \"sha256\": \"";
 const AFTER_DIGEST: &[u8] = b"\"";
@@ -46,7 +47,7 @@ pub enum RecordError {
 /// A record that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened<T> {
-    /// What it says.
+    /// The record's value.
     pub value: T,
     /// Whether its bytes were checked against a digest; false in format 0.
     pub is_sealed: bool,
@@ -72,7 +73,7 @@ pub fn seal_as<T: Serialize>(format: u32, value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Whether the bytes say that they are of a format with a digest: an earlier one, this one or a later one.
+/// Whether the bytes claim a format with a digest: an earlier one, this one or a later one.
 pub fn has_format(bytes: &[u8]) -> bool {
     Head::of(bytes).is_some() || newer_format(bytes).is_some()
 }
@@ -84,12 +85,12 @@ fn newer_format(bytes: &[u8]) -> Option<u64> {
     (format > u64::from(FORMAT)).then_some(format)
 }
 
-/// The number of the format in the first lines, and what stands behind it.
+/// The number of the format in the first lines, and the bytes behind it.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let rest = bytes.strip_prefix(BEFORE_FORMAT)?;
     let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let digits = std::str::from_utf8(&rest[..length]).ok().filter(|digits| !digits.is_empty())?;
-    // One that is too long to be counted is newer all the more.
+    // A number that exceeds a u64 is a newer format too.
     Some((digits.parse().unwrap_or(u64::MAX), &rest[length..]))
 }
 
@@ -112,15 +113,10 @@ pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError>
     }
     let fields = &bytes[head.digits.end + AFTER_DIGEST.len()..];
     let plain = [b"{", fields.strip_prefix(b",").unwrap_or(fields)].concat();
+    // Without the place: these lines are not the file's.
     let value = serde_json::from_slice(&plain);
-    let value = value.map_err(|error| RecordError::Incompatible(without_place(&error)))?;
+    let value = value.map_err(|error| RecordError::Incompatible(json_reason(&error)))?;
     Ok(Opened { value, is_sealed: true })
-}
-
-/// Serde's sentence without the place: a record's lines are not what its file shows.
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 fn of_format(format: u64) -> RecordError {
@@ -129,7 +125,7 @@ fn of_format(format: u64) -> RecordError {
     ))
 }
 
-/// Format 0. A record that has part of a seal, and not all of it, was sealed once.
+/// Reads format 0. A record with only a part of a seal was sealed, and is damaged.
 fn open_unsealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<Opened<T>, RecordError> {
     if let Some(format) = newer_format(bytes) {
         return Err(of_format(format));
@@ -237,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_wrote_is_distinguished_from_damage() {
+    fn another_version_s_record_is_distinguished_from_damage() {
         let mut more = serde_json::to_value(small()).unwrap();
         more["priority"] = 7.into();
         let why = incompatible(&seal(&more));
@@ -254,7 +250,7 @@ mod tests {
         assert!(matches!(open::<Small>(&again), Err(RecordError::Damaged(_))));
     }
 
-    /// Whatever happened to its bytes: a program that knows the format decides what they are worth.
+    /// Only a program that knows the format can decide whether the bytes are damaged.
     #[test]
     fn a_higher_format_is_another_versions_even_under_a_wrong_digest() {
         let mut more = serde_json::to_value(small()).unwrap();
@@ -274,7 +270,7 @@ mod tests {
             let again: Value = serde_json::from_slice(&newer).unwrap();
             incompatible(&serde_json::to_vec(&again).unwrap());
         }
-        // One wrong digit makes no newer record of one of ours: the digest says which digit it was.
+        // One wrong digit does not turn our record into a newer one: the digest shows which digit it was.
         let ours = String::from_utf8(seal(&small())).unwrap();
         let ours = ours.replace("\"format\": 1,", "\"format\": 9,").into_bytes();
         assert!(matches!(open::<Small>(&ours), Err(RecordError::Damaged(_))));

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 mod evaluations;
+pub mod metrics;
 pub mod trajectories;
 
 pub use evaluations::{Evaluation, EvaluationResult, EvaluationSample};
 
-/// A completion's worth.
+/// The reward of a completion.
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
 pub struct RowReward {
     /// Weighted sum of the parts.
@@ -24,9 +25,9 @@ pub struct RowReward {
     pub counted: bool,
 }
 
-/// The worth of every row of a trajectories file, in its order, in canonical bincode.
+/// The rewards of all rows of a trajectories file, in its order, in canonical bincode.
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
 pub struct Rewards {
-    /// One a row.
+    /// One for each row.
     pub rows: Vec<RowReward>,
 }

@@ -1,6 +1,6 @@
 //! Reward programs: a stage asks for scores, and its caller runs the program.
 //!
-//! A stage does no input or output, so it is handed a [`Scorer`]. Nothing here starts a process.
+//! A stage does no input or output, so its caller passes a [`Scorer`]. Nothing here starts a process.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,15 +12,15 @@ use crate::{artifact::StageError, run::Program};
 /// A completion to be graded by a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Names it within its stage; a function of the stage's spec alone.
+    /// The sample's name within its stage; a function of the stage's spec alone.
     pub id: String,
     /// Where its row is, for error messages: `row 17 of task.dataset.train`.
     pub place: String,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// What was answered.
+    /// The completion.
     pub completion: String,
-    /// What would be right, where the task says it.
+    /// The right answer, if the task has one.
     pub answer: Option<String>,
     /// The row's columns.
     pub row: Map<String, Value>,
@@ -31,14 +31,14 @@ pub struct Sample {
 pub struct Score {
     /// Finite numbers by name.
     pub parts: BTreeMap<String, f64>,
-    /// Whether it is right, where the program says so.
+    /// Whether the completion is right, if the program decides it.
     pub correct: Option<bool>,
 }
 
-/// Runs programs that grade.
+/// Runs reward programs.
 pub trait Scorer: fmt::Debug + Send + Sync {
-    /// One score a sample, in their order. `files` hold every file of the program by name. An answer that is none
-    /// is [`StageError::Invalid`]; a program that ends, hangs or cannot start is [`StageError::Internal`].
+    /// One score for each sample, in order. `files` holds every file of the program by name. An invalid answer is
+    /// [`StageError::Invalid`]; a program that ends, hangs or cannot start is [`StageError::Internal`].
     fn score(
         &self,
         program: &Program,

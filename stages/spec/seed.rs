@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a stream of draws is for; keeps streams apart that share all their other coordinates.
+/// What a stream of draws is for; separates streams whose other coordinates are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {

@@ -1,4 +1,4 @@
-//! Stages: all that a worker is asked for. What is not in the spec may not influence the bytes.
+//! Stage specs: everything that a worker needs to know. Nothing outside the spec may influence a result's bytes.
 //!
 //! Inputs are named by artifact digest. `version` is a constant of each stage kind, raised by every
 //! change that alters bytes; the golden digests of `tests/golden` fail if it was forgotten.
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, EstimatorConfig, Language, LoraConfig, Marking, ModelShape, Numerics,
+    Advantage, EstimatorConfig, Grading, Language, LoraConfig, ModelShape, Numerics,
     OptimizerConfig, Precision, RewardConfig, Sampler, Task,
 };
 use crate::{names::named, seed::Seed};
@@ -91,9 +91,11 @@ pub struct SftSpec {
     /// Sequences of a pass.
     pub micro_batch: u32,
     /// The first step that learns from noisy demonstrations.
-    pub careless_from: u32,
-    /// Share of the hard problems that it answers wrongly.
-    pub careless_share: Real,
+    #[serde(rename = "careless_from")]
+    pub noisy_from: u32,
+    /// Share of the hard problems whose demonstrations are wrong.
+    #[serde(rename = "careless_share")]
+    pub noisy_share: Real,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
@@ -110,11 +112,11 @@ pub struct RolloutSpec {
     pub seed: Seed,
     /// Where the prompts come from.
     pub task: Task,
-    /// What spells them; none where the task has its own tokenizer.
+    /// The files of the tokenizer; none if the task has its own.
     pub language: Option<Language>,
     /// The policy folder that samples.
     pub policy: ArtifactDigest,
-    /// In which its weights are multiplied.
+    /// The number format of its weights.
     pub precision: Precision,
     /// Iteration, from 1.
     pub iteration: u32,
@@ -140,19 +142,19 @@ pub struct RewardSpec {
     pub version: u32,
     /// Numerics class.
     pub numerics: Numerics,
-    /// Which grader, and what it knows.
+    /// The task, which determines the grader.
     pub task: Task,
-    /// What reads the completions; none where the task has its own tokenizer.
+    /// The files of the tokenizer; none if the task has its own.
     pub language: Option<Language>,
-    /// What is graded.
+    /// The trajectories that are graded.
     pub trajectories: ArtifactDigest,
     /// The shard's first prompt, counted over the whole run.
     pub first_prompt: u64,
     /// Completions of a prompt.
     pub group: u32,
-    /// What the parts of a grade weigh.
+    /// The weights of a grade's parts, and the grader of a dataset task.
     pub reward: RewardConfig,
-    /// From rewards to advantages.
+    /// How rewards become advantages.
     pub advantage: Advantage,
 }
 
@@ -168,15 +170,15 @@ pub struct GradientSpec {
     pub seed: Seed,
     /// The policy folder that is differentiated.
     pub policy: ArtifactDigest,
-    /// In which the weights of all its policies are multiplied.
+    /// The number format of the weights of all its policies.
     pub precision: Precision,
     /// The policy folder that sampled the trajectories.
     pub behaviour: ArtifactDigest,
     /// The policy folder that the divergence is measured from; none without a KL term.
     pub reference: Option<ArtifactDigest>,
-    /// What was sampled.
+    /// The trajectories.
     pub trajectories: ArtifactDigest,
-    /// What it was worth.
+    /// The rewards of the trajectories.
     pub rewards: ArtifactDigest,
     /// Completions of a prompt.
     pub group: u32,
@@ -184,13 +186,13 @@ pub struct GradientSpec {
     pub iteration: u32,
     /// Which of the updates from these trajectories, from 1.
     pub inner: u32,
-    /// The shard, for the seed of what is drawn.
+    /// The shard; part of the seed of all draws.
     pub shard: u32,
     /// How the trajectories were sampled.
     pub sampler: Sampler,
     /// The estimator.
     pub estimator: EstimatorConfig,
-    /// What is trained instead of all weights. A folder without an adapter is given one, drawn from the seed.
+    /// The adapter that is trained instead of all weights. A folder without one gets a new one, drawn from the seed.
     pub lora: Option<LoraConfig>,
 }
 
@@ -202,11 +204,11 @@ pub struct UpdateSpec {
     pub version: u32,
     /// Numerics class.
     pub numerics: Numerics,
-    /// The policy folder that is moved.
+    /// The policy folder that is updated.
     pub policy: ArtifactDigest,
     /// The optimizer's state after the previous update; none before the first.
     pub optimizer_state: Option<ArtifactDigest>,
-    /// One gradient a shard, in the order of shards.
+    /// One gradient for each shard, in the order of shards.
     pub gradients: Vec<ArtifactDigest>,
     /// Iteration, from 1.
     pub iteration: u32,
@@ -232,15 +234,15 @@ pub struct EvaluationSpec {
     pub version: u32,
     /// Numerics class.
     pub numerics: Numerics,
-    /// Root of everything that is drawn.
+    /// Root of all draws.
     pub seed: Seed,
     /// Where the problems come from.
     pub task: Task,
-    /// What spells them; none where the task has its own tokenizer.
+    /// The files of the tokenizer; none if the task has its own.
     pub language: Option<Language>,
     /// The policy folder that is measured.
     pub policy: ArtifactDigest,
-    /// In which its weights are multiplied.
+    /// The number format of its weights.
     pub precision: Precision,
     /// Held-out problems.
     pub problems: u32,
@@ -253,8 +255,8 @@ pub struct EvaluationSpec {
     /// Whether the policy's adapter is merged into its base first.
     pub merge_adapter: bool,
     /// The grader of dataset tasks. Last field: `None` is not encoded.
-    #[serde(default, skip_serializing_if = "Marking::is_none")]
-    pub marking: Marking,
+    #[serde(rename = "marking", default, skip_serializing_if = "Grading::is_none")]
+    pub grading: Grading,
 }
 
 /// Any stage.
@@ -275,7 +277,7 @@ pub enum StageSpec {
     Evaluation(EvaluationSpec),
 }
 
-/// The same of a spec of whichever kind.
+/// Evaluates an expression on the spec of any kind of stage.
 macro_rules! of_any {
     ($stage:expr, $spec:ident => $value:expr) => {
         match $stage {
@@ -307,7 +309,7 @@ impl StageSpec {
         StageDigest::of(self.kind().name(), &of_any!(self, spec => encode(spec)))
     }
 
-    /// The class of numerics that a worker must honour.
+    /// The numerics class that a worker must have.
     pub fn numerics(&self) -> Numerics {
         of_any!(self, spec => spec.numerics)
     }
@@ -317,7 +319,7 @@ impl StageSpec {
         of_any!(self, spec => spec.version)
     }
 
-    /// Every artifact that the stage reads, with the role it plays.
+    /// Every artifact that the stage reads, with its role.
     pub fn inputs(&self) -> Vec<(&'static str, ArtifactDigest)> {
         let mut all = vec![];
         let (language, task, reward) = match self {
@@ -351,7 +353,7 @@ impl StageSpec {
             }
             Self::Evaluation(spec) => {
                 all.push(("policy", spec.policy));
-                (spec.language, Some(&spec.task), spec.marking.0.as_ref())
+                (spec.language, Some(&spec.task), spec.grading.0.as_ref())
             }
         };
         let files = |of: Language| [("config", of.config), ("tokenizer", of.tokenizer)];

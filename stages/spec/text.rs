@@ -1,4 +1,5 @@
-//! Text from outside: its encoding, as part of a message, and the known word that a misspelt one is nearest to.
+//! Text from outside the program: checks its encoding, shortens it for messages, and suggests the known word for a
+//! misspelt one.
 //!
 //! One line has no control characters and is cut in the middle, since parsers of JSON and TOML say at the end what
 //! they expected; an excerpt is cut at its end. Other encodings are recognised by their first bytes, and never read.
@@ -8,12 +9,12 @@ use std::fmt::Display;
 /// Characters of a value worth showing.
 const SHOWN: usize = 200;
 
-/// A value as part of one line.
+/// A value for use within one line.
 pub fn one_line(text: &(impl Display + ?Sized)) -> String {
     shown(text, SHOWN)
 }
 
-/// The same with another bound.
+/// The same with at most `most` characters.
 pub fn shown(text: &(impl Display + ?Sized), most: usize) -> String {
     let text = text.to_string();
     let plain = |c: char| if c.is_control() { ' ' } else { c };
@@ -60,14 +61,12 @@ pub fn utf_8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// Letters from which on a beginning identifies a word.
-const SHORTEST_PREFIX: usize = 3;
-/// Letters beyond which a word is no typing error, and too long to be compared with all others.
+/// Longer words are not compared: they are no typing errors, and comparing them is slow.
 const LONGEST: usize = 64;
 
 /// The first candidate at the smallest edit distance from `word`, of at most one edit for every three letters;
 /// else the first that begins with `word`, if that has at least three letters.
-pub fn nearest<'a, I>(word: &str, candidates: I) -> Option<&'a str>
+pub fn suggestion<'a, I>(word: &str, candidates: I) -> Option<&'a str>
 where
     I: IntoIterator<Item = &'a str>,
     I::IntoIter: Clone,
@@ -87,7 +86,7 @@ where
         .map(|(_, candidate)| candidate)
         .or_else(|| {
             let begins = |candidate: &&str| candidate.to_lowercase().starts_with(&small);
-            all.clone().find(begins).filter(|_| letters >= SHORTEST_PREFIX)
+            all.clone().find(begins).filter(|_| letters >= 3)
         })
 }
 
@@ -125,7 +124,7 @@ mod tests {
     #[test]
     fn a_typing_error_is_forgiven_and_another_word_is_not() {
         let words = ["seed", "steps", "prompts", "learning_rate"];
-        let of = |word| nearest(word, words);
+        let of = |word| suggestion(word, words);
         assert_eq!(of("sed"), Some("seed"));
         assert_eq!(of("setps"), Some("steps"));
         assert_eq!(of("Learning-Rate"), Some("learning_rate"));
@@ -135,6 +134,6 @@ mod tests {
         assert_eq!(of("rate"), None);
         assert_eq!(of(""), None);
         assert_eq!(of(&"seed".repeat(100_000)), None, "not compared at all");
-        assert_eq!(nearest("x", ["y"]), None, "not every letter may differ");
+        assert_eq!(suggestion("x", ["y"]), None, "not every letter may differ");
     }
 }

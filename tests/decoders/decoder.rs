@@ -18,7 +18,7 @@ pub struct Decoder {
     pub ratio: u64,
     /// Bytes that may be allocated at once for any input.
     pub floor: u64,
-    /// One input in so many is enough: it takes milliseconds.
+    /// Runs one input in so many: the decoder takes milliseconds.
     pub slowness: u32,
     make_seeds: fn() -> Vec<Vec<u8>>,
 }
@@ -59,8 +59,8 @@ impl Decoder {
     pub fn seeds(&self) -> &'static [Vec<u8>] {
         static SEEDS: [OnceLock<Vec<Vec<u8>>>; DECODERS.len()] =
             [const { OnceLock::new() }; DECODERS.len()];
-        let place = DECODERS.iter().position(|other| other.name == self.name);
-        SEEDS[place.expect("decoders are made here alone")].get_or_init(self.make_seeds)
+        let index = DECODERS.iter().position(|other| other.name == self.name);
+        SEEDS[index.expect("all decoders are in the list")].get_or_init(self.make_seeds)
     }
 
     /// The decoder of this name.

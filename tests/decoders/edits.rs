@@ -1,4 +1,4 @@
-//! Damage: sound bytes and a list of edits in, bytes that are nearly sound out.
+//! Damages bytes: takes sound bytes and a list of edits, and returns bytes that are nearly sound.
 //!
 //! An edit is four plain numbers, so that a property test can shrink a list of them and a seeded driver
 //! can draw one; every value means something, and the same edits give the same bytes anywhere.
@@ -65,7 +65,7 @@ const NESTS: [(&str, &str); 14] = [
     ("\\left(", "\\right)"),
 ];
 
-/// Words that some decoder listens for.
+/// Words that have a meaning for some decoder.
 const WORDS: [&str; 28] = [
     "null",
     "true",
@@ -167,7 +167,7 @@ impl Edit {
     fn apply(self, bytes: &mut Vec<u8>, seeds: &[Vec<u8>], form: Form) {
         let pick = usize::from(self.pick);
         let at = bytes.len() * usize::from(self.at) / 65_536;
-        // Small parts mostly, now and then a large one.
+        // Mostly small parts, sometimes a large one.
         let size = match self.size % 4 {
             0 => 1 + usize::from(self.size >> 2) % 4,
             1 | 2 => 1 + usize::from(self.size >> 2) % 64,
@@ -226,7 +226,7 @@ fn number_at(bytes: &mut Vec<u8>, at: usize, number: &str) {
     drop(bytes.splice(start..start + length, number.bytes()));
 }
 
-/// Puts a part into many brackets; some lack their ends.
+/// Nests a part in many brackets, some of them unclosed.
 fn nest(
     bytes: &mut Vec<u8>,
     part: std::ops::Range<usize>,
@@ -274,9 +274,9 @@ fn length_at(bytes: &mut [u8], at: usize, pick: usize) {
     bytes[at..end].copy_from_slice(&length[..end - at]);
 }
 
-/// Says a line again, or leaves it out.
+/// Repeats a line, or leaves it out.
 fn line(bytes: &mut Vec<u8>, at: usize, pick: usize) {
-    let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |place| place + 1);
+    let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1);
     let end =
         bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |n| at + n + 1);
     if pick.is_multiple_of(2) {

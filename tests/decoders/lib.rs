@@ -1,4 +1,4 @@
-//! Every decoder of bytes from outside, as one function: any bytes in, whether they were accepted out.
+//! Every decoder of untrusted bytes, as a function that returns whether it accepted them.
 //!
 //! The list is what property tests, `make fuzz` and the targets of `fuzz/` share. A decoder may refuse; it
 //! may not panic, hang, or allocate more than [`Decoder::most`] says. Beside it stand sound examples of its

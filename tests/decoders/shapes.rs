@@ -1,5 +1,4 @@
-//! Inputs of a shape rather than a damage: nests, chains and rows beyond any bound. Every decoder is handed all
-//! of them, whatever they were made for.
+//! Inputs of extreme shapes: nests, chains and rows beyond any bound. Every decoder gets all of them.
 
 /// Parts of a nest or a chain.
 const MANY: usize = 100_000;

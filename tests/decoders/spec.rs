@@ -17,7 +17,7 @@ const FILES: [&str; 5] = [
     include_str!("../../jobs/runs/word-puzzle/word-puzzle.toml"),
 ];
 
-/// Contents in place of where they are to be had.
+/// Contents in place of sources.
 fn settled(text: &str) -> String {
     let named = sources(text).unwrap_or_default();
     let of = |key: String| (key.clone(), ArtifactDigest::of(key.as_bytes()));
@@ -140,12 +140,12 @@ pub(crate) fn manifests() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn manifest(bytes: &[u8]) -> bool {
-    // It is asked for by the name that it bears, where it bears one of ours.
+    // It is looked up by its own digest if it has one.
     let known = manifest_values();
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]);
     let bears = |known: &&Manifest| head.contains(&known.stage.to_string());
     let stage = known.iter().find(bears).unwrap_or(&known[0]).stage;
-    Manifest::from_bytes(stage, bytes).is_ok()
+    Manifest::open(stage, bytes).is_ok()
 }
 
 pub(crate) fn listings() -> Vec<Vec<u8>> {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use agrpo_compute::check_folder;
 use agrpo_compute::fuzz_entry_points;
-use agrpo_compute::model::{ModelConfig, check_adapter};
+use agrpo_compute::model::ModelConfig;
 use agrpo_compute::text::chat::{ChatTokenizer, Specials};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{Files, Rewards, RowReward, decode, encode};
@@ -80,13 +80,13 @@ pub(crate) fn trajectory_seeds() -> Vec<Vec<u8>> {
     let mut plain = Trajectories::masked(vec![3, 4, 5, 6], 2, 3, 9);
     plain.completion_ids = vec![1, 2, 9, 4, 9, 9];
     plain.unmask_steps = vec![0, 1, NEVER, 2, NEVER, NEVER];
-    let mut kept = plain.clone();
-    kept.kept = Some(KeptSets { offsets: vec![0, 1, 1, 2, 4, 4, 4], ids: vec![1, 2, 3, 4] });
-    kept.policy = Some(agrpo_spec::ArtifactDigest::of(b"policy"));
-    [plain, kept].map(|t| t.to_bytes().expect("small tensors").to_vec()).into()
+    let mut filtered = plain.clone();
+    filtered.kept = Some(KeptSets { offsets: vec![0, 1, 1, 2, 4, 4, 4], ids: vec![1, 2, 3, 4] });
+    filtered.policy = Some(agrpo_spec::ArtifactDigest::of(b"policy"));
+    [plain, filtered].map(|t| t.to_bytes().expect("small tensors").to_vec()).into()
 }
 
-/// As a stage reads them: what was accepted is asked for, row by row.
+/// As a stage reads them: accepted trajectories are read row by row.
 pub(crate) fn trajectories(bytes: &[u8]) -> bool {
     let Ok(read) = Trajectories::from_bytes(bytes) else { return false };
     for row in 0..read.rows {
@@ -126,7 +126,7 @@ pub(crate) fn config_seeds() -> Vec<Vec<u8>> {
     vec![CONFIG.to_vec(), written]
 }
 
-/// As a folder's: then every tensor that it asks for is looked for.
+/// As the configuration of a folder: every tensor that it implies is looked up.
 pub(crate) fn config(bytes: &[u8]) -> bool {
     let Ok(config) = ModelConfig::from_json(bytes) else { return false };
     if config.n_layers <= 64 {
@@ -162,7 +162,7 @@ pub(crate) fn adapter_configs() -> Vec<Vec<u8>> {
 
 pub(crate) fn adapter_config(bytes: &[u8]) -> bool {
     let files = adapter_folder(bytes, Bytes::from_static(ADAPTER));
-    check_adapter(golden_config(), &files).is_ok()
+    fuzz_entry_points::adapter(golden_config(), &files).is_ok()
 }
 
 pub(crate) fn adapter_seeds() -> Vec<Vec<u8>> {
@@ -171,7 +171,7 @@ pub(crate) fn adapter_seeds() -> Vec<Vec<u8>> {
 
 pub(crate) fn adapter(bytes: &[u8]) -> bool {
     let files = adapter_folder(ADAPTER_CONFIG, Bytes::copy_from_slice(bytes));
-    check_adapter(golden_config(), &files).is_ok()
+    fuzz_entry_points::adapter(golden_config(), &files).is_ok()
 }
 
 /// A byte-level tokenizer with the template's pieces, for [`chat_config`].

@@ -154,7 +154,7 @@ pub(crate) fn completions() -> Vec<Vec<u8>> {
     ])
 }
 
-/// What a policy wrote, before every grader. Nothing is refused.
+/// A completion of a policy, for every grader. Graders refuse nothing.
 pub(crate) fn completion(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]);
     let problems = [
@@ -180,7 +180,7 @@ pub(crate) fn answers() -> Vec<Vec<u8>> {
     ])
 }
 
-/// A line of a program that grades. What is taken for an answer is finite, and the asked row's.
+/// A line of a grading program. An accepted answer is finite, and has the id of the row.
 pub(crate) fn answer(bytes: &[u8]) -> bool {
     match program_answer(bytes, "17/3") {
         Ok(score) => {

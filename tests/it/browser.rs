@@ -1,5 +1,5 @@
-//! What a person sees in a browser: a run's curve growing, a failure, a trajectory played, a report from disk
-//! without a network; on a telephone and on a desk, dark and light.
+//! Pages in a real browser: a growing curve, a failure, the trajectory player, a report from disk without a network; in
+//! the sizes of a telephone and of a desktop, dark and light.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,11 +24,11 @@ const GROWN: &str = "
     window.seen = points;
     return grown;";
 
-/// Where pictures of what was seen are left; `make pictures` takes those of the guide from there.
+/// The folder of screenshots; `make pictures` takes those of the guide from there.
 fn pictures() -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
-    std::fs::create_dir_all(&place).unwrap();
-    place
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,8 @@
-//! A checkpoint that knows words, trained on a dataset by a published protocol: fetched, checked, adapted
-//! and replayed; and every wrong file refused before anything is computed.
+//! A checkpoint with a tokenizer, trained on a dataset by a published protocol: fetched, checked, adapted and
+//! replayed. Every wrong file is refused before anything is computed.
 //!
-//! The checkpoint is small and random. Its head favours whole tags, so that completions differ in what
-//! they earn.
+//! The checkpoint is small and random. Its head favours whole tags, so that completions differ in
+//! reward.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,11 +10,12 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use agrpo_compute::model::{ModelConfig, Policy};
-use agrpo_spec::{ArtifactDigest, ModelShape, Real, Seed};
+use agrpo_spec::{ArtifactDigest, Seed};
 use insta::assert_snapshot;
 use serde_json::{Map, Value, json};
 
 use crate::lora::manifests;
+use crate::support;
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
@@ -29,6 +30,7 @@ const SPECIAL: [&str; 6] = [
     "<|eot_id|>",
 ];
 
+/// A run of a checkpoint: unlike the runs of `run_file.rs`, it has no `[model]` and no `[sft]`.
 pub(crate) const RUN: &str = r#"
 name = "words"
 seed = 5
@@ -106,16 +108,7 @@ fn id(text: &str) -> i64 {
 }
 
 pub(crate) fn checkpoint(folder: &Path) {
-    let real = |value| Real::new(value).unwrap();
-    let shape = ModelShape {
-        d_model: 32,
-        n_layers: 2,
-        n_heads: 2,
-        mlp_hidden_size: 48,
-        rope_theta: real(1e4),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.1),
-    };
+    let shape = support::checkpoint::shape(32, 2, 2, 48);
     let config = ModelConfig::new(&shape, 272, id("<|endoftext|>"), id("<|mdm_mask|>"), 512);
     let policy = Policy::draw(config, 0.1, Seed::new(1)).unwrap();
     // The same memory as the policy's.
@@ -131,7 +124,7 @@ pub(crate) fn checkpoint(folder: &Path) {
     fs::write(folder.join("README.md"), "made up").unwrap();
 }
 
-/// Seven problems to learn from and three to be measured on.
+/// Seven problems for training and three for evaluation.
 fn rows(path: &Path, numbers: std::ops::Range<u32>) {
     let row = |n: u32| {
         format!("{{\"question\": \"What is {n} + {n}?\", \"answer\": \"It is #### {}\"}}\n", 2 * n)
@@ -252,7 +245,7 @@ fn edited(name: &'static str, from: &'static str, to: &'static str) -> impl Fn(&
     }
 }
 
-/// A server that has nothing; it answers one request.
+/// A server that answers one request with 404.
 fn empty_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -329,7 +322,7 @@ fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
     let program = program(&[]);
     let said = program.run(&["run", "run.toml", "--workers", "4096"]);
     assert_eq!(said.code, Some(2), "{}", said.stderr);
-    for part in [" stage needs about ", " of memory, ", "program 200 MiB", "--ignore-memory"] {
+    for part in [" needs about ", " of memory, ", "program 200 MiB", "--ignore-memory"] {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
     }
     assert!(!program.store().exists(), "not even its files are fetched");
@@ -356,6 +349,6 @@ fn a_dry_run_needs_none_of_the_files() {
     memory    update: program 209.72 MB, inputs 109.63 kB, gradients 7.94 kB, moments 15.87 kB, new policy 7.94 kB, output 31.74 kB
     memory    evaluation: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, distributions 139.26 kB, block at work 4.95 MB
     store     1.24 MB over the whole run
-    time      up to 0s on 2 worker(s), with the longest prompts and at 0.10 TFLOP/s a worker, which is assumed: --tflops N says better
+    time      up to 0s on 2 workers, with the longest prompts and at 0.10 TFLOP/s a worker, which is assumed: --tflops N says better
     "##);
 }

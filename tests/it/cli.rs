@@ -108,6 +108,26 @@ fn mistakes_in_the_command_line() {
 
     For more information, try '--help'.
     ");
+    assert_snapshot!(alone(&["run", "x.toml", "--seed", "-1"], "").error(), @r"
+    2
+    error: invalid value '-1' for '--seed <N>': expected a whole number from 0 to 2^63 - 1
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_code_4() {
+    let (folder, _) = with_a_run();
+    for arguments in [&["status"][..], &["show", "tiny", "--json"], &["--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agrpo"));
+        command.args(arguments).current_dir(folder.path()).env_clear().stdout(full);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: cannot write to standard output: No space"), "{said}");
+    }
 }
 
 #[test]
@@ -122,6 +142,10 @@ fn mistakes_in_a_run_file() {
     assert_snapshot!(run("seed = 1", "sed = 1"), @r"
     2
     error: standard input: line 3, `sed = 1`: unknown key `sed`: did you mean `seed`?
+    ");
+    assert_snapshot!(run("seed = 1", "seed = -1"), @r"
+    2
+    error: standard input: line 3, `seed = -1`: expected a whole number from 0 to 2^63 - 1
     ");
     assert_snapshot!(run("group = 2", "group = 1"), @r"
     2
@@ -151,6 +175,13 @@ fn questions_about_a_store_that_is_not_there() {
     error: `ftp://x` is not a store: expected file:///folder, a plain folder, s3://bucket/prefix or memory://
     ");
     let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "").unwrap();
+    for verb in ["status", "verify", "gc"] {
+        let said = agrpo(folder.path(), &[verb, "--store", "."], "").error();
+        assert!(said.starts_with("2\nerror: no store at [folder]"), "{said}");
+    }
+    std::fs::remove_file(folder.path().join("notes.txt")).unwrap();
+    assert_eq!(agrpo(folder.path(), &["verify", "--store", "."], "").code, Some(0), "an empty one");
     agrpo(folder.path(), &["status"], "");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "asking creates nothing");
 }
@@ -208,9 +239,32 @@ fn every_part_of_a_run_can_be_shown() {
     error: `nothing` is no run, stage or artifact that can be shown
 
     hint: no run in file://[folder]/.agrpo has the name `nothing` or an id that begins with it; `agrpo status` lists all runs
-    hint: `nothing` names no stage: expected 1 to 64 hexadecimal digits
-    hint: `nothing` names no blob: expected 1 to 64 hexadecimal digits
     ");
+    let other = agrpo(folder, &["run", "tiny.toml", "--seed", "2"], "");
+    assert_eq!(other.code, Some(0), "{}", other.stderr);
+    for verb in ["show", "status"] {
+        let said = agrpo(folder, &[verb, "tiny"], "").error();
+        assert!(said.starts_with("2\nerror: `tiny` fits several of the runs in "), "{said}");
+        assert!(said.ends_with("; give more of the id\n"), "{said}");
+    }
+    // A run's name that several stages begin with.
+    let first_digits = |part: &str| -> Vec<String> {
+        let names = std::fs::read_dir(folder.join(".agrpo").join(part)).unwrap();
+        names.map(|name| name.unwrap().file_name().to_string_lossy()[..1].to_owned()).collect()
+    };
+    let (runs, stages) = (first_digits("runs"), first_digits("stages"));
+    let is_shared = |digit: &&String| {
+        !runs.contains(digit) && stages.iter().filter(|other| other == digit).count() > 1
+    };
+    let digit = stages.iter().find(is_shared).expect("two stages with one first digit");
+    let named = tiny().replace("\"tiny\"", &format!("\"{digit}\""));
+    std::fs::write(folder.join("named.toml"), named).unwrap();
+    assert_eq!(agrpo(folder, &["run", "named.toml"], "").code, Some(0));
+    let said = agrpo(folder, &["show", digit], "").error();
+    assert!(
+        said.starts_with(&format!("2\nerror: `{digit}` fits several of the stages in ")),
+        "{said}"
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ set.training.iterations = 1
 
 const COMMAND: [&str; 4] = ["compare", "pair.toml", "--output", "out"];
 
-/// A folder with a comparison and a place for its page.
+/// A folder with a comparison and a folder for its page.
 fn folder() -> Program {
     let program = Program::new(&[]);
     std::fs::write(program.folder().join("pair.toml"), FILE).unwrap();

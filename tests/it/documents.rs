@@ -1,4 +1,4 @@
-//! Every document of the checkout, held against the rest of it: what a link names is there, anchors too.
+//! The links of every document of the checkout: their files and anchors exist.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +20,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// What is wrong with a link; nothing if it goes somewhere, or out into the network.
+/// What is wrong with a link; `None` if its target exists or is on the network.
 fn trouble(link: &str, page: &Path, pages: &BTreeMap<PathBuf, Document>) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;

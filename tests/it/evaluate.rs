@@ -18,7 +18,7 @@ fn index(program: &Program) -> std::path::PathBuf {
     run.join("stages")
 }
 
-/// What `look` sees while the record of a stage of the run is gone.
+/// The result of `look` while the record of a stage of the run is missing.
 fn without_record<T>(program: &Program, stage: &str, look: impl Fn() -> T) -> T {
     let names = std::fs::read_dir(index(program)).unwrap();
     let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -93,7 +93,7 @@ fn a_sampled_grid_measures_what_several_completions_are_worth() {
     assert!(said.stderr.contains("evaluation 4/4  "), "{}", said.stderr);
     assert_eq!(said.stderr.matches("(stored)").count(), 4, "{}", said.stderr);
 
-    // A lost record is no work to be done.
+    // A lost record is not computed again.
     for stage in ["update-000004", "sft-000001"] {
         let said = without_record(&program, stage, || program.run(&question));
         assert_eq!((said.code, said.stdout.as_str()), (Some(5), ""), "{stage}: {}", said.stderr);
@@ -158,8 +158,8 @@ fn wrong_requests_are_reported_in_one_line() {
         let store = program.store().canonicalize().unwrap();
         said.stderr.lines().next().unwrap().replace(store.to_str().unwrap(), "[store]")
     };
-    insta::assert_snapshot!(error(&["nobody"]), @"error: no run in file://[store] has the name `nobody` or an id that begins with it; `agrpo status` lists all runs");
-    insta::assert_snapshot!(error(&["bytes", "--steps", "8,3"]), @"error: --steps 3: the run's completions of 8 tokens in 1 block(s) can be unmasked in these numbers of steps: 8,4,2,1");
+    insta::assert_snapshot!(error(&["absent"]), @"error: no run in file://[store] has the name `absent` or an id that begins with it; `agrpo status` lists all runs");
+    insta::assert_snapshot!(error(&["bytes", "--steps", "8,3"]), @"error: --steps 3: the run's completions of 8 tokens in 1 block can be unmasked in these numbers of steps: 8,4,2,1");
     insta::assert_snapshot!(error(&["bytes", "--steps", "x"]), @"error: invalid value 'x' for '--steps <LIST>': expected whole numbers with commas between, as in 8,4,2");
     insta::assert_snapshot!(error(&["bytes", "--problems", "100000"]), @"error: --problems 100000: the run's task has 47 held-out problems; expected at most that many");
     insta::assert_snapshot!(error(&["bytes", "--temperature", "0", "--samples", "2"]), @"error: invalid value '0' for '--temperature <T>': expected a number above 0; without the option, decoding is greedy");

@@ -1,5 +1,5 @@
-//! What leaves a run for other programs and what comes from them: read by Python's own readers, imported again,
-//! the same every time, and refused in one line where it cannot be.
+//! Exports and imports: Python's libraries read exports, imports read them back, equal runs give equal bytes, and what
+//! cannot be exported is refused in one line.
 
 mod large;
 mod refused;
@@ -18,7 +18,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 
 use crate::checkpoint;
-use crate::cli::alone;
+use crate::help::help_of;
 use crate::support::not_run::not_run;
 use crate::support::program::Program;
 
@@ -54,19 +54,19 @@ fn small() -> Program {
     program
 }
 
-/// Every file below a place, by its name there.
-fn files(place: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    if place.is_file() {
-        return BTreeMap::from([(PathBuf::new(), fs::read(place).unwrap())]);
+/// Every file of a folder by its name, or a single file.
+fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    if path.is_file() {
+        return BTreeMap::from([(PathBuf::new(), fs::read(path).unwrap())]);
     }
     let read = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.unwrap();
         (PathBuf::from(entry.file_name()), fs::read(entry.path()).unwrap())
     };
-    fs::read_dir(place).unwrap().map(read).collect()
+    fs::read_dir(path).unwrap().map(read).collect()
 }
 
-/// Python's readers, installed once below the build folder; else why they cannot be had.
+/// Python's readers, installed once below the build folder; or why they cannot be installed.
 fn packages() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/export/requirements.txt");
     let wanted = fs::read(&source).unwrap();
@@ -121,14 +121,14 @@ fn characters(folder: &Path) -> Value {
 #[test]
 fn python_s_own_readers_read_what_is_exported() {
     let (words, small) = (words(), small());
-    let export = |program: &Program, format: &str, place: &str, more: &[&str]| {
-        let (run, name) = if format == "hf" { ("bytes", place) } else { ("words", place) };
+    let export = |program: &Program, format: &str, path: &str, more: &[&str]| {
+        let (run, name) = if format == "hf" { ("bytes", path) } else { ("words", path) };
         let fixed = ["export", run, "--format", format, "-o", name, "--json"];
         program.json(&[&fixed, more].concat())
     };
     let whole = export(&small, "hf", "hf", &["--shard-size", "30000"]);
-    for (format, place) in [("merged", "merged"), ("csv", "a.csv"), ("tensorboard", "tb")] {
-        export(&words, format, place, &[]);
+    for (format, path) in [("merged", "merged"), ("csv", "a.csv"), ("tensorboard", "tb")] {
+        export(&words, format, path, &[]);
     }
     export(&words, "wandb", "a.jsonl", &[]);
     export(&words, "peft", "peft", &["--base", "made/up"]);
@@ -155,11 +155,11 @@ fn python_s_own_readers_read_what_is_exported() {
         "csv": of_words.join("a.csv"), "tensorboard": of_words.join("tb"),
         "wandb": of_words.join("a.jsonl"),
     });
-    let place = of_words.join("case.json");
-    fs::write(&place, case.to_string()).unwrap();
+    let path = of_words.join("case.json");
+    fs::write(&path, case.to_string()).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/export/read.py");
     let mut python = Command::new("python3");
-    let said = python.arg(script).arg(place).env("PYTHONPATH", packages).output().unwrap();
+    let said = python.arg(script).arg(path).env("PYTHONPATH", packages).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(said.status.success(), "{}{}", text(&said.stdout), text(&said.stderr));
     assert_eq!(text(&said.stdout).lines().count(), 5, "{}", text(&said.stdout));
@@ -170,10 +170,10 @@ fn the_same_run_gives_the_same_bytes() {
     let program = words();
     for format in ["merged", "peft", "tensorboard", "csv", "jsonl", "wandb"] {
         let [one, two] = ["one", "two"].map(|name| {
-            let place = format!("{name}-{format}");
-            let said = program.run(&["export", "words", "--format", format, "-o", &place]);
+            let path = format!("{name}-{format}");
+            let said = program.run(&["export", "words", "--format", format, "-o", &path]);
             assert_eq!(said.code, Some(0), "{}", said.stderr);
-            files(&program.folder().join(place))
+            files(&program.folder().join(path))
         });
         assert!(!one.is_empty());
         assert_eq!(one, two, "{format}");
@@ -189,9 +189,9 @@ fn the_same_run_gives_the_same_bytes() {
     // A policy's folder does not depend on who computed the run, and when.
     let elsewhere = words();
     for format in ["merged", "peft"] {
-        let place = format!("one-{format}");
-        elsewhere.json(&["export", "words", "--format", format, "-o", &place, "--json"]);
-        let [ours, theirs] = [&program, &elsewhere].map(|one| files(&one.folder().join(&place)));
+        let path = format!("one-{format}");
+        elsewhere.json(&["export", "words", "--format", format, "-o", &path, "--json"]);
+        let [ours, theirs] = [&program, &elsewhere].map(|one| files(&one.folder().join(&path)));
         assert_eq!(ours, theirs, "{format}");
     }
 }
@@ -230,7 +230,7 @@ fn what_is_exported_can_be_imported_and_trained_on() {
     let said = program.run(&["run", "again.toml"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
 
-    // What the store has is not asked for again.
+    // Files that the store has are not read again.
     fs::remove_dir_all(program.folder().join("merged")).unwrap();
     let said = program.json(&["run", "again.toml", "--json"]);
     assert_eq!(said["stages"]["computed"], 0);
@@ -269,7 +269,7 @@ fn an_exported_folder_knows_where_it_comes_from() {
 
 #[test]
 fn help_of_export() {
-    assert_snapshot!(alone(&["export", "--help"], "").stdout, @r#"
+    assert_snapshot!(help_of("export"), @r#"
     Write a policy or a run's metrics for other programs
 
     A policy as Hugging Face's tools, PEFT or safetensors read it, or a run's metrics for TensorBoard,
@@ -313,22 +313,7 @@ fn help_of_export() {
           --force
               Replace the file, or the folder of an earlier export, that is there
 
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
+    [common options]
 
     Examples:
       agrpo export countdown --format hf -o countdown-hf
@@ -340,7 +325,7 @@ fn help_of_export() {
 
 #[test]
 fn help_of_import() {
-    assert_snapshot!(alone(&["import", "--help"], "").stdout, @r#"
+    assert_snapshot!(help_of("import"), @r#"
     Take a base from a Hugging Face folder into the store
 
     Checks configuration, tokenizer and every tensor, stores the files by content, and prints the
@@ -354,22 +339,7 @@ fn help_of_import() {
               Folder with config.json, tokenizer.json and *.safetensors
 
     Options:
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
+    [common options]
 
     Examples:
       agrpo import /models/LLaDA-8B-Instruct

@@ -1,5 +1,5 @@
-//! The promise under faults: whatever happens, the run ends in the very same bytes, or stops with a
-//! failure record a person can read; nothing is lost, and nothing wrong is taken for right.
+//! The promise under faults: the run ends in the same bytes, or stops with a readable failure record; nothing is lost,
+//! and no wrong result is accepted.
 //!
 //! `make fault` runs this, `make soak` the random schedules; docs/faults.md says what each fault does and
 //! costs. Workers are processes of the real program, whose fail points are compiled in by the dev profile; Redis and
@@ -33,14 +33,14 @@ fn setting(name: &str, default: u64) -> u64 {
     value.map_or(default, |(_, value)| value.parse().expect("a number"))
 }
 
-/// What is kept of schedules: their rows, and the logs of those that broke.
+/// The folder of the rows of schedules, and of the logs of broken ones.
 fn folder() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_BIN_EXE_agrpo")).with_file_name("../fault");
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Says a line at once, and writes it where summaries are gathered.
+/// Prints a line at once, and appends it to the log of the suite.
 #[expect(clippy::print_stderr, reason = "the cost of a schedule is printed also where it held")]
 fn say(line: &str) {
     eprintln!("{line}");
@@ -62,7 +62,7 @@ fn play(schedule: &Schedule) -> (Row, String) {
     let deaths = scene.retire();
     let row = judge(&scene, schedule, &ending, &deaths, wall);
     if !row.complaints.is_empty() || setting("KEEP", 0) > 0 {
-        scene.keep(&folder().join(format!("{}-{}", schedule.name, schedule.seed)));
+        scene.save_logs(&folder().join(format!("{}-{}", schedule.name, schedule.seed)));
     }
     (row, words)
 }

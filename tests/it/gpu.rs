@@ -1,5 +1,5 @@
-//! GPUs on machines without one: what is refused and with which words, the restart that loads a CUDA build
-//! of libtorch, and the benchmark on the processor, which is all of it but the device.
+//! GPU options on machines without a GPU: the errors, the restart that loads a CUDA build of libtorch, and the
+//! benchmark on the processor.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -7,43 +7,38 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::program::{Program, RUN};
+use crate::support::run_file::run_file;
 
 /// 128 completions of 16 steps: at k = 24 nearly all of their 2,048 states are computed. Held at once
 /// with what their gradient needs, they would take over a gigabyte; the program itself takes a fifth.
-const WIDE: &str = r#"
-seed = 3
-[task.sudoku]
-[model]
-d_model = 96
-n_layers = 3
-n_heads = 4
-mlp_hidden_size = 256
-[sft]
-steps = 2
-batch = 16
-steps_per_stage = 2
-micro_batch = 16
-optimizer = { learning_rate = 1e-3 }
-[rollout]
-prompts = 16
-group = 8
-shards = 1
-micro_batch = 32
-completion_tokens = 16
-block_tokens = 16
-steps = 16
-[reward]
-weights = { cells = 1.0 }
-[optimizer]
-learning_rate = 1e-4
-[training]
-iterations = 1
-[evaluation]
-problems = 1
-every = 1
-steps = [16]
-micro_batch = 32
-"#;
+fn wide(k: u32) -> String {
+    let text = run_file(&[
+        ("name", &format!("\"k{k}\"")),
+        ("model.d_model", "96"),
+        ("model.n_layers", "3"),
+        ("model.n_heads", "4"),
+        ("model.mlp_hidden_size", "256"),
+        ("sft.steps", "2"),
+        ("sft.batch", "16"),
+        ("sft.micro_batch", "16"),
+        ("rollout.prompts", "16"),
+        ("rollout.group", "8"),
+        ("rollout.shards", "1"),
+        ("rollout.micro_batch", "32"),
+        ("rollout.completion_tokens", "16"),
+        ("rollout.block_tokens", "16"),
+        ("rollout.steps", "16"),
+        ("reward.weights", "{ cells = 1.0 }"),
+        ("estimator.k", &k.to_string()),
+        ("estimator.micro_batch", "16"),
+        ("training.iterations", "1"),
+        ("evaluation.problems", "1"),
+        ("evaluation.every", "1"),
+        ("evaluation.steps", "[16]"),
+        ("evaluation.micro_batch", "32"),
+    ]);
+    text.replace("[task.countdown]", "[task.sudoku]")
+}
 
 /// All gradient manifests in the store.
 fn gradients(program: &Program) -> Vec<Value> {
@@ -57,8 +52,7 @@ fn gradients(program: &Program) -> Vec<Value> {
 /// Peak resident memory in KiB of a replay of the only gradient stage, which has to succeed.
 fn peak_of_replay(k: u32) -> (u64, f64) {
     let program = Program::new(&[]);
-    let text = format!("name = \"k{k}\"\n{WIDE}\n[estimator]\nk = {k}\nmicro_batch = 16\n");
-    std::fs::write(program.folder().join("wide.toml"), text).unwrap();
+    std::fs::write(program.folder().join("wide.toml"), wide(k)).unwrap();
     program.json(&["run", "wide.toml", "--json"]);
     let [manifest] = gradients(&program).try_into().unwrap();
     let mut child = program.start(&["replay", manifest["stage"].as_str().unwrap()]);

@@ -1,9 +1,9 @@
-//! The guide (`docs/guide`), read to the letter: every `sh` block is run, and every `text,output` block is
-//! compared with what the one above it said.
+//! The guide (`docs/guide`): every `sh` block is run, and every `text,output` block is compared with the output of the
+//! block above it.
 //!
 //! A chapter is one shell in one scratch copy of the checkout's files, with `agrpo` on the path and its
 //! store in that folder. The first chapter begins with nothing; the others where the first one ended.
-//! `CHAPTER=name` runs that one alone (after the first), `GUIDE=write` puts what was said into the
+//! `CHAPTER=name` runs that one alone (after the first), `GUIDE=write` writes the output into the
 //! document instead of comparing. Other blocks are for reading; a language that is not known is refused.
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const RUN: &str = "sh";
 const OUTPUT: &str = "text,output";
 /// What is only read.
 const READ: [&str; 6] = ["text", "toml", "json", "jsonl", "python", "html"];
-/// Between what one block and the next one said.
+/// Separates the output of one block from the next.
 const MARK: char = '\u{1e}';
 /// A chapter that takes longer is ended.
 const LONGEST_SECONDS: &str = "400";
@@ -61,11 +61,11 @@ impl Chapter {
         for block in &self.document.blocks {
             let known =
                 READ.contains(&&*block.language) || [RUN, OUTPUT].contains(&&*block.language);
-            let place = format!("{}.md:{}", self.name, block.line);
+            let at = format!("{}.md:{}", self.name, block.line);
             if !block.is_fenced || !known {
-                found.push(format!("{place}: `{}` is no language of the guide's", block.language));
+                found.push(format!("{at}: `{}` is no language of the guide's", block.language));
             } else if block.language == OUTPUT && before != RUN {
-                found.push(format!("{place}: `{OUTPUT}` follows no `{RUN}` block"));
+                found.push(format!("{at}: `{OUTPUT}` follows no `{RUN}` block"));
             }
             before = &block.language;
         }
@@ -124,7 +124,7 @@ impl Scratch {
         scratch
     }
 
-    /// Runs blocks in one shell; answers with what each said, or with what went wrong.
+    /// Runs blocks in one shell; returns the output of each, or an error.
     fn run(&self, name: &str, blocks: &[&Block]) -> Result<Vec<String>, String> {
         let mut script = String::new();
         for block in blocks {
@@ -192,7 +192,7 @@ fn agrees(written: &[String], said: &[String]) -> bool {
     }
 }
 
-/// Runs a chapter and compares; answers with everything that is wrong.
+/// Runs a chapter and compares; returns everything that is wrong.
 #[expect(clippy::print_stderr, reason = "the cost of a chapter is printed also where it holds")]
 fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
     let begin = Instant::now();
@@ -213,7 +213,7 @@ fn check(chapter: &Chapter, scratch: &Scratch) -> Vec<String> {
         let mut text = chapter.text.clone();
         for (output, said) in differing.iter().rev() {
             text.replace_range(
-                output.place.clone(),
+                output.range.clone(),
                 &format!("{}\n", said.trim_start_matches('\n')),
             );
         }

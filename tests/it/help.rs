@@ -8,6 +8,32 @@ use insta::assert_snapshot;
 use crate::cli::alone;
 use crate::support::not_run::not_run;
 
+/// The options that end the help of every verb that answers in JSON from a store.
+const COMMON: &str = "      --store <URL>
+          Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
+          else .agrpo]
+
+      --json
+          Answer in JSON
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+Global options:
+      --log-format <FORMAT>
+          Format of log lines on stderr
+          
+          [default: text]
+          [possible values: text, json]
+";
+
+/// The help of a verb, with its common options named only.
+pub(crate) fn help_of(verb: &str) -> String {
+    let help = alone(&[verb, "--help"], "").stdout;
+    assert!(help.contains(COMMON), "{help}");
+    help.replace(COMMON, "[common options]\n")
+}
+
 /// The verbs that the help lists.
 fn verbs() -> Vec<String> {
     let help = alone(&["--help"], "").stdout;

@@ -1,5 +1,5 @@
-//! What `infra/` and the operator's page say, held against the program: metrics by name and label,
-//! options by the help, files by a reader of their format.
+//! Compares `infra/` and the operator's page with the program: metrics by name and label, options by the help, files by
+//! a reader of their format.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn yaml(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every text that stands at this key, however deep.
+/// Every text at this key, at any depth.
 fn all_at<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(map) => {
@@ -115,7 +115,7 @@ fn the_page_lists_every_metric_and_every_setting() {
     let settings = text("src/settings.rs");
     let (product, _) = settings.split_once("#[cfg(test)]").unwrap();
     let is_name = |word: &&str| word.starts_with("AGRPO_") && word.len() > "AGRPO_".len();
-    // What the fault suite alone reads is no setting of a fleet.
+    // Variables of the fault suite are not settings of a fleet.
     let of_suite = |word: &&str| word.starts_with("AGRPO_FAULT_");
     // Each setting is a constant; names without one are read elsewhere, and only known not to be mistyped.
     let constants = product.lines().filter(|line| line.starts_with("const "));
@@ -160,7 +160,7 @@ fn kubernetes_is_given_what_the_program_understands() {
     assert_eq!(kinds, ["Service", "StatefulSet"]);
 }
 
-/// Slurm and the worker are played by two scripts: the time limit drains and queues again.
+/// Two scripts stand in for Slurm and the worker: the time limit drains the worker and requeues the job.
 #[test]
 fn a_slurm_job_drains_before_its_limit_and_is_queued_again() {
     use std::os::unix::fs::PermissionsExt;

@@ -42,12 +42,12 @@ fn make_room() {
     }
 }
 
-/// Holds a connection in one of many ways; says whether it was had at all.
+/// Holds a connection in one of several ways; returns whether it was accepted.
 async fn hold(address: SocketAddr, kind: usize) -> Option<()> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let host = format!("Host: {address}\r\n");
     let begin = match kind % 8 {
-        // Half of all say nothing.
+        // Half of them send nothing.
         0..4 => String::new(),
         4 => "GET / HTTP/1.1\r\n".to_owned(),
         5 => format!("POST / HTTP/1.1\r\n{host}Content-Length: 1000\r\n\r\nhalf"),
@@ -99,13 +99,13 @@ async fn crowd(address: SocketAddr) -> JoinSet<Option<()>> {
     let mut clients = JoinSet::new();
     for kind in 0..2 * CROWD {
         clients.spawn(hold(address, kind));
-        // Faster than this, the system's own queue of connections is full.
+        // Faster than this, the system's backlog overflows.
         if kind % 64 == 0 {
             sleep(Duration::from_millis(5)).await;
         }
     }
     sleep(Duration::from_secs(1)).await;
-    // Who was never let in has ended.
+    // Connections that were refused have ended.
     while let Some(ended) = clients.try_join_next() {
         ended.unwrap().expect("every client connects");
     }
@@ -136,7 +136,7 @@ async fn a_worker_stores_its_results_and_serves_metrics_in_a_crowd() {
     });
     assert_eq!(answered(address, "/metrics").await, "HTTP/1.1 200 OK");
     let lines = log_of(&program, "log");
-    assert!(lines.iter().any(|line| line.contains("all connections of the listener are taken")));
+    assert!(lines.iter().any(|line| line.contains("the listener is at its limit of connections")));
     assert!(lines.len() < 100, "{}", lines[..100].join("\n"));
     drop(clients);
 }
@@ -156,7 +156,7 @@ async fn live_pages_are_shown_in_a_crowd() {
         assert_eq!(answered(address, path).await, "HTTP/1.1 200 OK", "{path}");
     }
     let lines = log_of(&program, "log");
-    assert!(lines.iter().any(|line| line.contains("all connections of the listener are taken")));
+    assert!(lines.iter().any(|line| line.contains("the listener is at its limit of connections")));
     assert!(lines.len() < 100, "{}", lines[..100].join("\n"));
     drop(clients);
 }

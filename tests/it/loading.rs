@@ -1,5 +1,5 @@
-//! A checkpoint of eight shards, from its folder through the store into a policy: what a process that
-//! does this takes of the machine's memory beside the policy itself.
+//! A checkpoint of eight shards, from its folder through the store into a policy: the memory that a process takes
+//! beside the policy itself.
 //!
 //! A child process does it, since only a process's own peak can be measured. `AGRPO_LAYERS` makes the model
 //! of the long variant larger or smaller; 18 layers take 2 GB.
@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use agrpo_compute::check_folder;
 use agrpo_compute::model::{ModelConfig, Placement, Policy};
-use agrpo_spec::{ModelShape, Real};
 use agrpo_store::Store;
 use serde_json::{Value, json};
 use tch::Kind;
@@ -22,16 +21,7 @@ const SHARDS: usize = 8;
 const MIB: u64 = 1 << 20;
 
 fn config(d_model: u32, n_layers: u32) -> ModelConfig {
-    let real = |value| Real::new(value).unwrap();
-    let shape = ModelShape {
-        d_model,
-        n_layers,
-        n_heads: d_model / 128,
-        mlp_hidden_size: 3 * d_model,
-        rope_theta: real(500_000.0),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.02),
-    };
+    let shape = checkpoint::shape(d_model, n_layers, d_model / 128, 3 * d_model);
     ModelConfig::new(&shape, 8192, 8000, 8001, 4096)
 }
 

@@ -14,7 +14,7 @@ const LORA: &str = "\n[lora]\nrank = 4\nalpha = 8.0\nhead = true\n";
 /// A folder with a run file made from the tests' own.
 fn program(change: impl Fn(String) -> String) -> Program {
     let program = Program::new(&[]);
-    std::fs::write(program.folder().join("run.toml"), change(format!("{RUN}{LORA}"))).unwrap();
+    std::fs::write(program.folder().join("run.toml"), change(format!("{}{LORA}", *RUN))).unwrap();
     program
 }
 

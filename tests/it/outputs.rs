@@ -1,4 +1,4 @@
-//! The answers of the verbs as a person reads them who pipes them on: text without colour, whole.
+//! The answers of the verbs to a pipe: whole text without colour.
 //!
 //! Times, dates, sizes of records that hold times, and what names this machine are replaced. Digests are
 //! not: the tiny run's results are the same everywhere.
@@ -156,7 +156,7 @@ fn what_a_run_says_that_is_done() {
 }
 
 #[test]
-fn what_keeping_says() {
+fn output_of_retention() {
     let (folder, _) = with_a_run();
     let folder = folder.path();
     assert_snapshot!(answer(folder, &["verify", "tiny"]), @r"
@@ -178,6 +178,15 @@ fn what_keeping_says() {
     next:
       agrpo gc --dry-run
     ");
+    for verb in ["pause", "cancel"] {
+        let said = answer(folder, &[verb, "tiny"]);
+        assert_eq!(said, "run 5cff052ac408: is done already; nothing was changed\n");
+    }
+    let last = stage(folder, "evaluation-000001");
+    let run =
+        std::fs::read_dir(folder.join(".agrpo/runs")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(run.join(format!("stages/evaluation-000001.{last}"))).unwrap();
+    std::fs::remove_file(folder.join(".agrpo/stages").join(last)).unwrap();
     assert_snapshot!(answer(folder, &["pause", "tiny"]), @r"
     run 5cff052ac408: paused; stages in hand are finished
 
@@ -185,6 +194,41 @@ fn what_keeping_says() {
       agrpo resume 5cff052ac408
     ");
     assert_snapshot!(answer(folder, &["resume", "tiny"]), @"run 5cff052ac408: resumed");
+}
+
+/// What a verb writes for people replaces its own earlier files alone.
+#[test]
+fn a_file_that_agrpo_did_not_write_is_not_replaced() {
+    let (folder, _) = with_a_run();
+    let folder = folder.path();
+    let pair = "run = \"tiny.toml\"\nseeds = [1]\n[[variant]]\nname = \"a\"\n";
+    std::fs::write(folder.join("pair.toml"), pair).unwrap();
+    std::fs::create_dir(folder.join("charts")).unwrap();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/llada_tiny");
+    for (place, arguments) in [
+        ("tiny.toml", &["report", "tiny", "-o", "tiny.toml"][..]),
+        ("charts/reward.svg", &["report", "tiny", "-o", "r.html", "--plots", "charts"]),
+        ("own.svg", &["evaluate", "tiny", "--plot", "own.svg"]),
+        ("own.svg", &["tune", "tiny", "--plot", "own.svg"]),
+        ("pair.md", &["compare", "pair.toml"]),
+        ("own.json", &["bench-gpu", "--tiny", "--golden", golden, "--output", "own.json"]),
+    ] {
+        let place = folder.join(place);
+        if !place.exists() {
+            std::fs::write(&place, "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n").unwrap();
+        }
+        let before = std::fs::read(&place).unwrap();
+        let said = agrpo(folder, arguments, "");
+        assert_eq!(said.code, Some(2), "{arguments:?}: {}", said.stderr);
+        assert!(said.stderr.contains(" is there already, and it is no "), "{}", said.stderr);
+        assert!(said.stderr.contains("\nhint: move it away, or name "), "{}", said.stderr);
+        assert_eq!(std::fs::read(&place).unwrap(), before, "{arguments:?}");
+    }
+    std::fs::write(folder.join("empty.html"), "").unwrap();
+    for report in ["empty.html", "r.html", "r.html"] {
+        let said = agrpo(folder, &["report", "tiny", "-o", report, "--plots", "others"], "");
+        assert_eq!(said.code, Some(0), "{report}: {}", said.stderr);
+    }
 }
 
 #[test]
@@ -268,11 +312,11 @@ fn typing_mistakes_are_answered_with_what_was_meant() {
     For more information, try '--help'.
     ");
     let text = std::fs::read_to_string(folder.join("tiny.toml")).unwrap();
-    std::fs::write(folder.join("slip.toml"), text.replace("group = 2", "groups = 2")).unwrap();
-    assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 18, `groups = 2`: unknown key `rollout.groups`: did you mean `rollout.group`?");
-    std::fs::write(folder.join("slip.toml"), text.replace("[task.countdown]", "[task.countdwn]"))
+    std::fs::write(folder.join("typo.toml"), text.replace("group = 2", "groups = 2")).unwrap();
+    assert_snapshot!(error(&["run", "typo.toml"]), @"error: typo.toml: line 18, `groups = 2`: unknown key `rollout.groups`: did you mean `rollout.group`?");
+    std::fs::write(folder.join("typo.toml"), text.replace("[task.countdown]", "[task.countdwn]"))
         .unwrap();
-    assert_snapshot!(error(&["run", "slip.toml"]), @"error: slip.toml: line 4, `[task.countdwn]`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
+    assert_snapshot!(error(&["run", "typo.toml"]), @"error: typo.toml: line 4, `[task.countdwn]`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
 }
 
 #[test]

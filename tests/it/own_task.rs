@@ -1,64 +1,58 @@
-//! A task of one's own, without touching Rust: rows, templates, rules and a program that grades; with a model
-//! from scratch and with a checkpoint; and what is said when any of them is wrong.
+//! A custom task: rows, templates, rules and a grading program; with a model from scratch and with a checkpoint; and
+//! the errors when any of them is wrong.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use insta::assert_snapshot;
 
 use crate::checkpoint::checkpoint;
 use crate::lora::manifests;
 use crate::support::program::{Program, Said};
+use crate::support::run_file::run_file;
 
 /// A model from scratch that sorts letters.
-const RUN: &str = r#"
-name = "letters"
-seed = 3
-[task.dataset]
-train = { from = "train.jsonl" }
-test = { from = "test.jsonl" }
-prompt = "{{ word }}"
-answer = "{{ word | list | sort | join }}"
-prompt_tokens = 4
-[model]
-d_model = 32
-n_layers = 2
-n_heads = 2
-mlp_hidden_size = 64
-init_std = 0.06
-[sft]
-steps = 60
-batch = 32
-steps_per_stage = 30
-micro_batch = 32
-optimizer = { learning_rate = 1e-2, beta2 = 0.98 }
-[rollout]
-prompts = 8
-group = 4
-shards = 2
-micro_batch = 32
-completion_tokens = 4
-block_tokens = 4
-steps = 4
-top_k = 0
-[reward]
-command = ["python3", "reward.py"]
-files = ["reward.py", "lib/right.py"]
-timeout_seconds = 20
-weights = { program = 1.0, letters = 0.25 }
-rules = { letters = { kind = "regex", pattern = "^[a-e]{3}$" }, same = { kind = "exact" } }
-[estimator]
-k = 2
-micro_batch = 32
-[optimizer]
-learning_rate = 1e-3
-[training]
-iterations = 2
-[evaluation]
-problems = 8
-every = 2
-steps = [4, 2]
-micro_batch = 32
-"#;
+static RUN: LazyLock<String> = LazyLock::new(|| {
+    let text = run_file(&[
+        ("name", "\"letters\""),
+        ("task.countdown.train", "{ from = \"train.jsonl\" }"),
+        ("task.countdown.test", "{ from = \"test.jsonl\" }"),
+        ("task.countdown.prompt", "\"{{ word }}\""),
+        ("task.countdown.answer", "\"{{ word | list | sort | join }}\""),
+        ("task.countdown.prompt_tokens", "4"),
+        ("model.d_model", "32"),
+        ("model.n_layers", "2"),
+        ("model.mlp_hidden_size", "64"),
+        ("model.init_std", "0.06"),
+        ("sft.steps", "60"),
+        ("sft.batch", "32"),
+        ("sft.steps_per_stage", "30"),
+        ("sft.micro_batch", "32"),
+        ("sft.optimizer", "{ learning_rate = 1e-2, beta2 = 0.98 }"),
+        ("rollout.prompts", "8"),
+        ("rollout.group", "4"),
+        ("rollout.micro_batch", "32"),
+        ("rollout.completion_tokens", "4"),
+        ("rollout.block_tokens", "4"),
+        ("rollout.steps", "4"),
+        ("rollout.top_k", "0"),
+        ("reward.command", "[\"python3\", \"reward.py\"]"),
+        ("reward.files", "[\"reward.py\", \"lib/right.py\"]"),
+        ("reward.timeout_seconds", "20"),
+        ("reward.weights", "{ program = 1.0, letters = 0.25 }"),
+        (
+            "reward.rules",
+            "{ letters = { kind = \"regex\", pattern = \"^[a-e]{3}$\" }, same = { kind = \"exact\" } }",
+        ),
+        ("estimator.micro_batch", "32"),
+        ("optimizer.learning_rate", "1e-3"),
+        ("training.iterations", "2"),
+        ("evaluation.problems", "8"),
+        ("evaluation.steps", "[4, 2]"),
+        ("evaluation.micro_batch", "32"),
+    ]);
+    text.replace("[task.countdown]", "[task.dataset]")
+});
 
 const REWARD: &str = r#"
 import json, sys
@@ -85,7 +79,7 @@ pub(crate) fn letters() -> Program {
     let program = Program::new(&[]);
     let folder = program.folder();
     fs::create_dir_all(folder.join("lib")).unwrap();
-    fs::write(folder.join("run.toml"), RUN).unwrap();
+    fs::write(folder.join("run.toml"), &*RUN).unwrap();
     fs::write(folder.join("train.jsonl"), rows((0..125).filter(|n| n % 10 != 0))).unwrap();
     fs::write(folder.join("test.jsonl"), rows((0..125).step_by(10))).unwrap();
     fs::write(folder.join("reward.py"), REWARD).unwrap();
@@ -93,7 +87,7 @@ pub(crate) fn letters() -> Program {
     program
 }
 
-/// A letters run whose program says something else in stages; the look at it before the run is answered.
+/// A letters run whose program misbehaves in stages; it answers the check before the run.
 fn misbehaving(body: &str) -> Said {
     let program = letters();
     let text = format!(
@@ -146,14 +140,14 @@ fn a_program_grades_every_stage_and_every_stage_replays() {
     let replayed = program.run(&["replay", "--run", "letters"]);
     assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
 
-    // The very same program: the stored one, whatever lies in the folder now.
+    // The stored program grades, whatever the folder holds now.
     fs::write(program.folder().join("reward.py"), "raise SystemExit(1)").unwrap();
     let replayed = program.run(&["replay", "--run", "letters"]);
     assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
     let collected = program.run(&["gc", "--grace", "0s"]);
     assert_eq!(collected.code, Some(0), "{}", collected.stderr);
     let replayed = program.run(&["replay", "--run", "letters"]);
-    assert_eq!(replayed.code, Some(0), "what grades is kept: {}", replayed.stderr);
+    assert_eq!(replayed.code, Some(0), "gc keeps the reward program: {}", replayed.stderr);
 
     // Another program is another run; the base, which no program graded, is the same.
     fs::write(program.folder().join("reward.py"), REWARD.replace("/ len", "/ 2 / len")).unwrap();
@@ -235,9 +229,9 @@ fn a_program_that_is_no_function_of_its_rows_is_found_by_replay() {
     }
 }
 
-/// What is said of the run file with these edits, before anything is computed.
+/// The error of the run file with these edits, before anything is computed.
 fn refused(program: &Program, edits: &[(&str, &str)]) -> String {
-    let text = edits.iter().fold(RUN.to_owned(), |text, (from, to)| {
+    let text = edits.iter().fold(RUN.clone(), |text, (from, to)| {
         assert!(text.contains(from), "{from}");
         text.replace(from, to)
     });
@@ -287,7 +281,7 @@ fn rows_and_templates_are_checked_before_anything_is_computed() {
 #[test]
 fn an_error_about_a_dataset_names_its_file() {
     let program = letters();
-    fs::write(program.folder().join("run.toml"), RUN).unwrap();
+    fs::write(program.folder().join("run.toml"), &*RUN).unwrap();
     let mut messages = vec![];
     for bytes in [&b""[..], b"\n", b"word\n\"abc\n", b"\xff\xfew\0", b"{\"word\": \"caf\xe9\"}\n"] {
         fs::write(program.folder().join("train.jsonl"), bytes).unwrap();
@@ -365,7 +359,7 @@ fn rewards_are_checked_before_anything_is_computed() {
 #[test]
 fn a_dry_run_needs_no_file() {
     let program = Program::new(&[]);
-    fs::write(program.folder().join("run.toml"), RUN).unwrap();
+    fs::write(program.folder().join("run.toml"), &*RUN).unwrap();
     let said = program.run(&["run", "run.toml", "--dry-run"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let missing = "without task.dataset.train, task.dataset.test, reward.files.reward.py, reward.files.lib/right.py";

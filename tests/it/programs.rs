@@ -1,4 +1,4 @@
-//! Reward programs and the end of the agrpo that started them, however that comes.
+//! Reward programs when the agrpo that started them ends in any way.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::own_task::letters;
 use crate::support::wait::wait_for;
 
-/// Grades one row; for the next it starts two processes in sessions of their own, says who they are in its
-/// folder, and hangs.
+/// Grades one row; for the next it starts two processes in their own sessions, writes their numbers into its folder,
+/// and hangs.
 const HANGS: &str = r#"
 import json, os, subprocess, sys, time
 for n, line in enumerate(sys.stdin):
@@ -47,13 +47,13 @@ fn the_next_start_removes_what_a_killed_one_left() {
     fs::write(program.folder().join("reward.py"), HANGS).unwrap();
     let mut killed = program.start(&["run", "run.toml", "--workers", "1"]);
     let pids = wait_for("the program that hangs", || {
-        let places = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
-        places.filter_map(|file| fs::read_to_string(file).ok()).next()
+        let files = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
+        files.filter_map(|file| fs::read_to_string(file).ok()).next()
     });
     let pids: Vec<_> = pids.split(' ').collect();
     assert!(pids.len() == 3 && pids.iter().all(|pid| runs(pid)), "{pids:?}");
 
-    // While its owner lives a folder is left alone, whichever process starts meanwhile.
+    // A folder whose owner lives is not removed, whichever process starts meanwhile.
     let rows = program.folder().join("rows.jsonl");
     fs::write(&rows, "{\"word\": \"cab\", \"completion\": \"abc\"}\n").unwrap();
     fs::write(program.folder().join("reward.py"), GOOD).unwrap();
@@ -83,8 +83,8 @@ fn a_second_signal_leaves_nothing() {
     fs::write(program.folder().join("reward.py"), HANGS).unwrap();
     let mut stopped = program.start(&["run", "run.toml", "--workers", "1"]);
     let pids = wait_for("the program that hangs", || {
-        let places = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
-        places.filter_map(|file| fs::read_to_string(file).ok()).next()
+        let files = folders(&below).into_iter().map(|folder| folder.join("files/pids"));
+        files.filter_map(|file| fs::read_to_string(file).ok()).next()
     });
     for _ in 0..2 {
         kill_process(Pid::from_child(&stopped), Signal::TERM).unwrap();

@@ -61,10 +61,10 @@ fn an_index_that_names_another_runs_stages_decides_nothing() {
     let replayed: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     let stages = replayed["stages"].as_array().unwrap();
     assert_eq!(stages.len(), wrong, "as many stages, its own");
-    let foreign = names(&folder(&other).join("stages"));
+    let of_other = names(&folder(&other).join("stages"));
     for stage in stages {
         let end = format!(".{}", stage["stage"].as_str().unwrap());
-        assert!(foreign.iter().all(|name| !name.ends_with(&end)), "{stage:#}");
+        assert!(of_other.iter().all(|name| !name.ends_with(&end)), "{stage:#}");
     }
     let again = program.json(&["run", "run.toml", "--json"]);
     assert_eq!((&again["policy"], &again["stages"]["computed"]), (&own["policy"], &0.into()));
@@ -87,8 +87,8 @@ fn forge(own: &Path, other: &Path, is_edited: impl Fn(&str) -> bool) {
     }
 }
 
-/// Every verb that names a policy or what led to it names the run's own.
-fn every_verb_names(program: &Program, own: &Value, foreign: &[String]) {
+/// Every verb that names a policy or its stages names those of the run.
+fn every_verb_names(program: &Program, own: &Value, of_other: &[String]) {
     for arguments in [vec!["status", "--json"], vec!["status", "bytes", "--json"]] {
         let status = program.json(&arguments);
         let mut rows = status["runs"].as_array().unwrap().iter();
@@ -105,7 +105,7 @@ fn every_verb_names(program: &Program, own: &Value, foreign: &[String]) {
     let report = std::fs::read_to_string(program.folder().join("report.html")).unwrap();
     let shown = program.json(&["show", "bytes", "--json"]).to_string();
     let replayed = program.json(&["replay", "--run", "bytes", "--json"]).to_string();
-    for stage in foreign {
+    for stage in of_other {
         assert!(!report.contains(&stage[..12]) && !shown.contains(stage), "{stage}");
         assert!(!replayed.contains(stage), "{stage}");
     }
@@ -122,8 +122,8 @@ fn notes_whose_seals_are_right_decide_nothing() {
     let folder = |run: &Value| -> PathBuf {
         program.store().join("runs").join(run["run"].as_str().unwrap())
     };
-    let kept = program.folder().join("kept");
-    copy(&folder(&own), &kept);
+    let saved = program.folder().join("saved");
+    copy(&folder(&own), &saved);
     // One that shares nothing, and one that shares its base.
     for (from, to) in [("seed = 7", "seed = 8"), ("k = 4", "k = 2")] {
         program.change(from, to);
@@ -136,15 +136,15 @@ fn notes_whose_seals_are_right_decide_nothing() {
             let names = names(&run.join("stages"));
             names.iter().map(|name| name.split_once('.').unwrap().1.to_owned()).collect()
         };
-        let shared = stages_of(&kept);
-        let mut foreign = stages_of(&folder(&other));
-        foreign.retain(|stage| !shared.contains(stage));
-        assert!(foreign.len() > 10);
+        let shared = stages_of(&saved);
+        let mut of_other = stages_of(&folder(&other));
+        of_other.retain(|stage| !shared.contains(stage));
+        assert!(of_other.len() > 10);
         for part in ["", "update-000004", "update-000002"] {
             forge(&folder(&own), &folder(&other), |key| key.starts_with(part));
-            every_verb_names(&program, &own, &foreign);
+            every_verb_names(&program, &own, &of_other);
             std::fs::remove_dir_all(folder(&own)).unwrap();
-            copy(&kept, &folder(&own));
+            copy(&saved, &folder(&own));
         }
     }
 }
@@ -194,7 +194,7 @@ fn a_damaged_record_is_named_beside_what_the_others_say() {
     assert!(row["unreadable_records"].is_null(), "{row:#}");
 }
 
-/// What decides no result is in no export's way.
+/// Exports do not need a record that decides no result.
 #[test]
 fn a_damaged_record_that_is_no_stages_is_named_and_left_aside() {
     let program = Program::new(&[]);
@@ -236,4 +236,11 @@ fn a_run_that_cannot_be_read_is_a_row_and_asked_for_by_name_an_error() {
     assert!(said.stdout.contains("111111111111: unreadable: runs/1111"), "{}", said.stdout);
     assert_eq!(program.run(&["status", &empty]).code, Some(5));
     assert_eq!(program.run(&["status", &garbage]).code, Some(5));
+    // One of them may have the name.
+    for verb in ["status", "show", "forget"] {
+        let said = program.run(&[verb, "other"]);
+        assert_eq!(said.code, Some(5), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("runs/{garbage}/run.json")), "{}", said.stderr);
+    }
+    assert_eq!(program.run(&["show", "bytes"]).code, Some(0));
 }

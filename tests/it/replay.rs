@@ -1,4 +1,4 @@
-//! `agrpo replay`: every kind of stage again, bit for bit; and what it says of damage.
+//! `agrpo replay`: every kind of stage is computed again, bit for bit; and its errors about damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -47,11 +47,11 @@ fn a_flipped_byte_of_an_input_is_named_with_exit_5() {
     let (program, of_kind) = finished();
     let (digest, path) = &of_kind["reward"];
     let blob = manifest(path)["spec"]["reward"]["trajectories"].as_str().unwrap().to_owned();
-    let place = program.store().join("cas").join(&blob);
-    let mut bytes = std::fs::read(&place).unwrap();
+    let path = program.store().join("cas").join(&blob);
+    let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(&place, bytes).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     let said = program.run(&["replay", digest]);
     assert_eq!(said.code, Some(5), "{}", said.stderr);
     assert!(said.stderr.contains(&blob), "{}", said.stderr);

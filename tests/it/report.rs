@@ -1,5 +1,5 @@
-//! Reports, live pages and single completions, as text: what they hold, and that they hold nothing dangerous.
-//! What a browser makes of them is seen in `browser.rs`.
+//! Reports, live pages and single completions as text: their contents, and that they hold nothing dangerous. Tests in
+//! a browser are in `browser.rs`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -90,7 +90,7 @@ fn runs_stand_beside_each_other_with_their_differences() {
 fn what_cannot_be_reported_is_said_in_a_line() {
     let program = finished();
     for (arguments, part) in [
-        (&["report", "nobody"][..], "nobody"),
+        (&["report", "absent"][..], "absent"),
         (&["report", "bytes", "-o", "no/such/folder/r.html"], "cannot write there"),
         (&["report"], "RUN"),
     ] {
@@ -113,8 +113,8 @@ impl Served {
         let mut child = program.spawn(&arguments, Stdio::piped());
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let place = line.trim().trim_start_matches("http://").split('/').next().unwrap();
-        let port = place.rsplit_once(':').unwrap().1.parse().unwrap();
+        let address = line.trim().trim_start_matches("http://").split('/').next().unwrap();
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         Self { child, address, line }
     }
@@ -159,7 +159,7 @@ fn live_pages_show_runs_and_answer_to_their_own_name_alone() {
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("chart-reward"), "{head}");
     let (head, body) = served.ask(&format!("/runs/{run}/samples"), "");
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("data-trajectory"), "{head}");
-    for wrong in ["/runs/nobody", "/nowhere", "/rollouts/00/0"] {
+    for wrong in ["/runs/absent", "/nowhere", "/rollouts/00/0"] {
         let (head, _) = served.ask(wrong, "");
         assert!(head.starts_with("HTTP/1.1 404"), "{wrong}: {head}");
     }

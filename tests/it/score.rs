@@ -19,20 +19,20 @@ fn a_row_has_its_parts() {
     let row = "{\"ground_truth\": 18.0, \"completion\": \"<answer>\\\\boxed{18.0}</answer>\", \"id\": 5}\n";
     assert_snapshot!(score("gsm8k", "d1", row), @r#"
     {"completion":"<answer>\\boxed{18.0}</answer>","correct":false,"extracted":"\\boxed{18.0}","ground_truth":18.0,"id":5,"parts":{"correctness":0.0,"int":0.0,"soft_format":0.0,"strict_format":0.0,"xmlcount":0.0},"reward":0.0}
-    1 rows  reward 0.0000  correct 0.0% (0 of 1)
+    1 row  reward 0.0000  correct 0.0% (0 of 1)
     "#);
     assert_snapshot!(score("gsm8k", "d1-eval", row), @r#"
     {"completion":"<answer>\\boxed{18.0}</answer>","correct":true,"extracted":18.0,"ground_truth":18.0,"id":5,"parts":{"correct":1.0},"reward":1.0}
-    1 rows  reward 1.0000  correct 100.0% (1 of 1)
+    1 row  reward 1.0000  correct 100.0% (1 of 1)
     "#);
     assert_snapshot!(score("gsm8k", "agrpo", row), @r#"
     {"completion":"<answer>\\boxed{18.0}</answer>","correct":true,"extracted":"18.0","ground_truth":18.0,"id":5,"parts":{"answer_format":0.5,"correctness":3.0,"thinking_format":0.0},"reward":3.5}
-    1 rows  reward 3.5000  correct 100.0% (1 of 1)
+    1 row  reward 3.5000  correct 100.0% (1 of 1)
     "#);
     let row = "{\"question\": \"Sudoku puzzle: 0204032001400402\", \"ground_truth\": \"1234432121433412\", \"completion\": \"<answer>12344321</answer>\"}\n";
     assert_snapshot!(score("sudoku", "d1-eval", row), @r#"
     {"completion":"<answer>12344321</answer>","correct":false,"correct_cells":4,"empty_cells":8,"extracted":"1234432100000000","ground_truth":"1234432121433412","parts":{"cells":0.5},"question":"Sudoku puzzle: 0204032001400402","reward":0.5}
-    1 rows  reward 0.5000  correct 0.0% (0 of 1)  cells 50.0% (4 of 8)
+    1 row  reward 0.5000  correct 0.0% (0 of 1)  cells 50.0% (4 of 8)
     "#);
 }
 

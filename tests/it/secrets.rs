@@ -1,4 +1,4 @@
-//! Passwords and keys: how they come in, and that they never come out.
+//! Passwords and keys: how they are passed in, and that no output shows them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::support::program::{Program, RUN};
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
-const SECRET: &str = "s3cret-that-nobody-sees";
+const SECRET: &str = "s3cret-never-shown";
 
 /// Whether any file below a folder holds the text.
 fn is_in_files(folder: &Path, text: &str) -> bool {
@@ -59,27 +59,27 @@ fn settings_that_contradict_or_are_not_there_are_named() {
         ),
         (vec![("AGRPO_REDIS_CA", "/nowhere/ca.pem")], "AGRPO_REDIS_CA: /nowhere/ca.pem"),
         (
-            vec![("AGRPO_STORE", "s3://KEY:s3cret-that-nobody-sees@bucket")],
+            vec![("AGRPO_STORE", "s3://KEY:s3cret-never-shown@bucket")],
             "AGRPO_STORE holds a password or a key",
         ),
         (
-            vec![("AGRPO_STORE", "s3:/u:s3cret-that-nobody-sees@bucket")],
+            vec![("AGRPO_STORE", "s3:/u:s3cret-never-shown@bucket")],
             "AGRPO_STORE holds a password or a key",
         ),
         (
-            vec![("AWS_ENDPOINT", "http://127.0.0.1:1/?k=s3cret-that-nobody-sees")],
+            vec![("AWS_ENDPOINT", "http://127.0.0.1:1/?k=s3cret-never-shown")],
             "AWS_ENDPOINT holds a user, a password or a key, or parameters",
         ),
         (
-            vec![("AGRPO_STORE", "s3://s3cret-that-nobody-sees@bucket")],
+            vec![("AGRPO_STORE", "s3://s3cret-never-shown@bucket")],
             "AGRPO_STORE holds a password or a key",
         ),
         (
-            vec![("AWS_ENDPOINT", "http://KEY:s3cret-that-nobody-sees@127.0.0.1:1")],
+            vec![("AWS_ENDPOINT", "http://KEY:s3cret-never-shown@127.0.0.1:1")],
             "AWS_ENDPOINT holds a user, a password or a key",
         ),
         (
-            vec![("AWS_ENDPOINT_URL_S3", "http://s3cret-that-nobody-sees@127.0.0.1:1")],
+            vec![("AWS_ENDPOINT_URL_S3", "http://s3cret-never-shown@127.0.0.1:1")],
             "AWS_ENDPOINT_URL_S3 holds a user, a password or a key",
         ),
     ] {
@@ -124,7 +124,7 @@ fn no_output_log_or_record_holds_a_password() {
     }
 }
 
-/// Passwords where a user belongs, in a proxy, in the address of a dataset and in signed parameters.
+/// Passwords in place of a user, in a proxy, in the address of a dataset and in signed parameters.
 #[test]
 fn no_address_is_shown_with_what_opens_it() {
     let redis = RedisServer::start(&["--requirepass", SECRET]);

@@ -1,4 +1,4 @@
-//! What a service manager hears from a worker, on a real socket of ours.
+//! The notifications of a worker to a service manager, on a real socket.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -8,9 +8,9 @@ use crate::support::program::Program;
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// Messages until one holds `wanted`, or until patience ends.
-fn heard(socket: &UnixDatagram, wanted: &str, patience: Duration) -> Vec<String> {
-    let (end, mut all) = (Instant::now() + patience, vec![]);
+/// Messages until one is `wanted`, or until the limit.
+fn heard(socket: &UnixDatagram, wanted: &str, limit: Duration) -> Vec<String> {
+    let (end, mut all) = (Instant::now() + limit, vec![]);
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     while Instant::now() < end {
         let mut bytes = [0; 512];

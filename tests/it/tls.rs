@@ -117,7 +117,12 @@ fn who_is_not_trusted_is_refused_in_words() {
     for (url, authority, code, words) in [
         (&guarded.tls, Some("other.pem"), 2, "name the authority's file in AGRPO_REDIS_CA"),
         (&guarded.tls, None, 2, "signed by an authority that is not trusted here"),
-        (&plain, Some("ca.pem"), 4, "silent for 10 s, as a port without TLS is to rediss://"),
+        (
+            &plain,
+            Some("ca.pem"),
+            4,
+            "silent for 10 s; a port without TLS does not answer rediss://",
+        ),
         (&elsewhere, Some("ca.pem"), 2, "its certificate is for another host"),
         (&by_name, Some("ca.pem"), 0, ""),
     ] {

@@ -1,61 +1,51 @@
-//! `agrpo tune`: what the numbers promise, what they are a function of, and wrong requests.
+//! `agrpo tune`: properties of its numbers, reproducibility, and wrong requests.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::help::help_of;
 use crate::support::program::Program;
+use crate::support::run_file::run_file;
 
-/// Whole puzzles in low-confidence order without filters; a part of a grade is earned from the start.
-const RUN: &str = r#"
-name = "puzzles"
-seed = 3
-[task.sudoku]
-[model]
-d_model = 32
-n_layers = 1
-n_heads = 2
-mlp_hidden_size = 64
-init_std = 0.06
-[sft]
-steps = 80
-batch = 64
-steps_per_stage = 80
-micro_batch = 64
-optimizer = { learning_rate = 3e-3 }
-[rollout]
-prompts = 12
-group = 6
-shards = 2
-micro_batch = 64
-completion_tokens = 16
-block_tokens = 16
-steps = 8
-temperature = 1.0
-top_k = 0
-top_p = 1.0
-position = "low-confidence"
-[reward]
-weights = { cells = 1.0 }
-[estimator]
-k = 4
-uniform_share = 0.2
-micro_batch = 64
-[optimizer]
-learning_rate = 1e-3
-[training]
-iterations = 1
-[evaluation]
-problems = 4
-every = 1
-steps = [8]
-micro_batch = 64
-"#;
+/// Whole puzzles in low-confidence order without filters. The base already earns partial rewards.
+fn run() -> String {
+    let text = run_file(&[
+        ("name", "\"puzzles\""),
+        ("model.d_model", "32"),
+        ("model.mlp_hidden_size", "64"),
+        ("model.init_std", "0.06"),
+        ("sft.steps", "80"),
+        ("sft.batch", "64"),
+        ("sft.steps_per_stage", "80"),
+        ("sft.micro_batch", "64"),
+        ("sft.optimizer", "{ learning_rate = 3e-3 }"),
+        ("rollout.prompts", "12"),
+        ("rollout.group", "6"),
+        ("rollout.micro_batch", "64"),
+        ("rollout.completion_tokens", "16"),
+        ("rollout.block_tokens", "16"),
+        ("rollout.temperature", "1.0"),
+        ("rollout.top_k", "0"),
+        ("rollout.top_p", "1.0"),
+        ("rollout.position", "\"low-confidence\""),
+        ("reward.weights", "{ cells = 1.0 }"),
+        ("estimator.k", "4"),
+        ("estimator.uniform_share", "0.2"),
+        ("estimator.micro_batch", "64"),
+        ("optimizer.learning_rate", "1e-3"),
+        ("training.iterations", "1"),
+        ("evaluation.every", "1"),
+        ("evaluation.steps", "[8]"),
+        ("evaluation.micro_batch", "64"),
+    ]);
+    text.replace("[task.countdown]", "[task.sudoku]")
+}
 
 /// A folder in which the run is done.
 fn finished() -> Program {
     let program = Program::new(&[]);
-    std::fs::write(program.folder().join("run.toml"), RUN).unwrap();
+    std::fs::write(program.folder().join("run.toml"), run()).unwrap();
     program.json(&["run", "run.toml", "--json"]);
     program
 }
@@ -216,8 +206,7 @@ fn people_read_a_table_and_what_to_do() {
 
 #[test]
 fn help_of_tune() {
-    let help = Program::new(&[]).run(&["tune", "--help"]).stdout;
-    insta::assert_snapshot!(help, @r"
+    insta::assert_snapshot!(help_of("tune"), @r"
     Measure estimators of the policy gradient, and recommend a number of samples
 
     Samples a fresh batch of the run's training prompts and estimates its gradient again and again: for
@@ -278,22 +267,7 @@ fn help_of_tune() {
           --plot <FILE.svg>
               Draw a chart of variance by seconds, and of what strata and weights save
 
-          --store <URL>
-              Folder, file:///path or s3://bucket/prefix that keeps all results [default: $AGRPO_STORE,
-              else .agrpo]
-
-          --json
-              Answer in JSON
-
-      -h, --help
-              Print help (see a summary with '-h')
-
-    Global options:
-          --log-format <FORMAT>
-              Format of log lines on stderr
-              
-              [default: text]
-              [possible values: text, json]
+    [common options]
 
     Examples:
       agrpo tune countdown
@@ -319,7 +293,7 @@ fn wrong_requests_are_reported_in_one_line() {
     insta::assert_snapshot!(wrong(&["puzzles", "--plot", "chart.png"]), @"error: --plot chart.png: expected a name that ends in .svg");
     std::fs::create_dir(program.folder().join("d.svg")).unwrap();
     insta::assert_snapshot!(wrong(&["puzzles", "--plot", "d.svg", "--json"]), @"error: d.svg: cannot write there: is a folder, expected a regular file; name another place");
-    assert!(wrong(&["nobody"]).contains("has the name `nobody`"));
+    assert!(wrong(&["absent"]).contains("has the name `absent`"));
 
     // A base that solves nothing: no completion differs from its group.
     let hopeless = Program::new(&[]);

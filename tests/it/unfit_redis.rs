@@ -1,8 +1,8 @@
-//! A Redis that answers and cannot serve: what doctor, enqueue and worker say, and with which code they end.
+//! A Redis that answers and cannot serve: the errors of doctor, enqueue and worker, and their exit codes.
 
 use std::os::unix::fs::FileExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
@@ -18,6 +18,11 @@ fn says(redis: &RedisServer, command: &[&str]) {
 
 fn keys(redis: &RedisServer) -> Vec<String> {
     redis::cmd("KEYS").arg("*").query(&mut connection(redis)).unwrap()
+}
+
+/// Waits until there is such a key.
+fn wait_for_key(redis: &RedisServer, is_it: fn(&str) -> bool) {
+    wait_for("a key of a worker", || keys(redis).into_iter().find(|key| is_it(key)));
 }
 
 /// A Redis of these arguments, after these commands.
@@ -64,14 +69,14 @@ const CASES: [Case<'_>; 11] = [
     ),
     ("a renamed command", &["--rename-command", "ZPOPMIN", ""], &[], 2, "ZPOPMIN"),
     (
-        "a foreign type",
+        "a key of another type",
         &[],
         &[&["LPUSH", "agrpo:{q8130}:active", "x"]],
         2,
         "agrpo:{q8130}:active is a list and has to be a set",
     ),
     (
-        "a foreign lease",
+        "a lease of another type",
         &[],
         &[&["LPUSH", "agrpo:{q8130}:lease:x", "x"]],
         2,
@@ -123,8 +128,8 @@ fn what_is_odd_and_can_serve_is_a_note() {
         Some(program.run(&["doctor"])).filter(|said| said.code == Some(0))
     });
     for words in [
-        "note  redis      it is in cluster mode",
-        "note  redis      it does not save its data to disk",
+        "note  redis      Redis is in cluster mode",
+        "note  redis      Redis does not save its data to disk",
         "ok    clock",
     ] {
         assert!(said.stdout.contains(words), "{words}: {}", said.stdout);
@@ -137,7 +142,7 @@ fn what_is_odd_and_can_serve_is_a_note() {
     assert_eq!(program.policy().1, "done");
 }
 
-/// The C library's clock with another before it, which a file moves.
+/// A library that shifts the C library's clock by the number in a file.
 fn wrong_clock() -> tempfile::TempPath {
     let library = tempfile::Builder::new().suffix(".so").tempfile().unwrap().into_temp_path();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fault/clock.c");
@@ -183,18 +188,14 @@ fn a_redis_whose_clock_is_set_back_holds_up_no_worker() {
         ("LD_PRELOAD", library.to_str().unwrap()),
         ("AGRPO_CLOCK_OFF_S", "7200"),
     ]);
-    // A worker of that time is killed with a stage in hand: its lease, its name and its hint stay.
+    // A worker is killed while it computes a stage: its lease, its registration and its hint stay.
     ahead.change(
         "steps = 100\nbatch = 32\nsteps_per_stage = 50\n",
         "steps = 800\nbatch = 32\nsteps_per_stage = 800\n",
     );
     assert_eq!(ahead.run(&["enqueue", "run.toml"]).code, Some(0));
     let mut worker = ahead.start(&["worker", "--numerics", "cpu-portable"]);
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !keys(&redis).iter().any(|key| key.contains(":lease:")) {
-        assert!(Instant::now() < patience);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_key(&redis, |key| key.contains(":lease:"));
     worker.kill().unwrap();
     worker.wait().unwrap();
     set(0);
@@ -213,12 +214,8 @@ fn the_second_signal_ends_a_worker_whose_redis_says_nothing_any_more() {
     let redis = RedisServer::start(&[]);
     let program = Program::new(&[("AGRPO_REDIS", &redis.url())]);
     let mut worker = program.start(&["worker", "--grace", "840"]);
-    let patience = Instant::now() + Duration::from_secs(60);
-    // Its own key: the trial before it, of another name, comes before the worker listens for signals.
-    while !keys(&redis).iter().any(|key| key == "agrpo:{q8130}:workers:about") {
-        assert!(Instant::now() < patience);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // Not the key of the trial, which the worker writes before it listens for signals.
+    wait_for_key(&redis, |key| key == "agrpo:{q8130}:workers:about");
     // It stays connected and is never answered.
     redis.stop();
     for _ in 0..2 {

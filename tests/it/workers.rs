@@ -7,7 +7,7 @@ use crate::support::program::{Program, RUN};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// Longer than these tests look at it.
+/// Longer than these tests take.
 const LONG: &str = "steps = 100000\nbatch = 32\nsteps_per_stage = 100000\n";
 
 struct Fleet {
@@ -93,7 +93,7 @@ fn a_second_signal_makes_a_worker_give_its_stage_back_and_a_paused_run_is_not_ta
     let next = fleet.worker();
     assert_eq!(fleet.in_hand(), (u64::from(next.id()), stage));
     fleet.redis_says(&["FLUSHALL"]);
-    // As a supervisor does whose patience is over.
+    // As a supervisor does after its stop timeout.
     let mut next = next;
     next.kill().unwrap();
     next.wait().unwrap();

@@ -54,7 +54,7 @@ impl Browser {
         if dark {
             arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
         }
-        // A window is never as narrow as a telephone, so one is made believe.
+        // A window cannot be as narrow as a telephone, so the width is emulated.
         let metrics =
             json!({ "width": width, "height": height, "pixelRatio": 1.0, "touch": false });
         let options = json!({
@@ -90,7 +90,7 @@ impl Browser {
         self.ask(&format!("document.querySelector('{selector}').click()")).await;
     }
 
-    /// Waits until a script answers with true.
+    /// Waits until a script returns true.
     pub(crate) async fn until(&self, what: &str, script: &str) {
         let begin = Instant::now();
         loop {
@@ -103,14 +103,14 @@ impl Browser {
         }
     }
 
-    /// What a script answers with.
+    /// The result of a script.
     pub(crate) async fn ask(&self, script: &str) -> Value {
         self.client.execute(script, vec![]).await.unwrap()
     }
 
-    /// Takes a picture of what is to be seen.
-    pub(crate) async fn picture(&self, place: &Path) {
-        std::fs::write(place, self.client.screenshot().await.unwrap()).unwrap();
+    /// Takes a screenshot.
+    pub(crate) async fn picture(&self, path: &Path) {
+        std::fs::write(path, self.client.screenshot().await.unwrap()).unwrap();
     }
 
     /// Closes the browser; the driver ends with its handle.

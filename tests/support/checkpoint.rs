@@ -1,11 +1,12 @@
 //! Made-up checkpoints of any size in Hugging Face's layout: bf16 weights in shards, with index and
-//! configuration. Written as a stream: the largest model takes a megabyte of memory. They know nothing.
+//! configuration. Written as a stream: the largest model takes a megabyte of memory. The weights are random.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use agrpo_compute::model::ModelConfig;
+use agrpo_spec::{ModelShape, Real};
 use serde_json::{Map, Value, json};
 
 /// Bytes written at once.
@@ -13,7 +14,21 @@ const PIECE: usize = 1 << 20;
 /// One, as bf16.
 const ONE: u16 = 0x3f80;
 
-/// Writes a checkpoint into a folder; answers with the bytes of its tensors.
+/// The shape of a small model.
+pub(crate) fn shape(d_model: u32, n_layers: u32, n_heads: u32, mlp_hidden_size: u32) -> ModelShape {
+    let real = |value| Real::new(value).unwrap();
+    ModelShape {
+        d_model,
+        n_layers,
+        n_heads,
+        mlp_hidden_size,
+        rope_theta: real(1e4),
+        rms_norm_eps: real(1e-5),
+        init_std: real(0.02),
+    }
+}
+
+/// Writes a checkpoint into a folder; returns the bytes of its tensors.
 pub(crate) fn write(folder: &Path, config: &ModelConfig, shards: usize) -> u64 {
     let tensors = config.tensors();
     let size = |shape: &[i64]| 2 * u64::try_from(shape.iter().product::<i64>()).unwrap();

@@ -1,4 +1,4 @@
-//! Prometheus' text format, read strictly: what a lenient reader forgives is an error here.
+//! A strict reader of Prometheus' text format: every deviation is an error.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>, and of `promtool check metrics` the
 //! rules about names and units.

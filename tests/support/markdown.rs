@@ -1,5 +1,5 @@
-//! Documents as their readers see them: links, headings and fenced blocks, by the Markdown reader that
-//! mdBook uses. Knows nothing of what the blocks say.
+//! Links, headings and fenced blocks of documents, by the Markdown reader that mdBook uses. Does not interpret the
+//! blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(crate) struct Block {
     /// What is inside.
     pub(crate) text: String,
     /// Where that is, in bytes of the document.
-    pub(crate) place: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// Line of its beginning, counted from 1.
     pub(crate) line: usize,
 }
@@ -42,19 +42,19 @@ pub(crate) fn read(text: &str) -> Document {
     let mut document = Document::default();
     let (mut block, mut heading): (Option<Block>, Option<String>) = (None, None);
     let mut times = BTreeMap::new();
-    for (event, place) in Parser::new_ext(text, Options::all()).into_offset_iter() {
+    for (event, range) in Parser::new_ext(text, Options::all()).into_offset_iter() {
         match event {
             Event::Start(Tag::CodeBlock(kind)) => {
                 let (language, is_fenced) = match kind {
                     CodeBlockKind::Fenced(language) => (language.to_string(), true),
                     CodeBlockKind::Indented => (String::new(), false),
                 };
-                let line = text[..place.start].matches('\n').count() + 1;
+                let line = text[..range.start].matches('\n').count() + 1;
                 // An empty block has its inside behind the first line.
                 let inside =
-                    text[place.start..].find('\n').map_or(place.end, |n| place.start + n + 1);
-                let place = inside..inside;
-                block = Some(Block { language, is_fenced, text: String::new(), place, line });
+                    text[range.start..].find('\n').map_or(range.end, |n| range.start + n + 1);
+                let range = inside..inside;
+                block = Some(Block { language, is_fenced, text: String::new(), range, line });
             }
             Event::End(TagEnd::CodeBlock) => document.blocks.extend(block.take()),
             Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
@@ -73,7 +73,7 @@ pub(crate) fn read(text: &str) -> Document {
             Event::Text(part) => {
                 if let Some(block) = &mut block {
                     block.text.push_str(&part);
-                    block.place.end = place.end;
+                    block.range.end = range.end;
                 } else if let Some(heading) = &mut heading {
                     heading.push_str(&part);
                 }
@@ -92,8 +92,8 @@ pub(crate) fn read(text: &str) -> Document {
 
 /// A heading's anchor: small letters, hyphens for spaces, nothing else but letters, digits, - and _.
 fn anchor(title: &str) -> String {
-    let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
+    let letters = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    letters.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 /// The folder of the checkout.

@@ -1,5 +1,5 @@
 //! Reports parts of tests that this machine cannot run: files that may not be copied into the repository, programs that
-//! are not installed. A test says what it did not check; it never compares nothing with nothing.
+//! are not installed. A test reports what it did not check; it never passes by comparing nothing.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};

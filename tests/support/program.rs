@@ -3,52 +3,41 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
-/// A run of every stage kind in a second: two sft chunks, four iterations of two shards, of which enough
-/// are rewarded for gradients to be there.
-pub(crate) const RUN: &str = r#"
-name = "bytes"
-seed = 7
-[task.countdown]
-numbers = 2
-max_target = 18
-prompt_tokens = 6
-[model]
-d_model = 32
-n_layers = 2
-n_heads = 2
-mlp_hidden_size = 64
-init_std = 0.06
-[sft]
-steps = 100
-batch = 32
-steps_per_stage = 50
-micro_batch = 32
-optimizer = { learning_rate = 1e-2, beta2 = 0.98 }
-[rollout]
-prompts = 8
-group = 8
-shards = 2
-micro_batch = 32
-completion_tokens = 8
-block_tokens = 8
-steps = 8
-top_k = 12
-[advantage]
-scale = "group-std"
-[estimator]
-k = 4
-micro_batch = 32
-[optimizer]
-learning_rate = 1e-3
-[training]
-iterations = 4
-[evaluation]
-problems = 32
-every = 2
-steps = [8, 4]
-micro_batch = 32
-"#;
+use super::run_file::run_file;
+
+/// A run of every stage kind in a second: two sft chunks, four iterations of two shards, with enough rewards for
+/// non-zero gradients.
+pub(crate) static RUN: LazyLock<String> = LazyLock::new(|| {
+    run_file(&[
+        ("name", "\"bytes\""),
+        ("seed", "7"),
+        ("task.countdown.numbers", "2"),
+        ("task.countdown.max_target", "18"),
+        ("task.countdown.prompt_tokens", "6"),
+        ("model.d_model", "32"),
+        ("model.n_layers", "2"),
+        ("model.mlp_hidden_size", "64"),
+        ("model.init_std", "0.06"),
+        ("sft.steps", "100"),
+        ("sft.batch", "32"),
+        ("sft.steps_per_stage", "50"),
+        ("sft.micro_batch", "32"),
+        ("sft.optimizer", "{ learning_rate = 1e-2, beta2 = 0.98 }"),
+        ("rollout.prompts", "8"),
+        ("rollout.group", "8"),
+        ("rollout.micro_batch", "32"),
+        ("rollout.top_k", "12"),
+        ("advantage.scale", "\"group-std\""),
+        ("estimator.k", "4"),
+        ("estimator.micro_batch", "32"),
+        ("optimizer.learning_rate", "1e-3"),
+        ("training.iterations", "4"),
+        ("evaluation.problems", "32"),
+        ("evaluation.micro_batch", "32"),
+    ])
+});
 
 /// The folder and the environment of a program.
 #[derive(Debug)]
@@ -58,7 +47,7 @@ pub(crate) struct Program {
     environment: Vec<(String, String)>,
 }
 
-/// What a command said and how it ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -70,7 +59,7 @@ impl Program {
     /// In an empty folder that holds `run.toml` alone.
     pub(crate) fn new(environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("run.toml"), RUN).unwrap();
+        std::fs::write(folder.path().join("run.toml"), &*RUN).unwrap();
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_agrpo"));
         Self { folder, binary, environment: environment.iter().map(own).collect() }
@@ -105,20 +94,20 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
-    /// Starts the program; its answers go where they are asked to.
+    /// Starts the program with this standard output.
     pub(crate) fn spawn(&self, arguments: &[&str], stdout: Stdio) -> Child {
         self.command(arguments).stdout(stdout).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Replaces a part of `run.toml`, which has to be there.
     pub(crate) fn change(&self, from: &str, to: &str) {
-        let place = self.folder().join("run.toml");
-        let text = std::fs::read_to_string(&place).unwrap();
+        let path = self.folder().join("run.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from}");
-        std::fs::write(place, text.replace(from, to)).unwrap();
+        std::fs::write(path, text.replace(from, to)).unwrap();
     }
 
-    /// From here on the environment says so.
+    /// Sets a variable for later commands.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }

@@ -29,7 +29,7 @@ impl RedisServer {
 
     /// The same in an environment with these variables.
     pub(crate) fn start_with(extra: &[&str], environment: &[(&str, &str)]) -> Self {
-        // The free port may be taken between our look and Redis' bind: try another one then.
+        // Another process may take the free port before Redis binds it: then try another one.
         (0..5)
             .find_map(|_| Self::try_start(extra, environment))
             .expect("redis-server did not answer on any of five ports")
@@ -40,13 +40,13 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it without a word; what its files hold stays.
+    /// Kills it by SIGKILL; its files stay.
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 
-    /// Lets it stand still; it is killed all the same when dropped.
+    /// Stops it by SIGSTOP; it is still killed when dropped.
     pub(crate) fn stop(&self) {
         let stop = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
         assert!(stop.is_ok_and(|status| status.success()), "redis-server was not stopped");
@@ -70,8 +70,8 @@ impl RedisServer {
     }
 
     fn is_up(&mut self) -> bool {
-        let patience = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
             if answers(self.port) {
                 return true;
             }
@@ -111,7 +111,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("a bound port").port()
 }
 
-/// Whether a Redis speaks there; one that asks for a password does.
+/// Whether a Redis answers there, even if it needs a password.
 fn answers(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
     let mut reply = [0; 7];

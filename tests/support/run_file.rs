@@ -1,7 +1,7 @@
 //! The small run of tests: two shards, a few stages of each kind, a model of a few hundred numbers.
 //!
-//! A test names the values in which its run differs. Used by the integration tests and, by path, by unit tests of several
-//! crates. Runs whose results are looked at (`program.rs`) have run files of their own.
+//! A test names the values in which its run differs. Used by the integration tests and, by path, by unit tests of
+//! several crates.
 
 const SMALL: &str = r#"
 name = "small"
@@ -40,19 +40,35 @@ steps = [8, 4]
 micro_batch = 4
 "#;
 
-/// The run file with these values replaced, as in `("rollout.prompts", "2")`; a key that it lacks is a mistake.
+/// The run file with these values, as in `("rollout.prompts", "2")`. Keys and sections that it lacks are added at the
+/// end of their section and of the file; the parser of runs refuses unknown ones.
 pub(crate) fn run_file(changes: &[(&str, &str)]) -> String {
-    let (mut section, mut changed) = (String::new(), 0);
-    let mut lines = vec![];
+    let mut sections = vec![("", vec![])];
     for line in SMALL.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = format!("{}.", name.trim_end_matches(']'));
+            sections.push((name.trim_end_matches(']'), vec![]));
+        } else if let (Some(pair), Some((_, keys))) = (line.split_once(" = "), sections.last_mut())
+        {
+            keys.push(pair);
         }
-        let key = line.split(" = ").next().unwrap_or_default();
-        let change = changes.iter().find(|(path, _)| path.strip_prefix(&*section) == Some(key));
-        changed += usize::from(change.is_some());
-        lines.push(change.map_or_else(|| line.to_owned(), |(_, value)| format!("{key} = {value}")));
     }
-    assert_eq!(changed, changes.len(), "a key of {changes:?} is not in the run file");
+    for &(path, value) in changes {
+        let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let index = sections.iter().position(|(name, _)| *name == section);
+        let index = index.unwrap_or_else(|| {
+            sections.push((section, vec![]));
+            sections.len() - 1
+        });
+        let keys = &mut sections[index].1;
+        match keys.iter_mut().find(|(name, _)| *name == key) {
+            Some(pair) => pair.1 = value,
+            None => keys.push((key, value)),
+        }
+    }
+    let mut lines = vec![];
+    for (name, keys) in sections {
+        lines.push(if name.is_empty() { String::new() } else { format!("[{name}]") });
+        lines.extend(keys.into_iter().map(|(key, value)| format!("{key} = {value}")));
+    }
     lines.join("\n") + "\n"
 }

@@ -54,7 +54,7 @@ impl S3Server {
         (Ipv4Addr::LOCALHOST, self.ports[3]).into()
     }
 
-    /// Waits until it is of use, or for too long.
+    /// Waits until it is usable; false after a time limit.
     fn is_ready(&self) -> bool {
         let ready = Command::new("python3")
             .arg(infra("s3.py"))
@@ -110,14 +110,14 @@ fn spawn(folder: &Path, [master, volume, filer, s3]: [u16; 4]) -> Child {
 /// A file in `infra/`, whichever crate asks.
 fn infra(name: &str) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut places = package.ancestors().map(|folder| folder.join("infra").join(name));
-    places.find(|place| place.exists()).expect("the repository has infra/")
+    let mut paths = package.ancestors().map(|folder| folder.join("infra").join(name));
+    paths.find(|path| path.exists()).expect("the repository has infra/")
 }
 
 /// Four ports that are free together with their gRPC twins 10000 above. All of them lie below those that the
 /// system gives to outgoing connections, one of which could have a port before the server does.
 pub(crate) fn free_ports() -> [u16; 4] {
-    // Servers that one process starts at once look from different places on.
+    // Servers that one process starts at once search from different numbers on.
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id() * 16 + TAKEN.fetch_add(1, Ordering::Relaxed) * 1024;
     let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();

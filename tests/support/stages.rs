@@ -67,7 +67,7 @@ fn digest_of_inputs(spec: &StageSpec, inputs: &Inputs) -> Result<String, StageEr
     Ok(ArtifactDigest::of(all.as_bytes()).to_string())
 }
 
-/// What the fake makes of a stage.
+/// The outputs of the fake stage.
 pub(crate) fn fake_outputs(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs, StageError> {
     let seed = digest_of_inputs(spec, inputs)?;
     let blob = |name: &str| Artifact::Blob(expand(&format!("{seed} {name}"), 4).into());

@@ -1,15 +1,15 @@
-//! Waiting for what a program of ours does next. Measures no time: a wait without an end becomes a failure.
+//! Waits for a condition; fails when it does not hold after a number of tries. Measures no time.
 
 use std::time::Duration;
 
-/// Between two looks.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Looks before a wait counts as endless.
-const LOOKS: u32 = 6_000;
+/// Tries before the wait fails.
+const TRIES: u32 = 6_000;
 
-/// Looks until there is something.
+/// Calls `look` until it returns a value; panics with `what` after two minutes.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..LOOKS {
+    for _ in 0..TRIES {
         if let Some(found) = look() {
             return found;
         }

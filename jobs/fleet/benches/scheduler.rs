@@ -4,18 +4,18 @@
 //! make simulate                                                  the table below, ten minutes
 //! make simulate ARGS='--where s3 --stages 10000 --workers 100'   one row
 //! ```
-//! `embedded` is one process without services; `redis` is a real Redis beside a store in memory, and `s3` is
+//! `local` is one process without services; `redis` is a real Redis beside a store in memory, and `s3` is
 //! a real Redis and a real SeaweedFS (where AGRPO_WEED names one). All workers live in one process, each
 //! with what a process of its own would have but the memory of the store's blobs. Every row runs in a fresh
-//! process, so that its memory is its own. Seconds depend on who else computes; processor time hardly does,
-//! so cost is measured in it: everything that the process did for a stage, the stub and the store included.
+//! process, which measures the memory of that row alone. Seconds depend on other load, processor time hardly does, so
+//! cost is processor time: everything that the process did for a stage, the stub and the store included.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::process::{Command, ExitCode};
 
-use scheduler::measure::{self, Row};
+use measure::Row;
 
 #[expect(dead_code, reason = "the tests start servers again as well")]
 #[path = "../../../tests/support/redis.rs"]
@@ -24,19 +24,19 @@ mod redis_server;
 #[path = "../../../tests/support/s3.rs"]
 mod s3_server;
 
-mod scheduler {
-    pub(crate) mod measure;
-    pub(crate) mod stub;
-}
+#[path = "scheduler/measure.rs"]
+mod measure;
+#[path = "scheduler/stub.rs"]
+mod stub;
 
-/// Every row of the whole table: place, stages, workers.
+/// Every row of the whole table: services, stages, workers.
 const TABLE: [(&str, u64, usize); 12] = [
-    ("embedded", 1_000, 10),
-    ("embedded", 10_000, 1),
-    ("embedded", 10_000, 10),
-    ("embedded", 10_000, 100),
-    ("embedded", 10_000, 1_000),
-    ("embedded", 200_000, 10),
+    ("local", 1_000, 10),
+    ("local", 10_000, 1),
+    ("local", 10_000, 10),
+    ("local", 10_000, 100),
+    ("local", 10_000, 1_000),
+    ("local", 200_000, 10),
     ("files", 5_000, 10),
     ("redis", 1_000, 10),
     ("redis", 10_000, 100),
@@ -51,11 +51,11 @@ fn value(name: &str) -> Option<String> {
 }
 
 fn main() -> ExitCode {
-    if let Some(place) = value("--where") {
+    if let Some(services) = value("--where") {
         let number =
             |name, usual| value(name).map_or(usual, |text| text.parse().expect("a whole number"));
         let (stages, workers) = (number("--stages", 10_000), number("--workers", 10));
-        let asked = Row { place, stages, workers: usize::try_from(workers).expect("few") };
+        let asked = Row { services, stages, workers: usize::try_from(workers).expect("few") };
         let seen = measure::simulate(&asked);
         if std::env::args().all(|argument| argument != "--bare") {
             println!("{}", measure::HEAD);
@@ -66,13 +66,13 @@ fn main() -> ExitCode {
     println!("{}", measure::HEAD);
     let has_s3 = std::env::vars_os().any(|(name, _)| name == "AGRPO_WEED");
     let mut sound = true;
-    for (place, stages, workers) in TABLE {
-        if place == "s3" && !has_s3 {
+    for (services, stages, workers) in TABLE {
+        if services == "s3" && !has_s3 {
             println!("s3         left out: AGRPO_WEED names no SeaweedFS");
             continue;
         }
         let status = Command::new(std::env::current_exe().expect("this program's own path"))
-            .args(["--bare", "--where", place, "--stages", &stages.to_string()])
+            .args(["--bare", "--where", services, "--stages", &stages.to_string()])
             .args(["--workers", &workers.to_string()])
             .status()
             .expect("this program starts");

@@ -1,7 +1,7 @@
-//! How often each stage was begun, so that one that kills its worker ends in a failure record.
+//! Counts how often each stage was begun, so that a stage that kills its workers ends in a failure record.
 //!
-//! Counted at the start, because a worker that dies reports nothing. The counts are in Redis: one
-//! that was emptied gives every stage its attempts back, and nothing else is lost.
+//! An attempt is counted at its start, because a worker that dies reports nothing. The counts are in Redis: if it is
+//! emptied, every stage has all its attempts again, and nothing else is lost.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use redis::Script;
 use crate::coordination::redis::{Fleet, script};
 use crate::{Result, coordination::keys::ATTEMPTS};
 
-/// A stage is given up after a few starts, and each run that shares it adds one: no count of ours is higher.
+/// No count of agrpo is higher: a stage fails after a few starts, and each run that shares it adds one.
 const MOST: u32 = 100;
 
 static ADD: LazyLock<Script> = LazyLock::new(|| {
@@ -19,7 +19,7 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
         "local stored = redis.call('HGET', KEYS[1], ARGV[1])
          local count = tonumber(stored or 0)
          if not count or count < 0 or count > tonumber(ARGV[3]) or count ~= math.floor(count) then
-             note(KEYS[1] .. ' ' .. ARGV[1] .. ' was ' .. shown(stored) .. ', which no agrpo writes; it begins anew')
+             note(KEYS[1] .. ' ' .. ARGV[1] .. ' was ' .. shown(stored) .. ', which agrpo never writes; the count begins again')
              count = 0
          end
          count = math.max(0, count + ARGV[2])
@@ -28,12 +28,12 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Counts a start and answers with the starts so far.
+/// Counts a start; returns the number of starts.
 pub(crate) async fn begin(fleet: &Fleet, stage: StageDigest) -> Result<u32> {
     add(fleet, stage, 1).await
 }
 
-/// Takes a start back that ended for no fault of the stage.
+/// Uncounts a start that ended through no fault of the stage.
 pub(crate) async fn forgive(fleet: &Fleet, stage: StageDigest) -> Result<()> {
     add(fleet, stage, -1).await.map(drop)
 }

@@ -1,9 +1,9 @@
 //! The consumer: a worker of apalis that takes hints one at a time. The only file that names apalis.
 //!
-//! apalis 1.0.0 asks a backend for a task only when its handler is free, lets the task in hand end when it is stopped,
-//! and lets the backend finish before it returns. The backend here is our queue, so its errors are ours and keep their
-//! type. It waits between two questions by itself: `poll_with_interval` of 1.0.0 sets its next timer without polling
-//! it, and an answer that is there at the first poll would leave the worker asleep.
+//! apalis 1.0.0 polls a backend for a task only when its handler is free, finishes the task in progress when it is
+//! stopped, and closes the backend before it returns. The backend here is our queue, so errors keep their type. It
+//! waits between two polls by itself: `poll_with_interval` of 1.0.0 sets its next timer without polling it, and an
+//! answer that is there at the first poll would leave the worker asleep.
 
 use std::task::{Context, Poll, ready};
 use std::{pin::Pin, time::Duration};
@@ -19,16 +19,16 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::Result;
 use crate::coordination::queue::{Delivery, Hint, Queue};
 
-/// How long a worker that ends waits for an answer that is on its way.
+/// How long a worker that ends waits for an answer of the queue.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 
-/// A question to the queue: the next hint, if there is one.
+/// A request to the queue: the next hint, if there is one.
 pub(crate) type Question = BoxFuture<'static, Result<Option<Hint>>>;
 
 struct HintBackend {
     queue: Queue,
     ask: Box<dyn FnMut() -> Question + Send>,
-    /// From an answer without a hint to the next question.
+    /// The pause after an answer without a hint.
     poll: Duration,
     asked: Option<Question>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -65,7 +65,7 @@ impl Backend for HintBackend {
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<()>> {
         let (asked, queue) = (self.asked.take(), &self.queue);
         let close = || match asked {
-            Some(asked) => give_back(queue.clone(), asked).boxed(),
+            Some(asked) => release(queue.clone(), asked).boxed(),
             None => std::future::ready(()).boxed(),
         };
         self.closing.get_or_insert_with(close).poll_unpin(cx).map(Ok)
@@ -88,22 +88,22 @@ impl BackendConfig for HintBackend {
     }
 }
 
-/// Gives a hint back that nothing came of, or that the question on its way takes. If the queue does not answer, the
+/// Releases a hint that was not processed, or that the pending request takes. If the queue does not answer, the
 /// reconciler offers the stage again.
-async fn give_back(queue: Queue, taken: impl Future<Output = Result<Option<Hint>>>) {
-    let given_back = async {
+async fn release(queue: Queue, taken: impl Future<Output = Result<Option<Hint>>>) {
+    let released = async {
         match taken.await? {
-            Some(hint) => queue.give_back(hint).await,
+            Some(hint) => queue.release(hint).await,
             None => Ok(()),
         }
     };
-    if !matches!(timeout(LAST_ANSWER, given_back).await, Ok(Ok(()))) {
-        tracing::debug!("a hint was not given back: no answer of the queue");
+    if !matches!(timeout(LAST_ANSWER, released).await, Ok(Ok(()))) {
+        tracing::debug!("cannot release a hint to the queue");
     }
 }
 
-/// Hands hints to `work`, one at a time, until `ending` resolves; then asks for no further one and waits for the one
-/// in hand. An error of `ask` ends the consumer.
+/// Sends hints to `work`, one at a time, until `ending` resolves; then waits for the last one. An error of `ask` ends
+/// the consumer.
 pub(crate) async fn consume(
     queue: &Queue,
     worker: &str,
@@ -127,7 +127,7 @@ pub(crate) async fn consume(
             let (done, dealt_with) = oneshot::channel();
             let sent = work.send(Delivery { hint, done }).await.is_ok();
             if !sent || dealt_with.await.is_err() {
-                give_back(queue, std::future::ready(Ok(Some(hint)))).await;
+                release(queue, std::future::ready(Ok(Some(hint)))).await;
             }
             Ok::<(), JobsError>(())
         }
@@ -142,9 +142,9 @@ pub(crate) async fn consume(
         Ok(()) => Ok(()),
         Err(WorkerError::BackendError(error)) => Err(match error.downcast() {
             Ok(error) => *error,
-            Err(error) => JobsError::Internal(format!("the consumer ended: {error}")),
+            Err(error) => JobsError::internal(format!("the consumer ended: {error}")),
         }),
-        Err(error) => Err(JobsError::Internal(format!("the consumer ended: {error}"))),
+        Err(error) => Err(JobsError::internal(format!("the consumer ended: {error}"))),
     }
 }
 

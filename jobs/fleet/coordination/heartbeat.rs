@@ -1,16 +1,15 @@
-//! A worker's heartbeat: a thread of its own that shows that the worker lives and renews its leases.
+//! A worker's heartbeat: a thread that registers the worker as alive and renews its leases.
 //!
-//! It has its own runtime and its own connection, so neither a stage nor a busy moment of the rest can hold it up. It
-//! waits for a Redis that is away, for a time; it ends the worker where a lease was lost, where Redis stays away, refuses
-//! or is set so that it cannot serve, and where the clocks disagree. Ending means that nothing new is published; the
-//! program ends the process.
+//! It has its own runtime and connection, so neither a stage nor other tasks delay it. It retries while Redis is
+//! unavailable, for a limited time. It ends the worker when a lease was lost, when Redis stays away, refuses or is
+//! misconfigured, and when the clocks disagree. From then on nothing new is published; the program ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{collections::BTreeMap, time::Duration};
 
 use agrpo_spec::StageDigest;
-use agrpo_store::{Clock, JobsError, retry::pauses};
+use agrpo_store::{Clock, JobsError, locked, retry::pauses};
 use backon::BackoffBuilder;
 use redis::RedisResult;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -20,20 +19,20 @@ use tokio::time::{Instant, sleep};
 use crate::coordination::leases::stages::{self, Acquired};
 use crate::coordination::leases::{StageLease, release};
 use crate::coordination::redis::refusal::{plain, refusal};
-use crate::coordination::redis::{Fleet, diagnosis};
-use crate::coordination::registry::{InHand, WorkerInfo};
+use crate::coordination::redis::{self as connection, Fleet, diagnosis};
+use crate::coordination::registry::{StageInProgress, WorkerInfo};
 use crate::{Result, coordination::liveness::Liveness, metrics};
 
-/// Intervals after which is looked whether the settings of Redis are still such that it can serve.
+/// Intervals between two checks of Redis' settings.
 const LOOK: u32 = 10;
 
-/// At most so often is a stage that was begun or ended shown to people.
+/// The shortest time between two beats. Stages that begin or end within it are shown together.
 const SHOWN: Duration = Duration::from_millis(500);
 
-/// How far a worker's clock and that of Redis may be apart.
+/// The largest difference allowed between a worker's clock and that of Redis.
 const SKEW: Duration = Duration::from_secs(4);
 
-/// Two clocks.
+/// The difference of two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skew {
     /// By how much this machine's clock is ahead, in milliseconds; negative where it is behind.
@@ -43,7 +42,7 @@ pub struct Skew {
 }
 
 impl Skew {
-    /// A clock that said `other` between two looks at ours and shows times to `grain` milliseconds only.
+    /// Our clock read `before` and `after` the other clock, which read `other` and shows times to `grain` milliseconds.
     pub(crate) fn between(before: u64, other: u64, after: u64, grain: u64) -> Self {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         let ahead = before.saturating_sub(other.saturating_add(grain));
@@ -53,15 +52,15 @@ impl Skew {
     }
 }
 
-/// What the thread needs to know.
+/// What the thread is given.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) about: WorkerInfo,
     pub(crate) clock: Clock,
     pub(crate) lease: Duration,
-    /// How long Redis may be away.
-    pub(crate) patience: Duration,
-    /// Updated at every turn of the thread, for a watchdog.
+    /// How long Redis is retried while it is unavailable.
+    pub(crate) retry_for: Duration,
+    /// Updated by every beat, for a watchdog.
     pub(crate) liveness: Liveness,
 }
 
@@ -69,10 +68,10 @@ struct Shared {
     fleet: Fleet,
     settings: Settings,
     held: Mutex<Held>,
-    /// Held during an exchange: releasing a lease waits for the renewal in progress.
+    /// Held during a beat: releasing a lease waits for the renewal in progress.
     beating: tokio::sync::Mutex<()>,
     closed: AtomicBool,
-    /// Nothing may stay in hand: the grace time is over.
+    /// The grace time is over: every lease is released.
     releasing: AtomicBool,
     wake: Notify,
     end: watch::Sender<Option<JobsError>>,
@@ -81,11 +80,11 @@ struct Shared {
 #[derive(Default)]
 struct Held {
     leases: BTreeMap<StageDigest, Arc<StageLease>>,
-    in_hand: Option<InHand>,
+    computing: Option<StageInProgress>,
     done: u64,
 }
 
-/// The handle; the thread ends with it.
+/// The handle; dropping it ends the thread.
 pub(crate) struct Heartbeat {
     shared: Arc<Shared>,
 }
@@ -98,7 +97,7 @@ impl Drop for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Shows the first sign of life, and goes on with that. Unavailable if the clocks disagree.
+    /// Sends the first heartbeat, then starts the thread. Unavailable if the clocks disagree.
     pub(crate) async fn start(fleet: &Fleet, settings: Settings) -> Result<Self> {
         let shared = Arc::new(Shared {
             fleet: fleet.clone(),
@@ -120,10 +119,10 @@ impl Heartbeat {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let started = runtime.and_then(|runtime| {
             let thread = std::thread::Builder::new().name("heartbeat".to_owned());
-            // Never joined: it ends by itself within an exchange.
+            // Never joined: it ends by itself after the beat in progress.
             thread.spawn(move || runtime.block_on(shared.live())).map(drop)
         });
-        started.map_err(|error| JobsError::Internal(format!("cannot start a thread: {error}")))?;
+        started.map_err(|error| JobsError::internal(format!("cannot start a thread: {error}")))?;
         Ok(heartbeat)
     }
 
@@ -132,13 +131,18 @@ impl Heartbeat {
         let mut end = self.shared.end.subscribe();
         match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
             Ok(Some(error)) => error,
-            _ => JobsError::Internal("the worker's heartbeat stopped".to_owned()),
+            _ => JobsError::Internal("the worker's heartbeat stopped".into()),
         }
     }
 
     /// Whether the worker has to end.
     pub(crate) fn is_fatal(&self) -> bool {
         self.shared.end.borrow().is_some()
+    }
+
+    /// How long a service is retried while it is unavailable.
+    pub(crate) fn retry_for(&self) -> Duration {
+        self.shared.settings.retry_for
     }
 
     /// Asks for a stage's lease; it is renewed from then on.
@@ -153,60 +157,56 @@ impl Heartbeat {
         let acquired = stages::acquire(fleet, settings.lease, &key, name, run).await?;
         let Acquired::Token(token) = acquired else { return Ok(Err(acquired)) };
         let lease = Arc::new(StageLease::new(stage, key, token, asked, settings.lease));
-        self.shared.held().leases.insert(stage, Arc::clone(&lease));
+        locked(&self.shared.held).leases.insert(stage, Arc::clone(&lease));
         if self.shared.releasing.load(Ordering::SeqCst) {
             lease.release();
         }
         Ok(Ok(lease))
     }
 
-    /// Gives a lease back and renews it no more.
+    /// Releases a lease and renews it no more.
     pub(crate) async fn release(&self, lease: &StageLease) -> Result<()> {
         let Shared { fleet, beating, .. } = &*self.shared;
-        self.shared.held().leases.remove(&lease.stage);
-        // A renewal that is under way would bring the lease back.
+        locked(&self.shared.held).leases.remove(&lease.stage);
+        // A renewal in progress would set the lease again.
         drop(beating.lock().await);
         release(fleet, &lease.key, &lease.token).await
     }
 
-    /// Gives everything back that is not being published, and whatever is taken from now on.
+    /// Releases every lease that is not being published, and each that is acquired from now on.
     pub(crate) fn release_all(&self) {
         self.shared.releasing.store(true, Ordering::SeqCst);
-        for lease in self.shared.held().leases.values() {
+        for lease in locked(&self.shared.held).leases.values() {
             lease.release();
         }
     }
 
-    /// What the worker computes now, for people.
-    pub(crate) fn show(&self, in_hand: Option<InHand>) {
-        self.shared.held().in_hand = in_hand;
+    /// Sets the stage that the registry shows for this worker.
+    pub(crate) fn show(&self, computing: Option<StageInProgress>) {
+        locked(&self.shared.held).computing = computing;
         self.shared.wake.notify_one();
     }
 
-    /// Counts a published stage, for people.
+    /// Counts a published stage for the registry.
     pub(crate) fn count(&self) {
-        self.shared.held().done += 1;
+        locked(&self.shared.held).done += 1;
     }
 
-    /// Takes the worker off the registry, and shows no sign of life any more.
+    /// Removes the worker from the registry and sends no further heartbeat.
     pub(crate) async fn sign_off(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         drop(self.shared.beating.lock().await);
         let (fleet, name) = (&self.shared.fleet, &self.shared.settings.about.name);
         if let Err(error) = stages::sign_off(fleet, name).await {
-            tracing::debug!(%error, "not signed off");
+            tracing::debug!(%error, "the worker could not sign off");
         }
     }
 }
 
 impl Shared {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The first reason counts. What is computed already may still be published.
+    /// Ends the worker; the first reason counts. Computed results may still be published.
     fn end(&self, error: JobsError) {
-        for lease in self.held().leases.values() {
+        for lease in locked(&self.held).leases.values() {
             lease.abandon();
         }
         self.end.send_if_modified(|end| {
@@ -222,7 +222,7 @@ impl Shared {
         let (mut seen, mut looked) = (Instant::now(), Instant::now());
         let mut connection = None;
         loop {
-            // Quick stages are shown now and then, not each with an exchange of its own.
+            // Quick stages share a beat.
             sleep(interval.min(SHOWN)).await;
             tokio::select! {
                 () = sleep(interval.saturating_sub(SHOWN)) => {}
@@ -240,19 +240,19 @@ impl Shared {
                 let meaning = self.fleet.failed(&error).await;
                 if !meaning.may_pass() {
                     self.end(meaning);
-                } else if seen.elapsed() >= self.settings.patience {
+                } else if seen.elapsed() >= self.settings.retry_for {
                     self.end(match refusal(&error) {
                         Some(_) => meaning,
-                        None => JobsError::Unavailable(format!(
+                        None => JobsError::unavailable(format!(
                             "Redis at {} was away for {} s ({}): finished stages are safe in the store; start the \
                              worker again once Redis answers",
-                            self.fleet.place(),
-                            self.settings.patience.as_secs(),
+                            self.fleet.address(),
+                            self.settings.retry_for.as_secs(),
                             plain(&error)
                         )),
                     });
                 } else {
-                    tracing::warn!(%error, "the heartbeat was not sent to Redis; trying again");
+                    tracing::warn!(%error, "cannot send the heartbeat to Redis; retrying");
                 }
                 sleep(pauses.next().unwrap_or(interval)).await;
             }
@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// This thread had its turn, whatever Redis said.
+    /// Notes that the thread runs, whether or not Redis answered.
     fn show_liveness(&self) {
         self.settings.liveness.turn();
         metrics::heartbeat((self.settings.clock)());
@@ -282,15 +282,15 @@ impl Shared {
         connection: &mut Option<MultiplexedConnection>,
         looked: &mut Instant,
     ) -> RedisResult<()> {
-        let is_new = connection.is_none();
+        let (is_new, interval) = (connection.is_none(), stages::interval(self.settings.lease));
         let mut open = match connection.take() {
             Some(open) => open,
-            None => self.fleet.own_connection(stages::interval(self.settings.lease)).await?,
+            None => connection::open(&self.fleet.client, interval).await?,
         };
         self.beat(&mut open).await?;
-        // A changed setting is announced nowhere, and after a restart it is what the file says.
-        if is_new || looked.elapsed() >= stages::interval(self.settings.lease) * LOOK {
-            if let Some(error) = diagnosis::changed(self.fleet.place(), &mut open).await? {
+        // Redis announces no changed setting, and reads its file again at a restart.
+        if is_new || looked.elapsed() >= interval * LOOK {
+            if let Some(error) = diagnosis::changed(self.fleet.address(), &mut open).await? {
                 self.end(error);
             }
             *looked = Instant::now();
@@ -299,17 +299,17 @@ impl Shared {
         Ok(())
     }
 
-    /// One exchange: says that we live, renews what is in hand, compares the clocks.
+    /// One beat: registers the worker as alive, renews its leases, compares the clocks.
     async fn beat(&self, connection: &mut impl ConnectionLike) -> RedisResult<()> {
         let _beating = self.beating.lock().await;
         if self.closed.load(Ordering::SeqCst) {
             return Ok(());
         }
         let (leases, about) = {
-            let held = self.held();
+            let held = locked(&self.held);
             let leases: Vec<Arc<StageLease>> = held.leases.values().cloned().collect();
-            let (in_hand, stages_done) = (held.in_hand.clone(), held.done);
-            (leases, WorkerInfo { in_hand, stages_done, ..self.settings.about.clone() })
+            let (computing, stages_done) = (held.computing.clone(), held.done);
+            (leases, WorkerInfo { computing, stages_done, ..self.settings.about.clone() })
         };
         let text = serde_json::to_string(&about).unwrap_or_default();
         let tokens: Vec<_> =
@@ -324,7 +324,7 @@ impl Shared {
                 lease.renewed(asked, self.settings.lease);
             } else if lease.lose() {
                 metrics::lease_lost();
-                self.end(JobsError::Unavailable(format!(
+                self.end(JobsError::unavailable(format!(
                     "the lease of stage {} was lost to another worker: this one was silent for too \
                      long, and has to be started again",
                     lease.stage.short()
@@ -339,12 +339,12 @@ impl Shared {
         let skew = Skew::between(before, redis, after, 0);
         if skew.is_too_much {
             let side = if skew.ahead_ms > 0 { "ahead of" } else { "behind" };
-            self.end(JobsError::Unavailable(format!(
-                "this machine's clock is {:.1} s {side} that of Redis at {}: workers tell by their \
-                 clocks who is alive; set both by NTP (`timedatectl set-ntp true`), then start the \
+            self.end(JobsError::unavailable(format!(
+                "this machine's clock is {:.1} s {side} that of Redis at {}: workers judge by \
+                 their clocks which of them are alive; set both by NTP (`timedatectl set-ntp true`), then start the \
                  worker again",
                 Duration::from_millis(skew.ahead_ms.unsigned_abs()).as_secs_f64(),
-                self.fleet.place()
+                self.fleet.address()
             )));
         }
     }

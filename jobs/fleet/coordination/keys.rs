@@ -1,32 +1,31 @@
-//! The names of everything that is kept in Redis, and the type that each of them has.
+//! The keys in Redis, and the type of each.
 //!
-//! All of them begin with `agrpo:` and have one hash tag, so that a Redis in cluster mode keeps them on
-//! one node. A trial of what a Redis allows has names of its own below the same beginning. Reads and
-//! writes nothing.
+//! All begin with `agrpo:` and have one hash tag, so that a Redis in cluster mode stores them on one node. A preflight
+//! trial has keys of its own below the same prefix. Reads and writes nothing.
 
 use std::sync::Arc;
 
 use agrpo_spec::{Numerics, StageDigest};
 use agrpo_store::Versions;
 
-/// What every name begins with. The hash tag is the one of earlier versions: their workers' leases count.
+/// The prefix of every key. The hash tag is that of earlier versions, so that their workers' leases count.
 const PREFIX: &str = "agrpo:{q8130}:";
 
-/// Which life of Redis this is (hash).
+/// Which start of Redis this is, and from when leases may be acquired (hash).
 pub(crate) const EPOCH: &str = "epoch";
 /// Counts leases (string).
 pub(crate) const FENCE: &str = "fence";
-/// Runs of which no stage may be taken, and why (hash).
+/// Runs that are paused or cancelled (hash).
 pub(crate) const HELD: &str = "held";
-/// Workers by when they were last seen, in milliseconds of Redis' clock (sorted set).
+/// When each worker was last seen, in milliseconds of Redis' clock (sorted set).
 pub(crate) const WORKERS: &str = "workers";
-/// What workers say about themselves, by name (hash).
+/// Descriptions of workers, by name (hash).
 pub(crate) const ABOUT: &str = "workers:about";
 /// Runs that are not done (set).
 pub(crate) const ACTIVE: &str = "active";
 /// How often stages were begun (hash).
 pub(crate) const ATTEMPTS: &str = "attempts";
-/// Is there from the first survey on, until Redis is emptied (string).
+/// Set by the first survey, and missing once Redis is emptied (string).
 pub(crate) const SURVEYED: &str = "surveyed";
 /// A stage's lease is this and its digest (string).
 pub(crate) const LEASE: &str = "lease:";
@@ -47,7 +46,7 @@ const FIXED: [(&str, &str); 8] = [
     (SURVEYED, "string"),
 ];
 
-/// What follows a queue's name: alone, or with a name behind it.
+/// What follows a queue's name: a key, or a prefix where it ends with a colon.
 const OF_QUEUE: [(&str, &str); 4] =
     [("turns", "zset"), ("taken", "zset"), ("ready:", "zset"), ("joins:", "set")];
 
@@ -62,7 +61,7 @@ impl Default for Keys {
 }
 
 impl Keys {
-    /// Names that nothing else has, for a trial.
+    /// Keys for a trial, which nothing else uses.
     pub(super) fn of_trial(unique: &str) -> Self {
         Self(format!("{PREFIX}trial:{unique}:").into())
     }
@@ -98,7 +97,7 @@ impl Keys {
         all
     }
 
-    /// The type that a key has to have; `None` for names that are not ours.
+    /// The type that a key must have; `None` for a key that is not agrpo's.
     pub(super) fn kind(&self, key: &str) -> Option<&'static str> {
         let name = key.strip_prefix(&*self.0)?;
         if let Some((_, kind)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {

@@ -1,8 +1,8 @@
-//! Leases: who is at work on what, so that the same stage is rarely computed twice.
+//! Leases: which worker computes which stage, so that a stage is rarely computed twice.
 //!
-//! A lease is a key with an expiry and a fencing token that no two leases share; renewing and releasing compare it
-//! first. Nothing relies on leases for being right: of two workers that compute the same stage, the store keeps one
-//! result. Here is the reconciler's, which its holder renews itself; those of stages are in `leases/`.
+//! A lease is a key with an expiry and a unique fencing token, which renewing and releasing compare first. Results do
+//! not depend on leases: if two workers compute a stage, the store keeps one of the results. This file has the lease
+//! of the reconciler, which its holder renews; those of stages are in `leases/`.
 
 mod stage_lease;
 pub(crate) mod stages;
@@ -16,7 +16,7 @@ use crate::coordination::redis::{Fleet, script};
 use crate::{Result, coordination::keys::FENCE};
 pub(crate) use stage_lease::{Gate, StageLease, State};
 
-/// The usual time until the lease of a dead worker expires.
+/// The usual time after which the lease of a dead worker expires.
 pub(crate) const LEASE: Duration = Duration::from_secs(6);
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
@@ -28,7 +28,7 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-// A Redis that was emptied has forgotten the lease: its holder may take it again.
+// After Redis was emptied the key is missing: its holder may set it again.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local value = redis.call('GET', KEYS[1])
@@ -45,7 +45,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The right to be the only one at something, until it expires.
+/// The lease of one task, held until it expires.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     fleet: Fleet,
@@ -55,7 +55,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease; `None` where another worker holds it.
+    /// Acquires the lease; `None` where another worker holds it.
     pub(crate) async fn acquire(
         fleet: &Fleet,
         key: String,
@@ -68,7 +68,7 @@ impl Lease {
         Ok(value.map(|value| Self { fleet: fleet.clone(), key, value, ttl }))
     }
 
-    /// Puts the expiry off; false where another worker holds it by now.
+    /// Extends the lease; false where another worker holds it.
     pub(crate) async fn renew(&self) -> Result<bool> {
         self.fleet.invoke(RENEW.key(&self.key).arg(&self.value).arg(millis(self.ttl))).await
     }
@@ -78,7 +78,7 @@ impl Lease {
     }
 }
 
-/// Gives a lease back, if it is still ours.
+/// Releases a lease, if this worker still holds it.
 pub(crate) async fn release(fleet: &Fleet, key: &str, token: &str) -> Result<()> {
     fleet.invoke::<u64>(RELEASE.key(key).arg(token)).await.map(drop)
 }
@@ -90,7 +90,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis_server::RedisServer;
+    use crate::testing::RedisServer;
 
     const TTL: Duration = Duration::from_millis(300);
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_holds_it_until_it_is_given_back_or_expires() {
+    async fn one_worker_holds_it_until_it_is_released_or_expires() {
         let server = RedisServer::start(&[]);
         let fleet = Fleet::connect(&server.url()).await.unwrap();
         let first = acquire(&fleet, "a").await.unwrap();
@@ -110,12 +110,12 @@ mod tests {
             tokio::time::sleep(TTL / 2).await;
             assert!(second.renew().await.unwrap());
         }
-        assert!(acquire(&fleet, "a").await.is_none(), "a lease that is kept does not expire");
+        assert!(acquire(&fleet, "a").await.is_none(), "a renewed lease does not expire");
         tokio::time::sleep(TTL * 2).await;
         let third = acquire(&fleet, "b").await.unwrap();
         assert!(!second.renew().await.unwrap(), "the token tells two leases of one holder apart");
         second.release().await.unwrap();
-        assert!(third.renew().await.unwrap(), "a stale holder cannot give back another's lease");
+        assert!(third.renew().await.unwrap(), "a stale holder cannot release another's lease");
     }
 
     #[tokio::test]

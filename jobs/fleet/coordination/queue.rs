@@ -1,9 +1,9 @@
 //! The queue: hints that a stage may be computed now.
 //!
-//! A hint says where to look, never what is true: a worker that takes one asks the store first. There is one queue for
-//! each class of numerics and each set of stage versions, so that no worker takes a hint that is not for it:
-//! `queue:<class>:<tag of the versions>`. A hint that is lost, with a worker or with Redis, is offered again by the
-//! reconciler once its stage is neither ready nor leased.
+//! A hint may be wrong or outdated, so a worker that takes one asks the store first. Each numerics class and each set
+//! of stage versions has a queue of its own, `queue:<class>:<tag of the versions>`, so that a worker takes only hints
+//! that it can use. If a hint is lost, with a worker or with Redis, the reconciler offers its stage again once the
+//! stage is neither ready nor leased.
 //!
 //! ```text
 //! <queue>:ready:<run>           stages that can be computed, in the order of the plan
@@ -23,12 +23,11 @@ use crate::coordination::keys::{HELD, LEASE};
 use crate::coordination::redis::{self as connection, Fleet};
 use crate::{Result, coordination::leases::LEASE as LEASE_LASTS};
 
-/// Two workers may learn of the same stage at once: the second offer within this time is dropped, as is
-/// one of a stage that was just taken.
+/// An offer within this time after the stage was offered or taken is dropped: two workers may offer a stage at once.
 const GRACE_SECONDS: u64 = 1;
-/// Stages that are kept ready for a run at most; the reconciler offers what is left.
+/// The most ready stages of a run; the reconciler offers the others later.
 pub(crate) const MOST_READY: usize = 10_000;
-/// Shards that are known to be published are forgotten after this long without a further one.
+/// The published shards of an update are forgotten this long after the last one.
 const JOIN_SECONDS: i64 = 3600;
 
 fn script(text: &str) -> Script {
@@ -40,17 +39,17 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/take
 static UNKNOWN: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/unknown.lua")));
 static WAITING: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/waiting.lua")));
 
-/// Where a worker may find work.
+/// A stage that a worker may compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     pub(crate) run: RunId,
-    /// The stage's place in the run; like the hint, it may be wrong.
+    /// The stage's key in the run; like the hint, it may be wrong.
     pub(crate) key: StageKey,
     pub(crate) stage: StageDigest,
 }
 
 impl Hint {
-    /// A hint from an entry of a run, `order key digest`; `None` where no agrpo wrote it.
+    /// A hint from an entry of a run, `order key digest`; `None` if agrpo did not write it.
     pub(crate) fn parse(run: &str, entry: &str) -> Option<Self> {
         let mut parts = entry.split(' ').skip(1);
         let (key, stage) = (parts.next()?, parts.next()?);
@@ -58,8 +57,7 @@ impl Hint {
     }
 }
 
-/// A hint that was taken. It is dealt with when `done` is used, and given back to the queue when `done` is
-/// dropped.
+/// A hint that was taken. It is processed once `done` is sent; if `done` is dropped, the hint is released.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) hint: Hint,
@@ -85,7 +83,7 @@ impl Queue {
         Self { fleet: fleet.clone(), name: fleet.keys.queue(numerics, versions) }
     }
 
-    /// Offers those of the stages that are neither ready nor being computed. Answers with how many are new.
+    /// Offers those of the stages that are neither ready nor being computed. Returns how many are new.
     pub(crate) async fn offer(
         &self,
         run: RunId,
@@ -126,12 +124,12 @@ impl Queue {
             if let Some(hint) = Hint::parse(&run, &entry) {
                 return Ok(Some(hint));
             }
-            tracing::warn!(run, entry, "an entry that is no hint was dropped from the queue");
+            tracing::warn!(run, entry, "dropped an entry of the queue that is not a hint");
         }
     }
 
-    /// Puts a hint back that was taken and not begun.
-    pub(crate) async fn give_back(&self, hint: Hint) -> Result<()> {
+    /// Releases a hint whose stage was not begun: offers it again.
+    pub(crate) async fn release(&self, hint: Hint) -> Result<()> {
         self.forget(hint.stage).await?;
         self.offer(hint.run, [(hint.key, hint.stage)]).await.map(drop)
     }
@@ -141,7 +139,7 @@ impl Queue {
         self.fleet.ask(redis::cmd("ZREM").arg(self.key("taken")).arg(stage.to_string())).await
     }
 
-    /// Notes that a shard's gradient for an update is published; answers with how many shards' are.
+    /// Notes that a shard's gradient for an update is published; returns for how many shards one is.
     pub(crate) async fn join(&self, run: RunId, update: StageKey, shard: u32) -> Result<u32> {
         let key = self.key(&format!("joins:{run}:{update}"));
         let mut pipe = redis::pipe();
@@ -155,7 +153,7 @@ impl Queue {
         self.delete(&format!("joins:{run}:{update}")).await
     }
 
-    /// Forgets what is ready of a run that is done or stands still.
+    /// Removes the ready stages of a run that is done or held.
     pub(crate) async fn withdraw(&self, run: RunId) -> Result<()> {
         self.delete(&format!("ready:{run}")).await
     }

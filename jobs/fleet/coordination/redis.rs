@@ -1,16 +1,18 @@
-//! The connection to Redis: patient with stalls, and silent about passwords.
+//! The connection to Redis. Waits while Redis stalls, and never shows a password.
 //!
-//! redis-rs gives up on an answer after half a second, which would end a worker at every hiccup; here an answer may take
-//! ten. Messages name host and port, never credentials. Knows what errors mean, and logs what scripts say of values that
-//! agrpo did not write; what is kept in Redis is the business of the other files.
+//! redis-rs waits half a second for an answer, which would end a worker at every stall; here an answer may take ten.
+//! Messages name host and port, never credentials. Explains errors, and logs which values scripts corrected. The other
+//! files know what Redis holds.
 
 pub(crate) mod diagnosis;
 pub(crate) mod refusal;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{collections::BTreeSet, time::Duration};
 
-use agrpo_store::JobsError;
+use agrpo_spec::Message;
+use agrpo_store::{JobsError, locked, retry::pauses};
+use backon::BackoffBuilder;
 use redis::aio::{
     ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
 };
@@ -20,19 +22,19 @@ use redis::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::refusal::{Meaning, Refusal, distrust, explain, plain, refusal, refuses};
+use self::refusal::{Meaning, Refusal, distrust, explain, met, refusal, refuses};
 use crate::{Result, coordination::keys::Keys};
 
 /// How long one answer may take.
 const RESPONSE: Duration = Duration::from_secs(10);
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long `connect` tries in all.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it tries where the connection is refused: long enough for a Redis that was just started.
-const PATIENCE_REFUSED: Duration = Duration::from_secs(3);
+/// How long `connect` retries.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+/// How long it retries where the connection is refused: long enough for a Redis that was just started.
+const RETRY_REFUSED_FOR: Duration = Duration::from_secs(3);
 
-/// Values that were set right are named this many times at most.
+/// Corrected values are logged this many times at most.
 const MOST_NOTES: usize = 100;
 
 /// A script, after the functions that all of them share. It ends with `return answer(...)`.
@@ -81,17 +83,17 @@ impl Access {
 /// The Redis through which workers find each other. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
-    client: Client,
+    pub(crate) client: Client,
     connection: ConnectionManager,
-    place: String,
+    address: String,
     pub(crate) keys: Keys,
-    /// What was said of values that no agrpo wrote.
+    /// Notes of scripts that were logged.
     noted: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for Fleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Fleet({})", self.place)
+        write!(f, "Fleet({})", self.address)
     }
 }
 
@@ -102,24 +104,23 @@ impl Fleet {
     /// credentials and for a server that TLS does not trust. No error holds the password.
     pub async fn connect(access: impl Into<Access>) -> Result<Self> {
         let client = access.into().client().map_err(|error| {
-            JobsError::Invalid(format!(
+            let text = format!(
                 "the Redis URL cannot be used ({error}): expected \
                  redis://[[user]:password@]host[:port][/database], or rediss:// for TLS; set AGRPO_REDIS"
-            ))
+            );
+            JobsError::Invalid(Message::caused_by(text, error))
         })?;
-        let place = client.get_connection_info().addr().to_string();
-        await_answer(&client, &place).await?;
+        let address = client.get_connection_info().addr().to_string();
+        await_answer(&client, &address).await?;
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(RESPONSE))
             .set_connection_timeout(Some(CONNECT))
             .set_number_of_retries(4)
             .set_max_delay(Duration::from_secs(1));
-        let connection = client
-            .get_connection_manager_with_config(config)
-            .await
-            .map_err(|error| no_answer(&place, &error.to_string()))?;
+        let connected = client.get_connection_manager_with_config(config).await;
+        let connection = connected.map_err(|error| no_answer(&address, Message::of(error)))?;
         let (keys, noted) = (Keys::default(), Arc::default());
-        Ok(Self { client, connection, place, keys, noted })
+        Ok(Self { client, connection, address, keys, noted })
     }
 
     /// The same Redis under names that nothing else has, for a trial.
@@ -128,21 +129,12 @@ impl Fleet {
     }
 
     /// Host and port, for people.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn connection(&self) -> ConnectionManager {
         self.connection.clone()
-    }
-
-    /// A connection of its own, for a thread that must not wait for others; it does not come back by
-    /// itself.
-    pub(crate) async fn own_connection(
-        &self,
-        answer: Duration,
-    ) -> RedisResult<MultiplexedConnection> {
-        open(&self.client, answer).await
     }
 
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
@@ -157,7 +149,7 @@ impl Fleet {
         self.explained(self.invoke_on(&mut self.connection(), call).await).await
     }
 
-    /// A script of ours on any connection. Logs which values it has set right, each once.
+    /// Runs a script on any connection. Logs which values it corrected, each once.
     pub(crate) async fn invoke_on<T: FromRedisValue>(
         &self,
         connection: &mut impl ConnectionLike,
@@ -165,15 +157,15 @@ impl Fleet {
     ) -> RedisResult<T> {
         let (answer, notes) = call.invoke_async::<(T, Vec<String>)>(connection).await?;
         for note in notes {
-            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut noted = locked(&self.noted);
             if noted.len() < MOST_NOTES && noted.insert(note.clone()) {
-                tracing::warn!(redis = self.place, "{note}");
+                tracing::warn!(redis = self.address, "{note}");
             }
         }
         Ok(answer)
     }
 
-    /// An answer, or what its error means to the caller.
+    /// An answer, or its error explained.
     pub(crate) async fn explained<T>(&self, answer: RedisResult<T>) -> Result<T> {
         match answer {
             Ok(answer) => Ok(answer),
@@ -181,67 +173,72 @@ impl Fleet {
         }
     }
 
-    /// What a failed command means to the caller.
     pub(crate) async fn failed(&self, error: &RedisError) -> JobsError {
-        self.meaning(refusal(error), &plain(error)).await
+        self.meaning(refusal(error), met(error)).await
     }
 
-    /// What a refusal in these words means. Of a wrong type the key is looked for, and of a missing right what it
-    /// is, since Redis does not name them.
-    pub(crate) async fn meaning(&self, refusal: Option<Meaning>, text: &str) -> JobsError {
-        let place = &self.place;
+    /// Explains a refusal with this text. Looks for the key of a wrong type and for the missing right, since Redis
+    /// names neither.
+    pub(crate) async fn meaning(&self, refusal: Option<Meaning>, met: Message) -> JobsError {
+        let address = &self.address;
         let named = match refusal {
             Some((Refusal::WrongType, _)) => {
-                diagnosis::wrong_types(&self.keys, place, &mut self.connection())
-                    .await
-                    .ok()
-                    .flatten()
+                let connection = &mut self.connection();
+                diagnosis::wrong_types(&self.keys, address, connection).await.ok().flatten()
             }
             Some((Refusal::Rights, _)) => {
                 let user = self.client.get_connection_info().redis_settings().username();
                 let user = user.unwrap_or("default");
-                diagnosis::lacking(&mut self.connection(), user, place, text).await
+                diagnosis::lacking(&mut self.connection(), user, address, &met).await
             }
             _ => None,
         };
-        named.or_else(|| refusal.map(|refusal| explain(refusal, place, text))).unwrap_or_else(|| {
-            JobsError::Unavailable(format!(
-                "Redis at {place} was lost ({text}): finished stages are safe in the store; start the worker \
-                 again once Redis answers"
-            ))
-        })
+        if let Some(error) = named {
+            return error;
+        }
+        let Some(refusal) = refusal else {
+            return JobsError::Unavailable(met.reworded(|met| {
+                format!(
+                    "Redis at {address} was lost ({met}): finished stages are safe in the store; start the worker \
+                     again once Redis answers"
+                )
+            }));
+        };
+        explain(refusal, address, met)
     }
 }
 
-/// Tries until a server answers or refuses us, or the time is over.
-async fn await_answer(client: &Client, place: &str) -> Result<()> {
-    let begin = Instant::now();
-    let mut pause = Duration::from_millis(100);
+/// Retries until a server answers or refuses, or the time is over.
+async fn await_answer(client: &Client, address: &str) -> Result<()> {
+    let (begin, longest) = (Instant::now(), Duration::from_secs(1));
+    let mut pauses = pauses(longest).build();
     loop {
-        let (patience, reason) = match timeout_at(begin + PATIENCE, ping(client)).await {
+        let (retry_for, reason) = match timeout_at(begin + RETRY_FOR, ping(client)).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if refuses(&error) => return Err(refused(client, place, &error)),
+            Ok(Err(error)) if refuses(&error) => return Err(refused(client, address, &error)),
             Ok(Err(error)) if let Some(why) = distrust(&error) => {
-                return Err(JobsError::Invalid(format!("Redis at {place} is not trusted: {why}")));
+                return Err(JobsError::invalid(format!(
+                    "Redis at {address} is not trusted: {why}"
+                )));
             }
-            Ok(Err(error)) if let Some(error) = for_good(place, &error) => return Err(error),
+            Ok(Err(error)) if let Some(error) = for_good(address, &error) => return Err(error),
             Ok(Err(error)) if error.is_connection_refusal() => {
-                (PATIENCE_REFUSED, error.to_string())
+                (RETRY_REFUSED_FOR, Message::of(error))
             }
-            Ok(Err(error)) => (PATIENCE, error.to_string()),
-            Err(_) => (PATIENCE, silence(client, PATIENCE)),
+            Ok(Err(error)) => (RETRY_FOR, Message::of(error)),
+            Err(_) => (RETRY_FOR, silence(client).into()),
         };
-        if begin.elapsed() + pause >= patience {
-            return Err(no_answer(place, &reason));
+        let pause = pauses.next().unwrap_or(longest);
+        if begin.elapsed() + pause >= retry_for {
+            return Err(no_answer(address, reason));
         }
         sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
-/// An answer that no other try changes.
-fn for_good(place: &str, error: &RedisError) -> Option<JobsError> {
-    let error = explain(refusal(error)?, place, &plain(error));
+/// The error of an answer that no retry changes.
+fn for_good(address: &str, error: &RedisError) -> Option<JobsError> {
+    let error = explain(refusal(error)?, address, met(error));
     (!error.may_pass()).then_some(error)
 }
 
@@ -250,15 +247,16 @@ async fn ping(client: &Client) -> RedisResult<()> {
     redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop)
 }
 
-/// A connection whose opening and answers may take so long.
-async fn open(client: &Client, answer: Duration) -> RedisResult<MultiplexedConnection> {
+/// A separate connection, for a thread that must not wait for others. It does not reconnect. Opening it and each answer
+/// may take this long.
+pub(crate) async fn open(client: &Client, answer: Duration) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(answer))
         .set_response_timeout(Some(answer));
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {
+fn refused(client: &Client, address: &str, error: &RedisError) -> JobsError {
     let settings = client.get_connection_info().redis_settings();
     let user = match (settings.username(), settings.password()) {
         (None, _) => "the user \"default\"".to_owned(),
@@ -266,31 +264,34 @@ fn refused(client: &Client, place: &str, error: &RedisError) -> JobsError {
         // It may be a password where a user belongs.
         (Some(_), None) => "a user without a password".to_owned(),
     };
-    JobsError::Invalid(format!(
-        "Redis at {place} refuses {user} ({error}): name the user in AGRPO_REDIS, as in \
+    let text = format!(
+        "Redis at {address} refuses {user} ({error}): name the user in AGRPO_REDIS, as in \
          redis://user@host:port, and the password in AGRPO_REDIS_PASSWORD or in the file that \
          AGRPO_REDIS_PASSWORD_FILE names"
-    ))
+    );
+    JobsError::Invalid(Message::caused_by(text, error.clone()))
 }
 
-fn no_answer(place: &str, reason: &str) -> JobsError {
-    JobsError::Unavailable(format!(
-        "Redis at {place} does not answer ({reason}): start one with `make up`, or set AGRPO_REDIS"
-    ))
+fn no_answer(address: &str, reason: Message) -> JobsError {
+    JobsError::Unavailable(reason.reworded(|reason| {
+        format!(
+            "Redis at {address} does not answer ({reason}): start one with `make up`, or set AGRPO_REDIS"
+        )
+    }))
 }
 
-/// What to say of a server that accepts and does not answer: one without TLS waits for the end of what
-/// it takes for a command.
-fn silence(client: &Client, patience: Duration) -> String {
+/// Describes a server that accepts and does not answer. One without TLS does so: it waits for the end of what it takes
+/// for a command.
+fn silence(client: &Client) -> String {
     let is_tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
-    let also = if is_tls { ", as a port without TLS is to rediss://" } else { "" };
-    format!("silent for {} s{also}", patience.as_secs())
+    let also = if is_tls { "; a port without TLS does not answer rediss://" } else { "" };
+    format!("silent for {} s{also}", RETRY_FOR.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis_server::RedisServer;
+    use crate::testing::RedisServer;
 
     fn message(result: Result<Fleet>) -> (JobsError, String) {
         let error = result.unwrap_err();
@@ -301,10 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_port_is_named_with_the_way_out() {
-        let port = {
-            let server = RedisServer::start(&[]);
-            server.url()
-        };
+        let port = RedisServer::start(&[]).url();
         let (error, text) = message(Fleet::connect(&port).await);
         assert!(matches!(error, JobsError::Unavailable(_)));
         assert!(!text.contains("silent"), "refused, and not waited for: {text}");
@@ -333,25 +331,19 @@ mod tests {
             (format!("redis://{host}"), "default"),
         ] {
             let (error, text) = message(Fleet::connect(&url).await);
-            assert!(
-                matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
-                "{text}"
-            );
+            assert!(matches!(error, JobsError::Invalid(_)), "{text}");
             assert!(text.contains(&host) && text.contains(user), "{text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
         let fleet = Fleet::connect(&format!("redis://:right@{host}")).await.unwrap();
-        assert_eq!((fleet.place(), format!("{fleet:?}")), (&*host, format!("Fleet({host})")));
+        assert_eq!((fleet.address(), format!("{fleet:?}")), (&*host, format!("Fleet({host})")));
     }
 
     #[tokio::test]
     async fn a_url_that_is_none_is_invalid() {
         for url in ["", "localhost:6379", "http://u:s3cret@h", "redis://u:s3cret@h:99999"] {
             let (error, text) = message(Fleet::connect(url).await);
-            assert!(
-                matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
-                "{text}"
-            );
+            assert!(matches!(error, JobsError::Invalid(_)), "{text}");
             assert!(text.contains("redis://[[user]:password@]host"), "{text}");
         }
     }

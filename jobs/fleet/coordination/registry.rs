@@ -1,7 +1,7 @@
-//! The registry: what workers say about themselves with every heartbeat, kept in Redis for people.
+//! The registry: workers as each describes itself with every heartbeat, stored in Redis and shown by `agrpo status`.
 //!
-//! A worker that falls silent is left out after a few missed beats. It decides nothing but whether a stage that failed
-//! here may wait for another worker.
+//! A worker without a heartbeat for a while is left out. The registry decides only whether a stage that failed here may
+//! wait for another worker.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::coordination::keys::{ABOUT, WORKERS};
 use crate::{Result, coordination::redis::Fleet};
 
-/// Longer than any worker of ours is silent.
+/// Longer than any pause between two heartbeats of a worker.
 const ABSENT: Duration = Duration::from_secs(15);
 
 /// A stage that is being computed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InHand {
+pub struct StageInProgress {
     /// The run that asked for it.
     pub run: RunId,
     /// Its place in the run.
@@ -27,7 +27,7 @@ pub struct InHand {
     pub since_unix_ms: u64,
 }
 
-/// What a worker says about itself.
+/// A worker, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// Unique to its start.
@@ -45,7 +45,8 @@ pub struct WorkerInfo {
     /// When it began, in milliseconds since 1970 by its own clock.
     pub since_unix_ms: u64,
     /// What it is computing.
-    pub in_hand: Option<InHand>,
+    #[serde(rename = "in_hand")]
+    pub computing: Option<StageInProgress>,
     /// Stages that it has published.
     pub stages_done: u64,
     /// When it was last seen, in milliseconds since 1970 by Redis' clock.
@@ -56,7 +57,7 @@ pub struct WorkerInfo {
     pub seen_ms_ago: u64,
 }
 
-/// When each worker was seen, what it says, and Redis' time.
+/// When each worker was seen, its description, and Redis' time.
 type Registry = (Vec<(String, f64)>, BTreeMap<String, String>, (u64, u64));
 
 /// The workers that are alive, by name.
@@ -67,11 +68,11 @@ pub async fn workers(fleet: &Fleet) -> Result<Vec<WorkerInfo>> {
     let now = seconds * 1000 + micros / 1000;
     let seen: BTreeMap<String, f64> = seen.into_iter().collect();
     let alive = |(name, text): (&String, &String)| {
-        // A worker of another version may say something else about itself.
+        // A worker of another version may have other fields.
         let about: WorkerInfo = serde_json::from_str(text).ok()?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let seen_unix_ms = *seen.get(name)? as u64;
-        // One that is ahead is from before Redis' clock was set back, and the next sign of life mends it.
+        // A time ahead was written before Redis' clock was set back; the next heartbeat corrects it.
         let seen_ms_ago = now.saturating_sub(seen_unix_ms);
         (u128::from(now.abs_diff(seen_unix_ms)) < ABSENT.as_millis()).then_some(WorkerInfo {
             seen_unix_ms,

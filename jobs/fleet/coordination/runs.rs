@@ -1,6 +1,6 @@
-//! What Redis holds of runs: which of them the reconciler looks at, and which are paused or cancelled.
+//! Runs in Redis: those that the reconciler looks at, and those that are paused or cancelled.
 //!
-//! A copy of what the store says, so that workers obey at once.
+//! A copy of the store's records, so that workers obey at once.
 
 use crate::Result;
 use agrpo_spec::RunId;
@@ -9,7 +9,7 @@ use agrpo_store::Hold;
 use super::keys::{ACTIVE, HELD};
 use super::redis::Fleet;
 
-/// Notes whether the reconciler looks at the run; whether that is news.
+/// Sets whether the reconciler looks at the run; returns whether that changed.
 pub(crate) async fn set_active(fleet: &Fleet, run: RunId, active: bool) -> Result<bool> {
     let mut command = redis::cmd(if active { "SADD" } else { "SREM" });
     fleet.ask(command.arg(fleet.keys.of(ACTIVE)).arg(run.to_string())).await

@@ -1,18 +1,17 @@
-//! Garbage collection: what no run reaches goes, once it is old enough.
+//! Garbage collection: deletes objects that no run reaches, once they are older than the grace period.
 //!
-//! Marks from the runs' records, then sweeps records of stages, their specs, and blobs, in this order, so
-//! that no record ever stands without its blobs. Safe beside running workers:
+//! Marks from the runs' records, then sweeps records of stages, their specs, and blobs, in this order, so that no
+//! record ever exists without its blobs. Safe beside running workers:
 //!
-//! * What a worker writes is young, and what it finds already there it writes again, which makes it
-//!   young; only what is older than the grace period goes, by the store's own clock, looked at once
-//!   more right before.
-//! * What a run takes over from others stands in its index before it goes on; the runs are marked a
-//!   second time after the sweep was planned, so what came into use meanwhile stays.
-//! * In the instant that is left between a look and a deletion, a result can lose a blob. It is then
-//!   incomplete, which every reader checks, and is computed again to the same bytes: the price is time.
+//! * A worker writes an object again that it finds in the store, so what it uses is young. The store's own clock
+//!   decides how old an object is, and its age is read once more right before it is deleted.
+//! * A run indexes results that it takes over from others before it goes on. Runs are marked a second time after the
+//!   sweep was planned, so objects that came into use meanwhile stay.
+//! * Between that last check and the deletion, a result can still lose a blob. Every reader checks for this, and the
+//!   stage is computed again to the same bytes: it costs time only.
 //!
-//! Refuses to sweep while any run or record that it would have to follow cannot be read, and while a record
-//! that is to go is another version's.
+//! Refuses to sweep while a run or record that it has to follow cannot be read, and while a record to be deleted was
+//! written by another version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,14 +20,14 @@ use agrpo_spec::{ArtifactDigest, RunId};
 use agrpo_store::{Entry, FOLDERS, JobsError, Store, is_leftover, paths};
 use serde::Serialize;
 
-pub use crate::maintenance::reachability::Tally;
+pub use crate::maintenance::reachability::Totals;
 use crate::maintenance::reachability::{Reachability, is_of_other_versions, reachable};
 use crate::{Result, maintenance::retention, planning::steps::each};
 
 /// How to sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct GcOptions {
-    /// What was written more recently stays.
+    /// Objects written more recently stay.
     pub grace: Duration,
     /// Deletes nothing.
     pub dry_run: bool,
@@ -40,13 +39,13 @@ pub struct GcOptions {
 pub enum ObjectKind {
     /// Records of stages.
     Manifests,
-    /// What was asked of stages.
+    /// Specs of stages.
     Specs,
-    /// Results, and what was imported.
+    /// Results and imported files.
     Blobs,
-    /// What killed writers left in a local store.
+    /// Temporary files of killed writers in a local store.
     Leftovers,
-    /// Damaged objects that were put aside.
+    /// Damaged objects in quarantine.
     Aside,
 }
 
@@ -57,13 +56,14 @@ pub struct GcReport {
     pub dry_run: bool,
     /// Runs that were followed.
     pub runs: u64,
-    /// What went, or would have.
-    pub swept: BTreeMap<ObjectKind, Tally>,
-    /// What no run reaches but is too young to go.
-    pub young: Tally,
-    /// What runs reach.
-    pub kept: Tally,
-    /// What lies in a local store and is no file; it stays where it is.
+    /// Deleted, or to be deleted in a dry run.
+    pub swept: BTreeMap<ObjectKind, Totals>,
+    /// Reached by no run, but younger than the grace period.
+    pub young: Totals,
+    /// Reached by runs.
+    #[serde(rename = "kept")]
+    pub retained: Totals,
+    /// In a local store and no regular file; not touched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub odd: Vec<Odd>,
 }
@@ -77,13 +77,13 @@ pub struct Odd {
     pub kind: &'static str,
 }
 
-/// Deletes what no run reaches and is older than the grace period. Data error, and nothing deleted, where
-/// a run cannot be followed.
+/// Deletes objects that no run reaches and that are older than the grace period. Data error, and nothing is deleted,
+/// where a run cannot be followed.
 pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport> {
     let (runs, reached) = mark(store, options.dry_run).await?;
     let now = store.objects.now_ms().await?;
     let grace = i64::try_from(options.grace.as_millis()).unwrap_or(i64::MAX);
-    // As old as the grace period is old enough, so that none at all takes everything.
+    // Inclusive, so that a grace period of zero deletes everything.
     let is_old = |entry: &Entry| now.saturating_sub(entry.written_ms) >= grace;
     let dry_run = options.dry_run;
     let mut report = GcReport { dry_run, runs, ..GcReport::default() };
@@ -92,7 +92,7 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport> {
         if let Some(kind) = entry.odd {
             report.odd.push(Odd { name: entry.name, kind });
         } else if reached.contains(&entry.name) {
-            report.kept.add(entry.size);
+            report.retained.add(entry.size);
         } else if is_old(&entry) {
             doomed.push((kind, entry));
         } else {
@@ -101,30 +101,30 @@ pub async fn gc(store: &Store, options: GcOptions) -> Result<GcReport> {
     }
     report.odd.sort();
     if !dry_run && !doomed.is_empty() {
-        // Runs that began or went on meanwhile may have taken over what no run reached.
+        // Runs that began or went on meanwhile may use objects that no run reached.
         let (_, again) = mark(store, false).await?;
         doomed.retain(|(_, entry)| {
             let is_reached = again.contains(&entry.name);
             if is_reached {
-                report.kept.add(entry.size);
+                report.retained.add(entry.size);
             }
             !is_reached
         });
     }
-    // A record of another version may name blobs.
+    // Blobs that a record of another version names are unknown here.
     let manifests = doomed.iter().filter(|(kind, _)| *kind == ObjectKind::Manifests);
-    check_compatible(store, manifests.map(|(_, entry)| entry)).await.map_err(unswept)?;
+    check_compatible(store, manifests.map(|(_, entry)| entry).collect()).await.map_err(unswept)?;
     doomed.sort_by(|(a, one), (b, two)| (a, &one.name).cmp(&(b, &two.name)));
     for batch in doomed.chunk_by(|(a, _), (b, _)| a == b) {
-        let mut tally = Tally::default();
+        let mut totals = Totals::default();
         let deletions = each(batch, |(_, entry)| async move {
             let goes = dry_run || delete(store, entry).await?;
             Ok((goes, entry.size))
         });
         for (goes, size) in deletions.await? {
-            if goes { tally.add(size) } else { report.young.add(size) }
+            if goes { totals.add(size) } else { report.young.add(size) }
         }
-        report.swept.insert(batch[0].0, tally);
+        report.swept.insert(batch[0].0, totals);
     }
     Ok(report)
 }
@@ -151,18 +151,15 @@ pub(crate) async fn everything(store: &Store) -> Result<Vec<(ObjectKind, Entry)>
         };
         for entry in store.objects.entries(folder).await? {
             let is_leftover = is_leftover(&entry.name) || entry.odd.is_some();
-            // A file that no digest names is another program's.
-            let is_ours = folder == "aside" || is_digest(&entry.name);
+            let file = entry.name.rsplit('/').next().unwrap_or_default();
+            // Another program wrote a file whose name is no digest.
+            let is_ours = folder == "aside" || file.parse::<ArtifactDigest>().is_ok();
             let kind = if is_leftover { Some(ObjectKind::Leftovers) } else { kind };
             let kind = kind.filter(|_| is_leftover || is_ours);
             all.extend(kind.map(|kind| (kind, entry)));
         }
     }
     Ok(all)
-}
-
-fn is_digest(name: &str) -> bool {
-    name.rsplit('/').next().is_some_and(|file| file.parse::<ArtifactDigest>().is_ok())
 }
 
 /// How many runs there are, and the names of the objects that they reach.
@@ -175,12 +172,12 @@ async fn mark(store: &Store, dry_run: bool) -> Result<(u64, BTreeSet<String>)> {
     Ok((runs, reached))
 }
 
-/// What a run reaches. What its retention does not keep is noted as deleted first, or counted so.
+/// What a run reaches. Outputs that its retention deletes are noted first; in a dry run they only count as deleted.
 async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability> {
     let name = id.short();
     let refuse = |error: JobsError| match error {
-        // What is wrong says what mends it.
-        JobsError::Data(why) => JobsError::Data(format!(
+        // The error itself names the remedy.
+        JobsError::Data(why) => JobsError::data(format!(
             "{why}; nothing was swept, because it is not known what run {name} needs (agrpo forget {name} \
              --force gives the run up)"
         )),
@@ -189,7 +186,7 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability>
     check_records(store, id).await.map_err(unswept)?;
     let run = store.records.run(id).await.map_err(refuse)?;
     let retention = store.records.retention(id).await.map_err(refuse)?;
-    // What a run of other versions may delete is for them to say.
+    // Only a program of the run's versions decides what its retention deletes.
     let due = match retention.keeps_all() || is_of_other_versions(store, id).await? {
         true => BTreeMap::new(),
         false => retention::due(store, &run, retention).await.map_err(refuse)?,
@@ -204,32 +201,29 @@ async fn follow(store: &Store, id: RunId, dry_run: bool) -> Result<Reachability>
         return Err(refuse(error.clone()));
     }
     match &reach.unlisted {
-        Some(why) => Err(refuse(JobsError::Data(why.clone()))),
+        Some(why) => Err(refuse(JobsError::data(why.clone()))),
         None => Ok(reach),
     }
 }
 
-/// What a record of another version reaches, only that version knows.
+/// Adds that nothing was swept, since it is unknown what a record of another version reaches.
 fn unswept(error: JobsError) -> JobsError {
     match error {
         JobsError::Incompatible(why) => {
-            JobsError::Incompatible(format!("{why}; nothing was swept"))
+            JobsError::incompatible(format!("{why}; nothing was swept"))
         }
         error => error,
     }
 }
 
-/// Refuses where a record of the run is another version's: it may say what the run needs.
+/// Refuses records of the run that another version wrote: they may name what the run needs.
 async fn check_records(store: &Store, id: RunId) -> Result<()> {
     let entries = store.objects.entries(&paths::run(id)).await?;
-    check_compatible(store, entries.iter().filter(|entry| entry.odd.is_none())).await
+    check_compatible(store, entries.iter().filter(|entry| entry.odd.is_none()).collect()).await
 }
 
-/// Refuses records of other versions. What is damaged is found by its readers.
-async fn check_compatible<'a>(
-    store: &Store,
-    entries: impl Iterator<Item = &'a Entry>,
-) -> Result<()> {
+/// Refuses records of other versions. Damaged ones are left to their readers.
+async fn check_compatible(store: &Store, entries: Vec<&Entry>) -> Result<()> {
     let checks = each(entries, |entry| async {
         match store.records.inspect(&entry.name).await {
             Ok(_) | Err(JobsError::Data(_)) => Ok(()),
@@ -239,15 +233,15 @@ async fn check_compatible<'a>(
     checks.await.map(drop)
 }
 
-/// What only this run reaches: what forgetting it would free.
-pub async fn only_of(store: &Store, run: RunId) -> Result<Tally> {
+/// Objects that only this run reaches: what forgetting it would free.
+pub async fn only_of(store: &Store, run: RunId) -> Result<Totals> {
     let (mut own, mut others) = (BTreeSet::new(), BTreeSet::new());
     for id in store.records.runs().await? {
         let reach = reachable(store, id, &BTreeMap::new()).await?;
         if id == run { &mut own } else { &mut others }.extend(reach.names());
     }
     check_records(store, run).await?;
-    let mut freed = Tally::default();
+    let mut freed = Totals::default();
     for (_, entry) in everything(store).await? {
         if own.contains(&entry.name) && !others.contains(&entry.name) {
             freed.add(entry.size);

@@ -1,23 +1,23 @@
-//! The producers of blobs: which stage made a blob, by the records that a run's index leads to, newest first, then by the
-//! run's plan walked from its start.
+//! The producers of blobs: finds the stage that made a blob in the records that a run's index names, newest first,
+//! then in a walk over the run's plan.
 //!
-//! Remembers what it has read, as one lost blob often leads to the next. Computes nothing.
+//! Remembers what it has read, since one lost blob often leads to the next. Computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{ArtifactDigest, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageSpec};
-use agrpo_store::Store;
+use agrpo_store::{Store, readable};
 
 use crate::Result;
-use crate::planning::steps::{AT_ONCE, Steps, each, readable};
+use crate::planning::steps::{AT_ONCE, Steps, each, take};
 
 #[derive(Clone, Debug)]
 pub(super) struct Producer {
     pub(super) stage: StageDigest,
-    /// Its place in the run, where that is known.
+    /// Its key in the run, if known.
     pub(super) key: Option<StageKey>,
     pub(super) spec: StageSpec,
-    /// What it gave the first time; none where its record is gone as well.
+    /// The record of its result; `None` if that is lost as well.
     pub(super) manifest: Option<Manifest>,
 }
 
@@ -28,17 +28,20 @@ impl Producer {
     }
 }
 
-type Place = (Option<StageKey>, StageDigest);
+/// The stage that made a blob, if it is known.
+type Found = Result<Option<Producer>>;
+/// A stage that may have made a blob.
+type Candidate = (Option<StageKey>, StageDigest);
 
 pub(super) struct Producers<'a> {
     store: &'a Store,
     run: Option<Run>,
-    /// The stage in hand.
+    /// The stage that needs the blobs.
     asked: StageDigest,
     /// Not read yet; the last one is read next.
-    unread: Vec<Place>,
-    /// By the blobs that they name, in the order of reading.
-    made: BTreeMap<ArtifactDigest, Vec<Place>>,
+    unread: Vec<Candidate>,
+    /// Candidates by their outputs, in the order of reading.
+    made: BTreeMap<ArtifactDigest, Vec<Candidate>>,
 }
 
 impl<'a> Producers<'a> {
@@ -50,8 +53,8 @@ impl<'a> Producers<'a> {
         let (run, unread) = match run {
             Some(id) => {
                 let recorded = store.records.recorded_stages(id).await?;
-                let places = recorded.into_iter().map(|(key, stage)| (Some(key), stage));
-                (Some(store.records.run(id).await?), places.collect())
+                let candidates = recorded.into_iter().map(|(key, stage)| (Some(key), stage));
+                (Some(store.records.run(id).await?), candidates.collect())
             }
             None => {
                 (None, store.records.all_stages().await?.into_iter().map(|s| (None, s)).collect())
@@ -60,23 +63,23 @@ impl<'a> Producers<'a> {
         Ok(Self { store, run, asked: asked.digest(), unread, made: BTreeMap::new() })
     }
 
-    /// A stage that made the blob and is none of those; `None` if none is known.
+    /// A stage that made the blob and is not refused; `None` if none is known.
     pub(super) async fn producer(
         &mut self,
         blob: ArtifactDigest,
         refused: &[StageDigest],
-    ) -> Result<Option<Producer>> {
+    ) -> Found {
         loop {
-            // Newest first; but what many stages make, the oldest makes out of the least.
+            // Newest first; but after a refusal the oldest, which needs the fewest inputs.
             let is_complete = self.unread.is_empty();
             if refused.is_empty() || is_complete {
-                let places = self.made.get(&blob).into_iter().flatten();
-                let mut fitting = places.filter(|(_, stage)| !refused.contains(stage));
-                let place = match refused {
+                let candidates = self.made.get(&blob).into_iter().flatten();
+                let mut fitting = candidates.filter(|(_, stage)| !refused.contains(stage));
+                let candidate = match refused {
                     [] => fitting.next(),
                     _ => fitting.next_back(),
                 };
-                if let Some(&(key, stage)) = place
+                if let Some(&(key, stage)) = candidate
                     && let Ok(Some(manifest)) = readable(self.manifest(stage).await)?
                 {
                     return Ok(Some(Producer::recorded(key, manifest)));
@@ -96,58 +99,51 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Reads the next records. One that cannot be read must not hide the others.
+    /// Reads the next records. An unreadable one does not hide the others.
     async fn read_more(&mut self) -> Result<()> {
-        let mut places = self.unread.split_off(self.unread.len().saturating_sub(AT_ONCE));
-        places.reverse();
-        let (producers, stages) = (&*self, places.iter().map(|(_, stage)| *stage));
+        let mut candidates = self.unread.split_off(self.unread.len().saturating_sub(AT_ONCE));
+        candidates.reverse();
+        let (producers, stages) = (&*self, candidates.iter().map(|(_, stage)| *stage));
         let read = each(stages, |stage| async move { readable(producers.manifest(stage).await) });
-        for (place, manifest) in places.iter().zip(read.await?) {
+        for (candidate, manifest) in candidates.iter().zip(read.await?) {
             let records = manifest.ok().flatten().map(|manifest| manifest.outputs);
             for record in records.iter().flat_map(BTreeMap::values) {
-                self.made.entry(record.digest).or_default().push(*place);
+                self.made.entry(record.digest).or_default().push(*candidate);
             }
         }
         Ok(())
     }
 
-    /// Walks the run's plan along its records to the stage that made the blob, or to one whose record is
-    /// gone and which therefore has to be computed before anything after it can be known.
-    async fn walk(
-        &self,
-        blob: ArtifactDigest,
-        refused: &[StageDigest],
-    ) -> Result<Option<Producer>> {
+    /// Walks the run's plan along its records to the stage that made the blob, or to one whose record is missing,
+    /// which has to be computed before the stages after it are known.
+    async fn walk(&self, blob: ArtifactDigest, refused: &[StageDigest]) -> Found {
         let Some(run) = &self.run else { return Ok(None) };
         let (mut plan, mut steps) = (Plan::new(run.clone()), Steps::default());
         let mut gone = BTreeSet::new();
         let read = |stage| async move { readable(self.manifest(stage).await) };
-        while let Some(found) = steps.next(&plan, |_| true, read).await? {
-            let mut unreadable = None;
-            for ((key, stage), manifest) in found {
-                let manifest = match manifest {
-                    Ok(Some(manifest)) => manifest,
-                    Ok(None) => {
-                        gone.insert(key);
-                        continue;
+        let mut unreadable = None;
+        while let Some(((key, stage), found)) = steps.next(&plan, |_| true, read).await? {
+            match found {
+                Ok(Some(manifest)) => {
+                    let makes = manifest.outputs.values().any(|record| record.digest == blob);
+                    if makes && !refused.contains(&stage) {
+                        return Ok(Some(Producer::recorded(Some(key), manifest)));
                     }
-                    // It must not hide the others.
-                    Err(error) => {
-                        unreadable.get_or_insert(error);
-                        continue;
-                    }
-                };
-                let makes = manifest.outputs.values().any(|record| record.digest == blob);
-                if makes && !refused.contains(&stage) {
-                    return Ok(Some(Producer::recorded(Some(key), manifest)));
+                    take(&mut plan, key, &manifest).ok();
                 }
-                plan.finished(key, |name| manifest.output(name)).ok();
+                Ok(None) => {
+                    gone.insert(key);
+                }
+                Err(error) => {
+                    unreadable.get_or_insert(error);
+                }
             }
-            if let Some(error) = unreadable {
+            // Only now: it must not hide the others that were read with it.
+            if let Some(error) = unreadable.take_if(|_| steps.is_step_over()) {
                 return Err(error);
             }
         }
-        // Where the stage in hand itself waits, all that lies before it is known: nothing made the blob.
+        // If the asked stage is pending, every stage before it is known: none of them made the blob.
         if plan.pending().values().any(|spec| spec.digest() == self.asked) {
             return Ok(None);
         }

@@ -1,65 +1,55 @@
 //! What a run reaches: its stages, the blobs that it holds, and the outputs that its retention deleted.
 //!
-//! Follows the run's index, and its plan walked from the start along the records, which finds everything even where the
-//! index is lost. The plan of a run of other stage versions is not known here, so all that its index names counts.
-//! Changes nothing.
+//! Follows the run's index, and walks its plan from the start along the records, which finds everything even if the
+//! index is lost. The plan of a run of other stage versions is unknown here, so everything that its index names
+//! counts. Changes nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    ArtifactDigest, Base, FolderListing, Manifest, OutputRecord, Plan, Run, RunId, StageDigest,
-    StageKey, StageSpec,
+    ArtifactDigest, Base, FolderListing, Plan, Run, RunId, StageDigest, StageKey, StageSpec,
 };
-use agrpo_store::{DroppedOutputs, JobsError, Store};
+use agrpo_store::{DroppedOutputs, JobsError, Store, paths, readable};
 use serde::Serialize;
 
 use crate::Result;
-use crate::planning::steps::{Steps, each, readable};
+use crate::planning::steps::{Record, Steps, each, record, take};
 
-/// So many objects of so many bytes.
+/// A number of objects and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct Totals {
     /// How many.
     pub objects: u64,
-    /// Their lengths together.
+    /// Their total length.
     pub bytes: u64,
 }
 
-impl Tally {
+impl Totals {
     pub(crate) fn add(&mut self, bytes: u64) {
         self.objects += 1;
         self.bytes += bytes;
     }
 }
 
-/// Where a blob comes from, for people.
+/// Where a blob comes from, as reports show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// `update-000003 policy/model.safetensors`, or the part that the blob plays as an input.
+    /// `update-000003 policy/model.safetensors`, or the role of the blob as an input.
     pub(crate) label: String,
-    /// Its length, where a record says it.
+    /// Its length, if a record has it.
     pub(crate) size: Option<u64>,
-    /// Whether it was imported: no stage makes it.
+    /// Whether it was imported, so that no stage makes it.
     pub(crate) is_imported: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Record {
-    outputs: BTreeMap<String, OutputRecord>,
-    inputs: Vec<(&'static str, ArtifactDigest)>,
-}
-
-/// A stage's record: there, missing, or unreadable: damaged, or of another version.
-type Found = Result<Option<Arc<Record>>>;
-
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reachability {
-    /// With their places; stages that are yet to be computed as well. An entry of the index in whose place the
-    /// plan has another stage is left out; one of which that cannot be said counts.
+    /// With their keys, and with pending stages. An entry of the index is left out if the plan has another stage with
+    /// its key, and counts if the plan has not reached its key.
     pub(crate) stages: BTreeMap<StageDigest, StageKey>,
-    /// What the run needs or keeps.
+    /// Blobs that the run needs or retains.
     pub(crate) held: BTreeMap<ArtifactDigest, Origin>,
-    /// What its retention deleted, or may delete.
+    /// Blobs that its retention deleted, or may delete.
     pub(crate) dropped: BTreeMap<ArtifactDigest, Origin>,
     /// Stages in the index that have no record.
     pub(crate) without_record: Vec<StageDigest>,
@@ -69,8 +59,8 @@ pub(crate) struct Reachability {
     pub(crate) unlisted: Option<String>,
 }
 
-/// Follows a run to everything it reaches; `due` are outputs that count as deleted by retention before a note
-/// of them is written. Data error if the run's own record is missing or corrupt.
+/// Finds everything that a run reaches. Outputs in `due` count as deleted by retention, though no note names them yet.
+/// Data error if the run's own record is missing or corrupt.
 pub(crate) async fn reachable(
     store: &Store,
     id: RunId,
@@ -78,33 +68,26 @@ pub(crate) async fn reachable(
 ) -> Result<Reachability> {
     let run = store.records.run(id).await?;
     let mut index = store.records.recorded_entries(id).await?;
-    let read = |stage| async move {
-        let record = |found: Manifest| {
-            Arc::new(Record { inputs: found.spec.inputs(), outputs: found.outputs })
-        };
-        Ok(readable(store.records.manifest(stage).await)?.map(|found| found.map(record)))
-    };
+    let read = |stage| record(store, stage);
     let mut steps = Steps::ahead(index.iter().map(|(_, stage)| *stage), read).await?;
     let mut plan = Plan::new(run.clone());
     let mut own: BTreeMap<StageKey, StageDigest> = BTreeMap::new();
-    while let Some(step) = steps.next(&plan, |_| true, read).await? {
-        for ((key, stage), record) in step {
-            if let Ok(Some(record)) = &record {
-                // A record that lacks an output is found by its readers.
-                plan.finished(key, |name| record.outputs.get(name).map(|o| o.digest)).ok();
-            }
-            own.insert(key, stage);
-            steps.ahead.insert(stage, record);
+    while let Some(((key, stage), record)) = steps.next(&plan, |_| true, read).await? {
+        if let Ok(Some(manifest)) = &record {
+            // Readers of a missing output report it.
+            take(&mut plan, key, manifest).ok();
         }
+        own.insert(key, stage);
+        steps.ahead.insert(stage, record);
     }
-    let mut records: BTreeMap<StageDigest, Found> = steps.ahead;
+    let mut records = steps.ahead;
     if !is_of_other_versions(store, id).await? {
         index.retain(|(key, stage)| own.get(key).is_none_or(|own| own == stage));
     }
     let is_absent = |stage: &StageDigest| !matches!(records.get(stage), Some(Ok(Some(_)) | Err(_)));
     let recorded = own.iter().filter(|(_, stage)| !is_absent(stage)).map(|(key, _)| key);
     let done = index.iter().map(|(key, _)| key).chain(recorded);
-    let newest = Plan::iterations_done(&run, done).last().copied().unwrap_or(0);
+    let newest = Plan::newest_iteration(&run, done);
     let absent = index.iter().map(|(_, stage)| *stage).filter(is_absent);
     let mut reach = Reachability { without_record: absent.collect(), ..Reachability::default() };
     reach.stages = index.into_iter().chain(own).map(|(key, stage)| (stage, key)).collect();
@@ -124,51 +107,51 @@ pub(crate) async fn reachable(
         reach.dropped.remove(&digest);
         let held = reach.held.entry(digest);
         let held = held.or_insert(Origin { label, size, is_imported: true });
-        // What no record lists among its outputs.
+        // A blob without a length is in no record's outputs.
         held.is_imported |= held.size.is_none();
     }
     Ok(reach)
 }
 
-/// Whether other versions of stages compute the run, or may: its pin cannot be read.
+/// Whether other versions of stages compute the run, or may because its record of versions cannot be read.
 pub(crate) async fn is_of_other_versions(store: &Store, id: RunId) -> Result<bool> {
     Ok(!matches!(readable(store.records.incompatible_versions(id).await)?, Ok(None)))
 }
 
 impl Reachability {
-    /// The names of the objects that it keeps in the store: records and specs of stages, and blobs.
+    /// The names of the objects that it reaches: records and specs of stages, and blobs.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
-        let of_stage = |stage| [format!("stages/{stage}"), format!("specs/{stage}")];
-        let blobs = self.held.keys().map(|blob| format!("cas/{blob}"));
+        let of_stage = |stage: &StageDigest| [paths::manifest(*stage), paths::spec(*stage)];
+        let blobs = self.held.keys().map(|blob| paths::blob(*blob));
         self.stages.keys().flat_map(of_stage).chain(blobs)
     }
 
     fn hold(
         &mut self,
-        records: BTreeMap<StageDigest, Found>,
+        records: BTreeMap<StageDigest, Record>,
         dropped: &BTreeMap<StageDigest, DroppedOutputs>,
         plan: &Plan,
     ) {
         let mut read = vec![];
         for (stage, found) in records {
-            let record = match found {
-                Ok(Some(record)) => record,
+            let manifest = match found {
+                Ok(Some(manifest)) => manifest,
                 Ok(None) => continue,
                 Err(error) => {
                     self.corrupt.push((stage, error));
                     continue;
                 }
             };
-            let place = self.stages.get(&stage).map_or_else(String::new, ToString::to_string);
+            let key = self.stages.get(&stage).map_or_else(String::new, ToString::to_string);
             let gone = dropped.get(&stage);
-            for (name, output) in &record.outputs {
-                let label = format!("{place} {name}");
+            for (name, output) in &manifest.outputs {
+                let label = format!("{key} {name}");
                 let origin = Origin { label, size: Some(output.size), is_imported: false };
                 let is_gone = gone.is_some_and(|gone| gone.outputs.get(name) == Some(output));
                 let side = if is_gone { &mut self.dropped } else { &mut self.held };
                 side.entry(output.digest).or_insert(origin);
             }
-            read.extend(record.inputs.iter().copied());
+            read.extend(manifest.spec.inputs());
         }
         read.retain(|(_, digest)| !self.dropped.contains_key(digest));
         read.extend(plan.pending().values().flat_map(StageSpec::inputs));
@@ -182,10 +165,11 @@ impl Reachability {
     }
 }
 
-/// A blob that came from outside: what for, its name, and its length where that is known.
+/// An imported blob: its role, its name, and its length if known.
 type Import = (String, ArtifactDigest, Option<u64>);
 
-/// What a run names itself, and the files of its checkpoint unless their listing cannot be read.
+/// Blobs that a run's configuration names, and the files of its checkpoint; the text says why their listing cannot be
+/// read, if so.
 pub(crate) async fn imports(store: &Store, run: &Run) -> Result<(Vec<Import>, Option<String>)> {
     let material = run.config().material().into_iter();
     let mut named: Vec<Import> = material.map(|(label, digest)| (label, digest, None)).collect();
@@ -199,14 +183,14 @@ pub(crate) async fn imports(store: &Store, run: &Run) -> Result<(Vec<Import>, Op
     let listing = match store.cas.get(checkpoint.folder).await {
         Ok(bytes) => FolderListing::from_bytes(&bytes),
         Err(JobsError::Lost { .. }) => None,
-        Err(JobsError::Data(why)) => return Ok((named, Some(why))),
+        Err(JobsError::Data(why)) => return Ok((named, Some(why.to_string()))),
         Err(error) => return Err(error),
     };
     let Some(listing) = listing else {
         let why = format!(
-            "cas/{}, the listing of the run's checkpoint, is missing or corrupt in {}; agrpo run FILE, \
+            "{}, the listing of the run's checkpoint, is missing or corrupt in {}; agrpo run FILE, \
              with the run's file, or agrpo import FOLDER stores it again",
-            checkpoint.folder,
+            paths::blob(checkpoint.folder),
             store.url()
         );
         return Ok((named, Some(why)));

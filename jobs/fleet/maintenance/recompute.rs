@@ -1,37 +1,36 @@
 //! Computes a stage after recomputing whatever it lacks, each input from its own record.
 //!
-//! An input that is missing or corrupt leads to the stage that made it: through the run's index, or by walking the run's
-//! plan. That stage is computed again with the same function, its own lost inputs before it, and must give what its
-//! record says; another result is a data error and changes nothing. What was imported no stage can make: the error says
-//! to import it again.
+//! The stage that made a missing or corrupt input is found through the run's index, or by walking the run's plan. It
+//! is computed again with the same function, after its own lost inputs, and has to give the recorded result; another
+//! result is a data error and changes nothing. No stage makes an imported file: the error says to import it again.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use agrpo_spec::{
     ArtifactDigest, Environment, ExecuteFn, Manifest, OutputRecord, RunId, StageDigest, StageSpec,
 };
-use agrpo_store::{Clock, Condition, JobsError, Repair, Store, Why, records_of};
+use agrpo_store::{Clock, Condition, JobsError, Repair, Store, Why, paths, records_of};
 use tokio::sync::Mutex;
 
 use super::producers::{Producer, Producers};
 use crate::Result;
 use crate::metrics::{self, Outcome};
-use crate::stage::{self, Computed, Fetched};
+use crate::stage::{self, Computed};
 
 /// How often one stage is computed again for the sake of another at most: more means that the store
 /// loses what it is given.
-const PATIENCE: u32 = 3;
+const RETRIES: u32 = 3;
 
 /// How often a stage's inputs are fetched again because one of them was lost.
-fn patience(spec: &StageSpec) -> u32 {
-    PATIENCE * u32::try_from(spec.inputs().len()).unwrap_or(1).max(1)
+fn retries_of(spec: &StageSpec) -> u32 {
+    RETRIES * u32::try_from(spec.inputs().len()).unwrap_or(1).max(1)
 }
 
-/// All that computing stages of a run takes.
+/// Everything needed to compute stages of a run.
 #[derive(Clone)]
 pub(crate) struct Recompute {
     pub(crate) store: Store,
-    /// Whose stages they are; none where a stage was asked for by itself.
+    /// The run of the stages; `None` if a single stage was asked for.
     pub(crate) run: Option<RunId>,
     pub(crate) execute: ExecuteFn,
     pub(crate) environment: Environment,
@@ -61,8 +60,8 @@ impl Lost {
 }
 
 impl Recompute {
-    /// Gives a stage's manifest, and whether the store had it already. Failed where the stage itself gives
-    /// up, data error where an input is not what it should be and cannot be made again.
+    /// Returns a stage's manifest, and whether the store had it already. Failed if the stage itself fails, data error
+    /// if an input is damaged and cannot be made again.
     pub(crate) async fn compute(&self, spec: &StageSpec) -> Result<(Manifest, bool)> {
         match self.store.records.complete_manifest(spec.digest()).await? {
             Some(manifest) => Ok((manifest, true)),
@@ -80,14 +79,14 @@ impl Recompute {
 
     /// Reads a stage's inputs and computes it.
     pub(crate) async fn calculate(&self, spec: &StageSpec) -> Result<Computed> {
-        let mut patience = patience(spec);
+        let mut retries = retries_of(spec);
         loop {
-            let fetched = self.fetch(spec).await?;
+            let fetched = self.read(spec, || stage::fetch(&self.store, spec)).await?;
             match stage::calculate(spec, fetched, &self.execute).await {
                 // It was sound when it was fetched: the next fetch finds out, and recomputes it.
-                Err(JobsError::Lost { message, .. }) if patience > 0 => {
-                    tracing::warn!(message, "fetching the stage's inputs again");
-                    patience -= 1;
+                Err(JobsError::Lost { message, .. }) if retries > 0 => {
+                    tracing::warn!(message = message.as_str(), "fetching the stage's inputs again");
+                    retries -= 1;
                 }
                 computed => return computed,
             }
@@ -101,13 +100,13 @@ impl Recompute {
         computed: &Computed,
         environment: &Environment,
     ) -> Result<Manifest> {
-        let (mut patience, mut again) = (patience(spec), None);
+        let (mut retries, mut again) = (retries_of(spec), None);
         loop {
             let computed = again.as_ref().unwrap_or(computed);
             match stage::put(&self.store, spec, computed, environment).await {
-                Err(JobsError::Lost { message, .. }) if patience > 0 => {
-                    tracing::warn!(message, "computing the stage again");
-                    patience -= 1;
+                Err(JobsError::Lost { message, .. }) if retries > 0 => {
+                    tracing::warn!(message = message.as_str(), "computing the stage again");
+                    retries -= 1;
                     again = Some(self.calculate(spec).await?);
                 }
                 stored => return stored,
@@ -119,33 +118,29 @@ impl Recompute {
         Environment { started_unix_ms: (self.clock)(), ..self.environment.clone() }
     }
 
-    /// Reads a stage's inputs, and makes again what is missing or corrupt among them.
-    async fn fetch(&self, spec: &StageSpec) -> Result<Fetched> {
-        self.read(spec, || stage::fetch(&self.store, spec)).await
-    }
-
     /// Makes every input of a stage again that is missing or corrupt.
     pub(crate) async fn mend_inputs(&self, spec: &StageSpec) -> Result<()> {
         self.read(spec, || async { self.store.fresh().cas.load_inputs(spec).await }).await.map(drop)
     }
 
+    /// Reads a stage's inputs, and makes again what is missing or corrupt among them.
     async fn read<T, F>(&self, spec: &StageSpec, inputs: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let mut patience = patience(spec);
+        let mut retries = retries_of(spec);
         loop {
             match inputs().await {
-                Err(JobsError::Lost { digest, message }) if patience > 0 => {
-                    patience -= 1;
-                    self.mend(spec, digest, message).await?;
+                Err(JobsError::Lost { digest, message }) if retries > 0 => {
+                    retries -= 1;
+                    self.mend(spec, digest, message.to_string()).await?;
                 }
                 other => return other,
             }
         }
     }
 
-    /// Makes a lost blob again for the stage in hand, and before it whatever that takes.
+    /// Makes a lost blob again for a stage, after the inputs that this takes.
     async fn mend(&self, spec: &StageSpec, digest: ArtifactDigest, message: String) -> Result<()> {
         let _turn = self.turn.lock().await;
         let mut producers = Producers::new(&self.store, self.run, spec).await?;
@@ -160,15 +155,15 @@ impl Recompute {
             }
             let Some(producer) = producers.producer(top.digest, &top.refused).await? else {
                 if matches!(condition, Condition::Corrupt(_)) {
-                    // What is imported again is stored only where nothing of its name is.
+                    // An import stores a blob only if no object has its name.
                     self.store.cas.quarantine(top.digest).await?;
                 }
                 let message = format!(
-                    "{}; no stage that is known made it: if it came from a file, import that again \
+                    "{}; no known stage made it: if it came from a file, import that again \
                      (agrpo run FILE fetches what the run names)",
                     top.message
                 );
-                let dead_end = JobsError::Lost { digest: top.digest, message };
+                let dead_end = JobsError::Lost { digest: top.digest, message: message.into() };
                 first_dead_end.get_or_insert(dead_end);
                 lost.pop();
                 // Its consumer cannot be computed, so another producer is tried.
@@ -179,22 +174,24 @@ impl Recompute {
             top.asked = Some(producer.stage);
             let tries = begun.entry(producer.stage).or_default();
             *tries += 1;
-            if *tries > patience(&producer.spec) {
-                return Err(JobsError::Data(format!(
+            if *tries > retries_of(&producer.spec) {
+                return Err(JobsError::data(format!(
                     "{}; the stage {} was computed again for it, and it is lost again",
                     top.message, producer.stage
                 )));
             }
             match self.remake(&producer, spec.digest(), top.digest, condition).await {
                 Ok(()) => {}
-                // What it needs is being made already: the way through this producer leads in a circle.
+                // It needs a blob that is being made for it: this producer leads in a circle.
                 Err(JobsError::Lost { digest, .. })
                     if lost.iter().any(|earlier| earlier.digest == digest) =>
                 {
                     lost.iter_mut().next_back().map(Lost::refuse);
                 }
-                // Before it what it lacks.
-                Err(JobsError::Lost { digest, message }) => lost.push(Lost::new(digest, message)),
+                // Makes its lost input first.
+                Err(JobsError::Lost { digest, message }) => {
+                    lost.push(Lost::new(digest, message.to_string()));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -204,14 +201,14 @@ impl Recompute {
         }
     }
 
-    /// Refuses stages that this process computes to other bytes, or not at all.
+    /// Refuses stages for which this process gives other bytes, or none.
     fn may_make(&self, producer: &StageSpec, asked: &StageSpec, lost: &Lost) -> Result<()> {
         let (ours, theirs) = (asked.numerics(), producer.numerics());
         let (version, current) = (producer.version(), producer.kind().version());
         if ours == theirs && version == current {
             return Ok(());
         }
-        Err(JobsError::Data(format!(
+        Err(JobsError::data(format!(
             "{}; the {} stage {} made it, of numerics {theirs} and version {version}; here stages of \
              numerics {ours} and version {current} are computed, so replay it with --rewind where its \
              own are",
@@ -263,7 +260,7 @@ impl Recompute {
                 self.store.records.publish(&manifest).await?;
             }
         }
-        metrics::stage_ended(spec.kind(), Outcome::Repair);
+        metrics::count_stage(spec.kind(), Outcome::Repair, 1);
         let Some(run) = self.run else { return Ok(()) };
         let repair = Repair {
             stage: *stage,
@@ -285,10 +282,11 @@ fn differs(
 ) -> JobsError {
     let name = manifest.outputs.iter().find(|(name, record)| now.get(*name) != Some(record));
     let name = name.map_or("another output", |(name, _)| name);
-    JobsError::Data(format!(
-        "cas/{lost} was lost, and stages/{}, which made it, now gives another result (output `{name}`): \
+    JobsError::data(format!(
+        "{} was lost, and {}, which made it, now gives another result (output `{name}`): \
          nothing was overwritten; compare the environments with agrpo show {}",
-        manifest.stage,
+        paths::blob(lost),
+        paths::manifest(manifest.stage),
         manifest.stage.short()
     ))
 }

@@ -1,8 +1,8 @@
-//! Quarantines what is damaged of a run, so that computing the run makes it again.
+//! Quarantines damaged objects of a run, so that computing the run makes them again.
 //!
-//! Computes nothing, and touches neither what is sound nor what another version wrote. Looks at everything once more
-//! before it moves it to `aside/`, where it stays until a gc takes it. A run that is computed from its start afterwards
-//! ([`crate::local::Local::run`]) has lost nothing but time.
+//! Computes nothing, and touches neither sound objects nor those of another version. Checks each object once more
+//! before it moves it to `aside/`, where a gc deletes it. Computing the run from its start afterwards
+//! ([`crate::local::Local::run`]) costs only time.
 
 use agrpo_spec::RunId;
 use agrpo_store::{Condition, Store};
@@ -10,8 +10,8 @@ use agrpo_store::{Condition, Store};
 use crate::Result;
 use crate::maintenance::verify::{Cure, verify};
 
-/// Reads all of a run and moves to `aside/` what is damaged of it: blobs, records, and entries of its index that
-/// name stages of others.
+/// Reads all of a run and moves its damaged objects to `aside/`: blobs, records, and entries of its index that name
+/// stages of other runs.
 pub(crate) async fn quarantine_damage(store: &Store, run: RunId) -> Result<()> {
     let report = verify(store, Some(run)).await?;
     for finding in report.corrupt.iter().filter(|finding| finding.cure != Cure::MoveAway) {

@@ -1,7 +1,7 @@
 //! A stage computed again and compared with its record, bit for bit.
 //!
-//! Reads inputs from the store itself and checks them anew. A damaged input or stored output is a data error; outputs
-//! that differ are a report. Writes nothing, unless it is asked to recompute lost inputs first.
+//! Reads inputs from the store, not from a cache, and checks them anew. A damaged input or stored output is a data
+//! error; outputs that differ are reported. Writes nothing, unless asked to recompute lost inputs first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,22 +9,22 @@ use agrpo_spec::{
     Artifact, ArtifactDigest, Content, ExecuteFn, Manifest, OutputRecord, Outputs, Rewards, RunId,
     StageDigest, StageKey, StageKind, StageSpec, decode,
 };
-use agrpo_store::{DroppedOutputs, JobsError, Store, records_of};
+use agrpo_store::{DroppedOutputs, JobsError, Store, paths, records_of};
 use serde::Serialize;
 
 use crate::planning::{own_stages, steps::each};
 use crate::{Result, maintenance::producers::Producers, stage};
 
-/// An output or a metric of a stage, then and now.
+/// An output or a metric of a stage, recorded and recomputed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Comparison<T> {
     /// Its name; `NAME/FILE` of a file in a folder.
     pub name: String,
-    /// What the manifest says; none where it has no such output or metric.
+    /// In the manifest; `None` if it has no such output or metric.
     pub recorded: Option<T>,
-    /// What came out now; none where nothing did.
+    /// In the new result; `None` if it has no such output or metric.
     pub recomputed: Option<T>,
-    /// Whether the two are the same to the bit.
+    /// Whether both are the same to the bit.
     pub identical: bool,
 }
 
@@ -65,7 +65,7 @@ pub async fn replay(
         report.row = differing_row(&manifest.spec, &store.cas.get(rewards).await?, &outputs);
     }
     if report.outputs.iter().all(|output| output.identical) {
-        each(&manifest.outputs, |(name, record)| verify(&store, stage, name, record)).await?;
+        each(&manifest.outputs, |(name, record)| check(&store, stage, name, record)).await?;
     }
     Ok(report)
 }
@@ -80,9 +80,8 @@ pub async fn run_of(store: &Store, stage: StageDigest) -> Result<Option<RunId>> 
     Ok(None)
 }
 
-/// The stages that would have to be computed again before a stage's inputs are all there, oldest first,
-/// with their places where they are known. Looks for blobs, not at their bytes. Lost error where no
-/// record says what made one.
+/// The stages that have to be computed again to restore a stage's inputs, oldest first, with their keys if known.
+/// Checks that blobs exist, not their bytes. Lost error if no record names the producer of one.
 pub async fn lacking(
     store: &Store,
     run: Option<RunId>,
@@ -107,23 +106,20 @@ pub async fn lacking(
     Ok(found)
 }
 
-/// The run whose retention deleted a blob, and a stage of that run which reads what went with it: with its inputs
-/// made again (`Local::mend`), the blob is there. `None` where the blob is there, or its absence is a loss.
-pub async fn dropped(
-    store: &Store,
-    digest: ArtifactDigest,
-) -> Result<Option<(RunId, StageDigest)>> {
-    if store.cas.has(digest).await? {
+/// The run whose retention deleted a blob, and a stage of that run that reads what was deleted with it: restoring the
+/// stage's inputs (`Local::mend`) restores the blob. `None` if the blob exists, or is lost.
+pub async fn dropped(store: &Store, blob: ArtifactDigest) -> Result<Option<(RunId, StageDigest)>> {
+    if store.cas.has(blob).await? {
         return Ok(None);
     }
-    let names = |note: &DroppedOutputs| note.outputs.values().any(|output| output.digest == digest);
+    let names = |note: &DroppedOutputs| note.outputs.values().any(|output| output.digest == blob);
     for id in store.records.runs().await? {
         let noted = store.records.stages_with_dropped(id).await?;
         for note in
             each(noted, |stage| store.records.dropped(id, stage)).await?.into_iter().flatten()
         {
             if names(&note)
-                && let Some(reader) = reader_of(store, id, &note).await?
+                && let Some(reader) = reader(store, id, &note).await?
             {
                 return Ok(Some((id, reader)));
             }
@@ -133,13 +129,9 @@ pub async fn dropped(
 }
 
 /// The first stage of the run that reads what another one of its stages made.
-async fn reader_of(
-    store: &Store,
-    run: RunId,
-    note: &DroppedOutputs,
-) -> Result<Option<StageDigest>> {
+async fn reader(store: &Store, run: RunId, note: &DroppedOutputs) -> Result<Option<StageDigest>> {
     let made: BTreeSet<_> = note.outputs.values().map(|output| output.digest).collect();
-    // Results are read in their own iteration and in the next one.
+    // Only stages of the same iteration and the next one read a result.
     let is_near = |key: &StageKey| key.iteration.abs_diff(note.key.iteration) <= 1;
     let own = own_stages(store, &store.records.run(run).await?).await?;
     for (_, stage) in own.into_iter().filter(|(key, _)| is_near(key)) {
@@ -151,17 +143,14 @@ async fn reader_of(
     Ok(None)
 }
 
-/// The record of a stage, which has to be there.
-pub(crate) async fn recorded(store: &Store, stage: StageDigest) -> Result<Manifest> {
-    store
-        .records
-        .manifest(stage)
-        .await?
-        .ok_or_else(|| JobsError::Data(format!("stages/{stage} is missing in {}", store.url())))
+/// The record of a stage; data error if it is missing.
+pub async fn recorded(store: &Store, stage: StageDigest) -> Result<Manifest> {
+    let found = store.records.manifest(stage).await?;
+    found.ok_or_else(|| store.records.missing(&paths::manifest(stage)))
 }
 
-/// Replays every stage of the run that has a record, in the run's order, as its plan leads to them and not
-/// as its index says. Ends at the first data error, but goes on past differences.
+/// Replays every stage of the run that has a record, in the order of its plan; its index does not count. Ends at the
+/// first data error, but goes on after differences.
 pub async fn replay_run(
     store: &Store,
     run: RunId,
@@ -226,14 +215,8 @@ fn differing_row(spec: &StageSpec, recorded: &[u8], outputs: &Outputs) -> Option
     Some(format!("{grader} gave row {row} {part} = {value} then and {other} now"))
 }
 
-/// Whether a stored output is what was just computed, by its digest and its recorded length, or a run's retention
-/// deleted it.
-async fn verify(
-    store: &Store,
-    stage: StageDigest,
-    name: &str,
-    record: &OutputRecord,
-) -> Result<()> {
+/// Checks the digest and length of a stored output, unless a run's retention deleted it.
+async fn check(store: &Store, stage: StageDigest, name: &str, record: &OutputRecord) -> Result<()> {
     let found = store.cas.verified_size(record.digest).await;
     if matches!(found, Err(JobsError::Lost { .. })) && !store.cas.has(record.digest).await? {
         for run in store.records.runs().await? {
@@ -247,12 +230,13 @@ async fn verify(
     if found == record.size {
         return Ok(());
     }
-    Err(JobsError::Data(format!(
-        "stages/{stage} in {} is corrupt: it gives output `{name}` {} bytes, but cas/{} has {found}; \
+    Err(JobsError::data(format!(
+        "{} in {} is corrupt: it gives output `{name}` {} bytes, but {} has {found}; \
          agrpo run FILE --repair, with the run's file, computes the stage again",
+        paths::manifest(stage),
         store.url(),
         record.size,
-        record.digest
+        paths::blob(record.digest)
     )))
 }
 

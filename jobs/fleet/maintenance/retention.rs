@@ -1,29 +1,27 @@
-//! Deletes outputs of a run's own stages while it goes on, as its `[retention]` says.
+//! Deletes outputs of a run's own stages while the run goes on, as its `[retention]` says.
 //!
-//! The run first notes what it no longer holds; then the bytes go that no run of the store holds: a death in between
-//! leaves only what a gc sweeps. To know that, it reads the index of every run that was not complete at the last look, so
-//! it looks no more often than costs it a small share of its time, and once more when it is done. A run that begins to
-//! need a blob in that very moment finds it missing and recomputes it; no result can be wrong.
+//! A note in the run's records comes first, then the blobs that no run of the store holds are deleted: a crash in
+//! between leaves blobs for a gc. It reads the index of every run that was not complete the last time, so it runs no
+//! more often than a small share of the time allows, and once more when the run is done. A run that begins to need a
+//! blob at that moment finds it missing and recomputes it; no result can be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey, StageKind};
-use agrpo_store::{DroppedOutputs, Store};
+use agrpo_store::{DroppedOutputs, Store, paths, readable};
 use tokio::time::Instant;
 
 use crate::Result;
-use crate::maintenance::reachability::{self, Tally};
-use crate::planning::steps::{each, readable};
+use crate::maintenance::reachability::{self, Totals};
+use crate::planning::steps::{Stages, each};
 
-/// From one look to the next, at least, and in lengths of a look.
+/// The shortest pause between two passes, in seconds and as a multiple of the last pass.
 const PAUSE: Duration = Duration::from_secs(10);
 const SHARE: u32 = 20;
 
-type Index = BTreeMap<StageKey, StageDigest>;
-
-/// After a stage of a run: if it was an update, deletes what is no longer kept. Leaves it to a later one where
-/// this process did so a moment ago, or is at it.
+/// Called after each stage of a run: after an update, deletes what is no longer retained. Skips a pass while another
+/// one runs in this process or has ended a moment ago.
 pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
     let is_time = || store.records.references.try_lock().is_ok_and(|known| known.is_time());
     if key.kind == StageKind::Update && is_time() {
@@ -31,15 +29,14 @@ pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
     }
 }
 
-/// Deletes what is no longer kept. An error is logged and left to the next time: a run does not end because
-/// it keeps too much.
+/// Deletes what is no longer retained. Logs an error, and leaves the rest to the next pass: the run goes on.
 pub(crate) async fn at_end(store: &Store, run: RunId) {
     let began = Instant::now();
     let applied = apply(store, run).await;
     store.records.references.lock().await.rest(PAUSE.max(began.elapsed() * SHARE));
     match applied {
-        Ok(Tally { objects: 0, .. }) => {}
-        Ok(Tally { objects: blobs, bytes }) => {
+        Ok(Totals { objects: 0, .. }) => {}
+        Ok(Totals { objects: blobs, bytes }) => {
             tracing::info!(run = run.short(), blobs, bytes, "deleted what retention does not keep");
         }
         Err(error) => {
@@ -48,11 +45,11 @@ pub(crate) async fn at_end(store: &Store, run: RunId) {
     }
 }
 
-/// Deletes what a run's retention does not keep at the point where the run stands.
-pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Tally> {
+/// Deletes outputs that a run's retention does not keep, judged by its newest update.
+pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Totals> {
     let retention = store.records.retention(id).await?;
     if retention.keeps_all() {
-        return Ok(Tally::default());
+        return Ok(Totals::default());
     }
     let run = store.records.run(id).await?;
     let due = due(store, &run, retention).await?;
@@ -65,11 +62,12 @@ pub(crate) async fn apply(store: &Store, id: RunId) -> Result<Tally> {
     if !blobs.is_empty() {
         spare_held(store, &mut blobs).await?;
     }
-    each(blobs.keys().copied(), |digest| store.cas.delete(digest)).await?;
-    Ok(Tally { objects: blobs.len() as u64, bytes: blobs.values().sum() })
+    let delete = |blob| async move { store.objects.delete(&paths::blob(blob)).await };
+    each(blobs.keys().copied(), delete).await?;
+    Ok(Totals { objects: blobs.len() as u64, bytes: blobs.values().sum() })
 }
 
-/// What a run's retention deletes now and has not noted yet.
+/// Outputs that a run's retention deletes now and that are not noted yet.
 pub(crate) async fn due(
     store: &Store,
     run: &Run,
@@ -105,14 +103,14 @@ pub(crate) async fn due(
     Ok(reads.await?.into_iter().flatten().collect())
 }
 
-/// Whether an evaluation still waits for the policy that a stage left.
-fn is_needed(run: &Run, index: &Index, key: StageKey) -> bool {
+/// Whether an evaluation still needs the policy of a stage.
+fn is_needed(run: &Run, index: &Stages, key: StageKey) -> bool {
     key == Plan::last_update(run, key.iteration)
         && run.is_evaluated(key.iteration)
         && !index.contains_key(&StageKey::evaluation(key.iteration))
 }
 
-/// Takes out of `blobs` whatever a run of the store holds.
+/// Removes from `blobs` what a run of the store holds.
 async fn spare_held(store: &Store, blobs: &mut BTreeMap<ArtifactDigest, u64>) -> Result<()> {
     let mut references = store.records.references.lock().await;
     let runs = store.records.runs().await?;
@@ -138,21 +136,21 @@ async fn spare_held(store: &Store, blobs: &mut BTreeMap<ArtifactDigest, u64>) ->
         let places: BTreeSet<StageKey> = index.iter().map(|(key, _)| *key).collect();
         let is_known = index.iter().all(|(_, stage)| known.stages.contains_key(stage));
         let is_whole = is_known && places.len() as u64 == Plan::total_stages(&run);
-        // One that other versions completed may yet be begun anew.
+        // A run of other versions may still be computed anew.
         if is_whole && !reachability::is_of_other_versions(store, id).await? {
             known.is_complete = true;
         }
     }
-    // Of a stage whose outputs retention deleted, rewards and metrics stay.
+    // A note names the outputs that its stage no longer holds; the others stay held.
     let mut notes: BTreeMap<(RunId, StageDigest), DroppedOutputs> = BTreeMap::new();
     for (id, stage) in references.naming(blobs) {
         let Some(note) = store.records.dropped(id, stage).await? else { continue };
         let Some(known) = references.runs.get(&id).map(|known| &known.stages) else { continue };
         let Some(&(key, _)) = known.get(&stage) else { continue };
-        // What cannot be judged counts as held.
+        // Outputs of a run that cannot be read count as held.
         if let Ok(run) = readable(store.records.run(id).await)? {
             let places = known.values().map(|(key, _)| key);
-            let newest = Plan::iterations_done(&run, places).last().copied().unwrap_or(0);
+            let newest = Plan::newest_iteration(&run, places);
             notes.insert((id, stage), note.within(&run, key, newest));
         }
     }

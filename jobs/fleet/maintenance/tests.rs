@@ -1,4 +1,4 @@
-//! What a gc, a verify and a run make of stores that are odd or damaged.
+//! gc, verify and runs on odd or damaged stores.
 
 mod listing;
 mod odd_files;

@@ -1,84 +1,85 @@
 //! Reads every byte that a run, or the whole store, names, and compares it with its name.
 //!
-//! Reads from the store itself, several blobs at a time and large ones in pieces, so that memory stays small for a store
-//! of any size. Changes nothing: `repair.rs` quarantines what is damaged. Orphans are left to a gc, and outputs
-//! that retention deleted are no loss. An object that cannot be read is a finding and does not end the verification.
+//! Reads from the store, not from a cache, several blobs at a time and large ones in pieces, so that memory stays
+//! small for a store of any size. Changes nothing: `repair.rs` quarantines damaged objects. Orphans are left to a gc,
+//! and outputs that retention deleted do not count as lost. An unreadable object is a finding and does not end
+//! verification.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
-use agrpo_store::{Condition, FOLDERS, JobsError, OF_RUNS, Store, paths};
+use agrpo_store::{Condition, FOLDERS, JobsError, OF_RUNS, Store, paths, readable};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::maintenance::gc::{ObjectKind, everything};
-use crate::maintenance::reachability::{Origin, Tally, reachable};
-use crate::planning::steps::{each, readable};
+use crate::maintenance::reachability::{Origin, Totals, reachable};
+use crate::planning::steps::each;
 use crate::{Result, planning::Walk};
 
 /// Blobs read at a time; each below 64 MiB, or in pieces.
 const AT_ONCE: usize = 4;
 
-/// What mends a finding.
+/// The remedy of a finding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cure {
-    /// The run is repaired: what is damaged is moved to `aside/`, and what is lost is computed again.
+    /// Repair the run: damaged objects are moved to `aside/`, lost ones computed again.
     #[default]
     Repair,
-    /// It came from a file, which has to be fetched or imported again.
+    /// Fetch or import its file again.
     Import,
-    /// It is no regular file, or no folder: a person moves it away.
+    /// Move it away by hand: it is no regular file, or no folder.
     MoveAway,
 }
 
-/// An object that is not what it should be.
+/// A missing, damaged or misplaced object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its name in the store.
     pub object: String,
-    /// What it is of a run, or what is wrong with it.
+    /// Its role in a run, or what is wrong with it.
     #[serde(rename = "told")]
     pub detail: String,
-    /// Whose it is; none where it belongs to no run.
+    /// The run that it belongs to, if any.
     pub run: Option<RunId>,
-    /// What mends it.
+    /// How to restore it.
     #[serde(skip)]
     pub cure: Cure,
 }
 
 impl Finding {
-    /// What a repair of the run mends.
+    /// A finding that a repair of the run restores.
     fn new(run: impl Into<Option<RunId>>, object: String, detail: String) -> Self {
         Self { object, detail, run: run.into(), cure: Cure::Repair }
     }
 }
 
-/// What a look at every byte found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// Runs that were followed.
     pub runs: u64,
     /// Stages of these runs that have a record.
     pub stages: u64,
-    /// Blobs that are what their names say.
-    pub sound: Tally,
-    /// Named by a run, and not there.
+    /// Blobs whose bytes fit their names.
+    pub sound: Totals,
+    /// Named by a run, but missing.
     pub missing: Vec<Finding>,
-    /// There, with other bytes than the name says; records of runs and stages among them.
+    /// Blobs and records whose bytes do not fit their names.
     pub corrupt: Vec<Finding>,
-    /// Records of another version of agrpo: they are left alone, and what they name is not checked.
+    /// Records of another version of agrpo, which are not touched; what they name is not checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub incompatible: Vec<Finding>,
-    /// Runs that other versions of stages compute: their index is believed, as their plan is not known here.
+    /// Runs of other stage versions: their plan is unknown here, so their index is not checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_followed: Vec<Finding>,
     /// Deleted by their runs' retention.
-    pub dropped: Tally,
-    /// Records from before they had a checksum: what they say is believed as it stands.
+    pub dropped: Totals,
+    /// Records of old versions without a checksum, which cannot be checked.
     #[serde(skip_serializing_if = "is_zero")]
     pub without_checksum: u64,
-    /// Reached by no run: a gc takes them when they are old enough. Only of a whole store.
-    pub orphaned: Tally,
+    /// Reached by no run: a gc deletes them after the grace period. Only in the report of a whole store.
+    pub orphaned: Totals,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -95,12 +96,11 @@ struct Named {
     objects: Vec<(Option<RunId>, String)>,
 }
 
-/// Checks one run, or everything in the store. What is wrong is in the report; an error means that the
-/// store could not be read.
+/// Verifies one run, or the whole store. Damage is in the report; an error means that the store could not be read.
 pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     if report.note_misplaced(store, FOLDERS.map(str::to_owned).into(), None).await? {
-        // Whatever would be looked for in there is not known to be missing.
+        // Objects in these folders cannot be looked for.
         return Ok(report);
     }
     let runs = match run {
@@ -112,9 +112,9 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport> {
         report.follow(store, id, &mut named).await?;
     }
     report.check_records(store, run, &named).await?;
-    report.check_blobs(store, &named.held).await?;
+    report.check_blobs(store, &named).await?;
     for (&digest, &size) in &named.dropped {
-        // What is no blob is found as an object.
+        // An unreadable blob is a finding elsewhere.
         let is_there = readable(store.cas.has(digest).await)?.unwrap_or(true);
         if !named.held.contains_key(&digest) && !is_there {
             report.dropped.add(size);
@@ -125,7 +125,7 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport> {
     }
     for findings in [&mut report.missing, &mut report.corrupt, &mut report.incompatible] {
         for finding in findings.iter_mut() {
-            // Whatever it was found as: nothing that computes takes it away.
+            // Neither a repair nor an import replaces it.
             if store.objects.is_no_file(&finding.object).await? {
                 finding.cure = Cure::MoveAway;
             }
@@ -135,7 +135,7 @@ pub async fn verify(store: &Store, run: Option<RunId>) -> Result<VerifyReport> {
     Ok(report)
 }
 
-/// One of a report's lists of what is wrong.
+/// One of a report's lists of findings.
 type Side = fn(&mut VerifyReport) -> &mut Vec<Finding>;
 const MISSING: Side = |report| &mut report.missing;
 const CORRUPT: Side = |report| &mut report.corrupt;
@@ -147,7 +147,7 @@ impl VerifyReport {
         self.findings().next().is_none()
     }
 
-    /// All that is wrong.
+    /// All findings.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.missing.iter().chain(&self.corrupt).chain(&self.incompatible)
     }
@@ -163,24 +163,24 @@ impl VerifyReport {
         }
     }
 
-    /// Why a record cannot be read. An error where the store cannot be.
+    /// Notes why a record cannot be read. An error if the store cannot be read.
     fn note_error(&mut self, object: String, run: Option<RunId>, error: JobsError) -> Result<()> {
         let (side, detail) = match error {
             JobsError::Incompatible(detail) => (INCOMPATIBLE, detail),
             JobsError::Data(detail) | JobsError::Lost { message: detail, .. } => (CORRUPT, detail),
             error => return Err(error),
         };
-        self.note(side, Finding::new(run, object, detail));
+        self.note(side, Finding::new(run, object, detail.to_string()));
         Ok(())
     }
 
-    /// Whatever is in a local store where it cannot be.
+    /// Notes what is no file, or no folder, in a local store.
     fn note_odd(&mut self, object: String, (kind, expected): (&str, &str), run: Option<RunId>) {
         let detail = format!("{kind}, expected {expected}");
         self.note(CORRUPT, Finding { object, detail, run, cure: Cure::MoveAway });
     }
 
-    /// Whether anything stands in the place of these folders.
+    /// Notes what has the name of one of these folders and is none; returns whether there was any.
     async fn note_misplaced(
         &mut self,
         store: &Store,
@@ -195,7 +195,7 @@ impl VerifyReport {
         Ok(any)
     }
 
-    /// Notes what a run names, and what is wrong with its own records.
+    /// Collects what a run names, and notes damage of its own records.
     async fn follow(&mut self, store: &Store, id: RunId, named: &mut Named) -> Result<()> {
         let folders = OF_RUNS.map(|folder| paths::of_run(id, folder));
         let is_misplaced = self.note_misplaced(store, folders.into(), Some(id)).await?;
@@ -224,7 +224,7 @@ impl VerifyReport {
         self.runs += 1;
         for stage in &reach.without_record {
             let detail = reach.stages.get(stage).map(ToString::to_string).unwrap_or_default();
-            self.note(MISSING, Finding::new(id, format!("stages/{stage}"), detail));
+            self.note(MISSING, Finding::new(id, paths::manifest(*stage), detail));
         }
         for (stage, error) in &reach.corrupt {
             self.note_error(paths::manifest(*stage), Some(id), error.clone())?;
@@ -232,7 +232,7 @@ impl VerifyReport {
         match store.records.incompatible_versions(id).await {
             Ok(Some(why)) => {
                 let detail = format!("{why}; its index was not compared with its plan");
-                self.not_followed.push(Finding::new(id, format!("runs/{id}"), detail));
+                self.not_followed.push(Finding::new(id, paths::run(id), detail));
             }
             // Named with the other records.
             Err(JobsError::Incompatible(_)) => {}
@@ -255,7 +255,7 @@ impl VerifyReport {
         named: &Named,
     ) -> Result<()> {
         let recorded = store.records.all_stages().await?.into_iter();
-        let is_reached = |stage: &StageDigest| named.reached.contains(&format!("stages/{stage}"));
+        let is_reached = |stage: &StageDigest| named.reached.contains(&paths::manifest(*stage));
         self.stages = recorded.filter(is_reached).count() as u64;
         let records = named.reached.iter().filter(|name| !name.starts_with("cas/"));
         let mut names = named.objects.clone();
@@ -274,12 +274,8 @@ impl VerifyReport {
         Ok(())
     }
 
-    async fn check_blobs(
-        &mut self,
-        store: &Store,
-        held: &BTreeMap<ArtifactDigest, (RunId, Origin)>,
-    ) -> Result<()> {
-        let checks = held.iter().map(|(digest, (run, origin))| async move {
+    async fn check_blobs(&mut self, store: &Store, named: &Named) -> Result<()> {
+        let checks = named.held.iter().map(|(digest, (run, origin))| async move {
             let condition = readable(store.cas.condition(*digest).await)?;
             Ok::<_, JobsError>((*digest, *run, origin, condition))
         });
@@ -301,13 +297,13 @@ impl VerifyReport {
                 Err(error) => (CORRUPT, error.to_string()),
             };
             let cure = if origin.is_imported { Cure::Import } else { Cure::Repair };
-            self.note(side, Finding { cure, ..Finding::new(run, format!("cas/{digest}"), detail) });
+            self.note(side, Finding { cure, ..Finding::new(run, paths::blob(digest), detail) });
         }
         Ok(())
     }
 
-    /// Notes what the run's index and its notes of policies name in place of the run's own stages: walks the run's
-    /// plan, and does not believe the index.
+    /// Notes entries of the run's index and policy notes that name other stages than the run's own, which a walk over
+    /// its plan finds.
     async fn check_index(&mut self, store: &Store, id: RunId) -> Result<()> {
         let mut walk = Walk::new(store.records.run(id).await?);
         walk.advance(store).await?;
@@ -318,8 +314,7 @@ impl VerifyReport {
             Finding::new(id, object, expected.map_or_else(nothing, there))
         };
         for (key, stage) in walk.wrong() {
-            let object = format!("runs/{id}/stages/{key}.{stage}");
-            self.note(CORRUPT, finding(object, walk.expected(key)));
+            self.note(CORRUPT, finding(paths::indexed(id, key, stage), walk.expected(key)));
         }
         for (object, stage) in store.records.noted_policies(id).await? {
             let stage = match stage {
@@ -339,7 +334,7 @@ impl VerifyReport {
         Ok(())
     }
 
-    /// What no run reaches is counted, not read: it goes with the next gc.
+    /// Counts what no run reaches, without reading it.
     async fn check_orphans(&mut self, store: &Store, named: &Named) -> Result<()> {
         for (kind, entry) in everything(store).await? {
             let is_swept =

@@ -1,7 +1,8 @@
-//! The part of a plan that a worker needs to know what follows from one stage.
+//! The part of a plan that a worker needs to find the stages that follow from one stage.
 //!
-//! It jumps to the stage's iteration by the record of the update before it and reads only what the stage came from: a few
-//! records, however long the run is. It knows neither what else is pending nor whether the run is done; `Progress` does.
+//! It jumps to the stage's iteration by the record of the update before it and reads only records that the stage
+//! depends on: a few, however long the run is. It knows neither what else is pending nor whether the run is done;
+//! `Progress` does.
 
 use agrpo_spec::{Manifest, Plan, Run, StageKey, StageKind, StageSpec};
 use agrpo_store::Store;
@@ -20,16 +21,16 @@ impl Frontier {
         Self { plan: Plan::new(run) }
     }
 
-    /// The run's stage of this place as far as the frontier knows it.
+    /// The run's stage with this key, if the frontier has reached it.
     pub(crate) fn pending(&self, key: StageKey) -> Option<&StageSpec> {
         self.plan.pending().get(&key)
     }
 
-    /// Takes over the result of a stage, and notes a policy that it made; returns the places of what became ready
-    /// through it.
+    /// Takes over the result of a stage, and notes the policy that it made; returns the keys of the stages that became
+    /// ready.
     ///
-    /// That is nothing where the frontier stands behind the stage already, where the way to it is not
-    /// stored, or where the run has another stage in this place: a whole plan decides then.
+    /// There are none if the frontier has passed the stage, if a record that leads to it is missing, or if the run has
+    /// another stage with this key: a walk over the whole plan decides then.
     pub(crate) async fn finished(
         &mut self,
         store: &Store,
@@ -61,7 +62,7 @@ impl Frontier {
         Ok(self.pending(update).is_some())
     }
 
-    /// Brings the plan to the iteration of a stage; false where it is beyond or cannot be reached.
+    /// Moves the plan to the iteration of a stage; false if it has passed the iteration or cannot reach it.
     async fn advance_to(&mut self, store: &Store, key: StageKey) -> Result<bool> {
         let begun = self.plan.policy().is_some();
         if key.kind == StageKind::Sft {
@@ -84,18 +85,15 @@ impl Frontier {
         Ok(true)
     }
 
-    /// Takes over results of pending stages, and of those that become pending through them, as far as
-    /// they are wanted. Does not look for their blobs: a reader of one finds out whether it is there.
+    /// Takes over results of wanted pending stages, and of those that become pending through them. Does not check
+    /// that their blobs exist: a reader of a blob does.
     async fn walk(&mut self, store: &Store, wanted: impl Fn(&StageKey) -> bool) -> Result<()> {
         let wanted = |key: &StageKey| key.kind != StageKind::Evaluation && wanted(key);
+        let read = |stage| store.records.manifest(stage);
         let mut steps = Steps::default();
-        while let Some(read) =
-            steps.next(&self.plan, wanted, |stage| store.records.manifest(stage)).await?
-        {
-            for ((key, _), manifest) in read {
-                if let Some(manifest) = manifest {
-                    take(&mut self.plan, key, &manifest)?;
-                }
+        while let Some(((key, _), found)) = steps.next(&self.plan, wanted, read).await? {
+            if let Some(manifest) = found {
+                take(&mut self.plan, key, &manifest)?;
             }
         }
         Ok(())

@@ -1,7 +1,9 @@
-//! What a run's sealed policy notes say without a listing: its policies, and the evaluations of these.
+//! A run's policies and their evaluations by its sealed policy notes, without a listing.
 //!
-//! Computes nothing. A note that is not sealed for the run and the place is ignored (`Records::policy_note`), and a sealed note
-//! counts only while no record of the run contradicts it: every process that can write to a store can seal.
+//! Computes no stage. A note that is not sealed for this run and key is ignored (`Records::policy_note`), and a sealed
+//! note counts only while no record of the run contradicts it: every process that can write to a store can seal.
+
+use std::sync::Arc;
 
 use agrpo_spec::{
     ArtifactDigest, Base, Checkpoint, Manifest, Plan, Run, StageKey, StageKind, StageSpec,
@@ -9,7 +11,7 @@ use agrpo_spec::{
 use agrpo_store::{JobsError, Store};
 use futures::{StreamExt, stream};
 
-use super::steps::{AT_ONCE, readable};
+use super::steps::{AT_ONCE, record, take};
 use crate::Result;
 
 /// The policy after so many iterations, 0 for the base, if it is noted. Costs one read.
@@ -29,21 +31,18 @@ pub(crate) async fn policy_at(
 
 /// The record of the run's evaluation after so many iterations, if there is one and its policy is noted.
 pub async fn evaluation_at(store: &Store, run: &Run, iteration: u32) -> Result<Option<Manifest>> {
-    match policy_at(store, run, iteration).await? {
-        Some(policy) => store.records.manifest(Plan::evaluation_of(run, policy).digest()).await,
-        None => Ok(None),
-    }
+    let Some(policy) = policy_at(store, run, iteration).await? else { return Ok(None) };
+    store.records.manifest(Plan::evaluation_of(run, policy).digest()).await
 }
 
-/// The policy before iteration 1: a checkpoint, or what the last chunk of fine-tuning left if it is
-/// noted and complete.
+/// The policy before iteration 1: a checkpoint, or that of the last chunk of fine-tuning if it is noted and complete.
 pub(crate) async fn base_policy(store: &Store, run: &Run) -> Result<Option<ArtifactDigest>> {
     let Some(last) = Plan::last_chunk(run) else { return policy_at(store, run, 0).await };
     Ok(complete_record(store, run, last).await?.and_then(|manifest| manifest.output("policy")))
 }
 
-/// What an iteration's last update left, found without a listing; `None` where it is not complete or not noted, or
-/// where the run needs its base, which is not `known` and cannot be found.
+/// The checkpoint after an iteration's last update, found without a listing; `None` if the update is not complete or
+/// not noted, or if the run needs its base, which is neither `known` nor found.
 pub(crate) async fn checkpoint_at(
     store: &Store,
     run: &Run,
@@ -63,7 +62,7 @@ pub(crate) async fn checkpoint_at(
     Ok(manifest.and_then(|manifest| checkpoint(run, key, &manifest, base)))
 }
 
-/// What an update left, if it is the run's in this place.
+/// The checkpoint after an update, if it is the run's update with this key.
 pub(crate) fn checkpoint(
     run: &Run,
     key: StageKey,
@@ -75,9 +74,9 @@ pub(crate) fn checkpoint(
     is_ours.then_some(Checkpoint { iteration: key.iteration, policy, optimizer, base })
 }
 
-/// Whether the records of updates and fine-tuning lead from the run's start to its update of this place, each
-/// from the policy before it, and the last iteration is one of this run. False as well where a record that would
-/// tell cannot be read. Two reads a policy.
+/// Whether the records of fine-tuning and updates lead from the run's start to this update, each from the policy
+/// before it, and the last iteration is one of this run. Also false if one of the records cannot be read. Two reads a
+/// policy.
 pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Result<bool> {
     let updates = (1..=last.iteration).flat_map(|iteration| {
         (1..=last.inner).map(move |inner| StageKey::update(iteration, inner))
@@ -93,7 +92,7 @@ pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Resul
         let (key, Some(manifest)) = read? else { return Ok(false) };
         if key.kind == StageKind::Sft {
             let is_own = plan.pending().get(&key).is_some_and(|spec| *spec == manifest.spec);
-            if !is_own || plan.finished(key, |name| manifest.output(name)).is_err() {
+            if !is_own || take(&mut plan, key, &manifest).is_err() {
                 return Ok(false);
             }
             continue;
@@ -115,17 +114,15 @@ pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Resul
     Ok(true)
 }
 
-/// Whether the first update that is noted of the iteration after a plan is the run's. Five reads.
+/// Whether the noted first update of a plan's next iteration is the run's. Five reads.
 pub(crate) async fn is_followed(store: &Store, before: &Plan) -> Result<bool> {
     let key = StageKey::update(before.iteration() + 1, 1);
-    match noted_record(store, before.run(), key).await? {
-        Some(manifest) => is_next(store, before, &manifest).await,
-        None => Ok(false),
-    }
+    let Some(manifest) = noted_record(store, before.run(), key).await? else { return Ok(false) };
+    is_next(store, before, &manifest).await
 }
 
-/// Whether an iteration's first update is that of a plan which stands before it: by the policy that it moves,
-/// and by the gradient of the first shard, which depends on all that the run asks for. Three reads.
+/// Whether an update is the first of a plan's next iteration: compares the policy that it moves, and the gradient of
+/// the first shard, which depends on the run's whole configuration. Three reads.
 async fn is_next(store: &Store, before: &Plan, update: &Manifest) -> Result<bool> {
     let StageSpec::Update(spec) = &update.spec else { return Ok(false) };
     if Some(spec.policy) != before.policy() || spec.iteration != before.iteration() + 1 {
@@ -135,10 +132,8 @@ async fn is_next(store: &Store, before: &Plan, update: &Manifest) -> Result<bool
     for kind in [StageKind::Rollout, StageKind::Reward, StageKind::Gradient] {
         let key = StageKey::new(kind, spec.iteration, 0);
         let Some(pending) = plan.pending().get(&key) else { return Ok(false) };
-        let Ok(Some(manifest)) = readable(store.records.manifest(pending.digest()).await)? else {
-            return Ok(false);
-        };
-        if plan.finished(key, |name| manifest.output(name)).is_err() {
+        let Ok(Some(manifest)) = record(store, pending.digest()).await? else { return Ok(false) };
+        if take(&mut plan, key, &manifest).is_err() {
             return Ok(false);
         }
         gradient = manifest.output("gradient");
@@ -146,18 +141,14 @@ async fn is_next(store: &Store, before: &Plan, update: &Manifest) -> Result<bool
     Ok(gradient.is_some() && spec.gradients.first().copied() == gradient)
 }
 
-/// The record of the policy that is noted in this place, if it can be read.
-async fn noted_record(store: &Store, run: &Run, key: StageKey) -> Result<Option<Manifest>> {
-    match store.records.recorded_policy(run.id(), key).await? {
-        Some(stage) => Ok(readable(store.records.manifest(stage).await)?.unwrap_or_default()),
-        None => Ok(None),
-    }
+/// The record of the stage that is noted under this key, if it can be read.
+async fn noted_record(store: &Store, run: &Run, key: StageKey) -> Result<Option<Arc<Manifest>>> {
+    let Some(stage) = store.records.recorded_policy(run.id(), key).await? else { return Ok(None) };
+    Ok(record(store, stage).await?.unwrap_or_default())
 }
 
-/// The same if all its outputs are there. A damaged record is quarantined.
+/// The same if all its outputs exist. Quarantines a damaged record.
 async fn complete_record(store: &Store, run: &Run, key: StageKey) -> Result<Option<Manifest>> {
-    match store.records.recorded_policy(run.id(), key).await? {
-        Some(stage) => store.records.usable_manifest(run.id(), stage).await,
-        None => Ok(None),
-    }
+    let Some(stage) = store.records.recorded_policy(run.id(), key).await? else { return Ok(None) };
+    store.records.usable_manifest(run.id(), stage).await
 }

@@ -1,31 +1,32 @@
-//! Where a run stands: its plan with the results that the store has.
+//! A run's progress: its plan with the results in the store.
 //!
-//! Resuming costs one listing and two reads an iteration: the sealed note of the newest update leads to its complete
-//! manifest, which is all that going on needs, once the records of the updates before it lead there (`policy_notes.rs`).
-//! Otherwise the run is walked from its start (`walk.rs`); what is not complete is computed. Computes no stage.
+//! Resuming costs one listing and two reads an iteration: the sealed note of the newest update names its manifest,
+//! from which the run goes on if it is complete and the records of the updates before it lead there
+//! (`policy_notes.rs`). Otherwise the run is walked from its start (`walk.rs`); what is not complete is computed.
+//! Computes no stage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agrpo_spec::{
-    ArtifactDigest, Checkpoint, Manifest, Plan, Run, RunId, StageDigest, StageKey, StageKind,
-};
+use agrpo_spec::{ArtifactDigest, Checkpoint, Manifest, Plan, Run, RunId, StageKey, StageKind};
 use agrpo_store::Store;
 
 use super::policy_notes::{checkpoint_at, is_followed, is_led_to, policy_at};
-use super::steps::{Entry, Steps, each, take};
-use super::walk::Walk;
+use super::steps::{Entry, Stages, Steps, each, take};
+use super::walk::{Found, Walk};
 use crate::Result;
 
 type Index = BTreeSet<Entry>;
 
-/// Where a run stands.
+/// A run and its results so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
-    plan: Plan,
-    /// What the index held when the run was opened.
+    /// What is pending.
+    pub(crate) plan: Plan,
+    /// The entries of the index when the run was opened.
     recorded: Index,
-    done: u64,
+    /// Stages of the run that are done.
+    pub(crate) done: u64,
 }
 
 impl Progress {
@@ -60,8 +61,8 @@ impl Progress {
         Ok(Self { plan: Plan::new(run), recorded, done: 0 })
     }
 
-    /// Takes over whole iterations by the records of their last updates, with a look at no more than one shard
-    /// of what lies before them: seven reads an iteration. Evaluations stay pending until they are found.
+    /// Takes over whole iterations by the records of their last updates, and checks one shard of each: seven reads an
+    /// iteration. Evaluations stay pending until they are found.
     pub(crate) async fn leap(&mut self, store: &Store) -> Result<()> {
         let run = self.plan.run().clone();
         while self.plan.policy().is_some()
@@ -79,29 +80,24 @@ impl Progress {
         Ok(())
     }
 
-    /// Takes over every result that the store has for a pending stage, and for those that become
-    /// pending through it; notes them in the run's index. Returns what was found, in order.
-    pub(crate) async fn catch_up(
-        &mut self,
-        store: &Store,
-    ) -> Result<Vec<(StageKey, Arc<Manifest>)>> {
+    /// Takes over every result that the store has for a pending stage, and for those that become pending through it;
+    /// adds them to the run's index. Returns what was found, in order.
+    pub(crate) async fn catch_up(&mut self, store: &Store) -> Result<Found> {
         let run = self.plan.run().id();
         let (mut found, mut steps) = (vec![], Steps::default());
         let settled = |stage| store.records.settled_manifest(run, stage);
-        while let Some(read) = steps.next(&self.plan, |_| true, settled).await? {
-            for ((key, _), manifest) in read {
-                let Some(manifest) = manifest else { continue };
-                self.finished(key, &manifest)?;
-                note(store, run, &self.recorded, key, &manifest).await?;
-                found.push((key, Arc::new(manifest)));
-            }
+        while let Some(((key, _), read)) = steps.next(&self.plan, |_| true, settled).await? {
+            let Some(manifest) = read else { continue };
+            self.finished(key, &manifest)?;
+            note(store, run, &self.recorded, key, &manifest).await?;
+            found.push((key, Arc::new(manifest)));
         }
         Ok(found)
     }
 
-    /// Notes what the index of a run that is done lacks: a worker that died right after it published
-    /// noted nothing, and workers that went on from a later update never looked there. One listing, and a read
-    /// a policy; a walk from the start where an entry is lacking or names another stage.
+    /// Completes the index of a finished run: a worker that died right after it published added nothing, and workers
+    /// that went on from a later update did not look for earlier stages. One listing, and a read a policy; a walk from
+    /// the start if an entry is missing or names another stage.
     pub(crate) async fn complete_index(&self, store: &Store) -> Result<()> {
         let run = self.plan.run();
         let recorded: Index = store.records.recorded_entries(run.id()).await?.into_iter().collect();
@@ -114,7 +110,7 @@ impl Progress {
         {
             return Ok(());
         }
-        // A damaged record stays as it is: nothing here computes it again.
+        // A damaged record is not quarantined: nothing computes it again here.
         note_policies(store, run, &recorded).await.map(drop)
     }
 
@@ -126,29 +122,15 @@ impl Progress {
         Ok(ready)
     }
 
-    /// What is pending.
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Stages of the run that are done.
-    pub(crate) fn done(&self) -> u64 {
-        self.done
-    }
-
     /// All stages of the run.
     pub(crate) fn total(&self) -> u64 {
         Plan::total_stages(self.plan.run())
     }
 }
 
-/// Follows a run from its start; notes its policies and the stages that the index does not name. For notes that are
+/// Walks a run from its start; notes its policies, and indexes stages that the index does not name. For notes that are
 /// lost, not sealed, or contradicted by the index.
-async fn note_policies(
-    store: &Store,
-    run: &Run,
-    recorded: &Index,
-) -> Result<BTreeMap<StageKey, StageDigest>> {
+async fn note_policies(store: &Store, run: &Run, recorded: &Index) -> Result<Stages> {
     let mut walk = Walk::new(run.clone());
     for (key, manifest) in walk.advance(store).await? {
         note(store, run.id(), recorded, key, &manifest).await?;
@@ -156,7 +138,7 @@ async fn note_policies(
     Ok(walk.stages().clone())
 }
 
-/// Notes a stage that is done in the run's index, unless it is there, and the policy that it made.
+/// Adds a finished stage to the run's index if it is not there, and notes the policy that it made.
 async fn note(
     store: &Store,
     run: RunId,
@@ -170,8 +152,7 @@ async fn note(
     store.records.note_policy(run, key, manifest).await
 }
 
-/// The policies before the checkpoint whose evaluation has no result yet. `None` where one of these
-/// policies is not noted.
+/// The policies before the checkpoint whose evaluation has no result yet. `None` if one of them is not noted.
 async fn missing_evaluations(
     store: &Store,
     run: &Run,

@@ -1,11 +1,10 @@
-//! A run's own stages: its plan walked from its configuration along records that are checked.
+//! A run's own stages: walks its plan from its configuration along checked records.
 //!
-//! An entry of the run's index counts only where the plan has this very stage: each spec is derived anew
-//! from the run and the outputs before it, and its digest compared. Another entry is ignored, and named
-//! in the log once. Where a record on the way cannot be read, the walk goes on behind the next policy whose
-//! note is sealed for this run and place (`Records::policy_note`): this program writes one only where it derived the
-//! stage in the same way. Records that the index does not name are followed as well: a lost entry hides
-//! nothing. Changes nothing and computes nothing.
+//! An entry of the run's index counts only if the plan has this very stage: each spec is derived anew from the run and
+//! the outputs before it, and its digest compared. Another entry is ignored, and logged once. If a record cannot be
+//! read, the walk goes on after the next policy whose note is sealed for this run and key (`Records::policy_note`):
+//! this program writes one only for a stage that it derived in the same way. Records that the index does not name are
+//! followed as well, so a lost entry hides nothing. Changes nothing and computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,29 +13,27 @@ use agrpo_spec::{Manifest, Plan, Run, StageDigest, StageKey, StageKind, StageSpe
 use agrpo_store::{JobsError, Store, Unreadable, paths};
 
 use super::policy_notes::{checkpoint, policy_at};
-use super::steps::{Entry, Steps, each, readable};
+use super::steps::{Entry, Record, Stages, Steps, each, record, take};
 use crate::Result;
 
 /// Stages of a run with their records, in the order in which they were found.
-type Found = Vec<(StageKey, Arc<Manifest>)>;
-/// A stage's record if there is one, or why it cannot be read.
-type Record = Result<Option<Arc<Manifest>>>;
+pub(super) type Found = Vec<(StageKey, Arc<Manifest>)>;
 
-/// A run, as far as it was followed.
+/// A run, as far as it was walked.
 #[derive(Clone, Debug)]
 pub struct Walk {
     plan: Plan,
-    stages: BTreeMap<StageKey, StageDigest>,
-    /// Entries that name another stage than the run has in their place.
+    stages: Stages,
+    /// Entries that name another stage than the run has with this key.
     incompatible: BTreeSet<Entry>,
-    /// Entries to which no record led so far.
+    /// Entries to which no record has led so far.
     unproven: BTreeSet<Entry>,
     /// Stages of the run whose records cannot be read, and why.
     unreadable: BTreeMap<StageKey, (StageDigest, Unreadable)>,
 }
 
 impl Walk {
-    /// Stands at the run's start.
+    /// A walk at the run's start.
     pub fn new(run: Run) -> Self {
         Self {
             plan: Plan::new(run),
@@ -47,17 +44,14 @@ impl Walk {
         }
     }
 
-    /// Follows the run's index as far as it has grown, and goes on along records that it does not name;
-    /// returns the run's own stages that are new, or all of them where a record is whole again. Costs one listing,
-    /// one read a new stage, and one a pending one.
+    /// Follows new entries of the run's index, and records that it does not name; returns the run's own stages that
+    /// are new, or all of them after an unreadable record became readable. Costs one listing, and one read for each
+    /// new and each pending stage.
     pub async fn advance(&mut self, store: &Store) -> Result<Found> {
-        let read = |stage| async move {
-            Ok(readable(store.records.manifest(stage).await)?
-                .map(|manifest| manifest.map(Arc::new)))
-        };
+        let read = |stage| record(store, stage);
         let lost = self.unreadable.values().map(|(stage, _)| *stage);
         if each(lost, read).await?.iter().any(|record: &Record| matches!(record, Ok(Some(_)))) {
-            // Whole again: what lies behind it is found from the start.
+            // A record can be read again: starts over to find what follows from it.
             *self = Self::new(self.run().clone());
         }
         let id = self.run().id();
@@ -69,11 +63,9 @@ impl Walk {
         let mut steps = Steps::ahead(entries.iter().map(|(_, stage)| *stage), read).await?;
         let mut found = vec![];
         loop {
-            while let Some(step) = steps.next(&self.plan, |_| true, read).await? {
-                for (entry, record) in step {
-                    if entries.contains(&entry) || !matches!(record, Ok(None)) {
-                        self.enter(store, entry, record, &mut found);
-                    }
+            while let Some((entry, record)) = steps.next(&self.plan, |_| true, read).await? {
+                if entries.contains(&entry) || !matches!(record, Ok(None)) {
+                    self.enter(store, entry, record, &mut found);
                 }
             }
             entries.retain(|&(key, stage)| {
@@ -99,52 +91,51 @@ impl Walk {
     }
 
     /// The run's own stages that were found, in the order of the plan.
-    pub fn stages(&self) -> &BTreeMap<StageKey, StageDigest> {
+    pub fn stages(&self) -> &Stages {
         &self.stages
     }
 
-    /// Stages of the run whose records cannot be read, or are not there though the index names them.
+    /// Stages of the run whose records cannot be read, or are missing though the index names them.
     pub fn unreadable(&self) -> &BTreeMap<StageKey, (StageDigest, Unreadable)> {
         &self.unreadable
     }
 
-    /// Places of the run that were done, whether or not their records can still be read. Behind a record
-    /// that cannot be read, an entry of the index counts unless the run has another stage there.
-    pub fn places(&self) -> BTreeSet<StageKey> {
+    /// Keys of stages that were done, whether or not their records can still be read. After a record that cannot be
+    /// read, an entry of the index counts unless the run has another stage with its key.
+    pub fn done_keys(&self) -> BTreeSet<StageKey> {
         let unproven = self.unproven.iter().filter(|_| !self.unreadable.is_empty());
         let unproven = unproven.map(|(key, _)| key);
         self.stages.keys().chain(self.unreadable.keys()).chain(unproven).copied().collect()
     }
 
-    /// Entries of the index that do not count. One to which nothing leads counts for as long as a record
-    /// on the way cannot be read.
+    /// Entries of the index that do not count. One to which no record leads counts while a record before it cannot be
+    /// read.
     pub fn wrong(&self) -> impl Iterator<Item = Entry> {
         let unproven = self.unproven.iter().filter(|_| self.unreadable.is_empty());
         self.incompatible.iter().chain(unproven).copied()
     }
 
-    /// The stage that the run has in a place, done or not, where the walk has come there.
+    /// The stage that the run has with this key, done or not, if the walk has reached it.
     pub fn expected(&self, key: StageKey) -> Option<StageDigest> {
         let unreadable = || self.unreadable.get(&key).map(|(stage, _)| *stage);
         let pending = || self.plan.pending().get(&key).map(StageSpec::digest);
         self.stages.get(&key).copied().or_else(unreadable).or_else(pending)
     }
 
-    /// Takes over a stage of the run, or notes that its record cannot be read.
+    /// Takes over a stage of the run, or remembers that its record cannot be read.
     fn enter(&mut self, store: &Store, (key, stage): Entry, record: Record, found: &mut Found) {
         let error = match record {
             Ok(Some(manifest)) => {
-                // A record that lacks an output is found by its readers.
-                self.plan.finished(key, |name| manifest.output(name)).ok();
+                // Readers of a missing output report it.
+                take(&mut self.plan, key, &manifest).ok();
                 self.stages.insert(key, stage);
                 self.unreadable.remove(&key);
                 found.push((key, manifest));
                 return;
             }
-            Ok(None) => JobsError::Data(format!(
-                "stages/{stage} is missing in {}, though the run's index names it; start the run again: the \
-                 stage is then computed anew",
-                store.url()
+            Ok(None) => JobsError::data(format!(
+                "{}, though the run's index names it; start the run again: the stage is then computed anew",
+                store.records.missing(&paths::manifest(stage))
             )),
             Err(error) => error,
         };
@@ -152,8 +143,8 @@ impl Walk {
         self.unreadable.insert(key, (stage, Unreadable { key: Some(key), ..record }));
     }
 
-    /// Takes over stages that sealed notes name and to which no records lead, since one on the way cannot be read;
-    /// returns whether the plan goes on behind one of them.
+    /// Takes over stages that sealed notes name, if an unreadable record keeps the walk from reaching them; returns
+    /// whether the plan goes on after one of them.
     async fn follow_notes(
         &mut self,
         store: &Store,
@@ -199,8 +190,8 @@ impl Walk {
         }
     }
 
-    /// Whether a spec may be the run's in this place: a note says which stage is there, and is not believed
-    /// against what the stage itself says it came from.
+    /// Whether a spec may be the run's stage with this key: a note that contradicts the stage's own inputs does not
+    /// count.
     fn may_follow(&self, key: StageKey, spec: &StageSpec) -> bool {
         let StageSpec::Update(update) = spec else { return spec.kind() == key.kind };
         let is_next = key.inner == 1 && self.plan.iteration() + 1 == key.iteration;
@@ -209,8 +200,8 @@ impl Walk {
             && before.is_none_or(|before| before == update.policy)
     }
 
-    /// Goes on behind a policy to which no records lead; false where the plan has come further, or other stages
-    /// follow from it.
+    /// Goes on after a policy to which no records lead; false if the plan has passed it, or if the policy ends no
+    /// iteration.
     async fn leap(&mut self, store: &Store, key: StageKey, manifest: &Manifest) -> Result<bool> {
         let run = self.run().clone();
         let is_begun = self.plan.policy().is_some();
@@ -233,9 +224,9 @@ impl Walk {
     }
 }
 
-/// The run's own stages that are done, in the order of the plan. An error names a record that is missing or
-/// cannot be read, where the index says that its stage is done.
-pub async fn own_stages(store: &Store, run: &Run) -> Result<BTreeMap<StageKey, StageDigest>> {
+/// The run's own finished stages, in the order of the plan. The error names a record that is missing or cannot be read
+/// though the index names its stage.
+pub async fn own_stages(store: &Store, run: &Run) -> Result<Stages> {
     let mut walk = Walk::new(run.clone());
     walk.advance(store).await?;
     match walk.unreadable.into_values().next() {

@@ -1,4 +1,4 @@
-//! What is found out about a Redis that is not as it should be; each is a real one.
+//! Preflight checks on real Redis servers with wrong settings, rights and keys.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use agrpo_store::JobsError;
 
 use super::*;
 use crate::coordination::redis::{Access, diagnosis::judge, refusal::classify};
-use crate::redis_server::RedisServer;
-use crate::testing::real_clock;
+use crate::testing::{RedisServer, real_clock};
 
 async fn fleet(server: &RedisServer) -> Fleet {
     Fleet::connect(&server.url()).await.unwrap()
@@ -22,11 +21,11 @@ async fn keys(fleet: &Fleet) -> Vec<String> {
     says(fleet, &["KEYS", "*"]).await
 }
 
-/// The refusal: the error and its text.
+/// The error of a refused Redis, and its text.
 async fn refusal(fleet: &Fleet) -> (JobsError, String) {
     let error = require(fleet, "trial-1").await.unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with(&format!("Redis at {}", fleet.place())), "{text}");
+    assert!(text.starts_with(&format!("Redis at {}", fleet.address())), "{text}");
     assert!(!text.contains('\n'), "{text}");
     (error, text)
 }
@@ -39,7 +38,7 @@ async fn a_redis_that_can_serve_is_left_as_it_was() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].found.contains("answers: Redis") && found[0].found.ends_with("noeviction"));
     assert_eq!(keys(&fleet).await, [""; 0]);
-    // Nor does it touch a fleet at work.
+    // Keys of a working fleet stay as they are.
     for key in ["epoch", "attempts"] {
         says::<()>(&fleet, &["HSET", &fleet.keys.of(key), "from", "7"]).await;
     }
@@ -48,7 +47,7 @@ async fn a_redis_that_can_serve_is_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn settings_that_no_fleet_can_live_with_are_refused_with_the_remedy() {
+async fn unusable_settings_are_refused_with_the_remedy() {
     for (arguments, words) in [
         (&["--maxmemory-policy", "allkeys-lru"][..], "CONFIG SET maxmemory-policy noeviction"),
         (&["--maxmemory-policy", "volatile-ttl"], "CONFIG SET maxmemory-policy noeviction"),
@@ -70,7 +69,7 @@ async fn settings_that_no_fleet_can_live_with_are_refused_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_replica_of_a_master_that_is_there_is_refused() {
+async fn a_replica_of_a_running_master_is_refused() {
     let master = RedisServer::start(&[]);
     let port = master.url().rsplit(':').next().unwrap().to_owned();
     let server = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
@@ -99,19 +98,19 @@ async fn a_cluster_of_one_node_serves_and_one_that_has_the_keys_elsewhere_does_n
     assert_eq!(keys(&fleet).await, [""; 0]);
 
     let text = "MOVED 2813 127.0.0.1:7001";
-    let error = fleet.meaning(classify("", text), text).await;
+    let error = fleet.meaning(classify("", text), text.into()).await;
     assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
     assert!(error.to_string().contains("127.0.0.1:7001"), "{error}");
 }
 
 #[tokio::test]
-async fn connections_that_run_out_are_told_before_they_do() {
+async fn nearly_exhausted_connections_are_reported() {
     let server = RedisServer::start(&["--maxclients", "10"]);
     let fleet = fleet(&server).await;
     let client = redis::Client::open(server.url()).unwrap();
     let mut held = vec![];
     let reported = |found: &[Finding]| {
-        found.iter().any(|one| one.found.ends_with("of 10 connections are taken"))
+        found.iter().any(|one| one.found.ends_with("of at most 10 connections"))
     };
     assert!(!reported(&inspect(&fleet, "trial-1").await));
     while held.len() < 8 {
@@ -134,10 +133,7 @@ async fn a_full_redis_is_unavailable_and_says_why() {
     let most = used.trim().parse::<u64>().unwrap() * 103 / 100;
     says::<()>(&fleet, &["CONFIG", "SET", "maxmemory", &most.to_string()]).await;
     let found = inspect(&fleet, "trial-1").await;
-    assert!(
-        found.iter().any(|finding| finding.found.contains("bytes of memory are used")),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|finding| finding.found.contains("bytes of memory")), "{found:?}");
 }
 
 #[tokio::test]
@@ -197,7 +193,7 @@ async fn a_key_of_another_type_is_named_with_both_types() {
     }
     all.push(fleet.keys.of("lease:s"));
     for key in all {
-        // A stream is no type of ours.
+        // No key of agrpo is a stream.
         says::<String>(&fleet, &["XADD", &key, "*", "a", "1"]).await;
         let (error, text) = refusal(&fleet).await;
         assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }), "{text}");
@@ -209,7 +205,7 @@ async fn a_key_of_another_type_is_named_with_both_types() {
 }
 
 #[tokio::test]
-async fn what_is_only_worth_a_word_is_no_refusal() {
+async fn advice_is_no_refusal() {
     let server = RedisServer::start(&["--appendonly", "no"]);
     let found = inspect(&fleet(&server).await, "trial-1").await;
     assert!(found.iter().all(|finding| finding.error.is_none()), "{found:?}");

@@ -1,7 +1,7 @@
-//! A trial: every command once, then every script, under names that nothing else has.
+//! A trial: runs every command once, then every script, on keys that nothing else uses.
 //!
-//! What a user may not, what a server has no memory for, and what a cluster keeps elsewhere shows here and
-//! not in the middle of a run. Everything that it writes is deleted, whatever came of it.
+//! Finds missing rights, full memory and keys on another node of a cluster before a run depends on them. Deletes every
+//! key that it writes, also after an error.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::coordination::{attempts, queue::Queue, registry::workers};
 /// A name like that of a stage or a run.
 const NAME: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Tries everything; the first refusal.
+/// Runs the trial; the error is the first refusal.
 pub(super) async fn trial(fleet: &Fleet, unique: &str) -> Result<()> {
     let fleet = fleet.on_trial(unique);
     commands(&fleet).await?;
@@ -28,7 +28,7 @@ pub(super) async fn trial(fleet: &Fleet, unique: &str) -> Result<()> {
     tried.and(removed)
 }
 
-/// Every command that a script of ours uses, on a key of each type.
+/// Runs every command of our scripts on a key of each type.
 async fn commands(fleet: &Fleet) -> Result<()> {
     let refused = diagnosis::refused(&mut fleet.connection(), &fleet.keys).await;
     let refused = fleet.explained(refused).await?;
@@ -36,7 +36,7 @@ async fn commands(fleet: &Fleet) -> Result<()> {
     let names: BTreeSet<&str> = refused.iter().map(|(name, _)| name.as_str()).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let text = format!("{}: {}", names.join(", "), why.trim());
-    Err(fleet.meaning(refusal::classify("", why), &text).await)
+    Err(fleet.meaning(refusal::classify("", why), text.into()).await)
 }
 
 async fn scripts(fleet: &Fleet, unique: &str) -> Result<()> {
@@ -71,7 +71,7 @@ async fn scripts(fleet: &Fleet, unique: &str) -> Result<()> {
     queue.unknown(run, [stage]).await?;
     queue.waiting().await?;
     if let Some(hint) = queue.take().await? {
-        queue.give_back(hint).await?;
+        queue.release(hint).await?;
     }
     queue.join(run, key, 0).await?;
     queue.joined(run, key).await?;
@@ -83,7 +83,7 @@ async fn scripts(fleet: &Fleet, unique: &str) -> Result<()> {
     fleet.ask_all::<redis::Value>(&pipe).await.map(drop)
 }
 
-/// Deletes whatever the scripts may have written.
+/// Deletes every key that the scripts may have written.
 async fn clean(fleet: &Fleet) -> Result<()> {
     let queue = fleet.keys.queue(Numerics::CpuPortable, &Versions::own());
     let key = StageKey::new(StageKind::Rollout, 1, 0);
@@ -96,5 +96,5 @@ async fn clean(fleet: &Fleet) -> Result<()> {
 }
 
 fn unexpected(error: impl std::fmt::Display) -> JobsError {
-    JobsError::Internal(format!("a name of the trial is none: {error}"))
+    JobsError::internal(format!("the trial uses an invalid name: {error}"))
 }

@@ -107,15 +107,15 @@ async fn an_unknown_run_is_a_data_error() {
 async fn a_run_of_another_program_says_so_until_it_is_done() {
     let test = TestStore::memory().await;
     let (store, id) = (&test.store, run().id());
-    let foreign = async || status(store, Some(id)).await.unwrap().remove(0).foreign;
+    let incompatible = async || status(store, Some(id)).await.unwrap().remove(0).incompatible;
     store.records.put_run(&run()).await.unwrap();
-    assert_eq!(foreign().await, None, "no worker has begun it");
+    assert_eq!(incompatible().await, None, "no worker has begun it");
     test.objects.pin_other_versions(id).await;
-    let why = foreign().await.unwrap();
+    let why = incompatible().await.unwrap();
     assert!(why.starts_with("it is computed with version 99 of rollout stages"), "{why}");
     finished(store, run(), 1).await;
     test.objects.pin_other_versions(id).await;
-    assert_eq!(foreign().await, None);
+    assert_eq!(incompatible().await, None);
 }
 
 #[tokio::test]

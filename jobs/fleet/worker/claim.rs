@@ -13,6 +13,7 @@ use crate::coordination::leases::stages::Acquired;
 use crate::coordination::queue::Hint;
 use crate::coordination::registry::workers;
 use crate::coordinator::Attempt;
+use crate::executor::with_retry;
 use crate::stage::Pending;
 
 impl Worker {
@@ -20,14 +21,14 @@ impl Worker {
     /// the reconciler offers the stage again.
     pub(super) async fn claim(&self, hint: Hint) -> Result<Option<Attempt>> {
         let Hint { run, stage, .. } = hint;
-        let Some(pending) = self.with_retry(|| self.wanted(hint)).await? else { return Ok(None) };
+        let Some(pending) = with_retry(self, || self.wanted(hint)).await? else { return Ok(None) };
         if self.is_better_elsewhere(stage).await? {
             return Ok(None);
         }
         let name = run.to_string();
         let mut waits = false;
         loop {
-            match self.with_retry(|| self.heartbeat.acquire(stage, &name)).await? {
+            match with_retry(self, || self.heartbeat.acquire(stage, &name)).await? {
                 Ok(lease) => {
                     let environment = self.options.environment.clone();
                     return Ok(Some(Attempt::new(run, pending, lease, environment)));
@@ -37,8 +38,7 @@ impl Worker {
                         tracing::info!(
                             stage = stage.short(),
                             seconds = pause.as_secs_f64(),
-                            "Redis is new, was started again or stood still: holders of leases may come back \
-                             before other workers take their stages"
+                            "Redis is new, was restarted or stalled: waiting for the holders of leases to renew them"
                         );
                     }
                     sleep(pause).await;
@@ -69,7 +69,7 @@ impl Worker {
             Ok(spec) => spec,
             // It is lost: planning the run gives it again.
             Err(error @ JobsError::Data(_)) => {
-                tracing::warn!(run = run.short(), %error);
+                tracing::warn!(run = run.short(), %error, "planning the run again");
                 scheduler.store.records.invalidate_spec(stage);
                 self.queue.forget(stage).await?;
                 let view = scheduler.runs.view(run).await?;
@@ -113,7 +113,7 @@ impl Worker {
             return Ok(false);
         }
         drop(backed_off);
-        let all = self.with_retry(|| workers(&self.scheduler.fleet)).await?;
+        let all = with_retry(self, || workers(&self.scheduler.fleet)).await?;
         let (class, name) = (self.options.numerics, &self.options.name);
         Ok(all.iter().any(|worker| worker.class == class && worker.name != *name))
     }

@@ -10,13 +10,14 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::shared::{Worker, turned_on};
+use super::shared::{Worker, becomes};
 use crate::coordination::consumer::consume;
 use crate::coordination::queue::Delivery;
+use crate::executor::with_retry;
 
 impl Worker {
-    /// Takes hints until the worker is stopped or idle for too long. Waits for a queue that is away, for as long as the
-    /// worker's patience, though Redis may answer the heartbeat; gives up where Redis refuses what that takes.
+    /// Takes hints until the worker is stopped or idle for too long. Retries a queue that is away for as long as the
+    /// options say, though Redis may answer the heartbeat; ends where Redis refuses the commands.
     pub(super) async fn consume(
         self: &Arc<Self>,
         work: mpsc::Sender<Delivery>,
@@ -27,7 +28,7 @@ impl Worker {
         let worker = Arc::clone(self);
         let ask = move || {
             let worker = Arc::clone(&worker);
-            async move { worker.with_retry(|| worker.queue.take()).await }.boxed()
+            async move { with_retry(&*worker, || worker.queue.take()).await }.boxed()
         };
         consume(&self.queue, &self.options.name, self.options.poll, ask, work, ending).await
     }
@@ -39,7 +40,7 @@ impl Worker {
         if let Some(lease) = reconciler
             && let Err(error) = lease.release().await
         {
-            tracing::debug!(%error, "the reconciler's lease was left to expire");
+            tracing::debug!(%error, "cannot release the reconciler's lease: it expires");
         }
         self.heartbeat.sign_off().await;
     }
@@ -48,15 +49,10 @@ impl Worker {
 /// Resolves when the worker is to end: stopped, unable to go on, idle for too long, or its executor is gone.
 async fn until(
     stop: watch::Receiver<bool>,
-    mut halted: watch::Receiver<Option<JobsError>>,
+    halted: watch::Receiver<Option<JobsError>>,
     mut idle_since: watch::Receiver<Option<Instant>>,
     limit: Option<Duration>,
 ) {
-    let halted = async {
-        if halted.wait_for(Option::is_some).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     let idled = async {
         loop {
             let since = *idle_since.borrow_and_update();
@@ -73,8 +69,8 @@ async fn until(
         }
     };
     tokio::select! {
-        () = turned_on(stop) => {}
-        () = halted => {}
+        () = becomes(stop, |&stop| stop) => {}
+        () = becomes(halted, Option::is_some) => {}
         () = idled => {}
     }
 }

@@ -4,7 +4,6 @@
 //! ends in a failure record; other runs go on. An error returned from here means that the worker cannot go on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use agrpo_spec::{Manifest, RunId};
 use agrpo_store::{Failure, JobsError, Remedy, failpoints::fail_point};
@@ -19,10 +18,11 @@ use crate::coordination::attempts;
 use crate::coordination::heartbeat::Heartbeat;
 use crate::coordination::leases::State;
 use crate::coordination::queue::{Delivery, Hint};
-use crate::coordination::registry::InHand;
+use crate::coordination::registry::StageInProgress;
 use crate::coordination::runs::set_active;
 use crate::coordinator::{Attempt, Coordinator, End};
 use crate::events::Event;
+use crate::executor::with_retry;
 use crate::maintenance::{recompute::Recompute, retention};
 
 /// Starts of a stage before it is given up.
@@ -51,10 +51,6 @@ impl Coordinator for Worker {
 
     fn heartbeat(&self) -> Option<&Heartbeat> {
         Some(&self.heartbeat)
-    }
-
-    fn patience(&self) -> Duration {
-        self.options.patience
     }
 
     async fn next(&self, source: &mut Deliveries, is_idle: bool) -> Option<Delivery> {
@@ -106,11 +102,11 @@ impl Worker {
         let (store, fleet) = (&self.scheduler.store, &self.scheduler.fleet);
         let Attempt { run, key, stage, .. } = attempt;
         let since_unix_ms = (self.options.clock)();
-        let settled = self.with_retry(|| store.records.settled_manifest(run, stage)).await;
+        let settled = with_retry(self, || store.records.settled_manifest(run, stage)).await;
         if let Ok(Some(manifest)) = settled {
             return self.accept(&attempt, Arc::new(manifest), true).await.map(|()| None);
         }
-        let number = self.with_retry(|| attempts::begin(fleet, stage)).await?;
+        let number = with_retry(self, || attempts::begin(fleet, stage)).await?;
         attempt.begin(number, since_unix_ms);
         attempt.environment.attempt = Some(number);
         if let Err(error) = settled {
@@ -119,7 +115,7 @@ impl Worker {
         if number > ATTEMPTS {
             // Not `number - 1`: a worker that did not know yet that the stage is given up counts as well.
             attempt.number = ATTEMPTS;
-            let error = JobsError::Failed(format!(
+            let error = JobsError::failed(format!(
                 "begun {ATTEMPTS} times, and each time its worker ended without a result; see the \
                  workers' logs, then `agrpo retry {}`",
                 run.short()
@@ -128,7 +124,7 @@ impl Worker {
             return self.release(&attempt).await.map(|()| None);
         }
         self.scheduler.emit(Event::Started { run, key, stage });
-        self.heartbeat.show(Some(InHand { run, key, stage, since_unix_ms }));
+        self.heartbeat.show(Some(StageInProgress { run, key, stage, since_unix_ms }));
         Ok(Some(attempt))
     }
 
@@ -145,12 +141,12 @@ impl Worker {
             self.heartbeat.count();
         }
         let follow = || scheduler.follow(run, key, &manifest, is_reused);
-        let view = self.with_retry(follow).await;
+        let view = with_retry(self, follow).await;
         let is_done = view.as_ref().is_ok_and(|view| view.is_done);
         scheduler.emit(Event::Settled { run, key, manifest, is_reused });
         if let Some(view) = scheduler.readable(run, view).await? {
             fail_point("stage::before-enqueue");
-            self.with_retry(|| scheduler.offer(run, &view)).await?;
+            with_retry(self, || scheduler.offer(run, &view)).await?;
             fail_point("stage::after-enqueue");
         }
         if is_done {
@@ -159,8 +155,8 @@ impl Worker {
         } else {
             retention::after(&scheduler.store, run, key).await;
         }
-        self.with_retry(|| attempts::forget(&scheduler.fleet, stage)).await?;
-        self.with_retry(|| self.queue.forget(stage)).await?;
+        with_retry(self, || attempts::forget(&scheduler.fleet, stage)).await?;
+        with_retry(self, || self.queue.forget(stage)).await?;
         self.release(attempt).await
     }
 
@@ -173,13 +169,13 @@ impl Worker {
         let &Attempt { run, key, stage, .. } = attempt;
         let given_back = async {
             self.forgive(attempt).await?;
-            self.queue.give_back(Hint { run, key, stage }).await
+            self.queue.release(Hint { run, key, stage }).await
         };
         match timeout(FAREWELL, given_back).await {
-            Ok(Ok(())) => tracing::info!("given back"),
+            Ok(Ok(())) => tracing::info!("gave the stage back to the queue"),
             // Its lease expires, and the reconciler offers it.
-            Ok(Err(error)) => tracing::warn!(%error, "left to expire"),
-            Err(_) => tracing::warn!("left to expire: no answer from Redis"),
+            Ok(Err(error)) => tracing::warn!(%error, "the stage's lease is left to expire"),
+            Err(_) => tracing::warn!("Redis did not answer: the stage's lease is left to expire"),
         }
         Ok(())
     }
@@ -197,7 +193,7 @@ impl Worker {
             Err(second) if ends => tracing::warn!(error = %second, "the stage was not released"),
             Err(second) => {
                 let stage = attempt.stage.short();
-                tracing::error!(stage, %error, "failed, and so did what follows");
+                tracing::error!(stage, %error, "the stage failed, and so did what the worker does about it");
                 return Err(second);
             }
             Ok(()) => {}
@@ -213,8 +209,8 @@ impl Worker {
             // The run waits for a program that knows the record; no attempt was made at the stage.
             self.forgive(attempt).await?;
             scheduler.runs.forget(run).await;
-            scheduler.leave(run, why.clone()).await;
-            return self.with_retry(|| self.queue.forget(stage)).await;
+            scheduler.leave(run, why.to_string()).await;
+            return with_retry(self, || self.queue.forget(stage)).await;
         }
         let (failure, remedy) = (self.failure(attempt, error), error.remedy());
         if attempt.number >= ATTEMPTS || remedy == Remedy::Never {
@@ -230,9 +226,9 @@ impl Worker {
             scheduler.runs.forget(run).await;
         }
         self.release(attempt).await?;
-        self.with_retry(|| self.queue.forget(stage)).await?;
-        if let Some(view) = self.with_retry(|| scheduler.view(run)).await? {
-            self.with_retry(|| scheduler.offer(run, &view)).await?;
+        with_retry(self, || self.queue.forget(stage)).await?;
+        if let Some(view) = with_retry(self, || scheduler.view(run)).await? {
+            with_retry(self, || scheduler.offer(run, &view)).await?;
         }
         if remedy == Remedy::Elsewhere {
             // This worker asks for its next stage as soon as this one ends: idle workers ask before it does.
@@ -248,12 +244,12 @@ impl Worker {
 
     async fn give_up(&self, run: RunId, failure: Failure) -> Result<()> {
         let scheduler = &self.scheduler;
-        match self.with_retry(|| scheduler.store.records.put_failure(run, &failure)).await {
-            Err(JobsError::Incompatible(why)) => scheduler.leave(run, why).await,
+        match with_retry(self, || scheduler.store.records.put_failure(run, &failure)).await {
+            Err(JobsError::Incompatible(why)) => scheduler.leave(run, why.to_string()).await,
             put => put?,
         }
         scheduler.runs.note_failed(run, failure.stage).await;
-        self.with_retry(|| set_active(&scheduler.fleet, run, false)).await?;
+        with_retry(self, || set_active(&scheduler.fleet, run, false)).await?;
         scheduler.emit(Event::Failed { run, failure: Box::new(failure), is_given_up: true });
         Ok(())
     }
@@ -262,7 +258,7 @@ impl Worker {
     async fn release(&self, attempt: &Attempt) -> Result<()> {
         match self.heartbeat.release(&attempt.lease).await {
             Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "a lease was left to expire");
+                tracing::warn!(%error, "cannot release the lease of a stage: it expires");
                 Ok(())
             }
             released => released,

@@ -11,7 +11,6 @@ use super::runs::View;
 use crate::Result;
 use crate::coordination::{Fleet, attempts, leases::stages, queue::Queue, runs};
 use crate::planning::progress::Progress;
-use crate::stage::Pending;
 
 /// Specs written at the same time.
 const WRITES: usize = 16;
@@ -72,6 +71,7 @@ pub(crate) async fn offer_run(store: &Store, fleet: &Fleet, run: Run) -> Result<
     offer_view(store, fleet, id, &view).await
 }
 
+/// Where a run of this program's versions stands.
 async fn planned(store: &Store, run: Run) -> Result<View> {
     let mut progress = Progress::open(store, run).await?;
     progress.catch_up(store).await?;
@@ -82,19 +82,14 @@ async fn offer_view(store: &Store, fleet: &Fleet, run: RunId, view: &View) -> Re
     stages::awaken(fleet).await?;
     runs::set_active(fleet, run, !view.is_done).await?;
     let queue = Queue::new(fleet, view.numerics, &Versions::own());
-    offer(store, &queue, run, &view.pending).await.map(drop)
+    offer(store, &queue, run, view).await
 }
 
-/// Writes the specs of stages, then their hints. Answers with how many hints were news.
-pub(super) async fn offer(
-    store: &Store,
-    queue: &Queue,
-    run: RunId,
-    stages: &[Pending],
-) -> Result<usize> {
-    let writes: Vec<_> =
-        stages.iter().map(|pending| store.records.put_spec(pending.stage, &pending.spec)).collect();
+/// Writes the specs of stages, then their hints.
+pub(super) async fn offer(store: &Store, queue: &Queue, run: RunId, view: &View) -> Result<()> {
+    let pending = view.pending.iter();
+    let writes: Vec<_> = pending.map(|one| store.records.put_spec(one.stage, &one.spec)).collect();
     futures::stream::iter(writes).buffer_unordered(WRITES).try_collect::<()>().await?;
-    let hints: Vec<_> = stages.iter().map(|pending| (pending.key, pending.stage)).collect();
-    queue.offer(run, hints).await
+    let hints: Vec<_> = view.pending.iter().map(|pending| (pending.key, pending.stage)).collect();
+    queue.offer(run, hints).await.map(drop)
 }

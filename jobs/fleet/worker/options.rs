@@ -36,8 +36,8 @@ pub struct WorkerOptions {
     pub reconcile: Duration,
     /// From one look through the store for runs that Redis does not know to the next.
     pub survey: Duration,
-    /// How long Redis or the store may be away before the worker ends.
-    pub patience: Duration,
+    /// How long Redis or the store is retried while it is unavailable; then the worker ends.
+    pub retry_for: Duration,
     /// How long a stage that failed here is left to others, if there are any.
     pub elsewhere: Duration,
     /// How long a worker that was stopped may finish the stage in hand; then it is given back.
@@ -69,7 +69,7 @@ impl WorkerOptions {
             lease: LEASE,
             reconcile: Duration::from_secs(2),
             survey: Duration::from_secs(30),
-            patience: Duration::from_secs(300),
+            retry_for: Duration::from_secs(300),
             elsewhere: Duration::from_secs(60),
             grace: None,
             hurry: watch::channel(false).1,
@@ -90,7 +90,7 @@ impl WorkerOptions {
             class: self.numerics,
             version: self.environment.agrpo.clone(),
             since_unix_ms: (self.clock)(),
-            in_hand: None,
+            computing: None,
             stages_done: 0,
             seen_unix_ms: 0,
             seen_ms_ago: 0,
@@ -99,7 +99,7 @@ impl WorkerOptions {
             about,
             clock: Arc::clone(&self.clock),
             lease: self.lease,
-            patience: self.patience,
+            retry_for: self.retry_for,
             liveness: self.liveness.clone(),
         }
     }

@@ -37,7 +37,7 @@ struct Reconciler<'a> {
     glanced: BTreeSet<RunId>,
 }
 
-/// Reconciles until a service refuses it for good, or for longer than the worker's patience.
+/// Reconciles until a service refuses it for good, or for longer than it is retried.
 pub(super) async fn reconcile(worker: &Worker) -> JobsError {
     let options = &worker.options;
     let mut reconciler = Reconciler {
@@ -59,11 +59,11 @@ pub(super) async fn reconcile(worker: &Worker) -> JobsError {
         };
         let since: &mut Instant = failing.get_or_insert_with(Instant::now);
         let for_good = matches!(error, JobsError::Misconfigured { may_pass: false, .. });
-        let over = error.is_of_services() && since.elapsed() >= options.patience;
+        let over = error.is_of_services() && since.elapsed() >= options.retry_for;
         if for_good || over {
             return error;
         }
-        tracing::warn!(%error, "queue and store were not compared; trying again at the next turn");
+        tracing::warn!(%error, "the reconciler could not compare queue and store; it retries at its next turn");
     }
 }
 
@@ -168,23 +168,22 @@ impl Reconciler<'_> {
         match self.scheduler.store.records.control(run).await {
             Ok(control) => Ok(control.map(|control| control.state)),
             Err(JobsError::Incompatible(why)) => {
-                self.scheduler.leave(run, why).await;
+                self.scheduler.leave(run, why.to_string()).await;
                 Ok(Some(Hold::Paused))
             }
             Err(JobsError::Data(why)) => {
-                tracing::warn!(run = run.short(), why);
+                tracing::warn!(
+                    run = run.short(),
+                    why = why.as_str(),
+                    "ignoring a damaged control record"
+                );
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn reconcile_run(
-        &mut self,
-        run: RunId,
-        hold: Option<Hold>,
-        is_active: bool,
-    ) -> Result<()> {
+    async fn reconcile_run(&mut self, run: RunId, hold: Option<Hold>, active: bool) -> Result<()> {
         let scheduler = self.scheduler;
         if let Some(hold) = hold {
             if hold == Hold::Cancelled {
@@ -209,7 +208,7 @@ impl Reconciler<'_> {
             }
             return Ok(());
         }
-        if !is_active {
+        if !active {
             set_active(&scheduler.fleet, run, true).await?;
         }
         self.offer_unknown(run, &view).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agrpo_spec::{
     Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
 };
-use agrpo_store::{Store, Versions};
+use agrpo_store::{JobsError, Store, Versions};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn of(progress: &Progress) -> Self {
-        let plan = progress.plan();
+        let plan = &progress.plan;
         Self {
             pending: plan.pending().iter().map(|(key, spec)| Pending::new(*key, spec)).collect(),
             numerics: plan.run().config().numerics,
@@ -70,7 +70,7 @@ struct Slot {
 pub(crate) struct Runs {
     store: Store,
     /// What this worker computes.
-    own: Versions,
+    pub(super) own: Versions,
     slots: Mutex<BTreeMap<RunId, Arc<Slot>>>,
     reported: Mutex<BTreeSet<RunId>>,
 }
@@ -88,7 +88,7 @@ impl Runs {
             Some(progress) => progress,
             None => {
                 *slot.failed.lock().await = Some(self.read_failures(run).await?);
-                Progress::open(&self.store, self.store.records.run(run).await?).await?
+                Progress::open(&self.store, self.open(&slot, run).await?.0.clone()).await?
             }
         };
         progress.leap(&self.store).await?;
@@ -169,9 +169,17 @@ impl Runs {
     }
 
     async fn open<'a>(&self, slot: &'a Slot, run: RunId) -> Result<&'a (Run, Mutex<Frontier>)> {
-        let open = async || {
-            let record = self.store.records.run(run).await?;
-            Ok((record.clone(), Mutex::new(Frontier::new(record))))
+        let open = async || match self.store.records.run(run).await {
+            Ok(record) => Ok((record.clone(), Mutex::new(Frontier::new(record)))),
+            Err(JobsError::Data(_)) if !self.store.records.has_run_record(run).await? => {
+                // Most likely the worker was started on another store than the run's, or the run was forgotten.
+                Err(JobsError::data(format!(
+                    "the store of this worker, {}, does not hold run {run}, which is queued in its Redis: unless \
+                     the run was forgotten, start the worker with its store in AGRPO_STORE or --store",
+                    self.store.url()
+                )))
+            }
+            Err(error) => Err(error),
         };
         slot.opened.get_or_try_init(open).await
     }

@@ -21,7 +21,6 @@ use crate::events::Event;
 pub(super) struct Scheduler {
     pub(super) store: Store,
     pub(super) fleet: Fleet,
-    pub(super) versions: Versions,
     pub(super) runs: Runs,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -33,8 +32,8 @@ impl Scheduler {
         versions: Versions,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        let runs = Runs::new(store.clone(), versions.clone());
-        Self { store, fleet, versions, runs, events }
+        let runs = Runs::new(store.clone(), versions);
+        Self { store, fleet, runs, events }
     }
 
     /// Logs, counts and sends an event; an owner that no longer listens is no reason to stop.
@@ -46,7 +45,7 @@ impl Scheduler {
 
     /// The queue of a class, for workers of this one's versions.
     pub(super) fn queue_of(&self, numerics: Numerics) -> Queue {
-        Queue::new(&self.fleet, numerics, &self.versions)
+        Queue::new(&self.fleet, numerics, &self.runs.own)
     }
 
     /// Leaves a run to other workers, and reports it once. A hint of it came from before its versions were
@@ -66,7 +65,7 @@ impl Scheduler {
             Err(error) if error.is_of_services() => return Err(error),
             Err(JobsError::Incompatible(why)) => {
                 self.runs.forget(run).await;
-                self.leave(run, why).await;
+                self.leave(run, why.to_string()).await;
             }
             Err(error) => {
                 self.runs.forget(run).await;
@@ -98,7 +97,7 @@ impl Scheduler {
     pub(super) async fn offer(&self, run: RunId, view: &View) -> Result<()> {
         let queue = self.queue_of(view.numerics);
         if !view.is_done {
-            return offer(&self.store, &queue, run, &view.pending).await.map(drop);
+            return offer(&self.store, &queue, run, view).await;
         }
         self.runs.forget(run).await;
         queue.withdraw(run).await?;

@@ -16,7 +16,7 @@ use super::coordinator::Deliveries;
 use super::options::WorkerOptions;
 use super::reconcile::reconcile;
 use super::scheduler::Scheduler;
-use super::shared::{FAREWELL, Worker, turned_on};
+use super::shared::{FAREWELL, Worker, becomes};
 use crate::Result;
 use crate::coordination::{Fleet, heartbeat::Heartbeat};
 use crate::events::Event;
@@ -25,7 +25,7 @@ use crate::executor::{self, first_of, joined};
 /// Works until it is stopped, idle for too long, or cut off.
 ///
 /// On stop it finishes the stage in hand, or gives it back when the grace time is over. Unavailable if
-/// a lease, or Redis or the store for longer than the worker's patience, is lost. **A stage that is
+/// a lease is lost, or Redis or the store is away for longer than it is retried. **A stage that is
 /// given back or cut off may still be computing on its thread when this returns: end the process
 /// without waiting for it.** Dropping the future abandons the stage.
 pub async fn serve(
@@ -72,7 +72,7 @@ pub async fn serve(
         }
     };
     if timeout(FAREWELL, worker.sign_off()).await.is_err() {
-        tracing::debug!("not signed off in time");
+        tracing::debug!("the worker did not sign off in time");
     }
     first_of(worked, first_of(consumed, reconciled))
 }
@@ -88,6 +88,6 @@ async fn overdue(worker: &Worker) {
     };
     tokio::select! {
         () = grace => {}
-        () = turned_on(worker.options.hurry.clone()) => {}
+        () = becomes(worker.options.hurry.clone(), |&hurry| hurry) => {}
     }
 }

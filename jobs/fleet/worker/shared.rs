@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agrpo_spec::{ExecuteFn, StageDigest};
-use agrpo_store::{JobsError, retry::with_retry};
+use agrpo_store::JobsError;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::options::WorkerOptions;
 use super::scheduler::Scheduler;
-use crate::Result;
 use crate::coordination::heartbeat::Heartbeat;
 use crate::coordination::leases::Lease;
 use crate::coordination::queue::Queue;
@@ -18,7 +17,6 @@ use crate::coordination::queue::Queue;
 /// How long a worker tries to sign off.
 pub(super) const FAREWELL: Duration = Duration::from_secs(3);
 
-/// A worker of the fleet.
 pub(super) struct Worker {
     pub(super) scheduler: Scheduler,
     /// The queue of its class.
@@ -39,21 +37,13 @@ pub(super) struct Worker {
 impl Worker {
     /// Resolves when the worker is stopped.
     pub(super) async fn stopped(&self) {
-        turned_on(self.stop.clone()).await;
-    }
-
-    /// Tries again while a service is away, unless the worker has to end.
-    pub(super) async fn with_retry<T, F>(&self, exchange: impl FnMut() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        with_retry(self.options.patience, || !self.heartbeat.is_fatal(), exchange).await
+        becomes(self.stop.clone(), |&stop| stop).await;
     }
 }
 
-/// Resolves when a switch is turned on; never, if its owner is gone.
-pub(super) async fn turned_on(mut switch: watch::Receiver<bool>) {
-    if switch.wait_for(|&is_on| is_on).await.is_err() {
+/// Resolves when a value is as it is wanted; never, if its owner is gone.
+pub(super) async fn becomes<T>(mut value: watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
+    if value.wait_for(wanted).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

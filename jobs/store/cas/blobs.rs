@@ -1,7 +1,7 @@
 //! Blobs by content: named by their digest, and checked against it on every read.
 //!
-//! A blob that is stored again is written again: the one that stands may be damaged, or so old that a gc is about to
-//! take it. No bytes leave this file before their digest was computed.
+//! A blob that is stored again is written again: the stored one may be damaged, or so old that gc is about to delete
+//! it. No bytes leave this file before their digest was computed.
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
@@ -13,10 +13,10 @@ use crate::{
     JobsError, Result, error::MADE_AGAIN, metrics, objects::Objects, paths, span::blocking,
 };
 
-/// Hashing more than this at once belongs on a thread that may block.
+/// More bytes than this are hashed on a thread that may block.
 const QUICK: usize = 1 << 20;
 
-/// The blobs of a store, and what this process and its host remember of them.
+/// The blobs of a store, and the caches of this process and its host.
 #[derive(Clone, Debug)]
 pub struct Cas {
     pub(crate) objects: Arc<Objects>,
@@ -46,12 +46,12 @@ impl Cas {
         }
         let host = HostCache::open(folder, limit).map_err(|error| {
             let folder = folder.display();
-            tracing::warn!(%folder, %error, "no cache of blobs: the folder cannot be used");
+            tracing::warn!(%folder, %error, "the folder cannot be used: this process has no cache of blobs");
         });
         Self { host: host.ok().map(Arc::new), ..self.clone() }
     }
 
-    /// The same without what was read before.
+    /// The same with empty caches.
     pub(crate) fn fresh(&self) -> Self {
         let streamed = Arc::new(StreamedBlobs::in_folder(self.streamed.scratch.clone()));
         Self { streamed, ..Self::new(Arc::clone(&self.objects)) }
@@ -71,7 +71,7 @@ impl Cas {
         Ok(bytes)
     }
 
-    /// What reads of a blob came to, or that it is missing or has another size and digest.
+    /// Turns the result of `Objects::reread` on a blob into its value, or into an error that it is lost.
     pub(super) fn sound<T>(
         &self,
         digest: ArtifactDigest,
@@ -89,24 +89,14 @@ impl Cas {
     /// The error about a blob that is not there.
     pub fn missing(&self, digest: ArtifactDigest) -> JobsError {
         let (name, url) = (paths::blob(digest), self.objects.url());
-        let message = format!("{name} is missing in {url}: {MADE_AGAIN}");
+        let message = format!("{name} is missing in {url}: {MADE_AGAIN}").into();
         JobsError::Lost { digest, message }
     }
 
     pub(super) fn lost(&self, digest: ArtifactDigest, why: impl Display) -> JobsError {
         let (name, url) = (paths::blob(digest), self.objects.url());
-        let message = format!("{name} in {url} is corrupt: {why}; {MADE_AGAIN}");
+        let message = format!("{name} in {url} is corrupt: {why}; {MADE_AGAIN}").into();
         JobsError::Lost { digest, message }
-    }
-
-    /// Reads a blob, from memory where it was checked before.
-    pub(super) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes> {
-        let known = self.memory.get(digest);
-        metrics::count_lookups(metrics::MEMORY, known.is_some(), 1);
-        match known {
-            Some(bytes) => Ok(bytes),
-            None => self.host_blob(digest).await,
-        }
     }
 
     /// Whether the store has a blob of this name; says nothing about its bytes.
@@ -114,12 +104,7 @@ impl Cas {
         Ok(self.objects.size(&paths::blob(digest)).await?.is_some())
     }
 
-    /// Removes a blob; its absence is no error.
-    pub async fn delete(&self, digest: ArtifactDigest) -> Result<()> {
-        self.objects.delete(&paths::blob(digest)).await
-    }
-
-    /// Takes a damaged blob out of the way.
+    /// Moves a damaged blob to `aside/`.
     pub async fn quarantine(&self, digest: ArtifactDigest) -> Result<()> {
         self.objects.quarantine(&paths::blob(digest)).await.map(drop)
     }

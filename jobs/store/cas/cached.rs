@@ -1,7 +1,7 @@
-//! A server's blobs through the host's cache: looked up there, else fetched once for all processes.
+//! A server's blobs through the caches: looked up there, else fetched once for all processes of the host.
 //!
-//! Everything from the cache is hashed before it is used, and each part of a large blob again when it is read. Where
-//! the cache fails, the server is asked. `Cas::get` and replay, which ask what the server holds, bypass it.
+//! Everything from the host's cache is hashed before it is used, and each part of a large blob again when it is read.
+//! Where the cache fails, the server is asked. `Cas::get` and replay, which check what the server holds, bypass it.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -10,13 +10,15 @@ use agrpo_spec::{ArtifactDigest, Content};
 use bytes::Bytes;
 
 use super::host::{HostCache, SMALLEST};
-use super::{blobs::Cas, checked::OnDisk, files::Fetched};
+use super::{blobs::Cas, checked::OnDisk};
 use crate::{Result, metrics, span::blocking};
 
-/// Does something with the cache's files. `None` where the cache has not what is asked for; one that fails is turned
-/// off.
+/// The host's cache, as threads share it.
+type Host = Arc<HostCache>;
+
+/// Works on the cache's files. `None` where the cache lacks the blob, or where it fails, which turns it off.
 async fn look<T: Send + 'static>(
-    host: &Arc<HostCache>,
+    host: &Host,
     work: impl FnOnce(&HostCache) -> io::Result<T> + Send + 'static,
 ) -> Result<Option<T>> {
     let shared = Arc::clone(host);
@@ -36,22 +38,32 @@ fn or_off<T>(host: &HostCache, looked: io::Result<T>) -> Option<T> {
 }
 
 impl Cas {
-    fn host_cache(&self) -> Option<Arc<HostCache>> {
+    fn host_cache(&self) -> Option<Host> {
         self.host.as_ref().filter(|host| host.is_on()).map(Arc::clone)
     }
 
-    /// Keeps a blob for the processes of this host.
-    pub(super) async fn keep_on_disk(&self, digest: ArtifactDigest, bytes: &Bytes) {
+    /// Reads a blob, from memory where it was checked before.
+    pub(super) async fn cached_blob(&self, digest: ArtifactDigest) -> Result<Bytes> {
+        let known = self.memory.get(digest);
+        metrics::count_lookups(metrics::MEMORY, known.is_some(), 1);
+        match known {
+            Some(bytes) => Ok(bytes),
+            None => self.host_blob(digest).await,
+        }
+    }
+
+    /// Caches a blob for the processes of this host.
+    pub(super) async fn cache_on_disk(&self, digest: ArtifactDigest, bytes: &Bytes) {
         let Some(host) = self.host_cache().filter(|_| bytes.len() as u64 >= SMALLEST) else {
             return;
         };
         let bytes = bytes.clone();
         if let Err(error) = look(&host, move |host| host.put(digest, &bytes)).await {
-            tracing::debug!(%error, "a blob was not kept");
+            tracing::debug!(%error, "the host's cache did not store a blob");
         }
     }
 
-    /// A blob that fits into memory.
+    /// Reads a blob that fits into memory, from the host's cache where it is there.
     pub(super) async fn host_blob(&self, digest: ArtifactDigest) -> Result<Bytes> {
         let Some(host) = self.host_cache() else { return self.get(digest).await };
         let known = self.cached_bytes(&host, digest).await?;
@@ -65,16 +77,12 @@ impl Cas {
             return Ok(bytes);
         }
         let bytes = self.get(digest).await?;
-        self.keep_on_disk(digest, &bytes).await;
+        self.cache_on_disk(digest, &bytes).await;
         drop(turn);
         Ok(bytes)
     }
 
-    async fn cached_bytes(
-        &self,
-        host: &Arc<HostCache>,
-        digest: ArtifactDigest,
-    ) -> Result<Option<Bytes>> {
+    async fn cached_bytes(&self, host: &Host, digest: ArtifactDigest) -> Result<Option<Bytes>> {
         let found = look(host, move |host| {
             let bytes = host.read(digest)?;
             if ArtifactDigest::of(&bytes) == digest {
@@ -90,7 +98,7 @@ impl Cas {
         Ok(bytes)
     }
 
-    /// A blob too large for memory. None where the cache has no room for it.
+    /// Opens a blob too large for memory in the host's cache. None where the cache has no room for it.
     pub(super) async fn host_object(
         &self,
         digest: ArtifactDigest,
@@ -112,12 +120,11 @@ impl Cas {
         });
         let Some(Some((file, draft))) = reserved.await? else { return Ok(None) };
         let fetched = self.download(digest, size, file).await?;
-        let Some(Fetched { file, blocks }) = or_off(&host, fetched) else { return Ok(None) };
-        let fetched = OnDisk::checked(file, Arc::clone(&blocks));
+        let Some((fetched, blocks)) = or_off(&host, fetched) else { return Ok(None) };
         let streamed = Arc::clone(&self.streamed);
-        // Thrown away by now, or not: what was fetched is open.
+        // Another process may have deleted the draft: the fetched file is open, so that is no error.
         look(&host, move |host| {
-            host.keep(draft, digest)?;
+            host.commit(draft, digest)?;
             streamed.note(&host.path(digest), blocks)
         })
         .await?;
@@ -125,11 +132,7 @@ impl Cas {
         Ok(Some(fetched.content()))
     }
 
-    async fn cached_file(
-        &self,
-        host: &Arc<HostCache>,
-        digest: ArtifactDigest,
-    ) -> Result<Option<OnDisk>> {
+    async fn cached_file(&self, host: &Host, digest: ArtifactDigest) -> Result<Option<OnDisk>> {
         let _place = self.streamed.place().await;
         let streamed = Arc::clone(&self.streamed);
         let found = look(host, move |host| {

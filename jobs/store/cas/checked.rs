@@ -1,24 +1,24 @@
 //! A file that is read in windows, each of them checked as it is read.
 //!
-//! The pass that computes a file's digest keeps the state of the hash before every block. A later read is rounded out
-//! to blocks, and each block has to lead from its state to the next one. A block that does not is read again, and is
-//! damaged where two reads give the same wrong bytes. Bytes that changed on the disk are never handed on, whatever the
-//! file's times say. A file whose digest was not computed is read as it is.
+//! The pass that computes a file's digest stores the state of the hash before every block. A later read is extended to
+//! whole blocks, and hashing a block from its state has to give the next state. A block that fails is read again, and
+//! is damaged where two reads give the same wrong bytes. So bytes that changed on the disk are never returned, even
+//! where the file's times did not change. A file whose digest was not computed is read unchecked.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use agrpo_spec::{ArtifactDigest, Content, DigestStream, Windows};
 use bytes::Bytes;
 
-use crate::{objects::READS, regular};
+use crate::{objects::READS, regular, span::locked};
 
-/// Bytes that are checked together. A hash's state takes about 100 bytes, so 16 GB of weights take 2 MB.
+/// Bytes of a block. A hash's state takes about 100 bytes, so 16 GB of weights take 2 MB.
 const BLOCK: u64 = 1 << 20;
 
-/// What a file's blocks have to be, from a pass over all of it.
+/// The hashes of a file's blocks, from one pass over the file.
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub(super) digest: ArtifactDigest,
@@ -44,7 +44,7 @@ impl Blocks {
         start..self.size.min(start + BLOCK)
     }
 
-    /// Whether the bytes of a block are those of the first pass; else what the pass would have found.
+    /// Compares the bytes of a block with those of the first pass. The error is the digest of the wrong bytes.
     fn check(&self, block: &Range<u64>, bytes: &[u8]) -> Result<(), ArtifactDigest> {
         let index = usize::try_from(block.start / BLOCK).unwrap_or(usize::MAX);
         let mut stream = self.before.get(index).cloned().unwrap_or_default();
@@ -57,14 +57,15 @@ impl Blocks {
         if found == expected { Ok(()) } else { Err(found) }
     }
 
-    fn doubt(&self, at: u64) -> io::Error {
+    /// Marks the file as changed since the first pass.
+    fn invalidate(&self, at: u64) -> io::Error {
         self.is_invalid.store(true, Ordering::Relaxed);
         let message = format!("its bytes from {at} on are not those of {}", self.digest);
         io::Error::new(ErrorKind::InvalidData, message)
     }
 }
 
-/// Takes a file's bytes in their order.
+/// Hashes a file's bytes in their order.
 #[derive(Debug, Default)]
 pub(super) struct Hashing {
     stream: DigestStream,
@@ -87,7 +88,7 @@ impl Hashing {
         }
     }
 
-    /// What all bytes together are.
+    /// The hashes of all bytes.
     pub(super) fn finish(self) -> Blocks {
         let Self { stream, size, before } = self;
         Blocks { digest: stream.finish(), size, before, is_invalid: AtomicBool::new(false) }
@@ -100,7 +101,7 @@ pub(super) struct OnDisk {
     pub(super) file: File,
     size: u64,
     blocks: Option<Arc<Blocks>>,
-    /// The block that was read last in part: the next read begins in it.
+    /// The last block that was read in part: the next read usually begins in it.
     last: Mutex<Option<(u64, Bytes)>>,
 }
 
@@ -112,7 +113,7 @@ impl OnDisk {
         Ok(Self { file, size, blocks: None, last: Mutex::default() })
     }
 
-    /// A file of which every read is checked. Its length has to be that of the pass.
+    /// A file of which every read is checked. It has to have the length of the pass.
     pub(super) fn checked(file: File, blocks: Arc<Blocks>) -> Self {
         Self { file, size: blocks.size, blocks: Some(blocks), last: Mutex::default() }
     }
@@ -142,7 +143,7 @@ impl OnDisk {
 
     /// A block as a whole, checked.
     fn block(&self, blocks: &Blocks, block: &Range<u64>) -> io::Result<Bytes> {
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = || locked(&self.last);
         if let Some((_, bytes)) = last().as_ref().filter(|(start, _)| *start == block.start) {
             return Ok(bytes.clone());
         }
@@ -160,14 +161,14 @@ impl OnDisk {
             match self.read_at(target, block.start) {
                 // Cut short since it was checked.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                    return Err(blocks.doubt(block.start));
+                    return Err(blocks.invalidate(block.start));
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {}
             }
             let Err(found) = blocks.check(block, target) else { return Ok(()) };
             if before.contains(&found) {
-                return Err(blocks.doubt(block.start));
+                return Err(blocks.invalidate(block.start));
             }
             before.push(found);
         }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_found_by_whoever_reads_its_block_and_by_nobody_else() {
+    fn every_flipped_bit_is_found_by_the_reads_of_its_block_alone() {
         let bytes = bytes(3 * BLOCK + 77);
         for place in [0, 7, BLOCK - 1, BLOCK, 2 * BLOCK + 9, 3 * BLOCK, 3 * BLOCK + 76] {
             let (file, disk) = checked(&bytes);
@@ -294,10 +295,8 @@ mod tests {
         for window in [0..bytes.len() as u64, BLOCK + 5..BLOCK + 9] {
             let (file, disk) = checked(&bytes);
             spoil(file.as_file(), &[1, 2, 4]);
-            assert_eq!(
-                disk.window(window.clone()).unwrap(),
-                &bytes[at(window.start)..at(window.end)]
-            );
+            let expected = &bytes[at(window.start)..at(window.end)];
+            assert_eq!(disk.window(window.clone()).unwrap(), expected);
             assert!(!disk.is_damaged());
             assert_eq!(unspoiled(file.as_file()), 0);
             // No two agree.
@@ -322,7 +321,7 @@ mod tests {
             let end = (start + step as u64).min(4 * BLOCK);
             assert_eq!(disk.window(start..end).unwrap(), &bytes[at(start)..at(end)]);
             if start % BLOCK != 0 && end < 4 * BLOCK {
-                // The block that was read last is here: what the disk does meanwhile is nothing to it.
+                // The last block is cached: a change of the file on the disk does not reach it.
                 let block = end - end % BLOCK;
                 file.as_file().write_all_at(&[!bytes[at(block)]], block).unwrap();
                 disk.window(end..end + 1).unwrap();

@@ -1,11 +1,11 @@
 //! Large blobs that this process has checked: files on the disk, and copies of a server's objects.
 //!
-//! A file is hashed when a process first opens it, when its size or time of change differs, and after a read found it
-//! damaged. Copies are files without a name, which the system removes with the process; the least recently used go
-//! first.
+//! A file is hashed when a process first opens it, when its size or modification time differs, and after a read found
+//! it damaged. Copies are unnamed files, which the system deletes with the process; the least recently used are
+//! dropped first.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::MetadataExt};
 
 use agrpo_spec::ArtifactDigest;
@@ -13,16 +13,16 @@ use lru::LruCache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::checked::{Blocks, OnDisk};
-use crate::regular;
+use crate::{regular, span::locked};
 
-/// Bytes of a server's objects kept as files at most, the newest one aside.
-const KEPT: u64 = 64 << 30;
-/// Bytes of memory for what is known of blobs' blocks at most: enough for 600 GB of them.
+/// Bytes of copies of a server's objects at most, apart from the newest one.
+const COPIES: u64 = 64 << 30;
+/// Bytes of memory for the hashes of blobs' blocks at most: enough for 600 GB of blobs.
 const TABLES: u64 = 64 << 20;
 /// Blobs hashed or copied at a time.
 const AT_ONCE: usize = 2;
 
-/// What tells a file from the same file changed: device, inode, size and time of change.
+/// Differs where a file was changed or replaced: device, inode, size and modification time.
 type Stamp = (u64, u64, u64, i64, i64);
 
 fn stamp(file: &File) -> io::Result<Stamp> {
@@ -33,7 +33,7 @@ fn stamp(file: &File) -> io::Result<Stamp> {
 /// What is known of one large blob.
 #[derive(Clone, Debug)]
 pub(super) enum Known {
-    /// The file was checked when it looked so.
+    /// The file was checked when it had this stamp.
     Checked(Stamp, Arc<Blocks>),
     /// A checked copy of a server's object.
     Copied(Arc<OnDisk>, Arc<Blocks>),
@@ -55,13 +55,12 @@ impl Known {
     }
 }
 
-/// Large blobs that this process has checked.
 #[derive(Debug)]
 pub(super) struct StreamedBlobs {
     known: Mutex<LruCache<ArtifactDigest, Known>>,
-    /// Held while a blob is checked or copied: the same bytes are not hashed twice at a time.
+    /// One lock for each blob, held while it is checked or copied: no two tasks hash the same bytes.
     turns: Mutex<BTreeMap<ArtifactDigest, Arc<tokio::sync::Mutex<()>>>>,
-    /// How many blobs are worked on at a time: it bounds what is in memory.
+    /// Bounds how many blobs are hashed or copied at a time, and so the memory for it.
     places: Semaphore,
     /// Where copies of a server's objects go, if that was set.
     pub(super) scratch: Option<PathBuf>,
@@ -75,21 +74,20 @@ impl StreamedBlobs {
     }
 
     pub(super) fn turn(&self, digest: ArtifactDigest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that are neither held nor waited for.
+        let mut turns = locked(&self.turns);
+        // Drops locks that are neither held nor waited for.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(digest).or_default())
     }
 
-    /// Held while a blob is hashed or copied, and never while another process is waited for.
+    /// A permit to hash or copy a blob. Never held while waiting for another process.
     pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
         self.places.acquire().await.ok()
     }
 
     /// What is known of a blob, unless a read found it damaged since.
     pub(super) fn get(&self, digest: ArtifactDigest) -> Option<Known> {
-        // Every change leaves the table whole, so a panic elsewhere does not spoil it.
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locked(&self.known);
         if all.get(&digest)?.blocks().is_invalid() {
             all.pop(&digest);
         }
@@ -97,22 +95,22 @@ impl StreamedBlobs {
     }
 
     pub(super) fn insert(&self, digest: ArtifactDigest, known: Known) {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locked(&self.known);
         all.put(digest, known);
         let mut bytes: u64 = all.iter().map(|(_, known)| known.copied()).sum();
         let mut tables: u64 = all.iter().map(|(_, known)| known.blocks().taken()).sum();
-        while (bytes > KEPT || tables > TABLES) && all.len() > 1 {
+        while (bytes > COPIES || tables > TABLES) && all.len() > 1 {
             let Some((_, oldest)) = all.pop_lru() else { break };
             bytes -= oldest.copied();
             tables -= oldest.blocks().taken();
         }
     }
 
-    /// A file without a name, gone with its last handle.
+    /// An unnamed file, deleted with its last handle.
     pub(super) fn nameless(&self) -> io::Result<File> {
         match &self.scratch {
             Some(folder) => tempfile::tempfile_in(folder),
-            // /tmp may lie in memory; /var/tmp is there for what is large.
+            // /tmp may be in memory; /var/tmp is meant for large files.
             None => tempfile::tempfile_in("/var/tmp").or_else(|_| tempfile::tempfile()),
         }
     }
@@ -129,28 +127,28 @@ impl StreamedBlobs {
         }
     }
 
-    /// The same for a caller that has to know what the file holds now.
+    /// The same, but always hashes the file.
     pub(super) fn hash(&self, disk: OnDisk, digest: ArtifactDigest) -> io::Result<Checked> {
         let before = stamp(&disk.file)?;
         let blocks = Arc::new(disk.hash()?);
         if blocks.digest != digest {
             return Ok(Err((blocks.size, blocks.digest)));
         }
-        // Changed while it was read: not known, but what was read is what was asked for.
+        // A file that changed while it was read is not remembered; the bytes that were read are right.
         if stamp(&disk.file)? == before {
             self.insert(digest, Known::Checked(before, Arc::clone(&blocks)));
         }
         Ok(Ok(OnDisk::checked(disk.file, blocks)))
     }
 
-    /// Notes what the file at `path` was just written from.
+    /// Remembers the blocks of the file at `path`, which was just written.
     pub(super) fn note(&self, path: &Path, blocks: Arc<Blocks>) -> io::Result<()> {
         let now = stamp(&regular::open(path)?)?;
         self.insert(blocks.digest, Known::Checked(now, blocks));
         Ok(())
     }
 
-    /// Makes the file at `path` as young as if it were written now. What is known of it stays known.
+    /// Sets the modification time of the file at `path` to now. What is remembered of it stays valid.
     pub(super) fn renew(&self, path: &Path, digest: ArtifactDigest) -> io::Result<()> {
         let file = regular::open(path)?;
         let before = stamp(&file)?;
@@ -164,14 +162,11 @@ impl StreamedBlobs {
     }
 }
 
-/// A file to read from, or the size and the digest that it has instead of the one it should.
+/// A file to read from, or the size and the digest of a file that has the wrong one.
 pub(super) type Checked = Result<OnDisk, (u64, ArtifactDigest)>;
 
-/// A file that came from a server, and what it holds.
-pub(super) struct Fetched {
-    pub(super) file: File,
-    pub(super) blocks: Arc<Blocks>,
-}
+/// A file that was fetched from a server, and its blocks.
+pub(super) type Fetched = (OnDisk, Arc<Blocks>);
 
 #[cfg(test)]
 mod tests {

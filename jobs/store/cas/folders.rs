@@ -1,13 +1,13 @@
 //! A stage's inputs and outputs: blobs, and folders of blobs behind a listing.
 //!
-//! Each byte is hashed once, and all blobs of a stage travel at the same time. A large file that came from a store is
-//! neither read nor hashed nor sent again unless it has grown old.
+//! Each byte is hashed once, and all blobs of a stage are transferred at the same time. A large file that came from the
+//! store is neither read nor hashed nor sent again, unless its blob is old.
 
 use std::{collections::BTreeMap, io};
 
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Content, Files, FolderListing, Inputs, OutputRecord, Outputs,
-    StageSpec,
+    Artifact, ArtifactDigest, Content, Files, FolderListing, Inputs, Message, OutputRecord,
+    Outputs, StageSpec,
 };
 use futures::future::try_join_all;
 
@@ -16,7 +16,7 @@ use crate::{JobsError, Result, paths, span::blocking};
 
 /// The roles whose artifacts are folders; every other one is a blob.
 const FOLDER_ROLES: [&str; 3] = ["policy", "behaviour", "reference"];
-/// The blobs as large as what is trained, of which an update reads many: large ones in windows.
+/// The roles of blobs as large as the trained weights, of which an update reads many: large ones in windows.
 const WINDOW_ROLES: [&str; 2] = ["gradient", "optimizer"];
 
 /// The name of a blob in a manifest, its record, and its bytes.
@@ -47,11 +47,12 @@ fn named_blobs(artifacts: BTreeMap<&'static str, Artifact>) -> io::Result<Vec<Na
 async fn digested(outputs: &Outputs) -> Result<Vec<NamedBlob>> {
     let artifacts = outputs.artifacts.clone();
     blocking(move || named_blobs(artifacts)).await?.map_err(|error| {
-        JobsError::Data(format!("a file that a stage hands on cannot be read any more: {error}"))
+        let text = format!("a file that a stage passes on can no longer be read: {error}");
+        JobsError::Data(Message::caused_by(text, error))
     })
 }
 
-/// Names what a stage made, without storing it.
+/// Computes the records of a stage's outputs, without storing them.
 pub async fn records_of(outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>> {
     let blobs = digested(outputs).await?.into_iter();
     Ok(blobs.map(|(output, record, _)| (output, record)).collect())
@@ -103,7 +104,7 @@ impl Cas {
     pub async fn load_folder(&self, digest: ArtifactDigest) -> Result<Files> {
         let listing =
             FolderListing::from_bytes(&self.cached_blob(digest).await?).ok_or_else(|| {
-                JobsError::Data(format!("{} is not the listing of a folder", paths::blob(digest)))
+                JobsError::data(format!("{} is not the listing of a folder", paths::blob(digest)))
             })?;
         let files = listing.files.into_iter().map(|(file, entry)| async move {
             let content = self.content(entry.digest, entry.size).await?;
@@ -112,7 +113,7 @@ impl Cas {
         Ok(try_join_all(files).await?.into_iter().collect())
     }
 
-    /// Stores everything that a stage made; answers with the manifest's `outputs`.
+    /// Stores all outputs of a stage; returns the manifest's `outputs`.
     pub async fn put_outputs(&self, outputs: &Outputs) -> Result<BTreeMap<String, OutputRecord>> {
         let puts =
             digested(outputs).await?.into_iter().map(|(output, record, content)| async move {

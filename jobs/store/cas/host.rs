@@ -1,19 +1,19 @@
 //! A host's cache of a server's blobs: files by digest in a folder that all its workers share.
 //!
 //! ```text
-//! blobs/<two digits>/<digest>   whole blobs, there by rename
-//! new/.new-*                    blobs on their way, each locked by its writer
-//! turns/<two digits>            locked by the process that fetches one of those digests
-//! room                          locked by the process that makes room; holds the bytes taken, at least
+//! blobs/<two digits>/<digest>   whole blobs, placed by rename
+//! new/.new-*                    blobs being written, each locked by its writer
+//! turns/<two digits>            locked by the process that fetches a blob whose digest begins so
+//! room                          locked by the process that reserves bytes; holds how many are taken, at least
 //! ```
-//! There is no daemon: processes meet in these files alone. Locks are the kernel's (`flock`) and end with their
-//! holder; no process waits for ever for one that was stopped. The bound counts blobs on their way, so it holds at any
-//! moment. A process that lacks room deletes the least recently used files; a reader that has one open keeps it. Every
-//! reader hashes what it reads, and no failure of this folder is one of a stage: a full or broken disk turns the cache
-//! off for the process, with one warning.
+//! There is no daemon: processes coordinate by these files alone. Locks are the kernel's (`flock`) and end with their
+//! holder, and every wait for one is bounded, since the holder may be stopped. The limit counts blobs being written,
+//! so it holds at any moment. A process that lacks room deletes the least recently used files; a reader that has one
+//! open can go on reading it. Every reader hashes what it reads. An error of this folder fails no stage: a full or
+//! broken disk turns the cache off for the process, with one warning.
 //!
-//! The folder is made for its owner alone (0700). A group shares one that was made beforehand with `chmod 2770`; one
-//! that everybody may write to is not used.
+//! The folder is created for its owner alone (0700). A group shares one that was created with `chmod 2770`; one
+//! that all users may write to is refused.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -28,18 +28,18 @@ use tempfile::NamedTempFile;
 
 use crate::regular;
 
-/// Smaller blobs are fetched again sooner than they are looked after.
+/// Smaller blobs are not cached: fetching one again is cheaper than a file for it.
 pub(super) const SMALLEST: u64 = 64 << 10;
 /// The default bound, unless the disk has less to spare.
 const USUAL: u64 = 64 << 30;
-/// Of what the disk could give, the cache takes one in so many by itself.
+/// Without a limit the cache takes this fraction of the disk's free bytes: one in so many.
 const SHARE: u64 = 4;
 /// How long a process may take to make room.
 const ROOM: Duration = Duration::from_secs(5);
 /// How long a process may take to fetch a blob, and bytes a second on top of it.
 const TURN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 const SLOW: u64 = 16 << 20;
-/// Between two looks at a lock, at first and at most.
+/// Pause between two tries to lock a file: the first one, and the longest.
 const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// A folder of blobs, shared with other processes.
@@ -52,7 +52,7 @@ pub(super) struct HostCache {
 }
 
 impl HostCache {
-    /// A cache of at most `limit` bytes, by default as much as the disk spares. Error where the folder cannot be used.
+    /// A cache of at most `limit` bytes, by default a share of the free disk. Error where the folder cannot be used.
     pub(super) fn open(folder: &Path, limit: Option<u64>) -> io::Result<Self> {
         if !folder.is_dir() {
             fs::create_dir_all(folder)?;
@@ -60,7 +60,7 @@ impl HostCache {
         }
         let mode = fs::metadata(folder)?.mode();
         if mode & 0o002 != 0 {
-            let message = "everybody may write to it; take it away from others (chmod o-w)";
+            let message = "all users may write to it; take that right from others (chmod o-w)";
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
         let is_shared = mode & 0o020 != 0;
@@ -84,11 +84,11 @@ impl HostCache {
         !self.is_off.load(Ordering::Relaxed)
     }
 
-    /// Turns the cache off for this process, and says so once.
+    /// Turns the cache off for this process, and logs that once.
     pub(super) fn give_up(&self, error: &io::Error) {
         if !self.is_off.swap(true, Ordering::Relaxed) {
             let folder = self.folder.display();
-            tracing::warn!(%folder, %error, "the cache of blobs is not used any more by this process");
+            tracing::warn!(%folder, %error, "this process no longer uses the host's cache of blobs");
         }
     }
 
@@ -97,15 +97,15 @@ impl HostCache {
         self.folder.join("blobs").join(&digest[..2]).join(digest)
     }
 
-    /// A blob's file, which was used just now.
+    /// Opens a blob's file and marks it as just used.
     pub(super) fn file(&self, digest: ArtifactDigest) -> io::Result<File> {
         let file = regular::open(&self.path(digest))?;
-        // Who may not set it has another one's blob thrown away sooner, and nothing worse.
+        // Another user's file keeps its old time, so it is deleted sooner: that costs a download.
         regular::touch(&file, true).ok();
         Ok(file)
     }
 
-    /// A blob's bytes, not yet checked.
+    /// Reads a blob's bytes and does not check them.
     pub(super) fn read(&self, digest: ArtifactDigest) -> io::Result<Bytes> {
         let mut bytes = vec![];
         self.file(digest)?.read_to_end(&mut bytes)?;
@@ -113,12 +113,12 @@ impl HostCache {
     }
 
     pub(super) fn discard(&self, digest: ArtifactDigest) {
-        tracing::warn!(%digest, folder = %self.folder.display(), "throwing away a damaged blob of the cache");
+        tracing::warn!(%digest, folder = %self.folder.display(), "deleting a damaged blob from the cache");
         fs::remove_file(self.path(digest)).ok();
     }
 
-    /// Waits until no other process fetches this blob of `size` bytes, and locks it while the file is held; without an
-    /// answer in time, which a process that was stopped cannot give, the caller fetches beside it.
+    /// Waits until no other process fetches this blob of `size` bytes, and locks it while the file is held. `None`
+    /// where the lock is not free in time, as when its holder was stopped: the caller fetches the blob as well.
     pub(super) async fn turn(&self, digest: ArtifactDigest, size: u64) -> Option<File> {
         let path = self.folder.join("turns").join(&digest.to_string()[..2]);
         let lock = self.lock_file(&path).ok()?;
@@ -132,11 +132,11 @@ impl HostCache {
             }
             pause = (pause * 2).min(LOOK.1);
         }
-        tracing::debug!(%digest, "another process fetches it for too long; fetching it as well");
+        tracing::debug!(%digest, "another process has not fetched the blob in time; fetching it as well");
         None
     }
 
-    /// A file with room for a blob of `size` bytes, gone again unless it is kept. None where it cannot be had.
+    /// A temporary file with room for a blob of `size` bytes, deleted unless it is committed. None without room.
     pub(super) fn reserve(&self, size: u64) -> io::Result<Option<NamedTempFile>> {
         if size > self.limit || !self.is_on() {
             return Ok(None);
@@ -154,15 +154,15 @@ impl HostCache {
         file.as_file().lock()?;
         fs::set_permissions(file.path(), Permissions::from_mode(self.file_mode()))?;
         file.as_file().set_len(size)?;
-        // Counted before it is there: a death in between costs a count, not the bound.
+        // Counted before the blob is written: after a crash the count is too high, never too low.
         room.set_len(0)?;
         room.rewind()?;
         room.write_all((taken + size).to_string().as_bytes())?;
         Ok(Some(file))
     }
 
-    /// Gives a draft its name. What it held stays readable in any case.
-    pub(super) fn keep(&self, draft: NamedTempFile, digest: ArtifactDigest) -> io::Result<()> {
+    /// Gives a draft its name. Its open file stays readable even where that fails.
+    pub(super) fn commit(&self, draft: NamedTempFile, digest: ArtifactDigest) -> io::Result<()> {
         let path = self.path(digest);
         if let Some(parent) = path.parent() {
             self.make_folder(parent)?;
@@ -170,7 +170,7 @@ impl HostCache {
         draft.persist(path).map(drop).map_err(|error| error.error)
     }
 
-    /// Keeps bytes whose digest was computed, where there is room.
+    /// Caches bytes whose digest was computed, where there is room.
     pub(super) fn put(&self, digest: ArtifactDigest, bytes: &[u8]) -> io::Result<()> {
         let size = bytes.len() as u64;
         if fs::metadata(self.path(digest)).is_ok_and(|meta| meta.len() == size) {
@@ -178,10 +178,10 @@ impl HostCache {
         }
         let Some(mut draft) = self.reserve(size)? else { return Ok(()) };
         draft.write_all(bytes)?;
-        self.keep(draft, digest)
+        self.commit(draft, digest)
     }
 
-    /// The lock on the table of what is taken; none where another process holds it for too long.
+    /// The lock on the count of bytes taken; none where another process holds it for too long.
     fn room(&self) -> io::Result<Option<File>> {
         let lock = self.lock_file(&self.folder.join("room"))?;
         let mut waited = Duration::ZERO;
@@ -196,8 +196,8 @@ impl HostCache {
         Ok(None)
     }
 
-    /// Throws away drafts of the dead and what was used longest ago; answers with the bytes that are left.
-    /// A tenth more than is needed goes, so that not every blob has the whole folder looked at.
+    /// Deletes drafts of dead processes and the least recently used blobs; returns the bytes that remain. Frees a tenth
+    /// more than is needed, so that not every blob costs a walk through the folder.
     fn make_room(&self, size: u64) -> io::Result<u64> {
         let mut taken = 0;
         for path in files_in(&self.folder.join("new"))? {
@@ -210,7 +210,7 @@ impl HostCache {
         let mut all = vec![];
         for folder in files_in(&self.folder.join("blobs"))? {
             for path in files_in(&folder)? {
-                // Another process may just have thrown it away.
+                // Another process may have deleted it meanwhile.
                 let Ok(meta) = fs::metadata(&path) else { continue };
                 all.push(((meta.atime(), meta.atime_nsec()), meta.len(), path));
             }
@@ -230,7 +230,7 @@ impl HostCache {
         Ok(taken)
     }
 
-    /// Bytes that are taken, as the table says.
+    /// The count of bytes taken.
     fn taken(&self) -> Option<u64> {
         let table = regular::read(&self.folder.join("room")).ok()?;
         String::from_utf8(table).ok()?.trim().parse().ok()
@@ -254,7 +254,7 @@ impl HostCache {
         options.read(true).write(true).create(true).truncate(false);
         let file = regular::open_with(path, &mut options)?;
         if is_new {
-            // Another process may have made it meanwhile, with the same mode.
+            // Another process may have created it meanwhile, with the same mode.
             file.set_permissions(Permissions::from_mode(self.file_mode())).ok();
         }
         Ok(file)

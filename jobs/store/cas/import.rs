@@ -1,11 +1,13 @@
-//! What comes into the store from elsewhere: files, and model folders in Hugging Face's layout.
+//! Imports into the store: files, and model folders in Hugging Face's layout.
 //!
 //! The caller checks that a folder is a sound checkpoint before a byte is copied. Fetches nothing from a network, and
 //! changes nothing in the folder.
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
-use agrpo_spec::{ArtifactDigest, Content, Files, FolderListing, OutputRecord, StageError};
+use agrpo_spec::{
+    ArtifactDigest, Content, Files, FolderListing, Message, OutputRecord, StageError,
+};
 
 use super::{blobs::Cas, checked::OnDisk};
 use crate::{JobsError, Result, paths, span::blocking};
@@ -28,7 +30,7 @@ pub struct Imported {
     pub digest: ArtifactDigest,
     /// The files that were taken.
     pub listing: FolderListing,
-    /// What else lay there, sorted; folders end in `/`.
+    /// What else the folder holds, sorted; folders end in `/`.
     pub ignored: Vec<String>,
 }
 
@@ -54,21 +56,22 @@ fn look(folder: &Path) -> io::Result<(Files, Vec<String>)> {
     Ok((files, ignored))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> JobsError {
-    JobsError::Invalid(format!("{} cannot be read: {error}", path.display()))
+fn unreadable(path: &Path, error: io::Error) -> JobsError {
+    let text = format!("{} cannot be read: {error}", path.display());
+    JobsError::Invalid(Message::caused_by(text, error))
 }
 
 impl Cas {
-    /// Stores a file of any size under its digest. A large file of that name in a local store is checked, and made
-    /// young or replaced; a server's object is written again. Invalid error where the file cannot be read.
+    /// Stores a file of any size under its digest. A large blob that a local store has is checked, and its date renewed
+    /// or the blob replaced; a server's object is written again. Invalid error where the file cannot be read.
     pub(super) async fn put_source(&self, path: &Path, content: Content) -> Result<OutputRecord> {
         let source = content.clone();
         let digest = blocking(move || source.digest()).await?;
-        let digest = digest.map_err(|error| unreadable(path, &error))?;
+        let digest = digest.map_err(|error| unreadable(path, error))?;
         self.put_unless(self.stands(digest), digest, content).await
     }
 
-    /// Whether a local store has a large blob that is sound, which it makes young.
+    /// Renews the date of a large blob in a local store. False where it is missing or damaged.
     async fn stands(&self, digest: ArtifactDigest) -> Result<bool> {
         let Some(path) = self.objects.path(&paths::blob(digest)) else { return Ok(false) };
         let _place = self.streamed.place().await;
@@ -79,9 +82,9 @@ impl Cas {
         });
         match standing.await? {
             Ok(true) => return Ok(true),
-            Ok(false) => tracing::warn!(%digest, "replacing a damaged blob by the file"),
+            Ok(false) => tracing::warn!(%digest, "replacing a damaged blob with the file"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::debug!(%digest, %error, "writing a blob again"),
+            Err(error) => tracing::debug!(%digest, %error, "cannot renew a blob's date"),
         }
         Ok(false)
     }
@@ -100,14 +103,14 @@ impl Cas {
             Ok((files, ignored, checked))
         });
         let (files, ignored, checked) =
-            looked.await?.map_err(|error: io::Error| unreadable(folder, &error))?;
+            looked.await?.map_err(|error: io::Error| unreadable(folder, error))?;
         checked.map_err(|error| {
-            let message = format!("{}: {error}", folder.display());
-            match error {
-                StageError::Invalid(_) => JobsError::Invalid(message),
-                StageError::Data(_) => JobsError::Data(message),
-                StageError::Device(_) | StageError::Internal(_) => JobsError::Internal(message),
-            }
+            let kind = match error {
+                StageError::Invalid(_) => JobsError::Invalid,
+                StageError::Data(_) => JobsError::Data,
+                StageError::Device(_) | StageError::Internal(_) => JobsError::Internal,
+            };
+            kind(Message::caused_by(format!("{}: {error}", folder.display()), error))
         })?;
         let mut listing = FolderListing { files: BTreeMap::new() };
         for (name, content) in files {

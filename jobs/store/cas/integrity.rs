@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::blobs::{Cas, digest_of};
-use super::{checked::OnDisk, streamed::UNDER_WAY};
+use super::{checked::OnDisk, download::UNDER_WAY};
+use crate::objects::{Action, Operation};
 use crate::{Result, paths, span::blocking};
 
 /// What is found under a blob's name.
@@ -51,7 +52,7 @@ impl Cas {
         if let Some(path) = self.objects.path(name) {
             let read = move || OnDisk::open(&path)?.content().digest();
             let read = blocking(read).await?;
-            return read.map_err(|error| self.objects.local(&format!("read {name}"), error));
+            return read.map_err(|error| self.objects.local(Operation(Action::Read, name), error));
         }
         let (sender, mut pieces) = mpsc::channel::<Bytes>(UNDER_WAY);
         let hash = blocking(move || {

@@ -1,17 +1,19 @@
-//! Verified blobs kept in memory: a policy is written by one stage and read by the next ones.
+//! The cache of verified blobs in memory: a policy is written by one stage and read by the next ones.
 //!
-//! Bounded in bytes; the least recently used blob goes first. Says nothing about what the store holds now.
+//! Bounded in bytes; the least recently used blob is dropped first. Does not say what the store holds now.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use agrpo_spec::ArtifactDigest;
 use bytes::Bytes;
 use lru::LruCache;
 
+use crate::span::locked;
+
 const CAPACITY: usize = 256 << 20;
-/// What a blob takes beside its bytes: its place in the list, in the index, and an allocation of its own.
+/// Bytes that a blob takes besides its content: an entry in the list, one in the index, and an allocation.
 const PLACE: usize = 256;
-/// A smaller blob is copied: one that came over a network is a slice of a buffer, and would keep all of it.
+/// A smaller blob is copied: one that came over a network is a slice of a buffer, and would hold all of it.
 const SMALL: usize = 64 << 10;
 
 fn taken(bytes: &Bytes) -> usize {
@@ -34,22 +36,17 @@ impl Default for BlobCache {
 }
 
 impl BlobCache {
-    fn lock(&self) -> MutexGuard<'_, Blobs> {
-        // Every change below leaves the cache whole, so a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn get(&self, digest: ArtifactDigest) -> Option<Bytes> {
-        self.lock().by_digest.get(&digest).cloned()
+        locked(&self.0).by_digest.get(&digest).cloned()
     }
 
-    /// Keeps bytes whose digest has been computed. One blob never takes more than half the space.
+    /// Caches bytes whose digest was computed. A blob of more than half the space is not cached.
     pub(super) fn insert(&self, digest: ArtifactDigest, bytes: Bytes) {
         if bytes.len() > CAPACITY / 2 {
             return;
         }
         let bytes = if bytes.len() < SMALL { Bytes::copy_from_slice(&bytes) } else { bytes };
-        let mut blobs = self.lock();
+        let mut blobs = locked(&self.0);
         blobs.bytes += taken(&bytes);
         if let Some(previous) = blobs.by_digest.put(digest, bytes) {
             blobs.bytes -= taken(&previous);
@@ -75,11 +72,11 @@ mod tests {
             cache.insert(name(i), large.clone());
             assert!(cache.get(name(0)).is_some() || i == 2);
         }
-        assert!(cache.lock().bytes <= CAPACITY);
-        assert!(!cache.lock().by_digest.contains(&name(1)), "the one used longest ago went");
-        assert!(cache.lock().by_digest.contains(&name(2)));
+        assert!(locked(&cache.0).bytes <= CAPACITY);
+        assert!(!locked(&cache.0).by_digest.contains(&name(1)), "the one used longest ago went");
+        assert!(locked(&cache.0).by_digest.contains(&name(2)));
         cache.insert(name(9), Bytes::from(vec![0; CAPACITY / 2 + 1]));
-        assert!(!cache.lock().by_digest.contains(&name(9)));
+        assert!(!locked(&cache.0).by_digest.contains(&name(9)));
     }
 
     #[test]
@@ -88,9 +85,9 @@ mod tests {
         let buffer = Bytes::from(vec![7; 1 << 20]);
         let digest = ArtifactDigest::of(b"small");
         cache.insert(digest, buffer.slice(10..20));
-        let kept = cache.get(digest).unwrap();
-        assert_eq!(kept, buffer.slice(10..20));
-        assert!(!buffer.as_ptr_range().contains(&kept.as_ptr()), "the buffer can go");
-        assert_eq!(cache.lock().bytes, 10 + PLACE);
+        let cached = cache.get(digest).unwrap();
+        assert_eq!(cached, buffer.slice(10..20));
+        assert!(!buffer.as_ptr_range().contains(&cached.as_ptr()), "the buffer can go");
+        assert_eq!(locked(&cache.0).bytes, 10 + PLACE);
     }
 }

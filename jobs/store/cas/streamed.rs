@@ -1,34 +1,16 @@
 //! Streamed blobs: those too large for memory, checked as they stream past and read in windows of a file.
 //!
 //! A local store's file is read where it is; a server's object is copied into a file first. Wrong bytes are read
-//! again, and the blob is corrupt where two passes find the same digest. Windows are read, not mapped: a file that is
-//! cut short is then an error and not a signal.
+//! again, and the blob is corrupt where two passes find the same wrong digest. Windows are read, not mapped: a file
+//! that is truncated gives an error and not a signal.
 
-use std::io::{self, Seek, Write};
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
-use agrpo_spec::{ArtifactDigest, Content};
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use agrpo_spec::{ArtifactDigest, Content, Message};
 
-use super::blobs::Cas;
-use super::checked::{Hashing, OnDisk};
-use super::files::{Fetched, Known};
+use super::{blobs::Cas, files::Known};
+use crate::objects::{Action, Operation};
 use crate::{JobsError, Result, metrics, paths, span::blocking};
-
-/// Pieces of a blob on their way from a server.
-pub(super) const UNDER_WAY: usize = 4;
-
-/// Writes pieces into a file from its start as they come.
-fn collect(mut file: File, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<Fetched> {
-    let mut hashing = Hashing::default();
-    file.rewind()?;
-    while let Some(piece) = pieces.blocking_recv() {
-        hashing.update(&piece);
-        file.write_all(&piece)?;
-    }
-    Ok(Fetched { file, blocks: Arc::new(hashing.finish()) })
-}
 
 impl Cas {
     /// A blob of `size` bytes, in memory where it is small. Lost if it is missing or damaged.
@@ -42,8 +24,8 @@ impl Cas {
         };
         let found = content.size();
         if found != size {
-            return Err(JobsError::Data(format!(
-                "{} in {} has {found} bytes, expected {size}: what names it is corrupt",
+            return Err(JobsError::data(format!(
+                "{} in {} has {found} bytes, expected {size}: the record that names it is corrupt",
                 paths::blob(digest),
                 self.objects.url()
             )));
@@ -51,7 +33,7 @@ impl Cas {
         Ok(content)
     }
 
-    /// A blob of whatever size; errors as for `content`.
+    /// A blob of any size; errors as for `content`.
     pub async fn open(&self, digest: ArtifactDigest) -> Result<Content> {
         if let Some(bytes) = self.memory.get(digest) {
             metrics::count_lookups(metrics::MEMORY, true, 1);
@@ -83,7 +65,7 @@ impl Cas {
             match blocking(move || streamed.check(&path, digest)).await? {
                 Ok(checked) => Ok(Some(checked)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(self.objects.local(&format!("read {name}"), error)),
+                Err(error) => Err(self.objects.local(Operation(Action::Read, &name), error)),
             }
         };
         Ok(self.sound(digest, self.objects.reread(&name, read).await?)?.content())
@@ -99,56 +81,20 @@ impl Cas {
             return Ok(content);
         }
         let large = Arc::clone(&self.streamed);
-        let scratch = |error| {
-            JobsError::Unavailable(format!(
-                "{}: cannot keep a copy of {} ({size} bytes) in the folder for temporary files: {error}; \
+        let scratch = |error: io::Error| {
+            let text = format!(
+                "{}: cannot write a copy of {} ({size} bytes) in the folder for temporary files: {error}; \
                  free some room there",
                 self.objects.url(),
                 paths::blob(digest)
-            ))
+            );
+            JobsError::Unavailable(Message::caused_by(text, error))
         };
         let file = blocking(move || large.nameless()).await?.map_err(scratch)?;
-        let Fetched { file, blocks } = self.download(digest, size, file).await?.map_err(scratch)?;
-        let copy = Arc::new(OnDisk::checked(file, Arc::clone(&blocks)));
+        let (copy, blocks) = self.download(digest, size, file).await?.map_err(scratch)?;
+        let copy = Arc::new(copy);
         self.streamed.insert(digest, Known::Copied(Arc::clone(&copy), blocks));
         Ok(Content::Elsewhere(copy))
-    }
-
-    /// Copies a server's object into a file, again where its bytes are wrong. `Ok(Err(_))`: an error of the file.
-    pub(super) async fn download(
-        &self,
-        digest: ArtifactDigest,
-        size: u64,
-        file: File,
-    ) -> Result<io::Result<Fetched>> {
-        let _place = self.streamed.place().await;
-        let name = paths::blob(digest);
-        match self.objects.size(&name).await? {
-            None => return Err(self.missing(digest)),
-            Some(found) if found != size => {
-                return Err(self.lost(digest, format!("it has {found} bytes, expected {size}")));
-            }
-            Some(_) => {}
-        }
-        let read = || {
-            let (sender, pieces) = mpsc::channel(UNDER_WAY);
-            let target = file.try_clone();
-            let collect = blocking(move || collect(target?, pieces));
-            let stream = self.objects.stream(&name, size, sender);
-            async move {
-                let (sent, collected) = futures::join!(stream, collect);
-                // A full disk ends the stream too: it is the cause, so it is returned.
-                let fetched = match collected? {
-                    Ok(fetched) => fetched,
-                    Err(error) => return Ok(Some(Ok(Err(error)))),
-                };
-                sent?;
-                metrics::count(metrics::READ, size);
-                let found = fetched.blocks.digest;
-                Ok(Some(if found == digest { Ok(Ok(fetched)) } else { Err((size, found)) }))
-            }
-        };
-        self.sound(digest, self.objects.reread(&name, read).await?)
     }
 }
 

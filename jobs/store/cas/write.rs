@@ -1,21 +1,23 @@
 //! Contents of any size written under their digest: small ones as bytes, large ones in windows or parts.
 //!
-//! Everything streams: a file is hashed, then copied or sent, and never in memory as a whole. Nothing appears where
-//! the bytes turn out not to be those of the digest.
+//! Large contents stream: a file is hashed, then copied or sent, and never in memory as a whole. Nothing is stored
+//! where the bytes are not those of the digest.
 
 use std::io::{self, Write};
-use std::{fmt::Display, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use agrpo_spec::{ArtifactDigest, Content, OutputRecord, WINDOW};
+use agrpo_spec::{ArtifactDigest, Content, Message, OutputRecord, WINDOW};
 use bytes::Bytes;
 
 use super::blobs::{Cas, digest_of};
 use super::checked::{Blocks, Hashing};
-use crate::{
-    JobsError, Result, failpoints, metrics, objects::staged, paths, regular, span::blocking,
-};
+use crate::objects::{Action, Operation, staged};
+use crate::{JobsError, Result, failpoints, metrics, paths, regular, span::blocking};
 
-/// Writes a large file from windows, whatever was there. `None` where the bytes are not those of the digest.
+/// Why a content cannot be stored under the digest that it had.
+const CHANGED: &str = "it has changed";
+
+/// Writes or overwrites a large file from windows. `None` where the bytes are not those of the digest.
 fn copy(path: &Path, content: &Content, digest: ArtifactDigest) -> io::Result<Option<Blocks>> {
     failpoints::write("store::write")?;
     let message = |error| regular::explained(path, error);
@@ -35,13 +37,13 @@ fn copy(path: &Path, content: &Content, digest: ArtifactDigest) -> io::Result<Op
     Ok(Some(blocks))
 }
 
-/// Whatever came of reading a content: the cause is that it is not what it was, where that is so.
+/// The error of an operation that read a content: where reading found it damaged, that is the cause.
 fn cause(content: &Content, error: JobsError) -> JobsError {
     content.damaged().map_or(error, JobsError::damaged)
 }
 
 impl Cas {
-    /// Stores bytes under their digest, whatever was there: what is whole is the same, and young again.
+    /// Stores bytes under their digest. A blob that is there already is overwritten, which renews its date.
     pub async fn put(&self, bytes: Bytes) -> Result<OutputRecord> {
         let digest = digest_of(&bytes).await?;
         self.put_digested(digest, bytes).await
@@ -55,26 +57,15 @@ impl Cas {
     ) -> Result<OutputRecord> {
         let size = bytes.len() as u64;
         let content = Content::from(bytes.clone());
-        // Written again even where it stands: a gc goes by its age.
+        // Written even where the blob exists: gc deletes by age.
         let write = self.write(digest, &content);
-        let (written, ()) = futures::join!(write, self.keep_on_disk(digest, &bytes));
+        let (written, ()) = futures::join!(write, self.cache_on_disk(digest, &bytes));
         written?;
         self.memory.insert(digest, bytes);
         Ok(OutputRecord { digest, size })
     }
 
-    /// Stores a content whose digest was computed; one that the store has in full length is only made young. Data
-    /// error where the content has changed, lost where it is a blob that came from a store.
-    pub(super) async fn put_content(
-        &self,
-        digest: ArtifactDigest,
-        content: Content,
-    ) -> Result<OutputRecord> {
-        let claimed = self.claim_sized(digest, Some(content.size()));
-        self.put_unless(claimed, digest, content).await
-    }
-
-    /// Stores a content unless it is large and stands already.
+    /// Stores a content, unless it is large and `stands` finds it stored.
     pub(super) async fn put_unless(
         &self,
         stands: impl Future<Output = Result<bool>>,
@@ -93,9 +84,10 @@ impl Cas {
             Content::Elsewhere(_) => {
                 let source = content.clone();
                 let bytes = blocking(move || source.bytes(size)).await?;
-                let bytes = bytes.map_err(|error| cause(&content, self.changed(digest, &error)))?;
+                let bytes = bytes
+                    .map_err(|error| cause(&content, self.changed(digest, Message::of(error))))?;
                 if digest_of(&bytes).await? != digest {
-                    return Err(self.changed(digest, &"it has changed"));
+                    return Err(self.changed(digest, CHANGED.into()));
                 }
                 bytes
             }
@@ -103,7 +95,7 @@ impl Cas {
         self.put_digested(digest, bytes).await
     }
 
-    /// Writes a content, whatever was there.
+    /// Writes a content, over a blob that is there already.
     pub(super) async fn write(&self, digest: ArtifactDigest, content: &Content) -> Result<()> {
         let (name, size) = (paths::blob(digest), content.size());
         let written = match (content, self.objects.path(&name)) {
@@ -117,7 +109,7 @@ impl Cas {
             }
         };
         if !written.map_err(|error| cause(content, error))? {
-            return Err(cause(content, self.changed(digest, &"it has changed")));
+            return Err(cause(content, self.changed(digest, CHANGED.into())));
         }
         metrics::count(metrics::WRITTEN, size);
         Ok(())
@@ -135,15 +127,16 @@ impl Cas {
             Some(blocks) => streamed.note(&path, Arc::new(blocks)).map(|()| true),
             None => Ok(false),
         });
-        let action = format!("write {}", paths::blob(digest));
-        written.await?.map_err(|error| self.objects.local(&action, error))
+        let name = paths::blob(digest);
+        written.await?.map_err(|error| self.objects.local(Operation(Action::Write, &name), error))
     }
 
-    fn changed(&self, digest: ArtifactDigest, why: &dyn Display) -> JobsError {
-        JobsError::Data(format!(
-            "what was to be stored in {} as {} is not there any more: {why}; start again",
-            self.objects.url(),
-            paths::blob(digest)
-        ))
+    fn changed(&self, digest: ArtifactDigest, why: Message) -> JobsError {
+        let (url, name) = (self.objects.url(), paths::blob(digest));
+        JobsError::Data(why.reworded(|why| {
+            format!(
+                "the content to be stored in {url} as {name} no longer exists: {why}; start again"
+            )
+        }))
     }
 }

@@ -1,7 +1,7 @@
 //! The address of a store: a folder, a bucket, or memory.
 //!
-//! Strict, since a folder that is not there is made: what looks like an address and is none of ours is refused with
-//! what was meant, and never taken for a folder. Opens nothing.
+//! Strict, since a missing folder is created: a text that looks like an unknown address is refused with a suggestion,
+//! and never taken for a folder. Opens nothing.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::{JobsError, Result};
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Lives and dies with the process.
+    /// In the memory of this process.
     Memory,
     /// A folder of this machine.
     Folder(PathBuf),
@@ -28,7 +28,7 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             let why = if why.is_empty() { String::new() } else { format!("{why}; ") };
-            Err(JobsError::Invalid(format!(
+            Err(JobsError::invalid(format!(
                 "`{text}` is not a store: {why}expected file:///folder, a plain folder, s3://bucket/prefix or \
                  memory://"
             )))
@@ -67,7 +67,7 @@ fn scheme(text: &str) -> Option<(&str, &str)> {
     (begins && scheme.chars().all(is_letter)).then_some((scheme, rest))
 }
 
-/// What was meant by an address that is none.
+/// Suggests the address that was probably meant by one that cannot be used.
 fn meant(scheme: &str, rest: &str) -> String {
     let place = rest.trim_start_matches('/');
     match scheme.to_ascii_lowercase().as_str() {
@@ -86,7 +86,7 @@ fn meant(scheme: &str, rest: &str) -> String {
             "the address of an S3 server belongs into AWS_ENDPOINT, and the store is s3://bucket/prefix there"
                 .to_owned()
         }
-        // Known elsewhere, and nothing like ours.
+        // Other programs' stores: there is nothing to suggest.
         "gs" | "gcs" | "az" | "azure" | "abfs" | "abfss" | "wasb" | "wasbs" | "hf" | "ftp"
         | "sftp" => String::new(),
         _ => format!(
@@ -122,7 +122,7 @@ fn bucket(rest: &str) -> Result<Address, String> {
     Ok(Address::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
-/// The first thing in a path that looks like an escape of an address.
+/// The first percent escape in a path.
 fn escape(path: &str) -> Option<&str> {
     let is_hex = |at: usize| path.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
     path.match_indices('%')
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_and_buckets_are_told_apart() {
+    fn folders_and_buckets_are_distinguished() {
         let folder = |path: &str| Address::Folder(path.into());
         let in_bucket = |bucket: &str, prefix: &str| Address::Bucket {
             bucket: bucket.to_owned(),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_told_with_what_was_meant_and_makes_no_folder() {
+    fn a_mistyped_address_is_refused_with_a_suggestion_and_makes_no_folder() {
         for (text, part) in [
             ("", "nothing at all"),
             (" s3://bucket", "spaces around it"),
@@ -200,10 +200,7 @@ mod tests {
             ("s3://s3cret@bucket/x", "belong into AWS_ACCESS_KEY_ID"),
         ] {
             let error = Address::parse(text).unwrap_err();
-            assert!(
-                matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }),
-                "{text}"
-            );
+            assert!(matches!(error, JobsError::Invalid(_)), "{text}");
             assert!(error.to_string().contains(part), "{text}: {error}");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }

@@ -1,10 +1,12 @@
-//! What a failed request is about. The library shows status and code as text alone, and only this file reads it.
+//! Classifies failed requests. The library shows status and code as text alone, and only this file parses that text.
 //!
-//! What that means for the caller is in `errors.rs`.
+//! What a class means to the caller is in `errors.rs`.
 
-use crate::JobsError;
+use object_store::Error;
 
-/// Codes of answers that are about the moment, whatever their status: trying again helps.
+use crate::{JobsError, error::causes};
+
+/// Codes of temporary refusals, whatever their status: another try helps.
 const PASSING: [&str; 9] = [
     "SlowDown",
     "Throttl",
@@ -33,7 +35,7 @@ pub(crate) const OF_KEYS: [&str; 6] = [
     "AccessDenied",
 ];
 
-/// What the library says of answers that report success and are no S3 server's.
+/// The library's words about answers that report success and do not come from an S3 server.
 const NO_S3: [&str; 7] = [
     "Unable to extract metadata from headers",
     "Header missing from response",
@@ -43,16 +45,10 @@ const NO_S3: [&str; 7] = [
     "Invalid last modified",
     "Invalid content length",
 ];
-/// Codes of a server that has no room, whatever their status.
-const OF_SPACE: [&str; 3] = ["QuotaExceeded", "StorageFull", "InsufficientStorage"];
 
-/// How a server may word it that it does not know conditional writes, or something else about a write.
-const UNKNOWN_CONDITION: [&str; 5] =
-    ["answered 400", "answered 501", "NotImplemented", "not yet implemented", "If-None-Match"];
-
-/// What an error of the library is about.
-pub(crate) enum Said {
-    /// The bucket is not there.
+/// A class of errors of the library.
+pub(crate) enum Fault {
+    /// The bucket does not exist.
     NoBucket,
     /// What answered speaks another protocol.
     NoS3,
@@ -66,17 +62,18 @@ pub(crate) enum Said {
     Other,
 }
 
-/// Reads an error of the library.
-pub(crate) fn said(error: &(dyn std::error::Error + 'static)) -> Said {
+/// Classifies an error of the library.
+pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Fault {
     let text = error.to_string();
     let has = |words: &str| text.contains(words);
-    let refused = |status, text: &str| Said::Refused(Answer { status, text: text.to_owned() });
+    let is_unsent = |error: &reqwest::Error| error.is_request();
+    let refused = |status, text: &str| Fault::Refused(Answer { status, text: text.to_owned() });
     if has("NoSuchBucket") {
-        Said::NoBucket
+        Fault::NoBucket
     } else if NO_S3.iter().any(|words| has(words)) {
-        Said::NoS3
+        Fault::NoS3
     } else if has("169.254.169.254") {
-        Said::NoKeys
+        Fault::NoKeys
     } else if has("error following redirect") {
         refused(301, "redirects without end")
     } else if has("redirect without LOCATION") {
@@ -88,17 +85,27 @@ pub(crate) fn said(error: &(dyn std::error::Error + 'static)) -> Said {
         && let Some(Ok(status)) = answer.get(..3).map(str::parse)
     {
         refused(status, answer)
-    } else if has("error sending request") {
-        Said::Unreachable
+    } else if causes(error).filter_map(|cause| cause.downcast_ref()).any(is_unsent) {
+        Fault::Unreachable
     } else {
-        Said::Other
+        Fault::Other
     }
 }
 
-/// Whether a write was refused for its condition, as far as the words tell.
+/// Whether a write may have been refused for its condition. Without a code (400 or 501) the reason may be another one:
+/// the caller finds out by a write without a condition.
 pub(crate) fn is_of_condition(error: &JobsError) -> bool {
-    let text = error.to_string();
-    UNKNOWN_CONDITION.iter().any(|words| text.contains(words))
+    let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<Error>()) else {
+        return false;
+    };
+    match classify(error) {
+        Fault::Refused(answer) => {
+            answer.has(&["NotImplemented", "If-None-Match"])
+                || [400, 501].contains(&answer.status) && !answer.is_passing()
+        }
+        // The library does not send it where AWS_CONDITIONAL_PUT says so.
+        _ => matches!(error, Error::NotImplemented { .. }),
+    }
 }
 
 /// What a server answered that did not do what it was asked.
@@ -114,10 +121,10 @@ impl Answer {
 
     /// Whether the server has no room for more.
     pub(crate) fn is_full(&self) -> bool {
-        self.status == 507 || self.has(&OF_SPACE)
+        self.status == 507 || self.has(&["QuotaExceeded", "StorageFull", "InsufficientStorage"])
     }
 
-    /// Whether the next try may be answered otherwise.
+    /// Whether another try may succeed.
     pub(crate) fn is_passing(&self) -> bool {
         let is_of_moment = self.status >= 500 && ![501, 505].contains(&self.status);
         is_of_moment || [408, 409, 412, 425, 429].contains(&self.status) || self.has(&PASSING)
@@ -144,19 +151,20 @@ impl std::fmt::Display for Answer {
 
 #[cfg(test)]
 mod tests {
+    use agrpo_spec::Message;
+
     use super::*;
 
-    fn of(text: &str) -> Said {
-        said(&std::io::Error::other(text.to_owned()))
+    fn of(text: &str) -> Fault {
+        classify(&std::io::Error::other(text.to_owned()))
     }
 
     #[test]
     fn the_words_of_the_library_are_sorted() {
-        assert!(matches!(of("404: <Code>NoSuchBucket</Code>"), Said::NoBucket));
-        assert!(matches!(of("Got invalid list response: x"), Said::NoS3));
-        assert!(matches!(of("error sending request for http://169.254.169.254/x"), Said::NoKeys));
-        assert!(matches!(of("HTTP error: error sending request"), Said::Unreachable));
-        assert!(matches!(of("disk full"), Said::Other));
+        assert!(matches!(of("404: <Code>NoSuchBucket</Code>"), Fault::NoBucket));
+        assert!(matches!(of("Got invalid list response: x"), Fault::NoS3));
+        assert!(matches!(of("error sending request for http://169.254.169.254/x"), Fault::NoKeys));
+        assert!(matches!(of("disk full"), Fault::Other));
         for (text, status, shown) in [
             (
                 "status code: 403 Forbidden: <Code>AccessDenied</Code>",
@@ -166,11 +174,16 @@ mod tests {
             ("status code: 503 Busy", 503, "503 Busy"),
             ("error following redirect", 301, "redirects without end"),
         ] {
-            let Said::Refused(answer) = of(text) else { panic!("{text}") };
+            let Fault::Refused(answer) = of(text) else { panic!("{text}") };
             assert_eq!((answer.status, answer.to_string().as_str()), (status, shown));
             assert_eq!(answer.is_passing(), status == 503, "{text}");
         }
-        let refused = |text: &str| is_of_condition(&JobsError::Invalid(text.to_owned()));
-        assert!(refused("the server answered 501 Not Implemented") && !refused("no credentials"));
+        let refused = |text: &str| {
+            let error = Error::Generic { store: "S3", source: text.into() };
+            is_of_condition(&JobsError::Invalid(Message::caused_by("in our words", error)))
+        };
+        assert!(refused("status code: 501 Not Implemented") && !refused("no credentials"));
+        assert!(refused("status code: 405: <Code>NotImplemented</Code>"));
+        assert!(!refused("status code: 400: <Code>BadDigest</Code>"));
     }
 }

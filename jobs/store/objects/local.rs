@@ -1,9 +1,9 @@
 //! Files of a local store: written whole, and read and listed only where they are regular files.
 //!
 //! A file's bytes are flushed before it appears, so no power cut leaves a name without its bytes. The folder is not
-//! flushed: a cut can take a whole name, which counts as never computed, and that halves the wait of every stage. What
-//! is no regular file (a FIFO, a device) is never opened, and reported by its kind; links to files are followed.
-//! Something else in the place of a folder is an error. Listings descend into the runs' folders alone.
+//! flushed, which halves the wait of every stage: a power cut can lose a whole file, and the stage is computed again.
+//! What is no regular file (a FIFO, a device) is never opened, and reported by its kind; links to files are followed.
+//! Anything but a folder where a folder belongs is an error. Listings descend into the runs' folders alone.
 
 use std::fs::{self, DirEntry, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -17,17 +17,17 @@ use crate::{failpoints, regular};
 
 /// How the names of files begin that are being written.
 const STAGED: &str = ".new-";
-/// Folders below `runs`: a run, and one of its own.
+/// Levels of folders below `runs`: the run's, and those in it.
 const DEPTH: usize = 2;
 
-/// What a listing says of an object; nothing about its bytes.
+/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its whole name.
     pub name: String,
     /// Its length in bytes.
     pub size: u64,
-    /// When it was last written by the store's own clock, in milliseconds since 1970.
+    /// When it was last written, by the store's clock, in milliseconds since 1970.
     pub written_ms: i64,
     /// What it is in a local store, if it is no file.
     pub odd: Option<&'static str>,
@@ -57,7 +57,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], is_new: bool, flush: bool) -> io:
     }
 }
 
-/// A nameless file beside `path`, gone again unless it gets that name.
+/// A temporary file beside `path`, deleted unless it is renamed to it.
 pub(crate) fn staged(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().unwrap_or(path);
     let mut builder = tempfile::Builder::new();
@@ -77,7 +77,7 @@ pub fn is_leftover(name: &str) -> bool {
     name.rsplit('/').next().is_some_and(|file| file.starts_with(STAGED))
 }
 
-/// What a listing says of a file. Error where it is none.
+/// The entry of a regular file. Error where it is none.
 pub(crate) fn entry(path: &Path, name: String) -> io::Result<Entry> {
     let entry = look(path, name)?;
     match entry.odd {
@@ -86,7 +86,7 @@ pub(crate) fn entry(path: &Path, name: String) -> io::Result<Entry> {
     }
 }
 
-/// What a listing says of whatever is there.
+/// The entry of a path, whatever kind it is.
 pub(crate) fn look(path: &Path, name: String) -> io::Result<Entry> {
     let (found, odd) = match fs::metadata(path) {
         Ok(found) => {
@@ -105,23 +105,18 @@ pub(crate) fn look(path: &Path, name: String) -> io::Result<Entry> {
     Ok(Entry { name, size, written_ms, odd })
 }
 
-/// The names of what lies right in a folder.
+/// The names of all entries directly in a folder.
 pub(crate) fn names(path: &Path, _: String) -> io::Result<Vec<String>> {
     Ok(listed(path)?.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The names of the folders right in a folder.
+/// The names of the folders directly in a folder.
 pub(crate) fn folders(path: &Path, _: String) -> io::Result<Vec<String>> {
-    let mut names = vec![];
-    for (name, path) in listed(path)? {
-        if is_folder(&path)? {
-            names.push(name);
-        }
-    }
-    Ok(names)
+    let folder = |(name, path): (String, PathBuf)| Ok(is_folder(&path)?.then_some(name));
+    listed(path)?.into_iter().filter_map(|entry| folder(entry).transpose()).collect()
 }
 
-/// What lies right in a folder, by its name.
+/// All entries directly in a folder, by name.
 fn listed(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = fs::read_dir(path);
     let entries = entries.map_err(|error| regular::need_folder(path).err().unwrap_or(error))?;
@@ -129,7 +124,7 @@ fn listed(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     entries.filter_map(|entry| entry.map(named).transpose()).collect()
 }
 
-/// Whether a path leads to a folder. Error where that cannot be said.
+/// Whether a path leads to a folder. Error where that cannot be found out.
 fn is_folder(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),
@@ -140,13 +135,13 @@ fn is_folder(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether this is a folder by its name: a run, or one of its own.
+/// Whether this is the name of a folder with objects: a run's, or one in it.
 fn holds_objects(name: &str) -> bool {
     let parts = name.split('/').count() - 1;
     name.starts_with("runs/") && parts <= DEPTH && !name.ends_with(".json")
 }
 
-/// The objects below a folder: of a run's folders what lies in them, of all others what lies right there.
+/// The objects below a folder. Descends into runs' folders only.
 pub(crate) fn entries(path: &Path, name: String) -> io::Result<Vec<Entry>> {
     let mut found = vec![];
     for (file, path) in listed(path)? {
@@ -156,7 +151,7 @@ pub(crate) fn entries(path: &Path, name: String) -> io::Result<Vec<Entry>> {
             false => look(&path, name).map(|entry| vec![entry]),
         };
         match looked {
-            // Others delete meanwhile.
+            // Another process deleted it meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             looked => found.extend(looked?),
         }
@@ -171,7 +166,7 @@ pub(crate) fn remove(path: &Path, _: String) -> io::Result<()> {
     })
 }
 
-/// Removes whatever is there; of a link, the link.
+/// Removes a path of any kind; of a link, the link.
 pub(crate) fn clear(path: &Path, _: String) -> io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
         true => fs::remove_dir_all(path),
@@ -194,10 +189,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"three");
         let below_a_file = path.join("d");
         assert!(write(&below_a_file, b"x", true, true).is_err());
-        assert_eq!(
-            fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1,
-            "nothing is left over"
-        );
+        let files = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "nothing is left over");
     }
 }

@@ -1,10 +1,11 @@
-//! From a store's URL to its objects. The only place that knows which kinds of store there are.
+//! Opens the objects of a store by its URL. The only place that knows which kinds of store there are.
 //!
-//! Reads no environment: the settings are handed in, by their names there. Creates the folder of a local store, but
+//! Reads no environment: the settings are passed in, by their names there. Creates the folder of a local store, but
 //! never a bucket.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{error::Error, path::Path, sync::Arc, time::Duration};
 
+use agrpo_spec::Message;
 use bytes::Bytes;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::{
@@ -12,8 +13,8 @@ use object_store::{
     memory::InMemory, prefix::PrefixStore,
 };
 
-use super::errors::{CHECKSUM, Place};
-use super::{address::Address, exchange::Objects};
+use super::errors::{Backend, CHECKSUM};
+use super::{address::Address, client::Objects};
 use crate::{JobsError, Result};
 
 /// For one request of any size.
@@ -31,7 +32,7 @@ pub(crate) async fn open(url: &str, options: &[(String, String)]) -> Result<Obje
 
 /// Objects that live as long as the process.
 pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Objects {
-    Objects::new(objects, None, Place { url: "memory://".to_owned(), ..Place::default() })
+    Objects::new(objects, None, Backend { url: "memory://".to_owned(), ..Backend::default() })
 }
 
 /// The bytes of one object in any bucket; `None` where there is none.
@@ -39,7 +40,7 @@ pub(crate) async fn read_s3(address: &str, options: &[(String, String)]) -> Resu
     let rest = address.strip_prefix("s3://").unwrap_or(address);
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
-        return Err(JobsError::Invalid(format!(
+        return Err(JobsError::invalid(format!(
             "`{address}` names no bucket: expected s3://bucket/key"
         )));
     }
@@ -47,22 +48,21 @@ pub(crate) async fn read_s3(address: &str, options: &[(String, String)]) -> Resu
 }
 
 async fn open_folder(folder: &Path) -> Result<Objects> {
-    let shown = folder.display();
-    let refuse = |error: &dyn std::fmt::Display| {
-        JobsError::Invalid(format!("{shown}: cannot be opened as a store: {error}"))
-    };
-    tokio::fs::create_dir_all(folder).await.map_err(|error| refuse(&error))?;
-    let folder = tokio::fs::canonicalize(folder).await.map_err(|error| refuse(&error))?;
-    let files = LocalFileSystem::new_with_prefix(&folder).map_err(|error| refuse(&error))?;
-    let place = Place { url: format!("file://{}", folder.display()), ..Place::default() };
-    Ok(Objects::new(Arc::new(files), Some(folder), place))
+    tokio::fs::create_dir_all(folder).await.map_err(|error| cannot_open(folder, error))?;
+    let root = tokio::fs::canonicalize(folder).await.map_err(|error| cannot_open(folder, error))?;
+    let files =
+        LocalFileSystem::new_with_prefix(&root).map_err(|error| cannot_open(folder, error))?;
+    let backend = Backend { url: format!("file://{}", root.display()), ..Backend::default() };
+    Ok(Objects::new(Arc::new(files), Some(root), backend))
+}
+
+fn cannot_open(folder: &Path, error: impl Error + Send + Sync + 'static) -> JobsError {
+    let text = format!("{}: cannot be opened as a store: {error}", folder.display());
+    JobsError::Invalid(Message::caused_by(text, error))
 }
 
 fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<Objects> {
-    let url = match prefix {
-        "" => format!("s3://{bucket}"),
-        prefix => format!("s3://{bucket}/{prefix}"),
-    };
+    let url = format!("s3://{bucket}/{prefix}").trim_end_matches('/').to_owned();
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(3), ..BackoffConfig::default() };
     let retry = RetryConfig { backoff, max_retries: 100, retry_timeout: RETRIES };
     let mut builder = AmazonS3Builder::new()
@@ -70,7 +70,7 @@ fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<O
         .with_retry(retry);
     let (mut secrets, mut endpoint) = (vec![], None);
     for (name, value) in options {
-        // Settings of other tools (AWS_PROFILE and the like) are none of ours.
+        // Settings of other tools (AWS_PROFILE and the like) are ignored.
         let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
         match key {
             AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint => {
@@ -89,25 +89,24 @@ fn open_s3(bucket: &str, prefix: &str, options: &[(String, String)]) -> Result<O
     if let Some(checksum) = checksum {
         builder = builder.with_checksum_algorithm(checksum);
     }
-    // What the URL says goes before AWS_BUCKET.
-    let s3 = builder
-        .with_bucket_name(bucket)
-        .build()
-        .map_err(|error| JobsError::Invalid(format!("{url}: {error}")))?;
+    // The URL overrides AWS_BUCKET.
+    let s3 = builder.with_bucket_name(bucket).build().map_err(|error| {
+        JobsError::Invalid(Message::caused_by(format!("{url}: {error}"), error))
+    })?;
     let objects: Arc<dyn ObjectStore> = match prefix {
         "" => Arc::new(s3),
         prefix => Arc::new(PrefixStore::new(s3, prefix)),
     };
     let endpoint = endpoint.unwrap_or_else(|| "AWS".to_owned());
     let (bucket, sends_checksums) = (Some(bucket.to_owned()), checksum.is_some());
-    let place = Place { url, bucket, endpoint, secrets, sends_checksums };
-    Ok(Objects::new(objects, None, place))
+    let backend = Backend { url, bucket, endpoint, secrets, sends_checksums };
+    Ok(Objects::new(objects, None, backend))
 }
 
-/// The checksum that a server is asked to check uploads by; `None` where it is not.
+/// The checksum by which the server checks uploads; `None` where it does not.
 fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>> {
     let set = |wanted: &str| options.iter().find(|(name, _)| name == wanted);
-    // The second one is the library's own.
+    // The second setting is the library's.
     let Some((name, text)) = set(CHECKSUM).or_else(|| set("AWS_CHECKSUM_ALGORITHM")) else {
         return Ok(Some(Checksum::SHA256));
     };
@@ -115,6 +114,6 @@ fn checksum(options: &[(String, String)]) -> Result<Option<Checksum>> {
         "none" => Ok(None),
         "sha256" => Ok(Some(Checksum::SHA256)),
         "crc64nvme" => Ok(Some(Checksum::CRC64NVME)),
-        _ => Err(JobsError::Invalid(format!("{name}={text}: expected sha256, crc64nvme or none"))),
+        _ => Err(JobsError::invalid(format!("{name}={text}: expected sha256, crc64nvme or none"))),
     }
 }

@@ -1,31 +1,31 @@
-//! Whether a server creates objects only where there are none: of two workers that finish one stage, one record
-//! stands.
-//!
-//! Asked once before anything is written, with objects of unique names, which are deleted after. Servers that refuse
-//! `If-None-Match: *` and servers that overlook it are both refused, with the reason. A conflict (409) is no verdict,
-//! so the server is asked again; a definite answer has to come twice. A local store is not asked: its file system does
+//! Checks that a server creates an object only where none exists: the publication of a stage by two workers relies on
 //! it.
+//!
+//! Runs once before anything is written, with objects of unique names, which are deleted afterwards. Servers that
+//! refuse `If-None-Match: *` and servers that ignore it are both refused, with the reason. A conflict (409) decides
+//! nothing, so the server is asked again; a refusal has to come twice. A local store is not probed: its file system
+//! creates exclusively.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::PutMode;
 
-use super::{answer::is_of_condition, exchange::Objects};
-use crate::{JobsError, Result};
+use super::{answer::is_of_condition, client::Objects};
+use crate::{JobsError, Result, paths};
 
-/// How often a server is asked that gives no definite answer.
+/// Rounds of a probe without a definite answer at most.
 const TRIES: u32 = 6;
-/// Grows with each of those tries.
+/// The pause after the first round; it grows by as much with each.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 300 });
 
-/// What one time of asking found out.
+/// What one round found out.
 enum Found {
     /// The server does what it should.
     Creates,
     /// It does not, for this reason.
     Incompatible(&'static str),
-    /// It could not tell.
+    /// It answered with a conflict.
     Unsure,
 }
 
@@ -38,9 +38,9 @@ impl Objects {
         }
         let mut first = None;
         for try_ in 1..=TRIES {
-            let name = format!("probe/{unique}-{try_}");
-            let asked = ask(self, &name).await;
-            // The verdict counts whether or not the probe's object could be deleted; it is small.
+            let [name, plain] = paths::probes(unique, try_);
+            let asked = ask(self, &name, &plain).await;
+            // A refusal is reported even where the probe's object, which is small, cannot be deleted.
             let cleaned = self.delete(&name).await;
             match asked? {
                 Found::Creates => return cleaned,
@@ -49,7 +49,7 @@ impl Objects {
                 }
                 Found::Incompatible(why) => first = Some(why),
                 Found::Unsure => {
-                    tracing::debug!(name, "the server could not tell whether it creates once");
+                    tracing::debug!(name, "the server did not say whether it creates once");
                 }
             }
             tokio::time::sleep(PAUSE * try_).await;
@@ -60,7 +60,7 @@ impl Objects {
     }
 
     fn incompatible(&self, why: &str) -> JobsError {
-        JobsError::Invalid(format!(
+        JobsError::invalid(format!(
             "{}: {why}; agrpo needs conditional writes (PUT with If-None-Match: *), so that of two \
              workers with one stage a single record stands: AWS S3, Cloudflare R2, MinIO and \
              SeaweedFS from 4.17 have them; use one of those, or a folder",
@@ -70,16 +70,15 @@ impl Objects {
 }
 
 /// Creates one object twice.
-async fn ask(objects: &Objects, name: &str) -> Result<Found> {
+async fn ask(objects: &Objects, name: &str, plain: &str) -> Result<Found> {
     let create = async |text: &'static str| {
         let created =
             objects.put(name, Bytes::from_static(text.as_bytes()), PutMode::Create, false);
         match created.await {
             Err(error) if is_of_condition(&error) => {
-                // A server that refuses any write has something else against it, and says so.
-                let (plain, bytes) = (name.replacen("probe", "plain", 1), Bytes::from_static(b""));
-                objects.replace(&plain, bytes).await?;
-                objects.delete(&plain).await.map(|()| None)
+                // A server that refuses this one as well has another reason, which is the error.
+                objects.replace(plain, Bytes::new()).await?;
+                objects.delete(plain).await.map(|()| None)
             }
             created => created.map(Some),
         }
@@ -88,7 +87,7 @@ async fn ask(objects: &Objects, name: &str) -> Result<Found> {
     match create("agrpo 1").await? {
         None => return refuses,
         Some(true) => {}
-        // A first try whose answer was lost has created it after all; a conflict has not.
+        // A try whose answer was lost may have created the object; a conflict has not.
         Some(false) if objects.read(name).await?.is_some() => {}
         Some(false) => return Ok(Found::Unsure),
     }
@@ -104,8 +103,8 @@ async fn ask(objects: &Objects, name: &str) -> Result<Found> {
     Ok(match objects.read(name).await? {
         Some(found) if found == "agrpo 1" => Found::Creates,
         Some(_) => Found::Incompatible(
-            "the server overlooks conditional writes: it says that it kept an object, and wrote over it",
+            "the server overlooks conditional writes: it reports that an object exists, and overwrote it",
         ),
-        None => Found::Incompatible("the server says that an object is there, and it is not"),
+        None => Found::Incompatible("the server reports that an object exists which does not"),
     })
 }

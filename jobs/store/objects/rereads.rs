@@ -1,13 +1,11 @@
-//! Reads that do not give what they should: repeated, until one is right or two agree on what is stored.
+//! Repeats reads that give wrong bytes, until one is right or two agree on the wrong ones.
 //!
-//! Wrong bytes of a single read are no damage: a cable, a proxy or a disk may have given them.
+//! Wrong bytes of a single read are no damage: a cable, a proxy or a disk may have changed them.
 
-use std::sync::PoisonError;
+use super::client::Objects;
+use crate::{JobsError, Result, span::locked};
 
-use super::exchange::Objects;
-use crate::{JobsError, Result};
-
-/// How often an object is read at most until two reads agree or one is right.
+/// Reads of an object at most, until one is right or two agree.
 pub(crate) const READS: usize = 8;
 
 impl Objects {
@@ -39,7 +37,7 @@ impl Objects {
     fn log_bad_read(&self, name: &str) {
         let (url, what) = (self.url(), "one read gave wrong bytes, and the next was right");
         match self.is_first("bad read") {
-            true => tracing::warn!(name, url, "{what}; said once"),
+            true => tracing::warn!(name, url, "{what}; this is logged once"),
             false => tracing::debug!(name, "{what}"),
         }
     }
@@ -47,7 +45,7 @@ impl Objects {
     /// The error where no two reads of an object agree.
     pub(crate) fn unsteady(&self, name: &str) -> JobsError {
         let url = self.url();
-        JobsError::Unavailable(format!(
+        JobsError::unavailable(format!(
             "{name} in {url}: {READS} reads gave {READS} different contents; check the disk, or what lies \
              between this machine and the store"
         ))
@@ -55,6 +53,6 @@ impl Objects {
 
     /// Whether this process logs something for the first time.
     pub(crate) fn is_first(&self, what: &str) -> bool {
-        self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned())
+        locked(&self.logged).insert(what.to_owned())
     }
 }

@@ -1,7 +1,6 @@
-//! What a store promises, on each kind of store; and what it says when a disk or a server does not.
+//! The guarantees of a store, on each kind of store, and its errors where a disk or a server fails.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use agrpo_spec::{ArtifactDigest, Manifest, OutputRecord, Phases, Plan, StageDigest};
 use bytes::Bytes;
@@ -69,11 +68,14 @@ async fn damage_is_named_and_mended_by_the_next_writer() {
     let error = test.store.cas.get(digest).await.unwrap_err();
     assert!(matches!(error, JobsError::Lost { .. }) && error.to_string().contains("is missing"));
     test.store.cas.put(bytes).await.unwrap();
-    assert!(test.store.cas.has(digest).await.unwrap(), "memory does not stand for the store");
+    assert!(
+        test.store.cas.has(digest).await.unwrap(),
+        "the cache in memory does not decide what exists"
+    );
 }
 
 #[tokio::test]
-async fn of_two_publishers_one_is_recorded_and_both_get_its_record() {
+async fn of_several_publishers_one_is_recorded_and_all_get_its_record() {
     for test in TestStore::each().await {
         let record = test.store.cas.put(Bytes::from_static(b"policy")).await.unwrap();
         let publishers = (0..16).map(|worker| {
@@ -111,7 +113,7 @@ async fn two_results_of_one_stage_are_an_error_that_names_both() {
 }
 
 #[tokio::test]
-async fn a_record_whose_blobs_are_gone_counts_for_nothing_and_gives_way() {
+async fn a_manifest_whose_blobs_are_missing_is_ignored_and_replaced() {
     for test in TestStore::each().await {
         let gone = manifest(ArtifactDigest::of(b"gone"), 4);
         test.store.records.publish(&gone).await.unwrap();
@@ -148,7 +150,7 @@ async fn a_corrupt_record_is_a_data_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_record_whose_sizes_are_wrong_gives_way_to_what_was_computed() {
+async fn a_manifest_with_wrong_sizes_is_replaced_by_the_computed_one() {
     let test = TestStore::file().await;
     let record = test.store.cas.put(Bytes::from_static(b"policy")).await.unwrap();
     let manifest = test.store.records.publish(&manifest(record.digest, record.size)).await.unwrap();
@@ -184,6 +186,8 @@ async fn runs_are_recorded_once_and_checked_by_name() {
     std::fs::write(test.path(&name), text.replace("\"seed\": 3", "\"seed\": 4")).unwrap();
     let error = test.store.records.run(run().id()).await.unwrap_err();
     assert!(matches!(error, JobsError::Data(_)) && error.to_string().starts_with(&name), "{error}");
+    let error = test.store.records.resolve_run(&run().config().name).await.unwrap_err();
+    assert!(matches!(error, JobsError::Data(_)) && error.to_string().contains(&name), "{error}");
 }
 
 #[tokio::test]
@@ -203,7 +207,7 @@ async fn beginnings_of_names_are_enough_unless_they_fit_several() {
     digits.sort_unstable();
     let twice = digits.windows(2).find(|pair| pair[0] == pair[1]).unwrap()[0].clone();
     let error = test.store.records.resolve_stage(&twice).await.unwrap_err();
-    assert!(matches!(error, JobsError::Invalid(_)));
+    assert!(matches!(error, JobsError::Ambiguous(_)));
     assert!(error.to_string().contains("fits several of the stages"), "{error}");
     insta::assert_snapshot!(test.store.records.resolve_stage("xyz").await.unwrap_err(), @"`xyz` names no stage: expected 1 to 64 hexadecimal digits");
     insta::assert_snapshot!(test.store.records.resolve_stage("").await.unwrap_err(), @"`` names no stage: expected 1 to 64 hexadecimal digits");
@@ -264,7 +268,7 @@ async fn refusal(answer: &'static str) -> JobsError {
 }
 
 #[tokio::test]
-async fn what_a_server_refuses_is_told_in_one_clear_line() {
+async fn a_refusal_of_the_server_is_one_clear_line() {
     let error = refusal("HTTP/1.1 404 Not Found\r\nContent-Length: 33\r\nConnection: close\r\n\r\n<Error><Code>NoSuchBucket</Code>x").await;
     assert!(matches!(error, JobsError::Invalid(_)), "{error}");
     insta::assert_snapshot!(error, @"s3://results/agrpo: there is no bucket `results`; create it with `aws s3 mb s3://results` (and --endpoint-url where the store is not AWS) or name another store");
@@ -287,6 +291,7 @@ async fn a_server_that_is_down_or_silent_is_given_up() {
         error.to_string().contains(&format!("no connection to http://127.0.0.1:{port};")),
         "{error}"
     );
+    assert!(error.source().is_some_and(|source| source.is::<object_store::Error>()), "{error}");
 
     let (port, _server) = server(None).await;
     let objects = open("s3://results", &settings(port)).await.unwrap();
@@ -297,8 +302,8 @@ async fn a_server_that_is_down_or_silent_is_given_up() {
     assert!(error.to_string().contains("no answer within"), "{error}");
 }
 
-/// The reason, where a server is refused for the way it creates objects.
-async fn misfit(prepare: impl FnOnce(&server::Server)) -> (Option<JobsError>, usize) {
+/// Why a server is refused for the way it creates objects, and how many objects the check leaves.
+async fn check_creates(prepare: impl FnOnce(&server::Server)) -> (Option<JobsError>, usize) {
     let server = server::Server::start().await;
     prepare(&server);
     let store = server.store(1 << 20).await;
@@ -308,9 +313,9 @@ async fn misfit(prepare: impl FnOnce(&server::Server)) -> (Option<JobsError>, us
 
 #[tokio::test]
 async fn a_server_that_does_not_create_once_is_refused_with_the_reason() {
-    let (error, left) = misfit(|_| ()).await;
+    let (error, left) = check_creates(|_| ()).await;
     assert_eq!((error.map(|error| error.to_string()), left), (None, 0), "nothing is left behind");
-    let (error, left) = misfit(server::Server::overlook_conditions).await;
+    let (error, left) = check_creates(server::Server::overlook_conditions).await;
     let error = error.unwrap();
     assert!(
         matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }) && left == 0,
@@ -318,11 +323,11 @@ async fn a_server_that_does_not_create_once_is_refused_with_the_reason() {
     );
     insta::assert_snapshot!(error, @"s3://results/agrpo: the server overlooks conditional writes: it created an object that was there already; agrpo needs conditional writes (PUT with If-None-Match: *), so that of two workers with one stage a single record stands: AWS S3, Cloudflare R2, MinIO and SeaweedFS from 4.17 have them; use one of those, or a folder");
     let refuse = |server: &server::Server| server.answer("PUT probe/", "501 Not Implemented");
-    let error = misfit(refuse).await.0.unwrap();
+    let error = check_creates(refuse).await.0.unwrap();
     assert!(matches!(error, JobsError::Invalid(_) | JobsError::Misconfigured { .. }));
     assert!(error.to_string().contains("the server refuses conditional writes;"), "{error}");
     let forbid = |server: &server::Server| server.answer("PUT probe/", "403 Forbidden");
-    let error = misfit(forbid).await.0.unwrap();
+    let error = check_creates(forbid).await.0.unwrap();
     assert!(error.to_string().contains("the credentials were refused"), "{error}");
     for test in TestStore::each().await {
         test.store.objects.check_creates("x").await.unwrap();

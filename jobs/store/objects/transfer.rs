@@ -1,9 +1,9 @@
-//! Large objects on their way to a server and back.
+//! Uploads and downloads of large objects.
 //!
-//! They go up in parts and come down in pieces, several at a time; one that was cut off is moved again, alone. An
-//! upload that fails is aborted, so that no parts stay behind and cost money; a process that is killed leaves some,
-//! which a bucket's rule for incomplete uploads (`AbortIncompleteMultipartUpload`) removes. Whether bytes are the
-//! right ones is checked before an upload is completed, and by every reader.
+//! They are uploaded in parts and downloaded in pieces, several at a time; where a connection breaks, that part or
+//! piece alone is repeated. An upload that fails is aborted, so that no parts are left that cost money; a killed
+//! process leaves some, which a bucket's rule for incomplete uploads (`AbortIncompleteMultipartUpload`) removes. The
+//! digest is checked before an upload is completed, and by every reader.
 
 use std::{io, ops::Range, pin::Pin, sync::Arc};
 
@@ -15,7 +15,8 @@ use object_store::retry::{RetryContext, RetryFailure, RetryPolicy};
 use object_store::{Error, MultipartUpload, ObjectStoreExt, PutMultipartOptions, path::Path};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::exchange::{AGAIN, Missed, Objects};
+use super::action::{Action, Operation};
+use super::client::{CUT_RETRIES, Objects, TryError};
 use crate::retry::{LONGEST, pauses};
 use crate::{JobsError, Result};
 
@@ -28,11 +29,11 @@ const PIECE: u64 = 8 << 20;
 /// most.
 const AT_ONCE: usize = 4;
 
-/// Sends a part again whose connection broke.
+/// Repeats a part whose connection broke.
 #[derive(Debug)]
-struct AgainInParts;
+struct RetryParts;
 
-impl RetryPolicy for AgainInParts {
+impl RetryPolicy for RetryParts {
     fn retry<'life, 'async_trait>(
         &'life self,
         context: RetryContext,
@@ -43,10 +44,10 @@ impl RetryPolicy for AgainInParts {
     {
         Box::pin(async move {
             let is_cut = matches!(context.failure, RetryFailure::Transport(_));
-            if !is_cut || context.attempt > AGAIN {
+            if !is_cut || context.attempt > CUT_RETRIES {
                 return false;
             }
-            tracing::debug!(attempt = context.attempt, "a part was cut off; once more");
+            tracing::debug!(attempt = context.attempt, "a part was cut off; retrying");
             let pause = pauses(LONGEST).build().nth(context.attempt - 1);
             tokio::time::sleep(pause.unwrap_or(LONGEST)).await;
             true
@@ -55,47 +56,49 @@ impl RetryPolicy for AgainInParts {
 }
 
 impl Objects {
-    /// Writes a large object in parts, whole or not at all. A content of another digest is answered with that.
+    /// Writes a large object in parts, whole or not at all. A content of another digest is not written; the inner error
+    /// is its digest.
     pub(crate) async fn replace_in_parts(
         &self,
         name: &str,
         content: &Content,
         digest: ArtifactDigest,
     ) -> Result<Result<(), ArtifactDigest>> {
-        let (action, path) = (format!("write {name}"), Path::from(name));
+        let (operation, path) = (Operation(Action::Write, name), Path::from(name));
         let send_once = || async {
-            let options = PutMultipartOptions::default().with_retry_policy(Arc::new(AgainInParts));
-            let begun = self.attempt(0, &action, self.inner.put_multipart_opts(&path, options));
-            // What breaks a part is tried again there, and nothing else is.
+            let options = PutMultipartOptions::default().with_retry_policy(Arc::new(RetryParts));
+            let begun = self.attempt(0, operation, self.inner.put_multipart_opts(&path, options));
+            // Parts are repeated by `RetryParts`; nothing else of an upload is.
             let mut upload = begun.await.map_err(JobsError::from)?;
-            let sent = self.attempt(content.size(), &action, send(&mut *upload, content, digest));
+            let sent = self.attempt(content.size(), operation, send(&mut *upload, content, digest));
             let sent = sent.await.map_err(JobsError::from);
             if !matches!(sent, Ok(Ok(()))) {
-                // The upload's own error is returned; a server that is gone cannot be cleaned.
-                let aborted = self.attempt(0, "abort an upload", upload.abort()).await;
+                // The upload's error is returned; an unreachable server cannot be cleaned up.
+                let abort = Operation(Action::Abort, "an upload");
+                let aborted = self.attempt(0, abort, upload.abort()).await;
                 if let Err(error) = aborted.map_err(JobsError::from) {
                     tracing::warn!(name, %error, "parts of a failed upload may be left in the bucket");
                 }
             }
-            Ok::<_, Missed>(sent?)
+            Ok::<_, TryError>(sent?)
         };
         self.with_retry(send_once).await
     }
 
-    /// Sends an object of this size piece by piece, in order. Ends early when the receiver is dropped.
+    /// Downloads an object of this size piece by piece, in order. Ends early when the receiver is dropped.
     pub(crate) async fn stream(
         &self,
         name: &str,
         size: u64,
         pieces: mpsc::Sender<Bytes>,
     ) -> Result<()> {
-        let (action, path) = (format!("read {name}"), Path::from(name));
+        let (operation, path) = (Operation(Action::Read, name), Path::from(name));
         let ranges = (0..size.div_ceil(PIECE)).map(|n| n * PIECE..size.min((n + 1) * PIECE));
-        let (action, path) = (&action, &path);
-        // Asked for again where the connection breaks.
+        let path = &path;
+        // Each piece is requested again where its connection breaks.
         let reads = ranges.map(|range: Range<u64>| async move {
             let size = range.end - range.start;
-            let ask = || self.attempt(size, action, self.inner.get_range(path, range.clone()));
+            let ask = || self.attempt(size, operation, self.inner.get_range(path, range.clone()));
             self.with_retry(ask).await
         });
         let download = async {
@@ -107,13 +110,12 @@ impl Objects {
             }
             Ok(())
         };
-        // Each piece has its own time, and so has all of it.
-        self.within(size, action, download).await?
+        // Each piece has a timeout, and so has the whole download.
+        self.within(size, operation, download).await?
     }
 }
 
-/// Sends all parts and completes the upload, unless the content's digest turns out to be another one, which is
-/// answered.
+/// Sends all parts and completes the upload, unless the content has another digest, which is the inner error.
 async fn send(
     upload: &mut dyn MultipartUpload,
     content: &Content,
@@ -140,7 +142,7 @@ async fn send(
     }
 }
 
-/// A part of a content and the digest of everything up to its end.
+/// Reads a part of a content, and hashes it after everything before it.
 async fn take_part(
     content: Content,
     range: Range<u64>,

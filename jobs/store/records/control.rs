@@ -1,14 +1,14 @@
-//! Paused and cancelled runs, as the store remembers them.
+//! The records of paused and cancelled runs.
 //!
-//! No record for a run that no person held. It decides when stages run, never what comes of them.
+//! A run without one was never paused or cancelled. They decide when stages run, never what they compute.
 
 use agrpo_spec::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::json::{Fields, Records, Unreadable};
+use super::json::{Fields, Readable, Records};
 use crate::{Result, paths};
 
-/// How a run is held back.
+/// Whether a run is paused or cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hold {
@@ -27,11 +27,11 @@ impl std::fmt::Display for Hold {
     }
 }
 
-/// Who held a run back, and when.
+/// Who paused or cancelled a run, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
-    /// How it is held back.
+    /// Whether it is paused or cancelled.
     pub state: Hold,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
@@ -44,26 +44,23 @@ impl Fields for Control {
 }
 
 impl Records {
-    /// Holds a run back; the last word counts.
+    /// Pauses or cancels a run; the last call counts.
     pub async fn put_control(&self, run: RunId, control: &Control) -> Result<()> {
         self.put(&paths::of_run(run, "control.json"), control).await
     }
 
-    /// Lets a run go on.
+    /// Removes a run's record, so that it goes on.
     pub async fn clear_control(&self, run: RunId) -> Result<()> {
         self.delete::<Control>(&paths::of_run(run, "control.json")).await
     }
 
-    /// Whether a run is held back. Data error if the record is corrupt.
+    /// The record of a paused or cancelled run. Data error if it is corrupt.
     pub async fn control(&self, run: RunId) -> Result<Option<Control>> {
         self.get(&paths::of_run(run, "control.json")).await
     }
 
     /// The same, with the record beside it if it cannot be read.
-    pub async fn readable_control(
-        &self,
-        run: RunId,
-    ) -> Result<(Option<Control>, Option<Unreadable>)> {
+    pub async fn readable_control(&self, run: RunId) -> Readable<Control> {
         self.readable(paths::of_run(run, "control.json")).await
     }
 }

@@ -1,9 +1,9 @@
-//! Failures: why stages failed for good. They explain why a run stands still, and decide no result.
+//! Failures: why stages failed for good. They explain why a run does not go on, and decide no result.
 
 use agrpo_spec::{Environment, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
-use super::json::{Fields, Records, Unreadable};
+use super::json::{Fields, Records, Split};
 use crate::{Remedy, Result, paths};
 
 /// Why a stage failed for good.
@@ -14,14 +14,14 @@ pub struct Failure {
     pub key: StageKey,
     /// The stage's name.
     pub stage: StageDigest,
-    /// What the last attempt said.
+    /// The error of the last attempt.
     pub error: String,
     /// Where another try may help.
     #[serde(default)]
     pub remedy: Remedy,
     /// Who made the last attempt.
     pub worker: String,
-    /// How often it was begun.
+    /// How often it was started.
     pub attempts: u32,
     /// When it was given up, in milliseconds since 1970.
     pub unix_ms: u64,
@@ -36,12 +36,12 @@ pub struct Failure {
 impl Fields for Failure {}
 
 impl Records {
-    /// Records why a stage failed; a later failure of the stage takes its place.
+    /// Records why a stage failed, over an earlier failure of the stage.
     pub async fn put_failure(&self, run: RunId, failure: &Failure) -> Result<()> {
         self.put(&paths::in_run(run, "failures", failure.stage), failure).await
     }
 
-    /// Forgets a failure, as the stage is tried again or done.
+    /// Removes a failure, where the stage is tried again or done.
     pub async fn clear_failure(&self, run: RunId, stage: StageDigest) -> Result<()> {
         self.delete::<Failure>(&paths::in_run(run, "failures", stage)).await
     }
@@ -58,7 +58,7 @@ impl Records {
     }
 
     /// The same, with those that cannot be read beside them.
-    pub async fn readable_failures(&self, run: RunId) -> Result<(Vec<Failure>, Vec<Unreadable>)> {
+    pub async fn readable_failures(&self, run: RunId) -> Split<Failure> {
         let stages = self.failed_stages(run).await?.into_iter();
         let names = stages.map(|stage| paths::in_run(run, "failures", stage)).collect();
         let (mut failures, unreadable) = self.each::<Failure>(names).await?;

@@ -1,7 +1,7 @@
 //! A run's index: which stages are done, and which were computed twice.
 //!
-//! None of this decides a result: the index names manifests that planning the run from its start finds again, so
-//! losing it costs time only.
+//! None of this decides a result: planning the run from its start finds the same manifests, so losing the index costs
+//! time only.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::json::Records;
 use crate::{Result, paths};
 
 impl Records {
-    /// Notes in the run's index that a stage is done. Written without waiting for the disk.
+    /// Notes in the run's index that a stage is done. Not flushed to the disk.
     pub async fn record_stage(&self, run: RunId, key: StageKey, stage: StageDigest) -> Result<()> {
         let entry = paths::indexed(run, key, stage);
         self.objects.hint(&entry, Bytes::from(format!("{stage}\n"))).await
     }
 
-    /// The run's index by place; costs one listing. An entry promises nothing: the fleet's `Walk` decides which count.
+    /// The run's index by place in the run; costs one listing. Entries may be wrong: the fleet's `Walk` checks them.
     pub async fn recorded_stages(&self, run: RunId) -> Result<BTreeMap<StageKey, StageDigest>> {
         Ok(self.recorded_entries(run).await?.into_iter().collect())
     }
@@ -32,15 +32,15 @@ impl Records {
         Ok(entries)
     }
 
-    /// Whether the run's index says that the stage is done; as good as any index.
+    /// Whether the run's index says that the stage is done. Entries may be wrong.
     pub async fn is_recorded(&self, run: RunId, key: StageKey, stage: StageDigest) -> Result<bool> {
         Ok(self.objects.size(&paths::indexed(run, key, stage)).await?.is_some())
     }
 
-    /// Says once of a run that an entry of its index names a stage that is not the run's.
+    /// Warns, once for each run, that an entry of its index names a stage that is not the run's.
     pub fn log_incompatible(&self, run: RunId, key: StageKey, stage: StageDigest) {
         let entry = paths::indexed(run, key, stage);
-        if self.objects.is_first(&format!("foreign {run}")) {
+        if self.objects.is_first(&format!("incompatible {run}")) {
             tracing::warn!(
                 entry,
                 "the run has another stage in this place: the entry is ignored, as are all others like it; \
@@ -49,7 +49,7 @@ impl Records {
         }
     }
 
-    /// Counts that a stage was computed though another worker's record stood first. Does not wait for the disk.
+    /// Notes that a stage was computed although another worker had published it. Not flushed to the disk.
     pub async fn record_twice(&self, run: RunId, stage: StageDigest) -> Result<()> {
         let name = paths::in_run(run, "twice", stage);
         self.objects.hint(&name, Bytes::from(format!("{stage}\n"))).await

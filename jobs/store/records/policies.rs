@@ -1,10 +1,10 @@
-//! Notes of which stage made which policy of a run, found without a listing. Losing one costs time only.
+//! Notes of which stage made which policy of a run, read without a listing. Losing one costs time only.
 
 use agrpo_spec::{ArtifactDigest, Manifest, RunId, StageDigest, StageKey, StageKind};
 use serde::{Deserialize, Serialize};
 
 use super::json::{Fields, Found, Record, Records};
-use crate::{JobsError, Result, paths};
+use crate::{JobsError, Result, paths, readable};
 
 /// Which stage made a policy of a run, and where it stands there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,15 +22,18 @@ pub struct PolicyNote {
 
 impl Fields for PolicyNote {}
 
-/// The note, if it is sealed for this run and place.
+/// The stage that a note names, if it counts.
+type Noted = Result<Option<StageDigest>>;
+
+/// The note, if it is sealed and of this run and place.
 fn sealed_for(run: RunId, key: StageKey, found: Found<PolicyNote>) -> Option<PolicyNote> {
     let note = found.value;
     (found.is_sealed && note.run == run && note.key == key).then_some(note)
 }
 
 impl Records {
-    /// Notes which stage made a policy. Only for a caller that derived the stage from the run's plan: others go on
-    /// from here. Does not wait for the disk; nothing to do for stages that make no policy.
+    /// Notes which stage made a policy; nothing to do for other stages. The caller has to have derived the stage from
+    /// the run's plan, since workers plan on from the note. Not flushed to the disk.
     pub async fn note_policy(&self, run: RunId, key: StageKey, manifest: &Manifest) -> Result<()> {
         let moves = matches!(key.kind, StageKind::Sft | StageKind::Update);
         let Some(policy) = manifest.output("policy").filter(|_| moves) else { return Ok(()) };
@@ -38,7 +41,7 @@ impl Records {
         let name = paths::in_run(run, "policies", key);
         match self.get::<PolicyNote>(&name).await {
             Ok(Some(standing)) if standing == note => return Ok(()),
-            // The note of another version stays; who cannot read it walks along the records.
+            // The note of another version stays; this version plans along the records instead.
             Err(JobsError::Incompatible(_)) => return Ok(()),
             Ok(_) | Err(JobsError::Data(_)) => {}
             Err(error) => return Err(error),
@@ -46,44 +49,30 @@ impl Records {
         self.objects.hint(&name, note.seal().into()).await
     }
 
-    /// The note of the update or chunk of fine-tuning at this place. Counts only if it is sealed for this run and
-    /// place.
+    /// The note of the update or chunk of fine-tuning at this place, if it is sealed and of this run and place.
     pub async fn policy_note(&self, run: RunId, key: StageKey) -> Result<Option<PolicyNote>> {
-        match self.find(&paths::in_run(run, "policies", key)).await {
-            Err(JobsError::Data(_) | JobsError::Incompatible(_)) => Ok(None),
-            found => Ok(found?.and_then(|found| sealed_for(run, key, found))),
-        }
+        let found = readable(self.find(&paths::in_run(run, "policies", key)).await)?;
+        Ok(found.ok().flatten().and_then(|found| sealed_for(run, key, found)))
     }
 
-    /// Which stage is the run's update or chunk of fine-tuning of this place, as far as that is noted.
-    pub async fn recorded_policy(&self, run: RunId, key: StageKey) -> Result<Option<StageDigest>> {
+    /// The stage of the run's update or chunk of fine-tuning at this place, if it is noted.
+    pub async fn recorded_policy(&self, run: RunId, key: StageKey) -> Noted {
         Ok(self.policy_note(run, key).await?.map(|note| note.stage))
     }
 
-    /// The names of the run's notes, and which stages they name, sealed or not, or why they cannot be read.
-    pub async fn noted_policies(
-        &self,
-        run: RunId,
-    ) -> Result<Vec<(String, Result<Option<StageDigest>>)>> {
+    /// The names of the run's notes, each with the stage that it names, sealed or not, or why it cannot be read.
+    pub async fn noted_policies(&self, run: RunId) -> Result<Vec<(String, Noted)>> {
         let mut found = vec![];
         for file in self.objects.list(&paths::of_run(run, "policies")).await? {
             let name = paths::in_run(run, "policies", &file);
-            let stage = self.noted_stage(run, &file, &name).await;
-            if let Err(error @ (JobsError::Unavailable(_) | JobsError::Invalid(_))) = stage {
-                return Err(error);
-            }
+            let stage = readable(self.noted_stage(run, &file, &name).await)?;
             found.push((name, stage));
         }
         Ok(found)
     }
 
     /// The stage that a note names, if it is one of this place, sealed or from before notes were sealed.
-    pub(super) async fn noted_stage(
-        &self,
-        run: RunId,
-        file: &str,
-        name: &str,
-    ) -> Result<Option<StageDigest>> {
+    pub(super) async fn noted_stage(&self, run: RunId, file: &str, name: &str) -> Noted {
         let Some(bytes) = self.objects.read(name).await? else { return Ok(None) };
         // From before notes were sealed: the digest alone.
         let plain = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse().ok();

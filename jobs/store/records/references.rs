@@ -1,6 +1,6 @@
-//! How many runs' results name each blob, remembered by a process from one look to the next.
+//! Which runs' results name each blob, remembered by a process from one pass of retention to the next.
 //!
-//! Records never change, so each is read once; what a run has dropped is asked anew every time.
+//! Manifests never change, so each is read once; the notes of deleted outputs are read in every pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,9 +13,9 @@ type Outputs = BTreeMap<String, OutputRecord>;
 /// What is known of a run.
 #[derive(Debug, Default)]
 pub struct RunReferences {
-    /// The place and the outputs of each stage that is known.
+    /// The place in the run and the outputs of each stage that is known.
     pub stages: BTreeMap<StageDigest, (StageKey, Outputs)>,
-    /// What the run names itself; `None` until it was looked up.
+    /// The blobs that the run file names; `None` until they were read.
     pub imports: Option<BTreeSet<ArtifactDigest>>,
     /// Every stage is known: there is nothing new to list.
     pub is_complete: bool,
@@ -26,17 +26,17 @@ pub struct RunReferences {
 pub struct References {
     /// By run.
     pub runs: BTreeMap<RunId, RunReferences>,
-    /// No look before this.
+    /// No pass before this.
     next: Option<Instant>,
 }
 
 impl References {
-    /// Whether the last look is long enough ago.
+    /// Whether the next pass is due.
     pub fn is_time(&self) -> bool {
         self.next.is_none_or(|next| Instant::now() >= next)
     }
 
-    /// Leaves so long until the next look.
+    /// Sets the pause until the next pass.
     pub fn rest(&mut self, pause: Duration) {
         self.next = Some(Instant::now() + pause);
     }
@@ -57,7 +57,8 @@ impl References {
         naming.map(|(run, stage, ..)| (run, stage)).collect()
     }
 
-    /// Takes out of `blobs` what is held by a run that has let go only what `is_dropped` says.
+    /// Removes from `blobs` those that a run still holds. A run no longer holds the outputs for which `is_dropped` is
+    /// true.
     pub fn spare_held(
         &self,
         blobs: &mut BTreeMap<ArtifactDigest, u64>,

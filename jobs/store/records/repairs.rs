@@ -1,27 +1,27 @@
 //! Repairs: stages that were recomputed because a result had been lost.
 //!
-//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They explain where time went and that a disk
-//! or bucket loses data; nothing is decided by them.
+//! `runs/<run>/rewound/<stage>.<unix ms>`: one JSON document each time. They show where time went and that a disk or
+//! bucket loses data; they decide nothing.
 
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
-use super::json::{Fields, Records, Unreadable};
+use super::json::{Fields, Records, Split};
 use crate::{Result, paths};
 
 /// Why a stage was computed a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
-    /// An output was gone.
+    /// An output was missing.
     Missing,
-    /// An output had other bytes than its name says.
+    /// An output had another digest than its name.
     Corrupt,
-    /// An output had been let go by the run's own retention.
+    /// The run's retention had deleted an output.
     Dropped,
     /// The stage's record could not be read.
     CorruptManifest,
-    /// The stage's record was gone, and an output with it.
+    /// The stage's record was missing, and an output with it.
     MissingManifest,
 }
 
@@ -33,9 +33,9 @@ pub struct Repair {
     pub stage: StageDigest,
     /// Its place in the run, where the index knew it.
     pub key: Option<StageKey>,
-    /// The blob for whose sake it was computed again; none where its record was damaged.
+    /// The blob that was needed; none where the stage's record was damaged.
     pub lost: Option<ArtifactDigest>,
-    /// What had happened.
+    /// Why.
     pub why: Why,
     /// The stage that could not go on without it.
     pub needed_by: Option<StageDigest>,
@@ -59,8 +59,8 @@ impl Records {
         Ok(self.objects.list(&paths::of_run(run, "rewound")).await?.len() as u64)
     }
 
-    /// What the run remembers of such stages, oldest first, and which of these records cannot be read.
-    pub async fn readable_repairs(&self, run: RunId) -> Result<(Vec<Repair>, Vec<Unreadable>)> {
+    /// The run's repairs, oldest first, and those that cannot be read.
+    pub async fn readable_repairs(&self, run: RunId) -> Split<Repair> {
         let files = self.objects.list(&paths::of_run(run, "rewound")).await?.into_iter();
         let names = files.map(|file| paths::in_run(run, "rewound", file)).collect();
         let (mut repairs, unreadable) = self.each::<Repair>(names).await?;

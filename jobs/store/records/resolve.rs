@@ -1,13 +1,13 @@
 //! Resolves what a person types to a full name: an unambiguous beginning of a digest, or a run's name.
 //!
-//! Refuses to guess: what fits nothing or several things is an error that says so.
+//! Does not guess: a text that fits nothing or several things is an error.
 
 use std::{fmt::Display, str::FromStr};
 
-use agrpo_spec::{ArtifactDigest, Run, RunId, StageDigest};
+use agrpo_spec::{ArtifactDigest, RunId, StageDigest};
 
 use super::json::Records;
-use crate::{JobsError, Result, paths};
+use crate::{JobsError, Result};
 
 /// Hexadecimal digits of a full digest.
 const DIGITS: usize = 64;
@@ -36,20 +36,21 @@ impl Records {
         prefix: &str,
     ) -> Result<T> {
         let parse = |name: &str| {
-            name.parse().map_err(|error| JobsError::Data(format!("{folder}/{name}: {error}")))
+            name.parse().map_err(|error| JobsError::data(format!("{folder}/{name}: {error}")))
         };
         let prefix = prefix.to_ascii_lowercase();
         if !is_prefix(&prefix) {
-            return Err(JobsError::Invalid(format!(
+            return Err(JobsError::invalid(format!(
                 "`{prefix}` names no {what}: expected 1 to {DIGITS} hexadecimal digits"
             )));
         }
         let url = self.objects.url();
         if prefix.len() == DIGITS {
-            // Whatever is there: who reads it tells what is wrong with it.
-            return match self.objects.look(&format!("{folder}/{prefix}")).await? {
+            // Its reader reports what is wrong with it, if anything is.
+            let name = format!("{folder}/{prefix}");
+            return match self.objects.look(&name).await? {
                 Some(_) => parse(&prefix),
-                None => Err(JobsError::Data(format!("{folder}/{prefix} is missing in {url}"))),
+                None => Err(self.missing(&name)),
             };
         }
         let mut names = self.objects.list(folder).await?;
@@ -57,15 +58,16 @@ impl Records {
         names.sort_unstable();
         match names.as_slice() {
             [name] => parse(name),
-            [] => Err(JobsError::Invalid(format!("no {what} in {url} begins with `{prefix}`"))),
-            _ => Err(JobsError::Invalid(format!(
+            [] => Err(JobsError::invalid(format!("no {what} in {url} begins with `{prefix}`"))),
+            _ => Err(JobsError::ambiguous(format!(
                 "`{prefix}` fits several of the {what}s in {url}: {}; give more digits",
                 listed(&names)
             ))),
         }
     }
 
-    /// The stage whose name begins with `prefix`. Invalid unless one does; data error if a full name has no record.
+    /// The stage whose name begins with `prefix`. Invalid or ambiguous unless one does; data error if a full name has
+    /// no record.
     pub async fn resolve_stage(&self, prefix: &str) -> Result<StageDigest> {
         self.resolve("stage", "stages", prefix).await
     }
@@ -75,24 +77,21 @@ impl Records {
         self.resolve("blob", "cas", prefix).await
     }
 
-    /// The names of these runs, but for those whose records are damaged: they must not hide the others.
-    pub(super) async fn names(&self, runs: Vec<RunId>) -> Result<Vec<(RunId, String)>> {
-        let records = runs.into_iter().map(|id| paths::of_run(id, "run.json")).collect();
-        let (runs, _) = self.each::<Run>(records).await?;
-        Ok(runs.iter().map(|run| (run.id(), run.config().name.clone())).collect())
-    }
-
-    /// The one run whose id begins with `text` or that has this name. Invalid error if none or several fit.
+    /// The one run whose id begins with `text` or that has this name. Invalid or ambiguous unless one does; data error
+    /// if none does and a record cannot be read, which may be the one.
     pub async fn resolve_run(&self, text: &str) -> Result<RunId> {
         let prefix = text.to_ascii_lowercase();
         let runs = self.runs().await?;
         let (mut fitting, mut names): (Vec<RunId>, Vec<String>) = (vec![], vec![]);
+        let mut unreadable = vec![];
         if is_prefix(&prefix) {
             fitting.extend(runs.iter().filter(|id| id.to_string().starts_with(&prefix)));
         }
         if prefix.len() < DIGITS {
             let others = runs.into_iter().filter(|id| !fitting.contains(id)).collect();
-            for (id, name) in self.names(others).await? {
+            let (others, damaged) = self.names(others).await?;
+            unreadable = damaged;
+            for (id, name) in others {
                 if name == text {
                     fitting.push(id);
                 } else {
@@ -103,16 +102,22 @@ impl Records {
         let url = self.objects.url();
         match fitting.as_slice() {
             [id] => Ok(*id),
-            [] => Err(JobsError::Invalid(format!(
-                "no run in {url} has the name `{text}` or an id that begins with it; {}`agrpo status` \
-                 lists all runs",
-                agrpo_spec::nearest(text, names.iter().map(String::as_str))
-                    .map(|name| format!("did you mean `{name}`? "))
-                    .unwrap_or_default()
-            ))),
+            [] => {
+                let kind = if unreadable.is_empty() { JobsError::Invalid } else { JobsError::Data };
+                let maybe = unreadable.iter().map(|run| format!("; this may be the one: {run}"));
+                let text = format!(
+                    "no run in {url} has the name `{text}` or an id that begins with it; {}`agrpo status` \
+                     lists all runs{}",
+                    agrpo_spec::suggestion(text, names.iter().map(String::as_str))
+                        .map(|name| format!("did you mean `{name}`? "))
+                        .unwrap_or_default(),
+                    maybe.take(1).collect::<String>()
+                );
+                Err(kind(text.into()))
+            }
             _ => {
                 let names: Vec<_> = fitting.iter().map(ToString::to_string).collect();
-                Err(JobsError::Invalid(format!(
+                Err(JobsError::ambiguous(format!(
                     "`{text}` fits several of the runs in {url}: {}; give more of the id",
                     listed(&names)
                 )))

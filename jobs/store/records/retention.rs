@@ -1,7 +1,7 @@
-//! What a run keeps, and which outputs it has dropped, which is noted before they are deleted.
+//! A run's retention, and the notes of outputs that it dropped, written before the outputs are deleted.
 //!
-//! Without either everything is held. A note marks outputs that retention deleted, so that they are not reported as
-//! lost; whether the bytes are deleted depends on the other runs of the store.
+//! Without either the run holds all outputs. A note marks outputs that retention deleted, so that they are not reported
+//! as lost; whether the bytes are deleted depends on the other runs of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use agrpo_spec::{OutputRecord, Retention, Run, RunId, StageDigest, StageKey, Sta
 use serde::{Deserialize, Serialize};
 
 use super::json::{Fields, Records, Unreadable};
-use crate::{JobsError, Result, paths};
+use crate::{Result, paths, readable};
 
 /// Outputs of a stage that a run no longer holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +22,8 @@ pub struct DroppedOutputs {
 }
 
 impl DroppedOutputs {
-    /// What counts of a note about the stage of this place, where the newest complete update is of iteration `newest`:
-    /// no run drops what every run keeps. Only updates are measured by `newest`, which falls back where a record is
-    /// lost.
+    /// The valid part of a note about the stage of this place: without outputs that every run retains. `newest` is the
+    /// iteration of the newest complete update; it applies to updates only, since it falls back where a record is lost.
     pub fn within(mut self, run: &Run, key: StageKey, newest: u32) -> Self {
         let newest = if key.kind == StageKind::Update { newest } else { u32::MAX };
         let names = Retention::LEAST.deletes(run, key, newest);
@@ -42,7 +41,7 @@ impl Fields for Retention {
 }
 
 impl Records {
-    /// Records what is kept of a run; takes the place of what was recorded before.
+    /// Records a run's retention, over one that was recorded before.
     pub(super) async fn put_retention(&self, run: &Run) -> Result<()> {
         let retention = run.config().retention;
         let name = paths::of_run(run.id(), "retention.json");
@@ -52,7 +51,7 @@ impl Records {
         self.put(&name, &retention).await
     }
 
-    /// What is kept of a run. Data error if the record is corrupt.
+    /// A run's retention. Data error if the record is corrupt.
     pub async fn retention(&self, run: RunId) -> Result<Retention> {
         Ok(self.get(&paths::of_run(run, "retention.json")).await?.unwrap_or_default())
     }
@@ -73,21 +72,19 @@ impl Records {
         self.put(&paths::in_run(run, "dropped", stage), dropped).await
     }
 
-    /// The outputs of a stage that a run no longer holds. A note that cannot be read counts as none.
+    /// The outputs of a stage that a run has dropped. A note that cannot be read counts as none.
     pub async fn dropped(&self, run: RunId, stage: StageDigest) -> Result<Option<DroppedOutputs>> {
         let name = paths::in_run(run, "dropped", stage);
-        match self.get(&name).await {
-            Err(error @ (JobsError::Data(_) | JobsError::Incompatible(_))) => {
-                if self.objects.is_first(&name) {
-                    tracing::warn!(%error, "a note that cannot be read is ignored");
-                }
-                Ok(None)
-            }
-            found => found,
+        let found = readable(self.get(&name).await)?;
+        if let Err(error) = &found
+            && self.objects.is_first(&name)
+        {
+            tracing::warn!(%error, "ignoring a list of deleted outputs that cannot be read");
         }
+        Ok(found.ok().flatten())
     }
 
-    /// The stages of which a run has let outputs go; costs one listing.
+    /// The stages of which a run has dropped outputs; costs one listing.
     pub async fn stages_with_dropped(&self, run: RunId) -> Result<BTreeSet<StageDigest>> {
         Ok(self.list(&paths::of_run(run, "dropped")).await?.into_iter().collect())
     }

@@ -1,9 +1,9 @@
-//! Runs: their configuration, which says what everything else kept about them is of.
+//! Runs: their configuration, from which everything else about them is derived.
 
 use agrpo_spec::record::{self, Opened, RecordError};
 use agrpo_spec::{Run, RunConfig, RunId};
 
-use super::json::{Record, Records, named};
+use super::json::{Record, Records, Split, named};
 use crate::{Result, paths};
 
 impl Record for Run {
@@ -13,7 +13,7 @@ impl Record for Run {
         record::seal(self.config())
     }
 
-    /// What it asks for may be more than this program can do.
+    /// A configuration that this program does not know is incompatible, not damaged.
     fn open(name: &str, bytes: &[u8]) -> Result<Opened<Self>, RecordError> {
         let Opened { value, is_sealed } = record::open::<RunConfig>(bytes)?;
         let run = Self::resolve(value);
@@ -26,14 +26,14 @@ impl Record for Run {
 }
 
 impl Records {
-    /// Records a run, and what is kept of it. The same run again changes the latter alone; another version may have
-    /// written it differently. A damaged record is written again.
+    /// Records a run and its retention. Of a recorded run only the retention changes: another version may have written
+    /// the record differently. A damaged record is overwritten.
     pub async fn put_run(&self, run: &Run) -> Result<()> {
         self.create(&paths::of_run(run.id(), "run.json"), run).await?;
         self.put_retention(run).await
     }
 
-    /// A recorded run. Data error if it is missing or is not what its name says.
+    /// A recorded run. Data error if it is missing or has another id than its name.
     pub async fn run(&self, id: RunId) -> Result<Run> {
         self.need(&paths::of_run(id, "run.json")).await
     }
@@ -49,22 +49,30 @@ impl Records {
     /// The other runs that have this name, sorted. Runs whose records are damaged have none.
     pub async fn namesakes(&self, run: RunId, name: &str) -> Result<Vec<RunId>> {
         let others = self.runs().await?.into_iter().filter(|&other| other != run);
-        let named = self.names(others.collect()).await?.into_iter();
-        Ok(named.filter(|(_, other)| other == name).map(|(id, _)| id).collect())
+        let (named, _) = self.names(others.collect()).await?;
+        Ok(named.into_iter().filter(|(_, other)| other == name).map(|(id, _)| id).collect())
     }
 
-    /// Whether anything has the name of a run's record.
+    /// The names of these runs, and the records that cannot be read: they must not hide the others.
+    pub(super) async fn names(&self, runs: Vec<RunId>) -> Split<(RunId, String)> {
+        let records = runs.into_iter().map(|id| paths::of_run(id, "run.json")).collect();
+        let (runs, unreadable) = self.each::<Run>(records).await?;
+        let name = |run: &Run| (run.id(), run.config().name.clone());
+        Ok((runs.iter().map(name).collect(), unreadable))
+    }
+
+    /// Whether a run's record exists, readable or not.
     pub async fn has_run_record(&self, run: RunId) -> Result<bool> {
         Ok(self.objects.look(&paths::of_run(run, "run.json")).await?.is_some())
     }
 
-    /// How many objects are kept about a run, results left aside.
+    /// How many objects a run's folder holds; results are not in it.
     pub async fn run_objects(&self, run: RunId) -> Result<u64> {
         Ok(self.objects.entries(&paths::run(run)).await?.len() as u64)
     }
 
-    /// Removes everything that is kept about a run; results stay for a gc. The record goes last, so that a crash
-    /// leaves a run that can be forgotten again. Answers with how many objects went.
+    /// Deletes a run's folder; results stay for gc. The record is deleted last, so that after a crash the run can be
+    /// forgotten again. Returns how many objects were deleted.
     pub async fn forget_run(&self, run: RunId) -> Result<u64> {
         let (folder, record) = (paths::run(run), paths::of_run(run, "run.json"));
         let entries = self.objects.entries(&folder).await?;
@@ -73,7 +81,7 @@ impl Records {
         }
         self.objects.clear(&record).await?;
         if let Some(path) = self.objects.path(&folder) {
-            // Folders of a local store outlive their files; an empty one would look like a run.
+            // In a local store the empty folder remains, and would look like a run.
             tokio::fs::remove_dir_all(path).await.ok();
         }
         Ok(entries.len() as u64)

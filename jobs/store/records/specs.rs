@@ -1,20 +1,17 @@
-//! Specs: what a hint in the queue stands for. Written before the hint, read by the worker that takes it.
+//! Specs: a hint in the queue refers to one. Written before the hint, read by the worker that takes it.
 //!
-//! A spec's name is the stage's digest, so a reader knows whether it holds what was meant. A lost or damaged spec
-//! costs only time: planning the run writes it again. Decides nothing about stages.
-
-use std::sync::{MutexGuard, PoisonError};
+//! A spec's name is the stage's digest, so a reader detects a wrong one. A lost or damaged spec costs only time:
+//! planning the run writes it again. Decides nothing about stages.
 
 use agrpo_spec::record::{self, Opened, RecordError};
 use agrpo_spec::{StageDigest, StageSpec};
-use lru::LruCache;
 
 use super::json::{Record, Records, named};
-use crate::{Result, paths};
+use crate::{Result, paths, span::locked};
 
 impl Record for StageSpec {
     const REMEDY: &'static str = "it is written again when its run is planned next: delete it and enqueue the run \
-                                  again if this is said twice";
+                                  again if this error comes back";
 
     fn seal(&self) -> Vec<u8> {
         record::seal(self)
@@ -22,7 +19,7 @@ impl Record for StageSpec {
 
     fn open(name: &str, bytes: &[u8]) -> Result<Opened<Self>, RecordError> {
         let opened: Opened<Self> = match record::open(bytes) {
-            // Planning the run gives the same spec again, so one without a valid seal need not be kept.
+            // Planning the run writes the same spec again, so one without a valid seal can be replaced.
             Err(RecordError::Incompatible(why)) if !record::has_format(bytes) => {
                 return Err(RecordError::Damaged(why));
             }
@@ -36,34 +33,29 @@ impl Record for StageSpec {
 }
 
 impl Records {
-    /// Makes sure that a stage's spec is there; asks nothing where this process knows it is.
+    /// Makes sure that a stage's spec is stored; sends no request where it is in this process's cache.
     pub async fn put_spec(&self, stage: StageDigest, spec: &StageSpec) -> Result<()> {
-        if self.known_specs().contains(&stage) {
+        if locked(&self.specs).contains(&stage) {
             return Ok(());
         }
         self.create(&paths::spec(stage), spec).await?;
-        self.known_specs().put(stage, spec.clone());
+        locked(&self.specs).put(stage, spec.clone());
         Ok(())
     }
 
-    /// The spec of a stage. Data error if it is missing or is not what its name says.
+    /// The spec of a stage. Data error if it is missing or has another digest than its name.
     pub async fn spec(&self, stage: StageDigest) -> Result<StageSpec> {
-        if let Some(spec) = self.known_specs().get(&stage) {
+        if let Some(spec) = locked(&self.specs).get(&stage) {
             return Ok(spec.clone());
         }
         let spec: StageSpec = self.need(&paths::spec(stage)).await?;
-        self.known_specs().put(stage, spec.clone());
+        locked(&self.specs).put(stage, spec.clone());
         Ok(spec)
     }
 
-    fn known_specs(&self) -> MutexGuard<'_, LruCache<StageDigest, StageSpec>> {
-        // Every change leaves the cache whole, so a panic elsewhere does not spoil it.
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// No longer takes it for known that a spec is there.
+    /// Removes a spec from the cache.
     pub fn invalidate_spec(&self, stage: StageDigest) {
-        self.known_specs().pop(&stage);
+        locked(&self.specs).pop(&stage);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The versions of the stage kinds that a program computes, and those that a run is pinned to.
 //!
-//! Other versions give other bytes, so programs of different versions share neither runs nor queues. A run without a pin
-//! gets that of the first program that asks.
+//! Other versions give other bytes, so programs of different versions share neither runs nor queues. The first program
+//! that reads the versions of a run without a pin pins it to its own.
 
 use std::collections::BTreeMap;
 
@@ -26,14 +26,14 @@ impl Versions {
         Self(StageKind::ALL.into_iter().map(version).collect())
     }
 
-    /// Their short name, twelve hexadecimal digits: in Redis it tells those apart who work together.
+    /// Their short name, twelve hexadecimal digits: in Redis it names the queue of programs that share these versions.
     #[must_use]
     pub fn tag(&self) -> String {
         let text = serde_json::to_vec_pretty(&self.0).expect("numbers serialise");
         ArtifactDigest::of(&text).short()
     }
 
-    /// Why a program of these versions leaves a run of pinned versions alone; `None` if both are the same.
+    /// Why a program of these versions cannot compute a run of pinned versions; `None` if both are the same.
     pub fn misses(&self, pinned: &Self) -> Option<String> {
         let mut kinds = self.0.keys().chain(pinned.0.keys());
         let kind = kinds.find(|kind| self.0.get(*kind) != pinned.0.get(*kind))?;
@@ -55,11 +55,11 @@ impl Fields for Versions {
 }
 
 impl Records {
-    /// Pins the run to this program's versions, because a person asked for it. Answers with the other versions that
-    /// computed it before, if they are known.
+    /// Pins the run to this program's versions, on a user's request. Returns the versions that computed it before, if
+    /// they were others.
     pub async fn pin_versions(&self, run: RunId) -> Result<Option<Versions>> {
         let (name, own) = (paths::of_run(run, "versions.json"), Versions::own());
-        // A person asked for the run: what is damaged is written anew.
+        // A user asked for the run: a damaged record is replaced.
         let Some(found) = self.create(&name, &own).await? else { return Ok(None) };
         let pinned = found.value;
         if pinned == own {
@@ -70,13 +70,13 @@ impl Records {
             let files = self.objects.list(&paths::of_run(run, folder)).await?.into_iter();
             stale.extend(files.map(|file| paths::in_run(run, folder, file)));
         }
-        // First the pin: until it stands, the index is all that says what the others' run needs.
+        // First the pin: until it is written, the index alone says what the run of the other versions needs.
         self.put(&name, &own).await?;
         self.clear_index(run, stale).await?;
         Ok(Some(pinned))
     }
 
-    /// Deletes a run's index and notes of policies: the plan has other stages now. Notes of a newer format stay.
+    /// Deletes a run's index and notes of policies, since the plan has other stages now. Notes of a newer format stay.
     async fn clear_index(&self, run: RunId, names: Vec<String>) -> Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -84,7 +84,7 @@ impl Records {
         tracing::warn!(
             run = run.short(),
             entries = names.len(),
-            "other stage versions computed this run: its index is emptied, and a gc takes what only they computed"
+            "other stage versions computed this run: deleting its index; agrpo gc deletes what only they computed"
         );
         let deletions = names.into_iter().map(|name| async move {
             if name.contains("/stages/") {
@@ -114,10 +114,10 @@ impl Records {
         Ok(pinned.and_then(|pinned| Versions::own().misses(&pinned)))
     }
 
-    /// Refuses a run of which this program cannot say what its stages are.
+    /// Refuses a run whose stages this program cannot derive.
     pub async fn require_own_versions(&self, run: RunId) -> Result<()> {
         match self.incompatible_versions(run).await? {
-            Some(why) => Err(JobsError::Incompatible(format!("run {}: {why}", run.short()))),
+            Some(why) => Err(JobsError::incompatible(format!("run {}: {why}", run.short()))),
             None => Ok(()),
         }
     }
@@ -130,20 +130,16 @@ mod tests {
 
     #[test]
     fn versions_fit_only_where_they_are_the_same() {
-        let (own, foreign) = (Versions::own(), other_versions());
+        let (own, other) = (Versions::own(), other_versions());
         assert_eq!(own.misses(&Versions::own()), None);
-        assert_ne!(own.tag(), foreign.tag());
-        let why = own.misses(&foreign).unwrap();
+        assert_ne!(own.tag(), other.tag());
+        let why = own.misses(&other).unwrap();
         assert!(why.starts_with("it is computed with version 99 of rollout stages"), "{why}");
         let mut more = Versions::own();
         more.0.insert("dream".to_owned(), 1);
-        assert_eq!(
-            own.misses(&more).unwrap(),
-            "it is computed with dream stages, which this program does not know"
-        );
-        assert_eq!(
-            more.misses(&own).unwrap(),
-            "the program that computes it knows no dream stages"
-        );
+        let why = own.misses(&more).unwrap();
+        assert_eq!(why, "it is computed with dream stages, which this program does not know");
+        let why = more.misses(&own).unwrap();
+        assert_eq!(why, "the program that computes it knows no dream stages");
     }
 }

@@ -9,7 +9,7 @@ use agrpo_compute::model::check_rows;
 use agrpo_spec::Numerics;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::prelude::{Exit, Failure, Settings, output};
+use crate::commands::prelude::{Exit, Failure, Result, Settings, output};
 use crate::numerics;
 
 /// Largest size and number of rows of the shapes: about a second of work in each class.
@@ -24,7 +24,7 @@ struct Found {
 }
 
 /// Computes the shapes in a class and prints what it found.
-pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn compute(class: Numerics, settings: &Settings) -> Result<Exit> {
     numerics::enter(settings, class, None, None)?;
     let report = check_rows(LARGEST, ROWS);
     output::json(&Found { shapes: report.shapes, failing: report.failing })?;

@@ -5,21 +5,28 @@ use std::collections::BTreeMap;
 
 use agrpo_fleet::batch::Settled;
 use agrpo_spec::{
-    ArtifactDigest, Cache, Evaluation, EvaluationResult, PositionRule, Real, Run, RunId,
-    StageDigest,
+    ArtifactDigest, Cache, Evaluation, EvaluationResult, EvaluationSpec, PositionRule, Real, Run,
+    RunId, Sampler, StageDigest,
 };
 use agrpo_view::plot::{self, Axis, Figure, Panel, Point, Series, Spread};
 use agrpo_view::statistics::{Estimate, pass_at};
 
-use super::grid::Cell;
 use crate::commands::computing::Stages;
-use crate::commands::prelude::{Failure, Serialize, Store, output};
+use crate::commands::prelude::{Failure, Result, Serialize, Store, output};
+use crate::commands::resolve::Policy;
 
 /// The first columns of the table.
 const HEAD: [&str; 7] =
     ["policy", "steps", "tokens/step", "passes", "temperature", "accuracy", "95 % interval"];
 
-/// One policy at one number of steps.
+/// One policy at one number of steps, to be evaluated.
+pub(super) struct Cell {
+    pub(super) policy: Policy,
+    pub(super) sampler: Sampler,
+    pub(super) spec: EvaluationSpec,
+}
+
+/// The same, evaluated.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     policy: String,
@@ -76,7 +83,7 @@ impl Report {
         run: &Run,
         cells: Vec<Cell>,
         settled: Vec<Settled>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self> {
         let reused = settled.iter().filter(|one| one.reused).count() as u64;
         let stages = Stages { computed: settled.len() as u64 - reused, reused };
         let first = cells.first().map(|cell| (cell.sampler.clone(), cell.spec.problems));
@@ -146,7 +153,7 @@ impl Report {
     }
 
     /// The chart: accuracy by steps, and where several completions were drawn, pass@n at most steps.
-    pub(super) fn chart(&self) -> Result<String, Failure> {
+    pub(super) fn chart(&self) -> Result<String> {
         let by_steps = |row: &Row| vec![point(f64::from(row.steps), row.accuracy)];
         let mut panels = vec![Panel {
             title: "accuracy by unmask steps, intervals of 95 %".to_owned(),
@@ -154,15 +161,16 @@ impl Report {
             y: Axis::share("accuracy"),
             series: self.series(Spread::Whiskers, |_| true, by_steps),
             level: self.trade.as_ref().map(|Trade { base_steps, base_accuracy, .. }| {
-                (format!("base at {base_steps} steps"), *base_accuracy)
+                (format!("base at {}", output::count((*base_steps).into(), "step")), *base_accuracy)
             }),
         }];
         if let Some(most) = self.steps().next().filter(|_| self.samples > 1) {
             let by_tries = |row: &Row| {
                 row.pass_at.iter().map(|(&n, &estimate)| point(count(n), estimate)).collect()
             };
+            let steps = output::count(most.into(), "step");
             panels.push(Panel {
-                title: format!("pass@n at {most} steps, intervals of 95 %"),
+                title: format!("pass@n at {steps}, intervals of 95 %"),
                 x: Axis::log("completions n", self.tries().map(count).collect()),
                 y: Axis::share("share of problems solved"),
                 series: self.series(Spread::Band, |row| row.steps == most, by_tries),
@@ -205,7 +213,8 @@ impl Trade {
     fn describe(&self) -> String {
         let Self { base_steps, base_accuracy, most_steps, .. } = *self;
         if base_accuracy == 0.0 {
-            return format!("the base is right nowhere at {base_steps} steps: nothing to match");
+            let steps = output::count(base_steps.into(), "step");
+            return format!("the base is right nowhere at {steps}: nothing to match");
         }
         let needs = match (self.newest_steps, self.newest_accuracy) {
             (Some(steps), Some(share)) => format!("{steps} ({})", output::percent(share)),
@@ -239,7 +248,7 @@ fn trade(rows: &[Row], tokens: u32) -> Option<Trade> {
     })
 }
 
-async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> {
+async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row> {
     let stage = one.manifest.stage;
     let corrupt = |why: String| {
         Failure::data(format!("the evaluation of stage {stage} cannot be read: {why}"))
@@ -252,7 +261,7 @@ async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row, Failure> 
     let EvaluationResult { correct, solved_by, .. } =
         result.ok_or_else(|| corrupt("no result".to_owned()))?;
     let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
-    let passes = one.manifest.metrics.get("passes").copied();
+    let passes = one.manifest.metrics.get(agrpo_spec::metrics::PASSES).copied();
     let passes = passes.ok_or_else(|| corrupt("no number of passes".to_owned()))?;
     let draws = solved_by.len() - 1;
     let doubled = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < draws);

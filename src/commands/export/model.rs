@@ -7,6 +7,7 @@ use agrpo_compute::model::{MergedWeights, ModelConfig, Part};
 use agrpo_export::card::{Card, Model, Origin};
 use agrpo_export::history::{History, Row};
 use agrpo_export::shards::{self, Shard, Tensor};
+use agrpo_fleet::replay::recorded;
 use agrpo_spec::{ArtifactDigest, Content, Files, WINDOW};
 use agrpo_view::history::RunHistory;
 use serde_json::{Map, Value, json};
@@ -14,8 +15,8 @@ use serde_json::{Map, Value, json};
 use super::target::{Folder, Summary};
 use super::whole_history::{not_begun, whole_history};
 use crate::args::{ExportArgs, FormatArg};
-use crate::commands::prelude::{Failure, Store, cannot, output};
-use crate::commands::resolve::{Named, find, manifest};
+use crate::commands::prelude::{Failure, Result, Store, cannot, output};
+use crate::commands::resolve::{Named, find};
 
 /// PEFT's two files.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
@@ -27,7 +28,7 @@ const SMALL: u64 = 256 << 20;
 /// The policy to export, and the run and iteration if one was named.
 type Chosen = (ArtifactDigest, Option<(RunHistory, u32)>);
 
-pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, Failure> {
+pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary> {
     let (policy, of_run) = choose(store, args).await?;
     let files = store.cas.load_folder(policy).await?;
     let config = check(policy, &files, args.format)?;
@@ -55,16 +56,16 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary, 
             (Some(history.run().id()), Some(config.name.clone()), Some(*number));
     }
     let about = json!({
-        "format": args.format.name(), "policy": policy, "run": run, "name": name,
+        "format": args.format, "policy": policy, "run": run, "name": name,
         "iteration": iteration,
     });
     let files = folder.finish(&about)?;
-    let (format, output) = (args.format.name(), args.output.display().to_string());
+    let (format, output) = (args.format, args.output.display().to_string());
     Ok(Summary { format, output, run, name, iteration, policy: Some(policy), rows: None, files })
 }
 
 /// The policy that `RUN|HASH` and `--iteration` name.
-async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
+async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen> {
     let named = find(store, &args.what).await?;
     if let (Named::Stage(_) | Named::Artifact(_), Some(_)) = (&named, args.iteration) {
         return Err(Failure::usage(format!(
@@ -80,10 +81,10 @@ async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
         }
         Named::Artifact(policy) => Ok((policy, None)),
         Named::Stage(stage) => {
-            let manifest = manifest(store, stage).await?;
+            let manifest = recorded(store, stage).await?;
             let policy = manifest.output("policy").ok_or_else(|| {
                 Failure::usage(format!(
-                    "{} is a {} stage, which makes no policy: expected a run, a policy, or a stage of \
+                    "{} is a stage of kind {}, which makes no policy: expected a run, a policy, or a stage of \
                      sft or update",
                     stage.short(),
                     manifest.spec.kind()
@@ -95,7 +96,7 @@ async fn choose(store: &Store, args: &ExportArgs) -> Result<Chosen, Failure> {
     }
 }
 
-fn row(history: &RunHistory, iteration: Option<u32>) -> Result<Row, Failure> {
+fn row(history: &RunHistory, iteration: Option<u32>) -> Result<Row> {
     let mut rows = History::of(history).rows;
     let newest = rows.last().map(|row| row.iteration);
     let newest = newest.ok_or_else(|| not_begun(history))?;
@@ -110,12 +111,11 @@ fn row(history: &RunHistory, iteration: Option<u32>) -> Result<Row, Failure> {
 }
 
 /// Whether the artifact is a policy of the kind that the format is for.
-fn check(policy: ArtifactDigest, files: &Files, format: FormatArg) -> Result<ModelConfig, Failure> {
+fn check(policy: ArtifactDigest, files: &Files, format: FormatArg) -> Result<ModelConfig> {
     let short = policy.short();
     let Some(config) = files.get("config.json") else {
-        return Err(Failure::usage(format!(
-            "{short} is no policy: expected a folder with config.json and weights"
-        )));
+        let why = "is no policy: expected a folder with config.json and weights";
+        return Err(Failure::usage(format!("{short} {why}")));
     };
     let is_adapted = ADAPTER.iter().all(|name| files.contains_key(*name));
     let why = match format {
@@ -127,11 +127,11 @@ fn check(policy: ArtifactDigest, files: &Files, format: FormatArg) -> Result<Mod
         }
         _ => return Ok(ModelConfig::from_json(&small("config.json", config)?)?),
     };
-    Err(Failure::usage(format!("--format {}: policy {short} {why}", format.name())))
+    Err(Failure::usage(format!("--format {}: policy {short} {why}", output::name_of(&format))))
 }
 
 /// PEFT's files unchanged, except for the base's name where one is given.
-fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<Model, Failure> {
+fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<Model> {
     let [settings, tensors] = ADAPTER;
     match base {
         None => copy(folder, settings, &files[settings])?,
@@ -147,7 +147,7 @@ fn adapter(folder: &mut Folder, files: &Files, base: Option<&str>) -> Result<Mod
 }
 
 /// The base's files, with the adapter merged into the matrices that it changes.
-fn merged(folder: &mut Folder, files: &Files) -> Result<Model, Failure> {
+fn merged(folder: &mut Folder, files: &Files) -> Result<Model> {
     let model = MergedWeights::open(files)?;
     let parts = model.parts();
     for (name, content) in files.iter().filter(|(name, _)| !ADAPTER.contains(&name.as_str())) {
@@ -165,7 +165,7 @@ fn merged(folder: &mut Folder, files: &Files) -> Result<Model, Failure> {
 }
 
 /// The policy's files; weights in shards where one of them is too large.
-fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<Model, Failure> {
+fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<Model> {
     let model = MergedWeights::open(files)?;
     let is_weights = |name: &str| name.ends_with(".safetensors");
     let is_cut = files.iter().any(|(name, content)| is_weights(name) && content.size() > most);
@@ -190,7 +190,7 @@ fn whole(folder: &mut Folder, files: &Files, most: u64) -> Result<Model, Failure
     Ok(Model::Whole)
 }
 
-fn cut(folder: &mut Folder, model: &MergedWeights, most: u64) -> Result<(), Failure> {
+fn cut(folder: &mut Folder, model: &MergedWeights, most: u64) -> Result<()> {
     let parts = model.parts();
     let tensor = |Part { name, dtype, shape, bytes, .. }: &Part| Tensor {
         name: name.clone(),
@@ -255,7 +255,7 @@ fn origin(history: &RunHistory, iteration: u32) -> Origin {
     }
 }
 
-fn copy(folder: &mut Folder, name: &str, content: &Content) -> Result<(), Failure> {
+fn copy(folder: &mut Folder, name: &str, content: &Content) -> Result<()> {
     folder.fill(name, |sink| {
         for range in content.ranges(WINDOW) {
             let lost = |error| Failure::data(format!("{name} cannot be read: {error}"));
@@ -265,6 +265,6 @@ fn copy(folder: &mut Folder, name: &str, content: &Content) -> Result<(), Failur
     })
 }
 
-fn small(name: &str, content: &Content) -> Result<bytes::Bytes, Failure> {
+fn small(name: &str, content: &Content) -> Result<bytes::Bytes> {
     content.bytes(SMALL).map_err(|error| Failure::data(format!("{name} cannot be read: {error}")))
 }

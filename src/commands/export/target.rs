@@ -1,29 +1,25 @@
-//! The file or folder that an export writes, whole or not at all, and the summary of it. Everything is written beside
+//! The folder that an export writes, whole or not at all, and the summary of it. Everything is written beside
 //! the target and then renamed, so no reader sees half of it and a full disk leaves the old files. Existing files are
 //! replaced only with --force, and a folder only if every file in it is from an earlier export: `agrpo.json` lists
 //! them. Links and devices are never replaced.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::fs::PermissionsExt};
 
 use agrpo_spec::{ArtifactDigest, DigestStream, OutputRecord, RunId};
 use agrpo_store::regular;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 
-use crate::commands::files::{names, unwritable};
-use crate::commands::prelude::{Failure, Serialize, output};
+use crate::args::FormatArg;
+use crate::commands::files::{STAGED, is_there, names, parent, unwritable};
+use crate::commands::prelude::{Failure, Result, Serialize, output};
 
 /// Marks an exported folder and lists what was written into it.
 const RECORD: &str = "agrpo.json";
-
-/// Prefix of the names of unfinished files.
-const STAGED: &str = ".agrpo-export-";
 
 /// A folder that is being written.
 #[derive(Debug)]
@@ -44,7 +40,7 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.digest.update(bytes);
         self.size += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| unwritable(&self.path, &error))
@@ -53,17 +49,15 @@ impl Sink {
 
 impl Folder {
     /// Refuses a target that may not be written, before anything is computed for it.
-    pub(super) fn begin(target: &Path, force: bool) -> Result<Self, Failure> {
+    pub(super) fn begin(target: &Path, force: bool) -> Result<Self> {
         // Without a slash at its end, which would follow a link.
         let target: PathBuf = target.components().collect();
         match fs::symlink_metadata(&target) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(unwritable(&target, &error)),
             Ok(found) if !found.is_dir() => {
-                let place = target.display();
-                return Err(Failure::usage(format!(
-                    "{place} is no folder; name one that is not there yet"
-                )));
+                let why = "is no folder; name one that is not there yet";
+                return Err(Failure::usage(format!("{} {why}", target.display())));
             }
             Ok(_) => replaceable(&target, force)?,
         }
@@ -76,7 +70,7 @@ impl Folder {
         Ok(Self { target, staged, force, files: BTreeMap::new() })
     }
 
-    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.fill(name, |sink| sink.write(bytes))
     }
 
@@ -84,8 +78,8 @@ impl Folder {
     pub(super) fn fill(
         &mut self,
         name: &str,
-        fill: impl FnOnce(&mut Sink) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        fill: impl FnOnce(&mut Sink) -> Result<()>,
+    ) -> Result<()> {
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
             return Err(Failure::data(format!(
                 "a folder in the store has a file called {name:?}, which is no name"
@@ -106,10 +100,7 @@ impl Folder {
     }
 
     /// Renames the folder to its target, with a record of its files; `about` describes their source.
-    pub(super) fn finish(
-        mut self,
-        about: &Value,
-    ) -> Result<BTreeMap<String, OutputRecord>, Failure> {
+    pub(super) fn finish(mut self, about: &Value) -> Result<BTreeMap<String, OutputRecord>> {
         let mut record = about.clone();
         record["files"] = serde_json::json!(self.files);
         self.write(RECORD, format!("{record:#}\n").as_bytes())?;
@@ -129,54 +120,8 @@ impl Folder {
     }
 }
 
-/// Writes a file as a whole.
-pub(super) fn write_file(
-    target: &Path,
-    bytes: &[u8],
-    force: bool,
-) -> Result<OutputRecord, Failure> {
-    let place = target.display();
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(unwritable(target, &error)),
-        Ok(found) if !found.is_file() => {
-            let what = if found.is_dir() { "a folder" } else { "no plain file" };
-            return Err(Failure::usage(format!(
-                "{place} is {what}; name a file, or - for standard output"
-            )));
-        }
-        Ok(_) if !force => return Err(is_there(target)),
-        Ok(_) => {}
-    }
-    let failed = |error: io::Error| unwritable(target, &error);
-    let staged = tempfile::Builder::new()
-        .prefix(STAGED)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(parent(target)?);
-    let mut staged: NamedTempFile = staged.map_err(failed)?;
-    staged.write_all(bytes).map_err(failed)?;
-    staged.as_file().sync_all().map_err(failed)?;
-    let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
-    named.map_err(|error| match error.error.kind() {
-        ErrorKind::AlreadyExists => is_there(target),
-        _ => failed(error.error),
-    })?;
-    Ok(OutputRecord { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
-}
-
-/// The folder that the target is in, created if it is missing.
-fn parent(target: &Path) -> Result<&Path, Failure> {
-    let parent = match target.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Err(is_there(target)),
-    };
-    fs::create_dir_all(parent).map_err(|error| unwritable(target, &error))?;
-    Ok(parent)
-}
-
 /// Refuses to replace a folder with files of other origin.
-fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
+fn replaceable(target: &Path, force: bool) -> Result<()> {
     let found = names(target).map_err(|error| unwritable(target, &error))?;
     if found.is_empty() {
         return Ok(());
@@ -197,16 +142,9 @@ fn replaceable(target: &Path, force: bool) -> Result<(), Failure> {
     }
 }
 
-fn is_there(target: &Path) -> Failure {
-    Failure::usage(format!(
-        "{} is there already; name another place, or replace it with --force",
-        target.display()
-    ))
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    pub(super) format: String,
+    pub(super) format: FormatArg,
     pub(super) output: String,
     pub(super) run: Option<RunId>,
     pub(super) name: Option<String>,
@@ -219,7 +157,8 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn describe(&self) -> String {
-        let mut rows = vec![("wrote", format!("{} ({})", self.output, self.format))];
+        let mut rows =
+            vec![("wrote", format!("{} ({})", self.output, output::name_of(&self.format)))];
         if let (Some(run), Some(name)) = (self.run, &self.name) {
             rows.push(("run", format!("{run} ({name})")));
         }

@@ -3,11 +3,11 @@
 use agrpo_spec::{RunId, StageKind};
 use agrpo_view::history::RunHistory;
 
-use crate::commands::prelude::{Failure, Store, output};
+use crate::commands::prelude::{Failure, Result, Store, output};
 use crate::commands::recovery::move_away;
 
 /// A run's history; refuses one of which records are missing, corrupt or of another version.
-pub(super) async fn whole_history(store: &Store, run: RunId) -> Result<RunHistory, Failure> {
+pub(super) async fn whole_history(store: &Store, run: RunId) -> Result<RunHistory> {
     store.records.require_own_versions(run).await?;
     let history = RunHistory::read(store, run).await?;
     let evaluated = history.stages.keys().filter(|key| key.kind == StageKind::Evaluation);

@@ -15,7 +15,7 @@ fn run() -> Run {
         ("model.mlp_hidden_size", "16"),
         ("sft.steps", "4"),
         ("rollout.prompts", "2"),
-        ("estimator.k", "2\ninner_updates = 2"),
+        ("estimator.inner_updates", "2"),
         ("optimizer.learning_rate", "1e-3"),
         ("training.iterations", "2"),
         ("evaluation.every", "1"),

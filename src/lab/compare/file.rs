@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use agrpo_spec::{EvaluationConfig, Numerics, Run, RunConfig, RunError, Source, sources};
+use agrpo_spec::{
+    EvaluationConfig, Numerics, Run, RunConfig, RunError, Source, sources, toml_reason,
+};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -74,13 +76,13 @@ struct Variant {
 impl ComparisonFile {
     /// Reads a file's text.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let file: Self = toml::from_str(text).map_err(|error| Invalid(one_line(&error)))?;
+        let file: Self = toml::from_str(text).map_err(|error| Invalid(toml_reason(&error)))?;
         check_lists(&file)?;
         let comments = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
         Ok(Self { about: comments.collect::<Vec<_>>().join("\n"), ..file })
     }
 
-    /// The run file that it names, relative to its own folder.
+    /// The run file that it names, relative to the comparison's folder.
     pub fn run(&self) -> &Path {
         Path::new(&self.run)
     }
@@ -92,17 +94,17 @@ impl Base {
         let all = sources(text)?;
         if let Some(Source { key, .. }) = all.iter().find(|source| source.from.is_some()) {
             return Err(Invalid(format!(
-                "{key}: expected the SHA-256 alone, as agrpo run says it: what is compared names no place"
+                "{key}: expected the SHA-256 alone, as agrpo run prints it: a comparison names no paths"
             )));
         }
         Run::parse(text)?;
-        toml::from_str(text).map(Self).map_err(|error| Invalid(one_line(&error)))
+        toml::from_str(text).map(Self).map_err(|error| Invalid(toml_reason(&error)))
     }
 }
 
 impl Comparison {
-    /// Every variant of a run with every seed; `place` is the comparison's file.
-    pub fn new(place: &Path, file: ComparisonFile, base: &Base) -> Result<Self, Invalid> {
+    /// Every variant of a run with every seed; `path` is the comparison's file.
+    pub fn new(path: &Path, file: ComparisonFile, base: &Base) -> Result<Self, Invalid> {
         let mut members: Vec<Member> = vec![];
         for &seed in &file.seeds {
             for variant in &file.variant {
@@ -115,11 +117,11 @@ impl Comparison {
                 members.push(Member { variant: variant.name.clone(), run });
             }
         }
-        let stem = place.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let shown = if place.is_absolute() { place.file_name().map(Path::new) } else { None };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let shown = if path.is_absolute() { path.file_name().map(Path::new) } else { None };
         Ok(Self {
             name: stem,
-            file: shown.unwrap_or(place).display().to_string(),
+            file: shown.unwrap_or(path).display().to_string(),
             about: file.about,
             variants: file.variant.iter().map(|variant| variant.name.clone()).collect(),
             seeds: file.seeds,
@@ -163,7 +165,7 @@ fn check_lists(file: &ComparisonFile) -> Result<(), Invalid> {
 }
 
 /// Refuses a variant that starts from another base than the first, or is measured otherwise.
-fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Invalid> {
+fn check_base(first: &RunConfig, variant: &RunConfig) -> Result<(), Invalid> {
     let evaluation = |config: &RunConfig| EvaluationConfig {
         every: 1,
         block_tokens: Some(config.evaluation_block_tokens()),
@@ -171,13 +173,13 @@ fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Invalid> {
     };
     let tokens = |config: &RunConfig| config.rollout.completion_tokens;
     let changed = [
-        ("numerics", first.numerics != own.numerics),
-        ("task", first.task != own.task),
-        ("model", first.model != own.model),
-        ("sft", first.sft != own.sft),
-        ("checkpoint", first.checkpoint != own.checkpoint),
-        ("rollout.completion_tokens", tokens(first) != tokens(own)),
-        ("evaluation", evaluation(first) != evaluation(own)),
+        ("numerics", first.numerics != variant.numerics),
+        ("task", first.task != variant.task),
+        ("model", first.model != variant.model),
+        ("sft", first.sft != variant.sft),
+        ("checkpoint", first.checkpoint != variant.checkpoint),
+        ("rollout.completion_tokens", tokens(first) != tokens(variant)),
+        ("evaluation", evaluation(first) != evaluation(variant)),
     ];
     match changed.iter().find(|(_, is_changed)| *is_changed) {
         None => Ok(()),
@@ -187,38 +189,28 @@ fn check_base(first: &RunConfig, own: &RunConfig) -> Result<(), Invalid> {
     }
 }
 
-/// The run of a variant: the run file with the changes for all, then its own, the seed and a name.
-fn member(base: &Table, file: &ComparisonFile, own: &Variant, seed: u64) -> Result<Run, Invalid> {
+/// The run of a variant: the run file with the changes for all, then the variant's, the seed and a name.
+fn member(base: &Table, file: &ComparisonFile, item: &Variant, seed: u64) -> Result<Run, Invalid> {
     let mut table = base.clone();
     overlay(&mut table, &file.set);
-    overlay(&mut table, &own.set);
+    overlay(&mut table, &item.set);
     let name = table.get("name").and_then(Value::as_str).unwrap_or("run");
-    let name = format!("{name}-{}", own.name);
+    let name = format!("{name}-{}", item.name);
     table.insert("name".to_owned(), Value::String(name));
     let seed = i64::try_from(seed).map_err(|_| Invalid("seeds: expected below 2^63".to_owned()))?;
     table.insert("seed".to_owned(), Value::Integer(seed));
     // Not through text, as errors would name lines of a text that the user did not write.
-    let config = table.try_into().map_err(|error| Invalid(one_line(&error)))?;
+    let config = table.try_into().map_err(|error| Invalid(toml_reason(&error)))?;
     Ok(Run::resolve(config)?)
 }
 
-/// Values replace values; tables are gone into.
+/// Values replace values; tables are merged.
 fn overlay(table: &mut Table, changes: &Table) {
     for (key, change) in changes {
         match (table.get_mut(key), change) {
             (Some(Value::Table(inner)), Value::Table(changes)) => overlay(inner, changes),
             _ => drop(table.insert(key.clone(), change.clone())),
         }
-    }
-}
-
-/// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
-fn one_line(error: &toml::de::Error) -> String {
-    let text = error.to_string();
-    let message = agrpo_spec::with_suggestion;
-    match text.strip_prefix("TOML parse error at ").and_then(|rest| rest.lines().next()) {
-        Some(place) => format!("{place}: {}", message(error.message())),
-        None => message(&text),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{RunId, StageKind};
+use agrpo_spec::{RunId, StageKind, metrics};
 use agrpo_view::history::RunHistory;
 use serde::Serialize;
 
@@ -64,8 +64,8 @@ impl Results {
         let name = |name: &String| Variant { name: name.clone(), runs: vec![] };
         let mut variants: Vec<Variant> = comparison.variants.iter().map(name).collect();
         for (member, trace) in comparison.members.iter().zip(traces) {
-            let own = variants.iter_mut().filter(|variant| variant.name == member.variant);
-            own.for_each(|variant| variant.runs.push(trace.clone()));
+            let matching = variants.iter_mut().filter(|variant| variant.name == member.variant);
+            matching.for_each(|variant| variant.runs.push(trace.clone()));
         }
         Self { steps: evaluation.steps.clone(), problems: evaluation.problems, variants }
     }
@@ -79,17 +79,19 @@ impl Trace {
         for (key, done) in &history.stages {
             let metric = |name: &str| done.metrics.get(name).copied();
             match key.kind {
-                // Training of the base is no part of what is compared.
+                // The training of the base is not compared.
                 StageKind::Sft => {}
                 StageKind::Evaluation => {
-                    let at = |&steps: &u32| Some((steps, metric(&format!("accuracy_{steps}"))?));
+                    let at = |&steps: &u32| {
+                        Some((steps, metric(&metrics::at_steps(metrics::ACCURACY, steps))?))
+                    };
                     let accuracy = config.evaluation.steps.iter().filter_map(at).collect();
                     points.push(Point { iteration: key.iteration, passes, seconds, accuracy });
                 }
                 kind => {
                     seconds += done.phases.compute_ms / 1e3;
                     if kind == StageKind::Gradient {
-                        passes += metric("samples").unwrap_or(0.0);
+                        passes += metric(metrics::SAMPLES).unwrap_or(0.0);
                     }
                 }
             }

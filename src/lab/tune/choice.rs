@@ -11,7 +11,7 @@
 //! k* = sqrt(sigma2 / V_roll) sqrt(c_roll / c)
 //! ```
 //! (set d/dk (V_roll + sigma2/k)(c_roll + k c) = 0). All four are of one batch, so its size cancels.
-//! Biased estimators are not compared: their product says nothing of where they lead.
+//! Biased estimators are not compared: their product does not include the bias.
 
 use agrpo_spec::{EstimatorKind, Samples};
 use serde::Serialize;

@@ -51,12 +51,12 @@ pub fn batch(
     prompts: Option<u32>,
     seed: u64,
 ) -> RolloutSpec {
-    let own = Plan::rollout_of(run, StageKey::new(StageKind::Rollout, iteration + 1, 0), policy);
+    let next = Plan::rollout_of(run, StageKey::new(StageKind::Rollout, iteration + 1, 0), policy);
     RolloutSpec {
         seed: run.seed().child(Purpose::Tuning, seed),
-        prompts: prompts.unwrap_or(own.prompts.clamp(2, PROMPTS)),
+        prompts: prompts.unwrap_or(next.prompts.clamp(2, PROMPTS)),
         // Learner and sampler are one policy here.
         merge_adapter: false,
-        ..own
+        ..next
     }
 }

@@ -1,6 +1,6 @@
 //! Which estimators are measured: a kind, a number of samples, and how its timesteps are drawn.
 //!
-//! A setting has what its kind reads, so nothing is measured twice. Computes nothing.
+//! A setting has only the values that its kind reads, so nothing is measured twice. Computes nothing.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -115,7 +115,7 @@ pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) ->
 }
 
 fn incompatible(setting: Setting, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
-    let why = setting.config(run).fits(sampler).err()?;
+    let why = setting.config(run).check_sampler(sampler).err()?;
     Some(format!("{}: {why}", setting.kind))
 }
 
@@ -127,8 +127,8 @@ impl Grid {
         let samples: BTreeSet<u32> = if samples.is_empty() {
             let most = config.rollout.steps.min(MOST_SAMPLES);
             let doubled = std::iter::successors(Some(1), |k| Some(k * 2));
-            let own = Setting::of(&config.estimator).count();
-            doubled.take_while(|&k| k <= most).chain(own).collect()
+            let configured = Setting::of(&config.estimator).count();
+            doubled.take_while(|&k| k <= most).chain(configured).collect()
         } else {
             samples.iter().copied().collect()
         };
@@ -141,9 +141,9 @@ impl Grid {
         sampler: &Sampler,
         run: &EstimatorConfig,
     ) -> (Vec<Setting>, Vec<String>) {
-        let own = run.position_gradient;
-        let (mut settings, mut left_out) = (vec![Setting::exact(own)], vec![]);
-        let other = Setting::exact(!own);
+        let configured = run.position_gradient;
+        let (mut settings, mut left_out) = (vec![Setting::exact(configured)], vec![]);
+        let other = Setting::exact(!configured);
         if incompatible(other, sampler, run).is_none() {
             settings.push(other);
         }
@@ -153,7 +153,7 @@ impl Grid {
                 continue;
             }
             for &k in &self.samples {
-                let all = variants(kind, k, own && kind == EstimatorKind::Agrpo);
+                let all = variants(kind, k, configured && kind == EstimatorKind::Agrpo);
                 match incompatible(all[0], sampler, run) {
                     Some(why) => left_out.push(why),
                     None => settings.extend(all),

@@ -42,12 +42,12 @@ pub struct Question<'a> {
     pub estimator: &'a EstimatorConfig,
 }
 
-/// What leaving the choice of positions out of the gradient does, seen from the whole gradient.
+/// The effect of leaving the gradient of the position choice out, relative to the whole gradient.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Positions {
     /// The missing term's length in units of the whole gradient's.
     pub share: f64,
-    /// Between both.
+    /// The cosine between the two gradients.
     pub cosine: Option<f64>,
 }
 
@@ -199,7 +199,7 @@ fn exact(
     if moving == 0 {
         return Err(StageError::Invalid(format!(
             "none of the {rows} completions has an advantage: all of a prompt's earned the same, so there is no gradient to estimate"
-        )));
+        ).into()));
     }
     let first_rows = (0..rows).step_by(group);
     let counted: Vec<usize> = first_rows.filter(|&row| worths[row].counted).collect();
@@ -208,7 +208,7 @@ fn exact(
         return Err(StageError::Invalid(format!(
             "{groups} of the {} prompts counts, expected at least 2: what varies between prompts cannot be estimated from one",
             rows / group
-        )));
+        ).into()));
     }
     let setting = Setting::exact(question.estimator.position_gradient);
     let config = setting.config(question.estimator);
@@ -230,15 +230,15 @@ fn exact(
     let target = moments.mean;
     let norm = dot(&target, &target).sqrt();
     if !(norm.is_normal() && variance.is_finite()) {
-        return Err(StageError::Invalid(format!(
-            "the exact gradient has the length {norm}, expected above 0"
-        )));
+        return Err(StageError::Invalid(
+            format!("the exact gradient has the length {norm}, expected above 0").into(),
+        ));
     }
     let (relative_std, seconds) = (variance.sqrt() / norm, question.fresh.seconds);
     Ok((target, Rollout { groups, variance, relative_std, seconds }))
 }
 
-/// The middle one, or the mean of both; a machine that is busy now and then moves it least.
+/// The median: the middle value or the mean of the two middle ones. Load on the machine changes it least.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::grid::Setting;
 
-/// A bias whose z is at least this is seen: one false one in a thousand tables of 30 settings.
+/// A bias is reported from this z on: one false report in a thousand tables of 30 settings.
 pub(super) const SEEN: f64 = 4.0;
 
-/// What one setting gave.
+/// The measurements of one setting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// The estimator.
@@ -48,7 +48,7 @@ pub struct Row {
     pub cost: Option<f64>,
 }
 
-/// What another batch would have changed, and what it costs.
+/// How the target varies between batches, and what a batch costs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rollout {
     /// Groups that the mean counts.

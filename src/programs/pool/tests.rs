@@ -64,7 +64,7 @@ fn wrong(body: &str) -> String {
         body.replace('\n', "\n    ")
     );
     match fault(&text, 20.0) {
-        StageError::Invalid(text) => text,
+        StageError::Invalid(text) => text.to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -49,7 +49,7 @@ impl Server {
         stream
     }
 
-    /// All that comes until the server closes; `None` where it does not, or breaks the connection.
+    /// Everything that the server sends until it closes; `None` if it does not close, or resets the connection.
     async fn ask(&self, bytes: &str) -> Option<String> {
         end_of(self.send(bytes).await).await
     }
@@ -66,7 +66,7 @@ async fn end_of(mut stream: TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Every kind of client that keeps its connection, and how long it may.
+/// Every kind of client that holds its connection is disconnected in time.
 #[tokio::test]
 async fn no_connection_stays_that_does_nothing() {
     let limits = Limits { connections: 64, ..limits() };
@@ -74,7 +74,7 @@ async fn no_connection_stays_that_does_nothing() {
     for (name, bytes) in [
         ("idle", ""),
         ("half a head", "GET / HTTP/1.1\r\nHost"),
-        ("a kept connection", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+        ("an idle connection", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"),
         ("half a body", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nhalf"),
         ("an answer that never comes", "GET /never HTTP/1.1\r\nHost: h\r\n\r\n"),
     ] {
@@ -105,9 +105,9 @@ async fn no_connection_stays_that_does_nothing() {
     assert!(cut.is_err() || all.len() < LARGE, "the whole answer waited for its reader");
 }
 
-/// Many more connections than places, of every kind: a newcomer is answered, and few are ever open.
+/// Many more connections than the limit, of every kind: a newcomer is answered, and the limit holds.
 #[tokio::test]
-async fn a_crowd_that_asks_for_nothing_keeps_nobody_out() {
+async fn idle_connections_do_not_lock_out_a_newcomer() {
     // No connection of the crowd ends by itself while the newcomer waits.
     let limits = Limits { request: Duration::from_secs(60), ..limits() };
     let server = Server::start(app(), limits).await;
@@ -162,8 +162,8 @@ async fn a_head_is_bounded() {
 
 #[test]
 fn a_listener_takes_few_of_the_files() {
-    let places = |files| Limits::of_files(files).connections;
-    assert_eq!([0, 32, 256, 1024, u64::MAX].map(places), [4, 4, 32, 64, 64]);
+    let limit = |files| Limits::of_files(files).connections;
+    assert_eq!([0, 32, 256, 1024, u64::MAX].map(limit), [4, 4, 32, 64, 64]);
 }
 
 async fn status(server: &Server, target: &str, headers: &str) -> (u16, String) {

@@ -1,5 +1,5 @@
-// Follows a run: when the server says that something has changed, the parts of this page that are marked with
-// data-live are fetched anew. What is open, playing or in focus stays so.
+// Follows a run: after an event of the server, fetches the page and replaces its parts that are marked with data-live
+// and have changed, but none that has the focus.
 (() => {
   "use strict";
   const refresh = async () => {
@@ -9,9 +9,9 @@
     document.querySelectorAll("[data-live]").forEach((part) => {
       const fresh = next.getElementById(part.id);
       if (!fresh || fresh.innerHTML === part.dataset.shown) return;
-      const kept = part.dataset.shown !== undefined || part.innerHTML !== fresh.innerHTML;
+      const differs = part.dataset.shown !== undefined || part.innerHTML !== fresh.innerHTML;
       part.dataset.shown = fresh.innerHTML;
-      if (!kept || part.contains(document.activeElement)) return;
+      if (!differs || part.contains(document.activeElement)) return;
       part.replaceChildren(...fresh.childNodes);
       window.agrpoViewers(part);
     });
@@ -32,7 +32,7 @@
       busy = false;
     };
     events.addEventListener("open", () => say("live"));
-    events.addEventListener("error", () => say("not live: the server is away; trying again"));
+    events.addEventListener("error", () => say("not live: the server is unreachable; retrying"));
     events.addEventListener("changed", changed);
   });
 })();

@@ -30,25 +30,25 @@
     const slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: 0, max: steps, value: steps });
     slider.setAttribute("aria-label", "unmask step");
-    const told = document.createElement("output");
+    const progress = document.createElement("output");
     const wrote = document.createElement("p");
     wrote.className = "wrote faint";
     let timer = null;
 
     const show = (step) => {
       slider.value = step;
-      told.textContent = `step ${step} of ${steps}`;
-      tokens.forEach((token, place) => {
+      progress.textContent = `step ${step} of ${steps}`;
+      tokens.forEach((token, index) => {
         const written = token.step === null ? step === steps : token.step < step;
         const fresh = token.step !== null && token.step === step - 1;
         const unsure = token.probability < 0.5;
-        spans[place].className =
+        spans[index].className =
           `token${written ? "" : " masked"}${fresh ? " fresh" : ""}${written && unsure ? " unsure" : ""}`;
-        // A mask is as wide whatever comes to stand there.
-        spans[place].textContent = written ? token.text : "░░";
+        // All masks have the same width, whatever their token.
+        spans[index].textContent = written ? token.text : "░░";
       });
       const fresh = tokens.filter((token) => token.step !== null && token.step === step - 1);
-      // The mark of the end writes nothing.
+      // The end token has no text.
       const named = (token) => (token.text === "" ? "the end" : `“${token.text}”`);
       const quoted = fresh.map((token) => `${named(token)} ${(token.probability * 100).toFixed(1)}%`);
       wrote.textContent = quoted.length ? `wrote ${quoted.join(", ")}` : "all is masked";
@@ -84,7 +84,7 @@
       control("one step on", "›", () => move(1)),
       control("to the end", "»", () => move(steps)),
       slider,
-      told,
+      progress,
     );
     root.replaceChildren(controls, text, wrote);
     show(steps);

@@ -1,7 +1,7 @@
 //! An axis: the numbers that it can show, their positions, and its labels.
 //!
 //! A log axis is a linear one of logarithms to the base 2, so that all charts have one type. Numbers
-//! are the chart's, places their position before it is scaled to pixels. Draws nothing.
+//! are the chart's, positions are numbers (or their logarithms) before they are scaled to pixels. Draws nothing.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 /// About how many labels an axis has.
 const LABELS: f64 = 6.0;
 
-/// An axis. Its range is that of the points, and of zero where that is asked for.
+/// An axis. Its range is that of the points and, with `from_zero`, zero.
 #[derive(Clone, Debug, Default)]
 pub struct Axis {
     /// What is counted.
@@ -19,7 +19,7 @@ pub struct Axis {
     pub is_log: bool,
     /// Labels are per cent of the numbers.
     pub is_percent: bool,
-    /// Zero is shown whatever the numbers are.
+    /// Zero is in the range, whatever the numbers are.
     pub from_zero: bool,
     /// Where labels stand; at round numbers if empty.
     pub ticks: Vec<f64>,
@@ -28,7 +28,7 @@ pub struct Axis {
 #[derive(Clone, Debug)]
 pub(super) struct Scale<'a> {
     axis: &'a Axis,
-    places: Range<f64>,
+    positions: Range<f64>,
     ticks: Vec<f64>,
 }
 
@@ -52,12 +52,12 @@ impl Axis {
         number.is_finite() && (!self.is_log || number > 0.0)
     }
 
-    fn place(&self, number: f64) -> f64 {
+    fn position(&self, number: f64) -> f64 {
         if self.is_log { number.log2() } else { number }
     }
 
-    fn number(&self, place: f64) -> f64 {
-        if self.is_log { place.exp2() } else { place }
+    fn number(&self, position: f64) -> f64 {
+        if self.is_log { position.exp2() } else { position }
     }
 
     fn label(&self, number: f64) -> String {
@@ -78,13 +78,13 @@ impl Axis {
     }
 
     pub(super) fn scale(&self, numbers: &[f64]) -> Scale<'_> {
-        let places = numbers.iter().chain(&self.ticks).filter(|&&number| self.shows(number));
-        let mut places: Vec<f64> = places.map(|&number| self.place(number)).collect();
+        let positions = numbers.iter().chain(&self.ticks).filter(|&&number| self.shows(number));
+        let mut positions: Vec<f64> = positions.map(|&number| self.position(number)).collect();
         if self.from_zero && !self.is_log {
-            places.push(0.0);
+            positions.push(0.0);
         }
-        let low = places.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = places.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let low = positions.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = positions.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = match high - low {
             span if span > 0.0 => (low, high),
             0.0 if self.is_percent && low >= 0.0 => ((low - 0.05).max(0.0), high + 0.05),
@@ -95,14 +95,14 @@ impl Axis {
         let margin = (high - low) * 0.06;
         let is_floor = (self.from_zero || self.is_percent) && !self.is_log && low == 0.0;
         let start = if is_floor { low } else { low - margin };
-        let places = start..high + margin;
+        let positions = start..high + margin;
         let ticks = if self.ticks.is_empty() {
-            let round = round_places(&places, self.is_log).into_iter();
-            round.map(|place| self.number(place)).collect()
+            let round = round_positions(&positions, self.is_log).into_iter();
+            round.map(|position| self.number(position)).collect()
         } else {
             self.ticks.iter().copied().filter(|&tick| self.shows(tick)).collect()
         };
-        Scale { axis: self, places, ticks }
+        Scale { axis: self, positions, ticks }
     }
 }
 
@@ -111,8 +111,8 @@ impl Ranged for Scale<'_> {
     type ValueType = f64;
 
     fn map(&self, number: &f64, (first, last): (i32, i32)) -> i32 {
-        let Range { start, end } = self.places;
-        let share = (self.axis.place(*number) - start) / (end - start);
+        let Range { start, end } = self.positions;
+        let share = (self.axis.position(*number) - start) / (end - start);
         first + pixel(f64::from(last - first) * share)
     }
 
@@ -121,7 +121,7 @@ impl Ranged for Scale<'_> {
     }
 
     fn range(&self) -> Range<f64> {
-        self.axis.number(self.places.start)..self.axis.number(self.places.end)
+        self.axis.number(self.positions.start)..self.axis.number(self.positions.end)
     }
 }
 
@@ -132,7 +132,7 @@ impl ValueFormatter<f64> for Scale<'_> {
 }
 
 /// Multiples of 1, 2 or 5 times a power of ten; on a log axis, whole powers of two.
-fn round_places(range: &Range<f64>, is_log: bool) -> Vec<f64> {
+fn round_positions(range: &Range<f64>, is_log: bool) -> Vec<f64> {
     let rough = (range.end - range.start) / LABELS;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
@@ -143,8 +143,8 @@ fn round_places(range: &Range<f64>, is_log: bool) -> Vec<f64> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "screens are small")]
-pub(crate) fn pixel(place: f64) -> i32 {
-    place.round() as i32
+pub(crate) fn pixel(position: f64) -> i32 {
+    position.round() as i32
 }
 
 #[cfg(test)]

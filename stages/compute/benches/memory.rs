@@ -14,8 +14,8 @@ use std::{collections::BTreeMap, process::Command};
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_spec::memory::Workload;
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Base, Content, Inputs, ModelShape, Outputs, Plan, Rewards, RowReward,
-    Run, Seed, StageKey, StageKind, StageSpec, WINDOW, encode,
+    Artifact, ArtifactDigest, Base, Content, Inputs, Outputs, Plan, Rewards, RowReward, Run, Seed,
+    StageKey, StageKind, StageSpec, WINDOW, encode,
 };
 
 /// Tokens of a prompt and of a completion.
@@ -81,7 +81,7 @@ fn vocabulary(size: &str) -> u32 {
     if size == "small" { 4096 } else { 8192 }
 }
 
-/// Outputs are named by what they are: hashing them would take memory.
+/// Names outputs by their role: hashing them would take memory.
 fn named(output: &str) -> ArtifactDigest {
     ArtifactDigest::of(output.as_bytes())
 }
@@ -147,7 +147,9 @@ fn prepare(folder: &Prepared, size: &str) {
     let ids = ModelConfig::from_json(&ids).expect("written just now");
     let run = run(size, "");
     let Base::Scratch(shape, _) = run.base() else { panic!("a model of its own") };
-    let policy = policy(shape, vocabulary(size), &ids);
+    let (v, length) = (vocabulary(size).into(), i64::from(2 * HALF));
+    let config = ModelConfig::new(shape, v, ids.eos_token_id, ids.mask_token_id, length);
+    let policy = Policy::draw(config, shape.init_std.get(), Seed::new(1)).expect("a valid shape");
     let mut written = policy.to_files().expect("an f32 policy");
     drop(policy);
     written.insert("tokenizer.json".into(), files["tokenizer.json"].clone());
@@ -162,12 +164,6 @@ fn prepare(folder: &Prepared, size: &str) {
         counted: true,
     };
     folder.write("rewards", &encode(&Rewards { rows: (0..ROWS).map(row).collect() }).into());
-}
-
-fn policy(shape: &ModelShape, vocabulary: u32, ids: &ModelConfig) -> Policy {
-    let (v, length) = (vocabulary.into(), i64::from(2 * HALF));
-    let config = ModelConfig::new(shape, v, ids.eos_token_id, ids.mask_token_id, length);
-    Policy::draw(config, shape.init_std.get(), Seed::new(1)).expect("a valid shape")
 }
 
 /// One row, in a process of its own: the stage, the digest of what it gave, and the peak in KiB.

@@ -44,7 +44,7 @@ pub fn use_deterministic_algorithms() {
     unsafe {
         let context = global_context();
         set_deterministic_algorithms(context, true, false);
-        // Nothing reads memory that it has not written, and filling it costs time.
+        // No operation reads memory that it has not written, and filling it costs time.
         set_fill_uninitialized(context, false);
         set_deterministic_cudnn(context, true);
         set_benchmark_cudnn(context, false);

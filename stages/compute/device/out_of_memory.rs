@@ -1,13 +1,14 @@
 //! Explains a device that ran out of memory (how much was requested, which keys request less), and a device
 //! that is lost to the process.
 //!
-//! libtorch reports both as text only. [`cause`] is the one place that reads it. Frees and retries nothing.
+//! libtorch reports both as text only, as an exception or as a panic of `tch`, and [`cause`] is the one place that
+//! reads it. Frees and retries nothing.
 
 use agrpo_spec::{StageError, StageKind};
 
 use crate::device::Device;
 
-/// Why libtorch failed, as far as it changes what follows.
+/// The failures of libtorch that are handled specially.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     DeviceFull,
@@ -28,7 +29,7 @@ fn cause(error: &StageError) -> Option<Cause> {
 }
 
 /// Whether a device, or the machine, had no memory left.
-pub(crate) fn is_refused(error: &StageError) -> bool {
+pub(crate) fn is_out_of_memory(error: &StageError) -> bool {
     matches!(cause(error), Some(Cause::DeviceFull | Cause::HostFull))
 }
 
@@ -36,10 +37,11 @@ pub(crate) fn is_refused(error: &StageError) -> bool {
 pub(crate) fn explain(error: StageError, kind: StageKind, device: Device) -> StageError {
     match (cause(&error), error) {
         (Some(Cause::DeviceFull), StageError::Internal(text)) => {
-            StageError::Internal(full(&text, kind, device))
+            StageError::Internal(text.reworded(|text| full(text, kind, device)))
         }
         (Some(Cause::DeviceLost), StageError::Internal(text)) if device.is_cuda() => {
-            StageError::Device(format!("{device} is lost to this process: {text}"))
+            let lost = |text: &str| format!("{device} is lost to this process: {text}");
+            StageError::Device(text.reworded(lost))
         }
         (_, error) => error,
     }
@@ -69,7 +71,15 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
+    use agrpo_spec::Message;
+
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("an exception")]
+    struct Kept;
 
     /// As libtorch 2.11 words it (c10/cuda/CUDACachingAllocator.cpp).
     const TEXT: &str = "the gradient stage broke off: called `Result::unwrap()` on an `Err` value: \
@@ -78,7 +88,7 @@ mod tests {
 
     #[test]
     fn causes_are_read_from_libtorch_s_words() {
-        let of = |text: &str| cause(&StageError::Internal(text.to_owned()));
+        let of = |text: &str| cause(&StageError::Internal(text.into()));
         let host = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: \
                     you tried to allocate 8 bytes.";
         assert_eq!(of(TEXT), Some(Cause::DeviceFull));
@@ -86,21 +96,23 @@ mod tests {
         assert_eq!(of("CUDA error: device-side assert triggered"), Some(Cause::DeviceLost));
         assert_eq!(of("libtorch failed: shapes"), None);
         // Only libtorch's own errors count: data may spell the same words.
-        assert_eq!(cause(&StageError::Data(TEXT.to_owned())), None);
+        assert_eq!(cause(&StageError::Data(TEXT.into())), None);
         for (text, expected) in [(TEXT, true), (host, true), ("CUDA error: x", false)] {
-            assert_eq!(is_refused(&StageError::Internal(text.to_owned())), expected, "{text}");
+            assert_eq!(is_out_of_memory(&StageError::Internal(text.into())), expected, "{text}");
         }
     }
 
     #[test]
     fn a_full_device_says_how_much_and_what_to_lower() {
-        let full = StageError::Internal(TEXT.to_owned());
+        let full = StageError::Internal(Message::caused_by(TEXT, Kept));
+        let explained = explain(full, StageKind::Gradient, Device::Cuda(0));
+        assert!(explained.source().is_some_and(<dyn Error>::is::<Kept>));
         assert_eq!(
-            explain(full, StageKind::Gradient, Device::Cuda(0)).to_string(),
+            explained.to_string(),
             "the gradient stage does not fit the memory of cuda:0: 7.72 GiB more were asked for, 3.50 GiB \
              of 79.11 GiB were free; lower estimator.micro_batch, or rollout.completion_tokens"
         );
-        let other = StageError::Internal("libtorch failed: shapes".to_owned());
+        let other = StageError::Internal("libtorch failed: shapes".into());
         let kept = explain(other, StageKind::Gradient, Device::Cuda(0));
         assert_eq!(kept.to_string(), "libtorch failed: shapes");
     }
@@ -108,8 +120,7 @@ mod tests {
     #[test]
     fn a_lost_device_is_not_a_full_one() {
         let text = "libtorch failed: CUDA error: an illegal memory access was encountered";
-        let lost =
-            explain(StageError::Internal(text.to_owned()), StageKind::Rollout, Device::Cuda(1));
+        let lost = explain(StageError::Internal(text.into()), StageKind::Rollout, Device::Cuda(1));
         assert!(matches!(lost, StageError::Device(_)), "{lost:?}");
         assert!(lost.to_string().starts_with("cuda:1 is lost to this process"), "{lost}");
     }

@@ -23,11 +23,11 @@
 //! P(S, x_S | s_t) = prod over S of p_j(x_j)  *  prod over the others of F_j(kappa)
 //! F_j(kappa)      = sum over tokens v with p_j(v) < kappa of p_j(v)
 //! ```
-//! for the others are passed over exactly when each draws something less probable than the least
-//! probable token written. (On ties the position further left wins, so those to the right of kappa's
-//! holder may also equal it.) The gradient of log F_j is the missing term; `position_gradient` adds it
-//! as one more ratio of the step, computed in the same forward pass. Without it the estimate is
-//! that of another objective, and biased. Compare "Mask-Aware Policy Gradients", arXiv 2607.15200.
+//! because the others are passed over exactly when each draws something less probable than the least probable token
+//! written. (On ties the position further left wins, so those to the right of kappa's holder may also equal it.) The
+//! gradient of log F_j is the missing term; `position_gradient` adds it as one more ratio of the step, computed in the
+//! same forward pass. Without it the estimate is that of another objective, and biased. Compare "Mask-Aware Policy
+//! Gradients", arXiv 2607.15200.
 //!
 //! # What else is exact, and what is not
 //!
@@ -57,7 +57,7 @@ pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed
     with_draws(batch, config, draws)
 }
 
-/// With given timesteps, weighted for a sum over all draws.
+/// The estimator for given timesteps, weighted for a sum over all draws.
 pub fn with_draws<'a>(
     batch: &'a Batch<'a>,
     config: &EstimatorConfig,
@@ -82,7 +82,7 @@ pub fn with_draws<'a>(
     }
 }
 
-/// The ratio of the step's choice of positions; `None` where nothing was passed over.
+/// The ratio of the step's choice of positions; `None` if no position was passed over.
 fn positions(batch: &Batch<'_>, draw: &Draw) -> Option<Factor> {
     let p = batch.trajectories.prompt_len;
     let tokens = batch.trajectories.completion(draw.row);

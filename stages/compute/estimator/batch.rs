@@ -19,10 +19,10 @@ pub struct Batch<'a> {
     recorded: bool,
 }
 
-/// A completion's worth to an estimator.
+/// The result of grading a completion, as far as an estimator needs it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Worth {
-    /// What its log-probability is multiplied by.
+    /// The factor of its log-probability.
     pub advantage: f64,
     /// Whether the mean over completions counts it; one that is not counted has no advantage.
     pub counted: bool,
@@ -35,7 +35,7 @@ impl From<&RowReward> for Worth {
 }
 
 impl<'a> Batch<'a> {
-    /// Checks that trajectories, worths, groups, sampler and model fit; data error with the sample.
+    /// Checks that trajectories, worths, groups, sampler and model match. Data error that names the sample.
     pub fn new(
         trajectories: &'a Trajectories,
         worths: &[Worth],
@@ -75,8 +75,8 @@ impl<'a> Batch<'a> {
 
     /// The same without the recorded log-probabilities: the ratio's denominators are computed from the
     /// policy that sampled. For trajectories whose records are less exact than the arithmetic.
-    #[must_use]
-    pub fn without_records(self) -> Self {
+    #[cfg(test)]
+    pub(crate) fn without_records(self) -> Self {
         Self { recorded: false, ..self }
     }
 
@@ -95,12 +95,12 @@ impl<'a> Batch<'a> {
         (0..self.rows()).filter(|&row| self.worths[row].counted)
     }
 
-    /// How many those are.
+    /// The number of counted completions.
     pub fn completions(&self) -> f64 {
         count(self.counted().count())
     }
 
-    /// Rows whose terms are not constant: those with an advantage, and with a KL term all.
+    /// Rows whose terms are not constant: those with an advantage; with a KL term, all.
     pub fn moving(&self, with_kl: bool) -> Vec<usize> {
         self.counted().filter(|&row| with_kl || self.advantage(row) != 0.0).collect()
     }
@@ -139,8 +139,7 @@ impl<'a> Batch<'a> {
         block.filter(move |&position| steps[position] > i64::from(step))
     }
 
-    /// Tokens up to and including the first end-of-sequence: what estimators that know no steps
-    /// train on.
+    /// Tokens up to and including the first end-of-sequence: the tokens that estimators without steps train on.
     pub fn content(&self, row: usize) -> usize {
         let tokens = self.trajectories.completion(row);
         let end = tokens.iter().position(|&token| token == self.eos());

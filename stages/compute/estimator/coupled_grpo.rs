@@ -33,7 +33,7 @@ pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed
 }
 
 fn unit(batch: &Batch<'_>, row: usize, pair: usize, seed: Seed, weight: f64) -> Unit {
-    // Shared by the batch.
+    // One ratio for the whole batch.
     let ratio = 0.2 + 0.6 * seed.child(Purpose::Timestep, pair as u64).uniform(0, 0);
     let seed = seed.child(Purpose::Position, pair as u64);
     let row_index = u32::try_from(row).expect("a shard is small");

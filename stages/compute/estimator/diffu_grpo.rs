@@ -99,7 +99,7 @@ pub(super) fn token_read(
     }
 }
 
-/// k of a kind that has no exact sum; the run file's checks allow it no other.
+/// k of a kind without an exact sum; the run file's checks refuse `"all"` for it.
 pub(super) fn count_of(k: Samples) -> u32 {
     match k {
         Samples::Count(k) => k,

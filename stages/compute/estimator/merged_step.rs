@@ -46,7 +46,6 @@ pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed
     }
 }
 
-/// The steps of a segment.
 struct Segment(Range<u32>);
 
 impl Segment {

@@ -37,11 +37,11 @@ pub struct Measured {
     pub loss: f64,
     /// The divergence's share of it, before beta.
     pub kl: f64,
-    /// Ratios.
+    /// The number of ratios.
     pub factors: f64,
-    /// Of these, clipped from below with effect (A < 0).
+    /// How many of them were clipped from below with effect (A < 0).
     pub clipped_low: f64,
-    /// Clipped from above with effect (A > 0).
+    /// How many of them were clipped from above with effect (A > 0).
     pub clipped_high: f64,
     /// Distinct states that were computed.
     pub states: f64,
@@ -61,7 +61,7 @@ impl Measured {
     }
 }
 
-/// Up to a micro-batch of distinct states, with the factors that are read off them.
+/// Up to a micro-batch of distinct states, with the factors that are read from them.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
     reads: Reads,

@@ -23,7 +23,7 @@ struct Placed {
     factor: usize,
     site: usize,
     coefficient: f64,
-    /// The token of the event; any where it is no token.
+    /// The token of the event; arbitrary if the event is not a token.
     token: i64,
     /// The position that loses, and the winners.
     loses: Option<(i64, Vec<Winner>)>,
@@ -32,7 +32,7 @@ struct Placed {
 /// Site, position and token.
 type Winner = (usize, i64, i64);
 
-/// The states of a pass and what is read off them.
+/// The states of a pass and the reads from them.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     pub(super) states: Distinct,
@@ -58,7 +58,7 @@ impl Seen {
 }
 
 impl Reads {
-    /// How many distinct states there would be with a unit's.
+    /// The number of distinct states after adding this unit's.
     pub(super) fn states_with(&self, unit: &Unit) -> usize {
         let new: BTreeSet<_> =
             unit.states.iter().filter(|state| !self.states.contains(state)).collect();
@@ -69,7 +69,6 @@ impl Reads {
         self.states.all().len()
     }
 
-    /// Adds a read of state number `state` to a factor.
     pub(super) fn add(&mut self, factor: usize, state: usize, read: &Read) {
         let site = self.site(state, read.position, &read.support);
         let (token, loses) = match &read.event {
@@ -108,7 +107,7 @@ impl Reads {
         let hidden_SD = self.hidden(policy.device(), forward)?;
         let logits_SV = policy.head(&hidden_SD);
         let kind = if logits_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-        // As the sampler does: half precision ends at the head.
+        // Half precision ends at the head, as in the sampler.
         let scaled_SV = logits_SV.to_kind(kind) / temperature;
         let scaled_SV = match self.impossible(v) {
             Some(impossible_SV) => {
@@ -157,11 +156,12 @@ impl Reads {
         let tied_QV = logp_QV.eq_tensor(&kappa_Q1).logical_and(&ties_Q1);
         let drawable_QV = logp_QV.gt(f64::NEG_INFINITY);
         let below_QV = logp_QV.lt_tensor(&kappa_Q1).logical_or(&tied_QV).logical_and(&drawable_QV);
-        // Under another policy than the one that sampled, nothing may lie below.
+        // Under another policy than the one that sampled, there may be no token below.
         let possible_Q1 = below_QV.any_dim(-1, true);
         let outside_QV = below_QV.logical_not().logical_and(&possible_Q1);
         let mass_Q = logp_QV.masked_fill(&outside_QV, f64::NEG_INFINITY).logsumexp([-1], false);
-        let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), IMPOSSIBLE);
+        // In place of log 0: an exact 0 would make the ratio's derivative NaN.
+        let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), -80.0);
         token_N.index_copy(0, &on(logp_SV, &index), &mass_Q)
     }
 
@@ -222,9 +222,6 @@ impl Reads {
         Some(Tensor::from_slice(&cells).view([-1, v]))
     }
 }
-
-/// In place of log 0, where an exact 0 would make the ratio's derivative NaN.
-const IMPOSSIBLE: f64 = -80.0;
 
 /// Numbers on the device of `beside`.
 fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {

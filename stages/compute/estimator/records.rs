@@ -1,5 +1,5 @@
-//! Computes again what the sampler recorded, by the learner's code: the check that both see one distribution.
-//! Trains nothing.
+//! Recomputes the sampler's records with the learner's code, to check that both compute one distribution. Trains
+//! nothing.
 
 use agrpo_spec::StageError;
 

@@ -1,5 +1,5 @@
-//! What estimators claim, on a toy small enough to enumerate: three real tokens and a mask, a policy in
-//! f64, completions of three or four tokens. Here: the toy; the claims stand in the modules.
+//! Tests the claims of estimators on a toy small enough to enumerate: three real tokens and a mask, a policy in f64,
+//! completions of three or four tokens. This file has the toy, the modules have the claims.
 
 use agrpo_spec::{
     EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Sampler, Samples, Seed,
@@ -72,7 +72,7 @@ fn policy_of_content(seed: u64) -> Policy {
     policy
 }
 
-/// All gradients as one vector, and none left.
+/// Takes all gradients as one vector, and clears them.
 fn take_gradient(policy: &Policy) -> Tensor {
     let parts: Vec<Tensor> = policy.gradients().values().map(|g| g.flatten(0, -1)).collect();
     let all = Tensor::cat(&parts, 0).to_kind(Kind::Double);

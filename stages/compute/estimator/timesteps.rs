@@ -25,7 +25,7 @@ pub struct Draw {
     pub row: usize,
     /// The step, below the row's number of steps.
     pub step: u32,
-    /// What the step's loss is multiplied by.
+    /// The factor of the step's loss.
     pub weight: f64,
 }
 
@@ -34,7 +34,7 @@ pub struct Draw {
 pub struct Steps {
     /// q by step; sums to 1. Empty where a row has no steps, as in a completion of nothing but end-of-sequence.
     pub probabilities: Vec<f64>,
-    /// N, what the sum over steps is divided by.
+    /// N, the divisor of the sum over steps.
     divisor: f64,
 }
 
@@ -74,7 +74,7 @@ impl Steps {
             cumulative += q;
             u < cumulative
         });
-        // The sum can end just below u: the last step owns what is left.
+        // Rounding can leave the sum just below u, which then belongs to the last step.
         u32::try_from(inside.unwrap_or(self.probabilities.len() - 1)).expect("steps are few")
     }
 }

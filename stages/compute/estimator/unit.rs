@@ -1,4 +1,4 @@
-//! What estimators are made of: states, what is read off them, ratios.
+//! The building blocks of estimators: states, reads and ratios.
 //!
 //! A *read* is the log-probability of an event at one position of a state, a *factor* one ratio of the
 //! policy gradient, made of one or more reads, a *unit* the factors that share states. Draws and computes
@@ -25,9 +25,10 @@ impl std::fmt::Debug for Estimator<'_> {
 }
 
 /// The tokens among which a position's distribution is taken.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Support {
     /// The whole vocabulary.
+    #[default]
     Whole,
     /// All but this id, the mask.
     AllBut(i64),
@@ -80,7 +81,7 @@ pub(super) struct Unit {
 pub(super) struct Surrogate {
     pub(super) clip_low: f64,
     pub(super) clip_high: f64,
-    /// What logits are divided by.
+    /// The divisor of the logits.
     pub(super) temperature: f64,
     /// beta, the weight of the divergence from the reference.
     pub(super) kl: f64,
@@ -89,7 +90,7 @@ pub(super) struct Surrogate {
 }
 
 impl Surrogate {
-    /// What GRPO's descendants share: clipping as configured, untempered logits, the plain divergence.
+    /// The settings that GRPO's descendants share: clipping as configured, untempered logits, the plain divergence.
     pub(super) fn untempered(config: &EstimatorConfig) -> Self {
         Self {
             clip_low: config.clip_low.get(),

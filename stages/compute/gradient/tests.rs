@@ -82,7 +82,7 @@ impl Shard {
 
     fn refusal(&self) -> String {
         match self.execute() {
-            Err(StageError::Data(text)) => text,
+            Err(StageError::Data(text)) => text.to_string(),
             other => panic!("not refused as data: {other:?}"),
         }
     }
@@ -110,14 +110,14 @@ fn trajectories_of_another_policy_are_refused() {
     );
 }
 
-/// A plan asks for none of this; a spec by another hand is refused all the same.
+/// No plan contains these settings; a spec of another origin is refused too.
 #[test]
 fn estimators_that_do_not_fit_are_refused_with_the_key() {
     let refusal = |change: &dyn Fn(&mut GradientSpec)| {
         let mut shard = shard(|_| (), [1.0, -1.0]);
         change(&mut shard.spec);
         match shard.execute() {
-            Err(StageError::Invalid(text)) => text,
+            Err(StageError::Invalid(text)) => text.to_string(),
             other => panic!("not refused as invalid: {other:?}"),
         }
     };

@@ -8,12 +8,12 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use agrpo_spec::{Files, StageError, one_line};
+use agrpo_spec::{Files, one_line};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use super::{config::ModelConfig, lora, names::PREFIX, weights::Weights};
-use crate::error::{Result, data, libtorch};
+use crate::error::{Result, data, data_from, internal, libtorch};
 use crate::folder;
 use crate::tensors::{Entry, TensorWindows, length};
 
@@ -38,13 +38,13 @@ pub(super) struct Checkpoint {
     /// The files, in the order of their names.
     pub(super) shards: Vec<TensorWindows>,
     places: BTreeMap<String, usize>,
-    /// What is wrong with the index, though nothing is read by it.
+    /// A fault of the index that does not change what is read.
     note: Option<String>,
 }
 
-/// Whether a folder's configuration and the headers of its weights match; reads no weights. Answers with the
-/// configuration; `None` for an adapter's folder without a base, of which only the header is checked. Data
-/// error that names file and tensor.
+/// Whether a folder's configuration and the headers of its weights match; reads no weights. Returns the configuration;
+/// `None` for an adapter's folder without a base, of which only the header is checked. Data error that names file and
+/// tensor.
 pub(crate) fn check_headers(files: &Files) -> Result<Option<ModelConfig>> {
     if !files.contains_key("config.json") && files.contains_key("adapter_config.json") {
         return lora::open(files).map(|_| None);
@@ -82,7 +82,7 @@ impl Checkpoint {
         }
         if let Some(bytes) = folder::optional(files, INDEX)? {
             let index = serde_json::from_slice(&bytes)
-                .map_err(|error| data(format!("{INDEX}: {}", one_line(&error))))?;
+                .map_err(|error| data_from(format!("{INDEX}: {}", one_line(&error)), error))?;
             checkpoint.check_index(&index, files)?;
             checkpoint.note = checkpoint.wrong_size(&index);
         }
@@ -209,9 +209,9 @@ impl Checkpoint {
         Ok(weights)
     }
 
-    /// Where a tensor lies, which has been accounted for.
+    /// The place of a tensor that the headers were checked for.
     fn entry(&self, name: &str) -> Result<(&TensorWindows, &Entry)> {
-        self.find(name).ok_or_else(|| StageError::Internal(format!("no tensor {name}")))
+        self.find(name).ok_or_else(|| internal(format!("no tensor {name}")))
     }
 }
 

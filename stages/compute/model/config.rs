@@ -1,14 +1,12 @@
 //! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
 //! writes. Refuses a configuration of anything but bidirectional Llama blocks.
 
-use std::fmt::Display;
-
 use agrpo_grading::json_object;
 use agrpo_spec::{CheckpointShape, Files, ModelShape, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 use crate::folder;
 
 mod keys;
@@ -39,7 +37,6 @@ pub struct ModelConfig {
     /// End of sequence.
     pub eos_token_id: i64,
     /// Padding, where it is not the end of sequence.
-    #[serde(default)]
     pub pad_token_id: Option<i64>,
     /// The mask.
     pub mask_token_id: i64,
@@ -94,12 +91,14 @@ impl ModelConfig {
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let read = |error: &dyn Display| {
-            data(format!("config.json: {}; expected a LLaDA configuration", one_line(error)))
+        let unread = |error: serde_json::Error| {
+            let reason =
+                format!("config.json: {}; expected a LLaDA configuration", one_line(&error));
+            data_from(reason, error)
         };
-        let document = json_object(bytes).map_err(|error| read(&error))?;
+        let document = json_object(bytes).map_err(unread)?;
         is_ours(&document)?;
-        let config = Self::deserialize(&document).map_err(|error| read(&error))?;
+        let config = Self::deserialize(&document).map_err(unread)?;
         let refuse = |what: String| Err(data(format!("config.json: {what}")));
         for (key, found) in config.sizes() {
             let most = if key == "n_layers" { DEEPEST } else { LARGEST };
@@ -128,7 +127,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Whether these are the sizes that a run file says. Data error that names the first other one.
+    /// Checks that the sizes are those of a run file. Data error that names the first that differs.
     pub fn check_shape(&self, shape: &CheckpointShape) -> Result<()> {
         let said = [
             shape.d_model,
@@ -182,7 +181,7 @@ impl ModelConfig {
         serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
     }
 
-    /// The token of padding.
+    /// The id of the padding token.
     pub fn pad(&self) -> i64 {
         self.pad_token_id.unwrap_or(self.eos_token_id)
     }

@@ -3,9 +3,9 @@
 //! ```text
 //! y = W x + s B (A x)      (Hu et al., LoRA, arXiv 2106.09685)
 //! ```
-//! Modules of a checkpoint that read the same input are stacked in one W: one large product is faster
-//! than several small ones. Each module has an A and a B of its own, or none, and names of its own.
-//! Does not decide which is trained, W or A and B.
+//! Modules of a checkpoint that read the same input are stacked in one W: one large product is faster than several
+//! small ones. Each module has an A and a B of its own, or none, and names of its own. Does not decide whether W is
+//! trained, or A and B.
 //!
 //! A and B are f32 over a W of half precision, and so is what they compute: their updates are smaller than
 //! what half precision can hold, and so are many terms of their gradients. The sum is rounded once.
@@ -104,7 +104,7 @@ impl Linear {
         self.adapted(product(x, &rows), x, modules)
     }
 
-    /// Adds what the modules' own matrices make of `x`.
+    /// Adds the products of the modules' own matrices and `x`.
     fn adapted(&self, y: Tensor, x: &Tensor, modules: Range<usize>) -> Tensor {
         let lora = &self.lora[modules];
         if lora.iter().all(Option::is_none) {
@@ -133,7 +133,7 @@ impl Linear {
         }
     }
 
-    /// W + s B A in place of W, A and B, rounded to W's kind. W may be shared, so it is not written to.
+    /// Replaces W, A and B by W + s B A, rounded to W's kind. Does not write to W, which may be shared.
     pub(super) fn merge(&mut self) {
         let kind = self.weight_OxI.kind();
         let rows = self.weight_OxI.chunk(length(self.modules.len()), 0);
@@ -153,7 +153,7 @@ impl Linear {
         self.lora.fill_with(|| None);
     }
 
-    /// The same modules with what `of` makes of every matrix.
+    /// The same modules with `of` applied to every matrix.
     pub(super) fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
         let lora = self.lora.iter().map(|lora| lora.as_ref().map(|lora| lora.map(&of)));
         let (modules, weight_OxI) = (self.modules.clone(), of(&self.weight_OxI));

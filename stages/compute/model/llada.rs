@@ -68,13 +68,13 @@ impl Policy {
         Self::from_named(config, named, Kind::Float)
     }
 
-    /// From this program's own tensors, in one kind.
+    /// A policy from this program's own tensors, in one kind.
     pub(crate) fn from_named(config: ModelConfig, named: NamedTensors, kind: Kind) -> Result<Self> {
         let weights = Weights::from_named(&config, &named, kind)?;
         Ok(Self { config, weights, adapter: None })
     }
 
-    /// The same policy on a device, without gradients; what is there already stays.
+    /// The same policy on a device, without gradients. Does not copy tensors that are already there.
     #[must_use]
     pub fn on(self, device: crate::Device) -> Self {
         Self { weights: self.weights.map(|t| t.detach().to_device(device.of_tch())), ..self }
@@ -105,13 +105,13 @@ impl Policy {
         &self.config
     }
 
-    /// What is trained: all weights by the checkpoint's names or, where there is an adapter, its
-    /// matrices by PEFT's names.
+    /// The trained parameters: all weights by the checkpoint's names or, if there is an adapter, its matrices by PEFT's
+    /// names.
     pub fn parameters(&self) -> BTreeMap<String, Tensor> {
         self.to_named(Tensor::detach)
     }
 
-    /// Requires gradients of every parameter.
+    /// Makes every parameter require gradients.
     pub fn require_grad(&self) {
         for (_, leaf) in self.leaves() {
             // The returned handle is the same tensor.
@@ -150,7 +150,7 @@ impl Policy {
         if self.adapter.is_some() { self.weights.adapters() } else { self.weights.leaves() }
     }
 
-    /// What `of` reads off each leaf, part by part.
+    /// The results of `of` for each leaf, part by part.
     fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
         let parts = |(names, leaf): Leaf<'_>| {
             let parts = of(leaf).chunk(length(names.len()), 0);
@@ -228,7 +228,7 @@ impl Policy {
         self.after_attention(block, &mixed_BQHE, &residual_BQD)
     }
 
-    /// The rest of a block: what attention mixed, added to the residual stream, and the SwiGLU.
+    /// The rest of a block: adds the result of attention to the residual stream, then the SwiGLU's.
     fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
         let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);

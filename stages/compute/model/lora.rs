@@ -6,7 +6,7 @@
 //! `W x + s B (A x)` are errors. Dropout concerns the training of the adapter; nothing is dropped here.
 //! A file's settings are written as they were read. Merges nothing.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::collections::BTreeMap;
 
 use agrpo_grading::json_object;
 use agrpo_spec::{Files, one_line};
@@ -19,7 +19,7 @@ use tch::{Kind, Tensor};
 use super::config::ModelConfig;
 use super::linear::{Lora, lora_name};
 use super::names::{HEAD, linear_modules};
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 use crate::folder;
 use crate::tensors::{self, NamedTensors, TensorWindows};
 
@@ -28,15 +28,15 @@ mod fresh;
 pub(super) use fresh::{check, draw};
 
 const CONFIG: &str = "adapter_config.json";
-/// Lies in the folder of an adapted policy, and is no part of its base.
+/// The adapter's tensors in the folder of an adapted policy; not part of the base.
 pub(super) const TENSORS: &str = "adapter_model.safetensors";
 
-/// Bytes of a pattern of modules, and of its compiled form: no name is so long, and nested repetitions compile
-/// to much from a few letters.
+/// The most bytes of a pattern of modules, and of its compiled form. No name is so long, and nested repetitions of a
+/// few letters compile to large programs.
 const LONGEST_PATTERN: usize = 1 << 12;
 const LARGEST_PATTERN: usize = 1 << 20;
 
-/// Settings that change nothing in what is computed from the saved matrices.
+/// Settings that do not change what is computed from the saved matrices.
 const HARMLESS: &str = "auto_mapping base_model_name_or_path corda_config eva_config inference_mode \
                         loftq_config lora_dropout megatron_core peft_version qalora_group_size \
                         revision runtime_config task_type";
@@ -48,7 +48,7 @@ pub struct Adapter {
     pub rank: i64,
     /// The numerator of the scale.
     pub alpha: f64,
-    /// What B (A x) is multiplied by: alpha / R, or alpha / sqrt(R) (rsLoRA, arXiv 2312.03732).
+    /// The factor of B (A x): alpha / R, or alpha / sqrt(R) (rsLoRA, arXiv 2312.03732).
     pub scale: f64,
     /// The adapted modules, by their names in the checkpoint, sorted.
     pub modules: Vec<String>,
@@ -75,7 +75,7 @@ pub(super) fn is_in(files: &Files) -> bool {
     files.contains_key(CONFIG) || files.contains_key(TENSORS)
 }
 
-/// Whether two folders hold the same beside their adapters.
+/// Whether two folders are equal apart from their adapters.
 pub(super) fn share_a_base(a: &Files, b: &Files) -> bool {
     let is_base = |(name, _): &(&String, _)| *name != CONFIG && *name != TENSORS;
     a.iter().filter(is_base).eq(b.iter().filter(is_base))
@@ -96,7 +96,6 @@ struct Document {
     r: i64,
     lora_alpha: f64,
     target_modules: Patterns,
-    #[serde(default)]
     exclude_modules: Option<Patterns>,
     #[serde(default)]
     use_rslora: bool,
@@ -134,7 +133,8 @@ impl Rule {
                 .build()
                 .map(|regex| vec![Self { text: text.clone(), expression: Some(regex) }])
                 .map_err(|error| {
-                    data(format!("{CONFIG}: {key} = {text:?}: expected a pattern: {error}"))
+                    let reason = format!("{CONFIG}: {key} = {text:?}: expected a pattern: {error}");
+                    data_from(reason, error)
                 }),
             Patterns::Names(names) => {
                 let rule = |text: &String| Self { text: text.clone(), expression: None };
@@ -168,12 +168,12 @@ pub(super) fn open(files: &Files) -> Result<TensorWindows> {
     TensorWindows::open(TENSORS, files.get(TENSORS).ok_or_else(lacks)?)
 }
 
-/// Reads and checks a whole adapter; answers with its settings alone.
-pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<Adapter> {
-    read(config, files).map(|(adapter, _)| adapter)
+/// Whether an adapter can be read as a whole.
+pub fn check_adapter(config: &ModelConfig, files: &Files) -> Result<()> {
+    read(config, files).map(drop)
 }
 
-/// The same from settings and tensors that may be new.
+/// An adapter from settings and tensors, read or new.
 fn assemble(
     config: &ModelConfig,
     settings: Bytes,
@@ -204,11 +204,12 @@ fn assemble(
 
 /// Reads the settings. Refuses, by name, a setting that is not computed here.
 fn document(bytes: &[u8]) -> Result<Document> {
-    let read = |error: &dyn Display| {
-        data(format!("{CONFIG}: {}; expected PEFT's settings of LoRA", one_line(error)))
+    let unread = |error: serde_json::Error| {
+        let reason = format!("{CONFIG}: {}; expected PEFT's settings of LoRA", one_line(&error));
+        data_from(reason, error)
     };
-    let document = json_object(bytes).map_err(|error| read(&error))?;
-    let document = Document::deserialize(Value::Object(document)).map_err(|error| read(&error))?;
+    let document = json_object(bytes).map_err(unread)?;
+    let document = Document::deserialize(Value::Object(document)).map_err(unread)?;
     let refuse = |key: &str, found: &Value, expected: &str| {
         let (key, found) = (one_line(key), one_line(found));
         Err(data(format!("{CONFIG}: {key} = {found}: expected {expected}")))
@@ -244,8 +245,8 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// A module that the settings ask for, its shape, and whether it may be missing: the head, where no target means it
-/// alone.
+/// A module that the settings target, its shape, and whether it may be missing. Only the head may, if no target names
+/// it alone.
 type Target = (String, [i64; 2], bool);
 
 fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>> {

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use tch::Kind;
 
 use super::{checkpoint::Checkpoint, config::ModelConfig, linear::Lora, lora};
-use crate::error::{Result, data};
+use crate::error::{Result, data, internal};
 use crate::tensors::{Entry, TensorWindows, decode, numbers, type_name};
 
 /// A tensor of a model, and where it lies.
@@ -116,10 +116,8 @@ impl MergedWeights {
         let row = change.map_or(1, |change| change.inputs * kind.elt_size_in_bytes());
         // Whole rows, as many as a window holds.
         let step = (WINDOW / row as u64).max(1) * row as u64;
-        let mut at = 0;
-        while at < part.bytes {
-            let end = part.bytes.min(at + step);
-            let bytes = shard.piece(&part.name, at..end)?;
+        for at in (0..part.bytes).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let bytes = shard.piece(&part.name, at..part.bytes.min(at + step))?;
             match change {
                 Some(change) => {
                     let first = usize::try_from(at).unwrap_or(usize::MAX) / row;
@@ -128,14 +126,13 @@ impl MergedWeights {
                 }
                 None => sink(&bytes)?,
             }
-            at = end;
         }
         Ok(())
     }
 
     fn shard(&self, file: &str) -> Result<&TensorWindows> {
         let found = self.shards.iter().find(|shard| shard.name == file);
-        found.ok_or_else(|| StageError::Internal(format!("the policy has no file {file}")))
+        found.ok_or_else(|| internal(format!("the policy has no file {file}")))
     }
 }
 
@@ -176,7 +173,7 @@ fn encode(kind: Kind, values: &[f32]) -> Result<Vec<u8>> {
         }
         Kind::Half => Ok(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()),
         Kind::Float => Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        _ => Err(StageError::Internal(format!("no adapter is merged into {kind:?}"))),
+        _ => Err(internal(format!("no adapter is merged into {kind:?}"))),
     }
 }
 

@@ -8,12 +8,12 @@ use tch::{Device, Kind};
 pub struct Placement {
     /// The device that computes.
     pub device: Device,
-    /// Of the base's weights; adapters are f32.
+    /// The kind of the base's weights; adapters are f32.
     pub kind: Kind,
 }
 
 impl Placement {
-    /// How small policies are computed.
+    /// The placement of small policies.
     pub const CPU: Self = Self { device: Device::Cpu, kind: Kind::Float };
 
     /// On a device, in the kind that a spec asks for.

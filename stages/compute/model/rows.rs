@@ -1,9 +1,9 @@
 //! Computes the operations of the forward pass over all small shapes and compares the bits of a row alone, beside
 //! a few rows and beside many. Trains, stores and corrects nothing.
 //!
-//! Sampler and learner cut their batches differently: the ratio of a fresh trajectory is 1 to the bit only if
-//! no row depends on the rows beside it. Matrix libraries promise that in some modes and on some processors
-//! alone, and change kernels by shape, so the small shapes are tried one by one.
+//! Sampler and learner cut their batches differently: the ratio of a fresh trajectory is 1 to the bit only if no row
+//! depends on the rows beside it. Matrix libraries promise that only in some modes and on some processors, and change
+//! kernels by shape, so every small shape is tried.
 
 use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -62,7 +62,7 @@ pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
     report
 }
 
-/// What is computed row by row, without a product.
+/// An operation on single rows, without a product.
 type ByRow = fn(&Tensor) -> Tensor;
 const BY_ROW: [(&str, ByRow); 3] = [
     ("rms_norm", |x| rms_norm(x, &x.get(0).ones_like(), 1e-5)),

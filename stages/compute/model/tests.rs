@@ -1,4 +1,4 @@
-//! What a policy promises: one arithmetic in two kinds, gradients that are derivatives, and a folder
+//! Tests of a policy: one arithmetic in two kinds, gradients that are derivatives, and a folder
 //! that is read as a whole or refused.
 
 use std::collections::BTreeMap;

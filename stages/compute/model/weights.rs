@@ -1,8 +1,8 @@
 //! Weights by their names in LLaDA's checkpoints, in and out of the stacked matrices that the forward
 //! pass multiplies with; and the draw of new ones.
 //!
-//! `q_proj`, `k_proj`, `v_proj` are one matrix in memory, `ff_proj` and `up_proj` another. Gradients and
-//! files know only the checkpoint's names. Does not check what an adapter holds.
+//! `q_proj`, `k_proj`, `v_proj` are one matrix in memory, `ff_proj` and `up_proj` another. Gradients and files know
+//! only the checkpoint's names. Does not check an adapter's contents.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,6 @@ use super::linear::{Leaf, Linear, Lora};
 use super::names::{HEAD, PREFIX, module};
 use crate::error::{Result, data};
 use crate::tensors::NamedTensors;
-
-/// The modules that are stacked in one matrix.
-const QKV: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
-const FF_IN: [&str; 2] = ["ff_proj", "up_proj"];
 
 /// One transformer block; all of one kind, row-major, output features first.
 #[derive(Debug)]
@@ -54,7 +50,7 @@ impl Block {
 }
 
 impl Weights {
-    /// From this program's own tensors by the checkpoint's names, in one kind.
+    /// Weights from this program's own tensors by the checkpoint's names, in one kind.
     pub(super) fn from_named(
         config: &ModelConfig,
         tensors: &NamedTensors,
@@ -72,7 +68,7 @@ impl Weights {
         })
     }
 
-    /// From a source of tensors by their names in the checkpoint, of which several lie one below the other.
+    /// Weights from a source of tensors by their names in the checkpoint, of which several are stacked.
     pub(super) fn assemble(
         config: &ModelConfig,
         stacked: impl Fn(&[String]) -> Result<Tensor>,
@@ -87,10 +83,10 @@ impl Weights {
             let stack = |names: &[&str]| linear(names.iter().map(|name| module(n, name)).collect());
             blocks.push(Block {
                 attn_norm_D: alone(&module(n, "attn_norm"))?,
-                qkv: stack(&QKV)?,
+                qkv: stack(&["q_proj", "k_proj", "v_proj"])?,
                 attn_out: stack(&["attn_out"])?,
                 ff_norm_D: alone(&module(n, "ff_norm"))?,
-                ff_in: stack(&FF_IN)?,
+                ff_in: stack(&["ff_proj", "up_proj"])?,
                 ff_out: stack(&["ff_out"])?,
             });
         }
@@ -102,7 +98,7 @@ impl Weights {
         })
     }
 
-    /// What `of` makes of every tensor, those of an adapter included.
+    /// Applies `of` to every tensor, an adapter's included.
     pub(super) fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
         let block = |block: &Block| Block {
             attn_norm_D: of(&block.attn_norm_D),
@@ -125,12 +121,12 @@ impl Weights {
         self.linears_mut().for_each(|linear| linear.adapt(&mut found));
     }
 
-    /// W + s B A in place of every adapted W.
+    /// Replaces every adapted W by W + s B A.
     pub(super) fn merge(&mut self) {
         self.linears_mut().for_each(Linear::merge);
     }
 
-    /// Without an adapter, on the same memory.
+    /// The weights without an adapter, on the same memory.
     pub(super) fn base(&self) -> Self {
         let mut base = self.map(Tensor::shallow_clone);
         base.linears_mut().for_each(Linear::drop_adapters);

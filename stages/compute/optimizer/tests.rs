@@ -1,4 +1,4 @@
-//! What the optimizer promises: AdamW's arithmetic, a clip, a schedule, and a state that goes on.
+//! Tests of the optimizer: AdamW's arithmetic, a clip, a schedule, and a state that goes on.
 
 use agrpo_spec::Real;
 

@@ -17,7 +17,7 @@ mod run_file;
 /// Two iterations of everything that reads policies.
 fn text() -> String {
     run_file::run_file(&[
-        ("name", "\"shelf\""),
+        ("name", "\"policy-cache\""),
         ("model.d_model", "16"),
         ("model.n_layers", "2"),
         ("model.mlp_hidden_size", "16"),
@@ -106,7 +106,7 @@ fn a_policy_is_read_once_and_the_last_one_is_kept() {
         drop(counted.policy(policy, is_merged));
         assert_eq!(counted.reads.get(), reads);
     }
-    // What has no model leaves it; what takes memory without it does not.
+    // A stage without a model leaves the policy; a stage that takes memory without it does not.
     for (kind, reads) in [(StageKind::Reward, 4), (StageKind::Update, 5), (StageKind::Sft, 6)] {
         counted.cache.before(kind);
         drop(counted.policy(&one, false));

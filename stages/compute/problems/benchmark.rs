@@ -13,14 +13,11 @@ use agrpo_spec::{
 
 use super::question::{Asked, EvaluationGrade, Question};
 use super::rows::{Passes, first, read, tokenizer};
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 use crate::tasks::Grade;
 use crate::text::chat::{ChatTokenizer, Specials};
 
-/// d1's longest training prompt; a longer one loses its head, with the template's.
-const D1_PROMPT_TOKENS: usize = 200;
-
-/// The problems of both sides.
+/// The training and the held-out problems.
 #[derive(Debug)]
 pub(crate) struct BenchmarkProblems {
     task: BenchmarkTask,
@@ -36,9 +33,9 @@ impl BenchmarkProblems {
         let train = read(inputs, "task.benchmark.train", task.train)?;
         let test = read(inputs, "task.benchmark.test", task.test)?;
         let training = training_problems(&train, task.name, task.protocol, &test)
-            .map_err(|error| data(format!("task.benchmark.train: {error}")))?;
+            .map_err(|error| data_from(format!("task.benchmark.train: {error}"), error))?;
         let held_out = evaluation_problems(&test, task.name, task.protocol)
-            .map_err(|error| data(format!("task.benchmark.test: {error}")))?;
+            .map_err(|error| data_from(format!("task.benchmark.test: {error}"), error))?;
         if training.is_empty() {
             return Err(data("task.benchmark.train has no problem that the protocol trains on"));
         }
@@ -57,7 +54,7 @@ impl BenchmarkProblems {
         }
     }
 
-    /// Spells every prompt that a run may ask.
+    /// Tokenizes every prompt that a run may use.
     pub(super) fn check_prompts(&self, held_out: u32) -> Result<()> {
         self.training.iter().try_for_each(|problem| self.asked_in_training(problem).map(drop))?;
         self.held_out(held_out).map(drop)
@@ -72,7 +69,8 @@ impl BenchmarkProblems {
         let messages = messages(&placed.problem, self.task.protocol);
         let mut prompt = self.tokenizer.ids(&messages).map_err(of_row("train", placed))?;
         if self.task.protocol == Protocol::D1 {
-            prompt.drain(..prompt.len().saturating_sub(D1_PROMPT_TOKENS));
+            // A longer prompt is cut at the front, the chat template included.
+            prompt.drain(..prompt.len().saturating_sub(200));
         }
         self.asked(&placed.problem, prompt)
     }
@@ -115,7 +113,7 @@ impl BenchmarkProblems {
         let (found, most) = (prompt.len(), self.task.prompt_tokens);
         let shown = self.tokenizer.text(&prompt, Specials::Skip)?;
         if found > most as usize {
-            // Prompts of one protocol begin alike.
+            // Prompts of one protocol begin alike, so the end is shown.
             let count = shown.chars().count();
             let end: String = shown.chars().skip(count.saturating_sub(80)).collect();
             return Err(data(format!(
@@ -131,7 +129,7 @@ impl BenchmarkProblems {
 fn of_row(side: &str, placed: &Placed) -> impl FnOnce(StageError) -> StageError {
     move |error| match error {
         StageError::Data(text) => {
-            data(format!("task.benchmark.{side}: row {}: {text}", placed.row))
+            data(text.reworded(|text| format!("task.benchmark.{side}: row {}: {text}", placed.row)))
         }
         error => error,
     }

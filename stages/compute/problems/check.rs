@@ -1,4 +1,4 @@
-//! Checks before a run begins: its problems can be asked, its rewards graded.
+//! Checks before a run begins that its prompts can be tokenized and its completions graded.
 
 use agrpo_spec::{Base, Inputs, Run, Scorer, StageError, Task};
 
@@ -10,7 +10,7 @@ use crate::text::tokenizer::{self, TaskTokenizer};
 /// Ids of a vocabulary of characters, for estimates made before a dataset is read: those of ASCII.
 const CHARACTERS: u64 = 128;
 
-/// Tokens of the longest prompt that a run of this task asks.
+/// Tokens of the longest prompt of a run of this task.
 pub fn prompt_tokens(task: &Task) -> u64 {
     match task {
         Task::Benchmark(task) => task.prompt_tokens.into(),
@@ -21,7 +21,7 @@ pub fn prompt_tokens(task: &Task) -> u64 {
     }
 }
 
-/// Ids of the task's own tokenizer, estimated for a dataset; none where a checkpoint brings one.
+/// Ids of the task's own tokenizer, estimated for a dataset; none if a checkpoint has one.
 pub fn vocabulary(task: &Task) -> Option<u64> {
     if matches!(task, Task::Dataset(_)) {
         return Some(CHARACTERS);
@@ -31,8 +31,8 @@ pub fn vocabulary(task: &Task) -> Option<u64> {
     u64::try_from(tokenizer.vocabulary).ok()
 }
 
-/// Whether a run's problems can be asked and graded: there are enough, every prompt fits, the weights name what is
-/// graded. `inputs` hold the datasets, the tokenizer and the reward program's files.
+/// Checks that a run has enough problems, that every prompt fits, and that the weights name graded parts. `inputs` hold
+/// the datasets, the tokenizer and the reward program's files.
 pub fn check_run(
     run: &Run,
     held_out: u32,

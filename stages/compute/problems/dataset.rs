@@ -1,8 +1,8 @@
-//! A user's own task: rows of a dataset, asked by templates, spelt by a checkpoint's tokenizer or, for a model
+//! A custom task: rows of a dataset, rendered by templates, and tokenized by a checkpoint's tokenizer or, for a model
 //! from scratch, by the characters that occur in them.
 //!
-//! Leaves out a training row whose prompt is also held out; cuts and skips nothing else. Refuses a row that
-//! cannot be asked, and names it. The vocabulary follows from the two files alone.
+//! Leaves out a training row whose prompt is also held out; cuts and skips nothing else. Refuses a row that cannot be
+//! rendered or tokenized, and names it. The vocabulary follows from the two files alone.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,23 +12,23 @@ use agrpo_spec::{DatasetTask, Inputs, Language, Purpose, Seed};
 use super::question::{Asked, Question};
 use super::rows::{self, Passes, first, read};
 use super::templates::{Item, Templates};
-use crate::error::{Result, data, invalid};
+use crate::error::{Result, data, data_from, invalid};
 use crate::text::chat::{ChatTokenizer, Specials};
 use crate::text::tokenizer::{self, TaskTokenizer};
 
 /// Different characters of the largest vocabulary from scratch.
 const MOST_CHARACTERS: usize = 1 << 14;
 
-/// What turns text to ids and back.
+/// Turns text into ids and back.
 #[derive(Debug)]
 enum Spelling {
     /// A character is a token; prompts are padded to one length.
     Characters(Box<TaskTokenizer>),
-    /// A conversation in a checkpoint's words.
+    /// A checkpoint's tokenizer and chat template.
     Chat(Box<ChatTokenizer>),
 }
 
-/// The problems of both sides.
+/// The training and the held-out problems.
 #[derive(Debug)]
 pub(crate) struct DatasetProblems {
     task: DatasetTask,
@@ -64,7 +64,7 @@ impl DatasetProblems {
         Ok(Self { task: task.clone(), spelling, training, held_out, passes })
     }
 
-    /// The task's own tokenizer; none where a checkpoint brings one.
+    /// The task's own tokenizer; none if a checkpoint has one.
     pub(super) fn characters(&self) -> Option<&TaskTokenizer> {
         match &self.spelling {
             Spelling::Characters(tokenizer) => Some(tokenizer),
@@ -72,7 +72,7 @@ impl DatasetProblems {
         }
     }
 
-    /// Spells every prompt that a run may ask, and every answer that it learns.
+    /// Tokenizes every prompt that a run may use, and every answer that it learns.
     pub(super) fn check(&self, held_out: u32, completion_tokens: u32) -> Result<()> {
         self.training.iter().try_for_each(|item| self.asked(item).map(drop))?;
         self.held_out(held_out)?;
@@ -116,7 +116,7 @@ impl DatasetProblems {
         }
     }
 
-    /// Spaces on the left, as the drawn tasks have them.
+    /// Pads a prompt with spaces on the left, as drawn tasks do.
     fn padded(&self, prompt: &str) -> String {
         let width = self.task.prompt_tokens as usize;
         format!("{prompt:>width$}")
@@ -132,7 +132,7 @@ impl DatasetProblems {
                 let messages: Vec<_> = system.chain(question).collect();
                 tokenizer
                     .ids(&messages)
-                    .map_err(|error| data(format!("{}: {error}", item.place)))?
+                    .map_err(|error| data_from(format!("{}: {error}", item.place), error))?
             }
         };
         let (found, most) = (prompt.len(), self.task.prompt_tokens);
@@ -148,7 +148,7 @@ impl DatasetProblems {
     }
 }
 
-/// One token for each character that occurs, in the order of code points, and the blank that pads.
+/// One token for each character that occurs, in the order of code points, and the space that pads.
 fn characters<'a>(items: impl Iterator<Item = &'a Arc<Item>>) -> Result<Spelling> {
     let mut all = BTreeSet::from([' ']);
     for item in items {

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use agrpo_grading::Rules;
-use agrpo_spec::{Inputs, Marking, Program, RewardConfig, Sample, Score, Scorer, StageError};
+use agrpo_spec::{Inputs, Program, RewardConfig, Sample, Score, Scorer, StageError};
 use bytes::Bytes;
 
-use crate::error::{Result, data, invalid};
+use crate::error::{Result, data, internal, invalid};
 use crate::tasks::Grade;
 
 /// A completion's reward, before it is compared with others.
@@ -71,21 +71,12 @@ impl<'a> Grader<'a> {
         })
     }
 
-    /// The same for an evaluation. A task that grades by itself asks it for nothing.
-    pub(crate) fn for_evaluation(
-        marking: &Marking,
-        inputs: &Inputs,
-        scorer: &'a dyn Scorer,
-    ) -> Result<Self> {
-        Self::open(marking.0.as_ref().unwrap_or(&RewardConfig::default()), inputs, scorer)
-    }
-
     /// The weights of the parts.
     pub(super) fn config(&self) -> &RewardConfig {
         &self.config
     }
 
-    /// One grade a sample, in their order.
+    /// One grade for each sample, in order.
     pub(crate) fn grade(&self, samples: &[Sample]) -> Result<Vec<Graded>> {
         let scores = match &self.program {
             Some((program, files)) => self.scorer.score(program, files, samples)?,
@@ -93,7 +84,7 @@ impl<'a> Grader<'a> {
         };
         if scores.len() != samples.len() {
             let (found, wanted) = (scores.len(), samples.len());
-            return Err(StageError::Internal(format!("{found} scores for {wanted} completions")));
+            return Err(internal(format!("{found} scores for {wanted} completions")));
         }
         samples.iter().zip(scores).map(|(sample, score)| self.combined(sample, score)).collect()
     }
@@ -142,7 +133,7 @@ pub(crate) struct NoPrograms;
 
 impl Scorer for NoPrograms {
     fn score(&self, _: &Program, _: &BTreeMap<String, Bytes>, _: &[Sample]) -> Result<Vec<Score>> {
-        Err(StageError::Internal("nothing was handed to this stage that runs programs".into()))
+        Err(internal("nothing was handed to this stage that runs programs"))
     }
 }
 

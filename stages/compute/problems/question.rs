@@ -1,13 +1,13 @@
-//! A problem as it is put to a policy, and a completion that answers it: what all kinds of tasks share.
+//! A problem as a policy sees it, and a completion with its grade: types that all kinds of tasks share.
 
 use std::sync::Arc;
 
 use agrpo_spec::StageError;
 
 use super::templates::Item;
-use crate::{model::PADDING, tasks, text::tokenizer::TaskTokenizer};
+use crate::{error::internal, model::PADDING, tasks, text::tokenizer::TaskTokenizer};
 
-/// A problem as it is put to a policy.
+/// A problem as a policy sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) prompt: Vec<i64>,
@@ -16,7 +16,6 @@ pub(crate) struct Asked {
     pub(super) question: Question,
 }
 
-/// What is asked, by the kind of its task.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Drawn(tasks::Question),
@@ -24,7 +23,6 @@ pub(super) enum Question {
     Dataset(Arc<Item>),
 }
 
-/// A completion's grade in an evaluation.
 #[derive(Clone, Debug)]
 pub(crate) struct EvaluationGrade {
     /// The completion for people.
@@ -57,7 +55,6 @@ impl Asked {
     }
 }
 
-/// An example of fine-tuning.
 #[derive(Debug)]
 pub(crate) struct Example {
     /// As many characters as every prompt of the task.
@@ -67,10 +64,9 @@ pub(crate) struct Example {
     pub(crate) problem: Option<tasks::Problem>,
 }
 
-/// A completion with what it answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Answered<'a> {
-    /// Names it within its stage.
+    /// The completion's name within its stage.
     pub(crate) id: String,
     pub(crate) asked: &'a Asked,
     pub(crate) completion: &'a [i64],
@@ -78,5 +74,5 @@ pub(crate) struct Answered<'a> {
 
 /// The error of a problem that is graded by another task than its own.
 pub(super) fn another_task() -> StageError {
-    StageError::Internal("the problem is another task's".into())
+    internal("the problem is another task's")
 }

@@ -1,11 +1,11 @@
 //! Grades the completions of single rows by a dataset's task and `[reward]`, without a run.
 
 use agrpo_grading::Row;
-use agrpo_spec::{DatasetTask, Inputs, RewardConfig, RowReward, Scorer, StageError};
+use agrpo_spec::{DatasetTask, Inputs, RewardConfig, RowReward, Scorer};
 
 use super::grading::{Graded, Grader};
 use super::templates::Templates;
-use crate::error::Result;
+use crate::error::{Result, internal};
 
 /// A dataset's templates and its `[reward]`, for completions of any origin.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl<'a> RowGrader<'a> {
         let sample = item.sample(number.to_string(), completion.to_owned());
         let graded = self.grader.grade(&[sample])?.pop();
         let Graded { parts, reward, correct } =
-            graded.ok_or_else(|| StageError::Internal("a row without a grade".into()))?;
+            graded.ok_or_else(|| internal("a row without a grade"))?;
         Ok(RowReward { reward, correct, parts, advantage: 0.0, counted: true })
     }
 }

@@ -1,12 +1,12 @@
-//! What tasks from datasets share: rows of a spec's inputs, in whichever format their first bytes show, the
-//! order in which training takes them, and a checkpoint's tokenizer.
+//! Code that tasks from datasets share: reads rows in the format that their first bytes show, orders the training
+//! problems, and reads a checkpoint's tokenizer. Renders and grades nothing.
 
 use std::sync::{Mutex, PoisonError};
 
 use agrpo_grading::{Format, Row, rows};
 use agrpo_spec::{ArtifactDigest, Inputs, Language, Purpose, Seed, lfs_pointer};
 
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 use crate::{model::ModelConfig, text::chat::ChatTokenizer};
 
 /// Reads all rows. Data error that names `key`, the run file's key of the dataset.
@@ -22,10 +22,9 @@ pub(super) fn read(inputs: &Inputs, key: &str, digest: ArtifactDigest) -> Result
         Some(b'{' | b'[') | None => Format::JsonLines,
         Some(_) => Format::Csv,
     };
-    rows(bytes, format).map_err(|error| data(format!("{key}: {error}")))
+    rows(bytes, format).map_err(|error| data_from(format!("{key}: {error}"), error))
 }
 
-/// The tokenizer of a checkpoint.
 pub(super) fn tokenizer(language: Language, inputs: &Inputs) -> Result<ChatTokenizer> {
     let config = ModelConfig::from_json(inputs.blob(language.config)?)?;
     ChatTokenizer::read(inputs.blob(language.tokenizer)?, &config)

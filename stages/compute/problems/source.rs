@@ -1,4 +1,4 @@
-//! Where a task's problems come from, and what grades their completions: one arm for each kind of task.
+//! The problems of a task and the grades of their completions: dispatches to the code of each kind of task.
 
 use agrpo_spec::{Inputs, Language, Run, Sample, Task};
 
@@ -9,12 +9,10 @@ use crate::error::{Result, invalid};
 use crate::tasks::{self, DrawnTask};
 use crate::text::tokenizer::{self, TaskTokenizer};
 
-/// The problems of a task, with what spells them.
 #[derive(Debug)]
 pub(crate) enum Problems {
-    /// Drawn from a seed, and spelt by the task's own tokenizer.
+    /// Drawn from a seed, and tokenized by the task's own tokenizer.
     Drawn {
-        /// The task that they follow from.
         task: DrawnTask,
         /// One character, one token.
         tokenizer: Box<TaskTokenizer>,
@@ -46,7 +44,7 @@ impl Problems {
         Ok(Self::Drawn { task, tokenizer })
     }
 
-    /// The task's own tokenizer; none where a checkpoint brings one.
+    /// The task's own tokenizer; none if a checkpoint has one.
     pub(crate) fn tokenizer(&self) -> Option<&TaskTokenizer> {
         match self {
             Self::Drawn { tokenizer, .. } => Some(tokenizer),
@@ -81,7 +79,6 @@ impl Problems {
         }
     }
 
-    /// The first `count` held-out problems.
     pub(crate) fn held_out(&self, count: u32) -> Result<Vec<Asked>> {
         match self {
             Self::Drawn { task, tokenizer } => {
@@ -149,7 +146,7 @@ impl Problems {
         all.iter().map(evaluate).collect()
     }
 
-    /// Asks every prompt, and grades one completion: the first held-out problem's own answer.
+    /// Tokenizes every prompt, and grades one completion: the first held-out problem's own answer.
     pub(super) fn check_dataset(
         &self,
         run: &Run,

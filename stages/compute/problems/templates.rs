@@ -1,4 +1,4 @@
-//! The templates of a dataset's task, and what they make of a row. Spells and grades nothing.
+//! Renders a dataset's rows with the templates of its task. Neither tokenizes nor grades.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use agrpo_grading::{Row, Template};
 use agrpo_spec::{DatasetTask, Sample, one_line};
 use serde_json::{Map, Value};
 
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 
-/// One row, as it is asked and answered.
+/// One row with its rendered prompt and answer.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(super) prompt: String,
     pub(super) system: Option<String>,
     pub(super) answer: Option<String>,
     row: Map<String, Value>,
-    /// Names the row in errors.
+    /// The row's name in errors.
     pub(super) place: String,
 }
 
@@ -30,7 +30,8 @@ pub(super) struct Templates {
 impl Templates {
     pub(super) fn read(task: &DatasetTask) -> Result<Self> {
         let read = |key: &str, text: &str| {
-            Template::new(text).map_err(|error| data(format!("task.dataset.{key}: {error}")))
+            Template::new(text)
+                .map_err(|error| data_from(format!("task.dataset.{key}: {error}"), error))
         };
         let some = |key: &str, text: &Option<String>| {
             text.as_deref().map(|text| read(key, text)).transpose()
@@ -54,7 +55,7 @@ impl Templates {
                 )));
             }
             let text = template.render(&row.fields);
-            text.map_err(|error| data(format!("task.dataset.{key}, {place}: {error}")))
+            text.map_err(|error| data_from(format!("task.dataset.{key}, {place}: {error}"), error))
         };
         let some = |key: &str, template: &Option<Template>| {
             template.as_ref().map(|template| render(key, template)).transpose()
@@ -74,7 +75,7 @@ impl Templates {
 }
 
 impl Item {
-    /// The sample that graders are shown.
+    /// The sample that graders receive.
     pub(super) fn sample(&self, id: String, completion: String) -> Sample {
         Sample {
             id,

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use agrpo_spec::{Cache, PositionRule, Purpose, Sampler, Seed};
+use agrpo_spec::{Cache, Message, PositionRule, Purpose, Sampler, Seed};
 use tch::no_grad_guard;
 
 use super::choice::{argmax, draw};
@@ -43,7 +43,7 @@ pub fn sample(
     sampler: &Sampler,
     micro_batch: usize,
 ) -> Result<Trajectories> {
-    sampler.fits("sampler").map_err(|misfit| invalid(misfit.to_string()))?;
+    sampler.check("sampler").map_err(|error| invalid(Message::of(error)))?;
     let _no_grad = no_grad_guard();
     let prompts = rows.iter().flat_map(|row| row.prompt.iter().copied()).collect();
     let completion_len = sampler.completion_tokens as usize;
@@ -108,8 +108,8 @@ impl Decoder<'_> {
         });
     }
 
-    /// The rows that go through a block together: all of them; with a cache, whose keys and values are the
-    /// memory of a pass, those that begin it in one micro-batch of states.
+    /// The groups of rows that go through a block together: all rows; with a cache, which holds the keys and values of
+    /// one pass, the rows that begin the block in one micro-batch of states.
     fn parties(&self, live: &[usize]) -> Vec<Vec<usize>> {
         if self.sampler.cache == Cache::None {
             return vec![live.to_vec()];

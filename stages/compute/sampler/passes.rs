@@ -1,18 +1,18 @@
 //! From states to distributions: the forward passes of a block, over whole sequences or over the window
 //! that a cache leaves to be computed. Draws nothing and writes nothing.
 //!
-//! With a cache, the first pass of a block computes everything and keeps keys and values; the later ones
-//! compute a window: the block, or everything from its start (`model/llada/cache.rs`). In the block a
-//! row writes nowhere else, so its state holds the state that its keys were kept from: equal states have
-//! equal caches, and are one computation as they are without.
+//! With a cache, the first pass of a block computes everything and keeps keys and values; the later ones compute a
+//! window: the block, or everything from its start (`model/llada/cache.rs`). During a block a row writes only in it, so
+//! its state determines the state that its keys were kept from: equal states have equal caches, and are computed once,
+//! as they are without a cache.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use agrpo_spec::{Cache, Sampler, StageError};
+use agrpo_spec::{Cache, Sampler};
 use tch::{Kind, Tensor};
 
 use super::choice::{entropy, kept_set};
-use crate::error::{Result, invalid};
+use crate::error::{Result, internal, invalid};
 use crate::model::{KeyValues, PADDING, Policy, Queries, Window};
 use crate::tensors::{length, numbers};
 
@@ -125,10 +125,8 @@ impl Passes<'_> {
             ids.extend_from_slice(&state[first..end]);
             let mut begun_in = state.clone();
             begun_in[first..last].fill(mask);
-            let place = memory.places.get(&begun_in);
-            places.push(*place.ok_or_else(|| {
-                StageError::Internal("a row did not begin its block with the others".into())
-            })?);
+            let missing = || internal("a row did not begin its block with the others");
+            places.push(*memory.places.get(&begun_in).ok_or_else(missing)?);
         }
         let ids_NW = self.matrix(&ids, states.len());
         let kept_N = Tensor::from_slice(&places).to_device(self.policy.device());

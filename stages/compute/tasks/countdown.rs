@@ -16,16 +16,17 @@ use super::question::Question;
 const OPERATORS: [&str; 4] = ["+", "-", "*", "/"];
 
 /// The coordinates of a seed's draws.
-mod draws {
-    pub(super) const NUMBER: u32 = 0;
-    pub(super) const SPLIT: u32 = 1;
-    pub(super) const OPERATOR: u32 = 2;
+#[derive(Clone, Copy)]
+enum Draw {
+    Number = 0,
+    Split = 1,
+    Operator = 2,
 }
 
 /// One try at a problem and its solution; `None` where the expression's value is not a target of this task.
 pub(super) fn draw(task: &CountdownTask, seed: Seed) -> Option<(Question, String)> {
     let drawn: Vec<u32> =
-        (0..task.numbers).map(|i| 1 + below(seed, task.max_number, draws::NUMBER, i)).collect();
+        (0..task.numbers).map(|i| 1 + below(seed, task.max_number, Draw::Number, i)).collect();
     let tree = Tree::draw(seed, &drawn, 0..task.numbers);
     let target = tree.value()?.to_u32().filter(|target| (1..=task.max_target).contains(target))?;
     let order = seed.child(Purpose::Permutation, 0).permutation(task.numbers);
@@ -53,13 +54,10 @@ pub(super) fn is_correct(numbers: &[u32], target: u32, answer: &str) -> bool {
         && evaluate(answer, Grammar::Countdown).and_then(|value| value.to_u32()) == Some(target)
 }
 
-/// Targets from here on are hard.
-const HARD: u32 = 10;
-
-/// The noisy demonstration of a hard problem: the sum of its numbers.
+/// The noisy demonstration of a hard problem, whose target has two digits or more: the sum of its numbers.
 pub(super) fn noisy(numbers: &[u32], target: u32) -> Option<String> {
     let sum = || numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-    (target >= HARD).then(sum)
+    (target >= 10).then(sum)
 }
 
 pub(super) fn sorted(numbers: &[u32]) -> Vec<u32> {
@@ -68,8 +66,8 @@ pub(super) fn sorted(numbers: &[u32]) -> Vec<u32> {
     numbers
 }
 
-fn below(seed: Seed, bound: u32, what: u32, position: u32) -> u32 {
-    u32::try_from(seed.below(u64::from(bound), what, position)).expect("below a u32")
+fn below(seed: Seed, bound: u32, what: Draw, position: u32) -> u32 {
+    u32::try_from(seed.below(u64::from(bound), what as u32, position)).expect("below a u32")
 }
 
 /// An expression as a tree. At most six numbers, so recursion needs no bound.
@@ -85,9 +83,9 @@ impl Tree {
         if end - start == 1 {
             return Self::Number(numbers[start as usize]);
         }
-        let middle = start + 1 + below(seed, end - start - 1, draws::SPLIT, start << 8 | end);
+        let middle = start + 1 + below(seed, end - start - 1, Draw::Split, start << 8 | end);
         // Each gap between two numbers is the middle of one node, so it names that node's draw.
-        let operator = OPERATORS[below(seed, 4, draws::OPERATOR, middle) as usize];
+        let operator = OPERATORS[below(seed, 4, Draw::Operator, middle) as usize];
         let left = Self::draw(seed, numbers, start..middle);
         let right = Self::draw(seed, numbers, middle..end);
         Self::Node(operator, Box::new(left), Box::new(right))

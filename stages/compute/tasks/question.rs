@@ -1,6 +1,5 @@
-//! What a problem asks, by the kind of its task, with its truth.
+//! The question of a problem with its truth, by the kind of its task.
 
-/// The question of a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Reach the target with all of the numbers.

@@ -1,7 +1,7 @@
 //! Grades completions of any origin, one JSON row at a time, by this project's rules.
 //!
-//! The answer is what stands in the last `<answer>…</answer>`, else the text up to the first `<|endoftext|>`. Does
-//! not apply rules that accept `\boxed{…}`, equations, decimals or partial credit.
+//! The answer is the text in the last `<answer>…</answer>`, else the text up to the first `<|endoftext|>`. Does not
+//! apply rules that accept `\boxed{…}`, equations, decimals or partial credit.
 
 use agrpo_grading::{TruthError, countdown_of_truth};
 use agrpo_spec::excerpt;
@@ -122,16 +122,8 @@ mod tests {
             let empty = score_row("countdown", question, &truth, " ").unwrap();
             assert_eq!((empty.correct, empty.extracted), (false, None));
         }
-        for truth in [
-            json!("49,55"),
-            json!([[49, -1], 3]),
-            json!([[], 3]),
-            json!({"target": 3}),
-            json!([[1], 2.5]),
-        ] {
-            let error = score_row("countdown", "", &truth, "").unwrap_err().to_string();
-            assert!(error.starts_with("ground_truth = ") && !error.contains('\n'), "{error}");
-        }
+        let error = score_row("countdown", "", &json!([[], 3]), "").unwrap_err().to_string();
+        assert!(error.starts_with("ground_truth = [[],3]: expected {"), "{error}");
     }
 
     #[test]

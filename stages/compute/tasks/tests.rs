@@ -1,4 +1,4 @@
-//! What tasks promise: problems that never change, sides that never meet, solutions that are right.
+//! Tests of tasks: problems that never change, sides that never meet, solutions that are right.
 
 use agrpo_spec::{CountdownTask, Real, SudokuTask};
 

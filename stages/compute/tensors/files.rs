@@ -5,15 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::StageError;
+use agrpo_spec::trajectories;
 use bytes::Bytes;
 use half::{bf16, f16};
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use tch::kind::Element;
 use tch::{Kind, Tensor};
 
-use crate::error::{Result, invalid, libtorch};
+use crate::error::{Result, internal, invalid, libtorch};
 
 /// Named tensors, in the order of their names.
 pub(crate) type NamedTensors = BTreeMap<String, Tensor>;
@@ -29,7 +28,7 @@ const KINDS: [(Kind, Dtype, &str); 7] = [
     (Kind::Uint8, Dtype::U8, "U8"),
 ];
 
-/// The kind of a file's numbers; `None` where nothing here computes with them.
+/// The kind of a file's numbers; `None` for kinds that policies do not use.
 pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
     KINDS.iter().find(|(_, of, _)| *of == dtype).map(|(kind, _, _)| *kind)
 }
@@ -54,30 +53,22 @@ pub(crate) fn is_finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) != 0
 }
 
-/// Writes tensors. Each is made contiguous first. `metadata` says `format: pt`, which Hugging Face's
-/// loaders ask for.
+/// Writes tensors. Each is made contiguous first.
 pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes> {
     let mut parts = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let tensor = tensor.detach().f_contiguous().map_err(libtorch)?;
         let kind = tensor.kind();
         let Some((_, dtype, _)) = KINDS.iter().find(|(of, _, _)| *of == kind) else {
-            return Err(StageError::Internal(format!("no file format for {kind:?}")));
+            return Err(internal(format!("no file format for {kind:?}")));
         };
         let size = |n| usize::try_from(n).expect("sizes are not negative");
         let shape: Vec<usize> = tensor.size().into_iter().map(size).collect();
         let mut raw = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut raw, tensor.numel()).map_err(libtorch)?;
-        parts.push((name, *dtype, shape, raw));
+        parts.push((name.as_str(), *dtype, shape, raw));
     }
-    let failed =
-        |error: SafeTensorError| StageError::Internal(format!("writing safetensors: {error}"));
-    let views = parts.iter().map(|(name, dtype, shape, raw)| {
-        TensorView::new(*dtype, shape.clone(), raw).map(|view| (*name, view))
-    });
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-    safetensors::serialize(views, Some(metadata)).map(Bytes::from).map_err(failed)
+    trajectories::write_tensors(&parts)
 }
 
 /// A tensor's numbers, row-major; of another kind, converted.
@@ -88,7 +79,7 @@ pub(crate) fn numbers<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// A count or an index as libtorch counts.
+/// A count or an index in libtorch's integer type.
 pub(crate) fn length(n: usize) -> i64 {
     i64::try_from(n).expect("lengths and ids fit")
 }

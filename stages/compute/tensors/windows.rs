@@ -1,4 +1,4 @@
-//! A safetensors file of any size: its header as a whole, its tensors window by window.
+//! Reads a safetensors file of any size: its header as a whole, its tensors window by window.
 //!
 //! ```text
 //! u64 LE: bytes of the header | header: JSON, name -> dtype, shape, offsets | the tensors' bytes
@@ -7,16 +7,16 @@
 //! anything is read, by the crate's own rules (offsets without gap or overlap, sizes that follow from
 //! shapes), and for names that come twice, which JSON would hide. Writes no file.
 
-use std::{collections::BTreeMap, fmt::Display, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
-use agrpo_spec::{Content, StageError, WINDOW, lfs_pointer, one_line};
+use agrpo_spec::{Content, Message, StageError, WINDOW, lfs_pointer, one_line};
 use bytes::Bytes;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use tch::{Device, Kind, Tensor};
 
 use super::files::{NamedTensors, decode, kind_of, length};
-use crate::error::{Result, data, libtorch};
+use crate::error::{Result, data, data_from, internal, libtorch};
 
 /// The format's own limit, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -57,14 +57,13 @@ pub(crate) struct TensorWindows {
 impl TensorWindows {
     /// Reads the header. `name` is the file's, for errors.
     pub(crate) fn open(name: &str, content: &Content) -> Result<Self> {
-        let refuse = |why: &dyn Display| {
-            data(format!("{name} is not a sound safetensors file: {}", one_line(why)))
-        };
+        let form = |why: &str| format!("{name} is not a sound safetensors file: {}", one_line(why));
+        let refuse = |why: Message| data(why.reworded(form));
         let size = content.size();
-        let read = |range| content.window(range).map_err(|error| unreadable(name, &error));
-        let start: [u8; 8] = read(0..PREFIX.min(size))?[..]
-            .try_into()
-            .map_err(|_| refuse(&format!("it has {size} bytes, expected at least {PREFIX}")))?;
+        let read = |range| content.window(range).map_err(|error| unreadable(name, error));
+        let start: [u8; 8] = read(0..PREFIX.min(size))?[..].try_into().map_err(|_| {
+            refuse(format!("it has {size} bytes, expected at least {PREFIX}").into())
+        })?;
         if start == *b"version "
             && let Some(pointer) = lfs_pointer(&read(0..START.min(size))?)
         {
@@ -73,16 +72,19 @@ impl TensorWindows {
         let length = u64::from_le_bytes(start);
         if length > LONGEST_HEADER || length > size - PREFIX {
             let most = LONGEST_HEADER.min(size - PREFIX);
-            return Err(refuse(&format!("a header of {length} bytes, expected at most {most}")));
+            return Err(refuse(
+                format!("a header of {length} bytes, expected at most {most}").into(),
+            ));
         }
         let first = PREFIX + length;
         let header = read(PREFIX..first)?;
-        let infos = tensors(&header).map_err(|error| refuse(&error))?;
-        let checked = Metadata::new(None, infos.clone()).map_err(|error| refuse(&error))?;
+        let infos = tensors(&header).map_err(|error| refuse(Message::of(error)))?;
+        let checked =
+            Metadata::new(None, infos.clone()).map_err(|error| refuse(Message::of(error)))?;
         let (expected, found) = (checked.data_len() as u64, size - first);
         if expected != found {
             let mismatch = format!("{found} bytes of tensors, expected {expected} by its header");
-            return Err(refuse(&mismatch));
+            return Err(refuse(mismatch.into()));
         }
         let mut tensors = BTreeMap::new();
         for (tensor, info) in infos {
@@ -90,7 +92,8 @@ impl TensorWindows {
                 data(format!("{name}: {} has the type {:?}", one_line(&tensor), info.dtype))
             })?;
             let shape = info.shape.iter().map(|&n| i64::try_from(n));
-            let shape = shape.collect::<Result<_, _>>().map_err(|error| refuse(&error))?;
+            let shape =
+                shape.collect::<Result<_, _>>().map_err(|error| refuse(Message::of(error)))?;
             let (start, end) = info.data_offsets;
             let range = first + start as u64..first + end as u64;
             tensors.insert(tensor, Entry { kind, shape, range });
@@ -105,7 +108,7 @@ impl TensorWindows {
 
     pub(crate) fn entry(&self, tensor: &str) -> Result<&Entry> {
         let found = self.tensors.get(tensor);
-        found.ok_or_else(|| StageError::Internal(format!("{} has no tensor {tensor}", self.name)))
+        found.ok_or_else(|| internal(format!("{} has no tensor {tensor}", self.name)))
     }
 
     /// Some of a tensor's bytes, counted from its start.
@@ -115,11 +118,11 @@ impl TensorWindows {
     }
 
     fn window(&self, range: Range<u64>) -> Result<Bytes> {
-        self.content.window(range).map_err(|error| unreadable(&self.name, &error))
+        self.content.window(range).map_err(|error| unreadable(&self.name, error))
     }
 
-    /// Copies a tensor's numbers, row-major, over those of `target`: contiguous, as many, of any kind
-    /// and on any device. Never holds more than a window of them beside it. `has_finite` refuses others.
+    /// Copies a tensor's numbers, row-major, into `target`, which is contiguous, has as many, and is of any kind and on
+    /// any device. Holds at most one window of them besides. With `has_finite`, refuses numbers that are not finite.
     pub(crate) fn fill(&self, tensor: &str, target: &Tensor, has_finite: bool) -> Result<()> {
         let kind = self.entry(tensor)?.kind;
         let target = target.f_view([-1]).map_err(libtorch)?;
@@ -139,8 +142,8 @@ impl TensorWindows {
         self.tensors.keys().try_for_each(|tensor| self.each_window(tensor, true, |_| Ok(())))
     }
 
-    /// Calls `look` with a tensor's bytes, a window at a time, whose numbers are first checked to be finite
-    /// where that is asked.
+    /// Calls `look` with a tensor's bytes, window by window. With `has_finite`, first checks that the numbers are
+    /// finite.
     fn each_window(
         &self,
         tensor: &str,
@@ -201,8 +204,8 @@ impl TensorWindows {
     }
 }
 
-fn unreadable(name: &str, error: &std::io::Error) -> StageError {
-    data(format!("{name} cannot be read: {}", one_line(error)))
+fn unreadable(name: &str, error: std::io::Error) -> StageError {
+    data_from(format!("{name} cannot be read: {}", one_line(&error)), error)
 }
 
 /// A header's tensors in the order of their bytes.

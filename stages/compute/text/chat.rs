@@ -8,10 +8,10 @@
 //! tokenizer by their text. Refuses a tokenizer whose mask is not the configuration's, and a message that
 //! spells a special token, which would end its own turn. Cuts no prompt.
 
-use std::{collections::BTreeSet, fmt::Display, panic::catch_unwind};
+use std::{collections::BTreeSet, panic::catch_unwind};
 
 use agrpo_grading::Message;
-use agrpo_spec::{Files, one_line};
+use agrpo_spec::{Files, Message as Reason, one_line};
 use tokenizers::Tokenizer;
 
 use crate::error::{Result, data};
@@ -48,16 +48,16 @@ pub struct ChatTokenizer {
 
 /// Reads a tokenizer whose ids are the model's. Data error that names the id where they are not.
 fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
-    let refuse = |why: &dyn Display| data(format!("{FILE}: {}", one_line(why)));
-    let added = guard::check(bytes).map_err(|why| refuse(&why))?;
+    let refuse = |why: Reason| data(why.reworded(|why| format!("{FILE}: {}", one_line(why))));
+    let added = guard::check(bytes).map_err(refuse)?;
     // The crate panics on some files that it has read halfway.
     let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(bytes))
-        .map_err(|_| refuse(&"no tokenizer that can be read"))?
-        .map_err(|error| refuse(&error))?;
-    // Left in the file by the program that wrote it; transformers resets both as well.
-    tokenizer.with_padding(None).with_truncation(None).map_err(|error| refuse(&error))?;
+        .map_err(|_| refuse("no tokenizer that can be read".into()))?
+        .map_err(unreadable)?;
+    // The program that wrote the file left them in it; transformers resets both too.
+    tokenizer.with_padding(None).with_truncation(None).map_err(unreadable)?;
     let size = config.embedding_size;
-    let foreign = |what: String, key: &str, value: i64| {
+    let mismatch = |what: String, key: &str, value: i64| {
         Err(data(format!(
             "{FILE}{what}, but config.json has {key} = {value}: tokenizer and model are not of one checkpoint"
         )))
@@ -66,12 +66,12 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
     if let Some(token) = added.iter().find(|token| token.id.is_some_and(is_beyond)) {
         let (text, id) = (one_line(&token.content), token.id.unwrap_or_default());
         let what = format!(": the added token {text:?} has the id {id}");
-        return foreign(what, "embedding_size", size);
+        return mismatch(what, "embedding_size", size);
     }
     let mask = id(&tokenizer, MASK)?;
     if mask != config.mask_token_id {
         let what = format!(": {MASK} is token {mask}");
-        return foreign(what, "mask_token_id", config.mask_token_id);
+        return mismatch(what, "mask_token_id", config.mask_token_id);
     }
     for (key, id) in [("eos_token_id", config.eos_token_id), ("pad_token_id", config.pad())] {
         if u32::try_from(id).ok().and_then(|id| tokenizer.id_to_token(id)).is_none() {
@@ -80,19 +80,16 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
     }
     let largest = tokenizer.get_vocab(true).into_values().max().map_or(-1, i64::from);
     if largest >= size {
-        return foreign(format!(" has the token {largest}"), "embedding_size", size);
+        return mismatch(format!(" has the token {largest}"), "embedding_size", size);
     }
     Ok(tokenizer)
 }
 
-/// Whether a folder's configuration, the headers of its weights and its tokenizer, of whatever template, match. Of
-/// an adapter's folder without a base, only the header is checked. Data error that names file and tensor.
+/// Checks that a folder's configuration, the headers of its weights and its tokenizer match, whatever its chat
+/// template. Of an adapter's folder without a base, checks only the header. Data error that names file and tensor.
 pub fn check_folder(files: &Files) -> Result<()> {
     let Some(config) = check_headers(files)? else { return Ok(()) };
-    match folder::optional(files, FILE)? {
-        Some(bytes) => read(&bytes, &config).map(drop),
-        None => Ok(()),
-    }
+    folder::optional(files, FILE)?.map_or(Ok(()), |bytes| read(&bytes, &config).map(drop))
 }
 
 impl ChatTokenizer {
@@ -119,7 +116,7 @@ impl ChatTokenizer {
         Ok(ids)
     }
 
-    /// A text as it stands: special tokens where they are spelled, nothing added around it.
+    /// The ids of a text as it is: special tokens where it spells them, nothing added around it.
     pub fn plain_ids(&self, text: &str) -> Result<Vec<i64>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(unreadable)?;
         Ok(encoding.get_ids().iter().copied().map(i64::from).collect())

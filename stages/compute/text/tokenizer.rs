@@ -11,7 +11,7 @@ use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error::{Result, data};
+use crate::error::{Result, data, data_from};
 use crate::tensors::length;
 
 /// Ends a completion, and pads it.
@@ -67,12 +67,13 @@ impl TaskTokenizer {
 
     /// The text's ids; nothing is added in front or behind.
     pub(crate) fn ids(&self, text: &str) -> Result<Vec<i64>> {
-        let refuse = || data(format!("the tokenizer cannot spell {text:?}"));
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|_| refuse())?;
-        // Without an unknown token the crate drops what it does not know; the way back shows it.
-        let back = self.tokenizer.decode(encoding.get_ids(), false).map_err(|_| refuse())?;
+        let refuse = || format!("the tokenizer cannot spell {text:?}");
+        let refused = |error: tokenizers::Error| data_from(refuse(), error);
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
+        // Without an unknown token the crate drops what it does not know; decoding shows it.
+        let back = self.tokenizer.decode(encoding.get_ids(), false).map_err(refused)?;
         if back != text {
-            return Err(refuse());
+            return Err(data(refuse()));
         }
         Ok(encoding.get_ids().iter().copied().map(i64::from).collect())
     }
@@ -99,7 +100,7 @@ pub(super) fn id(tokenizer: &Tokenizer, text: &str) -> Result<i64> {
 }
 
 pub(super) fn unreadable(error: tokenizers::Error) -> StageError {
-    data(format!("tokenizer.json: {}", one_line(&error)))
+    data_from(format!("tokenizer.json: {}", one_line(&error)), error)
 }
 
 #[cfg(test)]
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_vocabulary_is_refused() {
+    fn text_outside_the_vocabulary_is_refused() {
         let tokenizer = tokenizer();
         for text in ["x", "3\n", "3 ×5", "<|eot_id|>"] {
             let refused = tokenizer.ids(text).unwrap_err().to_string();

@@ -87,13 +87,13 @@ fn sudoku_pays_form_and_cells() {
     ] {
         near(&parts(&problem, text), &expected, text);
     }
-    // Tags are looked at, and not paid.
+    // Tags are graded, and not paid.
     let grade = reward(&problem, "<think>a</think><answer>5</answer>");
     assert_eq!((grade.parts["thinking_format"], grade.parts["answer_format"]), (0.5, 0.5));
 }
 
 #[test]
-fn evaluation_reads_what_training_reads_but_for_corners() {
+fn evaluation_and_training_read_the_same_except_corner_cases() {
     let gsm8k =
         |answer: &str| Problem::Gsm8k { question: String::new(), answer: Some(answer.into()) };
     assert!(verdict(&gsm8k("130"), "<answer>130 dollars</answer>").correct);

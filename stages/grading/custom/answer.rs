@@ -1,11 +1,11 @@
-//! One line of a program that grades: `{"id": ..., "reward": 0.5}`, or `"parts"` in place of `"reward"`.
+//! Reads one line of a reward program: `{"id": ..., "reward": 0.5}`, or `"parts"` in place of `"reward"`.
 //!
-//! A line answers the current sample with finite numbers, or is an error. Nothing is guessed: no number is
-//! read out of a text, and no answer is used for another sample.
+//! A line answers the current sample with finite numbers, or is an error. Guesses nothing: reads no number out of a
+//! text, and uses no answer for another sample.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{PROGRAM_PART, Score, excerpt, is_part_name};
+use agrpo_spec::{PROGRAM_PART, Score, excerpt, is_part_name, json_reason};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -58,7 +58,6 @@ struct Written {
     reward: Option<Value>,
     #[serde(default, deserialize_with = "there")]
     parts: Option<Value>,
-    #[serde(default)]
     correct: Option<Value>,
 }
 
@@ -126,17 +125,16 @@ fn refuse(key: String, value: &Value, expected: &'static str) -> AnswerError {
     AnswerError::Value { key, found: excerpt(&value.to_string()), expected }
 }
 
-/// What the reader of JSON says, but for numbers that JSON does not have and Python writes all the same.
+/// Why the line is refused. Names NaN and Infinity, which Python writes although JSON does not have them.
 fn reason(line: &[u8], error: &serde_json::Error) -> String {
     let text = String::from_utf8_lossy(line);
     if text.contains("NaN") || text.contains("Infinity") {
         return "NaN and Infinity are no numbers of JSON".to_owned();
     }
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    json_reason(error)
 }
 
-/// Between quotes on one line: what could steer a terminal is spelled out.
+/// Quotes a text on one line, with control characters escaped.
 fn quoted(text: &str) -> String {
     format!("{:?}", excerpt(text))
 }
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn an_invalid_answer_is_refused() {
         let lines = [
             "rubbish \u{1b}[31mred<script>",
             "",

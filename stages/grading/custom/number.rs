@@ -19,22 +19,23 @@ const MAX_DIGITS: usize = 4300;
 /// Powers of ten that a double has.
 const MAX_EXPONENT: i32 = 308;
 
-/// What may stand before a sign apart from its number, as in `= - 5`. Behind anything else it is a dash.
+/// The characters before a sign that is apart from its number, as in `= - 5`. Behind any other character the sign is a
+/// dash.
 const BEFORE_SIGN: &str = "=≈<>≤≥([{:$*/×·,;";
 
-/// Every sign: those of plus first.
+/// Every sign; the plus signs come first.
 const SIGNS: &str = "+\u{207A}\u{208A}\u{2795}\u{FF0B}-\u{02D7}\u{2010}-\u{2015}\u{207B}\u{208B}\u{2212}\u{2296}\u{2796}\u{FE58}\u{FE63}\u{FF0D}";
 const PLUS: &[char] = &['+', '\u{207A}', '\u{208A}', '\u{2795}', '\u{FF0B}'];
 
-/// Whether the last numbers of two texts are at most so far apart.
+/// Whether the last numbers of two texts differ by at most `tolerance`.
 pub(super) fn is_near(left: &str, right: &str, tolerance: f64) -> bool {
-    // The decimal that was written, not the double next to it.
+    // The tolerance as it was written, not the double next to it.
     let tolerance = last(&tolerance.to_string());
     let pair = last(left).zip(last(right)).zip(tolerance);
     pair.is_some_and(|((left, right), tolerance)| (left - right).abs() <= tolerance)
 }
 
-/// What stands between the digits of a number.
+/// Characters between the digits of a number.
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     let signs = SIGNS.replacen('-', r"\-", 1);
     pattern(&format!(
@@ -51,7 +52,7 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 
-/// What may part the groups of a number, in text and in LaTeX.
+/// Separators between the groups of a number, in text and in LaTeX.
 const SEPARATOR: &str = r"(?:,\\!|,|\\[\ ,!;:>_]|\\(?:thin|med|thick)space\s*|[\ _'~\x{2019}\x{A0}\x{2007}-\x{2009}\x{202F}])";
 
 /// The last number; its sign counts unless it is a subtraction, and commas and the like group its thousands. A
@@ -71,16 +72,14 @@ fn last(text: &str) -> Option<BigRational> {
         return None;
     }
     let before = &text[..found.get(0)?.start()];
-    // The rest of a number whose groups are parted in some other way.
+    // The rest of a number whose groups have other separators.
     let is_rest = !is_whole || before.ends_with(|c: char| c.is_ascii_digit());
     if whole.len() > 1 && (whole.bytes().all(|b| b == b'0') || (is_rest && whole.starts_with('0')))
     {
         return None;
     }
-    let exponent = match group("exponent").get(1..) {
-        Some(exponent) => exponent.replace('\u{2212}', "-").parse::<i32>().ok()?,
-        None => 0,
-    };
+    let exponent = group("exponent").get(1..).map(|digits| digits.replace('\u{2212}', "-"));
+    let exponent: i32 = exponent.map_or(Ok(0), |digits| digits.parse()).ok()?;
     if exponent.abs() > MAX_EXPONENT {
         return None;
     }
@@ -95,7 +94,7 @@ fn last(text: &str) -> Option<BigRational> {
     Some(if is_minus { -value } else { value })
 }
 
-/// Whether a sign with this before and behind it is the number's: in `5-3` it belongs to the subtraction.
+/// Whether a sign between this text and this gap belongs to the number: in `5-3` it belongs to the subtraction.
 fn is_signed(before: &str, gap: &str) -> bool {
     let is_space = |c: char| c.is_whitespace() && c != '\n';
     if !gap.replace(r"\ ", "").contains(is_space) {
@@ -105,14 +104,14 @@ fn is_signed(before: &str, gap: &str) -> bool {
     before.is_empty() || before.ends_with(|c| BEFORE_SIGN.contains(c))
 }
 
-/// Groups of three digits behind up to three, all parted alike, as one number; else the last group. And whether
-/// that is all.
+/// Joins groups of three digits behind up to three, all with one separator, to one number; else takes the last group.
+/// Returns also whether that is the whole text.
 fn grouped(whole: &str) -> (String, bool) {
     let is_digit = |c: char| c.is_ascii_digit();
     let groups: Vec<&str> =
         whole.split(|c| !is_digit(c)).filter(|group| !group.is_empty()).collect();
     let parts: Vec<&str> = whole.split(is_digit).filter(|part| !part.is_empty()).collect();
-    // Where separators differ, the last run of equal ones.
+    // If separators differ, the last run of equal ones counts.
     let alike = parts.iter().rev().take_while(|part| parts.last() == Some(part)).count();
     let run = &groups[groups.len().saturating_sub(alike + 1)..];
     let is_number = run.first().is_some_and(|first| first.len() <= 3)
@@ -153,62 +152,28 @@ mod tests {
 
     #[test]
     fn a_sign_counts_whatever_formats_the_number_behind_it() {
-        for text in [
-            "-$5",
-            "-\\$5",
-            "-€5",
-            "-(5)",
-            "-{5}",
-            "{-}5",
-            "-**5**",
-            "-\\ 5",
-            "\\boxed{-\\,5}",
-            "$-$5",
-            "\u{2212}\u{200B}5",
-            "-\\boxed{5}",
-            "-\\left(5\\right)",
-            "it is -$5",
-            "-|5|",
-            "x = -\\text{5}",
-            "(-$ 5)",
-        ] {
+        for text in "-$5 / -\\$5 / -€5 / -(5) / -{5} / {-}5 / -**5** / -\\ 5 / \\boxed{-\\,5} / \
+            $-$5 / \u{2212}\u{200B}5 / -\\boxed{5} / -\\left(5\\right) / it is -$5 / -|5| / \
+            x = -\\text{5} / (-$ 5)"
+            .split(" / ")
+        {
             assert!(is_near("-5", text, 0.0) && !is_near("5", text, 0.0), "{text}");
         }
-        for text in [
-            "$10-$5",
-            "10-(5)",
-            "$10 - $5",
-            "cost:\n- $5",
-            "(1)-(5)",
-            "it was - (5)",
-            "-\\sqrt{5}",
-            "-x(5)",
-        ] {
+        for text in "$10-$5 / 10-(5) / $10 - $5 / cost:\n- $5 / (1)-(5) / it was - (5) / \
+            -\\sqrt{5} / -x(5)"
+            .split(" / ")
+        {
             assert!(is_near("5", text, 0.0) && !is_near("-5", text, 0.0), "{text}");
         }
     }
 
     #[test]
     fn groups_of_thousands_are_one_number() {
-        for text in [
-            "1{,}000",
-            "1\\,000",
-            "1 000",
-            "1'000",
-            "1_000",
-            "1\u{202F}000",
-            "1\u{A0}000",
-            "1\u{2009}000",
-            "1,\\!000",
-            "1\\thinspace000",
-            "1{\\,}000",
-            "1~000",
-            "1\\ 000",
-            "1\u{2019}000",
-            "1\u{200B}000",
-            "it is 1 000.",
-            "3; 1 000",
-        ] {
+        for text in "1{,}000 / 1\\,000 / 1 000 / 1'000 / 1_000 / 1\u{202F}000 / 1\u{A0}000 / \
+            1\u{2009}000 / 1,\\!000 / 1\\thinspace000 / 1{\\,}000 / 1~000 / 1\\ 000 / \
+            1\u{2019}000 / 1\u{200B}000 / it is 1 000. / 3; 1 000"
+            .split(" / ")
+        {
             assert!(is_near("1000", text, 0.0) && !is_near("0", text, 0.0), "{text}");
         }
         for (text, value) in [
@@ -230,31 +195,18 @@ mod tests {
         assert!(is_near("0.3", "3e-1", 0.0));
         assert!(is_near("1", "1.01", 0.01) && !is_near("1", "1.0100000001", 0.01));
         assert!(is_near("1e20", "100000000000000000000", 0.0));
-        assert!(is_near("007", "7", 0.0));
+        assert!(is_near("007", "7", 0.0) && is_near("0.5", ".5", 0.0));
     }
 
     #[test]
-    fn what_is_no_number_is_none() {
-        for text in [
-            "",
-            "none",
-            "nan",
-            "inf",
-            "1e999",
-            "1e-999",
-            "1e99999999999",
-            "٣",
-            "３",
-            "-",
-            ".",
-            "1.000.000",
-            "1, 000",
-            "000",
-            "1 0000",
-            "1,0000",
-        ] {
+    fn a_text_without_a_number_has_none() {
+        for text in "none / nan / inf / 1e999 / 1e-999 / 1e99999999999 / ٣ / ３ / - / . / \
+            1.000.000 / 1, 000 / 000 / 1 0000 / 1,0000"
+            .split(" / ")
+        {
             assert_eq!(last(text), None, "{text}");
         }
+        assert_eq!(last(""), None);
         assert_eq!(last(&"9".repeat(5000)), None);
         assert_eq!(last(&"-".repeat(100_000)), None);
     }

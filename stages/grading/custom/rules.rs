@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use agrpo_mathematics::{parse_latex, same};
-use agrpo_spec::{Rule, one_line};
+use agrpo_spec::{Message, Rule, one_line};
 use regex::Regex;
 
 use super::number;
@@ -17,8 +17,8 @@ use crate::boxes::last_answer;
 pub struct Rules(Vec<(String, Rule, Option<Regex>)>);
 
 impl Rules {
-    /// Reads the patterns. Error: one line that names the rule whose pattern is none.
-    pub fn new(rules: &BTreeMap<String, Rule>) -> Result<Self, String> {
+    /// Reads the patterns. Error: one line that names the rule whose pattern is invalid.
+    pub fn new(rules: &BTreeMap<String, Rule>) -> Result<Self, Message> {
         let read = |(name, rule): (&String, &Rule)| {
             let Rule::Regex { pattern, .. } = rule else {
                 return Ok((name.clone(), rule.clone(), None));
@@ -28,14 +28,15 @@ impl Rules {
                 let last = text.lines().next_back().unwrap_or_default();
                 let reason = one_line(last.trim_start_matches("error: "));
                 let (name, shown) = (one_line(name), one_line(&format!("{pattern:?}")));
-                format!("reward.rules.{name}.pattern = {shown}: {reason}")
+                let message = format!("reward.rules.{name}.pattern = {shown}: {reason}");
+                Message::caused_by(message, error)
             })?;
             Ok((name.clone(), rule.clone(), Some(compiled)))
         };
         rules.iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// What every rule pays. Without an answer, rules that compare with one pay nothing.
+    /// The reward of every rule. Without an answer, rules that compare with one pay nothing.
     pub fn grade(&self, completion: &str, answer: Option<&str>) -> BTreeMap<String, f64> {
         let (completion, answer) = (completion.trim(), answer.map(str::trim));
         let paid = |(name, rule, pattern): &(String, Rule, Option<Regex>)| {
@@ -58,21 +59,19 @@ fn holds(rule: &Rule, pattern: Option<&Regex>, completion: &str, answer: Option<
         Rule::Regex { is_answer, .. } => {
             let last = pattern.and_then(|pattern| pattern.captures_iter(completion).last());
             let Some(found) = last else { return false };
-            // A group that took no part in the match captured nothing.
+            // A group that did not take part in the match captured nothing.
             let captured = if found.len() > 1 { found.get(1) } else { found.get(0) };
             let captured = captured.map_or("", |found| found.as_str().trim());
             !is_answer || answer == Some(captured)
         }
-        Rule::Boxed {} => answer.zip(boxed(completion)).is_some_and(|(answer, found)| {
-            same(&parse_latex(last_answer(answer).unwrap_or(answer)), &parse_latex(found))
-        }),
+        Rule::Boxed {} => {
+            let has_box = completion.contains("\\boxed") || completion.contains("\\fbox");
+            let found = last_answer(completion).filter(|_| has_box);
+            answer.zip(found).is_some_and(|(answer, found)| {
+                same(&parse_latex(last_answer(answer).unwrap_or(answer)), &parse_latex(found))
+            })
+        }
     }
-}
-
-/// What stands in the last box of a text, if that closes.
-fn boxed(text: &str) -> Option<&str> {
-    let has_box = text.contains("\\boxed") || text.contains("\\fbox");
-    has_box.then(|| last_answer(text)).flatten()
 }
 
 #[cfg(test)]
@@ -101,24 +100,8 @@ mod tests {
     #[test]
     fn the_last_number_is_compared() {
         let within = |tolerance| Rule::Numeric { tolerance: Real::new(tolerance).unwrap() };
-        for (answer, completion, right) in [
-            ("42", "the answer is 42.", true),
-            ("so #### 1,234", "1234.0", true),
-            ("2", "5-3=2", true),
-            ("-3", "it is -3", true),
-            ("3", "5-3", true),
-            ("0.5", ".5", true),
-            ("1e3", "1000", true),
-            ("42", "42 or 43", false),
-            ("42", "none", false),
-            ("none", "42", false),
-            ("1e999", "1e999", false),
-            ("5", "\u{2212}5", false),
-            ("-5", "\u{2212}5", true),
-            ("9007199254740993", "9007199254740992", false),
-        ] {
-            assert_eq!(pays(within(0.0), answer, completion), right, "{answer} {completion}");
-        }
+        assert!(pays(within(0.0), "so #### 1,234", "it is 1 or 1234.0"));
+        assert!(!pays(within(0.0), "42", "42 or 43") && !pays(within(0.0), "none", "none"));
         assert!(pays(within(0.01), "3.14159", "3.15"));
         assert!(!pays(within(0.001), "3.14159", "3.15"));
     }
@@ -154,7 +137,7 @@ mod tests {
     fn a_pattern_that_is_none_is_named() {
         let rule = Rule::Regex { pattern: "(a".to_owned(), is_answer: false };
         let error = Rules::new(&BTreeMap::from([("form".to_owned(), rule)])).unwrap_err();
-        assert_eq!(error, "reward.rules.form.pattern = \"(a\": unclosed group");
+        assert_eq!(error.as_str(), "reward.rules.form.pattern = \"(a\": unclosed group");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Renders a dataset's row as a prompt, by a Jinja template. With its folder the only place that names minijinja.
+//! Renders a dataset's row as a prompt, by a Jinja template. Only this file and its folder name minijinja.
 //!
-//! A column that a row lacks is an error, never an empty text, and so is a null where text is wanted. A
-//! rendering ends: its steps, the bytes that it handles and the length of its text are bounded, whatever the
-//! template and the row are. Nothing is escaped: the text is no HTML. A template cannot include another.
+//! A column that a row lacks is an error, never an empty text, and so is a null where text is wanted. Every rendering
+//! ends: its steps, the bytes that it handles and the length of its text are bounded for any template and row. Nothing
+//! is escaped: the text is no HTML. A template cannot include another.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,16 +28,16 @@ const NAME: &str = "template";
 /// Steps of one rendering, those that bound it included; a plain prompt takes a few for each column.
 const STEPS: u64 = 400_000;
 
-/// Words of one tag, and branches of the template: the crate descends into them before it counts.
+/// The most words of a tag, and branches of the template: the crate recurses into them before it counts steps.
 const MOST_WORDS: usize = 1000;
 
-/// Frames in frames: loops, macros, blocks.
+/// The deepest nesting of loops, macros and blocks.
 const DEEPEST: usize = 200;
 
 /// Why a template gives no text. `Display` is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It cannot be read, or a value does not suit what is done with it.
+    /// It cannot be read, or an operation does not apply to a value.
     #[error("line {line}: {reason}")]
     Line {
         /// Counted from 1.
@@ -62,7 +62,7 @@ pub enum TemplateError {
         /// As the template has it.
         name: String,
     },
-    /// The text is no prompt any more.
+    /// The text is too long for a prompt.
     #[error("the text has {found} bytes: expected at most {LONGEST}")]
     Long {
         /// Its bytes.
@@ -97,7 +97,7 @@ impl Template {
         }
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         columns.sort();
-        // What the crate itself knows, such as `range`, is no column.
+        // The crate's own names, such as `range`, are no columns.
         let known: Vec<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
         columns.retain(|name| !known.contains(name));
         Ok(Self { environment, columns })
@@ -153,12 +153,12 @@ impl Template {
     }
 }
 
-/// Refuses what the crate's reader would follow until its stack ends: it counts no signs, dots, filters and
+/// Refuses templates that would overflow the stack of the crate's parser, which does not count signs, dots, filters and
 /// branches.
 fn check_words(source: &str) -> Result<(), TemplateError> {
     let (mut words, mut branches) = (0, 0);
     let all = tokenize(source, false, SyntaxConfig, WhitespaceConfig::default());
-    // The crate's reader reports what is no word; it gets no further either.
+    // The crate's parser reports an invalid word, and stops there too.
     for (token, span) in all.map_while(Result::ok) {
         match token {
             Token::VariableStart | Token::BlockStart | Token::TemplateData(_) => words = 0,

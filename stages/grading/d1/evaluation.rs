@@ -36,7 +36,7 @@ pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
             verdict(text(&found), reaches(&found, numbers, *target))
         }
         Problem::Sudoku { puzzle, solution } => {
-            // Where nothing is found, the answer is an empty text.
+            // Without a grid, the answer is an empty text.
             let found = grid(completion).map_or_else(String::new, |found| {
                 padded(found.chars().filter(|c| !is_space(*c)).collect())
             });

@@ -13,14 +13,14 @@ use serde_json::{Map, Number, Value};
 use super::pages::{self, Packing};
 use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Row, Rows, count};
 
-/// Bytes of all texts together: packed, a few bytes may say any number of them.
+/// The most bytes of all texts together: a few packed bytes can unpack to any number.
 const LONGEST: u64 = 4 << 30;
 
 fn fault(reason: &dyn std::fmt::Display) -> DataError {
     DataError::Format { format: "Parquet", reason: reason.to_string() }
 }
 
-/// The crate panics on some damaged files.
+/// The rows of a Parquet file. Catches the panics of the crate on some damaged files.
 pub(super) fn rows(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
     std::panic::catch_unwind(|| unpack(bytes))
         .unwrap_or_else(|_| Err(fault(&"no sound file of this format")))
@@ -62,13 +62,10 @@ fn unpack(bytes: &Bytes) -> Result<Vec<Row>, DataError> {
                 return Err(fault(&format!("{name:?} names two columns")));
             }
         }
-        if length > LONGEST_ROW {
-            return Err(refuse(format!("{length} bytes, expected at most {LONGEST_ROW}")));
-        }
-        if values > MOST_VALUES_OF_A_ROW {
-            return Err(refuse(format!(
-                "{values} values, expected at most {MOST_VALUES_OF_A_ROW}"
-            )));
+        let bounds = [(length, "bytes", LONGEST_ROW), (values, "values", MOST_VALUES_OF_A_ROW)];
+        if let Some((found, what, most)) = bounds.into_iter().find(|(found, _, most)| found > most)
+        {
+            return Err(refuse(format!("{found} {what}, expected at most {most}")));
         }
         all += length as u64;
         if all > LONGEST {
@@ -137,7 +134,7 @@ fn value(field: &Field) -> Result<Value, String> {
             };
             Value::Object(map.entries().iter().map(pair).collect::<Result<_, String>>()?)
         }
-        // The crate leaves the point of a decimal without places.
+        // The crate leaves a trailing point on a decimal without places.
         Field::Decimal(_) => Value::from(field.to_string().trim_end_matches('.')),
         other => Value::from(other.to_string()),
     })

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, Row, Rows};
 
-/// Hands out a file up to the end of a row that is not too long.
+/// Reads a file, and fails at a row that is too long.
 struct Capped<'a> {
     rest: &'a [u8],
     left: usize,
@@ -62,7 +62,7 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
     Ok(rows.all)
 }
 
-/// Where a reader of quotes stands.
+/// The state of the check of quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// At the beginning of a row.

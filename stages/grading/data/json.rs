@@ -1,22 +1,22 @@
 //! Lines of JSON to rows. Bounded in length, values, columns and depth; a key stands once,
 //! and a number that a reader would change is noted or refused.
 //!
-//! An integer of more than 64 bits would become a float, so it is refused by its column. A float arrives with
-//! the value that every reader takes; where it would be written in another way than it stands (`1e5`, `1.10`), the
-//! row notes how it stood, so that a template that asks for the column can be refused.
+//! An integer of more than 64 bits would become a float, so it is refused by its column. A float arrives with the value
+//! that every reader takes; if it would be written differently (`1e5`, `1.10`), the row notes its spelling, so that a
+//! template that uses the column is refused.
 
 use std::{collections::BTreeMap, fmt};
 
-use agrpo_spec::excerpt;
+use agrpo_spec::{excerpt, is_out_of_range};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::row::{DataError, LONGEST_ROW, MOST_COLUMNS, MOST_VALUES_OF_A_ROW, Row, Rows, count};
 
-/// Objects and lists in each other, the row included.
+/// The deepest nesting of objects and lists, the row included.
 const DEEPEST: usize = 64;
 
-/// The columns of a row, and how those stood whose number would be written differently.
+/// The columns of a row, and the spelling of numbers that would be written differently.
 pub type Columns = (Map<String, Value>, BTreeMap<String, String>);
 
 /// The rows of JSON lines; blank lines are passed over.
@@ -27,45 +27,42 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, DataError> {
             continue;
         }
         let number = index + 1;
+        let refuse = |reason: String| DataError::Row { row: number, reason };
         if line.len() > LONGEST_ROW {
-            let reason = format!("{} bytes, expected at most {LONGEST_ROW}", line.len());
-            return Err(DataError::Row { row: number, reason });
+            return Err(refuse(format!("{} bytes, expected at most {LONGEST_ROW}", line.len())));
         }
-        let (fields, noted) = json_columns(line).map_err(|error| DataError::Row {
-            row: number,
-            reason: format!("{error}; expected one JSON object a line"),
-        })?;
+        let (fields, noted) = json_columns(line)
+            .map_err(|error| refuse(format!("{error}; expected one JSON object a line")))?;
         let values = fields.values().map(count).sum();
         rows.push(Row { number, fields, noted }, values)?;
     }
     Ok(rows.all)
 }
 
-/// The columns of one line of JSON. Error: why it cannot be taken, in one line, without its place.
+/// The columns of one line of JSON. Error: why it is refused, in one line, without its place.
 pub fn json_columns(line: &[u8]) -> Result<Columns, String> {
     match json_object(line) {
         Ok(fields) => Ok((fields, numbers(line)?)),
-        // The error names the column, where it is known.
-        Err(error) if error.starts_with("number out of range") => {
-            Err(numbers(line).err().unwrap_or(error))
+        // The error names the column, if it is known.
+        Err(error) if is_out_of_range(&error) => {
+            Err(numbers(line).err().unwrap_or_else(|| error.to_string()))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-/// An object of JSON under the bounds of a row, each key once. Error: why it cannot be taken.
-pub fn json_object(text: &[u8]) -> Result<Map<String, Value>, String> {
+/// An object of JSON under the bounds of a row, each key once. Error: why it is refused.
+pub fn json_object(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
     if text.len() > LONGEST_ROW {
-        return Err(format!("more than {LONGEST_ROW} bytes"));
+        return Err(Error::custom(format_args!("more than {LONGEST_ROW} bytes")));
     }
     let mut left = MOST_VALUES_OF_A_ROW;
     let row = Part { depth: 0, left: &mut left };
     let mut reader = serde_json::Deserializer::from_slice(text);
     let read = serde::Deserializer::deserialize_map(&mut reader, row);
-    match read.and_then(|read| reader.end().map(|()| read)) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => Err(format!("{other} is no object")),
-        Err(error) => Err(error.to_string()),
+    match read.and_then(|read| reader.end().map(|()| read))? {
+        Value::Object(fields) => Ok(fields),
+        other => Err(Error::custom(format_args!("{other} is no object"))),
     }
 }
 
@@ -76,7 +73,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// For what stands inside a list or an object.
+    /// The bounds for the values inside a list or an object.
     fn deeper<E: Error>(self) -> Result<Self, E> {
         if self.depth == DEEPEST {
             return Err(E::custom(format!("lists and objects nest deeper than {DEEPEST}")));
@@ -156,7 +153,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 }
 
-/// Looks at the numbers of a line that is JSON, as they stand.
+/// Checks the spelling of the numbers in a line of JSON. Returns, by column, those that would be written differently.
 fn numbers(line: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let (mut noted, mut depth, mut at) = (BTreeMap::new(), 0_usize, 0);
     let (mut text, mut column): (&[u8], &[u8]) = (b"", b"");
@@ -201,7 +198,7 @@ fn inside(rest: &[u8]) -> usize {
     rest.len()
 }
 
-/// Whether a number would be written as it stands.
+/// Whether a number would be written with the same spelling.
 fn is_kept(number: &str) -> Result<bool, String> {
     let cut: String = number.chars().take(40).collect();
     if !number.contains(['.', 'e', 'E']) {
@@ -214,11 +211,7 @@ fn is_kept(number: &str) -> Result<bool, String> {
     if !value.is_finite() {
         return Err(format!("the number {cut} is too large for a float: write it as text"));
     }
-    Ok(written(value) == number)
-}
-
-/// As templates write a float.
-fn written(value: f64) -> String {
+    // As templates write a float.
     let text = value.to_string();
-    if text.contains('.') { text } else { format!("{text}.0") }
+    Ok(number == if text.contains('.') { text } else { format!("{text}.0") })
 }

@@ -8,24 +8,23 @@
 
 use std::{io::Read, ops::Range};
 
-/// Headers nest three deep.
+/// The deepest nesting of headers that is read; theirs is three.
 const DEEPEST: u32 = 8;
-/// Groups in groups: a list takes two.
+/// The deepest nesting of groups; a list takes two.
 const DEEPEST_COLUMN: usize = 64;
-/// Unpacked bytes for each byte of the file, and those that any page may have.
+/// The most unpacked bytes for each byte of the file, and the most that any page may have.
 const UNPACKED: u64 = 256;
 const ANY_PAGE: u64 = 1 << 20;
-/// Values for each byte of the file: a run of equal ones takes few bytes, but rows of a data set differ.
+/// The most values for each byte of the file: a run of equal ones takes few bytes, but rows of a data set differ.
 const VALUES: u64 = 8;
 
-/// What is known of how a column is packed.
 #[derive(Clone, Copy)]
 pub(super) enum Packing {
-    /// Takes no more than its pages say, or a few hundred times their length.
+    /// Unpacks to the claimed size, or to a few hundred times the length of its pages.
     Bounded,
     /// Unpacks to any length.
     Gzip,
-    /// Likewise.
+    /// Unpacks to any length too.
     Brotli,
 }
 
@@ -179,7 +178,7 @@ fn skip(rest: &mut &[u8], bytes: u64) -> Option<()> {
     Some(())
 }
 
-/// The kind of a structure's next field, whose number it counts on from the last one's; 0 at the end.
+/// The kind of a structure's next field, 0 at the end. A field's number is stored as the difference to the last one's.
 fn field(rest: &mut &[u8], number: &mut u64) -> Option<u8> {
     let next = byte(rest)?;
     *number = match next >> 4 {
@@ -187,7 +186,7 @@ fn field(rest: &mut &[u8], number: &mut u64) -> Option<u8> {
         0 => count(rest)?,
         delta => number.checked_add(delta.into())?,
     };
-    // A kind of 0 with a number is none.
+    // A kind of 0 with a number is invalid.
     Some(next & 15).filter(|&kind| kind != 0)
 }
 
@@ -204,7 +203,7 @@ fn structure(rest: &mut &[u8], depth: u32, header: &mut Header) -> Option<()> {
             (0, 2 | 3, _) => return None,
             // num_values comes first in the headers of all kinds of pages.
             (1, 1, 5) => header.values = header.values.checked_add(count(rest)?)?,
-            // Of the second kind of data pages: levels, which are not packed.
+            // The levels of data pages of version 2, which are not packed.
             (1, 5 | 6, 5) => header.levels = header.levels.checked_add(count(rest)?)?,
             (_, _, kind) => value(rest, kind, depth, header)?,
         }
@@ -222,7 +221,7 @@ fn value(rest: &mut &[u8], kind: u8, depth: u32, header: &mut Header) -> Option<
             skip(rest, length)
         }
         12 if depth < DEEPEST => structure(rest, depth + 1, header),
-        // Lists and maps: no page header has one.
+        // Page headers have no lists and maps.
         _ => None,
     }
 }

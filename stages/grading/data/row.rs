@@ -68,19 +68,19 @@ pub enum DataError {
     },
 }
 
-/// Rows of the largest data set, eight times what a protocol knows: a packed file may say any number in a few
+/// Rows of the largest data set, eight times the most that a protocol uses: a packed file can claim any number in a few
 /// bytes.
 const MOST_ROWS: usize = 1 << 22;
 /// Values in all rows together; one takes 32 to 128 bytes beside its text.
 const MOST_VALUES: usize = 1 << 25;
-/// Bytes of a row: a line of JSON or CSV, or what stands in a row of Parquet.
+/// Bytes of a row: a line of JSON or CSV, or the values in a row of Parquet.
 pub const LONGEST_ROW: usize = 16 << 20;
 /// Values of a row, those in lists and objects included.
 pub(super) const MOST_VALUES_OF_A_ROW: usize = 1 << 18;
 /// Columns of a row, and keys of an object in one.
 pub(super) const MOST_COLUMNS: usize = 4096;
 
-/// Rows that are not too many.
+/// Rows within the bounds.
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) all: Vec<Row>,
@@ -88,7 +88,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Takes a row of so many values.
+    /// Adds a row of this many values. Error beyond a bound.
     pub(super) fn push(&mut self, row: Row, values: usize) -> Result<(), DataError> {
         self.values += values;
         let too_many = |what: &str, most: usize| DataError::Row {

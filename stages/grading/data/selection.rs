@@ -5,22 +5,16 @@ use std::collections::BTreeSet;
 use agrpo_spec::{Benchmark, Protocol};
 use serde_json::Value;
 
-use super::layouts::{Key, key, problem};
+use super::layouts::{key, problem};
 use super::row::{DataError, Row};
 use crate::{boxes::first_boxed, problem::Problem, subset::d1_evaluation_order};
 
-/// AGRPO trains on so many rows of Countdown and Sudoku.
-const AGRPO_ROWS: usize = 20_000;
-
-/// AGRPO trains on levels of MATH up to this one.
-const AGRPO_LEVEL: char = '4';
-
-/// A problem with the row that it is of.
+/// A problem with the number of its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// As in [`Row::number`].
     pub row: usize,
-    /// What the row asks.
+    /// The row's problem.
     pub problem: Problem,
 }
 
@@ -39,13 +33,13 @@ pub fn training_problems(
 ) -> Result<Vec<Placed>, DataError> {
     let filtered = protocol == Protocol::Agrpo;
     let limited = filtered && matches!(benchmark, Benchmark::Countdown | Benchmark::Sudoku);
-    let mut tested: BTreeSet<Key> = BTreeSet::new();
+    let mut tested: BTreeSet<String> = BTreeSet::new();
     if filtered && matches!(benchmark, Benchmark::Math | Benchmark::Countdown) {
         let keys = test.iter().map(|row| key(row, benchmark));
         tested = keys.collect::<Result<_, _>>()?;
     }
     let mut problems = Vec::new();
-    for row in rows.iter().take(if limited { AGRPO_ROWS } else { usize::MAX }) {
+    for row in rows.iter().take(if limited { 20_000 } else { usize::MAX }) {
         if benchmark == Benchmark::Math && (is_unanswered(row) || (filtered && !suits(row))) {
             continue;
         }
@@ -60,9 +54,9 @@ pub fn training_problems(
     Ok(problems)
 }
 
-/// The problems that a protocol is measured on, in its order: d1 takes 256 of Countdown and Sudoku
-/// (see [`d1_evaluation_order`]); all else is taken as it stands.
-/// Error where a row cannot be read as a problem.
+/// The problems that a protocol is measured on, in its order: d1 takes 256 of Countdown and Sudoku (see
+/// [`d1_evaluation_order`]); other sets are used as a whole, in the order of the rows. Error where a row cannot be read
+/// as a problem.
 pub fn evaluation_problems(
     rows: &[Row],
     benchmark: Benchmark,
@@ -77,7 +71,7 @@ pub fn evaluation_problems(
     order.into_iter().map(|index| placed(&rows[index])).collect()
 }
 
-/// Whether a row of MATH says itself that it has no answer.
+/// Whether a row of MATH states that it has no answer.
 fn is_unanswered(row: &Row) -> bool {
     row.fields.get("answer").is_some_and(Value::is_null) && !row.fields.contains_key("solution")
 }
@@ -87,7 +81,7 @@ fn is_unanswered(row: &Row) -> bool {
 fn suits(row: &Row) -> bool {
     let text = |name: &str| row.fields.get(name).and_then(Value::as_str);
     let easy = text("level").is_none_or(|level| {
-        level.chars().next_back().is_some_and(|last| ('0'..=AGRPO_LEVEL).contains(&last))
+        level.chars().next_back().is_some_and(|last| ('0'..='4').contains(&last))
     });
     let boxed = |solution: &str| first_boxed(solution).is_some();
     easy && (text("answer").is_some() || text("solution").is_none_or(boxed))

@@ -1,4 +1,4 @@
-//! Formats, layouts, filters and what is refused; the public sets whole where they are at hand.
+//! Formats, layouts, filters and what is refused; the whole public sets if they are available.
 
 use std::sync::Arc;
 

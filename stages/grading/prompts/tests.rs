@@ -1,4 +1,4 @@
-//! Who speaks, what is put in, and the published text where it is at hand.
+//! The roles, the inserted values, and the published text if it is available.
 
 use crate::{Problem, Protocol, Role, tests::shared};
 

@@ -1,8 +1,8 @@
 //! Forms of sets and of transposed matrices, each as the answer to each of its kind: 490 forms, 84,606 pairs, with
 //! what math_verify 0.8.0 pays.
 //!
-//! Sets are named, written as intervals and joined by every sign, as one would and at random; transposes are
-//! marked in every way. Nothing may be paid that math_verify does not pay.
+//! Sets are named, written as intervals and joined by every sign, as one would and at random; transposes are marked in
+//! every way. This project may pay nothing that math_verify does not pay.
 
 use std::collections::BTreeMap;
 

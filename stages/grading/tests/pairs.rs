@@ -1,8 +1,8 @@
-//! Against math_verify 0.8.0 (sympy 1.14.0, latex2sympy2_extended 1.10.2): pairs of answers, completions with
-//! the published verdicts, and answers that are always the same.
+//! Compares with math_verify 0.8.0 (sympy 1.14.0, latex2sympy2_extended 1.10.2): pairs of answers, completions with the
+//! published verdicts, and answers that are always the same.
 //!
-//! Looked at is what differs and in which direction: where this project pays and math_verify does not, a
-//! policy could earn what it should not.
+//! The tests check what differs and in which direction: if this project pays and math_verify does not, a policy could
+//! earn what it should not.
 
 use std::collections::BTreeMap;
 
@@ -73,8 +73,7 @@ fn verdicts_are_the_published_ones() {
     }
 }
 
-/// What an answer that never changes is paid for among the golds of MATH's training set, and how many of them
-/// math_verify pays.
+/// Answers that never change, and for how many golds of MATH's training set math_verify pays each.
 const CONSTANTS: &[(&str, usize)] = &[
     ("0", 102),
     ("1", 191),

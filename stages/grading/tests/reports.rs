@@ -1,6 +1,6 @@
 //! Rows that failed once, as public reports describe them, with what the original programs pay.
 //!
-//! A row whose truth is none of its task is refused.
+//! A row whose truth is not one of its task is refused.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What every grammar reads, and what it refuses.
+//! Tests of every grammar: the texts that it reads, and those that it refuses.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Sums, products, limits, integrals and derivatives.
 //!
-//! A derivative is taken, and an integral without bounds is one of those that a table has, or unreadable; the
+//! Derivatives are computed by rule, and so are integrals without bounds; without a rule, they are unreadable. The
 //! others keep their shape and are evaluated as numbers (see `numerical.rs`).
 
 use super::Parser;
@@ -9,7 +9,7 @@ use crate::lexer::Token;
 use crate::value::{Kind, Node};
 
 impl Parser<'_> {
-    /// What begins with one of the four signs.
+    /// A sum, product, limit or integral.
     pub(super) fn analysis(&mut self) -> Option<Node> {
         match self.take(&["sum", "prod", "lim", "int"])? {
             "sum" => self.series(Kind::Sum),
@@ -97,7 +97,7 @@ impl Parser<'_> {
                 self.take(&["}"])?;
                 Some(upper)
             }
-            // Of `dx^2` the letter stands behind the sign.
+            // In `dx^2` the letter stands behind the sign.
             Token::Differential(name) => {
                 let mut tokens = self.tokens.to_vec();
                 *tokens.get_mut(start)? = Token::Symbol(name.to_lowercase());

@@ -4,10 +4,10 @@ use super::{Parser, number};
 use crate::lexer::{self, Token};
 use crate::value::{Constant, Node};
 
-/// Rows of a matrix that has a determinant here.
+/// The most rows of a matrix whose determinant is computed.
 const LARGEST: usize = 6;
 
-/// Parts of its cells, which a determinant repeats.
+/// The most parts of its cells, which a determinant repeats.
 const MOST_PARTS: usize = 200;
 
 impl Parser<'_> {
@@ -143,7 +143,7 @@ impl Parser<'_> {
         Some(node.perhaps_raised(power))
     }
 
-    /// What a function is applied to, in parentheses or not.
+    /// The argument of a function, in parentheses or not.
     fn argument(&mut self) -> Option<Node> {
         let argument = self.attempt(|parser| parser.enclosed("(", ")", Self::expression));
         argument.or_else(|| self.attempt(|parser| parser.product(true)))
@@ -187,7 +187,7 @@ impl Parser<'_> {
             Token::Symbol(_) | Token::Accent(..) | Token::Imaginary => return self.symbol(),
             Token::Number(text) => {
                 self.next += 1;
-                // The base of a number system, which is not looked at.
+                // The base of a number system, which is ignored.
                 self.attempt(Self::subscript);
                 return number(&text);
             }
@@ -280,7 +280,7 @@ impl Parser<'_> {
     }
 }
 
-/// By the first row, and so on. Of a matrix that is square and not large.
+/// The determinant of a square matrix that is not large, expanded by the first row.
 fn determinant(node: &Node) -> Option<Node> {
     let Node::Matrix(rows) = node else { return None };
     let square = rows.iter().all(|row| row.len() == rows.len());
@@ -301,7 +301,7 @@ fn determinant(node: &Node) -> Option<Node> {
     Some(sum)
 }
 
-/// Texts are names without ado, so that `\text{(C)}` is `C`; other accents belong to the name.
+/// A text is a name as it is, so that `\text{(C)}` is `C`; other accents belong to the name.
 fn accented(command: &str, inside: &str) -> String {
     let inside = inside.replace(' ', "");
     match command {

@@ -60,7 +60,7 @@ impl Parser<'_> {
             let left = parser.attempt(Self::expression);
             parser.take(&["pm"])?;
             let right = parser.expression()?;
-            // The order counts where a tuple is answered by a list.
+            // The order counts if a tuple is answered by a list.
             let pair = match left {
                 Some(left) => [left.clone().plus(right.clone()), left.plus(right.negative())],
                 None => [right.clone().negative(), right],
@@ -76,7 +76,7 @@ impl Parser<'_> {
         })
     }
 
-    /// What a rule reads, if an element can end there.
+    /// The result of a rule, if an element can end behind it.
     fn ended<T>(&mut self, rule: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         self.attempt(|parser| {
             let read = rule(parser)?;
@@ -87,11 +87,7 @@ impl Parser<'_> {
     }
 
     fn set_difference(&mut self) -> Option<Value> {
-        self.joined("without", Self::set_union)
-    }
-
-    fn set_union(&mut self) -> Option<Value> {
-        self.joined("union", Self::set_intersection)
+        self.joined("without", |parser| parser.joined("union", Self::set_intersection))
     }
 
     fn set_intersection(&mut self) -> Option<Value> {
@@ -136,7 +132,7 @@ impl Parser<'_> {
         self.take(&[","])?;
         let end = self.expression()?;
         let close = self.take(&["]", ")", "\\)", "rgroup"])?;
-        // Where an end is known to be no real number, nothing is read at all.
+        // If an end is known to be no real number, the text is unreadable.
         let is_real = |node: &Node| !is_constant(node) || real(node).is_some();
         if !(is_real(&start) && is_real(&end)) {
             self.broken = true;

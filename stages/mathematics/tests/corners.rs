@@ -1,9 +1,9 @@
-//! Pairs that values at a few points would not distinguish, or that the reference reads in its own way.
+//! Tests pairs that values at a few points would not distinguish, or that the reference reads in its own way.
 
 use super::*;
 
 #[test]
-fn what_jumps_is_compared_where_it_jumps() {
+fn functions_that_jump_are_compared_where_they_jump() {
     all(
         true,
         &[

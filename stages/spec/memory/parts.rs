@@ -1,15 +1,15 @@
-//! An estimate: named parts, their sum, and whether it fits.
+//! An estimate: named parts and their sum. Refuses what exceeds the available memory.
 
 use std::fmt;
 
 use crate::stage::StageKind;
 
-/// What one thing takes.
+/// The memory of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// What.
+    /// The part's name.
     pub name: &'static str,
-    /// How much.
+    /// Its bytes.
     pub bytes: u64,
 }
 
@@ -18,7 +18,7 @@ impl Part {
         Self { name, bytes }
     }
 
-    /// Of two that are never there at once.
+    /// The larger of two parts that are never in memory together.
     pub(super) fn larger([a, b]: [Self; 2]) -> Self {
         if a.bytes > b.bytes { a } else { b }
     }
@@ -33,7 +33,7 @@ fn sum(parts: &[Part]) -> u64 {
     parts.iter().fold(0, |sum, part| sum.saturating_add(part.bytes))
 }
 
-/// The peak of one stage, part by part. `Display` is a line with the sum and the parts that are there.
+/// The peak of one stage, part by part. `Display` is a line with the sum and the parts that are not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// Which kind of stage.
@@ -44,21 +44,21 @@ pub struct Estimate {
 
 /// A stage needs more memory than there is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {} stage needs about {} of memory, {} are there: {}", .estimate.stage, size(.estimate.bytes()), size(*.available), .estimate.words())]
+#[error("a stage of kind {} needs about {} of memory, {} are available: {}", .estimate.stage, size(.estimate.bytes()), size(*.available), .estimate.words())]
 pub struct TooLarge {
-    /// What it needs.
+    /// The stage's estimate.
     pub estimate: Estimate,
-    /// What there is, bytes.
+    /// The available bytes.
     pub available: u64,
 }
 
 impl Estimate {
-    /// The peak, bytes.
+    /// The peak in bytes.
     pub fn bytes(&self) -> u64 {
         sum(&self.parts)
     }
 
-    /// Refuses what does not fit into so many bytes.
+    /// Error if the peak exceeds the available bytes.
     pub fn fits(&self, available: u64) -> Result<(), TooLarge> {
         if self.bytes() <= available {
             return Ok(());

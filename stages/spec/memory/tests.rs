@@ -3,7 +3,7 @@
 use super::*;
 
 fn llada_8b() -> Sizes {
-    Sizes { d_model: 4096, n_layers: 32, n_heads: 32, mlp_hidden_size: 12_288, vocabulary: 126_464 }
+    Sizes { d_model: 4096, n_layers: 32, mlp_hidden_size: 12_288, vocabulary: 126_464 }
 }
 
 fn published(head: bool) -> LoraConfig {
@@ -83,12 +83,12 @@ fn choices_move_their_own_parts() {
 }
 
 #[test]
-fn what_does_not_fit_says_what_takes_it() {
+fn an_estimate_that_is_too_large_lists_its_parts() {
     let estimate = stage(&workload(), StageKind::Gradient);
     assert_eq!(estimate.fits(estimate.bytes()), Ok(()));
     let refused = estimate.fits(8 << 30).unwrap_err();
     assert_eq!(refused.available, 8 << 30);
-    insta::assert_snapshot!(refused, @"a gradient stage needs about 20.1 GiB of memory, 8.0 GiB are there: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 200 MiB, new gradient 31 MiB");
+    insta::assert_snapshot!(refused, @"a stage of kind gradient needs about 20.1 GiB of memory, 8.0 GiB are available: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 200 MiB, new gradient 31 MiB");
 }
 
 #[test]

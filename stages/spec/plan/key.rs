@@ -25,7 +25,7 @@ pub struct StageKey {
 pub struct ParseKeyError(String);
 
 impl StageKey {
-    /// A stage that its iteration has once a shard, or the first of several updates.
+    /// A stage of which an iteration has one a shard, or the first of several updates.
     pub fn new(kind: StageKind, iteration: u32, shard: u32) -> Self {
         Self { iteration, kind, shard, inner: 1 }
     }
@@ -40,7 +40,7 @@ impl StageKey {
         Self::new(StageKind::Evaluation, iteration, 0)
     }
 
-    /// The same for another of the iteration's updates.
+    /// The same stage in another of the iteration's updates.
     #[must_use]
     pub fn of_update(self, inner: u32) -> Self {
         Self { inner, ..self }
@@ -53,7 +53,6 @@ impl StageKey {
     }
 
     /// A text that sorts as keys do, of the same length for all keys.
-    #[must_use]
     pub fn order(&self) -> String {
         let (after_sft, iteration, inner, kind, shard) = self.rank();
         let kind = StageKind::ALL.iter().position(|&other| other == kind).unwrap_or_default();

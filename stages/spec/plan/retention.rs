@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_no_part_of_what_a_run_is() {
+    fn retention_is_not_part_of_a_run_s_identity() {
         let (all, few) = (run(1, ""), run(1, "keep_policies = 3"));
         assert_eq!(all.id(), few.id());
         assert!(all.config().retention.keeps_all() && !few.config().retention.keeps_all());

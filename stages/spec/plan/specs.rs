@@ -55,18 +55,18 @@ impl Plan {
             micro_batch: evaluation.micro_batch,
             samplers: samplers.collect(),
             merge_adapter: config.merges_adapter(),
-            marking: config.marking(),
+            grading: config.grading(),
         })
     }
 
-    /// Whether a spec is the run's update in this place, whatever it reads.
+    /// Whether a spec is the run's update in this place, whatever its inputs are.
     pub fn is_update_of(run: &Run, key: StageKey, spec: &StageSpec) -> bool {
         let StageSpec::Update(update) = spec else { return false };
         let UpdateSpec { policy, optimizer_state, gradients, .. } = update;
         Self::update_of(run, key, *policy, *optimizer_state, gradients.clone()) == *spec
     }
 
-    /// The update of a policy, by an optimizer's state and the gradients in the order of shards.
+    /// The update of a policy from an optimizer's state and the gradients, in the order of shards.
     fn update_of(
         run: &Run,
         key: StageKey,
@@ -91,7 +91,7 @@ impl Plan {
         })
     }
 
-    /// The spec of a chunk of sft, or of a stage of the iteration under way; `None` before its inputs are known.
+    /// The spec of a chunk of sft, or of a stage of the current iteration; `None` before its inputs are known.
     pub(super) fn spec(&self, key: StageKey) -> Option<StageSpec> {
         match key.kind {
             StageKind::Sft => self.sft(key.iteration),
@@ -130,8 +130,8 @@ impl Plan {
             total_steps: sft.steps,
             batch: sft.batch,
             micro_batch: sft.micro_batch,
-            careless_from: sft.steps - sft.careless_steps,
-            careless_share: sft.careless_share,
+            noisy_from: sft.steps - sft.noisy_steps,
+            noisy_share: sft.noisy_share,
             optimizer: sft.optimizer.clone(),
         }))
     }

@@ -1,4 +1,4 @@
-//! What a plan promises: the whole chain in order, joins in the order of shards, and a resumed plan
+//! Tests of a plan: the whole chain in order, joins in the order of shards, and a resumed plan
 //! that asks for the very same stages.
 
 use std::collections::BTreeMap;
@@ -98,8 +98,8 @@ fn nonsense_is_refused() {
     }
 }
 
-/// Stage names are promises: results in stores are found by them. If this test fails, a spec's
-/// encoding has changed: undo it, or raise the format in the digest's prefix and say so in CHANGELOG.
+/// Stores find results by these names. If this test fails, a spec's encoding has changed: undo it, or raise the format
+/// in the digest's prefix and say so in CHANGELOG.
 #[test]
 fn stage_names_are_frozen() {
     let stages = drive(Plan::new(run()), |_| 0);

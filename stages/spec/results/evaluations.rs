@@ -18,10 +18,10 @@ pub struct Evaluation {
     pub samples: Vec<EvaluationSample>,
 }
 
-/// What a sampler achieved. Stages always write the optional fields; readers accept a document without them.
+/// A sampler's results. Stages always write the optional fields; readers accept a document without them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationResult {
-    /// The share of completions that are right, or of the points where a task gives parts of them.
+    /// The share of completions that are right, or of the points if a task gives partial points.
     pub accuracy: f64,
     /// Completions that are right.
     pub correct: u64,
@@ -33,7 +33,7 @@ pub struct EvaluationResult {
     pub solved_by: Vec<u64>,
     /// Unmask steps.
     pub steps: u32,
-    /// What divided the logits.
+    /// The sampler's temperature.
     pub temperature: Option<Real>,
 }
 
@@ -54,7 +54,7 @@ impl Evaluation {
         serde_json::to_vec_pretty(self).expect("numbers and strings serialise")
     }
 
-    /// Reads a document. Error where the bytes are another one, or none.
+    /// Reads a document. Error if the bytes are another document, or not JSON.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }

@@ -19,6 +19,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::artifact::StageError;
 use crate::digest::{ArtifactDigest, decode, encode};
+use crate::message::Message;
 
 /// The unmask step of a position that no action wrote: the rest of a row that stopped early.
 pub const NEVER: i64 = -1;
@@ -35,7 +36,7 @@ pub struct KeptSets {
 /// R completions of C tokens after prompts of P tokens; all vectors row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trajectories {
-    /// The policy that sampled them, where a rollout stage did.
+    /// The policy that sampled them, if a rollout stage did.
     pub policy: Option<ArtifactDigest>,
     /// Rows, R: the completions of a prompt follow one another.
     pub rows: usize,
@@ -60,7 +61,7 @@ pub struct Trajectories {
 const FILE: &str = "trajectories";
 
 impl Trajectories {
-    /// Rows of prompts with everything still masked.
+    /// Trajectories of prompts, with every completion token still masked.
     pub fn masked(prompt_ids: Vec<i64>, rows: usize, completion_len: usize, mask: i64) -> Self {
         let cells = rows * completion_len;
         Self {
@@ -113,13 +114,12 @@ impl Trajectories {
         self.prompt(row).iter().copied().chain(written).collect()
     }
 
-    /// As a safetensors file with the metadata `format: pt`, as Hugging Face's loaders ask for. Error where a
-    /// vector has not as many numbers as rows and lengths say.
+    /// As a safetensors file. Error if a vector's length does not follow from rows and lengths.
     pub fn to_bytes(&self) -> Result<Bytes, StageError> {
         let (r, p, c) = (self.rows, self.prompt_len, self.completion_len);
         let integers = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         let floats = |numbers: &[f32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let mut parts: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = vec![
+        let mut parts = vec![
             ("prompt_ids", Dtype::I64, vec![r, p], integers(&self.prompt_ids)),
             ("completion_ids", Dtype::I64, vec![r, c], integers(&self.completion_ids)),
             ("unmask_steps", Dtype::I64, vec![r, c], integers(&self.unmask_steps)),
@@ -134,20 +134,15 @@ impl Trajectories {
             parts.push(("kept_offsets", Dtype::I64, vec![offsets.len()], integers(offsets)));
             parts.push(("kept_ids", Dtype::I64, vec![ids.len()], integers(ids)));
         }
-        let failed = |error| StageError::Internal(format!("writing safetensors: {error}"));
-        let views = parts.iter().map(|(name, dtype, shape, raw)| {
-            TensorView::new(*dtype, shape.clone(), raw).map(|view| (*name, view))
-        });
-        let views = views.collect::<Result<Vec<_>, SafeTensorError>>().map_err(failed)?;
-        let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-        safetensors::serialize(views, Some(metadata)).map(Bytes::from).map_err(failed)
+        write_tensors(&parts)
     }
 
     /// From a safetensors file; checks shapes and ranges. The error names the tensor that is missing or has
     /// another form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StageError> {
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|error| data(format!("{FILE} is not a safetensors file: {error}")))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|error| {
+            data(Message::caused_by(format!("{FILE} is not a safetensors file: {error}"), error))
+        })?;
         let (rows, prompt_len) = size(&file, "prompt_ids")?;
         let (_, completion_len) = size(&file, "completion_ids")?;
         // Without tokens, a header of a few bytes could claim any number of rows.
@@ -213,8 +208,25 @@ impl Trajectories {
     }
 }
 
-fn data(reason: String) -> StageError {
-    StageError::Data(reason)
+/// Name, type, shape and bytes of a tensor.
+pub type TensorParts<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+
+/// A safetensors file with the metadata `format: pt`, as Hugging Face's loaders ask for. Error if a tensor's bytes do
+/// not fit its shape.
+pub fn write_tensors(parts: &[TensorParts<'_>]) -> Result<Bytes, StageError> {
+    let failed = |error| {
+        StageError::Internal(Message::caused_by(format!("writing safetensors: {error}"), error))
+    };
+    let views = parts.iter().map(|(name, dtype, shape, raw)| {
+        TensorView::new(*dtype, shape.clone(), raw).map(|view| (*name, view))
+    });
+    let views = views.collect::<Result<Vec<_>, SafeTensorError>>().map_err(failed)?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    safetensors::serialize(views, Some(metadata)).map(Bytes::from).map_err(failed)
+}
+
+fn data(reason: impl Into<Message>) -> StageError {
+    StageError::Data(reason.into())
 }
 
 /// Rows and columns of a matrix.

@@ -1,5 +1,4 @@
-//! What reinforcement learning starts from: a model of the run's own making (`[model]` and `[sft]`), or a
-//! `[checkpoint]`.
+//! The base of reinforcement learning: a model that the run makes (`[model]` and `[sft]`), or a `[checkpoint]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,25 +40,25 @@ pub struct SftConfig {
     pub steps_per_stage: u32,
     /// Sequences of one forward and backward pass.
     pub micro_batch: u32,
-    /// The last of the steps, which learn from noisy demonstrations: right on easy problems, mostly wrong on
-    /// hard ones. The base then knows more than it answers greedily.
-    #[serde(default)]
-    pub careless_steps: u32,
+    /// How many of the last steps learn from noisy demonstrations: right on easy problems, mostly wrong on hard ones.
+    /// The base then knows more than it answers greedily.
+    #[serde(rename = "careless_steps", default)]
+    pub noisy_steps: u32,
     /// Share of the hard problems whose noisy demonstrations are wrong.
-    #[serde(default = "defaults::ratio::<7, 10>")]
-    pub careless_share: Real,
+    #[serde(rename = "careless_share", default = "defaults::ratio::<7, 10>")]
+    pub noisy_share: Real,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
-/// How many bits a weight has where it is multiplied.
+/// The number format in which weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// 32: small models of the run's own.
+    /// 32 bits, for the run's own small models.
     #[default]
     F32,
-    /// 16, with eight of them for the exponent: how LLaDA is published.
+    /// 16 bits, eight of them for the exponent, as LLaDA is published.
     Bf16,
 }
 
@@ -73,9 +72,9 @@ pub struct CheckpointConfig {
     pub config: ArtifactDigest,
     /// The folder's `tokenizer.json`.
     pub tokenizer: ArtifactDigest,
-    /// What its `config.json` has to say; memory and time are estimated from it.
+    /// The sizes that its `config.json` must have; memory and time are estimated from them.
     pub shape: CheckpointShape,
-    /// In which its weights are kept and multiplied.
+    /// The number format of its weights.
     #[serde(default = "bf16")]
     pub precision: Precision,
 }
@@ -98,11 +97,11 @@ pub struct CheckpointShape {
     pub max_sequence_length: u32,
 }
 
-/// What turns text to ids and back: two files of a checkpoint, which graders read without its weights.
+/// The two files of a checkpoint that turn text into ids and back. Graders read them without the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// `config.json`, which knows the special ids.
+    /// `config.json`, which has the special ids.
     pub config: ArtifactDigest,
     /// `tokenizer.json`.
     pub tokenizer: ArtifactDigest,
@@ -112,23 +111,23 @@ fn bf16() -> Precision {
     Precision::Bf16
 }
 
-/// Where a run starts.
+/// What reinforcement learning starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Base {
-    /// New weights of this shape, fine-tuned from nothing.
+    /// New weights of this shape, fine-tuned from scratch.
     Scratch(ModelShape, SftConfig),
-    /// Weights from elsewhere.
+    /// A checkpoint's weights.
     Checkpoint(CheckpointConfig),
 }
 
 impl Base {
-    /// What reads and writes the run's text, where it does not follow from the task.
+    /// The files of the tokenizer, if it does not follow from the task.
     pub fn language(&self) -> Option<Language> {
         let Self::Checkpoint(checkpoint) = self else { return None };
         Some(Language { config: checkpoint.config, tokenizer: checkpoint.tokenizer })
     }
 
-    /// In which the weights of all the run's policies are multiplied.
+    /// The number format in which all of the run's policies compute.
     pub fn precision(&self) -> Precision {
         match self {
             Self::Scratch(..) => Precision::F32,

@@ -2,16 +2,13 @@
 //! Nothing is repaired silently.
 
 use super::error::{below_one, not_negative, positive, setting, share, within};
-use super::{Base, CountdownTask, LoraConfig, RunConfig, RunError, Sampler, Task, allows_steps};
+use super::{Base, LoraConfig, RunConfig, RunError, Sampler, Task, allows_steps};
 use crate::digest::Real;
 
 mod base;
-mod optimizer;
 mod reward;
 
-use optimizer::optimizer;
-
-/// Names that a new run may not have: records keep those that they were made with.
+/// Refuses names for new runs. Existing records keep theirs.
 pub(super) fn name(name: &str) -> Result<(), RunError> {
     let is_option = name.starts_with('-');
     let is_folder = !name.is_empty() && name.chars().all(|c| c == '.');
@@ -21,7 +18,7 @@ pub(super) fn name(name: &str) -> Result<(), RunError> {
     )
 }
 
-/// Every check, in the order of the file; the first that fails is reported. Answers with the base.
+/// Runs every check in the order of the file, and reports the first that fails. Returns the base.
 pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
     let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     setting("name", format!("{:?}", config.name)).ensure(
@@ -36,7 +33,7 @@ pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
     rollout(config)?;
     reward::reward(config)?;
     estimator(config)?;
-    optimizer("optimizer", &config.optimizer)?;
+    base::optimizer("optimizer", &config.optimizer)?;
     config.lora.as_ref().map_or(Ok(()), lora)?;
     within("training.iterations", config.training.iterations, 1..=1_000_000)?;
     evaluation(config)?;
@@ -49,7 +46,9 @@ fn task(task: &Task) -> Result<(), RunError> {
             within("task.countdown.numbers", task.numbers, 2..=6)?;
             within("task.countdown.max_number", task.max_number, 2..=99)?;
             within("task.countdown.max_target", task.max_target, 1..=999)?;
-            let longest = longest_countdown_prompt(task);
+            // `9,9,9:99`: the numbers, a comma between them, a colon, the target.
+            let digits = |n: u32| n.ilog10() + 1;
+            let longest = task.numbers * (digits(task.max_number) + 1) + digits(task.max_target);
             setting("task.countdown.prompt_tokens", task.prompt_tokens).ensure(
                 task.prompt_tokens >= longest && task.prompt_tokens <= 64,
                 format!(
@@ -79,12 +78,6 @@ fn task(task: &Task) -> Result<(), RunError> {
 fn held_out(key: &str, value: Real) -> Result<(), RunError> {
     setting(key, value)
         .ensure((0.01..=0.9).contains(&value.get()), "expected a share from 0.01 to 0.9")
-}
-
-/// `9,9,9:99`: the numbers, a comma between them, a colon, the target.
-fn longest_countdown_prompt(task: &CountdownTask) -> u32 {
-    let digits = |n: u32| n.ilog10() + 1;
-    task.numbers * (digits(task.max_number) + 1) + digits(task.max_target)
 }
 
 fn rollout(config: &RunConfig) -> Result<(), RunError> {
@@ -126,7 +119,7 @@ fn rollout(config: &RunConfig) -> Result<(), RunError> {
 
 const ROLLOUT_TOKENS: &str = "rollout.completion_tokens";
 
-/// Whether so many tokens, by the key that says so, are a number of whole blocks.
+/// Checks that this key's number of tokens is a multiple of the block.
 fn block_tokens(section: &str, (key, tokens): (&str, u32), block: u32) -> Result<(), RunError> {
     setting(format!("{section}.block_tokens"), block).ensure(
         block >= 1 && tokens.is_multiple_of(block),
@@ -134,7 +127,7 @@ fn block_tokens(section: &str, (key, tokens): (&str, u32), block: u32) -> Result
     )
 }
 
-/// Whether the blocks, and the tokens of each, can be shared out over the steps.
+/// Checks that the steps divide evenly over the blocks, and a block's tokens over its steps.
 fn steps(
     section: &str,
     (key, tokens): (&str, u32),
@@ -150,7 +143,7 @@ fn steps(
 
 fn estimator(config: &RunConfig) -> Result<(), RunError> {
     let estimator = &config.estimator;
-    estimator.fits(&Sampler::from(&config.rollout))?;
+    estimator.check_sampler(&Sampler::from(&config.rollout))?;
     setting("estimator.clip_low", estimator.clip_low).ensure(
         (0.0..1.0).contains(&estimator.clip_low.get()) && estimator.clip_low.get() > 0.0,
         "expected a number above 0 and below 1",
@@ -163,7 +156,7 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
 }
 
-/// Every target is a module of a block, named once; something is adapted.
+/// Checks that every target is a module of a block, named once, and that some module is adapted.
 fn lora(lora: &LoraConfig) -> Result<(), RunError> {
     within("lora.rank", lora.rank, 1..=65_536)?;
     positive("lora.alpha", lora.alpha)?;
@@ -205,7 +198,7 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     block_tokens("evaluation", tokens, block)?;
     for &count in &evaluation.steps {
         steps("evaluation", tokens, block, count)?;
-        config.evaluation_sampler(count).fits("evaluation")?;
+        config.evaluation_sampler(count).check("evaluation")?;
     }
     Ok(())
 }
@@ -232,7 +225,7 @@ mod tests {
         for name in ["a", "0", "_", ".a", "a-", "a..b", &long[1..]] {
             assert!(named(name).is_ok(), "{name:?}");
         }
-        // What was made under such a name can still be read.
+        // A record under such a name can still be read.
         let mut config = named("a").unwrap().config().clone();
         config.name = "-rf".to_owned();
         assert!(Run::resolve(config).is_ok());

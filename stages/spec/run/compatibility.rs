@@ -7,9 +7,9 @@ use super::estimator::{EstimatorConfig, EstimatorKind, Samples};
 use super::sampling::{Cache, PositionRule, Sampler, allows_steps};
 
 impl EstimatorConfig {
-    /// Whether the estimator is what its name says on trajectories of this sampler.
-    pub fn fits(&self, sampler: &Sampler) -> Result<(), RunError> {
-        self.samples_fit(sampler)?;
+    /// Checks that the estimator is valid on trajectories of this sampler.
+    pub fn check_sampler(&self, sampler: &Sampler) -> Result<(), RunError> {
+        self.check_samples(sampler)?;
         let (tokens, block) = (sampler.completion_tokens, sampler.block_tokens);
         let is_whole = (1..=tokens).contains(&block) && tokens.is_multiple_of(block);
         setting("rollout.steps", sampler.steps).ensure(
@@ -31,17 +31,17 @@ impl EstimatorConfig {
             self.kind != EstimatorKind::ArGrpo || block == 1,
             "expected 1: estimator.kind = \"ar-grpo\" writes tokens from left to right",
         )?;
-        sampler.fits("rollout")?;
+        sampler.check("rollout")?;
         let threshold = sampler.threshold.map_or_else(String::new, |value| value.to_string());
         setting("rollout.threshold", threshold).ensure(
             self.kind != EstimatorKind::MergedStep || sampler.threshold.is_none(),
             "expected no threshold: estimator.kind = \"merged-step\" cuts trajectories \
              of equally many steps",
         )?;
-        self.positions_fit(sampler)
+        self.check_positions(sampler)
     }
 
-    fn samples_fit(&self, sampler: &Sampler) -> Result<(), RunError> {
+    fn check_samples(&self, sampler: &Sampler) -> Result<(), RunError> {
         let (key, kind, steps) = ("estimator.k", self.kind, sampler.steps);
         let (most, expected) = match (self.k, kind) {
             (Samples::All, EstimatorKind::Agrpo | EstimatorKind::ArGrpo) => return Ok(()),
@@ -58,7 +58,7 @@ impl EstimatorConfig {
         setting(key, self.k).ensure(is_within, expected)
     }
 
-    fn positions_fit(&self, sampler: &Sampler) -> Result<(), RunError> {
+    fn check_positions(&self, sampler: &Sampler) -> Result<(), RunError> {
         let is_read =
             self.kind == EstimatorKind::Agrpo && sampler.position == PositionRule::LowConfidence;
         let is_unfiltered = sampler.top_k == 0 && sampler.top_p.get() == 1.0;
@@ -83,8 +83,8 @@ impl EstimatorConfig {
 }
 
 impl Sampler {
-    /// Whether cache and threshold go with the other settings. Errors name keys of `section`.
-    pub fn fits(&self, section: &str) -> Result<(), RunError> {
+    /// Checks that cache and threshold are compatible with the other settings. Errors name keys of `section`.
+    pub fn check(&self, section: &str) -> Result<(), RunError> {
         let key = |name: &str| format!("{section}.{name}");
         setting(key("guidance"), self.guidance).ensure(
             self.cache == Cache::None || self.guidance.get() == 0.0,
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_they_do_not_go_with_is_named() {
+    fn incompatible_settings_are_named() {
         let real = |value| Real::new(value).unwrap();
         let sure = Real::new(0.9);
         let all = [

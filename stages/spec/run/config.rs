@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use super::{
-    Advantage, CheckpointConfig, EstimatorConfig, EvaluationConfig, LoraConfig, Marking,
+    Advantage, CheckpointConfig, EstimatorConfig, EvaluationConfig, Grading, LoraConfig,
     ModelShape, Numerics, OptimizerConfig, Retention, RewardConfig, RolloutConfig, Sampler,
     SftConfig, Task,
 };
@@ -27,40 +27,40 @@ pub struct RunConfig {
     pub name: String,
     /// Root of all randomness of the run.
     pub seed: u64,
-    /// How far results are equal to the bit.
+    /// The numerics class: how far results are equal to the bit.
     #[serde(default)]
     pub numerics: Numerics,
-    /// What is learned.
+    /// The task.
     pub task: Task,
-    /// The policy's shape, where the run makes its own; goes with `sft`.
+    /// The shape of the run's own model; requires `sft`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelShape>,
-    /// How the run makes its base, before reinforcement learning.
+    /// The fine-tuning that makes the base, before reinforcement learning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftConfig>,
-    /// The base, where it comes from elsewhere; in place of `model` and `sft`.
+    /// The base, if it is a checkpoint; instead of `model` and `sft`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointConfig>,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
-    /// What a completion is worth.
+    /// How completions are rewarded.
     #[serde(default)]
     pub reward: RewardConfig,
-    /// From rewards to advantages.
+    /// How rewards become advantages.
     #[serde(default)]
     pub advantage: Advantage,
     /// The policy gradient.
     pub estimator: EstimatorConfig,
     /// The policy's optimizer.
     pub optimizer: OptimizerConfig,
-    /// What is trained instead of all weights.
+    /// The adapter that is trained instead of all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
     /// The length of the run.
     pub training: TrainingConfig,
     /// How progress is measured.
     pub evaluation: EvaluationConfig,
-    /// What is kept; no part of the run's identity nor of its record.
+    /// Which results are kept; not part of the run's identity or record.
     #[serde(default, skip_serializing)]
     pub retention: Retention,
 }
@@ -81,7 +81,7 @@ impl RunConfig {
         self.evaluation.block_tokens.unwrap_or(self.rollout.block_tokens)
     }
 
-    /// How the run's evaluations sample at so many unmask steps: greedily.
+    /// The greedy sampler of the run's evaluations at this many unmask steps.
     pub fn evaluation_sampler(&self, steps: u32) -> Sampler {
         let evaluation = &self.evaluation;
         Sampler {
@@ -98,7 +98,7 @@ impl RunConfig {
         }
     }
 
-    /// Every small file that the run's problems and grades come from, with the role that each plays.
+    /// Every small file that the run's problems and grades come from, with its role.
     pub fn material(&self) -> Vec<(String, ArtifactDigest)> {
         let datasets = self.task.datasets().into_iter();
         let datasets = datasets.map(|(role, digest)| (format!("dataset {role}"), digest));
@@ -106,8 +106,8 @@ impl RunConfig {
         datasets.chain(program.map(|(name, digest)| (format!("program {name}"), *digest))).collect()
     }
 
-    /// The grader of evaluations, where the task brings none.
-    pub fn marking(&self) -> Marking {
-        Marking(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
+    /// The grader of evaluations, if the task has none of its own.
+    pub fn grading(&self) -> Grading {
+        Grading(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
     }
 }

@@ -1,4 +1,4 @@
-//! What a left-out key of a run file means. Published values where the paper has them.
+//! Default values of a run file's keys: the published ones where the paper has them.
 
 use crate::digest::Real;
 

@@ -3,25 +3,23 @@
 use std::ops::RangeInclusive;
 
 use crate::digest::Real;
+use crate::message::Message;
 use crate::text::{one_line, shown};
-
-/// Characters of what would be accepted, which may list names from the file.
-const EXPECTED: usize = 600;
 
 /// Why a run file was refused. `Display` is one line: key, value, what was expected.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {
     /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("{0}")]
-    Syntax(String),
+    #[error(transparent)]
+    Syntax(Message),
     /// A value, or a combination of values, that cannot be run.
-    #[error("{key} = {}: {}", one_line(.found), shown(.expected, EXPECTED))]
+    #[error("{key} = {}: {}", one_line(.found), shown(.expected, 600))]
     Value {
         /// The key, with its section, as in `rollout.group`.
         key: String,
         /// The value as written.
         found: String,
-        /// What would be accepted.
+        /// What would be accepted; may list names from the file, so that it is shown shortened.
         expected: String,
     },
 }

@@ -37,7 +37,7 @@ named!(EstimatorKind {
 /// How many Monte Carlo samples a completion gets: a number, or `"all"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode)]
 pub enum Samples {
-    /// So many.
+    /// This many.
     Count(u32),
     /// Every step once: the exact sum.
     All,
@@ -78,10 +78,8 @@ impl<'de> Deserialize<'de> for Samples {
                 u32::try_from(value).map(Samples::Count).map_err(refuse)
             }
             fn visit_str<E: Error>(self, value: &str) -> Result<Samples, E> {
-                match value {
-                    "all" => Ok(Samples::All),
-                    _ => Err(E::invalid_value(Unexpected::Str(value), &self)),
-                }
+                let refuse = || E::invalid_value(Unexpected::Str(value), &self);
+                (value == "all").then_some(Samples::All).ok_or_else(refuse)
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -233,7 +231,7 @@ impl EstimatorConfig {
     }
 }
 
-/// What an estimator was published with, where kinds differ: `k`, both clips, `kl` and `inner_updates`.
+/// The published settings in which kinds differ: `k`, both clips, `kl` and `inner_updates`.
 ///
 /// agrpo: its GSM8K run. diffu-grpo and merged-step: d1's and d2's Countdown and Sudoku; GSM8K and MATH have 12
 /// inner updates there. coupled-grpo: DiffuCoder's recipe. ar-grpo: every position.

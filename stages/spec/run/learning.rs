@@ -1,14 +1,14 @@
 //! From rewards to new weights: the sections `[advantage]`, `[optimizer]`, `[sft.optimizer]` and `[lora]`.
 //!
-//! Defaults are those of AGRPO's published runs, but for `lora.head`: there it followed from how a name was
-//! matched, so here the file must say it.
+//! Defaults are those of AGRPO's published runs, except `lora.head`: in those runs it depended on how a name was
+//! matched, so a run file must set it.
 
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use crate::digest::Real;
 
-/// Which spread a group's mean-free rewards are divided by.
+/// The spread that a group's centred rewards are divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdvantageScale {
@@ -21,15 +21,13 @@ pub enum AdvantageScale {
     BatchStd,
 }
 
-/// From rewards to advantages.
+/// How rewards become advantages.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Advantage {
     /// The divisor.
-    #[serde(default)]
     pub scale: AdvantageScale,
     /// Leaves groups without spread out of the gradient's mean instead of counting them as zeros.
-    #[serde(default)]
     pub filter_groups: bool,
 }
 
@@ -37,7 +35,7 @@ pub struct Advantage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Stays.
+    /// Stays constant.
     Constant,
     /// Falls to `final_ratio` of itself along half a cosine.
     #[default]
@@ -68,7 +66,7 @@ pub struct OptimizerConfig {
     /// Linear warm-up, in steps of `[sft.optimizer]`; in iterations, inner updates included, of `[optimizer]`.
     #[serde(default)]
     pub warmup: u32,
-    /// After the warm-up.
+    /// The schedule after the warm-up.
     #[serde(default)]
     pub schedule: Schedule,
     /// Where the cosine ends, as a share of `learning_rate`.
@@ -83,18 +81,19 @@ pub struct LoraConfig {
     /// R, of every adapted module.
     #[serde(default = "defaults::whole::<64>")]
     pub rank: u32,
-    /// What is added to W x is alpha / R times B (A x).
+    /// The adapter adds alpha / R times B (A x) to W x.
     #[serde(default = "defaults::ratio::<64, 1>")]
     pub alpha: Real,
     /// Modules of every block, by their last names in the checkpoint: some of [`Self::MODULES`].
     #[serde(default = "LoraConfig::every_module")]
     pub targets: Vec<String>,
-    /// Whether the head is adapted. Its last name is `ff_out` too; `targets` never means it.
+    /// Whether the head is adapted. Its last name is `ff_out` too; `targets` never includes it.
     pub head: bool,
     /// alpha / sqrt(R) instead of alpha / R (rsLoRA, arXiv 2312.03732).
     #[serde(default)]
     pub rslora: bool,
-    /// Whether rollouts and evaluations compute with W + s B A, rounded: faster, but not the learner's bits.
+    /// Whether rollouts and evaluations compute with W + s B A, rounded: faster, but with other bits than the
+    /// learner's.
     #[serde(default)]
     pub merge_for_sampling: bool,
 }
@@ -104,7 +103,7 @@ impl LoraConfig {
     pub const MODULES: [&str; 7] =
         ["q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"];
 
-    /// What B (A x) is multiplied by.
+    /// The factor of B (A x).
     pub fn scale(&self) -> f64 {
         let rank = f64::from(self.rank);
         self.alpha.get() / if self.rslora { rank.sqrt() } else { rank }

@@ -9,12 +9,13 @@ use std::ops::Range;
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
 use super::{RunConfig, RunError};
-use crate::text::{nearest, one_line};
+use crate::message::Message;
+use crate::text::{one_line, suggestion};
 
 /// A key that no section has.
 const PROBE: &str = "?";
 
-/// Tables and lists in each other that the readers of TOML follow.
+/// The deepest nesting of tables and lists that TOML's readers follow.
 const DEEPEST: u32 = 80;
 
 /// Bytes of the longest run file: readers of TOML take a few hundred times as much memory.
@@ -22,9 +23,9 @@ const LONGEST: usize = 1 << 20;
 
 fn check_length(text: &str) -> Result<(), RunError> {
     match text.len() {
-        length if length > LONGEST => Err(RunError::Syntax(format!(
-            "{length} bytes, expected at most {LONGEST}: this is no run file"
-        ))),
+        length if length > LONGEST => Err(RunError::Syntax(
+            format!("{length} bytes, expected at most {LONGEST}: this is no run file").into(),
+        )),
         _ => Ok(()),
     }
 }
@@ -32,27 +33,62 @@ fn check_length(text: &str) -> Result<(), RunError> {
 /// Reads a run file, unchecked.
 pub(super) fn read_config(text: &str) -> Result<RunConfig, RunError> {
     check_length(text)?;
-    toml::from_str(text).map_err(|error| RunError::Syntax(explained(&error, text)))
+    toml::from_str(text)
+        .map_err(|error| RunError::Syntax(Message::caused_by(explained(&error, text), error)))
 }
 
 /// Reads a run file with its comments and its layout.
 pub(super) fn read_document(text: &str) -> Result<DocumentMut, RunError> {
     check_length(text)?;
-    text.parse().map_err(|error: toml_edit::TomlError| RunError::Syntax(plain(error.message())))
+    text.parse().map_err(|error: toml_edit::TomlError| {
+        RunError::Syntax(Message::caused_by(plain(error.message()), error))
+    })
 }
 
 /// A message of a reader of TOML as one line; where it met a bound, with the bound.
 fn plain(message: &str) -> String {
-    match message.contains("recursion limit") || message.contains("cannot recurse") {
-        true => format!("keys and values nest deeper than {DEEPEST}"),
-        false => one_line(&message.split_whitespace().collect::<Vec<_>>().join(" ")),
+    if message.contains("recursion limit") || message.contains("cannot recurse") {
+        return format!("keys and values nest deeper than {DEEPEST}");
     }
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    one_line(&in_plain_words(&message).unwrap_or(message))
+}
+
+/// An error of Rust's readers about a key or a value, in the words of a run file; `None` for any other.
+fn in_plain_words(message: &str) -> Option<String> {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return Some(format!("the key {key} is missing"));
+    }
+    let value = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
+    let expected = match message {
+        "wanted string or table" => "text in quotes",
+        _ if message.starts_with("wanted exactly 1 element") => "one section below it",
+        _ => value?.rsplit_once(", expected ")?.1,
+    };
+    let (kind, section) = expected.split_at(expected.find(" in `").unwrap_or(expected.len()));
+    let kind = match kind {
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number from 0 to 2^63 - 1",
+        "f64" => "a number",
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list in [ ]",
+        _ if ["a map", "struct ", "internally tagged enum "]
+            .iter()
+            .any(|it| kind.starts_with(it)) =>
+        {
+            "a section"
+        }
+        _ => kind,
+    };
+    Some(format!("expected {kind}{section}"))
 }
 
 /// TOML's errors show an excerpt over several lines; ours are one line with the place in front.
 fn explained(error: &toml::de::Error, text: &str) -> String {
     let message = error.message();
-    let Some(span) = error.span() else { return plain(message) };
+    // What is missing outside all sections has no place.
+    let Some(span) = error.span().filter(|span| *span != (0..0)) else { return plain(message) };
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
     let source = text.lines().nth(line - 1).unwrap_or_default();
@@ -87,30 +123,16 @@ impl<'a> Refused<'a> {
             known => format!("expected one of {}", known.join(", ")),
         }
     }
-}
 
-/// An error of the TOML reader about another kind of file, as one line with the key that may have been meant.
-pub fn with_suggestion(message: &str) -> String {
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Of values that came from no text, the reader names the section at the end.
-    let (what, section) = message.rsplit_once(" in `").unwrap_or((&message, ""));
-    let Some(refused) = Refused::read(what).filter(|refused| refused.is_key) else {
-        return plain(&message);
-    };
-    let section = section.trim_end_matches('`').split('.').filter(|part| !part.is_empty());
-    let place: Vec<String> = section.chain([refused.word]).map(str::to_owned).collect();
-    refused.explained(&place, false)
-}
-
-impl Refused<'_> {
-    /// What was refused at a key, and what may have been meant; of a run file, in any section.
+    /// Describes the refused word and suggests what was meant; for a run file, from any section.
     fn explained(&self, place: &[String], is_run: bool) -> String {
         let known = self.known.iter().copied();
         let whole = one_line(&place.join("."));
         let word = one_line(self.word);
         if !self.is_key {
-            let meant = nearest(self.word, known).map(|meant| format!("did you mean `{meant}`? "));
-            // Of a task, the kind is the name of a section.
+            let meant =
+                suggestion(self.word, known).map(|meant| format!("did you mean `{meant}`? "));
+            // A task's kind is the name of a section.
             let is_section = place.last().is_some_and(|last| last == self.word);
             let what = match (is_section, place) {
                 (true, _) => format!("section `{whole}`"),
@@ -122,7 +144,7 @@ impl Refused<'_> {
         let section = place.split_last().map_or(&[][..], |(_, section)| section);
         let path = |name: &str| one_line(&[section, &[name.to_owned()]].concat().join("."));
         let unknown = format!("unknown key `{}`", path(self.word));
-        if let Some(meant) = nearest(self.word, known) {
+        if let Some(meant) = suggestion(self.word, known) {
             return format!("{unknown}: did you mean `{}`?", path(meant));
         }
         match is_run.then(|| elsewhere(self.word)).flatten() {
@@ -132,30 +154,53 @@ impl Refused<'_> {
     }
 }
 
-/// The keys of all sections that a word may have been meant as.
+/// An error of the TOML reader about another kind of file, as one line: the place, if it has one, and the message.
+pub fn toml_reason(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("TOML parse error at ").and_then(|rest| rest.lines().next()) {
+        Some(place) => format!("{place}: {}", with_suggestion(error.message())),
+        None => with_suggestion(&text),
+    }
+}
+
+/// A message of the TOML reader without a text, as one line with the key that may have been meant.
+fn with_suggestion(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Of values that came from no text, the reader names the section at the end.
+    let (what, section) = message.rsplit_once(" in `").unwrap_or((&message, ""));
+    let Some(refused) = Refused::read(what).filter(|refused| refused.is_key) else {
+        let value =
+            message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
+        let value = value.and_then(|rest| Some(rest.rsplit_once(", expected ")?.0));
+        let found = value.map(|value| format!(", found {}", one_line(value)));
+        return plain(&message) + &found.unwrap_or_default();
+    };
+    let section = section.trim_end_matches('`').split('.').filter(|part| !part.is_empty());
+    let place: Vec<String> = section.chain([refused.word]).map(str::to_owned).collect();
+    refused.explained(&place, false)
+}
+
+/// The keys of any section that a word may have meant.
 fn elsewhere(word: &str) -> Option<String> {
     let mut all = vec![];
     keys(&mut vec![], &mut all);
     let names = || all.iter().map(|path| path.rsplit('.').next().unwrap_or(path));
-    let meant = nearest(word, names())?;
+    let meant = suggestion(word, names())?;
     let fitting = all.iter().zip(names()).filter(|(_, name)| *name == meant);
     Some(fitting.map(|(path, _)| format!("`{path}`")).collect::<Vec<_>>().join(" or "))
 }
 
 /// Every key that a run file may have, with its section, in the order of the reader.
 fn keys(section: &mut Vec<String>, found: &mut Vec<String>) {
-    // Sections are at most so deep; deeper ones are a mistake of the file.
+    // No section of a run file lies deeper.
     if section.len() > 3 {
         return;
     }
-    let text = if section.is_empty() {
-        format!("\"{PROBE}\" = 0")
-    } else {
-        format!("[{}]\n\"{PROBE}\" = 0", section.join("."))
-    };
+    let head =
+        if section.is_empty() { String::new() } else { format!("[{}]\n", section.join(".")) };
+    let text = format!("{head}\"{PROBE}\" = 0");
     let Err(error) = toml::from_str::<RunConfig>(&text) else { return };
-    let message = error.message();
-    let Some(refused) = Refused::read(message).filter(|refused| refused.word == PROBE) else {
+    let Some(refused) = Refused::read(error.message()).filter(|it| it.word == PROBE) else {
         return;
     };
     for name in &refused.known {
@@ -168,7 +213,7 @@ fn keys(section: &mut Vec<String>, found: &mut Vec<String>) {
     }
 }
 
-/// The key, from the outermost section on, that stands at a place of the text or whose value does.
+/// The path of the key whose name or value covers this span of the text.
 fn place(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
     let document = Document::parse(text).ok()?;
     let mut path = vec![];
@@ -221,6 +266,12 @@ mod tests {
     }
 
     #[test]
+    fn an_error_keeps_that_of_the_reader_as_its_source() {
+        let error = crate::Run::parse("sed = 1").unwrap_err();
+        assert!(std::error::Error::source(&error).is_some_and(|it| it.is::<toml::de::Error>()));
+    }
+
+    #[test]
     fn a_message_without_a_text_is_explained_too() {
         let list = "expected one of `kind`, `k` in `estimator`";
         assert_eq!(
@@ -231,8 +282,31 @@ mod tests {
             with_suggestion("unknown field `group`, expected `run` or `seeds`"),
             "unknown key `group`: expected one of run, seeds"
         );
-        assert_eq!(with_suggestion("missing field\n`run`"), "missing field `run`");
+        assert_eq!(with_suggestion("missing field\n`run`"), "the key `run` is missing");
         assert!(with_suggestion(&format!("invalid type: \"{}\"", "a".repeat(9000))).len() < 300);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_in_the_words_of_a_run_file() {
+        insta::assert_snapshot!(said("name = \"x\"\nseed = \"one\""), @r#"line 2, `seed = "one"`: expected a whole number from 0 to 2^63 - 1"#);
+        insta::assert_snapshot!(said("seed = -1"), @"line 1, `seed = -1`: expected a whole number from 0 to 2^63 - 1");
+        insta::assert_snapshot!(said("name = 3"), @"line 1, `name = 3`: expected text in quotes");
+        insta::assert_snapshot!(said("rollout = 3"), @"line 1, `rollout = 3`: expected a section");
+        insta::assert_snapshot!(said("[rollout]\ngroup = 1.5"), @"line 2, `group = 1.5`: expected a whole number from 0 to 4294967295");
+        insta::assert_snapshot!(said("[evaluation]\nsteps = 8"), @"line 2, `steps = 8`: expected a list in [ ]");
+        insta::assert_snapshot!(said("[evaluation]\nsteps = [8, \"4\"]"), @r#"line 2, `steps = [8, "4"]`: expected a whole number from 0 to 4294967295"#);
+        insta::assert_snapshot!(said("[optimizer]\nlearning_rate = \"fast\""), @r#"line 2, `learning_rate = "fast"`: expected a number"#);
+        insta::assert_snapshot!(said("[estimator]\nk = true"), @r#"line 2, `k = true`: expected a number of samples or "all""#);
+        insta::assert_snapshot!(said("[task]"), @"line 1, `[task]`: expected one section below it");
+        insta::assert_snapshot!(said("numerics = 3"), @"line 1, `numerics = 3`: expected text in quotes");
+        insta::assert_snapshot!(said("[training]"), @"line 1, `[training]`: the key `iterations` is missing");
+        insta::assert_snapshot!(said("name = \"x\"\nseed = 1"), @"the key `task` is missing");
+        assert_eq!(
+            with_suggestion(
+                "invalid type: string \"a, expected b\", expected u32 in `rollout.group`"
+            ),
+            "expected a whole number from 0 to 4294967295 in `rollout.group`, found string \"a, expected b\""
+        );
     }
 
     #[test]

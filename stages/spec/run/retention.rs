@@ -1,4 +1,4 @@
-//! What a run keeps of its results: the section `[retention]`.
+//! The section `[retention]`: which results a run keeps.
 //!
 //! Not part of a run's identity: it enters neither the run's id nor any stage's, so runs that differ in it
 //! alone share results. Without the section everything is kept. What is deleted can be
@@ -24,13 +24,13 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Keeps policy and optimizer of every so many iterations, the base, the newest two and the last; left out,
+    /// Keeps policy and optimizer of every so many iterations, the base, the newest two and the last; if absent, of
     /// all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_policies: Option<NonZeroU32>,
-    /// What becomes of gradients.
+    /// How long gradients are kept.
     pub gradients: Keep,
-    /// What becomes of trajectories.
+    /// How long trajectories are kept.
     pub trajectories: Keep,
 }
 
@@ -47,7 +47,7 @@ impl Retention {
         *self == Self::default()
     }
 
-    /// The retention that keeps least: what it keeps, every retention keeps.
+    /// The retention that keeps least; every other one keeps at least as much.
     pub const LEAST: Self = Self {
         keep_policies: Some(NonZeroU32::MAX),
         gradients: Keep::DropAfterUpdate,

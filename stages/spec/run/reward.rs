@@ -1,7 +1,7 @@
-//! The section `[reward]`: what a completion is worth.
+//! The section `[reward]`: how completions are rewarded.
 //!
-//! Built-in tasks bring their graders, and take weights alone. A dataset task is graded by rules, a program, or
-//! both. Nothing is graded here.
+//! Built-in tasks have their own graders and accept weights only. A dataset task is graded by rules, a program, or
+//! both. Grades nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ArtifactDigest, Real};
 
-/// What a completion is worth: a weighted sum of parts.
+/// The reward of a completion: a weighted sum of parts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
-    /// Weight by part; others weigh nothing. Without any, `correct` weighs 1, of a dataset every part.
-    #[serde(default)]
+    /// Weight by part; a part without one counts 0. Without any weights, `correct` counts 1; of a dataset, every part.
     pub weights: BTreeMap<String, Real>,
     /// Parts that a rule grades, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, Rule>,
-    /// The program that grades, and its arguments; none without one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The reward program and its arguments; empty without one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// The files in whose folder the program runs, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// The files of the folder in which the program runs, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, ArtifactDigest>,
-    /// Seconds after which a row without an answer is given up; left out, 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Seconds to wait for the answer to a row; 10 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<Real>,
-    /// Address space of the program in MiB; left out, 4096.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Address space of the program in MiB; 4096 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
 }
 
@@ -38,23 +37,23 @@ pub struct RewardConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Rule {
-    /// The completion is the answer, spaces around both aside.
+    /// The completion equals the answer, apart from spaces around both.
     Exact {
         /// Whether upper and lower case are the same.
         #[serde(default)]
         ignore_case: bool,
     },
-    /// The completion's last number is the answer's.
+    /// The completion's last number equals the answer's.
     Numeric {
-        /// How far the two may be apart.
+        /// The largest difference allowed.
         #[serde(default)]
         tolerance: Real,
     },
-    /// The completion has a place that a regular expression matches.
+    /// A regular expression matches somewhere in the completion.
     Regex {
         /// The expression, of Rust's regex crate.
         pattern: String,
-        /// Whether what it matched (its first group, where it has one) has to be the answer.
+        /// Whether the match (its first group, if it has one) must equal the answer.
         #[serde(default)]
         is_answer: bool,
     },
@@ -63,13 +62,13 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Whether there has to be an answer to compare with.
+    /// Whether the rule compares with an answer.
     pub fn needs_answer(&self) -> bool {
         !matches!(self, Self::Regex { is_answer: false, .. })
     }
 }
 
-/// The part that a program's bare number is.
+/// The name of the part for a program that answers with one number.
 pub const PROGRAM_PART: &str = "program";
 
 /// Whether a part of a grade may have this name: 1 to 32 letters, digits or `_`.
@@ -78,31 +77,31 @@ pub fn is_part_name(name: &str) -> bool {
     (1..=32).contains(&name.len()) && name.chars().all(is_plain)
 }
 
-/// A program that grades: a command in a folder of exactly these files.
+/// A reward program: a command in a folder of exactly these files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// What is run, and its arguments.
+    /// The program and its arguments.
     pub command: Vec<String>,
     /// The folder's files, by name.
     pub files: BTreeMap<String, ArtifactDigest>,
-    /// Seconds of the clock for a row.
+    /// Seconds of wall time for a row.
     pub timeout_seconds: f64,
     /// Address space in bytes.
     pub memory: u64,
 }
 
 impl RewardConfig {
-    /// The program that grades, if one does.
+    /// The reward program, if there is one.
     pub fn program(&self) -> Option<Program> {
         (!self.command.is_empty()).then(|| Program {
             command: self.command.clone(),
             files: self.files.clone(),
-            timeout_seconds: self.timeout_seconds.map_or(TIMEOUT_SECONDS, Real::get),
-            memory: u64::from(self.memory_mib.unwrap_or(MEMORY_MIB)) << 20,
+            timeout_seconds: self.timeout_seconds.map_or(10.0, Real::get),
+            memory: u64::from(self.memory_mib.unwrap_or(4096)) << 20,
         })
     }
 
-    /// Whether the section says more than weights.
+    /// Whether the section has rules or a program.
     pub fn grades(&self) -> bool {
         let Self { weights: _, rules, command, files, timeout_seconds, memory_mib } = self;
         let is_bare = rules.is_empty() && command.is_empty() && files.is_empty();
@@ -110,7 +109,8 @@ impl RewardConfig {
     }
 }
 
-/// Weights alone are encoded as before there were rules. The other fields follow a length that no map has.
+/// Weights alone have the encoding from before there were rules. Otherwise a length that no map has and the other
+/// fields come first.
 impl bincode::Encode for RewardConfig {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self { weights, rules, command, files, timeout_seconds, memory_mib } = self;
@@ -125,23 +125,20 @@ impl bincode::Encode for RewardConfig {
 /// The grader of a dataset's evaluation. `None` is not encoded at all: only for the last field of a spec.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Marking(pub Option<RewardConfig>);
+pub struct Grading(pub Option<RewardConfig>);
 
-impl Marking {
+impl Grading {
     /// Whether the task brings its own grader.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 }
 
-impl bincode::Encode for Marking {
+impl bincode::Encode for Grading {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.as_ref().map_or(Ok(()), |reward| reward.encode(encoder))
     }
 }
-
-const TIMEOUT_SECONDS: f64 = 10.0;
-const MEMORY_MIB: u32 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -152,13 +149,13 @@ mod tests {
         Real::new(1.0).unwrap()
     }
 
-    /// Names of runs and stages from before there were rules are names still.
+    /// Runs and stages from before there were rules keep their names.
     #[test]
     fn weights_alone_are_encoded_as_a_map() {
         let weights = BTreeMap::from([("correct".to_owned(), one())]);
         let config = RewardConfig { weights: weights.clone(), ..RewardConfig::default() };
         assert_eq!(encode(&config), encode(&weights));
-        assert!(encode(&Marking(None)).is_empty());
+        assert!(encode(&Grading(None)).is_empty());
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(json, r#"{"weights":{"correct":1.0}}"#);
     }

@@ -1,8 +1,8 @@
 //! How completions are sampled: the sections `[rollout]` and `[evaluation]`, and the sampler of stage specs.
 //!
-//! Faster decoding (Fast-dLLM, Wu et al., arXiv 2505.22618) is two of the settings: what is kept from pass to
-//! pass, and how many tokens a pass writes. Both are off where a run file leaves them out. Which settings can be
-//! combined is in `compatibility.rs`.
+//! Two settings make decoding faster (Fast-dLLM, Wu et al., arXiv 2505.22618): a cache of keys and values, and a
+//! threshold above which a pass writes more tokens. Both are off by default. Which settings can be combined is in
+//! `compatibility.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +23,8 @@ pub enum PositionRule {
 
 named!(PositionRule { Random: "random", LowConfidence: "low-confidence", Entropy: "entropy" });
 
-/// Keys and values that the passes of a block take over from the block's first pass, which computes
-/// all. What is kept grows stale as the block is written: an approximation.
+/// Keys and values that the passes of a block reuse from the block's first pass, which computes all of them. They grow
+/// stale as the block is written: an approximation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cache {
@@ -59,11 +59,10 @@ pub struct Sampler {
     pub position: PositionRule,
     /// Scale of classifier-free guidance; 0 is none.
     pub guidance: Real,
-    /// Keys and values that the passes of a block take over from its first.
+    /// Keys and values that the passes of a block reuse from its first.
     #[serde(default)]
     pub cache: Cache,
-    /// Probability from which a step also writes a token beside the most probable one; none: as `steps` says.
-    #[serde(default)]
+    /// A step also writes every token of at least this probability; without a threshold, steps write as `steps` says.
     pub threshold: Option<Real>,
 }
 
@@ -97,10 +96,10 @@ pub struct RolloutConfig {
     /// Which positions a step unmasks.
     #[serde(default = "random_position")]
     pub position: PositionRule,
-    /// Keys and values that the passes of a block take over from its first.
+    /// Keys and values that the passes of a block reuse from its first.
     #[serde(default)]
     pub cache: Cache,
-    /// A step also writes every token that is at least so probable; none writes as `steps` says.
+    /// A step also writes every token of at least this probability; without a threshold, steps write as `steps` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Real>,
 }
@@ -122,19 +121,19 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "low_confidence")]
     pub position: PositionRule,
-    /// Tokens of a completion; left out, as in rollouts.
+    /// Tokens of a completion; if absent, as in rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_tokens: Option<u32>,
-    /// Tokens of a block; left out, as in rollouts.
+    /// Tokens of a block; if absent, as in rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_tokens: Option<u32>,
     /// Scale of classifier-free guidance; 0 is none.
     #[serde(default)]
     pub guidance: Real,
-    /// As in rollouts, but of its own.
+    /// As in rollouts, set separately.
     #[serde(default)]
     pub cache: Cache,
-    /// As in rollouts, but of its own.
+    /// As in rollouts, set separately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Real>,
     /// Distinct states of one forward pass.
@@ -163,7 +162,7 @@ impl From<&RolloutConfig> for Sampler {
     }
 }
 
-/// Whether so many steps share out evenly over the blocks, and the tokens over the steps.
+/// Whether this many steps divide evenly over the blocks, and the tokens over the steps.
 pub fn allows_steps(completion_tokens: u32, block_tokens: u32, steps: u32) -> bool {
     let blocks = completion_tokens / block_tokens;
     steps >= 1 && steps.is_multiple_of(blocks) && completion_tokens.is_multiple_of(steps)

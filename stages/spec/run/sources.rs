@@ -27,7 +27,7 @@ const KEYS: [&str; 5] = [
     CHECKPOINT,
 ];
 
-/// The files of a program that grades: names alone, or names with where each is to be had.
+/// The files of a reward program: names alone, or names with their locations.
 const PROGRAM: &str = "reward.files";
 
 /// Bytes of the longest path or address, and of the longest name.
@@ -48,7 +48,7 @@ pub struct Source {
     pub sha256: Option<ArtifactDigest>,
 }
 
-/// Every file and folder that a run file names: task, checkpoint, program; none of a text that is no TOML.
+/// Every file and folder that a run file names: task, checkpoint, program; none for a text that is not TOML.
 pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
     // `Run::parse` reports what is no TOML, with the line.
     let Ok(document) = read_document(text) else { return Ok(vec![]) };
@@ -62,12 +62,10 @@ pub fn sources(text: &str) -> Result<Vec<Source>, RunError> {
 
 /// The files of a program.
 fn program(item: &Item) -> Result<Vec<Source>, RunError> {
-    let key = |name: &str| match name.len() {
-        length if length > LONGEST_NAME => {
-            let expected = format!("a name of {length} bytes, expected at most {LONGEST_NAME}");
-            Err(setting(PROGRAM, format!("{name:?}")).refused(expected))
-        }
-        _ => Ok(format!("{PROGRAM}.{name}")),
+    let key = |name: &str| -> Result<String, RunError> {
+        let expected = format!("a name of {} bytes, expected at most {LONGEST_NAME}", name.len());
+        setting(PROGRAM, format!("{name:?}")).ensure(name.len() <= LONGEST_NAME, expected)?;
+        Ok(format!("{PROGRAM}.{name}"))
     };
     if let Some(names) = item.as_array() {
         let of_name = |value: &Value| {
@@ -88,7 +86,7 @@ fn program(item: &Item) -> Result<Vec<Source>, RunError> {
     table.iter().map(of_name).collect()
 }
 
-/// The run file with digests in place of where files are to be had; its other lines stay as they are.
+/// The run file with digests in place of locations; its other lines are unchanged.
 pub fn with_digests(
     text: &str,
     digests: &BTreeMap<String, ArtifactDigest>,
@@ -222,7 +220,7 @@ folder = { from = "LLaDA", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a3961
     }
 
     #[test]
-    fn what_names_no_file_is_refused_with_its_key() {
+    fn a_value_that_names_no_file_is_refused_with_its_key() {
         for (value, expected) in [
             ("7", "task.benchmark.train = 7: expected { from"),
             ("{ path = \"x\" }", "expected { from"),

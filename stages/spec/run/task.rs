@@ -97,13 +97,13 @@ pub enum Benchmark {
 
 named!(Benchmark { Gsm8k: "gsm8k", Math: "math", Countdown: "countdown", Sudoku: "sudoku" });
 
-/// Whose prompts, rewards and graders are used.
+/// The publication whose prompts, rewards and graders are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// Of d1 (Zhao et al., arXiv 2504.12216), the common ground of most papers on diffusion language models.
+    /// d1 (Zhao et al., arXiv 2504.12216), the common ground of most papers on diffusion language models.
     D1,
-    /// Of AGRPO (arXiv 2510.04019).
+    /// AGRPO (arXiv 2510.04019).
     Agrpo,
 }
 
@@ -119,7 +119,7 @@ pub struct BenchmarkTask {
     pub protocol: Protocol,
     /// Training problems, in JSONL, Parquet or CSV.
     pub train: ArtifactDigest,
-    /// Held-out problems, likewise.
+    /// Held-out problems, in the same formats.
     pub test: ArtifactDigest,
     /// Names the order in which training problems come.
     #[serde(default)]
@@ -135,20 +135,20 @@ pub struct BenchmarkTask {
 pub struct DatasetTask {
     /// Training rows, in JSONL, Parquet or CSV.
     pub train: ArtifactDigest,
-    /// Held-out rows, likewise.
+    /// Held-out rows, in the same formats.
     pub test: ArtifactDigest,
-    /// What is asked: a Jinja template whose fields are the row's columns.
+    /// The prompt: a Jinja template whose fields are the row's columns.
     pub prompt: String,
-    /// What would be right: likewise. Fine-tuning learns it, and rules compare with it.
+    /// The right answer, also a template. Fine-tuning learns it, and rules compare with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// The system message of a checkpoint: likewise.
+    /// The system message for a checkpoint, also a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Names the order in which training rows come.
     #[serde(default)]
     pub seed: u64,
-    /// Tokens of the longest prompt; a longer one is refused. From scratch: characters, to which every prompt is
-    /// padded.
+    /// Tokens of the longest prompt; a longer one is refused. For a model from scratch, characters; every prompt is
+    /// padded to this length.
     pub prompt_tokens: u32,
 }

@@ -1,9 +1,9 @@
 //! A million damaged inputs to every decoder: no panic, no hang, no allocation beyond what its input excuses.
 //!
-//! `make fuzz [N=1000000] [SEED=1]`. The n-th input of a decoder follows from the seed alone. Each decoder
-//! is tried in a process of its own, so that what ends a process ends one of them; the input that did it is
-//! made again from its number and written out. Allocations are those of Rust's allocator: what libtorch
-//! takes is no larger than a file whose header has been checked.
+//! `make fuzz [N=1000000] [SEED=1]`. The n-th input of a decoder follows from the seed alone. Each decoder runs in its
+//! own process, so that a crash ends one decoder only; the input that caused it is computed again from its number and
+//! written to a file. Counts the allocations of Rust's allocator: libtorch allocates no more than a file whose header
+//! has been checked.
 
 #![expect(clippy::print_stdout, reason = "a driver's output is its table")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -18,17 +18,17 @@ use std::time::{Duration, Instant};
 
 use agrpo_decoders::{DECODERS, Decoder, Draw, edited, shapes};
 
-/// An input may take so long.
+/// The longest time of an input.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The number of the first input that is a shape; they are tried first.
+/// The number of the first input that is a shape; shapes come first.
 const SHAPES: u64 = 1 << 32;
 /// As small as the stack of any thread that decodes.
 const STACK: usize = 2 << 20;
 
-/// Bytes that are allocated now, and the most since the last look.
+/// Bytes that are allocated now, and the most since the counter was reset.
 static NOW: AtomicU64 = AtomicU64::new(0);
 static MOST: AtomicU64 = AtomicU64::new(0);
-/// When the input in hand came, in milliseconds since the start, and its number.
+/// When the current input began, in milliseconds since the start, and its number.
 static SINCE: AtomicU64 = AtomicU64::new(0);
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -58,23 +58,23 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc_zeroed(layout) }
     }
 
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Old and new lie side by side while one is copied into the other.
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both blocks are allocated while one is copied into the other.
         took(size);
         NOW.fetch_sub(layout.size() as u64, Relaxed);
-        unsafe { System.realloc(place, layout, size) }
+        unsafe { System.realloc(block, layout, size) }
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size() as u64, Relaxed);
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(block, layout) }
     }
 }
 
 fn input(decoder: &Decoder, seed: u64, n: u64) -> Vec<u8> {
     if let Some(shape) = n.checked_sub(SHAPES) {
-        let place = usize::try_from(shape).expect("a few");
-        return shapes().swap_remove(place).1;
+        let index = usize::try_from(shape).expect("a few");
+        return shapes().swap_remove(index).1;
     }
     let mut draw = Draw::new(seed, n);
     let first = usize::try_from(draw.number() >> 32).expect("32 bits");
@@ -82,7 +82,7 @@ fn input(decoder: &Decoder, seed: u64, n: u64) -> Vec<u8> {
     edited(decoder.seeds(), decoder.form, first, &edits)
 }
 
-/// What was seen of a decoder.
+/// The measurements of a decoder.
 #[derive(Default)]
 struct Seen {
     accepted: u64,
@@ -93,15 +93,15 @@ struct Seen {
     faults: Vec<(u64, String)>,
 }
 
-/// Inputs `0..count`, here and now.
-fn try_all(decoder: &'static Decoder, seed: u64, count: u64, place: &File) -> Seen {
+/// Runs inputs `0..count` in this process.
+fn try_all(decoder: &'static Decoder, seed: u64, count: u64, file: &File) -> Seen {
     let mut seen = Seen::default();
-    // What is made once is no input's doing.
+    // Values that are computed once do not count for an input.
     assert!(decoder.seeds().iter().all(|sound| (decoder.accepts)(sound)), "examples are sound");
     let start = Instant::now();
     for n in (SHAPES..SHAPES + shapes().len() as u64).chain(0..count) {
         let bytes = input(decoder, seed, n);
-        place.write_at(&n.to_le_bytes(), 0).expect("a temporary file takes eight bytes");
+        file.write_at(&n.to_le_bytes(), 0).expect("a temporary file takes eight bytes");
         NUMBER.store(n, Relaxed);
         SINCE.store(millis(start), Relaxed);
         let before = NOW.load(Relaxed);
@@ -133,16 +133,16 @@ fn millis(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A process for one decoder: exits with 1 where something is wrong.
-fn child(decoder: &'static Decoder, seed: u64, count: u64, place: &Path) -> ExitCode {
+/// Runs one decoder; exits with 1 if something is wrong.
+fn child(decoder: &'static Decoder, seed: u64, count: u64, path: &Path) -> ExitCode {
     if std::env::args().all(|argument| argument != "--panics") {
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let place = File::options().write(true).open(place).expect("the parent made it");
+    let file = File::options().write(true).open(path).expect("the parent made it");
     let start = Instant::now();
     let worker = std::thread::Builder::new()
         .stack_size(STACK)
-        .spawn(move || try_all(decoder, seed, count, &place))
+        .spawn(move || try_all(decoder, seed, count, &file))
         .expect("a thread");
     while !worker.is_finished() {
         std::thread::sleep(Duration::from_millis(20));
@@ -169,11 +169,11 @@ fn child(decoder: &'static Decoder, seed: u64, count: u64, place: &Path) -> Exit
     if seen.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Writes an input where it can be looked at.
-fn kept(decoder: &Decoder, n: u64, bytes: &[u8]) -> PathBuf {
-    let place = std::env::temp_dir().join(format!("agrpo-fuzz-{}-{n}.bin", decoder.name));
-    std::fs::write(&place, bytes).expect("room for the input");
-    place
+/// Writes an input to a file.
+fn saved(decoder: &Decoder, n: u64, bytes: &[u8]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("agrpo-fuzz-{}-{n}.bin", decoder.name));
+    std::fs::write(&path, bytes).expect("room for the input");
+    path
 }
 
 struct Asked {
@@ -187,8 +187,8 @@ struct Asked {
 fn asked() -> Asked {
     let arguments: Vec<String> = std::env::args().collect();
     let value = |name: &str| {
-        let place = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(place + 1).cloned()
+        let index = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(index + 1).cloned()
     };
     let number = |name: &str| value(name).map(|text| text.parse().expect("a number"));
     Asked {
@@ -208,14 +208,14 @@ fn main() -> ExitCode {
     };
     if let Some(n) = asked.input {
         let bytes = input(chosen[0], asked.seed, n);
-        let kept = kept(chosen[0], n, &bytes);
-        println!("{} bytes, kept as {}", bytes.len(), kept.display());
+        let saved = saved(chosen[0], n, &bytes);
+        println!("{} bytes, saved as {}", bytes.len(), saved.display());
         println!("{}", if (chosen[0].accepts)(&bytes) { "accepted" } else { "refused" });
         return ExitCode::SUCCESS;
     }
-    if let Some(place) = &asked.child {
+    if let Some(path) = &asked.child {
         let count = asked.count.div_ceil(chosen[0].slowness.into());
-        return child(chosen[0], asked.seed, count, place);
+        return child(chosen[0], asked.seed, count, path);
     }
     println!("seed {}", asked.seed);
     println!(
@@ -230,28 +230,28 @@ fn main() -> ExitCode {
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Tries a decoder in a process of its own; what ended it by force is written into `folder`.
+/// Runs a decoder in its own process; the input that crashed it is written into `folder`.
 fn in_a_process(decoder: &Decoder, asked: &Asked, folder: &Path) -> bool {
-    let place = folder.join(format!("agrpo-fuzz-{}-{}", std::process::id(), decoder.name));
-    std::fs::write(&place, [0; 8]).expect("room for eight bytes");
+    let path = folder.join(format!("agrpo-fuzz-{}-{}", std::process::id(), decoder.name));
+    std::fs::write(&path, [0; 8]).expect("room for eight bytes");
     let program = std::env::current_exe().expect("this program's own path");
     let status = Command::new(program)
         .args(["--decoder", decoder.name, "--count", &asked.count.to_string()])
         .args(["--seed", &asked.seed.to_string(), "--child"])
-        .arg(&place)
+        .arg(&path)
         .args(std::env::args().filter(|argument| argument == "--panics"))
         .status()
         .expect("this program starts");
     if status.code().is_none() {
-        let last = std::fs::read(&place).expect("was written");
+        let last = std::fs::read(&path).expect("was written");
         let n = u64::from_le_bytes(last.try_into().expect("eight bytes"));
-        let kept = kept(decoder, n, &input(decoder, asked.seed, n));
+        let saved = saved(decoder, n, &input(decoder, asked.seed, n));
         println!(
-            "{:<18} input {n}: ended the process ({status}); kept as {}",
+            "{:<18} input {n}: ended the process ({status}); saved as {}",
             decoder.name,
-            kept.display()
+            saved.display()
         );
     }
-    drop(std::fs::remove_file(&place));
+    drop(std::fs::remove_file(&path));
     status.success()
 }

@@ -1,4 +1,4 @@
-//! What damaged bytes once did: each of these panicked, hung, or allocated what it liked.
+//! Regressions: damaged bytes that once caused a panic, a hang or an unbounded allocation.
 
 use agrpo_compute::trajectories::Trajectories;
 use agrpo_decoders::Decoder;
@@ -62,7 +62,7 @@ fn patterns_of_an_adapter_that_take_megabytes() {
     assert!(!accepts("adapter-config", &config(r"(?:\w{100}){100}")));
 }
 
-/// The crate that reads tokenizers takes what it has read halfway for sound.
+/// The crate that reads tokenizers accepts a value of which it has read a half.
 #[test]
 fn a_tokenizer_that_is_cut_inside_a_decoder() {
     let whole = Decoder::named("tokenizer").unwrap().seeds()[0].clone();
@@ -74,7 +74,7 @@ fn a_tokenizer_that_is_cut_inside_a_decoder() {
     }
 }
 
-/// The size that a page unpacks to was set aside, and written over with zeros, before anything was unpacked.
+/// The unpacked size of a page was allocated and zeroed before anything was unpacked.
 #[test]
 fn a_page_of_gigabytes() {
     let decoder = Decoder::named("rows-parquet").unwrap();

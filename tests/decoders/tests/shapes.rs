@@ -1,5 +1,5 @@
-//! Every decoder and every shape, on a stack as small as any thread's that decodes. One test, and so one process:
-//! its memory is looked at when all is over.
+//! Every decoder with every shape, on the smallest stack of a thread that decodes. One test, and so one process, whose
+//! peak of memory is checked at the end.
 
 use agrpo_decoders::{DECODERS, shapes};
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use agrpo_compute::model::ModelConfig;
-use agrpo_spec::{ArtifactDigest, ModelShape, Real};
+use agrpo_spec::ArtifactDigest;
 use agrpo_store::Store;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -18,16 +18,7 @@ use crate::support::checkpoint;
 const BESIDE: u64 = 64 << 10;
 
 fn config(d_model: u32, n_layers: u32) -> ModelConfig {
-    let real = |value| Real::new(value).unwrap();
-    let shape = ModelShape {
-        d_model,
-        n_layers,
-        n_heads: 4,
-        mlp_hidden_size: 4 * d_model,
-        rope_theta: real(1e4),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.02),
-    };
+    let shape = checkpoint::shape(d_model, n_layers, 4, 4 * d_model);
     ModelConfig::new(&shape, 64, 0, 1, 64)
 }
 

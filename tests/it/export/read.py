@@ -149,8 +149,8 @@ def events(case):
     assert [row["_step"] for row in history] == [int(row["iteration"]) for row in rows]
     assert [row["_timestamp"] for row in history] == [float(row["unix_time"]) for row in rows]
     assert all(later["_runtime"] >= row["_runtime"] >= 0 for row, later in zip(history, history[1:]))
-    for told, row in zip(history, rows):
-        metrics = {key: value for key, value in told.items() if not key.startswith("_")}
+    for logged, row in zip(history, rows):
+        metrics = {key: value for key, value in logged.items() if not key.startswith("_")}
         assert metrics == {key: float(text) for key, text in row.items() if text and "/" in key}
 
 

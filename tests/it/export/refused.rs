@@ -28,8 +28,8 @@ fn what_cannot_be_exported_is_reported_in_one_line() {
     fs::create_dir_all(folder.join("full")).unwrap();
     fs::write(folder.join("full/notes.txt"), "mine").unwrap();
     fs::write(folder.join("a.csv"), "mine").unwrap();
-    let attempt = |what: &str, format: &str, place: &str, more: &[&str]| {
-        let fixed = ["export", what, "--format", format, "-o", place];
+    let attempt = |what: &str, format: &str, path: &str, more: &[&str]| {
+        let fixed = ["export", what, "--format", format, "-o", path];
         error(&program.run(&[&fixed, more].concat()), &program)
     };
     let all = [
@@ -57,7 +57,7 @@ fn what_cannot_be_exported_is_reported_in_one_line() {
         .replace(&program.policy().0[..12], "[policy]");
     assert_snapshot!(all, @r#"
     2 error: no run in file://[folder]/.agrpo has the name `nothing` or an id that begins with it; `agrpo status` lists all runs
-    2 error: [rollout] is a rollout stage, which makes no policy: expected a run, a policy, or a stage of sft or update
+    2 error: [rollout] is a stage of kind rollout, which makes no policy: expected a run, a policy, or a stage of sft or update
 
     hint: agrpo show RUN lists the policies of a run
     2 error: --format peft: policy [policy] has no adapter: all of its weights are its own; expected --format hf
@@ -76,7 +76,7 @@ fn what_cannot_be_exported_is_reported_in_one_line() {
     "#);
 }
 
-/// A listing says where files go: one that would leave the folder is corrupt, whichever program wrote it.
+/// A listing names files: one with a path outside the folder is corrupt, whichever program wrote it.
 #[test]
 fn no_file_is_written_beside_the_folder() {
     let program = small();
@@ -103,7 +103,7 @@ fn what_is_not_there_is_not_left_out_silently() {
     let lost = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
     let newer = agrpo_spec::record::seal_as(agrpo_spec::record::FORMAT + 1, gradient);
     fs::write(&record, newer).unwrap();
-    let foreign = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
+    let incompatible = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
     fs::rename(program.folder().join("aside"), &record).unwrap();
 
     let whole = program.json(&["export", "bytes", "--format", "hf", "-o", "hf", "--json"]);
@@ -120,7 +120,7 @@ fn what_is_not_there_is_not_left_out_silently() {
     // Records count without an index.
     fs::remove_dir_all(program.store().join("stages")).unwrap();
     let begun = program.run(&["export", "bytes", "--format", "csv", "-o", "a.csv"]);
-    let all = [lost, foreign, corrupt, begun].map(|said| error(&said, &program)).concat();
+    let all = [lost, incompatible, corrupt, begun].map(|said| error(&said, &program)).concat();
     assert!(!program.folder().join("a.csv").exists());
     let all =
         all.replace(&run[..12], "[run]").replace(weights, "[weights]").replace(&found, "[other]");
@@ -156,12 +156,12 @@ fn a_full_disk_is_reported_and_leaves_nothing() {
         "--json",
     ]);
     let agrpo = env!("CARGO_BIN_EXE_agrpo");
-    let limited = |format: &str, place: &str| {
+    let limited = |format: &str, path: &str| {
         let mut shell = Command::new("bash");
         let script = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
         let blocks = if format == "hf" { "40" } else { "0" };
         shell.args(["-c", script, "bash", blocks, agrpo, "export", "bytes", "--format", format]);
-        shell.args(["--force", "-o", place]).current_dir(program.folder()).env_clear();
+        shell.args(["--force", "-o", path]).current_dir(program.folder()).env_clear();
         let said = shell.output().unwrap();
         assert_eq!(said.status.code(), Some(4), "{}", String::from_utf8_lossy(&said.stderr));
         String::from_utf8(said.stderr).unwrap()
@@ -200,22 +200,24 @@ fn only_an_earlier_export_is_replaced() {
     assert_eq!(fs::read(mine).unwrap(), b"mine");
 }
 
+/// The error of an import from a copy of the checkpoint with this change.
+fn refused(program: &Program, change: &dyn Fn(&Path)) -> String {
+    let copy = program.folder().join("copy");
+    fs::create_dir_all(&copy).unwrap();
+    for (name, bytes) in files(&program.folder().join("checkpoint")) {
+        fs::write(copy.join(name), bytes).unwrap();
+    }
+    change(&copy);
+    let said = program.run(&["import", "copy"]);
+    fs::remove_dir_all(copy).ok();
+    error(&said, program)
+}
+
 /// Every way in which a folder is no base, each in one line; the store stays empty.
 #[test]
 fn a_folder_that_is_no_base_is_refused() {
     let program = checkpoint::program(&[]);
-    let base = program.folder().join("checkpoint");
-    let refused = |change: &dyn Fn(&Path)| {
-        let copy = program.folder().join("copy");
-        fs::create_dir_all(&copy).unwrap();
-        for (name, bytes) in files(&base) {
-            fs::write(copy.join(name), bytes).unwrap();
-        }
-        change(&copy);
-        let said = program.run(&["import", "copy"]);
-        fs::remove_dir_all(copy).ok();
-        error(&said, &program)
-    };
+    let refused = |change: &dyn Fn(&Path)| refused(&program, change);
     let remove =
         |name: &'static str| move |folder: &Path| fs::remove_file(folder.join(name)).unwrap();
     let edit = |name: &'static str, from: &'static str, to: &'static str| {

@@ -1,5 +1,5 @@
-//! The workers of a schedule, each a process under a supervisor of its own: as systemd does, it starts a
-//! process that ended again after a short while, as a fresh one, until the schedule is over.
+//! The workers of a schedule, each a process with its own supervisor. As systemd does, the supervisor restarts a
+//! process that ended after a short while, until the schedule is over.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -54,7 +54,7 @@ struct State {
     deaths: Vec<Death>,
 }
 
-/// A place of the fleet: one worker process at a time.
+/// A slot of the fleet: one worker process at a time.
 #[derive(Debug)]
 pub(crate) struct Slot {
     state: Arc<Mutex<State>>,
@@ -74,8 +74,8 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signals the process, if one lives, and returns its number, which no other process can have: only this handle
-    /// reaps it.
+    /// Signals the process, if one lives, and returns its number. The number is not reused, as only this handle reaps
+    /// the process.
     pub(crate) fn signal(&self, signal: Signal) -> Option<u32> {
         let state = self.lock();
         let child = state.child.as_ref()?;
@@ -83,7 +83,7 @@ impl Slot {
         kill_process(pid, signal).ok().map(|()| child.id())
     }
 
-    /// Stops the process, if one lives, and says which once it stands still.
+    /// Stops the process, if one lives, and returns its number once it is stopped.
     pub(crate) fn stop(&self) -> Option<u32> {
         let pid = self.signal(Signal::STOP)?;
         let until = Instant::now() + Duration::from_secs(2);
@@ -96,12 +96,12 @@ impl Slot {
         None
     }
 
-    /// The processes that it has been.
+    /// The processes of this slot so far.
     pub(crate) fn lives(&self) -> Vec<u32> {
         self.lock().lives.clone()
     }
 
-    /// Takes fail points away from the next lives on.
+    /// Starts later processes without fail points.
     pub(crate) fn disarm(&self) {
         let mut state = self.lock();
         state.orders.once.clear();

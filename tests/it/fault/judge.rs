@@ -1,5 +1,5 @@
-//! The judgement after a schedule: the same bytes as the undisturbed run, each stage recorded once,
-//! nothing lost and nothing left over; and a row that says what it cost.
+//! Judges the outcome of a schedule: the bytes are those of the undisturbed run, each stage is recorded once, nothing
+//! is lost or left over. Reports the cost as a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use super::schedule::Schedule;
 use super::witness::{Witness, witnesses};
 use crate::support::program::Program;
 
-/// The run as it comes out where nothing happens.
+/// The results of the undisturbed run.
 #[derive(Debug)]
 pub(crate) struct Reference {
     pub(crate) run: String,
@@ -51,18 +51,18 @@ pub(crate) struct Row {
     /// Results that came a second time, as `agrpo status` counts them.
     pub(crate) twice: u64,
     /// Stages computed again because a result of theirs was lost, as `agrpo status` counts them.
-    pub(crate) rewound: u64,
+    pub(crate) recomputed: u64,
     /// Damaged blobs that no stage needed again: `agrpo verify` names exactly them.
     pub(crate) damaged: usize,
     /// Objects that were moved aside.
     pub(crate) aside: usize,
-    /// How often a stage was begun three times in vain, and a person gave it new attempts.
+    /// How often `agrpo retry` gave a stage new attempts after three failed ones.
     pub(crate) retried: u32,
     pub(crate) deaths: usize,
     /// The codes that worker processes ended with; none of those that a signal ended.
     pub(crate) codes: Vec<i32>,
     pub(crate) redelivery_ms: Option<i64>,
-    /// What shows of each fault that it took place.
+    /// The evidence that each fault took place.
     pub(crate) witness: Vec<Witness>,
     pub(crate) complaints: Vec<String>,
 }
@@ -90,7 +90,7 @@ impl std::fmt::Display for Row {
             self.begun,
             self.extra,
             self.twice,
-            self.rewound,
+            self.recomputed,
             self.deaths,
             redelivery
         )?;
@@ -123,7 +123,7 @@ pub(crate) fn judge(
         begun: ledger.begun.len(),
         extra: ledger.extra(),
         twice: 0,
-        rewound: 0,
+        recomputed: 0,
         damaged: 0,
         aside: scene.objects.list("aside").map_or(0, |aside| aside.len()),
         retried: scene.retried(),
@@ -157,7 +157,7 @@ pub(crate) fn judge(
     {
         row.complaints.push("a worker whose clock is right was thrown out".to_owned());
     }
-    (row.twice, row.rewound) = outcome(scene, &mut row.complaints);
+    (row.twice, row.recomputed) = outcome(scene, &mut row.complaints);
     row.complaints.extend(planted(scene));
     match records(scene) {
         Ok(damaged) => {
@@ -169,8 +169,8 @@ pub(crate) fn judge(
     row
 }
 
-/// The same policy, and as many stages as planned. Answers with the stages that status calls doubled, and
-/// with those that it calls rewound.
+/// The same policy, and as many stages as planned. Returns how many stages status counts as computed twice, and how
+/// many as recomputed.
 fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> (u64, u64) {
     let status = scene.program.json(&["status", &scene.run, "--json"]);
     let (run, reference) = (&status["runs"][0], &*REFERENCE);
@@ -193,7 +193,7 @@ fn outcome(scene: &Scene, complaints: &mut Vec<String>) -> (u64, u64) {
 /// Entries planted in the index decided nothing, and `agrpo verify` reports them; then they are removed here.
 fn planted(scene: &Scene) -> Vec<String> {
     let planted = lock(&scene.planted).clone();
-    // What is as it was planted: the program may have put it right.
+    // Entries that are unchanged: the program may have repaired some.
     let stands = |(name, bytes): &(String, Vec<u8>)| {
         scene.objects.read(name).is_ok_and(|now| now == *bytes).then(|| name.clone())
     };
@@ -228,8 +228,8 @@ fn records(scene: &Scene) -> Result<BTreeSet<String>, String> {
     for stage in &manifests {
         let bytes = scene.objects.read(&format!("stages/{stage}")).map_err(text)?;
         let stage = stage.parse().expect("its name is a digest");
-        let manifest = Manifest::from_bytes(stage, &bytes).map_err(|error| error.to_string())?;
-        blobs.extend(manifest.outputs.values().map(|record| record.digest));
+        let opened = Manifest::open(stage, &bytes).map_err(|error| error.to_string())?;
+        blobs.extend(opened.value.outputs.values().map(|record| record.digest));
     }
     let mut wrong = BTreeSet::new();
     for digest in blobs {

@@ -8,9 +8,9 @@ use super::tampered::Unfit;
 /// What goes wrong. Workers are counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// SIGKILL; `computing`: not before the worker has a stage in its hand.
+    /// SIGKILL; `computing`: once the worker computes a stage.
     Kill { worker: usize, computing: bool },
-    /// The worker's first life has this fail point; its moment counts nothing.
+    /// The worker's first process has this fail point; the moment is ignored.
     Arm { worker: usize, point: String },
     /// SIGSTOP, later SIGCONT.
     Stop { worker: usize, ms: u64 },
@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     RedisUnfit { how: Unfit },
     /// FLUSHALL.
     Flush,
-    /// Redis says nothing for a while.
+    /// Redis does not answer for a while.
     RedisStall { ms: u64 },
     /// One worker is cut off from Redis for a while.
     RedisCut { worker: usize, ms: u64 },
@@ -43,10 +43,10 @@ pub(crate) enum Fault {
     Newer { ms: u64 },
     /// There are FIFOs among blobs and manifests.
     Fifos,
-    /// So many connections to a worker's metrics that ask for nothing; it may open 256 files.
+    /// So many idle connections to the metrics of a worker that may open 256 files.
     Idle { worker: usize, connections: usize },
-    /// A stage that is in hand for so long is given to another worker as well: queue and leases forget
-    /// it, and the run is enqueued again.
+    /// A stage that has been computed for so long is given to another worker as well: its hint and its lease are
+    /// deleted, and the run is enqueued again.
     SameStage { ms: u64 },
 }
 
@@ -87,7 +87,7 @@ impl Fault {
             Self::Delete { .. } => "delete",
             Self::Flip { .. } => "flip",
             Self::RedisUnfit { how: Unfit::Evicting } => "redis-evicting",
-            Self::RedisUnfit { how: Unfit::Foreign } => "redis-foreign",
+            Self::RedisUnfit { how: Unfit::WrongType } => "redis-foreign",
             Self::Index => "index",
             Self::Newer { .. } => "newer-record",
             Self::Fifos => "fifos",

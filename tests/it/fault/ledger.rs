@@ -1,4 +1,4 @@
-//! What was begun and what was ended, by whom and when: the witness of what is computed twice.
+//! The ledger of stages: which process began and ended which stage, and when. Shows what was computed twice.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,7 +31,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// What is written so far; a file that is not there yet is an empty one.
+    /// The ledger so far; empty if there is no file yet.
     pub(crate) fn read(path: &Path) -> Self {
         let mut ledger = Self::default();
         for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
@@ -82,8 +82,7 @@ impl Ledger {
         self.taken.iter().filter(by_them).count()
     }
 
-    /// What dies with a process at most: the stage in hand, and the one before it, which is published
-    /// meanwhile.
+    /// The stages that end with a process at most: the current one, and the previous one, which is published meanwhile.
     fn last_two(&self, death: &Death) -> impl Iterator<Item = &str> {
         let of_it = |begun: &&Entry| begun.pid == death.pid && begun.ms <= death.ms;
         let mut stages: Vec<_> = self.begun.iter().filter(of_it).map(|b| &*b.stage).collect();
@@ -104,7 +103,7 @@ impl Ledger {
         deaths.iter().filter_map(wait).max()
     }
 
-    /// Stages that were begun once more although none of these processes took them along.
+    /// Stages that were begun again although none of these processes had them.
     pub(crate) fn unexplained(&self, deaths: &[Death]) -> Vec<&str> {
         let mut seen = BTreeSet::new();
         let again = self.begun.iter().filter(|begun| !seen.insert(&begun.stage));

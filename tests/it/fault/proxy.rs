@@ -30,7 +30,7 @@ pub(crate) enum Mood {
 pub(crate) enum Trouble {
     /// 500 or 503; of half of them the server did what was asked before the answer was lost.
     Errors,
-    /// Half a second before the request is passed on.
+    /// The request is delayed by half a second.
     Latency,
     /// The connection is reset in the middle of the request's body or of the answer's.
     Reset,
@@ -51,7 +51,7 @@ struct Spell {
     hits: Arc<AtomicU32>,
 }
 
-/// Whom a gate has hit.
+/// The connections that a gate has hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hits {
     /// Messages that waited while it was stalled.
@@ -135,7 +135,7 @@ impl Gate {
         hits
     }
 
-    /// Whom it has hit so far.
+    /// The connections that it has hit so far.
     pub(crate) fn hits(&self) -> Hits {
         self.shared.lock().hits
     }
@@ -217,7 +217,7 @@ impl Shared {
         weather.unwrap_or_else(PoisonError::into_inner).mood == Mood::Open
     }
 
-    /// What happens to the request of this connection, and a number that says how.
+    /// The trouble of this connection's request, and a number that varies it.
     fn draw(&self, id: u32, head: &str) -> (Option<(Trouble, Arc<AtomicU32>)>, u64) {
         let now = Instant::now();
         let mut weather = self.lock();
@@ -243,7 +243,7 @@ impl Shared {
         }
         let head = head.trim_end_matches("\r\n").to_owned() + "\r\nconnection: close\r\n\r\n";
         let (hit, way) = self.draw(id, &head);
-        // Counted where it is done: a request that never came to the server met no trouble on the way back.
+        // Counted when it takes effect: a request that never reached the server is not counted.
         let done = || hit.iter().for_each(|(_, hits)| _ = hits.fetch_add(1, Ordering::Relaxed));
         let trouble = hit.as_ref().map(|(trouble, _)| *trouble);
         let fault = match (trouble, way % 2) {

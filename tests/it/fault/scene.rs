@@ -1,7 +1,6 @@
-//! The scene of a schedule: its services, the gates before them, its workers, and who brings the faults.
+//! The scene of a schedule: its services, the gates before them, its workers, and the thread that brings the faults.
 //!
-//! Every scene has a Redis, a prefix of the bucket and workers of its own. It ends by its own means: what
-//! it started is killed with it.
+//! Every scene has its own Redis, prefix of the bucket and workers, and kills its processes when it is dropped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +56,7 @@ pub(crate) enum Ending {
 
 /// Everything that a schedule needs.
 pub(crate) struct Scene {
-    /// Speaks to the services past all gates, as a person elsewhere would.
+    /// The program, connected to the services past all gates.
     pub(crate) program: Program,
     pub(crate) redis: Mutex<Redis>,
     /// The bucket's server and the gate before it, unless the store is a folder.
@@ -68,15 +67,15 @@ pub(crate) struct Scene {
     pub(crate) objects: Objects,
     /// Blobs that were deleted or flipped.
     pub(crate) damaged: Mutex<Vec<String>>,
-    /// What was put into the run's index and its notes that is none of its own.
+    /// Entries of another run that were put into the run's index and notes.
     pub(crate) planted: Mutex<Vec<(String, Vec<u8>)>>,
     pub(crate) run: String,
     pub(crate) stages: usize,
-    /// What came of the faults that were brought, by their number in the schedule.
+    /// The outcomes of the faults so far, by their number in the schedule.
     pub(crate) brought: Mutex<BTreeMap<usize, Result<String, Missed>>>,
     over: AtomicBool,
     retried: AtomicU32,
-    /// The processes that workers were, once they are gone.
+    /// The processes of each worker, once all have ended.
     lives: Vec<Vec<u32>>,
 }
 
@@ -259,10 +258,10 @@ impl Scene {
 
     /// Waits for the end of the run, by the records in the store.
     pub(crate) fn await_end(&self, limit: Duration) -> Ending {
-        let patience = Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         let (stages, failures) =
             (format!("runs/{}/stages", self.run), format!("runs/{}/failures", self.run));
-        while Instant::now() < patience {
+        while Instant::now() < deadline {
             std::thread::sleep(LOOK * 10);
             let complete = self.objects.list(&stages).is_ok_and(|done| done.len() >= self.stages);
             let failed = self.objects.list(&failures).is_ok_and(|failed| !failed.is_empty());
@@ -277,8 +276,8 @@ impl Scene {
 
     /// Waits for the end of a run that shows an earlier failure for a while.
     pub(crate) fn await_done(&self, limit: Duration) -> Ending {
-        let patience = Instant::now() + limit;
-        while Instant::now() < patience {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
             if self.ending() == Some(Ending::Done) {
                 return Ending::Done;
             }
@@ -298,7 +297,7 @@ impl Scene {
         }
     }
 
-    /// The processes that a worker has been.
+    /// The processes of a worker so far.
     pub(crate) fn lives(&self, worker: usize) -> Vec<u32> {
         let gone = || self.lives.get(worker).cloned().unwrap_or_default();
         self.slots.get(worker).map_or_else(gone, Slot::lives)
@@ -321,8 +320,8 @@ impl Scene {
         (0..self.slots.len()).map(words).collect()
     }
 
-    /// Copies what a person needs who asks what went wrong.
-    pub(crate) fn keep(&self, folder: &Path) {
+    /// Copies the logs and the ledger into a folder.
+    pub(crate) fn save_logs(&self, folder: &Path) {
         std::fs::create_dir_all(folder).unwrap();
         let logs = (0..self.redis_gates.len()).map(log_name);
         for name in logs.chain(["ledger".to_owned()]) {

@@ -30,8 +30,8 @@ pub(crate) struct Schedule {
     pub(crate) redis_keeps: bool,
     /// Whether the store is a folder and not a bucket.
     pub(crate) folder: bool,
-    /// How often a person gives new attempts where workers died in one stage three times, which many
-    /// faults at once may do.
+    /// How often `agrpo retry` gives new attempts to a stage in which workers died three times, as many faults at once
+    /// may cause.
     pub(crate) retries: u32,
     pub(crate) faults: Vec<(At, Fault)>,
 }
@@ -46,7 +46,7 @@ const SLOW: [&str; 6] = [
     "metrics_fill_the_file_table",
 ];
 
-/// The fail points between which a stage's result becomes true, in their order.
+/// The fail points from the computation of a stage to its acknowledgement, in their order.
 pub(crate) const POINTS: [&str; 8] = [
     "stage::in-compute",
     "stage::before-blobs",
@@ -75,7 +75,7 @@ pub(crate) struct Dice {
 
 impl Dice {
     pub(crate) fn new(seed: u64, name: &str) -> Self {
-        // The name decides as well: singles of one suite do not all strike at one moment.
+        // Depends on the name, so that single faults of one suite strike at different moments.
         let salt = name
             .bytes()
             .fold(seed, |salt, byte| salt.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -98,10 +98,9 @@ impl Dice {
 }
 
 impl Schedule {
-    /// One fault alone, named as its test is. Its moment follows from the seed.
-    pub(crate) fn alone(name: &str, seed: u64) -> Self {
-        let mut dice = Dice::new(seed, name);
-        let mut schedule = Self {
+    /// Two workers without a fault.
+    pub(crate) fn calm(name: &str, seed: u64) -> Self {
+        Self {
             name: name.to_owned(),
             seed,
             workers: 2,
@@ -109,7 +108,13 @@ impl Schedule {
             folder: false,
             retries: 0,
             faults: vec![],
-        };
+        }
+    }
+
+    /// One fault alone, named as its test is. Its moment follows from the seed.
+    pub(crate) fn alone(name: &str, seed: u64) -> Self {
+        let mut dice = Dice::new(seed, name);
+        let mut schedule = Self::calm(name, seed);
         let (at, worker) = (dice.at(), 0);
         if let Some(faults) = together(name, at) {
             schedule.faults = faults;
@@ -141,7 +146,7 @@ impl Schedule {
             "blob_flipped" => Fault::Flip { cold: true },
             "clock_an_hour_ahead" => Fault::Clock { worker, hours: 1 },
             "clock_an_hour_behind" => Fault::Clock { worker, hours: -1 },
-            // A bucket refuses who signs with a wrong time; a folder does not.
+            // A bucket refuses requests that are signed with a wrong time; a folder has no signatures.
             "clock_an_hour_ahead_without_s3" => {
                 schedule.folder = true;
                 Fault::Clock { worker, hours: 1 }
@@ -151,11 +156,11 @@ impl Schedule {
                 Fault::Clock { worker, hours: -1 }
             }
             _ => {
-                let place = name.strip_prefix("killed_").expect("a fault that is known");
-                let point = format!("stage::{}", place.replace('_', "-"));
+                let moment = name.strip_prefix("killed_").expect("a fault that is known");
+                let point = format!("stage::{}", moment.replace('_', "-"));
                 assert!(POINTS.contains(&&*point), "{point}");
-                // Not every stage has others to offer behind it.
-                let most = if place.ends_with("enqueue") { 4 } else { 20 };
+                // Not every stage makes others computable.
+                let most = if moment.ends_with("enqueue") { 4 } else { 20 };
                 Fault::Arm { worker, point: kill_at(&point, dice.within(2, most)) }
             }
         };
@@ -163,8 +168,7 @@ impl Schedule {
         schedule
     }
 
-    /// Faults that have to be met while there is still something to do: stages take a while, and it comes
-    /// early.
+    /// Faults that need unfinished work: stages are slowed down, and the fault comes early.
     fn slowly(mut self, name: &str, at: At) -> Self {
         let at = At { stages: 8 + at.stages % 16, ..at };
         let point = "stage::in-compute=sleep(100)".to_owned();
@@ -172,7 +176,7 @@ impl Schedule {
         self.faults.extend((0..self.workers).map(slow));
         let fault = match name {
             "redis_evicts_keys" => Fault::RedisUnfit { how: Unfit::Evicting },
-            "redis_has_a_foreign_key" => Fault::RedisUnfit { how: Unfit::Foreign },
+            "redis_has_a_foreign_key" => Fault::RedisUnfit { how: Unfit::WrongType },
             "index_edited" => Fault::Index,
             "record_of_a_newer_program" => Fault::Newer { ms: 12_000 },
             "fifos_in_the_store" => Fault::Fifos,
@@ -180,7 +184,7 @@ impl Schedule {
         };
         self.folder = fault == Fault::Fifos;
         if matches!(fault, Fault::Idle { .. }) {
-            // Unmet else may do its work.
+            // Otherwise another worker could finish the run before it meets the fault.
             self.workers = 1;
             self.faults.truncate(1);
         }
@@ -192,20 +196,13 @@ impl Schedule {
     pub(crate) fn mix(name: &str, seed: u64, costly: bool) -> Self {
         let mut dice = Dice::new(seed, name);
         let workers = usize::try_from(dice.within(2, 4)).unwrap();
-        let mut schedule = Self {
-            name: name.to_owned(),
-            seed,
-            workers,
-            redis_keeps: dice.within(0, 2) == 0,
-            folder: false,
-            retries: 3,
-            faults: vec![],
-        };
+        let redis_keeps = dice.within(0, 2) == 0;
+        let mut schedule = Self { workers, redis_keeps, retries: 3, ..Self::calm(name, seed) };
         for _ in 0..dice.within(2, 6) {
             let (at, worker) = (dice.at(), dice.worker(workers));
             let fault = draw(&mut dice, worker);
             if let Fault::SameStage { ms } = fault {
-                // Long enough to be given away before it ends.
+                // Long enough to be given to another worker meanwhile.
                 let (passes, long) = (at.stages / 7, ms * 8);
                 let slow = format!("{passes}*off->1*sleep({long})->off");
                 let point = format!("stage::in-compute::rollout={slow}");
@@ -268,7 +265,7 @@ impl Schedule {
         })
     }
 
-    /// For how long faults last, in milliseconds, were they to come one after the other.
+    /// The sum of the faults' durations, in milliseconds.
     pub(crate) fn lasting_ms(&self) -> u64 {
         self.faults.iter().map(|(_, fault)| fault.lasting_ms()).sum()
     }
@@ -284,7 +281,7 @@ fn together(name: &str, at: At) -> Option<Vec<(At, Fault)>> {
             let stop = Fault::Stop { worker, ms: 17_000 };
             vec![(at, Fault::Arm { worker, point }), (At { stages: 20, ms: 0 }, stop)]
         }
-        // What it notes meanwhile lies in the future afterwards.
+        // Times that it records meanwhile are in the future afterwards.
         "redis_emptied_while_its_clock_was_ahead" => {
             let at = At { stages: 12, ms: 0 };
             let clock = Fault::RedisClock { hours: 2, ms: 5000 };

@@ -1,12 +1,11 @@
-//! The services of a schedule: a Redis that can be killed and comes back on its port, a SeaweedFS that
-//! schedules share or have alone, and a way to the bucket that no fault lies in.
+//! The services of a schedule: a Redis that can be killed and restarted on its port, a SeaweedFS that schedules share
+//! or have alone, and an access to the bucket that no fault affects.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -16,6 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::support::s3::{S3Server, free_ports};
+use crate::support::wait::wait_for;
 
 const CLOCK_FILE: &str = "clock";
 
@@ -47,7 +47,7 @@ pub(super) static CLOCK: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
 impl Redis {
     /// Starts it; `tampers`: with a clock that can be set.
     pub(crate) fn start(keeps: bool, tampers: bool) -> Self {
-        // It has to be free for Redis while Redis is away, too.
+        // The port has to stay free while Redis is down.
         let [port, ..] = free_ports();
         let address = (Ipv4Addr::LOCALHOST, port).into();
         let folder = tempfile::tempdir().unwrap();
@@ -102,11 +102,7 @@ impl Redis {
             .spawn()
             .expect("redis-server starts");
         self.child = Some(child);
-        let patience = Instant::now() + Duration::from_secs(20);
-        while self.ask::<String>(redis::cmd("PING")).is_err() {
-            assert!(Instant::now() < patience, "redis-server does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for("the answer of redis-server", || self.ask::<String>(redis::cmd("PING")).ok());
     }
 
     /// A command, past all proxies.

@@ -12,24 +12,15 @@ use super::schedule::{At, Schedule};
 use super::{hold, say, setting};
 use crate::support::program::Program;
 
-fn plain(name: &str) -> Schedule {
-    let seed = setting("SEED", 1);
-    Schedule {
-        name: name.to_owned(),
-        seed,
-        workers: 2,
-        redis_keeps: true,
-        folder: false,
-        retries: 0,
-        faults: vec![],
-    }
+fn calm(name: &str) -> Schedule {
+    Schedule::calm(name, setting("SEED", 1))
 }
 
 /// Computed by both, recorded once.
 #[test]
 #[ignore = "make fault"]
 fn stage_given_twice() {
-    let mut schedule = plain("stage_given_twice");
+    let mut schedule = calm("stage_given_twice");
     let stage = &REFERENCE.index["rollout-000003-01"];
     // The worker that gets it first, and the other one.
     let slow = format!("stage::in-compute::{stage}=1*sleep(6000)->off");
@@ -42,40 +33,39 @@ fn stage_given_twice() {
     assert!(row.extra > 0, "no stage was computed twice: the test tests nothing");
 }
 
-/// Its stage is another's by the time that it goes on.
+/// Another worker has its stage when it continues.
 #[test]
 #[ignore = "make fault"]
 fn worker_stopped() {
     let row = hold(&Schedule::alone("worker_stopped", setting("SEED", 1)));
-    assert!(row.extra > 0, "it stopped with empty hands: the test tests nothing");
+    assert!(row.extra > 0, "it stopped without a stage: the test tests nothing");
 }
 
-/// What is lost is made again, and the run remembers that: as rewound, or as computed twice where its
-/// worker had died before it was noted.
+/// What is lost is computed again, and the run counts it: as recomputed, or as computed twice if its worker died before
+/// it wrote the record.
 #[test]
 #[ignore = "make fault"]
 fn blob_deleted() {
     let row = hold(&Schedule::alone("blob_deleted", setting("SEED", 1)));
-    assert!(row.rewound + row.twice > 0, "no stage needed the blob: the test tests nothing");
+    assert!(row.recomputed + row.twice > 0, "no stage needed the blob: the test tests nothing");
 }
 
 #[test]
 #[ignore = "make fault"]
 fn blob_flipped() {
     let row = hold(&Schedule::alone("blob_flipped", setting("SEED", 1)));
-    assert!(row.rewound + row.twice > 0, "no stage needed the blob: the test tests nothing");
+    assert!(row.recomputed + row.twice > 0, "no stage needed the blob: the test tests nothing");
 }
 
-/// A body that comes with a turned bit is asked for again: nothing that is sound is moved or made again.
+/// A body with a flipped bit is requested again: no sound object is moved or computed again.
 #[test]
 #[ignore = "make fault"]
 fn s3_reads_badly() {
     let row = hold(&Schedule::alone("s3_reads_badly", setting("SEED", 1)));
-    assert_eq!((row.aside, row.rewound, row.twice, row.extra), (0, 0, 0, 0), "{row}");
+    assert_eq!((row.aside, row.recomputed, row.twice, row.extra), (0, 0, 0, 0), "{row}");
 }
 
-/// A server that refuses checksums refuses for good: no worker is started again in vain by 4, which says that
-/// another try may help.
+/// A server that refuses checksums always will: workers do not end with 4, after which systemd would restart them.
 #[test]
 #[ignore = "make fault"]
 fn s3_knows_no_checksums() {
@@ -107,16 +97,16 @@ fn large_run() -> String {
     })
 }
 
-/// A byte of the base changes on the disk between the look at it and its use, and nothing else of the file.
+/// A byte of the base changes on the disk after it was checked and before it is used; length and times stay.
 #[test]
 #[ignore = "make fault"]
 fn large_blob_flipped_after_its_first_look() {
     let run = large_run();
-    let calm = Program::new(&[]).using(&PROGRAM);
-    std::fs::write(calm.folder().join("run.toml"), &run).unwrap();
-    let undisturbed = calm.json(&["run", "run.toml", "--json"]);
+    let program = Program::new(&[]).using(&PROGRAM);
+    std::fs::write(program.folder().join("run.toml"), &run).unwrap();
+    let undisturbed = program.json(&["run", "run.toml", "--json"]);
 
-    let mut schedule = plain("large_blob_flipped_after_its_first_look");
+    let mut schedule = calm("large_blob_flipped_after_its_first_look");
     (schedule.folder, schedule.workers) = (true, 1);
     let slow = "stage::in-compute::rollout=1*sleep(4000)->off".to_owned();
     let mut scene = Scene::set_with(&schedule, &[slow], &run);
@@ -128,7 +118,7 @@ fn large_blob_flipped_after_its_first_look() {
     }
     let blobs = std::fs::read_dir(scene.program.store().join("cas")).unwrap();
     let size = |path: &std::path::PathBuf| path.metadata().map_or(0, |found| found.len());
-    // The policy; what its optimizer remembers is larger.
+    // The policy; the state of its optimizer is larger.
     let large = blobs.map(|blob| blob.unwrap().path()).filter(|blob| size(blob) > 64 << 20);
     let policy = large.min_by_key(size).expect("a policy that is read in windows");
     flip(&policy);
@@ -138,11 +128,11 @@ fn large_blob_flipped_after_its_first_look() {
     scene.retire();
     let status = scene.program.json(&["status", &scene.run, "--json"]);
     assert_eq!(status["runs"][0]["policy"], undisturbed["policy"]);
-    let rewound = status["runs"][0]["stages"]["rewound"].as_u64().unwrap_or_default();
-    assert!(rewound > 0, "no stage found it: the test tests nothing");
+    let recomputed = status["runs"][0]["stages"]["rewound"].as_u64().unwrap_or_default();
+    assert!(recomputed > 0, "no stage found it: the test tests nothing");
     assert_eq!(scene.program.run(&["verify", &scene.run]).code, Some(0));
     say(&format!(
-        "{}: {:.1} s, a bit of {} bytes turned in use, {rewound} stages computed again",
+        "{}: {:.1} s, a bit of {} bytes turned in use, {recomputed} stages computed again",
         schedule.name,
         begin.elapsed().as_secs_f64(),
         size(&policy)
@@ -160,11 +150,11 @@ fn flip(path: &std::path::Path) {
     file.set_modified(was.modified().unwrap()).unwrap();
 }
 
-/// A crash that does not come again costs one more attempt.
+/// A crash that does not repeat costs one more attempt.
 #[test]
 #[ignore = "make fault"]
 fn stage_that_aborts_once() {
-    let mut schedule = plain("stage_that_aborts_once");
+    let mut schedule = calm("stage_that_aborts_once");
     let stage = &REFERENCE.index["update-000003"];
     let point = format!("stage::in-compute::{stage}=1*return(abort)->off");
     for worker in 0..2 {
@@ -175,12 +165,12 @@ fn stage_that_aborts_once() {
     assert!(row.deaths > 0, "nothing aborted: the test tests nothing");
 }
 
-/// A crash that always comes again ends in a failure record, and another run goes on; once the cause is
-/// gone, new attempts end the run as if nothing had been.
+/// A crash that always repeats ends in a failure record, and another run goes on; once the cause is gone, new attempts
+/// end the run in the same bytes.
 #[test]
 #[ignore = "make fault"]
 fn stage_that_aborts_every_time() {
-    let schedule = plain("stage_that_aborts_every_time");
+    let schedule = calm("stage_that_aborts_every_time");
     let stage = &REFERENCE.index["gradient-000002-01"];
     let point = format!("stage::in-compute::{stage}=return(abort)");
     let mut scene = Scene::set_with(&schedule, &[point], &run_text());
@@ -199,7 +189,7 @@ fn stage_that_aborts_every_time() {
     let own = std::mem::replace(&mut scene.run, other);
     assert_eq!(scene.await_end(limit), Ending::Done, "the other run{}", scene.last_words());
     scene.run = own;
-    // Processes that still have the fail point are replaced by such as have none.
+    // Processes that have the fail point are replaced by ones without it.
     scene.slots.iter().for_each(|slot| slot.disarm());
     scene.slots.iter().for_each(|slot| _ = slot.signal(rustix::process::Signal::KILL));
     let again: &[&str] = match scene.program.run(&["retry", "--help"]).code {
@@ -220,7 +210,7 @@ fn stage_that_aborts_every_time() {
 #[test]
 #[ignore = "make fault"]
 fn disk_full_under_workers() {
-    let mut schedule = plain("disk_full_under_workers");
+    let mut schedule = calm("disk_full_under_workers");
     schedule.folder = true;
     for worker in 0..2 {
         let point = format!("store::write={}*off->12*return->off", 40 + 30 * worker);
@@ -230,7 +220,7 @@ fn disk_full_under_workers() {
     assert_eq!((row.deaths, row.extra), (0, 0), "nothing that was computed is given up");
 }
 
-/// A small file system that fills up, really: the program says so, and goes on once there is room.
+/// A small file system that is really full: the program reports it, and goes on once there is room.
 #[test]
 #[ignore = "make fault"]
 fn disk_full_under_a_run() {

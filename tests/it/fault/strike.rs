@@ -1,4 +1,4 @@
-//! How faults are brought: when their moment has come, and what each of them does to the scene.
+//! Brings faults: waits for their moments, and applies them to the scene.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::scene::{LOOK, Scene, lock};
 use super::schedule::At;
 use super::witness::Missed;
 
-/// What Redis is given to remember while it is away.
+/// A key that Redis loses or keeps while it is down.
 const MARK: &str = "agrpo-fault:mark";
 
 impl Scene {
@@ -37,7 +37,7 @@ impl Scene {
         }
     }
 
-    /// The same, and on until there is something to show for it, or the run has ended.
+    /// The same, then waits until there is evidence of the fault, or the run has ended.
     pub(super) fn pause_until<T>(
         &self,
         ms: u64,
@@ -45,7 +45,7 @@ impl Scene {
     ) -> Result<T, Missed> {
         self.pause(ms);
         loop {
-            // Looked for once more after the end: what came with it counts.
+            // Once more after the end: the last evidence counts.
             let is_over = self.is_over();
             match look() {
                 Some(found) => return Ok(found),
@@ -55,7 +55,7 @@ impl Scene {
         }
     }
 
-    /// Brings a fault, and says what shows that it took place. `None`: that shows at the end.
+    /// Brings a fault and returns the evidence that it took place; `None` if the evidence is there only at the end.
     pub(super) fn strike(&self, fault: &Fault) -> Option<Result<String, Missed>> {
         Some(match *fault {
             // These are in force from the start.
@@ -107,7 +107,7 @@ impl Scene {
         })
     }
 
-    /// Kills a worker that stands still meanwhile, so that what it was doing is known.
+    /// Stops a worker and kills it, so that its stage is known.
     fn kill(&self, worker: usize, computing: bool) -> Result<String, Missed> {
         let slot = &self.slots[worker];
         self.pause_until(0, || {
@@ -126,7 +126,7 @@ impl Scene {
     fn stop(&self, worker: usize, ms: u64) -> Result<String, Missed> {
         let slot = &self.slots[worker];
         let stopped = self.pause_until(0, || slot.stop());
-        // To the end: a worker that wakes up when all is done must do no harm.
+        // Sleeps to the end: a worker that wakes up after the run must do no harm.
         std::thread::sleep(Duration::from_millis(ms));
         let stood = stopped.clone().is_ok_and(stands_still);
         slot.signal(Signal::CONT);
@@ -156,7 +156,7 @@ impl Scene {
         clients.map(|clients| format!("{clients} connections broke, and it came back with {knows}"))
     }
 
-    /// A step away and, after a while, a step back.
+    /// A change and, after a while, its reversal.
     fn set_redis_clock(&self, hours: i8, ms: u64) -> Result<String, Missed> {
         let seconds = i64::from(hours) * 3600;
         lock(&self.redis).set_clock(seconds);
@@ -181,7 +181,7 @@ impl Scene {
         })
     }
 
-    /// Puts gates into a mood for so long, and until a connection met it.
+    /// Sets gates to a state for so long, and until a connection met it.
     fn at_gates(
         &self,
         gates: &[Gate],
@@ -215,11 +215,11 @@ impl Scene {
             }
             lock(&self.damaged).push(blob.clone());
             let name = format!("cas/{blob}");
-            // S3 may be away.
+            // S3 may be down.
             how(&name).ok()?;
             let now = self.objects.read(&name);
             let is_whole = |bytes: &Vec<u8>| ArtifactDigest::of(bytes).to_string() == blob;
-            // Who needs it may have made it again already.
+            // A stage that needs it may have had it recomputed already.
             let state = match &now {
                 Ok(bytes) if is_whole(bytes) => "whole again at once",
                 Ok(_) => "corrupt",
@@ -242,7 +242,7 @@ impl Scene {
             let bytes = self.objects.read(&format!("stages/{}", end.stage)).ok()?;
             Some((end, bytes))
         })?;
-        let manifest = Manifest::from_bytes(newest.stage.parse().ok()?, &bytes).ok()?;
+        let manifest = Manifest::open(newest.stage.parse().ok()?, &bytes).ok()?.value;
         let blobs: Vec<_> = manifest.outputs.values().map(|record| record.digest).collect();
         let chosen = usize::from(newest.stage.as_bytes()[0]) % blobs.len().max(1);
         blobs.get(chosen).map(ToString::to_string)

@@ -1,6 +1,6 @@
-//! Faults that the program has to see through or refuse: what is stored was edited or written by a newer
-//! program, a Redis answers and cannot serve, files are none. Each is taken back after a while, as a person
-//! would who reads what was said, and what was said is its witness.
+//! Faults that the program has to detect: records that were edited or written by a newer program, a Redis that answers
+//! and cannot serve, FIFOs in place of files. Each is reverted after a while, as the error message suggests; the
+//! message is the evidence.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -12,13 +12,13 @@ use rustix::process::Signal;
 use super::scene::{Scene, lock};
 use super::witness::Missed;
 
-/// What a Redis is that cannot serve.
+/// Why a Redis cannot serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// It drops keys when its memory is full.
     Evicting,
-    /// One of the program's keys is another's, of another type.
-    Foreign,
+    /// One of the program's keys has another type.
+    WrongType,
 }
 
 fn unmet(why: impl Into<String>) -> Missed {
@@ -58,9 +58,9 @@ impl Scene {
             self.objects.delete(&folder("stages", &format!("{key}.{new}"))).ok()?;
             // Notes are made a moment after the entry; there may be none yet.
             if let Ok(note) = self.objects.read(&folder("policies", before)) {
-                let place = folder("policies", key);
-                lock(&self.planted).push((place.clone(), note.clone()));
-                self.objects.write(&place, note).ok()?;
+                let path = folder("policies", key);
+                lock(&self.planted).push((path.clone(), note.clone()));
+                self.objects.write(&path, note).ok()?;
             }
             Some(format!("{key} was called {}, not {}", &old[..12], &new[..12]))
         })
@@ -122,11 +122,11 @@ impl Scene {
                 self.pause_until(0, || ask(policy("allkeys-lru")))?;
                 ("maxmemory-policy".to_owned(), policy("noeviction"))
             }
-            Unfit::Foreign => {
+            Unfit::WrongType => {
                 let key = self.pause_until(0, || {
                     let keys = redis::cmd("KEYS").arg("agrpo:*").take();
                     let keys = lock(&self.redis).ask::<Vec<String>>(keys).ok()?;
-                    // Of those that every worker asks for.
+                    // A key that every worker reads.
                     let key = keys.into_iter().find(|key| key.ends_with("epoch"))?;
                     ask(redis::Cmd::del(&key))?;
                     ask(redis::Cmd::lpush(&key, "another's"))?;
@@ -135,7 +135,7 @@ impl Scene {
                 (key.clone(), redis::Cmd::del(&key))
             }
         };
-        // What runs already looked at its start.
+        // Running workers have checked it at their start.
         self.kill_all();
         let refused = self.pause_until(0, || {
             let refused = self.ended_with(2, since);
@@ -151,9 +151,9 @@ impl Scene {
         let digest = ArtifactDigest::of(b"a FIFO").to_string();
         let planted = [format!("cas/{digest}"), format!("stages/{digest}")];
         for name in &planted {
-            let place = store.join(name);
-            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-            assert!(Command::new("mkfifo").arg(&place).status().unwrap().success());
+            let path = store.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         }
         let mut said = vec![];
         for (verb, code) in [("verify", 5), ("status", 0), ("gc", 0)] {
@@ -170,7 +170,7 @@ impl Scene {
                 said.push(format!("{verb} ended with {ended:?}, not {code}"));
             }
         }
-        // What gc takes is away; what it leaves is moved away by a person.
+        // gc deletes some of them; the others are removed here.
         for name in &planted {
             std::fs::remove_file(store.join(name)).ok();
         }
@@ -180,7 +180,7 @@ impl Scene {
         }
     }
 
-    /// Connects to a worker's metrics and says nothing, until its file table would be full, and stays.
+    /// Opens idle connections to a worker's metrics, more than it may open files, and holds them.
     pub(super) fn idle(&self, worker: usize, connections: usize) -> Result<String, Missed> {
         let port = self.metrics_port(worker);
         let mut held = vec![];

@@ -24,7 +24,7 @@ pub(crate) struct Witness {
 pub(crate) enum Missed {
     /// The run ended before, which may be in a mix.
     Over,
-    /// It was brought and met no request and no process.
+    /// It met no request and no process.
     Unmet(String),
 }
 
@@ -87,7 +87,7 @@ fn armed(
     deaths: &[Death],
     point: &str,
 ) -> Result<String, Missed> {
-    let (place, _) = point.split_once('=').expect("a place and its actions");
+    let (name, _) = point.split_once('=').expect("a fail point and its actions");
     let mut pids = vec![];
     for (_, fault) in &schedule.faults {
         if let Fault::Arm { worker, point: same } = fault
@@ -96,8 +96,8 @@ fn armed(
             pids.extend(scene.lives(*worker));
         }
     }
-    let taken = ledger.taken_by(&pids, place);
-    let died = |death: &&Death| ledger.taken_by(&[death.pid], place) > 0 && death.code.is_none();
+    let taken = ledger.taken_by(&pids, name);
+    let died = |death: &&Death| ledger.taken_by(&[death.pid], name) > 0 && death.code.is_none();
     let died: Vec<_> = deaths.iter().filter(died).map(|death| death.pid.to_string()).collect();
     match (taken, point.contains("(kill)") || point.contains("(abort)")) {
         (0, _) => Err(Missed::Over),

@@ -181,12 +181,12 @@ fn trajectories(tensors: &BTreeMap<String, Tensor>, sampler: &Sampler, eos: i64)
         let filled = ended.map_or(completion_len, |ended| ended * block);
         steps[filled..].fill(NEVER);
     }
-    let mut kept = KeptSets { offsets: vec![0], ids: vec![] };
+    let mut sets = KeptSets { offsets: vec![0], ids: vec![] };
     let kept_tokens = &tensors["kept_tokens"];
     for row in floats(kept_tokens).chunks(length(kept_tokens, 2)) {
         let set = (0i64..).zip(row).filter(|&(_, &is_kept)| is_kept == 1.0);
-        kept.ids.extend(set.map(|(id, _)| id));
-        kept.offsets.push(i64::try_from(kept.ids.len()).unwrap());
+        sets.ids.extend(set.map(|(id, _)| id));
+        sets.offsets.push(i64::try_from(sets.ids.len()).unwrap());
     }
     #[expect(clippy::cast_possible_truncation, reason = "they were f32")]
     let singles = |t: &Tensor| floats(t).into_iter().map(|x| x as f32).collect::<Vec<_>>();
@@ -200,6 +200,6 @@ fn trajectories(tensors: &BTreeMap<String, Tensor>, sampler: &Sampler, eos: i64)
         unmask_steps,
         token_logps: singles(&tensors["old_token_logps"]),
         token_entropies: singles(&tensors["token_entropies"]),
-        kept: Some(kept),
+        kept: Some(sets),
     }
 }

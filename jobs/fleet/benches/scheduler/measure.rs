@@ -1,4 +1,4 @@
-//! Drives a run to its end and looks on: time, memory, what waits in Redis.
+//! Computes a run and measures time, memory, and the stages that wait in Redis.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,23 +12,23 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::stub::{self, House};
+use super::stub::{self, Setup};
 use crate::redis_server::RedisServer;
 
-const LOOK: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) const HEAD: &str = "where      stages workers  seconds stages/s  CPU us/stage  first 1/4  last 1/4  \
                                MiB at 1/4  1/2  all   Redis MiB  most ready  lost";
 
 pub(crate) struct Row {
-    pub(crate) place: String,
+    pub(crate) services: String,
     pub(crate) stages: u64,
     pub(crate) workers: usize,
 }
 
-/// What stood at a look.
+/// A measurement at one moment.
 #[derive(Clone, Copy, Default)]
-struct Look {
+struct Sample {
     done: u64,
     cpu: Duration,
     resident: u64,
@@ -40,28 +40,20 @@ pub(crate) struct Seen {
     lost: u64,
     taken: Duration,
     cpu: Duration,
-    looks: Vec<Look>,
+    samples: Vec<Sample>,
     redis: u64,
     ready: u64,
 }
 
 type Count = Arc<AtomicU64>;
 
-pub(crate) fn simulate(asked: &Row) -> Seen {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(simulate_in(asked))
-}
-
-async fn simulate_in(asked: &Row) -> Seen {
-    let house = House::new(&asked.place).await;
+#[tokio::main(worker_threads = 2)]
+pub(crate) async fn simulate(asked: &Row) -> Seen {
+    let setup = Setup::new(&asked.services).await;
     let run = stub::run(asked.stages, asked.workers.clamp(8, 512));
     let total = Plan::total_stages(&run);
     let count = Count::default();
-    let has_redis = ["redis", "s3"].contains(&asked.place.as_str());
+    let has_redis = ["redis", "s3"].contains(&asked.services.as_str());
     let server = has_redis.then(|| RedisServer::start(&["--appendfsync", "everysec"]));
     let fleet = match &server {
         Some(server) => Some(Fleet::connect(&server.url()).await.expect("a Redis")),
@@ -69,19 +61,19 @@ async fn simulate_in(asked: &Row) -> Seen {
     };
     let numerics = run.config().numerics;
     let (began, cpu_before) = (Instant::now(), cpu());
-    let mut looking = JoinSet::new();
+    let mut observer = JoinSet::new();
     let (ended, end) = watch::channel(false);
     let redis_url = server.as_ref().map(RedisServer::url);
-    looking.spawn(look_on(count.clone(), fleet.clone(), redis_url, numerics, end));
+    observer.spawn(observe(count.clone(), fleet.clone(), redis_url, numerics, end));
     let lost = match &fleet {
-        Some(fleet) => by_fleet(&house.store, fleet, run, asked.workers, &count).await,
-        None => in_one_process(&house.store, run, asked.workers, &count).await,
+        Some(fleet) => by_fleet(&setup.store, fleet, run, asked.workers, &count).await,
+        None => in_one_process(&setup.store, run, asked.workers, &count).await,
     };
     let (taken, cpu) = (began.elapsed(), cpu() - cpu_before);
     ended.send_replace(true);
-    let looked = looking.join_next().await.expect("one looks on");
-    let (looks, redis, ready) = looked.expect("to the end");
-    Seen { total, lost, cpu, taken, looks, redis, ready }
+    let observed = observer.join_next().await.expect("the observer");
+    let (samples, redis, ready) = observed.expect("to the end");
+    Seen { total, lost, cpu, taken, samples, redis, ready }
 }
 
 async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) -> u64 {
@@ -89,7 +81,7 @@ async fn in_one_process(store: &Store, run: Run, workers: usize, count: &Count) 
     let (_stop, stop) = watch::channel(false);
     let local = Local {
         store: store.clone(),
-        execute: stub::execute(),
+        execute: Arc::new(stub::outputs),
         workers,
         environment: stub::environment(0),
         clock: stub::clock(),
@@ -113,7 +105,7 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
     let (stop, stopped) = watch::channel(false);
     let (id, mut is_done, mut last) = (run.id(), false, None);
     enqueue(store, fleet, run).await.expect("a run is handed over");
-    let mut crew = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for n in 0..workers {
         let options = WorkerOptions::new(
             Numerics::CpuPortable,
@@ -121,10 +113,10 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
             stub::environment(n),
             stub::clock(),
         );
-        // Whatever a process of its own would not know, it does not know here.
+        // Workers share no cache, as separate processes would.
         let (store, fleet, events, stopped) =
             (store.fresh(), fleet.clone(), events.clone(), stopped.clone());
-        crew.spawn(serve(store, fleet, stub::execute(), options, events, stopped));
+        tasks.spawn(serve(store, fleet, Arc::new(stub::outputs), options, events, stopped));
     }
     drop(events);
     while let Some(event) = heard.recv().await {
@@ -140,8 +132,8 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
     }
     stop.send_replace(true);
     let mut lost = 0;
-    while let Some(worker) = crew.join_next().await {
-        // One that lost a lease ends, and would be started again.
+    while let Some(worker) = tasks.join_next().await {
+        // A worker that lost a lease ends; systemd would start it again.
         if let Err(error) = worker.expect("a worker") {
             lost += 1;
             last = Some(error);
@@ -152,14 +144,14 @@ async fn by_fleet(store: &Store, fleet: &Fleet, run: Run, workers: usize, count:
 }
 
 /// Notes memory and progress until the run ends.
-async fn look_on(
+async fn observe(
     count: Count,
     fleet: Option<Fleet>,
     redis_url: Option<String>,
     numerics: Numerics,
     end: watch::Receiver<bool>,
-) -> (Vec<Look>, u64, u64) {
-    let (mut looks, mut redis, mut ready) = (vec![], 0, 0);
+) -> (Vec<Sample>, u64, u64) {
+    let (mut samples, mut redis, mut ready) = (vec![], 0, 0);
     let mut connection = match &redis_url {
         Some(url) => {
             let client = redis::Client::open(url.as_str()).expect("a URL");
@@ -167,18 +159,18 @@ async fn look_on(
         }
         None => None,
     };
-    let look = || Look { done: count.load(Relaxed), cpu: cpu(), resident: resident() };
+    let sample = || Sample { done: count.load(Relaxed), cpu: cpu(), resident: resident() };
     while !*end.borrow() {
-        looks.push(look());
+        samples.push(sample());
         if let (Some(fleet), Some(connection)) = (&fleet, &mut connection) {
             ready = ready.max(fleet.waiting(numerics).await.unwrap_or(0));
             let info = redis::cmd("INFO").query_async::<redis::InfoDict>(connection).await;
             redis = redis.max(info.ok().and_then(|info| info.get("used_memory")).unwrap_or(0));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(INTERVAL).await;
     }
-    looks.push(look());
-    (looks, redis, ready)
+    samples.push(sample());
+    (samples, redis, ready)
 }
 
 /// Processor time of this process: user and system.
@@ -195,11 +187,11 @@ fn resident() -> u64 {
 }
 
 impl Seen {
-    /// The look when so many quarters of the stages were done.
-    fn at(&self, quarters: u64) -> Look {
+    /// The first sample with so many quarters of the stages done.
+    fn at(&self, quarters: u64) -> Sample {
         let least = self.total * quarters / 4;
-        let found = self.looks.iter().find(|look| look.done >= least);
-        *found.or(self.looks.last()).unwrap_or(&Look::default())
+        let found = self.samples.iter().find(|sample| sample.done >= least);
+        *found.or(self.samples.last()).unwrap_or(&Sample::default())
     }
 
     /// Microseconds of processor time a stage between two quarters.
@@ -212,19 +204,19 @@ impl Seen {
     pub(crate) fn shown(&self, asked: &Row) -> String {
         let mib = |bytes: u64| bytes >> 20;
         let seconds = self.taken.as_secs_f64();
-        let looks = [1, 2, 4].map(|quarters| mib(self.at(quarters).resident));
+        let samples = [1, 2, 4].map(|quarters| mib(self.at(quarters).resident));
         format!(
             "{:<9} {:>7} {:>7} {seconds:>8.1} {:>8.0} {:>13.0} {:>10.0} {:>9.0} {:>11} {:>4} {:>4} {:>11} {:>11} {:>5}",
-            asked.place,
+            asked.services,
             self.total,
             asked.workers,
             self.total as f64 / seconds,
             self.cpu.as_secs_f64() * 1e6 / self.total as f64,
             self.cost(0, 1),
             self.cost(3, 4),
-            looks[0],
-            looks[1],
-            looks[2],
+            samples[0],
+            samples[1],
+            samples[2],
             mib(self.redis),
             self.ready,
             self.lost

@@ -1,9 +1,9 @@
-//! A run of as many stages as are asked for, what stands in for its stages, and where it all lies.
+//! A run of a given number of stages, stubs of its stages, and its store.
 
 use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
 
 use agrpo_spec::{
-    Artifact, Environment, ExecuteFn, Inputs, Outputs, Plan, Run, StageError, StageKind, StageSpec,
+    Artifact, Environment, Inputs, Outputs, Plan, Run, StageError, StageKind, StageSpec,
 };
 use agrpo_store::{Clock, Store};
 use bytes::Bytes;
@@ -15,26 +15,24 @@ use crate::s3_server::S3Server;
 mod run_file;
 
 /// A store, and what has to live as long.
-pub(crate) struct House {
+pub(crate) struct Setup {
     pub(crate) store: Store,
     _folder: Option<tempfile::TempDir>,
     _server: Option<S3Server>,
 }
 
-impl House {
-    /// `embedded` and `redis` have a store in memory, `files` one in a folder, `s3` one in a SeaweedFS.
-    pub(crate) async fn new(place: &str) -> Self {
-        assert!(["embedded", "files", "redis", "s3"].contains(&place), "{place} is no place");
-        let folder = (place == "files").then(|| tempfile::tempdir().expect("a folder"));
-        let server = (place == "s3").then(S3Server::start);
+impl Setup {
+    /// `local` and `redis` have a store in memory, `files` one in a folder, `s3` one in a SeaweedFS.
+    pub(crate) async fn new(services: &str) -> Self {
+        assert!(["local", "files", "redis", "s3"].contains(&services), "unknown: {services}");
+        let folder = (services == "files").then(|| tempfile::tempdir().expect("a folder"));
+        let server = (services == "s3").then(S3Server::start);
         let (url, options) = match (&folder, &server) {
             (Some(folder), _) => (folder.path().display().to_string(), vec![]),
             (None, Some(server)) => {
                 let named = server.environment().map(|(n, v)| (n.to_owned(), v.to_owned()));
-                (
-                    "s3://agrpo".to_owned(),
-                    named.into_iter().filter(|(n, _)| n != "AGRPO_STORE").collect(),
-                )
+                let options = named.into_iter().filter(|(n, _)| n != "AGRPO_STORE").collect();
+                ("s3://agrpo".to_owned(), options)
             }
             (None, None) => ("memory://".to_owned(), vec![]),
         };
@@ -66,7 +64,7 @@ pub(crate) fn run(stages: u64, shards: usize) -> Run {
 }
 
 /// Outputs of 64 bytes that follow from the stage's name; inputs are fetched and not looked at.
-fn outputs(spec: &StageSpec, _: &Inputs) -> Result<Outputs, StageError> {
+pub(crate) fn outputs(spec: &StageSpec, _: &Inputs) -> Result<Outputs, StageError> {
     let name = spec.digest();
     let blob = |output: &str| Bytes::from(format!("{output:<16}{}", name.short()));
     let artifact = |output: &'static str| (output, Artifact::Blob(blob(output).into()));
@@ -82,10 +80,6 @@ fn outputs(spec: &StageSpec, _: &Inputs) -> Result<Outputs, StageError> {
         StageKind::Evaluation => [artifact("evaluation")].into(),
     };
     Ok(Outputs { artifacts, metrics: BTreeMap::new() })
-}
-
-pub(crate) fn execute() -> ExecuteFn {
-    Arc::new(outputs)
 }
 
 /// The time: a worker whose clock is not that of Redis is refused.

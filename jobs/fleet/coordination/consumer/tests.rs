@@ -1,11 +1,11 @@
-//! The consumer over a real queue: what it gives back, and what its end says.
+//! The consumer over a real queue: which hints it releases, and how it ends.
 
 use agrpo_spec::{Numerics, StageKey, StageKind};
 use agrpo_store::Versions;
 
 use super::*;
 use crate::coordination::redis::Fleet;
-use crate::redis_server::RedisServer;
+use crate::testing::RedisServer;
 
 /// A queue with one hint.
 async fn queue(server: &RedisServer) -> Queue {
@@ -33,7 +33,7 @@ fn asking(queue: &Queue, delay: Duration) -> impl FnMut() -> Question + Send + '
 const POLL: Duration = Duration::from_millis(20);
 
 #[tokio::test]
-async fn a_hint_that_is_not_dealt_with_is_given_back_and_comes_again() {
+async fn a_hint_that_is_not_processed_is_released_and_taken_again() {
     let server = RedisServer::start(&[]);
     let queue = queue(&server).await;
     let (work, mut deliveries) = mpsc::channel::<Delivery>(1);
@@ -46,7 +46,7 @@ async fn a_hint_that_is_not_dealt_with_is_given_back_and_comes_again() {
         assert_eq!(second.hint, hint);
         ended.send(()).unwrap();
         sleep(POLL).await;
-        // The one in hand is waited for.
+        // The hint in progress is waited for.
         second.done.send(()).unwrap();
     };
     let ask = asking(&queue, Duration::ZERO);
@@ -57,7 +57,7 @@ async fn a_hint_that_is_not_dealt_with_is_given_back_and_comes_again() {
 }
 
 #[tokio::test]
-async fn what_an_answer_on_its_way_takes_is_given_back_at_the_end() {
+async fn a_hint_of_a_pending_request_is_released_at_the_end() {
     let server = RedisServer::start(&[]);
     let queue = queue(&server).await;
     let (work, _deliveries) = mpsc::channel(1);
@@ -71,7 +71,7 @@ async fn an_error_of_the_queue_ends_the_consumer_and_keeps_its_type() {
     let server = RedisServer::start(&[]);
     let queue = queue(&server).await;
     let (work, _deliveries) = mpsc::channel(1);
-    let refused = JobsError::Invalid("refused".to_owned());
+    let refused = JobsError::Invalid("refused".into());
     let ask = move || futures::future::ready(Err(refused.clone())).boxed();
     let consumed = consume(&queue, "w", POLL, ask, work, std::future::pending()).await;
     assert!(matches!(consumed, Err(JobsError::Invalid(_))), "{consumed:?}");

@@ -1,7 +1,7 @@
 //! A stage lease that this worker holds, from its acquisition to its end.
 //!
-//! One lock guards the state, so that of publish, release and lost only one ever happens. A lease that may have expired
-//! is asked for before a result is published; which result stands is decided by the store alone. Talks to no service:
+//! One lock guards the state, so a stage is either published, released or lost. A lease that may have expired has to
+//! be renewed before its result is published; the store alone decides which result counts. Talks to no service:
 //! `heartbeat.rs` renews, the worker publishes.
 
 use std::time::Duration;
@@ -9,16 +9,16 @@ use std::time::Duration;
 use agrpo_spec::StageDigest;
 use tokio::{sync::watch, time::Instant};
 
-/// Where a stage in hand stands.
+/// The state of a leased stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It is being computed.
     Computing,
     /// It is computed; its outputs are being stored.
     Storing,
-    /// Its manifest is being written: too late to give it back.
+    /// Its manifest is being written: too late to release it.
     Publishing,
-    /// It was given back; whatever comes of it is thrown away.
+    /// It was released; its result is discarded.
     Released,
     /// Another worker holds its lease, or the worker has to end.
     Lost,
@@ -29,7 +29,7 @@ pub(crate) enum State {
 pub(crate) enum Gate {
     /// The state is Publishing now.
     Open,
-    /// It was given back or lost.
+    /// It was released or lost.
     Closed,
     /// The lease may have expired: ask again once it was renewed.
     Unsure,
@@ -38,15 +38,14 @@ pub(crate) enum Gate {
 #[derive(Clone, Copy, Debug)]
 struct Status {
     state: State,
-    /// Until when no other worker can have taken the lease.
+    /// Until then no other worker can have acquired the lease.
     safe_until: Instant,
 }
 
-/// A stage in hand.
 #[derive(Debug)]
 pub(crate) struct StageLease {
     pub(crate) stage: StageDigest,
-    /// The lease's key and the value that no other lease has.
+    /// The lease's key; `token` is its value, which no other lease has.
     pub(crate) key: String,
     pub(crate) token: String,
     status: watch::Sender<Status>,
@@ -69,33 +68,32 @@ impl StageLease {
         self.status.borrow().state
     }
 
-    /// The lease was renewed by an exchange that began at `asked`.
+    /// Notes that a heartbeat that began at `asked` renewed the lease.
     pub(crate) fn renewed(&self, asked: Instant, ttl: Duration) {
         self.status.send_modify(|status| status.safe_until = asked + ttl);
     }
 
-    /// It is computed; false where it was given back or lost before.
+    /// Begins storing; false where it was released or lost before.
     pub(crate) fn computed(&self) -> bool {
         self.shift(&[State::Computing], State::Storing)
     }
 
-    /// Gives it back, unless it is being published already.
+    /// Releases it; false where it is being published.
     pub(crate) fn release(&self) -> bool {
         self.shift(&[State::Computing, State::Storing], State::Released)
     }
 
-    /// Another worker holds the lease; too late where it is being published.
+    /// Notes that another worker holds the lease; false where it is being published.
     pub(crate) fn lose(&self) -> bool {
         self.shift(&[State::Computing, State::Storing], State::Lost)
     }
 
-    /// The worker has to end: what is not computed yet will not be.
+    /// Stops computing, since the worker has to end; false where it is computed.
     pub(crate) fn abandon(&self) -> bool {
         self.shift(&[State::Computing], State::Lost)
     }
 
-    /// Asks to publish. `certain`: Redis cannot be asked about the lease any more, so the store alone
-    /// decides.
+    /// Asks to publish. `certain`: Redis can no longer be asked about the lease, so the store alone decides.
     pub(crate) fn publish(&self, certain: bool) -> Gate {
         let mut gate = Gate::Closed;
         self.status.send_if_modified(|status| {
@@ -114,15 +112,15 @@ impl StageLease {
         gate
     }
 
-    /// Resolves once it was given back or lost.
+    /// Resolves once it is released or lost.
     pub(crate) async fn ended(&self) -> State {
         let mut status = self.status.subscribe();
         let ended = |status: &Status| matches!(status.state, State::Released | State::Lost);
-        // The sender is ours, so there is no error.
+        // `self` holds the sender, so there is no error.
         status.wait_for(ended).await.map_or(State::Lost, |status| status.state)
     }
 
-    /// Resolves at the next change: a renewal, or an end.
+    /// Resolves at the next renewal or change of state.
     pub(crate) async fn changed(&self) {
         self.status.subscribe().changed().await.unwrap_or_default();
     }

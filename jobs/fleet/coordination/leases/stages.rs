@@ -1,9 +1,9 @@
-//! Leases of stages in Redis: taken one by one, renewed all at once by their worker's heartbeat.
+//! Leases of stages in Redis: acquired one by one, renewed all at once by their worker's heartbeat.
 //!
-//! Redis may lose everything at any moment. `epoch` says which life of Redis this is, from when on
-//! leases may be taken in it, and when a worker was last seen. A Redis that was emptied, was started
-//! again or stood still lets the holders come back first: leases are renewed at once and taken only
-//! after a grace time. These leases save work; the store decides what is right.
+//! Redis may lose everything at any moment. The hash `epoch` holds the run id of the Redis process (`redis`), the time
+//! from which leases may be acquired (`from`), and when a worker was last seen (`seen`). After Redis was emptied,
+//! restarted or stalled, leases are renewed at once and acquired only after a grace time, so that their holders come
+//! first. Leases save work; the store decides which result counts.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::Result;
 use crate::coordination::keys::{ABOUT, EPOCH, FENCE, HELD, WORKERS};
 use crate::coordination::redis::{Fleet, script};
 
-/// The registry of a fleet that is gone goes as well.
+/// The registry expires this long after the last heartbeat of any worker.
 const REGISTRY_SECONDS: u64 = 3600;
 
 /// From one renewal of a lease to the next.
@@ -22,19 +22,19 @@ pub(crate) fn interval(ttl: Duration) -> Duration {
     ttl / 3
 }
 
-/// How long the holders of leases have to come back.
+/// How long holders have to renew their leases before others may acquire one.
 fn grace(ttl: Duration) -> Duration {
     ttl * 2 / 5
 }
 
-/// The longest lease that anybody of the fleet takes, as far as a worker knows.
+/// The longest lease that a worker of the fleet takes, as far as this one knows.
 fn longest(ttl: Duration) -> Duration {
     ttl.max(LEASE)
 }
 
-/// Begins each script: from when on leases may be taken.
-/// KEYS 1 to 2: epoch, workers. ARGV 1 to 5: who asks, grace, gap, whether a new Redis is known to be
-/// without leases, the longest grace of any worker.
+/// Comes first in each script: sets `from`, the time from which leases may be acquired.
+/// KEYS 1 to 2: epoch, workers. ARGV 1 to 5: the worker, grace, gap, whether a new Redis is known to be without leases,
+/// the longest grace of any worker.
 const PREAMBLE: &str = "
     local life = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or 'unknown'
     local epoch = redis.call('HMGET', KEYS[1], 'redis', 'from', 'seen')
@@ -65,7 +65,7 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-// Workers are forgotten only while Redis is awake for all: else the grace time would be cut short.
+// Silent workers are removed only after the grace time: a worker that counts as alone needs none.
 static BEAT: LazyLock<Script> = LazyLock::new(|| {
     script(&format!(
         "{PREAMBLE}
@@ -99,17 +99,17 @@ static AWAKEN: LazyLock<Script> =
 /// What came of asking for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Acquired {
-    /// It is ours, under this value.
+    /// The lease was acquired, with this token.
     Token(String),
     /// Another worker holds it.
     Taken,
     /// The run is paused or cancelled.
     Held,
-    /// Holders may still come back: ask again after this time.
+    /// The grace time is not over: ask again after this long.
     Wait(Duration),
 }
 
-/// What every script with the preamble begins with.
+/// A call with the keys and arguments of the preamble.
 fn asked_by(
     fleet: &Fleet,
     script: &'static Script,
@@ -117,7 +117,7 @@ fn asked_by(
     who: &str,
     new: bool,
 ) -> ScriptInvocation<'static> {
-    // If no worker was seen for so long, no lease could be renewed: less than a lease has left then.
+    // Redis stalled if no worker was seen for this long, which is less than a renewed lease lasts.
     let gap = ttl * 3 / 5;
     let mut call = script.prepare_invoke();
     call.key(fleet.keys.of(EPOCH))
@@ -157,7 +157,7 @@ pub(crate) async fn acquire(
     })
 }
 
-/// One sign of life: Redis' time in milliseconds since 1970, and for each lease whether it is still ours.
+/// One heartbeat: Redis' time in milliseconds since 1970, and for each lease whether it is still held.
 pub(crate) async fn beat(
     fleet: &Fleet,
     connection: &mut impl ConnectionLike,
@@ -166,7 +166,7 @@ pub(crate) async fn beat(
     about: &str,
     leases: &[(&str, &str)],
 ) -> RedisResult<(u64, Vec<bool>)> {
-    // When a silent worker counts as gone.
+    // A worker is removed after this long without a heartbeat.
     let absence = ttl * 2;
     let mut call = asked_by(fleet, &BEAT, ttl, worker, false);
     call.key(fleet.keys.of(ABOUT))
@@ -182,12 +182,12 @@ pub(crate) async fn beat(
     Ok((now, ours.iter().map(|&ours| ours == 1).collect()))
 }
 
-/// Lets leases be taken at once in a Redis that no worker has ever seen.
+/// Lets leases be acquired at once in a Redis that no worker has used before.
 pub(crate) async fn awaken(fleet: &Fleet) -> Result<()> {
     fleet.invoke::<u64>(&asked_by(fleet, &AWAKEN, LEASE, "", true)).await.map(drop)
 }
 
-/// Takes a worker off the registry.
+/// Removes a worker from the registry.
 pub(crate) async fn sign_off(fleet: &Fleet, worker: &str) -> Result<()> {
     let (workers, about) = (fleet.keys.of(WORKERS), fleet.keys.of(ABOUT));
     let mut pipe = redis::pipe();

@@ -1,4 +1,4 @@
--- ARGV: 5 run, 6 most stages kept ready for a run, 7... stages as `order key digest`. Answers with how many are new.
+-- ARGV: 5 run, 6 most ready stages of a run, 7... stages as `order key digest`. Answers with how many are new.
 local run, ready, new = ARGV[5], ARGV[1] .. ARGV[5], 0
 for i = 7, #ARGV do
     local stage = string.sub(ARGV[i], -64)

@@ -1,6 +1,6 @@
--- Takes the first stage of the run that has waited longest, of those that are not held. Answers with the run and
--- the stage as `order key digest`, or with false where nothing is ready. A stage that is computed is dropped: if its
--- worker dies, the reconciler offers it again.
+-- Takes the first stage of the run that has waited longest and is not held. Answers with the run and the stage as
+-- `order key digest`, or with false if no stage is ready. A stage that is being computed is dropped: if its worker
+-- dies, the reconciler offers it again.
 for _, run in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     local ready, is_held = ARGV[1] .. run, redis.call('HEXISTS', KEYS[3], run) == 1
     local entry = not is_held and redis.call('ZPOPMIN', ready)[1]

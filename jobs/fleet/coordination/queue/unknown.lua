@@ -5,6 +5,6 @@ for i = 6, #ARGV do
     local stage = ARGV[i]
     if not ready[stage] and not is_computed(stage) and not was_taken(stage) then unknown[#unknown + 1] = stage end
 end
--- Where the turns were lost, what is ready would wait for ever.
+-- If the turns were lost, the ready stages would never be taken.
 if next(ready) and not redis.call('ZSCORE', KEYS[1], run) then queue_up(run) end
 return answer(unknown)

@@ -1,9 +1,9 @@
-//! What keeps a Redis from serving: its settings, keys of another type, and commands and keys that it refuses to its
-//! user.
+//! Finds what keeps a Redis from serving: its settings, keys of another type, and commands and keys that it refuses to
+//! its user.
 //!
-//! Settings are judged by the words of `INFO`. Redis names neither the key of a wrong type nor what a script may not
-//! do, so types are looked at, for a second at most, and rights are tried by one script that runs every command on a
-//! key of each type. Changes no setting and no right, and leaves no key behind.
+//! Settings are judged by `INFO`. Redis names neither the key of a wrong type nor the command that a script may not
+//! run, so types are read, for a second at most, and rights are tried by one script that runs every command on a key
+//! of each type. Changes no setting and no right, and leaves no key behind.
 
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
@@ -12,18 +12,18 @@ use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::{InfoDict, RedisResult, Script};
 use tokio::time::{Instant, timeout};
 
-use super::refusal::{REMEDY, Refusal, classify, command, is_of_key, plain, refusal};
+use super::refusal::{REMEDY, Refusal, classify, command, plain, refusal};
 use crate::coordination::keys::Keys;
 
-/// The oldest version whose commands are enough.
+/// The oldest version that has all commands.
 const OLDEST: (u32, u32) = (6, 2);
-/// A share of `maxmemory` or `maxclients` from which on it is worth a word, in percent.
+/// The share of `maxmemory` or `maxclients` in use, in percent, from which a finding advises to raise it.
 const NEARLY_FULL: u64 = 90;
 
-/// One thing that was found out about a Redis.
+/// One property of a Redis.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What there is, in one line.
+    /// What was found, in one line.
     pub found: String,
     /// What to do; empty where nothing has to be done.
     pub advice: String,
@@ -36,12 +36,12 @@ impl Finding {
         Self { found, advice: advice.to_owned(), error: None }
     }
 
-    fn bad(place: &str, found: &str, advice: &str, may_pass: bool) -> Self {
-        let message = format!("Redis at {place} cannot serve: {found}; {advice}");
+    fn bad(address: &str, found: &str, advice: &str, may_pass: bool) -> Self {
+        let message = format!("Redis at {address} cannot serve: {found}; {advice}");
         Self {
             found: found.to_owned(),
             advice: advice.to_owned(),
-            error: Some(JobsError::Misconfigured { message, may_pass }),
+            error: Some(JobsError::Misconfigured { message: message.into(), may_pass }),
         }
     }
 
@@ -50,18 +50,18 @@ impl Finding {
     }
 }
 
-/// What a server's own words come to; `saves` are its points of saving, where it gave them.
-pub(crate) fn judge(place: &str, info: &str, saves: Option<String>) -> Vec<Finding> {
+/// Judges a server by its `INFO`; `saves` is its setting `save`, where the user may read it.
+pub(crate) fn judge(address: &str, info: &str, saves: Option<String>) -> Vec<Finding> {
     let info = InfoDict::new(info);
     let say = |name: &str| info.get::<String>(name).unwrap_or_default();
     let number = |name: &str| info.get::<u64>(name).unwrap_or(0);
     let version = say("redis_version");
     let policy = say("maxmemory_policy");
-    let mut all = vec![Finding::note(format!("{place} answers: Redis {version}, {policy}"), "")];
+    let mut all = vec![Finding::note(format!("{address} answers: Redis {version}, {policy}"), "")];
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
         let found = format!("it has version {version:?}");
-        all.push(Finding::bad(place, &found, "6.2 is the oldest that will do", false));
+        all.push(Finding::bad(address, &found, "agrpo needs 6.2 or newer", false));
     }
     if say("role") == "slave" {
         let found = format!(
@@ -71,62 +71,62 @@ pub(crate) fn judge(place: &str, info: &str, saves: Option<String>) -> Vec<Findi
         );
         let advice =
             "name the master in AGRPO_REDIS, or end the replication with `REPLICAOF NO ONE`";
-        all.push(Finding::bad(place, &found, advice, true));
+        all.push(Finding::bad(address, &found, advice, true));
     }
     if policy != "noeviction" {
         let found = format!("maxmemory-policy is {policy:?}, so it may drop what workers rely on");
         let advice = "`CONFIG SET maxmemory-policy noeviction`, and the same line in redis.conf";
-        all.push(Finding::bad(place, &found, advice, false));
+        all.push(Finding::bad(address, &found, advice, false));
     }
     if say("cluster_enabled") == "1" {
         all.push(Finding::note(
-            "it is in cluster mode; all keys of agrpo are in one slot of this node".to_owned(),
+            "Redis is in cluster mode; all keys of agrpo are in one slot of this node".to_owned(),
             "a Redis without cluster mode is enough, and does not move them to another node",
         ));
     }
     let (used, most) = (number("used_memory"), number("maxmemory"));
     if most > 0 && used >= most / 100 * NEARLY_FULL {
         all.push(Finding::note(
-            format!("{used} of {most} bytes of memory are used"),
+            format!("Redis uses {used} of its {most} bytes of memory"),
             "raise maxmemory: a full Redis takes no writes",
         ));
     }
     let (clients, most) = (number("connected_clients"), number("maxclients"));
     if most > 0 && clients * 100 >= most * NEARLY_FULL {
         all.push(Finding::note(
-            format!("{clients} of {most} connections are taken"),
-            "raise maxclients: a worker has several, and those beyond it are turned away",
+            format!("Redis has {clients} of at most {most} connections"),
+            "raise maxclients: a worker has several, and Redis refuses those beyond the limit",
         ));
     }
     if say("aof_enabled") == "0" && saves.is_none_or(|points| points.is_empty()) {
         all.push(Finding::note(
-            "it does not save its data to disk".to_owned(),
+            "Redis does not save its data to disk".to_owned(),
             "with `appendonly yes` a restart costs less time; results are safe in the store either way",
         ));
     }
     all
 }
 
-/// Why a Redis that served can serve no more, in settings that were changed since; `None` where it can, and
-/// where that may pass: what it keeps a worker from, the worker meets by itself.
+/// Judges the settings again, since they may change while a worker runs: the first error that does not pass by itself.
+/// Another one is reported by the command that meets it.
 pub(crate) async fn changed(
-    place: &str,
+    address: &str,
     connection: &mut impl ConnectionLike,
 ) -> RedisResult<Option<JobsError>> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
-    let mut errors = judge(place, &info, None).into_iter().filter_map(|found| found.error);
+    let mut errors = judge(address, &info, None).into_iter().filter_map(|found| found.error);
     Ok(errors.find(|error| !error.may_pass()))
 }
 
-/// How long is looked for keys.
+/// How long a scan for keys of a wrong type may take.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many keys Redis looks through at a time.
+/// Keys that Redis scans at a time.
 const STEP: usize = 1000;
 
-/// Keys of a wrong type and the way out, in one line; `None` where there are none.
+/// An error that names keys of a wrong type and the command that deletes them; `None` without such keys.
 pub(crate) async fn wrong_types(
     keys: &Keys,
-    place: &str,
+    address: &str,
     connection: &mut ConnectionManager,
 ) -> RedisResult<Option<JobsError>> {
     let begin = Instant::now();
@@ -149,15 +149,15 @@ pub(crate) async fn wrong_types(
     }
     let (found, named): (Vec<String>, Vec<String>) = wrong.into_iter().unzip();
     let message = format!(
-        "Redis at {place} cannot serve: {}; delete it with `redis-cli DEL {}`: no \
+        "Redis at {address} cannot serve: {}; delete it with `redis-cli DEL {}`: no \
          result is lost, and workers find in the store which stages are left",
         found.join(", "),
         named.join(" ")
     );
-    Ok(Some(JobsError::Misconfigured { message, may_pass: false }))
+    Ok(Some(JobsError::Misconfigured { message: message.into(), may_pass: false }))
 }
 
-/// What is wrong with each key, and its name for a shell.
+/// Those of the keys that have a wrong type: a description, and the name quoted for a shell.
 async fn of_wrong_type(
     keys: &Keys,
     names: Vec<String>,
@@ -182,13 +182,13 @@ async fn of_wrong_type(
 
 static COMMANDS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rights.lua")));
 
-/// Our keys, as an ACL names them.
+/// The pattern of agrpo's keys in an ACL.
 const KEYS: &str = "agrpo:*";
 
-/// A command that was refused, and why.
+/// A refused command, and the reason.
 pub(crate) type Refused = (String, String);
 
-/// Tries every command on keys of these names.
+/// Runs every command on trial keys; returns those that Redis refuses.
 pub(crate) async fn refused(
     connection: &mut ConnectionManager,
     keys: &Keys,
@@ -197,22 +197,22 @@ pub(crate) async fn refused(
     for kind in ["string", "hash", "set", "zset"] {
         call.arg(keys.of(kind));
     }
-    // A script that is known is not loaded again, until the server forgets it.
+    // Loads the script only if the server does not have it.
     call.load_async(connection).await?;
     call.invoke_async(connection).await
 }
 
-/// What the user of a Redis may not do, and the line that grants it; `text` is the refusal that was met. `None`
-/// where the trial meets no refusal and the text names no command.
+/// An error that names the rights that the user lacks and the `ACL SETUSER` that grants them; `text` is the refusal.
+/// `None` where the trial meets no refusal and the text names no command.
 pub(super) async fn lacking(
     connection: &mut ConnectionManager,
     user: &str,
-    place: &str,
+    address: &str,
     text: &str,
 ) -> Option<JobsError> {
     let mut commands: BTreeSet<String> = command(text).into_iter().collect();
-    let mut is_key_refused = false;
-    // One script has no other's turn, so every process may use these names.
+    let (mut is_key_refused, is_of_key) = (false, |why: &str| why.contains("access"));
+    // Redis runs one script at a time, so processes can share these names.
     match refused(connection, &Keys::of_trial("rights")).await {
         Ok(refused) => {
             let is_right =
@@ -246,9 +246,9 @@ pub(super) async fn lacking(
         return None;
     }
     let message = format!(
-        "Redis at {place} cannot serve: the user {user:?} may not {}; `ACL SETUSER {user} {}` grants it, or {REMEDY}",
+        "Redis at {address} cannot serve: the user {user:?} may not {}; `ACL SETUSER {user} {}` grants it, or {REMEDY}",
         missing.join(", nor "),
         rules.join(" ")
     );
-    Some(JobsError::Misconfigured { message, may_pass: false })
+    Some(JobsError::Misconfigured { message: message.into(), may_pass: false })
 }

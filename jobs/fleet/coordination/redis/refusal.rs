@@ -1,8 +1,9 @@
-//! What an error of Redis means: gone for a while, busy, or answering and unwilling, and what to do.
+//! Classifies errors of Redis by what to do about them.
 //!
-//! The error's code decides. Words are read where there is no other than `ERR`: so Redis answers when a script is
-//! refused a command, and before version 7 whatever a script meets. Asks no server and decides nothing about retries.
+//! The error's code decides. The text decides where the code is only `ERR`, as for a command that a script may not run
+//! and, before version 7, for every error in a script. Asks no server, and does not retry.
 
+use agrpo_spec::Message;
 use agrpo_store::JobsError;
 use redis::{ErrorKind, RedisError};
 
@@ -10,27 +11,27 @@ use redis::{ErrorKind, RedisError};
 pub(super) const REMEDY: &str =
     "give the user the rights of infra/redis.acl.example (docs/operations.md)";
 
-/// Why Redis does not do what it is asked.
+/// Why Redis refuses a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Another type is kept under one of our keys.
+    /// A key of agrpo holds another type.
     WrongType,
-    /// The user may not: no other try helps, and Redis often does not say what.
+    /// The user lacks a right, often without a name: retries do not help.
     Rights,
-    /// The user is not known, or not by this password: no other try helps.
+    /// The user or the password is wrong: retries do not help.
     Credentials,
-    /// A setting: no other try helps.
+    /// A setting is wrong: retries do not help.
     Lasting,
-    /// A setting, or a moment between two masters.
+    /// A setting is wrong, unless Redis changes its master at the moment.
     Standing,
     /// It passes by itself, or a person has to make room.
     Passing,
 }
 
-/// Why Redis does not do what it is asked, and what to do.
+/// Why Redis refuses, and what to do.
 pub(crate) type Meaning = (Refusal, &'static str);
 
-/// Codes of errors and words of those that have no code of their own, and what they mean.
+/// Codes of errors, or words of those without a code of their own, and their meaning.
 const MEANINGS: [(&[&str], Refusal, &str); 16] = [
     (
         &["WRONGTYPE"],
@@ -115,16 +116,33 @@ const MEANINGS: [(&[&str], Refusal, &str); 16] = [
     ),
 ];
 
-/// What a refusal means to the caller; `text` is the error that was met.
-pub(crate) fn explain((refusal, remedy): Meaning, place: &str, text: &str) -> JobsError {
-    let message = format!("Redis at {place} cannot serve ({text}): {remedy}");
+/// Words of TLS errors, and their meaning.
+const CERTIFICATES: [(&[&str], &str); 3] = [
+    (
+        &["UnknownIssuer", "BadSignature"],
+        "its certificate is signed by an authority that is not trusted here: name the authority's file in \
+         AGRPO_REDIS_CA",
+    ),
+    (
+        &["NotValidForName", "not valid for name"],
+        "its certificate is for another host: use a name that it was made for",
+    ),
+    (
+        &["Expired", "NotValidYet", "expired", "not valid yet"],
+        "its certificate is not valid at this time: renew it, or set this machine's clock",
+    ),
+];
+
+/// The error for a refusal; `met` is what Redis or the client said.
+pub(crate) fn explain((refusal, remedy): Meaning, address: &str, met: Message) -> JobsError {
+    let message = met.reworded(|met| format!("Redis at {address} cannot serve ({met}): {remedy}"));
     match refusal {
         Refusal::Passing => JobsError::Unavailable(message),
         _ => JobsError::Misconfigured { message, may_pass: refusal == Refusal::Standing },
     }
 }
 
-/// Why Redis refuses; `None` where it did not answer, or said something else.
+/// Classifies an error; `None` where Redis did not answer, or with an error that is not in the table.
 pub(crate) fn refusal(error: &RedisError) -> Option<Meaning> {
     let several = error.clone().into_server_errors();
     let first = several.as_deref().and_then(|errors| errors.first());
@@ -132,7 +150,7 @@ pub(crate) fn refusal(error: &RedisError) -> Option<Meaning> {
     classify(code.unwrap_or_default(), &plain(error))
 }
 
-/// The same for a code, empty where there is none, and words.
+/// The same by a code, empty where there is none, and a text.
 pub(crate) fn classify(code: &str, words: &str) -> Option<Meaning> {
     let fits = |names: &[&str]| match code {
         "" | "ERR" => names.iter().any(|name| words.contains(name)),
@@ -142,22 +160,27 @@ pub(crate) fn classify(code: &str, words: &str) -> Option<Meaning> {
     found.map(|&(_, refusal, remedy)| (refusal, remedy))
 }
 
-/// An error on one line; of several commands that failed together, the first. Without the digest by which Redis
-/// names a script.
+/// The text of an error on one line, without the digest of a script; of several commands that failed together, the
+/// first.
 pub(crate) fn plain(error: &dyn std::error::Error) -> String {
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let several = text.strip_prefix("Pipeline failure").and_then(|rest| rest.split_once("error: "));
     let text = several.and_then(|(_, first)| first.split(')').next()).unwrap_or(&text);
-    // `... script: <digest>, on @user_script:1.`; before Redis 7 it stands in front of the words.
+    // `... script: <digest>, on @user_script:1.`; before Redis 7 the digest comes first.
     let text = text.split_once(" script: ").map_or(text, |(words, _)| words);
     match text.split_once("Error running script") {
         Some((before, rest)) => {
             let words = rest.rsplit("@user_script").next().unwrap_or_default();
-            let is_place = |c: char| c.is_ascii_digit() || c == ':' || c == ' ';
-            format!("{before}{}", words.trim_start_matches(is_place))
+            let is_position = |c: char| c.is_ascii_digit() || c == ':' || c == ' ';
+            format!("{before}{}", words.trim_start_matches(is_position))
         }
         None => text.to_owned(),
     }
+}
+
+/// An error on one line, caused by itself.
+pub(crate) fn met(error: &RedisError) -> Message {
+    Message::caused_by(plain(error), error.clone())
 }
 
 /// The command that a refusal names, as in "no permissions to run the 'script|load' command".
@@ -166,35 +189,19 @@ pub(super) fn command(text: &str) -> Option<String> {
     rest.split_once('\'').map(|(name, _)| name.to_lowercase())
 }
 
-/// Whether a refusal is about a key, not a command.
-pub(super) fn is_of_key(text: &str) -> bool {
-    text.contains("access")
-}
-
-/// What TLS has against the server, in words; `None` where the error is about something else. Trying
-/// again is no use.
+/// Why TLS rejects the server's certificate; `None` for another error. Retries do not help.
 pub(super) fn distrust(error: &RedisError) -> Option<String> {
-    if error.kind() != ErrorKind::Io {
-        return None;
-    }
     let text = error.to_string();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let why = if says(&["UnknownIssuer", "BadSignature"]) {
-        "its certificate is signed by an authority that is not trusted here: name the authority's file in \
-         AGRPO_REDIS_CA"
-    } else if says(&["NotValidForName", "not valid for name"]) {
-        "its certificate is for another host: use a name that it was made for"
-    } else if says(&["Expired", "NotValidYet", "expired", "not valid yet"]) {
-        "its certificate is not valid at this time: renew it, or set this machine's clock"
-    } else if says(&["invalid peer certificate"]) {
-        return Some(format!("its certificate cannot be used ({text})"));
-    } else {
-        return None;
-    };
-    Some(why.to_owned())
+    let fits = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    match CERTIFICATES.iter().find(|(words, _)| fits(words)) {
+        _ if error.kind() != ErrorKind::Io => None,
+        Some((_, why)) => Some((*why).to_owned()),
+        None => fits(&["invalid peer certificate"])
+            .then(|| format!("its certificate cannot be used ({text})")),
+    }
 }
 
-/// Whether signing in was refused: trying again is no use.
+/// Whether the server rejected our credentials or rights: retries do not help.
 pub(super) fn refuses(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
         || matches!(refusal(error), Some((Refusal::Credentials | Refusal::Rights, _)))
@@ -237,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_trusted_is_told_from_a_lost_connection() {
+    fn an_untrusted_certificate_is_not_taken_for_a_lost_connection() {
         let met =
             |words: &str| distrust(&RedisError::from(std::io::Error::other(words.to_owned())));
         let why = met("invalid peer certificate: UnknownIssuer").unwrap();
@@ -263,9 +270,7 @@ mod tests {
             assert_eq!(plain(&error), words);
         }
         let several = "Pipeline failure: [(Index 1, error: \"NOPERM\": to run the 'multi' command), (Index 2,";
-        assert_eq!(
-            plain(&std::io::Error::other(several)),
-            "\"NOPERM\": to run the 'multi' command"
-        );
+        let first = plain(&std::io::Error::other(several));
+        assert_eq!(first, "\"NOPERM\": to run the 'multi' command");
     }
 }

@@ -1,6 +1,6 @@
--- Tries every command that a script of ours uses, and answers with those that are refused: command, reason. ARGV names
--- a string, a hash, a set and a sorted set, of which nothing is left: as KEYS, a user who may only read them could not
--- run the script at all. By itself, without the functions that all scripts share, since those use commands as well.
+-- Runs every command of agrpo's scripts and answers with the refused ones: command, reason. ARGV names a string, a
+-- hash, a set and a sorted set, which it deletes; as KEYS, Redis would refuse the whole script to a user who may only
+-- read them. Without the shared functions of the other scripts, since those run commands as well.
 local refused = {}
 for _, words in ipairs({
     { 'TIME' },

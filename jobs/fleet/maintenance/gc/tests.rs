@@ -1,4 +1,4 @@
-//! What goes and what stays, with the runs lost, begun and forgotten around it.
+//! Which objects a gc deletes, beside lost, begun and forgotten runs.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,11 @@ use agrpo_store::Condition;
 use bytes::Bytes;
 
 use super::*;
+use crate::maintenance::verify::verify;
 use crate::testing::{
-    TestStore, fake, fake_outputs, finish, finished, local, repairs, run, run_named, with_large,
+    S3Server, TestStore, fake, fake_outputs, finish, finished, local, repairs, run, run_named,
+    with_large,
 };
-use crate::{maintenance::verify::verify, s3_server::S3Server};
 
 const AT_ONCE: GcOptions = GcOptions { grace: Duration::ZERO, dry_run: false };
 const PATIENT: GcOptions = GcOptions { grace: Duration::from_secs(3600), dry_run: false };
@@ -21,7 +22,7 @@ fn objects(test: &TestStore, folder: &str) -> BTreeSet<String> {
 }
 
 fn swept(report: &GcReport) -> u64 {
-    report.swept.values().map(|tally| tally.objects).sum()
+    report.swept.values().map(|totals| totals.objects).sum()
 }
 
 #[tokio::test]
@@ -30,7 +31,7 @@ async fn what_runs_reach_stays_even_where_their_index_is_lost() {
         finished(&test.store, run(), 2).await;
         let report = gc(&test.store, AT_ONCE).await.unwrap();
         assert_eq!((swept(&report), report.runs), (0, 1), "{report:?}");
-        assert!(report.kept.objects > 50);
+        assert!(report.retained.objects > 50);
     }
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
@@ -62,7 +63,7 @@ async fn what_no_run_reaches_goes_when_it_is_old_enough_and_dry_runs_only_count(
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
     let (cas, stages) = (objects(&test, "cas"), objects(&test, "stages"));
-    let orphan = test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
+    let orphan = test.store.cas.put(Bytes::from_static(b"orphaned")).await.unwrap();
     let forgotten = run_named("forgotten", 1);
     let other = {
         let mut config = forgotten.config().clone();
@@ -146,7 +147,7 @@ async fn beside_a_run_that_goes_on_nothing_of_it_is_lost() {
         while test.store.records.recorded_stages(run_named("busy", 6).id()).await.unwrap().len()
             < 45
         {
-            // A grace of half a second is an eternity for stages of milliseconds.
+            // Half a second of grace is long for stages of milliseconds.
             let grace = Duration::from_millis(500);
             if gc(&test.store, GcOptions { grace, dry_run: false }).await.is_ok() {
                 sweeps += 1;
@@ -165,7 +166,7 @@ async fn beside_a_run_that_goes_on_nothing_of_it_is_lost() {
 async fn nothing_is_swept_while_a_run_cannot_be_followed() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(Bytes::from_static(b"orphaned")).await.unwrap();
     let before = objects(&test, "cas");
     let update = test.store.records.recorded_stages(run().id()).await.unwrap();
     let manifest = format!("stages/{}", update[&"update-000002".parse().unwrap()]);
@@ -227,7 +228,7 @@ async fn nothing_of_a_run_that_another_version_computes_goes() {
 async fn nothing_is_swept_or_forgotten_beside_records_of_another_version() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 2).await;
-    test.store.cas.put(Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(Bytes::from_static(b"orphaned")).await.unwrap();
     let id = run().id();
     let before = objects(&test, "cas");
     let newer =
@@ -344,9 +345,13 @@ async fn stored_again(url: &str, options: &[(String, String)]) {
         assert_eq!(store.cas.condition(digest).await.unwrap(), Condition::Sound(size));
     }
     assert!(!store.cas.claim(agrpo_spec::ArtifactDigest::of(b"nothing")).await.unwrap());
-    // Nothing keeps it for ever.
-    tokio::time::sleep(LATER).await;
-    assert!(swept(&gc(&store, soon).await.unwrap()) > 0);
+    // Nothing retains it for ever; a busy server may date it a little later than it answers.
+    for _ in 0..5 {
+        tokio::time::sleep(LATER).await;
+        if swept(&gc(&store, soon).await.unwrap()) > 0 {
+            break;
+        }
+    }
     assert!(!store.cas.has(digest).await.unwrap(), "{url}");
 }
 

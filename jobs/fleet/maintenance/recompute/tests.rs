@@ -1,4 +1,4 @@
-//! Every blob of every stage lost in every way, one by one and all at once; and what cannot be mended.
+//! Every blob of every stage lost in every way, one by one and all at once; and blobs that cannot be made again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +46,7 @@ fn objects(test: &TestStore, folder: &str) -> BTreeSet<String> {
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// How a blob is lost, and what is remembered of it.
+/// A way to lose a blob, and the reason in the record of its repair.
 type Way<'a> = (&'a dyn Fn(&str), Why);
 
 #[tokio::test]
@@ -178,8 +178,8 @@ async fn a_stage_of_other_numerics_or_another_version_is_refused_in_words() {
     assert!(error.contains("numerics cpu-portable") && error.contains("cpu-native"), "{error}");
 }
 
-/// Bytes flip under a stage that has its inputs in hand, above the limit from which blobs are read in windows
-/// and below it; neither the file's length nor its times tell.
+/// Bytes flip while a stage reads its inputs, above the limit from which blobs are read in windows
+/// and below it; neither the file's length nor its times change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_under_which_bytes_flip_gives_the_same_policy() {
     for (large, is_repaired) in [(1000, true), (1 << 20, false)] {

@@ -1,4 +1,4 @@
-//! Replays that agree, that differ, and that meet damage; none of them leaves a trace.
+//! Replays that agree, that differ, and that meet damage; none of them writes anything.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

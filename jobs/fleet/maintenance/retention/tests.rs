@@ -1,4 +1,4 @@
-//! What goes while a run goes on, what stays, and that no reader misses it.
+//! Which outputs retention deletes while a run goes on, and that no reader misses them.
 
 use std::collections::BTreeSet;
 
@@ -182,7 +182,7 @@ async fn a_policy_that_waits_for_its_evaluation_stays() {
     finished(&test.store, lean(&long()), 1).await;
     let store = &test.store;
     let index = store.records.recorded_stages(long().id()).await.unwrap();
-    let without: Index =
+    let without: Stages =
         index.into_iter().filter(|(key, _)| key.to_string() != "evaluation-000002").collect();
     let key = |text: &str| text.parse().unwrap();
     assert!(is_needed(&long(), &without, key("update-000002")));

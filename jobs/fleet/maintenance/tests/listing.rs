@@ -2,9 +2,8 @@
 
 use agrpo_store::{JobsError, Store};
 
-use crate::fake_s3::Server;
 use crate::gc::{GcOptions, gc};
-use crate::testing::{finished, run, run_seeded};
+use crate::testing::{fake_s3::Server, finished, run, run_seeded};
 
 #[tokio::test]
 async fn nothing_is_swept_where_a_server_lists_in_part() {

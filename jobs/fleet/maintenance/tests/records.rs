@@ -66,7 +66,7 @@ async fn a_record_of_another_version_is_left_alone_and_named() {
         seal(&more),
         seal_as(FORMAT + 1, &value),
         serde_json::to_vec(&more).unwrap(),
-        // Only a program that knows the format can tell what has happened to them.
+        // Only a program that knows the format can judge them.
         flipped(seal_as(FORMAT + 1, &value)),
         flipped(seal_as(FORMAT + 1, &more)),
         seal_as(FORMAT + 1, &more)[..200].to_vec(),
@@ -122,7 +122,7 @@ async fn a_gc_leaves_what_an_unreached_record_of_another_version_may_name() {
 }
 
 #[tokio::test]
-async fn books_of_another_version_are_neither_overwritten_nor_removed() {
+async fn run_metadata_of_another_version_is_neither_overwritten_nor_removed() {
     let test = TestStore::memory().await;
     let (store, id) = (&test.store, run().id());
     finished(store, run(), 1).await;

@@ -1,4 +1,4 @@
-//! Every way in which a store can be wrong is distinguished.
+//! Verification tells every kind of damage apart.
 
 use agrpo_spec::StageKey;
 
@@ -26,7 +26,7 @@ async fn a_whole_store_is_clean_and_every_byte_was_read() {
         let files = std::fs::read_dir(test.path("cas")).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(report.sound.bytes, bytes);
-        assert_eq!((report.dropped, report.orphaned), (Tally::default(), Tally::default()));
+        assert_eq!((report.dropped, report.orphaned), (Totals::default(), Totals::default()));
     }
 }
 
@@ -97,7 +97,7 @@ async fn follow_advice(test: &TestStore) -> usize {
 /// What is done to a store, given the run's stages.
 type Damage = (&'static str, fn(&TestStore, &BTreeMap<StageKey, StageDigest>));
 
-fn place(stages: &BTreeMap<StageKey, StageDigest>, key: &str) -> String {
+fn object(stages: &BTreeMap<StageKey, StageDigest>, key: &str) -> String {
     format!("stages/{}", stages[&key.parse().unwrap()])
 }
 
@@ -122,17 +122,17 @@ fn blob(test: &TestStore, stage: &str) -> String {
 
 const DAMAGES: [Damage; 14] = [
     ("flipped final policy", |test, stages| {
-        test.flip(&blob(test, &place(stages, "update-000003")));
+        test.flip(&blob(test, &object(stages, "update-000003")));
     }),
     ("lost evaluation", |test, stages| {
-        test.remove(&blob(test, &place(stages, "evaluation-000002")));
+        test.remove(&blob(test, &object(stages, "evaluation-000002")));
     }),
     ("flipped blob of old", |test, stages| {
-        test.flip(&blob(test, &place(stages, "reward-000001-00")));
+        test.flip(&blob(test, &object(stages, "reward-000001-00")));
     }),
-    ("cut record of old", |test, stages| test.truncate(&place(stages, "rollout-000001-01"))),
-    ("lost record of old", |test, stages| test.remove(&place(stages, "gradient-000002-00"))),
-    ("flipped record of the last", |test, stages| test.flip(&place(stages, "update-000003"))),
+    ("cut record of old", |test, stages| test.truncate(&object(stages, "rollout-000001-01"))),
+    ("lost record of old", |test, stages| test.remove(&object(stages, "gradient-000002-00"))),
+    ("flipped record of the last", |test, stages| test.flip(&object(stages, "update-000003"))),
     ("damaged run", |test, _| test.truncate(&of_run("run.json"))),
     ("lost run", |test, _| test.remove(&of_run("run.json"))),
     ("books", |test, stages| {
@@ -148,10 +148,10 @@ const DAMAGES: [Damage; 14] = [
     ("no key", |test, _| garbage(test, "policies/garbage")),
     ("spec", |test, stages| {
         std::fs::create_dir_all(test.path("specs")).unwrap();
-        let name = place(stages, "update-000001").replace("stages", "specs");
+        let name = object(stages, "update-000001").replace("stages", "specs");
         std::fs::write(test.path(&name), b"garbage").unwrap();
     }),
-    ("foreign entries", |test, stages| {
+    ("entries of another run", |test, stages| {
         let other = stages[&"update-000001".parse().unwrap()];
         for key in ["update-000002", "rollout-000002-00", "update-000009"] {
             std::fs::write(test.path(&of_run(&format!("stages/{key}.{other}"))), b"").unwrap();
@@ -225,7 +225,7 @@ async fn a_run_without_its_record_is_missing_and_not_corrupt() {
 #[tokio::test]
 async fn orphans_are_counted_and_no_fault() {
     let (test, _) = computed().await;
-    test.store.cas.put(bytes::Bytes::from_static(b"nobody's")).await.unwrap();
+    test.store.cas.put(bytes::Bytes::from_static(b"orphaned")).await.unwrap();
     let report = verify(&test.store, None).await.unwrap();
     assert!(report.is_clean());
     assert_eq!((report.orphaned.objects, report.orphaned.bytes), (1, 8));

@@ -1,5 +1,6 @@
-//! A run resumed from what is stored: the same plan, whatever was lost, and never trust in an index.
+//! Resuming a run: it gives the same plan whatever was lost, and does not trust an index.
 
+use agrpo_spec::StageDigest;
 use agrpo_store::JobsError;
 
 use super::*;
@@ -10,9 +11,9 @@ async fn left(test: &TestStore, run: &Run) -> Vec<String> {
     let store = test.reopened();
     let mut progress = Progress::open(&store, run.clone()).await.unwrap();
     progress.catch_up(&store).await.unwrap();
-    let pending = progress.plan().pending();
-    if progress.plan().is_done() {
-        assert_eq!(progress.done(), progress.total());
+    let pending = progress.plan.pending();
+    if progress.plan.is_done() {
+        assert_eq!(progress.done, progress.total());
     }
     pending.keys().map(ToString::to_string).collect()
 }
@@ -71,7 +72,7 @@ async fn without_its_index_a_run_is_walked_from_the_start_and_indexed_again() {
 }
 
 #[tokio::test]
-async fn what_the_index_of_a_run_that_is_done_lacks_is_noted_at_its_end() {
+async fn the_index_of_a_finished_run_is_completed_at_its_end() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let before = test.store.records.recorded_stages(run().id()).await.unwrap();
@@ -85,7 +86,7 @@ async fn what_the_index_of_a_run_that_is_done_lacks_is_noted_at_its_end() {
     assert_eq!(test.store.records.recorded_stages(run().id()).await.unwrap(), before);
 }
 
-/// The run is done, so no worker would compute again what its end puts aside.
+/// The run is done, so no worker would compute a quarantined record again.
 #[tokio::test]
 async fn the_end_of_a_run_moves_no_damaged_record() {
     let test = TestStore::file().await;
@@ -98,7 +99,7 @@ async fn the_end_of_a_run_moves_no_damaged_record() {
     let store = test.reopened();
     let mut progress = Progress::open(&store, run()).await.unwrap();
     progress.catch_up(&store).await.unwrap();
-    assert!(progress.plan().is_done());
+    assert!(progress.plan.is_done());
     progress.complete_index(&store).await.unwrap();
     assert!(test.path(&format!("stages/{stage}")).exists());
     assert!(test.path(&format!("{entry}.{lost}")).exists(), "what comes before it is noted");
@@ -106,7 +107,7 @@ async fn the_end_of_a_run_moves_no_damaged_record() {
 }
 
 #[tokio::test]
-async fn an_index_that_lies_is_not_believed() {
+async fn a_wrong_index_is_not_followed() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let (key, other) = ("update-000003".parse().unwrap(), run_named("long", 9));
@@ -123,7 +124,7 @@ async fn an_index_that_lies_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_corrupt_manifest_is_put_aside_and_its_stage_pending_again() {
+async fn a_corrupt_manifest_is_quarantined_and_its_stage_pending_again() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let stage = stage_of(&test, &run(), "sft-000001").await;
@@ -160,7 +161,7 @@ async fn a_long_run_is_opened_with_few_reads() {
     counts.lock().unwrap().clear();
     let mut progress = Progress::open(&store, run.clone()).await.unwrap();
     progress.catch_up(&store).await.unwrap();
-    assert!(progress.plan().is_done());
+    assert!(progress.plan.is_done());
     let counts = counts.lock().unwrap().clone();
     let asked = |what: &str| counts.get(what).copied().unwrap_or(0);
     // Those of updates and of evaluations: not of rollouts, rewards and gradients.

@@ -28,7 +28,7 @@ async fn two_with(other: Run) -> Two {
     Two { test, own, other }
 }
 
-/// A run that begins like the first one, and learns otherwise.
+/// A run that begins like the first one, and has another estimator.
 fn sibling() -> Run {
     let mut config = run().config().clone();
     config.name = "sibling".to_owned();
@@ -37,7 +37,7 @@ fn sibling() -> Run {
 }
 
 impl Two {
-    /// Rewrites the first run's index so that it names the second one's stages from a place on.
+    /// Rewrites the first run's index so that its entries with these keys name the second one's stages.
     fn edit(&self, is_edited: impl Fn(StageKey) -> bool, with_notes: bool) -> usize {
         let folder = |run, part: &str| self.test.path(&format!("runs/{run}/{part}"));
         let key_of = |name: &str| name.split('.').next().unwrap().parse::<StageKey>().unwrap();
@@ -172,7 +172,7 @@ async fn an_unfinished_run_goes_on_from_its_own_update() {
     }
 }
 
-/// A run that stands still at a stage; its later updates are said to be those of another one.
+/// A run that fails at a stage; its index names updates of another run after it.
 async fn unfinished(other: Run, stops_at: StageKey, is_sealed: bool) {
     let test = TestStore::file().await;
     let other = finished(&test.store, other, 1).await;
@@ -199,17 +199,17 @@ async fn unfinished(other: Run, stops_at: StageKey, is_sealed: bool) {
     assert_eq!(row.iteration, stops_at.iteration - 1);
     assert_ne!(row.policy, other.policy);
     let mut progress = Progress::open(&store, run()).await.unwrap();
-    assert_eq!(progress.plan().iteration(), stops_at.iteration - 1);
+    assert_eq!(progress.plan.iteration(), stops_at.iteration - 1);
     progress.leap(&store).await.unwrap();
     progress.catch_up(&store).await.unwrap();
-    assert_eq!(progress.plan().iteration(), stops_at.iteration - 1);
+    assert_eq!(progress.plan.iteration(), stops_at.iteration - 1);
     let done = finished(&store, run(), 1).await;
     let right = finished(&TestStore::memory().await.store, run(), 1).await;
     assert_eq!(done.policy, right.policy);
 }
 
 #[tokio::test]
-async fn a_walk_goes_on_behind_a_lost_record_and_reads_only_what_is_new() {
+async fn a_walk_goes_on_after_a_lost_record_and_reads_only_new_ones() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let store = test.reopened();
@@ -228,7 +228,7 @@ async fn a_walk_goes_on_behind_a_lost_record_and_reads_only_what_is_new() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_whole_again_is_found_by_the_next_look() {
+async fn a_restored_record_is_found_by_the_next_walk() {
     let test = TestStore::file().await;
     finished(&test.store, run(), 1).await;
     let stages = test.store.records.recorded_stages(run().id()).await.unwrap();
@@ -237,7 +237,7 @@ async fn a_record_that_is_whole_again_is_found_by_the_next_look() {
         test.flip(&object);
         let mut walk = Walk::new(run());
         assert_eq!(walk.advance(&test.reopened()).await.unwrap().len(), found, "{key}");
-        assert_eq!((walk.unreadable().len(), walk.places().len()), (1, 27), "{key}");
+        assert_eq!((walk.unreadable().len(), walk.done_keys().len()), (1, 27), "{key}");
         test.flip(&object);
         assert_eq!(walk.advance(&test.reopened()).await.unwrap().len(), 27, "{key}");
         assert_eq!((walk.unreadable().len(), walk.wrong().count()), (0, 0), "{key}");

@@ -1,6 +1,6 @@
 //! Runs that are paused, cancelled and resumed, workers that drain, and the registry of workers.
 
-use agrpo_spec::Plan;
+use agrpo_spec::{Plan, StageKind};
 use tokio::time::sleep;
 
 use super::house::{House, finish, finish_once};
@@ -8,7 +8,7 @@ use super::loss::gated_start;
 use super::*;
 use crate::control::{hold, resume};
 use crate::status::{RunState, status};
-use crate::testing::throttled;
+use crate::testing::{TestStore, finished, repairs, run, throttled};
 use agrpo_store::{Control, Hold};
 
 fn by_anna(state: Hold) -> Control {
@@ -48,8 +48,26 @@ async fn a_cancelled_run_begins_nothing_until_it_is_enqueued_again() {
     assert_eq!(status(&house.store, Some(id)).await.unwrap()[0].state, RunState::Cancelled);
     house.enqueue().await;
     finish(worker, &house).await;
+    let paused = hold(&house.store, Some(&house.fleet), id, &by_anna(Hold::Paused)).await;
+    assert!(!paused.unwrap(), "a run that is done stays as it is");
     assert_eq!(house.store.records.control(id).await.unwrap(), None);
     assert_eq!(status(&house.store, Some(id)).await.unwrap()[0].state, RunState::Done);
+}
+
+#[tokio::test]
+async fn a_run_that_status_calls_done_is_not_paused_and_nothing_of_it_is_moved() {
+    let test = TestStore::file().await;
+    let id = run().id();
+    finished(&test.store, run(), 1).await;
+    let index = test.store.records.recorded_stages(id).await.unwrap();
+    let (_, stage) = index.iter().rfind(|(key, _)| key.kind == StageKind::Evaluation).unwrap();
+    test.truncate(&format!("stages/{stage}"));
+    let store = test.reopened();
+    assert_eq!(status(&store, Some(id)).await.unwrap()[0].state, RunState::Done);
+    assert!(!hold(&store, None, id, &by_anna(Hold::Paused)).await.unwrap());
+    assert_eq!(store.records.control(id).await.unwrap(), None);
+    assert!(test.path(&format!("stages/{stage}")).exists());
+    assert!(repairs(&store, id).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,13 +112,13 @@ async fn a_worker_is_shown_with_the_stage_in_hand_and_expires() {
     };
     house
         .until("a finished stage and the next one", async || {
-            find(&name).await.is_some_and(|all| all.stages_done == 1 && all.in_hand.is_some())
+            find(&name).await.is_some_and(|all| all.stages_done == 1 && all.computing.is_some())
         })
         .await;
     let worker = find(&name).await.unwrap();
     assert_eq!((worker.pid, worker.class, &*worker.device), (42, Numerics::CpuPortable, "cpu"));
     assert!(worker.seen_ms_ago < 2000, "{worker:?}");
-    let in_hand = worker.in_hand.unwrap();
+    let in_hand = worker.computing.unwrap();
     assert_eq!(in_hand.run, id);
     assert!(house.calls().contains_key(&in_hand.stage));
 

@@ -19,7 +19,7 @@ async fn a_stage_that_refuses_its_spec_fails_at_once_and_retry_gives_new_attempt
     let is_cured = Arc::clone(&cured);
     let house = House::with(move |spec, _| match spec.kind() {
         StageKind::Update if !is_cured.load(Ordering::SeqCst) => {
-            Err(StageError::Invalid("no such optimizer".to_owned()))
+            Err(StageError::Invalid("no such optimizer".into()))
         }
         _ => Ok(()),
     })
@@ -61,7 +61,7 @@ async fn other_runs_go_on_beside_one_that_failed() {
     let first = agrpo_spec::Plan::new(other.clone()).pending().values().next().unwrap().digest();
     let house = House::with(move |spec, _| {
         if spec.digest() == first {
-            return Err(StageError::Internal("out of memory".to_owned()));
+            return Err(StageError::Internal("out of memory".into()));
         }
         Ok(())
     })
@@ -77,7 +77,7 @@ async fn other_runs_go_on_beside_one_that_failed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_that_failed_here_waits_for_others_while_there_are_any() {
     let house = House::with(|spec, begun| match (spec.kind(), begun) {
-        (StageKind::Reward, 1) => Err(StageError::Internal("out of memory".to_owned())),
+        (StageKind::Reward, 1) => Err(StageError::Internal("out of memory".into())),
         _ => Ok(()),
     })
     .await;
@@ -101,7 +101,7 @@ async fn a_worker_whose_device_is_lost_ends_for_its_supervisor() {
     let lost = AtomicBool::new(true);
     let house = House::with(move |spec, _| {
         if spec.kind() == StageKind::Rollout && lost.swap(false, Ordering::SeqCst) {
-            return Err(StageError::Device("CUDA error: lost".to_owned()));
+            return Err(StageError::Device("CUDA error: lost".into()));
         }
         Ok(())
     })
@@ -125,14 +125,14 @@ async fn an_error_of_the_store_is_reported_though_redis_fails_too() {
     let attempt = Attempt::new(house.run().id(), pending, lease, testing::environment());
     house.redis.kill();
     for first in [
-        JobsError::Unavailable("the bucket is away".to_owned()),
-        JobsError::Invalid("the bucket refuses us".to_owned()),
-        JobsError::Device("the device is lost".to_owned()),
+        JobsError::Unavailable("the bucket is away".into()),
+        JobsError::Invalid("the bucket refuses us".into()),
+        JobsError::Device("the device is lost".into()),
     ] {
         let failed = worker.failed(&attempt, first.clone()).await.unwrap_err();
         assert_eq!(format!("{failed:?}"), format!("{first:?}"));
     }
-    let both = |text: &str| Err(JobsError::Unavailable(text.to_owned()));
+    let both = |text: &str| Err(JobsError::Unavailable(text.into()));
     let message = crate::executor::first_of(both("first"), both("second")).unwrap_err();
     assert_eq!(message.to_string(), "first");
 }

@@ -5,8 +5,7 @@ use tokio::time::sleep;
 
 use super::house::{House, finish};
 use super::*;
-use crate::redis_server::RedisServer;
-use crate::testing;
+use crate::testing::{self, RedisServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_redis_costs_only_time() {
@@ -39,17 +38,17 @@ async fn a_worker_that_vanishes_is_taken_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_redis_for_too_long_ends_and_loses_no_stage_that_is_computed() {
-    // Patience over while it computes, and while it waits for word of its lease.
-    for (patience, published) in [(1, 0), (5, 1)] {
+    // The time to retry is over while it computes, and while it waits for the answer about its lease.
+    for (seconds, published) in [(1, 0), (5, 1)] {
         let mut house = House::slow(Duration::from_secs(2)).await;
         house.enqueue().await;
-        let patience = Duration::from_secs(patience);
-        let worker = house.worker_with(WorkerOptions { patience, ..house.options("cut-off") });
+        let retry_for = Duration::from_secs(seconds);
+        let worker = house.worker_with(WorkerOptions { retry_for, ..house.options("cut-off") });
         house.until_calls(1).await;
         house.redis = RedisServer::start(&[]);
         let error = worker.end().await.unwrap_err();
         assert!(matches!(error, JobsError::Unavailable(_)), "{error}");
-        assert!(error.to_string().contains(house.fleet.place()), "{error}");
+        assert!(error.to_string().contains(house.fleet.address()), "{error}");
         sleep(Duration::from_secs(2)).await;
         assert_eq!(house.finished().await, published);
     }
@@ -59,7 +58,7 @@ async fn a_worker_without_redis_for_too_long_ends_and_loses_no_stage_that_is_com
 async fn a_stage_that_fails_twice_is_tried_a_third_time() {
     let house = House::with(|spec, begun| match (spec.kind(), begun) {
         (StageKind::Reward, 1) => panic!("a defect"),
-        (StageKind::Update, 1..=2) => Err(StageError::Internal("out of memory".to_owned())),
+        (StageKind::Update, 1..=2) => Err(StageError::Internal("out of memory".into())),
         _ => Ok(()),
     })
     .await;
@@ -75,7 +74,7 @@ async fn a_stage_that_always_fails_ends_in_a_record_until_it_is_enqueued_again()
     let is_cured = Arc::clone(&cured);
     let house = House::with(move |spec, _| match spec.kind() {
         StageKind::Update if !is_cured.load(std::sync::atomic::Ordering::SeqCst) => {
-            Err(StageError::Internal("needs more memory".to_owned()))
+            Err(StageError::Internal("needs more memory".into()))
         }
         _ => Ok(()),
     })
@@ -144,7 +143,7 @@ async fn a_redis_that_stalls_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hint_of_a_run_without_a_record_is_reported_and_leaves_no_trace() {
+async fn a_worker_on_another_store_than_the_run_names_its_store_and_the_setting() {
     let house = House::new().await;
     let first = *house.pending().await.first().unwrap();
     let queue = house.queue(Numerics::CpuPortable);
@@ -152,8 +151,14 @@ async fn a_hint_of_a_run_without_a_record_is_reported_and_leaves_no_trace() {
     let mut options = house.options("puzzled");
     options.exit_when_idle = Some(Duration::from_secs(1));
     house.serve(options).await.unwrap();
-    let is_reported = |event: &Event| matches!(event, Event::Unreadable { .. });
-    assert!(house.events().iter().any(is_reported));
+    let reported = house.events().into_iter().find_map(|event| match event {
+        Event::Unreadable { error, .. } => Some(error),
+        _ => None,
+    });
+    let reported = reported.unwrap();
+    for part in ["memory://", "does not hold run", "AGRPO_STORE or --store"] {
+        assert!(reported.contains(part), "{reported}");
+    }
     assert_eq!(house.store.records.runs().await.unwrap(), []);
 }
 

@@ -12,9 +12,8 @@ use super::super::runs::View;
 use super::super::scheduler::Scheduler;
 use super::*;
 use crate::planning::progress::Progress;
-use crate::redis_server::RedisServer;
 use crate::stage::Pending;
-use crate::testing::{self, Counts, Objects, TestStore};
+use crate::testing::{self, Counts, Objects, RedisServer, TestStore};
 use agrpo_store::Versions;
 
 /// What a stage does before it gives its result: called with its spec and how often it was begun.
@@ -97,7 +96,7 @@ impl House {
             reconcile: Duration::from_millis(200),
             // So long that only the first turn of the reconciler, or an emptied Redis, has the store searched.
             survey: Duration::from_secs(3600),
-            patience: Duration::from_secs(20),
+            retry_for: Duration::from_secs(20),
             elsewhere: Duration::from_secs(5),
             ..WorkerOptions::new(
                 Numerics::CpuPortable,
@@ -134,7 +133,7 @@ impl House {
 
     /// The parts of a worker, of which none is at work but its heartbeat.
     pub(super) async fn parts(&self, name: &str) -> Arc<Worker> {
-        let options = WorkerOptions { patience: Duration::from_secs(1), ..self.options(name) };
+        let options = WorkerOptions { retry_for: Duration::from_secs(1), ..self.options(name) };
         let (store, fleet, events) = (self.store.clone(), self.fleet.clone(), self.sender.clone());
         Arc::new(Worker {
             queue: self.queue(options.numerics),
@@ -161,7 +160,7 @@ impl House {
                     ended => return ended,
                 }
             }
-            Err(JobsError::Internal("restarted too often".to_owned()))
+            Err(JobsError::Internal("restarted too often".into()))
         });
         WorkerHandle { stop, task }
     }
@@ -208,7 +207,7 @@ impl House {
     }
 
     pub(super) async fn finished(&self) -> u64 {
-        self.progress().await.done()
+        self.progress().await.done
     }
 
     pub(super) async fn until_done(&self) {
@@ -216,17 +215,17 @@ impl House {
     }
 
     pub(super) async fn until_done_with(&self, run: &Run) {
-        let is_done = async || self.progress_of(run.clone()).await.plan().is_done();
+        let is_done = async || self.progress_of(run.clone()).await.plan.is_done();
         self.until("the run to be done", is_done).await;
     }
 
     pub(super) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let patience = async {
+        let reached = async {
             while !holds().await {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        let waited = timeout(Duration::from_secs(60), patience).await;
+        let waited = timeout(Duration::from_secs(60), reached).await;
         assert!(waited.is_ok(), "waited too long for {what}; {} events", self.events().len());
     }
 

@@ -9,8 +9,7 @@ use tokio::time::sleep;
 use super::house::{House, finish, finish_once};
 use super::*;
 use crate::coordination::leases::{LEASE, stages::Acquired};
-use crate::redis_server::RedisServer;
-use crate::testing;
+use crate::testing::{self, RedisServer};
 
 /// The first stage takes this long, the others no time.
 pub(super) async fn slow_start(delay: Duration, extra: &[&str]) -> House {

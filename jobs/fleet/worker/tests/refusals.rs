@@ -1,5 +1,5 @@
 //! A Redis that answers and refuses: what no other try changes ends the worker with code 2 and the remedy; what
-//! may pass is waited for, for as long as the worker's patience.
+//! may pass is retried, as long as the worker's options say.
 
 use tokio::time::{Instant, sleep};
 
@@ -136,7 +136,7 @@ async fn a_failover_is_waited_for_and_a_replica_that_stays_one_is_not() {
     finish(worker, &house).await;
     assert_eq!(house.result().await, house.expected().await);
 
-    let options = WorkerOptions { patience: Duration::from_secs(2), ..house.options("deserted") };
+    let options = WorkerOptions { retry_for: Duration::from_secs(2), ..house.options("deserted") };
     let worker = house.worker_with(options);
     house
         .until("the worker", async || !crate::workers(&house.fleet).await.unwrap().is_empty())
@@ -159,7 +159,7 @@ async fn a_full_memory_is_waited_for_and_reported() {
     finish(worker, &house).await;
     assert_eq!(house.result().await, house.expected().await);
 
-    let options = WorkerOptions { patience: Duration::from_secs(2), ..house.options("starved") };
+    let options = WorkerOptions { retry_for: Duration::from_secs(2), ..house.options("starved") };
     let worker = house.worker_with(options);
     house
         .until("the worker", async || !crate::workers(&house.fleet).await.unwrap().is_empty())
@@ -170,11 +170,11 @@ async fn a_full_memory_is_waited_for_and_reported() {
     assert!(error.to_string().contains("raise maxmemory"), "{error}");
 }
 
-/// The heartbeat is answered and the queue is not: patience ends that too.
+/// Redis answers the heartbeat and not the queue: the worker ends after the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn patience_bounds_the_exchange_with_the_queue() {
+async fn the_time_to_retry_bounds_the_exchange_with_the_queue() {
     let house = House::new().await;
-    let mut gone = crate::redis_server::RedisServer::start(&[]);
+    let mut gone = crate::testing::RedisServer::start(&[]);
     let elsewhere = Fleet::connect(&gone.url()).await.unwrap();
     let mut worker = Arc::into_inner(house.parts("forgotten").await).unwrap();
     worker.queue = Queue::new(&elsewhere, Numerics::CpuPortable, &worker.options.versions);

@@ -134,8 +134,8 @@ async fn runs_take_turns_and_each_keeps_its_order() {
     }
     // One that is given back keeps its place; one that a worker computes is not taken again.
     let next = queue.take().await.unwrap().unwrap();
-    queue.give_back(next).await.unwrap();
-    queue.give_back(queue.take().await.unwrap().unwrap()).await.unwrap();
+    queue.release(next).await.unwrap();
+    queue.release(queue.take().await.unwrap().unwrap()).await.unwrap();
     let computed = house.fleet.keys.lease(next.stage);
     assert_eq!(house.waiting().await, 9000 - 9);
     house.redis_says::<()>(&["SET", &computed, "9 another", "PX", "60000"]).await;

@@ -1,15 +1,13 @@
-//! A claim leaves what is young as it is, and what is handed on is claimed. The fleet's tests of gc show that the other
-//! ways in which a blob comes into use again make it young.
+//! A claim leaves young blobs as they are, and passing a blob on claims it. The fleet's tests of gc cover the other ways
+//! in which an old blob comes into use again.
 
 use std::time::Duration;
-
-use agrpo_spec::Content;
 
 use super::*;
 use crate::s3_server::S3Server;
 use crate::{Store, testing::with_large};
 
-/// Stores a large blob, and hands it on when it is old: it has to be young again.
+/// Stores a large blob, and passes it on when it is old: that has to renew its date.
 async fn handed_on(url: &str, options: &[(String, String)]) {
     let store = with_large(&Store::open(url, options).await.unwrap(), 1 << 20);
     let store = store.with_limits(|limits| limits.young = Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Several processes on one cache, each a store handle of its own; damage, bounds, the dead and the stopped.
+//! Several processes on one cache, each a store handle; damage, limits, and processes that died or were stopped.
 
 use futures::future::try_join_all;
 
@@ -45,7 +45,7 @@ impl Host {
         self.cache().join("blobs").join(&name[..2]).join(name)
     }
 
-    fn kept(&self) -> u64 {
+    fn cached(&self) -> u64 {
         let folders = files_in(&self.cache().join("blobs")).unwrap();
         let files = folders.iter().flat_map(|folder| files_in(folder).unwrap());
         let drafts = files_in(&self.cache().join("new")).unwrap();
@@ -59,7 +59,7 @@ async fn read(store: &Store, digest: ArtifactDigest, bytes: &Bytes) {
 }
 
 #[tokio::test]
-async fn what_one_process_fetched_or_made_no_other_one_fetches() {
+async fn a_blob_that_one_process_fetched_or_wrote_is_fetched_by_no_other() {
     let host = Host::new().await;
     let sizes = [blob(2, 1), blob(320, 2)];
     let given = sizes.each_ref().map(|bytes| host.give(bytes));
@@ -75,7 +75,7 @@ async fn what_one_process_fetched_or_made_no_other_one_fetches() {
         read(&second, *digest, bytes).await;
     }
     assert_eq!(host.server.asked(), [""; 0]);
-    // Who asks what the store holds is not answered by the cache.
+    // Checks of what the store holds bypass the cache.
     second.fresh().cas.get(given[0]).await.unwrap();
     second.cas.get(given[0]).await.unwrap();
     assert_eq!(host.server.count("GET"), 2);
@@ -141,7 +141,7 @@ async fn a_byte_flipped_after_the_first_look_is_found_at_the_next_read() {
     }
 }
 
-/// A process that waits for another leaves both places to blobs that can be had.
+/// A task that waits for another process holds no permit, so other blobs can be fetched.
 #[tokio::test]
 async fn waiting_for_another_process_holds_up_no_other_blob() {
     let host = Host::new().await;
@@ -178,7 +178,7 @@ async fn the_bound_holds_and_what_was_used_longest_ago_goes() {
         digests.push(host.give(&bytes));
         let store = host.process(limit).await;
         read(&store, digests[usize::from(n)], &bytes).await;
-        assert!(host.kept() <= limit, "{} bytes", host.kept());
+        assert!(host.cached() <= limit, "{} bytes", host.cached());
         // The first one is used again and again.
         read(&host.process(limit).await, digests[0], &blob(1, 0)).await;
     }
@@ -188,7 +188,7 @@ async fn the_bound_holds_and_what_was_used_longest_ago_goes() {
     let large = blob(320, 99);
     let digest = host.give(&large);
     read(&host.process(limit).await, digest, &large).await;
-    assert!(!host.file(digest).exists() && host.kept() <= limit);
+    assert!(!host.file(digest).exists() && host.cached() <= limit);
 }
 
 /// The file is open: its readers keep it when it is deleted.
@@ -207,7 +207,7 @@ async fn what_is_read_stays_readable_when_it_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn the_dead_are_cleaned_up_and_the_stopped_block_nobody() {
+async fn drafts_of_dead_processes_are_deleted_and_stopped_ones_block_no_other() {
     let host = Host::new().await;
     let bytes = blob(2, 1);
     let digest = host.give(&bytes);
@@ -249,7 +249,7 @@ async fn a_folder_that_breaks_turns_the_cache_off_and_fails_nothing() {
 }
 
 #[test]
-fn the_folder_is_its_owner_s_or_a_group_s_and_never_everybody_s() {
+fn the_folder_is_private_or_a_group_s_and_never_world_writable() {
     let folder = tempfile::tempdir().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -268,11 +268,11 @@ fn the_folder_is_its_owner_s_or_a_group_s_and_never_everybody_s() {
     }
     set(folder.path(), 0o777);
     let error = HostCache::open(folder.path(), None).unwrap_err();
-    assert!(error.to_string().contains("everybody may write to it"), "{error}");
+    assert!(error.to_string().contains("all users may write to it"), "{error}");
 }
 
 #[test]
-fn without_a_word_it_takes_a_share_of_the_disk() {
+fn without_a_limit_it_takes_a_share_of_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let cache = HostCache::open(&folder.path().join("cache"), None).unwrap();
     let disk = rustix::fs::statvfs(folder.path()).unwrap();

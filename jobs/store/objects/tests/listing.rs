@@ -1,4 +1,4 @@
-//! Servers that list in pages, in part or without end: what is listed is all there is, or an error.
+//! Servers that list in pages, in part or without end: a listing is complete or an error.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! Servers that are not AWS: what a store makes of their answers, and whether it asks again.
+//! Servers that are not AWS: how a store classifies their answers, and whether it retries.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn with(server: &Server, also: &[(&str, &str)]) -> Result<Store> {
     open("s3://results/agrpo", &settings).await.map(Store::on)
 }
 
-/// What a store says when a process begins to use it, and when it writes.
+/// The error of a store when a process begins to use it, or of its first write; and how often `odd` was answered.
 async fn begin(odd: &[Odd], also: &[(&str, &str)]) -> (Result<()>, usize) {
     let server = Server::start().await;
     odd.iter().for_each(|odd| server.odd(*odd));
@@ -31,7 +31,7 @@ async fn begin(odd: &[Odd], also: &[(&str, &str)]) -> (Result<()>, usize) {
 }
 
 #[tokio::test]
-async fn a_conflict_that_passes_is_no_verdict() {
+async fn a_temporary_conflict_refuses_no_server() {
     let conflict = ("409 Conflict", "ConditionalRequestConflict");
     for (after, times) in [(0, 1), (1, 1), (0, 3)] {
         let odd = Odd { after, times, ..Odd::always("PUT probe/", conflict) };
@@ -49,7 +49,7 @@ async fn a_conflict_that_passes_is_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_know_checksums_is_told_with_the_switch() {
+async fn the_error_of_a_server_without_checksums_names_the_setting() {
     for answer in [
         ("400 Bad Request", "InvalidArgument"),
         ("400 Bad Request", ""),
@@ -80,7 +80,7 @@ async fn a_server_that_does_not_know_checksums_is_told_with_the_switch() {
     }
 }
 
-/// Answers to a first write, and whether they say that the server is unavailable.
+/// Answers to a first write, and whether they count as unavailable.
 #[tokio::test]
 async fn answers_are_sorted_by_whether_another_try_helps() {
     for (status, code, is_unavailable, part) in [
@@ -94,7 +94,7 @@ async fn answers_are_sorted_by_whether_another_try_helps() {
         ("403 Forbidden", "RequestTimeTooSkewed", false, "set both by NTP"),
         ("404 Not Found", "NoSuchBucket", false, "there is no bucket `results`"),
         ("404 Not Found", "", false, "the address of an S3 server"),
-        ("405 Method Not Allowed", "MethodNotAllowed", false, "it will not answer otherwise"),
+        ("405 Method Not Allowed", "MethodNotAllowed", false, "another try does not help"),
         ("501 Not Implemented", "NotImplemented", false, "501 Not Implemented"),
         ("400 Bad Request", "BadDigest", true, "BadDigest"),
         ("400 Bad Request", "RequestTimeout", true, "RequestTimeout"),
@@ -122,9 +122,9 @@ async fn answers_are_sorted_by_whether_another_try_helps() {
     }
 }
 
-/// Answers of success that no S3 server gives, to whatever is asked first.
+/// Successful answers to a first request that no S3 server gives.
 #[tokio::test]
-async fn what_is_no_s3_server_is_told_as_such() {
+async fn what_is_no_s3_server_is_reported_as_such() {
     for raw in [
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -151,7 +151,7 @@ async fn what_is_no_s3_server_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn who_was_served_before_is_not_sent_away_by_one_refusal() {
+async fn one_refusal_after_success_is_retried() {
     let forbidden = ("403 Forbidden", "InvalidAccessKeyId");
     for (times, is_served) in [(1, true), (5, true), (usize::MAX, false)] {
         let server = Server::start().await;
@@ -167,7 +167,7 @@ async fn who_was_served_before_is_not_sent_away_by_one_refusal() {
         assert!(server.with(|state| state.oddities) >= times.min(3));
         drop(stop);
     }
-    // Without an end of it, and without patience, the refusal is the error.
+    // Without an end of it, and without a retry policy, the refusal is the error.
     let server = Server::start().await;
     let store = with(&server, &[]).await.unwrap();
     store.objects.check_creates("w").await.unwrap();
@@ -182,7 +182,7 @@ async fn who_was_served_before_is_not_sent_away_by_one_refusal() {
 }
 
 #[tokio::test]
-async fn a_store_waits_for_its_server_as_long_as_it_was_told() {
+async fn a_store_waits_for_its_server_as_long_as_its_retry_policy_says() {
     let busy = ("503 Service Unavailable", "SlowDown");
     let server = Server::start().await;
     let store = with(&server, &[]).await.unwrap();

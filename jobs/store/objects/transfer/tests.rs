@@ -26,7 +26,7 @@ async fn a_small_blob_arrives_though_connections_break() {
     assert_eq!(server.count("GET cas/"), 3);
 }
 
-/// What must be created once is sent again as well: what stands there then is our own.
+/// A creation is repeated as well: the object that exists then comes from the first try.
 #[tokio::test]
 async fn a_record_is_created_once_though_connections_break() {
     let server = Server::start().await;
@@ -40,7 +40,7 @@ async fn a_record_is_created_once_though_connections_break() {
 }
 
 #[tokio::test]
-async fn of_a_large_blob_only_what_was_cut_is_moved_again() {
+async fn of_a_large_blob_only_the_cut_parts_and_pieces_are_repeated() {
     let server = Server::start().await;
     let store = server.store(LARGE).await;
     let bytes = many(40);
@@ -67,9 +67,9 @@ async fn an_upload_that_fails_leaves_nothing_behind() {
     assert_eq!(server.count("abort"), 1);
 }
 
-/// A file that is no longer what it was does not even replace what stands there.
+/// A file that has changed does not replace the object that exists.
 #[tokio::test]
-async fn what_turns_out_to_be_something_else_is_not_completed() {
+async fn an_upload_of_a_wrong_digest_is_not_completed() {
     let server = Server::start().await;
     let store = server.store(LARGE).await;
     let (name, digest) = ("cas/x", ArtifactDigest::of(b"as it was"));

@@ -56,11 +56,11 @@ fn every_variant_runs_with_every_seed() {
 #[test]
 fn the_comparisons_of_the_repository_are_read() {
     for name in ["countdown", "sudoku"] {
-        let place = format!("compare/{name}.toml");
-        let file = ComparisonFile::parse(&run_file(&place)).unwrap();
+        let path = format!("compare/{name}.toml");
+        let file = ComparisonFile::parse(&run_file(&path)).unwrap();
         let base = run_file(&format!("compare/{}", file.run().display()));
         let base = Base::parse(&base).unwrap();
-        let comparison = Comparison::new(Path::new(&place), file, &base).unwrap();
+        let comparison = Comparison::new(Path::new(&path), file, &base).unwrap();
         assert_eq!(comparison.members.len(), comparison.variants.len() * comparison.seeds.len());
     }
 }
@@ -80,8 +80,8 @@ fn a_seed_stands_in_the_list_alone() {
 
 #[test]
 fn a_variant_with_another_base_or_another_evaluation_is_refused() {
-    let own = |change: &str| error("set.rollout.prompts = 16", change);
-    insta::assert_snapshot!(own("set.evaluation.steps = [4]"), @"variant b: evaluation differs from the first variant's, expected one base and one evaluation; set it for all above the variants");
+    let changed = |change: &str| error("set.rollout.prompts = 16", change);
+    insta::assert_snapshot!(changed("set.evaluation.steps = [4]"), @"variant b: evaluation differs from the first variant's, expected one base and one evaluation; set it for all above the variants");
     for (change, key) in [
         ("set.evaluation.problems = 20", "evaluation"),
         ("set.evaluation.position = \"random\"", "evaluation"),
@@ -90,7 +90,7 @@ fn a_variant_with_another_base_or_another_evaluation_is_refused() {
         ("set.task.countdown.max_target = 11", "task"),
         ("set.numerics = \"cpu-native\"", "numerics"),
     ] {
-        let text = own(change);
+        let text = changed(change);
         assert!(text.starts_with(&format!("variant b: {key} differs")), "{change}: {text}");
     }
     let text = FILE.replace("set.rollout.prompts = 16", "set.evaluation.every = 3");

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use super::*;
-use crate::folder::{Folder, sweep};
+use crate::folder::{Folder, remove_orphans};
 use crate::group::Groups;
 
 #[path = "../../../../tests/support/not_run.rs"]
@@ -99,18 +99,18 @@ fn what_a_dead_process_left_is_removed_and_what_lives_is_kept() {
         command.args([&format!("--fsize={mark}"), "sleep", "1000"]).stdin(Stdio::null());
         command.spawn().unwrap()
     };
-    let (mut left, mut kept) = (sleep(mark), sleep(alive.mark));
+    let (mut left, mut other) = (sleep(mark), sleep(alive.mark));
     crate::family::until_none(|| command_line(&left).starts_with("sleep"));
     let strange = below.path().join("agrpo-reward-without-owner");
     std::fs::create_dir(&strange).unwrap();
     let link = below.path().join("agrpo-reward-link");
     std::os::unix::fs::symlink(&dead, &link).unwrap();
-    sweep(below.path());
+    remove_orphans(below.path());
     assert!(!dead.exists() && strange.is_dir() && link.is_symlink());
     assert!(alive.files().join("reward.py").exists());
-    assert!(!runs(&left.id().to_string()) && runs(&kept.id().to_string()));
-    kept.kill().unwrap();
-    kept.wait().unwrap();
+    assert!(!runs(&left.id().to_string()) && runs(&other.id().to_string()));
+    other.kill().unwrap();
+    other.wait().unwrap();
     // The watch may have collected it already.
     let _status = left.wait();
 }
@@ -119,11 +119,11 @@ fn command_line(child: &std::process::Child) -> String {
     std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default()
 }
 
-/// Needs a place for control groups, which root has and others have by delegation.
+/// Needs a folder in which this user may make control groups: as root, or by delegation.
 #[test]
 fn a_control_group_ends_as_a_whole() {
-    let place = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::PathBuf::from);
-    let top = place.into_iter().find(|place| place.join("cgroup.subtree_control").exists());
+    let folders = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::PathBuf::from);
+    let top = folders.into_iter().find(|folder| folder.join("cgroup.subtree_control").exists());
     let top = top.map(|top| top.join(format!("agrpo-test-{}", std::process::id())));
     let Some(top) = top.filter(|top| std::fs::create_dir(top).is_ok()) else {
         return not_run::not_run("no control groups may be made here");
@@ -132,7 +132,7 @@ fn a_control_group_ends_as_a_whole() {
     let mut command = Command::new("sh");
     command.args(["-c", "sleep 0.5; setsid sleep 1000 & sleep 1000"]).stdin(Stdio::null());
     let mut child = command.spawn().unwrap();
-    group.take(child.id().try_into().unwrap()).unwrap();
+    group.add(child.id().try_into().unwrap()).unwrap();
     let members = || std::fs::read_to_string(top.join("one/cgroup.procs")).unwrap_or_default();
     crate::family::until_none(|| members().lines().count() >= 2);
     assert!(members().lines().count() >= 2, "{}", members());

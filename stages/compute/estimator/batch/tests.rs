@@ -1,4 +1,4 @@
-//! What is refused before anything is computed: each with the sample and the number.
+//! Tests of the checks before anything is computed: each error names the sample and the number.
 
 use agrpo_spec::{ModelShape, PositionRule, StageError};
 
@@ -54,13 +54,13 @@ fn refusal(change: impl Fn(&mut Trajectories)) -> String {
 
 fn said(all: &Trajectories, worths: &[Worth], group: usize) -> String {
     match Batch::new(all, worths, group, &sampler(), &model()) {
-        Err(StageError::Data(text)) => text,
+        Err(StageError::Data(text)) => text.to_string(),
         other => panic!("not refused as data: {other:?}"),
     }
 }
 
 #[test]
-fn what_belongs_together_is_taken() {
+fn matching_parts_are_accepted() {
     let (all, sampler, model) = (trajectories(), sampler(), model());
     let batch = Batch::new(&all, &worths(&[1.0, -1.0]), 2, &sampler, &model).unwrap();
     assert_eq!((batch.horizon(0), batch.horizon(1)), (3, 0));
@@ -125,7 +125,7 @@ fn rows_stop_early_at_the_end_of_a_block() {
 }
 
 #[test]
-fn tokens_have_to_be_the_policy_s_and_drawn_from_what_was_kept() {
+fn tokens_are_the_policy_s_and_from_the_kept_sets() {
     assert_eq!(refusal(|all| all.completion_ids[1] = 10), "sample 0: 10 is no token of the policy");
     assert_eq!(refusal(|all| all.prompt_ids[3] = -1), "sample 1: -1 is no token of the policy");
     assert_eq!(
@@ -159,7 +159,7 @@ fn completions_have_to_be_of_the_sampler_s_length() {
 
 /// With a threshold a step writes one token or more, and a block takes as many steps as it needs.
 #[test]
-fn steps_of_a_threshold_write_what_they_like_block_by_block() {
+fn steps_with_a_threshold_write_any_number_of_tokens_block_by_block() {
     let sampler = Sampler {
         threshold: Some(real(0.9)),
         ..crate::testing::sampler(6, 3, 6, PositionRule::LowConfidence)

@@ -1,8 +1,8 @@
 //! By how much an estimate is wrong where it does not claim to be exact: its expectation over all
 //! trajectories against the gradient of the expected reward, with the expected reward as the baseline.
 //!
-//! Toys are harsh: what a policy of millions of weights shows is smaller. Held here is that these
-//! biases are there, above all noise; `cargo test -- --show-output` shows how large.
+//! Toys exaggerate: the biases of a policy of millions of weights are smaller. The tests assert that these biases
+//! exceed all noise; `cargo test -- --show-output` prints how large they are.
 
 #![expect(clippy::print_stdout, reason = "the size of a bias is what these tests find out")]
 

@@ -291,7 +291,7 @@ impl Enumeration {
         self.probability_R.detach().dot(&reward_R).double_value(&[])
     }
 
-    /// What the configured estimator has for an expectation: the gradient that it would ascend.
+    /// The expectation of the configured estimator: the gradient that it would ascend.
     pub(super) fn expected_estimate(
         &self,
         policy: &Policy,
@@ -319,7 +319,7 @@ impl Enumeration {
     }
 }
 
-/// Arbitrary, but the same for equal completions.
+/// An arbitrary reward, the same for equal completions.
 pub(super) fn reward(completion: &[i64]) -> f64 {
     Seed::new(2024).uniform(u32::try_from(number(completion)).unwrap(), 0)
 }

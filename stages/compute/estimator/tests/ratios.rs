@@ -184,9 +184,9 @@ fn cached_logps(policy: &Policy, all: &Trajectories, row: usize, sampler: &Sampl
     found
 }
 
-/// What a cached pass was is recorded, to the bit; the learner's pass is exact, and so the ratio is
-/// exp(exact - cached): the importance weight that makes good for the approximation. Without a cache it
-/// is 1 to the bit, threshold or not.
+/// The records are the cached pass's log-probabilities, to the bit. The learner's pass is exact, so the ratio is
+/// exp(exact - cached): the importance weight that corrects the approximation. Without a cache it is 1 to the bit,
+/// threshold or not.
 #[test]
 fn ratios_correct_for_a_cache_and_are_1_without_one() {
     let policy = &policies()[0];

@@ -1,7 +1,7 @@
-//! What a checkpoint's folder promises: each way in which its files can disagree is one line that names
+//! Tests of a checkpoint's folder: each way in which its files can disagree is one line that names
 //! tensor and file, and what is sound comes whole, in any kind.
 
-use agrpo_spec::Content;
+use agrpo_spec::{Content, StageError};
 use serde_json::{Value, json};
 
 use super::*;
@@ -133,7 +133,7 @@ fn every_tensor_is_accounted_for() {
 }
 
 #[test]
-fn the_index_says_what_the_files_say() {
+fn the_index_agrees_with_the_files() {
     let mut lost = folder();
     lost.remove(&file(1));
     insta::assert_snapshot!(refused(&lost), @"model.safetensors.index.json: model.transformer.blocks.0.attn_out.weight is said to lie in model-00002-of-00003.safetensors, which the folder lacks");
@@ -183,7 +183,7 @@ fn weights_are_finite() {
 }
 
 #[test]
-fn a_pointer_of_git_lfs_is_told_as_one() {
+fn a_pointer_of_git_lfs_is_reported_as_one() {
     const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
     for name in [&file(1), INDEX, "config.json", "tokenizer.json"] {
         let mut files = folder();
@@ -199,7 +199,7 @@ fn a_pointer_of_git_lfs_is_told_as_one() {
 
 /// Keys that would make another model of it, as checkpoints and later versions of transformers have them.
 #[test]
-fn what_is_not_computed_is_refused_by_its_key() {
+fn an_unsupported_setting_is_refused_by_its_key() {
     let with = |key: &str, value: Value| {
         let mut files = folder();
         let mut config: Value = serde_json::from_slice(&small().config().to_json()).unwrap();
@@ -256,7 +256,7 @@ fn what_is_not_computed_is_refused_by_its_key() {
 }
 
 #[test]
-fn another_model_is_told_by_its_name() {
+fn another_model_is_refused_by_its_name() {
     let other = |model_type: &str| {
         let mut files = folder();
         let mut config: Value = serde_json::from_slice(&small().config().to_json()).unwrap();

@@ -1,5 +1,5 @@
-//! The keys of `config.json` beside those that are read: those of which one value is computed here, and those that
-//! change no policy's arithmetic. Refuses any other key, since it may change it.
+//! The keys of `config.json` that are not read: those of which only one value is supported, and those that change no
+//! policy's arithmetic. Refuses any other key, since it may change the arithmetic.
 
 use agrpo_spec::{StageError, one_line};
 use serde_json::{Map, Value, json};
@@ -87,8 +87,8 @@ impl ModelConfig {
         }
     }
 
-    /// The only values of other settings whose arithmetic is computed here; null counts as one of them. LLaDA's
-    /// own keys first, then those of other readers.
+    /// The only supported values of other settings; null counts as one of them. LLaDA's own keys first, then those of
+    /// other readers.
     #[rustfmt::skip]
     fn plain(&self) -> Vec<(&'static str, Vec<Value>)> {
         let is = |value: Value| vec![value];

@@ -70,7 +70,7 @@ fn keys_of_published_files_are_known() {
 }
 
 #[test]
-fn what_is_refused_is_told_with_what_is_computed() {
+fn a_refusal_names_what_is_computed() {
     insta::assert_snapshot!(
         [
             read("sliding_window", json!(4096)),

@@ -1,4 +1,5 @@
-//! Policies with an adapter: begun or found, kept apart from the base, merged. Reads and writes no base.
+//! Policies with an adapter, new or read, which is separate from the base or merged into it. Neither reads nor writes
+//! the base's files.
 
 use agrpo_spec::{Files, LoraConfig, Seed};
 use tch::{Tensor, no_grad_guard};
@@ -9,8 +10,8 @@ use crate::model::lora::{self, Adapter, Matrices};
 use crate::{model::config::ModelConfig, tensors::NamedTensors};
 
 impl Policy {
-    /// A policy that was read, as a run trains it: with `lora`, its adapter, which is checked, or else a new one
-    /// drawn from `seed`, whose policy is its base.
+    /// Prepares a policy that was read for training. With `lora`, checks its adapter, or adds a new one drawn from
+    /// `seed`, which changes nothing yet.
     pub fn ready_to_train(self, lora: Option<&LoraConfig>, seed: Seed) -> Result<Self> {
         let Some(lora) = lora else { return Ok(self) };
         match &self.adapter {
@@ -30,8 +31,8 @@ impl Policy {
         self.adapted(found)
     }
 
-    /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and
-    /// `adapter_model.safetensors`. From here on the adapter is what is trained.
+    /// The same policy with a LoRA adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+    /// From here on, only the adapter is trained.
     pub fn with_adapter(self, files: &Files) -> Result<Self> {
         let found = lora::read(&self.config, files)?;
         self.adapted(found)

@@ -12,13 +12,12 @@
 //! does not change: a window is computed whole, so nothing of an earlier window is read again.
 //! Differentiates nothing, and does not decide when to keep or renew.
 
-use agrpo_spec::StageError;
 use tch::{Tensor, no_grad_guard};
 
 use super::queries::{Queries, select};
 use super::rotation::rotate;
 use super::{PADDING, Policy, Sequences, attention, rms_norm};
-use crate::error::{Result, libtorch};
+use crate::error::{Result, internal, libtorch};
 use crate::model::weights::Block;
 
 /// Keys and values of all positions of B sequences, from every block.
@@ -47,7 +46,6 @@ pub(crate) struct Window<'a> {
 
 /// Where the positions of a pass lie, and what they attend to.
 struct Span<'a> {
-    /// First position.
     start: i64,
     /// The queried positions, counted in the whole sequence.
     queries_NQ: &'a Tensor,
@@ -90,7 +88,7 @@ impl Policy {
         let (_, width) = ids_NW.size2().map_err(libtorch)?;
         let (end, length) = (start + width, all.sequences.length);
         if start < 0 || end > length {
-            return Err(StageError::Internal(format!(
+            return Err(internal(format!(
                 "the window {start}..{end} lies outside 0..{length}, the positions that were kept"
             )));
         }
@@ -109,8 +107,8 @@ impl Policy {
         }))
     }
 
-    /// All blocks in turn; `whole` makes a block's keys and values of all positions out of those of the
-    /// positions that are passed.
+    /// Computes all blocks in turn. `whole` completes the keys and values of the computed positions to those of all
+    /// positions.
     fn through_blocks(
         &self,
         ids_NW: &Tensor,
@@ -125,8 +123,8 @@ impl Policy {
         rms_norm(&x, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
-    /// One block, its result at all positions that are passed or, where it is the last, at the queried
-    /// ones: the very operations of [`Policy::block`].
+    /// One block, its result at all computed positions or, if it is the last, at the queried ones. The operations are
+    /// those of [`Policy::block`].
     fn block_in_span(
         &self,
         block: &Block,

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Files, StageError};
+use agrpo_spec::Files;
 
 use super::Policy;
-use crate::error::Result;
+use crate::error::{Result, internal};
 use crate::{
     model::checkpoint::Checkpoint, model::config::ModelConfig, model::lora,
     model::placement::Placement, tensors,
@@ -21,7 +21,7 @@ impl Policy {
         Self::from_folder_at(files, Placement::CPU)
     }
 
-    /// The same elsewhere, in a floating kind. Host memory beside the policy stays bounded, whatever
+    /// The same on another device or in another floating kind. Host memory beside the policy stays bounded, whatever
     /// the checkpoint's size.
     pub fn from_folder_at(files: &Files, at: Placement) -> Result<Self> {
         let config = ModelConfig::of_folder(files)?;
@@ -30,15 +30,14 @@ impl Policy {
         if lora::is_in(files) { policy.with_adapter(files) } else { Ok(policy) }
     }
 
-    /// The policy of a folder as it is sampled from; `merge` computes with W + s B A, rounded to the
-    /// base's kind.
+    /// A folder's policy for sampling; `merge` computes with W + s B A, rounded to the base's kind.
     pub fn for_sampling(files: &Files, merge: bool, at: Placement) -> Result<Self> {
         let policy = Self::from_folder_at(files, at)?;
         Ok(if merge { policy.merged() } else { policy })
     }
 
-    /// Another policy of the same run, of the folder `files`, beside this one of the folder `own`. A base that
-    /// both share is in memory once.
+    /// Reads another policy of the same run from the folder `files`, beside this one, which is that of the folder
+    /// `own`. A base that both share is in memory once.
     pub(crate) fn beside(&self, own: &Files, files: &Files) -> Result<Self> {
         if self.adapter.is_none() || !lora::share_a_base(own, files) {
             return Self::from_folder_at(files, self.placement());
@@ -50,9 +49,7 @@ impl Policy {
     /// The model's files for a folder in Hugging Face layout. Invalid error if a weight is not finite.
     pub fn to_files(&self) -> Result<Files> {
         if self.adapter.is_some() {
-            return Err(StageError::Internal(
-                "the base of an adapted policy is not written again".into(),
-            ));
+            return Err(internal("the base of an adapted policy is not written again"));
         }
         let weights = tensors::write_weights(&self.parameters())?;
         Ok(BTreeMap::from([

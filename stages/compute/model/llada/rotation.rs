@@ -1,4 +1,4 @@
-//! The rotary embedding (Su et al., arXiv 2104.09864): tables of angles, and the turn of queries and keys.
+//! The rotary embedding (Su et al., arXiv 2104.09864): tables of angles, and the rotation of queries and keys.
 
 use tch::{Device, Kind, Tensor};
 

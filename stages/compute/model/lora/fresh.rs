@@ -37,7 +37,7 @@ pub(in crate::model) fn draw(
     assemble(config, settings(lora).into(), tensors)
 }
 
-/// A saved adapter has to be what the run asks for.
+/// Checks that a saved adapter matches the run's settings.
 pub(in crate::model) fn check(
     config: &ModelConfig,
     lora: &LoraConfig,

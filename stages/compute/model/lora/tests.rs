@@ -1,4 +1,4 @@
-//! What an adapter promises: it computes as the merged weights would, it alone is trained, and whatever
+//! Tests of an adapter: it computes as the merged weights would, it alone is trained, and whatever
 //! does not fit is named.
 
 use agrpo_spec::StageError;

@@ -1,4 +1,4 @@
-//! What an export promises: every tensor of the policy, and W + s B A to the bit.
+//! Tests of an export: every tensor of the policy, and W + s B A to the bit.
 
 use serde_json::json;
 use tch::Tensor;
@@ -119,7 +119,7 @@ fn a_merged_policy_computes_with_nearly_the_same() {
 }
 
 #[test]
-fn what_takes_the_pieces_may_refuse_them() {
+fn errors_of_the_sink_are_returned() {
     #[derive(Debug)]
     struct Full;
     impl From<StageError> for Full {

@@ -37,7 +37,7 @@ fn the_vocabulary_is_that_of_both_files_in_any_order() {
     let other = opened(&task, &rows(&["cab", "dab"]), &rows(&["é"])).unwrap();
     let tokenizer = one.characters().unwrap();
     assert_eq!(tokenizer.file, other.characters().unwrap().file);
-    // Blank, ?, a, b, c, d, é, and the two that are no characters.
+    // Blank, ?, a, b, c, d, é, and the two special tokens.
     assert_eq!(tokenizer.vocabulary, 9);
     assert_eq!(tokenizer.ids(" ?abcdé").unwrap(), [0, 1, 2, 3, 4, 5, 6]);
     assert_ne!(
@@ -71,7 +71,7 @@ fn every_row_comes_once_a_pass_and_none_that_is_held_out() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_named_by_its_row() {
+fn a_row_that_cannot_be_asked_is_named() {
     let task = task("{{ word }}", 3);
     let refusals = [
         opened(&task, "{\"word\": \"ab\"}\n\n{\"wrd\": 1}\n", &rows(&["a"])).err().unwrap(),

@@ -1,4 +1,4 @@
-//! What decoding promises of steps: how much each writes, and that a row is the same in any batch.
+//! Tests of decoding: how much each step writes, and that a row is the same in any batch.
 
 use agrpo_spec::ModelShape;
 use tch::{Kind, Tensor};
@@ -36,7 +36,7 @@ fn rows(padding: impl Fn(u64) -> usize) -> Vec<Row> {
     (0..12).map(row).collect()
 }
 
-/// Every way to decode in less time, greedily and by chance.
+/// Every way to decode faster, greedily and by chance.
 fn fast(tokens: u32, block: u32) -> Vec<Sampler> {
     let mut all = vec![];
     for cache in [Cache::None, Cache::Prefix, Cache::Dual] {
@@ -77,7 +77,7 @@ fn of_row(all: &Trajectories, row: usize) -> One {
 }
 
 #[test]
-fn the_first_steps_write_what_does_not_share_out_evenly() {
+fn the_first_steps_write_the_remainder() {
     let sampler = sampler(16, 8, 6, PositionRule::Random);
     let row = Row { prompt: vec![0, 1], seed: Seed::new(2) };
     let steps = sample(&policy(18), &[row], &sampler, 1).unwrap().unmask_steps;
@@ -187,9 +187,9 @@ fn a_threshold_writes_what_is_sure_and_at_least_one_token() {
     }
 }
 
-/// A run file's checks say it with the file's keys; a spec by another hand is refused as well.
+/// A run file's checks name the file's keys; a spec of another origin is refused as well.
 #[test]
-fn what_does_not_go_together_is_refused_before_anything_is_computed() {
+fn incompatible_settings_are_refused_before_anything_is_computed() {
     let exact = sampler(4, 4, 2, PositionRule::LowConfidence);
     let few = Sampler { threshold: Some(real(0.9)), ..exact.clone() };
     let refused = sample(&policy(9), &rows(|_| 0), &few, 1).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! ten megabytes, and applies as many replacements as the file lists. Refuses such files before the crate
 //! reads them, and files whose BPE has dropout. Does not check that the rest is sound.
 
-use agrpo_spec::one_line;
+use agrpo_spec::{Message, one_line};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,28 +18,23 @@ const MOST_PATTERNS: usize = 8;
 const MOST_GROWTH: usize = 32;
 /// Bytes of the longest text that is put in front of another.
 const LONGEST_PREPEND: usize = 256;
-/// A text in which a pattern that may match nothing does so.
+/// A text in which a pattern that may match the empty text does so.
 const PROBE: &str = "a B1\t\n.,-_'\"x\u{e9}\u{4e2d} ";
 
-/// As much of the file as can do harm.
-#[derive(Deserialize)]
+/// The parts of the file that are limited.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Head {
-    #[serde(default)]
     added_tokens: Vec<Added>,
-    #[serde(default)]
     normalizer: Value,
-    #[serde(default)]
     pre_tokenizer: Value,
-    #[serde(default)]
     decoder: Value,
-    #[serde(default)]
     model: Model,
 }
 
 #[derive(Default, Deserialize)]
 struct Model {
     /// The share of merges that BPE leaves out by chance.
-    #[serde(default)]
     dropout: Option<Value>,
 }
 
@@ -48,38 +43,38 @@ struct Model {
 pub(super) struct Added {
     #[serde(default)]
     pub(super) content: String,
-    #[serde(default)]
     pub(super) id: Option<u64>,
 }
 
-/// The tokens that the file adds; or why it is not read any further, in one line.
-pub(super) fn check(bytes: &[u8]) -> Result<Vec<Added>, String> {
+/// The tokens that the file adds. Error: why the file is refused, in one line.
+pub(super) fn check(bytes: &[u8]) -> Result<Vec<Added>, Message> {
+    let refuse = |why: String| Err(why.into());
     if bytes.len() > LONGEST {
-        return Err(format!("{} bytes, expected at most {LONGEST}", bytes.len()));
+        return refuse(format!("{} bytes, expected at most {LONGEST}", bytes.len()));
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let head: Head = serde_json::from_slice(bytes).map_err(Message::of)?;
     let dropout = head.model.dropout.filter(|dropout| dropout.as_f64() != Some(0.0));
     if let Some(dropout) = dropout {
-        return Err(format!(
+        return refuse(format!(
             "model.dropout = {}: expected null or 0: with dropout a text has other tokens each time",
             one_line(&dropout)
         ));
     }
     let longest = head.added_tokens.iter().map(|token| token.content.len()).max().unwrap_or(0);
     if longest > LONGEST_SPECIAL {
-        return Err(format!(
+        return refuse(format!(
             "a special token of {longest} bytes, expected at most {LONGEST_SPECIAL}"
         ));
     }
     let found: usize =
         [&head.normalizer, &head.pre_tokenizer, &head.decoder].map(patterns).iter().sum();
     if found > MOST_PATTERNS {
-        return Err(format!("{found} patterns, expected at most {MOST_PATTERNS}"));
+        return refuse(format!("{found} patterns, expected at most {MOST_PATTERNS}"));
     }
     for part in [&head.normalizer, &head.decoder] {
         let growth = growth(part)?;
         if growth > MOST_GROWTH {
-            return Err(format!(
+            return refuse(format!(
                 "its replacements make a text up to {growth} times as long, expected at most {MOST_GROWTH}"
             ));
         }
@@ -87,8 +82,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<Vec<Added>, String> {
     Ok(head.added_tokens)
 }
 
-/// How many times as long a part, of which each step follows the other, makes a text at most. An error names a
-/// step that replaces nothing by something.
+/// The most times that a part, whose steps follow one another, lengthens a text. The error names a step whose pattern
+/// matches the empty text.
 fn growth(part: &Value) -> Result<usize, String> {
     let entries = match part {
         Value::Object(entries) => entries,
@@ -99,7 +94,7 @@ fn growth(part: &Value) -> Result<usize, String> {
         }
         _ => return Ok(1),
     };
-    // By what a step has: the crate reads steps without a type, too.
+    // A step is recognised by its fields, since the crate also reads steps without a type.
     if let (Some(pattern), Some(content)) = (entries.get("pattern"), entries.get("content")) {
         let shortest = shortest(pattern);
         if shortest == 0 {
@@ -119,7 +114,7 @@ fn growth(part: &Value) -> Result<usize, String> {
     entries.values().try_fold(one, |all: usize, value| Ok(all.saturating_mul(growth(value)?)))
 }
 
-/// Bytes that a pattern matches at least: 0, or a number that is no larger.
+/// A lower bound of the bytes that a pattern matches.
 fn shortest(pattern: &Value) -> usize {
     if let Some(text) = pattern.get("String").and_then(Value::as_str) {
         return text.len();
@@ -150,11 +145,11 @@ mod tests {
     use super::*;
 
     fn refused(file: &Value) -> String {
-        check(file.to_string().as_bytes()).unwrap_err()
+        check(file.to_string().as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
-    fn what_takes_too_long_or_too_much_is_refused() {
+    fn costly_files_are_refused() {
         let split = json!({"type": "Split", "pattern": {"Regex": r"\p{L}{900}"}});
         let file = |specials: &[String], splits: usize| {
             let specials: Vec<_> = specials.iter().map(|text| json!({"content": text})).collect();
@@ -183,7 +178,7 @@ mod tests {
             sequence(&[json!({"type": "NFC"}), replace(json!({"Regex": " {2,}"}), " ")]),
         ] {
             let file = json!({"normalizer": sound, "decoder": sound});
-            assert_eq!(check(file.to_string().as_bytes()), Ok(vec![]));
+            assert_eq!(check(file.to_string().as_bytes()).unwrap(), vec![]);
         }
         let refusals = [
             replace(json!({"String": ""}), "x"),
@@ -220,7 +215,7 @@ mod tests {
     fn words_are_not_cut_by_chance() {
         for dropout in [json!(null), json!(0), json!(0.0)] {
             let file = json!({"model": {"type": "BPE", "dropout": dropout}});
-            assert_eq!(check(file.to_string().as_bytes()), Ok(vec![]));
+            assert_eq!(check(file.to_string().as_bytes()).unwrap(), vec![]);
         }
         for dropout in [json!(0.5), json!(1e-9), json!("0")] {
             let refusal = refused(&json!({"model": {"type": "BPE", "dropout": dropout}}));

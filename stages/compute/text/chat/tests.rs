@@ -99,7 +99,7 @@ fn ids_follow_the_files() {
     assert!(ChatTokenizer::read(&bytes(&file()), &padded).unwrap().special.contains(&3));
 }
 
-/// What a model may write: its unused rows say nothing, what lies outside of it cannot come from it.
+/// Unused rows of a model's embedding spell nothing; an id outside of the embedding cannot come from the model.
 #[test]
 fn unused_rows_spell_nothing() {
     let chat = chat();

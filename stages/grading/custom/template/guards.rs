@@ -11,7 +11,7 @@ use super::limits::{
     weight,
 };
 
-/// Filters that write what they are given as text. They take no null, alone or in a list.
+/// Filters that write their arguments as text. They refuse null, alone or in a list.
 const WRITES: &str =
     "capitalize e escape format indent join lower pprint replace safe string title trim upper";
 
@@ -53,7 +53,7 @@ fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
             let fields = pattern.matches('%').count() as u64;
             let width = |digits: &str| match digits {
                 "" => 0,
-                // What has more digits than a number is no width, but never short.
+                // A width of more digits than a number holds is invalid, and never short.
                 digits => digits.parse().unwrap_or(u64::MAX),
             };
             let written = pattern.split(|c: char| !c.is_ascii_digit()).map(width);
@@ -68,7 +68,7 @@ fn surplus(name: &str, args: &[Value]) -> Result<u64, Error> {
     }
 }
 
-/// What arguments weigh together, each at most `most`.
+/// The total weight of arguments, each at most `most`.
 fn sum(args: &[Value], most: u64) -> Result<u64, Error> {
     args.iter().try_fold(0, |sum: u64, argument| Ok(sum.saturating_add(weight(argument, most)?)))
 }
@@ -77,12 +77,12 @@ fn weight_of(value: Option<&Value>) -> Result<u64, Error> {
     value.map_or(Ok(0), |value| weight(value, LONGEST))
 }
 
-/// What a filter costs by the pairs that it compares or walks, in bytes handled.
+/// The cost of a filter for the pairs that it compares or walks, in bytes handled.
 fn pairs(name: &str, args: &[Value], sum: u64) -> Result<u64, Error> {
     let (positional, kwargs): (&[Value], Kwargs) = from_args(args)?;
     let count = |value: &Value| value.try_iter().map_or(0, |parts| parts.count() as u64);
     let all = positional.first().map_or(0, count);
-    // What looks up an attribute follows its dots, and a sort takes several with commas between.
+    // An attribute is looked up dot by dot, and a sort takes several attributes, separated by commas.
     let path = |place: usize| {
         let named = || kwargs.get::<Option<Value>>("attribute").ok().flatten();
         let path = positional.get(place).cloned().or_else(named);
@@ -98,7 +98,7 @@ fn pairs(name: &str, args: &[Value], sum: u64) -> Result<u64, Error> {
         "selectattr" | "rejectattr" => all.saturating_mul(path(1)),
         "map" => all.saturating_mul(path(usize::MAX)),
         "trim" => look(sum).saturating_mul(weight_of(positional.get(1))?),
-        // A key, or a place, is looked for in one after the other.
+        // A key, or a place, is searched in one argument after the other.
         "chain" => {
             let parts: u64 = positional.iter().map(count).sum();
             look(WEIGHT).saturating_mul(parts).saturating_mul(positional.len() as u64)
@@ -107,7 +107,7 @@ fn pairs(name: &str, args: &[Value], sum: u64) -> Result<u64, Error> {
     })
 }
 
-/// A filter of the crate, asked for no more than it may take.
+/// Calls a filter of the crate within its bounds.
 fn guarded(
     name: &str,
     filter: &Value,
@@ -129,7 +129,7 @@ fn guarded(
     let pairs = pairs(name, args, sum)?;
     Work::of(state).charge(sum.saturating_add(surplus).saturating_add(pairs))?;
     let value = filter.call(state, args)?;
-    // Lists that only point to others would point ever deeper in a loop.
+    // A loop could nest lists that only refer to others ever deeper.
     let value = match (name, value.kind()) {
         ("chain", ValueKind::Seq) => Value::from(value.try_iter()?.collect::<Vec<_>>()),
         ("chain", ValueKind::Map) => {
@@ -141,10 +141,10 @@ fn guarded(
     made(state, value)
 }
 
-/// A test of the crate, charged for a look at all that it is given.
+/// Calls a test of the crate, and charges a look at its arguments.
 fn tested(name: &str, test: &Value, state: &State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
     Work::of(state).charge(look(WEIGHT + sum(args, WORK * LOOK)?))?;
-    // The crate divides, and panics where it cannot.
+    // The crate panics if it cannot divide.
     if let ("divisibleby", [number, by]) = (name, args)
         && let (Ok(number), Ok(by)) = (i128::try_from(number.clone()), i128::try_from(by.clone()))
         && number.checked_rem(by).is_none()
@@ -178,7 +178,7 @@ macro_rules! tests {
     };
 }
 
-/// Puts every filter, test and function of the crate behind its bounds, and takes away what shows an environment.
+/// Wraps every filter, test and function of the crate in its bounds, and removes those that show the environment.
 pub(super) fn set(environment: &mut Environment<'_>) {
     environment.remove_global("debug");
     let functions = environment.globals().map(|(name, function)| (name.to_owned(), function));

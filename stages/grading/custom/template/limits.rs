@@ -13,9 +13,9 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 pub(super) const LONGEST: u64 = 1 << 20;
 /// Bytes that one rendering handles, in all.
 pub(super) const WORK: u64 = 1 << 26;
-/// Lists in lists.
+/// The deepest nesting of lists.
 pub(super) const DEEPEST: usize = 64;
-/// What a value of any kind weighs beside its text.
+/// The weight of a value of any kind, apart from its text.
 pub(super) const WEIGHT: u64 = 32;
 /// A look at a value costs less than making one.
 pub(super) const LOOK: u64 = 4;
@@ -26,7 +26,7 @@ pub(super) const MADE: &str = "(made)";
 pub(super) const TIMES: &str = "(times)";
 pub(super) const JOINED: &str = "(joined)";
 
-/// What an error about null says; the caller knows which column it was.
+/// The text of an error about null; the caller adds the column.
 pub(super) const NULL: &str = "null is no text";
 
 pub(super) fn refuse(reason: impl Into<String>) -> Error {
@@ -57,12 +57,12 @@ impl Work {
     }
 }
 
-/// What a look at so many bytes costs.
+/// The cost of a look at this many bytes.
 pub(super) fn look(bytes: u64) -> u64 {
     bytes.div_ceil(LOOK)
 }
 
-/// What a value weighs with everything in it, as often as it would be written; an error beyond `most`.
+/// The weight of a value with everything in it, as often as it would be written; an error beyond `most`.
 pub(super) fn weight(value: &Value, most: u64) -> Result<u64, Error> {
     let (mut sum, mut open) = (0, vec![(value.clone(), 0)]);
     while let Some((value, depth)) = open.pop() {
@@ -90,12 +90,12 @@ pub(super) fn weight(value: &Value, most: u64) -> Result<u64, Error> {
     Ok(sum)
 }
 
-/// Whether a null stands anywhere in a value that is no longer than it may be.
-fn holds_null(value: &Value) -> bool {
+/// Refuses a null anywhere in a value that is no longer than it may be.
+pub(super) fn not_null(value: &Value) -> Result<(), Error> {
     let mut open = vec![value.clone()];
     while let Some(value) = open.pop() {
         match value.kind() {
-            ValueKind::None => return true,
+            ValueKind::None => return Err(refuse(NULL)),
             ValueKind::Map => {
                 let parts = value.try_iter().into_iter().flatten();
                 open.extend(parts.filter_map(|key| value.get_item(&key).ok()));
@@ -106,14 +106,10 @@ fn holds_null(value: &Value) -> bool {
             _ => {}
         }
     }
-    false
+    Ok(())
 }
 
-pub(super) fn not_null(value: &Value) -> Result<(), Error> {
-    if holds_null(value) { Err(refuse(NULL)) } else { Ok(()) }
-}
-
-/// A value that was made: counted, and a list rather than a promise of one.
+/// Counts a value that was made, and turns a lazy list into a list.
 pub(super) fn made(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let weight = weight(&value, LONGEST)?;
     Work::of(state).charge(weight)?;
@@ -169,7 +165,7 @@ fn times(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, Er
     Ok(Value::from(number(left)? * number(right)?))
 }
 
-/// What is written, into the text or into a value.
+/// Writes a value, into the text or into another value.
 pub(super) fn write(
     out: &mut Output<'_>,
     state: &State<'_, '_>,
@@ -187,7 +183,7 @@ pub(super) fn seen(state: &State<'_, '_>, value: Value) -> Result<Value, Error> 
     Ok(value)
 }
 
-/// Sets the formatter, and the filters that stand between the instructions.
+/// Sets the formatter, and the filters that `machine.rs` inserts between the instructions.
 pub(super) fn set(environment: &mut Environment<'_>) {
     environment.set_formatter(write);
     let one = |args: Rest<Value>| args.0.into_iter().next().unwrap_or_default();

@@ -10,10 +10,10 @@ use minijinja::machinery::{Instruction, Instructions};
 
 use super::limits::{JOINED, KEPT, MADE, SEEN, TIMES, weight};
 
-/// As the crate marks what it does not remember.
+/// The crate's mark for a filter whose lookup it does not remember.
 const NOT_REMEMBERED: u8 = !0;
 
-/// Lists with a star in one list or call: all of them are taken apart before anything is counted.
+/// The most starred lists in one list or call: the crate unpacks all of them before anything is counted.
 const MOST_UNPACKED: usize = 8;
 
 /// Bytes of a constant that a step pays for.
@@ -23,7 +23,7 @@ fn filter(name: &'static str, arguments: u16) -> Instruction<'static> {
     Instruction::ApplyFilter(name, Some(arguments), NOT_REMEMBERED)
 }
 
-/// The same program, bounded. Jumps lead where they led.
+/// The same program with bounds. Jumps keep their targets.
 pub(super) fn bounded<'source>(old: &Instructions<'source>) -> Instructions<'source> {
     let (mut places, mut all) = (vec![], vec![]);
     for number in 0.. {
@@ -58,7 +58,7 @@ fn target<'a>(instruction: &'a mut Instruction<'_>) -> Option<&'a mut u32> {
     }
 }
 
-/// The first instruction that no template may have, by its line, and why.
+/// The line of the first instruction that no template may have, and the reason.
 pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
     use Instruction::{CallMethod, ExportLocals, Include, LoadBlocks, UnpackLists};
     for number in 0.. {
@@ -66,7 +66,7 @@ pub(super) fn refused(all: &Instructions<'_>) -> Option<(usize, &'static str)> {
             Include(_) | LoadBlocks | ExportLocals => {
                 "include, import and extends need other templates, and there are none"
             }
-            // The crate divides by the number of what it is given.
+            // The crate divides by the number of arguments.
             CallMethod("cycle", None | Some(1)) => {
                 "cycle needs its values one by one, and at least one"
             }
@@ -83,23 +83,24 @@ fn guarded<'source>(instruction: &Instruction<'source>) -> Vec<Instruction<'sour
     use Instruction as I;
     let own = instruction.clone();
     match instruction {
-        // As a value, so that the formatter counts it; safe, for it is the template's own.
+        // Emitted as a value, so that the formatter counts it; marked as safe, since it is the template's own.
         I::EmitRaw(text) => {
             vec![I::LoadConst(Value::from_safe_string((*text).to_owned())), I::Emit]
         }
         I::Lookup(_) => vec![own, filter(SEEN, 1)],
         I::StoreLocal(_) => vec![filter(KEPT, 1), own],
-        // The namespace lies on top of what it is to hold.
+        // The namespace lies on top of the value that it is to hold.
         I::SetAttr(_) => vec![I::Swap, filter(KEPT, 1), I::Swap, own],
         I::Add | I::Slice | I::BuildList(None) => vec![own, filter(MADE, 1)],
-        // Compared is what was seen as one list of both.
+        // Both operands are counted as one list, then compared.
         I::Eq | I::Ne | I::Gt | I::Gte | I::Lt | I::Lte | I::In | I::CompareAndPreserve(_) => {
             vec![I::BuildList(Some(2)), filter(SEEN, 1), I::UnpackList(2), I::Swap, own]
         }
         I::LoadConst(value) if weight(value, SMALL).is_err() => vec![own, filter(SEEN, 1)],
         I::Mul => vec![filter(TIMES, 2)],
         I::StringConcat => vec![filter(JOINED, 2)],
-        // Counted by the formatter or by filters of ours; parts of what was seen; numbers and truths; frames.
+        // Without a guard: instructions that the formatter or our filters count, parts of counted values, numbers and
+        // booleans, frames.
         #[rustfmt::skip]
         I::Emit | I::ApplyFilter(..) | I::PerformTest(..) | I::GetAttr(_) | I::GetItem
         | I::LoadConst(_) | I::BuildMap(_) | I::BuildKwargs(_) | I::MergeKwargs(_)

@@ -1,4 +1,4 @@
-//! What templates make of rows: what they made before they were bounded, and never more than the bounds.
+//! The texts of templates: the same as without bounds, and never beyond the bounds.
 
 use serde_json::json;
 
@@ -29,7 +29,7 @@ fn columns_become_text() {
 }
 
 #[test]
-fn what_a_row_lacks_is_an_error_and_never_empty() {
+fn a_missing_column_is_an_error_and_never_empty() {
     let row = json!({"word": "cab", "answer": "abc"});
     insta::assert_snapshot!(
         [
@@ -53,12 +53,12 @@ fn what_a_row_lacks_is_an_error_and_never_empty() {
     );
 }
 
-/// What a template that was found to be hostile says.
+/// The error of a template that is hostile.
 fn refused(source: &str, row: &Value) -> String {
     rendered(source, row).expect_err(source)
 }
 
-/// What makes more and more, each in its own way, or breaks the crate off.
+/// Templates that make more and more, each in its own way, or make the crate panic.
 #[rustfmt::skip]
 const HOSTILE: &[&str] = &[
     "{% set a = namespace(x=x) %}{% for i in range(60) %}{% set a.x = a.x ~ a.x %}{% endfor %}{{ a.x }}",
@@ -216,9 +216,9 @@ fn a_null_is_never_a_word() {
     }
 }
 
-/// The same texts as of the crate alone: bounds change no prompt.
+/// Bounds change no prompt: the texts are those of the crate alone.
 #[test]
-fn sound_templates_say_what_they_said() {
+fn bounds_change_no_sound_template() {
     let row = json!({
         "x": "one two\nthree", "n": 3, "f": 2.5, "l": [3, 1, 2], "m": {"k": "v", "a": 1}, "e": [], "t": true,
         "deep": [[1, [2]], {"q": ["r"]}],

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is said of bytes that are refused before they cost anything.
+/// The error for bytes that are refused before they cost anything.
 fn refused(bytes: impl Into<Bytes>, format: Format) -> String {
     let message = rows(&bytes.into(), format).unwrap_err().to_string();
     assert!(message.len() < 400 && !message.contains('\n'), "{message}");

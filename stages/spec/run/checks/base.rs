@@ -1,11 +1,10 @@
-//! What a run may start from: a shape and how it is trained, or a checkpoint, whichever the task is for.
+//! Checks what a run starts from: a model of its own and its fine-tuning, or a checkpoint, as the task requires.
 
-use super::optimizer::optimizer;
 use crate::run::base::{Base, CheckpointShape, ModelShape, Precision, SftConfig};
-use crate::run::error::{RunError, positive, setting, share, within};
-use crate::{run::config::RunConfig, run::task::Task};
+use crate::run::error::{RunError, below_one, not_negative, positive, setting, share, within};
+use crate::run::{config::RunConfig, learning::OptimizerConfig, task::Task};
 
-/// Either a shape and how it is trained, or a checkpoint; words need a checkpoint that reads them.
+/// Checks that there is either a model with its fine-tuning or a checkpoint; tasks in words need a checkpoint.
 pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     let is_benchmark = matches!(config.task, Task::Benchmark(_));
     let takes_checkpoint = is_benchmark || matches!(config.task, Task::Dataset(_));
@@ -38,18 +37,18 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     }
 }
 
-/// A dataset's rows bring right answers alone, and have to bring them.
+/// Checks that fine-tuning has answers to learn from. A dataset's rows have right answers only, so none is noisy.
 fn learns_from(task: &Task, sft: &SftConfig) -> Result<(), RunError> {
     let Task::Dataset(task) = task else { return Ok(()) };
     setting("task.dataset.answer", "left out").ensure(
         task.answer.is_some(),
         "expected a template: [sft] learns from answers; a [checkpoint] needs none",
     )?;
-    setting("sft.careless_steps", sft.careless_steps)
-        .ensure(sft.careless_steps == 0, "expected 0: a dataset has no wrong answers to learn from")
+    setting("sft.careless_steps", sft.noisy_steps)
+        .ensure(sft.noisy_steps == 0, "expected 0: a dataset has no wrong answers to learn from")
 }
 
-/// The longest prompt and its completion fit into what the model was made for.
+/// Checks that the longest prompt and its completion fit the model's longest sequence.
 fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> {
     let (key, prompt_tokens) = match &config.task {
         Task::Benchmark(task) => ("task.benchmark.prompt_tokens", task.prompt_tokens),
@@ -93,7 +92,19 @@ fn sft(sft: &SftConfig) -> Result<(), RunError> {
         sft.micro_batch >= 1 && sft.batch.is_multiple_of(sft.micro_batch),
         format!("expected a divisor of sft.batch = {}", sft.batch),
     )?;
-    within("sft.careless_steps", sft.careless_steps, 0..=sft.steps)?;
-    share("sft.careless_share", sft.careless_share)?;
+    within("sft.careless_steps", sft.noisy_steps, 0..=sft.steps)?;
+    share("sft.careless_share", sft.noisy_share)?;
     optimizer("sft.optimizer", &sft.optimizer)
+}
+
+/// Checks the section of that name, `[optimizer]` or `[sft.optimizer]`.
+pub(super) fn optimizer(section: &str, optimizer: &OptimizerConfig) -> Result<(), RunError> {
+    let key = |name: &str| format!("{section}.{name}");
+    positive(key("learning_rate"), optimizer.learning_rate)?;
+    below_one(key("beta1"), optimizer.beta1)?;
+    below_one(key("beta2"), optimizer.beta2)?;
+    positive(key("eps"), optimizer.eps)?;
+    not_negative(key("weight_decay"), optimizer.weight_decay)?;
+    positive(key("max_grad_norm"), optimizer.max_grad_norm)?;
+    share(key("final_ratio"), optimizer.final_ratio)
 }

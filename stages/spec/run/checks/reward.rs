@@ -1,11 +1,11 @@
-//! What `[reward]` may say: weights for every task, rules and a program for a dataset.
+//! Checks the section `[reward]`: weights for every task, rules and a program for a dataset.
 //!
 //! Patterns and the program itself are tried later, where the program's files are available.
 
 use crate::run::error::{positive, setting, within};
 use crate::run::{PROGRAM_PART, RewardConfig, Rule, RunConfig, RunError, Task, is_part_name};
 
-/// The weights name parts that are graded, and one counts; only a dataset is graded by this section.
+/// Checks that the weights name graded parts and one is not 0, and that only a dataset has rules or a program.
 pub(super) fn reward(config: &RunConfig) -> Result<(), RunError> {
     let reward = &config.reward;
     match &config.task {

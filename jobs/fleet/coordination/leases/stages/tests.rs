@@ -1,18 +1,18 @@
-//! Who gets a lease when, against a real Redis.
+//! Leases on a real Redis: which worker acquires one, and when.
 
 use super::*;
 use crate::coordination::redis::Fleet;
-use crate::redis_server::RedisServer;
+use crate::testing::RedisServer;
 
 const TTL: Duration = Duration::from_millis(3000);
 const KEY: &str = "agrpo:{q8130}:lease:x";
 
-struct Place {
+struct TestFleet {
     server: RedisServer,
     fleet: Fleet,
 }
 
-impl Place {
+impl TestFleet {
     async fn new(extra: &[&str]) -> Self {
         let server = RedisServer::start(extra);
         let fleet = Fleet::connect(&server.url()).await.unwrap();
@@ -47,62 +47,62 @@ fn token(acquired: &Acquired) -> &str {
 
 #[tokio::test]
 async fn a_run_handed_to_a_new_redis_does_not_wait() {
-    let place = Place::new(&[]).await;
-    awaken(&place.fleet).await.unwrap();
-    let first = place.acquire("a").await;
-    assert_eq!(place.acquire("b").await, Acquired::Taken);
+    let test = TestFleet::new(&[]).await;
+    awaken(&test.fleet).await.unwrap();
+    let first = test.acquire("a").await;
+    assert_eq!(test.acquire("b").await, Acquired::Taken);
     assert_eq!(
-        place.beat("a", &[(KEY, token(&first)), ("agrpo:{q8130}:lease:y", "7 z")]).await,
+        test.beat("a", &[(KEY, token(&first)), ("agrpo:{q8130}:lease:y", "7 z")]).await,
         [true, true]
     );
-    assert_eq!(place.beat("b", &[(KEY, "9 b")]).await, [false], "another token stands there");
-    place.says(&["HSET", &place.fleet.keys.of(HELD), "run", "paused"]).await;
-    place.says(&["DEL", KEY]).await;
-    assert_eq!(place.acquire("b").await, Acquired::Held);
+    assert_eq!(test.beat("b", &[(KEY, "9 b")]).await, [false], "another token stands there");
+    test.says(&["HSET", &test.fleet.keys.of(HELD), "run", "paused"]).await;
+    test.says(&["DEL", KEY]).await;
+    assert_eq!(test.acquire("b").await, Acquired::Held);
 }
 
 #[tokio::test]
-async fn after_a_loss_holders_come_back_before_anybody_else_takes_over() {
+async fn after_a_loss_holders_renew_before_other_workers_acquire() {
     for (extra, lose) in
         [(&[][..], "flush"), (&[], "restart"), (&["--appendonly", "no"], "restart")]
     {
-        let mut place = Place::new(extra).await;
-        awaken(&place.fleet).await.unwrap();
-        let first = place.acquire("a").await;
+        let mut test = TestFleet::new(extra).await;
+        awaken(&test.fleet).await.unwrap();
+        let first = test.acquire("a").await;
         let (ours, key) = (token(&first).to_owned(), "agrpo:{q8130}:lease:gone");
-        place.beat("a", &[(KEY, &ours), (key, "5 dead")]).await;
-        place.beat("b", &[]).await;
+        test.beat("a", &[(KEY, &ours), (key, "5 dead")]).await;
+        test.beat("b", &[]).await;
         if lose == "flush" {
-            place.says(&["FLUSHALL"]).await;
+            test.says(&["FLUSHALL"]).await;
         } else {
-            place.server.kill();
+            test.server.kill();
             // Longer than the lease lasts.
             tokio::time::sleep(TTL + Duration::from_millis(200)).await;
-            place.server.start_again();
-            place.fleet = Fleet::connect(&place.server.url()).await.unwrap();
+            test.server.start_again();
+            test.fleet = Fleet::connect(&test.server.url()).await.unwrap();
         }
-        let Acquired::Wait(pause) = place.acquire("b").await else { panic!("{lose}: no grace") };
+        let Acquired::Wait(pause) = test.acquire("b").await else { panic!("{lose}: no grace") };
         assert!(pause <= grace(TTL), "{pause:?}");
-        assert_eq!(place.beat("a", &[(KEY, &ours)]).await, [true], "{lose} {extra:?}");
+        assert_eq!(test.beat("a", &[(KEY, &ours)]).await, [true], "{lose} {extra:?}");
         tokio::time::sleep(pause).await;
-        assert_eq!(place.acquire("b").await, Acquired::Taken, "{lose} {extra:?}");
-        place.says(&["DEL", KEY]).await;
-        token(&place.acquire("b").await);
+        assert_eq!(test.acquire("b").await, Acquired::Taken, "{lose} {extra:?}");
+        test.says(&["DEL", KEY]).await;
+        token(&test.acquire("b").await);
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_stood_still_lets_holders_come_back() {
-    let place = Place::new(&[]).await;
-    awaken(&place.fleet).await.unwrap();
-    let first = place.acquire("a").await;
-    place.beat("a", &[(KEY, token(&first))]).await;
+    let test = TestFleet::new(&[]).await;
+    awaken(&test.fleet).await.unwrap();
+    let first = test.acquire("a").await;
+    test.beat("a", &[(KEY, token(&first))]).await;
     // No worker could renew: as in a stall, and unlike after the death of one of two.
     tokio::time::sleep(TTL + Duration::from_millis(200)).await;
-    assert!(matches!(place.acquire("b").await, Acquired::Wait(_)));
-    assert_eq!(place.beat("a", &[(KEY, token(&first))]).await, [true]);
+    assert!(matches!(test.acquire("b").await, Acquired::Wait(_)));
+    assert_eq!(test.beat("a", &[(KEY, token(&first))]).await, [true]);
 
-    let other = Place::new(&[]).await;
+    let other = TestFleet::new(&[]).await;
     awaken(&other.fleet).await.unwrap();
     let dead = other.acquire("a").await;
     other.beat("a", &[(KEY, token(&dead))]).await;

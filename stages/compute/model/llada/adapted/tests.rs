@@ -1,4 +1,4 @@
-//! What an adapter of a run promises: it begins as its base, its files are PEFT's and its own, and the base
+//! Tests of an adapter of a run: it begins as its base, its files are PEFT's and its own, and the base
 //! is neither changed nor held twice.
 
 use agrpo_spec::{Files, Real};

@@ -1,4 +1,4 @@
-//! What windows promise: the pass that keeps is the plain one, a fresh window is exact, a stale one is
+//! Tests of windows: the pass that keeps is the plain one, a fresh window is exact, a stale one is
 //! not, and a sequence gives what it gives alone.
 
 use tch::Kind;
@@ -101,7 +101,7 @@ fn sequences_of_a_batch_give_what_they_give_alone() {
 }
 
 #[test]
-fn a_window_that_does_not_lie_among_what_was_kept_is_refused() {
+fn a_window_outside_the_kept_positions_is_refused() {
     let policy = small();
     let (_, kept) = policy.hidden_and_keep(&ids_BL(), &positions(&[0], 2)).unwrap();
     let (ids_NW, kept_N) = (ids_BL().narrow(1, 0, 4), Tensor::from_slice(&[0i64, 1]));

@@ -1,4 +1,4 @@
-//! What checkpointing promises: the same gradients to the bit, whatever is trained and asked.
+//! Tests of checkpointing: the same gradients to the bit, whatever is trained and asked.
 
 use agrpo_spec::{LoraConfig, Real, Seed};
 use tch::Kind;
@@ -7,8 +7,8 @@ use super::*;
 use crate::model::tests::{ids_BL, small};
 use crate::{model::PADDING, model::linear::of_kind};
 
-/// Gradients of a loss over the hidden states, by the plain way back or by the tape; two passes, so that
-/// they add up.
+/// Gradients of a loss over the hidden states, by the plain backward pass or by the tape; two passes, so that they add
+/// up.
 fn gradients(
     policy: &Policy,
     ids_BL: &Tensor,

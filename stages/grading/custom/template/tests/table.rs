@@ -1,11 +1,12 @@
-//! Every filter, test and function of the crate with the largest arguments that a row may bring, and with smaller
-//! ones again and again: each ends or is refused; one without a bound would take hours. The table names them all, so that a new one fails until it stands here.
+//! Calls every filter, test and function of the crate with the largest arguments of a row, and with smaller ones again
+//! and again. Each call ends or is refused; one without a bound would take hours. The table names them all, so that a
+//! new one fails until it is listed here.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Each name, and what it does at worst. `l` are numbers, `w` words, `d` rows of a table, `m` a map, `s` a text.
+/// Each name with its worst use. `l` are numbers, `w` words, `d` rows of a table, `m` a map, `s` a text.
 #[rustfmt::skip]
 const FILTERS: &[(&str, &str)] = &[
     ("abs", "l | map('abs')"), ("attr", "d | attr(7000)"), ("batch", "l | batch(2)"), ("bool", "l | bool"),
@@ -45,7 +46,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("range", "range(100000)[99999]"),
 ];
 
-/// Operators, and what passes by them.
+/// Operators, and filters that call them.
 const OPERATORS: &[&str] = &[
     "-1 in l",
     "-1 not in range(100000)",
@@ -108,7 +109,7 @@ fn every_filter_and_test_is_bounded() {
         table.iter().map(|(_, worst)| *worst).collect()
     };
     let repeated = [worst(FILTERS), worst(FUNCTIONS), OPERATORS.to_vec()].concat();
-    // No text comes of it, so one that ends and is not refused is empty.
+    // These templates write nothing, so a rendering that ends is empty.
     let ends = |source: String, row: &Value| match rendered(&source, row) {
         Ok(text) => assert_eq!(text, "", "{source}"),
         Err(refused) => assert!(!refused.contains('\n'), "{source}: {refused}"),

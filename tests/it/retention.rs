@@ -1,4 +1,4 @@
-//! Data lost under a run, data that a run lets go, and the verbs that look after a store.
+//! Data that a run loses, data that retention deletes, and the verbs that maintain a store.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,14 @@ static UNDISTURBED: LazyLock<String> = LazyLock::new(|| {
     program.policy().0
 });
 
+/// The files of a folder, which has to be there.
 fn files(folder: PathBuf) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    let entries = std::fs::read_dir(&folder);
+    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Where the only run keeps its records.
+/// The folder of the only run's records.
 fn record(program: &Program) -> PathBuf {
     std::fs::read_dir(program.store().join("runs")).unwrap().next().unwrap().unwrap().path()
 }
@@ -40,12 +42,14 @@ fn stage(program: &Program, key: &str) -> String {
 fn killed_half_way() -> Program {
     let program = Program::new(&[]);
     let mut child = program.start(&["run", "run.toml", "--workers", "1"]);
-    let index = program.store().join("runs");
+    let runs = program.store().join("runs");
+    // The folders appear while the run goes on.
+    let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_there = || {
-        std::fs::read_dir(&index).into_iter().flatten().any(|run| {
-            let stages = files(run.unwrap().path().join("stages"));
-            stages.iter().any(|path| path.to_string_lossy().contains("update-000002"))
-        })
+        let stages = entries(runs.clone()).flat_map(|run| entries(run.path().join("stages")));
+        stages
+            .map(|stage| stage.file_name())
+            .any(|name| name.to_string_lossy().starts_with("update-000002"))
     };
     while !is_there() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
@@ -67,6 +71,10 @@ fn flip(path: &PathBuf) {
 fn a_run_whose_blobs_are_flipped_or_deleted_half_way_ends_in_the_same_bytes() {
     for delete in [false, true] {
         let program = killed_half_way();
+        // Nothing in the store says whether a process is at work.
+        let status = program.run(&["status"]).stdout;
+        assert!(status.contains("  unfinished  "), "{status}");
+        assert_eq!(program.policy().1, "running");
         let blobs = files(program.store().join("cas"));
         assert!(blobs.len() > 15);
         for blob in &blobs {
@@ -78,11 +86,12 @@ fn a_run_whose_blobs_are_flipped_or_deleted_half_way_ends_in_the_same_bytes() {
         let stages = &status["runs"][0]["stages"];
         let manifests = files(program.store().join("stages")).len();
         assert_eq!(stages["done"].as_u64().unwrap(), manifests as u64, "one record a stage");
-        let rewound = files(record(&program).join("rewound"));
-        assert_eq!(stages["rewound"].as_u64().unwrap(), rewound.len() as u64);
-        // What is gone when a run is opened is planned again; what is damaged only its reader finds.
-        assert_eq!(rewound.is_empty(), delete);
-        for path in rewound {
+        // Blobs that are missing when a run is opened are planned again; damaged ones are found by their readers.
+        let folder = record(&program).join("rewound");
+        let recomputed = if folder.is_dir() { files(folder) } else { vec![] };
+        assert_eq!(stages["rewound"].as_u64().unwrap(), recomputed.len() as u64);
+        assert_eq!(recomputed.is_empty(), delete);
+        for path in recomputed {
             let text: serde_json::Value =
                 serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             assert_eq!(text["why"], "corrupt");
@@ -92,13 +101,14 @@ fn a_run_whose_blobs_are_flipped_or_deleted_half_way_ends_in_the_same_bytes() {
 }
 
 #[test]
-fn a_lean_run_ends_in_the_same_bytes_and_can_be_replayed_from_what_it_keeps() {
+fn a_run_with_retention_ends_in_the_same_bytes_and_can_be_replayed() {
     let program = Program::new(&[]);
-    let lean = format!(
-        "{RUN}\n[retention]\nkeep_policies = 4\ngradients = \"drop-after-update\"\n\
-         trajectories = \"drop-after-update\"\n"
+    let text = format!(
+        "{}\n[retention]\nkeep_policies = 4\ngradients = \"drop-after-update\"\n\
+         trajectories = \"drop-after-update\"\n",
+        *RUN
     );
-    std::fs::write(program.folder().join("run.toml"), lean).unwrap();
+    std::fs::write(program.folder().join("run.toml"), text).unwrap();
     program.json(&["run", "run.toml", "--json"]);
     assert_eq!(program.policy().0, *UNDISTURBED);
     let verified = program.json(&["verify", "--json"]);
@@ -107,10 +117,10 @@ fn a_lean_run_ends_in_the_same_bytes_and_can_be_replayed_from_what_it_keeps() {
     let again = program.json(&["run", "run.toml", "--json"]);
     assert_eq!(again["stages"]["computed"], 0);
 
-    // Nothing is lost, and nothing said to be.
+    // Nothing is lost, and nothing is reported as lost.
     let repaired = program.run(&["run", "run.toml", "--repair"]);
     assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
-    assert!(!repaired.stderr.contains("missing or cut"), "{}", repaired.stderr);
+    assert!(!repaired.stderr.contains("missing or truncated"), "{}", repaired.stderr);
     let run = record(&program).file_name().unwrap().to_str().unwrap()[..12].to_owned();
     let deleted = format!(": the retention of run {run} deleted it\n");
     let rollout = stage(&program, "rollout-000002-00");
@@ -182,7 +192,7 @@ fn verify_finds_what_is_wrong_and_names_it() {
     assert_eq!(said.code, Some(5), "{}", said.stderr);
     let advice = "agrpo run FILE, with the run's file, writes it again; nothing was swept";
     assert!(said.stderr.contains(advice), "{}", said.stderr);
-    // Following what is said once mends all of it.
+    // One pass through the suggested commands repairs everything.
     let said = program.run(&["verify"]);
     assert_eq!(said.code, Some(5), "{}", said.stderr);
     let (_, next) = said.stdout.split_once("\nnext:\n").unwrap();
@@ -198,7 +208,7 @@ fn verify_finds_what_is_wrong_and_names_it() {
     assert_eq!(program.run(&["gc"]).code, Some(0));
 }
 
-/// What was imported comes back from where the run file says it is to be had, though its digest is pinned.
+/// The run file's source is read again although the digest is pinned.
 #[test]
 fn a_dataset_that_is_damaged_or_lost_is_fetched_again() {
     let program = crate::own_task::letters();
@@ -224,18 +234,18 @@ fn a_dataset_that_is_damaged_or_lost_is_fetched_again() {
     }
 }
 
-/// What is to be typed after a run's record turned out to be no file.
+/// `gc` and `forget` name the command that removes a run whose record is not a regular file.
 #[test]
 fn a_run_whose_record_is_no_file_can_be_forgotten() {
     for is_fifo in [false, true] {
         let program = Program::new(&[]);
         program.json(&["run", "run.toml", "--json"]);
-        let place = record(&program).join("run.json");
-        std::fs::remove_file(&place).unwrap();
+        let path = record(&program).join("run.json");
+        std::fs::remove_file(&path).unwrap();
         if is_fifo {
-            fifo(&place);
+            fifo(&path);
         } else {
-            std::fs::create_dir(&place).unwrap();
+            std::fs::create_dir(&path).unwrap();
         }
         let run = record(&program).file_name().unwrap().to_str().unwrap().to_owned();
         let said = program.run(&["gc"]);
@@ -254,8 +264,8 @@ fn a_run_whose_record_is_no_file_can_be_forgotten() {
     }
 }
 
-fn fifo(place: &Path) {
-    let made = std::process::Command::new("mkfifo").arg(place).status().unwrap();
+fn fifo(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(made.success());
 }
 
@@ -267,7 +277,7 @@ fn assert_ends(program: &Program, arguments: &[&str], code: i32) {
 }
 
 #[test]
-fn a_fifo_is_waited_for_by_no_verb() {
+fn no_verb_waits_for_a_fifo() {
     let program = Program::new(&[]);
     program.json(&["run", "run.toml", "--json"]);
     let reward = stage(&program, "reward-000002-00");
@@ -279,10 +289,10 @@ fn a_fifo_is_waited_for_by_no_verb() {
         program.store().join("cas"),
     ];
     let blob = blob.file_name().unwrap().to_str().unwrap();
-    for (case, place) in cases.iter().enumerate() {
+    for (case, path) in cases.iter().enumerate() {
         let aside = program.folder().join("aside");
-        std::fs::rename(place, &aside).unwrap();
-        fifo(place);
+        std::fs::rename(path, &aside).unwrap();
+        fifo(path);
         let of_manifest = if case == 0 { 5 } else { 0 };
         for (arguments, code) in [
             (&["verify"][..], 5),
@@ -303,7 +313,7 @@ fn a_fifo_is_waited_for_by_no_verb() {
             }
         }
         let said = program.run(&["verify"]).stdout;
-        // What no stage computes is moved away, and no other repair is suggested.
+        // No stage computes it, so the only suggestion is to move it away.
         assert!(said.contains("  move what is no regular file"), "{said}");
         assert!(!said.contains("--repair"), "{said}");
         if case == 0 {
@@ -311,14 +321,14 @@ fn a_fifo_is_waited_for_by_no_verb() {
             let said = program.run(&export).stderr;
             assert!(said.contains("hint: move what is no") && !said.contains("--repair"), "{said}");
         }
-        let name = place.strip_prefix(program.store()).unwrap().display().to_string();
+        let name = path.strip_prefix(program.store()).unwrap().display().to_string();
         assert!(said.contains(&format!("corrupt  {name}  ")), "{said}");
         assert!(said.contains("is a FIFO") || said.contains("a FIFO, expected"), "{said}");
-        std::fs::remove_file(place).unwrap();
-        std::fs::rename(&aside, place).unwrap();
+        std::fs::remove_file(path).unwrap();
+        std::fs::rename(&aside, path).unwrap();
     }
     assert_eq!(program.run(&["verify"]).code, Some(0));
-    // Nor to be written to.
+    // Nor does a verb write to one.
     let out = program.folder().join("out.svg");
     fifo(&out);
     for arguments in [
@@ -334,10 +344,10 @@ fn a_fifo_is_waited_for_by_no_verb() {
 }
 
 #[test]
-fn a_forgotten_run_is_swept_and_nothing_else() {
+fn gc_deletes_a_forgotten_run_and_nothing_else() {
     let program = Program::new(&[]);
     program.json(&["run", "run.toml", "--json"]);
-    let kept: BTreeSet<PathBuf> = files(program.store().join("cas")).into_iter().collect();
+    let first_run: BTreeSet<PathBuf> = files(program.store().join("cas")).into_iter().collect();
     program.json(&["run", "run.toml", "--seed", "8", "--json"]);
     let runs = program.json(&["status", "--json"]);
     let ids: Vec<&str> =
@@ -348,14 +358,14 @@ fn a_forgotten_run_is_swept_and_nothing_else() {
     let dry = program.json(&["forget", other, "--dry-run", "--json"]);
     assert!(dry["freed"]["objects"].as_u64().unwrap() > 20, "{dry}");
     program.json(&["forget", other, "--json"]);
-    // All of it is young.
-    let patient = program.json(&["gc", "--json"]);
-    assert_eq!(patient["swept"], serde_json::json!({}));
+    // Everything is younger than the default grace.
+    let default = program.json(&["gc", "--json"]);
+    assert_eq!(default["swept"], serde_json::json!({}));
     let counted = program.json(&["gc", "--grace", "0s", "--dry-run", "--json"]);
     let swept = program.json(&["gc", "--grace", "0s", "--json"]);
     assert_eq!(counted["swept"], swept["swept"]);
     let left: BTreeSet<PathBuf> = files(program.store().join("cas")).into_iter().collect();
-    assert_eq!(left, kept);
+    assert_eq!(left, first_run);
     assert_eq!(program.run(&["verify"]).code, Some(0));
     let said = program.run(&["gc", "--grace", "soon"]);
     assert_eq!(said.code, Some(2));
