@@ -2,7 +2,7 @@
 //!
 //! Every message is one line: what failed, where, what was expected and what to do. `Display` passes it through
 //! `redact.rs`, so it shows no password and no key. `source()` is the library's own error, for code that has to
-//! classify it: it may hold a password, so no part of this program prints it. This file neither prints nor exits.
+//! classify it: it may hold a password, so it is printed only through `redact.rs`. This file neither prints nor exits.
 
 use std::error::Error;
 

@@ -10,9 +10,8 @@ use std::collections::BTreeMap;
 use agrpo_export::{history::History, rows, tensorboard};
 use serde_json::json;
 
-use self::target::{Folder, Summary};
+use self::target::{Folder, Summary, write_file};
 use self::whole_history::{not_begun, whole_history};
-use super::files::write_file;
 use super::prelude::{Exit, Failure, Result, Session, Store, cannot, output};
 use super::recovery::explained;
 use crate::args::{ExportArgs, FormatArg};

@@ -1,21 +1,17 @@
 //! Files that the command line names: read whole, tried for writing, written, and named in messages. Opens regular
 //! files only: a FIFO or a device may wait for ever.
 
-use std::fs::{self, DirEntry, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path};
+use std::fs::{self, DirEntry, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::{collections::BTreeSet, path::Path};
 
-use agrpo_spec::{ArtifactDigest, OutputRecord, utf_8};
+use agrpo_spec::utf_8;
 use agrpo_store::regular;
-use tempfile::NamedTempFile;
 
 use super::prelude::{Failure, Result, output};
 
 /// Bytes of the longest run file, and of a file that is written like one.
 const LONGEST_TEXT: u64 = 1 << 20;
-
-/// Prefix of the names of unfinished files.
-pub(super) const STAGED: &str = ".agrpo-export-";
 
 /// A file's bytes as they come; `-` is standard input.
 pub(super) fn open(file: &Path) -> Result<Box<dyn Read>> {
@@ -73,19 +69,29 @@ pub(super) fn unwritable(place: &Path, error: &io::Error) -> Failure {
     }
 }
 
-/// A kind of file that agrpo writes: its name, its first characters, and a text that is found further on.
-pub(super) struct Kind(&'static str, &'static str, &'static str);
+/// A kind of file that agrpo writes, known again by its first characters and by a text that it holds.
+pub(super) struct Kind {
+    name: &'static str,
+    begin: &'static str,
+    part: &'static str,
+}
 
-pub(super) const REPORT: Kind = Kind("report", "<!DOCTYPE html>", " – agrpo</title>");
-pub(super) const SVG: Kind = Kind("chart", "<svg width=", "<rect x=\"0\" y=\"0\"");
-pub(super) const PNG: Kind = Kind("chart", "\u{fffd}PNG\r\n", "IHDR");
-pub(super) const PAGE: Kind = Kind("comparison", "# ", " by `agrpo compare`.");
-pub(super) const NUMBERS: Kind = Kind("comparison", "{\n  \"steps\": [", "\"variants\": [");
-pub(super) const BENCH: Kind = Kind("measurement", "{\n  \"agrpo\": ", "\"libtorch\": ");
+impl Kind {
+    const fn new(name: &'static str, begin: &'static str, part: &'static str) -> Self {
+        Self { name, begin, part }
+    }
+}
+
+pub(super) const REPORT: Kind = Kind::new("report", "<!DOCTYPE html>", " – agrpo</title>");
+pub(super) const SVG: Kind = Kind::new("chart", "<svg width=", "<rect x=\"0\" y=\"0\"");
+pub(super) const PNG: Kind = Kind::new("chart", "\u{fffd}PNG\r\n", "IHDR");
+pub(super) const PAGE: Kind = Kind::new("comparison", "# ", " by `agrpo compare`.");
+pub(super) const NUMBERS: Kind = Kind::new("comparison", "{\n  \"steps\": [", "\"variants\": [");
+pub(super) const BENCH: Kind = Kind::new("measurement", "{\n  \"agrpo\": ", "\"libtorch\": ");
 
 /// Checks, also before hours of work, that a file can be written; what it holds stays. Refuses to replace a file that
 /// is not empty and that agrpo did not write as one of this kind.
-pub(super) fn try_writing(place: &Path, Kind(name, begin, part): &Kind) -> Result<()> {
+pub(super) fn try_writing(place: &Path, kind: &Kind) -> Result<()> {
     let (is_new, mut held) = (!place.exists(), vec![]);
     let opened = regular::open_with(place, OpenOptions::new().read(true).append(true).create(true));
     let tried = opened.and_then(|file| {
@@ -94,10 +100,11 @@ pub(super) fn try_writing(place: &Path, Kind(name, begin, part): &Kind) -> Resul
     });
     tried.map_err(|error| unwritable(place, &error))?;
     let held = String::from_utf8_lossy(&held);
-    if held.is_empty() || (held.starts_with(begin) && held.contains(part)) {
+    if held.is_empty() || (held.starts_with(kind.begin) && held.contains(kind.part)) {
         return Ok(());
     }
-    let refused = format!("{} is there already, and it is no {name} of agrpo", place.display());
+    let refused =
+        format!("{} is there already, and it is no {} of agrpo", place.display(), kind.name);
     Err(Failure::usage(refused).hint("move it away, or name another file"))
 }
 
@@ -121,53 +128,4 @@ pub(super) fn try_chart(place: Option<&Path>) -> Result<()> {
         return Err(Failure::usage(format!("--plot {shown}: expected a name that ends in .svg")));
     }
     try_writing(place, &SVG)
-}
-
-/// Writes a file whole or not at all; one that is there only with --force.
-pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<OutputRecord> {
-    let place = target.display();
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(unwritable(target, &error)),
-        Ok(found) if !found.is_file() => {
-            let what = if found.is_dir() { "a folder" } else { "no plain file" };
-            let message = format!("{place} is {what}; name a file, or - for standard output");
-            return Err(Failure::usage(message));
-        }
-        Ok(_) if !force => return Err(is_there(target)),
-        Ok(_) => {}
-    }
-    let failed = |error: io::Error| unwritable(target, &error);
-    let staged = tempfile::Builder::new()
-        .prefix(STAGED)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(parent(target)?);
-    let mut staged: NamedTempFile = staged.map_err(failed)?;
-    staged.write_all(bytes).map_err(failed)?;
-    staged.as_file().sync_all().map_err(failed)?;
-    let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
-    named.map_err(|error| match error.error.kind() {
-        ErrorKind::AlreadyExists => is_there(target),
-        _ => failed(error.error),
-    })?;
-    Ok(OutputRecord { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
-}
-
-/// The folder that the target is in, created if it is missing.
-pub(super) fn parent(target: &Path) -> Result<&Path> {
-    let parent = match target.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Err(is_there(target)),
-    };
-    fs::create_dir_all(parent).map_err(|error| unwritable(target, &error))?;
-    Ok(parent)
-}
-
-/// The error about a file or folder that only --force replaces.
-pub(super) fn is_there(target: &Path) -> Failure {
-    Failure::usage(format!(
-        "{} is there already; name another place, or replace it with --force",
-        target.display()
-    ))
 }

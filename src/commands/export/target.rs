@@ -1,4 +1,4 @@
-//! The folder that an export writes, whole or not at all, and the summary of it. Everything is written beside
+//! The file or folder that an export writes, whole or not at all, and the summary of it. Everything is written beside
 //! the target and then renamed, so no reader sees half of it and a full disk leaves the old files. Existing files are
 //! replaced only with --force, and a folder only if every file in it is from an earlier export: `agrpo.json` lists
 //! them. Links and devices are never replaced.
@@ -12,14 +12,17 @@ use agrpo_spec::{ArtifactDigest, DigestStream, OutputRecord, RunId};
 use agrpo_store::regular;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::args::FormatArg;
-use crate::commands::files::{STAGED, is_there, names, parent, unwritable};
+use crate::commands::files::{names, unwritable};
 use crate::commands::prelude::{Failure, Result, Serialize, output};
 
 /// Marks an exported folder and lists what was written into it.
 const RECORD: &str = "agrpo.json";
+
+/// Prefix of the names of unfinished files.
+const STAGED: &str = ".agrpo-export-";
 
 /// A folder that is being written.
 #[derive(Debug)]
@@ -169,4 +172,53 @@ impl Summary {
         rows.extend(self.rows.map(|rows| ("rows", rows.to_string())));
         format!("{}\n{}", output::fields(&rows), output::files(&self.files))
     }
+}
+
+/// Writes a file whole or not at all; one that is there only with --force.
+pub(super) fn write_file(target: &Path, bytes: &[u8], force: bool) -> Result<OutputRecord> {
+    let place = target.display();
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(target, &error)),
+        Ok(found) if !found.is_file() => {
+            let what = if found.is_dir() { "a folder" } else { "no plain file" };
+            let message = format!("{place} is {what}; name a file, or - for standard output");
+            return Err(Failure::usage(message));
+        }
+        Ok(_) if !force => return Err(is_there(target)),
+        Ok(_) => {}
+    }
+    let failed = |error: io::Error| unwritable(target, &error);
+    let staged = tempfile::Builder::new()
+        .prefix(STAGED)
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(parent(target)?);
+    let mut staged: NamedTempFile = staged.map_err(failed)?;
+    staged.write_all(bytes).map_err(failed)?;
+    staged.as_file().sync_all().map_err(failed)?;
+    let named = if force { staged.persist(target) } else { staged.persist_noclobber(target) };
+    named.map_err(|error| match error.error.kind() {
+        ErrorKind::AlreadyExists => is_there(target),
+        _ => failed(error.error),
+    })?;
+    Ok(OutputRecord { digest: ArtifactDigest::of(bytes), size: bytes.len() as u64 })
+}
+
+/// The folder that the target is in, created if it is missing.
+fn parent(target: &Path) -> Result<&Path> {
+    let parent = match target.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(is_there(target)),
+    };
+    fs::create_dir_all(parent).map_err(|error| unwritable(target, &error))?;
+    Ok(parent)
+}
+
+/// The error about a file or folder that only --force replaces.
+fn is_there(target: &Path) -> Failure {
+    Failure::usage(format!(
+        "{} is there already; name another place, or replace it with --force",
+        target.display()
+    ))
 }

@@ -21,7 +21,7 @@ fn schedule(seed: u64, number: u64) -> Schedule {
 }
 
 #[test]
-#[ignore = "a quarter of an hour: make soak"]
+#[ignore = "half an hour: make soak"]
 fn soak() {
     let (seed, count) = (setting("SEED", 1), setting("SCHEDULES", 200));
     let (next, all) = (AtomicU64::new(setting("FIRST", 0)), Mutex::new(vec![]));
