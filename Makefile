@@ -22,7 +22,7 @@ with_run_file = infra/run_file.sh "$${RUN:-}"
 #> Train
 #>   make run RUN=countdown      on this machine, without any service; the same command resumes
 #>   make enqueue RUN=countdown  queue the run for workers, through Redis and an S3 bucket
-#>   make worker                 compute what is queued, until stopped; start one for each core
+#>   make worker                 compute what is queued, until stopped, on all cores
 #>   make up, make down          Redis and SeaweedFS on this machine; stopping them keeps their data
 .PHONY: run enqueue worker up down
 run:
@@ -44,7 +44,7 @@ up down:
 #> Measure
 #>   make compare                estimators on Countdown and Sudoku, three seeds, into docs/comparison; about an hour and
 #>                               30 GB in the store (AGRPO_STORE=DIR, else .agrpo); ARGS applies to agrpo compare only
-#>   make bench                  throughput as shares of this machine's matrix peak, in both numerics classes
+#>   make bench                  throughput on one thread and on all cores, beside the rate of this machine's products
 #>   make memory                 peak memory of stages of a 100M model, beside the formula; two minutes
 #>   make simulate               what scheduling costs: up to 200,000 stages and 1,000 workers, through Redis and S3
 #>   make gpu                    a GPU's parity, replay and speed into GPU_JSON=FILE; needs a CUDA build of libtorch 2.11.0
@@ -65,12 +65,8 @@ compare: build
 
 bench:
 	@$(with_libtorch_path)
-	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-	echo "cpu-native"
-	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(CARGO) bench --profile dev --locked --package agrpo-compute --bench throughput -- $(ARGS)
-	export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
-	echo "cpu-portable"
 	$(CARGO) bench --profile dev --locked --package agrpo-compute --bench throughput -- $(ARGS)
+	$(CARGO) bench --profile dev --locked --package agrpo-compute --bench choice
 
 DEVICE := cuda:0
 gpu:
@@ -94,7 +90,6 @@ gpu:
 
 memory:
 	@$(with_libtorch_path)
-	export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 	$(CARGO) bench --profile dev --locked --package agrpo-compute --bench memory -- $(ARGS)
 
 simulate:
@@ -150,7 +145,6 @@ pictures:
 N := 1000000
 fuzz:
 	@$(with_libtorch_path)
-	export OMP_NUM_THREADS=1
 	$(CARGO) bench --profile dev --locked --package agrpo-decoders --bench decoders -- --count $(N) --seed $(or $(SEED),1) $(ARGS)
 
 with_faults = infra/need.sh redis-server > /dev/null; AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED; \

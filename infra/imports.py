@@ -30,8 +30,9 @@ FLOORS = {
     "stages/mathematics": "braces expression patterns < lexer python value < normalise numerical < evaluate"
                           " < calculus nodes < real_sets < grammar < extract < compare < lib",
     "stages/grading": "boxes hendrycks problem subset < custom data grade prompts < agrpo d1 truth < protocol < lib",
-    "stages/compute": "lib error dedup < device folder tasks tensors < model optimizer < estimator sampler text"
-                      " fuzz_entry_points < problems < policy_cache sft < gradient reward rollout"
+    "stages/compute": "lib error dedup < device folder tasks tensors < kernels threads < model optimizer"
+                      " < estimator sampler text fuzz_entry_points < problems < policy_cache < context"
+                      " < gradient reward rollout sft"
                       " < evaluation shard update < execute",
     "jobs/store": "failpoints metrics paths redact < error < regular retry span < objects < cas fetch records"
                   " < store < lib",

@@ -1,15 +1,18 @@
-//! The device that a command computes on, and what has to hold before it may. For the processor that is its numerics
-//! class: the set of hardware and switches within which equal stages give equal bytes. For a GPU also a driver, a CUDA
-//! build of libtorch, and a class that names this GPU's compute capability. Whatever is missing is reported before
-//! anything is computed, in one line. Results are never moved from one class to another.
+//! The device that a command computes on, and what has to hold before it may. For the processor that is AVX2 and FMA,
+//! and its numerics class: the set of hardware and switches within which equal stages give equal bytes. For a GPU also
+//! a driver, a CUDA build of libtorch, and a class that names this GPU's compute capability. Whatever is missing is
+//! reported before anything is computed. Results are never moved from one class to another.
 
 use std::sync::Arc;
 
-use agrpo_compute::Device;
+use agrpo_compute::{Device, Threads};
 use agrpo_programs::Programs;
 use agrpo_spec::{Environment, ExecuteFn, Numerics, Scorer};
 
 use crate::{exit::Failure, gpu::Gpu, libtorch::CudaBuild, machine, numerics, settings::Settings};
+
+/// What to do where the processor lacks instructions.
+pub(crate) const OTHER_PROCESSOR: &str = "compute on an x86-64 processor with AVX2 and FMA: most have them since 2013 (Intel) and 2015 (AMD)";
 
 /// A device that was found.
 #[derive(Debug)]
@@ -18,26 +21,33 @@ pub(crate) struct ComputeDevice {
     pub(crate) id: Device,
     /// The driver's description, if it is a GPU.
     pub(crate) gpu: Option<Gpu>,
+    /// Threads that compute on it, shared by all stages.
+    pub(crate) threads: Threads,
     /// Runs reward programs.
     pub(crate) programs: Arc<Programs>,
 }
 
 impl ComputeDevice {
-    /// Looks for the device; nothing is loaded for it yet.
-    pub(crate) fn find(id: Device, settings: &Settings) -> Result<Self, Failure> {
+    /// Looks for the device; nothing is loaded for it yet. By default as many threads compute as there are cores.
+    pub(crate) fn find(
+        id: Device,
+        threads: Option<u16>,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
         let gpu = match id {
             Device::Cpu => None,
             Device::Cuda(number) => Some(Gpu::find(number, settings)?),
         };
-        Ok(Self { gpu, ..Self::without_driver(id, settings) })
+        Ok(Self { gpu, ..Self::without_driver(id, threads, settings) })
     }
 
     /// A device that no driver describes.
-    pub(crate) fn without_driver(id: Device, settings: &Settings) -> Self {
-        Self { id, gpu: None, programs: Arc::new(Programs::new(settings.path())) }
+    pub(crate) fn without_driver(id: Device, threads: Option<u16>, settings: &Settings) -> Self {
+        let threads = Threads::new(machine::threads(threads, id.is_cuda()));
+        Self { id, gpu: None, threads, programs: Arc::new(Programs::new(settings.path())) }
     }
 
-    /// The class that a GPU computes in; the processor has several.
+    /// The class that a GPU computes in.
     pub(crate) fn class(&self) -> Option<Numerics> {
         self.gpu.as_ref().map(Gpu::class)
     }
@@ -74,9 +84,14 @@ impl ComputeDevice {
         }
     }
 
-    /// Refuses a class that is not computed here. A GPU that no driver describes may be of any.
+    /// Refuses a class that is not computed here, and a processor that cannot compute. A GPU that no driver describes
+    /// may be of any class; updates are computed on the processor in all of them.
     pub(crate) fn check(&self, class: Numerics) -> Result<(), Failure> {
         match (self.class(), class) {
+            _ if !class.is_computed() => Err(Failure::usage(format!(
+                "the run is of numerics class {class}, which this release does not compute"
+            ))
+            .hint("use the release that computed it, or a run file that leaves numerics out")),
             (None, Numerics::Cuda { .. }) if !self.id.is_cuda() => Err(Failure::usage(format!(
                 "numerics class {class} is computed on a GPU, and the device is cpu"
             ))
@@ -90,8 +105,13 @@ impl ComputeDevice {
                     "agrpo run and agrpo enqueue take --numerics {ours}: another run then, with results of its own"
                 )))
             }
-            _ => Ok(()),
+            _ => check_processor(),
         }
+    }
+
+    /// Stages in hand at the same time: as many as asked, or as threads.
+    pub(crate) fn workers(&self, asked: Option<u16>) -> usize {
+        asked.map_or(self.threads.count().get(), usize::from)
     }
 
     /// Bytes that stages may take: the GPU's, or what the machine has to spare.
@@ -105,12 +125,40 @@ impl ComputeDevice {
     /// Computes stages on this device.
     pub(crate) fn execute(&self) -> ExecuteFn {
         let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
-        Arc::new(agrpo_compute::execute_with(self.id, programs))
+        Arc::new(agrpo_compute::execute_with(self.id, self.threads.clone(), programs))
     }
 
     /// What manifests record about it.
     pub(crate) fn environment(&self) -> Environment {
         let gpu = self.gpu.as_ref().map(|gpu| format!("{}, driver {}", gpu.name, gpu.driver));
-        Environment { gpu, ..machine::environment() }
+        let threads = u32::try_from(self.threads.count().get()).unwrap_or(u32::MAX);
+        Environment { gpu, threads, ..machine::environment() }
+    }
+}
+
+/// Refuses a processor without the instructions that the kernels are compiled for.
+pub(crate) fn check_processor() -> Result<(), Failure> {
+    agrpo_compute::missing_instructions()
+        .map_or(Ok(()), |missing| Err(lacks(&machine::cpu(), missing)))
+}
+
+fn lacks(processor: &str, missing: &str) -> Failure {
+    let message = format!("the processor ({processor}) lacks {missing}, which agrpo computes with");
+    Failure::unavailable(message).hint(OTHER_PROCESSOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_that_cannot_compute_is_named_with_what_it_lacks() {
+        let failure = lacks("Intel Xeon X5550", "AVX2 and FMA");
+        assert_eq!(failure.exit, crate::exit::Exit::Unavailable);
+        insta::assert_snapshot!(failure, @r"
+        error: the processor (Intel Xeon X5550) lacks AVX2 and FMA, which agrpo computes with
+
+        hint: compute on an x86-64 processor with AVX2 and FMA: most have them since 2013 (Intel) and 2015 (AMD)
+        ");
     }
 }

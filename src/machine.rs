@@ -42,7 +42,6 @@ pub(crate) fn environment() -> Environment {
         worker: format!("{host}-{}-{:x}", std::process::id(), unix_ms()),
         host,
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-        threads: 1,
         ..Environment::default()
     }
 }
@@ -83,14 +82,14 @@ pub(crate) fn random_token() -> Result<String, Failure> {
 }
 
 /// Cores that this process may use, by affinity and by control group.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+pub(crate) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Stages at the same time: as asked, else one on a GPU, and one for each core on the processor.
-pub(crate) fn workers(asked: Option<u16>, is_gpu: bool) -> usize {
-    let usual = || if is_gpu { 1 } else { cores() };
-    asked.map_or_else(usual, usize::from)
+/// Threads that compute: one on a GPU, else as many as asked, or one for each core.
+pub(crate) fn threads(asked: Option<u16>, is_gpu: bool) -> NonZeroUsize {
+    let asked = asked.and_then(|count| NonZeroUsize::new(count.into()));
+    if is_gpu { NonZeroUsize::MIN } else { asked.unwrap_or_else(cores) }
 }
 
 /// Bytes of memory that can be allocated without swapping, as the kernel estimates them.
@@ -101,17 +100,9 @@ pub(crate) fn available_memory() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// Whether the processor has (AVX2 with FMA, AVX-512).
-pub(crate) fn vector_instructions() -> (bool, bool) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
-        (avx2, std::is_x86_feature_detected!("avx512f"))
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        (false, false)
-    }
+/// Whether the processor has AVX-512: results do not depend on it, only their time.
+pub(crate) fn has_avx512() -> bool {
+    std::is_x86_feature_detected!("avx512f")
 }
 
 /// Bytes free on the disk of this path, or of its nearest parent that exists.

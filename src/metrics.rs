@@ -3,7 +3,7 @@
 //! reach; pages from other sites cannot read them through a browser. What is counted is in `agrpo_fleet::metrics`, and
 //! how it is served in `agrpo_view::listener`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use agrpo_fleet::{Fleet, metrics};
 use agrpo_spec::Numerics;
@@ -71,9 +71,9 @@ impl Metrics {
             return;
         }
         self.0.spawn(async move {
-            let others = Numerics::OF_CPU.into_iter().filter(move |other| *other != class);
+            let classes = BTreeSet::from([class, Numerics::CpuPortable]);
             loop {
-                for class in std::iter::once(class).chain(others.clone()) {
+                for &class in &classes {
                     match fleet.waiting(class).await {
                         Ok(stages) => metrics::queue_depth(class, stages),
                         Err(error) => {

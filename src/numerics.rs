@@ -15,23 +15,23 @@ use crate::settings::{NUMERICS, RUN_TEXT, Settings};
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
 
+/// What glibc keeps of freed memory. A pass takes and frees the same tens of megabytes again and again, and every page
+/// that went back to the system meanwhile would be zeroed anew.
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "67108864"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
+
 /// A variable and its value; `None` is unset.
 type Pin = (&'static str, Option<String>);
 
 /// Every variable that can change a bit of a result, with its value in the class.
 fn pins(class: Numerics) -> Vec<Pin> {
-    let by_class = |portable, native| match class {
-        Numerics::CpuPortable => Some(portable),
-        Numerics::CpuNative => native,
-        Numerics::Cuda { .. } => None,
-    };
+    let without_gpu = |value| (!class.is_cuda()).then_some(value);
     let of_processor = [
-        ("ATEN_CPU_CAPABILITY", by_class("avx2", None)),
-        // oneDNN packs matrices for AMX or not by how many rows there are.
-        ("ONEDNN_MAX_CPU_ISA", by_class("AVX2", Some("AVX512_CORE_BF16"))),
-        // In MKL's strict mode a product is the same for any number of threads, so that no row of it depends
-        // on the rows beside it. Without it, kernels for small matrices and leftover rows sum in other orders.
-        ("MKL_CBWR", by_class("COMPATIBLE", Some("AUTO,STRICT"))),
+        // f32 passes are kernels of our own (`stages/compute/kernels`). The libraries compute half precision and what
+        // has one order of sums anyway, with the instructions of every processor of the class.
+        ("ATEN_CPU_CAPABILITY", without_gpu("avx2")),
+        ("ONEDNN_MAX_CPU_ISA", without_gpu("AVX2")),
+        ("MKL_CBWR", without_gpu("COMPATIBLE")),
         ("OMP_NUM_THREADS", Some("1")),
         ("MKL_NUM_THREADS", Some("1")),
         ("DNNL_MAX_CPU_ISA", None),
@@ -102,7 +102,7 @@ pub(crate) fn enter(
         }
         return Ok(());
     }
-    if entered(settings) == Some(class) {
+    if settings.variable(NUMERICS) == Some(&*class.to_string()) {
         return Err(Failure::unexpected(format!(
             "the numerics pins of {class} did not survive a restart of the program"
         ))
@@ -111,6 +111,8 @@ pub(crate) fn enter(
     let program = std::env::current_exe().map_err(cannot("find itself"))?;
     let mut command = Command::new(&program);
     command.args(std::env::args_os().skip(1)).env(NUMERICS, class.to_string());
+    // They change no bit, so nothing depends on whether they reach the process.
+    command.envs(ALLOCATOR);
     for (name, value) in pins {
         match value {
             Some(value) => command.env(name, value),
@@ -122,11 +124,6 @@ pub(crate) fn enter(
     }
     // `exec` returns only on failure.
     Err(cannot(&format!("restart {}", program.display()))(command.exec()))
-}
-
-/// The class that the last restart was for.
-pub(crate) fn entered(settings: &Settings) -> Option<Numerics> {
-    settings.variable(NUMERICS)?.parse().ok()
 }
 
 /// The run file's text, if the process before the restart read it.

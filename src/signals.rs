@@ -44,8 +44,8 @@ pub(crate) fn on_signals(handle: impl Fn(bool) + Send + 'static) -> Result<(), F
     Ok(())
 }
 
-/// Ends the program where it stands. A stage may still be computing on its thread, and would crash
-/// if libtorch were taken down under it, as a usual exit does.
+/// Ends the program where it stands. A stage may still be computing, on its thread and on others beside it: nothing waits
+/// for them, and they would crash if libtorch were taken down under them, as a usual exit does.
 pub(crate) fn end_at_once(exit: Exit) -> ! {
     end_all();
     telemetry::end();

@@ -8,7 +8,7 @@ use clap::{Args, value_parser};
 
 use super::options::{
     AnswerArgs, CACHES, ComputeArgs, DeviceArgs, ESTIMATORS, POSITIONS, PolicyArg, RubricArg,
-    StoreArgs, TASKS, choice, whole,
+    StoreArgs, TASKS, ThreadsArgs, choice, numerics, whole,
 };
 
 /// Measure base and newest policy on a grid of unmask steps
@@ -83,7 +83,7 @@ fn temperature(text: &str) -> Result<Real, &'static str> {
 /// Reports how much the estimates vary, how far their mean is off the exact sum over all steps, and how long
 /// they take; and which k gives the least variance times seconds, rollout included. A bias is reported if it
 /// is 4 standard deviations above noise, as the table has many rows, and otherwise its upper bound; more
-/// --repeats find smaller ones. Changes nothing in the store. Takes one core for about a minute on the runs
+/// --repeats find smaller ones. Changes nothing in the store. Takes about a minute on one core for the runs
 /// in jobs/runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -115,6 +115,8 @@ pub(crate) struct TuneArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
     /// Draw a chart of variance by seconds, and of what strata and weights save
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
@@ -195,7 +197,7 @@ pub(crate) struct BenchGpuArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Numerics class to assume if the driver does not report the GPU's compute capability
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
     /// Measure a tiny model in f32 instead
     #[arg(long)]

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use agrpo_compute::Device;
-use agrpo_spec::{Benchmark, Cache, EstimatorKind, PositionRule};
+use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, ParseNumericsError, PositionRule};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 
@@ -18,12 +18,23 @@ pub(crate) struct DeviceArgs {
     pub(crate) id: Device,
 }
 
-/// The device, and how many stages it computes side by side.
+/// How many threads compute.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ThreadsArgs {
+    /// Threads of this process that compute; all its stages share them, and results do not depend on their
+    /// number. A GPU takes one [default: number of cores that the process may use]
+    #[arg(long = "threads", value_name = "N", value_parser = value_parser!(u16).range(1..=4096))]
+    pub(crate) count: Option<u16>,
+}
+
+/// The device, its threads, and how many stages share them.
 #[derive(Debug, Args)]
 pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Stages computed at the same time, one thread each [default: number of cores, or 1 on a GPU]
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
+    /// Stages in hand at the same time, which share the threads [default: as many as threads]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=4096))]
     pub(crate) workers: Option<u16>,
 }
@@ -95,6 +106,12 @@ where
 
 pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "expected a whole number from 0 to 2^63 - 1")
+}
+
+/// A numerics class that this release computes in.
+pub(super) fn numerics(text: &str) -> Result<Numerics, String> {
+    let class: Numerics = text.parse().map_err(|error: ParseNumericsError| error.to_string())?;
+    class.is_computed().then_some(class).ok_or_else(|| Numerics::GONE.to_owned())
 }
 
 pub(super) const TASKS: Choices<Benchmark> = &[

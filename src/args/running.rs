@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::options::{
     AnswerArgs, CacheArgs, ComputeArgs, DeviceArgs, FleetArgs, MetricsArgs, RETRY_SECONDS,
-    StoreArgs, whole,
+    StoreArgs, ThreadsArgs, numerics, whole,
 };
 
 /// What to run.
@@ -19,9 +19,9 @@ pub(crate) struct RunFileArgs {
     /// Seed to use instead of the file's
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
-    /// Numerics class to use instead of the file's: cpu-portable, cpu-native, or cuda:SM for GPUs of
-    /// compute capability SM
-    #[arg(long, value_name = "CLASS")]
+    /// Numerics class to use instead of the file's: cpu-portable, or cuda:SM for GPUs of compute
+    /// capability SM
+    #[arg(long, value_name = "CLASS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
     /// Address of a file that the run names, instead of the run file's own; may be repeated
     #[arg(long = "source", value_name = "KEY=ADDRESS", value_parser = source)]
@@ -43,8 +43,8 @@ fn source(text: &str) -> Result<(String, String), &'static str> {
 ///
 /// Stages that the store already holds are not computed again, so the same command resumes a run that
 /// was stopped or crashed. Ctrl-C lets the stages in hand finish; a second Ctrl-C stops at once. A run
-/// that is paused waits for agrpo resume; agrpo cancel ends it with code 130. The number of
-/// workers changes how long it takes, never the results.
+/// that is paused waits for agrpo resume; agrpo cancel ends it with code 130. The numbers of threads
+/// and of workers change how long it takes, never the results.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     /// Report what would be computed, how large it gets and how long it takes; compute nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Operations a second of one worker to estimate time with, in 10^12 [default: assumed by class]
+    /// Operations a second of one thread or GPU to estimate time with, in 10^12 [default: assumed by class]
     #[arg(long, value_name = "N", requires = "dry_run", value_parser = tflops)]
     pub(crate) tflops: Option<f64>,
     /// Compute even what is estimated not to fit into memory
@@ -102,9 +102,9 @@ pub(crate) struct EnqueueArgs {
 
 /// Compute queued stages until stopped
 ///
-/// Takes one stage at a time on one thread; start one worker for each core, or for each GPU. SIGTERM or
-/// Ctrl-C lets the stage in hand finish for a grace time, then gives it back; a second one gives it back
-/// at once. A worker may be killed at any moment: its stage goes to another one. A worker that lost its
+/// Takes one stage at a time, and computes it on all cores that the process may use; start one worker on
+/// each machine, or for each GPU, or several with --threads that add up to the cores. SIGTERM or Ctrl-C
+/// lets the stage in hand finish for a grace time, then gives it back; a second one gives it back at once. A worker may be killed at any moment: its stage goes to another one. A worker that lost its
 /// lease, or Redis for five minutes, ends with code 4 for its supervisor to start it again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -118,9 +118,11 @@ pub(crate) struct WorkerArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Numerics class that this worker honours: cpu-portable, cpu-native, or cuda:SM for a GPU [default:
-    /// that of the GPU, or whichever has work; it restarts to change]
-    #[arg(long, value_name = "CLASS")]
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
+    /// Numerics class that this worker serves: cpu-portable, or cuda:SM for a GPU [default: that of the
+    /// device]
+    #[arg(long, value_name = "CLASS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
     /// Stop after this many seconds without work [default: wait for ever]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]

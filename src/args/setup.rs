@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use agrpo_spec::Numerics;
 use clap::Args;
 
 use super::options::{Choices, DeviceArgs, FleetArgs, choice, whole};
@@ -98,9 +97,6 @@ pub(crate) struct DoctorArgs {
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
-    /// Check the rows of small shapes in this process alone, in this numerics class
-    #[arg(long, hide = true, value_name = "CLASS")]
-    pub(crate) rows: Option<Numerics>,
     /// Answer in JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 
-use super::options::{AnswerArgs, DeviceArgs, StoreArgs};
+use super::options::{AnswerArgs, DeviceArgs, StoreArgs, ThreadsArgs};
 
 /// Write a policy or a run's metrics for other programs
 ///
@@ -194,6 +194,8 @@ pub(crate) struct ReplayArgs {
     pub(crate) rewind: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
     #[command(flatten)]
     pub(crate) answer: AnswerArgs<StoreArgs>,
 }

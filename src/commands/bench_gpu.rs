@@ -90,11 +90,11 @@ pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit> 
 /// The device, and the class that this process is in now.
 fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics)> {
     let (id, asked) = (args.device.id, args.numerics);
-    let device = match ComputeDevice::find(id, settings) {
+    let device = match ComputeDevice::find(id, None, settings) {
         // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
         // that is wrong does no harm.
         Err(_) if asked.is_some_and(Numerics::is_cuda) => {
-            ComputeDevice::without_driver(id, settings)
+            ComputeDevice::without_driver(id, None, settings)
         }
         found => found?,
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use agrpo_lab::compare::{self, Base, Comparison, ComparisonFile, Results, Trace};
 use agrpo_view::history::RunHistory;
 
-use super::computing::{STOPPING, compute, retrying};
+use super::computing::{STOPPING, compute, find_device, retrying};
 use super::files::{NUMBERS, PAGE, SVG, name_of, read_text, try_writing, write_and_report};
 use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, output};
 use super::run_file::check_run;
@@ -31,7 +31,7 @@ pub(super) fn compare(args: &CompareArgs, session: &Session) -> Result<Exit> {
         check_run(&member.run, problems, session)
             .map_err(|failure| failure.at(name_of(&args.file)))?;
     }
-    let device = ComputeDevice::find(args.compute.device.id, &session.settings)?;
+    let device = find_device(&args.compute, &session.settings)?;
     device.enter(&session.settings, comparison.numerics(), None)?;
     let results = session.block_on(computed(&comparison, args, &device, session))?;
     // The answer comes first: it is printed even if the folder went away meanwhile.

@@ -7,8 +7,9 @@ use agrpo_spec::Run;
 use agrpo_store::{JobsError, RetryPolicy};
 use tokio::sync::{mpsc, watch};
 
-use super::prelude::{ComputeDevice, Serialize, Store, machine};
-use crate::{progress::Progress, run_summary::RunSummary, telemetry};
+use super::prelude::{ComputeDevice, Result, Serialize, Store, machine};
+use crate::args::ComputeArgs;
+use crate::{progress::Progress, run_summary::RunSummary, settings::Settings, telemetry};
 
 /// Printed when a signal stops a run.
 pub(super) const STOPPING: &str =
@@ -26,12 +27,16 @@ pub(super) fn retrying(store: &Store, seconds: u64, stop: &watch::Receiver<bool>
     store.with_limits(|limits| limits.retry = Some(retry))
 }
 
-/// A local scheduler at a store; by default with as many workers as the machine has cores.
+pub(super) fn find_device(args: &ComputeArgs, settings: &Settings) -> Result<ComputeDevice> {
+    ComputeDevice::find(args.device.id, args.threads.count, settings)
+}
+
+/// A local scheduler at a store; by default with as many workers as there are threads.
 pub(super) fn local(store: &Store, device: &ComputeDevice, workers: Option<u16>) -> Local {
     Local {
         store: store.clone(),
         execute: device.execute(),
-        workers: machine::workers(workers, device.id.is_cuda()),
+        workers: device.workers(workers),
         environment: device.environment(),
         clock: machine::clock(),
         log_tail: telemetry::log_tail(),

@@ -1,11 +1,12 @@
 //! `agrpo doctor`: checks this machine and the services, and says what to do where a check fails. Deletes again what
 //! it writes. A Redis that is only the default may be missing, since `agrpo run` needs none.
 
-mod rows;
+use std::{thread, time::Duration};
 
-use std::time::Duration;
-
-use agrpo_compute::Device;
+use agrpo_compute::{
+    Device,
+    model::{RowsReport, check_rows},
+};
 use agrpo_fleet::{Finding, Skew, clock_skew, inspect, store_skew};
 use agrpo_spec::Numerics;
 use agrpo_store::JobsError;
@@ -13,10 +14,14 @@ use agrpo_store::JobsError;
 use super::prelude::{
     ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, machine, output,
 };
+use crate::device::{OTHER_PROCESSOR, check_processor};
 use crate::{args::DoctorArgs, gpu::Gpu, libtorch::CudaBuild, numerics};
 
 /// Less free space than this gives a note.
 const LOW_DISK_BYTES: u64 = 1 << 30;
+/// Largest size and number of rows of the small shapes: about a second of work.
+const LARGEST: i64 = 20;
+const ROWS: i64 = 17;
 /// The advice about a Redis that was not asked for.
 const OPTIONAL: &str = "only agrpo enqueue and agrpo worker need it; agrpo run does not";
 
@@ -70,24 +75,19 @@ struct Answer {
 }
 
 pub(super) fn doctor(args: &DoctorArgs, session: &Session) -> Result<Exit> {
-    if let Some(class) = args.rows {
-        return rows::compute(class, &session.settings);
-    }
     let (class, gpu) = graphics(args, &session.settings)?;
-    let rows = rows::begin();
+    let computes = !class.is_cuda() && check_processor().is_ok();
+    let shapes = computes.then(|| thread::spawn(|| check_rows(LARGEST, ROWS)));
     let services = async { Ok((store(session).await, redis(session).await)) };
     let (store, redis) = session.block_on(services)?;
     let mut checks = vec![
         Check::ok("agrpo", machine::VERSION),
         Check::ok("libtorch", agrpo_compute::libtorch_version()),
         processor(),
-        Check::ok("cores", format!("{}, so as many stages at a time", machine::cores())),
+        Check::ok("cores", format!("{}, so as many threads compute", machine::cores())),
         Check::ok("numerics", format!("{class}: {}", numerics::describe(class))),
     ];
-    checks.extend(rows.map(|class| match class.end() {
-        Ok(found) => Check::ok("rows", found),
-        Err((failure, advice)) => Check::bad("rows", &failure, advice),
-    }));
+    checks.extend(shapes.map(|thread| rows(thread.join().ok())));
     checks.extend(gpu);
     checks.extend(disk(session));
     checks.extend(store.into_iter().chain(redis));
@@ -107,7 +107,7 @@ fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Che
         true => Check::bad(name, failure, advice),
         false => Check::note(name, failure.message.as_str(), "only --device cuda:N needs it"),
     };
-    let device = ComputeDevice::find(Device::Cuda(number), settings);
+    let device = ComputeDevice::find(Device::Cuda(number), None, settings);
     let gpu = match &device {
         Ok(ComputeDevice { gpu: Some(gpu), .. }) => Check::ok("gpu", describe_gpu(gpu)),
         Ok(_) => return Err(Failure::unexpected("a GPU without a description")),
@@ -145,15 +145,34 @@ fn describe_gpu(gpu: &Gpu) -> String {
 }
 
 fn processor() -> Check {
-    let (avx2, avx512) = machine::vector_instructions();
-    let name = machine::cpu();
-    if avx2 {
-        let avx512 = if avx512 { ", avx512" } else { "" };
-        return Check::ok("processor", format!("{name}, avx2{avx512}"));
+    match check_processor() {
+        Ok(()) => {
+            let avx512 = if machine::has_avx512() { ", avx512" } else { "" };
+            Check::ok("processor", format!("{}, avx2{avx512}", machine::cpu()))
+        }
+        Err(failure) => Check::bad("processor", &failure, OTHER_PROCESSOR),
     }
-    let failure = Failure::unavailable(format!("{name}, without avx2"));
-    let advice = "numerics class cpu-portable needs a processor with AVX2 and FMA";
-    Check::bad("processor", &failure, advice)
+}
+
+/// Whether no row of a product depends on the rows beside it: only then are ratios of fresh trajectories exactly 1.
+fn rows(found: Option<RowsReport>) -> Check {
+    let Some(RowsReport { shapes, failing }) = found else {
+        let failure = Failure::unavailable("the small shapes cannot be computed");
+        return Check::bad("rows", &failure, "");
+    };
+    let Some(first) = failing.first() else {
+        let found = format!("in {shapes} small shapes no row depends on the rows beside it");
+        return Check::ok("rows", found);
+    };
+    let failure = Failure::unavailable(format!(
+        "in {} of {shapes} small shapes a row depends on the rows beside it; {first}",
+        failing.len()
+    ));
+    Check::bad(
+        "rows",
+        &failure,
+        "report it with the processor's name; libtorch may be another build",
+    )
 }
 
 fn disk(session: &Session) -> Option<Check> {

@@ -25,9 +25,9 @@ struct DryRun {
     bytes: u64,
     /// Of these, kept at the end by the run's retention.
     kept_bytes: u64,
-    /// Sustained, of one worker.
+    /// Sustained, of one thread or of the GPU.
     assumed_flops: f64,
-    workers: usize,
+    threads: usize,
     /// By the clock, with prompts of the longest length that the run allows.
     seconds: f64,
 }
@@ -46,12 +46,11 @@ struct Kind {
     memory: Vec<(&'static str, u64)>,
 }
 
-/// The default of a worker's sustained operations a second: 40 % of the tensor cores' peak in bf16 that NVIDIA
-/// gives for the class, or what `make bench` measures on one core.
+/// The default of the sustained operations a second: of a GPU 40 % of its tensor cores' peak in bf16 that NVIDIA gives
+/// for the class, of a thread what `make bench` measures on one core.
 fn assumed_flops(class: Numerics) -> f64 {
     match class {
-        Numerics::CpuPortable => 45e9,
-        Numerics::CpuNative => 100e9,
+        Numerics::CpuPortable | Numerics::CpuNative => 100e9,
         Numerics::Cuda { sm: 90.. } => 0.4 * 989e12,
         Numerics::Cuda { sm: 80..90 } => 0.4 * 312e12,
         Numerics::Cuda { .. } => 0.4 * 100e12,
@@ -62,9 +61,11 @@ fn assumed_flops(class: Numerics) -> f64 {
 pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
     let (named, text) = read_sources(&args.run, &session.settings)?;
     let run = parse_run(&unfetched(&text, &named)?, &args.run)?;
-    let (config, workload) = (run.config(), workload(&run));
+    let config = run.config();
     let unfetched = named.into_iter().filter(|source| source.sha256.is_none());
-    let workers = machine::workers(args.compute.workers, config.numerics.is_cuda());
+    let threads = machine::threads(args.compute.threads.count, config.numerics.is_cuda()).get();
+    let workers = args.compute.workers.map_or(threads, usize::from);
+    let workload = workload(&run, threads.div_ceil(workers));
     let flops = args.tflops.map(|tflops| tflops * 1e12);
     let assumed_flops = flops.unwrap_or_else(|| assumed_flops(config.numerics));
     let kind = |cost: StageCost| {
@@ -84,7 +85,7 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
         workload.costs(&run).into_iter().filter(|cost| cost.stages > 0).map(kind).collect();
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds =
-        kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum::<f64>() / workers as f64;
+        kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum::<f64>() / threads as f64;
     let answer = DryRun {
         run: run.id(),
         name: config.name.clone(),
@@ -95,7 +96,7 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
         kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
         kinds,
         assumed_flops,
-        workers,
+        threads,
         seconds,
     };
     output::answer(args.json, &answer, || answer.describe())
@@ -137,36 +138,38 @@ impl DryRun {
             let kept = output::size(self.kept_bytes);
             format!("store     {written} over the whole run, of which [retention] keeps {kept}")
         });
+        let unit = if self.numerics.is_cuda() { "GPU" } else { "thread" };
         lines.push(format!(
-            "time      up to {} on {}, with the longest prompts and at {:.2} TFLOP/s a worker, \
+            "time      up to {} on {}, with the longest prompts and at {:.2} TFLOP/s each, \
              which is assumed: --tflops N says better",
             output::short_duration(Duration::from_secs_f64(self.seconds)),
-            output::count(self.workers as u64, "worker"),
+            output::count(self.threads as u64, unit),
             self.assumed_flops / 1e12
         ));
         lines.join("\n")
     }
 }
 
-/// The estimates of a run's stages, on so many workers of one machine.
-pub(super) fn workload(run: &Run) -> Workload {
+/// The estimates of a run's stages, each of which has so many threads.
+pub(super) fn workload(run: &Run, threads: usize) -> Workload {
     let prompt_tokens = agrpo_compute::prompt_tokens(&run.config().task);
     let vocabulary = match run.base() {
         Base::Scratch(..) => agrpo_compute::vocabulary(&run.config().task).unwrap_or(0),
         Base::Checkpoint(checkpoint) => checkpoint.shape.embedding_size.into(),
     };
-    Workload::of(run, vocabulary, prompt_tokens)
+    Workload { threads: threads as u64, ..Workload::of(run, vocabulary, prompt_tokens) }
 }
 
 /// Refuses a run whose concurrent stages do not fit into memory; updates, which the processor computes in every
 /// class, are checked against the machine's memory. Returns the largest of the other estimates.
 pub(super) fn check_memory(
-    workload: &Workload,
+    run: &Run,
     device: &ComputeDevice,
     workers: Option<u16>,
 ) -> Result<Option<Estimate>> {
-    let workers = machine::workers(workers, device.id.is_cuda());
-    let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers.max(1) as u64);
+    let workers = device.workers(workers);
+    let workload = workload(run, device.threads.count().get().div_ceil(workers));
+    let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers as u64);
     let (here, host) = (share(device.memory()), share(machine::available_memory()));
     if let (Some(update), Some(host)) = (workload.stage(StageKind::Update), host) {
         update.fits(host).map_err(|too_large| refusal(&too_large))?;
@@ -183,6 +186,6 @@ pub(super) fn check_memory(
 fn refusal(too_large: &TooLarge) -> Failure {
     Failure::refused(too_large)
         .hint("a lower micro_batch takes less, and so does estimator.checkpointing = true")
-        .hint("--workers 1 leaves all memory to one stage")
+        .hint("--workers 1 leaves all memory to one stage, --threads 1 to one pass of it")
         .hint("--dry-run shows every part; --ignore-memory computes all the same")
 }

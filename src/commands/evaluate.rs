@@ -13,7 +13,7 @@ use agrpo_spec::{
 use tokio::sync::mpsc;
 
 use self::report::{Cell, Report};
-use super::computing::{local, retrying};
+use super::computing::{find_device, local, retrying};
 use super::files::{SVG, try_chart, write_and_report};
 use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, Store, output};
 use super::resolve::{Policy, of_run};
@@ -29,7 +29,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit> {
         check_run(&run, problems, session)?;
     }
     let cells = grid(&run, &policies, args)?;
-    let device = ComputeDevice::find(args.compute.device.id, &session.settings)?;
+    let device = find_device(&args.compute, &session.settings)?;
     device.enter(&session.settings, run.config().numerics, None)?;
     if let [_] = policies.as_slice() {
         output::talk("no update is done yet: only the base is evaluated");

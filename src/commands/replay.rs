@@ -37,7 +37,7 @@ pub(super) fn replay(args: &ReplayArgs, session: &Session) -> Result<Exit> {
         (Some(hash), _) => one_stage(&store, hash).await,
         (None, run) => whole_run(&store, run.as_deref().unwrap_or_default()).await,
     })?;
-    let device = ComputeDevice::find(args.device.id, &session.settings)?;
+    let device = ComputeDevice::find(args.device.id, args.threads.count, &session.settings)?;
     device.enter(&session.settings, request.numerics, None)?;
     let stages =
         session.on_store(async |store| compute(&store, &device, request, (args, session)).await)?;

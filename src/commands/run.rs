@@ -9,9 +9,9 @@ use agrpo_fleet::{evaluation_at, local::Outcome};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKind};
 use agrpo_store::redact;
 
-use super::computing::{STOPPING, Stages, compute, retrying};
-use super::dry_run::{check_memory, dry_run, workload};
-use super::prelude::{ComputeDevice, Exit, Failure, Result, Serialize, Session, output};
+use super::computing::{STOPPING, Stages, compute, find_device, retrying};
+use super::dry_run::{check_memory, dry_run};
+use super::prelude::{Exit, Failure, Result, Serialize, Session, output};
 use super::run_file::{fetch_run, parse_run, read_sources, unfetched};
 use crate::args::{RunArgs, RunFileArgs};
 use crate::run_summary::{KindTime, Overhead, RunSummary};
@@ -47,14 +47,14 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit> {
     if args.dry_run {
         return dry_run(args, session);
     }
-    let device = ComputeDevice::find(args.compute.device.id, &session.settings)?;
+    let device = find_device(&args.compute, &session.settings)?;
     let (named, text) = read_sources(&args.run, &session.settings)?;
     // What needs no file is checked before gigabytes are fetched.
     let planned = parse_run(&unfetched(&text, &named)?, &args.run)?;
     device.check(planned.config().numerics)?;
     let largest = match args.ignore_memory {
         true => None,
-        false => check_memory(&workload(&planned), &device, args.compute.workers)?,
+        false => check_memory(&planned, &device, args.compute.workers)?,
     };
     let (run, text) = fetch_run(&args.run, (&named, text), session)?;
     device.enter(&session.settings, run.config().numerics, Some(&text))?;

@@ -151,12 +151,13 @@ fn describe_stage(manifest: &Manifest) -> String {
     };
     section("outputs", outputs.iter().map(output).collect());
     section("metrics", metrics.iter().map(|(name, value)| format!("{name} {value}")).collect());
+    let threads = output::count(made.threads.into(), "thread");
     section(
         "made",
         vec![
             format!("{} by {}", utc(made.started_unix_ms), made.worker),
             format!("on {}, {}, {}", made.host, made.cpu, made.platform),
-            format!("agrpo {}, libtorch {}, {} thread", made.agrpo, made.libtorch, made.threads),
+            format!("agrpo {}, libtorch {}, {threads}", made.agrpo, made.libtorch),
         ],
     );
     let Phases { fetch_ms: fetch, compute_ms: compute, store_ms: store } = phases;

@@ -26,7 +26,7 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit> {
         return Err(Failure::usage(format!("--estimators {why}")));
     }
     let grid = Grid::new(config, &args.estimators, &args.k, args.repeats);
-    let device = ComputeDevice::find(args.device.id, &session.settings)?;
+    let device = ComputeDevice::find(args.device.id, args.threads.count, &session.settings)?;
     device.enter(&session.settings, config.numerics, None)?;
     let rollout = tune::batch(&run, (policy.iteration, policy.artifact), args.prompts, args.seed);
     let spec = StageSpec::Rollout(rollout.clone());
@@ -43,9 +43,20 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit> {
         Model::from_folder_at(files, at)?.ready_to_train(config.lora.as_ref(), run.seed())?;
     let clock = machine::stopwatch();
     let worth = (&config.reward, &config.advantage);
-    let fresh = Fresh::sample(&rollout, worth, &model, (&inputs, &*device.programs), &clock)?;
-    let question =
-        Question { policy: &model, rollout: &rollout, fresh: &fresh, estimator: &config.estimator };
+    let fresh = Fresh::sample(
+        &rollout,
+        worth,
+        (&model, &device.threads),
+        (&inputs, &*device.programs),
+        &clock,
+    )?;
+    let question = Question {
+        policy: &model,
+        rollout: &rollout,
+        fresh: &fresh,
+        estimator: &config.estimator,
+        threads: &device.threads,
+    };
     let mut done = 0;
     let mut progress = |row: &Row, all: usize| {
         done += 1;

@@ -110,8 +110,8 @@ impl Hub {
             }
             let Some(fleet) = fleet.as_ref() else { return Ok(Crew::default()) };
             let workers = workers(fleet).await?;
-            let classes = workers.iter().map(|worker| worker.class).chain(Numerics::OF_CPU);
-            let classes: BTreeSet<_> = classes.collect();
+            let classes = workers.iter().map(|worker| worker.class);
+            let classes: BTreeSet<_> = classes.chain([Numerics::CpuPortable]).collect();
             let mut waiting = vec![];
             for class in classes {
                 waiting.push((class, fleet.waiting(class).await?));

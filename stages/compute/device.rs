@@ -36,7 +36,8 @@ pub fn libtorch_version() -> &'static str {
     "2.11.0"
 }
 
-/// One thread inside an operation, so that its sums have one order; parallelism is several stages at once.
+/// One thread inside an operation, so that its sums have one order; parallelism is several stages at once, and several
+/// parts of one ([`crate::Threads`]).
 pub fn use_one_thread() {
     tch::set_num_threads(1);
 }
@@ -61,6 +62,12 @@ impl Device {
 
     /// Refuses a stage that this device does not compute.
     pub(crate) fn check(self, kind: StageKind, class: Numerics) -> Result<(), StageError> {
+        if !class.is_computed() {
+            return Err(invalid(format!(
+                "the {kind} stage is of numerics class {class}, in which this release computes nothing: use the \
+                 release that made it"
+            )));
+        }
         if self.is_cuda() == class.is_cuda() {
             return Ok(());
         }
@@ -107,10 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn a_device_computes_the_classes_of_its_kind_alone() {
+    fn a_device_computes_the_class_of_its_kind_alone() {
+        let (cpu, gone) = (Numerics::CpuPortable, Numerics::CpuNative);
         let gpu = Numerics::Cuda { sm: 90 };
         let refused = |device: Device, class| device.check(StageKind::Rollout, class).is_err();
-        assert!(!refused(Device::Cpu, Numerics::CpuNative) && !refused(Device::Cuda(0), gpu));
-        assert!(refused(Device::Cpu, gpu) && refused(Device::Cuda(0), Numerics::CpuPortable));
+        assert!(!refused(Device::Cpu, cpu) && !refused(Device::Cuda(0), gpu));
+        assert!(refused(Device::Cpu, gpu) && refused(Device::Cuda(0), cpu));
+        assert!(refused(Device::Cpu, gone) && refused(Device::Cuda(0), gone));
     }
 }

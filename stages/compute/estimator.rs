@@ -12,6 +12,7 @@ mod coupled_grpo;
 mod diffu_grpo;
 mod merged_step;
 mod pass;
+mod picks;
 mod reads;
 mod records;
 pub mod timesteps;
@@ -24,7 +25,7 @@ use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed};
 
 pub use agrpo::with_draws;
 pub use batch::{Batch, Worth};
-pub use pass::{Measured, Policies, accumulate};
+pub use pass::{Estimate, Measured, Policies, accumulate};
 pub use records::recompute;
 pub use unit::Estimator;
 

@@ -8,26 +8,25 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use agrpo_spec::{
     Artifact, Evaluation, EvaluationResult, EvaluationSample, EvaluationSpec, Inputs, Outputs,
-    Purpose, Sampler, Scorer, metrics,
+    Purpose, Sampler, metrics,
 };
 
 use crate::error::{Result, invalid};
 use crate::model::{Placement, Policy};
 use crate::problems::{Answered, Asked, Grader, Problems};
 use crate::sampler::{Row, sample};
-use crate::{device::Device, policy_cache::PolicyCache, rollout::padded};
+use crate::{context::Context, rollout::padded, threads::Threads};
 
 const SHOWN: usize = 16;
 
-/// Passes whose rows are in memory at once: enough that equal states of a problem's completions mostly share
-/// a pass, and that few passes are left partly filled.
-const PASSES: usize = 4;
+/// Passes whose rows are in memory at once: enough for the threads of most machines, and that equal states of a problem's
+/// completions mostly share a pass. Their prompts are padded together, so the number does not depend on the threads.
+const PASSES: usize = 16;
 
 pub(crate) fn execute(
     spec: &EvaluationSpec,
     inputs: &Inputs,
-    device: Device,
-    (cache, scorer): (&PolicyCache, &dyn Scorer),
+    Context { device, threads, cache, scorer }: Context<'_>,
 ) -> Result<Outputs> {
     if spec.samples == 0 {
         return Err(invalid("evaluation: samples = 0: expected at least 1"));
@@ -38,6 +37,7 @@ pub(crate) fn execute(
     let merge = spec.merge_adapter;
     let evaluator = Evaluator {
         spec,
+        threads,
         policy: cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?,
         asked: problems.held_out(spec.problems)?,
         // Unused by a task that grades by itself.
@@ -67,6 +67,7 @@ pub(crate) fn execute(
 
 struct Evaluator<'a> {
     spec: &'a EvaluationSpec,
+    threads: &'a Threads,
     policy: Policy,
     problems: Arc<Problems>,
     asked: Vec<Asked>,
@@ -98,10 +99,11 @@ impl Evaluator<'_> {
         let right = vec![0; self.asked.len()];
         let mut grades = Grades { draws, right, ..Grades::default() };
         let all = self.asked.len() * draws;
-        for first in (0..all).step_by(micro_batch * PASSES) {
-            let cells = first..all.min(first + micro_batch * PASSES);
+        let at_once = micro_batch * PASSES;
+        for first in (0..all).step_by(at_once) {
+            let cells = first..all.min(first + at_once);
             let rows = self.rows(cells.clone(), draws);
-            let trajectories = sample(&self.policy, &rows, sampler, micro_batch)?;
+            let trajectories = sample(&self.policy, &rows, sampler, micro_batch, self.threads)?;
             let answered = cells.clone().enumerate().map(|(row, cell)| Answered {
                 id: format!("held-out {}/{}", cell / draws, cell % draws),
                 asked: &self.asked[cell / draws],

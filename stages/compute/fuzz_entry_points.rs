@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::{optimizer::AdamW, tensors::TensorWindows};
+use crate::{optimizer::AdamW, tensors::TensorWindows, threads::Threads};
 
 pub use crate::model::check_adapter as adapter;
 
@@ -20,5 +20,6 @@ pub fn tensor_windows(bytes: Bytes) -> Result<usize> {
 /// Reads an optimizer's state for one matrix `w` of this shape.
 pub fn optimizer_state(bytes: Bytes, shape: [i64; 2]) -> Result<()> {
     let w = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    AdamW::read(&Content::Memory(bytes), &[("w".to_owned(), w)].into_iter().collect()).map(drop)
+    let parameters = [("w".to_owned(), w)].into_iter().collect();
+    AdamW::read(&Content::Memory(bytes), &parameters, &Threads::one()).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Gradient: the policy gradient of one shard, accumulated over passes. Refuses trajectories that another policy
+//! Gradient: the policy gradient of one shard, summed over passes. Refuses trajectories that another policy
 //! sampled. Takes no optimizer step.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use agrpo_spec::{
 use tch::Tensor;
 
 use crate::error::{Result, data, invalid};
-use crate::estimator::{Batch, Measured, Policies, Worth, accumulate, estimator};
+use crate::estimator::{Batch, Estimate, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::{Placement, Policy};
-use crate::{device::Device, policy_cache::PolicyCache, tensors, trajectories::Trajectories};
+use crate::{context::Context, tensors, trajectories::Trajectories};
 
 /// The tensor beside the gradient in its file: the number that it is a mean over, one f64.
 pub(crate) const MEAN_OVER: &str = "mean_over";
@@ -19,8 +19,7 @@ pub(crate) const MEAN_OVER: &str = "mean_over";
 pub(crate) fn execute(
     spec: &GradientSpec,
     inputs: &Inputs,
-    device: Device,
-    cache: &PolicyCache,
+    Context { device, cache, threads, .. }: Context<'_>,
 ) -> Result<Outputs> {
     check_estimator(spec)?;
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
@@ -39,7 +38,6 @@ pub(crate) fn execute(
     let reference = spec.reference.map(load).transpose()?;
     let policies =
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
-    policy.require_grad();
     // The seed of all draws for one update from one shard.
     let seed = spec
         .seed
@@ -47,8 +45,8 @@ pub(crate) fn execute(
         .child(Purpose::Timestep, u64::from(spec.shard))
         .child(Purpose::Sample, u64::from(spec.inner));
     let estimator = estimator(&batch, &spec.estimator, seed);
-    let measured = accumulate(&estimator, &policies, &spec.estimator)?;
-    let mut gradient = policy.gradients();
+    let Estimate { mut gradient, measured } =
+        accumulate(&estimator, &policies, &spec.estimator, threads)?;
     gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over]));
     let artifact = Artifact::Blob(tensors::write(&gradient)?.into());
     Ok(Outputs {

@@ -10,12 +10,13 @@
 //! ```
 //!
 //! A stage opens no file, prints nothing and reads no clock; it draws randomness only from the seed in its
-//! spec. Equal inputs give equal bytes as far as the spec's numerics class promises (the kind of processor
-//! or GPU, and libtorch's settings on it), in a process with that class's settings and one intra-op thread.
+//! spec. Equal inputs give equal bytes as far as the spec's numerics class promises (every x86-64 processor with AVX2
+//! and FMA, or GPUs of one model), in a process with that class's settings and one intra-op thread.
 
 // Tensors wear their shape: logits_BLV is logits of B x L x V.
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
+mod context;
 mod dedup;
 mod device;
 mod error;
@@ -25,6 +26,7 @@ mod execute;
 mod folder;
 pub mod fuzz_entry_points;
 mod gradient;
+mod kernels;
 pub mod model;
 mod optimizer;
 mod policy_cache;
@@ -39,13 +41,16 @@ mod tensors;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod threads;
 mod update;
 
 pub use agrpo_spec::trajectories;
 pub use device::{
     Device, ParseDeviceError, gpus, libtorch_version, use_deterministic_algorithms, use_one_thread,
 };
-pub use execute::{execute, execute_with};
+pub use execute::{execute, execute_on, execute_with};
+pub use kernels::missing_instructions;
 pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
 pub use shard::Shard;
 pub use text::chat::check_folder;
+pub use threads::Threads;

@@ -1,18 +1,23 @@
 //! AdamW (Loshchilov and Hutter, arXiv 1711.05101), a global gradient-norm clip and a learning-rate
 //! schedule, with all state in named tensors.
 //!
-//! Root and norm are taken in f64, where every CPU rounds alike once the result is an f32; running products of
-//! the betas are kept rather than powers. Does not use libtorch's optimizers: their state cannot be saved
+//! Computed on the processor in every numerics class (`optimizer/fused.rs`), with the same bits on all of them. Running
+//! products of the betas are kept rather than powers. Does not use libtorch's optimizers: their state cannot be saved
 //! through `tch`.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Content, OptimizerConfig, Schedule, StageError};
+use agrpo_spec::{Content, OptimizerConfig, Schedule};
 use bytes::Bytes;
-use tch::{Kind, Tensor, no_grad_guard};
+use tch::{Device, Kind, Tensor, no_grad_guard};
 
+pub(crate) use self::fused::fill;
+use self::fused::{Factors, Row};
 use crate::error::{Result, data, invalid};
-use crate::tensors::{self, NamedTensors, TensorWindows};
+use crate::tensors::{self, Entry, NamedTensors, TensorWindows, decoded, singles, singles_mut};
+use crate::threads::Threads;
+
+mod fused;
 
 /// Moments of every parameter, and the number of their steps.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub(crate) struct AdamW {
     step: i64,
     /// beta1^step and beta2^step, as running products.
     decay: [f64; 2],
-    /// First and second moment by parameter name.
+    /// First and second moment by parameter name, f32 in host memory.
     moments: BTreeMap<String, [Tensor; 2]>,
 }
 
@@ -35,7 +40,8 @@ const FILE: &str = "optimizer state";
 
 impl AdamW {
     pub(crate) fn new(parameters: &NamedTensors) -> Self {
-        let zeros = |p: &Tensor| [p.zeros_like(), p.zeros_like()];
+        let zero = |p: &Tensor| Tensor::zeros(p.size(), (Kind::Float, Device::Cpu));
+        let zeros = |p: &Tensor| [zero(p), zero(p)];
         let moments = parameters.iter().map(|(name, p)| (name.clone(), zeros(p))).collect();
         Self { step: 0, decay: [1.0, 1.0], moments }
     }
@@ -51,25 +57,40 @@ impl AdamW {
         tensors::write(&named)
     }
 
-    pub(crate) fn read(content: &Content, parameters: &NamedTensors) -> Result<Self> {
+    pub(crate) fn read(
+        content: &Content,
+        parameters: &NamedTensors,
+        threads: &Threads,
+    ) -> Result<Self> {
         let mut file = TensorWindows::open(FILE, content)?;
         let step = file.take("step", &[1], Kind::Int64)?.int64_value(&[0]);
         let decay = file.take("decay", &[2], Kind::Double)?;
-        let mut moments = BTreeMap::new();
-        for (name, parameter) in parameters {
-            let mut moment = |prefix: &str| {
-                let name = format!("{prefix}.{name}");
-                let moment = file.take(&name, &parameter.size(), Kind::Float)?;
-                Ok::<_, StageError>(moment.to_device(parameter.device()))
-            };
-            moments.insert(name.clone(), [moment("m")?, moment("v")?]);
-        }
-        file.all_taken()?;
         let decay = [decay.double_value(&[0]), decay.double_value(&[1])];
+        let [first, second] = ["m", "v"].map(|moment| {
+            let entry = |(name, of): (&String, &Tensor)| {
+                file.claim(&format!("{moment}.{name}"), &of.size(), Kind::Float)
+            };
+            parameters.iter().map(entry).collect::<Result<Vec<_>>>()
+        });
+        let entries = [first?, second?];
+        file.all_taken()?;
+        let read = |entries: &[Entry]| -> Result<_> {
+            let mut tensors = empty(parameters);
+            let copy = |place: usize, first, window: &mut [f32]| {
+                let bytes = file.part(&entries[place], first, window.len())?;
+                window.iter_mut().zip(decoded(&bytes)).for_each(|(to, number)| *to = number);
+                Ok(())
+            };
+            fill(&mut tensors, copy, threads)?;
+            Ok(tensors)
+        };
+        let [first, second] = [read(&entries[0])?, read(&entries[1])?];
+        let moments = first.into_iter().zip(second.into_values());
+        let moments = moments.map(|((name, first), second)| (name, [first, second])).collect();
         Ok(Self { step, decay, moments })
     }
 
-    /// One step: clips the global norm of `gradients`, moves `parameters` in place.
+    /// One step: clips the global norm of `gradients`, moves `parameters` in place. The moments are f32 on the processor.
     ///
     /// `n` is this step's number from 1 in a schedule of `total` steps.
     pub(crate) fn step(
@@ -77,47 +98,74 @@ impl AdamW {
         parameters: &mut NamedTensors,
         gradients: &NamedTensors,
         config: &OptimizerConfig,
-        n: u32,
-        total: u32,
+        (n, total): (u32, u32),
+        threads: &Threads,
     ) -> Result<StepTaken> {
         let _no_grad = no_grad_guard();
-        let grad_norm = global_norm(gradients);
+        let gradients = on_host(gradients);
+        let slices = gradients.values().map(singles).collect::<Result<Vec<_>>>()?;
+        let grad_norm = fused::sum_of_squares(&slices, threads)?.sqrt();
         if !grad_norm.is_finite() {
             return Err(invalid(format!(
                 "the gradient's norm at step {n} is {grad_norm}: training has diverged; lower the learning rate"
             )));
         }
-        let shrink = (config.max_grad_norm.get() / (grad_norm + 1e-6)).min(1.0);
         let learning_rate = learning_rate(config, n, total);
+        let mut moved = on_host(parameters);
+        let mut rows = vec![];
+        let mut moments: BTreeMap<_, _> = self.moments.iter_mut().collect();
+        for (name, parameter) in &mut moved {
+            let gradient =
+                gradients.get(name).ok_or_else(|| data(format!("no gradient of {name}")))?;
+            let moments =
+                moments.remove(name).ok_or_else(|| data(format!("no moments of {name}")))?;
+            let is_norm = name.ends_with("norm.weight") || name.ends_with("ln_f.weight");
+            let decay = if is_norm { 0.0 } else { learning_rate * config.weight_decay.get() };
+            let [first, second] = moments;
+            rows.push(Row {
+                parameter: singles_mut(parameter)?,
+                moments: [singles_mut(first)?, singles_mut(second)?],
+                gradient: singles(gradient)?,
+                decay: single(decay),
+            });
+        }
         let (beta1, beta2) = (config.beta1.get(), config.beta2.get());
         self.step += 1;
         self.decay = [self.decay[0] * beta1, self.decay[1] * beta2];
-        for (name, parameter) in parameters.iter_mut() {
-            let gradient =
-                gradients.get(name).ok_or_else(|| data(format!("no gradient of {name}")))?;
-            let gradient = gradient * shrink;
-            let [first, second] =
-                self.moments.get_mut(name).ok_or_else(|| data(format!("no moments of {name}")))?;
-            *first = &*first * beta1 + &gradient * (1.0 - beta1);
-            *second = &*second * beta2 + gradient.square() * (1.0 - beta2);
-            let unbiased = &*second / (1.0 - self.decay[1]);
-            let root = unbiased.to_kind(Kind::Double).sqrt().to_kind(Kind::Float);
-            let direction = &*first / (1.0 - self.decay[0]) / (root + config.eps.get());
-            let is_norm = name.ends_with("norm.weight") || name.ends_with("ln_f.weight");
-            let decay = if is_norm { 0.0 } else { learning_rate * config.weight_decay.get() };
-            *parameter = &*parameter * (1.0 - decay) - direction * learning_rate;
+        let factors = Factors {
+            shrink: single((config.max_grad_norm.get() / (grad_norm + 1e-6)).min(1.0)),
+            beta: [single(beta1), single(beta2)],
+            rest: [single(1.0 - beta1), single(1.0 - beta2)],
+            correction: self.decay.map(|decay| single(1.0 - decay)),
+            eps: single(config.eps.get()),
+            rate: single(learning_rate),
+        };
+        fused::step(rows, &factors, threads)?;
+        for (parameter, moved) in parameters.values_mut().zip(moved.values()) {
+            if parameter.data_ptr() != moved.data_ptr() {
+                parameter.copy_(moved);
+            }
         }
         Ok(StepTaken { grad_norm, learning_rate })
     }
 }
 
-/// sqrt of the sum of all squares, summed in f64 in the order of names.
-fn global_norm(gradients: &NamedTensors) -> f64 {
-    let squares = gradients.values().map(|g| {
-        let g = g.to_kind(Kind::Double);
-        (&g * &g).sum(Kind::Double).double_value(&[])
-    });
-    squares.sum::<f64>().sqrt()
+/// A factor of numbers of f32.
+#[expect(clippy::cast_possible_truncation, reason = "they are computed in f32")]
+pub(crate) fn single(number: f64) -> f32 {
+    number as f32
+}
+
+/// As many numbers of f32 in host memory, which have to be written before they are read.
+pub(crate) fn empty(parameters: &NamedTensors) -> NamedTensors {
+    let empty = |of: &Tensor| Tensor::empty(of.size(), (Kind::Float, Device::Cpu));
+    parameters.iter().map(|(name, of)| (name.clone(), empty(of))).collect()
+}
+
+/// The same tensors in one piece each in host memory; copies only those that are not.
+fn on_host(tensors: &NamedTensors) -> NamedTensors {
+    let here = |tensor: &Tensor| tensor.to_device(Device::Cpu).contiguous();
+    tensors.iter().map(|(name, tensor)| (name.clone(), here(tensor))).collect()
 }
 
 /// Linear warm-up over `warmup` steps, then constant, or half a cosine down to `final_ratio`.

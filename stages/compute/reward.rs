@@ -8,18 +8,18 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, Scorer,
-    encode, metrics,
+    Advantage, AdvantageScale, Artifact, Inputs, Outputs, RewardSpec, Rewards, RowReward, encode,
+    metrics,
 };
 
 use crate::error::{Result, data};
 use crate::problems::{Answered, Asked, Graded, Grader, Problems};
-use crate::{estimator::Worth, policy_cache::PolicyCache, trajectories::Trajectories};
+use crate::{context::Context, estimator::Worth, trajectories::Trajectories};
 
 pub(crate) fn execute(
     spec: &RewardSpec,
     inputs: &Inputs,
-    (cache, scorer): (&PolicyCache, &dyn Scorer),
+    Context { cache, scorer, .. }: Context<'_>,
 ) -> Result<Outputs> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
     let problems = cache.problems(&spec.task, spec.language, inputs)?;

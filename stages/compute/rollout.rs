@@ -7,21 +7,21 @@ use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, RolloutSpec, metrics};
 use crate::error::{Result, data};
 use crate::model::{PADDING, Placement, Policy};
 use crate::sampler::{Row, sample};
+use crate::threads::Threads;
 use crate::trajectories::{NEVER, Trajectories};
-use crate::{device::Device, policy_cache::PolicyCache, problems::Problems};
+use crate::{context::Context, problems::Problems};
 
 pub(crate) fn execute(
     spec: &RolloutSpec,
     inputs: &Inputs,
-    device: Device,
-    cache: &PolicyCache,
+    Context { device, threads, cache, .. }: Context<'_>,
 ) -> Result<Outputs> {
     let files = inputs.folder(spec.policy)?;
     let at = Placement::on(device, spec.precision);
     let merge = spec.merge_adapter;
     let policy = cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
     let problems = cache.problems(&spec.task, spec.language, inputs)?;
-    let trajectories = shard(spec, &policy, &problems)?;
+    let trajectories = shard(spec, &policy, &problems, threads)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
     let passes = (0..trajectories.rows).map(|row| f64::from(trajectories.sampled_steps(row)));
@@ -43,6 +43,7 @@ pub(crate) fn shard(
     spec: &RolloutSpec,
     policy: &Policy,
     problems: &Problems,
+    threads: &Threads,
 ) -> Result<Trajectories> {
     let iteration = spec.seed.child(Purpose::Iteration, u64::from(spec.iteration));
     let numbers = spec.first_prompt..spec.first_prompt + u64::from(spec.prompts);
@@ -56,7 +57,8 @@ pub(crate) fn shard(
             seed: seed.child(Purpose::Sample, sample),
         }));
     }
-    let mut trajectories = sample(policy, &rows, &spec.sampler, spec.micro_batch as usize)?;
+    let mut trajectories =
+        sample(policy, &rows, &spec.sampler, spec.micro_batch as usize, threads)?;
     trajectories.policy = Some(spec.policy);
     if trajectories.unmask_steps.iter().all(|&step| step == NEVER) {
         return Err(data("no token was written"));

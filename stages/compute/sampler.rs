@@ -6,6 +6,10 @@
 
 mod choice;
 mod decode;
+mod kept;
+mod normalised;
 mod passes;
+mod step;
 
+pub use choice::choose;
 pub use decode::{Row, sample};

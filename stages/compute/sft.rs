@@ -17,25 +17,44 @@ use crate::error::{Result, invalid};
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
 use crate::problems::{Example, Problems, prompt_tokens};
-use crate::{device::Device, tasks::noisy_solution, text::tokenizer::TaskTokenizer};
+use crate::tasks::noisy_solution;
+use crate::tensors::{self, NamedTensors};
+use crate::text::tokenizer::TaskTokenizer;
+use crate::{context::Context, device::Device, threads::Threads};
 
-pub(crate) fn execute(spec: &SftSpec, inputs: &Inputs, device: Device) -> Result<Outputs> {
+pub(crate) fn execute(
+    spec: &SftSpec,
+    inputs: &Inputs,
+    Context { device, threads, .. }: Context<'_>,
+) -> Result<Outputs> {
     let problems = Problems::open(&spec.task, None, inputs)?;
     let tokenizer = problems.tokenizer().ok_or_else(|| invalid("the task has no tokenizer"))?;
-    let (mut policy, mut optimizer) = start(spec, inputs, tokenizer, device)?;
+    let (policy, mut optimizer) = start(spec, inputs, tokenizer, (device, threads))?;
     let mut losses = 0.0;
     let mut last = StepTaken { grad_norm: 0.0, learning_rate: 0.0 };
     for step in spec.first_step..spec.first_step + spec.steps {
-        policy.require_grad();
-        for micro in 0..spec.batch / spec.micro_batch {
-            let loss = loss(spec, &policy, (&problems, tokenizer), (step, micro))?;
-            loss.backward();
-            losses += loss.double_value(&[]);
-        }
-        let (config, gradients) = (policy.config().clone(), policy.gradients());
-        let (mut parameters, total) = (policy.parameters(), spec.total_steps);
-        last = optimizer.step(&mut parameters, &gradients, &spec.optimizer, step + 1, total)?;
-        policy = Policy::from_named(config, parameters, Kind::Float)?;
+        let mut gradients = NamedTensors::new();
+        threads.in_order(
+            (spec.batch / spec.micro_batch) as usize,
+            || policy.handles(),
+            |policy, micro| {
+                // Leaves of its own on the same memory.
+                let policy = policy.handles();
+                policy.require_grad();
+                let micro = u32::try_from(micro).expect("less than the batch");
+                let loss = loss(spec, &policy, (&problems, tokenizer), (step, micro))?;
+                loss.backward();
+                Ok((policy.gradients(), loss.double_value(&[])))
+            },
+            |_, (gradient, loss)| {
+                tensors::add(&mut gradients, gradient);
+                losses += loss;
+                Ok(())
+            },
+        )?;
+        // They stand on the memory of the policy, which moves with them.
+        let (mut parameters, when) = (policy.parameters(), (step + 1, spec.total_steps));
+        last = optimizer.step(&mut parameters, &gradients, &spec.optimizer, when, threads)?;
     }
     let mut files = policy.to_files()?;
     files.insert("tokenizer.json".into(), tokenizer.file.clone().into());
@@ -59,7 +78,7 @@ fn start(
     spec: &SftSpec,
     inputs: &Inputs,
     tokenizer: &TaskTokenizer,
-    device: Device,
+    (device, threads): (Device, &Threads),
 ) -> Result<(Policy, AdamW)> {
     match &spec.start {
         SftStart::Scratch(shape) => {
@@ -73,7 +92,8 @@ fn start(
         }
         SftStart::Continue { policy, optimizer } => {
             let policy = Policy::from_folder(inputs.folder(*policy)?)?.on(device);
-            let optimizer = AdamW::read(inputs.content(*optimizer)?, &policy.parameters())?;
+            let optimizer =
+                AdamW::read(inputs.content(*optimizer)?, &policy.parameters(), threads)?;
             Ok((policy, optimizer))
         }
     }

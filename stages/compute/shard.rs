@@ -6,7 +6,7 @@ use agrpo_spec::{Advantage, Inputs, RewardConfig, Rewards, RolloutSpec, Scorer};
 
 use crate::error::Result;
 use crate::problems::{Grader, Problems};
-use crate::{model::Policy, reward, rollout, trajectories::Trajectories};
+use crate::{model::Policy, reward, rollout, threads::Threads, trajectories::Trajectories};
 
 /// The prompts of a rollout, ready to be sampled.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl<'a> Shard<'a> {
     }
 
     /// Samples the shard from a policy, which need not be the spec's.
-    pub fn sample(&self, policy: &Policy) -> Result<Trajectories> {
-        rollout::shard(self.spec, policy, &self.problems)
+    pub fn sample(&self, policy: &Policy, threads: &Threads) -> Result<Trajectories> {
+        rollout::shard(self.spec, policy, &self.problems, threads)
     }
 
     /// Grades what was sampled.

@@ -2,36 +2,56 @@
 //! computed on the processor in every class: element by element, it is the same on all of them.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, UpdateSpec, metrics};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use crate::error::{Result, data};
-use crate::model::{Adapter, ModelConfig, Policy, adapter_of};
-use crate::tensors::{NamedTensors, TensorWindows};
-use crate::{gradient::MEAN_OVER, optimizer::AdamW};
+use crate::gradient::MEAN_OVER;
+use crate::model::{Adapter, Policy, adapter_of};
+use crate::optimizer::{AdamW, empty, fill, single};
+use crate::tensors::{Entry, NamedTensors, TensorWindows, decoded};
+use crate::threads::Threads;
 
-pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs> {
+/// What is trained, beside its parameters.
+enum Trained {
+    /// An adapter, whose base is not read.
+    Adapter(Adapter),
+    /// All weights; the parameters stand on their memory.
+    All(Policy),
+}
+
+pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs, threads: &Threads) -> Result<Outputs> {
     let files = inputs.folder(spec.policy)?;
-    // All weights, or an adapter, whose base is not read.
-    let (adapter, mut parameters) = match adapter_of(files, spec.lora.as_ref(), spec.seed)? {
-        Some((adapter, parameters)) => (Some(adapter), parameters),
-        None => (None, Policy::from_folder(files)?.parameters()),
+    let (trained, mut parameters) = match adapter_of(files, spec.lora.as_ref(), spec.seed)? {
+        Some((adapter, parameters)) => (Trained::Adapter(adapter), parameters),
+        None => {
+            let policy = Policy::from_folder(files)?;
+            let parameters = policy.parameters();
+            (Trained::All(policy), parameters)
+        }
     };
     let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));
-    let gradients = mean_gradient(&shards.collect::<Result<Vec<_>, _>>()?, &parameters)?;
+    let shards = shards.collect::<Result<Vec<_>, _>>()?;
+    let gradients = mean_gradient(&shards, &parameters, threads)?;
     let mut optimizer = match spec.optimizer_state {
-        Some(state) => AdamW::read(inputs.content(state)?, &parameters)?,
+        Some(state) => AdamW::read(inputs.content(state)?, &parameters, threads)?,
         None => AdamW::new(&parameters),
     };
-    let (n, total) = (spec.iteration, spec.iterations);
-    let taken = optimizer.step(&mut parameters, &gradients, &spec.optimizer, n, total)?;
-    let folder = folder(files, adapter, parameters)?;
+    let when = (spec.iteration, spec.iterations);
+    let taken = optimizer.step(&mut parameters, &gradients, &spec.optimizer, when, threads)?;
+    drop(gradients);
+    let files = files.clone();
+    let artifacts = side_by_side(
+        [
+            ("policy", Box::new(move || folder(files, trained, parameters).map(Artifact::Folder))),
+            ("optimizer", Box::new(move || Ok(Artifact::Blob(optimizer.to_bytes()?.into())))),
+        ],
+        threads,
+    )?;
     Ok(Outputs {
-        artifacts: BTreeMap::from([
-            ("policy", Artifact::Folder(folder)),
-            ("optimizer", Artifact::Blob(optimizer.to_bytes()?.into())),
-        ]),
+        artifacts,
         metrics: BTreeMap::from([
             (metrics::GRAD_NORM.into(), taken.grad_norm),
             (metrics::LEARNING_RATE.into(), taken.learning_rate),
@@ -39,54 +59,99 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs) -> Result<Outputs> {
     })
 }
 
+/// Makes an output from what it owns.
+type Make = Box<dyn FnOnce() -> Result<Artifact> + Send>;
+
+/// The outputs by name, made on as many threads as there are.
+fn side_by_side<const N: usize>(
+    outputs: [(&'static str, Make); N],
+    threads: &Threads,
+) -> Result<BTreeMap<&'static str, Artifact>> {
+    let outputs = outputs.map(|(name, make)| (name, Mutex::new(Some(make))));
+    let mut made = BTreeMap::new();
+    let make = |(): &mut (), n: usize| {
+        let make = outputs[n].1.lock().unwrap_or_else(PoisonError::into_inner).take();
+        make.expect("each is made once")()
+    };
+    threads.in_order(
+        N,
+        || (),
+        make,
+        |n, artifact| {
+            made.insert(outputs[n].0, artifact);
+            Ok(())
+        },
+    )?;
+    Ok(made)
+}
+
 /// The policy's folder with new parameters; all other files stay as they are.
-fn folder(files: &Files, adapter: Option<Adapter>, parameters: NamedTensors) -> Result<Files> {
-    let mut folder = files.clone();
-    let moved = match adapter {
-        Some(adapter) => adapter.to_files(&parameters)?,
-        None => {
+fn folder(mut folder: Files, trained: Trained, parameters: NamedTensors) -> Result<Files> {
+    let moved = match trained {
+        Trained::Adapter(adapter) => adapter.to_files(&parameters)?,
+        Trained::All(policy) => {
             folder.retain(|name, _| {
                 !name.ends_with(".safetensors") && !name.ends_with(".index.json")
             });
-            let config = ModelConfig::of_folder(files)?;
-            Policy::from_named(config, parameters, Kind::Float)?.to_files()?
+            policy.to_files()?
         }
     };
     folder.extend(moved);
     Ok(folder)
 }
 
-/// The mean over all shards: the mean of each shard, weighted by the number that it is a mean over. Beside the sum
-/// there is one tensor of one shard in memory, however many shards there are.
-fn mean_gradient(shards: &[&Content], parameters: &NamedTensors) -> Result<NamedTensors> {
-    let mut sum = NamedTensors::new();
-    let mut total = 0.0;
-    for shard in shards {
-        let mut shard = TensorWindows::open("gradient", shard)?;
-        let weight = shard.take(MEAN_OVER, &[1], Kind::Double)?.double_value(&[0]);
+/// One shard's gradient.
+struct Shard {
+    file: TensorWindows,
+    /// The number that it is a mean over.
+    weight: f64,
+    /// Where the gradients of the parameters lie, in the order of their names.
+    entries: Vec<Entry>,
+}
+
+impl Shard {
+    fn open(content: &Content, parameters: &NamedTensors) -> Result<Self> {
+        let mut file = TensorWindows::open("gradient", content)?;
+        let weight = file.take(MEAN_OVER, &[1], Kind::Double)?.double_value(&[0]);
         if !weight.is_finite() || weight < 0.0 {
             return Err(data(format!(
                 "gradient is a mean over {weight}, expected a number from 0"
             )));
         }
-        total += weight;
-        for (name, parameter) in parameters {
-            let gradient = shard.take(name, &parameter.size(), Kind::Float)?;
-            let gradient = gradient.to_device(parameter.device()) * weight;
-            let so_far = sum.remove(name);
-            sum.insert(name.clone(), so_far.map_or(gradient.shallow_clone(), |s| s + &gradient));
-        }
-        shard.all_taken()?;
+        let entry = |(name, of): (&String, &Tensor)| file.claim(name, &of.size(), Kind::Float);
+        let entries = parameters.iter().map(entry).collect::<Result<_>>()?;
+        file.all_taken()?;
+        Ok(Self { file, weight, entries })
     }
-    // Where no shard had anything to learn from, every gradient is zero.
-    let share = if total > 0.0 { 1.0 / total } else { 0.0 };
-    Ok(sum.into_iter().map(|(name, weighted)| (name, weighted * share)).collect())
+}
+
+/// The mean over all shards: the mean of each shard, weighted by the number that it is a mean over. Beside the mean,
+/// every thread has one window of one shard in memory, however many shards there are.
+fn mean_gradient(
+    shards: &[&Content],
+    parameters: &NamedTensors,
+    threads: &Threads,
+) -> Result<NamedTensors> {
+    let shards: Vec<Shard> =
+        shards.iter().map(|shard| Shard::open(shard, parameters)).collect::<Result<_>>()?;
+    let total: f64 = shards.iter().map(|shard| shard.weight).sum();
+    let mut mean = empty(parameters);
+    let sum = |place: usize, first, window: &mut [f32]| {
+        window.fill(0.0);
+        for Shard { file, weight, entries } in &shards {
+            // Where no shard had anything to learn from, every gradient is zero.
+            let share = single(if total > 0.0 { weight / total } else { 0.0 });
+            let bytes = file.part(&entries[place], first, window.len())?;
+            window.iter_mut().zip(decoded(&bytes)).for_each(|(sum, number)| *sum += number * share);
+        }
+        Ok(())
+    };
+    fill(&mut mean, sum, threads)?;
+    Ok(mean)
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::Tensor;
-
     use super::*;
     use crate::tensors;
 
@@ -100,7 +165,8 @@ mod tests {
 
     fn mean(shards: &[Content]) -> Result<f64> {
         let parameters = [("w".to_owned(), Tensor::from_slice(&[0f32]))].into_iter().collect();
-        let gradients = mean_gradient(&shards.iter().collect::<Vec<_>>(), &parameters)?;
+        let shards: Vec<_> = shards.iter().collect();
+        let gradients = mean_gradient(&shards, &parameters, &Threads::one())?;
         Ok(gradients["w"].double_value(&[0]))
     }
 

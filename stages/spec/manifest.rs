@@ -29,7 +29,7 @@ pub struct Environment {
     pub host: String,
     /// Operating system and architecture.
     pub platform: String,
-    /// Threads inside one operation.
+    /// Threads that the stages of the process shared.
     pub threads: u32,
     /// The worker that computed it.
     pub worker: String,

@@ -7,7 +7,7 @@
 //!      the head       4 V   numbers a distribution
 //! ```
 //! `docs/memory.md` says where the factors come from and what was measured. Sizes are of one process that
-//! computes one stage on a CPU. Nothing is measured or allocated here.
+//! computes one stage on a CPU, `Workload::threads` passes of it at a time. Nothing is measured or allocated here.
 
 mod parts;
 
@@ -25,8 +25,6 @@ const PROGRAM: u64 = 200 << 20;
 const SINGLE: u64 = 4;
 /// Numbers of f32 that head and softmax hold for a logit at their peak.
 const HEAD: u64 = 4;
-/// Passes whose rows an evaluation samples at once.
-const EVALUATION_PASSES: u64 = 4;
 
 impl Precision {
     /// Bytes of one weight.
@@ -93,12 +91,6 @@ impl Sizes {
         let head = if lora.head { d + self.vocabulary } else { 0 };
         product(&[lora.rank.into(), product(&[self.n_layers, of_block]) + head])
     }
-
-    /// Numbers of the largest matrix that is multiplied with, stacked as in memory.
-    fn largest(&self) -> u64 {
-        let rows = self.vocabulary.max(2 * self.mlp_hidden_size).max(3 * self.d_model);
-        product(&[self.d_model, rows])
-    }
 }
 
 /// One forward pass, or one forward and backward pass.
@@ -149,10 +141,12 @@ pub struct Workload {
     pub shards: u64,
     /// A pass of an evaluation.
     pub evaluation: PassSizes,
+    /// Passes that a stage computes side by side.
+    pub threads: u64,
 }
 
 impl Workload {
-    /// The workload of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`. A
+    /// The workload, on one thread, of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`. A
     /// checkpoint's files are read in windows, those of the run's own model as a whole.
     pub fn of(run: &Run, vocabulary: u64, prompt_tokens: u64) -> Self {
         let config = run.config();
@@ -183,17 +177,15 @@ impl Workload {
                 length: prompt_tokens + u64::from(config.evaluation_completion_tokens()),
                 ..pass(config.evaluation.micro_batch, evaluated)
             },
+            threads: 1,
         }
     }
 
     /// The peak of a stage of this kind. None for fine-tuning and for grading, which has no model.
     pub fn stage(&self, kind: StageKind) -> Option<Estimate> {
         let parts = match kind {
-            StageKind::Rollout => self.sampling(&self.rollout, self.rollout_rows),
-            StageKind::Evaluation => {
-                let rows = EVALUATION_PASSES.saturating_mul(self.evaluation.sequences);
-                self.sampling(&self.evaluation, rows)
-            }
+            StageKind::Rollout => self.sampling(&self.rollout),
+            StageKind::Evaluation => self.sampling(&self.evaluation),
             StageKind::Gradient => self.gradient(),
             StageKind::Update => self.update(),
             StageKind::Sft | StageKind::Reward => return None,
@@ -217,15 +209,14 @@ impl Workload {
         ]
     }
 
-    fn sampling(&self, pass: &PassSizes, rows: u64) -> Vec<Part> {
+    fn sampling(&self, pass: &PassSizes) -> Vec<Part> {
         let (sizes, number) = (&self.sizes, self.precision.bytes());
         let cache = [2, sizes.n_layers, sizes.d_model, pass.length, self.cached_sequences, number];
         let mut parts = self.policies(false);
+        let work = Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)]);
         parts.extend([
-            Part::new("cache", product(&cache)),
-            // Held for all rows of a step until the step ends.
-            Part::new("distributions", product(&[rows, pass.queried, sizes.vocabulary, SINGLE])),
-            Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)]),
+            Part::new("cache", product(&cache)).times(self.threads),
+            work.times(self.threads),
         ]);
         parts
     }
@@ -238,42 +229,35 @@ impl Workload {
         let trained = self.trained_bytes();
         let mut parts = self.policies(true);
         parts.push(Part::new("gradients", trained));
-        // First the bytes of each tensor, then those of the file.
-        let (copies, file) = (Part::new("copies", trained), Part::new("output", trained));
+        let file = Part::new("output", trained);
         let is_kept = self.is_kept_by_the_allocator();
-        let (writing, kept) =
-            if is_kept { (vec![copies], Some(file)) } else { (vec![copies, file], None) };
-        parts.extend(parts::larger(self.passing(), writing));
+        let (writing, kept) = if is_kept { (vec![], Some(file)) } else { (vec![file], None) };
+        let passing = self.passing().into_iter().map(|part| part.times(self.threads));
+        // Each pass has a gradient of its own, until it is added; while one is computed, one more may wait for each thread.
+        let passes = if self.threads == 1 { 1 } else { 2 * self.threads };
+        let own = Part::new("gradients of passes", trained).times(passes);
+        parts.extend(parts::larger(passing.chain([own]).collect(), writing));
         parts.extend(kept);
         parts
     }
 
-    /// What a gradient's pass holds beside weights and gradients.
+    /// What one pass holds beside weights and gradients.
     fn passing(&self) -> Vec<Part> {
         let (sizes, pass) = (&self.sizes, &self.gradient);
         let head = self.head(pass);
         let block = product(&[pass.tokens(), self.kept()]);
         let work = self.forward(pass).max(self.way_back(pass));
-        // The gradient of one matrix, before it is added to the accumulated one.
-        let largest = self.lora.as_ref().map_or(sizes.largest(), |lora| {
-            product(&[lora.rank.into(), sizes.vocabulary.max(2 * sizes.mlp_hidden_size)])
-        });
-        let new = Part::new("new gradient", largest.saturating_mul(SINGLE));
         if self.checkpointing {
             let inputs = [sizes.n_layers, pass.tokens(), sizes.d_model, self.precision.bytes()];
             let one = Part::new("block at work", block.saturating_add(work));
-            return vec![
-                Part::new("block inputs", product(&inputs)),
-                Part::larger([head, one]),
-                new,
-            ];
+            return vec![Part::new("block inputs", product(&inputs)), Part::larger([head, one])];
         }
         // The last block computes the queried positions only, but keys and values of all tokens.
         let last = product(&[pass.distributions(), self.kept()])
             + product(&[pass.tokens(), 6 * sizes.d_model, self.precision.bytes()]);
         let all = block.saturating_mul(sizes.n_layers - 1).saturating_add(last);
         let one = Part::new("block at work", work);
-        vec![Part::new("activations", all), Part::larger([head, one]), new]
+        vec![Part::new("activations", all), Part::larger([head, one])]
     }
 
     /// glibc returns pieces of more than 32 MiB to the system at once, and mostly keeps smaller ones.
@@ -282,8 +266,7 @@ impl Workload {
         product(&[self.gradient.tokens(), width, self.precision.bytes()]) <= 32 << 20
     }
 
-    /// The policy and its moments are updated in f32, then written: first the bytes of each tensor, then those of the
-    /// file.
+    /// The policy and its moments are updated in f32, then written, when the gradients are no longer needed.
     fn update(&self) -> Vec<Part> {
         let trained = self.trained_bytes();
         let base = product(&[self.sizes.weights(), self.precision.bytes()]);
@@ -297,10 +280,9 @@ impl Workload {
         vec![
             Part::new("program", PROGRAM),
             Part::new("inputs", own),
-            Part::new("gradients", trained),
             Part::new("moments", 2 * trained),
             Part::new("new policy", trained),
-            Part::new("output", 4 * trained),
+            Part::new("output", 3 * trained),
         ]
     }
 

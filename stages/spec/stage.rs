@@ -43,8 +43,8 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
-            Self::Sft | Self::Update => 3,
-            Self::Rollout | Self::Reward | Self::Gradient | Self::Evaluation => 4,
+            Self::Reward | Self::Sft | Self::Update => 4,
+            Self::Rollout | Self::Gradient | Self::Evaluation => 5,
         }
     }
 }

@@ -3,18 +3,18 @@
 use std::process::Child;
 use std::time::Duration;
 
-use crate::support::program::{Program, RUN};
+use crate::support::program::Program;
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
 /// The final policy of an uninterrupted run with one worker.
 fn reference() -> String {
     let program = Program::new(&[]);
-    run_to_the_end(&program, "1")
+    run_to_the_end(&program, ["1", "1"])
 }
 
-fn run_to_the_end(program: &Program, workers: &str) -> String {
-    program.json(&["run", "run.toml", "--workers", workers, "--json"]);
+fn run_to_the_end(program: &Program, [threads, workers]: [&str; 2]) -> String {
+    program.json(&["run", "run.toml", "--threads", threads, "--workers", workers, "--json"]);
     let (policy, state) = program.policy();
     assert_eq!(state, "done");
     policy
@@ -26,10 +26,11 @@ fn kill(mut child: Child) {
 }
 
 #[test]
-fn a_run_gives_the_same_policy_again_and_with_two_workers() {
+fn a_run_gives_the_same_policy_again_and_on_any_number_of_threads_and_workers() {
     let expected = reference();
-    assert_eq!(run_to_the_end(&Program::new(&[]), "1"), expected);
-    assert_eq!(run_to_the_end(&Program::new(&[]), "2"), expected);
+    for how in [["1", "1"], ["1", "2"], ["3", "1"], ["3", "2"]] {
+        assert_eq!(run_to_the_end(&Program::new(&[]), how), expected, "{how:?}");
+    }
 }
 
 /// Ten moments spread over the whole run: each start works a little longer than it takes to start.
@@ -43,7 +44,7 @@ fn a_run_killed_ten_times_ends_in_the_same_policy() {
         std::thread::sleep(Duration::from_millis(wait_ms));
         kill(child);
     }
-    assert_eq!(run_to_the_end(&program, "2"), reference());
+    assert_eq!(run_to_the_end(&program, ["2", "2"]), reference());
 }
 
 #[test]
@@ -69,22 +70,4 @@ fn a_fleet_that_loses_a_worker_ends_in_the_same_policy() {
     kill(survivor);
     assert_eq!(state, "done");
     assert_eq!(policy, reference());
-}
-
-/// Two runs of different numerics classes, and one worker started with neither as its option.
-#[test]
-fn a_worker_without_a_class_serves_every_class() {
-    let redis = RedisServer::start(&[]);
-    let url = redis.url();
-    let program = Program::new(&[("AGRPO_REDIS", &url)]);
-    let native = RUN.replace("seed = 7", "seed = 7\nnumerics = \"cpu-native\"");
-    std::fs::write(program.folder().join("native.toml"), native).unwrap();
-    for file in ["run.toml", "native.toml"] {
-        program.json(&["enqueue", file, "--json"]);
-    }
-    let said = program.run(&["worker", "--exit-when-idle", "8"]);
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    let status = program.json(&["status", "--json"]);
-    let states: Vec<_> = status["runs"].as_array().unwrap().iter().map(|r| &r["state"]).collect();
-    assert_eq!(states, ["done", "done"], "{}", said.stderr);
 }

@@ -332,23 +332,23 @@ fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
 fn a_dry_run_needs_none_of_the_files() {
     let program = Program::new(&[]);
     fs::write(program.folder().join("run.toml"), RUN).unwrap();
-    let said = program.run(&["run", "run.toml", "--dry-run", "--workers", "2", "--tflops", "0.1"]);
+    let said = program.run(&["run", "run.toml", "--dry-run", "--threads", "2", "--tflops", "0.1"]);
     assert!(!program.store().exists());
-    assert_snapshot!(said.stdout, @r##"
+    assert_snapshot!(said.stdout, @r"
     run       2e6521aaaf6f176cda58f501e6395f654d5b4868cc22731e6e9d7ef2471f6350 (words, cpu-portable)
               without task.benchmark.train, task.benchmark.test, checkpoint.folder: its id is another one once they are fetched
     stages    16 in all
     kind        stages  TFLOP  seconds  writes     memory
-    rollout     4       0.008  0.1      281.09 kB  219.80 MB
+    rollout     4       0.008  0.1      281.09 kB  219.70 MB
     reward      4       0.000  0.0      768 B      -
     gradient    4       0.006  0.1      7.94 kB    227.18 MB
-    update      2       0.000  0.0      23.81 kB   209.89 MB
-    evaluation  2       0.001  0.0      16.38 kB   214.88 MB
-    memory    rollout: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, distributions 104.45 kB, block at work 9.90 MB
-    memory    gradient: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, gradients 7.94 kB, block inputs 507.90 kB, block at work 16.86 MB, new gradient 2.18 kB, output 7.94 kB
-    memory    update: program 209.72 MB, inputs 109.63 kB, gradients 7.94 kB, moments 15.87 kB, new policy 7.94 kB, output 31.74 kB
-    memory    evaluation: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, distributions 139.26 kB, block at work 4.95 MB
+    update      2       0.000  0.0      23.81 kB   209.87 MB
+    evaluation  2       0.001  0.0      16.38 kB   214.75 MB
+    memory    rollout: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, block at work 9.90 MB
+    memory    gradient: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, gradients 7.94 kB, block inputs 507.90 kB, block at work 16.86 MB, gradients of passes 7.94 kB, output 7.94 kB
+    memory    update: program 209.72 MB, inputs 109.63 kB, moments 15.87 kB, new policy 7.94 kB, output 23.81 kB
+    memory    evaluation: program 209.72 MB, weights 69.95 kB, adapters 7.94 kB, block at work 4.95 MB
     store     1.24 MB over the whole run
-    time      up to 0s on 2 workers, with the longest prompts and at 0.10 TFLOP/s a worker, which is assumed: --tflops N says better
-    "##);
+    time      up to 0s on 2 threads, with the longest prompts and at 0.10 TFLOP/s each, which is assumed: --tflops N says better
+    ");
 }

@@ -108,6 +108,12 @@ fn mistakes_in_the_command_line() {
 
     For more information, try '--help'.
     ");
+    assert_snapshot!(alone(&["worker", "--threads", "0"], "").error(), @r"
+    2
+    error: invalid value '0' for '--threads <N>': 0 is not in 1..=4096
+
+    For more information, try '--help'.
+    ");
     assert_snapshot!(alone(&["run", "x.toml", "--seed", "-1"], "").error(), @r"
     2
     error: invalid value '-1' for '--seed <N>': expected a whole number from 0 to 2^63 - 1

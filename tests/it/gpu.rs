@@ -5,10 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agrpo_spec::record::seal;
+use agrpo_spec::{Numerics, Run, RunConfig};
 use insta::assert_snapshot;
 use serde_json::Value;
 
-use crate::support::program::{Program, Said};
+use crate::support::program::{Program, RUN, Said};
 
 /// No GPU is visible, whatever the machine has.
 const BLIND: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "-1");
@@ -57,7 +59,7 @@ fn a_class_of_gpus_says_what_to_type() {
     ");
     assert_snapshot!(error(&program.run(&["run", "run.toml", "--numerics", "cuda"])), @r"
     2
-    error: invalid value 'cuda' for '--numerics <CLASS>': `cuda` is no numerics class: expected `cpu-portable`, `cpu-native` or `cuda:SM`, as in `cuda:90`
+    error: invalid value 'cuda' for '--numerics <CLASS>': `cuda` is no numerics class: expected `cpu-portable` or `cuda:SM`, as in `cuda:90`
 
     For more information, try '--help'.
     ");
@@ -74,13 +76,50 @@ fn a_class_of_gpus_says_what_to_type() {
 fn the_class_is_part_of_a_run_s_identity() {
     let program = Program::new(&[]);
     let run = |arguments: &[&str]| {
-        let said =
-            program.json(&[&["run", "run.toml", "--json", "--workers", "1"], arguments].concat());
+        let said = program.json(&[&["run", "run.toml", "--dry-run", "--json"], arguments].concat());
         said["run"].as_str().unwrap().to_owned()
     };
-    let (portable, native) = (run(&[]), run(&["--numerics", "cpu-native"]));
-    assert_ne!(portable, native);
-    assert_eq!(portable, run(&["--numerics", "cpu-portable", "--device", "cpu"]));
+    let of_processor = run(&[]);
+    assert_ne!(of_processor, run(&["--numerics", "cuda:90"]));
+    assert_eq!(of_processor, run(&["--numerics", "cpu-portable", "--device", "cpu"]));
+}
+
+/// Earlier releases had a second class of the processor.
+#[test]
+fn a_class_that_is_gone_is_refused_by_what_to_do() {
+    let program = Program::new(&[]);
+    assert_snapshot!(error(&program.run(&["run", "run.toml", "--numerics", "cpu-native"])), @r"
+    2
+    error: invalid value 'cpu-native' for '--numerics <CLASS>': this class is gone: leave it out, cpu-portable is as fast
+
+    For more information, try '--help'.
+    ");
+    let text = RUN.replace("seed = 7", "seed = 7\nnumerics = \"cpu-native\"");
+    std::fs::write(program.folder().join("run.toml"), text).unwrap();
+    let [run, enqueue] = ["run", "enqueue"].map(|verb| error(&program.run(&[verb, "run.toml"])));
+    assert_snapshot!(run, @r#"
+    2
+    error: run.toml: numerics = "cpu-native": this class is gone: leave it out, cpu-portable is as fast
+    "#);
+    assert_eq!(enqueue, run);
+    assert!(!program.store().exists(), "nothing was begun");
+}
+
+/// A run that an earlier release computed in that class: what it left is shown, and nothing is computed for it.
+#[test]
+fn a_run_of_a_class_that_is_gone_is_read() {
+    let program = Program::new(&[]);
+    let run = Run::parse(&RUN).unwrap();
+    let config = RunConfig { numerics: Numerics::CpuNative, ..run.config().clone() };
+    let id = Run::resolve(config.clone()).unwrap().id().to_string();
+    let record = program.store().join("runs").join(&id).join("run.json");
+    std::fs::create_dir_all(record.parent().unwrap()).unwrap();
+    std::fs::write(record, seal(&config)).unwrap();
+    let status = program.json(&["status", "--json"]);
+    assert_eq!(status["runs"][0]["run"], id.as_str());
+    assert_ne!(status["runs"][0]["state"], "unreadable");
+    let shown = program.json(&["show", &id, "--json"]);
+    assert_eq!(shown["config"]["numerics"], "cpu-native");
 }
 
 #[test]

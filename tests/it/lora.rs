@@ -107,10 +107,9 @@ fn gradients_and_optimizer_state_are_the_adapter_s() {
 #[test]
 fn ratios_of_fresh_trajectories_are_exactly_one_unless_merged() {
     let every = "k = \"all\"\nhorizon = \"sampled\"\nkl = 0.01\nmicro_batch = 7";
-    let deviations = |numerics: &str, rank: u32, merge: bool| {
+    let deviations = |rank: u32, merge: bool| {
         let program = program(|text| {
-            text.replace("seed = 7\n", &format!("seed = 7\nnumerics = \"{numerics}\"\n"))
-                .replace("k = 4\nmicro_batch = 32", every)
+            text.replace("k = 4\nmicro_batch = 32", every)
                 .replace("rank = 4", &format!("rank = {rank}\nmerge_for_sampling = {merge}"))
                 .replace("learning_rate = 1e-3", "learning_rate = 3e-2")
                 .replace("iterations = 4", "iterations = 2")
@@ -119,16 +118,11 @@ fn ratios_of_fresh_trajectories_are_exactly_one_unless_merged() {
         let of = |manifest: &Value| manifest["metrics"]["ratio_deviation"].as_f64().unwrap();
         manifests(&program, "gradient").iter().map(of).collect::<Vec<_>>()
     };
-    for numerics in ["cpu-portable", "cpu-native"] {
-        for rank in (1..=9).chain([12, 20]) {
-            let found = deviations(numerics, rank, false);
-            let message = format!("{numerics}, rank {rank}: {found:?}");
-            assert!(
-                found.len() > 1 && found.iter().all(|&deviation| deviation == 0.0),
-                "{message}"
-            );
-        }
+    for rank in (1..=9).chain([12, 20]) {
+        let found = deviations(rank, false);
+        let is_exact = found.iter().all(|&deviation| deviation == 0.0);
+        assert!(found.len() > 1 && is_exact, "rank {rank}: {found:?}");
     }
-    let largest = deviations("cpu-portable", 4, true).into_iter().fold(0.0, f64::max);
+    let largest = deviations(4, true).into_iter().fold(0.0, f64::max);
     assert!(largest > 0.0 && largest < 1e-4, "{largest}");
 }

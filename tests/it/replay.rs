@@ -93,19 +93,19 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v4 evaluation 273b4ad2550f
-    gradient v4 gradient a0c3c3296d3d
+    evaluation v5 evaluation 22f021347f07
+    gradient v5 gradient d0e9e3e1c6fc
     reward v4 rewards 6864875fc2c8
-    rollout v4 trajectories 5a421b056f41
-    sft v3 optimizer 378a3a0f9bf5
-    sft v3 policy 28c4c0f75af4
-    sft v3 policy/config.json 7d1ab0e8487c
-    sft v3 policy/model.safetensors 1595da24559e
-    sft v3 policy/tokenizer.json 101f7ed9b3b5
-    update v3 optimizer 07b46f6d2ab2
-    update v3 policy 3029b6060a45
-    update v3 policy/config.json 7d1ab0e8487c
-    update v3 policy/model.safetensors 8b43e5e3f580
-    update v3 policy/tokenizer.json 101f7ed9b3b5
+    rollout v5 trajectories 67fdeb97b361
+    sft v4 optimizer 806c18b9723a
+    sft v4 policy b87ecec872f0
+    sft v4 policy/config.json 7d1ab0e8487c
+    sft v4 policy/model.safetensors 963adeca13a9
+    sft v4 policy/tokenizer.json 101f7ed9b3b5
+    update v4 optimizer 968644b8dbb6
+    update v4 policy 56eefb91e696
+    update v4 policy/config.json 7d1ab0e8487c
+    update v4 policy/model.safetensors 9705f0604cbc
+    update v4 policy/tokenizer.json 101f7ed9b3b5
     ");
 }

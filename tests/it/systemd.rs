@@ -38,7 +38,7 @@ fn systemd_is_notified_of_ready_alive_busy_and_stopping() {
     ]);
     program.json(&["enqueue", "run.toml", "--json"]);
     let long = Duration::from_secs(60);
-    let mut worker = program.start(&["worker", "--numerics", "cpu-portable"]);
+    let mut worker = program.start(&["worker"]);
     let first = heard(&socket, "READY=1", long);
     assert!(first.contains(&"READY=1".to_owned()), "{first:?}");
     let mut alive = heard(&socket, "WATCHDOG=1", long);

@@ -215,7 +215,7 @@ fn help_of_tune() {
     all steps, and how long they take; and which k gives the least variance times seconds, rollout
     included. A bias is reported if it is 4 standard deviations above noise, as the table has many rows,
     and otherwise its upper bound; more --repeats find smaller ones. Changes nothing in the store. Takes
-    one core for about a minute on the runs in jobs/runs.
+    about a minute on one core for the runs in jobs/runs.
 
     Usage: agrpo tune [OPTIONS] <RUN>
 
@@ -263,6 +263,10 @@ fn help_of_tune() {
               What computes: cpu, or cuda:N for the GPU number N
               
               [default: cpu]
+
+          --threads <N>
+              Threads of this process that compute; all its stages share them, and results do not depend
+              on their number. A GPU takes one [default: number of cores that the process may use]
 
           --plot <FILE.svg>
               Draw a chart of variance by seconds, and of what strata and weights save

@@ -194,7 +194,7 @@ fn a_redis_whose_clock_is_set_back_holds_up_no_worker() {
         "steps = 800\nbatch = 32\nsteps_per_stage = 800\n",
     );
     assert_eq!(ahead.run(&["enqueue", "run.toml"]).code, Some(0));
-    let mut worker = ahead.start(&["worker", "--numerics", "cpu-portable"]);
+    let mut worker = ahead.start(&["worker"]);
     wait_for_key(&redis, |key| key.contains(":lease:"));
     worker.kill().unwrap();
     worker.wait().unwrap();
@@ -202,7 +202,7 @@ fn a_redis_whose_clock_is_set_back_holds_up_no_worker() {
     let store = ahead.store();
     let now =
         Program::new(&[("AGRPO_REDIS", &redis.url()), ("AGRPO_STORE", store.to_str().unwrap())]);
-    let said = now.run(&["worker", "--numerics", "cpu-portable", "--exit-when-idle", "30"]);
+    let said = now.run(&["worker", "--exit-when-idle", "30"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stderr.contains("the clock of Redis was ahead"), "{}", said.stderr);
     assert_eq!(now.policy().1, "done");

@@ -28,7 +28,7 @@ impl Fleet {
     }
 
     fn worker(&self) -> Child {
-        self.program.start(&["worker", "--numerics", "cpu-portable"])
+        self.program.start(&["worker"])
     }
 
     /// The process and the stage of the first worker that computes.

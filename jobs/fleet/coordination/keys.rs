@@ -89,11 +89,9 @@ impl Keys {
         let own = Versions::own();
         let mut all: Vec<String> = FIXED.iter().map(|(name, _)| self.of(name)).collect();
         all.push(self.reconciler(&own));
-        for numerics in Numerics::OF_CPU {
-            let queue = self.queue(numerics, &own);
-            let alone = OF_QUEUE.iter().filter(|(name, _)| !name.ends_with(':'));
-            all.extend(alone.map(|(name, _)| format!("{queue}:{name}")));
-        }
+        let queue = self.queue(Numerics::CpuPortable, &own);
+        let alone = OF_QUEUE.iter().filter(|(name, _)| !name.ends_with(':'));
+        all.extend(alone.map(|(name, _)| format!("{queue}:{name}")));
         all
     }
 

@@ -101,8 +101,8 @@ async fn a_worker_that_is_stopped_finishes_the_stage_in_hand() {
 async fn a_worker_takes_only_stages_of_its_class() {
     let house = House::new().await;
     house.enqueue().await;
-    let mut options = house.options("native");
-    options.numerics = Numerics::CpuNative;
+    let mut options = house.options("gpu");
+    options.numerics = Numerics::Cuda { sm: 90 };
     options.exit_when_idle = Some(Duration::from_millis(500));
     house.serve(options).await.unwrap();
     assert_eq!((house.calls().len(), house.waiting().await), (0, 1));

@@ -67,7 +67,7 @@ pub fn page(comparison: &Comparison, results: &Results) -> String {
         "# {name}\n\n{about}\n\nSeeds {seeds}; means ± the sample's standard deviation over seeds. \
          Accuracy is greedy, on {problems}\nheld-out problems. A pass is one forward and backward pass of one \
          state, as the estimator asked for it;\nequal states are computed once, yet count. Seconds are those \
-         of rollouts, rewards, gradients and updates,\none thread each, over all workers.\n\n{}\n\n![accuracy against passes and seconds]({name}.svg)\n\n\
+         of rollouts, rewards, gradients and updates,\nof each stage, over all workers.\n\n{}\n\n![accuracy against passes and seconds]({name}.svg)\n\n\
          Numbers of every seed: [{name}.json]({name}.json). Made from `{file}` by `agrpo compare`.\n",
         table(results)
     )
@@ -93,7 +93,7 @@ pub fn chart(comparison: &Comparison, results: &Results) -> Result<String, JobsE
     };
     let panels = vec![
         panel("by work", "forward and backward passes", &|point| point.passes),
-        panel("by time", "seconds of one thread", &|point| point.seconds),
+        panel("by time", "seconds of stages", &|point| point.seconds),
     ];
     let base = results.variants.first().and_then(|variant| variant.runs.first());
     let share = base.and_then(|base| Some((base.seed, base.points.first()?.accuracy.get(&steps)?)));

@@ -5,10 +5,10 @@
 
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
-use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
+use agrpo_compute::estimator::{Batch, Estimate, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::{ModelConfig, Placement, Policy, Queries};
 use agrpo_compute::sampler::{Row, sample};
-use agrpo_compute::{Device, trajectories::Trajectories};
+use agrpo_compute::{Device, Threads, trajectories::Trajectories};
 use agrpo_spec::{
     EstimatorConfig, EstimatorKind, LoraConfig, Precision, Sampler, Samples, Seed, StageError,
     Strata,
@@ -87,20 +87,15 @@ pub fn measure(
 
     let (rows, sampler) = (load.rows(), load.measured_sampler());
     let sequences = load.sequences as usize;
-    let first = sample(&policy, &rows, &sampler, sequences)?;
-    let (again, rollout_seconds) = timed(clock, || sample(&policy, &rows, &sampler, sequences))?;
+    let first = sample(&policy, &rows, &sampler, sequences, &Threads::one())?;
+    let (again, rollout_seconds) =
+        timed(clock, || sample(&policy, &rows, &sampler, sequences, &Threads::one()))?;
     let memory_after_rollout = memory();
 
-    policy.require_grad();
-    load.differentiate(&policy, &first, &sampler)?;
-    let sums = sums_of_gradients(&policy);
-    let ((), gradient_seconds) = timed(clock, || {
-        load.differentiate(&policy, &first, &sampler)?;
-        // Reading a number waits for everything before it.
-        if let Some((_, gradient)) = policy.gradients().pop_first() {
-            gradient.sum(Kind::Double).double_value(&[]);
-        }
-        Ok(())
+    let sums = sums_of(&load.differentiate(&policy, &first, &sampler)?);
+    let (again_sums, gradient_seconds) = timed(clock, || {
+        // Reading the numbers waits for everything before them.
+        Ok(sums_of(&load.differentiate(&policy, &first, &sampler)?))
     })?;
     let blocks = f64::from(load.blocks()) / f64::from(load.measured_blocks);
     let tokens = f64::from(load.sequences) * f64::from(load.sampler.completion_tokens);
@@ -116,7 +111,7 @@ pub fn measure(
         gradient_seconds_per_sample: gradient_seconds / f64::from(load.gradient_samples),
         gradient_flop_per_sample: 2.0 * load.flop(load.tokens_of_step()),
         rollout_repeats: again == first,
-        gradient_repeats: sums_of_gradients(&policy) == sums,
+        gradient_repeats: again_sums == sums,
         memory_after_make,
         memory_after_rollout,
         memory_after_gradient: memory(),
@@ -124,10 +119,9 @@ pub fn measure(
 }
 
 /// One number for each gradient, as bits: equal gradients have equal ones.
-fn sums_of_gradients(policy: &Policy) -> Vec<u64> {
-    let _no_grad = no_grad_guard();
+fn sums_of(estimate: &Estimate) -> Vec<u64> {
     let sum = |gradient: &Tensor| gradient.sum(Kind::Double).double_value(&[]).to_bits();
-    policy.gradients().values().map(sum).collect()
+    estimate.gradient.values().map(sum).collect()
 }
 
 impl Load {
@@ -165,8 +159,7 @@ impl Load {
         policy: &Policy,
         trajectories: &Trajectories,
         sampler: &Sampler,
-    ) -> Result<(), StageError> {
-        policy.zero_grad();
+    ) -> Result<Estimate, StageError> {
         // A completion without an advantage is not looked at.
         let worth = |row: u32| {
             let sign = if row.is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -184,6 +177,7 @@ impl Load {
         };
         let policies = Policies { policy, behaviour: None, reference: None };
         let estimator = estimator(&batch, &config, Seed::new(2));
-        accumulate(&estimator, &policies, &config).map(drop)
+        // A GPU computes one pass at a time.
+        accumulate(&estimator, &policies, &config, &Threads::one())
     }
 }

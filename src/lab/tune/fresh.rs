@@ -2,7 +2,8 @@
 //!
 //! Nothing is stored, and nothing of a run changes by it.
 
-use agrpo_compute::{Shard, estimator::Worth, model::Policy, trajectories::Trajectories};
+use agrpo_compute::estimator::Worth;
+use agrpo_compute::{Shard, Threads, model::Policy, trajectories::Trajectories};
 use agrpo_spec::{
     Advantage, ArtifactDigest, Inputs, Plan, Purpose, RewardConfig, Rewards, RolloutSpec, Run,
     Scorer, StageError, StageKey, StageKind,
@@ -29,12 +30,12 @@ impl Fresh {
     pub fn sample(
         spec: &RolloutSpec,
         worth: (&RewardConfig, &Advantage),
-        policy: &Policy,
+        (policy, threads): (&Policy, &Threads),
         (inputs, scorer): (&Inputs, &dyn Scorer),
         clock: &dyn Fn() -> f64,
     ) -> Result<Self, StageError> {
         let shard = Shard::open(spec, inputs)?;
-        let (trajectories, seconds) = timed(clock, || shard.sample(policy))?;
+        let (trajectories, seconds) = timed(clock, || shard.sample(policy, threads))?;
         Ok(Self { rewards: shard.grade(&trajectories, worth, scorer)?, trajectories, seconds })
     }
 

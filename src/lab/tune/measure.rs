@@ -14,7 +14,7 @@
 //! Nothing here is a stage. No divergence (`estimator.kl`), no optimizer, no policy is changed.
 
 use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
-use agrpo_compute::model::Policy;
+use agrpo_compute::{Threads, model::Policy};
 use agrpo_spec::{EstimatorConfig, Purpose, RolloutSpec, Samples, Seed, StageError};
 use serde::Serialize;
 
@@ -40,6 +40,8 @@ pub struct Question<'a> {
     pub fresh: &'a Fresh,
     /// The run's estimator; settings replace what they vary.
     pub estimator: &'a EstimatorConfig,
+    /// The threads that compute an estimate.
+    pub threads: &'a Threads,
 }
 
 /// The effect of leaving the gradient of the position choice out, relative to the whole gradient.
@@ -78,7 +80,6 @@ pub fn measure(
     progress: &mut dyn FnMut(&Row, usize),
 ) -> Result<Tuning, StageError> {
     let run = question.estimator;
-    question.policy.require_grad();
     let (target, rollout) = exact(question, clock)?;
     let norm = dot(&target, &target).sqrt();
     let (settings, left_out) = grid.settings(&question.rollout.sampler, run);
@@ -135,13 +136,11 @@ fn estimate(
 ) -> Result<Estimate, StageError> {
     let policy = question.policy;
     let policies = Policies { policy, behaviour: None, reference: None };
-    policy.zero_grad();
-    let ((samples, states), seconds) = timed(clock, || {
+    let ((found, samples), seconds) = timed(clock, || {
         let estimator = estimator(batch, config, seed);
-        let measured = accumulate(&estimator, &policies, config)?;
-        Ok((estimator.samples, measured.states))
+        Ok((accumulate(&estimator, &policies, config, question.threads)?, estimator.samples))
     })?;
-    Ok(Estimate { gradient: policy.flat_gradient()?, samples, states, seconds })
+    Ok(Estimate { gradient: found.flat()?, samples, states: found.measured.states, seconds })
 }
 
 fn measure_one(

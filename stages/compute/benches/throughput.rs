@@ -1,26 +1,30 @@
-//! Throughput of the two costly stages, as rates and as shares of this machine's matrix peak.
+//! Throughput of the costly stages on one thread and on more, as rates and as shares of the rate of this machine's
+//! products.
 //!
-//! The peak is a 1024 x 1024 f32 product on one thread, measured in the same run. A share counts the
+//! That rate is one 1024 x 1024 product of the kernels on one thread, measured in the same run. A share counts the
 //! arithmetic that the algorithm asks for: every token of a sequence through every block (products and
 //! attention), the head at the positions that are drawn or trained; a gradient sample is three forward
 //! passes. What the program saves by not computing unneeded positions, or a timestep of a completion that
 //! was drawn twice, shows as a higher share, which can exceed 1.
-//! Run it under each numerics class (`make bench`): the class is set by the environment.
+//! `make bench ARGS="tiny mid --threads 2"`: shapes by name, and the most threads, by default those of the machine.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
 
-use std::time::Instant;
+use std::num::NonZeroUsize;
 
 use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::sampler::{Row, sample};
-use agrpo_compute::trajectories::Trajectories;
+use agrpo_compute::{Threads, execute_on, trajectories::Trajectories};
 use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, ModelShape, PositionRule, Purpose, Real, Sampler,
-    Samples, Seed, Strata,
+    Cache, EstimatorConfig, EstimatorKind, Inputs, ModelShape, Plan, PositionRule, Purpose, Real,
+    Run, Sampler, Samples, Seed, SftSpec, StageSpec, Strata,
 };
+use support::{arguments, seconds};
 use tch::{Device, Kind, Tensor};
+
+mod support;
 
 struct Shape {
     name: &'static str,
@@ -28,13 +32,16 @@ struct Shape {
     prompt: u32,
     completion: u32,
     steps: u32,
+    block: u32,
     model: ModelShape,
     vocabulary: i64,
     k: usize,
     micro_batch: u32,
+    /// top-k and top-p.
+    filters: (u32, f64),
 }
 
-fn shapes() -> [Shape; 2] {
+fn shapes() -> [Shape; 3] {
     let model = |d_model, n_layers, n_heads, mlp_hidden_size| ModelShape {
         d_model,
         n_layers,
@@ -51,10 +58,12 @@ fn shapes() -> [Shape; 2] {
             prompt: 12,
             completion: 8,
             steps: 8,
+            block: 8,
             model: model(96, 3, 4, 256),
             vocabulary: 24,
             k: 4,
             micro_batch: 64,
+            filters: (0, 1.0),
         },
         Shape {
             name: "mid",
@@ -62,10 +71,26 @@ fn shapes() -> [Shape; 2] {
             prompt: 64,
             completion: 64,
             steps: 16,
+            block: 64,
             model: model(512, 6, 8, 1376),
             vocabulary: 4096,
             k: 2,
             micro_batch: 16,
+            filters: (0, 1.0),
+        },
+        // A vocabulary of LLaDA's size, and the published filters.
+        Shape {
+            name: "real",
+            sequences: 4,
+            prompt: 64,
+            completion: 64,
+            steps: 32,
+            block: 16,
+            model: model(512, 4, 8, 1376),
+            vocabulary: 126_464,
+            k: 2,
+            micro_batch: 4,
+            filters: (150, 0.99),
         },
     ]
 }
@@ -74,23 +99,30 @@ fn real(value: f64) -> Real {
     Real::new(value).expect("finite")
 }
 
-/// Seconds of the fastest of `times` calls.
-fn fastest(times: usize, mut call: impl FnMut()) -> f64 {
-    let one = |_| {
-        let start = Instant::now();
-        call();
-        start.elapsed().as_secs_f64()
-    };
-    (0..times).map(one).fold(f64::INFINITY, f64::min)
+/// Multiplications and additions a second of a product of the kernels.
+fn product_rate() -> f64 {
+    let shape = ModelShape { d_model: 1024, n_layers: 1, ..shapes()[1].model.clone() };
+    let policy = Policy::draw(ModelConfig::new(&shape, 1024, 0, 1, 1), 0.05, Seed::new(1));
+    let policy = policy.expect("a valid shape");
+    let x = Tensor::ones([1024, 1024], (Kind::Float, Device::Cpu));
+    let seconds = (0..4).map(|_| seconds(|| drop(policy.head(&x)))).fold(f64::INFINITY, f64::min);
+    2.0 * 1024f64.powi(3) / seconds
 }
 
-fn matrix_peak() -> f64 {
-    let n = 1024i64;
-    let matrix = || Tensor::ones([n, n], (Kind::Float, Device::Cpu));
-    let (a, b) = (matrix(), matrix());
-    let seconds = fastest(20, || drop(a.matmul(&b)));
-    2.0 * (n as f64).powi(3) / seconds
+/// Sequences of fine-tuning a second, as the run `countdown` fine-tunes.
+fn fine_tuned(threads: &Threads) -> f64 {
+    let run = Run::parse(include_str!("../../../jobs/runs/countdown.toml")).expect("a valid run");
+    let Some(StageSpec::Sft(spec)) = Plan::new(run).pending().values().next().cloned() else {
+        panic!("the run begins with fine-tuning");
+    };
+    let sequences = f64::from(spec.batch * STEPS);
+    let spec = StageSpec::Sft(SftSpec { steps: STEPS, ..spec });
+    let stage = || execute_on(threads, &spec, &Inputs::default()).expect("a valid stage");
+    sequences / seconds(|| drop(stage()))
 }
+
+/// Steps of fine-tuning that are measured at once.
+const STEPS: u32 = 20;
 
 impl Shape {
     fn policy(&self) -> Policy {
@@ -102,16 +134,21 @@ impl Shape {
     fn sampler(&self) -> Sampler {
         Sampler {
             completion_tokens: self.completion,
-            block_tokens: self.completion,
+            block_tokens: self.block,
             steps: self.steps,
             temperature: real(1.0),
-            top_k: 0,
-            top_p: real(1.0),
-            position: PositionRule::LowConfidence,
+            top_k: self.filters.0,
+            top_p: real(self.filters.1),
+            position: self.position(),
             guidance: real(0.0),
             cache: Cache::None,
             threshold: None,
         }
+    }
+
+    /// Filters come with the published order of positions.
+    fn position(&self) -> PositionRule {
+        if self.filters.0 > 0 { PositionRule::Random } else { PositionRule::LowConfidence }
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -132,18 +169,20 @@ impl Shape {
     }
 
     fn rollout_flops(&self) -> f64 {
-        let masked = |step| self.completion - self.completion / self.steps * step;
-        let sequence: f64 = (0..self.steps).map(|step| self.forward_flops(masked(step))).sum();
-        sequence * self.sequences as f64
+        let of_block = self.steps * self.block / self.completion;
+        let queried = |step| match self.position() {
+            PositionRule::Random => self.block / of_block,
+            _ => self.block - self.block / of_block * step,
+        };
+        let block: f64 = (0..of_block).map(|step| self.forward_flops(queried(step))).sum();
+        block * f64::from(self.completion / self.block) * self.sequences as f64
     }
 
     fn gradient_flops(&self) -> f64 {
         3.0 * self.forward_flops(self.completion / self.steps) * (self.sequences * self.k) as f64
     }
 
-    fn gradient(&self, policy: &Policy, trajectories: &Trajectories) {
-        policy.require_grad();
-        policy.zero_grad();
+    fn gradient(&self, policy: &Policy, trajectories: &Trajectories, threads: &Threads) {
         let worth = |row: usize| Worth { advantage: (row % 3) as f64 - 1.1, counted: true };
         let worths: Vec<_> = (0..self.sequences).map(worth).collect();
         let (sampler, model) = (self.sampler(), policy.config());
@@ -157,35 +196,51 @@ impl Shape {
         };
         let policies = Policies { policy, behaviour: None, reference: None };
         let estimator = estimator(&batch, &config, Seed::new(5));
-        accumulate(&estimator, &policies, &config).expect("a valid estimate");
+        accumulate(&estimator, &policies, &config, threads).expect("a valid estimate");
+    }
+
+    fn print(&self, count: NonZeroUsize, rate: f64) {
+        let (policy, rows, sampler) = (self.policy(), self.rows(), self.sampler());
+        let (threads, micro_batch) = (Threads::new(count), self.micro_batch as usize);
+        let mut trajectories = None;
+        let rollout = seconds(|| {
+            trajectories = sample(&policy, &rows, &sampler, micro_batch, &threads).ok();
+        });
+        let trajectories = trajectories.expect("the sampler works at this shape");
+        let gradient = seconds(|| self.gradient(&policy, &trajectories, &threads));
+        let tokens = (self.sequences * self.completion as usize) as f64;
+        let samples = (self.sequences * self.k) as f64;
+        println!(
+            "{:<9} {count:>7} {:>17.1} {:>6.3} {:>19.2} {:>6.3}",
+            self.name,
+            tokens / rollout,
+            self.rollout_flops() / rollout / rate,
+            samples / gradient,
+            self.gradient_flops() / gradient / rate,
+        );
     }
 }
 
 fn main() {
     agrpo_compute::use_one_thread();
-    let peak = matrix_peak();
-    println!("matrix peak, one thread: {:.1} GFLOP/s", peak / 1e9);
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let (most, named) = arguments(cores);
+    let is_asked = |name: &str| named.is_empty() || named.iter().any(|asked| asked == name);
+    let rate = product_rate();
+    println!("products on one thread: {:.1} GFLOP/s", rate / 1e9);
     println!(
-        "{:<5} {:>18} {:>7} {:>20} {:>7}",
-        "shape", "rollout tokens/s", "share", "gradient samples/s", "share"
+        "{:<9} {:>7} {:>17} {:>6} {:>19} {:>6}",
+        "shape", "threads", "rollout tokens/s", "share", "gradient samples/s", "share"
     );
-    for shape in shapes() {
-        let (policy, rows, sampler) = (shape.policy(), shape.rows(), shape.sampler());
-        let mut trajectories = None;
-        let rollout = fastest(3, || {
-            trajectories = sample(&policy, &rows, &sampler, shape.micro_batch as usize).ok();
-        });
-        let trajectories = trajectories.expect("the sampler works at this shape");
-        let gradient = fastest(3, || shape.gradient(&policy, &trajectories));
-        let tokens = (shape.sequences * shape.completion as usize) as f64;
-        let samples = (shape.sequences * shape.k) as f64;
-        println!(
-            "{:<5} {:>18.0} {:>7.3} {:>20.1} {:>7.3}",
-            shape.name,
-            tokens / rollout,
-            shape.rollout_flops() / rollout / peak,
-            samples / gradient,
-            shape.gradient_flops() / gradient / peak,
-        );
+    let counts = [NonZeroUsize::MIN, most];
+    let counts = if most == NonZeroUsize::MIN { &counts[..1] } else { &counts };
+    for shape in shapes().into_iter().filter(|shape| is_asked(shape.name)) {
+        counts.iter().for_each(|&count| shape.print(count, rate));
+    }
+    if is_asked("countdown") {
+        for &count in counts {
+            let sequences = fine_tuned(&Threads::new(count));
+            println!("countdown {count:>7} {sequences:>17.0} sequences/s of fine-tuning");
+        }
     }
 }

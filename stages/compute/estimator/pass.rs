@@ -1,5 +1,5 @@
-//! How units become a loss. A *pass* is as many units as fit a forward and backward pass; one is in memory at a
-//! time. For a factor f with advantage A and weight w,
+//! How units become a loss. A *pass* is as many units as fit a forward and backward pass; passes are computed side by
+//! side, each with a gradient of its own, and one is in memory for each thread. For a factor f with advantage A and weight w,
 //! ```text
 //! lp_f = sum over its reads of c log P_theta(event | state),   rho = exp(lp_f - old_f)
 //! loss = sum over f of w [ -min(rho A, clip(rho, 1-lo, 1+hi) A) + beta s (e^D - D - 1) ],
@@ -9,6 +9,8 @@
 //! factor rho on it: DeepSeek-V3.2, arXiv 2512.02556.) Draws nothing, and checks nothing that `Batch` has
 //! checked.
 
+use std::{collections::BTreeMap, ops::Range};
+
 use agrpo_spec::EstimatorConfig;
 use tch::{Kind, Tensor, no_grad_guard};
 
@@ -17,7 +19,8 @@ use super::reads::{Forward, Reads};
 use super::unit::{Estimator, Factor, Surrogate, Unit};
 use crate::error::Result;
 use crate::model::{Policy, Queries, Tape};
-use crate::tensors::numbers;
+use crate::tensors::{self, NamedTensors, numbers};
+use crate::threads::Threads;
 
 /// The policies of a loss.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +72,11 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn is_empty(&self) -> bool {
-        self.factors.is_empty()
+    /// The units of these numbers together.
+    pub(super) fn of(estimator: &Estimator<'_>, units: Range<usize>) -> Self {
+        let mut pass = Self::default();
+        units.for_each(|number| pass.push((estimator.unit)(number)));
+        pass
     }
 
     pub(super) fn push(&mut self, unit: Unit) {
@@ -91,7 +97,7 @@ impl Pass {
         let forward = &mut |ids: &_, queries: &_| policy.hidden(ids, queries);
         let seen = self.reads.evaluate(policy, temperature, forward)?;
         let logp_N = numbers(&seen.value_N)?;
-        let entropy_N = numbers(&seen.entropy())?;
+        let entropy_N = self.reads.entropy(&seen, temperature)?;
         Ok(logp_N.into_iter().zip(entropy_N).collect())
     }
 
@@ -199,31 +205,79 @@ impl Pass {
     }
 }
 
-/// Adds the estimate to the gradients of the policy, pass by pass: each of up to `micro_batch` distinct states,
-/// with or without `checkpointing`.
+/// The gradient of a batch's loss.
+#[derive(Debug)]
+pub struct Estimate {
+    /// By the parameters' names, in their shapes and kinds; zero where the loss does not depend on one.
+    pub gradient: BTreeMap<String, Tensor>,
+    /// The sums of what the passes measured.
+    pub measured: Measured,
+}
+
+impl Estimate {
+    /// The gradient in one vector, in the order of names, in double precision.
+    pub fn flat(&self) -> Result<Vec<f64>> {
+        let parts = self.gradient.values().map(numbers::<f64>);
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    }
+}
+
+/// The estimate, computed pass by pass: each of up to `micro_batch` distinct states, with or without `checkpointing`.
+/// Every pass has a gradient of its own, and they are added in the order of passes, so that the sum is the same for any
+/// number of threads.
 pub fn accumulate(
     estimator: &Estimator<'_>,
     policies: &Policies<'_>,
     config: &EstimatorConfig,
-) -> Result<Measured> {
-    let mut total = Measured::default();
-    for pass in passes(estimator, config.micro_batch as usize) {
-        total.add(&pass.backward(policies, &estimator.surrogate, config.checkpointing)?);
+    threads: &Threads,
+) -> Result<Estimate> {
+    let passes = passes(estimator, config.micro_batch as usize);
+    let handles = |policy: Option<&Policy>| policy.map(Policy::handles);
+    let state =
+        || (policies.policy.handles(), [policies.behaviour, policies.reference].map(handles));
+    let mut sum = Estimate { gradient: NamedTensors::new(), measured: Measured::default() };
+    threads.in_order(
+        passes.len(),
+        state,
+        |(policy, [behaviour, reference]), pass| {
+            // Leaves of its own on the same memory.
+            let policy = policy.handles();
+            policy.require_grad();
+            let policies = Policies {
+                policy: &policy,
+                behaviour: behaviour.as_ref(),
+                reference: reference.as_ref(),
+            };
+            let pass = Pass::of(estimator, passes[pass].clone());
+            let measured = pass.backward(&policies, &estimator.surrogate, config.checkpointing)?;
+            Ok(Estimate { gradient: policy.gradients(), measured })
+        },
+        |_, pass| {
+            tensors::add(&mut sum.gradient, pass.gradient);
+            sum.measured.add(&pass.measured);
+            Ok(())
+        },
+    )?;
+    if passes.is_empty() {
+        sum.gradient = policies.policy.handles().gradients();
     }
-    Ok(total)
+    Ok(sum)
 }
 
 /// The units in their order, packed into passes: one unit, and more as long as a pass has no more distinct states
-/// than a micro-batch.
-pub(super) fn passes(estimator: &Estimator<'_>, micro_batch: usize) -> impl Iterator<Item = Pass> {
-    let mut units = (0..estimator.units).map(|n| (estimator.unit)(n)).peekable();
-    std::iter::from_fn(move || {
-        let mut pass = Pass::default();
-        while let Some(unit) =
-            units.next_if(|unit| pass.is_empty() || pass.reads.states_with(unit) <= micro_batch)
-        {
-            pass.push(unit);
+/// than a micro-batch. A pass is the numbers of its units, which are made again where it is computed.
+pub(super) fn passes(estimator: &Estimator<'_>, micro_batch: usize) -> Vec<Range<usize>> {
+    let (mut passes, mut reads, mut first) = (vec![], Reads::default(), 0);
+    for number in 0..estimator.units {
+        let unit = (estimator.unit)(number);
+        if number > first && reads.states_with(&unit) > micro_batch {
+            passes.push(first..number);
+            (reads, first) = (Reads::default(), number);
         }
-        (!pass.is_empty()).then_some(pass)
-    })
+        for state in unit.states {
+            reads.states.number(state);
+        }
+    }
+    passes.extend((first < estimator.units).then_some(first..estimator.units));
+    passes
 }

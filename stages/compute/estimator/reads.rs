@@ -1,15 +1,18 @@
 //! A pass's reads as tensors: computes each state once, the head once for each position and support, and picks
-//! every event's log-probability from there. Knows no advantage and no ratio.
+//! every event's log-probability from there: on the processor by the sampler's kernel (`picks.rs`), in f64 and on a GPU
+//! from libtorch's distributions. Knows no advantage and no ratio.
 
 use std::collections::BTreeSet;
 
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
+use super::picks;
 use super::unit::{Event, Read, Support, Unit};
+use crate::dedup::Distinct;
 use crate::error::Result;
 use crate::model::{Policy, Queries};
-use crate::{dedup::Distinct, tensors::length};
+use crate::tensors::{length, numbers};
 
 /// How hidden states are computed from ids (B x L) at queried positions.
 pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries) -> Result<Tensor> + 'a;
@@ -40,21 +43,12 @@ pub(super) struct Reads {
     reads: Vec<Placed>,
 }
 
-/// The results of the reads: N values, and the S x V distributions that they were picked from.
+/// The results of the reads.
 pub(super) struct Seen {
     /// The log-probability of each read's event, N.
     pub(super) value_N: Tensor,
-    logp_SV: Tensor,
-    site_N: Tensor,
-}
-
-impl Seen {
-    /// The entropy, in nats, of the distribution of each read, N.
-    pub(super) fn entropy(&self) -> Tensor {
-        let logp_SV = self.logp_SV.to_kind(Kind::Double);
-        let terms_SV = (logp_SV.exp() * &logp_SV).nan_to_num(0.0, None::<f64>, None::<f64>);
-        (-terms_SV.sum_dim_intlist(-1, false, Kind::Double)).index_select(0, &self.site_N)
-    }
+    /// The logits at each site, in f32 or f64.
+    logits_SV: Tensor,
 }
 
 impl Reads {
@@ -103,27 +97,62 @@ impl Reads {
         temperature: f64,
         forward: &mut Forward<'_>,
     ) -> Result<Seen> {
-        let v = policy.config().embedding_size;
         let hidden_SD = self.hidden(policy.device(), forward)?;
         let logits_SV = policy.head(&hidden_SD);
         let kind = if logits_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
         // Half precision ends at the head, as in the sampler.
-        let scaled_SV = logits_SV.to_kind(kind) / temperature;
-        let scaled_SV = match self.impossible(v) {
+        let logits_SV = logits_SV.to_kind(kind).contiguous();
+        let picks: Vec<_> = self.reads.iter().map(|read| (read.site, read.token)).collect();
+        let token_N = picks::logps(&logits_SV, &self.supports(), picks, temperature);
+        let has_losses = self.reads.iter().any(|read| read.loses.is_some());
+        let value_N = match token_N {
+            Some(token_N) if !has_losses => token_N,
+            token_N => {
+                let logp_SV = self.distributions(&logits_SV, temperature);
+                self.with_losses(&logp_SV, token_N.unwrap_or_else(|| self.tokens(&logp_SV)))
+            }
+        };
+        Ok(Seen { value_N, logits_SV })
+    }
+
+    /// The entropy, in nats, of the distribution of each read, N.
+    pub(super) fn entropy(&self, seen: &Seen, temperature: f64) -> Result<Vec<f64>> {
+        let of_site = match picks::entropies(&seen.logits_SV, &self.supports(), temperature) {
+            Some(entropies) => entropies,
+            None => {
+                let logp_SV = self.distributions(&seen.logits_SV, temperature);
+                let logp_SV = logp_SV.to_kind(Kind::Double);
+                let terms_SV = logp_SV.exp() * &logp_SV;
+                let terms_SV = terms_SV.nan_to_num(0.0, None::<f64>, None::<f64>);
+                numbers(&-terms_SV.sum_dim_intlist(-1, false, Kind::Double))?
+            }
+        };
+        Ok(self.reads.iter().map(|read| of_site[read.site]).collect())
+    }
+
+    fn supports(&self) -> Vec<&Support> {
+        self.sites.all().iter().map(|(_, _, support)| support).collect()
+    }
+
+    /// The log-probabilities of all tokens at each site, S x V, by libtorch.
+    fn distributions(&self, logits_SV: &Tensor, temperature: f64) -> Tensor {
+        let scaled_SV = logits_SV / temperature;
+        let scaled_SV = match self.impossible(logits_SV.size()[1]) {
             Some(impossible_SV) => {
                 let impossible_SV = impossible_SV.to_device(scaled_SV.device());
                 scaled_SV.masked_fill(&impossible_SV, f64::NEG_INFINITY)
             }
             None => scaled_SV,
         };
-        let logp_SV = scaled_SV.log_softmax(-1, kind);
+        scaled_SV.log_softmax(-1, logits_SV.kind())
+    }
+
+    /// The log-probability of each read's token, N.
+    fn tokens(&self, logp_SV: &Tensor) -> Tensor {
+        let v = logp_SV.size()[1];
         let cell = |read: &Placed| length(read.site) * v + read.token;
         let picks: Vec<i64> = self.reads.iter().map(cell).collect();
-        let token_N = logp_SV.flatten(0, -1).index_select(0, &on(&logp_SV, &picks));
-        let sites: Vec<i64> = self.reads.iter().map(|read| length(read.site)).collect();
-        let value_N = self.with_losses(&logp_SV, token_N);
-        let site_N = on(&logp_SV, &sites);
-        Ok(Seen { value_N, logp_SV, site_N })
+        logp_SV.flatten(0, -1).index_select(0, &on(logp_SV, &picks))
     }
 
     /// The values with those of lost positions filled in:

@@ -3,8 +3,9 @@
 
 use agrpo_spec::StageError;
 
+use super::pass::{Pass, passes};
 use super::unit::{Estimator, Surrogate};
-use super::{agrpo::step, batch::Batch, pass::passes, timesteps::Draw};
+use super::{agrpo::step, batch::Batch, timesteps::Draw};
 use crate::model::Policy;
 
 /// Log-probability and entropy (nats) of every written token under `policy` and the sampler's
@@ -30,8 +31,8 @@ pub fn recompute(
         samples: steps.len(),
     };
     let mut seen = vec![];
-    for pass in passes(&records, micro_batch) {
-        seen.extend(pass.observe(policy, temperature)?);
+    for units in passes(&records, micro_batch) {
+        seen.extend(Pass::of(&records, units).observe(policy, temperature)?);
     }
     let mut found = vec![None; trajectories.unmask_steps.len()];
     let cells = steps.iter().flat_map(|&(row, step)| {

@@ -14,6 +14,7 @@ use crate::model::{ModelConfig, Policy};
 use crate::sampler::{Row, sample};
 use crate::tensors::length;
 use crate::testing::{config, real, sampler};
+use crate::threads::Threads;
 
 mod biased;
 mod checkpointing;
@@ -78,6 +79,16 @@ fn take_gradient(policy: &Policy) -> Tensor {
     let all = Tensor::cat(&parts, 0).to_kind(Kind::Double);
     policy.zero_grad();
     all
+}
+
+/// The gradient of an estimate as one vector.
+fn gradient_of(
+    estimator: &Estimator<'_>,
+    policies: &Policies<'_>,
+    config: &EstimatorConfig,
+) -> Tensor {
+    let estimate = accumulate(estimator, policies, config, &Threads::one()).unwrap();
+    Tensor::from_slice(&estimate.flat().unwrap())
 }
 
 fn norm(vector: &Tensor) -> f64 {

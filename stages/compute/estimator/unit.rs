@@ -9,7 +9,7 @@ use agrpo_spec::EstimatorConfig;
 /// A kind of estimator, applied to one batch: numbered units, built on demand.
 pub struct Estimator<'a> {
     pub(super) units: usize,
-    pub(super) unit: Box<dyn Fn(usize) -> Unit + 'a>,
+    pub(super) unit: Box<dyn Fn(usize) -> Unit + Sync + 'a>,
     pub(super) surrogate: Surrogate,
     /// The number of completions, or of tokens, that the loss is a mean over; 0 where there is nothing to learn.
     /// An update weights its shards by it, so that its gradient is the mean over all of them.

@@ -8,6 +8,7 @@ use agrpo_spec::{
 use super::*;
 use crate::sampler::{Row, sample};
 use crate::testing::{config, real, sampler};
+use crate::threads::Threads;
 use crate::{model::ModelConfig, tensors::TensorWindows};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
@@ -37,7 +38,8 @@ fn shard(change: impl Fn(&mut Trajectories), advantages: [f64; 2]) -> Shard {
     let Artifact::Folder(files) = &policy else { panic!("not a folder") };
     let loaded = Policy::from_folder(files).unwrap();
     let row = |seed| Row { prompt: vec![1, 2], seed: Seed::new(seed) };
-    let mut trajectories = sample(&loaded, &[row(1), row(2)], &sampler, 4).unwrap();
+    let mut trajectories =
+        sample(&loaded, &[row(1), row(2)], &sampler, 4, &Threads::one()).unwrap();
     trajectories.policy = Some(policy.digest().unwrap());
     change(&mut trajectories);
     let worth = |advantage| RowReward {

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::tensors::length;
+use crate::{kernels, tensors::length};
 
 /// The matrices that adapt one module. R is their rank, I and O are the module's inputs and outputs.
 #[derive(Debug)]
@@ -34,10 +34,9 @@ pub(super) struct Linear {
     lora: Vec<Option<Lora>>,
 }
 
-/// Rows are multiplied in multiples of this many. MKL's kernels treat the rows that are left over
-/// differently, in both numerics classes: without this, the result of a row would depend on how many
-/// others are computed with it, and the learner's log-probabilities would differ from the sampler's
-/// in the last bit.
+/// libtorch multiplies rows in multiples of this many. Its libraries treat the rows that are left over
+/// differently: without this, the result of a row would depend on how many others are computed with it, and the
+/// learner's log-probabilities would differ from the sampler's in the last bit.
 pub(super) const ROWS: i64 = 8;
 
 /// libtorch multiplies matrices of half precision with one library up to this many multiplications, and with
@@ -54,6 +53,9 @@ pub(super) fn wide(kind: Kind) -> Kind {
 
 /// x W', ... x I to ... x O. A row does not depend on the other rows.
 pub(super) fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
+    if kernels::compute(x) {
+        return kernels::linear(x, weight_OxI);
+    }
     let mut size = x.size();
     let inputs = size.pop().unwrap_or(1);
     let rows: i64 = size.iter().product();

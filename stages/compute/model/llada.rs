@@ -19,13 +19,15 @@ use std::collections::BTreeMap;
 use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::linear::{Leaf, ROWS, wide};
+use super::linear::{Leaf, wide};
 use super::weights::{self, Block, Weights};
 use super::{config::ModelConfig, lora::Adapter, placement::Placement};
 use crate::error::{Result, libtorch};
-use crate::tensors::{self, NamedTensors, length};
+use crate::kernels::{self, Heads};
+use crate::tensors::{NamedTensors, length};
 
 mod adapted;
+mod attention;
 mod cache;
 mod folder;
 mod queries;
@@ -33,10 +35,11 @@ mod rotation;
 mod tape;
 
 pub(crate) use adapted::adapter_of;
+pub(super) use attention::{Attended, attention};
 pub(crate) use cache::{KeyValues, Window};
 pub use queries::Queries;
 use queries::select;
-use rotation::{Rotation, rotate};
+pub(super) use rotation::Rotation;
 pub(crate) use tape::Tape;
 
 /// In place of an id where a sequence has no token: on the left of the shorter prompts.
@@ -54,7 +57,6 @@ pub struct Policy {
 /// What every block needs to know of a batch.
 #[derive(Debug)]
 struct Sequences {
-    batch: i64,
     length: i64,
     rotation: Rotation,
     /// B x 1 x 1 x L, -inf at padding; none where nothing is padded.
@@ -127,17 +129,9 @@ impl Policy {
         })
     }
 
-    /// The gradients one after another in the order of their names, in double precision.
-    pub fn flat_gradient(&self) -> Result<Vec<f64>> {
-        let mut flat = vec![];
-        for gradient in self.gradients().values() {
-            flat.extend(tensors::numbers::<f64>(gradient)?);
-        }
-        Ok(flat)
-    }
-
     /// Zeroes the gradients.
-    pub fn zero_grad(&self) {
+    #[cfg(test)]
+    pub(crate) fn zero_grad(&self) {
         for (_, leaf) in self.leaves() {
             let mut grad = leaf.grad();
             if grad.defined() {
@@ -199,44 +193,50 @@ impl Policy {
             let zeros_BL = Tensor::zeros([batch, length], (kind, device));
             zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY).view([batch, 1, 1, length])
         });
-        let rotation = Rotation::new(&self.config, length, (wide(kind), device));
-        Ok(Sequences { batch, length, rotation, bias })
+        let head = (self.config.head_size(), self.config.rope_theta);
+        let rotation = Rotation::new(head, length, (wide(kind), device));
+        Ok(Sequences { length, rotation, bias })
     }
 
     /// One block, its result at the queried positions only: B x Q x D.
     fn block(&self, block: &Block, x_BLD: &Tensor, queries: &Queries, all: &Sequences) -> Tensor {
-        let Sequences { batch, length, ref rotation, .. } = *all;
-        let (d, heads) = (self.config.d_model, self.config.n_heads);
+        let heads = self.config.n_heads;
         let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);
-        let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
-        let (q_BQHE, k_BLHE, v_BLHE, residual_BQD) = if let Queries::All = queries {
-            let qkv = split(&block.qkv.apply(&normed_BLD), 3);
-            let qk = rotate(&qkv.narrow(2, 0, 2 * heads), &rotation.cos, &rotation.sin);
-            let (q, k) = (qk.narrow(2, 0, heads), qk.narrow(2, heads, heads));
-            (q, k, qkv.narrow(2, 2 * heads, heads), x_BLD.shallow_clone())
+        let is_all = matches!(queries, Queries::All);
+        let (own_q, kv) = if is_all {
+            (None, self.by_head(&block.qkv.apply(&normed_BLD)))
         } else {
-            let kv = split(&block.qkv.apply_some(&normed_BLD, 1..3), 2);
-            let k = rotate(&kv.narrow(2, 0, heads), &rotation.cos, &rotation.sin);
-            let normed_BQD = select(&normed_BLD, queries);
-            let q = split(&block.qkv.apply_some(&normed_BQD, 0..1), 1);
-            let (cos, sin) = rotation.at(queries, batch, length);
-            (rotate(&q, &cos, &sin), k, kv.narrow(2, heads, heads), select(x_BLD, queries))
+            let q = block.qkv.apply_some(&select(&normed_BLD, queries), 0..1);
+            (Some(self.by_head(&q)), self.by_head(&block.qkv.apply_some(&normed_BLD, 1..3)))
         };
-        // With all positions queried, their number depends on the state alone.
-        let is_padded = !matches!(queries, Queries::All);
-        let mixed_BQHE = attention(&q_BQHE, &k_BLHE, &v_BLHE, all.bias.as_ref(), is_padded);
-        self.after_attention(block, &mixed_BQHE, &residual_BQD)
+        let first = if is_all { heads } else { 0 };
+        let of = |of, first| Heads { of, first };
+        let at = Attended {
+            queries,
+            rotation: &all.rotation,
+            bias_B11L: all.bias.as_ref(),
+            // With all positions queried, their number depends on the state alone.
+            is_padded: !is_all,
+        };
+        let mixed_BQHE = attention(
+            [of(own_q.as_ref().unwrap_or(&kv), 0), of(&kv, first), of(&kv, first + heads)],
+            heads,
+            &at,
+        );
+        self.after_attention(block, &mixed_BQHE, &select(x_BLD, queries))
+    }
+
+    /// B x L x G E as heads: B x L x G x E.
+    fn by_head(&self, x: &Tensor) -> Tensor {
+        x.unflatten(-1, [-1, self.config.head_size()])
     }
 
     /// The rest of a block: adds the result of attention to the residual stream, then the SwiGLU's.
     fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
         let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
-        let gated = block
-            .ff_in
-            .apply(&rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps))
-            .chunk(2, -1);
-        let inner = gated[0].silu() * &gated[1];
+        let normed_BQD = rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps);
+        let inner = swiglu(&block.ff_in.apply(&normed_BQD));
         h_BQD + block.ff_out.apply(&inner)
     }
 }
@@ -244,35 +244,20 @@ impl Policy {
 /// x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467); the mean of half
 /// precision in f32, as in LLaDA's own code.
 pub(super) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
+    if kernels::compute(x) {
+        return kernels::rms_norm(x, weight_D, eps);
+    }
     let kind = x.kind();
     let x = x.to_kind(wide(kind));
     let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
     (&x * (mean_square + eps).rsqrt()).to_kind(kind) * weight_D
 }
 
-/// softmax(q k' / sqrt(E) + bias) v over all keys: B x Q x H x E. `is_padded` computes a multiple of
-/// [`ROWS`] queries, so that a query does not depend on the others.
-pub(super) fn attention(
-    q_BQHE: &Tensor,
-    k_BLHE: &Tensor,
-    v_BLHE: &Tensor,
-    bias_B11L: Option<&Tensor>,
-    is_padded: bool,
-) -> Tensor {
-    let by_head = |t: &Tensor| t.transpose(1, 2);
-    let queries = q_BQHE.size()[1];
-    let spare = if is_padded { (-queries).rem_euclid(ROWS) } else { 0 };
-    let q_BQHE = &q_BQHE.constant_pad_nd([0, 0, 0, 0, 0, spare]);
-    Tensor::scaled_dot_product_attention(
-        &by_head(q_BQHE),
-        &by_head(k_BLHE),
-        &by_head(v_BLHE),
-        bias_B11L,
-        0.0,
-        false,
-        None::<f64>,
-        false,
-    )
-    .transpose(1, 2)
-    .narrow(1, 0, queries)
+/// silu(g) u, of gates and values beside each other: ... x 2M to ... x M (Shazeer, arXiv 2002.05202).
+pub(super) fn swiglu(gated: &Tensor) -> Tensor {
+    if kernels::compute(gated) {
+        return kernels::swiglu(gated);
+    }
+    let parts = gated.chunk(2, -1);
+    parts[0].silu() * &parts[1]
 }

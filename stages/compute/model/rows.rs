@@ -8,8 +8,9 @@
 use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use super::linear::product;
-use super::llada::{attention, rms_norm};
+use super::linear::{product, wide};
+use super::llada::{Attended, Queries, Rotation, attention, rms_norm, swiglu};
+use crate::kernels::Heads;
 use crate::tensors::type_name;
 
 /// Random numbers that all matrices are cut from.
@@ -66,10 +67,7 @@ pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
 type ByRow = fn(&Tensor) -> Tensor;
 const BY_ROW: [(&str, ByRow); 3] = [
     ("rms_norm", |x| rms_norm(x, &x.get(0).ones_like(), 1e-5)),
-    ("silu", |x| {
-        let gated = Tensor::cat(&[x, x], -1).chunk(2, -1);
-        gated[0].silu() * &gated[1]
-    }),
+    ("swiglu", |x| swiglu(&Tensor::cat(&[x, x], -1))),
     ("log_softmax", |x| x.to_kind(Kind::Float).log_softmax(-1, Kind::Float)),
 ];
 
@@ -81,19 +79,28 @@ fn check_attention(all: &Tensor, head: i64, keys: i64, rows: i64) -> Result<(), 
     if keys > 1 {
         drop(padding_B11L.narrow(3, 0, 1).fill_(f64::NEG_INFINITY));
     }
+    let rotation = Rotation::new((head, 1e4), keys, (wide(all.kind()), Device::Cpu));
     for bias in [None, Some(&padding_B11L)] {
+        let attention = |[q, k, v]: [&Tensor; 3], queries: &Queries, bias_B11L: Option<&Tensor>| {
+            let is_padded = !matches!(queries, Queries::All);
+            let at = Attended { queries, rotation: &rotation, bias_B11L, is_padded };
+            attention([q, k, v].map(|of| Heads { of, first: 0 }), HEADS, &at)
+        };
         let one = |tensor: &Tensor| tensor.narrow(0, 0, 1);
         let (k, v, mask) = (one(&k_BLHE), one(&v_BLHE), bias.map(one));
         alike(&cut(all, keys, &[rows, HEADS, head]), |q_QHE| {
-            attention(&q_QHE.unsqueeze(0), &k, &v, mask.as_ref(), true).squeeze_dim(0)
+            let positions = Tensor::zeros([1, q_QHE.size()[0]], (Kind::Int64, Device::Cpu));
+            let q = q_QHE.unsqueeze(0);
+            attention([&q, &k, &v], &Queries::At(positions), mask.as_ref()).squeeze_dim(0)
         })?;
         let q_BLHE = cut(all, head + 1201, &size);
-        let whole = bits(&attention(&q_BLHE, &k_BLHE, &v_BLHE, bias, false));
+        let whole = bits(&attention([&q_BLHE, &k_BLHE, &v_BLHE], &Queries::All, bias));
         for n in 0..SEQUENCES {
             let of = |tensor: &Tensor| tensor.narrow(0, n, 1).copy();
             let mask = bias.map(of);
             let (q, k, v) = (of(&q_BLHE), of(&k_BLHE), of(&v_BLHE));
-            if bits(&attention(&q, &k, &v, mask.as_ref(), false)) != whole.narrow(0, n, 1) {
+            if bits(&attention([&q, &k, &v], &Queries::All, mask.as_ref())) != whole.narrow(0, n, 1)
+            {
                 return Err(format!("sequence {n} of {SEQUENCES}"));
             }
         }

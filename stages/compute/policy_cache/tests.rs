@@ -1,6 +1,6 @@
-//! A cached policy changes no byte of any stage, is read once, and is dropped when its memory is needed.
+//! A cached policy changes no byte of any stage, on any number of threads, is read once, and is dropped when its memory is needed.
 
-use std::cell::Cell;
+use std::{cell::Cell, num::NonZeroUsize};
 
 use agrpo_spec::{
     Artifact, ArtifactDigest, Files, Inputs, Outputs, Plan, Run, Seed, StageError, StageKey,
@@ -9,7 +9,7 @@ use agrpo_spec::{
 use tch::Kind;
 
 use super::*;
-use crate::{model::ModelConfig, problems::NoPrograms, testing::real};
+use crate::{Device, Threads, model::ModelConfig, problems::NoPrograms, testing::real};
 
 #[path = "../../../tests/support/run_file.rs"]
 mod run_file;
@@ -22,8 +22,11 @@ fn text() -> String {
         ("model.n_layers", "2"),
         ("model.mlp_hidden_size", "16"),
         ("sft.steps", "2"),
+        ("sft.micro_batch", "1"),
         ("rollout.prompts", "2"),
         ("rollout.steps", "4"),
+        ("rollout.micro_batch", "1"),
+        ("estimator.micro_batch", "1"),
         ("training.iterations", "2"),
         ("evaluation.problems", "2"),
         ("evaluation.every", "1"),
@@ -52,13 +55,15 @@ fn computed(
 }
 
 #[test]
-fn stages_give_the_same_bytes_with_a_kept_policy() {
+fn stages_give_the_same_bytes_with_a_kept_policy_and_on_several_threads() {
     let lora = "\n[lora]\nrank = 2\nalpha = 4.0\nhead = true\n";
     let merged = "\n[lora]\nrank = 2\nalpha = 4.0\nhead = false\nmerge_for_sampling = true\n";
     let text = text();
     let more = text.replace("k = 2\n", "k = 2\nkl = 0.1\ninner_updates = 2\n");
     for run in [more, format!("{text}{lora}"), format!("{text}{merged}")] {
-        let kept = computed(&run, crate::execute_with(crate::Device::Cpu, Arc::new(NoPrograms)));
+        let threads = Threads::new(NonZeroUsize::new(3).unwrap());
+        let execute = crate::execute_with(Device::Cpu, threads, Arc::new(NoPrograms));
+        let kept = computed(&run, execute);
         assert_eq!(kept, computed(&run, crate::execute), "{run}");
         assert!(kept.len() > 10);
     }

@@ -1,109 +1,170 @@
-//! One position's decision: the kept set, the token, its log-probability, the entropy.
+//! One position's distribution: a draw, the log-probability and the entropy of a token.
 //!
-//! Top-k keeps ties with its threshold; top-p keeps a token only while the cumulative probability
-//! including it stays at or below p, and always the most probable one (the AGRPO reference's rule).
-//! Tokens are drawn by inverse CDF in f64: one uniform number a token.
+//! Tokens are drawn by inverse CDF in f64, in the order of their ids: one uniform number a token. A row of logits is
+//! read where it lies; a distribution keeps sums and kept logits.
 
-use agrpo_spec::Sampler;
+use std::borrow::Cow;
 
-/// The tokens that survive top-k and top-p, ascending. `scaled` are logits divided by the
-/// temperature, -inf where a token is forbidden.
-pub(super) fn kept_set(scaled: &[f32], sampler: &Sampler) -> Vec<usize> {
-    let mut order: Vec<usize> =
-        (0..scaled.len()).filter(|&v| scaled[v] > f32::NEG_INFINITY).collect();
-    let best_first = |&a: &usize, &b: &usize| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b));
-    let k = sampler.top_k as usize;
-    if k > 0 && k < order.len() {
-        // Of a large vocabulary few are kept: the others need no order.
-        order.select_nth_unstable_by(k - 1, best_first);
-        let threshold = scaled[order[k - 1]];
-        order.retain(|&v| scaled[v] >= threshold);
-    }
-    order.sort_unstable_by(best_first);
-    if sampler.top_p.get() < 1.0 {
-        let top = f64::from(scaled[order[0]]);
-        let mass: Vec<f64> = order.iter().map(|&v| libm::exp(f64::from(scaled[v]) - top)).collect();
-        let limit = sampler.top_p.get() * mass.iter().sum::<f64>();
-        let mut cumulative = 0.0;
-        let within = mass.iter().take_while(|&&m| {
-            cumulative += m;
-            cumulative <= limit
-        });
-        let count = within.count().max(1);
-        order.truncate(count);
-    }
-    order.sort_unstable();
-    order
+use agrpo_spec::{Sampler, StageError};
+
+use super::kept::{is_filtered, kept_set};
+use crate::error::{Result, invalid};
+use crate::kernels::row::{BLOCK, Row, larger, largest};
+use crate::kernels::softmax::Softmax;
+
+/// The tempered, filtered distribution at one position of a state.
+#[derive(Debug)]
+pub(super) struct Distribution<'a> {
+    /// Logits, or log-probabilities that libtorch normalised: of all tokens or of the kept ones.
+    values: Cow<'a, [f32]>,
+    are_logps: bool,
+    /// The place of the mask among the values, where it has no probability.
+    excluded: Option<usize>,
+    /// The ids of the values, ascending, where a filter is on.
+    kept: Option<Vec<usize>>,
+    /// The place of the token that a greedy sampler chooses.
+    best: Option<usize>,
+    softmax: Softmax,
 }
 
-/// The token whose interval of the cumulative distribution holds `uniform`. `logps` are normalised
-/// log-probabilities, -inf outside the kept set.
-pub(super) fn draw(logps: &[f32], uniform: f64) -> usize {
-    let mass = |logp: f32| if logp == f32::NEG_INFINITY { 0.0 } else { libm::exp(f64::from(logp)) };
-    let target = uniform * logps.iter().map(|&logp| mass(logp)).sum::<f64>();
-    let mut cumulative = 0.0;
+impl<'a> Distribution<'a> {
+    /// From a row of V logits, which the learner's kernel normalises as well.
+    pub(super) fn of_logits(logits: &'a [f32], sampler: &Sampler, mask: usize) -> Result<Self> {
+        let kept = kept_of(logits, sampler, mask)?;
+        // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
+        let temperature = if is_greedy(sampler) { 1.0 } else { sampler.temperature.get() };
+        Self::new(logits, kept, (sampler, mask), temperature)
+    }
+
+    /// From V log-probabilities, -inf outside the support, and their kept set.
+    pub(super) fn of_logps(
+        logps: &'a [f32],
+        kept: Option<Vec<usize>>,
+        sampler: &Sampler,
+        mask: usize,
+    ) -> Result<Self> {
+        Ok(Self { are_logps: true, ..Self::new(logps, kept, (sampler, mask), 1.0)? })
+    }
+
+    fn new(
+        row: &'a [f32],
+        kept: Option<Vec<usize>>,
+        (sampler, mask): (&Sampler, usize),
+        temperature: f64,
+    ) -> Result<Self> {
+        let values = match &kept {
+            Some(kept) => Cow::Owned(kept.iter().map(|&id| row[id]).collect()),
+            None => Cow::Borrowed(row),
+        };
+        let mut excluded = kept.is_none().then_some(mask);
+        let row = Row { values: &values, excluded };
+        let maxima = row.maxima();
+        let (mut max, mut best) = (largest(&maxima), None);
+        if is_greedy(sampler) {
+            // The mask is not chosen, and has its part in the distribution.
+            (best, excluded) = (Some(place_of(max, &row, &maxima)), None);
+            max = larger(max, values[mask]);
+        }
+        let softmax = Softmax::new(&Row { values: &values, excluded }, max, temperature);
+        if !softmax.is_distribution() {
+            return Err(no_numbers());
+        }
+        Ok(Self { values, are_logps: false, excluded, kept, best, softmax })
+    }
+
+    /// The place of a token among the values: the most probable one of a greedy sampler, else the one whose interval
+    /// of the cumulative distribution holds `uniform`.
+    pub(super) fn choose(&self, uniform: impl FnOnce() -> f64) -> usize {
+        if let Some(best) = self.best {
+            return best;
+        }
+        let row = Row { values: &self.values, excluded: self.excluded };
+        let (chunk, fraction) = inverse(self.softmax.sums(), |&sum| sum, uniform());
+        let weights = self.softmax.weights(&row, chunk);
+        chunk * weights.len() + inverse(&weights, |&weight| f64::from(weight), fraction).0
+    }
+
+    /// The id of a place.
+    pub(super) fn token(&self, place: usize) -> usize {
+        self.kept.as_ref().map_or(place, |kept| kept[place])
+    }
+
+    pub(super) fn logp(&self, place: usize) -> f32 {
+        let value = self.values[place];
+        if self.are_logps { value } else { self.softmax.logp(value) }
+    }
+
+    /// In nats.
+    pub(super) fn entropy(&self) -> f64 {
+        self.softmax.entropy()
+    }
+
+    pub(super) fn kept(&self) -> Option<&[usize]> {
+        self.kept.as_deref()
+    }
+}
+
+/// The token that a sampler draws from one row of V logits by a uniform number in [0, 1), its log-probability and its
+/// distribution's entropy, in nats. Invalid error where the logits are not numbers.
+pub fn choose(
+    logits: &[f32],
+    sampler: &Sampler,
+    mask: usize,
+    uniform: f64,
+) -> Result<(usize, f32, f64)> {
+    let at = Distribution::of_logits(logits, sampler, mask)?;
+    let place = at.choose(|| uniform);
+    Ok((at.token(place), at.logp(place), at.entropy()))
+}
+
+/// The kept set of a row of logits, where a filter is on. The mask is never written.
+pub(super) fn kept_of(
+    logits: &[f32],
+    sampler: &Sampler,
+    mask: usize,
+) -> Result<Option<Vec<usize>>> {
+    if is_greedy(sampler) || !is_filtered(sampler) {
+        return Ok(None);
+    }
+    kept_set(&Row { values: logits, excluded: Some(mask) }, sampler)
+        .map(Some)
+        .ok_or_else(no_numbers)
+}
+
+pub(super) fn is_greedy(sampler: &Sampler) -> bool {
+    sampler.temperature.get() == 0.0
+}
+
+/// From a NaN, a token could be chosen by accident.
+pub(super) fn no_numbers() -> StageError {
+    invalid("the policy's logits are not numbers: training has diverged; lower the learning rate")
+}
+
+/// The first place of the row's largest value.
+fn place_of(max: f32, row: &Row<'_>, maxima: &[f32]) -> usize {
+    let block = maxima.iter().position(|of_block| *of_block == max).unwrap_or(0);
+    let is_max = |place: &usize| row.values[*place] == max && row.excluded != Some(*place);
+    (block * BLOCK..row.values.len()).find(is_max).unwrap_or(0)
+}
+
+/// The interval that holds `uniform` times the sum of all masses, and where in it, from 0 to 1.
+fn inverse<T>(items: &[T], mass: impl Fn(&T) -> f64, uniform: f64) -> (usize, f64) {
+    let target = uniform * items.iter().map(&mass).sum::<f64>();
+    let mut before = 0.0;
     let mut last = 0;
-    for (v, &logp) in logps.iter().enumerate() {
-        let m = mass(logp);
-        if m > 0.0 {
-            cumulative += m;
-            last = v;
-            if target < cumulative {
-                return v;
+    for (n, item) in items.iter().enumerate() {
+        let mass = mass(item);
+        if mass > 0.0 {
+            if target < before + mass {
+                return (n, (target - before) / mass);
             }
+            before += mass;
+            last = n;
         }
     }
-    // Rounding can leave the target on the upper end, which belongs to the last kept token.
-    last
-}
-
-/// The most probable token but the mask; the lowest id of a tie.
-pub(super) fn argmax(logps: &[f32], mask: i64) -> usize {
-    let allowed = (0..logps.len()).filter(|&v| i64::try_from(v) != Ok(mask));
-    allowed.reduce(|best, v| if logps[v] > logps[best] { v } else { best }).unwrap_or(0)
-}
-
-pub(super) fn entropy(logps: &[f32]) -> f64 {
-    let terms = logps.iter().filter(|&&logp| logp > f32::NEG_INFINITY);
-    -terms.map(|&logp| libm::exp(f64::from(logp)) * f64::from(logp)).sum::<f64>()
+    // Rounding can leave the target on the upper end, which belongs to the last item that has a mass.
+    (last, 1.0)
 }
 
 #[cfg(test)]
-mod tests {
-    use agrpo_spec::PositionRule;
-
-    use super::*;
-    use crate::testing::real;
-
-    fn sampler(top_k: u32, top_p: f64) -> Sampler {
-        let plain = crate::testing::sampler(8, 8, 8, PositionRule::Random);
-        Sampler { top_k, top_p: real(top_p), ..plain }
-    }
-
-    #[test]
-    fn top_k_keeps_ties_and_top_p_drops_the_crossing_token() {
-        let logits = [0.0, 2.0, 1.0, 1.0, f32::NEG_INFINITY];
-        assert_eq!(kept_set(&logits, &sampler(2, 1.0)), [1, 2, 3]);
-        assert_eq!(kept_set(&logits, &sampler(0, 1.0)), [0, 1, 2, 3]);
-        let p = [0.5f32, 0.3, 0.2].map(f32::ln);
-        assert_eq!(kept_set(&p, &sampler(0, 0.79)), [0], "the second would cross p");
-        assert_eq!(kept_set(&p, &sampler(0, 0.81)), [0, 1]);
-        assert_eq!(kept_set(&p, &sampler(0, 0.1)), [0], "the most probable always stays");
-    }
-
-    #[test]
-    fn every_uniform_number_finds_a_possible_token() {
-        let logps = [f32::NEG_INFINITY, 0.25f32.ln(), 0.75f32.ln(), f32::NEG_INFINITY];
-        assert_eq!(draw(&logps, 0.0), 1);
-        assert_eq!(draw(&logps, 0.2499), 1);
-        assert_eq!(draw(&logps, 0.2501), 2);
-        assert_eq!(draw(&logps, 1.0), 2);
-    }
-
-    #[test]
-    fn greedy_ties_go_to_the_lowest_id_and_never_to_the_mask() {
-        assert_eq!(argmax(&[0.0, 1.0, 1.0], 3), 1);
-        assert_eq!(argmax(&[0.0, 1.0, 1.0], 1), 2);
-        assert!((entropy(&[0.5f32.ln(), 0.5f32.ln()]) - 2f64.ln()).abs() < 1e-7);
-    }
-}
+mod tests;

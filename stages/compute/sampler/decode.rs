@@ -1,20 +1,20 @@
-//! The unmasking loop: blocks from left to right, each step by step. `passes.rs` computes the distributions of
-//! a state, equal states once.
+//! The unmasking loop: blocks from left to right, each step by step. `passes.rs` computes a step, equal states once;
+//! `step.rs` says what a row writes in it.
 //!
-//! Without a threshold a step writes a fixed number of tokens. With one (Fast-dLLM's parallel decoding,
-//! Wu et al., arXiv 2505.22618) it writes the most probable token, and every other that is at least so
-//! probable: rows then need different numbers of steps. Each row counts its own steps, one for each pass over
-//! it, so they are the same in any batch. Makes no pass that could write nothing: a block that its first pass
-//! completes costs one pass, with a cache or without.
+//! With a threshold, rows need different numbers of steps. Each row counts its own steps, one for each pass over
+//! it, so they are the same in any batch. Every pass writes a token: a block that its first pass
+//! completes costs one pass, with a cache or without. States of a step are computed side by side; with a cache, rows
+//! that share no keys and values are. Neither changes a byte.
 
 use std::ops::Range;
 
-use agrpo_spec::{Cache, Message, PositionRule, Purpose, Sampler, Seed};
-use tch::no_grad_guard;
+use agrpo_spec::{Cache, Message, Sampler, Seed};
 
-use super::choice::{argmax, draw};
-use super::passes::{Distribution, Passes, is_filtered};
+use super::kept::is_filtered;
+use super::passes::{Asking, Passes, State};
+use super::step::{Draws, Step, Written};
 use crate::error::{Result, invalid};
+use crate::threads::Threads;
 use crate::trajectories::{KeptSets, Trajectories};
 use crate::{dedup::Distinct, model::Policy, tensors::length};
 
@@ -27,31 +27,26 @@ pub struct Row {
     pub seed: Seed,
 }
 
-/// The decision for one masked position of a row.
-struct Candidate<'a> {
-    at: &'a Distribution,
-    token: usize,
-    score: f64,
-}
-
-/// Samples a completion for every row; a forward pass takes up to `micro_batch` distinct states. All
-/// prompts have one length, the shorter ones by [`crate::model::PADDING`] on their left. Forward passes of
+/// Samples a completion for every row; a forward pass takes up to `micro_batch` distinct states, on each of the
+/// threads. All prompts have one length, the shorter ones by [`crate::model::PADDING`] on their left. Forward passes of
 /// a row are its [`Trajectories::sampled_steps`].
 pub fn sample(
     policy: &Policy,
     rows: &[Row],
     sampler: &Sampler,
     micro_batch: usize,
+    threads: &Threads,
 ) -> Result<Trajectories> {
     sampler.check("sampler").map_err(|error| invalid(Message::of(error)))?;
-    let _no_grad = no_grad_guard();
     let prompts = rows.iter().flat_map(|row| row.prompt.iter().copied()).collect();
     let completion_len = sampler.completion_tokens as usize;
     let mask = policy.config().mask_token_id;
     let all = Trajectories::masked(prompts, rows.len(), completion_len, mask);
     let kept = is_filtered(sampler).then(|| vec![vec![]; rows.len() * completion_len]);
-    let (micro_batch, steps) = (micro_batch.max(1), vec![0; rows.len()]);
-    let mut decoder = Decoder { policy, sampler, rows, micro_batch, all, kept, steps };
+    let draws = rows.iter().map(|row| Draws { seed: row.seed, step: 0 }).collect();
+    let decoding =
+        Decoding { sampler, prompt_len: all.prompt_len, mask, micro_batch: micro_batch.max(1) };
+    let mut decoder = Decoder { policy, threads, decoding, all, kept, draws };
     decoder.run()?;
     let Decoder { mut all, kept, .. } = decoder;
     all.kept = kept.map(|sets| {
@@ -68,27 +63,45 @@ pub fn sample(
 
 struct Decoder<'a> {
     policy: &'a Policy,
-    sampler: &'a Sampler,
-    rows: &'a [Row],
-    micro_batch: usize,
+    threads: &'a Threads,
+    decoding: Decoding<'a>,
     all: Trajectories,
     /// One set a cell, where a filter is on.
     kept: Option<Vec<Vec<i64>>>,
-    steps: Vec<u32>,
+    /// Of each row at its next step.
+    draws: Vec<Draws>,
+}
+
+/// What decoding is for all blocks and rows.
+struct Decoding<'a> {
+    sampler: &'a Sampler,
+    prompt_len: usize,
+    mask: i64,
+    micro_batch: usize,
+}
+
+/// A row in a block.
+#[derive(Clone)]
+struct Open {
+    row: usize,
+    /// Prompt and completion.
+    ids: Vec<i64>,
+    draws: Draws,
+    /// With the step that wrote.
+    written: Vec<(u32, Written)>,
 }
 
 impl Decoder<'_> {
     fn run(&mut self) -> Result<()> {
-        let block_len = self.sampler.block_tokens as usize;
-        let mut live: Vec<usize> = (0..self.rows.len()).collect();
+        let block_len = self.decoding.sampler.block_tokens as usize;
+        let mut live: Vec<usize> = (0..self.draws.len()).collect();
         for block in 0..self.all.completion_len / block_len {
             let first = block * block_len;
             if block > 0 {
                 self.finish_rows(&mut live, first, block_len);
             }
-            for rows in self.parties(&live) {
-                self.block(rows, first..first + block_len)?;
-            }
+            let open = live.iter().map(|&row| self.open(row)).collect();
+            self.block(open, &(first..first + block_len))?;
         }
         Ok(())
     }
@@ -108,105 +121,141 @@ impl Decoder<'_> {
         });
     }
 
-    /// The groups of rows that go through a block together: all rows; with a cache, which holds the keys and values of
-    /// one pass, the rows that begin the block in one micro-batch of states.
-    fn parties(&self, live: &[usize]) -> Vec<Vec<usize>> {
-        if self.sampler.cache == Cache::None {
-            return vec![live.to_vec()];
+    fn open(&self, row: usize) -> Open {
+        let ids = self.all.prompt(row).iter().chain(self.all.completion(row)).copied().collect();
+        Open { row, ids, draws: self.draws[row], written: vec![] }
+    }
+
+    /// All steps of a block.
+    fn block(&mut self, mut open: Vec<Open>, block: &Range<usize>) -> Result<()> {
+        let decoding = &self.decoding;
+        if decoding.sampler.cache == Cache::None {
+            decoding.block(&mut open, block, |states, step| {
+                let parts: Vec<&[State]> = states.chunks(self.share(states.len())).collect();
+                self.side_by_side(parts.len(), |policy, part| {
+                    decoding.passes(policy, block).compute(parts[part], step, &mut None)
+                })
+            })?;
+        } else {
+            let parties = self.parties(open);
+            open = self.side_by_side(parties.len(), |policy, party| {
+                let mut open = parties[party].clone();
+                let (passes, mut memory) = (decoding.passes(policy, block), None);
+                decoding.block(&mut open, block, |states, step| {
+                    let mut all = vec![];
+                    for states in states.chunks(decoding.micro_batch) {
+                        all.extend(passes.compute(states, step, &mut memory)?);
+                    }
+                    Ok(all)
+                })?;
+                Ok(open)
+            })?;
         }
+        open.into_iter().for_each(|row| self.record(row));
+        Ok(())
+    }
+
+    /// What `compute` finds for each part, on the threads that are free, in the order of the parts.
+    fn side_by_side<T: Send>(
+        &self,
+        parts: usize,
+        compute: impl Fn(&Policy, usize) -> Result<Vec<T>> + Sync,
+    ) -> Result<Vec<T>> {
+        let mut all = vec![];
+        let compute = |policy: &mut Policy, part| compute(policy, part);
+        let join = |_, found| {
+            all.extend::<Vec<T>>(found);
+            Ok(())
+        };
+        self.threads.in_order(parts, || self.policy.handles(), compute, join)?;
+        Ok(all)
+    }
+
+    /// How many of so many states a pass takes: a micro-batch, or fewer if that leaves a thread without any.
+    fn share(&self, states: usize) -> usize {
+        self.decoding.micro_batch.min(states.div_ceil(self.threads.count().get())).max(1)
+    }
+
+    /// The groups of rows that share the keys and values of one pass: those that begin the block in its states.
+    fn parties(&self, open: Vec<Open>) -> Vec<Vec<Open>> {
         let mut distinct = Distinct::default();
-        let mut parties = vec![];
-        for &row in live {
-            let party = distinct.number(self.state(row)) / self.micro_batch;
-            parties.resize(parties.len().max(party + 1), vec![]);
-            parties[party].push(row);
+        let numbers: Vec<usize> = open.iter().map(|row| distinct.number(row.ids.clone())).collect();
+        let share = self.share(distinct.all().len());
+        let mut parties: Vec<Vec<Open>> = vec![];
+        for (row, number) in open.into_iter().zip(numbers) {
+            parties.resize_with(parties.len().max(number / share + 1), Vec::new);
+            parties[number / share].push(row);
         }
         parties
     }
 
-    /// All steps of a block, of rows that begin it together; a row that has completed it waits.
-    fn block(&mut self, mut open: Vec<usize>, block: Range<usize>) -> Result<()> {
-        let mut passes = Passes {
-            policy: self.policy,
-            sampler: self.sampler,
-            prompt_len: self.all.prompt_len,
-            block: block.clone(),
-            micro_batch: self.micro_batch,
-            kept: None,
-        };
-        let mask = self.policy.config().mask_token_id;
+    /// Enters what a row wrote in a block.
+    fn record(&mut self, open: Open) {
+        self.draws[open.row] = open.draws;
+        for (step, written) in open.written {
+            let cell = open.row * self.all.completion_len + written.position;
+            self.all.completion_ids[cell] = written.token;
+            self.all.unmask_steps[cell] = i64::from(step);
+            self.all.token_logps[cell] = written.logp;
+            self.all.token_entropies[cell] = written.entropy;
+            if let Some(sets) = self.kept.as_mut() {
+                sets[cell] = written.kept;
+            }
+        }
+    }
+}
+
+impl Decoding<'_> {
+    fn passes<'p>(&'p self, policy: &'p Policy, block: &'p Range<usize>) -> Passes<'p> {
+        Passes { policy, sampler: self.sampler, prompt_len: self.prompt_len, block }
+    }
+
+    /// All steps of a block, of rows that begin it together; a row that has completed it waits. `compute` says what the
+    /// rows of states write, by the places of the rows in `open`.
+    fn block(
+        &self,
+        open: &mut [Open],
+        block: &Range<usize>,
+        mut compute: impl FnMut(&[State], &Step<'_>) -> Result<Vec<(usize, Vec<Written>)>>,
+    ) -> Result<()> {
         // A step writes a token or more.
         for step_of_block in 0..block.len() {
-            open.retain(|&row| self.all.completion(row)[block.clone()].contains(&mask));
-            if open.is_empty() {
+            let step = Step::new(self.sampler, step_of_block);
+            let states = self.states(open, block, &step);
+            if states.is_empty() {
                 break;
             }
-            let mut distinct = Distinct::default();
-            let numbers: Vec<usize> =
-                open.iter().map(|&row| distinct.number(self.state(row))).collect();
-            let distributions = passes.distributions(distinct.all())?;
-            for (&row, &number) in open.iter().zip(&numbers) {
-                self.write_best(row, &distributions[number], step_of_block);
-                self.steps[row] += 1;
+            for (place, written) in compute(&states, &step)? {
+                let row = &mut open[place];
+                for token in &written {
+                    row.ids[self.prompt_len + token.position] = token.token;
+                }
+                let at = row.draws.step;
+                row.written.extend(written.into_iter().map(|token| (at, token)));
+                row.draws.step += 1;
             }
         }
         Ok(())
     }
 
-    fn state(&self, row: usize) -> Vec<i64> {
-        self.all.prompt(row).iter().chain(self.all.completion(row)).copied().collect()
-    }
-
-    /// How many of the candidates, best first, a step of a block writes.
-    fn count(&self, candidates: &[Candidate<'_>], step_of_block: usize) -> usize {
-        if let Some(threshold) = self.sampler.threshold {
-            let is_sure = |c: &&Candidate<'_>| libm::exp(c.score) >= threshold.get();
-            return candidates.iter().take_while(is_sure).count().max(1);
-        }
-        let block_len = self.sampler.block_tokens as usize;
-        let blocks = self.all.completion_len / block_len;
-        let steps_per_block = (self.sampler.steps as usize / blocks).max(1);
-        // The remainder goes to the first steps, as in LLaDA's own code.
-        let uneven = usize::from(step_of_block < block_len % steps_per_block);
-        (block_len / steps_per_block + uneven).min(candidates.len())
-    }
-
-    /// Draws a token for every masked position of the row, and writes those with the highest scores;
-    /// ties go to the left.
-    fn write_best(&mut self, row: usize, state: &[Distribution], step_of_block: usize) {
-        let step = self.steps[row];
-        let mut candidates: Vec<_> = state.iter().map(|at| self.decide(row, at, step)).collect();
-        candidates
-            .sort_by(|a, b| b.score.total_cmp(&a.score).then(a.at.position.cmp(&b.at.position)));
-        let count = self.count(&candidates, step_of_block);
-        for candidate in &candidates[..count] {
-            let cell = row * self.all.completion_len + candidate.at.position;
-            self.all.completion_ids[cell] = length(candidate.token);
-            self.all.unmask_steps[cell] = i64::from(step);
-            self.all.token_logps[cell] = candidate.at.logps[candidate.token];
-            #[expect(clippy::cast_possible_truncation, reason = "entropies are recorded as f32")]
-            let entropy = candidate.at.entropy as f32;
-            self.all.token_entropies[cell] = entropy;
-            if let (Some(sets), Some(kept)) = (self.kept.as_mut(), &candidate.at.kept) {
-                sets[cell].clone_from(kept);
+    /// The states of the rows that have masked positions in the block, in order of first appearance.
+    fn states(&self, open: &[Open], block: &Range<usize>, step: &Step<'_>) -> Vec<State> {
+        let mut distinct = Distinct::default();
+        let mut states: Vec<State> = vec![];
+        for (place, row) in open.iter().enumerate() {
+            let is_masked = |position: &usize| row.ids[self.prompt_len + position] == self.mask;
+            let masked: Vec<usize> = block.clone().filter(is_masked).collect();
+            if masked.is_empty() {
+                continue;
             }
+            let number = distinct.number(row.ids.clone());
+            if number == states.len() {
+                states.push(State { ids: row.ids.clone(), rows: vec![] });
+            }
+            let positions = step.asked(row.draws, &masked);
+            states[number].rows.push(Asking { row: place, draws: row.draws, positions });
         }
-    }
-
-    fn decide<'d>(&self, row: usize, at: &'d Distribution, step: u32) -> Candidate<'d> {
-        let position = u32::try_from(at.position).expect("completions are short");
-        let uniform = |purpose| self.rows[row].seed.child(purpose, 0).uniform(step, position);
-        let token = if self.sampler.temperature.get() == 0.0 {
-            argmax(&at.logps, self.policy.config().mask_token_id)
-        } else {
-            draw(&at.logps, uniform(Purpose::Token))
-        };
-        let score = match self.sampler.position {
-            PositionRule::Random => uniform(Purpose::Position),
-            PositionRule::LowConfidence => f64::from(at.logps[token]),
-            PositionRule::Entropy => -at.entropy,
-        };
-        Candidate { at, token, score }
+        states
     }
 }
 

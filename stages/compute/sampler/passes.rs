@@ -1,47 +1,62 @@
-//! From states to distributions: the forward passes of a block, over whole sequences or over the window
-//! that a cache leaves to be computed. Draws nothing and writes nothing.
+//! Forward passes of a block, and the tokens that rows write: passes over whole sequences, or over the window
+//! that a cache leaves to be computed. The head is applied at the positions that were asked for alone.
 //!
 //! With a cache, the first pass of a block computes everything and keeps keys and values; the later ones compute a
 //! window: the block, or everything from its start (`model/llada/cache.rs`). During a block a row writes only in it, so
 //! its state determines the state that its keys were kept from: equal states have equal caches, and are computed once,
-//! as they are without a cache.
+//! as they are without a cache. Its rows choose while the logits are in memory, one state after another.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use agrpo_spec::{Cache, Sampler};
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad_guard};
 
-use super::choice::{entropy, kept_set};
-use crate::error::{Result, internal, invalid};
+use super::choice::Distribution;
+use super::normalised::Normalised;
+use super::step::{Draws, Step, Written};
+use crate::error::{Result, internal};
+use crate::kernels::{self, memory};
 use crate::model::{KeyValues, PADDING, Policy, Queries, Window};
-use crate::tensors::{length, numbers};
+use crate::tensors::length;
 
-/// The distribution at one masked position of a state.
-pub(super) struct Distribution {
-    /// In the completion.
-    pub(super) position: usize,
-    /// Tempered, filtered log-probabilities, V; -inf outside the kept set.
-    pub(super) logps: Vec<f32>,
-    pub(super) entropy: f64,
-    pub(super) kept: Option<Vec<i64>>,
+/// A state and the rows that are in it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) ids: Vec<i64>,
+    pub(super) rows: Vec<Asking>,
 }
 
-/// The passes of one block, for rows that go through it together.
+/// What a row asks of its state.
+#[derive(Debug)]
+pub(super) struct Asking {
+    /// The row's number, by which the caller knows it.
+    pub(super) row: usize,
+    pub(super) draws: Draws,
+    /// Positions of the completion, ascending.
+    pub(super) positions: Vec<usize>,
+}
+
+impl State {
+    /// The positions that its rows ask for, ascending.
+    fn positions(&self) -> Vec<usize> {
+        let mut all: Vec<usize> =
+            self.rows.iter().flat_map(|row| row.positions.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// The passes of one block.
 pub(super) struct Passes<'a> {
     pub(super) policy: &'a Policy,
     pub(super) sampler: &'a Sampler,
     pub(super) prompt_len: usize,
     /// Positions of the completion.
-    pub(super) block: Range<usize>,
-    pub(super) micro_batch: usize,
-    /// What the first pass kept.
-    pub(super) kept: Option<Memory>,
+    pub(super) block: &'a Range<usize>,
 }
 
-/// One for each query.
-type KeptSets = Vec<Vec<i64>>;
-
-/// Keys and values of the states in which the rows began the block.
+/// Keys and values of the states in which rows began the block.
 pub(super) struct Memory {
     all: KeyValues,
     /// The index of each in `all`.
@@ -49,69 +64,89 @@ pub(super) struct Memory {
 }
 
 impl Passes<'_> {
-    /// The distributions at every masked position of the block, for each state. With a cache, the first
-    /// call has to bring all states in which rows begin, and no more than a micro-batch.
-    pub(super) fn distributions(&mut self, states: &[Vec<i64>]) -> Result<Vec<Vec<Distribution>>> {
-        let mut found = Vec::with_capacity(states.len());
-        for states in states.chunks(self.micro_batch) {
-            found.extend(self.pass(states)?);
+    /// What each row writes, by its number. With a cache, `memory` is that of the block; the first
+    /// pass, which fills it, has to bring all states in which rows begin.
+    pub(super) fn compute(
+        &self,
+        states: &[State],
+        step: &Step<'_>,
+        memory: &mut Option<Memory>,
+    ) -> Result<Vec<(usize, Vec<Written>)>> {
+        let _no_grad = no_grad_guard();
+        let positions: Vec<Vec<usize>> = states.iter().map(State::positions).collect();
+        let logits_NV = self.logits(states, &positions, memory)?;
+        let v = usize::try_from(self.policy.config().embedding_size).expect("sizes");
+        let mask = usize::try_from(self.policy.config().mask_token_id).expect("ids");
+        if kernels::compute(&logits_NV) {
+            let mut logits = memory::numbers(&logits_NV).chunks(v);
+            return self.choose(states, &positions, step, || {
+                let logits = logits.next().expect("one row for each position");
+                Distribution::of_logits(logits, self.sampler, mask)
+            });
         }
-        Ok(found)
+        let normalised = Normalised::new(&logits_NV, self.sampler, mask)?;
+        let mut rows = normalised.rows();
+        self.choose(states, &positions, step, || {
+            let (logps, kept) = rows.next().expect("one row for each position");
+            Distribution::of_logps(logps, kept, self.sampler, mask)
+        })
     }
 
-    fn pass(&mut self, states: &[Vec<i64>]) -> Result<Vec<Vec<Distribution>>> {
-        let masked: Vec<Vec<usize>> = states.iter().map(|state| self.masked(state)).collect();
-        // With a threshold, states differ in their number of masked positions; the last query is repeated.
-        let widest = masked.iter().map(Vec::len).max().unwrap_or(0);
+    /// Takes the distributions of one state after another, and lets its rows write.
+    fn choose<'l>(
+        &self,
+        states: &[State],
+        positions: &[Vec<usize>],
+        step: &Step<'_>,
+        mut next: impl FnMut() -> Result<Distribution<'l>>,
+    ) -> Result<Vec<(usize, Vec<Written>)>> {
+        let mut all = vec![];
+        for (state, positions) in states.iter().zip(positions) {
+            let at: Result<BTreeMap<_, _>> =
+                positions.iter().map(|&position| Ok((position, next()?))).collect();
+            let at = at?;
+            let write = |row: &Asking| (row.row, step.write(row.draws, &row.positions, &at));
+            all.extend(state.rows.iter().map(write));
+        }
+        Ok(all)
+    }
+
+    /// Logits at the positions of each state, one after another, N x V, in f32 for the records, in whichever kind the
+    /// policy computes.
+    fn logits(
+        &self,
+        states: &[State],
+        positions: &[Vec<usize>],
+        memory: &mut Option<Memory>,
+    ) -> Result<Tensor> {
+        // States differ in their number of positions; the last query is repeated.
+        let widest = positions.iter().map(Vec::len).max().unwrap_or(0);
         let (mut queries, mut asked) = (vec![], vec![]);
-        for (n, positions) in masked.iter().enumerate() {
+        for (n, positions) in positions.iter().enumerate() {
             let last = positions.last().copied().unwrap_or(self.block.start);
             let padded = positions.iter().copied().chain(std::iter::repeat(last)).take(widest);
             queries.extend(padded.map(|position| length(self.prompt_len + position)));
             asked.extend((0..positions.len()).map(|query| length(n * widest + query)));
         }
         let queries_BQ = self.matrix(&queries, states.len());
-        let mut logits_NV = self.logits(states, &queries_BQ)?;
-        if asked.len() < queries.len() {
-            logits_NV = logits_NV
-                .index_select(0, &Tensor::from_slice(&asked).to_device(logits_NV.device()));
-        }
-        let vocabulary = usize::try_from(self.policy.config().embedding_size).expect("sizes");
-        let (kept, logps) = self.log_probabilities(&logits_NV, vocabulary)?;
-        let (mut kept, mut logps) = (kept.map(Vec::into_iter), logps.chunks(vocabulary));
-        let mut of_position = |position| {
-            let logps = logps.next().expect("one row a query").to_vec();
-            let kept = kept.as_mut().and_then(Iterator::next);
-            Distribution { position, entropy: entropy(&logps), logps, kept }
-        };
-        let of_state = |masked: Vec<usize>| masked.into_iter().map(&mut of_position).collect();
-        Ok(masked.into_iter().map(of_state).collect())
-    }
-
-    fn masked(&self, state: &[i64]) -> Vec<usize> {
-        let mask = self.policy.config().mask_token_id;
-        self.block.clone().filter(|&position| state[self.prompt_len + position] == mask).collect()
-    }
-
-    /// Logits of the queried positions, N x V, in f32 for the records, in whichever kind the policy computes.
-    fn logits(&mut self, states: &[Vec<i64>], queries_BQ: &Tensor) -> Result<Tensor> {
-        let ids_BL = self.matrix(&states.concat(), states.len());
-        let hidden_BQD = match (&self.kept, self.sampler.cache) {
-            (_, Cache::None) => return self.exact_logits(&ids_BL, queries_BQ),
+        let ids: Vec<i64> = states.iter().flat_map(|state| state.ids.iter().copied()).collect();
+        let ids_BL = self.matrix(&ids, states.len());
+        let hidden_BQD = match (&*memory, self.sampler.cache) {
+            (_, Cache::None) => return self.exact_logits(&ids_BL, &queries_BQ, &asked),
             (None, _) => {
-                let (hidden, all) = self.policy.hidden_and_keep(&ids_BL, queries_BQ)?;
-                let places = states.iter().cloned().zip(0..).collect();
-                self.kept = Some(Memory { all, places });
+                let (hidden, all) = self.policy.hidden_and_keep(&ids_BL, &queries_BQ)?;
+                let places = states.iter().map(|state| state.ids.clone()).zip(0..).collect();
+                *memory = Some(Memory { all, places });
                 hidden
             }
-            (Some(memory), cache) => self.hidden_in_window(states, queries_BQ, memory, cache)?,
+            (Some(memory), cache) => self.hidden_in_window(states, &queries_BQ, memory, cache)?,
         };
-        Ok(self.head(&hidden_BQD))
+        Ok(self.head(&hidden_BQD, &asked))
     }
 
     fn hidden_in_window(
         &self,
-        states: &[Vec<i64>],
+        states: &[State],
         queries_BQ: &Tensor,
         memory: &Memory,
         cache: Cache,
@@ -119,16 +154,16 @@ impl Passes<'_> {
         let first = self.prompt_len + self.block.start;
         let last = self.prompt_len + self.block.end;
         let mask = self.policy.config().mask_token_id;
-        let (mut ids, mut places) = (vec![], vec![]);
-        for state in states {
-            let end = if cache == Cache::Dual { last } else { state.len() };
-            ids.extend_from_slice(&state[first..end]);
-            let mut begun_in = state.clone();
+        let (mut window, mut places) = (vec![], vec![]);
+        for State { ids, .. } in states {
+            let end = if cache == Cache::Dual { last } else { ids.len() };
+            window.extend_from_slice(&ids[first..end]);
+            let mut begun_in = ids.clone();
             begun_in[first..last].fill(mask);
             let missing = || internal("a row did not begin its block with the others");
             places.push(*memory.places.get(&begun_in).ok_or_else(missing)?);
         }
-        let ids_NW = self.matrix(&ids, states.len());
+        let ids_NW = self.matrix(&window, states.len());
         let kept_N = Tensor::from_slice(&places).to_device(self.policy.device());
         let window = Window { ids_NW: &ids_NW, start: length(first), kept_N: &kept_N };
         self.policy.hidden_in_window(&window, queries_BQ, &memory.all)
@@ -137,9 +172,9 @@ impl Passes<'_> {
     /// Logits of passes over the whole sequence. Guidance w makes them u + (w + 1) (c - u), where c are
     /// the policy's own and u those it has when it cannot see the prompt (unsupervised classifier-free
     /// guidance; Nie et al., arXiv 2410.18514).
-    fn exact_logits(&self, ids_BL: &Tensor, queries_BQ: &Tensor) -> Result<Tensor> {
+    fn exact_logits(&self, ids_BL: &Tensor, queries_BQ: &Tensor, asked: &[i64]) -> Result<Tensor> {
         let queries = Queries::At(queries_BQ.shallow_clone());
-        let pass = |ids_BL: &Tensor| Ok(self.head(&self.policy.hidden(ids_BL, &queries)?));
+        let pass = |ids_BL: &Tensor| Ok(self.head(&self.policy.hidden(ids_BL, &queries)?, asked));
         let guidance = self.sampler.guidance.get();
         if guidance == 0.0 {
             return pass(ids_BL);
@@ -156,57 +191,10 @@ impl Passes<'_> {
         Tensor::from_slice(ids).view([length(rows), -1]).to_device(self.policy.device())
     }
 
-    fn head(&self, hidden_BQD: &Tensor) -> Tensor {
-        let v = self.policy.config().embedding_size;
-        self.policy.head(hidden_BQD).view([-1, v]).to_kind(Kind::Float)
+    /// The logits of the queries that were asked for, N x V.
+    fn head(&self, hidden_BQD: &Tensor, asked: &[i64]) -> Tensor {
+        let asked_N = Tensor::from_slice(asked).to_device(hidden_BQD.device());
+        let hidden_ND = hidden_BQD.flatten(0, 1).index_select(0, &asked_N);
+        self.policy.head(&hidden_ND).to_kind(Kind::Float).contiguous()
     }
-
-    /// The N kept sets, where a filter is on, and the tempered, filtered log-probabilities, N x V row-major, by
-    /// the same operations as the learner's. The mask is never written.
-    fn log_probabilities(
-        &self,
-        logits_NV: &Tensor,
-        vocabulary: usize,
-    ) -> Result<(Option<KeptSets>, Vec<f32>)> {
-        let temperature = self.sampler.temperature.get();
-        if temperature == 0.0 {
-            // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
-            return Ok((None, values(&logits_NV.log_softmax(-1, Kind::Float))?));
-        }
-        let mut scaled_NV = logits_NV / temperature;
-        let mask = self.policy.config().mask_token_id;
-        drop(scaled_NV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
-        let mut sets = None;
-        if is_filtered(self.sampler) {
-            let values = values(&scaled_NV)?;
-            let kept: Vec<_> =
-                values.chunks(vocabulary).map(|row| kept_set(row, self.sampler)).collect();
-            let mut dropped = vec![true; values.len()];
-            for (n, set) in kept.iter().enumerate() {
-                set.iter().for_each(|&v| dropped[n * vocabulary + v] = false);
-            }
-            let dropped =
-                Tensor::from_slice(&dropped).to_device(scaled_NV.device()).view_as(&scaled_NV);
-            scaled_NV = scaled_NV.masked_fill(&dropped, f64::NEG_INFINITY);
-            sets =
-                Some(kept.into_iter().map(|set| set.into_iter().map(length).collect()).collect());
-        }
-        Ok((sets, values(&scaled_NV.log_softmax(-1, Kind::Float))?))
-    }
-}
-
-/// A tensor's values, row-major; refuses NaN, from which a token could be chosen by accident.
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    let values: Vec<f32> = numbers(tensor)?;
-    if values.iter().any(|value| value.is_nan()) {
-        return Err(invalid(
-            "the policy's logits are not numbers: training has diverged; lower the learning rate",
-        ));
-    }
-    Ok(values)
-}
-
-/// Whether top-k or top-p drops tokens, and kept sets are recorded.
-pub(super) fn is_filtered(sampler: &Sampler) -> bool {
-    sampler.top_k > 0 || sampler.top_p.get() < 1.0
 }

@@ -3,15 +3,16 @@
 //! Equal tensors give equal bytes: the format orders tensors by type and name, and the only metadata
 //! written is one fixed pair. Opens no file: bytes are arguments and results.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use agrpo_spec::trajectories;
 use bytes::Bytes;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use tch::kind::Element;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::memory::{bytes, singles};
 use crate::error::{Result, internal, invalid, libtorch};
 
 /// Named tensors, in the order of their names.
@@ -50,23 +51,29 @@ pub(crate) fn write_weights(weights: &NamedTensors) -> Result<Bytes> {
 }
 
 pub(crate) fn is_finite(tensor: &Tensor) -> bool {
-    tensor.isfinite().all().int64_value(&[]) != 0
+    match singles(tensor) {
+        // A whole chunk at a time, so that it is compared in vectors.
+        Ok(numbers) => numbers
+            .chunks(1 << 10)
+            .all(|chunk| chunk.iter().fold(true, |so_far, number| so_far & number.is_finite())),
+        Err(_) => tensor.isfinite().all().int64_value(&[]) != 0,
+    }
 }
 
-/// Writes tensors. Each is made contiguous first.
+/// Writes tensors. Copies first those that are on a GPU, or not in one piece.
 pub(crate) fn write(tensors: &NamedTensors) -> Result<Bytes> {
+    let here = |tensor: &Tensor| tensor.detach().f_to_device(Device::Cpu)?.f_contiguous();
+    let here: Vec<Tensor> =
+        tensors.values().map(here).collect::<Result<_, _>>().map_err(libtorch)?;
     let mut parts = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let tensor = tensor.detach().f_contiguous().map_err(libtorch)?;
+    for (name, tensor) in tensors.keys().zip(&here) {
         let kind = tensor.kind();
         let Some((_, dtype, _)) = KINDS.iter().find(|(of, _, _)| *of == kind) else {
             return Err(internal(format!("no file format for {kind:?}")));
         };
         let size = |n| usize::try_from(n).expect("sizes are not negative");
         let shape: Vec<usize> = tensor.size().into_iter().map(size).collect();
-        let mut raw = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut raw, tensor.numel()).map_err(libtorch)?;
-        parts.push((name.as_str(), *dtype, shape, raw));
+        parts.push((name.as_str(), *dtype, shape, Cow::Borrowed(bytes(tensor)?)));
     }
     trajectories::write_tensors(&parts)
 }

@@ -183,6 +183,19 @@ impl TensorWindows {
 
     /// Takes a tensor of a given shape and kind out of the file; [`Self::all_taken`] refuses what is left.
     pub(crate) fn take(&mut self, tensor: &str, shape: &[i64], kind: Kind) -> Result<Tensor> {
+        let taken = self.one(tensor, self.check(tensor, shape, kind)?)?;
+        self.tensors.remove(tensor);
+        Ok(taken)
+    }
+
+    /// Takes it without reading it; [`Self::part`] does.
+    pub(crate) fn claim(&mut self, tensor: &str, shape: &[i64], kind: Kind) -> Result<Entry> {
+        let entry = self.check(tensor, shape, kind)?.clone();
+        self.tensors.remove(tensor);
+        Ok(entry)
+    }
+
+    fn check(&self, tensor: &str, shape: &[i64], kind: Kind) -> Result<&Entry> {
         let found = self.tensors.get(tensor);
         let name = &self.name;
         let entry = found.ok_or_else(|| data(format!("{name} has no tensor {tensor}")))?;
@@ -192,9 +205,14 @@ impl TensorWindows {
                 entry.kind, entry.shape
             )));
         }
-        let taken = self.one(tensor, entry)?;
-        self.tensors.remove(tensor);
-        Ok(taken)
+        Ok(entry)
+    }
+
+    /// The bytes of `count` numbers of a tensor, from number `first` on.
+    pub(crate) fn part(&self, entry: &Entry, first: u64, count: usize) -> Result<Bytes> {
+        let size = entry.kind.elt_size_in_bytes() as u64;
+        let start = entry.range.start + first * size;
+        self.window(start..start + count as u64 * size)
     }
 
     /// Refuses a file with tensors that were not taken.

@@ -18,6 +18,11 @@ impl Part {
         Self { name, bytes }
     }
 
+    /// The same part, so many times.
+    pub(super) fn times(self, count: u64) -> Self {
+        Self { bytes: self.bytes.saturating_mul(count), ..self }
+    }
+
     /// The larger of two parts that are never in memory together.
     pub(super) fn larger([a, b]: [Self; 2]) -> Self {
         if a.bytes > b.bytes { a } else { b }

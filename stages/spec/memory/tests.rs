@@ -26,6 +26,7 @@ fn workload() -> Workload {
         other_policies: 0,
         shards: 8,
         evaluation: pass(8, 32),
+        threads: 1,
     }
 }
 
@@ -52,12 +53,12 @@ fn the_large_model_part_by_part() {
     let gradients = [&plain, &whole].map(|workload| workload.stage(StageKind::Gradient));
     let lines = kinds.into_iter().chain(gradients).flatten().map(|found| found.to_string());
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
-    rollout 17.7 GiB: weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, program 200 MiB, distributions 124 MiB
-    gradient 20.1 GiB: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 200 MiB, new gradient 31 MiB
-    update 5.2 GiB: output 2.5 GiB, moments 1.2 GiB, gradients 640 MiB, new policy 640 MiB, program 200 MiB
-    evaluation 18.1 GiB: weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, distributions 494 MiB, program 200 MiB
-    gradient 47.9 GiB: activations 29.7 GiB, weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, gradients 640 MiB, program 200 MiB, new gradient 31 MiB
-    gradient 104.7 GiB: gradients 29.9 GiB, copies 29.9 GiB, output 29.9 GiB, weights 14.9 GiB, program 200 MiB
+    rollout 17.6 GiB: weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, program 200 MiB
+    gradient 20.7 GiB: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 200 MiB
+    update 3.9 GiB: output 1.9 GiB, moments 1.2 GiB, new policy 640 MiB, program 200 MiB
+    evaluation 17.6 GiB: weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, program 200 MiB
+    gradient 48.5 GiB: activations 29.7 GiB, weights 14.9 GiB, block at work 1.8 GiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 200 MiB
+    gradient 100.9 GiB: gradients 29.9 GiB, gradients of passes 29.9 GiB, activations 25.2 GiB, weights 14.9 GiB, block at work 912 MiB, program 200 MiB
     ");
 }
 
@@ -80,6 +81,9 @@ fn choices_move_their_own_parts() {
     let whole = Workload { lora: None, ..with.clone() };
     let compared = Workload { other_policies: 1, ..whole.clone() };
     assert_eq!(weights(&compared), 2 * weights(&whole));
+    let side_by_side = Workload { threads: 4, ..with.clone() };
+    assert_eq!(inputs(&side_by_side), 4 * inputs(&with));
+    assert_eq!(weights(&side_by_side), weights(&with), "threads share a policy");
 }
 
 #[test]
@@ -88,7 +92,7 @@ fn an_estimate_that_is_too_large_lists_its_parts() {
     assert_eq!(estimate.fits(estimate.bytes()), Ok(()));
     let refused = estimate.fits(8 << 30).unwrap_err();
     assert_eq!(refused.available, 8 << 30);
-    insta::assert_snapshot!(refused, @"a stage of kind gradient needs about 20.1 GiB of memory, 8.0 GiB are available: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 200 MiB, new gradient 31 MiB");
+    insta::assert_snapshot!(refused, @"a stage of kind gradient needs about 20.7 GiB of memory, 8.0 GiB are available: weights 14.9 GiB, block at work 2.8 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 200 MiB");
 }
 
 #[test]

@@ -117,14 +117,14 @@ fn stage_names_are_frozen() {
     let frozen: Vec<_> = names.iter().map(|key| format!("{key} {}", name(key))).collect();
     insta::assert_snapshot!(format!("run {}\n{}", run().id().short(), frozen.join("\n")), @r"
     run 2b7df3c2dd2b
-    sft-000000 38a30b627b0b
-    sft-000001 74bf1884f62d
-    rollout-000001-01 a655725a7529
-    reward-000001-00 6c7d02b4e101
-    gradient-000002-01 00f9bb1cfdfb
-    update-000001 d08e258e2c7f
-    update-000002 b95a52c4a046
-    evaluation-000000 64e5980b9791
+    sft-000000 487544cdb088
+    sft-000001 cc2c3836e002
+    rollout-000001-01 f9af581297fd
+    reward-000001-00 2ca94f58cefe
+    gradient-000002-01 1e1e6a70a609
+    update-000001 610fd27f6e9a
+    update-000002 8c56bcb88065
+    evaluation-000000 409c9a65b5b3
     ");
 }
 

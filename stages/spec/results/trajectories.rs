@@ -13,6 +13,8 @@
 //! The state before step t is rebuilt from the unmask steps: positions written earlier hold their token, the
 //! others the mask. Equal trajectories give equal bytes. Numbers are plain vectors here: nothing is computed.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -128,7 +130,7 @@ impl Trajectories {
         ];
         if let Some(policy) = &self.policy {
             let digest = encode(policy);
-            parts.push(("policy", Dtype::U8, vec![digest.len()], digest));
+            parts.push(("policy", Dtype::U8, vec![digest.len()], Cow::Owned(digest)));
         }
         if let Some(KeptSets { offsets, ids }) = &self.kept {
             parts.push(("kept_offsets", Dtype::I64, vec![offsets.len()], integers(offsets)));
@@ -209,7 +211,7 @@ impl Trajectories {
 }
 
 /// Name, type, shape and bytes of a tensor.
-pub type TensorParts<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+pub type TensorParts<'a> = (&'a str, Dtype, Vec<usize>, Cow<'a, [u8]>);
 
 /// A safetensors file with the metadata `format: pt`, as Hugging Face's loaders ask for. Error if a tensor's bytes do
 /// not fit its shape.

@@ -16,7 +16,7 @@ impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         let config = read_config(text)?;
-        checks::name(&config.name)?;
+        checks::new_run(&config)?;
         Self::resolve(config)
     }
 

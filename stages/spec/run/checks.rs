@@ -2,20 +2,21 @@
 //! Nothing is repaired silently.
 
 use super::error::{below_one, not_negative, positive, setting, share, within};
-use super::{Base, LoraConfig, RunConfig, RunError, Sampler, Task, allows_steps};
+use super::{Base, LoraConfig, Numerics, RunConfig, RunError, Sampler, Task, allows_steps};
 use crate::digest::Real;
 
 mod base;
 mod reward;
 
-/// Refuses names for new runs. Existing records keep theirs.
-pub(super) fn name(name: &str) -> Result<(), RunError> {
+/// Refuses names and numerics classes for new runs. Existing records keep theirs.
+pub(super) fn new_run(RunConfig { name, numerics, .. }: &RunConfig) -> Result<(), RunError> {
     let is_option = name.starts_with('-');
     let is_folder = !name.is_empty() && name.chars().all(|c| c == '.');
     setting("name", format!("{name:?}")).ensure(
         !is_option && !is_folder,
         "expected a name that does not begin with '-' and is not made of dots alone",
-    )
+    )?;
+    setting("numerics", format!("\"{numerics}\"")).ensure(numerics.is_computed(), Numerics::GONE)
 }
 
 /// Runs every check in the order of the file, and reports the first that fails. Returns the base.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use crate::names::serde_as_text;
 
-/// How far results are equal to the bit, and at what speed.
+/// How far results are equal to the bit.
 ///
 /// New classes are appended: the number of a variant is part of the names of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bincode::Encode)]
@@ -13,7 +13,7 @@ pub enum Numerics {
     /// The same bytes on every x86-64 machine with AVX2; the default.
     #[default]
     CpuPortable,
-    /// The fastest the CPU offers; the same bytes on CPUs of the same kind.
+    /// Of results of earlier releases, which are still read; see [`Self::is_computed`].
     CpuNative,
     /// On a GPU: the same bytes on GPUs of the same model with the same libraries.
     Cuda {
@@ -24,14 +24,17 @@ pub enum Numerics {
 
 /// The text names no numerics class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is no numerics class: expected `cpu-portable`, `cpu-native` or `cuda:SM`, as in `cuda:90`"
-)]
+#[error("`{0}` is no numerics class: expected `cpu-portable` or `cuda:SM`, as in `cuda:90`")]
 pub struct ParseNumericsError(String);
 
 impl Numerics {
-    /// The classes of the processor.
-    pub const OF_CPU: [Self; 2] = [Self::CpuPortable, Self::CpuNative];
+    /// The error for a class of earlier releases.
+    pub const GONE: &str = "this class is gone: leave it out, cpu-portable is as fast";
+
+    /// Whether this release computes in it, and not only reads what earlier ones computed.
+    pub fn is_computed(self) -> bool {
+        self != Self::CpuNative
+    }
 
     /// Whether a GPU computes.
     pub fn is_cuda(self) -> bool {
@@ -58,7 +61,8 @@ impl FromStr for Numerics {
         let sm = text.strip_prefix("cuda:").and_then(|sm| sm.parse().ok());
         let of_gpu = sm.filter(|sm| (50..=999).contains(sm)).map(|sm| Self::Cuda { sm });
         // A class has one spelling, since it names queues: no sign, no leading zero.
-        let class = Self::OF_CPU.into_iter().chain(of_gpu).find(|class| class.to_string() == text);
+        let mut all = [Self::CpuPortable, Self::CpuNative].into_iter().chain(of_gpu);
+        let class = all.find(|class| class.to_string() == text);
         class.ok_or_else(|| ParseNumericsError(text.to_owned()))
     }
 }
@@ -84,6 +88,21 @@ mod tests {
             let refused = text.parse::<Numerics>().unwrap_err().to_string();
             assert!(refused.contains("as in `cuda:90`"), "{refused}");
         }
+    }
+
+    /// Results of earlier releases are read, and nothing is computed in their class.
+    #[test]
+    fn a_class_of_earlier_releases_is_read_from_records_and_refused_in_new_runs() {
+        let file = include_str!("../../../jobs/runs/smoke.toml");
+        let run = crate::Run::parse(file).unwrap();
+        let text = file.replace("\"cpu-portable\"", "\"cpu-native\"");
+        let refused = crate::Run::parse(&text).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "numerics = \"cpu-native\": this class is gone: leave it out, cpu-portable is as fast"
+        );
+        let record = crate::RunConfig { numerics: Numerics::CpuNative, ..run.config().clone() };
+        assert!(crate::Run::resolve(record).is_ok());
     }
 
     /// Names of results hold the number of a class.

@@ -169,7 +169,7 @@ fn spawn(number: usize, orders: &Orders) -> Child {
     let mut words = orders.before.iter().chain([&program]);
     Command::new(words.next().unwrap())
         .args(words)
-        .args(["worker", "--numerics", "cpu-portable"])
+        .arg("worker")
         .args(&orders.arguments)
         .current_dir(&orders.folder)
         .env_clear()

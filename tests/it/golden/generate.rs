@@ -1,5 +1,6 @@
 //! Greedy completions, guided and cached ones included, against LLaDA's and Fast-dLLM's `generate`.
 
+use agrpo_compute::Threads;
 use agrpo_compute::model::Policy;
 use agrpo_compute::sampler::{Row, sample};
 use agrpo_compute::trajectories::Trajectories;
@@ -30,7 +31,7 @@ fn completions(policy: &Policy, prompt: &Tensor, sampler: &Sampler) -> Trajector
     let rows: Vec<_> = (0..prompt.size()[0])
         .map(|row| Row { prompt: ids(&prompt.get(row)), seed: Seed::new(0) })
         .collect();
-    sample(policy, &rows, sampler, 64).unwrap()
+    sample(policy, &rows, sampler, 64, &Threads::one()).unwrap()
 }
 
 fn assert_same(ours: &Trajectories, prompt: &Tensor, output: &Tensor, case: &Value) {

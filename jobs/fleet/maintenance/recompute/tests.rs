@@ -172,10 +172,10 @@ async fn a_stage_of_other_numerics_or_another_version_is_refused_in_words() {
     let update = manifests.iter().rfind(|m| m.spec.kind() == StageKind::Update).unwrap();
     let StageSpec::Update(spec) = &update.spec else { unreachable!() };
     test.remove(&format!("cas/{}", spec.policy));
-    let numerics = "cpu-native".parse().unwrap();
+    let numerics = "cuda:90".parse().unwrap();
     let other = StageSpec::Update(agrpo_spec::UpdateSpec { numerics, ..spec.clone() });
     let error = recompute(&test.store, fake()).compute_anew(&other).await.unwrap_err().to_string();
-    assert!(error.contains("numerics cpu-portable") && error.contains("cpu-native"), "{error}");
+    assert!(error.contains("numerics cpu-portable") && error.contains("cuda:90"), "{error}");
 }
 
 /// Bytes flip while a stage reads its inputs, above the limit from which blobs are read in windows

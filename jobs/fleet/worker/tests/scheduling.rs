@@ -143,7 +143,7 @@ async fn runs_take_turns_and_each_keeps_its_order() {
     let stages = [taken().await.stage, taken().await.stage, taken().await.stage];
     assert!(!stages.contains(&next.stage), "{stages:?}");
 
-    let few = house.queue(Numerics::CpuNative);
+    let few = house.queue(Numerics::Cuda { sm: 90 });
     let most = u32::try_from(MOST_READY).unwrap();
     assert_eq!(few.offer(runs[0], (0..most + 9).map(stage)).await.unwrap(), MOST_READY);
 }

@@ -88,7 +88,7 @@ fn a_variant_with_another_base_or_another_evaluation_is_refused() {
         ("set.sft.batch = 64", "sft"),
         ("set.model.d_model = 16", "model"),
         ("set.task.countdown.max_target = 11", "task"),
-        ("set.numerics = \"cpu-native\"", "numerics"),
+        ("set.numerics = \"cuda:90\"", "numerics"),
     ] {
         let text = changed(change);
         assert!(text.starts_with(&format!("variant b: {key} differs")), "{change}: {text}");

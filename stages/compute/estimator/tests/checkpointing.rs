@@ -1,4 +1,7 @@
-//! Checkpointing is a matter of memory alone: every kind's gradient is the same to the bit.
+//! Checkpointing is a matter of memory alone, and the number of threads one of time: every kind's gradient is the same
+//! to the bit.
+
+use std::num::NonZeroUsize;
 
 use super::*;
 
@@ -17,26 +20,25 @@ fn every_kind_s_gradient_is_the_same_to_the_bit() {
             let (policy, reference) = (single(1), single(2));
             let rows: Vec<Row> =
                 (0..6).map(|n| Row { prompt: PROMPT.to_vec(), seed: Seed::new(n) }).collect();
-            let trajectories = sample(&policy, &rows, &sampler, 4).unwrap();
+            let trajectories = sample(&policy, &rows, &sampler, 4, &Threads::one()).unwrap();
             let worth = |n: i32| Worth { advantage: f64::from(n) - 2.5, counted: true };
             let worths: Vec<Worth> = (0..6).map(worth).collect();
             let batch = Batch::new(&trajectories, &worths, 3, &sampler, policy.config()).unwrap();
             let estimator = estimator(&batch, &config, Seed::new(7));
             let policies =
-                Policies { policy: &policy, behaviour: None, reference: Some(&reference) };
-            let gradients = |checkpointing| {
-                policy.zero_grad();
-                policy.require_grad();
+                Policies { policy: &policy, behaviour: Some(&policy), reference: Some(&reference) };
+            let estimate = |checkpointing, threads| {
                 let config = EstimatorConfig { micro_batch: 3, checkpointing, ..config.clone() };
-                let measured = accumulate(&estimator, &policies, &config).unwrap();
-                let copy = |(name, gradient): (String, Tensor)| (name, gradient.copy());
-                (policy.gradients().into_iter().map(copy).collect::<Vec<_>>(), measured.loss)
+                let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
+                let estimate = accumulate(&estimator, &policies, &config, &threads).unwrap();
+                (estimate.flat().unwrap(), format!("{:?}", estimate.measured))
             };
-            let (plain, ours) = (gradients(false), gradients(true));
-            assert!(plain == ours, "{kind}, position_gradient {position_gradient}");
-            let moves =
-                |(_, gradient): &(String, Tensor)| gradient.abs().max().double_value(&[]) > 0.0;
-            assert!(plain.0.iter().any(moves), "{kind}");
+            let one = estimate(false, 1);
+            assert!(one.0.iter().any(|x| *x != 0.0), "{kind}");
+            for (checkpointing, threads) in [(true, 1), (false, 2), (true, 3), (false, 5)] {
+                let other = estimate(checkpointing, threads);
+                assert!(one == other, "{kind}, {position_gradient}, {checkpointing}, {threads}");
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use agrpo_spec::{EstimatorConfig, PositionRule, Sampler, Seed};
 use tch::{Kind, Tensor};
 
-use super::{MASK, PROMPT, estimator, take_gradient};
-use crate::estimator::{Batch, Policies, Worth, accumulate};
+use super::{MASK, PROMPT, estimator, gradient_of, take_gradient};
+use crate::estimator::{Batch, Policies, Worth};
 use crate::model::{Policy, Queries};
 use crate::trajectories::{NEVER, Trajectories};
 
@@ -313,9 +313,7 @@ impl Enumeration {
         let batch = self.batch(policy, &worths);
         let estimator = estimator(&batch, config, seed);
         let policies = Policies { policy, behaviour: None, reference: None };
-        policy.zero_grad();
-        accumulate(&estimator, &policies, config).unwrap();
-        -take_gradient(policy)
+        -gradient_of(&estimator, &policies, config)
     }
 }
 

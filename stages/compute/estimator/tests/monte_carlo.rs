@@ -39,7 +39,7 @@ fn standard_errors(estimates: &[Projections], exact: &Projections) -> f64 {
 
 fn sampled(policy: &Policy, sampler: &Sampler, rows: u64) -> Trajectories {
     let of = |n| Row { prompt: PROMPT.into(), seed: Seed::new(41).child(Purpose::Sample, n) };
-    sample(policy, &(0..rows).map(of).collect::<Vec<_>>(), sampler, 256).unwrap()
+    sample(policy, &(0..rows).map(of).collect::<Vec<_>>(), sampler, 256, &Threads::one()).unwrap()
 }
 
 /// The gradient that an estimate of these draws ascends.
@@ -47,8 +47,7 @@ fn gradient(batch: &Batch<'_>, policy: &Policy, draws: Vec<Draw>) -> Tensor {
     let config = config(EstimatorKind::Agrpo);
     let estimator = with_draws(batch, &config, draws);
     let policies = Policies { policy, behaviour: None, reference: None };
-    accumulate(&estimator, &policies, &config).unwrap();
-    -take_gradient(policy)
+    -gradient_of(&estimator, &policies, &config)
 }
 
 /// Every strata, weighting, k and uniform share. The gradient is linear in the draws' weights, so each
@@ -57,7 +56,6 @@ fn gradient(batch: &Batch<'_>, policy: &Policy, draws: Vec<Draw>) -> Tensor {
 #[test]
 fn drawn_timesteps_estimate_the_sum_over_all() {
     let policy = policy(4);
-    policy.require_grad();
     let sampler = sampler(4, 2, 4, PositionRule::Random);
     let trajectories = sampled(&policy, &sampler, 6);
     let stopped = (0..6).filter(|&row| trajectories.sampled_steps(row) < 4).count();
@@ -169,8 +167,7 @@ fn sampled_trajectories_estimate_the_gradient_of_the_expected_reward() {
             draws.iter_mut().for_each(|draw| draw.weight /= 64.0);
             let estimator = with_draws(&batch, &config, draws);
             let policies = Policies { policy: &policy, behaviour: None, reference: None };
-            accumulate(&estimator, &policies, &config).unwrap();
-            project(&-take_gradient(&policy))
+            project(&-gradient_of(&estimator, &policies, &config))
         };
         (0..32_768).step_by(64).map(of_rows).collect()
     };

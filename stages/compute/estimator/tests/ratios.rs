@@ -4,8 +4,11 @@
 use agrpo_spec::{Cache, LoraConfig, Purpose};
 
 use super::*;
+use crate::kernels::row::{Row as Logits, largest};
+use crate::kernels::softmax::Softmax;
 use crate::model::Window;
 use crate::sampler::{Row, sample};
+use crate::tensors::numbers;
 use crate::trajectories::{NEVER, Trajectories};
 
 /// Sizes that fill no vector register, and sizes that do.
@@ -46,8 +49,7 @@ fn deviation(
     let config = EstimatorConfig { micro_batch, ..config(EstimatorKind::Agrpo) };
     let estimator = estimator(&batch, &config, Seed::new(1));
     let policies = Policies { policy, behaviour: None, reference: None };
-    policy.require_grad();
-    let measured = accumulate(&estimator, &policies, &config).unwrap();
+    let measured = accumulate(&estimator, &policies, &config, &Threads::one()).unwrap().measured;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     assert_eq!(measured.factors, count(written), "every token has its ratio");
     measured.ratio_deviation
@@ -68,7 +70,8 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
                     ..sampler(6, block, steps, position)
                 };
                 let (sampled_with, learned_with) = micro_batches[n];
-                let trajectories = sample(policy, &rows(), &sampler, sampled_with).unwrap();
+                let trajectories =
+                    sample(policy, &rows(), &sampler, sampled_with, &Threads::one()).unwrap();
                 let found = deviation(policy, &trajectories, &sampler, learned_with);
                 assert_eq!(found, 0.0, "{sampler:?}, {sampled_with} and {learned_with} states");
             }
@@ -99,7 +102,8 @@ fn ratios_are_1_with_adapters_of_every_rank() {
             });
             let sampler = sampler(6, 3, 6, PositionRule::LowConfidence);
             for (sampled_with, learned_with) in [(1, 64), (4, 7), (64, 1)] {
-                let trajectories = sample(&policy, &rows(), &sampler, sampled_with).unwrap();
+                let trajectories =
+                    sample(&policy, &rows(), &sampler, sampled_with, &Threads::one()).unwrap();
                 let found = deviation(&policy, &trajectories, &sampler, learned_with);
                 let width = policy.config().d_model;
                 assert_eq!(
@@ -123,7 +127,8 @@ fn ratios_are_1_where_rows_stop_early() {
     let sampler = sampler(6, 1, 6, PositionRule::LowConfidence);
     for micro_batches in [(1, 64), (64, 1), (64, 64)] {
         let (sampled_with, learned_with) = micro_batches;
-        let trajectories = sample(policy, &rows(), &sampler, sampled_with).unwrap();
+        let trajectories =
+            sample(policy, &rows(), &sampler, sampled_with, &Threads::one()).unwrap();
         let found = deviation(policy, &trajectories, &sampler, learned_with);
         let stopped = (0..15).filter(|&row| trajectories.sampled_steps(row) < 6).count();
         assert!((1..15).contains(&stopped), "{stopped}");
@@ -136,7 +141,7 @@ fn ratios_are_1_where_rows_stop_early() {
 fn records_are_what_the_learner_computes_again() {
     for policy in &policies() {
         let sampler = sampler(6, 3, 6, PositionRule::LowConfidence);
-        let trajectories = sample(policy, &rows(), &sampler, 4).unwrap();
+        let trajectories = sample(policy, &rows(), &sampler, 4, &Threads::one()).unwrap();
         let worths = [Worth { advantage: 0.0, counted: true }; 15];
         let batch = Batch::new(&trajectories, &worths, 5, &sampler, policy.config()).unwrap();
         for (cell, found) in recompute(&batch, policy, 9).unwrap().into_iter().enumerate() {
@@ -171,14 +176,14 @@ fn cached_logps(policy: &Policy, all: &Trajectories, row: usize, sampler: &Sampl
             true => first,
             false => policy.hidden_in_window(&window, &queries_BQ, &kept).unwrap(),
         };
-        let logits_QV = policy.head(&hidden).get(0) / sampler.temperature.get();
-        drop(logits_QV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
-        let logp_QV = logits_QV.log_softmax(-1, Kind::Float);
+        let logits_QV = policy.head(&hidden).get(0);
+        let excluded = usize::try_from(mask).ok();
         for (query, &j) in wrote.iter().enumerate() {
-            let token = all.completion(row)[j];
-            #[expect(clippy::cast_possible_truncation, reason = "they are f32")]
-            let logp = logp_QV.double_value(&[length(query), token]) as f32;
-            found[j] = logp;
+            let logits: Vec<f32> = numbers(&logits_QV.get(length(query))).unwrap();
+            let of_query = Logits { values: &logits, excluded };
+            let softmax =
+                Softmax::new(&of_query, largest(&of_query.maxima()), sampler.temperature.get());
+            found[j] = softmax.logp(logits[usize::try_from(all.completion(row)[j]).unwrap()]);
         }
     }
     found
@@ -192,11 +197,11 @@ fn ratios_correct_for_a_cache_and_are_1_without_one() {
     let policy = &policies()[0];
     for threshold in [None, Some(real(0.4))] {
         let exact = Sampler { threshold, ..sampler(6, 3, 6, PositionRule::LowConfidence) };
-        let plain = sample(policy, &rows(), &exact, 4).unwrap();
+        let plain = sample(policy, &rows(), &exact, 4, &Threads::one()).unwrap();
         assert_eq!(deviation(policy, &plain, &exact, 7), 0.0, "{threshold:?}");
 
         let cached = Sampler { cache: Cache::Dual, ..exact };
-        let all = sample(policy, &rows(), &cached, 4).unwrap();
+        let all = sample(policy, &rows(), &cached, 4, &Threads::one()).unwrap();
         for row in 0..15 {
             let found = cached_logps(policy, &all, row, &cached);
             assert_eq!(found, all.token_logps[row * 6..(row + 1) * 6], "{threshold:?}, row {row}");
@@ -224,7 +229,7 @@ fn a_threshold_s_steps_are_a_mean_over_each_row_s_own() {
     let policy = &policies()[0];
     let sampler =
         Sampler { threshold: Some(real(0.4)), ..sampler(6, 3, 6, PositionRule::LowConfidence) };
-    let all = sample(policy, &rows(), &sampler, 64).unwrap();
+    let all = sample(policy, &rows(), &sampler, 64, &Threads::one()).unwrap();
     let steps: std::collections::BTreeSet<_> = (0..15).map(|row| all.sampled_steps(row)).collect();
     assert!(steps.len() > 1, "all rows took {steps:?} steps");
     let worths = [Worth { advantage: 1.0, counted: true }; 15];

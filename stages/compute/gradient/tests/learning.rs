@@ -110,7 +110,7 @@ fn sampled(
     let seed = Seed::new(3).child(Purpose::Iteration, iteration.into());
     let row = |n: u64| Row { prompt: vec![1, 2], seed: seed.child(Purpose::Sample, n) };
     let rows: Vec<Row> = (0..ROWS as u64).map(row).collect();
-    let mut trajectories = sample(&loaded, &rows, &sampler, 16).unwrap();
+    let mut trajectories = sample(&loaded, &rows, &sampler, 16, &Threads::one()).unwrap();
     trajectories.policy = Some(policy.digest().unwrap());
     let share = |row: usize| {
         let completion = trajectories.completion(row).iter();

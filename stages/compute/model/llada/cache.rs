@@ -15,9 +15,9 @@
 use tch::{Tensor, no_grad_guard};
 
 use super::queries::{Queries, select};
-use super::rotation::rotate;
-use super::{PADDING, Policy, Sequences, attention, rms_norm};
+use super::{Attended, PADDING, Policy, Sequences, attention, rms_norm};
 use crate::error::{Result, internal, libtorch};
+use crate::kernels::Heads;
 use crate::model::weights::Block;
 
 /// Keys and values of all positions of B sequences, from every block.
@@ -133,28 +133,30 @@ impl Policy {
         span: &Span<'_>,
         whole: impl FnOnce(Kept) -> Kept,
     ) -> Tensor {
-        let Sequences { length, ref rotation, .. } = *span.sequences;
-        let (batch, width) = (x_NWD.size()[0], x_NWD.size()[1]);
-        let (d, heads) = (self.config.d_model, self.config.n_heads);
+        let heads = self.config.n_heads;
         let normed_NWD = rms_norm(x_NWD, &block.attn_norm_D, self.config.rms_norm_eps);
-        let split = |t: &Tensor, n: i64| t.view([batch, -1, n * heads, d / heads]);
         let (q, kv, residual, queries) = if is_last {
             let inside = Queries::At(span.queries_NQ - span.start);
-            let kv = split(&block.qkv.apply_some(&normed_NWD, 1..3), 2);
-            let q = split(&block.qkv.apply_some(&select(&normed_NWD, &inside), 0..1), 1);
-            (q, kv, select(x_NWD, &inside), Queries::At(span.queries_NQ.shallow_clone()))
+            let kv = self.by_head(&block.qkv.apply_some(&normed_NWD, 1..3));
+            let q = block.qkv.apply_some(&select(&normed_NWD, &inside), 0..1);
+            let queries = Queries::At(span.queries_NQ.shallow_clone());
+            (self.by_head(&q), kv, select(x_NWD, &inside), queries)
         } else {
-            let qkv = split(&block.qkv.apply(&normed_NWD), 3);
+            let qkv = self.by_head(&block.qkv.apply(&normed_NWD));
             let (q, kv) = (qkv.narrow(2, 0, heads), qkv.narrow(2, heads, 2 * heads));
-            let positions = Queries::Range { start: span.start, len: width };
-            (q, kv, x_NWD.shallow_clone(), positions)
+            let queries = Queries::Range { start: span.start, len: x_NWD.size()[1] };
+            (q, kv, x_NWD.shallow_clone(), queries)
         };
         let own = Kept { k_BLHE: kv.narrow(2, 0, heads), v_BLHE: kv.narrow(2, heads, heads) };
         let all = whole(own);
-        let (cos, sin) = rotation.at(&queries, batch, length);
-        let q_NQHE = rotate(&q, &cos, &sin);
-        let k_NLHE = rotate(&all.k_BLHE, &rotation.cos, &rotation.sin);
-        let mixed_NQHE = attention(&q_NQHE, &k_NLHE, &all.v_BLHE, span.bias_N11L, is_last);
+        let at = Attended {
+            queries: &queries,
+            rotation: &span.sequences.rotation,
+            bias_B11L: span.bias_N11L,
+            is_padded: is_last,
+        };
+        let of = |of| Heads { of, first: 0 };
+        let mixed_NQHE = attention([of(&q), of(&all.k_BLHE), of(&all.v_BLHE)], heads, &at);
         self.after_attention(block, &mixed_NQHE, &residual)
     }
 }

@@ -3,22 +3,25 @@
 use tch::{Device, Kind, Tensor};
 
 use super::queries::Queries;
-use crate::model::ModelConfig;
 
 /// cos and sin for the rotary embedding, each L x 1 x E, doubled over the two halves.
 #[derive(Debug)]
-pub(super) struct Rotation {
+pub(in crate::model) struct Rotation {
     pub(super) cos: Tensor,
     pub(super) sin: Tensor,
 }
 
 impl Rotation {
     /// Angles `position * theta^(-2i/E)`, in f64 and rounded once to `kind` (Su et al., arXiv 2104.09864).
-    pub(super) fn new(config: &ModelConfig, length: i64, (kind, device): (Kind, Device)) -> Self {
-        let half = config.head_size() / 2;
+    pub(in crate::model) fn new(
+        (head_size, theta): (i64, f64),
+        length: i64,
+        (kind, device): (Kind, Device),
+    ) -> Self {
+        let half = head_size / 2;
         let (mut cos, mut sin) = (vec![], vec![]);
         let speeds: Vec<f64> =
-            (0..half).map(|i| libm::pow(config.rope_theta, -(i as f64) / half as f64)).collect();
+            (0..half).map(|i| libm::pow(theta, -(i as f64) / half as f64)).collect();
         for position in 0..length {
             let angles = || speeds.iter().map(|speed| position as f64 * speed);
             let (cosines, sines): (Vec<_>, Vec<_>) =

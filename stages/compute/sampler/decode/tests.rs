@@ -1,10 +1,14 @@
 //! Tests of decoding: how much each step writes, and that a row is the same in any batch.
 
-use agrpo_spec::ModelShape;
+use std::num::NonZeroUsize;
+
+use agrpo_spec::{ModelShape, PositionRule, Purpose};
 use tch::{Kind, Tensor};
 
 use super::*;
 use crate::model::{ModelConfig, PADDING, Queries};
+use crate::sampler::choice::Distribution;
+use crate::tensors::numbers;
 use crate::testing::{real, sampler};
 use crate::trajectories::NEVER;
 
@@ -80,13 +84,13 @@ fn of_row(all: &Trajectories, row: usize) -> One {
 fn the_first_steps_write_the_remainder() {
     let sampler = sampler(16, 8, 6, PositionRule::Random);
     let row = Row { prompt: vec![0, 1], seed: Seed::new(2) };
-    let steps = sample(&policy(18), &[row], &sampler, 1).unwrap().unmask_steps;
+    let steps = sample(&policy(18), &[row], &sampler, 1, &Threads::one()).unwrap().unmask_steps;
     let written: Vec<_> = (0..6).map(|t| steps.iter().filter(|&&at| at == t).count()).collect();
     assert_eq!(written, [3, 3, 2, 3, 3, 2]);
 }
 
-/// To the bit, whatever lies beside it and however many states share a pass; with prompts of one length
-/// and of several.
+/// To the bit, whatever lies beside it, however many states share a pass and threads compute; with prompts of one
+/// length and of several.
 #[test]
 fn a_row_is_the_same_in_any_company() {
     let policy = policy(24);
@@ -102,15 +106,73 @@ fn a_row_is_the_same_in_any_company() {
             let alone: Vec<_> = rows
                 .iter()
                 .map(|row| {
-                    of_row(&sample(&policy, std::slice::from_ref(row), &sampler, 1).unwrap(), 0)
+                    of_row(
+                        &sample(&policy, std::slice::from_ref(row), &sampler, 1, &Threads::one())
+                            .unwrap(),
+                        0,
+                    )
                 })
                 .collect();
-            for micro_batch in [1, 2, 5, 64] {
-                let all = sample(&policy, &rows, &sampler, micro_batch).unwrap();
+            for (micro_batch, threads) in [(1, 1), (2, 3), (5, 1), (64, 2)] {
+                let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
+                let all = sample(&policy, &rows, &sampler, micro_batch, &threads).unwrap();
                 for (row, alone) in alone.iter().enumerate() {
                     assert_eq!(of_row(&all, row), *alone, "{row}, {micro_batch}, {sampler:?}");
                 }
             }
+        }
+    }
+}
+
+/// Decoding of one block in random order as the rule reads, from the logits of every masked position.
+fn from_every_position(policy: &Policy, row: &Row, sampler: &Sampler) -> One {
+    let c = sampler.completion_tokens as usize;
+    let mut one = One {
+        tokens: vec![MASK; c],
+        steps: vec![NEVER; c],
+        logps: vec![0.0; c],
+        entropies: vec![0.0; c],
+        kept: vec![vec![]; c],
+    };
+    for step in 0..sampler.steps {
+        let masked: Vec<usize> = (0..c).filter(|&j| one.tokens[j] == MASK).collect();
+        let queries: Vec<i64> = masked.iter().map(|&j| length(row.prompt.len() + j)).collect();
+        let ids_BL = Tensor::from_slice(&[row.prompt.as_slice(), &one.tokens].concat());
+        let queries = Queries::At(Tensor::from_slice(&queries).unsqueeze(0));
+        let hidden = policy.hidden(&ids_BL.unsqueeze(0), &queries).unwrap();
+        let logits: Vec<f32> = numbers(&policy.head(&hidden)).unwrap();
+        let uniform =
+            |purpose, j: usize| row.seed.child(purpose, 0).uniform(step, u32::try_from(j).unwrap());
+        let mut order: Vec<_> = masked.into_iter().zip(logits.chunks(6)).collect();
+        let score = |j| uniform(Purpose::Position, j);
+        order.sort_by(|a, b| score(b.0).total_cmp(&score(a.0)));
+        for (j, logits) in order.into_iter().take(c / sampler.steps as usize) {
+            let at = Distribution::of_logits(logits, sampler, 5).unwrap();
+            let place = at.choose(|| uniform(Purpose::Token, j));
+            one.tokens[j] = length(at.token(place));
+            one.steps[j] = i64::from(step);
+            one.logps[j] = at.logp(place);
+            #[expect(clippy::cast_possible_truncation, reason = "entropies are recorded as f32")]
+            let entropy = at.entropy() as f32;
+            one.entropies[j] = entropy;
+            one.kept[j] = at.kept().unwrap_or(&[]).iter().copied().map(length).collect();
+        }
+    }
+    one
+}
+
+/// In random order a step computes the positions that it writes alone. That changes no bit of them.
+#[test]
+fn random_order_writes_what_it_would_if_every_position_was_computed() {
+    let (policy, rows) = (policy(24), rows(|_| 0));
+    for (temperature, top_k, top_p) in [(1.0, 0, 1.0), (0.0, 0, 1.0), (0.7, 4, 0.9)] {
+        let plain = sampler(12, 12, 6, PositionRule::Random);
+        let temperature = real(temperature);
+        let sampler = Sampler { temperature, top_k, top_p: real(top_p), ..plain };
+        let all = sample(&policy, &rows, &sampler, 5, &Threads::one()).unwrap();
+        for (n, row) in rows.iter().enumerate() {
+            let expected = from_every_position(&policy, row, &sampler);
+            assert_eq!(of_row(&all, n), expected, "{n}, {sampler:?}");
         }
     }
 }
@@ -121,8 +183,8 @@ fn a_padded_prompt_is_continued_as_it_is_without_padding() {
     let policy = policy(24);
     let (padded, plain) = (rows(|_| 3), rows(|_| 0));
     for sampler in fast(12, 4) {
-        let with = sample(&policy, &padded, &sampler, 64).unwrap();
-        let without = sample(&policy, &plain, &sampler, 64).unwrap();
+        let with = sample(&policy, &padded, &sampler, 64, &Threads::one()).unwrap();
+        let without = sample(&policy, &plain, &sampler, 64, &Threads::one()).unwrap();
         assert_eq!(with.completion_ids, without.completion_ids, "{sampler:?}");
         assert_eq!(with.unmask_steps, without.unmask_steps, "{sampler:?}");
     }
@@ -173,7 +235,7 @@ fn a_threshold_writes_what_is_sure_and_at_least_one_token() {
     for cut in [0.35, 0.5, 0.7, 1.0] {
         let exact = sampler(12, 4, 12, PositionRule::LowConfidence);
         let sampler = Sampler { threshold: Some(real(cut)), temperature: real(0.0), ..exact };
-        let all = sample(&policy, &rows, &sampler, 64).unwrap();
+        let all = sample(&policy, &rows, &sampler, 64, &Threads::one()).unwrap();
         for (n, row) in rows.iter().enumerate() {
             let (tokens, steps) = parallel(&policy, row, &sampler);
             assert_eq!((all.completion(n), all.steps(n)), (&tokens[..], &steps[..]), "{cut}");
@@ -192,9 +254,11 @@ fn a_threshold_writes_what_is_sure_and_at_least_one_token() {
 fn incompatible_settings_are_refused_before_anything_is_computed() {
     let exact = sampler(4, 4, 2, PositionRule::LowConfidence);
     let few = Sampler { threshold: Some(real(0.9)), ..exact.clone() };
-    let refused = sample(&policy(9), &rows(|_| 0), &few, 1).unwrap_err().to_string();
+    let refused =
+        sample(&policy(9), &rows(|_| 0), &few, 1, &Threads::one()).unwrap_err().to_string();
     assert!(refused.contains("sampler.steps = 2: expected the 4 tokens"), "{refused}");
     let guided = Sampler { guidance: real(1.0), cache: Cache::Dual, ..exact };
-    let refused = sample(&policy(9), &rows(|_| 0), &guided, 1).unwrap_err().to_string();
+    let refused =
+        sample(&policy(9), &rows(|_| 0), &guided, 1, &Threads::one()).unwrap_err().to_string();
     assert!(refused.contains("sampler.guidance = 1: expected 0"), "{refused}");
 }

@@ -1,0 +1,135 @@
+//! Tests against a plain reading of the rules in f64, on random rows under every filter.
+
+use agrpo_spec::{PositionRule, Seed};
+use tch::Tensor;
+
+use super::*;
+use crate::kernels::softmax::tests::logits;
+use crate::sampler::normalised::Normalised;
+use crate::testing::real;
+
+const FILTERS: [(f64, u32, f64); 7] = [
+    (1.0, 0, 1.0),
+    (0.6, 0, 1.0),
+    (0.6, 150, 0.99),
+    (1.0, 5, 1.0),
+    (1.0, 0, 0.9),
+    (2.0, 3000, 0.7),
+    (0.0, 0, 1.0),
+];
+
+fn sampler((temperature, top_k, top_p): (f64, u32, f64)) -> Sampler {
+    let plain = crate::testing::sampler(8, 8, 8, PositionRule::Random);
+    Sampler { temperature: real(temperature), top_k, top_p: real(top_p), ..plain }
+}
+
+/// Probabilities of a row in f64, 0 outside the support.
+fn plain(values: &[f32], sampler: &Sampler, mask: usize, kept: Option<&[usize]>) -> Vec<f64> {
+    let greedy = is_greedy(sampler);
+    let temperature = if greedy { 1.0 } else { sampler.temperature.get() };
+    let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let is_in = |v: usize| kept.map_or(greedy || v != mask, |kept| kept.contains(&v));
+    let mass = |(v, &l): (usize, &f32)| match is_in(v) {
+        true => ((f64::from(l) - f64::from(max)) / temperature).exp(),
+        false => 0.0,
+    };
+    let masses: Vec<f64> = values.iter().enumerate().map(mass).collect();
+    let sum: f64 = masses.iter().sum();
+    masses.iter().map(|mass| mass / sum).collect()
+}
+
+#[test]
+fn draws_log_probabilities_and_entropies_are_those_of_f64() {
+    for (count, mask) in [(6, 5), (1000, 0), (2049, 2048), (5000, 1024)] {
+        for filter in FILTERS {
+            for seed in 0..4u32 {
+                let values = logits(count, 1.0 + f64::from(seed), u64::from(seed));
+                let sampler = sampler(filter);
+                let found = Distribution::of_logits(&values, &sampler, mask).unwrap();
+                let p = plain(&values, &sampler, mask, found.kept());
+                let entropy: f64 = p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+                assert!((found.entropy() - entropy).abs() < 2e-6, "{filter:?}");
+                for n in 0..50 {
+                    let uniform = Seed::new(7).uniform(n, seed);
+                    let place = found.choose(|| uniform);
+                    let token = found.token(place);
+                    let logp = f64::from(found.logp(place));
+                    assert!((logp - p[token].ln()).abs() < 4e-7 * (1.0 - logp), "{filter:?}");
+                    if is_greedy(&sampler) {
+                        let best = (0..count).filter(|&v| v != mask && values[v] > values[token]);
+                        assert_eq!((best.count(), token == mask), (0, false));
+                        continue;
+                    }
+                    let before: f64 = p[..token].iter().sum();
+                    let inside = before - 1e-6..before + p[token] + 1e-6;
+                    assert!(p[token] > 0.0 && inside.contains(&uniform), "{filter:?}: {uniform}");
+                }
+            }
+        }
+    }
+}
+
+/// What libtorch normalised, as on a GPU, is drawn from by the same code, and recorded as it is.
+#[test]
+fn log_probabilities_of_libtorch_give_the_same_draws() {
+    for filter in FILTERS {
+        let (sampler, mask) = (sampler(filter), 1024);
+        let rows = [logits(3000, 2.0, 9), logits(3000, 4.0, 10)];
+        let logits_NV = Tensor::from_slice(&rows.concat()).view([2, 3000]);
+        let normalised = Normalised::new(&logits_NV, &sampler, mask).unwrap();
+        for (values, (logps, kept)) in rows.iter().zip(normalised.rows()) {
+            let own = Distribution::of_logits(values, &sampler, mask).unwrap();
+            let of_torch = Distribution::of_logps(logps, kept, &sampler, mask).unwrap();
+            assert_eq!(of_torch.kept(), own.kept());
+            for n in 0..50 {
+                let uniform = || Seed::new(7).uniform(n, 0);
+                let place = own.choose(uniform);
+                assert_eq!(of_torch.choose(uniform), place, "{filter:?}");
+                assert_eq!(of_torch.logp(place), logps[own.token(place)]);
+                assert!((of_torch.logp(place) - own.logp(place)).abs() < 4e-6, "{filter:?}");
+            }
+            assert!((of_torch.entropy() - own.entropy()).abs() < 1e-5, "{filter:?}");
+        }
+    }
+    let nan_NV = Tensor::from_slice(&[0.0, f32::NAN, 0.0]).view([1, 3]);
+    for filter in FILTERS {
+        let refused = Normalised::new(&nan_NV, &sampler(filter), 2).map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains("training has diverged"), "{refused}");
+    }
+}
+
+#[test]
+fn every_uniform_number_finds_a_possible_token() {
+    let logits = [f32::NEG_INFINITY, 0.25f32.ln(), 0.75f32.ln(), f32::NEG_INFINITY, 9.0];
+    let found = Distribution::of_logits(&logits, &sampler((1.0, 0, 1.0)), 4).unwrap();
+    assert_eq!(found.choose(|| 0.0), 1);
+    assert_eq!(found.choose(|| 0.2499), 1);
+    assert_eq!(found.choose(|| 0.2501), 2);
+    assert_eq!(found.choose(|| 1.0), 2);
+}
+
+#[test]
+fn greedy_ties_go_to_the_lowest_id_and_never_to_the_mask() {
+    let best = |logits: &[f32], mask| {
+        let greedy = sampler((0.0, 0, 1.0));
+        Distribution::of_logits(logits, &greedy, mask).unwrap().choose(|| 0.5)
+    };
+    assert_eq!(best(&[0.0, 1.0, 1.0, 5.0], 3), 1);
+    assert_eq!(best(&[0.0, 1.0, 1.0], 1), 2);
+    let mut many = [0.0; 3000];
+    (many[1500], many[2700]) = (1.0, 1.0);
+    assert_eq!(best(&many, 7), 1500);
+    assert_eq!(best(&many, 1500), 2700);
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_refused() {
+    for filter in FILTERS {
+        for wrong in [f32::NAN, f32::INFINITY] {
+            let mut values = logits(2000, 1.0, 1);
+            values[1999] = wrong;
+            let refused = Distribution::of_logits(&values, &sampler(filter), 3).unwrap_err();
+            assert!(refused.to_string().contains("training has diverged"), "{refused}");
+        }
+    }
+}
