@@ -128,7 +128,8 @@ impl Site<'_> {
     }
 }
 
-fn place(id: i64) -> usize {
+/// The place of an id in a row of the whole vocabulary.
+pub(super) fn place(id: i64) -> usize {
     usize::try_from(id).expect("ids were checked with the batch")
 }
 

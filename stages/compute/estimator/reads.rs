@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-use super::picks;
+use super::picks::{self, place};
 use super::unit::{Event, Read, Support, Unit};
 use crate::dedup::Distinct;
 use crate::error::Result;
@@ -255,8 +255,4 @@ impl Reads {
 /// Numbers on the device of `beside`.
 fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {
     Tensor::from_slice(numbers).to_device(beside.device())
-}
-
-fn place(id: i64) -> usize {
-    usize::try_from(id).expect("ids were checked with the batch")
 }
