@@ -47,9 +47,11 @@ up down:
 #>   make bench                  throughput on one thread and on all cores, beside the rate of this machine's products
 #>   make memory                 peak memory of stages of a 100M model, beside the formula; two minutes
 #>   make simulate               what scheduling costs: up to 200,000 stages and 1,000 workers, through Redis and S3
-#>   make gpu                    a GPU's parity, replay and speed into GPU_JSON=FILE; needs a CUDA build of libtorch 2.11.0
+#>   make gpu                    a GPU's determinism, parity, replay and speed beside PyTorch's, under 6 minutes, into
+#>                               GPU_JSON=FILE.json and a page beside it; needs a CUDA build of libtorch 2.11.0
 #>                               (AGRPO_LIBTORCH=DIR, else python3's torch); GPU_BENCH=PROGRAM skips the build; docs/gpu.md
-.PHONY: compare bench memory simulate gpu
+#>   make gpu-program            target/gpu/agrpo.xz, the program for a machine that builds nothing: GPU_BENCH=target/gpu/agrpo.xz
+.PHONY: compare bench memory simulate gpu gpu-program
 compare: build
 	@if [[ " $(ARGS)" == *" --store"* ]]; then
 	    echo "error: ARGS=--store reaches agrpo compare alone; name the store for all of it: make compare AGRPO_STORE=DIR" >&2
@@ -70,23 +72,16 @@ bench:
 
 DEVICE := cuda:0
 gpu:
-	@libtorch="$${AGRPO_LIBTORCH:-}"
-	if [[ -z "$$libtorch" ]]; then
-	    find_torch='import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])'
-	    libtorch="$$(python3 -c "$$find_torch" 2> /dev/null)" || {
-	        echo "error: no CUDA build of libtorch 2.11.0: python3 has no torch, and AGRPO_LIBTORCH is not set; see docs/gpu.md" >&2
-	        exit 1
-	    }
-	fi
-	program="$${GPU_BENCH:-}"
-	if [[ -z "$$program" ]]; then $(MAKE) build; program="$(AGRPO)"; fi
-	mkdir -p docs/bench
-	json="$${GPU_JSON:-docs/bench/gpu-$(subst :,-,$(DEVICE)).json}"
-	export AGRPO_LIBTORCH="$$libtorch"
-	# A program that was built elsewhere does not find libtorch by itself.
-	export LD_LIBRARY_PATH="$$libtorch/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
-	"$$program" bench-gpu --device "$(DEVICE)" --output "$$json" $(ARGS)
-	echo "$$json"
+	@if [[ -z "$${GPU_BENCH:-}" ]]; then $(MAKE) build; fi
+	DEVICE="$(DEVICE)" infra/gpu.sh "$${GPU_BENCH:-$(abspath $(AGRPO))}" $(ARGS)
+
+# In the checkout wherever the target folder is, so that one path is right on both machines.
+GPU_PROGRAM := target/gpu/agrpo
+gpu-program: release
+	@mkdir -p "$(dir $(GPU_PROGRAM))"
+	cp "$(TARGET)/release/agrpo" $(GPU_PROGRAM)
+	strip $(GPU_PROGRAM)
+	infra/gpu.sh --pack $(GPU_PROGRAM)
 
 memory:
 	@$(with_libtorch_path)

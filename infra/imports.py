@@ -33,7 +33,7 @@ FLOORS = {
     "stages/compute": "lib error dedup < device folder tasks tensors < kernels threads < model optimizer"
                       " < estimator sampler text fuzz_entry_points < problems < policy_cache < context"
                       " < gradient reward rollout sft"
-                      " < evaluation shard update < execute",
+                      " < evaluation shard update < updates < execute",
     "jobs/store": "failpoints metrics paths redact < error < regular retry span < objects < cas fetch records"
                   " < store < lib",
     "jobs/fleet": "lib metrics < coordination events planning stage < maintenance preflight status fuzz"

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use agrpo_compute::{Device, Threads};
+use agrpo_compute::{Device, Resources, Threads};
 use agrpo_programs::Programs;
 use agrpo_spec::{Environment, ExecuteFn, Numerics, Scorer};
 
-use crate::{exit::Failure, gpu::Gpu, libtorch::CudaBuild, machine, numerics, settings::Settings};
+use crate::numerics::{self, Products};
+use crate::{exit::Failure, gpu::Gpu, libtorch::CudaBuild, machine, settings::Settings};
 
 /// What to do where the processor lacks instructions.
 pub(crate) const OTHER_PROCESSOR: &str = "compute on an x86-64 processor with AVX2 and FMA: most have them since 2013 (Intel) and 2015 (AMD)";
@@ -23,6 +24,8 @@ pub(crate) struct ComputeDevice {
     pub(crate) gpu: Option<Gpu>,
     /// Threads that compute on it, shared by all stages.
     pub(crate) threads: Threads,
+    /// Threads that compute on the host: the same, but beside a GPU.
+    host: Threads,
     /// Runs reward programs.
     pub(crate) programs: Arc<Programs>,
 }
@@ -43,8 +46,9 @@ impl ComputeDevice {
 
     /// A device that no driver describes.
     pub(crate) fn without_driver(id: Device, threads: Option<u16>, settings: &Settings) -> Self {
-        let threads = Threads::new(machine::threads(threads, id.is_cuda()));
-        Self { id, gpu: None, threads, programs: Arc::new(Programs::new(settings.path())) }
+        let host = Threads::new(machine::threads(threads, false));
+        let threads = if id.is_cuda() { Threads::one() } else { host.clone() };
+        Self { id, gpu: None, threads, host, programs: Arc::new(Programs::new(settings.path())) }
     }
 
     /// The class that a GPU computes in.
@@ -59,12 +63,22 @@ impl ComputeDevice {
         class: Numerics,
         run_text: Option<&str>,
     ) -> Result<(), Failure> {
+        self.enter_with(settings, (class, Products::CLASS), run_text)
+    }
+
+    /// The same with other products than the class's, for measurements.
+    pub(crate) fn enter_with(
+        &self,
+        settings: &Settings,
+        (class, products): (Numerics, Products),
+        run_text: Option<&str>,
+    ) -> Result<(), Failure> {
         self.check(class)?;
         let Device::Cuda(number) = self.id else {
-            return numerics::enter(settings, class, None, run_text);
+            return numerics::enter(settings, (class, products), None, run_text);
         };
         let build = CudaBuild::find(settings)?;
-        numerics::enter(settings, class, Some(&build), run_text)?;
+        numerics::enter(settings, (class, products), Some(&build), run_text)?;
         let refuse = |why| Err(Failure::unavailable(why));
         let library = build.library();
         if !CudaBuild::is_loaded() {
@@ -122,10 +136,17 @@ impl ComputeDevice {
         }
     }
 
-    /// Computes stages on this device.
-    pub(crate) fn execute(&self) -> ExecuteFn {
+    /// Bytes that each of so many concurrent stages may take.
+    pub(crate) fn share(&self, stages: usize) -> Option<u64> {
+        self.memory().map(|bytes| bytes / stages.max(1) as u64)
+    }
+
+    /// Computes stages on this device, so many at once. Memory is measured here, before they take any.
+    pub(crate) fn execute(&self, stages: usize) -> ExecuteFn {
         let programs: Arc<dyn Scorer> = Arc::<Programs>::clone(&self.programs);
-        Arc::new(agrpo_compute::execute_with(self.id, self.threads.clone(), programs))
+        let (passes, host) = (self.threads.clone(), self.host.clone());
+        let resources = Resources { passes, host, stages, memory: self.share(stages) };
+        Arc::new(agrpo_compute::execute_with(self.id, resources, programs))
     }
 
     /// What manifests record about it.

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use agrpo_fleet::Event;
-use agrpo_spec::metrics::{ACCURACY, LOSS};
+use agrpo_spec::metrics::LOSS;
 use agrpo_spec::{Manifest, Run, StageKey, StageKind};
 use agrpo_store::Hold;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -108,10 +108,15 @@ impl<'r> Progress<'r> {
         if key.kind == StageKind::Sft {
             let loss = metric(LOSS).unwrap_or(f64::NAN);
             self.show("sft", (key.iteration + 1, self.run.sft_chunks()), format!("loss {loss:.4}"));
-        } else if let (StageKind::Evaluation, Some(share)) = (key.kind, metric(ACCURACY)) {
-            let accuracy = output::accuracy(share, self.run.config().evaluation.problems);
+        } else if key.kind == StageKind::Evaluation {
             let policy = output::policy(key.iteration);
-            output::talk(format!("evaluation of {policy}  accuracy {accuracy}"));
+            let share = self.summary.accuracy.get(&key.iteration);
+            if let Some(partial) = self.summary.partial_evaluation(key.iteration) {
+                output::talk(format!("evaluation of {policy}  {partial}"));
+            } else if let Some(share) = share {
+                let accuracy = output::accuracy(*share, self.run.config().evaluation.problems);
+                output::talk(format!("evaluation of {policy}  accuracy {accuracy}"));
+            }
         }
     }
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::metrics::{ACCURACY, REWARD, TOKENS};
-use agrpo_spec::{Manifest, Phases, StageDigest, StageKey, StageKind, StageSpec};
+use agrpo_spec::{
+    EvaluationShards, Manifest, Partial, Phases, Run, StageDigest, StageKey, StageKind, StageSpec,
+};
 use agrpo_view::statistics::mean;
 use serde::Serialize;
 
@@ -47,9 +49,10 @@ pub(crate) struct Overhead {
     pub(crate) median_ms: f64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RunSummary {
     shards: BTreeMap<u32, Shards>,
+    evaluations: EvaluationShards<BTreeMap<String, f64>>,
     /// Where the time went, by kind of stage.
     pub(crate) kinds: BTreeMap<StageKind, KindTime>,
     overheads_ms: Vec<f64>,
@@ -59,6 +62,30 @@ pub(crate) struct RunSummary {
 }
 
 impl RunSummary {
+    /// Of a run of which nothing is known yet.
+    pub(crate) fn of(run: &Run) -> Self {
+        Self {
+            shards: BTreeMap::new(),
+            evaluations: EvaluationShards::of(run),
+            kinds: BTreeMap::new(),
+            overheads_ms: vec![],
+            accuracy: BTreeMap::new(),
+            last_update: None,
+        }
+    }
+
+    /// Adds the metrics of a finished evaluation stage.
+    pub(crate) fn add_evaluation(&mut self, key: StageKey, manifest: &Manifest) {
+        let whole = self.evaluations.add(key, manifest.metrics.clone());
+        let share = whole.and_then(|whole| whole.get(ACCURACY).copied());
+        self.accuracy.extend(share.map(|share| (key.iteration, share)));
+    }
+
+    /// How many shards of a policy's evaluation are there; none where all are, or nothing is.
+    pub(crate) fn partial_evaluation(&self, iteration: u32) -> Option<Partial> {
+        self.evaluations.partial().find(|partial| partial.iteration == iteration)
+    }
+
     /// Adds a finished stage; returns its iteration if this stage ends it.
     pub(crate) fn add(
         &mut self,
@@ -79,10 +106,8 @@ impl RunSummary {
                 let shards = self.shards.entry(key.iteration).or_default();
                 shards.rewards.extend(metric(REWARD));
             }
-            StageKind::Evaluation => {
-                self.accuracy.extend(metric(ACCURACY).map(|share| (key.iteration, share)));
-            }
-            StageKind::Update => {
+            StageKind::Evaluation => self.add_evaluation(key, manifest),
+            StageKind::Update | StageKind::Updates => {
                 self.last_update = Some(manifest.stage);
                 if let StageSpec::Update(spec) = &manifest.spec
                     && spec.inner < spec.inner_updates
@@ -128,7 +153,8 @@ mod tests {
 
     #[test]
     fn overhead_is_what_is_not_computing() {
-        let mut summary = RunSummary::default();
+        let run = Run::parse(include_str!("../jobs/runs/smoke.toml")).unwrap();
+        let mut summary = RunSummary::of(&run);
         assert!(summary.overhead().is_none());
         summary.add_time(
             StageKind::Rollout,

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{ArtifactDigest, Plan, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::metrics::ACCURACY;
+use agrpo_spec::{
+    ArtifactDigest, EvaluationShards, Partial, Plan, Run, RunId, StageDigest, StageKey, StageKind,
+};
 use agrpo_store::{Failure, Hold, JobsError, Remedy, Store, Unreadable, readable};
 use serde::Serialize;
 
@@ -97,8 +100,11 @@ pub struct RunStatus {
     pub iterations: u32,
     /// The newest policy.
     pub policy: Option<ArtifactDigest>,
-    /// The accuracy of its policies.
+    /// The accuracy of its policies; an evaluation in shards counts once all of them are there.
     pub accuracy: AccuracyStatus,
+    /// Evaluations of which only some shards are there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partial_evaluations: Vec<Partial>,
     /// Counts of its stages.
     pub stages: StageCounts,
     /// The stage that it failed at, if it did.
@@ -154,8 +160,12 @@ impl Looks {
 
     async fn one(&mut self, store: &Store, id: RunId) -> Result<RunStatus> {
         let run = store.records.run(id).await?;
-        let new =
-            || Seen { walk: Walk::new(run), policies: BTreeMap::new(), accuracy: BTreeMap::new() };
+        let new = || Seen {
+            evaluations: EvaluationShards::of(&run),
+            walk: Walk::new(run),
+            policies: BTreeMap::new(),
+            accuracy: BTreeMap::new(),
+        };
         let seen = self.0.entry(id).or_insert_with(new);
         seen.read_on(store).await?;
         row(store, seen).await
@@ -174,6 +184,7 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
         iterations: config.map_or(0, |config| config.training.iterations),
         policy: None,
         accuracy: AccuracyStatus { base: None, latest: None },
+        partial_evaluations: vec![],
         stages: StageCounts::default(),
         failed_at: None,
         incompatible: None,
@@ -190,9 +201,9 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
     let iterations = config.training.iterations;
     let iteration = Plan::newest_iteration(run, &done);
     let is_done = iteration == iterations
-        && (0..=iterations)
-            .filter(|&iteration| run.is_evaluated(iteration))
-            .all(|iteration| done.contains(&StageKey::evaluation(iteration)));
+        && (0..=iterations).all(|iteration| {
+            Plan::evaluations(run, iteration).iter().all(|key| done.contains(key))
+        });
 
     let (mut failures, damaged) = store.records.readable_failures(id).await?;
     failures.retain(|failure| !seen.has(failure.stage));
@@ -218,6 +229,7 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
             base: seen.accuracy.get(&0).copied(),
             latest: seen.accuracy.last_key_value().map(|(_, share)| *share),
         },
+        partial_evaluations: seen.evaluations.partial().collect(),
         stages: StageCounts {
             done: (done.len() - lost.len()) as u64,
             failed: failed as u64,
@@ -256,6 +268,8 @@ struct Seen {
     walk: Walk,
     /// The policies of updates and chunks of fine-tuning.
     policies: BTreeMap<StageKey, ArtifactDigest>,
+    /// The metrics of evaluations.
+    evaluations: EvaluationShards<BTreeMap<String, f64>>,
     /// By iteration.
     accuracy: BTreeMap<u32, f64>,
 }
@@ -270,8 +284,9 @@ impl Seen {
             if key.makes_policy() {
                 self.policies.extend(manifest.output("policy").map(|policy| (key, policy)));
             } else if key.kind == StageKind::Evaluation {
-                let share = manifest.metrics.get(agrpo_spec::metrics::ACCURACY);
-                self.accuracy.extend(share.map(|share| (key.iteration, *share)));
+                let whole = self.evaluations.add(key, manifest.metrics.clone());
+                let share = whole.and_then(|whole| whole.get(ACCURACY).copied());
+                self.accuracy.extend(share.map(|share| (key.iteration, share)));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agrpo_spec::{ExecuteFn, Run};
+use agrpo_spec::{Appended, ExecuteFn, Run};
 use agrpo_store::{Clock, Control, Hold, JobsError, Repair, Store, Versions};
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +33,13 @@ pub(crate) use s3_server::S3Server;
 pub(crate) use stages::{environment, fake_outputs, run, run_named, run_of, run_seeded};
 pub(crate) use stores::{Objects, TestStore, hold, other_versions, repairs, throttled, with_large};
 
+/// A run with three inner updates an iteration, which are one stage.
+pub(crate) fn run_fused(name: &str, iterations: u32, shards: u32) -> Run {
+    let mut config = run_of(name, iterations, shards).config().clone();
+    (config.estimator.inner_updates, config.estimator.fused_updates) = (3, true);
+    Run::resolve(config).unwrap()
+}
+
 pub(crate) fn fake() -> ExecuteFn {
     Arc::new(fake_outputs)
 }
@@ -47,6 +54,13 @@ pub(crate) fn real_clock() -> Clock {
         let since = std::time::UNIX_EPOCH.elapsed().unwrap();
         u64::try_from(since.as_millis()).unwrap()
     })
+}
+
+/// [`run`] with evaluations of its 4 problems in 3 shards.
+pub(crate) fn run_in_shards() -> Run {
+    let mut config = run().config().clone();
+    config.evaluation.shards = Appended(Some(3));
+    Run::resolve(config).unwrap()
 }
 
 /// A process that logs one line whatever happens.

@@ -128,6 +128,11 @@ pub(crate) fn touch(file: &File, is_read: bool) -> io::Result<()> {
     Ok(futimens(file, &Timestamps { last_access, last_modification })?)
 }
 
+/// Sets the modification time of the file at `path` to now.
+pub(crate) fn renew(path: &Path) -> io::Result<()> {
+    touch(&open(path)?, false)
+}
+
 /// Creates or overwrites a regular file.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     open_with(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, PositionRule, Real};
-use clap::{Args, value_parser};
+use clap::{Args, ValueEnum, value_parser};
 
 use super::options::{
     AnswerArgs, CACHES, ComputeArgs, DeviceArgs, ESTIMATORS, POSITIONS, PolicyArg, RubricArg,
@@ -34,6 +34,10 @@ pub(crate) struct EvaluateArgs {
     /// Held-out problems [default: as many as the run's own evaluations]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_048_576))]
     pub(crate) problems: Option<u32>,
+    /// Stages that share the problems of each evaluation, so that more workers are busy; in cpu-portable no
+    /// number depends on it [default: as in the run's own evaluations]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) shards: Option<u32>,
     /// Sample at this temperature instead of decoding greedily
     #[arg(long, value_name = "T", requires = "samples", value_parser = temperature)]
     pub(crate) temperature: Option<Real>,
@@ -183,28 +187,63 @@ pub(crate) struct CompareArgs {
     pub(crate) compute: ComputeArgs,
 }
 
-/// Measure a device: parity with the processor, replay, and the speed of a model of 8 billion weights
+/// What `agrpo bench-gpu` measures, each in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SectionArg {
+    /// The checks of agrpo doctor
+    Doctor,
+    /// Every operation twice, under strict determinism
+    Operations,
+    /// Logits and gradients beside the processor's, f32 and bf16
+    Parity,
+    /// A tiny run, and every stage of it again
+    Replay,
+    /// Ratios of fresh trajectories, by settings of the libraries
+    Ratio,
+    /// A model of 8 billion weights: forward, rollout, gradient, memory
+    Model,
+    /// The same shape in PyTorch
+    Reference,
+    /// An update of its adapters, on the processor
+    Update,
+}
+
+/// Measure a device: determinism, parity with the processor, replay, and the speed of an 8B model
 ///
-/// Parity compares logits of a small model in f32 with the processor's. Replay computes a tiny run and
-/// then every stage of it again, and compares their bytes. Speed is that of LLaDA-8B's sizes in
-/// bfloat16, with arbitrary weights made on the device. The store is not touched.
+/// Speed is that of LLaDA-8B's sizes in bfloat16, with arbitrary weights, beside PyTorch's. Every section is a process of its own with a limit of its own: one that fails, crashes or takes too long is
+/// reported, and the others go on. A section that would take longer than what is left of --budget is skipped.
+/// Writes one JSON document, and a page of Markdown beside it. The store is not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   agrpo bench-gpu --device cuda:0 --output docs/bench/gpu.json
+  agrpo bench-gpu --device cuda:0 --only model,reference --budget 120
   agrpo bench-gpu --device cpu --tiny")]
 pub(crate) struct BenchGpuArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Numerics class to assume if the driver does not report the GPU's compute capability
+    /// Numerics class to assume if the driver does not report the GPU's compute capability [default: cuda:90]
     #[arg(long, value_name = "CLASS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
-    /// Measure a tiny model in f32 instead
+    /// Measure tiny models in f32 instead
     #[arg(long)]
     pub(crate) tiny: bool,
-    /// Folder of the model whose logits are compared
+    /// Sections to measure [default: all]
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) only: Vec<SectionArg>,
+    /// Seconds that all sections together may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 340)]
+    #[arg(value_parser = value_parser!(u32).range(1..=86_400))]
+    pub(crate) budget: u32,
+    /// Folder of the model whose logits and gradients are compared
     #[arg(long, value_name = "DIR", default_value = "tests/golden/llada_tiny")]
     pub(crate) golden: PathBuf,
+    /// Python that has PyTorch
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub(crate) python: PathBuf,
+    /// Script that computes the same shape in PyTorch
+    #[arg(long, value_name = "FILE.py", default_value = "infra/gpu_reference.py")]
+    pub(crate) reference: PathBuf,
     /// Completions sampled side by side
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
     pub(crate) sequences: Option<u32>,
@@ -220,9 +259,21 @@ pub(crate) struct BenchGpuArgs {
     /// Relate operations per second to this peak instead of the device's known one
     #[arg(long, value_name = "TFLOPS", value_parser = peak)]
     pub(crate) peak: Option<f64>,
-    /// File to write; standard output without
-    #[arg(long, value_name = "FILE.json")]
+    /// File to write, and a page with the ending .md beside it; standard output without
+    #[arg(long, value_name = "FILE.json", value_parser = json_name)]
     pub(crate) output: Option<PathBuf>,
+    /// Measure this section in this process, and print its rows
+    #[arg(long, hide = true, value_enum)]
+    pub(crate) section: Option<SectionArg>,
+    /// How libtorch multiplies matrices on a GPU
+    #[arg(long, hide = true, default_value = "cublas")]
+    pub(crate) products: String,
+}
+
+fn json_name(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    is_json.then_some(path).ok_or("expected a name that ends in .json")
 }
 
 fn peak(text: &str) -> Result<f64, &'static str> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use agrpo_spec::Numerics;
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::options::{
     AnswerArgs, CacheArgs, ComputeArgs, DeviceArgs, FleetArgs, MetricsArgs, RETRY_SECONDS,
@@ -62,6 +62,9 @@ pub(crate) struct RunArgs {
     /// Operations a second of one thread or GPU to estimate time with, in 10^12 [default: assumed by class]
     #[arg(long, value_name = "N", requires = "dry_run", value_parser = tflops)]
     pub(crate) tflops: Option<f64>,
+    /// GPUs to estimate time for, each with a worker, where GPUs compute the run [default: 1]
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = value_parser!(u16).range(1..=4096))]
+    pub(crate) gpus: Option<u16>,
     /// Compute even what is estimated not to fit into memory
     #[arg(long)]
     pub(crate) ignore_memory: bool,

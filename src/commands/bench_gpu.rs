@@ -1,106 +1,250 @@
-//! `agrpo bench-gpu`: what a device computes, whether it computes it again, and how fast. One JSON document, in which
-//! every assumption stands beside the figure that rests on it. The tiny run lives in memory; parity, speed and
-//! utilisation are those of `agrpo_lab::gpu_bench`.
+//! `agrpo bench-gpu`: what a device computes, whether it computes it again, and how fast. This process computes nothing: it
+//! starts one for each section (`bench_gpu/child.rs`), which runs `bench_gpu/section.rs`, and writes what is known after
+//! every section, so that nothing is lost if it is ended. What is measured is in `agrpo_lab::gpu_bench`.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::process::Command;
+use std::time::Duration;
 
 use agrpo_compute::Device;
-use agrpo_fleet::replay;
-use agrpo_lab::gpu_bench::{self, Figures, Load, Parity, Utilisation};
-use agrpo_spec::{Files, Numerics, Run, RunConfig, StageKind};
-use agrpo_store::regular;
-use tokio::sync::{mpsc, watch};
+use agrpo_lab::gpu_bench::{Document, Load, Row, Section, State, peak, summary};
+use agrpo_spec::Numerics;
+use serde_json::{Value, json};
 
-use super::computing::local;
-use super::files::{BENCH, names, plain, try_writing, write};
-use super::prelude::{
-    ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, Store, machine, output,
-};
-use crate::{args::BenchGpuArgs, gpu::Gpu, libtorch::CudaBuild};
+use self::child::Ended;
+use super::files::{BENCH, BENCH_PAGE, try_writing, write};
+use super::prelude::{Exit, Failure, Result, Session, Settings, cannot, machine, output};
+use crate::args::{BenchGpuArgs, SectionArg};
+use crate::{gpu::Gpu, libtorch::CudaBuild, numerics::Products};
 
-/// A run of every kind of stage, in seconds.
-const RUN: &str = include_str!("bench_gpu/run.toml");
+mod child;
+mod section;
 
-#[derive(Serialize)]
-struct Answer {
-    agrpo: &'static str,
-    libtorch: String,
-    device: String,
-    gpu: Option<String>,
-    driver: Option<String>,
-    memory: Option<u64>,
-    numerics: Numerics,
-    parity: Parity,
-    replay: Replay,
-    load: Load,
-    figures: Figures,
-    utilisation: Utilisation,
-}
+/// What is assumed of a GPU that no driver describes: nothing is stored, so a class that is wrong does no harm.
+const UNKNOWN: Numerics = Numerics::Cuda { sm: 90 };
 
-/// The tiny run, computed twice.
-#[derive(Serialize)]
-struct Replay {
-    stages: usize,
-    /// Of each kind, whether every output and metric of all its stages came out again.
-    identical: BTreeMap<StageKind, bool>,
+/// A section to measure.
+struct Planned {
+    section: SectionArg,
+    products: Products,
+    /// Seconds that it takes on a GPU of the last generations, and those after which it is ended.
+    expected: f64,
+    limit: f64,
 }
 
 pub(super) fn bench_gpu(args: &BenchGpuArgs, session: &Session) -> Result<Exit> {
-    let settings = &session.settings;
     let load = load(args)?;
-    let files = golden(&args.golden)?;
-    args.output.as_deref().map_or(Ok(()), |place| try_writing(place, &BENCH))?;
-    let (device, class) = enter(args, settings)?;
-    output::talk("parity with the processor");
-    let parity = gpu_bench::parity(&files, device.id)?;
-    output::talk("a tiny run, and every stage of it again");
-    let replay = session.block_on(replayed(&device, class))?;
-    output::talk("speed");
-    let clock = machine::stopwatch();
-    let memory = || device.gpu.as_ref().and_then(Gpu::used);
-    let figures = gpu_bench::measure(&load, device.id, &clock, &memory)?;
-    let gpu = device.gpu.as_ref();
-    let name = gpu.map(|gpu| gpu.name.clone());
-    let peak = args.peak.map(|tera| tera * 1e12);
-    let utilisation = Utilisation::new(&load, &figures, name.as_deref(), peak);
-    let answer = Answer {
-        agrpo: machine::VERSION,
-        libtorch: match device.id {
-            Device::Cpu => agrpo_compute::libtorch_version().to_owned(),
-            Device::Cuda(_) => CudaBuild::find(settings)?.version,
-        },
-        device: device.id.to_string(),
-        gpu: name,
-        driver: gpu.map(|gpu| gpu.driver.clone()),
-        memory: gpu.map(|gpu| gpu.memory),
-        numerics: class,
-        parity,
-        replay,
-        utilisation,
-        load,
-        figures,
-    };
-    match &args.output {
-        None => output::json(&answer)?,
-        Some(file) => write(file, &BENCH, output::json_text(&answer)? + "\n")?,
+    if let Some(section) = args.section {
+        return section::measure(section, args, &load, session);
     }
-    Ok(if answer.replay.identical.values().all(|same| *same) { Exit::Done } else { Exit::Differs })
+    section::golden(&args.golden)?;
+    let page = args.output.as_deref().map(|file| file.with_extension("md"));
+    if let (Some(file), Some(page)) = (&args.output, &page) {
+        try_writing(file, &BENCH)?;
+        try_writing(page, &BENCH_PAGE)?;
+    }
+    let mut document = describe(args, load, &session.settings);
+    let write_all = |document: &Document| match (&args.output, &page) {
+        (Some(file), Some(page)) => {
+            write(file, &BENCH, output::json_text(document)? + "\n")?;
+            write(page, &BENCH_PAGE, summary(document))
+        }
+        _ => Ok(()),
+    };
+    let clock = machine::stopwatch();
+    for planned in plan(args) {
+        let start = clock();
+        let limit = planned.limit.min(document.budget_seconds - start);
+        let ended = if limit < planned.expected.min(planned.limit) {
+            let (left, expected) = (limit.max(0.0), planned.expected);
+            let why =
+                format!("{left:.0} s are left of the budget, and it takes about {expected:.0}");
+            output::talk(format!("{}: skipped: {why}", planned.title()));
+            Ended { skipped: Some(why), ..Ended::default() }
+        } else {
+            output::talk(format!("{}: at most {limit:.0} s", planned.title()));
+            let command = command(args, &planned, &document)?;
+            session
+                .block_on(async { Ok(child::run(command, Duration::from_secs_f64(limit)).await) })?
+        };
+        let section = planned.finished(ended, limit.max(0.0), clock() - start);
+        document.sections.push(section);
+        document.seconds = clock();
+        write_all(&document)?;
+    }
+    if args.output.is_none() {
+        output::json(&document)?;
+    }
+    document.failures().iter().for_each(|line| output::talk(format!("failed: {line}")));
+    Ok(exit(&document))
 }
 
-/// The device, and the class that this process is in now.
-fn enter(args: &BenchGpuArgs, settings: &Settings) -> Result<(ComputeDevice, Numerics)> {
-    let (id, asked) = (args.device.id, args.numerics);
-    let device = match ComputeDevice::find(id, None, settings) {
-        // Some containers show the GPU and hide the driver's library; nothing is stored here, so a class
-        // that is wrong does no harm.
-        Err(_) if asked.is_some_and(Numerics::is_cuda) => {
-            ComputeDevice::without_driver(id, None, settings)
-        }
-        found => found?,
+/// 3 where all that is wrong are comparisons, 6 where anything could not be measured.
+fn exit(document: &Document) -> Exit {
+    let is_failed = |section: &&Section| section.state == State::Failed;
+    let mut failed = document.sections.iter().filter(is_failed).peekable();
+    if failed.peek().is_none() {
+        return Exit::Done;
+    }
+    let compared = |row: &Row| row.error.is_none() || !row.result.is_null();
+    let differs =
+        failed.all(|section| section.error.is_none() && section.rows.iter().all(compared));
+    if differs { Exit::Differs } else { Exit::StageFailed }
+}
+
+/// What is measured in which order: what says most comes first, and settings that are not the class's come last.
+fn plan(args: &BenchGpuArgs) -> Vec<Planned> {
+    use SectionArg::{Doctor, Model, Operations, Parity, Ratio, Reference, Replay, Update};
+    let all = [
+        // The first process reads some gigabytes of libraries.
+        (Doctor, 10.0, 60.0),
+        (Operations, 12.0, 45.0),
+        (Parity, 12.0, 60.0),
+        (Replay, 25.0, 75.0),
+        (Ratio, 12.0, 45.0),
+        (Model, 50.0, 130.0),
+        (Reference, 35.0, 90.0),
+        (Update, 20.0, 60.0),
+    ];
+    let planned =
+        |section, products, expected, limit| Planned { section, products, expected, limit };
+    let class =
+        all.map(|(section, expected, limit)| planned(section, Products::CLASS, expected, limit));
+    let others = Products::ALL.into_iter().filter(|products| *products != Products::CLASS);
+    let others = others.map(|products| planned(Ratio, products, 12.0, 40.0));
+    let is_asked = |section| args.only.is_empty() || args.only.contains(&section);
+    class
+        .into_iter()
+        .chain(others.filter(|_| args.device.id.is_cuda()))
+        .filter(|planned| is_asked(planned.section))
+        .collect()
+}
+
+/// The machine, before anything is measured.
+fn describe(args: &BenchGpuArgs, load: Load, settings: &Settings) -> Document {
+    let (gpu, why) = match args.device.id {
+        Device::Cpu => (None, None),
+        Device::Cuda(number) => match Gpu::find(number, settings) {
+            Ok(gpu) => (Some(gpu), None),
+            Err(failure) => (None, Some(failure.message)),
+        },
     };
-    let class = asked.or(device.class()).unwrap_or_default();
-    device.enter(settings, class, None)?;
-    Ok((device, class))
+    let of_device = match args.device.id {
+        Device::Cpu => Numerics::CpuPortable,
+        Device::Cuda(_) => gpu.as_ref().map_or(UNKNOWN, Gpu::class),
+    };
+    let libtorch = match args.device.id {
+        Device::Cpu => agrpo_compute::libtorch_version().to_owned(),
+        Device::Cuda(_) => {
+            CudaBuild::find(settings).map_or_else(|failure| failure.message, |build| build.version)
+        }
+    };
+    let known = gpu.as_ref().filter(|_| !args.tiny).and_then(|gpu| peak(&gpu.name));
+    Document {
+        agrpo: machine::VERSION.to_owned(),
+        libtorch,
+        schema: Document::SCHEMA,
+        device: args.device.id.to_string(),
+        driver: gpu.as_ref().map(|gpu| gpu.driver.clone()).or(why),
+        memory: gpu.as_ref().map(|gpu| gpu.memory),
+        gpu: gpu.map(|gpu| gpu.name),
+        numerics: args.numerics.unwrap_or(of_device).to_string(),
+        processor: machine::cpu(),
+        cores: machine::cores().get(),
+        peak_flop_per_second: args.peak.map(|tera| tera * 1e12).or(known),
+        assumptions: Document::assumptions(),
+        load,
+        ratio_load: section::ratio_load(args),
+        budget_seconds: f64::from(args.budget),
+        seconds: 0.0,
+        sections: vec![],
+    }
+}
+
+/// The process of a section.
+fn command(args: &BenchGpuArgs, planned: &Planned, document: &Document) -> Result<Command> {
+    if planned.section == SectionArg::Reference {
+        let mut command = Command::new(&args.python);
+        let load = serde_json::to_string(&document.load).map_err(cannot("describe the model"))?;
+        command.arg(&args.reference).args(["--device", &document.device, "--load", &load]);
+        return Ok(command);
+    }
+    let program = std::env::current_exe().map_err(cannot("find itself"))?;
+    let mut command = Command::new(program);
+    if planned.section == SectionArg::Doctor {
+        // The services are not measured, nor touched.
+        command.args(["doctor", "--json", "--store", "memory://", "--device", &document.device]);
+        command.env_remove("AGRPO_REDIS");
+        return Ok(command);
+    }
+    command.args(std::env::args_os().skip(1));
+    command.args(["--section", &planned.name(), "--products", planned.products.name]);
+    if args.numerics.is_none() {
+        command.args(["--numerics", &document.numerics]);
+    }
+    Ok(command)
+}
+
+impl Planned {
+    fn name(&self) -> String {
+        format!("{:?}", self.section).to_lowercase()
+    }
+
+    fn title(&self) -> String {
+        match self.section {
+            SectionArg::Ratio => format!("{} ({})", self.name(), self.products.name),
+            _ => self.name(),
+        }
+    }
+
+    fn finished(&self, ended: Ended, limit_seconds: f64, seconds: f64) -> Section {
+        let Ended { mut rows, rest, mut error, skipped } = ended;
+        if self.section == SectionArg::Doctor {
+            // Its exit code says nothing that its checks do not.
+            if let Some((row, bad)) = checked(&rest, seconds) {
+                error = bad;
+                rows.push(row);
+            }
+        }
+        let is_failed = error.is_some() || rows.iter().any(|row| row.error.is_some());
+        let state = match skipped {
+            Some(_) => State::Skipped,
+            None if is_failed => State::Failed,
+            None => State::Done,
+        };
+        Section {
+            name: self.name(),
+            products: self.products.name.to_owned(),
+            settings: self.products.describe(),
+            state,
+            limit_seconds,
+            seconds,
+            error: error.or(skipped),
+            rows,
+        }
+    }
+}
+
+/// What `agrpo doctor` checks of a machine that computes, beside its services.
+const CHECKS: [&str; 8] =
+    ["agrpo", "libtorch", "processor", "cores", "numerics", "rows", "gpu", "cuda"];
+
+/// The answer of `agrpo doctor` as a row, without places of this machine, and what is bad.
+fn checked(answer: &str, seconds: f64) -> Option<(Row, Option<String>)> {
+    let answer = serde_json::from_str::<Value>(answer).ok()?;
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    let mut checks: Vec<Value> = answer["checks"].as_array()?.clone();
+    checks.retain(|check| CHECKS.contains(&text(check, "name").as_str()));
+    for check in checks.iter_mut().filter(|check| check["verdict"] == "ok") {
+        if let Some((found, _)) = text(check, "found").split_once(" in /") {
+            check["found"] = found.into();
+        }
+    }
+    let bad = checks.iter().filter(|check| check["verdict"] == "bad");
+    let bad = bad.map(|check| format!("{}: {}", text(check, "name"), text(check, "found")));
+    let bad = bad.collect::<Vec<_>>().join("; ");
+    let result = json!({ "checks": checks });
+    let row = Row { name: "checks".to_owned(), seconds, error: None, result };
+    Some((row, (!bad.is_empty()).then_some(bad)))
 }
 
 fn load(args: &BenchGpuArgs) -> Result<Load> {
@@ -117,38 +261,4 @@ fn load(args: &BenchGpuArgs) -> Result<Load> {
         )));
     }
     Ok(load)
-}
-
-/// The files of a model in Hugging Face layout.
-fn golden(folder: &Path) -> Result<Files> {
-    let cannot = |error: io::Error| {
-        let (folder, why) = (folder.display(), plain(&error));
-        Failure::usage(format!("--golden {folder}: {why}; expected a model's folder"))
-    };
-    let mut files = Files::new();
-    for name in names(folder).map_err(cannot)? {
-        if name == "config.json" || name.starts_with("model") && name.ends_with(".safetensors") {
-            let bytes = regular::read(&folder.join(&name)).map_err(cannot)?;
-            files.insert(name, bytes.into());
-        }
-    }
-    Ok(files)
-}
-
-/// The tiny run in the device's class, in memory, and every stage of it again.
-async fn replayed(device: &ComputeDevice, numerics: Numerics) -> Result<Replay> {
-    let run = Run::parse(RUN)?;
-    let run = Run::resolve(RunConfig { numerics, ..run.config().clone() })?;
-    let store = Store::open("memory://", &[]).await?;
-    let (events, _unheard) = mpsc::unbounded_channel();
-    let (_go_on, stop) = watch::channel(false);
-    let (id, local) = (run.id(), local(&store, device, Some(1)));
-    local.run(run, false, events, stop).await?;
-    let mut identical = BTreeMap::new();
-    let reports = replay::replay_run(&store, id, &local.execute).await?;
-    for (_, report) in &reports {
-        let all: &mut bool = identical.entry(report.kind).or_insert(true);
-        *all &= report.identical;
-    }
-    Ok(Replay { stages: reports.len(), identical })
 }

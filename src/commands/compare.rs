@@ -71,7 +71,7 @@ async fn computed(
     let mut traces = vec![];
     for (n, member) in comparison.members.iter().enumerate() {
         output::talk(format!("{}/{all}  {member}: run {}", n + 1, member.run.id()));
-        let (how, summary) = ((args.compute.workers, false), RunSummary::default());
+        let (how, summary) = ((args.compute.workers, false), RunSummary::of(&member.run));
         let (outcome, _) = compute(&store, &member.run, device, how, stop.clone(), summary).await;
         if !outcome?.done {
             let hint = "the same command goes on: finished stages are kept";

@@ -33,10 +33,11 @@ pub(super) fn find_device(args: &ComputeArgs, settings: &Settings) -> Result<Com
 
 /// A local scheduler at a store; by default with as many workers as there are threads.
 pub(super) fn local(store: &Store, device: &ComputeDevice, workers: Option<u16>) -> Local {
+    let workers = device.workers(workers);
     Local {
         store: store.clone(),
-        execute: device.execute(),
-        workers: device.workers(workers),
+        execute: device.execute(workers),
+        workers,
         environment: device.environment(),
         clock: machine::clock(),
         log_tail: telemetry::log_tail(),

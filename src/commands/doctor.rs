@@ -131,7 +131,8 @@ fn graphics(args: &DoctorArgs, settings: &Settings) -> Result<(Numerics, Vec<Che
             Ok((class, checks))
         }
         _ => {
-            numerics::enter(settings, Numerics::CpuPortable, None, None)?;
+            let class = (Numerics::CpuPortable, numerics::Products::CLASS);
+            numerics::enter(settings, class, None, None)?;
             Ok((Numerics::CpuPortable, checks))
         }
     }

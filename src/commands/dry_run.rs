@@ -1,16 +1,24 @@
 //! `agrpo run --dry-run`, and the memory check at the start of every run: what would be computed, how much memory a
 //! stage takes, by how much the store grows, and about how long it takes. Computes nothing and downloads nothing.
-//! Memory follows from the formula of `docs/memory.md`; time from counted operations and an assumed throughput, which
-//! is printed.
+//! Memory follows from the formula of `docs/memory.md`; time from counted operations and rates, which are printed, or from
+//! what this machine measured (`dry_run/measured.rs`).
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use agrpo_spec::memory::{Estimate, TooLarge, Workload};
-use agrpo_spec::{Base, Numerics, Plan, Run, RunId, StageCost, StageKind};
+use agrpo_spec::{
+    Base, Chain, Checkpointing, Environment, Machine, Numerics, Plan, Rates, Run, RunId, StageCost,
+    StageKind,
+};
 
+use self::measured::{Measured, measured};
+use super::computing::find_device;
 use super::prelude::{ComputeDevice, Exit, Failure, Result, Serialize, Session, machine, output};
 use super::run_file::{parse_run, read_sources, unfetched};
 use crate::args::RunArgs;
+
+mod measured;
+mod text;
 
 #[derive(Debug, Serialize)]
 struct DryRun {
@@ -21,15 +29,60 @@ struct DryRun {
     unfetched: Vec<String>,
     stages: u64,
     kinds: Vec<Kind>,
+    /// Of a process with all its stages, at its peak.
+    process_memory: u64,
+    workers: usize,
     /// Written in all.
     bytes: u64,
     /// Of these, kept at the end by the run's retention.
     kept_bytes: u64,
-    /// Sustained, of one thread or of the GPU.
-    assumed_flops: f64,
+    /// What time is estimated with.
+    rates: Rates,
     threads: usize,
+    gpus: Option<u64>,
     /// By the clock, with prompts of the longest length that the run allows.
-    seconds: f64,
+    #[serde(flatten)]
+    chain: Chain,
+    /// What `estimator.checkpointing = "auto"` does here.
+    checkpointing: Option<Decision>,
+}
+
+/// How `estimator.checkpointing = "auto"` is decided.
+#[derive(Debug, Serialize)]
+struct Decision {
+    checkpoints: bool,
+    /// A stage that computes gradients, without checkpointing, in bytes.
+    without: u64,
+    /// What a stage may take of the device, if it is here.
+    available: Option<u64>,
+}
+
+impl Decision {
+    /// None where the run file decides.
+    fn of(run: &Run, workload: &Workload, available: Option<u64>) -> Option<Self> {
+        if run.config().estimator.checkpointing != Checkpointing::Auto {
+            return None;
+        }
+        let without = Workload { checkpointing: false, ..workload.clone() };
+        let without = without.stage(learning(run)).map_or(0, |estimate| estimate.bytes());
+        Some(Self { checkpoints: workload.checkpointing, without, available })
+    }
+
+    fn describe(&self) -> String {
+        let does = if self.checkpoints { "checkpoints" } else { "does not checkpoint" };
+        let available = match self.available {
+            Some(bytes) => format!("{} are available", output::size(bytes)),
+            None => "the device of the run is not here".to_owned(),
+        };
+        let without = output::size(self.without);
+        format!("auto      {does}: a gradient takes {without} without, and {available}")
+    }
+}
+
+/// Bytes that each of so many stages may take of the run's device; none where it is not here.
+fn available(args: &RunArgs, session: &Session, class: Numerics, stages: usize) -> Option<u64> {
+    let device = find_device(&args.compute, &session.settings).ok()?;
+    (device.id.is_cuda() == class.is_cuda()).then(|| device.share(stages)).flatten()
 }
 
 #[derive(Debug, Serialize)]
@@ -37,7 +90,12 @@ struct Kind {
     kind: StageKind,
     stages: u64,
     flops: f64,
+    /// By the clock: as measured, else as estimated.
     seconds: f64,
+    estimated: f64,
+    measured: Option<Measured>,
+    /// The estimate, part by part.
+    parts: Vec<(&'static str, f64)>,
     /// Written by one stage.
     bytes: u64,
     /// Stages whose results are kept to the end.
@@ -46,146 +104,131 @@ struct Kind {
     memory: Vec<(&'static str, u64)>,
 }
 
-/// The default of the sustained operations a second: of a GPU 40 % of its tensor cores' peak in bf16 that NVIDIA gives
-/// for the class, of a thread what `make bench` measures on one core.
-fn assumed_flops(class: Numerics) -> f64 {
-    match class {
-        Numerics::CpuPortable | Numerics::CpuNative => 100e9,
-        Numerics::Cuda { sm: 90.. } => 0.4 * 989e12,
-        Numerics::Cuda { sm: 80..90 } => 0.4 * 312e12,
-        Numerics::Cuda { .. } => 0.4 * 100e12,
-    }
-}
-
 /// Reports what the run would need; the files that it names may be missing.
 pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
     let (named, text) = read_sources(&args.run, &session.settings)?;
     let run = parse_run(&unfetched(&text, &named)?, &args.run)?;
     let config = run.config();
     let unfetched = named.into_iter().filter(|source| source.sha256.is_none());
-    let threads = machine::threads(args.compute.threads.count, config.numerics.is_cuda()).get();
+    let is_gpu = config.numerics.is_cuda();
+    if args.gpus.is_some() && !is_gpu {
+        let refused = Failure::usage(format!("--gpus: the run is of class {}", config.numerics));
+        return Err(refused.hint("estimate for GPUs with --numerics cuda:90, for example"));
+    }
+    let threads = machine::threads(args.compute.threads.count, is_gpu).get();
+    // Updates are computed by the host's cores beside a GPU.
+    let host = machine::threads(args.compute.threads.count, false).get();
     let workers = args.compute.workers.map_or(threads, usize::from);
-    let workload = workload(&run, threads.div_ceil(workers));
-    let flops = args.tflops.map(|tflops| tflops * 1e12);
-    let assumed_flops = flops.unwrap_or_else(|| assumed_flops(config.numerics));
-    let kind = |cost: StageCost| {
+    let available = available(args, session, config.numerics, workers);
+    let workload = workload(&run, threads.div_ceil(workers), available);
+    let mut rates = Rates::assumed(config.numerics);
+    rates.products = args.tflops.map_or(rates.products, |tflops| tflops * 1e12);
+    let gpus = is_gpu.then(|| u64::from(args.gpus.unwrap_or(1)));
+    let machine = Machine { gpus, threads: host as u64, workers: workers as u64 };
+    let here = Environment {
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        ..machine::environment()
+    };
+    // Who says how fast the machine is asks for that.
+    let measured = match args.tflops {
+        None => measured(session, &run, &here),
+        Some(_) => BTreeMap::new(),
+    };
+    let mut costs = workload.costs(&run, &rates);
+    costs.retain(|cost| cost.stages > 0);
+    let seconds = |cost: &StageCost| match measured.get(&cost.kind) {
+        Some(measured) => measured.seconds,
+        None => cost.seconds(machine.places(&run, cost.kind)),
+    };
+    let kind = |cost: &StageCost| {
         let memory = workload.stage(cost.kind).map(|estimate| estimate.parts);
         let memory = memory.unwrap_or_default().into_iter().filter(|part| part.bytes > 0);
+        let places = machine.places(&run, cost.kind);
         Kind {
             kind: cost.kind,
             stages: cost.stages,
             flops: cost.flops,
-            seconds: cost.flops / assumed_flops,
+            seconds: seconds(cost),
+            estimated: cost.seconds(places),
+            measured: measured.get(&cost.kind).copied(),
+            parts: cost.parts.iter().map(|part| (part.name, part.seconds(places))).collect(),
             bytes: cost.bytes,
             kept: config.retention.whole_at_end(&run, cost.kind),
             memory: memory.map(|part| (part.name, part.bytes)).collect(),
         }
     };
-    let kinds: Vec<_> =
-        workload.costs(&run).into_iter().filter(|cost| cost.stages > 0).map(kind).collect();
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let seconds =
-        kinds.iter().map(|kind| kind.stages as f64 * kind.seconds).sum::<f64>() / threads as f64;
+    let kinds: Vec<_> = costs.iter().map(kind).collect();
     let answer = DryRun {
         run: run.id(),
         name: config.name.clone(),
         numerics: config.numerics,
         unfetched: unfetched.map(|source| source.key).collect(),
         stages: Plan::total_stages(&run),
+        process_memory: workload.process(workers as u64),
+        workers,
         bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
         kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
         kinds,
-        assumed_flops,
+        rates,
         threads,
-        seconds,
+        gpus,
+        chain: machine.chain(&run, &costs, seconds),
+        checkpointing: Decision::of(&run, &workload, available),
     };
     output::answer(args.json, &answer, || answer.describe())
 }
 
-impl DryRun {
-    fn describe(&self) -> String {
-        let mut lines = vec![format!("run       {} ({}, {})", self.run, self.name, self.numerics)];
-        if !self.unfetched.is_empty() {
-            let keys = self.unfetched.join(", ");
-            lines.push(format!(
-                "          without {keys}: its id is another one once they are fetched"
-            ));
-        }
-        lines.push(format!("stages    {} in all", self.stages));
-        let head = ["kind", "stages", "TFLOP", "seconds", "writes", "memory"];
-        let row = |kind: &Kind| {
-            let peak: u64 = kind.memory.iter().map(|(_, bytes)| bytes).sum();
-            [
-                kind.kind.to_string(),
-                kind.stages.to_string(),
-                format!("{:.3}", kind.flops / 1e12),
-                format!("{:.1}", kind.seconds),
-                output::size(kind.bytes),
-                if peak == 0 { "-".to_owned() } else { output::size(peak) },
-            ]
-        };
-        lines.push(output::table(head, self.kinds.iter().map(row)));
-        let memory = self.kinds.iter().filter(|kind| !kind.memory.is_empty()).map(|kind| {
-            let parts =
-                kind.memory.iter().map(|(name, bytes)| format!("{name} {}", output::size(*bytes)));
-            format!("memory    {}: {}", kind.kind, parts.collect::<Vec<_>>().join(", "))
-        });
-        lines.extend(memory);
-        let written = output::size(self.bytes);
-        lines.push(if self.kept_bytes == self.bytes {
-            format!("store     {written} over the whole run")
-        } else {
-            let kept = output::size(self.kept_bytes);
-            format!("store     {written} over the whole run, of which [retention] keeps {kept}")
-        });
-        let unit = if self.numerics.is_cuda() { "GPU" } else { "thread" };
-        lines.push(format!(
-            "time      up to {} on {}, with the longest prompts and at {:.2} TFLOP/s each, \
-             which is assumed: --tflops N says better",
-            output::short_duration(Duration::from_secs_f64(self.seconds)),
-            output::count(self.threads as u64, unit),
-            self.assumed_flops / 1e12
-        ));
-        lines.join("\n")
+/// The kind of the run's stages that compute gradients.
+fn learning(run: &Run) -> StageKind {
+    match run.config().estimator.fused_updates {
+        true => StageKind::Updates,
+        false => StageKind::Gradient,
     }
 }
 
-/// The estimates of a run's stages, each of which has so many threads.
-pub(super) fn workload(run: &Run, threads: usize) -> Workload {
+/// The estimates of a run's stages, each of which has so many threads and may take so many bytes.
+pub(super) fn workload(run: &Run, threads: usize, memory: Option<u64>) -> Workload {
     let prompt_tokens = agrpo_compute::prompt_tokens(&run.config().task);
     let vocabulary = match run.base() {
         Base::Scratch(..) => agrpo_compute::vocabulary(&run.config().task).unwrap_or(0),
         Base::Checkpoint(checkpoint) => checkpoint.shape.embedding_size.into(),
     };
-    Workload { threads: threads as u64, ..Workload::of(run, vocabulary, prompt_tokens) }
+    let workload = Workload::of(run, vocabulary, prompt_tokens);
+    let workload = Workload { threads: threads as u64, ..workload };
+    workload.decided(learning(run), run.config().estimator.checkpointing, memory)
 }
 
 /// Refuses a run whose concurrent stages do not fit into memory; updates, which the processor computes in every
-/// class, are checked against the machine's memory. Returns the largest of the other estimates.
+/// class, are checked against the machine's memory. Returns, for people, the largest of the other estimates and that of
+/// the process with all its stages.
 pub(super) fn check_memory(
     run: &Run,
     device: &ComputeDevice,
     workers: Option<u16>,
-) -> Result<Option<Estimate>> {
+) -> Result<Option<String>> {
     let workers = device.workers(workers);
-    let workload = workload(run, device.threads.count().get().div_ceil(workers));
-    let share = |bytes: Option<u64>| bytes.map(|bytes| bytes / workers as u64);
-    let (here, host) = (share(device.memory()), share(machine::available_memory()));
-    if let (Some(update), Some(host)) = (workload.stage(StageKind::Update), host) {
+    let here = device.share(workers);
+    let host = machine::available_memory().map(|bytes| bytes / workers as u64);
+    let workload = workload(run, device.threads.count().get().div_ceil(workers), here);
+    let is_fused = run.config().estimator.fused_updates;
+    let update = workload.stage(StageKind::Update).filter(|_| !is_fused);
+    if let (Some(update), Some(host)) = (update, host) {
         update.fits(host).map_err(|too_large| refusal(&too_large))?;
     }
-    let kinds = [StageKind::Rollout, StageKind::Gradient, StageKind::Evaluation];
+    let kinds = [StageKind::Sft, StageKind::Rollout, learning(run), StageKind::Evaluation];
     let largest = kinds.into_iter().filter_map(|kind| workload.stage(kind));
     let largest = largest.max_by_key(Estimate::bytes);
     if let (Some(estimate), Some(here)) = (&largest, here) {
         estimate.fits(here).map_err(|too_large| refusal(&too_large))?;
     }
-    Ok(largest)
+    let process = output::size(workload.process(workers as u64));
+    Ok(largest
+        .map(|estimate| format!("{process} for the process, of its largest stage {estimate}")))
 }
 
 fn refusal(too_large: &TooLarge) -> Failure {
     Failure::refused(too_large)
-        .hint("a lower micro_batch takes less, and so does estimator.checkpointing = true")
+        .hint("a lower micro_batch takes less, and so does estimator.checkpointing = \"auto\"")
         .hint("--workers 1 leaves all memory to one stage, --threads 1 to one pass of it")
         .hint("--dry-run shows every part; --ignore-memory computes all the same")
 }

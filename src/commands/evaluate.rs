@@ -1,5 +1,5 @@
-//! `agrpo evaluate`: measures a run's base and newest policy on a grid of unmask steps. One evaluation stage for each
-//! policy and number of steps, computed through the store like any other stage, though no run waits for it. Trains
+//! `agrpo evaluate`: measures a run's base and newest policy on a grid of unmask steps. One evaluation for each policy
+//! and number of steps, in one stage or in shards, computed through the store like any other stage, though no run waits for it. Trains
 //! nothing and writes nothing into the run's own index; refuses steps, problems and samplers that the run's task does
 //! not allow. What the results add up to is in `report.rs`.
 
@@ -8,7 +8,8 @@ mod report;
 use agrpo_compute::tasks::{TaskError, check_task};
 use agrpo_fleet::batch::Settled;
 use agrpo_spec::{
-    Base, EvaluationSpec, Real, Run, RunId, Sampler, StageKind, StageSpec, allows_steps,
+    Appended, Base, EvaluationSpec, ProblemShard, Real, Run, RunId, Sampler, StageKind, StageSpec,
+    allows_steps,
 };
 use tokio::sync::mpsc;
 
@@ -45,7 +46,7 @@ pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The record of every cell, in their order.
+/// The records of every cell's stages, in their order.
 async fn compute(
     store: &Store,
     run: RunId,
@@ -55,7 +56,9 @@ async fn compute(
 ) -> Result<Vec<Settled>> {
     let stop = stop_signal(|| output::talk("finishing the evaluations in hand"))?;
     let (settled, mut events) = mpsc::unbounded_channel();
-    let specs = cells.iter().map(|cell| StageSpec::Evaluation(cell.spec.clone())).collect();
+    let stages = cells.iter().flat_map(|cell| cell.stages.iter().map(move |spec| (cell, spec)));
+    let stages: Vec<_> = stages.collect();
+    let specs = stages.iter().map(|(_, spec)| StageSpec::Evaluation((*spec).clone())).collect();
     let store = retrying(store, RETRY_SECONDS, &stop);
     let local = local(&store, device, args.compute.workers);
     let work = local.batch(run, specs, settled, stop);
@@ -63,21 +66,25 @@ async fn compute(
         let mut done = 0;
         while let Some(one) = events.recv().await {
             done += 1;
-            let (cell, all) = (&cells[one.index], cells.len());
+            let ((cell, spec), all) = (stages[one.index], stages.len());
             let steps = output::count(cell.sampler.steps.into(), "step");
             let policy = output::policy(cell.policy.iteration);
             let share = one.manifest.metrics.get(agrpo_spec::metrics::ACCURACY);
             let share = share.map(|share| output::percent(*share)).unwrap_or_default();
+            let problems = spec.shard.0.map(|ProblemShard { first_problem: first, .. }| {
+                format!(" of problems {} to {}", first + 1, first + spec.problems)
+            });
+            let problems = problems.unwrap_or_default();
             let stored = if one.reused { " (stored)" } else { "" };
             output::talk(format!(
-                "evaluation {done}/{all}  {policy}, {steps}  accuracy {share}{stored}"
+                "evaluation {done}/{all}  {policy}, {steps}  accuracy{problems} {share}{stored}"
             ));
         }
     };
     let (settled, ()) = tokio::join!(work, show);
     let settled: Vec<_> = settled?.into_iter().flatten().collect();
-    if settled.len() < cells.len() {
-        let all = output::count(cells.len() as u64, "evaluation");
+    if settled.len() < stages.len() {
+        let all = output::count(stages.len() as u64, "evaluation");
         let why = format!("stopped after {} of {all}", settled.len());
         let hint = "the same command goes on: what is done is stored";
         return Err(Failure::new(Exit::Interrupted, why).hint(hint));
@@ -95,6 +102,7 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
         )),
         error @ TaskError::None { .. } => Failure::refused(error),
     })?;
+    let shards = shards(run, problems, args)?;
     let rollout = &config.rollout;
     let (top_k, top_p) = match args.temperature {
         Some(_) => (rollout.top_k, rollout.top_p),
@@ -128,11 +136,30 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
                 samplers: vec![sampler.clone()],
                 merge_adapter: config.merges_adapter(),
                 grading: config.grading(),
+                shard: Appended::default(),
             };
-            cells.push(Cell { policy, sampler, spec });
+            let stages = match shards {
+                1 => vec![spec],
+                _ => (0..shards).filter_map(|number| spec.nth_shard(number, shards)).collect(),
+            };
+            cells.push(Cell { policy, sampler, problems, stages });
         }
     }
     Ok(cells)
+}
+
+/// Into how many stages an evaluation of so many problems is divided.
+fn shards(run: &Run, problems: u32, args: &EvaluateArgs) -> Result<u32> {
+    match args.shards {
+        Some(shards) if shards > problems => {
+            let problems = output::count(problems.into(), "problem");
+            Err(Failure::usage(format!(
+                "--shards {shards}: expected at most one for each of {problems}"
+            )))
+        }
+        Some(shards) => Ok(shards),
+        None => Ok(run.config().evaluation_shards().min(problems)),
+    }
 }
 
 fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>> {

@@ -87,6 +87,8 @@ pub(super) const SVG: Kind = Kind::new("chart", "<svg width=", "<rect x=\"0\" y=
 pub(super) const PNG: Kind = Kind::new("chart", "\u{fffd}PNG\r\n", "IHDR");
 pub(super) const PAGE: Kind = Kind::new("comparison", "# ", " by `agrpo compare`.");
 pub(super) const NUMBERS: Kind = Kind::new("comparison", "{\n  \"steps\": [", "\"variants\": [");
+pub(super) const BENCH_PAGE: Kind =
+    Kind::new("page of a measurement", "# ", "Measured by `agrpo bench-gpu`");
 pub(super) const BENCH: Kind = Kind::new("measurement", "{\n  \"agrpo\": ", "\"libtorch\": ");
 
 /// Checks, also before hours of work, that a file can be written; what it holds stays. Refuses to replace a file that

@@ -78,7 +78,7 @@ async fn compute(
     (args, session): (&ReplayArgs, &Session),
 ) -> Result<Vec<Stage>> {
     let stop = stop_signal(|| output::talk("finishing the stage in hand"))?;
-    let execute = device.execute();
+    let execute = device.execute(1);
     let mut done = vec![];
     for (key, stage) in request.stages {
         if *stop.borrow() {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use agrpo_compute::Device;
 use agrpo_fleet::status::{self, AccuracyStatus};
-use agrpo_fleet::{evaluation_at, local::Outcome};
+use agrpo_fleet::{evaluations_at, local::Outcome};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKind};
 use agrpo_store::redact;
 
@@ -58,8 +58,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit> {
     };
     let (run, text) = fetch_run(&args.run, (&named, text), session)?;
     device.enter(&session.settings, run.config().numerics, Some(&text))?;
-    if let Some(estimate) = largest {
-        output::talk(format!("memory, estimated: {estimate}"));
+    if let Some(largest) = largest {
+        output::talk(format!("memory, estimated: {largest}"));
     }
     session.block_on(async {
         let stop = stop_signal(|| output::talk(STOPPING))?;
@@ -70,11 +70,10 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit> {
             Metrics::listen(args.metrics.metrics, &session.settings, &worker, class).await?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
-        let mut progress = RunSummary::default();
+        let mut progress = RunSummary::of(&run);
         // A resumed run does not compute the base's accuracy again.
-        if let Some(base) = evaluation_at(&store, &run, 0).await? {
-            let share = base.metrics.get(agrpo_spec::metrics::ACCURACY);
-            progress.accuracy.extend(share.map(|share| (0, *share)));
+        for (key, manifest) in evaluations_at(&store, &run, 0).await? {
+            progress.add_evaluation(key, &manifest);
         }
         let how = (args.compute.workers, args.repair);
         let (outcome, progress) = compute(&store, &run, &device, how, stop, progress).await;

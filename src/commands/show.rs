@@ -30,6 +30,8 @@ const NEWEST: usize = 12;
 const COMPLETIONS: usize = 8;
 /// Bytes of a document, or of a header, at most.
 const LARGE: u64 = 100_000_000;
+/// Columns of a stage's key, at least.
+const KEY: usize = 18;
 /// Between two steps of a completion.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Columns where there is no terminal.
@@ -109,7 +111,9 @@ async fn show_run(store: &Store, id: RunId, json: bool) -> Result<Exit> {
         format!("# {} of {} stages are done{more}", stages.len(), Plan::total_stages(&run)),
     ];
     let newest = stages.iter().skip(stages.len().saturating_sub(NEWEST));
-    lines.extend(newest.map(|(key, stage)| format!("#   {:<18}  {stage}", key.to_string())));
+    let newest: Vec<_> = newest.map(|(key, stage)| (key.to_string(), stage)).collect();
+    let width = newest.iter().map(|(key, _)| key.len()).fold(KEY, usize::max);
+    lines.extend(newest.iter().map(|(key, stage)| format!("#   {key:<width$}  {stage}")));
     lines.extend(failures.iter().map(|failure| {
         let StageFailure { key, stage, error, attempts, .. } = failure;
         let attempts = output::count((*attempts).into(), "attempt");

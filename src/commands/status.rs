@@ -89,6 +89,9 @@ fn table(runs: &[RunStatus]) -> String {
         let (id, records) = (run.run.short(), &run.unreadable_records);
         let failed = run.failed_at.iter().filter(|_| run.state == RunState::Failed);
         let mut notes: Vec<String> = failed.map(|failed| failed.error.clone()).collect();
+        notes.extend(run.partial_evaluations.iter().map(|partial| {
+            format!("evaluation of {}: {partial}", output::policy(partial.iteration))
+        }));
         notes.extend(run.incompatible.clone());
         notes.extend(run.unreadable.iter().map(|why| format!("unreadable: {why}")));
         notes.extend(records.iter().take(NAMED).map(ToString::to_string));

@@ -64,7 +64,7 @@ async fn work(
     );
     let mut supervisor = Supervisor::new(options.liveness.clone());
     supervisor.ready();
-    let execute = device.execute();
+    let execute = device.execute(1);
     #[cfg(debug_assertions)]
     let execute = crate::failpoints::witness(execute, &session.settings)?;
     let (events, mut happened) = mpsc::unbounded_channel();

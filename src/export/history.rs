@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, Run, StageKey, StageKind, metrics};
+use agrpo_spec::{
+    ArtifactDigest, Base, Evaluation, EvaluationShards, Plan, Run, StageKey, StageKind, metrics,
+};
 use agrpo_view::history::{Done, RunHistory};
-use agrpo_view::statistics::{Interval, interval, mean};
+use agrpo_view::statistics::{Interval, interval};
 
-use crate::columns::{Join, join, name};
+use crate::columns::name;
 
 /// Numbers by column.
-pub type Metrics = BTreeMap<String, f64>;
+pub type Metrics = metrics::Metrics;
 
 /// What is known of a policy and of how it came about.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +87,7 @@ impl History {
             for (key, done) in of_row {
                 *metrics.entry(format!("time/{}", key.kind)).or_default() += done.took_ms() / 1e3;
             }
-            metrics.extend(evaluated(of_row, evaluations.get(&iteration)));
+            metrics.extend(evaluated(run, of_row, evaluations.get(&iteration)));
             Row { iteration, unix_ms, policy, metrics }
         };
         let rows = if stages.is_empty() { vec![] } else { policies.into_iter().map(row).collect() };
@@ -101,41 +103,28 @@ fn ended(done: &Done) -> u64 {
 
 /// Every metric of training stages, joined over shards and inner updates.
 fn joined(stages: &[(&StageKey, &Done)]) -> Metrics {
-    let mut found: BTreeMap<(StageKind, &str), Vec<&Done>> = BTreeMap::new();
+    let mut found: BTreeMap<StageKind, Vec<&Metrics>> = BTreeMap::new();
     for &(key, done) in stages.iter().filter(|(key, _)| key.kind != StageKind::Evaluation) {
-        for metric in done.metrics.keys() {
-            found.entry((key.kind, metric)).or_default().push(done);
-        }
+        found.entry(key.kind).or_default().push(&done.metrics);
     }
-    let join = |((kind, metric), stages): ((StageKind, &str), Vec<&Done>)| {
-        let of = |metric: &str| -> Vec<f64> {
-            stages.iter().map(|done| done.metrics.get(metric).copied().unwrap_or(0.0)).collect()
-        };
-        let numbers = of(metric);
-        let value = match join(kind, metric) {
-            Join::Mean => mean(&numbers),
-            Join::WeightedBy(weight) => {
-                let weights = of(weight);
-                let total: f64 = weights.iter().sum();
-                let sum: f64 = numbers.iter().zip(&weights).map(|(n, weight)| n * weight).sum();
-                if total > 0.0 { sum / total } else { mean(&numbers) }
-            }
-            Join::Sum => numbers.iter().sum(),
-            Join::Max => numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            Join::Last => numbers.last().copied().unwrap_or_default(),
-        };
-        (name(kind, metric), value)
+    let of_kind = |(kind, stages): (StageKind, Vec<&Metrics>)| {
+        metrics::joined(kind, &stages)
+            .into_iter()
+            .map(move |(metric, value)| (name(kind, &metric), value))
     };
-    found.into_iter().map(join).collect()
+    found.into_iter().flat_map(of_kind).collect()
 }
 
-/// An evaluation's numbers; with intervals where its document is there.
-fn evaluated(stages: &[(&StageKey, &Done)], document: Option<&Evaluation>) -> Metrics {
-    let mut metrics = Metrics::new();
-    let Some((_, done)) = stages.iter().find(|(key, _)| key.kind == StageKind::Evaluation) else {
+/// A whole evaluation's numbers; with intervals where its document is there.
+fn evaluated(run: &Run, stages: &[(&StageKey, &Done)], document: Option<&Evaluation>) -> Metrics {
+    let (mut metrics, mut shards) = (Metrics::new(), EvaluationShards::of(run));
+    let evaluated = stages.iter().filter(|(key, _)| key.kind == StageKind::Evaluation);
+    let Some(whole) =
+        evaluated.filter_map(|(key, done)| shards.add(**key, done.metrics.clone())).last()
+    else {
         return metrics;
     };
-    for (metric, &value) in &done.metrics {
+    for (metric, value) in whole {
         // `accuracy` repeats that of the first sampler, which is also there under its number of steps.
         let name = match metric.split_once('_') {
             Some((what @ (metrics::ACCURACY | metrics::PASSES), steps)) => {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_fleet::Walk;
 use agrpo_spec::{
-    ArtifactDigest, Evaluation, Manifest, Phases, Plan, Run, RunId, StageDigest, StageKey,
-    StageKind,
+    ArtifactDigest, Evaluation, EvaluationShards, Manifest, Partial, Phases, Plan, Run, RunId,
+    StageDigest, StageKey, StageKind,
 };
 use agrpo_store::{Control, Failure, Repair, Result, Store, Unreadable};
 use futures::{StreamExt, stream};
@@ -62,7 +62,7 @@ pub struct RunHistory {
     pub stages: BTreeMap<StageKey, Done>,
     /// The workers that computed them, in the order that [`Done::worker`] counts.
     pub workers: Vec<Worker>,
-    /// Evaluations by iteration; 0 is the base's.
+    /// Whole evaluations by iteration; 0 is the base's.
     pub evaluations: BTreeMap<u32, Evaluation>,
     /// The failures that stop the run.
     pub failures: Vec<Failure>,
@@ -72,14 +72,18 @@ pub struct RunHistory {
     pub held: Option<Control>,
     /// Unreadable records about the run, without those of its stages.
     unreadable: Vec<Unreadable>,
+    /// The documents of evaluation stages.
+    documents: EvaluationShards<Evaluation>,
     walk: Walk,
 }
 
 impl RunHistory {
     /// Reads a history. Data error where its own record cannot be read.
     pub async fn read(store: &Store, run: RunId) -> Result<Self> {
+        let run = store.records.run(run).await?;
         let mut history = Self {
-            walk: Walk::new(store.records.run(run).await?),
+            documents: EvaluationShards::of(&run),
+            walk: Walk::new(run),
             stages: BTreeMap::new(),
             workers: vec![],
             evaluations: BTreeMap::new(),
@@ -139,7 +143,19 @@ impl RunHistory {
             outputs: outputs.map(|(name, record)| (name.clone(), record.digest)).collect(),
         };
         self.stages.insert(key, done);
-        self.evaluations.extend(evaluation.map(|evaluation| (key.iteration, evaluation)));
+        let whole = evaluation.and_then(|evaluation| self.documents.add(key, evaluation));
+        self.evaluations.extend(whole.map(|whole| (key.iteration, whole)));
+    }
+
+    /// Evaluations of which only some shards are there.
+    pub fn partial_evaluations(&self) -> impl Iterator<Item = Partial> {
+        self.documents.partial()
+    }
+
+    /// How many evaluation stages have a record but no document: the store has lost it.
+    pub fn lost_evaluations(&self) -> usize {
+        let evaluated = self.stages.keys().filter(|key| key.kind == StageKind::Evaluation);
+        evaluated.filter(|key| !self.documents.contains(**key)).count()
     }
 
     /// The run itself.
@@ -190,8 +206,16 @@ impl RunHistory {
         found
     }
 
-    /// A metric of every stage of a kind that has it.
+    /// A metric of every stage of a kind that has it; of gradients and updates that are one stage, that stage's.
     pub fn metric(&self, kind: StageKind, name: &str) -> Numbers {
+        let kind = match kind {
+            StageKind::Gradient | StageKind::Update
+                if self.run().config().estimator.fused_updates =>
+            {
+                StageKind::Updates
+            }
+            kind => kind,
+        };
         self.numbers(kind, |done| done.metrics.get(name).copied())
     }
 

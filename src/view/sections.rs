@@ -43,6 +43,9 @@ pub fn summary(history: &RunHistory) -> Markup {
             @if let Some(base) = history.evaluations.get(&0) {
                 li { span.faint { "accuracy, base" } b { (share(base)) } }
             }
+            @for partial in history.partial_evaluations() {
+                li { span.faint { "evaluation, " (policy(partial.iteration)) } b { (partial) } }
+            }
             li { span.faint { "time of all stages" } b { (duration(history.work_s())) } }
             li { span.faint { "from first to last" } b { (duration(wall_s)) } }
             li { span.faint { "workers" } b { (history.workers.len()) } }

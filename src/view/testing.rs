@@ -89,9 +89,16 @@ fn rewards() -> Bytes {
     encode(&Rewards { rows: (0..ROWS).map(row).collect() }).into()
 }
 
-fn evaluation() -> Bytes {
-    let grades =
-        |steps: u32| json!({ "steps": steps, "correct": 2, "accuracy": 0.5, "solved_by": [2, 2] });
+/// Half of four problems are right; of a shard with the counts that join it to the others.
+fn evaluation(spec: &StageSpec) -> Bytes {
+    let is_shard = matches!(spec, StageSpec::Evaluation(spec) if !spec.shard.is_none());
+    let points = is_shard.then(|| json!({ "earned": 2.0, "possible": 4.0 }));
+    let grades = |steps: u32| {
+        let mut grades =
+            json!({ "steps": steps, "correct": 2, "accuracy": 0.5, "solved_by": [2, 2] });
+        grades["points"] = points.clone().into();
+        grades
+    };
     Bytes::from(json!({ "problems": 4, "results": [grades(8), grades(4)] }).to_string())
 }
 
@@ -111,6 +118,9 @@ fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
         StageKind::Update => {
             (vec![policy(), blob("optimizer", name.clone().into())], &["grad_norm"])
         }
+        StageKind::Updates => {
+            (vec![policy(), blob("optimizer", name.clone().into())], &["grad_norm", "clip_share"])
+        }
         StageKind::Rollout => {
             let ids = [1; ROWS * TOKENS];
             (vec![blob("trajectories", trajectories(ROWS, &ids, &ids))], &["entropy", "tokens"])
@@ -120,7 +130,7 @@ fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
             &["reward", "correct", "completions", "part_correct"],
         ),
         StageKind::Gradient => (vec![blob("gradient", name.clone().into())], &["clip_share"]),
-        StageKind::Evaluation => (vec![blob("evaluation", evaluation())], &["accuracy"]),
+        StageKind::Evaluation => (vec![blob("evaluation", evaluation(spec))], &["accuracy"]),
     };
     // Some number that is another one for every stage.
     let number = f64::from(u32::from_str_radix(&name[..4], 16).unwrap()) / 65536.0;
@@ -130,8 +140,12 @@ fn outputs(spec: &StageSpec, looks: Looks) -> Result<Outputs, StageError> {
 
 /// A store in memory with such a run in it, finished.
 pub(crate) async fn finished_run(iterations: u32, looks: Looks) -> (Store, RunId) {
+    finished(Run::parse(&run_file(iterations)).unwrap(), looks).await
+}
+
+/// The same of any run.
+pub(crate) async fn finished(run: Run, looks: Looks) -> (Store, RunId) {
     let store = Store::open("memory://", &[]).await.unwrap();
-    let run = Run::parse(&run_file(iterations)).unwrap();
     let id = run.id();
     let execute: ExecuteFn = Arc::new(move |spec: &StageSpec, _: &Inputs| outputs(spec, looks));
     // One stage after another, a second apart: the clock is asked once a stage.

@@ -2,8 +2,12 @@
 
 use ratatui::{Terminal, backend::TestBackend};
 
+use agrpo_spec::{Appended, Run, StageKey};
+use agrpo_store::paths;
+
 use crate::report::{Subject, report};
-use crate::testing::{HOSTILE, Looks, Served, finished_run, hub};
+use crate::statistics::{interval, pass_at};
+use crate::testing::{HOSTILE, Looks, Served, finished, finished_run, hub, run_file};
 use crate::{figures, page, samples};
 use crate::{history::RunHistory, serve::router, watch::Glance};
 
@@ -167,4 +171,45 @@ async fn a_result_made_again_is_a_change() {
     std::fs::write(at.join(format!("{stage}.1")), agrpo_spec::record::seal(&rewound)).unwrap();
     assert!(history.read_on(&store).await.unwrap(), "a live page counts recomputed results");
     assert!(!history.read_on(&store).await.unwrap());
+}
+
+/// Two shards with half of four problems right each: half of eight, with the interval of eight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluation_in_shards_is_shown_once_all_are_there_with_the_interval_of_all_problems() {
+    let mut config = Run::parse(&run_file(2)).unwrap().config().clone();
+    config.evaluation.shards = Appended(Some(2));
+    let (store, run) = finished(Run::resolve(config).unwrap(), Looks::Plain).await;
+    let subject = async || Subject::read(&store, run, |_| String::new()).await.unwrap();
+    let whole = subject().await;
+    let base = &whole.history.evaluations[&0];
+    assert_eq!((base.problems, &base.results[0].solved_by), (8, &vec![4, 4]));
+    let of_eight = pass_at(&[4, 4], 1).unwrap().interval;
+    assert_eq!((base.results[0].accuracy, interval(&base.results[0])), (0.5, Some(of_eight)));
+    let html = report(&[whole], "agrpo").unwrap();
+    assert!(html.contains("accuracy, base") && !html.contains("of 2 shards"));
+
+    let lost = store.records.recorded_stages(run).await.unwrap();
+    let lost = lost[&StageKey::evaluation(0, Some(1))];
+    store.objects.delete(&paths::manifest(lost)).await.unwrap();
+    let part = subject().await;
+    assert_eq!(part.history.evaluations.keys().copied().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(part.history.lost_evaluations(), 0, "the record is lost, not a document");
+    let html = report(&[part], "agrpo").unwrap();
+    assert!(html.contains("1 of 2 shards") && !html.contains("accuracy, base"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_fused_updates_has_the_charts_of_one_without() {
+    let charts = async |fused| {
+        let mut config = Run::parse(&run_file(3)).unwrap().config().clone();
+        config.estimator.fused_updates = fused;
+        let (store, run) = finished(Run::resolve(config).unwrap(), Looks::Plain).await;
+        let history = RunHistory::read(&store, run).await.unwrap();
+        assert_eq!(history.iteration(), 3);
+        let shown = figures::Shown { name: "run", history: &history };
+        figures::all(&[shown]).into_iter().map(|chart| chart.name).collect::<Vec<_>>()
+    };
+    let fused = charts(true).await;
+    assert!(fused.contains(&"gradient-norm") && fused.contains(&"clip-share"), "{fused:?}");
+    assert_eq!(fused, charts(false).await);
 }

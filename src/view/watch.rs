@@ -127,7 +127,12 @@ fn draw_history(frame: &mut Frame<'_>, area: Rect, history: &RunHistory) {
     let (iteration, of) = (history.iteration(), history.run().config().training.iterations);
     let stages = text::count(history.stages.len() as u64, "stage");
     let work = duration(history.work_s());
-    let about = format!("  iteration {iteration} of {of}, {stages}, {work} of work");
+    let partial = history.partial_evaluations();
+    let partial = partial
+        .last()
+        .map(|partial| format!(", evaluation of {}: {partial}", text::policy(partial.iteration)));
+    let partial = partial.unwrap_or_default();
+    let about = format!("  iteration {iteration} of {of}, {stages}, {work} of work{partial}");
     let about = Line::from(vec![Span::from(sections::state(history)).bold(), Span::from(about)]);
     frame.render_widget(about, head);
     let lines = history.failures.iter().take(2).map(|failure| {

@@ -1,14 +1,17 @@
-//! Evaluation: accuracy on held-out problems, by one or several samplers.
+//! Evaluation: accuracy on held-out problems, all of them or one shard's, by one or several samplers.
 //!
 //! A greedy sampler writes one completion of each problem, a sampler with a temperature as many as the spec asks for.
 //! The result is the histogram of how many of them were right, from which pass@m follows for every m. Computes no
 //! interval and no comparison. Completions are in memory a few passes at a time.
+//!
+//! Draws and padding of a problem depend on its number among all held-out problems, so on processors
+//! shards write the completions of the whole. They also leave the counts by which their accuracies are joined.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use agrpo_spec::{
     Artifact, Evaluation, EvaluationResult, EvaluationSample, EvaluationSpec, Inputs, Outputs,
-    Purpose, Sampler, metrics,
+    Points, ProblemShard, Purpose, Sampler, metrics,
 };
 
 use crate::error::{Result, invalid};
@@ -26,20 +29,29 @@ const PASSES: usize = 16;
 pub(crate) fn execute(
     spec: &EvaluationSpec,
     inputs: &Inputs,
-    Context { device, threads, cache, scorer }: Context<'_>,
+    Context { device, resources, cache, problems, scorer, .. }: Context<'_>,
 ) -> Result<Outputs> {
-    if spec.samples == 0 {
-        return Err(invalid("evaluation: samples = 0: expected at least 1"));
+    let threads = &resources.passes;
+    for (name, count) in [("samples", spec.samples), ("problems", spec.problems)] {
+        if count == 0 {
+            return Err(invalid(format!("evaluation: {name} = 0: expected at least 1")));
+        }
     }
     let files = inputs.folder(spec.policy)?;
     let at = Placement::on(device, spec.precision);
-    let problems = cache.problems(&spec.task, spec.language, inputs)?;
-    let merge = spec.merge_adapter;
+    let problems = problems.problems(&spec.task, spec.language, inputs)?;
+    let whole = ProblemShard { first_problem: 0, all_problems: spec.problems };
+    let ProblemShard { first_problem, all_problems } = spec.shard.0.unwrap_or(whole);
+    let own = first_problem as usize..first_problem.saturating_add(spec.problems) as usize;
+    if own.end > all_problems as usize {
+        return Err(invalid(format!("evaluation: a shard of problems {own:?} of {all_problems}")));
+    }
     let evaluator = Evaluator {
         spec,
         threads,
-        policy: cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?,
-        asked: problems.held_out(spec.problems)?,
+        own,
+        policy: cache.policy(spec.policy, files, spec.merge_adapter, at)?,
+        asked: problems.held_out(all_problems)?,
         // Unused by a task that grades by itself.
         grader: Grader::open(&spec.grading.0.clone().unwrap_or_default(), inputs, scorer)?,
         problems,
@@ -48,15 +60,18 @@ pub(crate) fn execute(
     let mut metrics = BTreeMap::from([(metrics::PROBLEMS.to_owned(), f64::from(spec.problems))]);
     for sampler in &spec.samplers {
         let grades = evaluator.evaluate(sampler, if results.is_empty() { SHOWN } else { 0 })?;
-        let reward = grades.earned.map(|earned| (metrics::REWARD, grades.mean(earned)));
+        let reward = grades.rewards.map(|rewards| (metrics::REWARD, grades.mean(rewards)));
         let passes = (metrics::PASSES, grades.mean(grades.passes as f64));
         let accuracy = (metrics::ACCURACY, grades.accuracy());
-        for (name, value) in [accuracy, passes].into_iter().chain(reward) {
+        let Points { earned, possible } = grades.points;
+        let points = [(metrics::EARNED, earned), (metrics::POSSIBLE, possible)];
+        let points = points.into_iter().filter(|_| !spec.shard.is_none());
+        for (name, value) in [accuracy, passes].into_iter().chain(reward).chain(points) {
             metrics.insert(metrics::at_steps(name, sampler.steps), value);
             metrics.entry(name.to_owned()).or_insert(value);
         }
-        results.push(grades.result(sampler));
-        shown.extend(grades.shown);
+        results.push(grades.result(sampler, !spec.shard.is_none()));
+        shown.extend(grades.shown.into_values());
     }
     let bytes = Evaluation { problems: spec.problems, results, samples: shown }.to_bytes();
     Ok(Outputs {
@@ -67,9 +82,12 @@ pub(crate) fn execute(
 
 struct Evaluator<'a> {
     spec: &'a EvaluationSpec,
+    /// The problems that this stage asks.
+    own: Range<usize>,
     threads: &'a Threads,
     policy: Policy,
     problems: Arc<Problems>,
+    /// Those of the whole evaluation.
     asked: Vec<Asked>,
     grader: Grader<'a>,
 }
@@ -81,13 +99,21 @@ struct Grades {
     /// For each problem, how many of its completions were right.
     right: Vec<usize>,
     /// What all completions added to the accuracy, and what they could have added.
-    score: f64,
-    most: f64,
+    points: Points,
     /// The sum of all rewards, where training and evaluation grade alike.
-    earned: Option<f64>,
+    rewards: Option<f64>,
     /// Forward passes of all completions: each one's unmask steps before it was finished.
     passes: u64,
-    shown: Vec<EvaluationSample>,
+    /// By the problem's number.
+    shown: BTreeMap<usize, EvaluationSample>,
+}
+
+/// Completions that are sampled at once, each by its number, counted problem by problem.
+struct Batch {
+    /// Those whose prompts are padded together.
+    window: Vec<usize>,
+    /// Those of them that this stage samples.
+    cells: Vec<usize>,
 }
 
 impl Evaluator<'_> {
@@ -96,58 +122,81 @@ impl Evaluator<'_> {
         let is_greedy = sampler.temperature.get() == 0.0;
         let draws = if is_greedy { 1 } else { self.spec.samples as usize };
         let micro_batch = self.spec.micro_batch.max(1) as usize;
-        let right = vec![0; self.asked.len()];
+        let right = vec![0; self.own.len()];
         let mut grades = Grades { draws, right, ..Grades::default() };
-        let all = self.asked.len() * draws;
-        let at_once = micro_batch * PASSES;
-        for first in (0..all).step_by(at_once) {
-            let cells = first..all.min(first + at_once);
-            let rows = self.rows(cells.clone(), draws);
+        for Batch { window, cells } in self.batches(draws, micro_batch * PASSES) {
+            let rows = self.rows(&window, &cells, draws);
             let trajectories = sample(&self.policy, &rows, sampler, micro_batch, self.threads)?;
-            let answered = cells.clone().enumerate().map(|(row, cell)| Answered {
+            let answered = cells.iter().enumerate().map(|(row, cell)| Answered {
                 id: format!("held-out {}/{}", cell / draws, cell % draws),
                 asked: &self.asked[cell / draws],
                 completion: trajectories.completion(row),
             });
             let answered: Vec<_> = answered.collect();
             let graded = self.problems.evaluate(&answered, &self.grader)?;
-            for ((row, cell), grade) in cells.enumerate().zip(graded) {
+            for ((row, cell), grade) in cells.iter().enumerate().zip(graded) {
                 let (index, asked) = (cell / draws, &self.asked[cell / draws]);
-                grades.right[index] += usize::from(grade.correct);
-                grades.score += grade.score;
-                grades.most += grade.most;
+                grades.right[index - self.own.start] += usize::from(grade.correct);
+                grades.points.earned += grade.score;
+                grades.points.possible += grade.most;
                 if let Some(reward) = grade.reward {
-                    *grades.earned.get_or_insert(0.0) += reward;
+                    *grades.rewards.get_or_insert(0.0) += reward;
                 }
                 grades.passes += u64::from(trajectories.sampled_steps(row));
                 if index < shown && cell % draws == 0 {
-                    grades.shown.push(EvaluationSample {
+                    let sample = EvaluationSample {
                         completion: grade.text,
                         correct: grade.correct,
                         prompt: asked.shown.clone(),
-                    });
+                    };
+                    grades.shown.insert(index, sample);
                 }
             }
         }
         Ok(grades)
     }
 
-    /// The rows of completions `cells`, counted problem by problem.
-    fn rows(&self, cells: Range<usize>, draws: usize) -> Vec<Row> {
-        let prompts = cells.clone().map(|cell| self.asked[cell / draws].prompt.clone());
-        let row = |(cell, prompt): (usize, Vec<i64>)| {
+    /// The completions of this stage, so many at once. Where passes take no padding, those of prompts of one length follow
+    /// one another; else they are in the order of problems.
+    fn batches(&self, draws: usize, at_once: usize) -> Vec<Batch> {
+        let (all, own) = (self.asked.len() * draws, self.own.start * draws..self.own.end * draws);
+        if self.policy.pads() {
+            return windows(own, all, at_once).collect();
+        }
+        let mut own: Vec<usize> = own.collect();
+        own.sort_by_key(|cell| self.asked[cell / draws].prompt.len());
+        let batch = |cells: &[usize]| Batch { window: cells.to_vec(), cells: cells.to_vec() };
+        own.chunks(at_once).map(batch).collect()
+    }
+
+    /// The rows of completions `cells`. Their prompts are padded with those of the whole window: a prompt's padding moves
+    /// its positions, and must not depend on the shards.
+    fn rows(&self, window: &[usize], cells: &[usize], draws: usize) -> Vec<Row> {
+        let prompts = window.iter().map(|cell| self.asked[cell / draws].prompt.clone());
+        let row = |(cell, prompt): (&usize, Vec<i64>)| {
             let seed = self.spec.seed.child(Purpose::Prompt, (cell / draws) as u64);
             Row { prompt, seed: seed.child(Purpose::Sample, (cell % draws) as u64) }
         };
-        cells.zip(padded(prompts.collect())).map(row).collect()
+        let prompts = window.iter().zip(padded(prompts.collect()));
+        prompts.filter(|(cell, _)| cells.contains(cell)).map(row).collect()
     }
+}
+
+/// The windows of `all` completions that hold some of this stage's `own`. They begin where they do in an evaluation in
+/// one stage.
+fn windows(own: Range<usize>, all: usize, at_once: usize) -> impl Iterator<Item = Batch> {
+    (own.start / at_once * at_once..own.end).step_by(at_once).map(move |first| {
+        let window = first..all.min(first + at_once);
+        let cells = window.start.max(own.start)..window.end.min(own.end);
+        Batch { window: window.collect(), cells: cells.collect() }
+    })
 }
 
 impl Grades {
     /// The share of all completions that are right; of a benchmark that counts parts of an answer, the
     /// share of those.
     fn accuracy(&self) -> f64 {
-        self.score / self.most
+        self.points.earned / self.points.possible
     }
 
     /// The mean over all completions.
@@ -156,17 +205,43 @@ impl Grades {
     }
 
     /// The sampler's entry in the result; `solved_by[c]` problems have c right completions.
-    fn result(&self, sampler: &Sampler) -> EvaluationResult {
+    fn result(&self, sampler: &Sampler, is_shard: bool) -> EvaluationResult {
         let mut solved_by = vec![0; self.draws + 1];
         self.right.iter().for_each(|&right| solved_by[right] += 1);
         EvaluationResult {
             accuracy: self.accuracy(),
             correct: self.right.iter().sum::<usize>() as u64,
+            points: is_shard.then_some(self.points),
             position: Some(sampler.position),
             samples: Some(self.draws as u64),
             solved_by,
             steps: sampler.steps,
             temperature: Some(sampler.temperature),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A completion's padding is that of its window, so it must not depend on the shard that computes it.
+    #[test]
+    fn shards_compute_each_completion_once_and_in_the_window_of_the_whole() {
+        let of = |own: Range<usize>| -> Vec<(usize, Vec<usize>)> {
+            let cells = |Batch { window, cells }: Batch| {
+                cells.into_iter().map(move |cell| (cell, window.clone()))
+            };
+            windows(own, 45, 16).flat_map(cells).collect()
+        };
+        let whole = of(0..45);
+        assert_eq!(whole.iter().map(|(cell, _)| *cell).collect::<Vec<_>>(), Vec::from_iter(0..45));
+        assert_eq!([&whole[0].1, &whole[44].1], [&Vec::from_iter(0..16), &Vec::from_iter(32..45)]);
+        for ends in
+            [vec![0, 45], vec![0, 15, 30, 45], vec![0, 16, 17, 33, 45], Vec::from_iter(0..46)]
+        {
+            let shards = ends.windows(2).flat_map(|ends| of(ends[0]..ends[1]));
+            assert_eq!(shards.collect::<Vec<_>>(), whole, "{ends:?}");
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Gradient: the policy gradient of one shard, summed over passes. Refuses trajectories that another policy
 //! sampled. Takes no optimizer step.
+//!
+//! `estimator.checkpointing = "auto"` is decided here, from the estimate of this stage and the memory that it may take.
 
 use std::collections::BTreeMap;
 
+use agrpo_spec::memory::{GradientSizes, Workload};
+use agrpo_spec::metrics::{self, Metrics};
 use agrpo_spec::{
-    Artifact, GradientSpec, Inputs, Message, Outputs, Purpose, Rewards, decode, metrics,
+    Artifact, ArtifactDigest, Checkpointing, Content, EstimatorConfig, Files, GradientSpec, Inputs,
+    Message, Outputs, Purpose, Rewards, Sampler, Seed, ShardSpec, StageKind, decode,
 };
 use tch::Tensor;
 
 use crate::error::{Result, data, invalid};
 use crate::estimator::{Batch, Estimate, Measured, Policies, Worth, accumulate, estimator};
-use crate::model::{Placement, Policy};
+use crate::model::{ModelConfig, Placement};
 use crate::{context::Context, tensors, trajectories::Trajectories};
 
 /// The tensor beside the gradient in its file: the number that it is a mean over, one f64.
@@ -19,34 +24,39 @@ pub(crate) const MEAN_OVER: &str = "mean_over";
 pub(crate) fn execute(
     spec: &GradientSpec,
     inputs: &Inputs,
-    Context { device, cache, threads, .. }: Context<'_>,
+    Context { device, cache, resources, memory, .. }: Context<'_>,
 ) -> Result<Outputs> {
-    check_estimator(spec)?;
-    let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
-    check_origin(spec, &trajectories)?;
-    let rewards: Rewards =
-        decode(inputs.blob(spec.rewards)?).ok_or_else(|| data("the rewards cannot be read"))?;
-    let worths: Vec<Worth> = rewards.rows.iter().map(Worth::from).collect();
+    let threads = &resources.passes;
+    check(&spec.estimator, &spec.sampler, spec.reference)?;
+    let shard = ShardSpec { trajectories: spec.trajectories, rewards: spec.rewards };
+    let samples = Samples::read(shard, spec.behaviour, inputs)?;
     let files = inputs.folder(spec.policy)?;
     let at = Placement::on(device, spec.precision);
-    let policy = cache.policy(spec.policy, false, at, || Policy::from_folder_at(files, at))?;
+    let policy = cache.policy(spec.policy, files, false, at)?;
     let policy = policy.ready_to_train(spec.lora.as_ref(), spec.seed)?;
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
-    let group = spec.group as usize;
-    let batch = Batch::new(&trajectories, &worths, group, &spec.sampler, policy.config())?;
+    let batch = samples.batch(spec.group, &spec.sampler, policy.config())?;
     let behaviour = (spec.behaviour != spec.policy).then(|| load(spec.behaviour)).transpose()?;
     let reference = spec.reference.map(load).transpose()?;
     let policies =
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
-    // The seed of all draws for one update from one shard.
-    let seed = spec
-        .seed
-        .child(Purpose::Iteration, u64::from(spec.iteration))
-        .child(Purpose::Timestep, u64::from(spec.shard))
-        .child(Purpose::Sample, u64::from(spec.inner));
+    let seed = seed(spec.seed, spec.iteration, spec.shard, spec.inner);
     let estimator = estimator(&batch, &spec.estimator, seed);
-    let Estimate { mut gradient, measured } =
-        accumulate(&estimator, &policies, &spec.estimator, threads)?;
+    let sizes = GradientSizes {
+        estimator: &spec.estimator,
+        sampler: &spec.sampler,
+        group: spec.group,
+        precision: spec.precision,
+        lora: spec.lora.as_ref(),
+        shards: 1,
+        other_policies: u64::from(reference.is_some()) + u64::from(behaviour.is_some()),
+        sizes: policy.config().memory_sizes(),
+        length: samples.length(),
+        inputs_in_memory: is_in_memory(files),
+        threads: resources.passes_of_stage(),
+    };
+    let config = decided(StageKind::Gradient, sizes, memory);
+    let Estimate { mut gradient, measured } = accumulate(&estimator, &policies, &config, threads)?;
     gradient.insert(MEAN_OVER.to_owned(), Tensor::from_slice(&[estimator.mean_over]));
     let artifact = Artifact::Blob(tensors::write(&gradient)?.into());
     Ok(Outputs {
@@ -55,28 +65,92 @@ pub(crate) fn execute(
     })
 }
 
+/// The trajectories of a shard, and what each is worth.
+pub(crate) struct Samples {
+    trajectories: Trajectories,
+    worths: Vec<Worth>,
+}
+
+impl Samples {
+    /// Refuses trajectories that another policy than `behaviour` sampled.
+    pub(crate) fn read(
+        shard: ShardSpec,
+        behaviour: ArtifactDigest,
+        inputs: &Inputs,
+    ) -> Result<Self> {
+        let trajectories = Trajectories::from_bytes(inputs.blob(shard.trajectories)?)?;
+        check_origin(&trajectories, behaviour)?;
+        let rewards: Rewards = decode(inputs.blob(shard.rewards)?)
+            .ok_or_else(|| data("the rewards cannot be read"))?;
+        let worths = rewards.rows.iter().map(Worth::from).collect();
+        Ok(Self { trajectories, worths })
+    }
+
+    /// Tokens of a trajectory, prompt and completion.
+    pub(crate) fn length(&self) -> u64 {
+        (self.trajectories.prompt_len + self.trajectories.completion_len) as u64
+    }
+
+    pub(crate) fn batch<'a>(
+        &'a self,
+        group: u32,
+        sampler: &'a Sampler,
+        model: &'a ModelConfig,
+    ) -> Result<Batch<'a>> {
+        Batch::new(&self.trajectories, &self.worths, group as usize, sampler, model)
+    }
+}
+
+/// The seed of all draws for one update from one shard.
+pub(crate) fn seed(run: Seed, iteration: u32, shard: u32, inner: u32) -> Seed {
+    run.child(Purpose::Iteration, u64::from(iteration))
+        .child(Purpose::Timestep, u64::from(shard))
+        .child(Purpose::Sample, u64::from(inner))
+}
+
 /// Plans contain only valid combinations; a spec of another origin may not.
-fn check_estimator(spec: &GradientSpec) -> Result<()> {
-    spec.estimator.check_sampler(&spec.sampler).map_err(|error| invalid(Message::of(error)))?;
-    let kl = spec.estimator.kl;
-    if kl.get() > 0.0 && spec.reference.is_none() {
+pub(crate) fn check(
+    estimator: &EstimatorConfig,
+    sampler: &Sampler,
+    reference: Option<ArtifactDigest>,
+) -> Result<()> {
+    estimator.check_sampler(sampler).map_err(|error| invalid(Message::of(error)))?;
+    let kl = estimator.kl;
+    if kl.get() > 0.0 && reference.is_none() {
         return Err(invalid(format!("estimator.kl = {kl}: expected a reference policy beside it")));
     }
     Ok(())
 }
 
-fn check_origin(spec: &GradientSpec, trajectories: &Trajectories) -> Result<()> {
+/// Whether a policy's files are read as a whole.
+pub(crate) fn is_in_memory(files: &Files) -> bool {
+    files.values().all(|content| matches!(content, Content::Memory(_)))
+}
+
+/// The estimator, its passes checkpointed or not; `memory` is what the stage may take, if that is known.
+pub(crate) fn decided(
+    kind: StageKind,
+    sizes: GradientSizes<'_>,
+    memory: Option<u64>,
+) -> EstimatorConfig {
+    let asked = sizes.estimator.checkpointing;
+    let workload = Workload::of_gradient(&sizes).decided(kind, asked, memory);
+    let checkpointing =
+        if workload.checkpointing { Checkpointing::Always } else { Checkpointing::Never };
+    EstimatorConfig { checkpointing, ..sizes.estimator.clone() }
+}
+
+fn check_origin(trajectories: &Trajectories, behaviour: ArtifactDigest) -> Result<()> {
     match trajectories.policy {
-        Some(policy) if policy == spec.behaviour => Ok(()),
+        Some(policy) if policy == behaviour => Ok(()),
         Some(policy) => Err(data(format!(
-            "the trajectories were sampled by the policy {policy}, expected {}",
-            spec.behaviour
+            "the trajectories were sampled by the policy {policy}, expected {behaviour}"
         ))),
         None => Err(data("the trajectories do not say which policy sampled them")),
     }
 }
 
-fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) -> BTreeMap<String, f64> {
+pub(crate) fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) -> Metrics {
     let share = |part: f64| if measured.factors > 0.0 { part / measured.factors } else { 0.0 };
     let empty = (0..batch.rows()).filter(|&row| batch.horizon(row) == 0).count();
     BTreeMap::from([

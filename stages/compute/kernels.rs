@@ -12,8 +12,10 @@ pub(crate) mod histogram;
 mod lanes;
 pub(crate) mod memory;
 mod norm;
+pub mod phases;
 mod product;
 pub(crate) mod row;
+pub(crate) mod rows;
 pub(crate) mod softmax;
 mod swiglu;
 #[cfg(test)]
@@ -21,7 +23,7 @@ mod testing;
 mod tiles;
 
 pub(crate) use attention::{Angles, Heads, Positions, attention};
-pub(crate) use custom::differentiable;
+pub(crate) use custom::{differentiable, records_gradients};
 pub use lanes::missing_instructions;
 pub(crate) use norm::rms_norm;
 pub(crate) use product::linear;

@@ -1,4 +1,4 @@
-//! The six stages, each a pure function of its spec and its inputs, on libtorch.
+//! The seven stages, each a pure function of its spec and its inputs, on libtorch.
 //!
 //! ```text
 //! sft         masked-diffusion fine-tuning on the task's solutions     -> policy, optimizer
@@ -6,6 +6,7 @@
 //! reward      grades and advantages                                    -> rewards
 //! gradient    the Monte Carlo policy gradient of the shard             -> gradient
 //! update      clip and AdamW over the mean of all shards               -> policy, optimizer
+//! updates     all gradients and updates of an iteration as one stage       -> policy, optimizer
 //! evaluation  greedy accuracy on held-out problems                     -> evaluation
 //! ```
 //!
@@ -43,13 +44,16 @@ mod testing;
 pub mod text;
 mod threads;
 mod update;
+mod updates;
 
 pub use agrpo_spec::trajectories;
+pub use context::Resources;
 pub use device::{
     Device, ParseDeviceError, gpus, libtorch_version, use_deterministic_algorithms, use_one_thread,
 };
 pub use execute::{execute, execute_on, execute_with};
 pub use kernels::missing_instructions;
+pub use kernels::phases;
 pub use problems::{RowGrader, check_run, prompt_tokens, vocabulary};
 pub use shard::Shard;
 pub use text::chat::check_folder;

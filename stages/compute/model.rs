@@ -3,6 +3,7 @@
 //! Shape letters: B sequences, L tokens of a sequence, Q queried positions, D width of the residual
 //! stream, H heads, E size of a head (D = H * E), M width inside the SwiGLU, V vocabulary.
 
+mod batches;
 mod checkpoint;
 mod config;
 mod linear;
@@ -15,12 +16,14 @@ mod rows;
 mod synthetic_weights;
 mod weights;
 
+pub use batches::{Agreement, check_batches};
 pub(crate) use checkpoint::check_headers;
 pub use checkpoint::check_weights;
 pub use config::ModelConfig;
-pub(crate) use llada::{KeyValues, Tape, Window, adapter_of};
+pub(crate) use llada::{KeyValues, Tape, Window, adapter_of, padding};
 pub use llada::{PADDING, Policy, Queries};
 pub use lora::{Adapter, check_adapter};
+pub(crate) use lora::{base_files, is_in as has_adapter};
 pub use merged_weights::{MergedWeights, Part};
 pub use placement::Placement;
 pub use rows::{RowsReport, check_rows};

@@ -163,7 +163,7 @@ pub(crate) fn empty(parameters: &NamedTensors) -> NamedTensors {
 }
 
 /// The same tensors in one piece each in host memory; copies only those that are not.
-fn on_host(tensors: &NamedTensors) -> NamedTensors {
+pub(crate) fn on_host(tensors: &NamedTensors) -> NamedTensors {
     let here = |tensor: &Tensor| tensor.to_device(Device::Cpu).contiguous();
     tensors.iter().map(|(name, tensor)| (name.clone(), here(tensor))).collect()
 }

@@ -4,6 +4,7 @@
 //! number follows from the task alone, never from a run's seed.
 
 mod benchmark;
+mod cache;
 mod check;
 mod dataset;
 mod grading;
@@ -13,6 +14,7 @@ mod rows;
 mod source;
 mod templates;
 
+pub(crate) use cache::ProblemCache;
 pub use check::{check_run, prompt_tokens, vocabulary};
 pub(crate) use grading::{Graded, Grader, NoPrograms};
 pub(crate) use question::{Answered, Asked, Example};

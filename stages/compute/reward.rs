@@ -19,10 +19,10 @@ use crate::{context::Context, estimator::Worth, trajectories::Trajectories};
 pub(crate) fn execute(
     spec: &RewardSpec,
     inputs: &Inputs,
-    Context { cache, scorer, .. }: Context<'_>,
+    Context { problems, scorer, .. }: Context<'_>,
 ) -> Result<Outputs> {
     let trajectories = Trajectories::from_bytes(inputs.blob(spec.trajectories)?)?;
-    let problems = cache.problems(&spec.task, spec.language, inputs)?;
+    let problems = problems.problems(&spec.task, spec.language, inputs)?;
     let grader = Grader::open(&spec.reward, inputs, scorer)?;
     let from = (spec.first_prompt, spec.group);
     let rewards = grade(&trajectories, from, &spec.advantage, &problems, &grader)?;

@@ -14,13 +14,13 @@ use crate::{context::Context, problems::Problems};
 pub(crate) fn execute(
     spec: &RolloutSpec,
     inputs: &Inputs,
-    Context { device, threads, cache, .. }: Context<'_>,
+    Context { device, resources, cache, problems, .. }: Context<'_>,
 ) -> Result<Outputs> {
+    let threads = &resources.passes;
     let files = inputs.folder(spec.policy)?;
     let at = Placement::on(device, spec.precision);
-    let merge = spec.merge_adapter;
-    let policy = cache.policy(spec.policy, merge, at, || Policy::for_sampling(files, merge, at))?;
-    let problems = cache.problems(&spec.task, spec.language, inputs)?;
+    let policy = cache.policy(spec.policy, files, spec.merge_adapter, at)?;
+    let problems = problems.problems(&spec.task, spec.language, inputs)?;
     let trajectories = shard(spec, &policy, &problems, threads)?;
     let written = trajectories.unmask_steps.iter().filter(|&&step| step != NEVER).count();
     let entropy: f64 = trajectories.token_entropies.iter().map(|&h| f64::from(h)).sum();
@@ -67,7 +67,7 @@ pub(crate) fn shard(
 }
 
 /// Prompts of one length: the shorter ones with [`PADDING`] on their left and, if there is one, all of
-/// them, since attention over padding is another kernel.
+/// them, since attention over padding is another kernel. Passes in half precision leave padding out.
 pub(crate) fn padded(mut prompts: Vec<Vec<i64>>) -> Vec<Vec<i64>> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let width =

@@ -6,8 +6,8 @@
 
 mod choice;
 mod decode;
+mod device;
 mod kept;
-mod normalised;
 mod passes;
 mod step;
 

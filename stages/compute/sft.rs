@@ -25,8 +25,9 @@ use crate::{context::Context, device::Device, threads::Threads};
 pub(crate) fn execute(
     spec: &SftSpec,
     inputs: &Inputs,
-    Context { device, threads, .. }: Context<'_>,
+    Context { device, resources, .. }: Context<'_>,
 ) -> Result<Outputs> {
+    let threads = &resources.passes;
     let problems = Problems::open(&spec.task, None, inputs)?;
     let tokenizer = problems.tokenizer().ok_or_else(|| invalid("the task has no tokenizer"))?;
     let (policy, mut optimizer) = start(spec, inputs, tokenizer, (device, threads))?;
@@ -146,7 +147,7 @@ fn loss(
     }
     let batch = i64::from(spec.micro_batch);
     let device = policy.device();
-    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]).to_device(device);
+    let ids_BL = Tensor::from_slice(&ids).view([batch, -1]);
     let len = i64::from(spec.completion_tokens);
     let start = ids_BL.size()[1] - len;
     let logits_BCV = policy.head(&policy.hidden(&ids_BL, &Queries::Range { start, len })?);

@@ -2,10 +2,12 @@
 //!
 //! For measurements outside of a run: reads no artifact of it, makes none, and checks no numerics class.
 
+use std::sync::Arc;
+
 use agrpo_spec::{Advantage, Inputs, RewardConfig, Rewards, RolloutSpec, Scorer};
 
 use crate::error::Result;
-use crate::problems::{Grader, Problems};
+use crate::problems::{Grader, ProblemCache, Problems};
 use crate::{model::Policy, reward, rollout, threads::Threads, trajectories::Trajectories};
 
 /// The prompts of a rollout, ready to be sampled.
@@ -13,13 +15,13 @@ use crate::{model::Policy, reward, rollout, threads::Threads, trajectories::Traj
 pub struct Shard<'a> {
     spec: &'a RolloutSpec,
     inputs: &'a Inputs,
-    problems: Problems,
+    problems: Arc<Problems>,
 }
 
 impl<'a> Shard<'a> {
     /// Reads the task's problems; `inputs` hold the files that they come from.
     pub fn open(spec: &'a RolloutSpec, inputs: &'a Inputs) -> Result<Self> {
-        let problems = Problems::open(&spec.task, spec.language, inputs)?;
+        let problems = ProblemCache::default().problems(&spec.task, spec.language, inputs)?;
         Ok(Self { spec, inputs, problems })
     }
 

@@ -1,7 +1,13 @@
 //! Settings for the tests of several modules, in which every value is explicit and nothing is filtered or drawn by
-//! chance. A test changes what it is about. No policies, no trajectories.
+//! chance, and whole runs computed in memory. A test changes what it is about. No policies, no trajectories.
 
-use agrpo_spec::{Cache, EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler};
+use agrpo_spec::{
+    Cache, EstimatorConfig, EstimatorKind, Inputs, Outputs, Plan, PositionRule, Real, Run, Sampler,
+    StageError, StageKey, StageSpec,
+};
+
+#[path = "../../tests/support/run_file.rs"]
+pub(crate) mod run_file;
 
 pub(crate) fn real(value: f64) -> Real {
     Real::new(value).unwrap()
@@ -26,4 +32,23 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
 /// The unbiased choices: every step, a constant divisor.
 pub(crate) fn config(kind: EstimatorKind) -> EstimatorConfig {
     EstimatorConfig { micro_batch: 256, ..EstimatorConfig::plain(kind) }
+}
+
+/// Every stage of a run with its spec and its outputs, computed one after the other; and all outputs as inputs.
+pub(crate) fn computed(
+    run: &str,
+    execute: impl Fn(&StageSpec, &Inputs) -> Result<Outputs, StageError>,
+) -> (Vec<(StageKey, StageSpec, Outputs)>, Inputs) {
+    let (mut plan, mut inputs) = (Plan::new(Run::parse(run).unwrap()), Inputs::default());
+    let mut all = vec![];
+    while let Some((key, spec)) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())) {
+        let made = execute(&spec, &inputs).unwrap();
+        let digest_of = |name: &str| made.artifacts.get(name).map(|made| made.digest().unwrap());
+        plan.finished(key, digest_of).unwrap();
+        for artifact in made.artifacts.values() {
+            inputs.insert(artifact.digest().unwrap(), artifact.clone());
+        }
+        all.push((key, spec, made));
+    }
+    (all, inputs)
 }

@@ -185,8 +185,10 @@ struct Parts<T> {
     next: usize,
     /// The first part that was not joined.
     unjoined: usize,
-    /// How many threads compute, the calling one included.
+    /// How many threads there are, the calling one included.
     threads: usize,
+    /// How many of them compute a part.
+    working: usize,
     finished: BTreeMap<usize, Outcome<T>>,
 }
 
@@ -202,6 +204,7 @@ impl<T> Parts<T> {
         let may_start = part < self.count && part < self.unjoined + 2 * self.threads;
         may_start.then(|| {
             self.next += 1;
+            self.working += 1;
             part
         })
     }
@@ -209,7 +212,14 @@ impl<T> Parts<T> {
 
 impl<T> Line<T> {
     fn new(count: usize) -> Self {
-        let parts = Parts { count, next: 0, unjoined: 0, threads: 1, finished: BTreeMap::new() };
+        let parts = Parts {
+            count,
+            next: 0,
+            unjoined: 0,
+            threads: 1,
+            working: 0,
+            finished: BTreeMap::new(),
+        };
         Self { parts: Mutex::new(parts), changed: Condvar::new() }
     }
 
@@ -225,7 +235,8 @@ impl<T> Line<T> {
     /// Whether a thread more would find a part that has not started.
     fn needs_more(&self, most: usize) -> bool {
         let parts = self.lock();
-        parts.threads < most && parts.next + parts.threads < parts.count
+        let about_to_start = parts.threads - parts.working;
+        parts.threads < most && parts.next + about_to_start < parts.count
     }
 
     /// What the calling thread does until the part `number` can be joined.
@@ -263,6 +274,7 @@ impl<T> Line<T> {
         let failed = !matches!(outcome, Ok(Ok(_)));
         let mut parts = self.lock();
         parts.finished.insert(part, outcome);
+        parts.working -= 1;
         if failed {
             parts.next = parts.count;
         }

@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use agrpo_spec::{Artifact, Content, Files, Inputs, Outputs, UpdateSpec, metrics};
+use agrpo_spec::metrics::{self, Metrics};
+use agrpo_spec::{Artifact, ArtifactDigest, Content, Files, Inputs, Outputs, UpdateSpec};
 use tch::{Kind, Tensor};
 
 use crate::error::{Result, data};
 use crate::gradient::MEAN_OVER;
 use crate::model::{Adapter, Policy, adapter_of};
-use crate::optimizer::{AdamW, empty, fill, single};
-use crate::tensors::{Entry, NamedTensors, TensorWindows, decoded};
+use crate::optimizer::{AdamW, StepTaken, empty, fill, on_host, single};
+use crate::tensors::{Entry, NamedTensors, TensorWindows, decoded, singles};
 use crate::threads::Threads;
 
 /// What is trained, beside its parameters.
-enum Trained {
+pub(crate) enum Trained {
     /// An adapter, whose base is not read.
     Adapter(Adapter),
     /// All weights; the parameters stand on their memory.
@@ -35,28 +36,48 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs, threads: &Threads) -> 
     let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));
     let shards = shards.collect::<Result<Vec<_>, _>>()?;
     let gradients = mean_gradient(&shards, &parameters, threads)?;
-    let mut optimizer = match spec.optimizer_state {
-        Some(state) => AdamW::read(inputs.content(state)?, &parameters, threads)?,
-        None => AdamW::new(&parameters),
-    };
+    let mut optimizer = optimizer(spec.optimizer_state, inputs, &parameters, threads)?;
     let when = (spec.iteration, spec.iterations);
     let taken = optimizer.step(&mut parameters, &gradients, &spec.optimizer, when, threads)?;
     drop(gradients);
-    let files = files.clone();
-    let artifacts = side_by_side(
+    let artifacts = artifacts(files.clone(), (trained, parameters), optimizer, threads)?;
+    Ok(Outputs { artifacts, metrics: metrics(&taken) })
+}
+
+/// The optimizer with the state that the previous update left.
+pub(crate) fn optimizer(
+    state: Option<ArtifactDigest>,
+    inputs: &Inputs,
+    parameters: &NamedTensors,
+    threads: &Threads,
+) -> Result<AdamW> {
+    match state {
+        Some(state) => AdamW::read(inputs.content(state)?, parameters, threads),
+        None => Ok(AdamW::new(parameters)),
+    }
+}
+
+pub(crate) fn metrics(taken: &StepTaken) -> Metrics {
+    BTreeMap::from([
+        (metrics::GRAD_NORM.into(), taken.grad_norm),
+        (metrics::LEARNING_RATE.into(), taken.learning_rate),
+    ])
+}
+
+/// The outputs: the policy's folder with what was trained, and the optimizer's state.
+pub(crate) fn artifacts(
+    files: Files,
+    (trained, parameters): (Trained, NamedTensors),
+    optimizer: AdamW,
+    threads: &Threads,
+) -> Result<BTreeMap<&'static str, Artifact>> {
+    side_by_side(
         [
             ("policy", Box::new(move || folder(files, trained, parameters).map(Artifact::Folder))),
             ("optimizer", Box::new(move || Ok(Artifact::Blob(optimizer.to_bytes()?.into())))),
         ],
         threads,
-    )?;
-    Ok(Outputs {
-        artifacts,
-        metrics: BTreeMap::from([
-            (metrics::GRAD_NORM.into(), taken.grad_norm),
-            (metrics::LEARNING_RATE.into(), taken.learning_rate),
-        ]),
-    })
+    )
 }
 
 /// Makes an output from what it owns.
@@ -139,15 +160,50 @@ fn mean_gradient(
     let sum = |place: usize, first, window: &mut [f32]| {
         window.fill(0.0);
         for Shard { file, weight, entries } in &shards {
-            // Where no shard had anything to learn from, every gradient is zero.
-            let share = single(if total > 0.0 { weight / total } else { 0.0 });
             let bytes = file.part(&entries[place], first, window.len())?;
-            window.iter_mut().zip(decoded(&bytes)).for_each(|(sum, number)| *sum += number * share);
+            add(window, decoded(&bytes), share(*weight, total));
         }
         Ok(())
     };
     fill(&mut mean, sum, threads)?;
     Ok(mean)
+}
+
+/// The share of a shard in the mean: its gradient is a mean over `weight` of the `total` of all shards.
+pub(crate) fn share(weight: f64, total: f64) -> f32 {
+    // Where no shard had anything to learn from, every gradient is zero.
+    single(if total > 0.0 { weight / total } else { 0.0 })
+}
+
+fn add(sum: &mut [f32], numbers: impl Iterator<Item = f32>, share: f32) {
+    sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number * share);
+}
+
+/// Adds the next shard's gradient to the mean, which is empty before the first: with the sums of [`mean_gradient`],
+/// but of gradients in memory, one at a time.
+pub(crate) fn add_shard(
+    mean: &mut NamedTensors,
+    gradient: &NamedTensors,
+    share: f32,
+    threads: &Threads,
+) -> Result<()> {
+    let mut gradient = on_host(gradient);
+    if mean.is_empty() {
+        let scale = |_, _, window: &mut [f32]| {
+            window.iter_mut().for_each(|number| *number = 0.0 + *number * share);
+            Ok(())
+        };
+        fill(&mut gradient, scale, threads)?;
+        *mean = gradient;
+        return Ok(());
+    }
+    let numbers = gradient.values().map(singles).collect::<Result<Vec<_>>>()?;
+    let sum = |place: usize, first, window: &mut [f32]| {
+        let first = usize::try_from(first).expect("a place in memory");
+        add(window, numbers[place][first..first + window.len()].iter().copied(), share);
+        Ok(())
+    };
+    fill(mean, sum, threads)
 }
 
 #[cfg(test)]

@@ -192,6 +192,31 @@ impl<Context> bincode::Decode<Context> for Real {
     }
 }
 
+/// A field that a format got later. `None` is neither encoded nor serialised, so older names stay what they are. Only
+/// for the last fields of a struct; of two, the lengths of their encodings must tell which of them are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Appended<T>(pub Option<T>);
+
+impl<T> Default for Appended<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Appended<T> {
+    /// Whether the field is absent.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl<T: bincode::Encode> bincode::Encode for Appended<T> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.as_ref().map_or(Ok(()), |value| value.encode(encoder))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +226,12 @@ mod tests {
         assert_eq!(encode(&Real::new(-0.0).unwrap()), encode(&Real::new(0.0).unwrap()));
         assert!(Real::new(f64::NAN).is_none());
         assert!(decode::<Real>(&f64::NAN.to_bits().to_le_bytes()).is_none());
+    }
+
+    #[test]
+    fn an_absent_field_that_was_appended_leaves_no_byte() {
+        assert_eq!(encode(&(7u32, Appended::<u32>(None))), encode(&7u32));
+        assert_eq!(encode(&(7u32, Appended(Some(9u32)))), encode(&(7u32, 9u32)));
     }
 
     #[test]

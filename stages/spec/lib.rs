@@ -26,22 +26,24 @@ mod text;
 
 pub use artifact::{Artifact, ExecuteFn, FolderListing, Inputs, OutputRecord, Outputs, StageError};
 pub use content::{Content, Files, LARGE, WINDOW, Windows, lfs_pointer};
-pub use cost::StageCost;
+pub use cost::{By, Chain, Choice, Machine, Places, Rates, StageCost, TimePart};
 pub use digest::{
-    ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode, encode,
+    Appended, ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode,
+    encode,
 };
 pub use json::{is_out_of_range, json_reason};
 pub use manifest::{Environment, Manifest, Phases};
 pub use message::Message;
 pub use plan::{Checkpoint, ParseKeyError, Plan, PlanError, StageKey};
 pub use results::{
-    Evaluation, EvaluationResult, EvaluationSample, Rewards, RowReward, metrics, trajectories,
+    Evaluation, EvaluationResult, EvaluationSample, EvaluationShards, Partial, Points, Rewards,
+    RowReward, Together, metrics, trajectories,
 };
 pub use run::*;
 pub use scorer::{Sample, Score, Scorer};
 pub use seed::{Purpose, Seed};
 pub use stage::{
-    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, StageKind, StageSpec,
-    UpdateSpec,
+    EvaluationSpec, GradientSpec, ProblemShard, RewardSpec, RolloutSpec, SftSpec, SftStart,
+    ShardSpec, StageKind, StageSpec, UpdateSpec, UpdatesSpec,
 };
 pub use text::{excerpt, one_line, shown, suggestion, utf_8};

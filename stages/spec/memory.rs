@@ -9,20 +9,28 @@
 //! `docs/memory.md` says where the factors come from and what was measured. Sizes are of one process that
 //! computes one stage on a CPU, `Workload::threads` passes of it at a time. Nothing is measured or allocated here.
 
+mod block;
+mod gradient;
 mod parts;
+mod process;
+
+pub use gradient::GradientSizes;
 
 use crate::run::{
-    Base, Cache, CheckpointConfig, EstimatorKind, LoraConfig, ModelShape, Precision, Run,
-    RunConfig, Samples,
+    Base, Cache, CheckpointConfig, Checkpointing, EstimatorConfig, EstimatorKind, LoraConfig,
+    ModelShape, Precision, Run, Samples,
 };
 use crate::{content::LARGE, stage::StageKind};
 
 pub use parts::{Estimate, Part, TooLarge};
+pub use process::SPARE_ARENAS;
 
-/// Bytes of the program itself, libtorch included.
-const PROGRAM: u64 = 200 << 20;
+/// Bytes of the program itself, libtorch included, before it computes.
+const PROGRAM: u64 = 130 << 20;
 /// Bytes of a number in f32.
 const SINGLE: u64 = 4;
+/// Bytes above which the allocator returns a piece to the system at once (`src/numerics.rs`).
+const LARGE_PIECE: u64 = 32 << 20;
 /// Numbers of f32 that head and softmax hold for a logit at their peak.
 const HEAD: u64 = 4;
 
@@ -141,13 +149,18 @@ pub struct Workload {
     pub shards: u64,
     /// A pass of an evaluation.
     pub evaluation: PassSizes,
+    /// A pass of fine-tuning; none where the base is a checkpoint.
+    pub fine_tuning: Option<PassSizes>,
     /// Passes that a stage computes side by side.
     pub threads: u64,
+    /// Whether all inner updates of an iteration are one stage.
+    pub fused_updates: bool,
 }
 
 impl Workload {
     /// The workload, on one thread, of a run whose own tokenizer has `vocabulary` ids and whose prompts have at most `prompt_tokens`. A
-    /// checkpoint's files are read in windows, those of the run's own model as a whole.
+    /// checkpoint's files are read in windows, those of the run's own model as a whole. `estimator.checkpointing = "auto"`
+    /// is taken for `true`; [`Self::decided`] decides it.
     pub fn of(run: &Run, vocabulary: u64, prompt_tokens: u64) -> Self {
         let config = run.config();
         let (rollout, estimator) = (&config.rollout, &config.estimator);
@@ -168,27 +181,41 @@ impl Workload {
             rollout_rows: product(&[prompts.into(), rollout.group.into()]),
             cached_sequences: cached(rollout.cache, rollout.micro_batch)
                 .max(cached(config.evaluation.cache, config.evaluation.micro_batch)),
-            gradient: pass(estimator.micro_batch, queried(config)),
-            checkpointing: estimator.checkpointing,
+            gradient: pass(
+                estimator.micro_batch,
+                queried(
+                    estimator,
+                    rollout.group,
+                    (rollout.completion_tokens, rollout.block_tokens, rollout.steps),
+                ),
+            ),
+            checkpointing: estimator.checkpointing != Checkpointing::Never,
             other_policies: u64::from(estimator.kl.get() > 0.0)
-                + u64::from(estimator.inner_updates > 1),
+                + u64::from(estimator.inner_updates > 1 || estimator.fused_updates),
             shards: rollout.shards.into(),
             evaluation: PassSizes {
                 length: prompt_tokens + u64::from(config.evaluation_completion_tokens()),
                 ..pass(config.evaluation.micro_batch, evaluated)
             },
+            fine_tuning: config
+                .sft
+                .as_ref()
+                .map(|sft| pass(sft.micro_batch, rollout.completion_tokens)),
             threads: 1,
+            fused_updates: estimator.fused_updates,
         }
     }
 
-    /// The peak of a stage of this kind. None for fine-tuning and for grading, which has no model.
+    /// The peak of a stage of this kind. None for grading, which has no model, and for fine-tuning where there is none.
     pub fn stage(&self, kind: StageKind) -> Option<Estimate> {
         let parts = match kind {
             StageKind::Rollout => self.sampling(&self.rollout),
             StageKind::Evaluation => self.sampling(&self.evaluation),
             StageKind::Gradient => self.gradient(),
             StageKind::Update => self.update(),
-            StageKind::Sft | StageKind::Reward => return None,
+            StageKind::Updates => self.updates(),
+            StageKind::Sft => self.of_fine_tuning()?,
+            StageKind::Reward => return None,
         };
         Some(Estimate { stage: kind, parts })
     }
@@ -213,12 +240,16 @@ impl Workload {
         let (sizes, number) = (&self.sizes, self.precision.bytes());
         let cache = [2, sizes.n_layers, sizes.d_model, pass.length, self.cached_sequences, number];
         let mut parts = self.policies(false);
-        let work = Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)]);
         parts.extend([
             Part::new("cache", product(&cache)).times(self.threads),
-            work.times(self.threads),
+            self.at_work(pass).times(self.threads),
         ]);
         parts
+    }
+
+    /// What a pass holds that samples.
+    fn at_work(&self, pass: &PassSizes) -> Part {
+        Part::larger([Part::new("block at work", self.forward(pass)), self.head(pass)])
     }
 
     fn head(&self, pass: &PassSizes) -> Part {
@@ -233,9 +264,7 @@ impl Workload {
         let is_kept = self.is_kept_by_the_allocator();
         let (writing, kept) = if is_kept { (vec![], Some(file)) } else { (vec![file], None) };
         let passing = self.passing().into_iter().map(|part| part.times(self.threads));
-        // Each pass has a gradient of its own, until it is added; while one is computed, one more may wait for each thread.
-        let passes = if self.threads == 1 { 1 } else { 2 * self.threads };
-        let own = Part::new("gradients of passes", trained).times(passes);
+        let own = self.gradients_of_passes();
         parts.extend(parts::larger(passing.chain([own]).collect(), writing));
         parts.extend(kept);
         parts
@@ -262,66 +291,56 @@ impl Workload {
 
     /// glibc returns pieces of more than 32 MiB to the system at once, and mostly keeps smaller ones.
     fn is_kept_by_the_allocator(&self) -> bool {
-        let width = (2 * self.sizes.mlp_hidden_size).max(3 * self.sizes.d_model);
-        product(&[self.gradient.tokens(), width, self.precision.bytes()]) <= 32 << 20
+        product(&[self.gradient.tokens(), self.widest(), self.precision.bytes()]) <= LARGE_PIECE
     }
 
-    /// The policy and its moments are updated in f32, then written, when the gradients are no longer needed.
+    /// Whether the allocator keeps the memory of trained matrices that are no longer needed.
+    fn has_small_matrices(&self) -> bool {
+        self.lora.is_some() || product(&[self.sizes.d_model, self.widest(), SINGLE]) <= LARGE_PIECE
+    }
+
+    /// Columns of the widest matrix of a block.
+    fn widest(&self) -> u64 {
+        (2 * self.sizes.mlp_hidden_size).max(3 * self.sizes.d_model)
+    }
+
+    /// The policy and its moments are updated in f32, then written, when the gradients are no longer needed. On one thread
+    /// the policy is written first, and no longer needed when the moments are.
     fn update(&self) -> Vec<Part> {
         let trained = self.trained_bytes();
         let base = product(&[self.sizes.weights(), self.precision.bytes()]);
         let base = if self.lora.is_some() { base } else { 0 };
-        // Gradients and moments: large ones are read in windows from any store.
-        let handed = |bytes: u64| if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 };
-        let own = handed(base)
-            .saturating_add(handed(trained))
-            .saturating_add(handed(2 * trained))
-            .saturating_add(handed(trained).saturating_mul(self.shards));
+        let own = self
+            .handed(base)
+            .saturating_add(self.handed(trained))
+            .saturating_add(self.handed(2 * trained))
+            .saturating_add(self.handed(trained).saturating_mul(self.shards));
+        let kept = if self.has_small_matrices() { trained } else { 0 };
         vec![
             Part::new("program", PROGRAM),
             Part::new("inputs", own),
+            Part::new("gradients", kept),
             Part::new("moments", 2 * trained),
-            Part::new("new policy", trained),
+            Part::new("new policy", if self.threads > 1 { trained } else { kept }),
             Part::new("output", 3 * trained),
         ]
+    }
+
+    /// The bytes of a file of gradients or moments in memory: large ones are read in windows from any store.
+    fn handed(&self, bytes: u64) -> u64 {
+        if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 }
+    }
+
+    /// Each pass has a gradient of its own, until it is added; while one is computed, one more may wait for each thread.
+    fn gradients_of_passes(&self) -> Part {
+        let passes = if self.threads == 1 { 1 } else { 2 * self.threads };
+        Part::new("gradients of passes", self.trained_bytes()).times(passes)
     }
 
     /// Bytes of one copy of the T trained weights.
     pub(crate) fn trained_bytes(&self) -> u64 {
         let trained = self.lora.as_ref().map(|lora| self.sizes.adapter(lora));
         product(&[trained.unwrap_or(self.sizes.weights()), SINGLE])
-    }
-
-    /// Bytes a token that one block keeps for its backward pass.
-    fn kept(&self) -> u64 {
-        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
-        match (self.precision, &self.lora) {
-            (Precision::F32, None) => SINGLE * (13 * d + 4 * m),
-            (Precision::F32, Some(lora)) => SINGLE * (11 * d + 4 * m + 7 * u64::from(lora.rank)),
-            (Precision::Bf16, None) => 2 * (13 * d + 4 * m) + SINGLE * 2 * d,
-            // Inputs of norms and of adapters are kept in f32.
-            (Precision::Bf16, Some(lora)) => {
-                2 * (9 * d + 3 * m) + SINGLE * (5 * d + m + 7 * u64::from(lora.rank))
-            }
-        }
-    }
-
-    /// The most bytes that one block adds during its forward pass.
-    fn forward(&self, pass: &PassSizes) -> u64 {
-        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
-        let of_token = match (self.precision, &self.lora) {
-            (Precision::F32, None) => SINGLE * (13 * d).max(11 * d + 4 * m),
-            (Precision::F32, Some(_)) => SINGLE * (13 * d).max(10 * d + 8 * m),
-            (Precision::Bf16, None) => (50 * d).max(22 * d + 8 * m),
-            (Precision::Bf16, Some(_)) => (50 * d).max(24 * d + 36 * m),
-        };
-        product(&[pass.tokens(), of_token])
-    }
-
-    /// The most bytes of activation gradients that one block holds during its backward pass.
-    fn way_back(&self, pass: &PassSizes) -> u64 {
-        let Sizes { d_model: d, mlp_hidden_size: m, .. } = self.sizes;
-        product(&[pass.tokens(), SINGLE * (4 * d + 4 * m)])
     }
 }
 
@@ -330,20 +349,23 @@ fn cached(cache: Cache, micro_batch: u32) -> u64 {
     if cache == Cache::None { 0 } else { micro_batch.into() }
 }
 
-/// Positions of a state whose distributions the estimator reads, at most.
-fn queried(config: &RunConfig) -> u32 {
-    let (rollout, estimator) = (&config.rollout, &config.estimator);
-    let (tokens, block) = (rollout.completion_tokens, rollout.block_tokens);
-    let of_step = (tokens / rollout.steps.max(1)).max(1);
+/// Positions of a state whose distributions the estimator reads, at most; of completions of so many tokens, in blocks of
+/// so many, in so many steps.
+fn queried(
+    estimator: &EstimatorConfig,
+    group: u32,
+    (tokens, block, steps): (u32, u32, u32),
+) -> u32 {
+    let of_step = (tokens / steps.max(1)).max(1);
     match estimator.kind {
         EstimatorKind::Agrpo if estimator.position_gradient => block,
         // Completions of a group that are in one state share it.
-        EstimatorKind::Agrpo => of_step.saturating_mul(rollout.group).min(block),
+        EstimatorKind::Agrpo => of_step.saturating_mul(group).min(block),
         EstimatorKind::ArGrpo => 1,
         EstimatorKind::DiffuGrpo | EstimatorKind::CoupledGrpo => tokens,
         EstimatorKind::MergedStep => match estimator.k {
             Samples::Count(segments) => {
-                rollout.steps.div_ceil(segments.max(1)).saturating_mul(of_step).min(tokens)
+                steps.div_ceil(segments.max(1)).saturating_mul(of_step).min(tokens)
             }
             Samples::All => tokens,
         },

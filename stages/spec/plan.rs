@@ -6,7 +6,9 @@
 //!     for u in 1..=inner_updates:
 //!         gradient(i,s,u)                            for every shard s
 //!         update(i,u) joins the gradients in the order of shards
-//! evaluation(i) hangs off the policy after update i; evaluation(0) off the base
+//!     or, with fused updates, in place of these:
+//!         updates(i) joins the rewards of all shards
+//! evaluation(i), one stage or several shards, hangs off the policy after update i; evaluation(0) off the base
 //! ```
 //!
 //! Pure: given a finished stage, it returns the stages that became ready, in time that does not depend on
@@ -91,18 +93,14 @@ impl Plan {
         plan
     }
 
-    /// A run that stands at a checkpoint. `evaluations` are those of earlier policies (by iteration,
-    /// 0 for the base) that have no result yet.
+    /// A run that stands at a checkpoint. `evaluations` are those of earlier policies that have no result yet.
     pub fn resume(
         run: Run,
         at: &Checkpoint,
-        evaluations: impl IntoIterator<Item = (u32, ArtifactDigest)>,
+        evaluations: impl IntoIterator<Item = (StageKey, StageSpec)>,
     ) -> Self {
         let mut plan = Self::empty(run);
-        for (iteration, policy) in evaluations {
-            let spec = Self::evaluation_of(&plan.run, policy);
-            plan.pending.insert(StageKey::evaluation(iteration), spec);
-        }
+        plan.pending.extend(evaluations);
         plan.leap(at);
         plan
     }
@@ -174,16 +172,23 @@ impl Plan {
 
     /// All stages of the run, done or not.
     pub fn total_stages(run: &Run) -> u64 {
-        Self::stages_before(run, run.config().training.iterations) + 1
+        Self::stages_before(run, run.config().training.iterations)
+            + u64::from(run.config().evaluation_shards())
     }
 
     /// Stages until this many updates are done, including the evaluations of all policies before the last of them.
     pub fn stages_before(run: &Run, iterations: u32) -> u64 {
         let config = run.config();
         let (shards, updates) = (config.rollout.shards, config.estimator.inner_updates);
-        let an_iteration = 2 * u64::from(shards) + u64::from(updates) * (u64::from(shards) + 1);
-        let evaluations = iterations.div_ceil(config.evaluation.every);
-        u64::from(run.sft_chunks()) + u64::from(iterations) * an_iteration + u64::from(evaluations)
+        let inner = if config.estimator.fused_updates {
+            1
+        } else {
+            u64::from(updates) * (u64::from(shards) + 1)
+        };
+        let an_iteration = 2 * u64::from(shards) + inner;
+        let evaluations = u64::from(iterations.div_ceil(config.evaluation.every))
+            * u64::from(config.evaluation_shards());
+        u64::from(run.sft_chunks()) + u64::from(iterations) * an_iteration + evaluations
     }
 
     /// The last chunk of fine-tuning; `None` where the base is a checkpoint.
@@ -192,9 +197,37 @@ impl Plan {
         Some(StageKey::new(StageKind::Sft, last, 0))
     }
 
-    /// The last update of an iteration.
+    /// The last update of an iteration, or all of them if they are one stage.
     pub fn last_update(run: &Run, iteration: u32) -> StageKey {
-        StageKey::update(iteration, run.config().estimator.inner_updates)
+        let estimator = &run.config().estimator;
+        if estimator.fused_updates {
+            return StageKey::updates(iteration);
+        }
+        StageKey::update(iteration, estimator.inner_updates)
+    }
+
+    /// The first update of an iteration, or all of them if they are one stage.
+    pub fn first_update(run: &Run, iteration: u32) -> StageKey {
+        Self::last_update(run, iteration).of_update(1)
+    }
+
+    /// The stage that joins the shards of an iteration, if it joins them from results of this stage's kind.
+    pub fn joins(run: &Run, key: StageKey) -> Option<StageKey> {
+        match (key.kind, run.config().estimator.fused_updates) {
+            (StageKind::Gradient, false) => Some(StageKey::update(key.iteration, key.inner)),
+            (StageKind::Reward, true) => Some(StageKey::updates(key.iteration)),
+            _ => None,
+        }
+    }
+
+    /// The stages that evaluate the policy after so many iterations, in order; none where it is not evaluated.
+    pub fn evaluations(run: &Run, iteration: u32) -> Vec<StageKey> {
+        let key = |shard| StageKey::evaluation(iteration, shard);
+        match run.config().evaluation_shards() {
+            _ if !run.is_evaluated(iteration) => vec![],
+            1 => vec![key(None)],
+            shards => (0..shards).map(|shard| key(Some(shard))).collect(),
+        }
     }
 
     /// The iterations whose last update is among these places.
@@ -224,7 +257,7 @@ impl Plan {
         }
         let need =
             |name: &'static str| output(name).ok_or(PlanError::MissingOutput { key, output: name });
-        let shard = key.shard as usize;
+        let shard = key.shard_number() as usize;
         let ready = match key.kind {
             StageKind::Sft => {
                 let (policy, optimizer) = (need("policy")?, need("optimizer")?);
@@ -241,13 +274,14 @@ impl Plan {
             }
             StageKind::Reward => {
                 self.shards[shard].rewards = Some(need("rewards")?);
-                self.push([StageKey { kind: StageKind::Gradient, ..key }])
+                let joins = Self::joins(&self.run, key);
+                self.push([joins.unwrap_or(StageKey { kind: StageKind::Gradient, ..key })])
             }
             StageKind::Gradient => {
                 self.shards[shard].gradient = Some(need("gradient")?);
-                self.push([StageKey::update(key.iteration, key.inner)])
+                self.push(Self::joins(&self.run, key))
             }
-            StageKind::Update => {
+            StageKind::Update | StageKind::Updates => {
                 let policy = need("policy")?;
                 self.optimizer_state = Some(need("optimizer")?);
                 self.after_update(key, policy)
@@ -280,9 +314,8 @@ impl Plan {
         let shards = if goes_on { config.rollout.shards } else { 0 };
         self.shards = vec![Shard::default(); shards as usize];
         let rollout = |shard| StageKey::new(StageKind::Rollout, iteration + 1, shard);
-        let is_evaluated = self.run.is_evaluated(iteration);
-        let evaluation = is_evaluated.then(|| StageKey::evaluation(iteration));
-        self.push((0..shards).map(rollout).chain(evaluation))
+        let evaluations = Self::evaluations(&self.run, iteration);
+        self.push((0..shards).map(rollout).chain(evaluations))
     }
 
     /// Adds the stages whose inputs are known, and returns them.

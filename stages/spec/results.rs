@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
+mod evaluation_shards;
 mod evaluations;
 pub mod metrics;
 pub mod trajectories;
 
-pub use evaluations::{Evaluation, EvaluationResult, EvaluationSample};
+pub use evaluation_shards::{EvaluationShards, Partial, Together};
+pub use evaluations::{Evaluation, EvaluationResult, EvaluationSample, Points};
 
 /// The reward of a completion.
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]

@@ -5,14 +5,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{ArtifactDigest, Real, StageDigest, encode};
+use crate::digest::{Appended, ArtifactDigest, Real, StageDigest, encode};
 use crate::run::{
-    Advantage, EstimatorConfig, Grading, Language, LoraConfig, ModelShape, Numerics,
-    OptimizerConfig, Precision, RewardConfig, Sampler, Task,
+    Advantage, Language, ModelShape, Numerics, OptimizerConfig, Precision, RewardConfig, Sampler,
+    Task,
 };
 use crate::{names::named, seed::Seed};
 
-/// The six kinds of stage, in the order of the chain.
+mod learning;
+
+pub use learning::{GradientSpec, ShardSpec, UpdateSpec, UpdatesSpec};
+
+/// The seven kinds of stage, in the order of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageKind {
@@ -26,6 +30,8 @@ pub enum StageKind {
     Gradient,
     /// The optimizer step.
     Update,
+    /// All inner updates of an iteration, in place of its gradients and updates.
+    Updates,
     /// Accuracy on held-out problems.
     Evaluation,
 }
@@ -36,6 +42,7 @@ named!(StageKind {
     Reward: "reward",
     Gradient: "gradient",
     Update: "update",
+    Updates: "updates",
     Evaluation: "evaluation",
 });
 
@@ -43,8 +50,9 @@ impl StageKind {
     /// The current version of the kind's bytes.
     pub fn version(self) -> u32 {
         match self {
+            Self::Updates => 1,
             Self::Reward | Self::Sft | Self::Update => 4,
-            Self::Rollout | Self::Gradient | Self::Evaluation => 5,
+            Self::Rollout | Self::Gradient | Self::Evaluation => 6,
         }
     }
 }
@@ -158,74 +166,6 @@ pub struct RewardSpec {
     pub advantage: Advantage,
 }
 
-/// The policy gradient of one shard.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct GradientSpec {
-    /// Version of the kind.
-    pub version: u32,
-    /// Numerics class.
-    pub numerics: Numerics,
-    /// The run's seed.
-    pub seed: Seed,
-    /// The policy folder that is differentiated.
-    pub policy: ArtifactDigest,
-    /// The number format of the weights of all its policies.
-    pub precision: Precision,
-    /// The policy folder that sampled the trajectories.
-    pub behaviour: ArtifactDigest,
-    /// The policy folder that the divergence is measured from; none without a KL term.
-    pub reference: Option<ArtifactDigest>,
-    /// The trajectories.
-    pub trajectories: ArtifactDigest,
-    /// The rewards of the trajectories.
-    pub rewards: ArtifactDigest,
-    /// Completions of a prompt.
-    pub group: u32,
-    /// Iteration, from 1.
-    pub iteration: u32,
-    /// Which of the updates from these trajectories, from 1.
-    pub inner: u32,
-    /// The shard; part of the seed of all draws.
-    pub shard: u32,
-    /// How the trajectories were sampled.
-    pub sampler: Sampler,
-    /// The estimator.
-    pub estimator: EstimatorConfig,
-    /// The adapter that is trained instead of all weights. A folder without one gets a new one, drawn from the seed.
-    pub lora: Option<LoraConfig>,
-}
-
-/// One optimizer step from the mean of all shards' gradients.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
-#[serde(deny_unknown_fields)]
-pub struct UpdateSpec {
-    /// Version of the kind.
-    pub version: u32,
-    /// Numerics class.
-    pub numerics: Numerics,
-    /// The policy folder that is updated.
-    pub policy: ArtifactDigest,
-    /// The optimizer's state after the previous update; none before the first.
-    pub optimizer_state: Option<ArtifactDigest>,
-    /// One gradient for each shard, in the order of shards.
-    pub gradients: Vec<ArtifactDigest>,
-    /// Iteration, from 1.
-    pub iteration: u32,
-    /// Which of the iteration's updates, from 1.
-    pub inner: u32,
-    /// Updates of an iteration.
-    pub inner_updates: u32,
-    /// Iterations of the run, for the schedule.
-    pub iterations: u32,
-    /// The optimizer.
-    pub optimizer: OptimizerConfig,
-    /// The run's seed, for a new adapter.
-    pub seed: Seed,
-    /// As in the gradients' specs.
-    pub lora: Option<LoraConfig>,
-}
-
 /// Accuracy of a policy on held-out problems.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
@@ -244,7 +184,7 @@ pub struct EvaluationSpec {
     pub policy: ArtifactDigest,
     /// The number format of its weights.
     pub precision: Precision,
-    /// Held-out problems.
+    /// Held-out problems; of a shard, its own.
     pub problems: u32,
     /// Completions of a problem by a sampler with a temperature; greedy ones write one.
     pub samples: u32,
@@ -254,9 +194,37 @@ pub struct EvaluationSpec {
     pub samplers: Vec<Sampler>,
     /// Whether the policy's adapter is merged into its base first.
     pub merge_adapter: bool,
-    /// The grader of dataset tasks. Last field: `None` is not encoded.
-    #[serde(rename = "marking", default, skip_serializing_if = "Grading::is_none")]
-    pub grading: Grading,
+    /// The grader of dataset tasks.
+    #[serde(rename = "marking", default, skip_serializing_if = "Appended::is_none")]
+    pub grading: Appended<RewardConfig>,
+    /// Where a shard's problems are; none of an evaluation in one stage. Encoded in 8 bytes that end in a number above 0,
+    /// as no grader is.
+    #[serde(default, skip_serializing_if = "Appended::is_none")]
+    pub shard: Appended<ProblemShard>,
+}
+
+/// The place of a shard's problems among those of the whole evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(deny_unknown_fields)]
+pub struct ProblemShard {
+    /// Its first problem, counted from 0.
+    pub first_problem: u32,
+    /// Problems of the whole evaluation.
+    pub all_problems: u32,
+}
+
+impl EvaluationSpec {
+    /// One of the stages that share this evaluation's problems, counted from 0. They take them in order; the first
+    /// `problems % shards` have one more than the others. `None` where there is no such shard.
+    pub fn nth_shard(&self, number: u32, shards: u32) -> Option<Self> {
+        let share =
+            self.problems.checked_div(shards).filter(|_| number < shards.min(self.problems))?;
+        let longer = self.problems % shards;
+        let first_problem = number * share + number.min(longer);
+        let shard = Appended(Some(ProblemShard { first_problem, all_problems: self.problems }));
+        let problems = share + u32::from(number < longer);
+        Some(Self { problems, shard, ..self.clone() })
+    }
 }
 
 /// Any stage.
@@ -273,6 +241,8 @@ pub enum StageSpec {
     Gradient(GradientSpec),
     /// The optimizer step.
     Update(UpdateSpec),
+    /// All inner updates of an iteration.
+    Updates(UpdatesSpec),
     /// Accuracy on held-out problems.
     Evaluation(EvaluationSpec),
 }
@@ -286,6 +256,7 @@ macro_rules! of_any {
             Self::Reward($spec) => $value,
             Self::Gradient($spec) => $value,
             Self::Update($spec) => $value,
+            Self::Updates($spec) => $value,
             Self::Evaluation($spec) => $value,
         }
     };
@@ -300,6 +271,7 @@ impl StageSpec {
             Self::Reward(_) => StageKind::Reward,
             Self::Gradient(_) => StageKind::Gradient,
             Self::Update(_) => StageKind::Update,
+            Self::Updates(_) => StageKind::Updates,
             Self::Evaluation(_) => StageKind::Evaluation,
         }
     }
@@ -317,6 +289,15 @@ impl StageSpec {
     /// The version of the kind that the spec was made for.
     pub fn version(&self) -> u32 {
         of_any!(self, spec => spec.version)
+    }
+
+    /// The policy that an update, or all updates of an iteration, move; `None` of other stages.
+    pub fn moved_policy(&self) -> Option<ArtifactDigest> {
+        match self {
+            Self::Update(spec) => Some(spec.policy),
+            Self::Updates(spec) => Some(spec.policy),
+            _ => None,
+        }
     }
 
     /// Every artifact that the stage reads, with its role.
@@ -349,6 +330,15 @@ impl StageSpec {
                 all.push(("policy", spec.policy));
                 all.extend(spec.optimizer_state.map(|state| ("optimizer", state)));
                 all.extend(spec.gradients.iter().map(|&gradient| ("gradient", gradient)));
+                (None, None, None)
+            }
+            Self::Updates(spec) => {
+                all.push(("policy", spec.policy));
+                all.extend(spec.optimizer_state.map(|state| ("optimizer", state)));
+                for ShardSpec { trajectories, rewards } in &spec.shards {
+                    all.extend([("trajectories", *trajectories), ("rewards", *rewards)]);
+                }
+                all.extend(spec.reference.map(|base| ("reference", base)));
                 (None, None, None)
             }
             Self::Evaluation(spec) => {

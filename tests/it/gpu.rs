@@ -186,33 +186,110 @@ fn a_cuda_build_is_loaded_by_one_restart() {
     let (build, golden) = (HollowBuild::new(), golden());
     let root = build.root();
     let program = Program::new(&[("AGRPO_LIBTORCH", root.to_str().unwrap()), BLIND]);
-    let bench =
-        ["bench-gpu", "--tiny", "--device", "cuda:0", "--numerics", "cuda:90", "--golden", &golden];
-    let said = program.run(&bench);
+    let bench = ["bench-gpu", "--tiny", "--device", "cuda:0", "--numerics", "cuda:90"];
+    let said = program.run(&[&bench[..], &["--golden", &golden, "--section", "parity"]].concat());
     let last = said.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said.stderr);
     assert_snapshot!(last, @"error: cuda:0: libtorch 2.11.0+cu130 finds no GPU: the driver is absent, or older than it needs");
     assert_eq!(said.code, Some(4));
 }
 
+/// `make gpu` as on a machine with a GPU, on the processor.
 #[test]
-fn the_benchmark_measures_the_processor_too() {
-    let answer =
-        Program::new(&[]).json(&["bench-gpu", "--device", "cpu", "--tiny", "--golden", &golden()]);
-    assert_eq!(answer["parity"]["max_abs_difference"], 0.0, "the processor with itself");
-    let kinds = answer["replay"]["identical"].as_object().unwrap();
-    assert_eq!(kinds.len(), 6, "{kinds:?}");
-    assert!(kinds.values().all(|same| *same == true), "{kinds:?}");
-    let figures = &answer["figures"];
-    assert_eq!(
-        (&figures["rollout_repeats"], &figures["gradient_repeats"]),
-        (&true.into(), &true.into())
-    );
-    for name in ["rollout_tokens_per_second", "gradient_seconds_per_sample", "forward_seconds"] {
-        assert!(figures[name].as_f64().unwrap() > 0.0, "{name}: {figures}");
+fn make_gpu_measures_every_section_and_writes_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("bench/gpu.json");
+    let said = Command::new("make")
+        .args(["gpu", "DEVICE=cpu", "ARGS=--tiny"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("GPU_BENCH", env!("CARGO_BIN_EXE_agrpo"))
+        .env("GPU_JSON", &json)
+        .env("AGRPO_STORE", folder.path().join("store"))
+        .env_remove("MAKEFLAGS")
+        .env_remove("AGRPO_LIBTORCH")
+        .env_remove("AGRPO_REDIS")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{stderr}");
+    assert_eq!(stderr.matches(": at most ").count(), 8, "each section says its limit: {stderr}");
+    let document: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let section = |name: &str| {
+        let all = document["sections"].as_array().unwrap();
+        all.iter().find(|section| section["name"] == name).unwrap()
+    };
+    for name in ["doctor", "operations", "parity", "replay", "ratio", "model", "update"] {
+        assert_eq!(section(name)["state"], "done", "{name}: {}", section(name));
+    }
+    check_rows(&|name| section(name)["rows"].as_array().unwrap());
+    // Where Python has PyTorch, the same rows stand beside ours; else it says that it has none.
+    let reference = section("reference");
+    match reference["state"].as_str().unwrap() {
+        "done" => assert_eq!(reference["rows"].as_array().unwrap().len(), 6, "{reference}"),
+        state => {
+            assert_eq!(state, "skipped", "{reference}");
+            assert!(reference["error"].as_str().unwrap().starts_with("Python has no PyTorch"));
+        }
+    }
+    let page = std::fs::read_to_string(json.with_extension("md")).unwrap();
+    for heading in ["Failed\n\nNothing.", "Sections", "Parity", "The same bits again", "Speed"] {
+        assert!(page.contains(&format!("\n## {heading}")), "{heading}: {page}");
+    }
+}
+
+/// What holds on every processor.
+fn check_rows<'d>(of: &dyn Fn(&str) -> &'d Vec<Value>) {
+    let row = |section: &str, name: &str| {
+        let found = of(section).iter().find(|row| row["name"] == name);
+        &found.unwrap_or_else(|| panic!("{section}: {name}"))["result"]
+    };
+    for what in ["logits", "gradients of all weights", "gradients of adapters"] {
+        assert_eq!(row("parity", &format!("{what}, f32"))["relative"], 0.0, "the same processor");
+        let half = row("parity", &format!("{what}, bf16"))["relative"].as_f64().unwrap();
+        assert!(half > 0.0 && half < 0.2, "{what}: {half}");
+    }
+    let stages = of("replay").iter().filter(|row| row["result"]["identical"] == true);
+    assert_eq!(stages.count(), 7, "a row for each kind of stage");
+    for precision in ["f32", "bf16"] {
+        for states in [1, 4] {
+            let name = format!("ratio, {states} states a pass, {precision}");
+            assert_eq!(row("ratio", &name)["ratio_deviation"], 0.0, "{name}");
+        }
+    }
+    for name in ["rollout of a block", "gradient, checkpointed", "gradient"] {
+        assert_eq!(row("model", name)["repeats"], true, "{name}");
+        assert!(row("model", name)["seconds"].as_f64().unwrap() > 0.0, "{name}");
     }
     let of_model = 2 * 512 * 32 + 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32);
-    assert_eq!(figures["parameters"], of_model);
-    assert!(answer["utilisation"]["rollout"].is_null(), "the peak of a processor is not known");
+    assert_eq!(row("model", "make")["parameters"], of_model);
+    assert!(row("model", "forward")["share_of_peak"].is_null(), "a processor's peak is not known");
+}
+
+/// A section that fails, and one that the budget has no time for, leave the others alone.
+#[test]
+fn what_fails_is_in_the_document_and_the_rest_is_measured() {
+    let program = Program::new(&[]);
+    let golden = golden();
+    let bench = ["bench-gpu", "--tiny", "--golden", &golden, "--python", "/nowhere/python"];
+    let said = program.run(&[&bench[..], &["--only", "reference,ratio"]].concat());
+    assert_eq!(said.code, Some(6), "{}", said.stderr);
+    let document: Value = serde_json::from_str(&said.stdout).unwrap();
+    let states = |document: &Value| {
+        let sections = document["sections"].as_array().unwrap();
+        let state = |section: &Value| [&section["name"], &section["state"]].map(Value::to_string);
+        sections.iter().map(|section| state(section).join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&document), [r#""ratio" "done""#, r#""reference" "failed""#]);
+    assert!(
+        said.stderr.contains("\nfailed: reference: /nowhere/python cannot be started: "),
+        "{}",
+        said.stderr
+    );
+    let short = program.run(&[&bench[..], &["--only", "model,update", "--budget", "1"]].concat());
+    assert_eq!(short.code, Some(0), "{}", short.stderr);
+    let document: Value = serde_json::from_str(&short.stdout).unwrap();
+    assert_eq!(states(&document), [r#""model" "skipped""#, r#""update" "skipped""#]);
+    let why = document["sections"][0]["error"].as_str().unwrap();
+    assert_eq!(why, "1 s are left of the budget, and it takes about 50");
 }
 
 fn golden() -> String {

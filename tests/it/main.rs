@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod base;
 mod browser;
 mod bytes;
 mod checkpoint;
@@ -12,6 +13,7 @@ mod documents;
 mod evaluate;
 mod export;
 mod fault;
+mod fused;
 mod golden;
 mod gpu;
 mod gradient;
@@ -33,6 +35,7 @@ mod report;
 mod retention;
 mod score;
 mod secrets;
+mod shards;
 mod systemd;
 mod tls;
 mod tune;

@@ -45,17 +45,17 @@ fn what_is_shown_of_a_run_and_its_parts() {
     # run 5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb
     # 7 of 7 stages are done
     #   sft-000000          5a2c77c0b4d7cb78e43ea7444bb7ab2fca8c490d6ba4e4db4da4f34e32254155
-    #   evaluation-000000   e5bd102693c4aa2a4d09a63c02c6969a2419790c9d8ee0c939a02032087f0097
-    #   rollout-000001-00   2ae201632221682d54c1ff36ee00e7145727e540420f80c9e116320d6a37c719
+    #   evaluation-000000   136b79ade66464c1346ba055e74c8991fe21e822d9d1529be46b0f6f0a9571bb
+    #   rollout-000001-00   a67ad52e840ef3a160453f9bd8ae57425335d833e8b43c5f7c2729192c418447
     #   reward-000001-00    47e4d83dfb2fe747dd15cd4a4ace243c202a39b6364e1c36bfb50d9904e5e6b7
-    #   gradient-000001-00  febaed7583aba723e96935392354a52df582998651ae7430b944ca17b5907485
+    #   gradient-000001-00  c38abf256318111b7c56468a64acfcd8b2e52742eaa4db544872c717f28cd559
     #   update-000001       596c7fc8338b15ba9bf498994216d66f0c28ba0e725462eb7a8de44f8e2ecac9
-    #   evaluation-000001   5bbdef9d4adcb8d2b66e58046fa455c865d67955a0bf41783f3448c8668f1cfb
+    #   evaluation-000001   c5ccff5e0004e575932f228524ac8fceaaf12131d2456301f654bbb44d7ed565
     ");
     let rollout = answer(folder, &["show", &stage(folder, "rollout-000001-00")]);
     assert_snapshot!(rollout.split("\nspec:").next().unwrap(), @r"
-    stage     2ae201632221682d54c1ff36ee00e7145727e540420f80c9e116320d6a37c719
-    kind      rollout, version 5
+    stage     a67ad52e840ef3a160453f9bd8ae57425335d833e8b43c5f7c2729192c418447
+    kind      rollout, version 6
     numerics  cpu-portable
     inputs    f54d6c0fa682277c881e8716670b065504d55645433c3def22275527048e1bed  policy
     outputs   4490ea5f360b39bcf83b8dffc0d44a289edee0ed75c2b4d7945bd67767b4965f  trajectories, [size]
@@ -101,8 +101,8 @@ fn what_is_shown_of_an_evaluation() {
     let folder = folder.path();
     let evaluation = answer(folder, &["show", &stage(folder, "evaluation-000001")]);
     assert_snapshot!(evaluation.split("\nspec:").next().unwrap(), @r"
-    stage     5bbdef9d4adcb8d2b66e58046fa455c865d67955a0bf41783f3448c8668f1cfb
-    kind      evaluation, version 5
+    stage     c5ccff5e0004e575932f228524ac8fceaaf12131d2456301f654bbb44d7ed565
+    kind      evaluation, version 6
     numerics  cpu-portable
     inputs    cf3e0881cb19144ed4e45285f8f61bb87f0b9a18a4d607611970b38f800d08db  policy
     outputs   41efbaa09778b58dbce5f5444ba3e7444d7b5f216298d5a0079d832fda59d9e9  evaluation, 613 B
@@ -142,14 +142,14 @@ fn what_a_run_says_that_is_done() {
     tiny (5cff052ac408): 4 held-out problems, greedy
 
     policy       steps  tokens/step  passes  temperature  accuracy  95 % interval  stage
-    base         8      1            8.00    0            0.0%      0.0% to 49.0%  e5bd102693c4
-    base         4      2            4.00    0            0.0%      0.0% to 49.0%  052342582b72
-    base         2      4            2.00    0            0.0%      0.0% to 49.0%  59ec4085750b
-    base         1      8            1.00    0            0.0%      0.0% to 49.0%  914e32f0a8d7
-    iteration 1  8      1            8.00    0            0.0%      0.0% to 49.0%  5bbdef9d4adc
-    iteration 1  4      2            4.00    0            0.0%      0.0% to 49.0%  c87e41123516
-    iteration 1  2      4            2.00    0            0.0%      0.0% to 49.0%  bdf897723d1d
-    iteration 1  1      8            1.00    0            0.0%      0.0% to 49.0%  f77a1a613418
+    base         8      1            8.00    0            0.0%      0.0% to 49.0%  136b79ade664
+    base         4      2            4.00    0            0.0%      0.0% to 49.0%  866cccf86251
+    base         2      4            2.00    0            0.0%      0.0% to 49.0%  961787acce88
+    base         1      8            1.00    0            0.0%      0.0% to 49.0%  866402fefa99
+    iteration 1  8      1            8.00    0            0.0%      0.0% to 49.0%  c5ccff5e0004
+    iteration 1  4      2            4.00    0            0.0%      0.0% to 49.0%  b602c21d76ff
+    iteration 1  2      4            2.00    0            0.0%      0.0% to 49.0%  945e2bd0aa55
+    iteration 1  1      8            1.00    0            0.0%      0.0% to 49.0%  0a4d5347823a
 
     the base is right nowhere at 8 steps: nothing to match
     ");
@@ -239,7 +239,7 @@ fn the_doctor_looks_at_everything_and_says_how_it_is() {
     let names: Vec<&str> =
         said.stdout.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_snapshot!(names.join(" "), @"agrpo libtorch processor cores numerics rows gpu cuda disk store redis");
-    let rows = "ok    rows       in 1320 small shapes no row depends on the rows beside it";
+    let rows = "ok    rows       in 1720 small shapes no row depends on the rows beside it";
     assert!(said.stdout.contains(rows), "{}", said.stdout);
     for line in said.stdout.lines() {
         let verdict = line.split_whitespace().next().unwrap();

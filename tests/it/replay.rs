@@ -93,10 +93,10 @@ fn the_bytes_of_every_kind_are_frozen() {
         }
     }
     insta::assert_snapshot!(frozen.join("\n"), @r"
-    evaluation v5 evaluation 22f021347f07
-    gradient v5 gradient d0e9e3e1c6fc
+    evaluation v6 evaluation 0cf17a7620d3
+    gradient v6 gradient d0e9e3e1c6fc
     reward v4 rewards 6864875fc2c8
-    rollout v5 trajectories 67fdeb97b361
+    rollout v6 trajectories 67fdeb97b361
     sft v4 optimizer 806c18b9723a
     sft v4 policy b87ecec872f0
     sft v4 policy/config.json 7d1ab0e8487c

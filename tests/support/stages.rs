@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Environment, Inputs, Outputs, Run, StageError, StageKind, StageSpec,
+    Artifact, ArtifactDigest, Environment, EvaluationSpec, Inputs, Outputs, Run, StageError,
+    StageKind, StageSpec,
 };
 use bytes::Bytes;
 
@@ -78,7 +79,7 @@ pub(crate) fn fake_outputs(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs,
         ]))
     };
     let artifacts = match spec.kind() {
-        StageKind::Sft | StageKind::Update => {
+        StageKind::Sft | StageKind::Update | StageKind::Updates => {
             BTreeMap::from([("policy", policy()), ("optimizer", blob("optimizer"))])
         }
         StageKind::Rollout => BTreeMap::from([("trajectories", blob("trajectories"))]),
@@ -87,6 +88,14 @@ pub(crate) fn fake_outputs(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs,
         StageKind::Evaluation => BTreeMap::from([("evaluation", blob("evaluation"))]),
     };
     let share = u32::from_str_radix(&seed[..4], 16).unwrap();
-    let metrics = BTreeMap::from([("accuracy".to_owned(), f64::from(share) / 65_536.0)]);
+    let share = f64::from(share) / 65_536.0;
+    let mut metrics = BTreeMap::from([("accuracy".to_owned(), share)]);
+    if let StageSpec::Evaluation(EvaluationSpec { problems, shard, .. }) = spec
+        && !shard.is_none()
+    {
+        let problems = f64::from(*problems);
+        let counts = [("earned", share * problems), ("possible", problems), ("problems", problems)];
+        metrics.extend(counts.map(|(name, value)| (name.to_owned(), value)));
+    }
     Ok(Outputs { artifacts, metrics })
 }

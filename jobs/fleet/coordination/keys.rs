@@ -47,8 +47,14 @@ const FIXED: [(&str, &str); 8] = [
 ];
 
 /// What follows a queue's name: a key, or a prefix where it ends with a colon.
-const OF_QUEUE: [(&str, &str); 4] =
-    [("turns", "zset"), ("taken", "zset"), ("ready:", "zset"), ("joins:", "set")];
+const OF_QUEUE: [(&str, &str); 6] = [
+    ("turns", "zset"),
+    ("taken", "zset"),
+    ("bases", "hash"),
+    ("passed", "zset"),
+    ("ready:", "zset"),
+    ("joins:", "set"),
+];
 
 /// The names of one fleet's keys. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -138,6 +144,7 @@ mod tests {
         let queue = keys.queue("cuda:90".parse().unwrap(), &Versions::own());
         for (key, kind) in [
             (format!("{queue}:turns"), Some("zset")),
+            (format!("{queue}:bases"), Some("hash")),
             (format!("{queue}:ready:abc"), Some("zset")),
             (format!("{queue}:joins:abc:update-000001"), Some("set")),
             (format!("{queue}:elsewhere"), None),

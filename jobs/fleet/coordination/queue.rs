@@ -9,12 +9,14 @@
 //! <queue>:ready:<run>           stages that can be computed, in the order of the plan
 //! <queue>:turns                 runs that have such stages; the one that has waited longest comes first
 //! <queue>:taken                 stages taken a moment ago, so that an offer that comes late does not repeat them
-//! <queue>:joins:<run>:<update>  shards whose gradient is published
+//! <queue>:bases                 the base of each run that starts from a checkpoint
+//! <queue>:passed                when such a run was first passed over since its last turn
+//! <queue>:joins:<run>:<update>  shards whose part of the update is published
 //! ```
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
-use agrpo_spec::{Numerics, RunId, StageDigest, StageKey};
+use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest, StageKey};
 use agrpo_store::Versions;
 use redis::{Script, ScriptInvocation};
 use tokio::sync::oneshot;
@@ -27,6 +29,9 @@ use crate::{Result, coordination::leases::LEASE as LEASE_LASTS};
 const GRACE_SECONDS: u64 = 1;
 /// The most ready stages of a run; the reconciler offers the others later.
 pub(crate) const MOST_READY: usize = 10_000;
+/// How long workers that hold another base pass over a run. Reading 16 GB of weights and moving them to a GPU takes 10 to
+/// 15 s: a worker that changes its base this seldom loses less than a twentieth of its time to that.
+pub(crate) const PASSED_OVER: Duration = Duration::from_secs(300);
 /// The published shards of an update are forgotten this long after the last one.
 const JOIN_SECONDS: i64 = 3600;
 
@@ -55,6 +60,15 @@ impl Hint {
         let (key, stage) = (parts.next()?, parts.next()?);
         Some(Self { run: run.parse().ok()?, key: key.parse().ok()?, stage: stage.parse().ok()? })
     }
+}
+
+/// What makes a worker prefer some runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Holding {
+    /// The base that it read last, if that is a checkpoint's.
+    pub(crate) base: Option<ArtifactDigest>,
+    /// Whether a result of its own is being stored, from which stages of that base may follow.
+    pub(crate) is_storing: bool,
 }
 
 /// A hint that was taken. It is processed once `done` is sent; if `done` is dropped, the hint is released.
@@ -116,10 +130,28 @@ impl Queue {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// Notes which base a run starts from.
+    pub(crate) async fn note_base(&self, run: RunId, base: ArtifactDigest) -> Result<()> {
+        let (key, base) = (self.key("bases"), base.to_string());
+        self.fleet.ask(redis::cmd("HSET").arg(key).arg(run.to_string()).arg(base)).await
+    }
+
     /// Takes the next hint, if there is one; runs take turns.
     pub(crate) async fn take(&self) -> Result<Option<Hint>> {
+        self.take_near(Holding::default(), PASSED_OVER).await
+    }
+
+    /// The same for a worker that holds a base: it passes over runs of other bases, each for so long.
+    pub(crate) async fn take_near(
+        &self,
+        Holding { base, is_storing }: Holding,
+        passed_over: Duration,
+    ) -> Result<Option<Hint>> {
+        let base = base.map(|base| base.to_string()).unwrap_or_default();
+        let mut call = self.call(&TAKE);
+        call.arg(base).arg(passed_over.as_millis()).arg(u8::from(is_storing));
         loop {
-            let taken: Option<(String, String)> = self.fleet.invoke(&self.call(&TAKE)).await?;
+            let taken: Option<(String, String)> = self.fleet.invoke(&call).await?;
             let Some((run, entry)) = taken else { return Ok(None) };
             if let Some(hint) = Hint::parse(&run, &entry) {
                 return Ok(Some(hint));
@@ -139,7 +171,8 @@ impl Queue {
         self.fleet.ask(redis::cmd("ZREM").arg(self.key("taken")).arg(stage.to_string())).await
     }
 
-    /// Notes that a shard's gradient for an update is published; returns for how many shards one is.
+    /// Notes that a shard's part of an update is published, its gradient or its rewards; returns of how many shards it
+    /// is.
     pub(crate) async fn join(&self, run: RunId, update: StageKey, shard: u32) -> Result<u32> {
         let key = self.key(&format!("joins:{run}:{update}"));
         let mut pipe = redis::pipe();
@@ -155,7 +188,10 @@ impl Queue {
 
     /// Removes the ready stages of a run that is done or held.
     pub(crate) async fn withdraw(&self, run: RunId) -> Result<()> {
-        self.delete(&format!("ready:{run}")).await
+        let (ready, name) = (self.key(&format!("ready:{run}")), run.to_string());
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(ready).hdel(self.key("bases"), &name).zrem(self.key("passed"), &name);
+        self.fleet.ask_all::<redis::Value>(&pipe).await.map(drop)
     }
 
     /// How many stages wait for a worker; those of runs that are held do not.
@@ -177,6 +213,8 @@ impl Queue {
         call.key(self.key("turns"))
             .key(self.key("taken"))
             .key(self.fleet.keys.of(HELD))
+            .key(self.key("bases"))
+            .key(self.key("passed"))
             .arg(self.key("ready:"))
             .arg(self.fleet.keys.of(LEASE))
             .arg(LEASE_LASTS.as_millis())

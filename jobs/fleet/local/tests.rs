@@ -367,3 +367,5 @@ async fn a_run_that_is_resumed_before_it_ended_keeps_all_its_workers() {
     assert!(outcome.unwrap().done);
     assert_eq!(most.load(SeqCst), 2);
 }
+
+mod fused;

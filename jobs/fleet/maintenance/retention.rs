@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Plan, Retention, Run, RunId, StageDigest, StageKey};
 use agrpo_store::{DroppedOutputs, Store, paths, readable};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ const SHARE: u32 = 20;
 /// one runs in this process or has ended a moment ago.
 pub(crate) async fn after(store: &Store, run: RunId, key: StageKey) {
     let is_time = || store.records.references.try_lock().is_ok_and(|known| known.is_time());
-    if key.kind == StageKind::Update && is_time() {
+    if key.is_update() && is_time() {
         at_end(store, run).await;
     }
 }
@@ -106,8 +106,7 @@ pub(crate) async fn due(
 /// Whether an evaluation still needs the policy of a stage.
 fn is_needed(run: &Run, index: &Stages, key: StageKey) -> bool {
     key == Plan::last_update(run, key.iteration)
-        && run.is_evaluated(key.iteration)
-        && !index.contains_key(&StageKey::evaluation(key.iteration))
+        && Plan::evaluations(run, key.iteration).iter().any(|stage| !index.contains_key(stage))
 }
 
 /// Removes from `blobs` what a run of the store holds.

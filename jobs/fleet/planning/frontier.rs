@@ -48,7 +48,7 @@ impl Frontier {
             return Ok(vec![]);
         }
         store.records.note_policy(self.plan.run().id(), key, manifest).await?;
-        if key.kind == StageKind::Update {
+        if key.is_update() {
             self.plan.leave_evaluations();
         }
         take(&mut self.plan, key, manifest)

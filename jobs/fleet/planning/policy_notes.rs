@@ -11,7 +11,7 @@ use agrpo_spec::{
 use agrpo_store::{JobsError, Store};
 use futures::{StreamExt, stream};
 
-use super::steps::{AT_ONCE, record, take};
+use super::steps::{AT_ONCE, each, record, take};
 use crate::Result;
 
 /// The policy after so many iterations, 0 for the base, if it is noted. Costs one read.
@@ -29,10 +29,30 @@ pub(crate) async fn policy_at(
     Ok(store.records.policy_note(run.id(), key).await?.map(|note| note.policy))
 }
 
-/// The record of the run's evaluation after so many iterations, if there is one and its policy is noted.
-pub async fn evaluation_at(store: &Store, run: &Run, iteration: u32) -> Result<Option<Manifest>> {
+/// The stages that evaluate the policy after so many iterations; none where it is not evaluated. `None` if the policy is
+/// not noted. Costs one read.
+pub(crate) async fn evaluations_of(
+    store: &Store,
+    run: &Run,
+    iteration: u32,
+) -> Result<Option<Vec<(StageKey, StageSpec)>>> {
     let Some(policy) = policy_at(store, run, iteration).await? else { return Ok(None) };
-    store.records.manifest(Plan::evaluation_of(run, policy).digest()).await
+    let stage = |key| Some((key, Plan::evaluation_of(run, key, policy)?));
+    Ok(Some(Plan::evaluations(run, iteration).into_iter().filter_map(stage).collect()))
+}
+
+/// The records that there are of the stages that evaluate the policy after so many iterations; none if the policy is
+/// not noted.
+pub async fn evaluations_at(
+    store: &Store,
+    run: &Run,
+    iteration: u32,
+) -> Result<Vec<(StageKey, Manifest)>> {
+    let stages = evaluations_of(store, run, iteration).await?.unwrap_or_default();
+    let found = each(stages, |(key, spec)| async move {
+        Ok(store.records.manifest(spec.digest()).await?.map(|manifest| (key, manifest)))
+    });
+    Ok(found.await?.into_iter().flatten().collect())
 }
 
 /// The policy before iteration 1: a checkpoint, or that of the last chunk of fine-tuning if it is noted and complete.
@@ -79,7 +99,7 @@ pub(crate) fn checkpoint(
 /// policy.
 pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Result<bool> {
     let updates = (1..=last.iteration).flat_map(|iteration| {
-        (1..=last.inner).map(move |inner| StageKey::update(iteration, inner))
+        (1..=last.inner).map(move |inner| StageKey { iteration, inner, ..last })
     });
     let chunks = (0..run.sft_chunks()).map(|chunk| StageKey::new(StageKind::Sft, chunk, 0));
     let reads = chunks
@@ -97,13 +117,12 @@ pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Resul
             }
             continue;
         }
-        let StageSpec::Update(spec) = &manifest.spec else { return Ok(false) };
         let Some(at) = checkpoint(run, key, &manifest, None) else { return Ok(false) };
         let moved = before.as_ref().map(|before| before.policy).or(plan.policy());
-        if Some(spec.policy) != moved {
+        if manifest.spec.moved_policy() != moved {
             return Ok(false);
         }
-        if key == StageKey::update(last.iteration, 1) {
+        if key == last.of_update(1) {
             before.iter().for_each(|before| plan.leap(before));
             if !is_next(store, &plan, &manifest).await? {
                 return Ok(false);
@@ -116,29 +135,41 @@ pub(crate) async fn is_led_to(store: &Store, run: &Run, last: StageKey) -> Resul
 
 /// Whether the noted first update of a plan's next iteration is the run's. Five reads.
 pub(crate) async fn is_followed(store: &Store, before: &Plan) -> Result<bool> {
-    let key = StageKey::update(before.iteration() + 1, 1);
+    let key = Plan::first_update(before.run(), before.iteration() + 1);
     let Some(manifest) = noted_record(store, before.run(), key).await? else { return Ok(false) };
     is_next(store, before, &manifest).await
 }
 
-/// Whether an update is the first of a plan's next iteration: compares the policy that it moves, and the gradient of
+/// Whether an update is the first of a plan's next iteration: compares the policy that it moves, and what it reads of
 /// the first shard, which depends on the run's whole configuration. Three reads.
 async fn is_next(store: &Store, before: &Plan, update: &Manifest) -> Result<bool> {
-    let StageSpec::Update(spec) = &update.spec else { return Ok(false) };
-    if Some(spec.policy) != before.policy() || spec.iteration != before.iteration() + 1 {
+    let (joined, iteration) = match &update.spec {
+        StageSpec::Update(spec) => (spec.gradients.first().copied(), spec.iteration),
+        StageSpec::Updates(spec) => (spec.shards.first().map(|s| s.rewards), spec.iteration),
+        _ => return Ok(false),
+    };
+    let is_other = update.spec.moved_policy() != before.policy();
+    if is_other || iteration != before.iteration() + 1 {
         return Ok(false);
     }
-    let (mut plan, mut gradient) = (before.clone(), None);
-    for kind in [StageKind::Rollout, StageKind::Reward, StageKind::Gradient] {
-        let key = StageKey::new(kind, spec.iteration, 0);
+    let (mut plan, mut last) = (before.clone(), None);
+    for (kind, output) in [
+        (StageKind::Rollout, "trajectories"),
+        (StageKind::Reward, "rewards"),
+        (StageKind::Gradient, "gradient"),
+    ] {
+        let key = StageKey::new(kind, iteration, 0);
         let Some(pending) = plan.pending().get(&key) else { return Ok(false) };
         let Ok(Some(manifest)) = record(store, pending.digest()).await? else { return Ok(false) };
         if take(&mut plan, key, &manifest).is_err() {
             return Ok(false);
         }
-        gradient = manifest.output("gradient");
+        last = manifest.output(output);
+        if Plan::joins(plan.run(), key).is_some() {
+            break;
+        }
     }
-    Ok(gradient.is_some() && spec.gradients.first().copied() == gradient)
+    Ok(last.is_some() && joined == last)
 }
 
 /// The record of the stage that is noted under this key, if it can be read.

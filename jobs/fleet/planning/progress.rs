@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use agrpo_spec::{ArtifactDigest, Checkpoint, Manifest, Plan, Run, RunId, StageKey, StageKind};
+use agrpo_spec::{Checkpoint, Manifest, Plan, Run, RunId, StageKey, StageKind, StageSpec};
 use agrpo_store::Store;
 
-use super::policy_notes::{checkpoint_at, is_followed, is_led_to, policy_at};
+use super::policy_notes::{checkpoint_at, evaluations_of, is_followed, is_led_to};
 use super::steps::{Entry, Stages, Steps, each, take};
 use super::walk::{Found, Walk};
 use crate::Result;
@@ -152,21 +152,22 @@ async fn note(
     store.records.note_policy(run, key, manifest).await
 }
 
-/// The policies before the checkpoint whose evaluation has no result yet. `None` if one of them is not noted.
+/// The evaluation stages of the policies before the checkpoint that have no result yet. `None` if one of the policies
+/// is not noted.
 async fn missing_evaluations(
     store: &Store,
     run: &Run,
     at: &Checkpoint,
-) -> Result<Option<Vec<(u32, ArtifactDigest)>>> {
+) -> Result<Option<Vec<(StageKey, StageSpec)>>> {
     let evaluated = (0..at.iteration).filter(|&iteration| run.is_evaluated(iteration));
-    let looks = each(evaluated, |iteration| async move {
-        let Some(policy) = policy_at(store, run, iteration).await? else { return Ok(None) };
-        let stage = Plan::evaluation_of(run, policy).digest();
-        let is_missing = store.records.usable_manifest(run.id(), stage).await?.is_none();
-        Ok(Some(is_missing.then_some((iteration, policy))))
+    let stages = each(evaluated, |iteration| evaluations_of(store, run, iteration)).await?;
+    let stages: Option<Vec<_>> = stages.into_iter().collect();
+    let Some(stages) = stages else { return Ok(None) };
+    let looks = each(stages.into_iter().flatten(), |(key, spec)| async move {
+        let found = store.records.usable_manifest(run.id(), spec.digest()).await?;
+        Ok(found.is_none().then_some((key, spec)))
     });
-    let found: Option<Vec<_>> = looks.await?.into_iter().collect();
-    Ok(found.map(|found| found.into_iter().flatten().collect()))
+    Ok(Some(looks.await?.into_iter().flatten().collect()))
 }
 
 #[cfg(test)]

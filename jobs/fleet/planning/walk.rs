@@ -179,12 +179,13 @@ impl Walk {
     async fn is_noted(&self, store: &Store, key: StageKey, stage: StageDigest) -> Result<bool> {
         let run = self.run();
         match key.kind {
-            StageKind::Sft | StageKind::Update => {
+            StageKind::Sft | StageKind::Update | StageKind::Updates => {
                 Ok(store.records.recorded_policy(run.id(), key).await? == Some(stage))
             }
             StageKind::Evaluation if run.is_evaluated(key.iteration) => {
                 let policy = policy_at(store, run, key.iteration).await?;
-                Ok(policy.is_some_and(|p| Plan::evaluation_of(run, p).digest() == stage))
+                let spec = policy.and_then(|policy| Plan::evaluation_of(run, key, policy));
+                Ok(spec.is_some_and(|spec| spec.digest() == stage))
             }
             _ => Ok(false),
         }
@@ -193,11 +194,10 @@ impl Walk {
     /// Whether a spec may be the run's stage with this key: a note that contradicts the stage's own inputs does not
     /// count.
     fn may_follow(&self, key: StageKey, spec: &StageSpec) -> bool {
-        let StageSpec::Update(update) = spec else { return spec.kind() == key.kind };
+        let Some(moved) = spec.moved_policy() else { return spec.kind() == key.kind };
         let is_next = key.inner == 1 && self.plan.iteration() + 1 == key.iteration;
         let before = self.plan.policy().filter(|_| is_next);
-        Plan::is_update_of(self.run(), key, spec)
-            && before.is_none_or(|before| before == update.policy)
+        Plan::is_update_of(self.run(), key, spec) && before.is_none_or(|before| before == moved)
     }
 
     /// Goes on after a policy to which no records lead; false if the plan has passed it, or if the policy ends no

@@ -3,16 +3,17 @@
 //! The stage in hand does not depend on the consumer: the heartbeat renews its lease, and the executor goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use agrpo_store::JobsError;
+use agrpo_store::{JobsError, span::locked};
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::shared::{Worker, becomes};
 use crate::coordination::consumer::consume;
-use crate::coordination::queue::Delivery;
+use crate::coordination::queue::{Delivery, Hint, Holding, PASSED_OVER};
 use crate::executor::with_retry;
 
 impl Worker {
@@ -28,9 +29,18 @@ impl Worker {
         let worker = Arc::clone(self);
         let ask = move || {
             let worker = Arc::clone(&worker);
-            async move { with_retry(&*worker, || worker.queue.take()).await }.boxed()
+            async move { with_retry(&*worker, || worker.next_hint()).await }.boxed()
         };
         consume(&self.queue, &self.options.name, self.options.poll, ask, work, ending).await
+    }
+
+    /// The next hint. Runs of the base that this worker holds come first, within bounds.
+    async fn next_hint(&self) -> Result<Option<Hint>, JobsError> {
+        let holding = Holding {
+            base: *locked(&self.base),
+            is_storing: self.unsettled.load(Ordering::SeqCst) > 0,
+        };
+        self.queue.take_near(holding, PASSED_OVER).await
     }
 
     /// Takes the worker off the registry and releases the reconciler's lease, so that another worker may reconcile at

@@ -4,9 +4,10 @@
 //! ends in a failure record; other runs go on. An error returned from here means that the worker cannot go on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use agrpo_spec::{Manifest, RunId};
-use agrpo_store::{Failure, JobsError, Remedy, failpoints::fail_point};
+use agrpo_spec::{Manifest, RunId, StageKind};
+use agrpo_store::{Failure, JobsError, Remedy, failpoints::fail_point, span::locked};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
@@ -72,6 +73,7 @@ impl Coordinator for Worker {
         if let Some(attempt) = claimed {
             let span = attempt.span.clone();
             if let Some(attempt) = self.start(attempt).instrument(span).await? {
+                self.unsettled.fetch_add(1, Ordering::SeqCst);
                 return Ok(Some((attempt, taken)));
             }
         }
@@ -85,13 +87,15 @@ impl Coordinator for Worker {
     }
 
     async fn ended(&self, end: End) -> Result<()> {
-        match end {
+        let dealt_with = match end {
             End::Published { attempt, manifest, is_reused } => {
                 self.accept(&attempt, manifest, is_reused).await
             }
             End::Failed(attempt, error) => self.failed(&attempt, error).await,
             End::StoodDown(attempt) => self.give_back(&attempt).await,
-        }
+        };
+        self.unsettled.fetch_sub(1, Ordering::SeqCst);
+        dealt_with
     }
 }
 
@@ -123,9 +127,19 @@ impl Worker {
             self.give_up(run, self.failure(&attempt, &error)).await?;
             return self.release(&attempt).await.map(|()| None);
         }
+        self.note_base(&attempt).await;
         self.scheduler.emit(Event::Started { run, key, stage });
         self.heartbeat.show(Some(StageInProgress { run, key, stage, since_unix_ms }));
         Ok(Some(attempt))
+    }
+
+    /// Notes the base whose weights a stage reads and the process keeps. It decides no more than which stage comes next,
+    /// so a record that cannot be read is left to those that need it.
+    async fn note_base(&self, attempt: &Attempt) {
+        if !matches!(attempt.key.kind, StageKind::Sft | StageKind::Reward | StageKind::Update) {
+            let base = with_retry(self, || self.scheduler.runs.base(attempt.run)).await;
+            *locked(&self.base) = base.ok().flatten();
+        }
     }
 
     /// First offers what others wait for, then brings the run's metadata up to date.

@@ -85,11 +85,14 @@ async fn offer_view(store: &Store, fleet: &Fleet, run: RunId, view: &View) -> Re
     offer(store, &queue, run, view).await
 }
 
-/// Writes the specs of stages, then their hints.
+/// Writes the specs of stages, then the base of their run, then their hints.
 pub(super) async fn offer(store: &Store, queue: &Queue, run: RunId, view: &View) -> Result<()> {
     let pending = view.pending.iter();
     let writes: Vec<_> = pending.map(|one| store.records.put_spec(one.stage, &one.spec)).collect();
     futures::stream::iter(writes).buffer_unordered(WRITES).try_collect::<()>().await?;
+    if let Some(base) = view.base.filter(|_| !view.pending.is_empty()) {
+        queue.note_base(run, base).await?;
+    }
     let hints: Vec<_> = view.pending.iter().map(|pending| (pending.key, pending.stage)).collect();
     queue.offer(run, hints).await.map(drop)
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agrpo_spec::{
-    Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind, StageSpec,
+    ArtifactDigest, Base, Manifest, Numerics, Plan, Run, RunId, StageDigest, StageKey, StageKind,
+    StageSpec,
 };
 use agrpo_store::{JobsError, Store, Versions};
 use tokio::sync::{Mutex, OnceCell};
@@ -29,7 +30,17 @@ pub(crate) struct View {
     pub(crate) pending: Vec<Pending>,
     /// The class of all its stages.
     pub(crate) numerics: Numerics,
+    /// The checkpoint that the run starts from, if it does.
+    pub(crate) base: Option<ArtifactDigest>,
     pub(crate) is_done: bool,
+}
+
+/// The checkpoint whose weights a run never changes; none where all weights are trained.
+fn base_of(run: &Run) -> Option<ArtifactDigest> {
+    match run.base() {
+        Base::Checkpoint(checkpoint) if run.config().lora.is_some() => Some(checkpoint.folder),
+        Base::Checkpoint(_) | Base::Scratch(..) => None,
+    }
 }
 
 impl View {
@@ -38,6 +49,7 @@ impl View {
         Self {
             pending: plan.pending().iter().map(|(key, spec)| Pending::new(*key, spec)).collect(),
             numerics: plan.run().config().numerics,
+            base: base_of(plan.run()),
             is_done: plan.is_done(),
         }
     }
@@ -46,7 +58,8 @@ impl View {
     fn ahead(run: &Run, frontier: &Frontier, ready: impl IntoIterator<Item = StageKey>) -> Self {
         let pending = |key| Some(Pending::new(key, frontier.pending(key)?));
         let pending = ready.into_iter().filter_map(pending).collect();
-        Self { pending, numerics: run.config().numerics, is_done: false }
+        let (numerics, base) = (run.config().numerics, base_of(run));
+        Self { pending, numerics, base, is_done: false }
     }
 
     pub(crate) fn stages(&self) -> impl Iterator<Item = StageDigest> {
@@ -122,7 +135,8 @@ impl Runs {
             return Ok(Some(noted));
         }
         let policy = policy_at(&self.store, config, noted.iteration).await?;
-        Ok(policy.filter(|&policy| Plan::evaluation_of(config, policy) == *spec).map(|_| noted))
+        let own = policy.and_then(|policy| Plan::evaluation_of(config, noted, policy));
+        Ok((own.as_ref() == Some(spec)).then_some(noted))
     }
 
     /// Notes a result in the run's index; answers with what became ready through it.
@@ -147,19 +161,26 @@ impl Runs {
         Ok(View::ahead(config, &frontier, ready))
     }
 
-    /// The update that a published gradient belongs to, if other shards take part in it, and their number.
+    /// The checkpoint whose weights a run never changes, if it has one.
+    pub(crate) async fn base(&self, run: RunId) -> Result<Option<ArtifactDigest>> {
+        let slot = self.slot(run).await;
+        Ok(base_of(&self.open(&slot, run).await?.0))
+    }
+
+    /// The update that a published gradient belongs to, or published rewards where updates are fused, if other shards
+    /// take part in it, and their number.
     pub(crate) async fn join_of(
         &self,
         run: RunId,
         key: StageKey,
     ) -> Result<Option<(StageKey, u32)>> {
         let slot = self.slot(run).await;
-        let shards = self.open(&slot, run).await?.0.config().rollout.shards;
-        let update = StageKey::new(StageKind::Update, key.iteration, 0).of_update(key.inner);
-        Ok((key.kind == StageKind::Gradient && shards > 1).then_some((update, shards)))
+        let config = &self.open(&slot, run).await?.0;
+        let shards = config.config().rollout.shards;
+        Ok(Plan::joins(config, key).filter(|_| shards > 1).map(|update| (update, shards)))
     }
 
-    /// What can be computed now that all gradients of an update are counted.
+    /// What can be computed now that all shards of an update are counted.
     pub(crate) async fn joined(&self, run: RunId, update: StageKey) -> Result<View> {
         let slot = self.slot(run).await;
         let (config, frontier) = self.open(&slot, run).await?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use agrpo_spec::{Manifest, Numerics, RunId, StageKey, StageKind};
+use agrpo_spec::{Manifest, Numerics, RunId, StageKey};
 use agrpo_store::{JobsError, Store, Versions};
 use tokio::sync::mpsc;
 
@@ -107,7 +107,7 @@ impl Scheduler {
     /// What became ready through a published result; notes it in the run's index. Nothing, at no cost, where it was
     /// reused and is noted there: its writer offered what follows, or left it to the reconciler.
     ///
-    /// The gradients of an update are counted, so that only the worker of the last one looks at all of
+    /// The shards of an update are counted, so that only the worker of the last one looks at all of
     /// them, and no two workers that publish at once both miss it. Where the count is lost, or its
     /// worker dies before it offers the update, the reconciler does.
     pub(super) async fn follow(
@@ -119,18 +119,20 @@ impl Scheduler {
     ) -> Result<View> {
         if is_reused && self.store.records.is_recorded(run, key, manifest.stage).await? {
             let numerics = manifest.spec.numerics();
-            return Ok(View { pending: vec![], numerics, is_done: false });
+            return Ok(View { pending: vec![], numerics, base: None, is_done: false });
         }
         let view = self.runs.finished(run, key, manifest).await?;
         let queue = self.queue_of(view.numerics);
-        if key.kind == StageKind::Update {
+        if key.is_update() {
             queue.joined(run, key).await?;
         }
         if !view.pending.is_empty() || view.is_done {
             return Ok(view);
         }
         match self.runs.join_of(run, key).await? {
-            Some((update, shards)) if queue.join(run, update, key.shard).await? >= shards => {
+            Some((update, shards))
+                if queue.join(run, update, key.shard_number()).await? >= shards =>
+            {
                 self.runs.joined(run, update).await
             }
             _ => Ok(view),

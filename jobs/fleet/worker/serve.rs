@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use agrpo_spec::ExecuteFn;
 use agrpo_store::Store;
@@ -48,6 +49,8 @@ pub async fn serve(
         halt: watch::Sender::new(None),
         reconciler: Mutex::default(),
         backed_off: Mutex::default(),
+        base: std::sync::Mutex::default(),
+        unsettled: AtomicUsize::new(0),
     });
     let (work, deliveries) = mpsc::channel(1);
     let (idle, idle_since) = watch::channel(Some(Instant::now()));

@@ -1,9 +1,10 @@
 //! What the executor, the consumer and the reconciler of a worker share: its services, its pace, and how it is stopped.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use agrpo_spec::{ExecuteFn, StageDigest};
+use agrpo_spec::{ArtifactDigest, ExecuteFn, StageDigest};
 use agrpo_store::JobsError;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -32,6 +33,10 @@ pub(super) struct Worker {
     pub(super) reconciler: Mutex<Option<Lease>>,
     /// Stages that failed here and are better tried elsewhere, and until when.
     pub(super) backed_off: Mutex<BTreeMap<StageDigest, Instant>>,
+    /// The checkpoint whose weights the last stage with a policy has read; the process keeps them.
+    pub(super) base: std::sync::Mutex<Option<ArtifactDigest>>,
+    /// Stages that were begun and whose results, or failures, are not dealt with yet.
+    pub(super) unsettled: AtomicUsize,
 }
 
 impl Worker {

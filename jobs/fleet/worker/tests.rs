@@ -1,10 +1,12 @@
 //! Workers against a real Redis and a store, with stages that cost nothing: whatever happens to
 //! Redis or to a worker, the run ends where a run in one process ends.
 
+mod bases;
 mod clocks;
 mod control;
 mod cost;
 mod crowd;
+mod evaluations;
 mod failures;
 mod faults;
 mod following;
@@ -30,7 +32,8 @@ use crate::coordination::queue::Queue;
 use crate::coordination::redis::Fleet;
 use crate::coordinator::LogTail;
 use crate::events::Event;
-use house::{House, finish};
+use crate::testing::run_fused;
+use house::{House, expected_of, finish};
 
 #[tokio::test]
 async fn enqueue_offers_the_first_stage_once_and_says_when_nothing_is_left() {
@@ -118,4 +121,36 @@ async fn the_next_stage_does_not_wait_for_the_reconciler() {
     finish(house.worker_with(options), &house).await;
     assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&house.run()));
     assert_eq!(house.calls_of(StageKind::Update), 3);
+}
+
+/// The worker of the last rewards offers the updates of all shards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fused_updates_do_not_wait_for_the_reconciler() {
+    for shards in [1, 3] {
+        let (house, run) = (House::new().await, run_fused("fused", 4, shards));
+        house.enqueue_run(run.clone()).await;
+        let never = Duration::from_secs(3600);
+        let worker =
+            house.worker_with(WorkerOptions { reconcile: never, ..house.options("quick") });
+        house.until_done_with(&run).await;
+        worker.stop.send_replace(true);
+        worker.end().await.unwrap();
+        assert_eq!(house.calls().values().sum::<u64>(), Plan::total_stages(&run));
+        assert_eq!(house.calls_of(StageKind::Updates), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_end_a_run_of_fused_updates_and_compute_each_stage_once() {
+    let (house, run) = (House::slow(Duration::from_millis(10)).await, run_fused("fused", 4, 3));
+    house.enqueue_run(run.clone()).await;
+    let workers = ["one", "two"].map(|name| house.worker(name));
+    house.until_done_with(&run).await;
+    for worker in workers {
+        worker.stop.send_replace(true);
+        worker.end().await.unwrap();
+    }
+    assert_eq!(house.result_of(&run).await, expected_of(&run).await);
+    assert_eq!(house.calls().values().max(), Some(&1));
+    assert_eq!((house.calls_of(StageKind::Updates), house.calls_of(StageKind::Gradient)), (4, 0));
 }

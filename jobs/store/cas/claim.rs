@@ -3,15 +3,13 @@
 //!
 //! A small blob is written again; a large file gets a new date where the file system allows it. Checks no bytes.
 
-use std::sync::Arc;
-
 use agrpo_spec::{ArtifactDigest, Content, OutputRecord};
 
 use super::blobs::Cas;
-use crate::{Result, objects::Entry, paths, span::blocking};
+use crate::{Result, objects::Entry, paths, regular, span::blocking};
 
 impl Cas {
-    /// Renews the date of a blob: a gc with a grace above ten minutes spares it. False where the store lacks it.
+    /// Renews the date of a blob: a gc with a grace above half an hour spares it. False where the store lacks it.
     pub async fn claim(&self, digest: ArtifactDigest) -> Result<bool> {
         self.claim_sized(digest, None).await
     }
@@ -27,8 +25,7 @@ impl Cas {
             return Ok(true);
         }
         if let Some(path) = self.objects.path(&name) {
-            let streamed = Arc::clone(&self.streamed);
-            match blocking(move || streamed.renew(&path, digest)).await? {
+            match blocking(move || regular::renew(&path)).await? {
                 Ok(()) => return Ok(true),
                 // It may be another user's file: it is written again.
                 Err(error) => tracing::debug!(%digest, %error, "cannot renew a blob's date"),

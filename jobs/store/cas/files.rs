@@ -1,7 +1,8 @@
 //! Large blobs that this process has checked: files on the disk, and copies of a server's objects.
 //!
-//! A file is hashed when a process first opens it, when its size or modification time differs, and after a read found
-//! it damaged. Copies are unnamed files, which the system deletes with the process; the least recently used are
+//! A file is hashed when a process first opens it, when it is another file or has another size, and after a read found
+//! it damaged. Its times say nothing: a process that hands a blob on renews them, and every window is checked when it is read.
+//! Copies are unnamed files, which the system deletes with the process; the least recently used are
 //! dropped first.
 
 use std::path::{Path, PathBuf};
@@ -22,12 +23,12 @@ const TABLES: u64 = 64 << 20;
 /// Blobs hashed or copied at a time.
 const AT_ONCE: usize = 2;
 
-/// Differs where a file was changed or replaced: device, inode, size and modification time.
-type Stamp = (u64, u64, u64, i64, i64);
+/// Differs where a file was replaced or cut: device, inode and size.
+type Stamp = (u64, u64, u64);
 
 fn stamp(file: &File) -> io::Result<Stamp> {
     let meta = file.metadata()?;
-    Ok((meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    Ok((meta.dev(), meta.ino(), meta.len()))
 }
 
 /// What is known of one large blob.
@@ -147,19 +148,6 @@ impl StreamedBlobs {
         self.insert(blocks.digest, Known::Checked(now, blocks));
         Ok(())
     }
-
-    /// Sets the modification time of the file at `path` to now. What is remembered of it stays valid.
-    pub(super) fn renew(&self, path: &Path, digest: ArtifactDigest) -> io::Result<()> {
-        let file = regular::open(path)?;
-        let before = stamp(&file)?;
-        regular::touch(&file, false)?;
-        if let Some(Known::Checked(known, blocks)) = self.get(digest)
-            && known == before
-        {
-            self.insert(digest, Known::Checked(stamp(&file)?, blocks));
-        }
-        Ok(())
-    }
 }
 
 /// A file to read from, or the size and the digest of a file that has the wrong one.
@@ -170,8 +158,12 @@ pub(super) type Fetched = (OnDisk, Arc<Blocks>);
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::time::UNIX_EPOCH;
+
     use agrpo_spec::OutputRecord;
 
+    use super::*;
     use crate::Store;
     use crate::testing::with_large;
 
@@ -187,5 +179,25 @@ mod tests {
         }
         assert_eq!(store.cas.streamed.turns.lock().unwrap().len(), 1, "the last one alone");
         assert_eq!(store.cas.streamed.known.lock().unwrap().len(), 5);
+    }
+
+    /// Every update renews the date of the base that it hands on, which other processes have checked.
+    #[tokio::test]
+    async fn a_file_whose_date_another_process_renewed_is_not_hashed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &[]).await.unwrap();
+        let store = with_large(&store, 1 << 20);
+        let OutputRecord { digest, size } = store.cas.put(vec![5; 3 << 20].into()).await.unwrap();
+        let path = folder.path().join("cas").join(digest.to_string());
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        store.cas.content(digest, size).await.unwrap();
+        file.set_modified(UNIX_EPOCH).unwrap();
+        assert!(store.fresh().cas.claim(digest).await.unwrap());
+        assert!(file.metadata().unwrap().modified().unwrap() > UNIX_EPOCH);
+        // Were the file hashed now, it would be found damaged.
+        file.write_all_at(&[6], 2 << 20).unwrap();
+        let content = store.cas.content(digest, size).await.unwrap();
+        assert_eq!(content.window(0..9).unwrap(), [5; 9][..]);
+        assert!(content.window(2 << 20..size).is_err(), "what is read is checked");
     }
 }

@@ -10,7 +10,7 @@ use agrpo_spec::{
 };
 
 use super::{blobs::Cas, checked::OnDisk};
-use crate::{JobsError, Result, paths, span::blocking};
+use crate::{JobsError, Result, paths, regular, span::blocking};
 
 /// What belongs to a model or an adapter, beside `*.safetensors`.
 const TAKEN: [&str; 7] = [
@@ -77,7 +77,7 @@ impl Cas {
         let _place = self.streamed.place().await;
         let streamed = Arc::clone(&self.streamed);
         let standing = blocking(move || match streamed.hash(OnDisk::open(&path)?, digest)? {
-            Ok(_) => streamed.renew(&path, digest).map(|()| true),
+            Ok(_) => regular::renew(&path).map(|()| true),
             Err(_) => Ok(false),
         });
         match standing.await? {

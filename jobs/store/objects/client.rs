@@ -36,8 +36,8 @@ pub struct Limits {
     pub whole: u64,
     /// How long an unavailable server is retried; without it, fifteen seconds by the library.
     pub retry: Option<RetryPolicy>,
-    /// A claim does not renew blobs that are younger, by the store's clock: every update claims the base, and each
-    /// renewal makes others hash it again. Far below the grace of any gc.
+    /// A claim does not renew blobs that are younger, by the store's clock: every update claims the base, and a server's
+    /// large blob is renewed by sending it again. Half of the shortest grace that is safe beside workers.
     pub young: Duration,
 }
 
@@ -86,7 +86,7 @@ impl Objects {
         backend: Backend,
     ) -> Self {
         let answer = if folder.is_some() { FLUSH } else { ANSWER };
-        let young = Duration::from_secs(600);
+        let young = Duration::from_secs(1800);
         let limits = Limits { answer, whole: LARGE, retry: None, young };
         let backend = Arc::new(backend);
         Self { inner, folder, backend, limits, trust: Arc::default(), logged: Arc::default() }

@@ -1,6 +1,6 @@
 //! Notes of which stage made which policy of a run, read without a listing. Losing one costs time only.
 
-use agrpo_spec::{ArtifactDigest, Manifest, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Manifest, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use super::json::{Fields, Found, Record, Records};
@@ -35,8 +35,8 @@ impl Records {
     /// Notes which stage made a policy; nothing to do for other stages. The caller has to have derived the stage from
     /// the run's plan, since workers plan on from the note. Not flushed to the disk.
     pub async fn note_policy(&self, run: RunId, key: StageKey, manifest: &Manifest) -> Result<()> {
-        let moves = matches!(key.kind, StageKind::Sft | StageKind::Update);
-        let Some(policy) = manifest.output("policy").filter(|_| moves) else { return Ok(()) };
+        let policy = manifest.output("policy").filter(|_| key.makes_policy());
+        let Some(policy) = policy else { return Ok(()) };
         let note = PolicyNote { run, key, stage: manifest.stage, policy };
         let name = paths::in_run(run, "policies", key);
         match self.get::<PolicyNote>(&name).await {

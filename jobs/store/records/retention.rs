@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::{OutputRecord, Retention, Run, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{OutputRecord, Retention, Run, RunId, StageDigest, StageKey};
 use serde::{Deserialize, Serialize};
 
 use super::json::{Fields, Records, Unreadable};
@@ -25,7 +25,7 @@ impl DroppedOutputs {
     /// The valid part of a note about the stage of this place: without outputs that every run retains. `newest` is the
     /// iteration of the newest complete update; it applies to updates only, since it falls back where a record is lost.
     pub fn within(mut self, run: &Run, key: StageKey, newest: u32) -> Self {
-        let newest = if key.kind == StageKind::Update { newest } else { u32::MAX };
+        let newest = if key.is_update() { newest } else { u32::MAX };
         let names = Retention::LEAST.deletes(run, key, newest);
         let may_go =
             |output: &str| output.split('/').next().is_some_and(|name| names.contains(&name));

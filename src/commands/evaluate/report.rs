@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use agrpo_fleet::batch::Settled;
 use agrpo_spec::{
     ArtifactDigest, Cache, Evaluation, EvaluationResult, EvaluationSpec, PositionRule, Real, Run,
-    RunId, Sampler, StageDigest,
+    RunId, Sampler, StageDigest, Together,
 };
 use agrpo_view::plot::{self, Axis, Figure, Panel, Point, Series, Spread};
 use agrpo_view::statistics::{Estimate, pass_at};
@@ -23,7 +23,9 @@ const HEAD: [&str; 7] =
 pub(super) struct Cell {
     pub(super) policy: Policy,
     pub(super) sampler: Sampler,
-    pub(super) spec: EvaluationSpec,
+    pub(super) problems: u32,
+    /// One, or the shards.
+    pub(super) stages: Vec<EvaluationSpec>,
 }
 
 /// The same, evaluated.
@@ -32,7 +34,12 @@ pub(super) struct Row {
     policy: String,
     iteration: u32,
     artifact: ArtifactDigest,
+    /// The stage; the first one of an evaluation in shards.
     stage: StageDigest,
+    /// All stages of an evaluation in shards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shards: Vec<StageDigest>,
+    /// Whether all of it was in the store.
     reused: bool,
     steps: u32,
     tokens_per_step: u32,
@@ -86,12 +93,14 @@ impl Report {
     ) -> Result<Self> {
         let reused = settled.iter().filter(|one| one.reused).count() as u64;
         let stages = Stages { computed: settled.len() as u64 - reused, reused };
-        let first = cells.first().map(|cell| (cell.sampler.clone(), cell.spec.problems));
+        let first = cells.first().map(|cell| (cell.sampler.clone(), cell.problems));
         let (sampler, problems) =
             first.ok_or_else(|| Failure::unexpected("there is nothing to evaluate"))?;
-        let mut evaluations = vec![];
-        for (cell, one) in cells.into_iter().zip(settled) {
-            evaluations.push(row(store, &cell, &one).await?);
+        let (mut evaluations, mut rest) = (vec![], &*settled);
+        for cell in &cells {
+            let (own, others) = rest.split_at(cell.stages.len());
+            evaluations.push(row(store, cell, own).await?);
+            rest = others;
         }
         Ok(Self {
             run: run.id(),
@@ -128,7 +137,10 @@ impl Report {
                 format!("{} to {}", output::percent(interval.low), output::percent(interval.high)),
             ];
             cells.extend(tries.iter().map(|n| output::percent(row.pass_at[n].share)));
-            cells.push(row.stage.short());
+            cells.push(match row.shards.len() {
+                0 => row.stage.short(),
+                shards => format!("{} and {} more", row.stage.short(), shards - 1),
+            });
             rows.push(cells);
         }
         let mut lines = vec![self.title(), String::new(), output::columns(&rows)];
@@ -248,21 +260,36 @@ fn trade(rows: &[Row], tokens: u32) -> Option<Trade> {
     })
 }
 
-async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row> {
+fn corrupt(stage: StageDigest, why: impl std::fmt::Display) -> Failure {
+    Failure::data(format!("the evaluation of stage {stage} cannot be read: {why}"))
+        .hint(format!("agrpo replay {}", stage.short()))
+}
+
+async fn document(store: &Store, one: &Settled) -> Result<Evaluation> {
     let stage = one.manifest.stage;
-    let corrupt = |why: String| {
-        Failure::data(format!("the evaluation of stage {stage} cannot be read: {why}"))
-            .hint(format!("agrpo replay {}", stage.short()))
-    };
-    let blob = one.manifest.output("evaluation").ok_or_else(|| corrupt("no output".to_owned()))?;
+    let blob = one.manifest.output("evaluation").ok_or_else(|| corrupt(stage, "no output"))?;
     let bytes = store.cas.get(blob).await?;
-    let document = Evaluation::from_bytes(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    Evaluation::from_bytes(&bytes).map_err(|error| corrupt(stage, error))
+}
+
+/// The row of a cell, from its stage or its shards.
+async fn row(store: &Store, cell: &Cell, settled: &[Settled]) -> Result<Row> {
+    let stages: Vec<StageDigest> = settled.iter().map(|one| one.manifest.stage).collect();
+    let stage = *stages.first().ok_or_else(|| Failure::unexpected("a cell has no stage"))?;
+    let mut documents = vec![];
+    for one in settled {
+        documents.push(document(store, one).await?);
+    }
+    let corrupt = |why: &str| corrupt(stage, why);
+    let document = Evaluation::whole(&documents.iter().collect::<Vec<_>>());
+    let document = document.ok_or_else(|| corrupt("its shards do not fit together"))?;
     let result = document.results.into_iter().next();
-    let EvaluationResult { correct, solved_by, .. } =
-        result.ok_or_else(|| corrupt("no result".to_owned()))?;
-    let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion".to_owned()))?;
-    let passes = one.manifest.metrics.get(agrpo_spec::metrics::PASSES).copied();
-    let passes = passes.ok_or_else(|| corrupt("no number of passes".to_owned()))?;
+    let EvaluationResult { correct, solved_by, .. } = result.ok_or_else(|| corrupt("no result"))?;
+    let accuracy = pass_at(&solved_by, 1).ok_or_else(|| corrupt("no completion"))?;
+    let metrics: Vec<_> = settled.iter().map(|one| &one.manifest.metrics).collect();
+    let passes = BTreeMap::whole(&metrics);
+    let passes = passes.and_then(|all| all.get(agrpo_spec::metrics::PASSES).copied());
+    let passes = passes.ok_or_else(|| corrupt("no number of passes"))?;
     let draws = solved_by.len() - 1;
     let doubled = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < draws);
     let tries = doubled.chain([draws]);
@@ -271,7 +298,8 @@ async fn row(store: &Store, cell: &Cell, one: &Settled) -> Result<Row> {
         iteration: cell.policy.iteration,
         artifact: cell.policy.artifact,
         stage,
-        reused: one.reused,
+        shards: if stages.len() > 1 { stages } else { vec![] },
+        reused: settled.iter().all(|one| one.reused),
         steps: cell.sampler.steps,
         tokens_per_step: cell.sampler.completion_tokens / cell.sampler.steps,
         passes,
@@ -305,6 +333,7 @@ mod tests {
             iteration,
             artifact: ArtifactDigest::of(b""),
             stage: "0".repeat(64).parse().unwrap(),
+            shards: vec![],
             reused: false,
             steps,
             tokens_per_step: MOST / steps,

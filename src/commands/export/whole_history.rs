@@ -1,6 +1,6 @@
 //! The history of a run that an export reads, whole or not at all.
 
-use agrpo_spec::{RunId, StageKind};
+use agrpo_spec::RunId;
 use agrpo_view::history::RunHistory;
 
 use crate::commands::prelude::{Failure, Result, Store, output};
@@ -10,8 +10,7 @@ use crate::commands::recovery::move_away;
 pub(super) async fn whole_history(store: &Store, run: RunId) -> Result<RunHistory> {
     store.records.require_own_versions(run).await?;
     let history = RunHistory::read(store, run).await?;
-    let evaluated = history.stages.keys().filter(|key| key.kind == StageKind::Evaluation);
-    let lost = evaluated.filter(|key| !history.evaluations.contains_key(&key.iteration)).count();
+    let lost = history.lost_evaluations();
     let (incompatible, damaged): (Vec<_>, Vec<_>) =
         history.unreadable_stages().partition(|record| record.is_incompatible);
     let mut odd = 0;

@@ -86,6 +86,7 @@ fn grades(accuracy: f64) -> EvaluationResult {
     EvaluationResult {
         accuracy,
         correct: 1,
+        points: None,
         position: None,
         samples: None,
         solved_by: vec![3, 1],

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use agrpo_spec::{
-    EvaluationConfig, Numerics, Run, RunConfig, RunError, Source, sources, toml_reason,
+    Appended, EvaluationConfig, Numerics, Run, RunConfig, RunError, Source, sources, toml_reason,
 };
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -168,6 +168,8 @@ fn check_lists(file: &ComparisonFile) -> Result<(), Invalid> {
 fn check_base(first: &RunConfig, variant: &RunConfig) -> Result<(), Invalid> {
     let evaluation = |config: &RunConfig| EvaluationConfig {
         every: 1,
+        // They share the work; see docs/guide/determinism.md.
+        shards: Appended::default(),
         block_tokens: Some(config.evaluation_block_tokens()),
         ..config.evaluation.clone()
     };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{RunId, StageKind, metrics};
+use agrpo_spec::{EvaluationShards, RunId, StageKind, metrics};
 use agrpo_view::history::RunHistory;
 use serde::Serialize;
 
@@ -76,23 +76,33 @@ impl Trace {
     pub fn of(history: &RunHistory) -> Self {
         let config = history.run().config();
         let (mut passes, mut seconds, mut points) = (0.0, 0.0, vec![]);
+        let mut shards = EvaluationShards::of(history.run());
         for (key, done) in &history.stages {
             let metric = |name: &str| done.metrics.get(name).copied();
             match key.kind {
                 // The training of the base is not compared.
                 StageKind::Sft => {}
                 StageKind::Evaluation => {
+                    let Some(whole) = shards.add(*key, done.metrics.clone()) else { continue };
                     let at = |&steps: &u32| {
-                        Some((steps, metric(&metrics::at_steps(metrics::ACCURACY, steps))?))
+                        let name = metrics::at_steps(metrics::ACCURACY, steps);
+                        Some((steps, *whole.get(&name)?))
                     };
                     let accuracy = config.evaluation.steps.iter().filter_map(at).collect();
                     points.push(Point { iteration: key.iteration, passes, seconds, accuracy });
                 }
                 kind => {
                     seconds += done.phases.compute_ms / 1e3;
-                    if kind == StageKind::Gradient {
-                        passes += metric(metrics::SAMPLES).unwrap_or(0.0);
-                    }
+                    // A stage of all updates has the mean over its gradients, a whole number each.
+                    let gradients = match kind {
+                        StageKind::Gradient => 1,
+                        StageKind::Updates => {
+                            config.rollout.shards * config.estimator.inner_updates
+                        }
+                        _ => 0,
+                    };
+                    let samples = metric(metrics::SAMPLES).unwrap_or(0.0);
+                    passes += (samples * f64::from(gradients)).round();
                 }
             }
         }

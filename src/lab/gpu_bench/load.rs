@@ -88,6 +88,26 @@ impl Load {
         }
     }
 
+    /// Layers of LLaDA's head size and a quarter of its width, at which libraries choose kernels for large matrices:
+    /// fresh ratios are measured on it.
+    pub fn middle() -> Self {
+        let whole = Self::llada_8b();
+        Self {
+            model: ModelShape {
+                d_model: 1024,
+                n_layers: 4,
+                n_heads: 8,
+                mlp_hidden_size: 3072,
+                ..whole.model
+            },
+            vocabulary: 32_768,
+            prompt_tokens: 128,
+            sampler: Sampler { completion_tokens: 128, steps: 64, ..whole.sampler },
+            gradient_samples: 8,
+            ..whole
+        }
+    }
+
     pub(super) fn blocks(&self) -> u32 {
         self.sampler.completion_tokens / self.sampler.block_tokens
     }
@@ -96,6 +116,7 @@ impl Load {
         self.sampler.completion_tokens / self.sampler.steps
     }
 
+    /// The sampler of the measured blocks.
     pub(super) fn measured_sampler(&self) -> Sampler {
         let of_block = self.sampler.steps / self.blocks();
         Sampler {

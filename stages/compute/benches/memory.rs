@@ -228,6 +228,9 @@ fn table(folder: &Path, size: &str) {
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
         command.arg("child").arg(folder).args([stage, size, variant]);
+        // As the program sets them (`src/numerics.rs`).
+        command
+            .envs([("MALLOC_TRIM_THRESHOLD_", "67108864"), ("MALLOC_MMAP_THRESHOLD_", "33554432")]);
         let output = command.output().expect("the program starts again");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")

@@ -6,16 +6,21 @@
 //! attention), the head at the positions that are drawn or trained; a gradient sample is three forward
 //! passes. What the program saves by not computing unneeded positions, or a timestep of a completion that
 //! was drawn twice, shows as a higher share, which can exceed 1.
+//! Under the rates, for rollout and gradient, the shares of the threads' time by phase: products, with their own share of
+//! the product's rate; attention; norms and gates (*element-wise*); distributions over the vocabulary (*choice*); and all
+//! else: libtorch, the program around it, and waiting.
 //! `make bench ARGS="tiny mid --threads 2"`: shapes by name, and the most threads, by default those of the machine.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
 
 use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, estimator};
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::sampler::{Row, sample};
-use agrpo_compute::{Threads, execute_on, trajectories::Trajectories};
+use agrpo_compute::{Threads, execute_on, phases, trajectories::Trajectories};
 use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
     Cache, EstimatorConfig, EstimatorKind, Inputs, ModelShape, Plan, PositionRule, Purpose, Real,
@@ -203,11 +208,12 @@ impl Shape {
         let (policy, rows, sampler) = (self.policy(), self.rows(), self.sampler());
         let (threads, micro_batch) = (Threads::new(count), self.micro_batch as usize);
         let mut trajectories = None;
-        let rollout = seconds(|| {
+        let (rollout, of_rollout) = measured(rate, count, || {
             trajectories = sample(&policy, &rows, &sampler, micro_batch, &threads).ok();
         });
         let trajectories = trajectories.expect("the sampler works at this shape");
-        let gradient = seconds(|| self.gradient(&policy, &trajectories, &threads));
+        let (gradient, of_gradient) =
+            measured(rate, count, || self.gradient(&policy, &trajectories, &threads));
         let tokens = (self.sequences * self.completion as usize) as f64;
         let samples = (self.sequences * self.k) as f64;
         println!(
@@ -218,7 +224,36 @@ impl Shape {
             samples / gradient,
             self.gradient_flops() / gradient / rate,
         );
+        println!("          rollout: {of_rollout}\n         gradient: {of_gradient}");
     }
+}
+
+/// Seconds of a call, and how the threads' time divides into phases.
+fn measured(rate: f64, threads: NonZeroUsize, mut call: impl FnMut()) -> (f64, String) {
+    phases::spent();
+    let mut all = 0.0;
+    let median = seconds(|| {
+        let begin = Instant::now();
+        call();
+        all += begin.elapsed().as_secs_f64();
+    });
+    let phases::Spent { seconds: phases, operations } = phases::spent();
+    let all = all * threads.get() as f64;
+    let shares = phases.map(|seconds| seconds / all);
+    let peak = operations / phases[0] / rate;
+    let [products, attention, element_wise, choice] = shares;
+    let other = 1.0 - shares.iter().sum::<f64>();
+    let text = format!(
+        "products {products:.2} (at {peak:.2} of the rate), attention {attention:.2}, \
+         element-wise {element_wise:.2}, choice {choice:.2}, other {other:.2}"
+    );
+    (median, text)
+}
+
+/// Nanoseconds since the first call.
+fn clock() -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn main() {
@@ -227,6 +262,7 @@ fn main() {
     let (most, named) = arguments(cores);
     let is_asked = |name: &str| named.is_empty() || named.iter().any(|asked| asked == name);
     let rate = product_rate();
+    phases::measure_by(clock);
     println!("products on one thread: {:.1} GFLOP/s", rate / 1e9);
     println!(
         "{:<9} {:>7} {:>17} {:>6} {:>19} {:>6}",

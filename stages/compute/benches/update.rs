@@ -1,7 +1,8 @@
 //! Seconds of an update of LLaDA-8B's adapter, 176 million numbers, from inputs in memory to outputs in memory.
 //!
 //! `cargo bench --package agrpo-compute --bench update -- --threads 2`; one thread by default. Takes 8 GB of memory.
-//! Measures neither storage nor the hashes of the outputs.
+//! Measures neither storage nor the hashes of the outputs. The peak of memory is to be compared with what
+//! `agrpo run jobs/runs/llada-8b-gsm8k.toml --dry-run` says of an update, and with the inputs beside it.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
 
@@ -86,6 +87,11 @@ fn main() {
         let seconds = start.elapsed().as_secs_f64();
         if iteration > 1 {
             println!("update of {numbers} numbers on {count} threads: {seconds:.2} s");
+            println!(
+                "  peak {} MiB, of which inputs {} MiB",
+                peak() >> 20,
+                inputs_of(numbers) >> 20
+            );
         } else {
             let (gradient, all) = gradient(&adapter(&outputs));
             inputs.insert(named("gradient"), Artifact::Blob(gradient.into()));
@@ -95,6 +101,19 @@ fn main() {
             inputs.insert(named(role), artifact);
         }
     }
+}
+
+/// Policy, moments and gradient in memory, of which a run reads windows.
+fn inputs_of(numbers: usize) -> usize {
+    4 * size_of::<f32>() * numbers
+}
+
+/// `VmHWM` in bytes, so Linux only.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux");
+    let kib = line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+    kib.expect("a number of KiB") << 10
 }
 
 /// The matrices of the new policy.

@@ -36,8 +36,9 @@ unsafe extern "C-unwind" {
 /// Makes the whole process compute results that the same GPU repeats. Call it before the first tensor on one.
 ///
 /// Attention stays with its flash, memory-efficient and plain kernels, whose backward passes are deterministic
-/// under the first switch; cuDNN's is not. Sums of products in half precision are kept in f32 throughout.
-pub fn use_deterministic_algorithms() {
+/// under the first switch; cuDNN's is not. Sums of products in half precision are kept in f32 throughout; with `split_k`,
+/// they may be sums of parts, which cuBLAS needs and cuBLASLt can do without.
+pub fn use_deterministic_algorithms(split_k: bool) {
     // SAFETY: the context is libtorch's own and lives as long as the process; the setters are ordinary
     // member functions of it, declared as their mangled names say, and this is called before any
     // other thread uses libtorch.
@@ -52,8 +53,8 @@ pub fn use_deterministic_algorithms() {
         set_tf32_cudnn(context, false);
         // The split of products does not change from call to call; only the sum of their parts must be
         // exact.
-        set_bf16_reduction(context, false, true);
-        set_fp16_reduction(context, false, true);
+        set_bf16_reduction(context, false, split_k);
+        set_fp16_reduction(context, false, split_k);
         set_half_reduction_math_attention(context, false);
         set_cudnn_attention(context, false);
     }
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn the_switches_are_there_and_can_be_read_back() {
         assert!(!uses_deterministic_algorithms(), "the processor computes without");
-        use_deterministic_algorithms();
+        use_deterministic_algorithms(true);
         let on = uses_deterministic_algorithms();
         // SAFETY: as above. Other tests of this process run without them.
         unsafe { set_deterministic_algorithms(global_context(), false, false) };

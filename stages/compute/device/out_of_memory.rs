@@ -54,7 +54,7 @@ fn full(text: &str, kind: StageKind, device: Device) -> String {
     let lower = match kind {
         StageKind::Sft => "sft.micro_batch",
         StageKind::Rollout => "rollout.micro_batch",
-        StageKind::Gradient => "estimator.micro_batch",
+        StageKind::Gradient | StageKind::Updates => "estimator.micro_batch",
         StageKind::Evaluation => "evaluation.micro_batch",
         StageKind::Reward | StageKind::Update => "the model's size",
     };

@@ -9,17 +9,17 @@
 //! factor rho on it: DeepSeek-V3.2, arXiv 2512.02556.) Draws nothing, and checks nothing that `Batch` has
 //! checked.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
-use agrpo_spec::EstimatorConfig;
+use agrpo_spec::{Checkpointing, EstimatorConfig};
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::batch::count;
 use super::reads::{Forward, Reads};
 use super::unit::{Estimator, Factor, Surrogate, Unit};
 use crate::error::Result;
-use crate::model::{Policy, Queries, Tape};
-use crate::tensors::{self, NamedTensors, numbers};
+use crate::model::{Policy, Queries, Tape, padding};
+use crate::tensors::{self, NamedTensors, numbers, upload};
 use crate::threads::Threads;
 
 /// The policies of a loss.
@@ -64,6 +64,39 @@ impl Measured {
     }
 }
 
+/// What a pass measured, on the policy's device: it is read when all passes are queued, so that none waits.
+pub(super) struct Pending {
+    /// loss, kl, clipped, clipped_low, ratio_deviation; 5, f64.
+    numbers_5: Tensor,
+    factors: f64,
+    states: f64,
+}
+
+impl Pending {
+    /// The sums over passes, in their order.
+    fn sum(all: &[Self]) -> Result<Measured> {
+        let mut sum = Measured::default();
+        if all.is_empty() {
+            return Ok(sum);
+        }
+        let rows: Vec<&Tensor> = all.iter().map(|pass| &pass.numbers_5).collect();
+        let read: Vec<f64> = numbers(&Tensor::stack(&rows, 0))?;
+        for (pass, row) in all.iter().zip(read.as_chunks().0) {
+            let [loss, kl, clipped, clipped_low, ratio_deviation] = *row;
+            sum.add(&Measured {
+                loss,
+                kl,
+                factors: pass.factors,
+                clipped_low,
+                clipped_high: clipped - clipped_low,
+                states: pass.states,
+                ratio_deviation,
+            });
+        }
+        Ok(sum)
+    }
+}
+
 /// Up to a micro-batch of distinct states, with the factors that are read from them.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
@@ -73,9 +106,9 @@ pub(super) struct Pass {
 
 impl Pass {
     /// The units of these numbers together.
-    pub(super) fn of(estimator: &Estimator<'_>, units: Range<usize>) -> Self {
+    pub(super) fn of(estimator: &Estimator<'_>, units: &[usize]) -> Self {
         let mut pass = Self::default();
-        units.for_each(|number| pass.push((estimator.unit)(number)));
+        units.iter().for_each(|&number| pass.push((estimator.unit)(number)));
         pass
     }
 
@@ -108,7 +141,7 @@ impl Pass {
         policies: &Policies<'_>,
         surrogate: &Surrogate,
         checkpointing: bool,
-    ) -> Result<Measured> {
+    ) -> Result<Pending> {
         let mut tape = None;
         let mut forward = |ids: &Tensor, queries: &Queries| {
             if !checkpointing {
@@ -131,13 +164,13 @@ impl Pass {
         forward: &mut Forward<'_>,
         policies: &Policies<'_>,
         surrogate: &Surrogate,
-    ) -> Result<(Tensor, Measured)> {
+    ) -> Result<(Tensor, Pending)> {
         let seen = self.reads.evaluate(policies.policy, surrogate.temperature, forward)?;
         let logp_F = self.reads.sums(&seen.value_N, self.factors.len());
         drop(seen);
         let column = |of: &dyn Fn(&Factor) -> f64| {
             let values: Vec<f64> = self.factors.iter().map(of).collect();
-            Tensor::from_slice(&values).to_kind(logp_F.kind()).to_device(logp_F.device())
+            upload(&Tensor::from_slice(&values).to_kind(logp_F.kind()), logp_F.device())
         };
         let old_F = self.old(policies, surrogate, &logp_F)?;
         let (advantage_F, weight_F) = (column(&|f| f.advantage), column(&|f| f.weight));
@@ -145,7 +178,7 @@ impl Pass {
         let bounded_F = ratio_F.clamp(1.0 - surrogate.clip_low, 1.0 + surrogate.clip_high);
         let (plain_F, bounded_F) = (&ratio_F * &advantage_F, bounded_F * &advantage_F);
         let mut loss_F = -plain_F.minimum(&bounded_F) * &weight_F;
-        let mut kl = 0.0;
+        let mut kl = Tensor::zeros([], (Kind::Double, logp_F.device()));
         if let (true, Some(reference)) = (surrogate.kl > 0.0, policies.reference) {
             let reference_F = {
                 let _no_grad = no_grad_guard();
@@ -155,22 +188,19 @@ impl Pass {
             let k3_F = apart_F.exp() - &apart_F - 1.0;
             let k3_F = if surrogate.kl_ratio { &ratio_F * k3_F } else { k3_F };
             let divergence_F = k3_F * &weight_F * column(&|f| f64::from(u8::from(f.has_kl)));
-            kl = divergence_F.sum(Kind::Double).double_value(&[]);
+            kl = divergence_F.detach().sum(Kind::Double);
             loss_F += divergence_F * surrogate.kl;
         }
         let loss = loss_F.sum(logp_F.kind());
         let clipped_F = bounded_F.lt_tensor(&plain_F);
         let low_F = clipped_F.logical_and(&advantage_F.lt(0.0));
-        let sum = |t: &Tensor| t.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]);
-        let (clipped, clipped_low) = (sum(&clipped_F), sum(&low_F));
-        let measured = Measured {
-            loss: loss.double_value(&[]),
-            kl,
+        let sum = |t: &Tensor| t.to_kind(Kind::Double).sum(Kind::Double);
+        let deviation = (ratio_F.detach() - 1.0).abs().max().to_kind(Kind::Double);
+        let whole = loss.detach().to_kind(Kind::Double);
+        let measured = Pending {
+            numbers_5: Tensor::stack(&[whole, kl, sum(&clipped_F), sum(&low_F), deviation], 0),
             factors: count(self.factors.len()),
-            clipped_low,
-            clipped_high: clipped - clipped_low,
             states: count(self.reads.states()),
-            ratio_deviation: (ratio_F.detach() - 1.0).abs().max().double_value(&[]),
         };
         Ok((loss, measured))
     }
@@ -192,7 +222,7 @@ impl Pass {
     ) -> Result<Tensor> {
         let recorded: Vec<f64> = self.factors.iter().map(|f| f.old.unwrap_or(f64::NAN)).collect();
         let recorded_F = Tensor::from_slice(&recorded).to_kind(logp_F.kind());
-        let recorded_F = recorded_F.to_device(logp_F.device());
+        let recorded_F = upload(&recorded_F, logp_F.device());
         if recorded.iter().all(|old| old.is_finite()) {
             return Ok(recorded_F);
         }
@@ -222,7 +252,8 @@ impl Estimate {
     }
 }
 
-/// The estimate, computed pass by pass: each of up to `micro_batch` distinct states, with or without `checkpointing`.
+/// The estimate, computed pass by pass: each of up to `micro_batch` distinct states, with or without `checkpointing`,
+/// which takes `auto` for true.
 /// Every pass has a gradient of its own, and they are added in the order of passes, so that the sum is the same for any
 /// number of threads.
 pub fn accumulate(
@@ -231,11 +262,12 @@ pub fn accumulate(
     config: &EstimatorConfig,
     threads: &Threads,
 ) -> Result<Estimate> {
-    let passes = passes(estimator, config.micro_batch as usize);
+    let passes = passes(estimator, config.micro_batch as usize, policies.policy.pads());
+    let checkpointing = config.checkpointing != Checkpointing::Never;
     let handles = |policy: Option<&Policy>| policy.map(Policy::handles);
     let state =
         || (policies.policy.handles(), [policies.behaviour, policies.reference].map(handles));
-    let mut sum = Estimate { gradient: NamedTensors::new(), measured: Measured::default() };
+    let (mut gradient, mut measured) = (NamedTensors::new(), vec![]);
     threads.in_order(
         passes.len(),
         state,
@@ -248,36 +280,56 @@ pub fn accumulate(
                 behaviour: behaviour.as_ref(),
                 reference: reference.as_ref(),
             };
-            let pass = Pass::of(estimator, passes[pass].clone());
-            let measured = pass.backward(&policies, &estimator.surrogate, config.checkpointing)?;
-            Ok(Estimate { gradient: policy.gradients(), measured })
+            let pass = Pass::of(estimator, &passes[pass]);
+            let pending = pass.backward(&policies, &estimator.surrogate, checkpointing)?;
+            Ok((policy.gradients(), pending))
         },
-        |_, pass| {
-            tensors::add(&mut sum.gradient, pass.gradient);
-            sum.measured.add(&pass.measured);
+        |_, (own, pending)| {
+            tensors::add(&mut gradient, own);
+            measured.push(pending);
             Ok(())
         },
     )?;
     if passes.is_empty() {
-        sum.gradient = policies.policy.handles().gradients();
+        gradient = policies.policy.handles().gradients();
     }
-    Ok(sum)
+    Ok(Estimate { gradient, measured: Pending::sum(&measured)? })
 }
 
 /// The units in their order, packed into passes: one unit, and more as long as a pass has no more distinct states
-/// than a micro-batch. A pass is the numbers of its units, which are made again where it is computed.
-pub(super) fn passes(estimator: &Estimator<'_>, micro_batch: usize) -> Vec<Range<usize>> {
-    let (mut passes, mut reads, mut first) = (vec![], Reads::default(), 0);
-    for number in 0..estimator.units {
+/// than a micro-batch. Where passes take no padding, states of one length make a pass, and units are in the order of
+/// their padding first. A pass is the numbers of its units, which are made again where it is computed.
+pub(super) fn passes(
+    estimator: &Estimator<'_>,
+    micro_batch: usize,
+    may_pad: bool,
+) -> Vec<Vec<usize>> {
+    let skipped = |number| {
+        if may_pad {
+            return 0;
+        }
+        (estimator.unit)(number).states.first().map_or(0, |state| padding(state))
+    };
+    let skipped: Vec<usize> = (0..estimator.units).map(skipped).collect();
+    let mut order: Vec<usize> = (0..estimator.units).collect();
+    order.sort_by_key(|&number| skipped[number]);
+    let (mut passes, mut reads) = (Vec::<Vec<usize>>::new(), Reads::default());
+    for number in order {
         let unit = (estimator.unit)(number);
-        if number > first && reads.states_with(&unit) > micro_batch {
-            passes.push(first..number);
-            (reads, first) = (Reads::default(), number);
+        let joins = |pass: &&mut Vec<usize>| {
+            let is_as_long = skipped[pass[0]] == skipped[number];
+            is_as_long && reads.states_with(&unit) <= micro_batch
+        };
+        match passes.last_mut().filter(joins) {
+            Some(pass) => pass.push(number),
+            None => {
+                passes.push(vec![number]);
+                reads = Reads::default();
+            }
         }
         for state in unit.states {
             reads.states.number(state);
         }
     }
-    passes.extend((first < estimator.units).then_some(first..estimator.units));
     passes
 }

@@ -1,32 +1,76 @@
-//! Log-probabilities of picked tokens from logits of f32 on the processor, by the sampler's kernel, and their
-//! derivatives. Makes no distribution of V numbers for the values, and one row of V for the gradient of each site.
+//! Log-probabilities of picked tokens from logits of f32, by the sampler's kernel, and their derivatives: on the processor
+//! under every support; on a GPU of kept sets, whose logits alone come to the host. Makes no distribution of V numbers for
+//! the values, and one row of V for the gradient of each site.
 
 use std::borrow::Cow;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::unit::Support;
 use crate::kernels::memory::{filled, in_one_piece, numbers};
+use crate::kernels::phases::{Phase, measured};
 use crate::kernels::row::{Row, largest};
 use crate::kernels::softmax::Softmax;
 use crate::kernels::{compute, differentiable};
+use crate::tensors::{length, upload};
 
 /// A token at a site: the site's row of the logits and the token's id.
 pub(super) type Pick = (usize, i64);
 
-/// log p of every pick, N, differentiable by the logits, S x V; `None` where the logits are of another kind or on
-/// another device.
+/// log p of every pick, N, differentiable by the logits, S x V; `None` where libtorch computes it.
 pub(super) fn logps(
     logits_SV: &Tensor,
     supports: &[&Support],
     picks: Vec<Pick>,
     temperature: f64,
 ) -> Option<Tensor> {
-    if !compute(logits_SV) {
-        return None;
+    if compute(logits_SV) {
+        return Some(by_kernel(logits_SV, supports, picks, temperature));
     }
+    let is_single = logits_SV.kind() == Kind::Float;
+    is_single.then(|| from_device(logits_SV, supports, picks, temperature)).flatten()
+}
+
+/// The same of logits on a device, where all supports are kept sets. Their logits come to the host, S x the size of the
+/// largest set, and their gradients go back.
+fn from_device(
+    logits_SV: &Tensor,
+    supports: &[&Support],
+    mut picks: Vec<Pick>,
+    temperature: f64,
+) -> Option<Tensor> {
+    let kept = |support: &&Support| match *support {
+        Support::Kept(ids) => Some(ids.clone()),
+        Support::Whole | Support::AllBut(_) => None,
+    };
+    let kept: Vec<Vec<i64>> = supports.iter().map(kept).collect::<Option<_>>()?;
+    // In a kept set a token is at its place; one outside it has none.
+    let place = |(site, token): &Pick| kept[*site].iter().position(|id| id == token);
+    let places: Vec<i64> = picks.iter().map(|pick| place(pick).map_or(-1, length)).collect();
+    picks.iter_mut().zip(places).for_each(|((_, token), place)| *token = place);
+    let widest = kept.iter().map(Vec::len).max()?;
+    let mut ids = vec![];
+    for set in &kept {
+        ids.extend(set.iter().copied().chain(std::iter::repeat(0)).take(widest));
+    }
+    let ids_SK = Tensor::from_slice(&ids).view([length(kept.len()), length(widest)]);
+    let kept_SK = logits_SV.gather(1, &upload(&ids_SK, logits_SV.device()), false);
+    let own: Vec<Support> =
+        kept.iter().map(|ids| Support::Kept((0..length(ids.len())).collect())).collect();
+    let own: Vec<&Support> = own.iter().collect();
+    let logp_N = by_kernel(&kept_SK.to_device(Device::Cpu), &own, picks, temperature);
+    Some(logp_N.to_device(logits_SV.device()))
+}
+
+fn by_kernel(
+    logits_SV: &Tensor,
+    supports: &[&Support],
+    picks: Vec<Pick>,
+    temperature: f64,
+) -> Tensor {
     let sites = sites(numbers(logits_SV), supports);
-    let softmaxes: Vec<Softmax> = sites.iter().map(|site| site.softmax(temperature)).collect();
+    let softmaxes: Vec<Softmax> =
+        measured(Phase::Choice, || sites.iter().map(|site| site.softmax(temperature)).collect());
     let logp = |&(site, token): &Pick| match sites[site].place(token) {
         Some(place) => softmaxes[site].logp(sites[site].values[place]),
         None => f32::NEG_INFINITY,
@@ -35,12 +79,13 @@ pub(super) fn logps(
     let supports: Vec<Support> = supports.iter().map(|&support| support.clone()).collect();
     let saved_SV = logits_SV.detach();
     let backward = move |grad_N: &Tensor| {
-        vec![Some(gradient(grad_N, &saved_SV, (&supports, &softmaxes), &picks))]
+        let softmaxes = (&supports[..], &softmaxes[..]);
+        vec![Some(measured(Phase::Choice, || gradient(grad_N, &saved_SV, softmaxes, &picks)))]
     };
-    Some(differentiable(&[logits_SV], logp_N, backward))
+    differentiable(&[logits_SV], logp_N, backward)
 }
 
-/// The entropy, in nats, of each site's distribution, S; `None` as above.
+/// The entropy, in nats, of each site's distribution, S; `None` where the logits are not on the processor in f32.
 pub(super) fn entropies(
     logits_SV: &Tensor,
     supports: &[&Support],
@@ -194,5 +239,29 @@ mod tests {
 
         let outside = logps(&ours, &supports, vec![(1, 7), (2, 4)], temperature).unwrap();
         assert!(outside.eq(f64::NEG_INFINITY).all().int64_value(&[]) == 1);
+    }
+
+    /// On a device kept logits alone are read, and nothing else differs: the same bits, gradients included.
+    #[test]
+    fn kept_sets_give_on_a_device_what_they_give_on_the_processor() {
+        let (few, many) = (Support::Kept(vec![2, 3, 500]), Support::Kept((5..705).collect()));
+        let supports = [&few, &many, &few, &many];
+        let picks = vec![(0, 3), (1, 5), (1, 704), (1, 704), (2, 2), (3, 100)];
+        let computed = |of: fn(&Tensor, &[&Support], Vec<Pick>, f64) -> Tensor| {
+            let logits = logits(Kind::Float);
+            let found = of(&logits, &supports, picks.clone(), 0.7);
+            (&found * Tensor::from_slice(&[0.5f32, -1.0, 0.25, 2.0, 1.5, -0.75]))
+                .sum(Kind::Float)
+                .backward();
+            (found.detach(), logits.grad())
+        };
+        let on_device = computed(|logits, supports, picks, temperature| {
+            from_device(logits, supports, picks, temperature).unwrap()
+        });
+        assert_eq!(on_device, computed(by_kernel));
+        let logits = logits(Kind::Float);
+        let outside = from_device(&logits, &supports, vec![(0, 4)], 1.0).unwrap();
+        assert_eq!(outside.double_value(&[0]), f64::NEG_INFINITY);
+        assert!(from_device(&logits, &[&few, &Support::AllBut(7)], vec![], 1.0).is_none());
     }
 }

@@ -1,18 +1,19 @@
 //! A pass's reads as tensors: computes each state once, the head once for each position and support, and picks
-//! every event's log-probability from there: on the processor by the sampler's kernel (`picks.rs`), in f64 and on a GPU
-//! from libtorch's distributions. Knows no advantage and no ratio.
+//! every event's log-probability from there: by the sampler's kernel (`picks.rs`), or from libtorch's distributions
+//! in f64 and, where nothing is filtered, on a GPU. Knows no advantage and no ratio.
 
 use std::collections::BTreeSet;
 
 use tch::kind::Element;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::picks::{self, place};
 use super::unit::{Event, Read, Support, Unit};
 use crate::dedup::Distinct;
 use crate::error::Result;
-use crate::model::{Policy, Queries};
-use crate::tensors::{length, numbers};
+use crate::kernels::rows::Rows;
+use crate::model::{Policy, Queries, padding};
+use crate::tensors::{length, numbers, upload};
 
 /// How hidden states are computed from ids (B x L) at queried positions.
 pub(super) type Forward<'a> = dyn FnMut(&Tensor, &Queries) -> Result<Tensor> + 'a;
@@ -97,7 +98,7 @@ impl Reads {
         temperature: f64,
         forward: &mut Forward<'_>,
     ) -> Result<Seen> {
-        let hidden_SD = self.hidden(policy.device(), forward)?;
+        let hidden_SD = self.hidden(policy.pads(), forward)?;
         let logits_SV = policy.head(&hidden_SD);
         let kind = if logits_SV.kind() == Kind::Double { Kind::Double } else { Kind::Float };
         // Half precision ends at the head, as in the sampler.
@@ -108,8 +109,8 @@ impl Reads {
         let value_N = match token_N {
             Some(token_N) if !has_losses => token_N,
             token_N => {
-                let logp_SV = self.distributions(&logits_SV, temperature);
-                self.with_losses(&logp_SV, token_N.unwrap_or_else(|| self.tokens(&logp_SV)))
+                let logp_SV = self.distributions(&logits_SV, temperature).log_probabilities();
+                self.with_losses(&logp_SV, token_N.unwrap_or_else(|| self.tokens(&logp_SV)))?
             }
         };
         Ok(Seen { value_N, logits_SV })
@@ -119,13 +120,7 @@ impl Reads {
     pub(super) fn entropy(&self, seen: &Seen, temperature: f64) -> Result<Vec<f64>> {
         let of_site = match picks::entropies(&seen.logits_SV, &self.supports(), temperature) {
             Some(entropies) => entropies,
-            None => {
-                let logp_SV = self.distributions(&seen.logits_SV, temperature);
-                let logp_SV = logp_SV.to_kind(Kind::Double);
-                let terms_SV = logp_SV.exp() * &logp_SV;
-                let terms_SV = terms_SV.nan_to_num(0.0, None::<f64>, None::<f64>);
-                numbers(&-terms_SV.sum_dim_intlist(-1, false, Kind::Double))?
-            }
+            None => numbers(&self.distributions(&seen.logits_SV, temperature).entropies())?,
         };
         Ok(self.reads.iter().map(|read| of_site[read.site]).collect())
     }
@@ -134,17 +129,11 @@ impl Reads {
         self.sites.all().iter().map(|(_, _, support)| support).collect()
     }
 
-    /// The log-probabilities of all tokens at each site, S x V, by libtorch.
-    fn distributions(&self, logits_SV: &Tensor, temperature: f64) -> Tensor {
-        let scaled_SV = logits_SV / temperature;
-        let scaled_SV = match self.impossible(logits_SV.size()[1]) {
-            Some(impossible_SV) => {
-                let impossible_SV = impossible_SV.to_device(scaled_SV.device());
-                scaled_SV.masked_fill(&impossible_SV, f64::NEG_INFINITY)
-            }
-            None => scaled_SV,
-        };
-        scaled_SV.log_softmax(-1, logits_SV.kind())
+    /// The distributions at each site, by libtorch.
+    fn distributions(&self, logits_SV: &Tensor, temperature: f64) -> Rows {
+        let impossible_SV = self.impossible(logits_SV.size()[1]);
+        let impossible_SV = impossible_SV.map(|t| upload(&t, logits_SV.device()));
+        Rows::new(logits_SV, temperature, impossible_SV.as_ref())
     }
 
     /// The log-probability of each read's token, N.
@@ -159,13 +148,22 @@ impl Reads {
     /// log F(kappa) = log sum over tokens v of p(v) with log p(v) < kappa (or = kappa, to the right of
     /// the holder of kappa), where kappa is the least log-probability among the winners. The set of
     /// tokens is held fixed in the derivative, which is exact but where two probabilities are equal.
-    fn with_losses(&self, logp_SV: &Tensor, token_N: Tensor) -> Tensor {
+    fn with_losses(&self, logp_SV: &Tensor, token_N: Tensor) -> Result<Tensor> {
+        let losing = || {
+            (0i64..).zip(&self.reads).filter_map(|(n, read)| Some((n, read, read.loses.as_ref()?)))
+        };
+        let all = || losing().flat_map(|(_, _, (_, to))| to);
+        let v = logp_SV.size()[1];
+        let cells: Vec<i64> = all().map(|&(site, _, token)| length(site) * v + token).collect();
+        if losing().next().is_none() {
+            return Ok(token_N);
+        }
+        // All winners are read at once.
+        let winners = logp_SV.flatten(0, -1).index_select(0, &on(logp_SV, &cells));
+        let mut winners = numbers::<f64>(&winners)?.into_iter();
         let (mut index, mut kappa, mut takes_ties, mut sites) = (vec![], vec![], vec![], vec![]);
-        for (n, read) in (0i64..).zip(&self.reads) {
-            let Some((position, to)) = &read.loses else { continue };
-            let logp = |&(site, position, token): &Winner| {
-                (logp_SV.double_value(&[length(site), token]), position)
-            };
+        for (n, read, (position, to)) in losing() {
+            let logp = |&(_, position, _): &Winner| (winners.next().unwrap_or(f64::NAN), position);
             // The weakest winner; of equals, the one furthest right.
             let weaker =
                 |a: (f64, i64), b: (f64, i64)| if (b.0, -b.1) < (a.0, -a.1) { b } else { a };
@@ -175,9 +173,6 @@ impl Reads {
             takes_ties.push(*position > holder);
             sites.push(length(read.site));
             index.push(n);
-        }
-        if index.is_empty() {
-            return token_N;
         }
         let logp_QV = logp_SV.index_select(0, &on(logp_SV, &sites));
         let kappa_Q1 = on(logp_SV, &kappa).to_kind(logp_SV.kind()).unsqueeze(-1);
@@ -191,23 +186,26 @@ impl Reads {
         let mass_Q = logp_QV.masked_fill(&outside_QV, f64::NEG_INFINITY).logsumexp([-1], false);
         // In place of log 0: an exact 0 would make the ratio's derivative NaN.
         let mass_Q = mass_Q.masked_fill(&possible_Q1.squeeze_dim(-1).logical_not(), -80.0);
-        token_N.index_copy(0, &on(logp_SV, &index), &mass_Q)
+        Ok(token_N.index_copy(0, &on(logp_SV, &index), &mass_Q))
     }
 
     /// Hidden states at each site, S x D: every state is queried at its own positions, padded to the
     /// longest list, and each site picks its row.
-    fn hidden(&self, device: Device, forward: &mut Forward<'_>) -> Result<Tensor> {
+    fn hidden(&self, may_pad: bool, forward: &mut Forward<'_>) -> Result<Tensor> {
         let mut queried = vec![BTreeSet::new(); self.states()];
         for (state, position, _) in self.sites.all() {
             queried[*state].insert(*position);
         }
         let widest = queried.iter().map(BTreeSet::len).max().unwrap_or(0);
+        // All states have this many places without a token, where none may be in a pass.
+        let all = self.states.all();
+        let skip = if may_pad { 0 } else { all.first().map_or(0, |state| padding(state)) };
         let (mut ids, mut queries) = (vec![], vec![]);
-        for (state, positions) in self.states.all().iter().zip(&queried) {
-            ids.extend_from_slice(state);
-            let last = positions.last().copied().unwrap_or(0);
+        for (state, positions) in all.iter().zip(&queried) {
+            ids.extend_from_slice(&state[skip..]);
+            let last = positions.last().copied().unwrap_or(length(skip));
             let padded = positions.iter().copied().chain(std::iter::repeat(last));
-            queries.extend(padded.take(widest));
+            queries.extend(padded.take(widest).map(|position| position - length(skip)));
         }
         let picks: Vec<i64> = self
             .sites
@@ -217,10 +215,8 @@ impl Reads {
                 length(state * widest + queried[*state].range(..position).count())
             })
             .collect();
-        let batch = length(self.states());
-        let matrix = |ids: &[i64]| Tensor::from_slice(ids).view([batch, -1]).to_device(device);
-        let (ids_BL, queries_BQ) = (matrix(&ids), matrix(&queries));
-        let hidden_BQD = forward(&ids_BL, &Queries::At(queries_BQ))?;
+        let matrix = |ids: &[i64]| Tensor::from_slice(ids).view([length(all.len()), -1]);
+        let hidden_BQD = forward(&matrix(&ids), &Queries::At(matrix(&queries)))?;
         Ok(hidden_BQD.flatten(0, 1).index_select(0, &on(&hidden_BQD, &picks)))
     }
 
@@ -254,5 +250,5 @@ impl Reads {
 
 /// Numbers on the device of `beside`.
 fn on<T: Element>(beside: &Tensor, numbers: &[T]) -> Tensor {
-    Tensor::from_slice(numbers).to_device(beside.device())
+    upload(&Tensor::from_slice(numbers), beside.device())
 }

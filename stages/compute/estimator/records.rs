@@ -30,16 +30,17 @@ pub fn recompute(
         mean_over: 0.0,
         samples: steps.len(),
     };
-    let mut seen = vec![];
-    for units in passes(&records, micro_batch) {
-        seen.extend(Pass::of(&records, units).observe(policy, temperature)?);
-    }
     let mut found = vec![None; trajectories.unmask_steps.len()];
-    let cells = steps.iter().flat_map(|&(row, step)| {
-        batch.written(row, step).map(move |position| row * trajectories.completion_len + position)
-    });
-    for (cell, values) in cells.zip(seen) {
-        found[cell] = Some(values);
+    for units in passes(&records, micro_batch, policy.pads()) {
+        let cells = units.iter().flat_map(|&n| {
+            let (row, step) = steps[n];
+            batch
+                .written(row, step)
+                .map(move |position| row * trajectories.completion_len + position)
+        });
+        for (cell, values) in cells.zip(Pass::of(&records, &units).observe(policy, temperature)?) {
+            found[cell] = Some(values);
+        }
     }
     Ok(found)
 }

@@ -20,6 +20,7 @@ mod biased;
 mod checkpointing;
 mod enumeration;
 mod monte_carlo;
+mod packing;
 mod ratios;
 mod unbiased;
 

@@ -6,10 +6,10 @@ use agrpo_spec::{
 };
 
 use super::*;
+use crate::Threads;
 use crate::sampler::{Row, sample};
 use crate::testing::{config, real, sampler};
-use crate::threads::Threads;
-use crate::{model::ModelConfig, tensors::TensorWindows};
+use crate::{model::Policy, tensors::TensorWindows};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
 fn policy(seed: u64) -> Artifact {

@@ -12,6 +12,7 @@ use tch::Tensor;
 use super::custom::{differentiable, is_recorded};
 use super::lanes::vectorised;
 use super::memory::{filled, filled_several, in_one_piece, numbers};
+use super::phases::{Phase, measured};
 
 mod backward;
 mod forward;
@@ -82,14 +83,14 @@ pub(crate) fn attention(
     let mut stats = vec![[0f32; 2]; if is_recorded(&inputs) { task.rows() } else { 0 }];
     let y = filled(&[size[0], size[1], heads, size[3]], |y| {
         let (view, stats) = (&task.view(), &mut stats[..]);
-        vectorised!(forward(view, y, stats));
+        measured(Phase::Attention, || vectorised!(forward(view, y, stats)));
     });
     let sizes: Vec<_> = inputs.iter().map(|input| input.size()).collect();
     differentiable(&inputs, y, move |dy| {
         let dy = in_one_piece(dy);
         let gradients = filled_several(&sizes, |gradients| {
             let (view, dy, stats) = (&task.view(), numbers(&dy), &stats[..]);
-            vectorised!(backward(view, dy, stats, gradients));
+            measured(Phase::Attention, || vectorised!(backward(view, dy, stats, gradients)));
         });
         gradients.into_iter().map(Some).collect()
     })

@@ -30,11 +30,15 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
+/// Whether this thread puts operations into the graph.
+pub(crate) fn records_gradients() -> bool {
+    // SAFETY: reads a flag of this thread.
+    unsafe { agrpo_records_gradients() }
+}
+
 /// Whether the result of these inputs gets a place in the graph.
 pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
-    // SAFETY: reads a flag of this thread.
-    let records = unsafe { agrpo_records_gradients() };
-    records && inputs.iter().any(|input| input.requires_grad())
+    records_gradients() && inputs.iter().any(|input| input.requires_grad())
 }
 
 /// Makes `output`, computed from `inputs` without a graph, differentiable. `backward` gets the gradient of the output and
@@ -63,7 +67,7 @@ pub(crate) fn differentiable(
             destroy,
         )
     };
-    assert!(attached, "libtorch records an operation on f32");
+    assert!(attached, "libtorch records an operation on floating numbers");
     output
 }
 

@@ -41,8 +41,9 @@ impl Buckets {
         let (mut copy, mut masses, mut places) = ([0.0; CHUNK], [0.0; CHUNK], [0; CHUNK]);
         for chunk in 0..row.chunks() {
             let values = row.chunk(chunk, &mut copy);
-            weights.fill(&mut masses, values);
-            vectorised!(fill(&mut places, values, self));
+            let (places, masses) = (&mut places[..values.len()], &mut masses[..values.len()]);
+            weights.fill(masses, values);
+            vectorised!(fill(places, values, self));
             let groups = places.as_chunks::<4>().0.iter().zip(masses.as_chunks::<4>().0);
             for (places, masses) in groups {
                 for n in 0..4 {
@@ -55,7 +56,7 @@ impl Buckets {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn fill(places: &mut [u32; CHUNK], values: &[f32; CHUNK], buckets: Buckets) {
+fn fill(places: &mut [u32], values: &[f32], buckets: Buckets) {
     for (place, value) in places.iter_mut().zip(values) {
         *place = buckets.of(*value);
     }

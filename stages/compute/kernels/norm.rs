@@ -11,6 +11,7 @@ use tch::Tensor;
 use super::custom::differentiable;
 use super::lanes::{sum_of_products, vectorised};
 use super::memory::{filled, in_one_piece, numbers};
+use super::phases::{Phase, measured};
 
 /// x / sqrt(mean(x^2) + eps) * weight, ... x D.
 pub(crate) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
@@ -39,7 +40,7 @@ fn normalise(x_ND: &[f32], w_D: &[f32], eps: f32, y_ND: &mut [f32]) {
             }
         }
     }
-    vectorised!(rows(x_ND, w_D, eps, y_ND));
+    measured(Phase::ElementWise, || vectorised!(rows(x_ND, w_D, eps, y_ND)));
 }
 
 /// 1 / sqrt(mean(x^2) + eps).
@@ -78,7 +79,7 @@ fn differentiate(
             }
         }
     }
-    vectorised!(rows(x_ND, w_D, dy_ND, (eps, dx_ND, dw_D)));
+    measured(Phase::ElementWise, || vectorised!(rows(x_ND, w_D, dy_ND, (eps, dx_ND, dw_D))));
 }
 
 #[cfg(test)]

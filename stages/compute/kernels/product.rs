@@ -15,6 +15,7 @@ use tch::Tensor;
 
 use super::custom::differentiable;
 use super::memory::{filled, in_one_piece, numbers};
+use super::phases;
 
 /// A matrix in row-major memory, or the transpose of one.
 #[derive(Clone, Copy)]
@@ -56,8 +57,8 @@ pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, into: &mut [f32]) {
     assert_eq!(into.len(), a.rows * b.columns, "the result of a product has its size");
     let ((row_a, column_a), (row_b, column_b)) = (a.strides(), b.strides());
     let row = isize::try_from(b.columns).expect("sizes are small");
-    // SAFETY: by the assertions here and in `new`, all indices lie inside the slices.
-    unsafe {
+    let sgemm = || unsafe {
+        // SAFETY: by the assertions here and in `new`, all indices lie inside the slices.
         matrixmultiply::sgemm(
             a.rows,
             a.columns,
@@ -74,7 +75,8 @@ pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, into: &mut [f32]) {
             row,
             1,
         );
-    }
+    };
+    phases::product([a.rows, a.columns, b.columns], sgemm);
 }
 
 /// x W', ... x I to ... x O. A row does not depend on the other rows.

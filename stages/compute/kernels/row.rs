@@ -17,8 +17,8 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The values of a chunk; -inf in place of the excluded one and after the last one.
-    pub(crate) fn chunk<'c>(&self, chunk: usize, copy: &'c mut [f32; CHUNK]) -> &'c [f32; CHUNK]
+    /// The values of a chunk; -inf in place of the excluded one and, up to whole blocks, after the last one.
+    pub(crate) fn chunk<'c>(&self, chunk: usize, copy: &'c mut [f32; CHUNK]) -> &'c [f32]
     where
         'a: 'c,
     {
@@ -26,10 +26,11 @@ impl<'a> Row<'a> {
         let rest = &self.values[start..];
         let excluded = self.excluded.and_then(|place| place.checked_sub(start));
         let excluded = excluded.filter(|&place| place < CHUNK.min(rest.len()));
-        if let (Some(whole), None) = (rest.first_chunk(), excluded) {
-            return whole;
-        }
         let len = rest.len().min(CHUNK);
+        if len == CHUNK && excluded.is_none() {
+            return &rest[..CHUNK];
+        }
+        let copy = &mut copy[..len.next_multiple_of(BLOCK)];
         copy[..len].copy_from_slice(&rest[..len]);
         copy[len..].fill(f32::NEG_INFINITY);
         if let Some(place) = excluded {
@@ -42,12 +43,12 @@ impl<'a> Row<'a> {
         self.values.len().div_ceil(CHUNK)
     }
 
-    /// The maximum of each [`BLOCK`] tokens in their order, NaN where one of them is; -inf after the last.
+    /// The maximum of each [`BLOCK`] tokens in their order, NaN where one of them is.
     pub(crate) fn maxima(&self) -> Vec<f32> {
         let mut copy = [0.0; CHUNK];
-        let mut maxima = Vec::with_capacity(self.chunks() * (CHUNK / BLOCK));
-        for chunk in 0..self.chunks() {
-            maxima.extend(vectorised!(block_maxima(self.chunk(chunk, &mut copy))));
+        let mut maxima = vec![f32::NEG_INFINITY; self.values.len().div_ceil(BLOCK)];
+        for (chunk, maxima) in maxima.chunks_mut(CHUNK / BLOCK).enumerate() {
+            vectorised!(block_maxima(self.chunk(chunk, &mut copy), maxima));
         }
         maxima
     }
@@ -66,16 +67,35 @@ impl<'a> Row<'a> {
             let values = self.chunk(chunk, &mut copy);
             for (n, block) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
                 if reaches(maxima[first + n]) {
-                    let mut bits = vectorised!(members(block, is_in));
-                    while bits != 0 {
-                        places.push((first + n) * BLOCK + bits.trailing_zeros() as usize);
-                        bits &= bits - 1;
-                    }
+                    add_places(
+                        vectorised!(members(block, is_in)),
+                        (first + n) * BLOCK,
+                        &mut places,
+                    );
                 }
             }
         }
         places
     }
+}
+
+/// Adds the places of the bits that are set, counted from `first`.
+fn add_places(bits: u32, first: usize, places: &mut Vec<usize>) {
+    if bits.count_ones() < 8 {
+        let mut rest = bits;
+        while rest != 0 {
+            places.push(first + rest.trailing_zeros() as usize);
+            rest &= rest - 1;
+        }
+        return;
+    }
+    // Without a branch for each bit.
+    let (mut found, mut count) = ([0; BLOCK], 0);
+    for n in 0..BLOCK {
+        found[count % BLOCK] = first + n;
+        count += (bits >> n & 1) as usize;
+    }
+    places.extend_from_slice(&found[..count]);
 }
 
 /// The larger of two numbers, NaN if one of them is.
@@ -89,8 +109,7 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn block_maxima(values: &[f32; CHUNK]) -> [f32; CHUNK / BLOCK] {
-    let mut maxima = [f32::NEG_INFINITY; CHUNK / BLOCK];
+fn block_maxima(values: &[f32], maxima: &mut [f32]) {
     for (max, block) in maxima.iter_mut().zip(values.as_chunks::<BLOCK>().0) {
         let mut lanes = [0.0; 8];
         for n in 0..8 {
@@ -99,7 +118,6 @@ fn block_maxima(values: &[f32; CHUNK]) -> [f32; CHUNK / BLOCK] {
         }
         *max = largest(&lanes);
     }
-    maxima
 }
 
 /// One bit a value, the lowest for the first.

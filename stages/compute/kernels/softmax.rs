@@ -77,7 +77,7 @@ impl Softmax {
     pub(crate) fn weights(&self, row: &Row<'_>, chunk: usize) -> [f32; CHUNK] {
         let (mut copy, mut weights) = ([0.0; CHUNK], [0.0; CHUNK]);
         let values = row.chunk(chunk, &mut copy);
-        self.weights.fill(&mut weights, values);
+        self.weights.fill(&mut weights[..values.len()], values);
         weights
     }
 
@@ -121,7 +121,7 @@ fn fill_weights(weights: &mut [f32], logits: &[f32], of: Weights) {
 
 /// The parts of sum w and of sum w (l - max), where a weight of 0 has no part.
 #[target_feature(enable = "avx2,fma")]
-fn sums_of(logits: &[f32; CHUNK], of: Weights) -> ([f32; LANES], [f32; LANES]) {
+fn sums_of(logits: &[f32], of: Weights) -> ([f32; LANES], [f32; LANES]) {
     let (mut sums, mut distances) = ([0.0; LANES], [0.0; LANES]);
     for group in logits.as_chunks::<LANES>().0 {
         for n in 0..LANES {

@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::custom::differentiable;
 use super::lanes::{exp, vectorised};
 use super::memory::{filled, in_one_piece, numbers};
+use super::phases::{Phase, measured};
 
 /// From ... x 2M, gates before values, to ... x M.
 pub(crate) fn swiglu(gated: &Tensor) -> Tensor {
@@ -37,7 +38,7 @@ fn gate(gated: &[f32], width: usize, y: &mut [f32]) {
             }
         }
     }
-    vectorised!(rows(gated, width, y));
+    measured(Phase::ElementWise, || vectorised!(rows(gated, width, y)));
 }
 
 fn differentiate(gated: &[f32], width: usize, dy: &[f32], gradient: &mut [f32]) {
@@ -55,7 +56,7 @@ fn differentiate(gated: &[f32], width: usize, dy: &[f32], gradient: &mut [f32]) 
             }
         }
     }
-    vectorised!(rows(gated, width, dy, gradient));
+    measured(Phase::ElementWise, || vectorised!(rows(gated, width, dy, gradient)));
 }
 
 #[cfg(test)]

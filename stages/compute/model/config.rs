@@ -2,7 +2,7 @@
 //! writes. Refuses a configuration of anything but bidirectional Llama blocks.
 
 use agrpo_grading::json_object;
-use agrpo_spec::{CheckpointShape, Files, ModelShape, one_line};
+use agrpo_spec::{CheckpointShape, Files, ModelShape, memory::Sizes, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -62,6 +62,17 @@ fn is_ours(document: &Map<String, Value>) -> Result<()> {
 }
 
 impl ModelConfig {
+    /// The sizes that estimates of memory are made of.
+    pub(crate) fn memory_sizes(&self) -> Sizes {
+        let size = |n: i64| u64::try_from(n).unwrap_or(0);
+        Sizes {
+            d_model: size(self.d_model),
+            n_layers: size(self.n_layers),
+            mlp_hidden_size: size(self.mlp_hidden_size),
+            vocabulary: size(self.embedding_size),
+        }
+    }
+
     /// The configuration of a new model.
     pub fn new(
         shape: &ModelShape,

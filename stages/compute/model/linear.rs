@@ -7,22 +7,21 @@
 //! small ones. Each module has an A and a B of its own, or none, and names of its own. Does not decide whether W is
 //! trained, or A and B.
 //!
-//! A and B are f32 over a W of half precision, and so is what they compute: their updates are smaller than
-//! what half precision can hold, and so are many terms of their gradients. The sum is rounded once.
+//! A and B are f32 over a W of half precision, since their updates are smaller than what half precision can hold. A pass
+//! computes with them in W's kind (`linear/adapted.rs`), as in the published runs; sums inside products are f32.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{kernels, tensors::length};
 
-/// The matrices that adapt one module. R is their rank, I and O are the module's inputs and outputs.
-#[derive(Debug)]
-pub(super) struct Lora {
-    pub(super) a_RxI: Tensor,
-    pub(super) b_OxR: Tensor,
-    pub(super) scale: f64,
-}
+mod adapted;
+mod product;
+
+pub(super) use adapted::Lora;
+use adapted::adapted;
+pub(super) use product::{ROWS, product, wide};
 
 /// One or several modules with equally many outputs.
 #[derive(Debug)]
@@ -34,57 +33,9 @@ pub(super) struct Linear {
     lora: Vec<Option<Lora>>,
 }
 
-/// libtorch multiplies rows in multiples of this many. Its libraries treat the rows that are left over
-/// differently: without this, the result of a row would depend on how many others are computed with it, and the
-/// learner's log-probabilities would differ from the sampler's in the last bit.
-pub(super) const ROWS: i64 = 8;
-
-/// libtorch multiplies matrices of half precision with one library up to this many multiplications, and with
-/// another one above. Rows are added until all of them count as large.
-const SMALL_IN_HALF: i64 = 16 * 16 * 16;
-
-/// The kind in which norms and rotations of half precision are computed.
-pub(super) fn wide(kind: Kind) -> Kind {
-    match kind {
-        Kind::BFloat16 | Kind::Half => Kind::Float,
-        _ => kind,
-    }
-}
-
-/// x W', ... x I to ... x O. A row does not depend on the other rows.
-pub(super) fn product(x: &Tensor, weight_OxI: &Tensor) -> Tensor {
-    if kernels::compute(x) {
-        return kernels::linear(x, weight_OxI);
-    }
-    let mut size = x.size();
-    let inputs = size.pop().unwrap_or(1);
-    let rows: i64 = size.iter().product();
-    let outputs = weight_OxI.size()[0];
-    size.push(outputs);
-    let x_NxI = x.reshape([rows, inputs]);
-    let is_half = wide(x.kind()) != x.kind() && x.device() == Device::Cpu;
-    let least = if is_half { SMALL_IN_HALF / (inputs * outputs) + 1 } else { rows };
-    let spare = (least - rows).max(0) + (-rows.max(least)).rem_euclid(ROWS);
-    if spare == 0 {
-        return x_NxI.linear(weight_OxI, None::<&Tensor>).view(&size[..]);
-    }
-    let padded = x_NxI.constant_pad_nd([0, 0, 0, spare]);
-    padded.linear(weight_OxI, None::<&Tensor>).narrow(0, 0, rows).reshape(size)
-}
-
 /// The name of a module's A or B in PEFT's files.
 pub(super) fn lora_name(module: &str, matrix: char) -> String {
     format!("base_model.model.{module}.lora_{matrix}.weight")
-}
-
-impl Lora {
-    fn apply(&self, x: &Tensor) -> Tensor {
-        product(&product(x, &self.a_RxI), &self.b_OxR) * self.scale
-    }
-
-    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
-        Self { a_RxI: of(&self.a_RxI), b_OxR: of(&self.b_OxR), scale: self.scale }
-    }
 }
 
 impl Linear {
@@ -95,31 +46,32 @@ impl Linear {
     }
 
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {
-        self.adapted(product(x, &self.weight_OxI), x, 0..self.modules.len())
+        self.adapted(x, &self.weight_OxI, 0..self.modules.len())
     }
 
     /// The outputs of some of the stacked modules.
     pub(super) fn apply_some(&self, x: &Tensor, modules: Range<usize>) -> Tensor {
         let outputs = self.outputs();
         let (start, count) = (length(modules.start), length(modules.len()));
-        let rows = self.weight_OxI.narrow(0, start * outputs, count * outputs);
-        self.adapted(product(x, &rows), x, modules)
+        self.adapted(x, &self.weight_OxI.narrow(0, start * outputs, count * outputs), modules)
     }
 
-    /// Adds the products of the modules' own matrices and `x`.
-    fn adapted(&self, y: Tensor, x: &Tensor, modules: Range<usize>) -> Tensor {
+    /// The outputs of modules whose rows of W these are, with those of their own matrices.
+    fn adapted(&self, x: &Tensor, rows_OxI: &Tensor, modules: Range<usize>) -> Tensor {
         let lora = &self.lora[modules];
         if lora.iter().all(Option::is_none) {
-            return y;
+            return product(x, rows_OxI);
         }
-        let kind = y.kind();
-        let (x, y) = (x.to_kind(wide(kind)), y.to_kind(wide(kind)));
+        if !kernels::compute(x) {
+            return adapted(x, rows_OxI, lora);
+        }
+        let y = product(x, rows_OxI);
         let change = |lora: &Option<Lora>| match lora {
-            Some(lora) => lora.apply(&x),
+            Some(lora) => lora.apply(x),
             None => y.narrow(-1, 0, self.outputs()).zeros_like(),
         };
         let changes: Vec<Tensor> = lora.iter().map(change).collect();
-        (y + Tensor::cat(&changes, -1)).to_kind(kind)
+        y + Tensor::cat(&changes, -1)
     }
 
     fn outputs(&self) -> i64 {
@@ -149,6 +101,10 @@ impl Linear {
             let merged: Vec<Tensor> = rows.into_iter().zip(&self.lora).map(merge).collect();
             *self = Self::new(std::mem::take(&mut self.modules), Tensor::cat(&merged, 0));
         }
+    }
+
+    pub(super) fn copy_adapters(&mut self) {
+        self.lora.iter_mut().flatten().for_each(|lora| *lora = lora.map(Tensor::copy));
     }
 
     pub(super) fn drop_adapters(&mut self) {

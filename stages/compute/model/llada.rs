@@ -11,8 +11,11 @@
 //! the whole sequence, so what is computed is exact. Passes that keep them are in `llada/cache.rs`.
 //!
 //! Sequences of one batch may differ in length: [`PADDING`] in place of an id is a position that no other
-//! attends to. Padding decides which kernel attention runs in, so a shard that pads one of its prompts pads
-//! all of them.
+//! attends to. Padding decides which kernel attention runs in. In half precision nothing is padded, so that it is the
+//! fastest one: states of one length share a pass ([`Policy::pads`]). Otherwise a shard that pads one of its prompts
+//! pads all of them.
+//!
+//! Ids and queries are made on the host, and uploaded once. A pass never waits for its device.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +27,13 @@ use super::weights::{self, Block, Weights};
 use super::{config::ModelConfig, lora::Adapter, placement::Placement};
 use crate::error::{Result, libtorch};
 use crate::kernels::{self, Heads};
-use crate::tensors::{NamedTensors, length};
+use crate::tensors::{NamedTensors, length, upload};
 
 mod adapted;
 mod attention;
 mod cache;
 mod folder;
+mod parts;
 mod queries;
 mod rotation;
 mod tape;
@@ -40,10 +44,16 @@ pub(crate) use cache::{KeyValues, Window};
 pub use queries::Queries;
 use queries::select;
 pub(super) use rotation::Rotation;
+use rotation::Rotations;
 pub(crate) use tape::Tape;
 
 /// In place of an id where a sequence has no token: on the left of the shorter prompts.
 pub const PADDING: i64 = -1;
+
+/// How many places of a sequence, the first ones, have no token.
+pub(crate) fn padding(ids: &[i64]) -> usize {
+    ids.iter().take_while(|&&id| id == PADDING).count()
+}
 
 /// A model and its special tokens. It computes in the kind of its weights: f32 from a file or a draw, f64 in
 /// tests that the rounding of f32 would defeat.
@@ -52,15 +62,30 @@ pub struct Policy {
     config: ModelConfig,
     weights: Weights,
     adapter: Option<Adapter>,
+    rotations: Rotations,
 }
 
-/// What every block needs to know of a batch.
+/// A batch, and what every block needs to know of it.
 #[derive(Debug)]
 struct Sequences {
+    /// An arbitrary token at padding.
+    tokens_BL: Tensor,
     length: i64,
     rotation: Rotation,
     /// B x 1 x 1 x L, -inf at padding; none where nothing is padded.
     bias: Option<Tensor>,
+}
+
+impl Sequences {
+    fn attended<'a>(&'a self, queries: &'a Queries) -> Attended<'a> {
+        Attended {
+            queries,
+            rotation: &self.rotation,
+            bias_B11L: self.bias.as_ref(),
+            // With all positions queried, their number depends on the state alone.
+            is_padded: !matches!(queries, Queries::All),
+        }
+    }
 }
 
 impl Policy {
@@ -73,7 +98,11 @@ impl Policy {
     /// A policy from this program's own tensors, in one kind.
     pub(crate) fn from_named(config: ModelConfig, named: NamedTensors, kind: Kind) -> Result<Self> {
         let weights = Weights::from_named(&config, &named, kind)?;
-        Ok(Self { config, weights, adapter: None })
+        Ok(Self::of(config, weights))
+    }
+
+    fn of(config: ModelConfig, weights: Weights) -> Self {
+        Self { config, weights, adapter: None, rotations: Rotations::default() }
     }
 
     /// The same policy on a device, without gradients. Does not copy tensors that are already there.
@@ -99,7 +128,14 @@ impl Policy {
     }
 
     fn with_weights(&self, weights: Weights) -> Self {
-        Self { config: self.config.clone(), weights, adapter: self.adapter.clone() }
+        let (config, adapter) = (self.config.clone(), self.adapter.clone());
+        Self { config, weights, adapter, rotations: self.rotations.clone() }
+    }
+
+    /// Whether a pass takes sequences of several lengths, padded to one.
+    pub(crate) fn pads(&self) -> bool {
+        let kind = self.placement().kind;
+        wide(kind) == kind
     }
 
     /// The model's sizes and special tokens.
@@ -159,20 +195,22 @@ impl Policy {
     }
 
     /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
-    /// i64, B x L, with [`PADDING`] where a sequence has no token.
+    /// i64, B x L, with [`PADDING`] where a sequence has no token; best on the host, like queries.
     pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries) -> Result<Tensor> {
-        let all = self.sequences(ids_BL)?;
-        let mut x = self.embed(ids_BL);
+        let (all, queries) = (self.sequences(ids_BL)?, queries.on(self.device()));
+        if kernels::compute(&self.weights.wte_VxD) && !kernels::records_gradients() {
+            return Ok(self.hidden_in_parts(&queries, &all));
+        }
+        let mut x = self.embed(&all);
         for n in 0..self.weights.blocks.len() {
-            x = self.segment(n, &x, queries, &all);
+            x = self.segment(n, &x, &queries, &all);
         }
         Ok(x)
     }
 
     /// The residual stream before the first block, B x L x D.
-    fn embed(&self, ids_BL: &Tensor) -> Tensor {
-        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
-        Tensor::embedding(&self.weights.wte_VxD, &tokens_BL, -1, false, false)
+    fn embed(&self, all: &Sequences) -> Tensor {
+        Tensor::embedding(&self.weights.wte_VxD, &all.tokens_BL, -1, false, false)
     }
 
     /// Block n; the last one at the queried positions and with the norm behind it.
@@ -185,45 +223,43 @@ impl Policy {
         rms_norm(&x_BQD, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
+    /// On the device of the policy. Asks whether anything is padded where the ids are: on the host, without waiting.
     fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences> {
         let (batch, length) = ids_BL.size2().map_err(libtorch)?;
-        let (kind, device) = (self.weights.wte_VxD.kind(), ids_BL.device());
+        let (kind, device) = (self.placement().kind, self.device());
         let padded_BL = ids_BL.eq(PADDING);
         let bias = (padded_BL.any().int64_value(&[]) != 0).then(|| {
-            let zeros_BL = Tensor::zeros([batch, length], (kind, device));
-            zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY).view([batch, 1, 1, length])
+            let zeros_BL = Tensor::zeros([batch, length], (kind, ids_BL.device()));
+            let bias_BL = zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY);
+            upload(&bias_BL.view([batch, 1, 1, length]), device)
         });
+        let tokens_BL = upload(&ids_BL.masked_fill(&padded_BL, 0), device);
         let head = (self.config.head_size(), self.config.rope_theta);
-        let rotation = Rotation::new(head, length, (wide(kind), device));
-        Ok(Sequences { length, rotation, bias })
+        let rotation = self.rotations.of(head, length, (wide(kind), device));
+        Ok(Sequences { tokens_BL, length, rotation, bias })
     }
 
     /// One block, its result at the queried positions only: B x Q x D.
     fn block(&self, block: &Block, x_BLD: &Tensor, queries: &Queries, all: &Sequences) -> Tensor {
         let heads = self.config.n_heads;
         let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);
-        let is_all = matches!(queries, Queries::All);
-        let (own_q, kv) = if is_all {
-            (None, self.by_head(&block.qkv.apply(&normed_BLD)))
-        } else {
-            let q = block.qkv.apply_some(&select(&normed_BLD, queries), 0..1);
-            (Some(self.by_head(&q)), self.by_head(&block.qkv.apply_some(&normed_BLD, 1..3)))
-        };
-        let first = if is_all { heads } else { 0 };
+        if matches!(queries, Queries::All) {
+            return self.block_of_qkv(block, &block.qkv.apply(&normed_BLD), x_BLD, all);
+        }
+        let q = self.by_head(&block.qkv.apply_some(&select(&normed_BLD, queries), 0..1));
+        let kv = self.by_head(&block.qkv.apply_some(&normed_BLD, 1..3));
         let of = |of, first| Heads { of, first };
-        let at = Attended {
-            queries,
-            rotation: &all.rotation,
-            bias_B11L: all.bias.as_ref(),
-            // With all positions queried, their number depends on the state alone.
-            is_padded: !is_all,
-        };
-        let mixed_BQHE = attention(
-            [of(own_q.as_ref().unwrap_or(&kv), 0), of(&kv, first), of(&kv, first + heads)],
-            heads,
-            &at,
-        );
+        let at = all.attended(queries);
+        let mixed_BQHE = attention([of(&q, 0), of(&kv, 0), of(&kv, heads)], heads, &at);
         self.after_attention(block, &mixed_BQHE, &select(x_BLD, queries))
+    }
+
+    /// The rest of a block at all positions, from their queries, keys and values.
+    fn block_of_qkv(&self, block: &Block, qkv: &Tensor, x_BLD: &Tensor, all: &Sequences) -> Tensor {
+        let (heads, qkv) = (self.config.n_heads, self.by_head(qkv));
+        let of = |part| Heads { of: &qkv, first: part * heads };
+        let mixed_BLHE = attention([of(0), of(1), of(2)], heads, &all.attended(&Queries::All));
+        self.after_attention(block, &mixed_BLHE, x_BLD)
     }
 
     /// B x L x G E as heads: B x L x G x E.

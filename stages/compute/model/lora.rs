@@ -71,14 +71,20 @@ impl Adapter {
 }
 
 /// Whether a folder has an adapter, or half of one.
-pub(super) fn is_in(files: &Files) -> bool {
+pub(crate) fn is_in(files: &Files) -> bool {
     files.contains_key(CONFIG) || files.contains_key(TENSORS)
+}
+
+/// The folder without its adapter.
+pub(crate) fn base_files(files: &Files) -> Files {
+    let mut base = files.clone();
+    base.retain(|name, _| name != CONFIG && name != TENSORS);
+    base
 }
 
 /// Whether two folders are equal apart from their adapters.
 pub(super) fn share_a_base(a: &Files, b: &Files) -> bool {
-    let is_base = |(name, _): &(&String, _)| *name != CONFIG && *name != TENSORS;
-    a.iter().filter(is_base).eq(b.iter().filter(is_base))
+    base_files(a) == base_files(b)
 }
 
 /// Matrices by PEFT's names.

@@ -8,7 +8,7 @@
 use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use super::linear::{product, wide};
+use super::linear::{Linear, Lora, product, wide};
 use super::llada::{Attended, Queries, Rotation, attention, rms_norm, swiglu};
 use crate::kernels::Heads;
 use crate::tensors::type_name;
@@ -48,6 +48,11 @@ pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
                 let weight_OxI = cut(&all, outputs * 31, &[outputs, inner]);
                 let found = alike(&x_NI, |x| product(x, &weight_OxI));
                 report.add(|| format!("{named} product of {inner} by {outputs}"), found);
+                if kind == Kind::BFloat16 {
+                    let adapted = adapted(&all, (outputs, inner), 1 + (outputs + inner) % 8);
+                    let found = alike(&x_NI, |x| adapted.apply(x));
+                    report.add(|| format!("{named} adapter of {inner} by {outputs}"), found);
+                }
             }
             for (name, function) in BY_ROW {
                 report.add(|| format!("{named} {name} of {inner}"), alike(&x_NI, function));
@@ -61,6 +66,20 @@ pub fn check_rows(largest: i64, rows: i64) -> RowsReport {
         }
     }
     report
+}
+
+/// Two modules in half precision, and adapters in f32.
+fn adapted(all: &Tensor, (outputs, inputs): (i64, i64), rank: i64) -> Linear {
+    let lora = |start| Lora {
+        a_RxI: cut(all, start, &[rank, inputs]),
+        b_OxR: cut(all, start + 311, &[outputs, rank]),
+        scale: 0.5,
+    };
+    let mut found = [("a".to_owned(), lora(inputs)), ("b".to_owned(), lora(outputs))].into();
+    let weight_OxI = cut(all, outputs * 31, &[2 * outputs, inputs]);
+    let mut linear = Linear::new(vec!["a".to_owned(), "b".to_owned()], weight_OxI);
+    linear.adapt(&mut found);
+    linear
 }
 
 /// An operation on single rows, without a product.
@@ -154,7 +173,7 @@ mod tests {
     fn no_row_depends_on_the_rows_beside_it() {
         crate::use_one_thread();
         let RowsReport { shapes, failing } = check_rows(32, 19);
-        assert_eq!(shapes, 2 * (32 * 32 + 3 * 32 + 16 * 32));
+        assert_eq!(shapes, 2 * (32 * 32 + 3 * 32 + 16 * 32) + 32 * 32);
         assert!(failing.is_empty(), "{} shapes: {failing:#?}", failing.len());
     }
 }

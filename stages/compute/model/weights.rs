@@ -133,6 +133,11 @@ impl Weights {
         base
     }
 
+    /// Gives the adapter's matrices memory of their own.
+    pub(super) fn copy_adapters(&mut self) {
+        self.linears_mut().for_each(Linear::copy_adapters);
+    }
+
     /// The lowest block that is trained; `None` where only the head is.
     pub(super) fn lowest_trained(&self) -> Option<usize> {
         self.blocks.iter().position(|block| block.linears().into_iter().any(Linear::is_trained))

@@ -3,16 +3,16 @@
 //! d1 cuts training prompts to their last 200 tokens; nothing else is cut. Refuses a prompt that is longer than
 //! the run file allows, and names its row.
 
+use std::sync::Arc;
+
 use agrpo_grading::{
     Placed, Problem, evaluation_messages, evaluation_prefill, evaluation_problems, messages,
     reward, reward_parts, training_problems, verdict,
 };
-use agrpo_spec::{
-    Benchmark, BenchmarkTask, Inputs, Language, Protocol, RewardConfig, Seed, StageError,
-};
+use agrpo_spec::{Benchmark, BenchmarkTask, Inputs, Protocol, RewardConfig, Seed, StageError};
 
 use super::question::{Asked, EvaluationGrade, Question};
-use super::rows::{Passes, first, read, tokenizer};
+use super::rows::{Passes, first, read};
 use crate::error::{Result, data, data_from};
 use crate::tasks::Grade;
 use crate::text::chat::{ChatTokenizer, Specials};
@@ -21,15 +21,18 @@ use crate::text::chat::{ChatTokenizer, Specials};
 #[derive(Debug)]
 pub(crate) struct BenchmarkProblems {
     task: BenchmarkTask,
-    tokenizer: ChatTokenizer,
+    tokenizer: Arc<ChatTokenizer>,
     training: Vec<Placed>,
     held_out: Vec<Placed>,
     passes: Passes,
 }
 
 impl BenchmarkProblems {
-    pub(super) fn open(task: &BenchmarkTask, language: Language, inputs: &Inputs) -> Result<Self> {
-        let tokenizer = tokenizer(language, inputs)?;
+    pub(super) fn open(
+        task: &BenchmarkTask,
+        tokenizer: Arc<ChatTokenizer>,
+        inputs: &Inputs,
+    ) -> Result<Self> {
         let train = read(inputs, "task.benchmark.train", task.train)?;
         let test = read(inputs, "task.benchmark.test", task.test)?;
         let training = training_problems(&train, task.name, task.protocol, &test)

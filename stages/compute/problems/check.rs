@@ -2,7 +2,7 @@
 
 use agrpo_spec::{Base, Inputs, Run, Scorer, StageError, Task};
 
-use super::{grading::Grader, source::Problems};
+use super::{cache::ProblemCache, grading::Grader, source::Problems};
 use crate::model::ModelConfig;
 use crate::tasks::{self, DrawnTask};
 use crate::text::tokenizer::{self, TaskTokenizer};
@@ -44,8 +44,9 @@ pub fn check_run(
         let config = ModelConfig::from_json(inputs.blob(checkpoint.config)?)?;
         config.check_shape(&checkpoint.shape)?;
     }
-    match Problems::open(task, run.base().language(), inputs)? {
-        Problems::Drawn { task, .. } => Ok(tasks::check_drawn(&task, held_out)?),
+    let problems = ProblemCache::default().problems(task, run.base().language(), inputs)?;
+    match &*problems {
+        Problems::Drawn { task, .. } => Ok(tasks::check_drawn(task, held_out)?),
         Problems::Benchmark(problems) => {
             problems.check_weights(&run.config().reward)?;
             problems.check_prompts(held_out)

@@ -7,10 +7,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use agrpo_grading::{Message, Role};
-use agrpo_spec::{DatasetTask, Inputs, Language, Purpose, Seed};
+use agrpo_spec::{DatasetTask, Inputs, Purpose, Seed};
 
 use super::question::{Asked, Question};
-use super::rows::{self, Passes, first, read};
+use super::rows::{Passes, first, read};
 use super::templates::{Item, Templates};
 use crate::error::{Result, data, data_from, invalid};
 use crate::text::chat::{ChatTokenizer, Specials};
@@ -25,7 +25,7 @@ enum Spelling {
     /// A character is a token; prompts are padded to one length.
     Characters(Box<TaskTokenizer>),
     /// A checkpoint's tokenizer and chat template.
-    Chat(Box<ChatTokenizer>),
+    Chat(Arc<ChatTokenizer>),
 }
 
 /// The training and the held-out problems.
@@ -41,7 +41,7 @@ pub(crate) struct DatasetProblems {
 impl DatasetProblems {
     pub(crate) fn open(
         task: &DatasetTask,
-        language: Option<Language>,
+        tokenizer: Option<Arc<ChatTokenizer>>,
         inputs: &Inputs,
     ) -> Result<Self> {
         let templates = Templates::read(task)?;
@@ -49,8 +49,8 @@ impl DatasetProblems {
         let test = read(inputs, "task.dataset.test", task.test)?;
         let held_out = templates.items(test, "test")?;
         let mut training = templates.items(train, "train")?;
-        let spelling = match language {
-            Some(language) => Spelling::Chat(Box::new(rows::tokenizer(language, inputs)?)),
+        let spelling = match tokenizer {
+            Some(tokenizer) => Spelling::Chat(tokenizer),
             None => characters(training.iter().chain(&held_out))?,
         };
         let asked: BTreeSet<&str> = held_out.iter().map(|item| item.prompt.as_str()).collect();

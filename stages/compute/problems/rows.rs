@@ -25,6 +25,7 @@ pub(super) fn read(inputs: &Inputs, key: &str, digest: ArtifactDigest) -> Result
     rows(bytes, format).map_err(|error| data_from(format!("{key}: {error}"), error))
 }
 
+/// A checkpoint's tokenizer and chat template.
 pub(super) fn tokenizer(language: Language, inputs: &Inputs) -> Result<ChatTokenizer> {
     let config = ModelConfig::from_json(inputs.blob(language.config)?)?;
     ChatTokenizer::read(inputs.blob(language.tokenizer)?, &config)

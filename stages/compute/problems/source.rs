@@ -1,13 +1,15 @@
 //! The problems of a task and the grades of their completions: dispatches to the code of each kind of task.
 
-use agrpo_spec::{Inputs, Language, Run, Sample, Task};
+use std::sync::Arc;
+
+use agrpo_spec::{Inputs, Run, Sample, Task};
 
 use super::grading::{Graded, Grader};
 use super::question::{Answered, Asked, EvaluationGrade, Example, Question, another_task};
 use super::{benchmark::BenchmarkProblems, dataset::DatasetProblems};
 use crate::error::{Result, invalid};
 use crate::tasks::{self, DrawnTask};
-use crate::text::tokenizer::{self, TaskTokenizer};
+use crate::text::{self, chat::ChatTokenizer, tokenizer::TaskTokenizer};
 
 #[derive(Debug)]
 pub(crate) enum Problems {
@@ -24,23 +26,28 @@ pub(crate) enum Problems {
 }
 
 impl Problems {
-    /// The task's problems, from the datasets and the tokenizer that a spec names.
-    pub(crate) fn open(task: &Task, language: Option<Language>, inputs: &Inputs) -> Result<Self> {
+    /// The task's problems, from the datasets that a spec names, spelled by the tokenizer of its checkpoint if it
+    /// has one.
+    pub(crate) fn open(
+        task: &Task,
+        tokenizer: Option<Arc<ChatTokenizer>>,
+        inputs: &Inputs,
+    ) -> Result<Self> {
         let task = match task {
             Task::Benchmark(task) => {
                 let missing = || invalid("a benchmark's problems need a tokenizer to spell them");
-                let language = language.ok_or_else(missing)?;
-                let problems = BenchmarkProblems::open(task, language, inputs)?;
+                let problems =
+                    BenchmarkProblems::open(task, tokenizer.ok_or_else(missing)?, inputs)?;
                 return Ok(Self::Benchmark(Box::new(problems)));
             }
             Task::Dataset(task) => {
-                let problems = DatasetProblems::open(task, language, inputs)?;
+                let problems = DatasetProblems::open(task, tokenizer, inputs)?;
                 return Ok(Self::Dataset(Box::new(problems)));
             }
             Task::Countdown(task) => DrawnTask::Countdown(task.clone()),
             Task::Sudoku(task) => DrawnTask::Sudoku(task.clone()),
         };
-        let tokenizer = Box::new(TaskTokenizer::read(&tokenizer::build())?);
+        let tokenizer = Box::new(TaskTokenizer::read(&text::tokenizer::build())?);
         Ok(Self::Drawn { task, tokenizer })
     }
 

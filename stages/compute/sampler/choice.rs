@@ -3,21 +3,29 @@
 //! Tokens are drawn by inverse CDF in f64, in the order of their ids: one uniform number a token. A row of logits is
 //! read where it lies; a distribution keeps sums and kept logits.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use agrpo_spec::{Sampler, StageError};
 
 use super::kept::{is_filtered, kept_set};
 use crate::error::{Result, invalid};
-use crate::kernels::row::{BLOCK, Row, larger, largest};
-use crate::kernels::softmax::Softmax;
+use crate::kernels::row::{BLOCK, CHUNK, Row, larger, largest};
+use crate::kernels::softmax::{Softmax, Weights};
 
 /// The tempered, filtered distribution at one position of a state.
 #[derive(Debug)]
-pub(super) struct Distribution<'a> {
-    /// Logits, or log-probabilities that libtorch normalised: of all tokens or of the kept ones.
+pub(super) enum Distribution<'a> {
+    /// Its logits are on the host.
+    Host(Whole<'a>),
+    /// A device has normalised it.
+    Device(Part),
+}
+
+/// A distribution with all its logits.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    /// Logits of all tokens or of the kept ones.
     values: Cow<'a, [f32]>,
-    are_logps: bool,
     /// The place of the mask among the values, where it has no probability.
     excluded: Option<usize>,
     /// The ids of the values, ascending, where a filter is on.
@@ -27,35 +35,92 @@ pub(super) struct Distribution<'a> {
     softmax: Softmax,
 }
 
+/// What the host knows of a distribution on a device (`device.rs`): enough for the draws that were announced.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// A greedy sampler's token, its log-probability, and the entropy.
+    Best { token: usize, logp: f32, entropy: f64 },
+    /// The weight of each [`CHUNK`] tokens, the log-probabilities in those that draws lead to, and the entropy.
+    Chunks { sums: Vec<f64>, logps: BTreeMap<usize, Vec<f32>>, entropy: f64 },
+}
+
 impl<'a> Distribution<'a> {
-    /// From a row of V logits, which the learner's kernel normalises as well.
+    /// From a row of V logits.
     pub(super) fn of_logits(logits: &'a [f32], sampler: &Sampler, mask: usize) -> Result<Self> {
-        let kept = kept_of(logits, sampler, mask)?;
-        // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
-        let temperature = if is_greedy(sampler) { 1.0 } else { sampler.temperature.get() };
-        Self::new(logits, kept, (sampler, mask), temperature)
+        if !is_greedy(sampler) && is_filtered(sampler) {
+            let row = Row { values: logits, excluded: Some(mask) };
+            return Self::of_kept(&row, |id| id, sampler);
+        }
+        Whole::new(logits.into(), None, sampler, mask).map(Self::Host)
     }
 
-    /// From V log-probabilities, -inf outside the support, and their kept set.
-    pub(super) fn of_logps(
-        logps: &'a [f32],
+    /// The filtered distribution of a row: of all tokens, or of those candidates outside of which none is as good. `id`
+    /// is the token of a place, ascending.
+    pub(super) fn of_kept(
+        row: &Row<'_>,
+        id: impl Fn(usize) -> usize,
+        sampler: &Sampler,
+    ) -> Result<Distribution<'static>> {
+        let places = kept_set(row, sampler).ok_or_else(no_numbers)?;
+        let values: Vec<f32> = places.iter().map(|&place| row.values[place]).collect();
+        let kept = Some(places.into_iter().map(id).collect());
+        Whole::new(values.into(), kept, sampler, 0).map(Distribution::Host)
+    }
+
+    /// The place of a token: the most probable one of a greedy sampler, else the one whose interval of the cumulative
+    /// distribution holds `uniform`.
+    pub(super) fn choose(&self, uniform: impl FnOnce() -> f64) -> usize {
+        match self {
+            Self::Host(whole) => whole.choose(uniform),
+            Self::Device(Part::Best { token, .. }) => *token,
+            Self::Device(Part::Chunks { sums, logps, .. }) => {
+                let (chunk, fraction) = chunk_of(sums, uniform());
+                let logps = &logps[&chunk];
+                let mut weights = vec![0.0; logps.len()];
+                Weights::new(0.0, 1.0).fill(&mut weights, logps);
+                chunk * CHUNK + inverse(&weights, |&weight| f64::from(weight), fraction).0
+            }
+        }
+    }
+
+    /// The id of a place.
+    pub(super) fn token(&self, place: usize) -> usize {
+        self.kept().map_or(place, |kept| kept[place])
+    }
+
+    pub(super) fn logp(&self, place: usize) -> f32 {
+        match self {
+            Self::Host(whole) => whole.softmax.logp(whole.values[place]),
+            Self::Device(Part::Best { logp, .. }) => *logp,
+            Self::Device(Part::Chunks { logps, .. }) => logps[&(place / CHUNK)][place % CHUNK],
+        }
+    }
+
+    /// In nats.
+    pub(super) fn entropy(&self) -> f64 {
+        match self {
+            Self::Host(whole) => whole.softmax.entropy(),
+            Self::Device(Part::Best { entropy, .. } | Part::Chunks { entropy, .. }) => *entropy,
+        }
+    }
+
+    pub(super) fn kept(&self) -> Option<&[usize]> {
+        match self {
+            Self::Host(whole) => whole.kept.as_deref(),
+            Self::Device(_) => None,
+        }
+    }
+}
+
+impl<'a> Whole<'a> {
+    fn new(
+        values: Cow<'a, [f32]>,
         kept: Option<Vec<usize>>,
         sampler: &Sampler,
         mask: usize,
     ) -> Result<Self> {
-        Ok(Self { are_logps: true, ..Self::new(logps, kept, (sampler, mask), 1.0)? })
-    }
-
-    fn new(
-        row: &'a [f32],
-        kept: Option<Vec<usize>>,
-        (sampler, mask): (&Sampler, usize),
-        temperature: f64,
-    ) -> Result<Self> {
-        let values = match &kept {
-            Some(kept) => Cow::Owned(kept.iter().map(|&id| row[id]).collect()),
-            None => Cow::Borrowed(row),
-        };
+        // Greedy decoding ranks positions by the raw distribution, as LLaDA's own code does.
+        let temperature = if is_greedy(sampler) { 1.0 } else { sampler.temperature.get() };
         let mut excluded = kept.is_none().then_some(mask);
         let row = Row { values: &values, excluded };
         let maxima = row.maxima();
@@ -69,38 +134,19 @@ impl<'a> Distribution<'a> {
         if !softmax.is_distribution() {
             return Err(no_numbers());
         }
-        Ok(Self { values, are_logps: false, excluded, kept, best, softmax })
+        Ok(Self { values, excluded, kept, best, softmax })
     }
 
-    /// The place of a token among the values: the most probable one of a greedy sampler, else the one whose interval
-    /// of the cumulative distribution holds `uniform`.
-    pub(super) fn choose(&self, uniform: impl FnOnce() -> f64) -> usize {
+    fn choose(&self, uniform: impl FnOnce() -> f64) -> usize {
         if let Some(best) = self.best {
             return best;
         }
         let row = Row { values: &self.values, excluded: self.excluded };
-        let (chunk, fraction) = inverse(self.softmax.sums(), |&sum| sum, uniform());
+        let (chunk, fraction) = chunk_of(self.softmax.sums(), uniform());
         let weights = self.softmax.weights(&row, chunk);
-        chunk * weights.len() + inverse(&weights, |&weight| f64::from(weight), fraction).0
-    }
-
-    /// The id of a place.
-    pub(super) fn token(&self, place: usize) -> usize {
-        self.kept.as_ref().map_or(place, |kept| kept[place])
-    }
-
-    pub(super) fn logp(&self, place: usize) -> f32 {
-        let value = self.values[place];
-        if self.are_logps { value } else { self.softmax.logp(value) }
-    }
-
-    /// In nats.
-    pub(super) fn entropy(&self) -> f64 {
-        self.softmax.entropy()
-    }
-
-    pub(super) fn kept(&self) -> Option<&[usize]> {
-        self.kept.as_deref()
+        let first = chunk * weights.len();
+        let weights = &weights[..weights.len().min(self.values.len() - first)];
+        first + inverse(weights, |&weight| f64::from(weight), fraction).0
     }
 }
 
@@ -117,20 +163,6 @@ pub fn choose(
     Ok((at.token(place), at.logp(place), at.entropy()))
 }
 
-/// The kept set of a row of logits, where a filter is on. The mask is never written.
-pub(super) fn kept_of(
-    logits: &[f32],
-    sampler: &Sampler,
-    mask: usize,
-) -> Result<Option<Vec<usize>>> {
-    if is_greedy(sampler) || !is_filtered(sampler) {
-        return Ok(None);
-    }
-    kept_set(&Row { values: logits, excluded: Some(mask) }, sampler)
-        .map(Some)
-        .ok_or_else(no_numbers)
-}
-
 pub(super) fn is_greedy(sampler: &Sampler) -> bool {
     sampler.temperature.get() == 0.0
 }
@@ -145,6 +177,11 @@ fn place_of(max: f32, row: &Row<'_>, maxima: &[f32]) -> usize {
     let block = maxima.iter().position(|of_block| *of_block == max).unwrap_or(0);
     let is_max = |place: &usize| row.values[*place] == max && row.excluded != Some(*place);
     (block * BLOCK..row.values.len()).find(is_max).unwrap_or(0)
+}
+
+/// The chunk in whose interval of the cumulative sums `uniform` lies, and where in it, from 0 to 1.
+pub(super) fn chunk_of(sums: &[f64], uniform: f64) -> (usize, f64) {
+    inverse(sums, |&sum| sum, uniform)
 }
 
 /// The interval that holds `uniform` times the sum of all masses, and where in it, from 0 to 1.

@@ -4,9 +4,10 @@
 //! With a threshold, rows need different numbers of steps. Each row counts its own steps, one for each pass over
 //! it, so they are the same in any batch. Every pass writes a token: a block that its first pass
 //! completes costs one pass, with a cache or without. States of a step are computed side by side; with a cache, rows
-//! that share no keys and values are. Neither changes a byte.
+//! that share no keys and values are. Neither changes a byte. In half precision a pass takes states of one length, so that
+//! nothing is padded.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use agrpo_spec::{Cache, Message, Sampler, Seed};
 
@@ -14,9 +15,10 @@ use super::kept::is_filtered;
 use super::passes::{Asking, Passes, State};
 use super::step::{Draws, Step, Written};
 use crate::error::{Result, invalid};
+use crate::model::{Policy, padding};
 use crate::threads::Threads;
 use crate::trajectories::{KeptSets, Trajectories};
-use crate::{dedup::Distinct, model::Policy, tensors::length};
+use crate::{dedup::Distinct, tensors::length};
 
 /// One completion to sample.
 #[derive(Clone, Debug)]
@@ -44,8 +46,13 @@ pub fn sample(
     let all = Trajectories::masked(prompts, rows.len(), completion_len, mask);
     let kept = is_filtered(sampler).then(|| vec![vec![]; rows.len() * completion_len]);
     let draws = rows.iter().map(|row| Draws { seed: row.seed, step: 0 }).collect();
-    let decoding =
-        Decoding { sampler, prompt_len: all.prompt_len, mask, micro_batch: micro_batch.max(1) };
+    let decoding = Decoding {
+        sampler,
+        prompt_len: all.prompt_len,
+        mask,
+        micro_batch: micro_batch.max(1),
+        may_pad: policy.pads(),
+    };
     let mut decoder = Decoder { policy, threads, decoding, all, kept, draws };
     decoder.run()?;
     let Decoder { mut all, kept, .. } = decoder;
@@ -78,6 +85,8 @@ struct Decoding<'a> {
     prompt_len: usize,
     mask: i64,
     micro_batch: usize,
+    /// Whether states of several lengths share a pass.
+    may_pad: bool,
 }
 
 /// A row in a block.
@@ -131,16 +140,22 @@ impl Decoder<'_> {
         let decoding = &self.decoding;
         if decoding.sampler.cache == Cache::None {
             decoding.block(&mut open, block, |states, step| {
-                let parts: Vec<&[State]> = states.chunks(self.share(states.len())).collect();
+                let share = self.share(states.len());
+                let one_length =
+                    states.chunk_by(|a, b| decoding.skipped(&a.ids) == decoding.skipped(&b.ids));
+                let parts: Vec<&[State]> =
+                    one_length.flat_map(|states| states.chunks(share)).collect();
                 self.side_by_side(parts.len(), |policy, part| {
-                    decoding.passes(policy, block).compute(parts[part], step, &mut None)
+                    let passes = decoding.passes(policy, block, &parts[part][0].ids);
+                    passes.compute(parts[part], step, &mut None)
                 })
             })?;
         } else {
             let parties = self.parties(open);
             open = self.side_by_side(parties.len(), |policy, party| {
                 let mut open = parties[party].clone();
-                let (passes, mut memory) = (decoding.passes(policy, block), None);
+                let passes = decoding.passes(policy, block, &open[0].ids);
+                let mut memory = None;
                 decoding.block(&mut open, block, |states, step| {
                     let mut all = vec![];
                     for states in states.chunks(decoding.micro_batch) {
@@ -181,12 +196,15 @@ impl Decoder<'_> {
         let mut distinct = Distinct::default();
         let numbers: Vec<usize> = open.iter().map(|row| distinct.number(row.ids.clone())).collect();
         let share = self.share(distinct.all().len());
-        let mut parties: Vec<Vec<Open>> = vec![];
+        // By length, then in order of first appearance.
+        let mut places = BTreeMap::<usize, Distinct<usize>>::new();
+        let mut parties = BTreeMap::<(usize, usize), Vec<Open>>::new();
         for (row, number) in open.into_iter().zip(numbers) {
-            parties.resize_with(parties.len().max(number / share + 1), Vec::new);
-            parties[number / share].push(row);
+            let skipped = self.decoding.skipped(&row.ids);
+            let place = places.entry(skipped).or_default().number(number);
+            parties.entry((skipped, place / share)).or_default().push(row);
         }
-        parties
+        parties.into_values().collect()
     }
 
     /// Enters what a row wrote in a block.
@@ -206,8 +224,21 @@ impl Decoder<'_> {
 }
 
 impl Decoding<'_> {
-    fn passes<'p>(&'p self, policy: &'p Policy, block: &'p Range<usize>) -> Passes<'p> {
-        Passes { policy, sampler: self.sampler, prompt_len: self.prompt_len, block }
+    /// Passes over states of this state's length.
+    fn passes<'p>(
+        &'p self,
+        policy: &'p Policy,
+        block: &'p Range<usize>,
+        state: &[i64],
+    ) -> Passes<'p> {
+        let skipped = self.skipped(state);
+        let prompt_len = self.prompt_len - skipped;
+        Passes { policy, sampler: self.sampler, prompt_len, skipped, block }
+    }
+
+    /// How many places of a state, which have no token, a pass leaves out.
+    fn skipped(&self, state: &[i64]) -> usize {
+        if self.may_pad { 0 } else { padding(state) }
     }
 
     /// All steps of a block, of rows that begin it together; a row that has completed it waits. `compute` says what the
@@ -238,7 +269,8 @@ impl Decoding<'_> {
         Ok(())
     }
 
-    /// The states of the rows that have masked positions in the block, in order of first appearance.
+    /// The states of the rows that have masked positions in the block: in order of first appearance, those of one length
+    /// one after another.
     fn states(&self, open: &[Open], block: &Range<usize>, step: &Step<'_>) -> Vec<State> {
         let mut distinct = Distinct::default();
         let mut states: Vec<State> = vec![];
@@ -255,6 +287,7 @@ impl Decoding<'_> {
             let positions = step.asked(row.draws, &masked);
             states[number].rows.push(Asking { row: place, draws: row.draws, positions });
         }
+        states.sort_by_key(|state| self.skipped(&state.ids));
         states
     }
 }

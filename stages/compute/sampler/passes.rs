@@ -12,12 +12,13 @@ use agrpo_spec::{Cache, Sampler};
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::choice::Distribution;
-use super::normalised::Normalised;
+use super::device::distributions;
 use super::step::{Draws, Step, Written};
 use crate::error::{Result, internal};
+use crate::kernels::phases::{Phase, measured};
 use crate::kernels::{self, memory};
 use crate::model::{KeyValues, PADDING, Policy, Queries, Window};
-use crate::tensors::length;
+use crate::tensors::{length, upload};
 
 /// A state and the rows that are in it.
 #[derive(Debug, Default)]
@@ -45,13 +46,22 @@ impl State {
         all.dedup();
         all
     }
+
+    /// The numbers by which its rows may draw a token at a position.
+    fn uniforms(&self, position: usize) -> Vec<f64> {
+        let asks = |row: &&Asking| row.positions.contains(&position);
+        self.rows.iter().filter(asks).map(|row| row.draws.token(position)).collect()
+    }
 }
 
 /// The passes of one block.
 pub(super) struct Passes<'a> {
     pub(super) policy: &'a Policy,
     pub(super) sampler: &'a Sampler,
+    /// Places of the prompt, without those that no state has a token in and that are left out.
     pub(super) prompt_len: usize,
+    /// How many these are.
+    pub(super) skipped: usize,
     /// Positions of the completion.
     pub(super) block: &'a Range<usize>,
 }
@@ -79,17 +89,19 @@ impl Passes<'_> {
         let mask = usize::try_from(self.policy.config().mask_token_id).expect("ids");
         if kernels::compute(&logits_NV) {
             let mut logits = memory::numbers(&logits_NV).chunks(v);
-            return self.choose(states, &positions, step, || {
+            let next = || {
                 let logits = logits.next().expect("one row for each position");
                 Distribution::of_logits(logits, self.sampler, mask)
-            });
+            };
+            return measured(Phase::Choice, || self.choose(states, &positions, step, next));
         }
-        let normalised = Normalised::new(&logits_NV, self.sampler, mask)?;
-        let mut rows = normalised.rows();
-        self.choose(states, &positions, step, || {
-            let (logps, kept) = rows.next().expect("one row for each position");
-            Distribution::of_logps(logps, kept, self.sampler, mask)
-        })
+        let uniforms = states.iter().zip(&positions).flat_map(|(state, positions)| {
+            positions.iter().map(|position| state.uniforms(*position))
+        });
+        let uniforms: Vec<Vec<f64>> = uniforms.collect();
+        let all = distributions(logits_NV, self.sampler, mask, &uniforms)?;
+        let mut all = all.into_iter();
+        self.choose(states, &positions, step, || Ok(all.next().expect("one for each position")))
     }
 
     /// Takes the distributions of one state after another, and lets its rows write.
@@ -128,9 +140,10 @@ impl Passes<'_> {
             queries.extend(padded.map(|position| length(self.prompt_len + position)));
             asked.extend((0..positions.len()).map(|query| length(n * widest + query)));
         }
-        let queries_BQ = self.matrix(&queries, states.len());
-        let ids: Vec<i64> = states.iter().flat_map(|state| state.ids.iter().copied()).collect();
-        let ids_BL = self.matrix(&ids, states.len());
+        let queries_BQ = matrix(&queries, states.len());
+        let of_state = |state: &State| state.ids[self.skipped..].to_vec();
+        let ids: Vec<i64> = states.iter().flat_map(of_state).collect();
+        let ids_BL = matrix(&ids, states.len());
         let hidden_BQD = match (&*memory, self.sampler.cache) {
             (_, Cache::None) => return self.exact_logits(&ids_BL, &queries_BQ, &asked),
             (None, _) => {
@@ -156,15 +169,16 @@ impl Passes<'_> {
         let mask = self.policy.config().mask_token_id;
         let (mut window, mut places) = (vec![], vec![]);
         for State { ids, .. } in states {
-            let end = if cache == Cache::Dual { last } else { ids.len() };
-            window.extend_from_slice(&ids[first..end]);
+            let own = &ids[self.skipped..];
+            let end = if cache == Cache::Dual { last } else { own.len() };
+            window.extend_from_slice(&own[first..end]);
             let mut begun_in = ids.clone();
-            begun_in[first..last].fill(mask);
+            begun_in[self.skipped..][first..last].fill(mask);
             let missing = || internal("a row did not begin its block with the others");
             places.push(*memory.places.get(&begun_in).ok_or_else(missing)?);
         }
-        let ids_NW = self.matrix(&window, states.len());
-        let kept_N = Tensor::from_slice(&places).to_device(self.policy.device());
+        let ids_NW = matrix(&window, states.len());
+        let kept_N = Tensor::from_slice(&places);
         let window = Window { ids_NW: &ids_NW, start: length(first), kept_N: &kept_N };
         self.policy.hidden_in_window(&window, queries_BQ, &memory.all)
     }
@@ -187,14 +201,15 @@ impl Passes<'_> {
         Ok(&blind_NV + (seeing_NV - &blind_NV) * (guidance + 1.0))
     }
 
-    fn matrix(&self, ids: &[i64], rows: usize) -> Tensor {
-        Tensor::from_slice(ids).view([length(rows), -1]).to_device(self.policy.device())
-    }
-
     /// The logits of the queries that were asked for, N x V.
     fn head(&self, hidden_BQD: &Tensor, asked: &[i64]) -> Tensor {
-        let asked_N = Tensor::from_slice(asked).to_device(hidden_BQD.device());
+        let asked_N = upload(&Tensor::from_slice(asked), hidden_BQD.device());
         let hidden_ND = hidden_BQD.flatten(0, 1).index_select(0, &asked_N);
         self.policy.head(&hidden_ND).to_kind(Kind::Float).contiguous()
     }
+}
+
+/// On the host; the policy uploads it.
+fn matrix(ids: &[i64], rows: usize) -> Tensor {
+    Tensor::from_slice(ids).view([length(rows), -1])
 }

@@ -20,6 +20,11 @@ pub(super) struct Draws {
 }
 
 impl Draws {
+    /// The number by which a token is drawn.
+    pub(super) fn token(self, position: usize) -> f64 {
+        self.uniform(Purpose::Token, position)
+    }
+
     fn uniform(self, purpose: Purpose, position: usize) -> f64 {
         let position = u32::try_from(position).expect("completions are short");
         self.seed.child(purpose, 0).uniform(self.step, position)
@@ -87,9 +92,7 @@ impl<'a> Step<'a> {
         asked: &[usize],
         state: &BTreeMap<usize, Distribution<'_>>,
     ) -> Vec<Written> {
-        let choose = |position: usize, at: &Distribution<'_>| {
-            at.choose(|| draws.uniform(Purpose::Token, position))
-        };
+        let choose = |position: usize, at: &Distribution<'_>| at.choose(|| draws.token(position));
         let candidate = |&position: &usize| {
             let at = &state[&position];
             let (score, place) = match self.sampler.position {

@@ -137,4 +137,4 @@ impl ChatTokenizer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

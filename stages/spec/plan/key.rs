@@ -4,17 +4,17 @@ use std::{fmt, str::FromStr};
 
 use crate::{names::serde_as_text, stage::StageKind};
 
-/// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`, and
-/// `gradient-000012-01-u2` for the second update from the same trajectories; ordered as the run goes:
-/// sft, then iteration by iteration.
+/// A stage's place in its run. Shown as `sft-000003`, `rollout-000012-01`, `update-000012`, `updates-000012`,
+/// `gradient-000012-01-u2` for the second update from the same trajectories, and `evaluation-000012` or, of an
+/// evaluation in shards, `evaluation-000012-03`; ordered as the run goes: sft, then iteration by iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageKey {
     /// Chunk of sft, or iteration. Iterations count from 1; 0 is the base's evaluation.
     pub iteration: u32,
     /// Which kind of stage.
     pub kind: StageKind,
-    /// Shard of an iteration; 0 where there are none.
-    pub shard: u32,
+    /// Shard of an iteration, or of its evaluation; `None` of a stage without shards.
+    pub shard: Option<u32>,
     /// Which of an iteration's updates, from 1; 1 for stages that an iteration has once.
     pub inner: u32,
 }
@@ -25,9 +25,10 @@ pub struct StageKey {
 pub struct ParseKeyError(String);
 
 impl StageKey {
-    /// A stage of which an iteration has one a shard, or the first of several updates.
+    /// A stage of which an iteration has one a shard, or the first of several updates. Kinds without shards, and
+    /// evaluations, ignore the shard.
     pub fn new(kind: StageKind, iteration: u32, shard: u32) -> Self {
-        Self { iteration, kind, shard, inner: 1 }
+        Self { iteration, kind, shard: Self::is_sharded(kind).then_some(shard), inner: 1 }
     }
 
     /// One of an iteration's updates, counted from 1.
@@ -35,9 +36,14 @@ impl StageKey {
         Self::new(StageKind::Update, iteration, 0).of_update(inner)
     }
 
-    /// The evaluation of the policy after so many iterations.
-    pub fn evaluation(iteration: u32) -> Self {
-        Self::new(StageKind::Evaluation, iteration, 0)
+    /// All of an iteration's updates in one stage.
+    pub fn updates(iteration: u32) -> Self {
+        Self::new(StageKind::Updates, iteration, 0)
+    }
+
+    /// The evaluation of the policy after so many iterations: in one stage, or one of its shards.
+    pub fn evaluation(iteration: u32, shard: Option<u32>) -> Self {
+        Self { iteration, kind: StageKind::Evaluation, shard, inner: 1 }
     }
 
     /// The same stage in another of the iteration's updates.
@@ -46,7 +52,12 @@ impl StageKey {
         Self { inner, ..self }
     }
 
-    fn rank(&self) -> (bool, u32, u32, StageKind, u32) {
+    /// Its shard's number; 0 of a stage without shards.
+    pub fn shard_number(&self) -> u32 {
+        self.shard.unwrap_or(0)
+    }
+
+    fn rank(&self) -> (bool, u32, u32, StageKind, Option<u32>) {
         // An iteration's evaluation comes after the last of its updates.
         let inner = if self.kind == StageKind::Evaluation { u32::MAX } else { self.inner };
         (self.kind != StageKind::Sft, self.iteration, inner, self.kind, self.shard)
@@ -54,14 +65,21 @@ impl StageKey {
 
     /// A text that sorts as keys do, of the same length for all keys.
     pub fn order(&self) -> String {
-        let (after_sft, iteration, inner, kind, shard) = self.rank();
+        let (after_sft, iteration, inner, kind, _) = self.rank();
+        // No run has the same stage both with and without shards.
+        let shard = self.shard_number();
         let kind = StageKind::ALL.iter().position(|&other| other == kind).unwrap_or_default();
         format!("{}{iteration:08x}{inner:08x}{kind}{shard:08x}", u8::from(after_sft))
     }
 
     /// Whether the stage makes a policy.
     pub fn makes_policy(&self) -> bool {
-        matches!(self.kind, StageKind::Sft | StageKind::Update)
+        self.kind == StageKind::Sft || self.is_update()
+    }
+
+    /// Whether the stage moves the policy of an iteration: one update, or all of them.
+    pub fn is_update(&self) -> bool {
+        matches!(self.kind, StageKind::Update | StageKind::Updates)
     }
 
     pub(super) fn is_sharded(kind: StageKind) -> bool {
@@ -89,8 +107,8 @@ impl PartialOrd for StageKey {
 impl fmt::Display for StageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:06}", self.kind, self.iteration)?;
-        if Self::is_sharded(self.kind) {
-            write!(f, "-{:02}", self.shard)?;
+        if let Some(shard) = self.shard {
+            write!(f, "-{shard:02}")?;
         }
         if self.inner > 1 { write!(f, "-u{}", self.inner) } else { Ok(()) }
     }
@@ -101,13 +119,15 @@ impl FromStr for StageKey {
 
     fn from_str(text: &str) -> Result<Self, ParseKeyError> {
         let refuse = || ParseKeyError(text.to_owned());
-        let mut parts = text.split('-');
+        let mut parts = text.split('-').peekable();
         let name = parts.next().ok_or_else(refuse)?;
         let kind = StageKind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(refuse)?;
         let iteration = parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?;
-        let shard = match Self::is_sharded(kind) {
-            true => parts.next().and_then(|p| p.parse().ok()).ok_or_else(refuse)?,
-            false => 0,
+        let shard = match parts.next_if(|_| Self::is_sharded(kind) || kind == StageKind::Evaluation)
+        {
+            Some(part) => Some(part.parse().map_err(|_| refuse())?),
+            None if Self::is_sharded(kind) => return Err(refuse()),
+            None => None,
         };
         let inner = match parts.next() {
             None => 1,

@@ -16,7 +16,9 @@ impl Retention {
             StageKind::Rollout if self.trajectories == Keep::DropAfterUpdate && is_past => {
                 &["trajectories"]
             }
-            StageKind::Update | StageKind::Sft if self.deletes_policy(run, key, newest) => {
+            StageKind::Update | StageKind::Updates | StageKind::Sft
+                if self.deletes_policy(run, key, newest) =>
+            {
                 &["policy", "optimizer"]
             }
             _ => &[],
@@ -39,15 +41,19 @@ impl Retention {
     pub fn whole_at_end(&self, run: &Run, kind: StageKind) -> u64 {
         let config = run.config();
         let iterations = config.training.iterations;
+        let fused = config.estimator.fused_updates;
         let places = match kind {
+            StageKind::Gradient | StageKind::Update if fused => 0..0,
+            StageKind::Updates if !fused => 0..0,
             StageKind::Sft => 0..run.sft_chunks(),
-            StageKind::Evaluation => 0..iterations + 1,
             _ => 1..iterations + 1,
         };
+        if kind == StageKind::Evaluation {
+            return (0..=iterations).map(|at| Plan::evaluations(run, at).len() as u64).sum();
+        }
         let shards = if StageKey::is_sharded(kind) { config.rollout.shards } else { 1 };
         let updates = if StageKey::is_of_update(kind) { config.estimator.inner_updates } else { 1 };
         places
-            .filter(|&place| kind != StageKind::Evaluation || run.is_evaluated(place))
             .flat_map(|place| (0..shards).map(move |shard| StageKey::new(kind, place, shard)))
             .flat_map(|key| (1..=updates).map(move |inner| key.of_update(inner)))
             .filter(|key| self.deletes(run, *key, iterations).is_empty())
@@ -88,7 +94,7 @@ mod tests {
         let base = StageKey::new(StageKind::Sft, thinned.sft_chunks() - 1, 0);
         assert!(thinned.config().retention.deletes(&thinned, base, 7).is_empty(), "the base stays");
         assert_eq!(thinned.config().retention.whole_at_end(&thinned, StageKind::Update), 3);
-        let evaluation = StageKey::new(StageKind::Evaluation, 0, 0);
+        let evaluation = StageKey::evaluation(0, None);
         assert!(thinned.config().retention.deletes(&thinned, evaluation, 7).is_empty());
     }
 
@@ -99,6 +105,18 @@ mod tests {
         assert!(!thinned.config().retention.deletes(&thinned, first, 6).is_empty());
         assert!(thinned.config().retention.deletes(&thinned, first, 4).is_empty());
         assert_eq!(kept(&thinned, StageKind::Update, 6), [3, 5, 6]);
+    }
+
+    #[test]
+    fn fused_updates_are_kept_as_updates_are() {
+        let mut config = run(24, "keep_policies = 3").config().clone();
+        config.estimator.fused_updates = true;
+        let thinned = Run::resolve(config).unwrap();
+        assert_eq!(kept(&thinned, StageKind::Updates, 6), [3, 5, 6]);
+        let whole_at_end = |kind| thinned.config().retention.whole_at_end(&thinned, kind);
+        assert_eq!(whole_at_end(StageKind::Updates), 3);
+        assert_eq!((whole_at_end(StageKind::Gradient), whole_at_end(StageKind::Update)), (0, 0));
+        assert_eq!(thinned.config().retention.whole_at_end(&run(1, ""), StageKind::Updates), 0);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The spec of each stage of a run, from the run's sections and the stage's inputs. Decides nothing about order.
 
-use super::{Plan, StageKey};
-use crate::digest::ArtifactDigest;
+use super::{Plan, Shard, StageKey};
+use crate::digest::{Appended, ArtifactDigest};
 use crate::run::{Base, Run, Sampler};
 use crate::stage::{
-    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, StageKind, StageSpec,
-    UpdateSpec,
+    EvaluationSpec, GradientSpec, RewardSpec, RolloutSpec, SftSpec, SftStart, ShardSpec, StageKind,
+    StageSpec, UpdateSpec, UpdatesSpec,
 };
 
 impl Plan {
@@ -33,16 +33,18 @@ impl Plan {
                 Some(key.of_update(spec.inner))
             }
             StageSpec::Update(spec) => Some(StageKey::update(spec.iteration, spec.inner)),
+            StageSpec::Updates(spec) => Some(StageKey::updates(spec.iteration)),
             StageSpec::Evaluation(_) => None,
         }
     }
 
-    /// The run's evaluation of a policy.
-    pub fn evaluation_of(run: &Run, policy: ArtifactDigest) -> StageSpec {
+    /// The run's evaluation in this place, of the policy that is there: whole, or one of its shards. `None` where the
+    /// run has no such stage.
+    pub fn evaluation_of(run: &Run, key: StageKey, policy: ArtifactDigest) -> Option<StageSpec> {
         let config = run.config();
         let evaluation = &config.evaluation;
         let samplers = evaluation.steps.iter().map(|&steps| config.evaluation_sampler(steps));
-        StageSpec::Evaluation(EvaluationSpec {
+        let whole = EvaluationSpec {
             version: StageKind::Evaluation.version(),
             numerics: config.numerics,
             seed: run.seed(),
@@ -56,14 +58,33 @@ impl Plan {
             samplers: samplers.collect(),
             merge_adapter: config.merges_adapter(),
             grading: config.grading(),
-        })
+            shard: Appended::default(),
+        };
+        let is_evaluated = key.kind == StageKind::Evaluation && run.is_evaluated(key.iteration);
+        let spec = match (key.shard, config.evaluation_shards()) {
+            (None, 1) => Some(whole),
+            (Some(number), shards @ 2..) => whole.nth_shard(number, shards),
+            _ => None,
+        };
+        spec.filter(|_| is_evaluated).map(StageSpec::Evaluation)
     }
 
     /// Whether a spec is the run's update in this place, whatever its inputs are.
     pub fn is_update_of(run: &Run, key: StageKey, spec: &StageSpec) -> bool {
-        let StageSpec::Update(update) = spec else { return false };
-        let UpdateSpec { policy, optimizer_state, gradients, .. } = update;
-        Self::update_of(run, key, *policy, *optimizer_state, gradients.clone()) == *spec
+        let ours = match spec {
+            StageSpec::Update(UpdateSpec { policy, optimizer_state, gradients, .. }) => {
+                Self::update_of(run, key, *policy, *optimizer_state, gradients.clone())
+            }
+            StageSpec::Updates(UpdatesSpec {
+                policy, optimizer_state, reference, shards, ..
+            }) => {
+                let policies = (*policy, *reference);
+                Self::updates_of(run, key, policies, *optimizer_state, shards.clone())
+            }
+            _ => return false,
+        };
+        let is_fused = run.config().estimator.fused_updates;
+        is_fused == (ours.kind() == StageKind::Updates) && ours == *spec
     }
 
     /// The update of a policy from an optimizer's state and the gradients, in the order of shards.
@@ -91,6 +112,35 @@ impl Plan {
         })
     }
 
+    /// All inner updates of an iteration, of a policy that sampled, with the one before iteration 1, from the
+    /// optimizer's state and the results of all shards, in their order.
+    fn updates_of(
+        run: &Run,
+        key: StageKey,
+        (policy, base): (ArtifactDigest, Option<ArtifactDigest>),
+        optimizer_state: Option<ArtifactDigest>,
+        shards: Vec<ShardSpec>,
+    ) -> StageSpec {
+        let config = run.config();
+        StageSpec::Updates(UpdatesSpec {
+            version: StageKind::Updates.version(),
+            numerics: config.numerics,
+            seed: run.seed(),
+            policy,
+            precision: run.base().precision(),
+            optimizer_state,
+            reference: reference(run, base),
+            shards,
+            group: config.rollout.group,
+            iteration: key.iteration,
+            iterations: config.training.iterations,
+            sampler: Sampler::from(&config.rollout),
+            estimator: config.estimator.clone(),
+            optimizer: config.optimizer.clone(),
+            lora: config.lora.clone(),
+        })
+    }
+
     /// The spec of a chunk of sft, or of a stage of the current iteration; `None` before its inputs are known.
     pub(super) fn spec(&self, key: StageKey) -> Option<StageSpec> {
         match key.kind {
@@ -106,7 +156,16 @@ impl Plan {
                 let (policy, optimizer) = (self.moving?, self.optimizer_state);
                 Some(Self::update_of(&self.run, key, policy, optimizer, gradients?))
             }
-            StageKind::Evaluation => Some(Self::evaluation_of(&self.run, self.policy?)),
+            StageKind::Updates => {
+                let of = |shard: &Shard| {
+                    let (trajectories, rewards) = (shard.trajectories?, shard.rewards?);
+                    Some(ShardSpec { trajectories, rewards })
+                };
+                let shards: Option<Vec<_>> = self.shards.iter().map(of).collect();
+                let policies = (self.policy?, self.base);
+                Some(Self::updates_of(&self.run, key, policies, self.optimizer_state, shards?))
+            }
+            StageKind::Evaluation => Self::evaluation_of(&self.run, key, self.policy?),
         }
     }
 
@@ -149,7 +208,7 @@ impl Plan {
             policy,
             precision: run.base().precision(),
             iteration: key.iteration,
-            first_prompt: first_prompt(run, key.iteration, key.shard),
+            first_prompt: first_prompt(run, key),
             prompts: rollout.prompts / rollout.shards,
             group: rollout.group,
             micro_batch: rollout.micro_batch,
@@ -165,8 +224,8 @@ impl Plan {
             numerics: config.numerics,
             task: config.task.clone(),
             language: run.base().language(),
-            trajectories: self.shards[key.shard as usize].trajectories?,
-            first_prompt: first_prompt(run, key.iteration, key.shard),
+            trajectories: self.shards[key.shard_number() as usize].trajectories?,
+            first_prompt: first_prompt(run, key),
             group: config.rollout.group,
             reward: config.reward.clone(),
             advantage: config.advantage.clone(),
@@ -175,8 +234,7 @@ impl Plan {
 
     fn gradient(&self, key: StageKey) -> Option<StageSpec> {
         let (run, config) = (&self.run, self.run.config());
-        let shard = self.shards[key.shard as usize];
-        let with_kl = config.estimator.kl.get() > 0.0;
+        let shard = self.shards[key.shard_number() as usize];
         Some(StageSpec::Gradient(GradientSpec {
             version: StageKind::Gradient.version(),
             numerics: config.numerics,
@@ -184,13 +242,13 @@ impl Plan {
             policy: self.moving?,
             precision: run.base().precision(),
             behaviour: self.policy?,
-            reference: self.base.filter(|_| with_kl),
+            reference: reference(run, self.base),
             trajectories: shard.trajectories?,
             rewards: shard.rewards?,
             group: config.rollout.group,
             iteration: key.iteration,
             inner: key.inner,
-            shard: key.shard,
+            shard: key.shard_number(),
             sampler: Sampler::from(&config.rollout),
             estimator: config.estimator.clone(),
             lora: config.lora.clone(),
@@ -198,9 +256,15 @@ impl Plan {
     }
 }
 
+/// The policy that divergences are measured from, where they count: the one before iteration 1.
+fn reference(run: &Run, base: Option<ArtifactDigest>) -> Option<ArtifactDigest> {
+    base.filter(|_| run.config().estimator.kl.get() > 0.0)
+}
+
 /// The first prompt of a shard, counted over the whole run.
-fn first_prompt(run: &Run, iteration: u32, shard: u32) -> u64 {
+fn first_prompt(run: &Run, key: StageKey) -> u64 {
     let rollout = &run.config().rollout;
     let prompts = rollout.prompts / rollout.shards;
-    u64::from(iteration - 1) * u64::from(rollout.prompts) + u64::from(shard) * u64::from(prompts)
+    u64::from(key.iteration - 1) * u64::from(rollout.prompts)
+        + u64::from(key.shard_number()) * u64::from(prompts)
 }

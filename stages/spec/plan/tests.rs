@@ -51,8 +51,8 @@ fn a_plan_resumed_at_an_update_asks_for_the_same_stages() {
     let mut base = None;
     let checkpoint = loop {
         let (key, spec) = plan.pending().first_key_value().map(|(k, s)| (*k, s.clone())).unwrap();
-        if let StageSpec::Evaluation(evaluation) = &spec {
-            base = Some(evaluation.policy);
+        if key.kind == StageKind::Evaluation {
+            base = Some((key, spec.clone()));
         }
         plan.finished(key, |name| output(&spec, name)).unwrap();
         if key.kind == StageKind::Update && key.iteration == 2 {
@@ -65,7 +65,7 @@ fn a_plan_resumed_at_an_update_asks_for_the_same_stages() {
             };
         }
     };
-    let rest = drive(Plan::resume(run(), &checkpoint, [(0, base.unwrap())]), |_| 0);
+    let rest = drive(Plan::resume(run(), &checkpoint, base), |_| 0);
     assert!(rest.contains_key(&"update-000003".parse().unwrap()));
     assert!(rest.contains_key(&"evaluation-000000".parse().unwrap()));
     for (key, digest) in rest {
@@ -92,6 +92,8 @@ fn nonsense_is_refused() {
         "rollout-1-1-u2",
         "rollout-000001",
         "fly-000001",
+        "evaluation-1-u2",
+        "evaluation-1-2-3",
         "",
     ] {
         assert!(text.parse::<StageKey>().is_err(), "{text}");
@@ -119,12 +121,12 @@ fn stage_names_are_frozen() {
     run 2b7df3c2dd2b
     sft-000000 487544cdb088
     sft-000001 cc2c3836e002
-    rollout-000001-01 f9af581297fd
-    reward-000001-00 2ca94f58cefe
-    gradient-000002-01 1e1e6a70a609
-    update-000001 610fd27f6e9a
-    update-000002 8c56bcb88065
-    evaluation-000000 409c9a65b5b3
+    rollout-000001-01 99b994f39f6c
+    reward-000001-00 80af3a22b28a
+    gradient-000002-01 759affcebb89
+    update-000001 3bda95fae4a9
+    update-000002 7e1a1a6099cd
+    evaluation-000000 2f7604a68a07
     ");
 }
 
@@ -195,7 +197,7 @@ fn a_spec_says_where_it_stands_and_keys_sort_as_their_texts() {
         match &spec {
             StageSpec::Evaluation(evaluation) => {
                 assert_eq!(Plan::place(&run, &spec), None);
-                assert_eq!(Plan::evaluation_of(&run, evaluation.policy), spec);
+                assert_eq!(Plan::evaluation_of(&run, key, evaluation.policy), Some(spec.clone()));
             }
             _ => assert_eq!(Plan::place(&run, &spec), Some(key)),
         }
@@ -229,3 +231,92 @@ fn a_plan_that_leaps_keeps_its_pending_evaluations_and_asks_for_the_same_stages(
     insta::assert_snapshot!(keys.join(" "), @"evaluation-000000 evaluation-000002 rollout-000003-00 rollout-000003-01 reward-000003-00 reward-000003-01 gradient-000003-00 gradient-000003-01 update-000003 evaluation-000003");
     assert!(rest.iter().all(|(key, stage)| whole[key] == *stage));
 }
+
+fn in_shards(problems: u32, shards: u32) -> Run {
+    let (problems, shards) = (problems.to_string(), shards.to_string());
+    let changes = [("evaluation.problems", &*problems), ("evaluation.shards", &*shards)];
+    Run::parse(&run_file::run_file(&changes)).unwrap()
+}
+
+#[test]
+fn shards_of_an_evaluation_share_its_problems_and_no_stage_waits_for_them() {
+    let run = in_shards(7, 3);
+    let first = drive(Plan::new(run.clone()), |_| 0);
+    assert_eq!(first, drive(Plan::new(run.clone()), |pending| pending - 1));
+    assert_eq!(first.len() as u64, Plan::total_stages(&run));
+    let kept = run.config().retention.whole_at_end(&run, StageKind::Evaluation);
+    assert_eq!(kept, 9, "three policies in three shards");
+
+    let (mut plan, mut evaluations) = (Plan::new(run.clone()), vec![]);
+    while let Some((key, spec)) =
+        plan.pending().iter().rev().find_map(|(key, spec)| {
+            (key.kind != StageKind::Evaluation).then(|| (*key, spec.clone()))
+        })
+    {
+        plan.finished(key, |name| output(&spec, name)).unwrap();
+    }
+    for (key, spec) in plan.pending() {
+        let StageSpec::Evaluation(spec) = spec else { panic!("{key}") };
+        evaluations.push(format!(
+            "{key}:{}+{}",
+            spec.shard.0.unwrap().first_problem,
+            spec.problems
+        ));
+        assert_eq!(key.to_string().parse(), Ok(*key));
+        let again = Plan::evaluation_of(&run, *key, spec.policy);
+        assert_eq!(again.map(|spec| spec.digest()), first.get(key).copied());
+    }
+    insta::assert_snapshot!(evaluations.join(" "), @"evaluation-000000-00:0+3 evaluation-000000-01:3+2 evaluation-000000-02:5+2 evaluation-000002-00:0+3 evaluation-000002-01:3+2 evaluation-000002-02:5+2 evaluation-000003-00:0+3 evaluation-000003-01:3+2 evaluation-000003-02:5+2");
+    assert!(plan.pending().keys().map(StageKey::order).is_sorted());
+    let update = Plan::last_update(&run, 2);
+    assert!(update < StageKey::evaluation(2, Some(0)));
+    assert!(StageKey::evaluation(2, Some(2)) < StageKey::new(StageKind::Rollout, 3, 0));
+
+    let policy = ArtifactDigest::of(b"");
+    for wrong in
+        ["evaluation-000002", "evaluation-000002-03", "evaluation-000001-00", "update-000002"]
+    {
+        assert_eq!(Plan::evaluation_of(&run, wrong.parse().unwrap(), policy), None, "{wrong}");
+    }
+    plan.leave_evaluations();
+    assert!(plan.is_done());
+}
+
+/// Runs and stages from before there were shards keep their names and their records.
+#[test]
+fn one_shard_is_none() {
+    let (one, none) = (in_shards(4, 1), Run::parse(&run_file::run_file(&[])).unwrap());
+    assert_eq!((one.id(), one.config()), (none.id(), none.config()));
+    assert_eq!(
+        serde_json::to_string(one.config()).unwrap().matches("shards").count(),
+        1,
+        "of rollouts"
+    );
+    let whole = drive(Plan::new(one), |_| 0);
+    assert_eq!(whole, drive(Plan::new(none.clone()), |_| 0));
+    assert_ne!(in_shards(4, 2).id(), none.id());
+    let policy = ArtifactDigest::of(b"");
+    let whole = Plan::evaluation_of(&none, StageKey::evaluation(0, None), policy).unwrap();
+    assert!(!serde_json::to_string(&whole).unwrap().contains("_problem"));
+    assert_eq!(Plan::evaluation_of(&none, StageKey::evaluation(0, Some(0)), policy), None);
+}
+
+#[test]
+fn every_problem_is_in_one_shard() {
+    for (problems, shards) in [(1, 1), (7, 2), (7, 3), (7, 7), (1319, 8), (1_048_576, 1_048_575)] {
+        let run = in_shards(problems, shards);
+        let policy = ArtifactDigest::of(b"");
+        let mut next = 0;
+        for key in Plan::evaluations(&run, 0) {
+            let Some(StageSpec::Evaluation(spec)) = Plan::evaluation_of(&run, key, policy) else {
+                panic!("{key}")
+            };
+            assert_eq!(spec.shard.0.map_or(0, |shard| shard.first_problem), next);
+            assert!([problems / shards, problems.div_ceil(shards)].contains(&spec.problems));
+            next += spec.problems;
+        }
+        assert_eq!(next, problems);
+    }
+}
+
+mod fused;

@@ -1,4 +1,5 @@
-//! The result of an evaluation stage: one JSON document.
+//! The result of an evaluation stage: one JSON document. Those of shards are joined in
+//! `evaluation_shards.rs`.
 //!
 //! Its bytes are named by digest, so the order of the fields is part of the format: by name, as in a map.
 
@@ -9,7 +10,7 @@ use crate::{digest::Real, run::PositionRule};
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Held-out problems that were asked.
+    /// Held-out problems that were asked; in the document of a shard, its own.
     pub problems: u32,
     /// By sampler, in the order of the spec.
     pub results: Vec<EvaluationResult>,
@@ -25,6 +26,9 @@ pub struct EvaluationResult {
     pub accuracy: f64,
     /// Completions that are right.
     pub correct: u64,
+    /// What `accuracy` is the quotient of. Only in the document of a shard: the accuracy of the whole is that of the sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<Points>,
     /// Which positions a step unmasked.
     pub position: Option<PositionRule>,
     /// Completions of a problem.
@@ -35,6 +39,15 @@ pub struct EvaluationResult {
     pub steps: u32,
     /// The sampler's temperature.
     pub temperature: Option<Real>,
+}
+
+/// Points of completions: one for each, or one for each part of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Points {
+    /// Points of what is right.
+    pub earned: f64,
+    /// Points if everything were right.
+    pub possible: f64,
 }
 
 /// A completion that an evaluation kept to be shown.
@@ -71,6 +84,7 @@ mod tests {
         let result = EvaluationResult {
             accuracy: 2.0 / 3.0,
             correct: 4,
+            points: None,
             position: Some(PositionRule::LowConfidence),
             samples: Some(2),
             solved_by: vec![1, 0, 2],

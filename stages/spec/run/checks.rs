@@ -180,6 +180,7 @@ fn lora(lora: &LoraConfig) -> Result<(), RunError> {
 fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     let evaluation = &config.evaluation;
     within("evaluation.problems", evaluation.problems, 1..=1_048_576)?;
+    within("evaluation.shards", config.evaluation_shards(), 1..=evaluation.problems)?;
     within("evaluation.every", evaluation.every, 1..=1_000_000)?;
     within("evaluation.micro_batch", evaluation.micro_batch, 1..=65_536)?;
     setting("evaluation.guidance", evaluation.guidance).ensure(
@@ -230,5 +231,22 @@ mod tests {
         let mut config = named("a").unwrap().config().clone();
         config.name = "-rf".to_owned();
         assert!(Run::resolve(config).is_ok());
+    }
+
+    #[test]
+    fn an_evaluation_has_no_more_shards_than_problems() {
+        let refused = |shards: &str| {
+            let smoke = include_str!("../../../jobs/runs/smoke.toml");
+            let file =
+                smoke.replace("problems = 500", &format!("shards = {shards}\nproblems = 500"));
+            Run::parse(&file).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        insta::assert_snapshot!(refused("0"), @"evaluation.shards = 0: expected an integer from 1 to 500");
+        insta::assert_snapshot!(refused("501"), @"evaluation.shards = 501: expected an integer from 1 to 500");
+        for wrong in ["-1", "1.5", "\"three\"", "[3]"] {
+            let refused = refused(wrong);
+            assert!(refused.contains("expected a whole number from 0 to 4294967295"), "{refused}");
+        }
+        assert_eq!(refused("500"), "");
     }
 }

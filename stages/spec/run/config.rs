@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use super::{
-    Advantage, CheckpointConfig, EstimatorConfig, EvaluationConfig, Grading, LoraConfig,
-    ModelShape, Numerics, OptimizerConfig, Retention, RewardConfig, RolloutConfig, Sampler,
-    SftConfig, Task,
+    Advantage, CheckpointConfig, EstimatorConfig, EvaluationConfig, LoraConfig, ModelShape,
+    Numerics, OptimizerConfig, Retention, RewardConfig, RolloutConfig, Sampler, SftConfig, Task,
 };
-use crate::digest::{ArtifactDigest, Real};
+use crate::digest::{Appended, ArtifactDigest, Real};
 
 /// The length of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -81,6 +80,11 @@ impl RunConfig {
         self.evaluation.block_tokens.unwrap_or(self.rollout.block_tokens)
     }
 
+    /// Stages that share the problems of an evaluation; 1 where one computes all.
+    pub fn evaluation_shards(&self) -> u32 {
+        self.evaluation.shards.0.unwrap_or(1)
+    }
+
     /// The greedy sampler of the run's evaluations at this many unmask steps.
     pub fn evaluation_sampler(&self, steps: u32) -> Sampler {
         let evaluation = &self.evaluation;
@@ -107,7 +111,7 @@ impl RunConfig {
     }
 
     /// The grader of evaluations, if the task has none of its own.
-    pub fn grading(&self) -> Grading {
-        Grading(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
+    pub fn grading(&self) -> Appended<RewardConfig> {
+        Appended(matches!(self.task, Task::Dataset(_)).then(|| self.reward.clone()))
     }
 }

@@ -3,6 +3,7 @@
 //! Defaults are published values, of AGRPO's GSM8K run or of the other method that `kind` names, so that one
 //! key changes the estimator. All kinds share the keys; each key says which kinds read it.
 
+use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -33,6 +34,60 @@ named!(EstimatorKind {
     MergedStep: "merged-step",
     ArGrpo: "ar-grpo",
 });
+
+/// Whether a pass keeps the inputs of its blocks alone and computes the rest again on its way back: less memory for a
+/// third more time, and the same bits. `true`, `false`, or `"auto"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// Never.
+    #[default]
+    Never,
+    /// In every pass.
+    Always,
+    /// Where the estimate without it exceeds the memory that the stage may take.
+    Auto,
+}
+
+impl Checkpointing {
+    /// Its number in specs: those of true and false are the bytes of a boolean, which the key was before.
+    fn byte(self) -> u8 {
+        match self {
+            Self::Never => 0,
+            Self::Always => 1,
+            Self::Auto => 2,
+        }
+    }
+}
+
+impl Serialize for Checkpointing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Never => serializer.serialize_bool(false),
+            Self::Always => serializer.serialize_bool(true),
+            Self::Auto => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Checkpointing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Checkpointing;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("true, false or \"auto\"")
+            }
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Checkpointing, E> {
+                Ok(if value { Checkpointing::Always } else { Checkpointing::Never })
+            }
+            fn visit_str<E: Error>(self, value: &str) -> Result<Checkpointing, E> {
+                let refuse = || E::invalid_value(Unexpected::Str(value), &self);
+                (value == "auto").then_some(Checkpointing::Auto).ok_or_else(refuse)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
 
 /// How many Monte Carlo samples a completion gets: a number, or `"all"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode)]
@@ -123,7 +178,7 @@ pub enum Horizon {
 }
 
 /// The policy gradient. Every value is explicit; what a run file leaves out is filled in by kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct EstimatorConfig {
     /// Which estimator.
@@ -153,8 +208,39 @@ pub struct EstimatorConfig {
     pub inner_updates: u32,
     /// Distinct states of one forward and backward pass.
     pub micro_batch: u32,
-    /// Whether a pass keeps the inputs of its blocks alone: less memory for a third more time, and the same bits.
-    pub checkpointing: bool,
+    /// Whether a pass keeps the inputs of its blocks alone.
+    pub checkpointing: Checkpointing,
+    /// Whether all inner updates of an iteration are one stage, which leaves one policy: the same bytes, and none of
+    /// the gradients and policies between.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fused_updates: bool,
+}
+
+/// The last two keys take one byte, so that runs and gradients from before updates could be fused keep their names.
+impl Encode for EstimatorConfig {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            kind,
+            k,
+            strata,
+            step_weights,
+            uniform_share,
+            horizon,
+            position_gradient,
+            prompt_mask,
+            clip_low,
+            clip_high,
+            kl,
+            inner_updates,
+            micro_batch,
+            checkpointing,
+            fused_updates,
+        } = self;
+        (kind, k, strata, step_weights, uniform_share, horizon, position_gradient)
+            .encode(encoder)?;
+        (prompt_mask, clip_low, clip_high, kl, inner_updates, micro_batch).encode(encoder)?;
+        (checkpointing.byte() | u8::from(*fused_updates) << 2).encode(encoder)
+    }
 }
 
 /// The section as a run file has it.
@@ -182,7 +268,9 @@ struct Written {
     inner_updates: Option<u32>,
     micro_batch: u32,
     #[serde(default)]
-    checkpointing: bool,
+    checkpointing: Checkpointing,
+    #[serde(default)]
+    fused_updates: bool,
 }
 
 impl From<Written> for EstimatorConfig {
@@ -204,6 +292,7 @@ impl From<Written> for EstimatorConfig {
             inner_updates: written.inner_updates.unwrap_or(inner_updates),
             micro_batch: written.micro_batch,
             checkpointing: written.checkpointing,
+            fused_updates: written.fused_updates,
         }
     }
 }
@@ -226,7 +315,8 @@ impl EstimatorConfig {
             kl: Real::default(),
             inner_updates: 1,
             micro_batch: 1,
-            checkpointing: false,
+            checkpointing: Checkpointing::Never,
+            fused_updates: false,
         }
     }
 }
@@ -248,6 +338,27 @@ fn published(kind: EstimatorKind) -> (Samples, f64, f64, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Specs that say true or false keep their names.
+    #[test]
+    fn checkpointing_is_written_as_it_was_before_it_could_be_decided() {
+        let of = |text: &str| -> Result<EstimatorConfig, String> {
+            let text = format!("micro_batch = 8\ncheckpointing = {text}");
+            toml::from_str(&text).map_err(|error| error.message().to_owned())
+        };
+        for (text, last) in [("false", 0u8), ("true", 1), ("\"auto\"", 2)] {
+            let config = of(text).unwrap();
+            assert_eq!(serde_json::to_value(&config).unwrap()["checkpointing"].to_string(), text);
+            assert_eq!(crate::encode(&config).last(), Some(&last));
+            let fused = EstimatorConfig { fused_updates: true, ..config };
+            assert_eq!(crate::encode(&fused).last(), Some(&(last + 4)), "both keys in one byte");
+        }
+        assert_eq!(crate::encode(&true), [1]);
+        assert_eq!(
+            of("\"yes\"").unwrap_err(),
+            "invalid value: string \"yes\", expected true, false or \"auto\""
+        );
+    }
 
     /// One key changes the estimator: what is left out is what it was published with.
     #[test]

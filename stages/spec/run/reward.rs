@@ -122,24 +122,6 @@ impl bincode::Encode for RewardConfig {
     }
 }
 
-/// The grader of a dataset's evaluation. `None` is not encoded at all: only for the last field of a spec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Grading(pub Option<RewardConfig>);
-
-impl Grading {
-    /// Whether the task brings its own grader.
-    pub fn is_none(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-impl bincode::Encode for Grading {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.0.as_ref().map_or(Ok(()), |reward| reward.encode(encoder))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +137,6 @@ mod tests {
         let weights = BTreeMap::from([("correct".to_owned(), one())]);
         let config = RewardConfig { weights: weights.clone(), ..RewardConfig::default() };
         assert_eq!(encode(&config), encode(&weights));
-        assert!(encode(&Grading(None)).is_empty());
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(json, r#"{"weights":{"correct":1.0}}"#);
     }

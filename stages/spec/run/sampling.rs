@@ -4,10 +4,11 @@
 //! threshold above which a pass writes more tokens. Both are off by default. Which settings can be combined is in
 //! `compatibility.rs`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::defaults;
-use crate::{digest::Real, names::named};
+use crate::digest::{Appended, Real};
+use crate::names::named;
 
 /// Which masked positions a step unmasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
@@ -138,6 +139,15 @@ pub struct EvaluationConfig {
     pub threshold: Option<Real>,
     /// Distinct states of one forward pass.
     pub micro_batch: u32,
+    /// Stages that share the problems; absent where one computes all. Changes names, and on
+    /// processors no completion and no grade; elsewhere batches of other sizes may round otherwise.
+    #[serde(default, deserialize_with = "shards", skip_serializing_if = "Appended::is_none")]
+    pub shards: Appended<u32>,
+}
+
+/// One shard is the same as none.
+fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Appended<u32>, D::Error> {
+    Ok(Appended(Some(u32::deserialize(deserializer)?).filter(|&shards| shards != 1)))
 }
 
 fn low_confidence() -> PositionRule {

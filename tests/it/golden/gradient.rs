@@ -8,8 +8,8 @@ use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, recompute, wi
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler, Samples,
-    StepWeights, Strata,
+    Cache, Checkpointing, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler,
+    Samples, StepWeights, Strata,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -85,7 +85,8 @@ impl Case {
             kl: real(&settings["beta"]),
             inner_updates: 1,
             micro_batch: 8,
-            checkpointing: false,
+            checkpointing: Checkpointing::Never,
+            fused_updates: false,
         };
         let trajectories = trajectories(&tensors, &sampler, model.eos_token_id);
         Self { settings, tensors, model, sampler, config, trajectories }

@@ -73,7 +73,9 @@ pub(crate) fn outputs(spec: &StageSpec, _: &Inputs) -> Result<Outputs, StageErro
         ("policy", Artifact::Folder(files.into()))
     };
     let artifacts = match spec.kind() {
-        StageKind::Sft | StageKind::Update => [policy(), artifact("optimizer")].into(),
+        StageKind::Sft | StageKind::Update | StageKind::Updates => {
+            [policy(), artifact("optimizer")].into()
+        }
         StageKind::Rollout => [artifact("trajectories")].into(),
         StageKind::Reward => [artifact("rewards")].into(),
         StageKind::Gradient => [artifact("gradient")].into(),

@@ -1,5 +1,5 @@
 -- Prepended to each script of the queue; they share their keys and first arguments:
--- KEYS: 1 turns, 2 taken, 3 held
+-- KEYS: 1 turns, 2 taken, 3 held, 4 bases, 5 passed
 -- ARGV: 1 ready (prefix), 2 lease (prefix), 3 how long the longest lease lasts, 4 grace in seconds
 
 local function is_computed(stage) return is_leased(ARGV[2] .. stage, tonumber(ARGV[3])) end

@@ -6,7 +6,9 @@ use agrpo_spec::{Keep, Plan, Run};
 
 use super::*;
 use crate::maintenance::{replay, verify::verify};
-use crate::testing::{TestStore, counting, fake, finished, local, repairs, run_named};
+use crate::testing::{
+    TestStore, counting, fake, finished, local, repairs, run_in_shards, run_named,
+};
 use agrpo_store::{JobsError, Repair, Why};
 
 fn lean(run: &Run) -> Run {
@@ -188,4 +190,11 @@ async fn a_policy_that_waits_for_its_evaluation_stays() {
     assert!(is_needed(&long(), &without, key("update-000002")));
     assert!(!is_needed(&long(), &without, key("update-000004")));
     assert!(!is_needed(&long(), &without, key("update-000001")), "never evaluated");
+
+    let stage = without[&key("update-000002")];
+    let shard = |shard| (StageKey::evaluation(2, Some(shard)), stage);
+    let mut shards: Stages = (0..2).map(shard).collect();
+    assert!(is_needed(&run_in_shards(), &shards, key("update-000002")));
+    shards.extend([shard(2)]);
+    assert!(!is_needed(&run_in_shards(), &shards, key("update-000002")));
 }

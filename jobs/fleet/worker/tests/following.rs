@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::house::{House, expected_of, finish};
 use super::*;
-use crate::testing::{self, hold, run_of};
+use crate::testing::{self, hold, run_fused, run_of};
 use agrpo_store::Hold;
 use agrpo_store::Versions;
 
@@ -50,6 +50,32 @@ async fn a_worker_goes_on_from_any_stage_with_a_few_reads_however_long_the_run_i
     let (short, long) = reads.split_at(3);
     assert_eq!(short, long);
     assert!(long.iter().all(|&requests| requests <= 10), "{long:?}");
+}
+
+#[tokio::test]
+async fn updates_follow_from_the_rewards_of_all_shards_however_long_the_run_is() {
+    let house = House::new().await;
+    for iterations in [5, 60] {
+        let run = run_fused("long-fused", iterations, 4);
+        computed_by_others(&house, &run).await;
+        let index = house.store.records.recorded_stages(run.id()).await.unwrap();
+        let runs = Runs::new(house.store.clone(), Versions::own());
+        let reward = StageKey::new(StageKind::Reward, iterations - 1, 2);
+        let updates = StageKey::updates(iterations - 1);
+        let manifest = house.store.records.manifest(index[&reward]).await.unwrap().unwrap();
+        asked(&house);
+        let view = runs.finished(run.id(), reward, &manifest).await.unwrap();
+        assert!(view.pending.is_empty(), "whether all shards are there, their count says");
+        assert_eq!(runs.join_of(run.id(), reward).await.unwrap(), Some((updates, 4)));
+        assert!(asked(&house).values().sum::<u64>() <= 10);
+        let view = runs.joined(run.id(), updates).await.unwrap();
+        assert_eq!(view.pending[0].stage, index[&updates]);
+        let manifest = house.store.records.manifest(index[&updates]).await.unwrap().unwrap();
+        let view = runs.finished(run.id(), updates, &manifest).await.unwrap();
+        let next = view.pending.iter().filter(|next| next.key.kind == StageKind::Rollout);
+        assert_eq!(next.count(), 4);
+        assert_eq!(runs.join_of(run.id(), updates).await.unwrap(), None);
+    }
 }
 
 #[tokio::test]

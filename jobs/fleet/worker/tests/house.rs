@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use agrpo_spec::{Inputs, OutputRecord, Run, StageError, StageKind, StageSpec};
 use tokio::task::JoinHandle;
@@ -145,6 +145,8 @@ impl House {
             halt: watch::Sender::new(None),
             reconciler: tokio::sync::Mutex::default(),
             backed_off: tokio::sync::Mutex::default(),
+            base: std::sync::Mutex::default(),
+            unsettled: AtomicUsize::new(0),
         })
     }
 

@@ -39,7 +39,7 @@ async fn a_wide_run_is_queued_an_iteration_at_a_time_and_begun_in_the_order_of_i
     let keys: Vec<StageKey> = begun(&house).into_iter().map(|(_, key)| key).collect();
     let of = |kind, iteration| {
         let keys = keys.iter().filter(move |key| key.kind == kind && key.iteration == iteration);
-        keys.map(|key| key.shard).collect::<Vec<_>>()
+        keys.map(StageKey::shard_number).collect::<Vec<_>>()
     };
     for iteration in 1..=2 {
         let kinds =

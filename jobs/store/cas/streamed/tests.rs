@@ -135,6 +135,8 @@ async fn damage_is_found_whenever_it_happens_and_mended_by_the_file() {
     let mut damaged = many(2).to_vec();
     damaged[1 << 20] ^= 1;
     fs::write(shop.path(digest), &damaged).unwrap();
+    // In the same file, it is found when it is read.
+    assert!(open().await.unwrap().window(0..size).is_err());
     let error = open().await.unwrap_err();
     assert!(matches!(&error, JobsError::Lost { digest: lost, .. } if *lost == digest));
     assert!(error.to_string().contains(&format!("cas/{digest} in file://")), "{error}");

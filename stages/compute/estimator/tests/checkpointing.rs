@@ -3,6 +3,8 @@
 
 use std::num::NonZeroUsize;
 
+use agrpo_spec::Checkpointing;
+
 use super::*;
 
 #[test]
@@ -28,6 +30,8 @@ fn every_kind_s_gradient_is_the_same_to_the_bit() {
             let policies =
                 Policies { policy: &policy, behaviour: Some(&policy), reference: Some(&reference) };
             let estimate = |checkpointing, threads| {
+                let checkpointing =
+                    if checkpointing { Checkpointing::Always } else { Checkpointing::Never };
                 let config = EstimatorConfig { micro_batch: 3, checkpointing, ..config.clone() };
                 let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
                 let estimate = accumulate(&estimator, &policies, &config, &threads).unwrap();

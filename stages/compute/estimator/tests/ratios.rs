@@ -6,7 +6,7 @@ use agrpo_spec::{Cache, LoraConfig, Purpose};
 use super::*;
 use crate::kernels::row::{Row as Logits, largest};
 use crate::kernels::softmax::Softmax;
-use crate::model::Window;
+use crate::model::{PADDING, Placement, Window};
 use crate::sampler::{Row, sample};
 use crate::tensors::numbers;
 use crate::trajectories::{NEVER, Trajectories};
@@ -79,27 +79,31 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
     }
 }
 
+/// A policy with adapters on every module, none of them zero.
+fn adapted(policy: Policy, rank: u32) -> Policy {
+    let lora = LoraConfig {
+        rank,
+        alpha: real(2.0 * f64::from(rank)),
+        targets: LoraConfig::MODULES.map(str::to_owned).to_vec(),
+        head: true,
+        rslora: false,
+        merge_for_sampling: false,
+    };
+    let policy = policy.with_new_adapter(&lora, Seed::new(5)).unwrap();
+    set_weights(&policy, "lora_B", |b| {
+        let places =
+            Tensor::arange(i64::try_from(b.numel()).unwrap(), (Kind::Float, tch::Device::Cpu));
+        (places * 0.7).sin().view_as(b) * 0.2
+    });
+    policy
+}
+
 /// Adapters of every small rank, as they are after some updates: B is not zero any more.
 #[test]
 fn ratios_are_1_with_adapters_of_every_rank() {
     for rank in 1..=24 {
         for policy in policies() {
-            let lora = LoraConfig {
-                rank,
-                alpha: real(2.0 * f64::from(rank)),
-                targets: LoraConfig::MODULES.map(str::to_owned).to_vec(),
-                head: true,
-                rslora: false,
-                merge_for_sampling: false,
-            };
-            let policy = policy.with_new_adapter(&lora, Seed::new(5)).unwrap();
-            set_weights(&policy, "lora_B", |b| {
-                let places = Tensor::arange(
-                    i64::try_from(b.numel()).unwrap(),
-                    (Kind::Float, tch::Device::Cpu),
-                );
-                (places * 0.7).sin().view_as(b) * 0.2
-            });
+            let policy = adapted(policy, rank);
             let sampler = sampler(6, 3, 6, PositionRule::LowConfidence);
             for (sampled_with, learned_with) in [(1, 64), (4, 7), (64, 1)] {
                 let trajectories =
@@ -113,6 +117,53 @@ fn ratios_are_1_with_adapters_of_every_rank() {
             }
         }
     }
+}
+
+/// The same weights in bf16, with adapters after some updates if a rank is given.
+fn half(policy: &Policy, rank: Option<u32>) -> Policy {
+    let at = Placement { kind: Kind::BFloat16, ..Placement::CPU };
+    let policy = Policy::from_folder_at(&policy.to_files().unwrap(), at).unwrap();
+    rank.map_or_else(|| policy.handles(), |rank| adapted(policy.handles(), rank))
+}
+
+/// In half precision prompts of several lengths make passes of their own, in the sampler and in the learner: whatever
+/// either packs, ratios are 1 to the bit, with adapters and without.
+#[test]
+fn ratios_are_1_in_half_precision_with_prompts_of_several_lengths() {
+    let rows: Vec<Row> = (0..).zip(rows()).map(|(n, row)| shorter(row, n / 5)).collect();
+    let filters = [(1.0, 0, 1.0), (0.6, 4, 0.9)];
+    for (policy, rank) in policies().iter().zip([None, Some(1), Some(8), Some(5)]) {
+        let policy = half(policy, rank);
+        for ((temperature, top_k, top_p), cache) in filters
+            .iter()
+            .flat_map(|filter| [Cache::None, Cache::Dual].map(|cache| (filter, cache)))
+        {
+            let sampler = Sampler {
+                temperature: real(*temperature),
+                top_k: *top_k,
+                top_p: real(*top_p),
+                cache,
+                ..sampler(6, 3, 6, PositionRule::LowConfidence)
+            };
+            let mut found = vec![];
+            for (sampled_with, learned_with) in [(1, 64), (4, 7), (64, 1)] {
+                let all = sample(&policy, &rows, &sampler, sampled_with, &Threads::one()).unwrap();
+                let deviation = deviation(&policy, &all, &sampler, learned_with);
+                assert!(cache == Cache::Dual || deviation == 0.0, "{rank:?}, {deviation}");
+                found.push(all);
+            }
+            assert!(
+                found[0] == found[1] && found[0] == found[2],
+                "{rank:?}: the same in any batch"
+            );
+        }
+    }
+}
+
+/// The row with `missing` tokens less at the front of its prompt, padded.
+fn shorter(mut row: Row, missing: usize) -> Row {
+    row.prompt[..missing].fill(PADDING);
+    row
 }
 
 /// An end-of-sequence so probable that most rows stop after their first block: batches shrink.

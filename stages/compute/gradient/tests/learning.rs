@@ -9,6 +9,7 @@ use agrpo_spec::{
 use bytes::Bytes;
 
 use super::*;
+use crate::{Resources, problems::NoPrograms};
 
 const WANTED: i64 = 3;
 const ROWS: usize = 24;
@@ -36,7 +37,11 @@ fn run(spec: StageSpec, inputs: &[&Artifact]) -> Outputs {
 }
 
 /// A policy and its optimizer's state after so many updates, and the mean reward before each.
-fn learn(lora: Option<&LoraConfig>, checkpointing: bool, updates: u32) -> (Artifact, Vec<f64>) {
+fn learn(
+    lora: Option<&LoraConfig>,
+    checkpointing: Checkpointing,
+    updates: u32,
+) -> (Artifact, Vec<f64>) {
     let (mut current, mut state) = (policy(1), None::<Artifact>);
     let mut means = vec![];
     for iteration in 1..=updates {
@@ -101,7 +106,7 @@ fn elsewhere(artifact: &Artifact) -> Artifact {
 fn sampled(
     policy: &Artifact,
     lora: Option<&LoraConfig>,
-    checkpointing: bool,
+    checkpointing: Checkpointing,
     iteration: u32,
 ) -> (GradientSpec, Artifact, Artifact, f64) {
     let Artifact::Folder(files) = policy else { panic!("not a folder") };
@@ -149,6 +154,50 @@ fn sampled(
     (spec, trajectories, rewards, mean)
 }
 
+/// The memory of a machine decides how a gradient is computed, not which.
+#[test]
+fn auto_gives_the_same_bytes_in_any_memory() {
+    crate::use_one_thread();
+    let policy = policy(1);
+    let gradient = |checkpointing, memory| {
+        let (spec, trajectories, rewards, _) = sampled(&policy, None, checkpointing, 1);
+        let mut inputs = Inputs::default();
+        for artifact in [&policy, &trajectories, &rewards] {
+            inputs.insert(artifact.digest().unwrap(), artifact.clone());
+        }
+        let Artifact::Folder(files) = &policy else { panic!("not a folder") };
+        let model = ModelConfig::of_folder(files).unwrap();
+        let sizes = GradientSizes {
+            estimator: &spec.estimator,
+            sampler: &spec.sampler,
+            group: spec.group,
+            precision: spec.precision,
+            lora: None,
+            other_policies: 0,
+            shards: 1,
+            sizes: model.memory_sizes(),
+            length: 6,
+            inputs_in_memory: true,
+            threads: 1,
+        };
+        let decided = decided(StageKind::Gradient, sizes, memory).checkpointing;
+        let scorer = Arc::new(NoPrograms);
+        let resources = Resources { memory, ..Resources::of(Threads::one()) };
+        let execute = crate::execute_with(crate::Device::Cpu, resources, scorer);
+        let made = execute(&StageSpec::Gradient(spec), &inputs).unwrap();
+        (made.artifacts["gradient"].clone(), decided)
+    };
+    let (alone, decided) = gradient(Checkpointing::Never, Some(0));
+    assert_eq!(decided, Checkpointing::Never, "a run file that decides is obeyed");
+    for (memory, expected) in [
+        (None, Checkpointing::Always),
+        (Some(1 << 20), Checkpointing::Always),
+        (Some(1 << 40), Checkpointing::Never),
+    ] {
+        assert_eq!(gradient(Checkpointing::Auto, memory), (alone.clone(), expected), "{memory:?}");
+    }
+}
+
 #[test]
 fn all_weights_and_adapters_learn() {
     crate::use_one_thread();
@@ -161,10 +210,10 @@ fn all_weights_and_adapters_learn() {
         merge_for_sampling: false,
     };
     for lora in [None, Some(&lora)] {
-        let (learned, means) = learn(lora, false, 40);
+        let (learned, means) = learn(lora, Checkpointing::Never, 40);
         let late = means[35..].iter().sum::<f64>() / 5.0;
         assert!(means[0] < 0.3 && late > 0.8, "{means:?}");
-        let (again, _) = learn(lora, true, 40);
+        let (again, _) = learn(lora, Checkpointing::Always, 40);
         assert_eq!(again, learned, "checkpointing changed what was learned");
         if lora.is_some() {
             let (Artifact::Folder(base), Artifact::Folder(files)) = (policy(1), learned) else {

@@ -89,11 +89,8 @@ fn row<'a>(
 #[target_feature(enable = "avx2,fma")]
 fn rotate(task: &View<'_>, position: usize, x: &[f32], into: &mut [f32]) {
     let (cos, sin) = angles(task, position);
-    let half = task.width / 2;
-    let (first, second) = x.split_at(half);
-    let (into_first, into_second) = into.split_at_mut(half);
-    turn(into_first, [first, second, &cos[..half], &sin[..half]]);
-    turn(into_second, [second, first, &cos[half..], &sin[half..]]);
+    let (first, second) = sin.split_at(task.width / 2);
+    turn(into, x, cos, [first, second]);
 }
 
 /// The gradient before the rotation, from that behind it.
@@ -101,29 +98,34 @@ fn rotate(task: &View<'_>, position: usize, x: &[f32], into: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn rotate_back(task: &View<'_>, position: usize, dy: &[f32], into: &mut [f32]) {
     let (cos, sin) = angles(task, position);
-    let half = task.width / 2;
-    let (first, second) = dy.split_at(half);
-    let (into_first, into_second) = into.split_at_mut(half);
-    turn(into_first, [first, second, &cos[..half], &sin[half..]]);
-    turn(into_second, [second, first, &cos[half..], &sin[..half]]);
+    let (first, second) = sin.split_at(task.width / 2);
+    turn(into, dy, cos, [second, first]);
 }
 
-/// x cos + other sin. In chunks of four: half a head is seldom a multiple of more.
+/// x cos + other sin for both halves, each of which is the other's other. In chunks of four: half a head is seldom a
+/// multiple of more.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn turn(into: &mut [f32], [x, other, cos, sin]: [&[f32]; 4]) {
-    let (into, into_last) = into.as_chunks_mut::<4>();
-    let (x, x_last) = x.as_chunks::<4>();
-    let (other, other_last) = other.as_chunks::<4>();
-    let (cos, cos_last) = cos.as_chunks::<4>();
-    let (sin, sin_last) = sin.as_chunks::<4>();
-    for ((((into, x), other), cos), sin) in into.iter_mut().zip(x).zip(other).zip(cos).zip(sin) {
-        for n in 0..4 {
-            into[n] = x[n] * cos[n] + other[n] * sin[n];
+fn turn(into: &mut [f32], x: &[f32], cos: &[f32], sins: [&[f32]; 2]) {
+    let half = sins[0].len();
+    let ((x_a, x_b), (cos_a, cos_b)) = (x.split_at(half), cos.split_at(half));
+    let (into_a, into_b) = into.split_at_mut(half);
+    let [sin_a, sin_b] = sins;
+    let turned = |x: f32, cos: f32, other: f32, sin: f32| x * cos + other * sin;
+    let ((part_a, _), (part_b, _)) = (x_a.as_chunks::<4>(), x_b.as_chunks::<4>());
+    let ((cosines_a, _), (cosines_b, _)) = (cos_a.as_chunks::<4>(), cos_b.as_chunks::<4>());
+    let ((sines_a, _), (sines_b, _)) = (sin_a.as_chunks::<4>(), sin_b.as_chunks::<4>());
+    let ((to_a, _), (to_b, _)) = (into_a.as_chunks_mut::<4>(), into_b.as_chunks_mut::<4>());
+    for n in 0..half / 4 {
+        let (a, b) = (part_a[n], part_b[n]);
+        for m in 0..4 {
+            to_a[n][m] = turned(a[m], cosines_a[n][m], b[m], sines_a[n][m]);
+            to_b[n][m] = turned(b[m], cosines_b[n][m], a[m], sines_b[n][m]);
         }
     }
-    for (n, into) in into_last.iter_mut().enumerate() {
-        *into = x_last[n] * cos_last[n] + other_last[n] * sin_last[n];
+    for n in half / 4 * 4..half {
+        into_a[n] = turned(x_a[n], cos_a[n], x_b[n], sin_a[n]);
+        into_b[n] = turned(x_b[n], cos_b[n], x_a[n], sin_b[n]);
     }
 }
 

@@ -25,6 +25,16 @@ impl Policy {
         self.with_weights(self.weights.map(Tensor::detach))
     }
 
+    /// The same policy whose trained parameters have memory of their own; the others are shared.
+    pub(crate) fn apart(&self) -> Self {
+        if self.adapter.is_none() {
+            return self.with_weights(self.weights.map(|tensor| tensor.detach().copy()));
+        }
+        let mut apart = self.handles();
+        apart.weights.copy_adapters();
+        apart
+    }
+
     /// The same policy with a new adapter, which changes nothing yet.
     pub fn with_new_adapter(self, lora: &LoraConfig, seed: Seed) -> Result<Self> {
         let found = lora::draw(&self.config, lora, seed)?;
@@ -63,7 +73,7 @@ impl Policy {
 
     /// The base alone, on the same memory.
     pub fn without_adapter(&self) -> Self {
-        Self { config: self.config.clone(), weights: self.weights.base(), adapter: None }
+        Self { adapter: None, ..self.with_weights(self.weights.base()) }
     }
 
     /// One policy without an adapter that computes the same but for rounding.

@@ -46,9 +46,13 @@ fn by_libtorch([q_BQHE, k, v]: [&Tensor; 3], bias: Option<&Tensor>, is_padded: b
     let by_head = |t: &Tensor| t.transpose(1, 2);
     let queries = q_BQHE.size()[1];
     let spare = if is_padded { (-queries).rem_euclid(ROWS) } else { 0 };
-    let q = by_head(&q_BQHE.constant_pad_nd([0, 0, 0, 0, 0, spare]));
-    let (k, v) = (by_head(k), by_head(v));
-    Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, None::<f64>, false)
-        .transpose(1, 2)
-        .narrow(1, 0, queries)
+    let attention = |q_BQHE: &Tensor| {
+        let (q, k, v) = (by_head(q_BQHE), by_head(k), by_head(v));
+        Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, None::<f64>, false)
+            .transpose(1, 2)
+    };
+    if spare == 0 {
+        return attention(q_BQHE);
+    }
+    attention(&q_BQHE.constant_pad_nd([0, 0, 0, 0, 0, spare])).narrow(1, 0, queries)
 }

@@ -15,10 +15,11 @@
 use tch::{Tensor, no_grad_guard};
 
 use super::queries::{Queries, select};
-use super::{Attended, PADDING, Policy, Sequences, attention, rms_norm};
+use super::{Attended, Policy, Sequences, attention, rms_norm};
 use crate::error::{Result, internal, libtorch};
 use crate::kernels::Heads;
 use crate::model::weights::Block;
+use crate::tensors::upload;
 
 /// Keys and values of all positions of B sequences, from every block.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ struct Span<'a> {
 
 impl Policy {
     /// What [`Policy::hidden`] gives at the queried positions, to the bit, and the keys and values of all
-    /// positions. `ids_BL` is i64, B x L, with [`PADDING`] where a sequence has no token; `queries_BQ` is
+    /// positions. `ids_BL` is i64, B x L, with [`super::PADDING`] where a sequence has no token; `queries_BQ` is
     /// i64, B x Q.
     pub(crate) fn hidden_and_keep(
         &self,
@@ -64,11 +65,10 @@ impl Policy {
     ) -> Result<(Tensor, KeyValues)> {
         let _no_grad = no_grad_guard();
         let sequences = self.sequences(ids_BL)?;
-        let tokens_BL = ids_BL.masked_fill(&ids_BL.eq(PADDING), 0);
-        let bias_N11L = sequences.bias.as_ref();
-        let span = Span { start: 0, queries_NQ: queries_BQ, sequences: &sequences, bias_N11L };
+        let (bias_N11L, queries_NQ) = (sequences.bias.as_ref(), &upload(queries_BQ, self.device()));
+        let span = Span { start: 0, queries_NQ, sequences: &sequences, bias_N11L };
         let mut blocks = vec![];
-        let hidden_BQD = self.through_blocks(&tokens_BL, &span, |_, own| {
+        let hidden_BQD = self.through_blocks(&sequences.tokens_BL, &span, |_, own| {
             blocks.push(Kept { k_BLHE: own.k_BLHE.copy(), v_BLHE: own.v_BLHE.copy() });
             own
         });
@@ -84,7 +84,9 @@ impl Policy {
         all: &KeyValues,
     ) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
-        let Window { ids_NW, start, kept_N } = *window;
+        let start = window.start;
+        let [ids_NW, kept_N, queries_NQ] =
+            [window.ids_NW, window.kept_N, queries_NQ].map(|t| upload(t, self.device()));
         let (_, width) = ids_NW.size2().map_err(libtorch)?;
         let (end, length) = (start + width, all.sequences.length);
         if start < 0 || end > length {
@@ -92,16 +94,16 @@ impl Policy {
                 "the window {start}..{end} lies outside 0..{length}, the positions that were kept"
             )));
         }
-        let bias_N11L = all.sequences.bias.as_ref().map(|bias| bias.index_select(0, kept_N));
+        let bias_N11L = all.sequences.bias.as_ref().map(|bias| bias.index_select(0, &kept_N));
         let bias_N11L = bias_N11L.as_ref();
-        let span = Span { start, queries_NQ, sequences: &all.sequences, bias_N11L };
+        let span = Span { start, queries_NQ: &queries_NQ, sequences: &all.sequences, bias_N11L };
         // The window's own between those that were kept: N x W x H x E to N x L x H x E.
         let between = |own: &Tensor, kept_BLHE: &Tensor| {
             let outside =
-                |from: i64, to: i64| kept_BLHE.narrow(1, from, to - from).index_select(0, kept_N);
+                |from: i64, to: i64| kept_BLHE.narrow(1, from, to - from).index_select(0, &kept_N);
             Tensor::cat(&[outside(0, start), own.shallow_clone(), outside(end, length)], 1)
         };
-        Ok(self.through_blocks(ids_NW, &span, |block, own| {
+        Ok(self.through_blocks(&ids_NW, &span, |block, own| {
             let Kept { k_BLHE, v_BLHE } = &all.blocks[block];
             Kept { k_BLHE: between(&own.k_BLHE, k_BLHE), v_BLHE: between(&own.v_BLHE, v_BLHE) }
         }))

@@ -26,14 +26,8 @@ impl Policy {
     pub fn from_folder_at(files: &Files, at: Placement) -> Result<Self> {
         let config = ModelConfig::of_folder(files)?;
         let weights = Checkpoint::open(files)?.weights(&config, at.device, at.kind)?;
-        let policy = Self { config, weights, adapter: None };
+        let policy = Self::of(config, weights);
         if lora::is_in(files) { policy.with_adapter(files) } else { Ok(policy) }
-    }
-
-    /// A folder's policy for sampling; `merge` computes with W + s B A, rounded to the base's kind.
-    pub fn for_sampling(files: &Files, merge: bool, at: Placement) -> Result<Self> {
-        let policy = Self::from_folder_at(files, at)?;
-        Ok(if merge { policy.merged() } else { policy })
     }
 
     /// Reads another policy of the same run from the folder `files`, beside this one, which is that of the folder

@@ -1,6 +1,8 @@
 //! The queried positions of a batch of sequences.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
+
+use crate::tensors::upload;
 
 /// The positions whose predictions are wanted.
 #[derive(Debug)]
@@ -19,12 +21,12 @@ pub enum Queries {
 }
 
 impl Queries {
-    /// The same on the same memory.
-    pub(super) fn handles(&self) -> Self {
+    /// The same on a device.
+    pub(super) fn on(&self, device: Device) -> Self {
         match self {
             Self::All => Self::All,
             Self::Range { start, len } => Self::Range { start: *start, len: *len },
-            Self::At(positions_BQ) => Self::At(positions_BQ.shallow_clone()),
+            Self::At(positions_BQ) => Self::At(upload(positions_BQ, device)),
         }
     }
 }

@@ -16,7 +16,6 @@ use super::{Policy, Sequences};
 #[derive(Debug)]
 pub(crate) struct Tape<'a> {
     policy: &'a Policy,
-    ids_BL: Tensor,
     all: Sequences,
     queries: Queries,
     /// What each block was given, B x L x D.
@@ -31,28 +30,27 @@ impl Policy {
         ids_BL: &Tensor,
         queries: &Queries,
     ) -> Result<(Tensor, Tape<'_>), StageError> {
-        let all = self.sequences(ids_BL)?;
+        let (all, queries) = (self.sequences(ids_BL)?, queries.on(self.device()));
         let mut inputs = vec![];
         let hidden_BQD = {
             let _no_grad = no_grad_guard();
-            let mut x = self.embed(ids_BL);
+            let mut x = self.embed(&all);
             for n in 0..self.weights.blocks.len() {
-                let y = self.segment(n, &x, queries, &all);
+                let y = self.segment(n, &x, &queries, &all);
                 inputs.push(std::mem::replace(&mut x, y));
             }
             x
         };
         let hidden_BQD = hidden_BQD.set_requires_grad(true);
         let leaf = hidden_BQD.shallow_clone();
-        let (ids_BL, queries) = (ids_BL.shallow_clone(), queries.handles());
-        Ok((leaf, Tape { policy: self, ids_BL, all, queries, inputs, hidden_BQD }))
+        Ok((leaf, Tape { policy: self, all, queries, inputs, hidden_BQD }))
     }
 }
 
 impl Tape<'_> {
     /// Adds the gradients of all that is trained below the hidden states.
     pub(crate) fn backward(self) {
-        let Self { policy, ids_BL, all, queries, mut inputs, hidden_BQD } = self;
+        let Self { policy, all, queries, mut inputs, hidden_BQD } = self;
         // No gradient is needed below the lowest block that is trained.
         let Some(lowest) = policy.weights.lowest_trained() else { return };
         let has_embedding = policy.weights.wte_VxD.requires_grad();
@@ -70,7 +68,7 @@ impl Tape<'_> {
             gradient = input_BLD.grad();
         }
         if has_embedding {
-            push_back(&policy.embed(&ids_BL), &gradient);
+            push_back(&policy.embed(&all), &gradient);
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Tests against a plain reading of the rules in f64, on random rows under every filter.
 
 use agrpo_spec::{PositionRule, Seed};
-use tch::Tensor;
 
 use super::*;
 use crate::kernels::softmax::tests::logits;
-use crate::sampler::normalised::Normalised;
 use crate::testing::real;
 
 const FILTERS: [(f64, u32, f64); 7] = [
@@ -66,35 +64,6 @@ fn draws_log_probabilities_and_entropies_are_those_of_f64() {
                 }
             }
         }
-    }
-}
-
-/// What libtorch normalised, as on a GPU, is drawn from by the same code, and recorded as it is.
-#[test]
-fn log_probabilities_of_libtorch_give_the_same_draws() {
-    for filter in FILTERS {
-        let (sampler, mask) = (sampler(filter), 1024);
-        let rows = [logits(3000, 2.0, 9), logits(3000, 4.0, 10)];
-        let logits_NV = Tensor::from_slice(&rows.concat()).view([2, 3000]);
-        let normalised = Normalised::new(&logits_NV, &sampler, mask).unwrap();
-        for (values, (logps, kept)) in rows.iter().zip(normalised.rows()) {
-            let own = Distribution::of_logits(values, &sampler, mask).unwrap();
-            let of_torch = Distribution::of_logps(logps, kept, &sampler, mask).unwrap();
-            assert_eq!(of_torch.kept(), own.kept());
-            for n in 0..50 {
-                let uniform = || Seed::new(7).uniform(n, 0);
-                let place = own.choose(uniform);
-                assert_eq!(of_torch.choose(uniform), place, "{filter:?}");
-                assert_eq!(of_torch.logp(place), logps[own.token(place)]);
-                assert!((of_torch.logp(place) - own.logp(place)).abs() < 4e-6, "{filter:?}");
-            }
-            assert!((of_torch.entropy() - own.entropy()).abs() < 1e-5, "{filter:?}");
-        }
-    }
-    let nan_NV = Tensor::from_slice(&[0.0, f32::NAN, 0.0]).view([1, 3]);
-    for filter in FILTERS {
-        let refused = Normalised::new(&nan_NV, &sampler(filter), 2).map(|_| ()).unwrap_err();
-        assert!(refused.to_string().contains("training has diverged"), "{refused}");
     }
 }
 

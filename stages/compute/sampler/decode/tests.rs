@@ -6,7 +6,7 @@ use agrpo_spec::{ModelShape, PositionRule, Purpose};
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::model::{ModelConfig, PADDING, Queries};
+use crate::model::{ModelConfig, PADDING, Placement, Queries};
 use crate::sampler::choice::Distribution;
 use crate::tensors::numbers;
 use crate::testing::{real, sampler};
@@ -187,6 +187,33 @@ fn a_padded_prompt_is_continued_as_it_is_without_padding() {
         let without = sample(&policy, &plain, &sampler, 64, &Threads::one()).unwrap();
         assert_eq!(with.completion_ids, without.completion_ids, "{sampler:?}");
         assert_eq!(with.unmask_steps, without.unmask_steps, "{sampler:?}");
+    }
+}
+
+/// In half precision padding is left out of every pass: not a bit depends on it, nor on the lengths beside it.
+#[test]
+fn in_half_precision_a_padded_prompt_is_the_prompt_alone() {
+    let at = Placement { kind: Kind::BFloat16, ..Placement::CPU };
+    let policy = Policy::from_folder_at(&policy(24).to_files().unwrap(), at).unwrap();
+    let (padded, plain) = (rows(|n| usize::try_from(n).unwrap()), rows(|_| 0));
+    let widest = padded.iter().map(|row| row.prompt.len()).max().unwrap();
+    let padded: Vec<Row> = padded
+        .into_iter()
+        .map(|row| {
+            let missing = widest - row.prompt.len();
+            let prompt = std::iter::repeat_n(PADDING, missing).chain(row.prompt).collect();
+            Row { prompt, ..row }
+        })
+        .collect();
+    for sampler in fast(12, 4) {
+        for micro_batch in [5, 64] {
+            let with = sample(&policy, &padded, &sampler, micro_batch, &Threads::one()).unwrap();
+            let without = sample(&policy, &plain, &sampler, 64, &Threads::one()).unwrap();
+            for row in 0..padded.len() {
+                let (with, without) = (of_row(&with, row), of_row(&without, row));
+                assert_eq!(with, without, "{row}, {micro_batch}, {sampler:?}");
+            }
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const SPECIAL: [&str; 7] = [
 /// 256 bytes and two merges; the special tokens come behind them.
 const WORDS: u32 = 258;
 
-fn file() -> Tokenizer {
+pub(crate) fn file() -> Tokenizer {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let words = alphabet.into_iter().map(String::from).chain(["he".into(), "lo".into()]);
@@ -39,7 +39,7 @@ fn file() -> Tokenizer {
     tokenizer
 }
 
-fn bytes(tokenizer: &Tokenizer) -> Vec<u8> {
+pub(crate) fn bytes(tokenizer: &Tokenizer) -> Vec<u8> {
     tokenizer.to_string(false).unwrap().into_bytes()
 }
 
@@ -48,7 +48,7 @@ fn special(text: &str) -> i64 {
 }
 
 /// Seven rows of the embedding are unused.
-fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     let real = |value| Real::new(value).unwrap();
     let shape = ModelShape {
         d_model: 8,

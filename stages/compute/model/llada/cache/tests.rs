@@ -4,6 +4,7 @@
 use tch::Kind;
 
 use super::*;
+use crate::model::PADDING;
 use crate::model::tests::{ids_BL, small};
 
 fn positions(of: &[i64], rows: i64) -> Tensor {

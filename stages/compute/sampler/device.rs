@@ -1,0 +1,230 @@
+//! Distributions of logits that lie on a device: what a choice needs of them is computed there, and comes to the host in
+//! one read, or two where nothing is filtered. The host draws, by the code that it uses for logits of its own.
+//!
+//! | sampler | on the device | to the host, for a position |
+//! | --- | --- | --- |
+//! | top-k | the largest logits, by `topk` | about 1.5 k logits and ids |
+//! | no filter | log-probabilities, and sums over chunks | V / 1024 sums, then a chunk for each draw |
+//! | greedy | log-probabilities, and the best token | three numbers |
+//! | top-p alone | nothing | V logits |
+//!
+//! Log-probabilities are those of the learner: of kept sets by the kernel on the host, of all tokens by libtorch
+//! (`kernels/rows.rs`). Every operation is deterministic on a GPU, and where logits are equal ids decide, so nothing
+//! follows from the order in which an operation meets them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agrpo_spec::Sampler;
+use tch::{Kind, Tensor};
+
+use super::choice::{Distribution, Part, chunk_of, is_greedy, no_numbers};
+use super::kept::is_filtered;
+use crate::error::Result;
+use crate::kernels::row::{CHUNK, Row};
+use crate::kernels::rows::Rows;
+use crate::tensors::{length, numbers, upload};
+
+/// Positions whose weights are computed at once.
+const AT_ONCE: usize = 64;
+
+/// The distributions of N positions from their logits, N x V, on any device and of any floating kind. `uniforms` are the
+/// numbers by which tokens of each position may be drawn; no others may be. Invalid error where a logit is no number.
+pub(super) fn distributions(
+    logits_NV: Tensor,
+    sampler: &Sampler,
+    mask: usize,
+    uniforms: &[Vec<f64>],
+) -> Result<Vec<Distribution<'static>>> {
+    let mask = length(mask);
+    if is_greedy(sampler) {
+        greedy(&logits_NV, mask)
+    } else if sampler.top_k > 0 {
+        top_k(logits_NV, sampler, mask)
+    } else if is_filtered(sampler) {
+        top_p(&logits_NV, sampler, mask)
+    } else {
+        unfiltered(&logits_NV, sampler.temperature.get(), mask, uniforms)
+    }
+}
+
+/// Takes all logits to the host: no bound on the size of a kept set is known before.
+fn top_p(logits_NV: &Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
+    let mut all = vec![];
+    for logits_nV in parts(logits_NV) {
+        let logits: Vec<f32> = numbers(&logits_nV)?;
+        for values in logits.chunks(place(logits_nV.size()[1])) {
+            let row = Row { values, excluded: Some(place(mask)) };
+            all.push(Distribution::of_kept(&row, |id| id, sampler)?);
+        }
+    }
+    Ok(all)
+}
+
+fn top_k(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
+    let k = place(i64::from(sampler.top_k).min(logits_NV.size()[1]));
+    // The mask is never written.
+    let logits_NV = without(logits_NV, mask);
+    let mut width = k + k / 2 + 16;
+    loop {
+        width = width.min(place(logits_NV.size()[1]));
+        let (values, ids) = largest(&logits_NV, width)?;
+        let rows = || values.chunks(width).zip(ids.chunks(width));
+        // Where the last one is as large as the k-th, others outside may be as well.
+        let is_whole = |row: &[f32]| {
+            width == place(logits_NV.size()[1])
+                || row[width - 1] < row[k - 1]
+                || row[k - 1] == f32::NEG_INFINITY
+                || row[0].is_nan()
+        };
+        if rows().all(|(row, _)| is_whole(row)) {
+            return rows().map(|(row, ids)| of_largest(row, ids, k, sampler)).collect();
+        }
+        width *= 4;
+    }
+}
+
+/// The distribution of one row from its largest logits, descending, and their ids in any order among equals.
+fn of_largest(
+    row: &[f32],
+    ids: &[i32],
+    k: usize,
+    sampler: &Sampler,
+) -> Result<Distribution<'static>> {
+    // A NaN comes first, and is refused.
+    let is_in = |value: f32| value.is_nan() || value >= row[k - 1].max(f32::MIN);
+    let mut all: Vec<(usize, f32)> = ids
+        .iter()
+        .zip(row)
+        .filter(|&(_, &value)| is_in(value))
+        .map(|(&id, &value)| (place(id.into()), value))
+        .collect();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    let (ids, logits): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let row = Row { values: &logits, excluded: None };
+    Distribution::of_kept(&row, |place| ids[place], sampler)
+}
+
+/// The largest logits of each row, and their ids, in one read.
+fn largest(logits_NV: &Tensor, width: usize) -> Result<(Vec<f32>, Vec<i32>)> {
+    let (values_NW, ids_NW) = logits_NV.topk(length(width), 1, true, true);
+    let bits_NW = values_NW.to_kind(Kind::Float).contiguous().view_dtype(Kind::Int);
+    let both = Tensor::stack(&[bits_NW, ids_NW.to_kind(Kind::Int)], 0);
+    let both: Vec<i32> = numbers(&both)?;
+    let (bits, ids) = both.split_at(both.len() / 2);
+    let values = bits.iter().map(|&bits| f32::from_bits(bits.cast_unsigned())).collect();
+    Ok((values, ids.to_vec()))
+}
+
+fn greedy(logits_NV: &Tensor, mask: i64) -> Result<Vec<Distribution<'static>>> {
+    let mut found = vec![];
+    for logits_nV in parts(logits_NV) {
+        let logits_nV = logits_nV.to_kind(Kind::Float);
+        // The mask is not chosen, and has its part in the distribution.
+        let rows = Rows::new(&logits_nV, 1.0, None);
+        // Of equals the first one.
+        let best_n1 = without(logits_nV.copy(), mask).argmax(1, true);
+        let logp_n1 = rows.log_probabilities().gather(1, &best_n1, false);
+        let columns = [best_n1, logp_n1, rows.entropies()].map(|t| t.to_kind(Kind::Double));
+        found.push(Tensor::cat(&columns, 1));
+    }
+    let rows: Vec<f64> = read(&found)?;
+    let of = |&[token, logp, entropy]: &[f64; 3]| {
+        if logp.is_nan() {
+            return Err(no_numbers());
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it was an i64 and an f32")]
+        let (token, logp) = (place(token as i64), logp as f32);
+        Ok(Distribution::Device(Part::Best { token, logp, entropy }))
+    };
+    rows.as_chunks().0.iter().map(of).collect()
+}
+
+fn unfiltered(
+    logits_NV: &Tensor,
+    temperature: f64,
+    mask: i64,
+    uniforms: &[Vec<f64>],
+) -> Result<Vec<Distribution<'static>>> {
+    let v = logits_NV.size()[1];
+    let masked_1V = Tensor::arange(v, (Kind::Int64, logits_NV.device())).eq(mask).unsqueeze(0);
+    let (mut all_logps, mut found) = (vec![], vec![]);
+    for logits_nV in parts(logits_NV) {
+        let logits_nV = logits_nV.to_kind(Kind::Float);
+        let rows = Rows::new(&logits_nV, temperature, Some(&masked_1V));
+        found.push(Tensor::cat(&[rows.sums(), &rows.entropies()], 1));
+        all_logps.push(rows.log_probabilities());
+    }
+    let chunks = place(v).div_ceil(CHUNK);
+    let read: Vec<f64> = read(&found)?;
+    let rows: Vec<(&f64, &[f64])> =
+        read.chunks(chunks + 1).filter_map(<[f64]>::split_last).collect();
+    if rows.iter().any(|(_, sums)| sums.iter().any(|sum| sum.is_nan())) {
+        return Err(no_numbers());
+    }
+    let of_row = |(row, uniforms): (usize, &Vec<f64>)| {
+        let chunk = |&uniform: &f64| (row, chunk_of(rows[row].1, uniform).0);
+        uniforms.iter().map(chunk).collect::<Vec<_>>()
+    };
+    let asked: BTreeSet<(usize, usize)> = uniforms.iter().enumerate().flat_map(of_row).collect();
+    let mut logps = chunks_of(&all_logps, &asked)?;
+    let of = |(n, (entropy, sums)): (usize, &(&f64, &[f64]))| {
+        let logps = logps.remove(&n).unwrap_or_default();
+        Distribution::Device(Part::Chunks { sums: sums.to_vec(), logps, entropy: **entropy })
+    };
+    Ok(rows.iter().enumerate().map(of).collect())
+}
+
+/// The log-probabilities in some chunks of some rows, by row and chunk, in one read.
+fn chunks_of(
+    all_logps: &[Tensor],
+    asked: &BTreeSet<(usize, usize)>,
+) -> Result<BTreeMap<usize, BTreeMap<usize, Vec<f32>>>> {
+    let mut found = vec![];
+    for (n, logps_nV) in all_logps.iter().enumerate() {
+        let (device, v) = (logps_nV.device(), logps_nV.size()[1]);
+        let own = asked.range((n * AT_ONCE, 0)..((n + 1) * AT_ONCE, 0));
+        let first = |&(row, chunk)| length(row % AT_ONCE) * v + length(chunk * CHUNK);
+        let firsts: Vec<i64> = own.map(first).collect();
+        if firsts.is_empty() {
+            continue;
+        }
+        let firsts_A1 = upload(&Tensor::from_slice(&firsts), device).unsqueeze(1);
+        let index_AC = firsts_A1 + Tensor::arange(length(CHUNK), (Kind::Int64, device));
+        // What lies past the end of a row is cut off below.
+        let index_AC = index_AC.clamp_max(length(logps_nV.numel()) - 1);
+        found.push(logps_nV.flatten(0, 1).index_select(0, &index_AC.flatten(0, 1)));
+    }
+    let mut all = BTreeMap::<usize, BTreeMap<usize, Vec<f32>>>::new();
+    if !found.is_empty() {
+        let v = place(all_logps[0].size()[1]);
+        let read: Vec<f32> = read(&found)?;
+        for (&(row, chunk), logps) in asked.iter().zip(read.chunks(CHUNK)) {
+            let logps = logps[..CHUNK.min(v - chunk * CHUNK)].to_vec();
+            all.entry(row).or_default().insert(chunk, logps);
+        }
+    }
+    Ok(all)
+}
+
+/// Rows after rows, each [`AT_ONCE`], on the same memory.
+fn parts(logits_NV: &Tensor) -> Vec<Tensor> {
+    logits_NV.split(length(AT_ONCE), 0)
+}
+
+/// The logits with the mask's column at -inf, in place.
+fn without(logits_NV: Tensor, mask: i64) -> Tensor {
+    drop(logits_NV.narrow(1, mask, 1).fill_(f64::NEG_INFINITY));
+    logits_NV
+}
+
+/// All rows of several tensors of one width, one after another.
+fn read<T: tch::kind::Element>(parts: &[Tensor]) -> Result<Vec<T>> {
+    numbers(&Tensor::cat(parts, 0))
+}
+
+fn place(id: i64) -> usize {
+    usize::try_from(id).expect("ids and sizes are not negative")
+}
+
+#[cfg(test)]
+mod tests;
