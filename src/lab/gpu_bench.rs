@@ -21,5 +21,5 @@ pub use parity::parity;
 pub use ratio::ratio;
 pub use rows::{Row, Rows};
 pub use summary::summary;
-pub use update::update;
+pub use update::{AdapterUpdate, update};
 pub use utilisation::{FORMULA, peak};

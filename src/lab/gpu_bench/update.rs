@@ -29,7 +29,30 @@ struct Update {
 
 /// Reports rows for an update on one thread and on `threads`. The first one, which draws the adapter, is not measured.
 pub fn update(load: &Load, threads: NonZeroUsize, rows: &mut Rows<'_>) {
-    let prepared = rows.add("first update, which draws the adapter", |_| {
+    let prepared = rows
+        .add("first update, which draws the adapter", |_| AdapterUpdate::prepare(load, threads));
+    let Some(prepared) = prepared else { return };
+    let counts = [NonZeroUsize::MIN, threads];
+    for threads in counts.into_iter().take(if threads == NonZeroUsize::MIN { 1 } else { 2 }) {
+        rows.add(&format!("update on {threads} threads"), |watch| {
+            let ((), seconds) = watch.time(|| prepared.take(threads))?;
+            Ok(Update { numbers: prepared.numbers, threads: threads.get(), seconds })
+        });
+    }
+}
+
+/// An update of adapters, ready to be taken again and again.
+#[derive(Debug, Serialize)]
+pub struct AdapterUpdate {
+    /// Numbers that it moves.
+    pub numbers: usize,
+    #[serde(skip)]
+    inputs: Inputs,
+}
+
+impl AdapterUpdate {
+    /// Takes a first update, which draws the adapter, and makes a gradient for the next.
+    pub fn prepare(load: &Load, threads: NonZeroUsize) -> Result<Self, StageError> {
         let mut inputs = Inputs::default();
         let config = load.config().to_json();
         let base = Files::from([("config.json".to_owned(), config.into())]);
@@ -40,24 +63,13 @@ pub fn update(load: &Load, threads: NonZeroUsize, rows: &mut Rows<'_>) {
         for (role, artifact) in outputs.artifacts {
             inputs.insert(named(role), artifact);
         }
-        Ok(Prepared { numbers, inputs })
-    });
-    let Some(Prepared { numbers, inputs }) = prepared else { return };
-    let counts = [NonZeroUsize::MIN, threads];
-    for threads in counts.into_iter().take(if threads == NonZeroUsize::MIN { 1 } else { 2 }) {
-        rows.add(&format!("update on {threads} threads"), |watch| {
-            let work = || execute_on(&Threads::new(threads), &spec(2), &inputs).map(drop);
-            let ((), seconds) = watch.time(work)?;
-            Ok(Update { numbers, threads: threads.get(), seconds })
-        });
+        Ok(Self { numbers, inputs })
     }
-}
 
-#[derive(Serialize)]
-struct Prepared {
-    numbers: usize,
-    #[serde(skip)]
-    inputs: Inputs,
+    /// Takes the second update.
+    pub fn take(&self, threads: NonZeroUsize) -> Result<(), StageError> {
+        execute_on(&Threads::new(threads), &spec(2), &self.inputs).map(drop)
+    }
 }
 
 /// Names inputs by their role: hashing them would take time.
