@@ -14,7 +14,10 @@ Prints one JSON object a line as soon as it is known, {"name", "seconds", "resul
 """
 
 import argparse
+import ctypes
 import json
+import os
+import signal
 import statistics
 import time
 
@@ -195,11 +198,23 @@ def measure(load, rows):
     rows.add("gradient", gradient(False))
 
 
+def end_with(parent):
+    """Ends this process when the one that started it ends: the benchmark, or a wrapper that started Python as its child.
+    Refuses to start without the process `parent`."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    # It may have ended before. With a wrapper in between it is not this one's own parent.
+    os.kill(parent, 0)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--device", required=True)
     arguments.add_argument("--load", type=json.loads, required=True)
+    arguments.add_argument("--parent", type=int, help="the benchmark's process, without which this one does not start")
     given = arguments.parse_args()
+    if given.parent is not None:
+        end_with(given.parent)
     measure(given.load, Rows(given.device))
 
 

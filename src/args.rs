@@ -39,6 +39,15 @@ impl Cli {
             let is_option = !argument.is_positional() && argument.get_action().takes_values();
             argument.allow_negative_numbers(is_option)
         };
+        let mut arguments: Vec<OsString> = arguments.collect();
+        if arguments.get(1).is_some_and(|word| word == "help") {
+            // `agrpo help VERB` is `agrpo VERB --help`; clap's own verb would have a help page for each other verb.
+            arguments.remove(1);
+            if arguments.get(1).is_some_and(|word| word == "help") {
+                arguments.remove(1);
+            }
+            arguments.push("--help".into());
+        }
         let cli = Self::command().mut_args(option).mut_subcommands(|verb| verb.mut_args(option));
         Self::from_arg_matches(&cli.try_get_matches_from(arguments)?)
     }

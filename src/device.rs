@@ -149,11 +149,12 @@ impl ComputeDevice {
         Arc::new(agrpo_compute::execute_with(self.id, resources, programs))
     }
 
-    /// What manifests record about it.
-    pub(crate) fn environment(&self) -> Environment {
+    /// What manifests record about it and a process that computes so many stages at once on it.
+    pub(crate) fn environment(&self, stages: usize) -> Environment {
         let gpu = self.gpu.as_ref().map(|gpu| format!("{}, driver {}", gpu.name, gpu.driver));
-        let threads = u32::try_from(self.threads.count().get()).unwrap_or(u32::MAX);
-        Environment { gpu, threads, ..machine::environment() }
+        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let threads = count(self.threads.count().get());
+        Environment { gpu, threads, stages_at_once: Some(count(stages)), ..machine::environment() }
     }
 }
 

@@ -131,7 +131,7 @@ impl<'r> Progress<'r> {
         let left = spent / self.updates * iterations.saturating_sub(iteration.number);
         let accuracy = &self.summary.accuracy;
         let base = accuracy.get(&0).map(|share| output::percent(*share));
-        let latest = accuracy.last_key_value().map(|(_, share)| output::percent(*share));
+        let latest = accuracy.range(1..).next_back().map(|(_, share)| output::percent(*share));
         let accuracy = output::change(base, latest);
         let mut parts = vec![];
         parts.extend(accuracy.map(|accuracy| format!("accuracy {accuracy}")));

@@ -3,12 +3,13 @@
 //! command ends, so a command that needs none of them opens none. `--store` and `--redis` come from the dispatcher;
 //! their defaults are in `settings.rs`.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{cell::OnceCell, future::Future, pin::Pin, sync::Arc};
 
 use agrpo_fleet::{Access, Fleet};
-use agrpo_store::{Address, FOLDERS, JobsError, Store};
+use agrpo_spec::RunId;
+use agrpo_store::{Address, FOLDERS, JobsError, LOCKS, Store};
 use agrpo_view::live::Connect;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell as AsyncCell;
@@ -61,8 +62,18 @@ impl Session {
         self.block_on(async { work(self.existing_store().await?).await })
     }
 
-    /// The store; a folder is created where it is missing.
+    /// The store; a folder is created where it is missing. Refuses a folder of other files, which a store would be among.
     pub(crate) async fn open_store(&self) -> Result<Store> {
+        if let Some(folder) = self.store_folder().filter(|folder| folder.is_dir())
+            && !may_be_store(&folder)
+        {
+            let place = std::path::absolute(&folder).unwrap_or(folder);
+            return Err(Failure::usage(format!(
+                "{} holds other files, and no store",
+                place.display()
+            ))
+            .hint("name a new or an empty folder with --store or AGRPO_STORE"));
+        }
         let open = async || {
             let url = self.settings.store(self.store_flag.as_deref()).value;
             Store::open(&url, &self.settings.object_store_options()).await
@@ -152,15 +163,30 @@ impl Session {
     }
 }
 
+/// What file systems and desktops put into an empty folder, beside names that begin with a dot.
+const FOREIGN: [&str; 5] =
+    ["lost+found", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"];
+
 /// Whether a folder holds a part of a store, or nothing but what file systems and desktops put there. One that cannot
 /// be listed is left to the store.
 fn may_be_store(folder: &Path) -> bool {
-    let is_ours = |name: &OsStr| !name.as_encoded_bytes().starts_with(b".") && name != "lost+found";
-    let is_empty = || {
-        folder
-            .read_dir()
-            .map_or(true, |names| !names.flatten().any(|one| is_ours(&one.file_name())))
+    let names = |folder: &Path| -> Option<Vec<OsString>> {
+        Some(folder.read_dir().ok()?.flatten().map(|entry| entry.file_name()).collect())
     };
-    let holds = |part: &&str| folder.join(part).symlink_metadata().is_ok();
-    folder.is_dir() && (FOLDERS.iter().any(holds) || is_empty())
+    let is_id = |name: &OsString| {
+        name.to_str().and_then(|name| name.get(..64)).is_some_and(|id| id.parse::<RunId>().is_ok())
+    };
+    let is_part = |part: &str| {
+        let Some(children) = names(&folder.join(part)) else { return false };
+        // Folders of these names are common.
+        !matches!(part, "runs" | "stages") || children.is_empty() || children.iter().any(is_id)
+    };
+    let is_foreign = |name: &OsString| {
+        name.as_encoded_bytes().starts_with(b".") || FOREIGN.iter().any(|foreign| name == foreign)
+    };
+    if !folder.is_dir() {
+        return false;
+    }
+    let Some(inside) = names(folder) else { return true };
+    inside.iter().all(is_foreign) || FOLDERS.into_iter().chain([LOCKS]).any(is_part)
 }

@@ -24,7 +24,7 @@ pub use coordination::{Access, Fleet, Liveness, StageInProgress, WorkerInfo, wor
 pub use coordinator::LogTail;
 pub use events::Event;
 pub use maintenance::{gc, replay, verify};
-pub use planning::{Walk, evaluations_at, own_stages};
+pub use planning::{Walk, evaluations_so_far, own_stages};
 pub use preflight::{Finding, Skew, clock_skew, inspect, require, store_skew};
 pub use worker::{Enqueued, WorkerOptions, enqueue, serve};
 

@@ -90,6 +90,8 @@ impl Local {
     /// Where `repair` is asked for, something of the run may be damaged or lost: all of it is read, what is damaged is
     /// moved to `aside/`, and every stage is looked at, those before the newest update too.
     ///
+    /// Invalid where another process computes the run on a local store: both would compute everything.
+    ///
     /// Events are sent as long as there is a receiver. When `stop` becomes true the stages in hand end and
     /// are stored. A run that is paused waits to be resumed; one that is cancelled meanwhile
     /// ends like a stopped one, and one that was cancelled before is taken up again. Failed or data error
@@ -101,6 +103,9 @@ impl Local {
         events: mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
     ) -> Result<Outcome> {
+        let Some(_lock) = self.store.records.lock_run(run.id()).await? else {
+            return Err(in_use(&self.store, run.id()));
+        };
         self.store.records.put_run(&run).await?;
         if repair {
             quarantine_damage(&self.store, run.id()).await?;
@@ -168,6 +173,14 @@ impl Local {
             reused: state.progress.done - computed,
         })
     }
+}
+
+fn in_use(store: &Store, run: RunId) -> JobsError {
+    let (run, url) = (run.short(), store.url());
+    JobsError::invalid(format!(
+        "run {run} is being computed by another process in {url}: wait for its end, or stop it and start this one again; \
+         `agrpo status {run}` shows how far it is"
+    ))
 }
 
 /// Hands out the stages of one run to the executors of this process.

@@ -6,5 +6,5 @@ pub(crate) mod progress;
 pub(crate) mod steps;
 pub(crate) mod walk;
 
-pub use policy_notes::evaluations_at;
+pub use policy_notes::evaluations_so_far;
 pub use walk::{Walk, own_stages};

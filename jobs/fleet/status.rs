@@ -54,6 +54,16 @@ pub struct AccuracyStatus {
     pub base: Option<f64>,
     /// Of the newest evaluated policy.
     pub latest: Option<f64>,
+    /// Whether that is another policy than the base.
+    #[serde(skip)]
+    pub is_later: bool,
+}
+
+impl AccuracyStatus {
+    /// Of the newest evaluated policy, if that is another one than the base.
+    pub fn later(&self) -> Option<f64> {
+        self.latest.filter(|_| self.is_later)
+    }
 }
 
 /// Counts of stages.
@@ -183,7 +193,7 @@ async fn unreadable(store: &Store, id: RunId, error: &JobsError) -> RunStatus {
         iteration: 0,
         iterations: config.map_or(0, |config| config.training.iterations),
         policy: None,
-        accuracy: AccuracyStatus { base: None, latest: None },
+        accuracy: AccuracyStatus { base: None, latest: None, is_later: false },
         partial_evaluations: vec![],
         stages: StageCounts::default(),
         failed_at: None,
@@ -228,6 +238,7 @@ async fn row(store: &Store, seen: &Seen) -> Result<RunStatus> {
         accuracy: AccuracyStatus {
             base: seen.accuracy.get(&0).copied(),
             latest: seen.accuracy.last_key_value().map(|(_, share)| *share),
+            is_later: seen.accuracy.range(1..).next().is_some(),
         },
         partial_evaluations: seen.evaluations.partial().collect(),
         stages: StageCounts {

@@ -23,8 +23,8 @@ pub mod span;
 pub use cas::{Cas, Condition, Imported, records_of};
 pub use error::{JobsError, Remedy, Result, readable};
 pub use fetch::fetch;
-pub use objects::{Address, Entry, Limits, Objects, is_leftover};
-pub use paths::{FOLDERS, OF_RUNS};
+pub use objects::{Address, Entry, Limits, Lock, Objects, is_leftover};
+pub use paths::{FOLDERS, LOCKS, OF_RUNS};
 pub use records::{
     Control, DroppedOutputs, Failure, Hold, PolicyNote, Records, References, Repair, Unreadable,
     Versions, Why,

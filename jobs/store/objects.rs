@@ -9,6 +9,7 @@ mod client;
 mod errors;
 mod listing;
 mod local;
+mod lock;
 mod open;
 mod operations;
 mod probe;
@@ -23,6 +24,7 @@ pub use address::Address;
 pub use client::{Limits, Objects};
 pub(crate) use local::staged;
 pub use local::{Entry, is_leftover};
+pub use lock::Lock;
 pub(crate) use open::{open, over, read_s3};
 pub(crate) use rereads::READS;
 

@@ -6,6 +6,8 @@ use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKey};
 
 /// The folders of a store.
 pub const FOLDERS: [&str; 5] = ["stages", "specs", "cas", "runs", "aside"];
+/// The folder of a local store's locks, which hold no data.
+pub const LOCKS: &str = "locks";
 /// The folders that each run has.
 pub const OF_RUNS: [&str; 6] = ["stages", "policies", "failures", "twice", "dropped", "rewound"];
 
@@ -50,6 +52,11 @@ pub fn run(run: RunId) -> String {
 /// A run's `run.json`, `versions.json`, `control.json` or `retention.json`, or one of its folders [`OF_RUNS`].
 pub fn of_run(run: RunId, file: &str) -> String {
     format!("runs/{run}/{file}")
+}
+
+/// The lock of a run in a local store.
+pub(crate) fn lock(run: RunId) -> String {
+    format!("{LOCKS}/{run}")
 }
 
 /// An object in a folder of a run.

@@ -268,6 +268,9 @@ pub(crate) struct BenchGpuArgs {
     /// How libtorch multiplies matrices on a GPU
     #[arg(long, hide = true, default_value = "cublas")]
     pub(crate) products: String,
+    /// Process that started this section, and with which it ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) parent: Option<u32>,
 }
 
 fn json_name(text: &str) -> Result<PathBuf, &'static str> {

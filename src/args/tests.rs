@@ -46,6 +46,23 @@ fn help_of_every_verb() {
     });
 }
 
+#[test]
+fn help_is_asked_for_as_a_verb_too() {
+    let said = |line: &str| {
+        let read = Cli::read(line.split(' ').map(Into::into));
+        read.unwrap_err().to_string()
+    };
+    for (asked, same) in [
+        ("agrpo help", "agrpo --help"),
+        ("agrpo help help", "agrpo --help"),
+        ("agrpo help run", "agrpo run --help"),
+        ("agrpo help rum", "agrpo rum --help"),
+    ] {
+        assert_eq!(said(asked), said(same));
+    }
+    assert!(said("agrpo help run").contains("Usage: agrpo run"));
+}
+
 /// Clap's own advice, `-- -1`, works for no option.
 #[test]
 fn a_negative_number_after_an_option_is_refused_by_what_the_option_expects() {

@@ -65,7 +65,7 @@ pub(crate) struct ReportArgs {
     /// Runs to report on, by the start of their ids or by their names
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<String>,
-    /// Where the report goes; of existing files only a report is replaced
+    /// Where the report goes; of existing files only a report is replaced; - writes to standard output
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
     /// Write every chart into this folder, too, as SVG and as PNG

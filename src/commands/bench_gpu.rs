@@ -160,12 +160,15 @@ fn describe(args: &BenchGpuArgs, load: Load, settings: &Settings) -> Document {
     }
 }
 
-/// The process of a section.
+/// The process of a section. It ends with this one, so that it does not hold the device, except for `doctor`, which ends by
+/// itself within seconds, and for a `--python` that starts Python as a process of its own: only that wrapper's end counts.
 fn command(args: &BenchGpuArgs, planned: &Planned, document: &Document) -> Result<Command> {
+    let own_id = std::process::id().to_string();
     if planned.section == SectionArg::Reference {
         let mut command = Command::new(&args.python);
         let load = serde_json::to_string(&document.load).map_err(cannot("describe the model"))?;
         command.arg(&args.reference).args(["--device", &document.device, "--load", &load]);
+        command.args(["--parent", &own_id]);
         return Ok(command);
     }
     let program = std::env::current_exe().map_err(cannot("find itself"))?;
@@ -178,6 +181,7 @@ fn command(args: &BenchGpuArgs, planned: &Planned, document: &Document) -> Resul
     }
     command.args(std::env::args_os().skip(1));
     command.args(["--section", &planned.name(), "--products", planned.products.name]);
+    command.args(["--parent", &own_id]);
     if args.numerics.is_none() {
         command.args(["--numerics", &document.numerics]);
     }

@@ -38,7 +38,7 @@ pub(super) fn local(store: &Store, device: &ComputeDevice, workers: Option<u16>)
         store: store.clone(),
         execute: device.execute(workers),
         workers,
-        environment: device.environment(),
+        environment: device.environment(workers),
         clock: machine::clock(),
         log_tail: telemetry::log_tail(),
     }

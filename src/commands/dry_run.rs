@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::memory::{Estimate, TooLarge, Workload};
+use agrpo_spec::memory::{Estimate, Place, TooLarge, Workload};
 use agrpo_spec::{
-    Base, Chain, Checkpointing, Environment, Machine, Numerics, Plan, Rates, Run, RunId, StageCost,
-    StageKind,
+    Base, Chain, Checkpointing, Machine, Numerics, Plan, Rates, Run, RunId, StageCost, StageKind,
 };
 
 use self::measured::{Measured, measured};
@@ -29,8 +28,10 @@ struct DryRun {
     unfetched: Vec<String>,
     stages: u64,
     kinds: Vec<Kind>,
-    /// Of a process with all its stages, at its peak.
+    /// Of a process with all its stages, at its peak; of a GPU's memory, if one computes.
     process_memory: u64,
+    /// Of the host's memory beside a GPU.
+    process_host_memory: Option<u64>,
     workers: usize,
     /// Written in all.
     bytes: u64,
@@ -79,10 +80,10 @@ impl Decision {
     }
 }
 
-/// Bytes that each of so many stages may take of the run's device; none where it is not here.
-fn available(args: &RunArgs, session: &Session, class: Numerics, stages: usize) -> Option<u64> {
-    let device = find_device(&args.compute, &session.settings).ok()?;
-    (device.id.is_cuda() == class.is_cuda()).then(|| device.share(stages)).flatten()
+/// The device that would compute a run of this class; none where it is not here.
+fn device(args: &RunArgs, session: &Session, class: Numerics) -> Option<ComputeDevice> {
+    let device = find_device(&args.compute, &session.settings).ok();
+    device.filter(|device| device.id.is_cuda() == class.is_cuda())
 }
 
 #[derive(Debug, Serialize)]
@@ -100,8 +101,10 @@ struct Kind {
     bytes: u64,
     /// Stages whose results are kept to the end.
     kept: u64,
-    /// At the peak of one stage, part by part.
+    /// At the peak of one stage, part by part; of a GPU's memory, if one computes.
     memory: Vec<(&'static str, u64)>,
+    /// Of the host's memory beside a GPU.
+    host_memory: Vec<(&'static str, u64)>,
 }
 
 /// Reports what the run would need; the files that it names may be missing.
@@ -119,20 +122,17 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
     // Updates are computed by the host's cores beside a GPU.
     let host = machine::threads(args.compute.threads.count, false).get();
     let workers = args.compute.workers.map_or(threads, usize::from);
-    let available = available(args, session, config.numerics, workers);
+    let device = device(args, session, config.numerics);
+    let available = device.as_ref().and_then(|device| device.share(workers));
     let workload = workload(&run, threads.div_ceil(workers), available);
     let mut rates = Rates::assumed(config.numerics);
     rates.products = args.tflops.map_or(rates.products, |tflops| tflops * 1e12);
     let gpus = is_gpu.then(|| u64::from(args.gpus.unwrap_or(1)));
     let machine = Machine { gpus, threads: host as u64, workers: workers as u64 };
-    let here = Environment {
-        threads: u32::try_from(threads).unwrap_or(u32::MAX),
-        ..machine::environment()
-    };
     // Who says how fast the machine is asks for that.
-    let measured = match args.tflops {
-        None => measured(session, &run, &here),
-        Some(_) => BTreeMap::new(),
+    let measured = match (args.tflops, &device) {
+        (None, Some(device)) => measured(session, &run, &device.environment(workers)),
+        _ => BTreeMap::new(),
     };
     let mut costs = workload.costs(&run, &rates);
     costs.retain(|cost| cost.stages > 0);
@@ -141,8 +141,11 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
         None => cost.seconds(machine.places(&run, cost.kind)),
     };
     let kind = |cost: &StageCost| {
-        let memory = workload.stage(cost.kind).map(|estimate| estimate.parts);
-        let memory = memory.unwrap_or_default().into_iter().filter(|part| part.bytes > 0);
+        let parts = workload.stage(cost.kind).map_or_else(Vec::new, |estimate| estimate.parts);
+        let memory = |place| {
+            let parts = parts.iter().filter(|part| part.place == place && part.bytes > 0);
+            parts.map(|part| (part.name, part.bytes)).collect()
+        };
         let places = machine.places(&run, cost.kind);
         Kind {
             kind: cost.kind,
@@ -154,7 +157,8 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
             parts: cost.parts.iter().map(|part| (part.name, part.seconds(places))).collect(),
             bytes: cost.bytes,
             kept: config.retention.whole_at_end(&run, cost.kind),
-            memory: memory.map(|part| (part.name, part.bytes)).collect(),
+            memory: memory(Place::Device),
+            host_memory: memory(Place::Host),
         }
     };
     let kinds: Vec<_> = costs.iter().map(kind).collect();
@@ -164,7 +168,8 @@ pub(super) fn dry_run(args: &RunArgs, session: &Session) -> Result<Exit> {
         numerics: config.numerics,
         unfetched: unfetched.map(|source| source.key).collect(),
         stages: Plan::total_stages(&run),
-        process_memory: workload.process(workers as u64),
+        process_memory: workload.process(workers as u64, Place::Device),
+        process_host_memory: is_gpu.then(|| workload.process(workers as u64, Place::Host)),
         workers,
         bytes: kinds.iter().map(|kind| kind.stages * kind.bytes).sum(),
         kept_bytes: kinds.iter().map(|kind| kind.kept * kind.bytes).sum(),
@@ -198,9 +203,8 @@ pub(super) fn workload(run: &Run, threads: usize, memory: Option<u64>) -> Worklo
     workload.decided(learning(run), run.config().estimator.checkpointing, memory)
 }
 
-/// Refuses a run whose concurrent stages do not fit into memory; updates, which the processor computes in every
-/// class, are checked against the machine's memory. Returns, for people, the largest of the other estimates and that of
-/// the process with all its stages.
+/// Refuses a run whose concurrent stages do not fit into memory: the device's and, beside a GPU, the machine's, where
+/// optimizers compute. Returns, for people, the largest of the estimates and that of the process with all its stages.
 pub(super) fn check_memory(
     run: &Run,
     device: &ComputeDevice,
@@ -210,19 +214,14 @@ pub(super) fn check_memory(
     let here = device.share(workers);
     let host = machine::available_memory().map(|bytes| bytes / workers as u64);
     let workload = workload(run, device.threads.count().get().div_ceil(workers), here);
-    let is_fused = run.config().estimator.fused_updates;
-    let update = workload.stage(StageKind::Update).filter(|_| !is_fused);
-    if let (Some(update), Some(host)) = (update, host) {
-        update.fits(host).map_err(|too_large| refusal(&too_large))?;
+    let largest = |place| workload.stages().max_by_key(|estimate: &Estimate| estimate.sum(place));
+    for (place, available) in [(Place::Device, here), (Place::Host, host)] {
+        if let (Some(estimate), Some(available)) = (largest(place), available) {
+            estimate.fits(place, available).map_err(|too_large| refusal(&too_large))?;
+        }
     }
-    let kinds = [StageKind::Sft, StageKind::Rollout, learning(run), StageKind::Evaluation];
-    let largest = kinds.into_iter().filter_map(|kind| workload.stage(kind));
-    let largest = largest.max_by_key(Estimate::bytes);
-    if let (Some(estimate), Some(here)) = (&largest, here) {
-        estimate.fits(here).map_err(|too_large| refusal(&too_large))?;
-    }
-    let process = output::size(workload.process(workers as u64));
-    Ok(largest
+    let process = output::size(workload.process(workers as u64, Place::Device));
+    Ok(largest(Place::Device)
         .map(|estimate| format!("{process} for the process, of its largest stage {estimate}")))
 }
 

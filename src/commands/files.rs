@@ -1,7 +1,7 @@
 //! Files that the command line names: read whole, tried for writing, written, and named in messages. Opens regular
-//! files only: a FIFO or a device may wait for ever.
+//! files only, besides what is open already: a FIFO or a device may wait for ever.
 
-use std::fs::{self, DirEntry, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::{collections::BTreeSet, path::Path};
 
@@ -18,8 +18,16 @@ pub(super) fn open(file: &Path) -> Result<Box<dyn Read>> {
     if file == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
-    let opened = regular::open(file).map_err(|error| unreadable(file, &error))?;
-    Ok(Box::new(opened))
+    let opened = if is_descriptor(file) { File::open(file) } else { regular::open(file) };
+    Ok(Box::new(opened.map_err(|error| unreadable(file, &error))?))
+}
+
+/// Whether a path names an open descriptor of this process, as a shell's `<(COMMAND)` does. Like standard input, it has
+/// been opened already.
+fn is_descriptor(file: &Path) -> bool {
+    let folder = file.parent();
+    let is_in = |place| folder == Some(Path::new(place));
+    file == Path::new("/dev/stdin") || is_in("/dev/fd") || is_in("/proc/self/fd")
 }
 
 /// A file's text. Reads at most one byte more than a run file may have.

@@ -57,6 +57,11 @@ struct Forgotten {
 pub(super) fn forget(args: &ForgetArgs, session: &Session) -> Result<Exit> {
     let answer = session.on_store(async |store| {
         let run = find(&store, &args.run).await?;
+        // Until the run is forgotten.
+        let _lock = match args.dry_run {
+            true => None,
+            false => Some(store.records.lock_run(run).await?.ok_or_else(|| in_use(run))?),
+        };
         if !args.force && !args.dry_run {
             refuse_unfinished(&store, run).await?;
         }
@@ -97,6 +102,13 @@ async fn find(store: &Store, text: &str) -> Result<RunId> {
 fn forced(error: JobsError, run: RunId) -> Failure {
     let hint = format!("agrpo forget {} --force forgets it as it is", run.short());
     Failure::from(error).hint_on(Exit::Data, hint)
+}
+
+/// The refusal of a run that another process computes, forced or not: it would write what belongs to no run.
+fn in_use(run: RunId) -> Failure {
+    let run = run.short();
+    Failure::usage(format!("run {run} is being computed by another process of this store"))
+        .hint(format!("stop that process, or wait for its end; then agrpo forget {run}"))
 }
 
 async fn refuse_unfinished(store: &Store, run: RunId) -> Result<()> {

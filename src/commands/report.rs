@@ -11,7 +11,10 @@ use super::prelude::{Exit, Failure, Result, Session, output};
 use crate::{args::ReportArgs, machine::VERSION};
 
 pub(super) fn report(args: &ReportArgs, session: &Session) -> Result<Exit> {
-    try_writing(&args.output, &REPORT)?;
+    let to_stdout = args.output == Path::new("-");
+    if !to_stdout {
+        try_writing(&args.output, &REPORT)?;
+    }
     if let Some(folder) = &args.plots {
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     }
@@ -34,9 +37,13 @@ pub(super) fn report(args: &ReportArgs, session: &Session) -> Result<Exit> {
         Some(folder) => Some((charts(&subjects, folder)?, folder.display())),
         None => None,
     };
-    write(&args.output, &REPORT, &html)?;
-    let size = output::size(html.len() as u64);
-    output::talk(format!("wrote {} ({size})", args.output.display()));
+    if to_stdout {
+        output::bytes(html.as_bytes())?;
+    } else {
+        write(&args.output, &REPORT, &html)?;
+        let size = output::size(html.len() as u64);
+        output::talk(format!("wrote {} ({size})", args.output.display()));
+    }
     if let Some((charts, folder)) = charts {
         for (place, svg) in &charts {
             write(&place.with_extension("svg"), &SVG, svg)?;

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Instant};
 
 use agrpo_compute::Device;
 use agrpo_fleet::status::{self, AccuracyStatus};
-use agrpo_fleet::{evaluations_at, local::Outcome};
+use agrpo_fleet::{evaluations_so_far, local::Outcome};
 use agrpo_spec::{ArtifactDigest, RunId, StageDigest, StageKind};
 use agrpo_store::redact;
 
 use super::computing::{STOPPING, Stages, compute, find_device, retrying};
 use super::dry_run::{check_memory, dry_run};
-use super::prelude::{Exit, Failure, Result, Serialize, Session, output};
+use super::prelude::{Exit, Failure, Result, Serialize, Session, machine, output};
 use super::run_file::{fetch_run, parse_run, read_sources, unfetched};
 use crate::args::{RunArgs, RunFileArgs};
 use crate::run_summary::{KindTime, Overhead, RunSummary};
@@ -64,15 +64,15 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<Exit> {
     session.block_on(async {
         let stop = stop_signal(|| output::talk(STOPPING))?;
         let store = retrying(&session.cached_store(&args.cache).await?, args.patience, &stop);
-        let worker = device.environment().worker;
+        let worker = machine::environment().worker;
         let class = run.config().numerics;
         let _metrics =
             Metrics::listen(args.metrics.metrics, &session.settings, &worker, class).await?;
         let began = Instant::now();
         output::talk(format!("run {} ({})", run.id(), run.config().name));
         let mut progress = RunSummary::of(&run);
-        // A resumed run does not compute the base's accuracy again.
-        for (key, manifest) in evaluations_at(&store, &run, 0).await? {
+        // A resumed run computes none of these again, and the rest of their evaluations.
+        for (key, manifest) in evaluations_so_far(&store, &run).await? {
             progress.add_evaluation(key, &manifest);
         }
         let how = (args.compute.workers, args.repair);
@@ -120,7 +120,8 @@ fn describe(summary: &Summary, args: &RunArgs, session: &Session) -> String {
     ];
     rows.extend(summary.policy.map(|policy| ("policy", policy.to_string())));
     let share = |share: f64| output::accuracy(share, accuracy.problems);
-    let change = output::change(accuracy.shares.base.map(share), accuracy.shares.latest.map(share));
+    let change =
+        output::change(accuracy.shares.base.map(share), accuracy.shares.later().map(share));
     rows.extend(change.map(|change| ("accuracy", change)));
     let kinds = summary.kinds.iter().map(|(kind, time)| {
         let all = time.compute_s + time.fetch_s + time.store_s;

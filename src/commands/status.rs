@@ -77,7 +77,7 @@ fn table(runs: &[RunStatus]) -> String {
                 _ => output::state(run.state),
             },
             format!("{}/{}", run.iteration, run.iterations),
-            output::change(share(run.accuracy.base), share(run.accuracy.latest))
+            output::change(share(run.accuracy.base), share(run.accuracy.later()))
                 .unwrap_or_else(dash),
             run.stages.done.to_string(),
             run.stages.failed.to_string(),

@@ -11,6 +11,9 @@ use super::prelude::{ComputeDevice, Exit, Result, Session, machine, output};
 use crate::signals::{end_at_once, on_signals};
 use crate::{args::WorkerArgs, metrics::Metrics, supervisor::Supervisor, telemetry};
 
+/// Stages that a worker computes at the same time.
+const AT_ONCE: usize = 1;
+
 /// How long the release of the current stage may take.
 const RELEASE: Duration = Duration::from_secs(5);
 
@@ -34,7 +37,7 @@ async fn work(
 ) -> Result<Exit> {
     let store = session.cached_store(&args.cache).await?;
     let fleet = session.fleet().await?;
-    let environment = device.environment();
+    let environment = device.environment(AT_ONCE);
     let name = environment.worker.clone();
     agrpo_fleet::require(&fleet, &name).await?;
     let mut metrics =
@@ -64,7 +67,7 @@ async fn work(
     );
     let mut supervisor = Supervisor::new(options.liveness.clone());
     supervisor.ready();
-    let execute = device.execute(1);
+    let execute = device.execute(AT_ONCE);
     #[cfg(debug_assertions)]
     let execute = crate::failpoints::witness(execute, &session.settings)?;
     let (events, mut happened) = mpsc::unbounded_channel();

@@ -76,7 +76,10 @@ impl Glance {
                 },
                 text::state(run.state),
                 format!("{} of {}", run.iteration, run.iterations),
-                format!("{} -> {}", share(run.accuracy.base), share(run.accuracy.latest)),
+                match run.accuracy.later() {
+                    Some(later) => format!("{} -> {}", share(run.accuracy.base), percent(later)),
+                    None => share(run.accuracy.base),
+                },
             ])
         };
         let widths = [Length(12), Fill(1), Length(10), Length(14), Length(18)];

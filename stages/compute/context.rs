@@ -1,6 +1,8 @@
 //! What a stage computes with, beside its spec and its inputs. None of it changes a byte of a result, except that the
 //! device has to be of the spec's numerics class and reward programs have to be those of the spec.
 
+use std::cell::Cell;
+
 use agrpo_spec::Scorer;
 
 use crate::{device::Device, policy_cache::PolicyCache, problems::ProblemCache, threads::Threads};
@@ -37,8 +39,22 @@ pub(crate) struct Context<'a> {
     pub(crate) cache: &'a PolicyCache,
     pub(crate) problems: &'a ProblemCache,
     pub(crate) scorer: &'a dyn Scorer,
+    pub(crate) memory: &'a Memory,
+}
+
+/// The memory of one attempt at a stage.
+#[derive(Debug)]
+pub(crate) struct Memory {
     /// Bytes of the device's memory that the stage may take, if known: those of the resources, or 0 when it is tried again.
-    pub(crate) memory: Option<u64>,
+    pub(crate) available: Option<u64>,
+    /// Whether a stage that may choose was estimated to fit without checkpointing, and is computed without it.
+    pub(crate) fits: Cell<bool>,
+}
+
+impl Memory {
+    pub(crate) fn of(available: Option<u64>) -> Self {
+        Self { available, fits: Cell::new(false) }
+    }
 }
 
 impl<'a> Context<'a> {

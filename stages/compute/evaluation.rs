@@ -222,26 +222,4 @@ impl Grades {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A completion's padding is that of its window, so it must not depend on the shard that computes it.
-    #[test]
-    fn shards_compute_each_completion_once_and_in_the_window_of_the_whole() {
-        let of = |own: Range<usize>| -> Vec<(usize, Vec<usize>)> {
-            let cells = |Batch { window, cells }: Batch| {
-                cells.into_iter().map(move |cell| (cell, window.clone()))
-            };
-            windows(own, 45, 16).flat_map(cells).collect()
-        };
-        let whole = of(0..45);
-        assert_eq!(whole.iter().map(|(cell, _)| *cell).collect::<Vec<_>>(), Vec::from_iter(0..45));
-        assert_eq!([&whole[0].1, &whole[44].1], [&Vec::from_iter(0..16), &Vec::from_iter(32..45)]);
-        for ends in
-            [vec![0, 45], vec![0, 15, 30, 45], vec![0, 16, 17, 33, 45], Vec::from_iter(0..46)]
-        {
-            let shards = ends.windows(2).flat_map(|ends| of(ends[0]..ends[1]));
-            assert_eq!(shards.collect::<Vec<_>>(), whole, "{ends:?}");
-        }
-    }
-}
+mod tests;

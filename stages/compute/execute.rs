@@ -6,9 +6,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use agrpo_spec::{Checkpointing, Inputs, Outputs, Scorer, StageKind, StageSpec};
+use agrpo_spec::{Inputs, Outputs, Scorer, StageKind, StageSpec};
 
-use crate::context::{Context, Resources};
+use crate::context::{Context, Memory, Resources};
 use crate::device::{Device, out_of_memory};
 use crate::error::{Result, internal, invalid};
 use crate::policy_cache::PolicyCache;
@@ -24,7 +24,7 @@ pub fn execute(spec: &StageSpec, inputs: &Inputs) -> Result<Outputs> {
 /// The same on these threads.
 pub fn execute_on(threads: &Threads, spec: &StageSpec, inputs: &Inputs) -> Result<Outputs> {
     let (cache, problems) = (&PolicyCache::default(), &ProblemCache::default());
-    let (device, scorer, memory) = (Device::Cpu, &NoPrograms, None);
+    let (device, scorer, memory) = (Device::Cpu, &NoPrograms, &Memory::of(None));
     let resources = &Resources::of(threads.clone());
     compute(spec, inputs, Context { device, resources, cache, problems, scorer, memory })
 }
@@ -41,7 +41,7 @@ pub fn execute_with(
     let (cache, problems) = (PolicyCache::default(), ProblemCache::default());
     move |spec, inputs| {
         let (resources, cache, problems, scorer) = (&resources, &cache, &problems, &*scorer);
-        let memory = resources.memory;
+        let memory = &Memory::of(resources.memory);
         compute(spec, inputs, Context { device, resources, cache, problems, scorer, memory })
     }
 }
@@ -69,33 +69,19 @@ fn compute(spec: &StageSpec, inputs: &Inputs, context: Context<'_>) -> Result<Ou
             StageSpec::Evaluation(spec) => evaluation::execute(spec, inputs, context),
         })
     };
-    let computed = again_in_less_memory(spec, context, compute);
+    let computed = again_in_less_memory(context, compute);
     computed.map_err(|error| out_of_memory::explain(error, kind, context.device))
 }
 
 /// Computes a stage. Where the estimate said that it fits without checkpointing and memory was refused all the same,
 /// computes it once more with checkpointing, which gives the same bytes.
-fn again_in_less_memory<'a>(
-    spec: &StageSpec,
-    context: Context<'a>,
-    compute: impl Fn(Context<'a>) -> Result<Outputs>,
+fn again_in_less_memory(
+    context: Context<'_>,
+    compute: impl Fn(Context<'_>) -> Result<Outputs>,
 ) -> Result<Outputs> {
-    let computed = compute(context);
-    // Where memory is unknown, it was computed with checkpointing at once.
-    if context.memory.is_none() {
-        return computed;
-    }
-    let estimator = match spec {
-        StageSpec::Gradient(spec) => &spec.estimator,
-        StageSpec::Updates(spec) => &spec.estimator,
-        _ => return computed,
-    };
-    match computed {
-        Err(error)
-            if estimator.checkpointing == Checkpointing::Auto
-                && out_of_memory::is_out_of_memory(&error) =>
-        {
-            compute(Context { memory: Some(0), ..context })
+    match compute(context) {
+        Err(error) if context.memory.fits.get() && out_of_memory::is_out_of_memory(&error) => {
+            compute(Context { memory: &Memory::of(Some(0)), ..context })
         }
         computed => computed,
     }
@@ -129,10 +115,12 @@ mod tests {
     use std::sync::Barrier;
     use std::{num::NonZeroUsize, thread};
 
-    use agrpo_spec::{ArtifactDigest, Plan, Run, StageError};
+    use agrpo_spec::memory::GradientSizes;
+    use agrpo_spec::{ArtifactDigest, Checkpointing, GradientSpec, Plan, Run, StageError};
     use tch::{Kind, Tensor};
 
     use super::*;
+    use crate::text::chat;
 
     /// The error of a stage in whose three parts, each on its own thread, `compute` fails where it is beside the
     /// stage's thread.
@@ -141,7 +129,8 @@ mod tests {
         let (cache, problems) = (&PolicyCache::default(), &ProblemCache::default());
         let (device, scorer) = (Device::Cpu, &NoPrograms);
         let resources = &Resources::of(threads.clone());
-        let context = Context { device, resources, cache, problems, scorer, memory: None };
+        let memory = &Memory::of(None);
+        let context = Context { device, resources, cache, problems, scorer, memory };
         let (here, meeting) = (thread::current().id(), Barrier::new(3));
         let part = |(): &mut (), _| {
             meeting.wait();
@@ -155,14 +144,14 @@ mod tests {
     }
 
     /// A gradient of the tests' smoke run.
-    fn gradient(checkpointing: &str) -> StageSpec {
+    fn gradient(checkpointing: &str) -> GradientSpec {
         let text = include_str!("../../jobs/runs/smoke.toml");
         let text =
             text.replace("checkpointing = false", &format!("checkpointing = {checkpointing}"));
         let mut plan = Plan::new(Run::parse(&text).unwrap());
         for made in 0u32.. {
             let (&key, spec) = plan.pending().iter().next().unwrap();
-            if spec.kind() == StageKind::Gradient {
+            if let StageSpec::Gradient(spec) = spec {
                 return spec.clone();
             }
             plan.finished(key, |_| Some(ArtifactDigest::of(&made.to_le_bytes()))).unwrap();
@@ -170,26 +159,56 @@ mod tests {
         unreachable!("a run has gradients")
     }
 
-    #[test]
-    fn a_gradient_that_auto_sized_wrongly_is_computed_again_in_less_memory() {
+    /// Whether each attempt at a gradient used checkpointing, where those without it, or all, fail.
+    fn attempts(
+        checkpointing: &str,
+        available: Option<u64>,
+        error: fn() -> StageError,
+        all_fail: bool,
+    ) -> (Vec<bool>, bool) {
         let (cache, problems) = (&PolicyCache::default(), &ProblemCache::default());
-        let (device, scorer, memory) = (Device::Cpu, &NoPrograms, Some(1 << 40));
+        let (device, scorer, memory) = (Device::Cpu, &NoPrograms, &Memory::of(available));
         let resources = &Resources::of(Threads::one());
         let context = Context { device, resources, cache, problems, scorer, memory };
-        let full = || internal("CUDA out of memory. Tried to allocate 2 GiB");
-        let computed = |spec: &StageSpec, error: fn() -> StageError| {
-            let tried = RefCell::new(vec![]);
-            let compute = |context: Context<'_>| {
-                tried.borrow_mut().push(context.memory);
-                if context.memory == Some(0) { Ok(Outputs::default()) } else { Err(error()) }
+        let spec = gradient(checkpointing);
+        let tried = RefCell::new(vec![]);
+        let compute = |context: Context<'_>| {
+            let sizes = GradientSizes {
+                estimator: &spec.estimator,
+                sampler: &spec.sampler,
+                group: spec.group,
+                precision: spec.precision,
+                lora: None,
+                other_policies: 0,
+                shards: 1,
+                sizes: chat::tests::config().memory_sizes(),
+                length: 64,
+                inputs_in_memory: true,
+                threads: 1,
+                is_gpu: false,
             };
-            let ended = again_in_less_memory(spec, context, compute);
-            (ended.is_ok(), tried.into_inner())
+            let decided = gradient::decided(StageKind::Gradient, sizes, context.memory);
+            let is_checkpointed = decided.checkpointing == Checkpointing::Always;
+            tried.borrow_mut().push(is_checkpointed);
+            if is_checkpointed && !all_fail { Ok(Outputs::default()) } else { Err(error()) }
         };
-        assert_eq!(computed(&gradient("\"auto\""), full), (true, vec![memory, Some(0)]));
+        let ended = again_in_less_memory(context, compute);
+        (tried.into_inner(), ended.is_ok())
+    }
+
+    #[test]
+    fn a_gradient_is_tried_again_only_where_auto_left_checkpointing_out() {
+        let full = || internal("CUDA out of memory. Tried to allocate 2 GiB");
+        let (little, much) = (Some(1 << 20), Some(1 << 40));
+        assert_eq!(attempts("\"auto\"", much, full, false), (vec![false, true], true));
+        // It used checkpointing at once, or does now: there is nothing else to try.
+        assert_eq!(attempts("\"auto\"", much, full, true), (vec![false, true], false));
+        assert_eq!(attempts("\"auto\"", little, full, true), (vec![true], false));
+        assert_eq!(attempts("\"auto\"", None, full, true), (vec![true], false));
         // Where the run file decides, and for any other error, one try is all.
-        assert_eq!(computed(&gradient("false"), full), (false, vec![memory]));
-        assert_eq!(computed(&gradient("\"auto\""), || internal("else")), (false, vec![memory]));
+        assert_eq!(attempts("false", much, full, true), (vec![false], false));
+        assert_eq!(attempts("true", much, full, true), (vec![true], false));
+        assert_eq!(attempts("\"auto\"", much, || internal("else"), true), (vec![false], false));
     }
 
     #[test]

@@ -16,7 +16,11 @@ use tch::Tensor;
 use crate::error::{Result, data, invalid};
 use crate::estimator::{Batch, Estimate, Measured, Policies, Worth, accumulate, estimator};
 use crate::model::{ModelConfig, Placement};
-use crate::{context::Context, tensors, trajectories::Trajectories};
+use crate::{
+    context::{Context, Memory},
+    tensors,
+    trajectories::Trajectories,
+};
 
 /// The tensor beside the gradient in its file: the number that it is a mean over, one f64.
 pub(crate) const MEAN_OVER: &str = "mean_over";
@@ -54,6 +58,7 @@ pub(crate) fn execute(
         length: samples.length(),
         inputs_in_memory: is_in_memory(files),
         threads: resources.passes_of_stage(),
+        is_gpu: device.is_cuda(),
     };
     let config = decided(StageKind::Gradient, sizes, memory);
     let Estimate { mut gradient, measured } = accumulate(&estimator, &policies, &config, threads)?;
@@ -127,14 +132,15 @@ pub(crate) fn is_in_memory(files: &Files) -> bool {
     files.values().all(|content| matches!(content, Content::Memory(_)))
 }
 
-/// The estimator, its passes checkpointed or not; `memory` is what the stage may take, if that is known.
+/// The estimator, its passes checkpointed or not.
 pub(crate) fn decided(
     kind: StageKind,
     sizes: GradientSizes<'_>,
-    memory: Option<u64>,
+    memory: &Memory,
 ) -> EstimatorConfig {
     let asked = sizes.estimator.checkpointing;
-    let workload = Workload::of_gradient(&sizes).decided(kind, asked, memory);
+    let workload = Workload::of_gradient(&sizes).decided(kind, asked, memory.available);
+    memory.fits.set(asked == Checkpointing::Auto && !workload.checkpointing);
     let checkpointing =
         if workload.checkpointing { Checkpointing::Always } else { Checkpointing::Never };
     EstimatorConfig { checkpointing, ..sizes.estimator.clone() }

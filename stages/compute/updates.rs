@@ -52,6 +52,7 @@ pub(crate) fn execute(
             length: samples.iter().map(Samples::length).max().unwrap_or(0),
             inputs_in_memory: gradient::is_in_memory(files),
             threads: resources.passes_of_stage(),
+            is_gpu: device.is_cuda(),
         },
         memory,
     );

@@ -17,7 +17,7 @@ mod rates;
 mod work;
 
 use crate::memory::Workload;
-use crate::run::{Run, RunConfig, Sampler, Samples};
+use crate::run::{EstimatorConfig, EstimatorKind, Run, RunConfig, Sampler, Samples};
 use crate::stage::StageKind;
 
 pub use chain::{Chain, Machine};
@@ -250,7 +250,7 @@ impl Workload {
         let own = pass.there_and_back(back);
         let again = if self.checkpointing { 1.0 } else { 0.0 };
         // The other policies need a forward pass only.
-        let more = pass.times(again + self.other_policies as f64);
+        let more = pass.times(again + of_others(&config.estimator));
         let passes = (states / self.gradient.sequences.max(1) as f64).ceil();
         let numbers = self.trained_bytes() as f64 / 4.0;
         Cost {
@@ -260,6 +260,20 @@ impl Workload {
             ..Cost::default()
         }
     }
+}
+
+/// Forward passes of other policies for each pass that is differentiated, on average over an iteration's updates.
+fn of_others(estimator: &EstimatorConfig) -> f64 {
+    let reference = f64::from(u8::from(estimator.kl.get() > 0.0));
+    // The sampler recorded what it drew tokens with, but not how likely it was to pass positions over.
+    let computes_behaviour = match estimator.kind {
+        EstimatorKind::Agrpo | EstimatorKind::ArGrpo => estimator.position_gradient,
+        EstimatorKind::DiffuGrpo | EstimatorKind::CoupledGrpo | EstimatorKind::MergedStep => true,
+    };
+    // In the first update it is the policy that is differentiated.
+    let inner = f64::from(estimator.inner_updates);
+    let behaviour = if computes_behaviour { (inner - 1.0) / inner } else { 0.0 };
+    reference + behaviour
 }
 
 /// What one stage asks for.

@@ -31,6 +31,9 @@ pub struct Environment {
     pub platform: String,
     /// Threads that the stages of the process shared.
     pub threads: u32,
+    /// Stages that the process computed at the same time, at most; absent in manifests of earlier releases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages_at_once: Option<u32>,
     /// The worker that computed it.
     pub worker: String,
     /// Milliseconds since 1970 when the stage began.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! P = 2 V D + D + n (4 D^2 + 3 D M + 2 D)   weights      T = P, or sum of R (I + O) with adapters
-//! f32: a block keeps  (13 D or, with adapters, 11 D + 7 R) + 4 M   numbers a token for its backward pass
-//!      a pass keeps   all blocks; with checkpointing n D, and one block whole
+//! f32: a block keeps  8 D + 3 M or, with adapters, 11 D + 4 M + 7 R   numbers a token for its backward pass
+//!      a pass keeps   all blocks; with checkpointing n D, and one block whole; on its way back less, and more gradients
 //!      the head       4 V   numbers a distribution
 //! ```
-//! `docs/memory.md` says where the factors come from and what was measured. Sizes are of one process that
-//! computes one stage on a CPU, `Workload::threads` passes of it at a time. Nothing is measured or allocated here.
+//! `docs/memory.md` says where the factors come from and what was measured. Sizes are of one process that computes one
+//! stage, `Workload::threads` passes of it at a time: in one memory or, beside a GPU, in two. Nothing is measured or
+//! allocated here.
 
 mod block;
 mod gradient;
@@ -22,11 +23,13 @@ use crate::run::{
 };
 use crate::{content::LARGE, stage::StageKind};
 
-pub use parts::{Estimate, Part, TooLarge};
+pub use parts::{Estimate, Part, Place, TooLarge};
 pub use process::SPARE_ARENAS;
 
 /// Bytes of the program itself, libtorch included, before it computes.
 const PROGRAM: u64 = 130 << 20;
+/// Bytes of a GPU that CUDA and the libraries on it take for a process: assumed, since no GPU was measured.
+const CONTEXT: u64 = 512 << 20;
 /// Bytes of a number in f32.
 const SINGLE: u64 = 4;
 /// Bytes above which the allocator returns a piece to the system at once (`src/numerics.rs`).
@@ -143,7 +146,8 @@ pub struct Workload {
     pub gradient: PassSizes,
     /// Whether a gradient's pass keeps the inputs of its blocks alone.
     pub checkpointing: bool,
-    /// Policies beside the one that is differentiated: a reference, one that sampled.
+    /// Policies in memory beside the one that is differentiated: a reference, one that sampled. Fused updates keep that one
+    /// in any case, since the policy moves on memory of its own.
     pub other_policies: u64,
     /// Gradients that an update joins.
     pub shards: u64,
@@ -155,6 +159,9 @@ pub struct Workload {
     pub threads: u64,
     /// Whether all inner updates of an iteration are one stage.
     pub fused_updates: bool,
+    /// Whether a GPU computes the passes: in its memory are policies and what passes hold. The host has the rest, and the
+    /// optimizer computes there.
+    pub is_gpu: bool,
 }
 
 impl Workload {
@@ -203,6 +210,7 @@ impl Workload {
                 .map(|sft| pass(sft.micro_batch, rollout.completion_tokens)),
             threads: 1,
             fused_updates: estimator.fused_updates,
+            is_gpu: config.numerics.is_cuda(),
         }
     }
 
@@ -227,13 +235,28 @@ impl Workload {
         // With adapters, all policies of a run share one base in memory.
         let others = if trained { self.other_policies } else { 0 };
         let more_bases = if self.lora.is_some() { 0 } else { others };
+        // The policy that moves during fused updates was read as the one that sampled.
+        let folders = if trained && self.fused_updates { others } else { 1 + others };
         let files = if self.inputs_in_memory { base + adapter } else { 0 };
-        vec![
-            Part::new("program", PROGRAM),
-            Part::new("inputs", files.saturating_mul(1 + others)),
+        let context = self.is_gpu.then_some(Part::new("context", CONTEXT));
+        let parts = [
+            self.beside("program", PROGRAM),
+            self.beside("inputs", files.saturating_mul(folders)),
             Part::new("weights", base.saturating_mul(1 + more_bases)),
             Part::new("adapters", adapter.saturating_mul(1 + others)),
-        ]
+        ];
+        parts.into_iter().chain(context).collect()
+    }
+
+    /// What the host holds: in its own memory, if that is another than the device's.
+    fn beside(&self, name: &'static str, bytes: u64) -> Part {
+        let place = if self.is_gpu { Place::Host } else { Place::Device };
+        Part { place, ..Part::new(name, bytes) }
+    }
+
+    /// The same of what is copied from a GPU first: nothing is copied where processors compute.
+    fn copied(&self, name: &'static str, bytes: u64) -> Part {
+        self.beside(name, if self.is_gpu { bytes } else { 0 })
     }
 
     fn sampling(&self, pass: &PassSizes) -> Vec<Part> {
@@ -254,44 +277,6 @@ impl Workload {
 
     fn head(&self, pass: &PassSizes) -> Part {
         Part::new("head", product(&[pass.distributions(), self.sizes.vocabulary, SINGLE, HEAD]))
-    }
-
-    fn gradient(&self) -> Vec<Part> {
-        let trained = self.trained_bytes();
-        let mut parts = self.policies(true);
-        parts.push(Part::new("gradients", trained));
-        let file = Part::new("output", trained);
-        let is_kept = self.is_kept_by_the_allocator();
-        let (writing, kept) = if is_kept { (vec![], Some(file)) } else { (vec![file], None) };
-        let passing = self.passing().into_iter().map(|part| part.times(self.threads));
-        let own = self.gradients_of_passes();
-        parts.extend(parts::larger(passing.chain([own]).collect(), writing));
-        parts.extend(kept);
-        parts
-    }
-
-    /// What one pass holds beside weights and gradients.
-    fn passing(&self) -> Vec<Part> {
-        let (sizes, pass) = (&self.sizes, &self.gradient);
-        let head = self.head(pass);
-        let block = product(&[pass.tokens(), self.kept()]);
-        let work = self.forward(pass).max(self.way_back(pass));
-        if self.checkpointing {
-            let inputs = [sizes.n_layers, pass.tokens(), sizes.d_model, self.precision.bytes()];
-            let one = Part::new("block at work", block.saturating_add(work));
-            return vec![Part::new("block inputs", product(&inputs)), Part::larger([head, one])];
-        }
-        // The last block computes the queried positions only, but keys and values of all tokens.
-        let last = product(&[pass.distributions(), self.kept()])
-            + product(&[pass.tokens(), 6 * sizes.d_model, self.precision.bytes()]);
-        let all = block.saturating_mul(sizes.n_layers - 1).saturating_add(last);
-        let one = Part::new("block at work", work);
-        vec![Part::new("activations", all), Part::larger([head, one])]
-    }
-
-    /// glibc returns pieces of more than 32 MiB to the system at once, and mostly keeps smaller ones.
-    fn is_kept_by_the_allocator(&self) -> bool {
-        product(&[self.gradient.tokens(), self.widest(), self.precision.bytes()]) <= LARGE_PIECE
     }
 
     /// Whether the allocator keeps the memory of trained matrices that are no longer needed.
@@ -316,25 +301,21 @@ impl Workload {
             .saturating_add(self.handed(2 * trained))
             .saturating_add(self.handed(trained).saturating_mul(self.shards));
         let kept = if self.has_small_matrices() { trained } else { 0 };
+        // Beside a GPU, the host's cores.
+        let is_written_beside = self.threads > 1 || self.is_gpu;
         vec![
-            Part::new("program", PROGRAM),
-            Part::new("inputs", own),
-            Part::new("gradients", kept),
-            Part::new("moments", 2 * trained),
-            Part::new("new policy", if self.threads > 1 { trained } else { kept }),
-            Part::new("output", 3 * trained),
+            self.beside("program", PROGRAM),
+            self.beside("inputs", own),
+            self.beside("gradients", kept),
+            self.beside("moments", 2 * trained),
+            self.beside("new policy", if is_written_beside { trained } else { kept }),
+            self.beside("output", 3 * trained),
         ]
     }
 
     /// The bytes of a file of gradients or moments in memory: large ones are read in windows from any store.
     fn handed(&self, bytes: u64) -> u64 {
         if self.inputs_in_memory || bytes <= LARGE { bytes } else { 0 }
-    }
-
-    /// Each pass has a gradient of its own, until it is added; while one is computed, one more may wait for each thread.
-    fn gradients_of_passes(&self) -> Part {
-        let passes = if self.threads == 1 { 1 } else { 2 * self.threads };
-        Part::new("gradients of passes", self.trained_bytes()).times(passes)
     }
 
     /// Bytes of one copy of the T trained weights.

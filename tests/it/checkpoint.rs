@@ -353,7 +353,7 @@ fn a_dry_run_needs_none_of_the_files() {
     memory    gradient: program 136.31 MB, weights 69.95 kB, adapters 7.94 kB, gradients 7.94 kB, block inputs 507.90 kB, block at work 11.79 MB, gradients of passes 7.94 kB, output 7.94 kB
     memory    update: program 136.31 MB, inputs 109.63 kB, gradients 7.94 kB, moments 15.87 kB, new policy 7.94 kB, output 23.81 kB
     memory    evaluation: program 136.31 MB, weights 69.95 kB, adapters 7.94 kB, block at work 3.17 MB
-    memory    process: 230.00 MB, with 2 stages in hand and what its allocator keeps
+    memory    process: 230.05 MB, with 2 stages in hand and what its allocator keeps
     store     1.24 MB over the whole run
     assumed   products 0.10 TFLOP/s of a thread (--tflops N says better), adapters 0.10; hashes 1.8 GB/s of a thread, the store 0.7 GB/s; docs/scale.md says from what
     time      up to 0s on 2 threads, with the longest prompts; an iteration 0.132 s; computing 94.8% of the time

@@ -193,6 +193,53 @@ fn questions_about_a_store_that_is_not_there() {
 }
 
 #[test]
+fn no_store_is_made_among_other_files() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), tiny()).unwrap();
+    // Another program's, and a file.
+    std::fs::create_dir_all(folder.path().join("runs/tensorboard")).unwrap();
+    std::fs::write(folder.path().join("stages"), "").unwrap();
+    for arguments in [&["run", "tiny.toml", "--store", "."][..], &["doctor", "--store", "."]] {
+        let said = agrpo(folder.path(), arguments, "");
+        let text = said.stdout + &said.stderr;
+        assert!(text.contains("[folder] holds other files, and no store"), "{text}");
+        assert!(said.code != Some(0) && text.contains("--store"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is written");
+    // Empty folders, those of file systems, and what an earlier version left are taken.
+    for inside in ["lost+found", "runs"] {
+        let store = TempDir::new().unwrap();
+        std::fs::create_dir_all(store.path().join(inside)).unwrap();
+        let arguments =
+            ["run", "tiny.toml", "--workers", "1", "--store", store.path().to_str().unwrap()];
+        let said = agrpo(folder.path(), &arguments, "");
+        assert_eq!(said.code, Some(0), "{inside}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn a_run_file_comes_from_a_pipe() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("tiny.toml"), tiny()).unwrap();
+    let run = |command: &str| {
+        let program = env!("CARGO_BIN_EXE_agrpo");
+        let said = Command::new("bash")
+            .args(["-c", command, program])
+            .current_dir(folder.path())
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{command}: {}", String::from_utf8_lossy(&said.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        answer["run"].clone()
+    };
+    let expected = run("$0 run tiny.toml --json");
+    assert_eq!(run("$0 run <(/bin/cat tiny.toml) --json"), expected);
+    assert_eq!(run("/bin/cat tiny.toml | $0 run /dev/stdin --json"), expected);
+    assert_eq!(run("/bin/cat tiny.toml | $0 run - --json"), expected);
+}
+
+#[test]
 fn an_unreachable_redis_is_code_4_and_names_the_place() {
     let said = alone(&["worker", "--redis", "redis://user@127.0.0.1:1"], "");
     assert_eq!(said.code, Some(4));

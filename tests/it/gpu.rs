@@ -4,13 +4,16 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use agrpo_spec::record::seal;
 use agrpo_spec::{Numerics, Run, RunConfig};
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::program::{Program, RUN, Said};
+use crate::support::wait::wait_for;
 
 /// No GPU is visible, whatever the machine has.
 const BLIND: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "-1");
@@ -290,6 +293,37 @@ fn what_fails_is_in_the_document_and_the_rest_is_measured() {
     assert_eq!(states(&document), [r#""model" "skipped""#, r#""update" "skipped""#]);
     let why = document["sections"][0]["error"].as_str().unwrap();
     assert_eq!(why, "1 s are left of the budget, and it takes about 50");
+}
+
+/// A killed benchmark must not leave a section behind that holds the device.
+#[test]
+fn a_section_ends_with_the_benchmark_that_started_it() {
+    let program = Program::new(&[]);
+    let golden = golden();
+    // As much as takes minutes.
+    let long = ["--sequences", "4096", "--layers", "1024", "--budget", "86400"];
+    let bench = ["bench-gpu", "--tiny", "--golden", &golden, "--only", "model"];
+    let mut killed = program.start(&[&bench[..], &long].concat());
+    let parent = Pid::from_child(&killed);
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let section = wait_for("a section that computes", || {
+        let section = read(&children).trim().parse().ok().and_then(Pid::from_raw)?;
+        let stat = read(&format!("/proc/{section}/stat"));
+        // User time, in hundredths of a second.
+        let ticks: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?;
+        (ticks > 100).then_some(section)
+    });
+    kill_process(parent, Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    // What has ended has no arguments.
+    let is_gone = || read(&format!("/proc/{section}/cmdline")).is_empty();
+    let pause = |_: &u32| std::thread::sleep(Duration::from_millis(10));
+    let ended = (0..500u32).inspect(pause).any(|_| is_gone());
+    if !ended {
+        kill_process(section, Signal::KILL).unwrap();
+    }
+    assert!(ended, "the section went on without the benchmark");
 }
 
 fn golden() -> String {

@@ -28,6 +28,7 @@ mod metrics;
 mod odd_s3;
 mod outputs;
 mod own_task;
+mod processes;
 mod programs;
 mod records;
 mod replay;

@@ -68,6 +68,16 @@ fn a_report_is_one_file_that_shows_all_of_a_run() {
 }
 
 #[test]
+fn a_report_goes_to_standard_output_where_it_is_asked_for() {
+    let program = finished();
+    program.run(&["report", "bytes"]);
+    let said = program.run(&["report", "bytes", "-o", "-"]);
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""));
+    assert_eq!(said.stdout, text(&program, "report.html"));
+    assert!(!program.folder().join("-").exists());
+}
+
+#[test]
 fn runs_stand_beside_each_other_with_their_differences() {
     let program = finished();
     program.json(&["run", "run.toml", "--seed", "8", "--json"]);

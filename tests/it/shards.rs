@@ -138,6 +138,37 @@ fn a_run_that_is_killed_between_shards_ends_with_the_same_accuracies() {
     assert_eq!(status(&program).get("partial_evaluations"), None);
 }
 
+/// Of an evaluation that an earlier process left undone, a later update was made.
+#[test]
+fn a_resumed_run_shows_the_accuracy_of_an_evaluation_that_it_completes() {
+    let program = program(&[], 3);
+    let first = program.run(&["run", "shards.toml", "--workers", "1"]);
+    let accuracies = |stderr: &str, of: &str| -> Vec<String> {
+        let lines = stderr.lines().filter(|line| line.starts_with(of));
+        lines.map(|line| line.split("  ").nth(1).unwrap().to_owned()).collect()
+    };
+    let shown = accuracies(&first.stderr, "evaluation of iteration 2");
+    let [.., accuracy] = &*shown else { panic!("{}", first.stderr) };
+    assert!(accuracy.starts_with("accuracy "), "{accuracy}");
+    let base = accuracies(&first.stderr, "iteration 1/4");
+    assert!(
+        base[0].starts_with("accuracy ") && !base[0].contains("->"),
+        "the base alone: {base:?}"
+    );
+    let later = accuracies(&first.stderr, "iteration 4/4");
+    assert!(later[0].contains(" -> "), "{later:?}");
+
+    let (run, _) = run(&program, "shards.toml");
+    let (key, (manifest, _)) = evaluations(&program, &run).into_iter().nth(4).unwrap();
+    assert_eq!(key.to_string(), "evaluation-000002-01");
+    let index = format!("runs/{run}/stages/{key}.{}", manifest.stage);
+    for file in [index, format!("stages/{}", manifest.stage)] {
+        std::fs::remove_file(program.store().join(file)).unwrap();
+    }
+    let resumed = program.run(&["run", "shards.toml", "--workers", "1"]);
+    assert_eq!(accuracies(&resumed.stderr, "evaluation of iteration 2"), [&**accuracy]);
+}
+
 #[test]
 fn a_fleet_of_two_workers_shares_the_shards() {
     let redis = RedisServer::start(&[]);

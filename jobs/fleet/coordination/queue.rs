@@ -9,7 +9,7 @@
 //! <queue>:ready:<run>           stages that can be computed, in the order of the plan
 //! <queue>:turns                 runs that have such stages; the one that has waited longest comes first
 //! <queue>:taken                 stages taken a moment ago, so that an offer that comes late does not repeat them
-//! <queue>:bases                 the base of each run that starts from a checkpoint
+//! <queue>:bases                 the base of each run that starts from a checkpoint, until the run is over
 //! <queue>:passed                when such a run was first passed over since its last turn
 //! <queue>:joins:<run>:<update>  shards whose part of the update is published
 //! ```
@@ -21,7 +21,7 @@ use agrpo_store::Versions;
 use redis::{Script, ScriptInvocation};
 use tokio::sync::oneshot;
 
-use crate::coordination::keys::{HELD, LEASE};
+use crate::coordination::keys::{ACTIVE, HELD, LEASE};
 use crate::coordination::redis::{self as connection, Fleet};
 use crate::{Result, coordination::leases::LEASE as LEASE_LASTS};
 
@@ -42,6 +42,7 @@ fn script(text: &str) -> Script {
 static OFFER: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/offer.lua")));
 static TAKE: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/take.lua")));
 static UNKNOWN: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/unknown.lua")));
+static BASES: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/bases.lua")));
 static WAITING: LazyLock<Script> = LazyLock::new(|| script(include_str!("queue/waiting.lua")));
 
 /// A stage that a worker may compute.
@@ -134,6 +135,13 @@ impl Queue {
     pub(crate) async fn note_base(&self, run: RunId, base: ArtifactDigest) -> Result<()> {
         let (key, base) = (self.key("bases"), base.to_string());
         self.fleet.ask(redis::cmd("HSET").arg(key).arg(run.to_string()).arg(base)).await
+    }
+
+    /// Forgets the bases of runs that are over, by whatever end.
+    pub(crate) async fn forget_bases(&self) -> Result<()> {
+        let mut call = self.call(&BASES);
+        call.key(self.fleet.keys.of(ACTIVE));
+        self.fleet.invoke::<redis::Value>(&call).await.map(drop)
     }
 
     /// Takes the next hint, if there is one; runs take turns.

@@ -282,6 +282,25 @@ async fn runs_share_what_they_have_in_common() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_computed_by_one_process_of_a_local_store_at_a_time() {
+    let test = TestStore::file().await;
+    let begin = |store| {
+        let local = local(store, dawdling(), 1);
+        async move {
+            local.run(run(), false, mpsc::unbounded_channel().0, watch::channel(false).1).await
+        }
+    };
+    let (first, second) = tokio::join!(begin(&test.store), begin(&test.store));
+    let (done, refused) = if first.is_ok() { (first, second) } else { (second, first) };
+    assert!(done.unwrap().done);
+    let error = refused.unwrap_err();
+    assert!(matches!(error, JobsError::Invalid(_)), "{error}");
+    assert!(error.to_string().contains("being computed by another process in file://"), "{error}");
+    assert_eq!(crate::status::status(&test.store, None).await.unwrap()[0].stages.computed_twice, 0);
+    assert!(begin(&test.store).await.unwrap().done, "it is free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_run_waits_and_a_cancelled_one_ends_and_both_go_on_to_the_same_end() {
     let (_, expected) = reference().await;
     for state in [Hold::Paused, Hold::Cancelled] {

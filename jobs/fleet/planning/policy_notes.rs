@@ -3,12 +3,13 @@
 //! Computes no stage. A note that is not sealed for this run and key is ignored (`Records::policy_note`), and a sealed
 //! note counts only while no record of the run contradicts it: every process that can write to a store can seal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agrpo_spec::{
     ArtifactDigest, Base, Checkpoint, Manifest, Plan, Run, StageKey, StageKind, StageSpec,
 };
-use agrpo_store::{JobsError, Store};
+use agrpo_store::{JobsError, Store, readable};
 use futures::{StreamExt, stream};
 
 use super::steps::{AT_ONCE, each, record, take};
@@ -41,18 +42,29 @@ pub(crate) async fn evaluations_of(
     Ok(Some(Plan::evaluations(run, iteration).into_iter().filter_map(stage).collect()))
 }
 
-/// The records that there are of the stages that evaluate the policy after so many iterations; none if the policy is
+/// The records that can be read of the stages that evaluate the policy after so many iterations; none if the policy is
 /// not noted.
-pub async fn evaluations_at(
+pub(crate) async fn evaluations_at(
     store: &Store,
     run: &Run,
     iteration: u32,
 ) -> Result<Vec<(StageKey, Manifest)>> {
     let stages = evaluations_of(store, run, iteration).await?.unwrap_or_default();
     let found = each(stages, |(key, spec)| async move {
-        Ok(store.records.manifest(spec.digest()).await?.map(|manifest| (key, manifest)))
+        let found = readable(store.records.manifest(spec.digest()).await)?;
+        Ok(found.ok().flatten().map(|manifest| (key, manifest)))
     });
     Ok(found.await?.into_iter().flatten().collect())
+}
+
+/// The records of all evaluation stages of a run that are done, also where other shards of their evaluation are not. One
+/// listing, and a read for each policy and each stage.
+pub async fn evaluations_so_far(store: &Store, run: &Run) -> Result<Vec<(StageKey, Manifest)>> {
+    let entries = store.records.recorded_entries(run.id()).await?.into_iter();
+    let evaluated = entries.filter(|(key, _)| key.kind == StageKind::Evaluation);
+    let iterations: BTreeSet<u32> = evaluated.map(|(key, _)| key.iteration).collect();
+    let found = each(iterations, |iteration| evaluations_at(store, run, iteration)).await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// The policy before iteration 1: a checkpoint, or that of the last chunk of fine-tuning if it is noted and complete.

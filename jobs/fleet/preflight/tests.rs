@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use agrpo_store::JobsError;
+use futures::StreamExt;
 
 use super::*;
 use crate::coordination::redis::{Access, diagnosis::judge, refusal::classify};
@@ -44,6 +45,36 @@ async fn a_redis_that_can_serve_is_left_as_it_was() {
     }
     require(&fleet, "trial-1").await.unwrap();
     assert_eq!(keys(&fleet).await.len(), 2);
+}
+
+/// What a worker is refused first should be told before it works.
+#[tokio::test]
+async fn the_trial_writes_every_key_of_a_fleet_by_commands_whose_rights_were_tried() {
+    let server = RedisServer::start(&[]);
+    let fleet = fleet(&server).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let monitor = client.get_async_monitor().await.unwrap().into_on_message::<String>();
+    require(&fleet, "trial-1").await.unwrap();
+    says::<String>(&fleet, &["ECHO", "this is the end"]).await;
+    let is_within = |line: &String| std::future::ready(!line.contains("this is the end"));
+    let lines: Vec<String> = monitor.take_while(is_within).collect().await;
+
+    let trial = fleet.on_trial("trial-1").keys;
+    let queue = trial.queue(agrpo_spec::Numerics::CpuPortable, &agrpo_store::Versions::own());
+    let mut keys = trial.fixed();
+    keys.extend([format!("{queue}:ready:"), format!("{queue}:joins:"), trial.of("lease:")]);
+    for key in keys {
+        let is_write = |line: &String| {
+            let writes = ["SET", "INCR", "HSET", "SADD", "ZADD"];
+            writes.iter().any(|command| line.contains(&format!("\"{command}\" \"{key}")))
+        };
+        assert!(lines.iter().any(is_write), "{key} is not written");
+    }
+    let rights = include_str!("../coordination/redis/rights.lua");
+    for line in lines.iter().filter(|line| line.contains(" lua] ")) {
+        let command = line.split('"').nth(1).unwrap();
+        assert!(rights.contains(&format!("{{ '{command}'")), "{command} is not tried");
+    }
 }
 
 #[tokio::test]

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use agrpo_spec::{Numerics, RunId, StageDigest, StageKey, StageKind};
+use agrpo_spec::{ArtifactDigest, Numerics, RunId, StageDigest, StageKey, StageKind};
 use agrpo_store::{Hold, JobsError, Versions};
 
 use crate::Result;
 use crate::coordination::keys::{ACTIVE, HELD, SURVEYED};
 use crate::coordination::leases::stages::{self, Acquired};
 use crate::coordination::leases::{LEASE, Lease, release};
+use crate::coordination::queue::{Holding, PASSED_OVER, Queue};
 use crate::coordination::redis::{Fleet, diagnosis, refusal};
 use crate::coordination::runs::{set_active, set_held};
-use crate::coordination::{attempts, queue::Queue, registry::workers};
+use crate::coordination::{attempts, registry::workers};
 
 /// A name like that of a stage or a run.
 const NAME: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -67,12 +68,22 @@ async fn scripts(fleet: &Fleet, unique: &str) -> Result<()> {
     }
 
     let queue = Queue::new(fleet, Numerics::CpuPortable, &Versions::own());
+    let [base, other] = ["base", "other"].map(|name| ArtifactDigest::of(name.as_bytes()));
+    queue.note_base(run, base).await?;
     queue.offer(run, [(key, stage)]).await?;
     queue.unknown(run, [stage]).await?;
     queue.waiting().await?;
+    // A worker of another base passes over the run while it stores a result, and then takes the stage.
+    for is_storing in [true, false] {
+        let holding = Holding { base: Some(other), is_storing };
+        if let Some(hint) = queue.take_near(holding, PASSED_OVER).await? {
+            queue.release(hint).await?;
+        }
+    }
     if let Some(hint) = queue.take().await? {
         queue.release(hint).await?;
     }
+    queue.forget_bases().await?;
     queue.join(run, key, 0).await?;
     queue.joined(run, key).await?;
     queue.withdraw(run).await?;

@@ -14,7 +14,7 @@ fn json(status: &RunStatus) -> String {
     if let Some(policy) = status.policy {
         text = text.replace(&policy.to_string(), "POLICY");
     }
-    let AccuracyStatus { base, latest } = status.accuracy;
+    let AccuracyStatus { base, latest, .. } = status.accuracy;
     for (value, name) in [(base, "BASE"), (latest, "LATEST")] {
         if let Some(value) = value {
             text = text.replace(&value.to_string(), name);

@@ -4,7 +4,8 @@
 //! plans for another. It goes through the runs that Redis lists as active, and at times, or after Redis was emptied,
 //! through all runs of the store, which is what makes Redis disposable. It alone looks at all pending stages, so it sees
 //! what a worker left undone that died between two steps. The others only look which runs are incompatible with them, as
-//! no hint would say so. Errors are logged and retried at the next turn; whether the worker lives is decided elsewhere.
+//! no hint would say so, and each forgets the bases of runs that are over in its own queue. Errors are logged and
+//! retried at the next turn; whether the worker lives is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,6 +70,7 @@ pub(super) async fn reconcile(worker: &Worker) -> JobsError {
 
 impl Reconciler<'_> {
     async fn turn(&mut self) -> Result<()> {
+        self.worker.queue.forget_bases().await?;
         if !self.is_reconciler().await? {
             return self.glance().await;
         }

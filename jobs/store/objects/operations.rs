@@ -208,7 +208,7 @@ impl Objects {
     }
 
     /// Works on a path of a local store that may be missing.
-    async fn in_folder<T: Send + 'static>(
+    pub(super) async fn in_folder<T: Send + 'static>(
         &self,
         action: Action,
         name: &str,

@@ -4,7 +4,7 @@ use agrpo_spec::record::{self, Opened, RecordError};
 use agrpo_spec::{Run, RunConfig, RunId};
 
 use super::json::{Record, Records, Split, named};
-use crate::{Result, paths};
+use crate::{Result, objects::Lock, paths};
 
 impl Record for Run {
     const REMEDY: &'static str = "agrpo run FILE, with the run's file, writes it again";
@@ -66,13 +66,19 @@ impl Records {
         Ok(self.objects.look(&paths::of_run(run, "run.json")).await?.is_some())
     }
 
+    /// Locks a run for this process, which computes or deletes it; `None` where another process of a local store has locked
+    /// it. The runs of a server's store are shared by workers, whose leases tell them apart.
+    pub async fn lock_run(&self, run: RunId) -> Result<Option<Lock>> {
+        self.objects.lock(&paths::lock(run)).await
+    }
+
     /// How many objects a run's folder holds; results are not in it.
     pub async fn run_objects(&self, run: RunId) -> Result<u64> {
         Ok(self.objects.entries(&paths::run(run)).await?.len() as u64)
     }
 
     /// Deletes a run's folder; results stay for gc. The record is deleted last, so that after a crash the run can be
-    /// forgotten again. Returns how many objects were deleted.
+    /// forgotten again. Whoever calls this has locked the run. Returns how many objects were deleted.
     pub async fn forget_run(&self, run: RunId) -> Result<u64> {
         let (folder, record) = (paths::run(run), paths::of_run(run, "run.json"));
         let entries = self.objects.entries(&folder).await?;

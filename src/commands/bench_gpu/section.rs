@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::process::parent_id;
 use std::path::Path;
 
 use agrpo_compute::Device;
@@ -10,13 +11,15 @@ use agrpo_fleet::replay;
 use agrpo_lab::gpu_bench::{self, Load, Row, Rows};
 use agrpo_spec::{Files, Numerics, Run, RunConfig, StageError, StageKind};
 use agrpo_store::regular;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::{BenchGpuArgs, SectionArg};
 use crate::commands::computing::local;
 use crate::commands::files::{names, plain};
 use crate::commands::prelude::{
-    ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, Store, machine, output,
+    ComputeDevice, Exit, Failure, Result, Serialize, Session, Settings, Store, cannot, machine,
+    output,
 };
 use crate::{gpu::Gpu, numerics::Products};
 
@@ -29,6 +32,7 @@ pub(super) fn measure(
     load: &Load,
     session: &Session,
 ) -> Result<Exit> {
+    end_with(args.parent)?;
     let settings = &session.settings;
     // Updates are computed on the processor in every class.
     let id = if section == SectionArg::Update { Device::Cpu } else { args.device.id };
@@ -58,6 +62,19 @@ pub(super) fn measure(
         SectionArg::Update => gpu_bench::update(load, machine::cores(), &mut rows),
     }
     Ok(Exit::Done)
+}
+
+/// Kills this process when the one that started it ends, so that what ends `bench-gpu` frees the device. The restart
+/// that loads a CUDA build keeps this.
+fn end_with(parent: Option<u32>) -> Result<()> {
+    let Some(parent) = parent else { return Ok(()) };
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(cannot("end with the process that started it"))?;
+    // It may have ended before.
+    if parent_id() != parent {
+        return Err(Failure::usage(format!("--parent {parent}: the process is gone")));
+    }
+    Ok(())
 }
 
 /// The model whose fresh ratios are measured.

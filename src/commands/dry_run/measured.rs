@@ -1,6 +1,7 @@
 //! What this machine measured: the last stages of each kind that it computed, of this run or of one whose stages have the
-//! same sizes, on as many threads. Manifests say all of it. Reads stores on this machine alone, and ignores what it
-//! cannot read: an estimate does without.
+//! same sizes, on as many threads, which as many stages shared. Manifests say all of it; one that does not say how many
+//! stages were computed at once is passed over. Reads stores on this machine alone, and ignores what it cannot read: an
+//! estimate does without.
 
 use std::collections::BTreeMap;
 
@@ -78,12 +79,14 @@ fn is_like(ours: &RunConfig, other: &RunConfig) -> bool {
     other == *ours
 }
 
-/// Whether the stage was computed here, in the run's class, on as many threads.
+/// Whether the stage was computed here, in the run's class, on as many threads beside as many others.
 fn is_of(manifest: &Manifest, run: &Run, here: &Environment) -> bool {
-    let there = &manifest.environment;
-    manifest.spec.numerics() == run.config().numerics
-        && (&there.host, &there.cpu, &there.gpu, there.threads)
-            == (&here.host, &here.cpu, &here.gpu, here.threads)
+    manifest.spec.numerics() == run.config().numerics && is_as(&manifest.environment, here)
+}
+
+fn is_as(there: &Environment, here: &Environment) -> bool {
+    (&there.host, &there.cpu, &there.gpu) == (&here.host, &here.cpu, &here.gpu)
+        && (there.threads, there.stages_at_once) == (here.threads, here.stages_at_once)
 }
 
 fn seconds(manifest: &Manifest) -> f64 {
@@ -124,6 +127,27 @@ mod tests {
             ("problems = 500", "problems = 100"),
         ] {
             assert!(!is_like(&ours, &config(other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_counts_where_as_many_stages_shared_as_many_threads() {
+        let here = Environment {
+            host: "here".to_owned(),
+            threads: 4,
+            stages_at_once: Some(1),
+            ..Environment::default()
+        };
+        let later = Environment { agrpo: "later".to_owned(), started_unix_ms: 7, ..here.clone() };
+        assert!(is_as(&later, &here));
+        for other in [
+            Environment { stages_at_once: Some(4), ..here.clone() },
+            Environment { stages_at_once: None, ..here.clone() },
+            Environment { threads: 1, ..here.clone() },
+            Environment { gpu: Some("a GPU".to_owned()), ..here.clone() },
+            Environment { host: "there".to_owned(), ..here.clone() },
+        ] {
+            assert!(!is_as(&other, &here), "{other:?}");
         }
     }
 

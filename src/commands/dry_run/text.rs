@@ -15,23 +15,44 @@ impl DryRun {
             ));
         }
         lines.push(format!("stages    {} in all", self.stages));
-        let head = ["kind", "stages", "TFLOP", "seconds", "writes", "memory"];
-        lines.push(output::table(head, self.kinds.iter().map(Kind::row)));
+        lines.push(self.table());
         lines.extend(self.kinds.iter().map(|kind| {
             let parts = kind.parts.iter().filter(|(_, time)| *time >= 0.00005);
             let parts = parts.map(|(name, time)| format!("{name} {}", seconds(*time)));
             format!("seconds   {}: {}", kind.kind, parts.collect::<Vec<_>>().join(", "))
         }));
         lines.extend(self.measured());
-        let memory = self.kinds.iter().filter(|kind| !kind.memory.is_empty()).map(|kind| {
-            let parts =
-                kind.memory.iter().map(|(name, bytes)| format!("{name} {}", output::size(*bytes)));
-            format!("memory    {}: {}", kind.kind, parts.collect::<Vec<_>>().join(", "))
-        });
-        lines.extend(memory);
+        let memory = |title: &str, kind: &Kind, parts: &[(&str, u64)]| {
+            let part = |(name, bytes): &(&str, u64)| format!("{name} {}", output::size(*bytes));
+            let parts: Vec<String> = parts.iter().map(part).collect();
+            (!parts.is_empty()).then(|| format!("{title}{}: {}", kind.kind, parts.join(", ")))
+        };
+        let kinds = self.kinds.iter();
+        lines.extend(kinds.filter_map(|kind| memory("memory    ", kind, &kind.memory)));
+        let kinds = self.kinds.iter();
+        lines.extend(kinds.filter_map(|kind| memory("host      ", kind, &kind.host_memory)));
         lines.extend(self.checkpointing.as_ref().map(Decision::describe));
         lines.extend([self.process(), self.store(), self.assumed(), self.time()]);
         lines.join("\n")
+    }
+
+    /// With a column of the host's memory, if a GPU has its own.
+    fn table(&self) -> String {
+        let peak = |parts: &[(&str, u64)]| match parts.iter().map(|(_, bytes)| bytes).sum() {
+            0 => "-".to_owned(),
+            peak => output::size(peak),
+        };
+        let rows = self.kinds.iter().map(|kind| {
+            let [name, stages, flops, seconds, writes] = kind.row();
+            let [memory, host] = [&kind.memory, &kind.host_memory].map(|parts| peak(parts));
+            [name, stages, flops, seconds, writes, memory, host]
+        });
+        let [a, b, c, d, e] = ["kind", "stages", "TFLOP", "seconds", "writes"];
+        if self.gpus.is_some() {
+            return output::table([a, b, c, d, e, "GPU memory", "host memory"], rows);
+        }
+        let rows = rows.map(|[a, b, c, d, e, memory, _]| [a, b, c, d, e, memory]);
+        output::table([a, b, c, d, e, "memory"], rows)
     }
 
     fn measured(&self) -> Option<String> {
@@ -52,7 +73,14 @@ impl DryRun {
     fn process(&self) -> String {
         let stages = output::count(self.workers as u64, "stage");
         let bytes = output::size(self.process_memory);
-        format!("memory    process: {bytes}, with {stages} in hand and what its allocator keeps")
+        match self.process_host_memory.map(output::size) {
+            None => format!(
+                "memory    process: {bytes}, with {stages} in hand and what its allocator keeps"
+            ),
+            Some(host) => format!(
+                "memory    process: {bytes} of the GPU, {host} of its host, with {stages} in hand"
+            ),
+        }
     }
 
     fn store(&self) -> String {
@@ -91,15 +119,13 @@ impl DryRun {
 }
 
 impl Kind {
-    fn row(&self) -> [String; 6] {
-        let peak: u64 = self.memory.iter().map(|(_, bytes)| bytes).sum();
+    fn row(&self) -> [String; 5] {
         [
             self.kind.to_string(),
             self.stages.to_string(),
             format!("{:.3}", self.flops / 1e12),
             seconds(self.seconds),
             output::size(self.bytes),
-            if peak == 0 { "-".to_owned() } else { output::size(peak) },
         ]
     }
 }

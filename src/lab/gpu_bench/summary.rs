@@ -78,7 +78,10 @@ fn sections(document: &Document) -> Option<String> {
             State::Skipped => "skipped",
         };
         let why = section.error.as_deref().unwrap_or_default().replace(['\n', '|'], " ");
-        let (seconds, limit) = (seconds(section.seconds), seconds(section.limit_seconds));
+        // What was not begun took no time, and had no limit.
+        let is_skipped = section.state == State::Skipped;
+        let shown = |number| if is_skipped { String::new() } else { seconds(number) };
+        let [seconds, limit] = [section.seconds, section.limit_seconds].map(shown);
         vec![section.title(), state.to_owned(), seconds, limit, why]
     };
     table(
@@ -276,6 +279,7 @@ mod tests {
             ),
             section("reference", State::Done, None, &[("forward", speed(0.16, json!({})))]),
             section("update", State::Failed, Some("not finished within 60 s"), &[]),
+            section("doctor", State::Skipped, Some("1 s are left of the budget"), &[]),
         ]
     }
 
@@ -319,6 +323,7 @@ mod tests {
             | model | failed | 12.3 | 60.0 |  |
             | reference | done | 12.3 | 60.0 |  |
             | update | failed | 12.3 | 60.0 | not finished within 60 s |
+            | doctor | skipped |  |  | 1 s are left of the budget |
 
             ## Parity with the processor's f32
 

@@ -27,6 +27,11 @@ impl Weights {
         Self { max, factor }
     }
 
+    /// What a distance from the largest logit is multiplied with.
+    pub(crate) fn factor(self) -> f32 {
+        self.factor
+    }
+
     pub(crate) fn fill(self, weights: &mut [f32], logits: &[f32]) {
         vectorised!(fill_weights(weights, logits, self));
     }

@@ -62,9 +62,17 @@ impl<'a> Distribution<'a> {
         sampler: &Sampler,
     ) -> Result<Distribution<'static>> {
         let places = kept_set(row, sampler).ok_or_else(no_numbers)?;
-        let values: Vec<f32> = places.iter().map(|&place| row.values[place]).collect();
-        let kept = Some(places.into_iter().map(id).collect());
-        Whole::new(values.into(), kept, sampler, 0).map(Distribution::Host)
+        let values = places.iter().map(|&place| row.values[place]).collect();
+        Self::of_set(values, places.into_iter().map(id).collect(), sampler)
+    }
+
+    /// The distribution over a kept set, by the logits of its tokens and their ids, ascending.
+    pub(super) fn of_set(
+        values: Vec<f32>,
+        ids: Vec<usize>,
+        sampler: &Sampler,
+    ) -> Result<Distribution<'static>> {
+        Whole::new(values.into(), Some(ids), sampler, 0).map(Distribution::Host)
     }
 
     /// The place of a token: the most probable one of a greedy sampler, else the one whose interval of the cumulative

@@ -6,11 +6,12 @@
 //! | top-k | the largest logits, by `topk` | about 1.5 k logits and ids |
 //! | no filter | log-probabilities, and sums over chunks | V / 1024 sums, then a chunk for each draw |
 //! | greedy | log-probabilities, and the best token | three numbers |
-//! | top-p alone | nothing | V logits |
+//! | top-p alone | the largest logits, and the mass of the others | 1024 logits and ids, if need be 8192, or else V logits |
 //!
 //! Log-probabilities are those of the learner: of kept sets by the kernel on the host, of all tokens by libtorch
 //! (`kernels/rows.rs`). Every operation is deterministic on a GPU, and where logits are equal ids decide, so nothing
-//! follows from the order in which an operation meets them.
+//! follows from the order in which an operation meets them. The mass beside the largest logits is rounded otherwise than on
+//! the host, so it decides only where any such rounding would decide alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,14 +19,18 @@ use agrpo_spec::Sampler;
 use tch::{Kind, Tensor};
 
 use super::choice::{Distribution, Part, chunk_of, is_greedy, no_numbers};
-use super::kept::is_filtered;
+use super::kept::{is_filtered, top_p_of_largest};
 use crate::error::Result;
 use crate::kernels::row::{CHUNK, Row};
 use crate::kernels::rows::Rows;
+use crate::kernels::softmax::Weights;
 use crate::tensors::{length, numbers, upload};
 
 /// Positions whose weights are computed at once.
 const AT_ONCE: usize = 64;
+
+/// How many of the largest logits come to the host for top-p alone; a row that they do not decide is taken as a whole.
+const WIDTHS: [usize; 2] = [1024, 8192];
 
 /// The distributions of N positions from their logits, N x V, on any device and of any floating kind. `uniforms` are the
 /// numbers by which tokens of each position may be drawn; no others may be. Invalid error where a logit is no number.
@@ -41,23 +46,97 @@ pub(super) fn distributions(
     } else if sampler.top_k > 0 {
         top_k(logits_NV, sampler, mask)
     } else if is_filtered(sampler) {
-        top_p(&logits_NV, sampler, mask)
+        top_p(logits_NV, sampler, mask)
     } else {
         unfiltered(&logits_NV, sampler.temperature.get(), mask, uniforms)
     }
 }
 
-/// Takes all logits to the host: no bound on the size of a kept set is known before.
-fn top_p(logits_NV: &Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
-    let mut all = vec![];
-    for logits_nV in parts(logits_NV) {
-        let logits: Vec<f32> = numbers(&logits_nV)?;
-        for values in logits.chunks(place(logits_nV.size()[1])) {
-            let row = Row { values, excluded: Some(place(mask)) };
-            all.push(Distribution::of_kept(&row, |id| id, sampler)?);
+fn top_p(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
+    let logits_NV = without(logits_NV, mask);
+    let v = place(logits_NV.size()[1]);
+    let mut all = BTreeMap::new();
+    let mut open: Vec<i64> = (0..logits_NV.size()[0]).collect();
+    for width in WIDTHS {
+        let found = top_p_within(&logits_NV, &open, width, sampler)?;
+        let decided = open.iter().zip(found).filter_map(|(&row, found)| Some((row, found?)));
+        all.extend(decided);
+        open.retain(|row| !all.contains_key(row));
+        if width >= v {
+            // All logits were there already.
+            break;
         }
     }
-    Ok(all)
+    for rows in open.chunks(AT_ONCE) {
+        let values: Vec<f32> = numbers(&rows_of(&logits_NV, rows))?;
+        for (&row, values) in rows.iter().zip(values.chunks(v)) {
+            let row_of_host = Row { values, excluded: None };
+            all.insert(row, Distribution::of_kept(&row_of_host, |id| id, sampler)?);
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// The distributions of some rows by top-p, from their largest logits; none where these do not decide it.
+fn top_p_within(
+    logits_NV: &Tensor,
+    rows: &[i64],
+    width: usize,
+    sampler: &Sampler,
+) -> Result<Vec<Option<Distribution<'static>>>> {
+    let v = place(logits_NV.size()[1]);
+    let width = width.min(v);
+    let factor = f64::from(Weights::new(0.0, sampler.temperature.get()).factor());
+    let bits = |t: &Tensor| t.to_kind(Kind::Float).contiguous().view_dtype(Kind::Int);
+    let mut found = vec![];
+    for rows in rows.chunks(AT_ONCE) {
+        let logits_nV = rows_of(logits_NV, rows).to_kind(Kind::Float);
+        let (values_nW, ids_nW) = logits_nV.topk(length(width), 1, true, true);
+        let max_n1 = values_nW.narrow(1, 0, 1);
+        let mass = |logits: &Tensor| {
+            ((logits - &max_n1) * factor).exp().sum_dim_intlist(-1, true, Kind::Double)
+        };
+        let outside_n1 = mass(&logits_nV) - mass(&values_nW);
+        found.push(Tensor::cat(
+            &[bits(&outside_n1), bits(&values_nW), ids_nW.to_kind(Kind::Int)],
+            1,
+        ));
+    }
+    if found.is_empty() {
+        return Ok(vec![]);
+    }
+    let read: Vec<i32> = read(&found)?;
+    let number = |bits: i32| f32::from_bits(bits.cast_unsigned());
+    let of = |row: &[i32]| {
+        let (values, ids) = row[1..].split_at(width);
+        let ids = ids.iter().map(|&id| place(id.into()));
+        let best = values.iter().map(|&bits| number(bits)).zip(ids).collect();
+        of_best(best, f64::from(number(row[0])), width == v, sampler)
+    };
+    read.chunks(1 + 2 * width).map(of).collect()
+}
+
+/// The distribution of a row from its largest logits with their ids, in any order, and the mass of the others.
+fn of_best(
+    mut best: Vec<(f32, usize)>,
+    outside: f64,
+    is_whole: bool,
+    sampler: &Sampler,
+) -> Result<Option<Distribution<'static>>> {
+    // A NaN is the largest.
+    best.sort_unstable_by(|(a, id), (b, other)| b.total_cmp(a).then(id.cmp(other)));
+    let (logits, _): (Vec<f32>, Vec<usize>) = best.iter().copied().unzip();
+    if logits.iter().any(|logit| logit.is_nan()) || !logits[0].is_finite() {
+        return Err(no_numbers());
+    }
+    let count = top_p_of_largest(&logits, outside, sampler);
+    // Of those that are as good as the last one, others with lower ids may be outside.
+    let is_known = |count: &usize| is_whole || logits[*count] > logits[logits.len() - 1];
+    let Some(count) = count.filter(is_known) else { return Ok(None) };
+    best.truncate(count);
+    best.sort_unstable_by_key(|(_, id)| *id);
+    let (values, ids) = best.into_iter().unzip();
+    Distribution::of_set(values, ids, sampler).map(Some)
 }
 
 fn top_k(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
@@ -209,6 +288,11 @@ fn chunks_of(
 /// Rows after rows, each [`AT_ONCE`], on the same memory.
 fn parts(logits_NV: &Tensor) -> Vec<Tensor> {
     logits_NV.split(length(AT_ONCE), 0)
+}
+
+/// Some rows, copied.
+fn rows_of(logits_NV: &Tensor, rows: &[i64]) -> Tensor {
+    logits_NV.index_select(0, &upload(&Tensor::from_slice(rows), logits_NV.device()))
 }
 
 /// The logits with the mask's column at -inf, in place.

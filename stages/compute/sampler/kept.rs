@@ -37,6 +37,26 @@ pub(super) fn kept_set(row: &Row<'_>, sampler: &Sampler) -> Option<Vec<usize>> {
     Some(kept)
 }
 
+/// How far the mass that a device finds may be from the one that the host's weights add up to, as a share of it: both round
+/// exponentials, by a few units of the last place of f32.
+const EXP_TOLERANCE: f64 = 1e-6;
+
+/// How far sums of the same f64 numbers in another order may be apart, as a share of them.
+const SUM_TOLERANCE: f64 = 1e-9;
+
+/// How many of a row's largest logits, best first, survive top-p, where the others have about the mass `outside`. None
+/// where these numbers leave open what the scan of the whole row finds: a sum is too close to p, or not reached.
+pub(super) fn top_p_of_largest(best: &[f32], outside: f64, sampler: &Sampler) -> Option<usize> {
+    let mut weights = vec![0.0; best.len()];
+    Weights::new(best[0], sampler.temperature.get()).fill(&mut weights, best);
+    let masses: Vec<f64> = weights.into_iter().map(f64::from).collect();
+    let all = masses.iter().sum::<f64>() + outside;
+    let doubt = EXP_TOLERANCE * outside + SUM_TOLERANCE * all;
+    let count = |all: f64| within(&masses, 0.0, sampler.top_p.get() * all);
+    let (least, most) = (count(all - doubt), count(all + doubt));
+    (least == most && most < best.len()).then_some(most.max(1))
+}
+
 /// How many masses, added one by one to `before`, stay at or below the limit.
 fn within(masses: &[f64], before: f64, limit: f64) -> usize {
     let mut cumulative = before;

@@ -86,6 +86,46 @@ fn the_cost_of_a_kind_is_in_proportion_to_its_work() {
     assert_eq!(part(of(&plain, StageKind::Rollout), "adapters"), 0.0);
 }
 
+/// The policy that sampled is computed for ratios that it did not record, from the second inner update on.
+#[test]
+fn other_policies_are_counted_where_they_compute() {
+    let flops = |changes: &[(&str, &str)]| {
+        let costs = costs(|text| {
+            changes.iter().fold(text.to_owned(), |text, (from, to)| {
+                assert!(text.contains(from), "{from}");
+                text.replacen(from, to, 1)
+            })
+        });
+        let of_kind = |kind| {
+            let cost = of(&costs, kind);
+            cost.stages as f64 * cost.flops
+        };
+        of_kind(StageKind::Gradient) + of_kind(StageKind::Updates)
+    };
+    let plain = flops(&[]);
+    // A pass forward and two back; one more of another policy is a third.
+    let others = |found: f64, updates: f64| (found / plain / updates - 1.0) * 3.0;
+    let fused = ("fused_updates = false", "fused_updates = true");
+    let twice = ("inner_updates = 1 ", "inner_updates = 2 ");
+    let positions = ("position_gradient = false", "position_gradient = true");
+    let kl = ("kl = 0.0", "kl = 0.1");
+    for (changes, updates, expected) in [
+        (vec![fused], 1.0, 0.0),
+        (vec![twice], 2.0, 0.0),
+        (vec![fused, twice], 2.0, 0.0),
+        (vec![fused, twice, kl], 2.0, 1.0),
+    ] {
+        let found = others(flops(&changes), updates);
+        assert!((found - expected).abs() < 1e-9, "{changes:?}: {found}");
+    }
+    // The choice of positions is read at more positions of the same states.
+    let once = flops(&[positions]);
+    for changes in [vec![twice, positions], vec![fused, twice, positions]] {
+        let found = (flops(&changes) / once / 2.0 - 1.0) * 3.0;
+        assert!((found - 0.5).abs() < 1e-9, "in the second of two: {changes:?}: {found}");
+    }
+}
+
 /// Every part is the work over the rate that it names.
 #[test]
 fn a_rate_moves_its_own_part() {

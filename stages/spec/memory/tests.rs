@@ -29,6 +29,7 @@ fn workload() -> Workload {
         fine_tuning: None,
         threads: 1,
         fused_updates: false,
+        is_gpu: false,
     }
 }
 
@@ -56,12 +57,12 @@ fn the_large_model_part_by_part() {
     let lines = kinds.into_iter().chain(gradients).flatten().map(|found| found.to_string());
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
     rollout 16.4 GiB: weights 14.9 GiB, block at work 712 MiB, adapters 640 MiB, program 130 MiB
-    gradient 19.5 GiB: weights 14.9 GiB, block at work 1.6 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 130 MiB
+    gradient 18.9 GiB: weights 14.9 GiB, block at work 1.6 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 130 MiB, gradients of passes 40 MiB
     update 4.5 GiB: output 1.9 GiB, moments 1.2 GiB, gradients 640 MiB, new policy 640 MiB, program 130 MiB
-    updates 21.3 GiB: weights 14.9 GiB, block at work 1.6 GiB, moments 1.2 GiB, gradients 1.2 GiB, block inputs 912 MiB, adapters 640 MiB, gradients of passes 640 MiB, program 130 MiB
+    updates 20.8 GiB: weights 14.9 GiB, block at work 1.6 GiB, moments 1.2 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, mean gradient 640 MiB, program 130 MiB, gradients of passes 40 MiB
     evaluation 16.4 GiB: weights 14.9 GiB, block at work 712 MiB, adapters 640 MiB, program 130 MiB
-    gradient 41.4 GiB: activations 23.6 GiB, weights 14.9 GiB, block at work 912 MiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 130 MiB
-    gradient 100.9 GiB: gradients 29.9 GiB, gradients of passes 29.9 GiB, activations 25.2 GiB, weights 14.9 GiB, block at work 912 MiB, program 130 MiB
+    gradient 40.8 GiB: activations 23.6 GiB, weights 14.9 GiB, block at work 912 MiB, adapters 640 MiB, gradients 640 MiB, program 130 MiB, gradients of passes 40 MiB
+    gradient 76.5 GiB: gradients 29.9 GiB, gradients of passes 29.9 GiB, weights 14.9 GiB, block at work 912 MiB, activations 826 MiB, program 130 MiB
     ");
 }
 
@@ -101,6 +102,68 @@ fn auto_checkpoints_where_a_gradient_does_not_fit_without() {
     }
 }
 
+/// Beside a GPU the host computes the optimizer's steps: what it holds for them takes nothing of the GPU, and what passes
+/// hold takes nothing of the host. Where processors compute, one memory has both.
+#[test]
+fn each_memory_has_its_own_parts() {
+    let on_processors = Workload { fused_updates: true, other_policies: 1, ..workload() };
+    let on_gpu = Workload { is_gpu: true, ..on_processors.clone() };
+    let adapter = 4 * 167_772_160;
+    let both = stage(&on_gpu, StageKind::Updates);
+    for (name, place, bytes) in [
+        ("weights", Place::Device, 2 * 8_015_581_184),
+        ("adapters", Place::Device, 2 * adapter),
+        ("gradients", Place::Device, adapter),
+        ("program", Place::Host, PROGRAM),
+        ("moments", Place::Host, 2 * adapter),
+        ("output", Place::Host, 3 * adapter),
+    ] {
+        let found = both.parts.iter().find(|part| part.name == name).unwrap();
+        assert_eq!((found.place, found.bytes), (place, bytes), "{name}");
+    }
+    insta::assert_snapshot!(both, @"updates 19.9 GiB: weights 14.9 GiB, block at work 1.6 GiB, adapters 1.2 GiB, block inputs 912 MiB, gradients 640 MiB, context 512 MiB, gradients of passes 40 MiB; the host's 3.9 GiB: output 1.9 GiB, moments 1.2 GiB, new policy 640 MiB, program 130 MiB");
+    let one = stage(&on_processors, StageKind::Updates);
+    assert_eq!(one.sum(Place::Host), 0);
+    assert!(one.bytes() > both.bytes());
+    let update = stage(&Workload { fused_updates: false, ..on_gpu }, StageKind::Update);
+    assert_eq!((update.bytes(), update.sum(Place::Host) > 0), (0, true));
+    let refused = both.fits(Place::Host, 1 << 30).unwrap_err().to_string();
+    let expected = "a stage of kind updates needs about 3.9 GiB of the host's memory, 1.0 GiB are";
+    assert!(refused.starts_with(expected), "{refused}");
+}
+
+/// Moments that the host holds do not make a stage checkpoint that fits a GPU without.
+#[test]
+fn auto_asks_for_what_the_gpu_holds() {
+    let fused = Workload { fused_updates: true, other_policies: 1, ..workload() };
+    let checkpoints = |workload: &Workload, available| {
+        let auto = Checkpointing::Auto;
+        workload.clone().decided(StageKind::Updates, auto, Some(available)).checkpointing
+    };
+    let on_gpu = Workload { is_gpu: true, ..fused.clone() };
+    let without = Workload { checkpointing: false, ..on_gpu.clone() };
+    let needed = stage(&without, StageKind::Updates).bytes();
+    assert!(!checkpoints(&on_gpu, needed) && checkpoints(&on_gpu, needed - 1));
+    assert!(checkpoints(&fused, needed), "on processors the moments are in the same memory");
+}
+
+/// A pass drops the activations of a block when it has the block's gradient, so that a whole gradient and all activations
+/// are never in memory together.
+#[test]
+fn a_gradient_of_all_weights_grows_as_activations_go() {
+    let whole = Workload { lora: None, checkpointing: false, ..workload() };
+    let bytes = |workload: &Workload, name| part(&stage(workload, StageKind::Gradient), name);
+    let trained = 4 * llada_8b().weights();
+    assert_eq!(bytes(&whole, "gradients of passes"), trained, "as the pass ends");
+    let block = product(&[whole.gradient.tokens(), whole.kept()]);
+    assert_eq!(bytes(&whole, "activations"), block);
+    // With many more tokens it is the activations that are largest.
+    let longer = PassSizes { sequences: 64, ..whole.gradient };
+    let longer = Workload { gradient: longer, ..whole };
+    assert!(bytes(&longer, "activations") > 30 * 8 * block);
+    assert!(bytes(&longer, "gradients of passes") < trained / 4);
+}
+
 /// What a stage finds is what `--dry-run` said of its run.
 #[test]
 fn a_gradient_stage_has_the_estimate_of_its_run() {
@@ -132,6 +195,7 @@ fn a_gradient_stage_has_the_estimate_of_its_run() {
             length,
             inputs_in_memory: true,
             threads: 1,
+            is_gpu: false,
         });
         assert_eq!(stage(&of_stage, StageKind::Gradient), stage(&of_run, StageKind::Gradient));
     }
@@ -140,10 +204,10 @@ fn a_gradient_stage_has_the_estimate_of_its_run() {
 #[test]
 fn an_estimate_that_is_too_large_lists_its_parts() {
     let estimate = stage(&workload(), StageKind::Gradient);
-    assert_eq!(estimate.fits(estimate.bytes()), Ok(()));
-    let refused = estimate.fits(8 << 30).unwrap_err();
+    assert_eq!(estimate.fits(Place::Device, estimate.bytes()), Ok(()));
+    let refused = estimate.fits(Place::Device, 8 << 30).unwrap_err();
     assert_eq!(refused.available, 8 << 30);
-    insta::assert_snapshot!(refused, @"a stage of kind gradient needs about 19.5 GiB of memory, 8.0 GiB are available: weights 14.9 GiB, block at work 1.6 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, gradients of passes 640 MiB, program 130 MiB");
+    insta::assert_snapshot!(refused, @"a stage of kind gradient needs about 18.9 GiB of memory, 8.0 GiB are available: weights 14.9 GiB, block at work 1.6 GiB, block inputs 912 MiB, adapters 640 MiB, gradients 640 MiB, program 130 MiB, gradients of passes 40 MiB");
 }
 
 #[test]
@@ -167,7 +231,7 @@ fn a_process_takes_what_is_said_within_15_percent() {
     for (text, prompt_tokens, measured) in runs {
         let run = crate::run::Run::parse(text).unwrap();
         let workload = Workload::of(&run, 24, prompt_tokens);
-        let estimate = workload.process(2) as f64 / f64::from(1u32 << 20);
+        let estimate = workload.process(2, Place::Device) as f64 / f64::from(1u32 << 20);
         assert!((estimate / measured - 1.0).abs() < 0.15, "{estimate} MiB, measured {measured}");
     }
 }
@@ -175,23 +239,21 @@ fn a_process_takes_what_is_said_within_15_percent() {
 /// Pieces of more than 32 MiB go back to the system.
 #[test]
 fn large_passes_leave_nothing_behind() {
-    // A run has gradients and updates, or both as one.
-    let kinds = StageKind::ALL.into_iter().filter(|kind| *kind != StageKind::Updates);
-    let kinds = kinds.filter_map(|kind| workload().stage(kind));
-    let largest = kinds.map(|estimate| estimate.bytes()).max();
-    assert_eq!(Some(workload().process(1)), largest);
-    let beside = workload().process(2) - workload().process(1);
+    let largest = workload().stages().map(|estimate| estimate.bytes()).max();
+    let process = |stages| workload().process(stages, Place::Device);
+    assert_eq!(Some(process(1)), largest);
+    let beside = process(2) - process(1);
     assert_eq!(Some(beside + super::PROGRAM), largest, "two stages have one program");
 }
 
-/// Weights, their moments, their gradient and that of the pass, and the optimizer's file before.
+/// Weights, their moments and their gradient, beside a pass as of a gradient of the same sizes.
 #[test]
 fn fine_tuning_holds_the_optimizer_too() {
     let run = crate::run::Run::parse(include_str!("../../../jobs/runs/smoke.toml")).unwrap();
     let workload = Workload::of(&run, 24, 8);
     let estimate = stage(&workload, StageKind::Sft);
     let weights = 4 * workload.sizes.weights();
-    let held = [("weights", 1), ("moments", 2), ("gradients", 1), ("gradients of passes", 1)];
+    let held = [("weights", 1), ("moments", 2), ("gradients", 1), ("optimizer's file", 2)];
     for (name, times) in held {
         assert_eq!(part(&estimate, name), times * weights, "{name}");
     }

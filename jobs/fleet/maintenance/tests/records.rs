@@ -162,7 +162,8 @@ async fn a_flipped_bit_of_a_metric_is_found_and_the_stage_computed_anew() {
     let row = status(&test.reopened(), Some(run().id())).await.unwrap().remove(0);
     let [record] = &*row.unreadable_records else { panic!("{row:?}") };
     assert!(record.object == name && record.why.starts_with(&name), "{record:?}");
-    let before = crate::evaluations_at(&test.store, &run(), 2).await.unwrap();
+    let before =
+        crate::planning::policy_notes::evaluations_at(&test.store, &run(), 2).await.unwrap();
     let [(_, before)] = &*before else { panic!("{before:?}") };
     assert_eq!(row.accuracy.latest, before.metrics.get("accuracy").copied());
     let report = verify(&test.reopened(), None).await.unwrap();

@@ -112,7 +112,7 @@ async fn an_index_that_names_another_runs_stages_is_ignored_and_reported() {
         assert_eq!((again.computed, again.policy), (0, two.own.policy));
         assert_eq!(two.policy_of_status().await, two.own.policy);
         let rows = status(&store, Some(two.own.run)).await.unwrap();
-        let base = crate::evaluations_at(&store, &run(), 0).await.unwrap();
+        let base = crate::planning::policy_notes::evaluations_at(&store, &run(), 0).await.unwrap();
         let [(_, base)] = &*base else { panic!("{base:?}") };
         assert_eq!(rows[0].accuracy.base, base.metrics.get("accuracy").copied());
     }

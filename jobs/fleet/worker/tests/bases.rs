@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use agrpo_spec::{Artifact, ArtifactDigest, Files, Outputs, Run, RunId};
+use agrpo_store::{Control, Hold};
 use tokio::time::sleep;
 
-use super::house::House;
+use super::house::{House, WorkerHandle};
 use super::*;
+use crate::control::{hold, resume};
 use crate::coordination::queue::{Holding, Queue};
 use crate::testing::run_seeded;
 
@@ -126,6 +128,11 @@ async fn a_time_ahead_of_the_clock_of_redis_makes_no_run_wait_for_ever() {
     );
 }
 
+async fn finish_worker(worker: WorkerHandle) {
+    worker.stop.send_replace(true);
+    worker.end().await.unwrap();
+}
+
 /// A run of a checkpoint whose folder is in the store.
 async fn checkpoint_run(house: &House, number: u8) -> Run {
     let file = |name: &str| (name.to_owned(), vec![number; 9].into());
@@ -164,6 +171,36 @@ micro_batch = 4
     Run::parse(&text).unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_base_stays_of_a_run_that_is_over() {
+    let house = House::new().await;
+    let (store, key) = (&house.store, format!("{}:bases", house.queue_name()));
+    let (mut runs, mut ids) = (vec![], vec![]);
+    for number in 1..=4 {
+        runs.push(checkpoint_run(&house, number).await);
+        house.enqueue_run(runs[runs.len() - 1].clone()).await;
+        ids.push(runs[runs.len() - 1].id());
+    }
+    let control = |state| Control { state, unix_ms: 7, by: "anna".to_owned() };
+    for (run, state) in [(ids[1], Hold::Cancelled), (ids[2], Hold::Paused)] {
+        hold(store, Some(&house.fleet), run, &control(state)).await.unwrap();
+    }
+    store.records.forget_run(ids[3]).await.unwrap();
+    let only_the_paused = async || {
+        let noted: Vec<String> = house.redis_says(&["HKEYS", &key]).await;
+        noted == [ids[2].to_string()]
+    };
+    let worker = house.worker("only");
+    house.until_done_with(&runs[0]).await;
+    house.until("the bases of runs that are over to be forgotten", only_the_paused).await;
+    // A worker that had a stage of the run in hand notes its base once more.
+    house.queue(Numerics::CpuPortable).note_base(ids[1], base(1)).await.unwrap();
+    house.until("a late base to be forgotten", only_the_paused).await;
+    resume(store, Some(&house.fleet), ids[1]).await.unwrap();
+    house.until_done_with(&runs[1]).await;
+    finish_worker(worker).await;
+}
+
 /// Sixteen gigabytes would be read at each change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_worker_with_runs_of_two_checkpoints_changes_its_base_once() {
@@ -176,8 +213,7 @@ async fn one_worker_with_runs_of_two_checkpoints_changes_its_base_once() {
     for run in &runs {
         house.until_done_with(run).await;
     }
-    worker.stop.send_replace(true);
-    worker.end().await.unwrap();
+    finish_worker(worker).await;
     let started = |event| match event {
         Event::Started { run, .. } => Some(run),
         _ => None,

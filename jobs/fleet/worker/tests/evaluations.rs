@@ -25,7 +25,9 @@ async fn row(store: &Store) -> RunStatus {
 /// The accuracy of an evaluation from its shards' records.
 async fn accuracy(store: &Store, iteration: u32) -> Option<f64> {
     let mut shards = EvaluationShards::of(&run_in_shards());
-    let found = crate::evaluations_at(store, &run_in_shards(), iteration).await.unwrap();
+    let found = crate::planning::policy_notes::evaluations_at(store, &run_in_shards(), iteration)
+        .await
+        .unwrap();
     let metrics = found.into_iter().filter_map(|(key, record)| shards.add(key, record.metrics));
     metrics.last()?.get("accuracy").copied()
 }

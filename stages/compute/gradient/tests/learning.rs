@@ -179,8 +179,9 @@ fn auto_gives_the_same_bytes_in_any_memory() {
             length: 6,
             inputs_in_memory: true,
             threads: 1,
+            is_gpu: false,
         };
-        let decided = decided(StageKind::Gradient, sizes, memory).checkpointing;
+        let decided = decided(StageKind::Gradient, sizes, &Memory::of(memory)).checkpointing;
         let scorer = Arc::new(NoPrograms);
         let resources = Resources { memory, ..Resources::of(Threads::one()) };
         let execute = crate::execute_with(crate::Device::Cpu, resources, scorer);

@@ -8,13 +8,16 @@ use crate::kernels::softmax::tests::logits;
 use crate::testing::real;
 
 /// Temperature, top-k, top-p.
-const FILTERS: [(f64, u32, f64); 8] = [
+const FILTERS: [(f64, u32, f64); 11] = [
     (1.0, 0, 1.0),
     (0.6, 0, 1.0),
     (0.6, 150, 0.99),
     (1.0, 5, 1.0),
     (1.0, 1, 1.0),
     (1.0, 0, 0.9),
+    (0.6, 0, 0.95),
+    (2.0, 0, 0.5),
+    (1.0, 0, 1e-9),
     (2.0, 3000, 0.7),
     (0.0, 0, 1.0),
 ];
@@ -94,6 +97,81 @@ fn all_ties_with_the_last_kept_token_are_kept() {
     let found = distributions(logits_NV, &sampler((1.0, 2, 1.0)), 21, &uniforms(2)).unwrap();
     assert_eq!(found[0].kept().map(<[usize]>::len), Some(2998), "all but the mask and -inf");
     assert_eq!(found[1].kept(), Some(&[0, 1][..]));
+}
+
+/// Whether a row's largest 1024 logits, and its largest 8192, decide top-p.
+fn decided(values: &[f32], sampler: &Sampler) -> [bool; 2] {
+    let logits_1V = Tensor::from_slice(values).view([1, -1]);
+    WIDTHS.map(|width| top_p_within(&logits_1V, &[0], width, sampler).unwrap()[0].is_some())
+}
+
+/// A peaked row needs few logits, a flat one more or all of them; each gives what the scan gives.
+#[test]
+fn top_p_takes_as_many_logits_as_decide_it() {
+    crate::use_one_thread();
+    let of = |scale: f64, temperature| {
+        let sampler = sampler((temperature, 0, 0.9));
+        let mut values = logits(126_464, scale, 1);
+        compare(&Tensor::from_slice(&values).view([1, -1]), 126_336, &sampler);
+        values[126_336] = f32::NEG_INFINITY;
+        decided(&values, &sampler)
+    };
+    assert_eq!([of(8.0, 1.0), of(4.0, 1.0), of(0.1, 1.0)], [[true; 2], [false, true], [false; 2]]);
+}
+
+/// More rows than are read at once, some decided and others not: each gets its own distribution.
+#[test]
+fn rows_that_top_p_leaves_open_get_their_own_distributions() {
+    crate::use_one_thread();
+    let row = |n: usize| {
+        let mut values = [vec![0.0f32; 512], vec![-200.0; 1024]].concat();
+        values.rotate_right(n * 2);
+        if n.is_multiple_of(5) {
+            values[n] = 9.0;
+        }
+        values
+    };
+    let sampler = sampler((1.0, 0, 0.5));
+    for v in [1000, 1536] {
+        let all: Vec<Vec<f32>> = (0..200).map(|n| row(n)[..v].to_vec()).collect();
+        let open = all.iter().filter(|values| decided(values, &sampler) == [false; 2]).count();
+        assert_eq!(open, 160, "{v}");
+        let logits_NV = Tensor::from_slice(&all.concat()).view([200, length(v)]);
+        compare(&logits_NV, v - 1, &sampler);
+    }
+}
+
+/// Of tokens that are equal at the border the lowest ids are kept, also where more are equal than come to the host.
+#[test]
+fn top_p_keeps_the_lowest_ids_of_equals() {
+    let mut values = vec![0.0f32; 20_000];
+    for n in 0..1000 {
+        values[(n * 37 + 11) % 20_000] = 6.0 - (n % 3) as f32 * 0.5;
+    }
+    let mut negative_zeros = values.clone();
+    negative_zeros.iter_mut().step_by(3).for_each(|value| *value *= -1.0);
+    for values in [&values, &negative_zeros, &vec![1.0; 20_000], &vec![-0.0; 5000]] {
+        for p in [1e-9, 0.1, 0.3, 0.5, 0.9, 0.95, 0.999] {
+            for temperature in [0.5, 1.0, 3.0] {
+                let filter = (temperature, 0, p);
+                compare(&Tensor::from_slice(values).view([1, -1]), 7, &sampler(filter));
+            }
+        }
+    }
+}
+
+/// Where a sum of masses is p itself, the last bits of sums in the scan's order decide: the device leaves it to the scan.
+#[test]
+fn top_p_at_the_border_is_left_to_the_scan() {
+    let values = [vec![0.0f32; 512], vec![-200.0; 1024]].concat();
+    for p in [0.25, 0.5, 0.75] {
+        let sampler = sampler((1.0, 0, p));
+        assert_eq!(decided(&values, &sampler), [false; 2], "{p}");
+        for mask in [600, 1535] {
+            compare(&Tensor::from_slice(&values).view([1, -1]), mask, &sampler);
+        }
+    }
+    assert_eq!(decided(&values, &sampler((1.0, 0, 0.501))), [true; 2]);
 }
 
 /// The lowest id of equals, never the mask.
