@@ -115,12 +115,11 @@ mod tests {
     use std::sync::Barrier;
     use std::{num::NonZeroUsize, thread};
 
-    use agrpo_spec::memory::GradientSizes;
     use agrpo_spec::{ArtifactDigest, Checkpointing, GradientSpec, Plan, Run, StageError};
     use tch::{Kind, Tensor};
 
     use super::*;
-    use crate::text::chat;
+    use crate::{testing::gradient_sizes, text::chat};
 
     /// The error of a stage in whose three parts, each on its own thread, `compute` fails where it is beside the
     /// stage's thread.
@@ -173,20 +172,7 @@ mod tests {
         let spec = gradient(checkpointing);
         let tried = RefCell::new(vec![]);
         let compute = |context: Context<'_>| {
-            let sizes = GradientSizes {
-                estimator: &spec.estimator,
-                sampler: &spec.sampler,
-                group: spec.group,
-                precision: spec.precision,
-                lora: None,
-                other_policies: 0,
-                shards: 1,
-                sizes: chat::tests::config().memory_sizes(),
-                length: 64,
-                inputs_in_memory: true,
-                threads: 1,
-                is_gpu: false,
-            };
+            let sizes = gradient_sizes(&spec, chat::tests::config().memory_sizes(), 64);
             let decided = gradient::decided(StageKind::Gradient, sizes, context.memory);
             let is_checkpointed = decided.checkpointing == Checkpointing::Always;
             tried.borrow_mut().push(is_checkpointed);

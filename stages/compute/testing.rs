@@ -1,9 +1,10 @@
 //! Settings for the tests of several modules, in which every value is explicit and nothing is filtered or drawn by
 //! chance, and whole runs computed in memory. A test changes what it is about. No policies, no trajectories.
 
+use agrpo_spec::memory::{GradientSizes, Sizes};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Inputs, Outputs, Plan, PositionRule, Real, Run, Sampler,
-    StageError, StageKey, StageSpec,
+    Cache, EstimatorConfig, EstimatorKind, GradientSpec, Inputs, ModelShape, Outputs, Plan,
+    PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
 };
 
 #[path = "../../tests/support/run_file.rs"]
@@ -26,6 +27,37 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
         guidance: real(0.0),
         cache: Cache::None,
         threshold: None,
+    }
+}
+
+/// The smallest model.
+pub(crate) fn shape(init_std: f64) -> ModelShape {
+    ModelShape {
+        d_model: 8,
+        n_layers: 1,
+        n_heads: 2,
+        mlp_hidden_size: 8,
+        rope_theta: real(1e4),
+        rms_norm_eps: real(1e-5),
+        init_std: real(init_std),
+    }
+}
+
+/// What this gradient takes on one thread, all weights trained by one policy.
+pub(crate) fn gradient_sizes(spec: &GradientSpec, sizes: Sizes, length: u64) -> GradientSizes<'_> {
+    GradientSizes {
+        estimator: &spec.estimator,
+        sampler: &spec.sampler,
+        group: spec.group,
+        precision: spec.precision,
+        lora: None,
+        other_policies: 0,
+        shards: 1,
+        sizes,
+        length,
+        inputs_in_memory: true,
+        threads: 1,
+        is_gpu: false,
     }
 }
 

@@ -1,28 +1,19 @@
 //! The stage as a whole: what it refuses, and completions from which nothing can be learned.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, Numerics, PositionRule, Precision,
-    RowReward, Seed, StageError, StageKind, StageSpec, encode,
+    EstimatorConfig, EstimatorKind, Horizon, Numerics, PositionRule, Precision, RowReward, Seed,
+    StageError, StageKind, StageSpec, encode,
 };
 
 use super::*;
 use crate::Threads;
 use crate::sampler::{Row, sample};
-use crate::testing::{config, real, sampler};
+use crate::testing::{config, real, sampler, shape};
 use crate::{model::Policy, tensors::TensorWindows};
 
 /// A policy of 10 tokens, 8 the end and 9 the mask.
 fn policy(seed: u64) -> Artifact {
-    let shape = ModelShape {
-        d_model: 8,
-        n_layers: 1,
-        n_heads: 2,
-        mlp_hidden_size: 8,
-        rope_theta: real(1e4),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.5),
-    };
-    let config = ModelConfig::new(&shape, 10, 8, 9, 6);
+    let config = ModelConfig::new(&shape(0.5), 10, 8, 9, 6);
     Artifact::Folder(Policy::draw(config, 0.5, Seed::new(seed)).unwrap().to_files().unwrap())
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tch::Kind;
 
 use super::*;
-use crate::testing::{computed, real, run_file};
+use crate::testing::{computed, run_file, shape};
 use crate::{Device, Resources, Threads, model::ModelConfig, problems::NoPrograms};
 
 /// Two iterations of everything that reads policies.
@@ -109,16 +109,7 @@ impl Folder {
 
     /// A base.
     fn new(seed: u64) -> Self {
-        let shape = agrpo_spec::ModelShape {
-            d_model: 8,
-            n_layers: 1,
-            n_heads: 2,
-            mlp_hidden_size: 8,
-            rope_theta: real(1e4),
-            rms_norm_eps: real(1e-5),
-            init_std: real(0.5),
-        };
-        let config = ModelConfig::new(&shape, 10, 8, 9, 6);
+        let config = ModelConfig::new(&shape(0.5), 10, 8, 9, 6);
         Self::of(Policy::draw(config, 0.5, Seed::new(seed)).unwrap().to_files().unwrap())
     }
 

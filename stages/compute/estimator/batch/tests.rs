@@ -1,9 +1,10 @@
 //! Tests of the checks before anything is computed: each error names the sample and the number.
 
-use agrpo_spec::{ModelShape, PositionRule, StageError};
+use agrpo_spec::{PositionRule, StageError};
 
 use super::*;
-use crate::{testing::real, trajectories::KeptSets};
+use crate::testing::{real, shape};
+use crate::trajectories::KeptSets;
 
 const MASK: i64 = 9;
 const EOS: i64 = 8;
@@ -13,16 +14,7 @@ fn sampler() -> Sampler {
 }
 
 fn model() -> ModelConfig {
-    let shape = ModelShape {
-        d_model: 8,
-        n_layers: 1,
-        n_heads: 2,
-        mlp_hidden_size: 8,
-        rope_theta: real(1e4),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.1),
-    };
-    ModelConfig::new(&shape, 10, EOS, MASK, 6)
+    ModelConfig::new(&shape(0.1), 10, EOS, MASK, 6)
 }
 
 /// Two completions of two blocks; the second stopped after its first block.

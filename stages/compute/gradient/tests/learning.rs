@@ -9,7 +9,7 @@ use agrpo_spec::{
 use bytes::Bytes;
 
 use super::*;
-use crate::{Resources, problems::NoPrograms};
+use crate::{Resources, problems::NoPrograms, testing::gradient_sizes};
 
 const WANTED: i64 = 3;
 const ROWS: usize = 24;
@@ -167,20 +167,7 @@ fn auto_gives_the_same_bytes_in_any_memory() {
         }
         let Artifact::Folder(files) = &policy else { panic!("not a folder") };
         let model = ModelConfig::of_folder(files).unwrap();
-        let sizes = GradientSizes {
-            estimator: &spec.estimator,
-            sampler: &spec.sampler,
-            group: spec.group,
-            precision: spec.precision,
-            lora: None,
-            other_policies: 0,
-            shards: 1,
-            sizes: model.memory_sizes(),
-            length: 6,
-            inputs_in_memory: true,
-            threads: 1,
-            is_gpu: false,
-        };
+        let sizes = gradient_sizes(&spec, model.memory_sizes(), 6);
         let decided = decided(StageKind::Gradient, sizes, &Memory::of(memory)).checkpointing;
         let scorer = Arc::new(NoPrograms);
         let resources = Resources { memory, ..Resources::of(Threads::one()) };

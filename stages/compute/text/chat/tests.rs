@@ -2,13 +2,14 @@
 //! special tokens have other ids than any published checkpoint's.
 
 use agrpo_grading::Role;
-use agrpo_spec::{ModelShape, Real, StageError};
+use agrpo_spec::StageError;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::utils::truncation::TruncationParams;
 use tokenizers::{AddedToken, PaddingParams, PaddingStrategy, Tokenizer};
 
 use super::*;
+use crate::testing::shape;
 
 /// Bytes are tokens, `he` and `lo` are merged, and the special tokens follow in this order.
 const SPECIAL: [&str; 7] = [
@@ -49,17 +50,7 @@ fn special(text: &str) -> i64 {
 
 /// Seven rows of the embedding are unused.
 pub(crate) fn config() -> ModelConfig {
-    let real = |value| Real::new(value).unwrap();
-    let shape = ModelShape {
-        d_model: 8,
-        n_layers: 1,
-        n_heads: 2,
-        mlp_hidden_size: 8,
-        rope_theta: real(1e4),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.1),
-    };
-    ModelConfig::new(&shape, 272, special("<|endoftext|>"), special(MASK), 64)
+    ModelConfig::new(&shape(0.1), 272, special("<|endoftext|>"), special(MASK), 64)
 }
 
 fn chat() -> ChatTokenizer {
