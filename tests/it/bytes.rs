@@ -1,8 +1,9 @@
 //! The promise: one run file, one chain of bytes, however often and wherever it is computed.
 
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
 
+use crate::support::not_run::not_run;
 use crate::support::program::Program;
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
@@ -31,6 +32,28 @@ fn a_run_gives_the_same_policy_again_and_on_any_number_of_threads_and_workers() 
     for how in [["1", "1"], ["1", "2"], ["3", "1"], ["3", "2"]] {
         assert_eq!(run_to_the_end(&Program::new(&[]), how), expected, "{how:?}");
     }
+}
+
+/// Kernels for AVX-512 where the processor has it, for AVX2 elsewhere.
+#[test]
+fn a_processor_without_avx_512_gives_the_same_policy() {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    for needed in ["avx512f", "cpuid_fault"] {
+        if !flags.split_whitespace().any(|flag| flag == needed) {
+            return not_run(&format!("the processor has no {needed}: no AVX-512 can be hidden"));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("without_avx512.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-z,initfirst"]);
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/without_avx512.c");
+    assert!(compiler.arg("-o").arg(&library).arg(source).status().unwrap().success());
+    let program = Program::new(&[("LD_PRELOAD", library.to_str().unwrap())]);
+    let said = program.run(&["run", "run.toml", "--json"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("AVX-512 is hidden"), "{}", said.stderr);
+    assert_eq!(program.policy(), (reference(), "done".to_owned()));
 }
 
 /// Ten moments spread over the whole run: each start works a little longer than it takes to start.
