@@ -129,8 +129,8 @@ test:
 	infra/need.sh chromedriver > /dev/null
 	AGRPO_WEED="$$(infra/fetch.py seaweedfs)"; export AGRPO_WEED
 	$(with_libtorch_path)
-	# Half of the tests wait for servers most of the time.
-	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}"
+	# Half of the tests wait for servers most of the time. A container may have fewer cores than it sees.
+	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$(($$(nproc) < 8 ? 2 * $$(nproc) : 16))}"
 	$(CARGO) test --locked --workspace --no-fail-fast $(ARGS)
 
 pictures:

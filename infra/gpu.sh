@@ -37,8 +37,15 @@ if [[ -n "${AGRPO_LIBTORCH:-}" ]]; then
     export LD_LIBRARY_PATH="$AGRPO_LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 if [[ "$program" == *.xz ]]; then
-    python3 -c 'import lzma, sys; open(sys.argv[1][:-3], "wb").write(lzma.open(sys.argv[1]).read())' "$program"
-    program="${program%.xz}"
+    # What was unpacked before stays until the whole file is read.
+    unpacked="${program%.xz}"
+    if ! python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())' "$program" > "$unpacked.part" 2> /dev/null; then
+        rm -f "$unpacked.part"
+        echo "error: $program cannot be unpacked" >&2
+        exit 2
+    fi
+    mv "$unpacked.part" "$unpacked"
+    program="$unpacked"
     chmod +x "$program"
 fi
 json="${GPU_JSON:-docs/bench/gpu-${device/:/-}.json}"

@@ -80,7 +80,8 @@ pub(crate) fn install_panic_hook() {
 /// Message and location on one line.
 fn describe(panic: &PanicHookInfo<'_>) -> String {
     let message = panic.payload_as_str().unwrap_or("no message");
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = agrpo_compute::without_stack(message).split_whitespace();
+    let message = words.collect::<Vec<_>>().join(" ");
     match panic.location() {
         Some(at) => format!("{message} at {}:{}", at.file(), at.line()),
         None => message,

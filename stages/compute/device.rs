@@ -14,6 +14,7 @@ mod deterministic;
 pub(crate) mod out_of_memory;
 
 pub use deterministic::use_deterministic_algorithms;
+pub use out_of_memory::without_stack;
 
 /// A device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -99,8 +99,8 @@ fn guarded(
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
-        let first = text.lines().next().unwrap_or_default();
-        Err(internal(format!("the {kind} stage broke off: {first}")))
+        let message = out_of_memory::without_stack(text).lines().next().unwrap_or_default();
+        Err(internal(format!("the {kind} stage broke off: {message}")))
     });
     if done.as_ref().is_err_and(out_of_memory::is_out_of_memory) {
         cache.clear();

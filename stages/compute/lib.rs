@@ -50,6 +50,7 @@ pub use agrpo_spec::trajectories;
 pub use context::Resources;
 pub use device::{
     Device, ParseDeviceError, gpus, libtorch_version, use_deterministic_algorithms, use_one_thread,
+    without_stack,
 };
 pub use execute::{execute, execute_on, execute_with};
 pub use kernels::missing_instructions;

@@ -37,7 +37,7 @@ fn a_run_gives_the_same_policy_again_and_on_any_number_of_threads_and_workers() 
 /// Kernels for AVX-512 where the processor has it, for AVX2 elsewhere.
 #[test]
 fn a_processor_without_avx_512_gives_the_same_policy() {
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     for needed in ["avx512f", "cpuid_fault"] {
         if !flags.split_whitespace().any(|flag| flag == needed) {
             return not_run(&format!("the processor has no {needed}: no AVX-512 can be hidden"));
@@ -45,12 +45,24 @@ fn a_processor_without_avx_512_gives_the_same_policy() {
     }
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("without_avx512.so");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-z,initfirst"]);
+    let mut compiler = Command::new("c++");
+    compiler.args([
+        "-xc",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        "-Wl,-z,initfirst",
+    ]);
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/without_avx512.c");
     assert!(compiler.arg("-o").arg(&library).arg(source).status().unwrap().success());
     let program = Program::new(&[("LD_PRELOAD", library.to_str().unwrap())]);
     let said = program.run(&["run", "run.toml", "--json"]);
+    if said.code == Some(99) {
+        return not_run("the system lets no process trap its CPUID instructions");
+    }
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stderr.contains("AVX-512 is hidden"), "{}", said.stderr);
     assert_eq!(program.policy(), (reference(), "done".to_owned()));

@@ -1,6 +1,7 @@
 /* Hides AVX-512 from the program that it is preloaded into (LD_PRELOAD), on processors that let a process trap its own
- * CPUID instructions (`cpuid_fault` in /proc/cpuinfo). What the program sees is a processor with AVX2 and FMA alone, at
- * that processor's speed. Emulates nothing: an AVX-512 instruction that is executed without a question is executed.
+ * CPUID instructions (`cpuid_fault` in /proc/cpuinfo). What constructors and later code see is a processor with AVX2 and
+ * FMA alone; the loader has asked before, for memcpy and the like. Emulates nothing: an AVX-512 instruction that is
+ * executed without a question is executed. Ends the process with code 99 where the system refuses.
  *
  * Each CPUID raises SIGSEGV; the handler asks the processor, clears the bits, and goes on behind the instruction. Bits:
  * Intel's manual, volume 2A, CPUID, leaf 7.
@@ -51,6 +52,7 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
         say_once();
     } else if (leaf == 7 && part == 1) {
         a = 0; /* BF16 and AVX-VNNI. */
+        d &= ~BIT(19); /* AVX10. */
     }
     registers[REG_RAX] = a;
     registers[REG_RBX] = b;

@@ -1,4 +1,4 @@
-//! Explains a device that ran out of memory (how much was requested, which keys request less), and a device
+//! Explains a device or a host that ran out of memory (how much was requested, which keys request less), and a device
 //! that is lost to the process.
 //!
 //! libtorch reports both as text only, as an exception or as a panic of `tch`, and [`cause`] is the one place that
@@ -33,11 +33,20 @@ pub(crate) fn is_out_of_memory(error: &StageError) -> bool {
     matches!(cause(error), Some(Cause::DeviceFull | Cause::HostFull))
 }
 
-/// An error as it is, unless the device is full or lost.
+/// The message of a panic without the C++ stack of an exception of libtorch, which `tch` writes into its first line: ends
+/// of lines are escaped.
+pub fn without_stack(text: &str) -> &str {
+    text.split_once("\\n").map_or(text, |(message, _)| message.trim_end_matches('\\'))
+}
+
+/// An error as it is, unless memory is full or the device lost.
 pub(crate) fn explain(error: StageError, kind: StageKind, device: Device) -> StageError {
     match (cause(&error), error) {
         (Some(Cause::DeviceFull), StageError::Internal(text)) => {
             StageError::Internal(text.reworded(|text| full(text, kind, device)))
+        }
+        (Some(Cause::HostFull), StageError::Internal(text)) => {
+            StageError::Internal(text.reworded(|text| host_full(text, kind)))
         }
         (Some(Cause::DeviceLost), StageError::Internal(text)) if device.is_cuda() => {
             let lost = |text: &str| format!("{device} is lost to this process: {text}");
@@ -51,17 +60,31 @@ fn full(text: &str, kind: StageKind, device: Device) -> String {
     let asked = between(text, "Tried to allocate ", ". ").unwrap_or("an unknown amount");
     let whole = between(text, "total capacity of ", " of which ").unwrap_or("unknown");
     let free = between(text, " of which ", " is free").unwrap_or("unknown");
-    let lower = match kind {
+    let lower = lower(kind);
+    format!(
+        "the {kind} stage does not fit the memory of {device}: {asked} more were asked for, {free} of \
+         {whole} were free; lower {lower}, or rollout.completion_tokens"
+    )
+}
+
+fn host_full(text: &str, kind: StageKind) -> String {
+    let asked = between(text, "you tried to allocate ", " bytes").unwrap_or("an unknown number of");
+    let lower = lower(kind);
+    format!(
+        "the {kind} stage does not fit this machine's memory: {asked} bytes more were refused; lower {lower}, \
+         --threads or --workers"
+    )
+}
+
+/// What makes a stage smaller.
+fn lower(kind: StageKind) -> &'static str {
+    match kind {
         StageKind::Sft => "sft.micro_batch",
         StageKind::Rollout => "rollout.micro_batch",
         StageKind::Gradient | StageKind::Updates => "estimator.micro_batch",
         StageKind::Evaluation => "evaluation.micro_batch",
         StageKind::Reward | StageKind::Update => "the model's size",
-    };
-    format!(
-        "the {kind} stage does not fit the memory of {device}: {asked} more were asked for, {free} of \
-         {whole} were free; lower {lower}, or rollout.completion_tokens"
-    )
+    }
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -115,6 +138,25 @@ mod tests {
         let other = StageError::Internal("libtorch failed: shapes".into());
         let kept = explain(other, StageKind::Gradient, Device::Cuda(0));
         assert_eq!(kept.to_string(), "libtorch failed: shapes");
+    }
+
+    /// As `tch` panics in a thread of a stage: an exception with its C++ stack, escaped twice.
+    #[test]
+    fn a_full_host_says_how_much_and_what_to_lower() {
+        let text = "called `Result::unwrap()` on an `Err` value: Torch(\"called `Result::unwrap()` on an `Err` \
+                    value: Torch(\\\"[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't \
+                    allocate memory: you tried to allocate 4096 bytes. Error code 12\\\\nframe #0: c10\\\\n\\\")\")";
+        let first = without_stack(text);
+        assert!(first.ends_with("Error code 12"), "{first}");
+        let text = format!("the sft stage broke off: {first}");
+        let full = StageError::Internal(text.as_str().into());
+        assert!(is_out_of_memory(&full));
+        assert_eq!(
+            explain(full, StageKind::Sft, Device::Cpu).to_string(),
+            "the sft stage does not fit this machine's memory: 4096 bytes more were refused; lower \
+             sft.micro_batch, --threads or --workers"
+        );
+        assert_eq!(without_stack("one\ntwo"), "one\ntwo");
     }
 
     #[test]
