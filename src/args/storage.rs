@@ -152,8 +152,8 @@ pub(crate) struct VerifyArgs {
 /// Forget a run: delete its records
 ///
 /// Its results stay until the next agrpo gc deletes those that no other run needs. Refuses a run that could
-/// still go on, unless it is forced, and in any case one that agrpo run is computing; that no worker of a fleet
-/// is, you make sure of.
+/// still go on, unless it is forced, and in any case one that agrpo run is computing. Make sure that no worker of a
+/// fleet computes it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
