@@ -8,6 +8,7 @@
 mod agrpo;
 mod ar_grpo;
 mod batch;
+mod by_sample;
 mod coupled_grpo;
 mod diffu_grpo;
 mod merged_step;
@@ -25,6 +26,7 @@ use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed};
 
 pub use agrpo::with_draws;
 pub use batch::{Batch, Worth};
+pub(crate) use by_sample::{Groups, steps_by_sample};
 pub use pass::{Estimate, Measured, Policies, accumulate};
 pub use records::recompute;
 pub use unit::Estimator;

@@ -9,7 +9,7 @@ use agrpo_spec::memory::{GradientSizes, Workload};
 use agrpo_spec::metrics::{self, Metrics};
 use agrpo_spec::{
     Artifact, ArtifactDigest, Checkpointing, Content, EstimatorConfig, Files, GradientSpec, Inputs,
-    Message, Outputs, Purpose, Rewards, Sampler, Seed, ShardSpec, StageKind, decode,
+    Message, Outputs, Purpose, Rewards, Sampler, Seed, ShardSpec, StageKind, StepEvery, decode,
 };
 use tch::Tensor;
 
@@ -32,6 +32,11 @@ pub(crate) fn execute(
 ) -> Result<Outputs> {
     let threads = &resources.passes;
     check(&spec.estimator, &spec.sampler, spec.reference)?;
+    if spec.estimator.step_every == StepEvery::Sample {
+        return Err(invalid(
+            "estimator.step_every = \"sample\": expected \"batch\": a gradient stage takes no steps",
+        ));
+    }
     let shard = ShardSpec { trajectories: spec.trajectories, rewards: spec.rewards };
     let samples = Samples::read(shard, spec.behaviour, inputs)?;
     let files = inputs.folder(spec.policy)?;

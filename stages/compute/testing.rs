@@ -7,6 +7,7 @@ use agrpo_spec::{
     PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
 };
 
+pub(crate) mod published;
 #[path = "../../tests/support/run_file.rs"]
 pub(crate) mod run_file;
 

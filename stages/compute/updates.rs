@@ -1,5 +1,6 @@
 //! Updates: all inner updates of an iteration in one stage, from the trajectories and rewards of all its shards. What
-//! it leaves is what the gradient and update stages would leave one after another, to the byte. Refuses trajectories
+//! it leaves is what the gradient and update stages would leave one after another, to the byte; with
+//! `step_every = "sample"`, for which there are no such stages, what `estimator/by_sample.rs` says. Refuses trajectories
 //! that another policy sampled. Stores nothing between.
 //!
 //! Passes are computed on the device, the optimizer's steps on the host. In memory are the policy that sampled, the
@@ -8,11 +9,13 @@
 
 use agrpo_spec::memory::GradientSizes;
 use agrpo_spec::metrics::{Metrics, joined};
-use agrpo_spec::{EstimatorConfig, Inputs, Outputs, StageError, StageKind, UpdatesSpec};
+use agrpo_spec::{EstimatorConfig, Inputs, Outputs, StageError, StageKind, StepEvery, UpdatesSpec};
 
 use crate::context::Context;
 use crate::error::{Result, invalid};
-use crate::estimator::{Batch, Estimate, Policies, accumulate, estimator};
+use crate::estimator::{
+    Batch, Estimate, Estimator, Groups, Measured, Policies, accumulate, estimator, steps_by_sample,
+};
 use crate::gradient::{self, Samples};
 use crate::model::Placement;
 use crate::tensors::NamedTensors;
@@ -38,6 +41,7 @@ pub(crate) fn execute(
         .iter()
         .map(|samples| samples.batch(spec.group, &spec.sampler, policy.config()))
         .collect::<Result<Vec<_>>>()?;
+    check_groups(spec, &batches)?;
     let config = gradient::decided(
         StageKind::Updates,
         GradientSizes {
@@ -59,25 +63,29 @@ pub(crate) fn execute(
     let mut parameters = policy.parameters();
     let mut optimizer = update::optimizer(spec.optimizer_state, inputs, &parameters, host)?;
     let (mut gradients, mut updates) = (vec![], vec![]);
+    let shards = batches.len() as f64;
     let when = (spec.iteration, spec.iterations);
     for inner in 1..=spec.estimator.inner_updates {
-        let policies = Policies {
-            policy: &policy,
-            // They are the same before the first update.
-            behaviour: (inner > 1).then_some(&behaviour),
-            reference: reference.as_ref(),
-        };
-        let mean = mean_gradient(
-            (spec, &config),
-            inner,
-            &batches,
-            &policies,
-            (threads, host),
-            &mut gradients,
-        )?;
-        // Moves the policy: the parameters stand on its memory.
-        let taken = optimizer.step(&mut parameters, &mean, &spec.optimizer, when, host)?;
-        updates.push(update::metrics(&taken));
+        let mut measured = vec![(Measured::default(), 0); batches.len()];
+        for step in steps(spec, &config, inner, &batches) {
+            let policies = Policies {
+                policy: &policy,
+                // They are the same before the first step.
+                behaviour: (!updates.is_empty()).then_some(&behaviour),
+                reference: reference.as_ref(),
+            };
+            let mean = sum(&step, &policies, &config, (threads, host), &mut measured)?;
+            // Moves the policy: the parameters stand on its memory.
+            let taken = optimizer.step(&mut parameters, &mean, &spec.optimizer, when, host)?;
+            updates.push(update::metrics(&taken));
+        }
+        for (batch, (mut sums, samples)) in batches.iter().zip(measured) {
+            if config.step_every == StepEvery::Sample {
+                // A shard's share of the loss, and metrics are means over shards.
+                (sums.loss, sums.kl) = (sums.loss * shards, sums.kl * shards);
+            }
+            gradients.push(gradient::metrics(batch, &sums, samples));
+        }
     }
     let metrics = |kind, of: &[Metrics]| joined(kind, &of.iter().collect::<Vec<_>>());
     let mut measured = metrics(StageKind::Gradient, &gradients);
@@ -103,6 +111,17 @@ fn check(spec: &UpdatesSpec) -> Result<()> {
     Ok(())
 }
 
+fn check_groups(spec: &UpdatesSpec, batches: &[Batch<'_>]) -> Result<()> {
+    let (parts, group) = (spec.estimator.accumulation_steps as usize, spec.group as usize);
+    let groups: usize = batches.iter().map(|batch| batch.rows() / group).sum();
+    if parts == 0 || !groups.is_multiple_of(parts) {
+        return Err(invalid(format!(
+            "estimator.accumulation_steps = {parts}: expected a divisor of the {groups} groups"
+        )));
+    }
+    Ok(())
+}
+
 /// The samples of all shards; an error names the shard.
 fn samples(spec: &UpdatesSpec, inputs: &Inputs) -> Result<Vec<Samples>> {
     let read = |(number, shard)| {
@@ -116,28 +135,70 @@ fn samples(spec: &UpdatesSpec, inputs: &Inputs) -> Result<Vec<Samples>> {
     spec.shards.iter().copied().enumerate().map(read).collect()
 }
 
-/// The mean of all shards' gradients for one update, and what each of them measured.
-fn mean_gradient(
-    (spec, config): (&UpdatesSpec, &EstimatorConfig),
+/// A shard's part of an optimizer step.
+struct Part<'a> {
+    shard: usize,
+    estimator: Estimator<'a>,
+    /// The factor of its gradient.
+    share: f32,
+}
+
+/// The optimizer steps of one inner update, each a sum over shards.
+fn steps<'a>(
+    spec: &UpdatesSpec,
+    config: &EstimatorConfig,
     inner: u32,
-    batches: &[Batch<'_>],
-    policies: &Policies<'_>,
-    (threads, host): (&Threads, &Threads),
-    measured: &mut Vec<Metrics>,
-) -> Result<NamedTensors> {
-    let seed = |shard| gradient::seed(spec.seed, spec.iteration, shard, inner);
-    let of_shard = |(shard, batch)| estimator(batch, config, seed(shard));
-    let estimators: Vec<_> = (0..).zip(batches).map(of_shard).collect();
-    let total: f64 = estimators.iter().map(|estimator| estimator.mean_over).sum();
-    let mut mean = NamedTensors::new();
-    for (estimator, batch) in estimators.iter().zip(batches) {
-        let Estimate { gradient, measured: sums } =
-            accumulate(estimator, policies, config, threads)?;
-        measured.push(gradient::metrics(batch, &sums, estimator.samples));
-        let share = update::share(estimator.mean_over, total);
-        update::add_shard(&mut mean, &gradient, share, host)?;
+    batches: &'a [Batch<'a>],
+) -> Vec<Vec<Part<'a>>> {
+    let seed = |shard: usize| {
+        let shard = u32::try_from(shard).expect("shards are few");
+        gradient::seed(spec.seed, spec.iteration, shard, inner)
+    };
+    if config.step_every == StepEvery::Batch {
+        let of_shard = |(shard, batch)| estimator(batch, config, seed(shard));
+        let estimators: Vec<_> = batches.iter().enumerate().map(of_shard).collect();
+        let total: f64 = estimators.iter().map(|estimator| estimator.mean_over).sum();
+        let part = |(shard, estimator): (usize, Estimator<'a>)| {
+            let share = update::share(estimator.mean_over, total);
+            Part { shard, estimator, share }
+        };
+        return vec![estimators.into_iter().enumerate().map(part).collect()];
     }
-    Ok(mean)
+    let groups = Groups {
+        completions: spec.group as usize,
+        micro_batches: config.accumulation_steps as usize,
+    };
+    let parts = |step: Vec<Estimator<'a>>| {
+        // Most steps read the shards of one micro-batch alone.
+        let is_empty = step.iter().all(|estimator| estimator.samples == 0);
+        let used = |&(shard, ref estimator): &(usize, Estimator<'_>)| {
+            estimator.samples > 0 || (is_empty && shard == 0)
+        };
+        // The weights of these estimators have every mean.
+        let part = |(shard, estimator)| Part { shard, estimator, share: 1.0 };
+        step.into_iter().enumerate().filter(used).map(part).collect()
+    };
+    steps_by_sample(batches, groups, config, seed).into_iter().map(parts).collect()
+}
+
+/// The gradient of a step. Adds what each shard measured, and its number of samples.
+fn sum(
+    step: &[Part<'_>],
+    policies: &Policies<'_>,
+    config: &EstimatorConfig,
+    (threads, host): (&Threads, &Threads),
+    measured: &mut [(Measured, usize)],
+) -> Result<NamedTensors> {
+    let mut sum = NamedTensors::new();
+    for Part { shard, estimator, share } in step {
+        let Estimate { gradient, measured: of_part } =
+            accumulate(estimator, policies, config, threads)?;
+        update::add_shard(&mut sum, &gradient, *share, host)?;
+        let (sums, samples) = &mut measured[*shard];
+        sums.add(&of_part);
+        *samples += estimator.samples;
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

@@ -160,7 +160,8 @@ impl Workload {
                 let inner = f64::from(config.estimator.inner_updates);
                 let gradient = self.differentiated(config);
                 let gradients = inner * self.shards as f64;
-                let mut all = self.updated(rates, trained.saturating_mul(3), inner);
+                let steps = f64::from(config.estimator.optimizer_steps());
+                let mut all = self.updated(rates, trained.saturating_mul(3), steps);
                 all.work = gradient.work.times(gradients);
                 all.sums = gradient.sums * gradients;
                 all

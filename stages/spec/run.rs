@@ -28,7 +28,7 @@ pub use checked::Run;
 pub use config::{RunConfig, TrainingConfig};
 pub use error::RunError;
 pub use estimator::{
-    Checkpointing, EstimatorConfig, EstimatorKind, Horizon, Samples, StepWeights, Strata,
+    Checkpointing, EstimatorConfig, EstimatorKind, Horizon, Samples, StepEvery, StepWeights, Strata,
 };
 pub use learning::{Advantage, AdvantageScale, LoraConfig, OptimizerConfig, Schedule};
 pub use numerics::{Numerics, ParseNumericsError};

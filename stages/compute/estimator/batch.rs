@@ -80,6 +80,11 @@ impl<'a> Batch<'a> {
         Self { recorded: false, ..self }
     }
 
+    #[cfg(test)]
+    pub(crate) fn trajectories(&self) -> &'a Trajectories {
+        self.trajectories
+    }
+
     /// Completions, R.
     pub fn rows(&self) -> usize {
         self.trajectories.rows

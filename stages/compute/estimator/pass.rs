@@ -53,7 +53,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub(super) fn add(&mut self, pass: &Self) {
+    pub(crate) fn add(&mut self, pass: &Self) {
         self.loss += pass.loss;
         self.kl += pass.kl;
         self.factors += pass.factors;

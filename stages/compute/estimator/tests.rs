@@ -17,6 +17,7 @@ use crate::testing::{config, real, sampler};
 use crate::threads::Threads;
 
 mod biased;
+mod by_sample;
 mod checkpointing;
 mod enumeration;
 mod monte_carlo;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use agrpo_spec::{Artifact, ArtifactDigest, Precision, StageKey, StageSpec};
 
 use super::*;
+use crate::model::Policy;
 use crate::problems::NoPrograms;
+use crate::testing::published::{Adam, Published, drawn, flat};
 use crate::testing::{computed, real, run_file};
 use crate::{Device, Resources, Threads};
 
@@ -114,6 +116,63 @@ fn one_stage_leaves_what_the_separate_stages_leave_and_writes_little() {
                 "{what}: {metrics:?}"
             );
         }
+    }
+}
+
+/// The same run with a step for every sample of its second micro-batch.
+fn by_sample(shards: u32) -> String {
+    run(shards, "0.04", true)
+        .replace("inner_updates = 24", "inner_updates = 2\nstep_every = \"sample\"")
+        .replace("k = 2\n", "k = 4\n")
+}
+
+#[test]
+fn a_step_for_every_sample_moves_the_policy_as_the_published_loop_does() {
+    for shards in [1, 2] {
+        let (stages, inputs) = computed(&by_sample(shards), crate::execute);
+        let first = stages.iter().find_map(|(_, spec, made)| match spec {
+            StageSpec::Updates(spec) => Some((spec, made)),
+            _ => None,
+        });
+        let (spec, made) = first.unwrap();
+        let (before, after) = {
+            let Artifact::Folder(files) = &made.artifacts["policy"] else { panic!() };
+            let of = |files| Policy::from_folder(files).unwrap().to_double();
+            (of(inputs.folder(spec.policy).unwrap()), of(files))
+        };
+        let samples = samples(spec, &inputs).unwrap();
+        let mut batches = vec![];
+        for samples in &samples {
+            batches.push(samples.batch(spec.group, &spec.sampler, before.config()).unwrap());
+        }
+        let by = Published {
+            estimator: &spec.estimator,
+            optimizer: &spec.optimizer,
+            sampler: &spec.sampler,
+            group: spec.group as usize,
+            learning_rate: made.metrics["learning_rate"],
+            behaviour: None,
+            reference: Some(&before),
+        };
+        let theirs = Policy::from_folder(inputs.folder(spec.policy).unwrap()).unwrap().to_double();
+        let (mut adam, mut steps) = (Adam::default(), 0);
+        for inner in 1..=2 {
+            let mut all = vec![];
+            for (shard, batch) in (0..).zip(&batches) {
+                let seed = gradient::seed(spec.seed, spec.iteration, shard, inner);
+                all.extend(drawn(batch, &spec.estimator, seed));
+            }
+            steps += by.update(&theirs, &mut adam, &all);
+        }
+        assert_eq!(steps, 8, "4 of each inner update");
+        let [before, after, theirs] = [&before, &after, &theirs].map(flat);
+        let norm = |a: &[f64], b: &[f64]| {
+            a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+        };
+        let (apart, moved) = (norm(&after, &theirs), norm(&theirs, &before));
+        assert!(moved > 0.1 && apart < 1e-3 * moved, "{shards} shards: {apart} of {moved}");
+        assert!(made.metrics["clip_share"] > 0.0, "{:?}", made.metrics);
+        assert_eq!(left(&by_sample(shards), 3, Precision::F32).0.len(), 2);
     }
 }
 

@@ -154,6 +154,11 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
     below_one("estimator.prompt_mask", estimator.prompt_mask)?;
     not_negative("estimator.kl", estimator.kl)?;
     within("estimator.inner_updates", estimator.inner_updates, 1..=1024)?;
+    let (parts, prompts) = (estimator.accumulation_steps, config.rollout.prompts);
+    setting("estimator.accumulation_steps", parts).ensure(
+        parts >= 1 && prompts.is_multiple_of(parts),
+        format!("expected a divisor of rollout.prompts = {prompts}"),
+    )?;
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
 }
 

@@ -3,7 +3,7 @@
 //! Checked for a run file, for a gradient's spec before its inputs are read, and before an estimator is measured.
 
 use super::error::{RunError, setting};
-use super::estimator::{EstimatorConfig, EstimatorKind, Samples};
+use super::estimator::{EstimatorConfig, EstimatorKind, Samples, StepEvery};
 use super::sampling::{Cache, PositionRule, Sampler, allows_steps};
 
 impl EstimatorConfig {
@@ -38,7 +38,32 @@ impl EstimatorConfig {
             "expected no threshold: estimator.kind = \"merged-step\" cuts trajectories \
              of equally many steps",
         )?;
-        self.check_positions(sampler)
+        self.check_positions(sampler)?;
+        self.check_steps()
+    }
+
+    /// Steps for every sample need samples, and one worker that sees every shard's.
+    fn check_steps(&self) -> Result<(), RunError> {
+        if self.step_every == StepEvery::Batch {
+            return setting("estimator.accumulation_steps", self.accumulation_steps).ensure(
+                self.accumulation_steps == 1,
+                "expected 1: micro-batches are told apart by estimator.step_every = \"sample\" alone",
+            );
+        }
+        let by_sample = || setting("estimator.step_every", "\"sample\"");
+        by_sample().ensure(
+            self.kind == EstimatorKind::Agrpo,
+            format!("expected \"batch\": {} draws no samples of a timestep", self.kind),
+        )?;
+        by_sample().ensure(
+            self.k != Samples::All,
+            "expected \"batch\", or a number for estimator.k: \"all\" is a sum, not samples",
+        )?;
+        setting("estimator.fused_updates", self.fused_updates).ensure(
+            self.fused_updates,
+            "expected true, or no such key: with estimator.step_every = \"sample\" the steps of an \
+             iteration are one stage",
+        )
     }
 
     fn check_samples(&self, sampler: &Sampler) -> Result<(), RunError> {
@@ -112,7 +137,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Cache, EstimatorKind, Real, Run, RunConfig};
+    use crate::{Cache, EstimatorKind, Real, Run, RunConfig, Samples, StepEvery};
 
     /// A run in which everything is written out, and what a change makes of it.
     fn changed(change: impl Fn(&mut RunConfig)) -> Result<Run, String> {
@@ -120,6 +145,11 @@ mod tests {
         let mut config = Run::parse(smoke).unwrap().config().clone();
         change(&mut config);
         Run::resolve(config).map_err(|error| error.to_string())
+    }
+
+    fn by_sample(config: &mut RunConfig) {
+        config.estimator.step_every = StepEvery::Sample;
+        (config.estimator.fused_updates, config.estimator.accumulation_steps) = (true, 2);
     }
 
     fn refused(change: impl Fn(&mut RunConfig)) -> String {
@@ -162,6 +192,20 @@ mod tests {
             }),
             refused(|c| (c.rollout.threshold, c.estimator.position_gradient) = (sure, true)),
             refused(|c| (c.rollout.cache, c.estimator.position_gradient) = (Cache::Prefix, true)),
+            refused(|c| c.estimator.accumulation_steps = 2),
+            refused(|c| c.estimator.step_every = StepEvery::Sample),
+            refused(|c| {
+                by_sample(c);
+                c.estimator.k = Samples::All;
+            }),
+            refused(|c| {
+                by_sample(c);
+                c.estimator.kind = EstimatorKind::DiffuGrpo;
+            }),
+            refused(|c| {
+                by_sample(c);
+                c.estimator.accumulation_steps = 3;
+            }),
         ];
         insta::assert_snapshot!(all.join("\n"), @r#"
         rollout.threshold = 0: expected a number above 0 and up to 1
@@ -172,6 +216,11 @@ mod tests {
         rollout.threshold = 0.9: expected no threshold: estimator.kind = "merged-step" cuts trajectories of equally many steps
         estimator.position_gradient = true: expected rollout.cache = "none" and no rollout.threshold: the term is that of a fixed number of exact tokens a step
         estimator.position_gradient = true: expected rollout.cache = "none" and no rollout.threshold: the term is that of a fixed number of exact tokens a step
+        estimator.accumulation_steps = 2: expected 1: micro-batches are told apart by estimator.step_every = "sample" alone
+        estimator.fused_updates = false: expected true, or no such key: with estimator.step_every = "sample" the steps of an iteration are one stage
+        estimator.step_every = "sample": expected "batch", or a number for estimator.k: "all" is a sum, not samples
+        estimator.step_every = "sample": expected "batch": diffu-grpo draws no samples of a timestep
+        estimator.accumulation_steps = 3: expected a divisor of rollout.prompts = 64
         "#);
     }
 }

@@ -4,11 +4,14 @@
 //! key changes the estimator. All kinds share the keys; each key says which kinds read it.
 
 use bincode::{Encode, enc::Encoder, error::EncodeError};
-use serde::de::{Error, Unexpected};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use crate::{digest::Real, names::named};
+
+mod written;
+
+pub use written::{Checkpointing, Samples};
 
 /// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
@@ -35,112 +38,6 @@ named!(EstimatorKind {
     ArGrpo: "ar-grpo",
 });
 
-/// Whether a pass keeps the inputs of its blocks alone and computes the rest again on its way back: less memory for a
-/// third more time, and the same bits. `true`, `false`, or `"auto"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checkpointing {
-    /// Never.
-    #[default]
-    Never,
-    /// In every pass.
-    Always,
-    /// Where the estimate without it exceeds the memory that the stage may take.
-    Auto,
-}
-
-impl Checkpointing {
-    /// Its number in specs: those of true and false are the bytes of a boolean, which the key was before.
-    fn byte(self) -> u8 {
-        match self {
-            Self::Never => 0,
-            Self::Always => 1,
-            Self::Auto => 2,
-        }
-    }
-}
-
-impl Serialize for Checkpointing {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Never => serializer.serialize_bool(false),
-            Self::Always => serializer.serialize_bool(true),
-            Self::Auto => serializer.serialize_str("auto"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Checkpointing {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Checkpointing;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("true, false or \"auto\"")
-            }
-            fn visit_bool<E: Error>(self, value: bool) -> Result<Checkpointing, E> {
-                Ok(if value { Checkpointing::Always } else { Checkpointing::Never })
-            }
-            fn visit_str<E: Error>(self, value: &str) -> Result<Checkpointing, E> {
-                let refuse = || E::invalid_value(Unexpected::Str(value), &self);
-                (value == "auto").then_some(Checkpointing::Auto).ok_or_else(refuse)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// How many Monte Carlo samples a completion gets: a number, or `"all"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode)]
-pub enum Samples {
-    /// This many.
-    Count(u32),
-    /// Every step once: the exact sum.
-    All,
-}
-
-impl std::fmt::Display for Samples {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Count(count) => count.fmt(f),
-            Self::All => f.write_str("all"),
-        }
-    }
-}
-
-impl Serialize for Samples {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Count(count) => serializer.serialize_u32(*count),
-            Self::All => serializer.serialize_str("all"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Samples {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Samples;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number of samples or \"all\"")
-            }
-            fn visit_u64<E: Error>(self, value: u64) -> Result<Samples, E> {
-                let refuse = |_| E::invalid_value(Unexpected::Unsigned(value), &self);
-                u32::try_from(value).map(Samples::Count).map_err(refuse)
-            }
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Samples, E> {
-                let refuse = |_| E::invalid_value(Unexpected::Signed(value), &self);
-                u32::try_from(value).map(Samples::Count).map_err(refuse)
-            }
-            fn visit_str<E: Error>(self, value: &str) -> Result<Samples, E> {
-                let refuse = || E::invalid_value(Unexpected::Str(value), &self);
-                (value == "all").then_some(Samples::All).ok_or_else(refuse)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 /// How likely each step is to be drawn; weights keep the estimate unbiased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
@@ -163,6 +60,23 @@ pub enum Strata {
     Shard,
     /// The k samples of each completion.
     Completion,
+}
+
+/// When the optimizer takes a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepEvery {
+    /// Once for all samples of an update's completions: the paper's text.
+    #[default]
+    Batch,
+    /// After every Monte Carlo sample of the update's last micro-batch: what the published program does.
+    Sample,
+}
+
+impl StepEvery {
+    fn is_batch(&self) -> bool {
+        *self == Self::Batch
+    }
 }
 
 /// Which steps of a completion the gradient is a mean over.
@@ -214,9 +128,22 @@ pub struct EstimatorConfig {
     /// the gradients and policies between.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fused_updates: bool,
+    /// When the optimizer takes a step. agrpo.
+    #[serde(skip_serializing_if = "StepEvery::is_batch")]
+    pub step_every: StepEvery,
+    /// Micro-batches of an update, all but the last of which are accumulated before its first optimizer step. Of
+    /// `step_every = "sample"`; 1 otherwise.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulation_steps: u32,
 }
 
-/// The last two keys take one byte, so that runs and gradients from before updates could be fused keep their names.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// The keys from `checkpointing` on take one byte, so that runs and gradients from before them keep their names;
+/// `accumulation_steps` follows where that byte says that a step is taken for every sample.
 impl Encode for EstimatorConfig {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self {
@@ -235,11 +162,16 @@ impl Encode for EstimatorConfig {
             micro_batch,
             checkpointing,
             fused_updates,
+            step_every,
+            accumulation_steps,
         } = self;
         (kind, k, strata, step_weights, uniform_share, horizon, position_gradient)
             .encode(encoder)?;
         (prompt_mask, clip_low, clip_high, kl, inner_updates, micro_batch).encode(encoder)?;
-        (checkpointing.byte() | u8::from(*fused_updates) << 2).encode(encoder)
+        let by_sample = *step_every == StepEvery::Sample;
+        (checkpointing.byte() | u8::from(*fused_updates) << 2 | u8::from(by_sample) << 3)
+            .encode(encoder)?;
+        if by_sample { accumulation_steps.encode(encoder) } else { Ok(()) }
     }
 }
 
@@ -269,14 +201,17 @@ struct Written {
     micro_batch: u32,
     #[serde(default)]
     checkpointing: Checkpointing,
+    fused_updates: Option<bool>,
     #[serde(default)]
-    fused_updates: bool,
+    step_every: StepEvery,
+    accumulation_steps: Option<u32>,
 }
 
 impl From<Written> for EstimatorConfig {
     fn from(written: Written) -> Self {
         let (k, clip, kl, inner_updates) = published(written.kind);
         let (clip, kl) = (defaults::real(clip), defaults::real(kl));
+        let by_sample = written.step_every == StepEvery::Sample;
         Self {
             kind: written.kind,
             k: written.k.unwrap_or(k),
@@ -292,7 +227,9 @@ impl From<Written> for EstimatorConfig {
             inner_updates: written.inner_updates.unwrap_or(inner_updates),
             micro_batch: written.micro_batch,
             checkpointing: written.checkpointing,
-            fused_updates: written.fused_updates,
+            fused_updates: written.fused_updates.unwrap_or(by_sample),
+            step_every: written.step_every,
+            accumulation_steps: written.accumulation_steps.unwrap_or(if by_sample { 2 } else { 1 }),
         }
     }
 }
@@ -317,6 +254,16 @@ impl EstimatorConfig {
             micro_batch: 1,
             checkpointing: Checkpointing::Never,
             fused_updates: false,
+            step_every: StepEvery::Batch,
+            accumulation_steps: 1,
+        }
+    }
+
+    /// Optimizer steps of an iteration.
+    pub fn optimizer_steps(&self) -> u32 {
+        match (self.step_every, self.k) {
+            (StepEvery::Sample, Samples::Count(k)) => self.inner_updates.saturating_mul(k),
+            _ => self.inner_updates,
         }
     }
 }
@@ -337,6 +284,8 @@ fn published(kind: EstimatorKind) -> (Samples, f64, f64, u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Specs that say true or false keep their names.
@@ -358,6 +307,33 @@ mod tests {
             of("\"yes\"").unwrap_err(),
             "invalid value: string \"yes\", expected true, false or \"auto\""
         );
+    }
+
+    /// Steps for every sample are one stage, of two micro-batches as published; runs without them keep their names.
+    #[test]
+    fn steps_for_every_sample_have_their_published_settings() {
+        let of = |text: &str| -> EstimatorConfig {
+            toml::from_str(&format!("micro_batch = 8\n{text}")).unwrap()
+        };
+        let (plain, batch) = (of(""), of("step_every = \"batch\""));
+        assert_eq!(crate::encode(&plain), crate::encode(&batch));
+        let json = serde_json::to_value(&plain).unwrap();
+        assert!(json.get("step_every").is_none() && json.get("accumulation_steps").is_none());
+        assert_eq!((plain.accumulation_steps, plain.optimizer_steps()), (1, 1));
+        let sample = of("step_every = \"sample\"");
+        assert_eq!((sample.accumulation_steps, sample.optimizer_steps()), (2, 24));
+        assert!(sample.fused_updates);
+        assert_eq!(
+            serde_json::from_value::<EstimatorConfig>(serde_json::to_value(&sample).unwrap())
+                .unwrap(),
+            sample
+        );
+        let names: BTreeSet<_> = [1, 2, 16]
+            .map(|accumulation_steps| {
+                crate::encode(&EstimatorConfig { accumulation_steps, ..sample.clone() })
+            })
+            .into();
+        assert_eq!(names.len(), 3);
     }
 
     /// One key changes the estimator: what is left out is what it was published with.

@@ -86,7 +86,8 @@ pub struct ShardSpec {
 }
 
 /// All inner updates of an iteration, from the trajectories and rewards of all its shards. The policy and the
-/// optimizer's state are those that the iteration's gradient and update stages would leave, to the byte.
+/// optimizer's state are those that the iteration's gradient and update stages would leave, to the byte, where those
+/// can take the estimator's steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
 #[serde(deny_unknown_fields)]
 pub struct UpdatesSpec {

@@ -9,7 +9,7 @@ use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
     Cache, Checkpointing, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler,
-    Samples, StepWeights, Strata,
+    Samples, StepEvery, StepWeights, Strata,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -87,6 +87,8 @@ impl Case {
             micro_batch: 8,
             checkpointing: Checkpointing::Never,
             fused_updates: false,
+            step_every: StepEvery::Batch,
+            accumulation_steps: 1,
         };
         let trajectories = trajectories(&tensors, &sampler, model.eos_token_id);
         Self { settings, tensors, model, sampler, config, trajectories }

@@ -1,0 +1,83 @@
+//! The optimizer steps of `step_every = "sample"`: AGRPO as its published program runs. Computes no gradient and takes
+//! no step.
+//!
+//! An iteration's prompts are M micro-batches (`accumulation_steps`), in their order. With L(m, s) the mean loss of
+//! sample s of micro-batch m, so that the sum over its k samples is the loss of `agrpo.rs` over m's completions, step n
+//! of k descends
+//! ```text
+//! n = 0:  1/M [ sum over m < M, s of L(m, s)  +  L(M, 1) ]
+//! n > 0:  1/M   L(M, n + 1)
+//! ```
+//! each at the policy that step n - 1 left; the norm is clipped for each step by itself, and all have the learning
+//! rate of their iteration. Ratios leave 1 from the second step on. The steps after the first see a micro-batch alone
+//! and 1/k of its loss; Adam divides their gradients by the root of their mean square all the same.
+//!
+//! Source: probablyabot/agrpo (98f1182), `compute_loss` under its `accelerate.yaml`: it calls `backward` for every
+//! sample, and accelerate 1.12's DeepSpeed engine steps at each of them in the micro-batch that synchronises gradients.
+
+use agrpo_spec::{EstimatorConfig, Seed};
+
+use super::batch::{Batch, count};
+use super::diffu_grpo::count_of;
+use super::timesteps::{self, Draw};
+use super::unit::Estimator;
+use super::with_draws;
+
+/// How completions of several batches, one for each shard, fall into groups and micro-batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups {
+    /// Completions of a group.
+    pub(crate) completions: usize,
+    /// Micro-batches of all batches together; divides the number of groups.
+    pub(crate) micro_batches: usize,
+}
+
+impl Groups {
+    /// The micro-batch of every row of every batch.
+    fn micro_batches(self, batches: &[Batch<'_>]) -> Vec<Vec<usize>> {
+        let all: usize = batches.iter().map(|batch| batch.rows() / self.completions).sum();
+        let mut first = 0;
+        let of = |batch: &Batch<'_>| {
+            let rows = 0..batch.rows();
+            let group = |row| first + row / self.completions;
+            let of_batch = rows.map(|row| group(row) * self.micro_batches / all).collect();
+            first += batch.rows() / self.completions;
+            of_batch
+        };
+        batches.iter().map(of).collect()
+    }
+}
+
+/// The estimators of every step, in its order: one for each batch, whose gradients sum to the step's. `seed` is that of
+/// a batch's draws.
+pub(crate) fn steps_by_sample<'a>(
+    batches: &'a [Batch<'a>],
+    groups: Groups,
+    config: &EstimatorConfig,
+    seed: impl Fn(usize) -> Seed,
+) -> Vec<Vec<Estimator<'a>>> {
+    let k = count_of(config.k) as usize;
+    let micro_batches = groups.micro_batches(batches);
+    let mut completions = vec![0; groups.micro_batches];
+    for (batch, micro_batches) in batches.iter().zip(&micro_batches) {
+        batch.counted().for_each(|row| completions[micro_batches[row]] += 1);
+    }
+    let mut steps = vec![vec![vec![]; batches.len()]; k];
+    for (number, batch) in batches.iter().enumerate() {
+        let rows = batch.moving(config.kl.get() > 0.0);
+        // A row's k draws follow one another.
+        let draws = timesteps::draw(batch, &rows, config, seed(number));
+        for (n, draw) in draws.into_iter().enumerate() {
+            let micro_batch = micro_batches[number][draw.row];
+            let is_last = micro_batch + 1 == groups.micro_batches;
+            let step = if is_last { n % k } else { 0 };
+            let mean = count(completions[micro_batch] * groups.micro_batches);
+            steps[step][number].push(Draw { weight: draw.weight / mean, ..draw });
+        }
+    }
+    let of_step = |step: Vec<Vec<Draw>>| {
+        let of_batch = |(batch, draws)| with_draws(batch, config, draws);
+        batches.iter().zip(step).map(of_batch).collect()
+    };
+    steps.into_iter().map(of_step).collect()
+}
