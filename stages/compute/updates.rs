@@ -34,9 +34,9 @@ pub(crate) fn execute(
     let policy = behaviour.handles().ready_to_train(spec.lora.as_ref(), spec.seed)?.apart();
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let reference = spec.reference.map(load).transpose()?;
-    let batches = samples
-        .iter()
-        .map(|samples| samples.batch(spec.group, &spec.sampler, policy.config()))
+    let batches = (0..)
+        .zip(&samples)
+        .map(|(shard, of)| of.batch((shard, spec.group), &spec.sampler, policy.config()))
         .collect::<Result<Vec<_>>>()?;
     let config = gradient::decided(
         StageKind::Updates,
@@ -125,7 +125,7 @@ fn mean_gradient(
     (threads, host): (&Threads, &Threads),
     measured: &mut Vec<Metrics>,
 ) -> Result<NamedTensors> {
-    let seed = |shard| gradient::seed(spec.seed, spec.iteration, shard, inner);
+    let seed = |shard| gradient::seed(spec.seed, spec.iteration, (shard, inner), config);
     let of_shard = |(shard, batch)| estimator(batch, config, seed(shard));
     let estimators: Vec<_> = (0..).zip(batches).map(of_shard).collect();
     let total: f64 = estimators.iter().map(|estimator| estimator.mean_over).sum();
