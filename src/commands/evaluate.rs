@@ -112,15 +112,18 @@ fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>
     for &policy in policies {
         for steps in steps(run, args)? {
             let own = config.evaluation_sampler(steps);
+            let position = args.position.unwrap_or(own.position);
             let sampler = Sampler {
                 temperature: args.temperature.unwrap_or(own.temperature),
                 top_k,
                 top_p,
-                position: args.position.unwrap_or(own.position),
+                position,
+                confidence: config.evaluation_confidence(position),
                 cache: args.cache.unwrap_or(own.cache),
                 threshold: args.threshold.or(own.threshold),
                 ..own
             };
+            let sampler = sampler.normalised();
             sampler.check("evaluation").map_err(Failure::refused)?;
             let spec = EvaluationSpec {
                 version: StageKind::Evaluation.version(),

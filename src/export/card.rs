@@ -170,7 +170,7 @@ fn rerun(origin: &Origin) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agrpo_spec::{Cache, Real};
+    use agrpo_spec::{Cache, Confidence, Real};
 
     use super::*;
 
@@ -189,6 +189,7 @@ mod tests {
             top_k: 0,
             top_p: real(1.0),
             position: PositionRule::LowConfidence,
+            confidence: Confidence::Sampling,
             guidance: real(0.0),
             cache: Cache::None,
             threshold: None,

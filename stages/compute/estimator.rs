@@ -26,7 +26,7 @@ use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed};
 
 pub use agrpo::with_draws;
 pub use batch::{Batch, Worth};
-pub(crate) use by_sample::{Groups, steps_by_sample};
+pub(crate) use by_sample::steps_by_sample;
 pub use pass::{Estimate, Measured, Policies, accumulate};
 pub use records::recompute;
 pub use unit::Estimator;

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use agrpo_spec::memory::{GradientSizes, Workload};
 use agrpo_spec::metrics::{self, Metrics};
 use agrpo_spec::{
-    Artifact, ArtifactDigest, Checkpointing, Content, EstimatorConfig, Files, GradientSpec, Inputs,
-    Message, Outputs, Purpose, Rewards, Sampler, Seed, ShardSpec, StageKind, StepEvery, decode,
+    Artifact, ArtifactDigest, Checkpointing, Content, EstimatorConfig, EstimatorKind, Files,
+    GradientSpec, Inputs, Message, Outputs, Purpose, Rewards, Sampler, Seed, ShardSpec, StageKind,
+    StepEvery, Strata, decode,
 };
 use tch::Tensor;
 
@@ -44,12 +45,12 @@ pub(crate) fn execute(
     let policy = cache.policy(spec.policy, files, false, at)?;
     let policy = policy.ready_to_train(spec.lora.as_ref(), spec.seed)?;
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
-    let batch = samples.batch(spec.group, &spec.sampler, policy.config())?;
+    let batch = samples.batch((spec.shard, spec.group), &spec.sampler, policy.config())?;
     let behaviour = (spec.behaviour != spec.policy).then(|| load(spec.behaviour)).transpose()?;
     let reference = spec.reference.map(load).transpose()?;
     let policies =
         Policies { policy: &policy, behaviour: behaviour.as_ref(), reference: reference.as_ref() };
-    let seed = seed(spec.seed, spec.iteration, spec.shard, spec.inner);
+    let seed = seed(spec.seed, spec.iteration, (spec.shard, spec.inner), &spec.estimator);
     let estimator = estimator(&batch, &spec.estimator, seed);
     let sizes = GradientSizes {
         estimator: &spec.estimator,
@@ -103,19 +104,31 @@ impl Samples {
 
     pub(crate) fn batch<'a>(
         &'a self,
-        group: u32,
+        (shard, group): (u32, u32),
         sampler: &'a Sampler,
         model: &'a ModelConfig,
     ) -> Result<Batch<'a>> {
-        Batch::new(&self.trajectories, &self.worths, group as usize, sampler, model)
+        let all = Batch::new(&self.trajectories, &self.worths, group as usize, sampler, model)?;
+        Ok(all.of_shard(shard))
     }
 }
 
-/// The seed of all draws for one update from one shard.
-pub(crate) fn seed(run: Seed, iteration: u32, shard: u32, inner: u32) -> Seed {
-    run.child(Purpose::Iteration, u64::from(iteration))
-        .child(Purpose::Timestep, u64::from(shard))
-        .child(Purpose::Sample, u64::from(inner))
+/// The seed of all draws for one update from one shard. Where timesteps are spread over groups it is that of all shards,
+/// and each group has a branch of its own.
+pub(crate) fn seed(
+    run: Seed,
+    iteration: u32,
+    (shard, inner): (u32, u32),
+    estimator: &EstimatorConfig,
+) -> Seed {
+    let iteration = run.child(Purpose::Iteration, u64::from(iteration));
+    let draws_timesteps = matches!(estimator.kind, EstimatorKind::Agrpo | EstimatorKind::ArGrpo);
+    let of_shard = if draws_timesteps && estimator.strata == Strata::Group {
+        iteration
+    } else {
+        iteration.child(Purpose::Timestep, u64::from(shard))
+    };
+    of_shard.child(Purpose::Sample, u64::from(inner))
 }
 
 /// Plans contain only valid combinations; a spec of another origin may not.

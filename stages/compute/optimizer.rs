@@ -168,10 +168,18 @@ pub(crate) fn on_host(tensors: &NamedTensors) -> NamedTensors {
     tensors.iter().map(|(name, tensor)| (name.clone(), here(tensor))).collect()
 }
 
-/// Linear warm-up over `warmup` steps, then constant, or half a cosine down to `final_ratio`.
+/// The rate of step n, from 1: linear warm-up over W = `warmup` steps, then constant, or half a cosine down to `final_ratio`.
+///
+/// ```text
+/// rate(n) = peak n / W                                    for n <= W; with starts_at_zero, peak (n - 1) / W
+/// rate(n) = peak (f + (1 - f) (1 + cos(pi (n - 1 - W) / (total - W))) / 2),   f = final_ratio, for n > W
+/// ```
+/// With `starts_at_zero` and f = 0 this is `get_cosine_schedule_with_warmup` of transformers (4.57), whose first step is
+/// number 0: published runs take their first step at a rate of 0.
 fn learning_rate(config: &OptimizerConfig, n: u32, total: u32) -> f64 {
     let peak = config.learning_rate.get();
     if n <= config.warmup {
+        let n = if config.starts_at_zero { n - 1 } else { n };
         return peak * f64::from(n) / f64::from(config.warmup);
     }
     match config.schedule {

@@ -9,7 +9,9 @@ mod decode;
 mod device;
 mod kept;
 mod passes;
+mod ranking;
 mod step;
 
 pub use choice::choose;
 pub use decode::{Row, sample};
+pub use ranking::{Drawn, Ranked, rank};

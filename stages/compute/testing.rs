@@ -3,8 +3,8 @@
 
 use agrpo_spec::memory::{GradientSizes, Sizes};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, GradientSpec, Inputs, ModelShape, Outputs, Plan,
-    PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
+    Cache, Confidence, EstimatorConfig, EstimatorKind, GradientSpec, Inputs, ModelShape, Outputs,
+    Plan, PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
 };
 
 pub(crate) mod published;
@@ -25,6 +25,7 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
         top_k: 0,
         top_p: real(1.0),
         position,
+        confidence: Confidence::Sampling,
         guidance: real(0.0),
         cache: Cache::None,
         threshold: None,

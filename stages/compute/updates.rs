@@ -14,7 +14,7 @@ use agrpo_spec::{EstimatorConfig, Inputs, Outputs, StageError, StageKind, StepEv
 use crate::context::Context;
 use crate::error::{Result, invalid};
 use crate::estimator::{
-    Batch, Estimate, Estimator, Groups, Measured, Policies, accumulate, estimator, steps_by_sample,
+    Batch, Estimate, Estimator, Measured, Policies, accumulate, estimator, steps_by_sample,
 };
 use crate::gradient::{self, Samples};
 use crate::model::Placement;
@@ -37,9 +37,9 @@ pub(crate) fn execute(
     let policy = behaviour.handles().ready_to_train(spec.lora.as_ref(), spec.seed)?.apart();
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let reference = spec.reference.map(load).transpose()?;
-    let batches = samples
-        .iter()
-        .map(|samples| samples.batch(spec.group, &spec.sampler, policy.config()))
+    let batches = (0..)
+        .zip(&samples)
+        .map(|(shard, of)| of.batch((shard, spec.group), &spec.sampler, policy.config()))
         .collect::<Result<Vec<_>>>()?;
     check_groups(spec, &batches)?;
     let config = gradient::decided(
@@ -112,8 +112,8 @@ fn check(spec: &UpdatesSpec) -> Result<()> {
 }
 
 fn check_groups(spec: &UpdatesSpec, batches: &[Batch<'_>]) -> Result<()> {
-    let (parts, group) = (spec.estimator.accumulation_steps as usize, spec.group as usize);
-    let groups: usize = batches.iter().map(|batch| batch.rows() / group).sum();
+    let parts = spec.estimator.accumulation_steps as usize;
+    let groups: usize = batches.iter().map(Batch::groups).sum();
     if parts == 0 || !groups.is_multiple_of(parts) {
         return Err(invalid(format!(
             "estimator.accumulation_steps = {parts}: expected a divisor of the {groups} groups"
@@ -152,7 +152,7 @@ fn steps<'a>(
 ) -> Vec<Vec<Part<'a>>> {
     let seed = |shard: usize| {
         let shard = u32::try_from(shard).expect("shards are few");
-        gradient::seed(spec.seed, spec.iteration, shard, inner)
+        gradient::seed(spec.seed, spec.iteration, (shard, inner), config)
     };
     if config.step_every == StepEvery::Batch {
         let of_shard = |(shard, batch)| estimator(batch, config, seed(shard));
@@ -164,10 +164,6 @@ fn steps<'a>(
         };
         return vec![estimators.into_iter().enumerate().map(part).collect()];
     }
-    let groups = Groups {
-        completions: spec.group as usize,
-        micro_batches: config.accumulation_steps as usize,
-    };
     let parts = |step: Vec<Estimator<'a>>| {
         // Most steps read the shards of one micro-batch alone.
         let is_empty = step.iter().all(|estimator| estimator.samples == 0);
@@ -178,7 +174,7 @@ fn steps<'a>(
         let part = |(shard, estimator)| Part { shard, estimator, share: 1.0 };
         step.into_iter().enumerate().filter(used).map(part).collect()
     };
-    steps_by_sample(batches, groups, config, seed).into_iter().map(parts).collect()
+    steps_by_sample(batches, config, seed).into_iter().map(parts).collect()
 }
 
 /// The gradient of a step. Adds what each shard measured, and its number of samples.

@@ -30,11 +30,13 @@ pub use error::RunError;
 pub use estimator::{
     Checkpointing, EstimatorConfig, EstimatorKind, Horizon, Samples, StepEvery, StepWeights, Strata,
 };
-pub use learning::{Advantage, AdvantageScale, LoraConfig, OptimizerConfig, Schedule};
+pub use learning::{Advantage, AdvantageScale, Baseline, LoraConfig, OptimizerConfig, Schedule};
 pub use numerics::{Numerics, ParseNumericsError};
 pub use reader::toml_reason;
 pub use retention::{Keep, Retention};
 pub use reward::{PROGRAM_PART, Program, RewardConfig, Rule, is_part_name};
-pub use sampling::{Cache, EvaluationConfig, PositionRule, RolloutConfig, Sampler, allows_steps};
+pub use sampling::{
+    Cache, Confidence, EvaluationConfig, PositionRule, RolloutConfig, Sampler, allows_steps,
+};
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};

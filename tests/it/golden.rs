@@ -15,6 +15,7 @@ mod generate;
 mod gradient;
 mod model;
 mod peft;
+mod rank;
 
 fn folder() -> PathBuf {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

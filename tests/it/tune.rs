@@ -111,7 +111,7 @@ fn the_numbers_keep_what_the_estimators_promise() {
         assert!(number(row, "cost") >= 1.0, "{row}");
     }
     for weights in ["uniform", "entropy"] {
-        for strata in ["none", "shard"] {
+        for strata in ["none", "group"] {
             let variances = ["1", "2", "4"].map(|k| {
                 let row = find(&report, ["agrpo", k, strata, weights]);
                 number(row, "variance")

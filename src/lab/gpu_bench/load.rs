@@ -6,7 +6,7 @@
 
 use agrpo_compute::sampler::Row;
 use agrpo_spec::memory::{PassSizes, Sizes};
-use agrpo_spec::{Cache, ModelShape, PositionRule, Purpose, Real, Sampler, Seed};
+use agrpo_spec::{Cache, Confidence, ModelShape, PositionRule, Purpose, Real, Sampler, Seed};
 use serde::Serialize;
 
 /// A benchmark.
@@ -57,6 +57,7 @@ impl Load {
                 top_k: 150,
                 top_p: real(0.99),
                 position: PositionRule::LowConfidence,
+                confidence: Confidence::Sampling,
                 guidance: real(0.0),
                 cache: Cache::None,
                 threshold: None,

@@ -94,7 +94,7 @@ impl Setting {
     }
 }
 
-/// A setting in a sentence: `agrpo, k 4, strata shard, weights entropy`.
+/// A setting in a sentence: `agrpo, k 4, strata group, weights entropy`.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, k, strata, step_weights, position_gradient } = *self;
@@ -111,7 +111,7 @@ impl fmt::Display for Setting {
 
 /// Why a kind cannot be measured on such trajectories, however many its samples.
 pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
-    incompatible(variants(kind, 1, false)[0], sampler, run)
+    incompatible(variants(kind, 1, false, run.strata)[0], sampler, run)
 }
 
 fn incompatible(setting: Setting, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
@@ -153,7 +153,8 @@ impl Grid {
                 continue;
             }
             for &k in &self.samples {
-                let all = variants(kind, k, configured && kind == EstimatorKind::Agrpo);
+                let positions = configured && kind == EstimatorKind::Agrpo;
+                let all = variants(kind, k, positions, run.strata);
                 match incompatible(all[0], sampler, run) {
                     Some(why) => left_out.push(why),
                     None => settings.extend(all),
@@ -164,12 +165,14 @@ impl Grid {
     }
 }
 
-/// Every way in which a kind draws k samples.
-fn variants(kind: EstimatorKind, k: u32, position_gradient: bool) -> Vec<Setting> {
+/// Every way in which a kind draws k samples. They are spread over groups as published, or over the shard if the run does
+/// so: the two differ little.
+fn variants(kind: EstimatorKind, k: u32, position_gradient: bool, run: Strata) -> Vec<Setting> {
+    let wide = if run == Strata::Shard { Strata::Shard } else { Strata::Group };
     let strata: &[_] = match (reads_strata(kind), k) {
         (false, _) => &[None],
-        (true, 1) => &[Some(Strata::None), Some(Strata::Shard)],
-        (true, _) => &[Some(Strata::None), Some(Strata::Shard), Some(Strata::Completion)],
+        (true, 1) => &[Some(Strata::None), Some(wide)],
+        (true, _) => &[Some(Strata::None), Some(wide), Some(Strata::Completion)],
     };
     let weights: &[_] = match reads_weights(kind) {
         false => &[None],

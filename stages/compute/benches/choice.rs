@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its table")]
 
 use agrpo_compute::sampler::choose;
-use agrpo_spec::{Cache, PositionRule, Real, Sampler, Seed};
+use agrpo_spec::{Cache, Confidence, PositionRule, Real, Sampler, Seed};
 
 #[expect(dead_code, reason = "shared by the benchmarks")]
 mod support;
@@ -26,6 +26,7 @@ fn sampler(temperature: f64, top_k: u32, top_p: f64) -> Sampler {
         top_k,
         top_p: real(top_p),
         position: PositionRule::Random,
+        confidence: Confidence::Sampling,
         guidance: real(0.0),
         cache: Cache::None,
         threshold: None,

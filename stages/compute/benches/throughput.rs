@@ -23,8 +23,8 @@ use agrpo_compute::sampler::{Row, sample};
 use agrpo_compute::{Threads, execute_on, phases, trajectories::Trajectories};
 use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
-    Cache, EstimatorConfig, EstimatorKind, Inputs, ModelShape, Plan, PositionRule, Purpose, Real,
-    Run, Sampler, Samples, Seed, SftSpec, StageSpec, Strata,
+    Cache, Confidence, EstimatorConfig, EstimatorKind, Inputs, ModelShape, Plan, PositionRule,
+    Purpose, Real, Run, Sampler, Samples, Seed, SftSpec, StageSpec, Strata,
 };
 use support::{arguments, seconds};
 use tch::{Device, Kind, Tensor};
@@ -145,6 +145,7 @@ impl Shape {
             top_k: self.filters.0,
             top_p: real(self.filters.1),
             position: self.position(),
+            confidence: Confidence::Sampling,
             guidance: real(0.0),
             cache: Cache::None,
             threshold: None,

@@ -3,6 +3,8 @@
 //! Only [`Batch::new`] makes one. It refuses what cannot be learned from, naming the sample and the number,
 //! before anything is computed; estimators rely on it and check nothing again.
 
+use std::ops::Range;
+
 use agrpo_spec::{RowReward, Sampler};
 
 use crate::error::{Result, data};
@@ -14,6 +16,9 @@ use crate::trajectories::{NEVER, Trajectories};
 pub struct Batch<'a> {
     pub(super) trajectories: &'a Trajectories,
     worths: Vec<Worth>,
+    group: usize,
+    /// The number of the first group in its iteration.
+    first_group: u64,
     pub(super) sampler: &'a Sampler,
     model: &'a ModelConfig,
     recorded: bool,
@@ -62,7 +67,15 @@ impl<'a> Batch<'a> {
             };
             return Err(data(format!("sample {row} {wrong}")));
         }
-        let batch = Self { trajectories, worths: worths.to_vec(), sampler, model, recorded: true };
+        let batch = Self {
+            trajectories,
+            worths: worths.to_vec(),
+            group,
+            first_group: 0,
+            sampler,
+            model,
+            recorded: true,
+        };
         if (sampler.top_k > 0 || sampler.top_p.get() < 1.0) && trajectories.kept.is_none() {
             let Sampler { top_k, top_p, .. } = sampler;
             return Err(data(format!(
@@ -71,6 +84,12 @@ impl<'a> Batch<'a> {
         }
         (0..rows).try_for_each(|row| batch.check_row(row))?;
         Ok(batch)
+    }
+
+    /// The same as this shard of an iteration, counted from 0; all shards have equally many groups.
+    pub fn of_shard(self, shard: u32) -> Self {
+        let first_group = u64::from(shard) * self.groups() as u64;
+        Self { first_group, ..self }
     }
 
     /// The same without the recorded log-probabilities: the ratio's denominators are computed from the
@@ -88,6 +107,18 @@ impl<'a> Batch<'a> {
     /// Completions, R.
     pub fn rows(&self) -> usize {
         self.trajectories.rows
+    }
+
+    /// Groups of completions.
+    pub fn groups(&self) -> usize {
+        self.rows() / self.group
+    }
+
+    /// The group of a row: its number in the iteration, and its rows.
+    pub fn group(&self, row: usize) -> (u64, Range<usize>) {
+        let number = row / self.group;
+        let first = number * self.group;
+        (self.first_group + number as u64, first..first + self.group)
     }
 
     /// A row's advantage.
@@ -153,7 +184,7 @@ impl<'a> Batch<'a> {
 
     /// The block that a row's step belongs to. With a threshold it is where the step wrote, as blocks take
     /// as many steps as their tokens need.
-    fn block_of(&self, row: usize, step: u32) -> std::ops::Range<usize> {
+    fn block_of(&self, row: usize, step: u32) -> Range<usize> {
         let Sampler { completion_tokens, block_tokens, steps, threshold, .. } = *self.sampler;
         let first = if threshold.is_some() {
             let position = self.written(row, step).next().unwrap_or(0);

@@ -15,6 +15,8 @@
 //! Source: probablyabot/agrpo (98f1182), `compute_loss` under its `accelerate.yaml`: it calls `backward` for every
 //! sample, and accelerate 1.12's DeepSpeed engine steps at each of them in the micro-batch that synchronises gradients.
 
+use std::collections::BTreeMap;
+
 use agrpo_spec::{EstimatorConfig, Seed};
 
 use super::batch::{Batch, count};
@@ -23,44 +25,22 @@ use super::timesteps::{self, Draw};
 use super::unit::Estimator;
 use super::with_draws;
 
-/// How completions of several batches, one for each shard, fall into groups and micro-batches.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Groups {
-    /// Completions of a group.
-    pub(crate) completions: usize,
-    /// Micro-batches of all batches together; divides the number of groups.
-    pub(crate) micro_batches: usize,
-}
-
-impl Groups {
-    /// The micro-batch of every row of every batch.
-    fn micro_batches(self, batches: &[Batch<'_>]) -> Vec<Vec<usize>> {
-        let all: usize = batches.iter().map(|batch| batch.rows() / self.completions).sum();
-        let mut first = 0;
-        let of = |batch: &Batch<'_>| {
-            let rows = 0..batch.rows();
-            let group = |row| first + row / self.completions;
-            let of_batch = rows.map(|row| group(row) * self.micro_batches / all).collect();
-            first += batch.rows() / self.completions;
-            of_batch
-        };
-        batches.iter().map(of).collect()
-    }
-}
-
-/// The estimators of every step, in its order: one for each batch, whose gradients sum to the step's. `seed` is that of
-/// a batch's draws.
+/// The estimators of every step, in its order: one for each batch, whose gradients sum to the step's. The batches are an
+/// iteration's shards; `seed` is that of a batch's draws.
 pub(crate) fn steps_by_sample<'a>(
     batches: &'a [Batch<'a>],
-    groups: Groups,
     config: &EstimatorConfig,
     seed: impl Fn(usize) -> Seed,
 ) -> Vec<Vec<Estimator<'a>>> {
     let k = count_of(config.k) as usize;
-    let micro_batches = groups.micro_batches(batches);
-    let mut completions = vec![0; groups.micro_batches];
-    for (batch, micro_batches) in batches.iter().zip(&micro_batches) {
-        batch.counted().for_each(|row| completions[micro_batches[row]] += 1);
+    let (parts, groups) = (u64::from(config.accumulation_steps), batches.iter().map(Batch::groups));
+    let groups = groups.sum::<usize>() as u64;
+    let micro_batch = |batch: &Batch<'_>, row| batch.group(row).0 * parts / groups;
+    let mut completions = BTreeMap::<u64, usize>::new();
+    for batch in batches {
+        batch
+            .counted()
+            .for_each(|row| *completions.entry(micro_batch(batch, row)).or_default() += 1);
     }
     let mut steps = vec![vec![vec![]; batches.len()]; k];
     for (number, batch) in batches.iter().enumerate() {
@@ -68,10 +48,9 @@ pub(crate) fn steps_by_sample<'a>(
         // A row's k draws follow one another.
         let draws = timesteps::draw(batch, &rows, config, seed(number));
         for (n, draw) in draws.into_iter().enumerate() {
-            let micro_batch = micro_batches[number][draw.row];
-            let is_last = micro_batch + 1 == groups.micro_batches;
-            let step = if is_last { n % k } else { 0 };
-            let mean = count(completions[micro_batch] * groups.micro_batches);
+            let part = micro_batch(batch, draw.row);
+            let step = if part + 1 == parts { n % k } else { 0 };
+            let mean = count(completions[&part]) * f64::from(config.accumulation_steps);
             steps[step][number].push(Draw { weight: draw.weight / mean, ..draw });
         }
     }

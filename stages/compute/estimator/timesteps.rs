@@ -13,6 +13,9 @@
 //!   permutation pi of 0..N and U uniform, `u(n) = (pi(n) + U(n)) / N`. Each u alone is uniform, so
 //!   every estimate stays unbiased; together they cover [0, 1) evenly. t is the step whose interval
 //!   of the cumulative distribution holds u.
+//! * [`Strata`]: N = G k in the published program (probablyabot/agrpo, commit 98f1182), whose micro-batch is one prompt's
+//!   group of G completions. A group draws for all of its completions, also for those that have no term, from a seed that
+//!   its number in the iteration names; so draws depend neither on rewards nor on the division into shards.
 
 use agrpo_spec::{EstimatorConfig, Horizon, Purpose, Samples, Seed, StepWeights, Strata};
 
@@ -92,28 +95,54 @@ pub fn draw(batch: &Batch<'_>, rows: &[usize], config: &EstimatorConfig, seed: S
         };
         return all.iter().flat_map(every).collect();
     };
-    let n = u32::try_from(all.len()).expect("a shard is small") * k;
-    let strata = match config.strata {
-        Strata::Shard => seed.child(Purpose::Permutation, 0).permutation(n),
-        Strata::None | Strata::Completion => vec![],
-    };
-    let mut draws = Vec::with_capacity(n as usize);
-    for (index, (row, steps)) in (0u32..).zip(&all) {
-        for sample in 0..k {
-            let jitter = seed.child(Purpose::Timestep, 0).uniform(index, sample);
-            let u = match config.strata {
-                Strata::None => jitter,
-                Strata::Completion => (f64::from(sample) + jitter) / f64::from(k),
-                Strata::Shard => {
-                    let stratum = strata[(index * k + sample) as usize];
-                    (f64::from(stratum) + jitter) / f64::from(n)
-                }
-            };
+    let drawn: Vec<usize> = all.iter().map(|(row, _)| *row).collect();
+    let uniforms = uniforms(batch, &drawn, config.strata, k, seed);
+    let of_row = |((row, steps), uniforms): (&(usize, Steps), &[f64])| {
+        let of = |&u: &f64| {
             let step = steps.at(u);
-            draws.push(Draw { row: *row, step, weight: steps.weight(step, k) });
+            Draw { row: *row, step, weight: steps.weight(step, k) }
+        };
+        uniforms.iter().map(of).collect::<Vec<_>>()
+    };
+    all.iter().zip(uniforms.chunks(k as usize)).flat_map(of_row).collect()
+}
+
+/// The numbers that decide the steps of these rows, k of each row.
+fn uniforms(batch: &Batch<'_>, rows: &[usize], strata: Strata, k: u32, seed: Seed) -> Vec<f64> {
+    let count = u32::try_from(rows.len()).expect("a shard is small");
+    let all = || (0..count).flat_map(|index| (0..k).map(move |sample| (index, sample)));
+    match strata {
+        Strata::None => all().map(|(index, sample)| jitter(seed, index, sample)).collect(),
+        Strata::Completion => {
+            let of = |(index, sample)| f64::from(sample) + jitter(seed, index, sample);
+            all().map(|at| of(at) / f64::from(k)).collect()
+        }
+        Strata::Shard => spread(seed, count, k),
+        Strata::Group => {
+            let groups = rows.chunk_by(|&a, &b| batch.group(a) == batch.group(b));
+            let of_group = |rows: &[usize]| {
+                let (number, group) = batch.group(rows[0]);
+                let size = u32::try_from(group.len()).expect("a shard is small");
+                let all = spread(seed.child(Purpose::Prompt, number), size, k);
+                let place = |row: &usize| (row - group.start) * k as usize;
+                let of_row = |row| all[place(row)..][..k as usize].to_vec();
+                rows.iter().flat_map(of_row).collect::<Vec<_>>()
+            };
+            groups.flat_map(of_group).collect()
         }
     }
-    draws
+}
+
+/// Low-discrepancy numbers for k samples of so many rows, row by row.
+fn spread(seed: Seed, rows: u32, k: u32) -> Vec<f64> {
+    let strata = seed.child(Purpose::Permutation, 0).permutation(rows * k);
+    let all = f64::from(rows * k);
+    let of = |(n, stratum): (u32, u32)| (f64::from(stratum) + jitter(seed, n / k, n % k)) / all;
+    (0u32..).zip(strata).map(of).collect()
+}
+
+fn jitter(seed: Seed, index: u32, sample: u32) -> f64 {
+    seed.child(Purpose::Timestep, 0).uniform(index, sample)
 }
 
 /// The weights of a sum of token losses that is a mean over the tokens of all counted completions:

@@ -158,3 +158,4 @@ fn empty_completions_are_counted_and_add_nothing() {
 }
 
 mod learning;
+mod sharding;

@@ -92,6 +92,11 @@ impl Softmax {
         ((f64::from(logit) - f64::from(self.max)) / self.temperature - self.log_sum) as f32
     }
 
+    /// What a logit divided by T exceeds its log-probability by, in nats.
+    pub(crate) fn normaliser(&self) -> f64 {
+        f64::from(self.max) / self.temperature + self.log_sum
+    }
+
     /// In nats.
     pub(crate) fn entropy(&self) -> f64 {
         self.entropy

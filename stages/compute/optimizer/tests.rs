@@ -16,6 +16,7 @@ fn config(schedule: Schedule, warmup: u32) -> OptimizerConfig {
         weight_decay: real(0.5),
         max_grad_norm: real(1.0),
         warmup,
+        starts_at_zero: false,
         schedule,
         final_ratio: real(0.0),
     }
@@ -65,6 +66,31 @@ fn warm_up_rises_and_the_cosine_falls() {
     assert!((rate(1) - 0.025).abs() < 1e-12 && (rate(4) - 0.1).abs() < 1e-12);
     assert!((rate(5) - 0.1).abs() < 1e-12 && (rate(9) - 0.05).abs() < 1e-12);
     assert!(rate(12) > 0.0 && rate(12) < 0.01);
+}
+
+/// The closed form of transformers' `get_cosine_schedule_with_warmup`, which counts steps from 0, and of its
+/// `get_constant_schedule_with_warmup`; with GSM8K's published lengths among them.
+#[test]
+fn a_warm_up_that_starts_at_zero_is_that_of_transformers() {
+    for (warmup, total) in [(24, 2335), (13, 1250), (1, 5), (0, 7), (5, 5)] {
+        for schedule in [Schedule::Cosine, Schedule::Constant] {
+            let config = OptimizerConfig { starts_at_zero: true, ..config(schedule, warmup) };
+            for step in 0..total {
+                let after = f64::from(step) - f64::from(warmup);
+                let share = if step < warmup {
+                    f64::from(step) / f64::from(warmup)
+                } else if schedule == Schedule::Constant {
+                    1.0
+                } else {
+                    0.5 * (1.0 + (std::f64::consts::PI * after / f64::from(total - warmup)).cos())
+                };
+                let found = learning_rate(&config, step + 1, total);
+                assert!((found - 0.1 * share).abs() < 1e-15, "{warmup}, {total}, {step}: {found}");
+            }
+        }
+    }
+    let published = OptimizerConfig { starts_at_zero: true, ..config(Schedule::Cosine, 24) };
+    assert_eq!(learning_rate(&published, 1, 2335), 0.0);
 }
 
 #[test]

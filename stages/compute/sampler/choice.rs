@@ -1,11 +1,12 @@
-//! One position's distribution: a draw, the log-probability and the entropy of a token.
+//! One position's distribution: a draw, the log-probability and the entropy of a token, and how confident it is.
 //!
 //! Tokens are drawn by inverse CDF in f64, in the order of their ids: one uniform number a token. A row of logits is
-//! read where it lies; a distribution keeps sums and kept logits.
+//! read where it lies; a distribution keeps sums and kept logits. The model's own distribution, the softmax of all logits
+//! with the mask's, has one number here, its normaliser, and that only where `confidence = "model"` ranks by it.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use agrpo_spec::{Sampler, StageError};
+use agrpo_spec::{Confidence, Sampler, StageError};
 
 use super::kept::{is_filtered, kept_set};
 use crate::error::{Result, invalid};
@@ -33,6 +34,8 @@ pub(super) struct Whole<'a> {
     /// The place of the token that a greedy sampler chooses.
     best: Option<usize>,
     softmax: Softmax,
+    /// That of the model's own distribution, where positions are ranked by it.
+    normaliser: Option<f64>,
 }
 
 /// What the host knows of a distribution on a device (`device.rs`): enough for the draws that were announced.
@@ -41,29 +44,37 @@ pub(super) enum Part {
     /// A greedy sampler's token, its log-probability, and the entropy.
     Best { token: usize, logp: f32, entropy: f64 },
     /// The weight of each [`CHUNK`] tokens, the log-probabilities in those that draws lead to, and the entropy.
-    Chunks { sums: Vec<f64>, logps: BTreeMap<usize, Vec<f32>>, entropy: f64 },
+    Chunks {
+        sums: Vec<f64>,
+        logps: BTreeMap<usize, Vec<f32>>,
+        entropy: f64,
+        /// Where positions are ranked by it, the model's own log-probabilities in the same chunks.
+        own: Option<BTreeMap<usize, Vec<f32>>>,
+    },
 }
 
 impl<'a> Distribution<'a> {
     /// From a row of V logits.
     pub(super) fn of_logits(logits: &'a [f32], sampler: &Sampler, mask: usize) -> Result<Self> {
+        let normaliser = ranks_by_model(sampler).then(|| normaliser(logits)).transpose()?;
         if !is_greedy(sampler) && is_filtered(sampler) {
             let row = Row { values: logits, excluded: Some(mask) };
-            return Self::of_kept(&row, |id| id, sampler);
+            return Self::of_kept(&row, |id| id, sampler, normaliser);
         }
-        Whole::new(logits.into(), None, sampler, mask).map(Self::Host)
+        Ok(Self::Host(Whole { normaliser, ..Whole::new(logits.into(), None, sampler, mask)? }))
     }
 
     /// The filtered distribution of a row: of all tokens, or of those candidates outside of which none is as good. `id`
-    /// is the token of a place, ascending.
+    /// is the token of a place, ascending; `normaliser` that of the model's own distribution, if positions are ranked by it.
     pub(super) fn of_kept(
         row: &Row<'_>,
         id: impl Fn(usize) -> usize,
         sampler: &Sampler,
+        normaliser: Option<f64>,
     ) -> Result<Distribution<'static>> {
         let places = kept_set(row, sampler).ok_or_else(no_numbers)?;
         let values = places.iter().map(|&place| row.values[place]).collect();
-        Self::of_set(values, places.into_iter().map(id).collect(), sampler)
+        Self::of_set(values, places.into_iter().map(id).collect(), sampler, normaliser)
     }
 
     /// The distribution over a kept set, by the logits of its tokens and their ids, ascending.
@@ -71,8 +82,10 @@ impl<'a> Distribution<'a> {
         values: Vec<f32>,
         ids: Vec<usize>,
         sampler: &Sampler,
+        normaliser: Option<f64>,
     ) -> Result<Distribution<'static>> {
-        Whole::new(values.into(), Some(ids), sampler, 0).map(Distribution::Host)
+        let whole = Whole::new(values.into(), Some(ids), sampler, 0)?;
+        Ok(Distribution::Host(Whole { normaliser, ..whole }))
     }
 
     /// The place of a token: the most probable one of a greedy sampler, else the one whose interval of the cumulative
@@ -101,6 +114,22 @@ impl<'a> Distribution<'a> {
             Self::Host(whole) => whole.softmax.logp(whole.values[place]),
             Self::Device(Part::Best { logp, .. }) => *logp,
             Self::Device(Part::Chunks { logps, .. }) => logps[&(place / CHUNK)][place % CHUNK],
+        }
+    }
+
+    /// The log-probability by which positions are ranked and which a threshold is compared with: [`Self::logp`], or the
+    /// model's own.
+    pub(super) fn confidence(&self, place: usize) -> f32 {
+        match self {
+            Self::Host(Whole { values, normaliser: Some(normaliser), .. }) => {
+                #[expect(clippy::cast_possible_truncation, reason = "as other log-probabilities")]
+                let logp = (f64::from(values[place]) - normaliser) as f32;
+                logp
+            }
+            Self::Device(Part::Chunks { own: Some(own), .. }) => {
+                own[&(place / CHUNK)][place % CHUNK]
+            }
+            _ => self.logp(place),
         }
     }
 
@@ -142,7 +171,7 @@ impl<'a> Whole<'a> {
         if !softmax.is_distribution() {
             return Err(no_numbers());
         }
-        Ok(Self { values, excluded, kept, best, softmax })
+        Ok(Self { values, excluded, kept, best, softmax, normaliser: None })
     }
 
     fn choose(&self, uniform: impl FnOnce() -> f64) -> usize {
@@ -173,6 +202,22 @@ pub fn choose(
 
 pub(super) fn is_greedy(sampler: &Sampler) -> bool {
     sampler.temperature.get() == 0.0
+}
+
+/// Whether positions are ranked by another distribution than the one that tokens are drawn from. That of a greedy sampler
+/// is the model's own.
+pub(super) fn ranks_by_model(sampler: &Sampler) -> bool {
+    sampler.confidence == Confidence::Model && !is_greedy(sampler)
+}
+
+/// The normaliser of a row's softmax over all tokens, the mask too.
+fn normaliser(logits: &[f32]) -> Result<f64> {
+    let row = Row { values: logits, excluded: None };
+    let softmax = Softmax::new(&row, largest(&row.maxima()), 1.0);
+    if !softmax.is_distribution() {
+        return Err(no_numbers());
+    }
+    Ok(softmax.normaliser())
 }
 
 /// From a NaN, a token could be chosen by accident.

@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | top-k | the largest logits, by `topk` | about 1.5 k logits and ids |
 //! | no filter | log-probabilities, and sums over chunks | V / 1024 sums, then a chunk for each draw |
+//! | ranked by the model | the normaliser of all logits | one number more; without a filter, the chunks of logits too |
 //! | greedy | log-probabilities, and the best token | three numbers |
 //! | top-p alone | the largest logits, and the mass of the others | 1024 logits and ids, if need be 8192, or else V logits |
 //!
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agrpo_spec::Sampler;
 use tch::{Kind, Tensor};
 
-use super::choice::{Distribution, Part, chunk_of, is_greedy, no_numbers};
+use super::choice::{Distribution, Part, chunk_of, is_greedy, no_numbers, ranks_by_model};
 use super::kept::{is_filtered, top_p_of_largest};
 use crate::error::Result;
 use crate::kernels::row::{CHUNK, Row};
@@ -42,23 +43,46 @@ pub(super) fn distributions(
 ) -> Result<Vec<Distribution<'static>>> {
     let mask = length(mask);
     if is_greedy(sampler) {
-        greedy(&logits_NV, mask)
-    } else if sampler.top_k > 0 {
-        top_k(logits_NV, sampler, mask)
+        return greedy(&logits_NV, mask);
+    }
+    let normalisers = normalisers(&logits_NV, sampler)?;
+    if sampler.top_k > 0 {
+        top_k(logits_NV, sampler, mask, &normalisers)
     } else if is_filtered(sampler) {
-        top_p(logits_NV, sampler, mask)
+        top_p(logits_NV, sampler, mask, &normalisers)
     } else {
-        unfiltered(&logits_NV, sampler.temperature.get(), mask, uniforms)
+        unfiltered(&logits_NV, (sampler.temperature.get(), mask), uniforms, &normalisers)
     }
 }
 
-fn top_p(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
+/// For each row the normaliser of the model's own distribution, if positions are ranked by it.
+fn normalisers(logits_NV: &Tensor, sampler: &Sampler) -> Result<Vec<Option<f64>>> {
+    if !ranks_by_model(sampler) {
+        return Ok(vec![None; place(logits_NV.size()[0])]);
+    }
+    let of = |logits_nV: &Tensor| {
+        let logits_nV = logits_nV.to_kind(Kind::Float);
+        let max_n1 = logits_nV.amax(-1, true).to_kind(Kind::Double);
+        let sums_nC = Rows::new(&logits_nV, 1.0, None).sums().shallow_clone();
+        max_n1 + sums_nC.sum_dim_intlist(-1, true, Kind::Double).log()
+    };
+    let all: Vec<f64> = read(&parts(logits_NV).iter().map(of).collect::<Vec<_>>())?;
+    let finite = |normaliser: f64| normaliser.is_finite().then_some(normaliser);
+    all.into_iter().map(|of| finite(of).map(Some).ok_or_else(no_numbers)).collect()
+}
+
+fn top_p(
+    logits_NV: Tensor,
+    sampler: &Sampler,
+    mask: i64,
+    normalisers: &[Option<f64>],
+) -> Result<Vec<Distribution<'static>>> {
     let logits_NV = without(logits_NV, mask);
     let v = place(logits_NV.size()[1]);
     let mut all = BTreeMap::new();
     let mut open: Vec<i64> = (0..logits_NV.size()[0]).collect();
     for width in WIDTHS {
-        let found = top_p_within(&logits_NV, &open, width, sampler)?;
+        let found = top_p_within(&logits_NV, &open, width, (sampler, normalisers))?;
         let decided = open.iter().zip(found).filter_map(|(&row, found)| Some((row, found?)));
         all.extend(decided);
         open.retain(|row| !all.contains_key(row));
@@ -71,7 +95,8 @@ fn top_p(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribu
         let values: Vec<f32> = numbers(&rows_of(&logits_NV, rows))?;
         for (&row, values) in rows.iter().zip(values.chunks(v)) {
             let row_of_host = Row { values, excluded: None };
-            all.insert(row, Distribution::of_kept(&row_of_host, |id| id, sampler)?);
+            let normaliser = normalisers[place(row)];
+            all.insert(row, Distribution::of_kept(&row_of_host, |id| id, sampler, normaliser)?);
         }
     }
     Ok(all.into_values().collect())
@@ -82,7 +107,7 @@ fn top_p_within(
     logits_NV: &Tensor,
     rows: &[i64],
     width: usize,
-    sampler: &Sampler,
+    (sampler, normalisers): (&Sampler, &[Option<f64>]),
 ) -> Result<Vec<Option<Distribution<'static>>>> {
     let v = place(logits_NV.size()[1]);
     let width = width.min(v);
@@ -107,13 +132,14 @@ fn top_p_within(
     }
     let read: Vec<i32> = read(&found)?;
     let number = |bits: i32| f32::from_bits(bits.cast_unsigned());
-    let of = |row: &[i32]| {
+    let of = |(row, number_of_row): (&[i32], &i64)| {
         let (values, ids) = row[1..].split_at(width);
         let ids = ids.iter().map(|&id| place(id.into()));
         let best = values.iter().map(|&bits| number(bits)).zip(ids).collect();
-        of_best(best, f64::from(number(row[0])), width == v, sampler)
+        let normaliser = normalisers[place(*number_of_row)];
+        of_best(best, f64::from(number(row[0])), width == v, (sampler, normaliser))
     };
-    read.chunks(1 + 2 * width).map(of).collect()
+    read.chunks(1 + 2 * width).zip(rows).map(of).collect()
 }
 
 /// The distribution of a row from its largest logits with their ids, in any order, and the mass of the others.
@@ -121,7 +147,7 @@ fn of_best(
     mut best: Vec<(f32, usize)>,
     outside: f64,
     is_whole: bool,
-    sampler: &Sampler,
+    (sampler, normaliser): (&Sampler, Option<f64>),
 ) -> Result<Option<Distribution<'static>>> {
     // A NaN is the largest.
     best.sort_unstable_by(|(a, id), (b, other)| b.total_cmp(a).then(id.cmp(other)));
@@ -136,10 +162,15 @@ fn of_best(
     best.truncate(count);
     best.sort_unstable_by_key(|(_, id)| *id);
     let (values, ids) = best.into_iter().unzip();
-    Distribution::of_set(values, ids, sampler).map(Some)
+    Distribution::of_set(values, ids, sampler, normaliser).map(Some)
 }
 
-fn top_k(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
+fn top_k(
+    logits_NV: Tensor,
+    sampler: &Sampler,
+    mask: i64,
+    normalisers: &[Option<f64>],
+) -> Result<Vec<Distribution<'static>>> {
     let k = place(i64::from(sampler.top_k).min(logits_NV.size()[1]));
     // The mask is never written.
     let logits_NV = without(logits_NV, mask);
@@ -156,7 +187,10 @@ fn top_k(logits_NV: Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribu
                 || row[0].is_nan()
         };
         if rows().all(|(row, _)| is_whole(row)) {
-            return rows().map(|(row, ids)| of_largest(row, ids, k, sampler)).collect();
+            let of = |((row, ids), normaliser): ((&[f32], &[i32]), &Option<f64>)| {
+                of_largest(row, ids, k, (sampler, *normaliser))
+            };
+            return rows().zip(normalisers).map(of).collect();
         }
         width *= 4;
     }
@@ -167,7 +201,7 @@ fn of_largest(
     row: &[f32],
     ids: &[i32],
     k: usize,
-    sampler: &Sampler,
+    (sampler, normaliser): (&Sampler, Option<f64>),
 ) -> Result<Distribution<'static>> {
     // A NaN comes first, and is refused.
     let is_in = |value: f32| value.is_nan() || value >= row[k - 1].max(f32::MIN);
@@ -180,7 +214,7 @@ fn of_largest(
     all.sort_unstable_by_key(|(id, _)| *id);
     let (ids, logits): (Vec<_>, Vec<_>) = all.into_iter().unzip();
     let row = Row { values: &logits, excluded: None };
-    Distribution::of_kept(&row, |place| ids[place], sampler)
+    Distribution::of_kept(&row, |place| ids[place], sampler, normaliser)
 }
 
 /// The largest logits of each row, and their ids, in one read.
@@ -220,18 +254,22 @@ fn greedy(logits_NV: &Tensor, mask: i64) -> Result<Vec<Distribution<'static>>> {
 
 fn unfiltered(
     logits_NV: &Tensor,
-    temperature: f64,
-    mask: i64,
+    (temperature, mask): (f64, i64),
     uniforms: &[Vec<f64>],
+    normalisers: &[Option<f64>],
 ) -> Result<Vec<Distribution<'static>>> {
     let v = logits_NV.size()[1];
     let masked_1V = Tensor::arange(v, (Kind::Int64, logits_NV.device())).eq(mask).unsqueeze(0);
-    let (mut all_logps, mut found) = (vec![], vec![]);
+    let is_ranked = normalisers.iter().any(Option::is_some);
+    let (mut all_logps, mut all_logits, mut found) = (vec![], vec![], vec![]);
     for logits_nV in parts(logits_NV) {
         let logits_nV = logits_nV.to_kind(Kind::Float);
         let rows = Rows::new(&logits_nV, temperature, Some(&masked_1V));
         found.push(Tensor::cat(&[rows.sums(), &rows.entropies()], 1));
         all_logps.push(rows.log_probabilities());
+        if is_ranked {
+            all_logits.push(logits_nV);
+        }
     }
     let chunks = place(v).div_ceil(CHUNK);
     let read: Vec<f64> = read(&found)?;
@@ -246,14 +284,27 @@ fn unfiltered(
     };
     let asked: BTreeSet<(usize, usize)> = uniforms.iter().enumerate().flat_map(of_row).collect();
     let mut logps = chunks_of(&all_logps, &asked)?;
+    let mut logits = chunks_of(&all_logits, &asked)?;
     let of = |(n, (entropy, sums)): (usize, &(&f64, &[f64]))| {
         let logps = logps.remove(&n).unwrap_or_default();
-        Distribution::Device(Part::Chunks { sums: sums.to_vec(), logps, entropy: **entropy })
+        let own = normalisers[n].map(|of| confidences(logits.remove(&n).unwrap_or_default(), of));
+        Distribution::Device(Part::Chunks { sums: sums.to_vec(), logps, entropy: **entropy, own })
     };
     Ok(rows.iter().enumerate().map(of).collect())
 }
 
-/// The log-probabilities in some chunks of some rows, by row and chunk, in one read.
+/// Chunks of logits as the model's own log-probabilities.
+#[expect(clippy::cast_possible_truncation, reason = "as other log-probabilities")]
+fn confidences(
+    mut chunks: BTreeMap<usize, Vec<f32>>,
+    normaliser: f64,
+) -> BTreeMap<usize, Vec<f32>> {
+    let all = chunks.values_mut().flatten();
+    all.for_each(|logit| *logit = (f64::from(*logit) - normaliser) as f32);
+    chunks
+}
+
+/// The numbers in some chunks of some rows, by row and chunk, in one read.
 fn chunks_of(
     all_logps: &[Tensor],
     asked: &BTreeSet<(usize, usize)>,

@@ -95,19 +95,10 @@ impl<'a> Step<'a> {
         let choose = |position: usize, at: &Distribution<'_>| at.choose(|| draws.token(position));
         let candidate = |&position: &usize| {
             let at = &state[&position];
-            let (score, place) = match self.sampler.position {
-                PositionRule::Random => (0.0, None),
-                PositionRule::Entropy => (-at.entropy(), None),
-                PositionRule::LowConfidence => {
-                    let place = choose(position, at);
-                    (f64::from(at.logp(place)), Some(place))
-                }
-            };
-            Candidate { position, at, score, place }
+            self.candidate(position, at, || choose(position, at))
         };
-        let mut candidates: Vec<_> = asked.iter().map(candidate).collect();
-        candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.position.cmp(&b.position)));
-        candidates.truncate(self.count_of(&candidates));
+        let (mut candidates, count) = self.best_first(asked.iter().map(candidate).collect());
+        candidates.truncate(count);
         let write = |candidate: &Candidate<'_, '_>| {
             let Candidate { position, at, place, .. } = *candidate;
             let place = place.unwrap_or_else(|| choose(position, at));
@@ -122,6 +113,46 @@ impl<'a> Step<'a> {
             }
         };
         candidates.iter().map(write).collect()
+    }
+
+    /// Positions at which tokens were drawn, by their places, best first and with their scores; and how many of them the
+    /// step writes.
+    pub(super) fn rank(
+        &self,
+        drawn: &[(usize, Distribution<'_>, usize)],
+    ) -> (Vec<(usize, f64)>, usize) {
+        let all =
+            drawn.iter().map(|(position, at, place)| self.candidate(*position, at, || *place));
+        let (all, count) = self.best_first(all.collect());
+        (all.iter().map(|one| (one.position, one.score)).collect(), count)
+    }
+
+    /// `choose` says which token was drawn.
+    fn candidate<'d, 'l>(
+        &self,
+        position: usize,
+        at: &'d Distribution<'l>,
+        choose: impl FnOnce() -> usize,
+    ) -> Candidate<'d, 'l> {
+        let (score, place) = match self.sampler.position {
+            PositionRule::Random => (0.0, None),
+            PositionRule::Entropy => (-at.entropy(), None),
+            PositionRule::LowConfidence => {
+                let place = choose();
+                (f64::from(at.confidence(place)), Some(place))
+            }
+        };
+        Candidate { position, at, score, place }
+    }
+
+    /// The candidates in their order, and how many of them the step writes.
+    fn best_first<'d, 'l>(
+        &self,
+        mut all: Vec<Candidate<'d, 'l>>,
+    ) -> (Vec<Candidate<'d, 'l>>, usize) {
+        all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.position.cmp(&b.position)));
+        let count = self.count_of(&all).min(all.len());
+        (all, count)
     }
 
     /// How many of the candidates, best first, the step writes.

@@ -142,8 +142,9 @@ fn a_step_for_every_sample_moves_the_policy_as_the_published_loop_does() {
         };
         let samples = samples(spec, &inputs).unwrap();
         let mut batches = vec![];
-        for samples in &samples {
-            batches.push(samples.batch(spec.group, &spec.sampler, before.config()).unwrap());
+        for (shard, samples) in (0..).zip(&samples) {
+            let batch = samples.batch((shard, spec.group), &spec.sampler, before.config());
+            batches.push(batch.unwrap());
         }
         let by = Published {
             estimator: &spec.estimator,
@@ -159,7 +160,8 @@ fn a_step_for_every_sample_moves_the_policy_as_the_published_loop_does() {
         for inner in 1..=2 {
             let mut all = vec![];
             for (shard, batch) in (0..).zip(&batches) {
-                let seed = gradient::seed(spec.seed, spec.iteration, shard, inner);
+                let seed =
+                    gradient::seed(spec.seed, spec.iteration, (shard, inner), &spec.estimator);
                 all.extend(drawn(batch, &spec.estimator, seed));
             }
             steps += by.update(&theirs, &mut adam, &all);

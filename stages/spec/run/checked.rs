@@ -1,6 +1,7 @@
 //! A run that has passed every check: the only way to one is [`Run::parse`] or [`Run::resolve`].
 
-use super::{base::Base, checks, config::RunConfig, error::RunError, reader::read_config};
+use super::reader::{config_of, read_config};
+use super::{base::Base, checks, config::RunConfig, error::RunError};
 use crate::digest::{RunId, encode};
 use crate::seed::Seed;
 
@@ -15,7 +16,15 @@ pub struct Run {
 impl Run {
     /// Reads a run file.
     pub fn parse(text: &str) -> Result<Self, RunError> {
-        let config = read_config(text)?;
+        Self::new(read_config(text)?)
+    }
+
+    /// Reads a run file that is a table already, such as one with changes to a file.
+    pub fn from_table(table: toml::Table) -> Result<Self, RunError> {
+        Self::new(config_of(table)?)
+    }
+
+    fn new(config: RunConfig) -> Result<Self, RunError> {
         checks::new_run(&config)?;
         Self::resolve(config)
     }

@@ -2,21 +2,42 @@
 //! Nothing is repaired silently.
 
 use super::error::{below_one, not_negative, positive, setting, share, within};
-use super::{Base, LoraConfig, Numerics, RunConfig, RunError, Sampler, Task, allows_steps};
+use super::{
+    AdvantageScale, Base, LoraConfig, Numerics, Precision, RunConfig, RunError, Sampler, Task,
+    allows_steps,
+};
 use crate::digest::Real;
 
 mod base;
 mod reward;
 
-/// Refuses names and numerics classes for new runs. Existing records keep theirs.
-pub(super) fn new_run(RunConfig { name, numerics, .. }: &RunConfig) -> Result<(), RunError> {
+/// Refuses for new runs what existing records keep: names, numerics classes, and settings that do not compute what they
+/// promise.
+pub(super) fn new_run(config: &RunConfig) -> Result<(), RunError> {
+    let RunConfig { name, numerics, advantage, rollout, checkpoint, .. } = config;
     let is_option = name.starts_with('-');
     let is_folder = !name.is_empty() && name.chars().all(|c| c == '.');
     setting("name", format!("{name:?}")).ensure(
         !is_option && !is_folder,
         "expected a name that does not begin with '-' and is not made of dots alone",
     )?;
-    setting("numerics", format!("\"{numerics}\"")).ensure(numerics.is_computed(), Numerics::GONE)
+    setting("numerics", format!("\"{numerics}\""))
+        .ensure(numerics.is_computed(), Numerics::GONE)?;
+    setting("advantage.scale", "\"batch-std\"").ensure(
+        advantage.scale != AdvantageScale::BatchStd || rollout.shards == 1,
+        format!(
+            "expected \"none\", \"group-std\" or \"group-sample-std\", or rollout.shards = 1: it is \
+             the deviation over a shard, so with rollout.shards = {} the objective would depend \
+             on the division of the prompts",
+            rollout.shards
+        ),
+    )?;
+    let rounds = checkpoint.as_ref().is_some_and(|base| base.precision == Precision::Bf16);
+    setting("lora.merge_for_sampling", true).ensure(
+        !(config.merges_adapter() && rounds),
+        "expected false, or checkpoint.precision = \"f32\": in bf16 the merged weights round \
+         nearly all of the adapter away, so the policy that samples would be another one",
+    )
 }
 
 /// Runs every check in the order of the file, and reports the first that fails. Returns the base.
@@ -205,14 +226,15 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
     block_tokens("evaluation", tokens, block)?;
     for &count in &evaluation.steps {
         steps("evaluation", tokens, block, count)?;
-        config.evaluation_sampler(count).check("evaluation")?;
+        let confidence = config.evaluation_confidence(evaluation.position);
+        Sampler { confidence, ..config.evaluation_sampler(count) }.check("evaluation")?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::run::Run;
+    use crate::run::{Run, config::tests::words};
 
     #[test]
     fn a_name_is_no_option_no_folder_and_no_path() {
@@ -236,6 +258,25 @@ mod tests {
         let mut config = named("a").unwrap().config().clone();
         config.name = "-rf".to_owned();
         assert!(Run::resolve(config).is_ok());
+    }
+
+    /// What new runs are refused, records keep.
+    #[test]
+    fn settings_that_do_not_compute_what_they_promise_are_refused() {
+        let refused = |text: &str| {
+            // What is refused of a file is read from a record.
+            let error = Run::parse(text).unwrap_err().to_string();
+            assert!(Run::resolve(toml::from_str(text).unwrap()).is_ok(), "{error}");
+            error
+        };
+        let smoke = include_str!("../../../jobs/runs/smoke.toml");
+        let over_shards = smoke.replace("scale = \"none\"", "scale = \"batch-std\"");
+        insta::assert_snapshot!(refused(&over_shards), @r#"advantage.scale = "batch-std": expected "none", "group-std" or "group-sample-std", or rollout.shards = 1: it is the deviation over a shard, so with rollout.shards = 2 the objective would depend on the division of the prompts"#);
+        assert!(Run::parse(&over_shards.replace("shards = 2 ", "shards = 1 ")).is_ok());
+        let merged = words("agrpo", &[("lora", "merge_for_sampling = true")]);
+        insta::assert_snapshot!(refused(&merged), @r#"lora.merge_for_sampling = true: expected false, or checkpoint.precision = "f32": in bf16 the merged weights round nearly all of the adapter away, so the policy that samples would be another one"#);
+        let single = merged.replace("[checkpoint]\n", "[checkpoint]\nprecision = \"f32\"\n");
+        assert!(Run::parse(&single).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::error::{RunError, setting};
 use super::estimator::{EstimatorConfig, EstimatorKind, Samples, StepEvery};
-use super::sampling::{Cache, PositionRule, Sampler, allows_steps};
+use super::sampling::{Cache, Confidence, PositionRule, Sampler, allows_steps};
 
 impl EstimatorConfig {
     /// Checks that the estimator is valid on trajectories of this sampler.
@@ -97,6 +97,10 @@ impl EstimatorConfig {
                 "expected rollout.top_k = 0 and rollout.top_p = 1: \
                  what was kept at positions that lost is not recorded"
             }
+            true if sampler.confidence == Confidence::Model => {
+                "expected rollout.confidence = \"sampling\": \
+                 the term is that of positions ranked by the distribution that tokens are drawn from"
+            }
             true if !is_plain => {
                 "expected rollout.cache = \"none\" and no rollout.threshold: \
                  the term is that of a fixed number of exact tokens a step"
@@ -114,6 +118,15 @@ impl Sampler {
         setting(key("guidance"), self.guidance).ensure(
             self.cache == Cache::None || self.guidance.get() == 0.0,
             format!("expected 0: cache = \"{}\" goes with no guidance", self.cache),
+        )?;
+        setting(key("confidence"), format!("\"{}\"", self.confidence)).ensure(
+            self.confidence == Confidence::Sampling || self.position == PositionRule::LowConfidence,
+            format!(
+                "expected \"sampling\", or {} = \"low-confidence\": position = \"{}\" compares \
+                 no confidences",
+                key("position"),
+                self.position
+            ),
         )?;
         let Some(threshold) = self.threshold else { return Ok(()) };
         setting(key("threshold"), threshold).ensure(
@@ -137,7 +150,10 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Cache, EstimatorKind, Real, Run, RunConfig, Samples, StepEvery};
+    use crate::{
+        Cache, Confidence, EstimatorKind, PositionRule, Real, Run, RunConfig, Samples, StepEvery,
+        encode,
+    };
 
     /// A run in which everything is written out, and what a change makes of it.
     fn changed(change: impl Fn(&mut RunConfig)) -> Result<Run, String> {
@@ -183,7 +199,7 @@ mod tests {
             refused(|c| (c.rollout.threshold, c.rollout.steps) = (sure, 4)),
             refused(|c| {
                 c.rollout.threshold = sure;
-                c.rollout.position = crate::PositionRule::Random;
+                c.rollout.position = PositionRule::Random;
             }),
             refused(|c| (c.evaluation.threshold, c.evaluation.steps) = (sure, vec![8, 4])),
             refused(|c| (c.evaluation.cache, c.evaluation.guidance) = (Cache::Dual, real(1.0))),
@@ -206,6 +222,17 @@ mod tests {
                 by_sample(c);
                 c.estimator.accumulation_steps = 3;
             }),
+            refused(|c| {
+                (c.rollout.confidence, c.rollout.position) =
+                    (Confidence::Model, PositionRule::Random);
+            }),
+            refused(|c| {
+                (c.evaluation.confidence, c.evaluation.position) =
+                    (Some(Confidence::Model), PositionRule::Entropy);
+            }),
+            refused(|c| {
+                (c.rollout.confidence, c.estimator.position_gradient) = (Confidence::Model, true);
+            }),
         ];
         insta::assert_snapshot!(all.join("\n"), @r#"
         rollout.threshold = 0: expected a number above 0 and up to 1
@@ -221,6 +248,30 @@ mod tests {
         estimator.step_every = "sample": expected "batch", or a number for estimator.k: "all" is a sum, not samples
         estimator.step_every = "sample": expected "batch": diffu-grpo draws no samples of a timestep
         estimator.accumulation_steps = 3: expected a divisor of rollout.prompts = 64
+        rollout.confidence = "model": expected "sampling", or rollout.position = "low-confidence": position = "random" compares no confidences
+        evaluation.confidence = "model": expected "sampling", or evaluation.position = "low-confidence": position = "entropy" compares no confidences
+        estimator.position_gradient = true: expected rollout.confidence = "sampling": the term is that of positions ranked by the distribution that tokens are drawn from
         "#);
+    }
+
+    /// Samplers from before there was a choice keep their names, and a greedy one has one name.
+    #[test]
+    fn a_distribution_of_confidence_is_a_further_number_of_the_order() {
+        let rollout = changed(|c| c.rollout.position = PositionRule::LowConfidence).unwrap();
+        let sampler = super::Sampler::from(&rollout.config().rollout);
+        let of = |confidence, temperature| {
+            let temperature = Real::new(temperature).unwrap();
+            encode(&super::Sampler { confidence, temperature, ..sampler.clone() })
+        };
+        let (plain, model) = (of(Confidence::Sampling, 1.0), of(Confidence::Model, 1.0));
+        let place = 3 * 4 + 8 + 4 + 8;
+        assert_eq!(
+            (&plain[place..place + 4], &model[place..place + 4]),
+            (&[1, 0, 0, 0][..], &[3, 0, 0, 0][..])
+        );
+        assert_eq!((&plain[..place], &plain[place + 4..]), (&model[..place], &model[place + 4..]));
+        assert_eq!(of(Confidence::Model, 0.0), of(Confidence::Sampling, 0.0));
+        let model = changed(|c| c.rollout.confidence = Confidence::Model).unwrap();
+        assert_ne!(model.id(), rollout.id());
     }
 }

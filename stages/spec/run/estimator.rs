@@ -55,11 +55,14 @@ pub enum StepWeights {
 pub enum Strata {
     /// Nothing: independent draws.
     None,
-    /// All samples of the shard, as published.
-    #[default]
+    /// All samples of the shard that have a term, so that draws depend on the division into shards.
     Shard,
     /// The k samples of each completion.
     Completion,
+    /// All samples of a prompt's completions, as published: the reference's micro-batch is one prompt's group. No draw
+    /// depends on rewards or on the division into shards.
+    #[default]
+    Group,
 }
 
 /// When the optimizer takes a step.

@@ -33,8 +33,16 @@ fn check_length(text: &str) -> Result<(), RunError> {
 /// Reads a run file, unchecked.
 pub(super) fn read_config(text: &str) -> Result<RunConfig, RunError> {
     check_length(text)?;
-    toml::from_str(text)
-        .map_err(|error| RunError::Syntax(Message::caused_by(explained(&error, text), error)))
+    let refuse = |error| RunError::Syntax(Message::caused_by(explained(&error, text), error));
+    let config: RunConfig = toml::from_str(text).map_err(refuse)?;
+    Ok(config.filled(&toml::from_str(text).map_err(refuse)?))
+}
+
+/// Reads a table as a run file, unchecked. Errors name no lines.
+pub(super) fn config_of(table: toml::Table) -> Result<RunConfig, RunError> {
+    let config = table.clone().try_into::<RunConfig>();
+    let refuse = |error| RunError::Syntax(Message::caused_by(toml_reason(&error), error));
+    Ok(config.map_err(refuse)?.filled(&table))
 }
 
 /// Reads a run file with its comments and its layout.
@@ -355,9 +363,9 @@ mod tests {
         insta::assert_snapshot!(said("[training]\ngroup = 8"), @"line 2, `group = 8`: unknown key `training.group`: did you mean `rollout.group`?");
         insta::assert_snapshot!(said("[training]\nbeta1 = 0.9"), @"line 2, `beta1 = 0.9`: unknown key `training.beta1`: did you mean `sft.optimizer.beta1` or `optimizer.beta1`?");
         insta::assert_snapshot!(said("[training]\nzebra = 1"), @"line 2, `zebra = 1`: unknown key `training.zebra`: expected one of iterations");
-        insta::assert_snapshot!(said("[advantage]\nscale = \"batch_std\""), @r#"line 2, `scale = "batch_std"`: unknown value `batch_std` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
-        insta::assert_snapshot!(said("[advantage]\nscale = \"batch\" # a comment"), @r#"line 2, `scale = "batch"`: unknown value `batch` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std"#);
-        insta::assert_snapshot!(said("[advantage]\nscale = \"zebra\""), @r#"line 2, `scale = "zebra"`: unknown value `zebra` of `advantage.scale`: expected one of none, group-std, batch-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"batch_std\""), @r#"line 2, `scale = "batch_std"`: unknown value `batch_std` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std, group-sample-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"batch\" # a comment"), @r#"line 2, `scale = "batch"`: unknown value `batch` of `advantage.scale`: did you mean `batch-std`? expected one of none, group-std, batch-std, group-sample-std"#);
+        insta::assert_snapshot!(said("[advantage]\nscale = \"zebra\""), @r#"line 2, `scale = "zebra"`: unknown value `zebra` of `advantage.scale`: expected one of none, group-std, batch-std, group-sample-std"#);
         insta::assert_snapshot!(said("[task.sudoko]\nseed = 1"), @"line 1, `[task.sudoko]`: unknown section `task.sudoko`: did you mean `sudoku`? expected one of countdown, sudoku, benchmark, dataset");
         insta::assert_snapshot!(said("[task]\ncountdwn = {}"), @"line 2, `countdwn = {}`: unknown section `task.countdwn`: did you mean `countdown`? expected one of countdown, sudoku, benchmark, dataset");
         insta::assert_snapshot!(said("[optimiser]\nbeta1 = 1.0"), @"line 1, `[optimiser]`: unknown key `optimiser`: did you mean `optimizer`?");

@@ -4,6 +4,7 @@
 //! threshold above which a pass writes more tokens. Both are off by default. Which settings can be combined is in
 //! `compatibility.rs`.
 
+use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::defaults;
@@ -24,6 +25,39 @@ pub enum PositionRule {
 
 named!(PositionRule { Random: "random", LowConfidence: "low-confidence", Entropy: "entropy" });
 
+/// The distribution by which a drawn token is confident: low-confidence order ranks positions by it, and a threshold is
+/// compared with it. Tokens are drawn, and recorded, from the sampler's distribution under either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// The sampler's: tempered and filtered (AGRPO).
+    #[default]
+    Sampling,
+    /// The model's: the softmax of all its logits (LLaDA, d1, d2, Fast-dLLM).
+    Model,
+}
+
+named!(Confidence { Sampling: "sampling", Model: "model" });
+
+impl Confidence {
+    fn is_sampling(&self) -> bool {
+        *self == Self::Sampling
+    }
+}
+
+/// A position rule and its distribution, as one number: a rule that ranks by the sampler's has the rule's own, so that
+/// samplers from before there was a choice keep their names. Only low-confidence order has two.
+struct Ranking(PositionRule, Confidence);
+
+impl Encode for Ranking {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self.1 {
+            Confidence::Sampling => self.0.encode(encoder),
+            Confidence::Model => 3u32.encode(encoder),
+        }
+    }
+}
+
 /// Keys and values that the passes of a block reuse from the block's first pass, which computes all of them. They grow
 /// stale as the block is written: an approximation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
@@ -41,7 +75,7 @@ pub enum Cache {
 named!(Cache { None: "none", Prefix: "prefix", Dual: "dual" });
 
 /// How completions are sampled; shared by rollout and evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampler {
     /// Tokens of a completion.
@@ -58,6 +92,9 @@ pub struct Sampler {
     pub top_p: Real,
     /// Which positions a step unmasks.
     pub position: PositionRule,
+    /// By which distribution tokens are confident. Greedy samplers have one: [`Self::normalised`].
+    #[serde(default, skip_serializing_if = "Confidence::is_sampling")]
+    pub confidence: Confidence,
     /// Scale of classifier-free guidance; 0 is none.
     pub guidance: Real,
     /// Keys and values that the passes of a block reuse from its first.
@@ -67,8 +104,39 @@ pub struct Sampler {
     pub threshold: Option<Real>,
 }
 
+impl Sampler {
+    /// The same sampler with one name: at temperature 0 both distributions of confidence are the model's.
+    #[must_use]
+    pub fn normalised(self) -> Self {
+        let is_greedy = self.temperature.get() == 0.0;
+        let confidence = if is_greedy { Confidence::Sampling } else { self.confidence };
+        Self { confidence, ..self }
+    }
+}
+
+impl Encode for Sampler {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            completion_tokens,
+            block_tokens,
+            steps,
+            temperature,
+            top_k,
+            top_p,
+            position,
+            confidence: _,
+            guidance,
+            cache,
+            threshold,
+        } = self;
+        let ranking = Ranking(*position, self.clone().normalised().confidence);
+        (completion_tokens, block_tokens, steps, temperature, top_k, top_p).encode(encoder)?;
+        (ranking, guidance, cache, threshold).encode(encoder)
+    }
+}
+
 /// How trajectories are sampled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutConfig {
     /// Prompts of an iteration.
@@ -97,6 +165,9 @@ pub struct RolloutConfig {
     /// Which positions a step unmasks.
     #[serde(default = "random_position")]
     pub position: PositionRule,
+    /// By which distribution tokens are confident. A run file that leaves it out means that of its task's protocol.
+    #[serde(default)]
+    pub confidence: Confidence,
     /// Keys and values that the passes of a block reuse from its first.
     #[serde(default)]
     pub cache: Cache,
@@ -109,8 +180,32 @@ fn random_position() -> PositionRule {
     PositionRule::Random
 }
 
+impl Encode for RolloutConfig {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            prompts,
+            group,
+            shards,
+            micro_batch,
+            completion_tokens,
+            block_tokens,
+            steps,
+            temperature,
+            top_k,
+            top_p,
+            position,
+            confidence,
+            cache,
+            threshold,
+        } = self;
+        (prompts, group, shards, micro_batch).encode(encoder)?;
+        (completion_tokens, block_tokens, steps, temperature, top_k, top_p).encode(encoder)?;
+        (Ranking(*position, *confidence), cache, threshold).encode(encoder)
+    }
+}
+
 /// Greedy decoding of held-out problems.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Held-out problems.
@@ -122,6 +217,10 @@ pub struct EvaluationConfig {
     /// Which positions a step unmasks.
     #[serde(default = "low_confidence")]
     pub position: PositionRule,
+    /// By which distribution tokens are confident where `agrpo evaluate` samples; if absent, that of the task's protocol.
+    /// Not encoded: the run's own evaluations are greedy, where both are one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
     /// Tokens of a completion; if absent, as in rollouts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_tokens: Option<u32>,
@@ -145,6 +244,27 @@ pub struct EvaluationConfig {
     pub shards: Appended<u32>,
 }
 
+impl Encode for EvaluationConfig {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            problems,
+            every,
+            steps,
+            position,
+            confidence: _,
+            completion_tokens,
+            block_tokens,
+            guidance,
+            cache,
+            threshold,
+            micro_batch,
+            shards,
+        } = self;
+        (problems, every, steps, position, completion_tokens, block_tokens).encode(encoder)?;
+        (guidance, cache, threshold, micro_batch, shards).encode(encoder)
+    }
+}
+
 /// One shard is the same as none.
 fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Appended<u32>, D::Error> {
     Ok(Appended(Some(u32::deserialize(deserializer)?).filter(|&shards| shards != 1)))
@@ -164,6 +284,7 @@ impl From<&RolloutConfig> for Sampler {
             top_k: rollout.top_k,
             top_p: rollout.top_p,
             position: rollout.position,
+            confidence: rollout.confidence,
             // The learner knows the policy's own distribution, not a guided one.
             guidance: Real::default(),
             cache: rollout.cache,

@@ -4,7 +4,7 @@ use agrpo_compute::Threads;
 use agrpo_compute::model::Policy;
 use agrpo_compute::sampler::{Row, sample};
 use agrpo_compute::trajectories::Trajectories;
-use agrpo_spec::{Cache, PositionRule, Real, Sampler, Seed};
+use agrpo_spec::{Cache, Confidence, PositionRule, Real, Sampler, Seed};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -21,6 +21,7 @@ fn greedy(case: &Value) -> Sampler {
         top_k: 0,
         top_p: real(1.0),
         position: PositionRule::LowConfidence,
+        confidence: Confidence::Sampling,
         guidance: real(0.0),
         cache: Cache::None,
         threshold: None,

@@ -8,8 +8,8 @@ use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, recompute, wi
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
-    Cache, Checkpointing, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real, Sampler,
-    Samples, StepEvery, StepWeights, Strata,
+    Cache, Checkpointing, Confidence, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real,
+    Sampler, Samples, StepEvery, StepWeights, Strata,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -63,6 +63,7 @@ impl Case {
                 Some("entropy") => PositionRule::Entropy,
                 other => panic!("unknown order {other:?}"),
             },
+            confidence: Confidence::Sampling,
             guidance: Real::new(0.0).unwrap(),
             cache: Cache::None,
             threshold: None,

@@ -4,7 +4,7 @@
 use agrpo_spec::{OptimizerConfig, Purpose, Schedule, StepEvery};
 
 use super::*;
-use crate::estimator::{Groups, Measured, steps_by_sample};
+use crate::estimator::{Measured, steps_by_sample};
 use crate::tensors::NamedTensors;
 use crate::testing::published::{Adam, Published, drawn, flat};
 use crate::trajectories::Trajectories;
@@ -22,6 +22,7 @@ fn optimizer() -> OptimizerConfig {
         warmup: 0,
         schedule: Schedule::Constant,
         final_ratio: real(0.0),
+        starts_at_zero: false,
     }
 }
 
@@ -66,12 +67,12 @@ fn differ(
         usize::try_from(prompts.start).unwrap() * GROUP
             ..usize::try_from(prompts.end).unwrap() * GROUP
     };
-    let batch = |(trajectories, prompts)| {
+    let batch = |(shard, (trajectories, prompts))| {
         let worths = &WORTHS[rows(prompts)];
         let batch = Batch::new(trajectories, worths, GROUP, &sampler, behaviour.config());
-        batch.unwrap().without_records()
+        batch.unwrap().of_shard(shard).without_records()
     };
-    let batches: Vec<Batch<'_>> = all.iter().zip(shards).map(batch).collect();
+    let batches: Vec<Batch<'_>> = (0..).zip(all.iter().zip(shards)).map(batch).collect();
     let optimizer = optimizer();
     let by = Published {
         estimator: config,
@@ -84,11 +85,10 @@ fn differ(
     };
     let (ours, theirs) = (policy(4), policy(4));
     let (mut our_adam, mut their_adam) = (Adam::default(), Adam::default());
-    let groups = Groups { completions: GROUP, micro_batches: config.accumulation_steps as usize };
     let (mut measured, mut taken) = (Measured::default(), 0);
     for update in 0..2 {
         let seed = |shard: usize| Seed::new(7 + update).child(Purpose::Timestep, shard as u64);
-        for step in steps_by_sample(&batches, groups, config, seed) {
+        for step in steps_by_sample(&batches, config, seed) {
             let policies = Policies {
                 policy: &ours,
                 behaviour: Some(&behaviour),
@@ -116,19 +116,22 @@ fn differ(
 
 #[test]
 fn steps_for_every_sample_are_those_of_the_published_loop() {
-    for (step_weights, kl) in [(StepWeights::Uniform, 0.0), (StepWeights::Entropy, 0.3)] {
+    for (step_weights, strata, kl) in
+        [(StepWeights::Uniform, Strata::None, 0.0), (StepWeights::Entropy, Strata::Group, 0.3)]
+    {
         for accumulation_steps in [1, 2, 4] {
             let config = EstimatorConfig {
                 k: Samples::Count(3),
                 horizon: Horizon::Effective,
                 step_weights,
+                strata,
                 kl: real(kl),
                 step_every: StepEvery::Sample,
                 fused_updates: true,
                 accumulation_steps,
                 ..config(EstimatorKind::Agrpo)
             };
-            for shards in [vec![0..4], vec![0..1, 1..4], vec![0..2, 2..4]] {
+            for shards in [vec![0..4], vec![0..2, 2..4], vec![0..1, 1..2, 2..3, 3..4]] {
                 let (difference, measured, steps) = differ(&shards, &config, kl > 0.0);
                 let what =
                     format!("{shards:?}, {step_weights:?}, {accumulation_steps} micro-batches");

@@ -75,7 +75,7 @@ fn drawn_timesteps_estimate_the_sum_over_all() {
         std::array::from_fn(|n| draws.iter().map(|draw| part(draw, n)).sum())
     };
     let exact = sum(&draw(&batch, &rows, &config(EstimatorKind::Agrpo), Seed::new(0)));
-    for strata in [Strata::None, Strata::Shard, Strata::Completion] {
+    for strata in [Strata::None, Strata::Shard, Strata::Completion, Strata::Group] {
         for (step_weights, uniform_share) in
             [(StepWeights::Uniform, 0.0), (StepWeights::Entropy, 0.0), (StepWeights::Entropy, 0.2)]
         {
@@ -109,7 +109,7 @@ fn steps_are_drawn_as_often_as_their_probability_says() {
     let worths = [Worth { advantage: 1.0, counted: true }; 6];
     let batch = Batch::new(&trajectories, &worths, 6, &sampler, policy.config()).unwrap();
     let rows: Vec<usize> = (0..6).collect();
-    for strata in [Strata::None, Strata::Shard, Strata::Completion] {
+    for strata in [Strata::None, Strata::Shard, Strata::Completion, Strata::Group] {
         let config = EstimatorConfig {
             k: Samples::Count(2),
             strata,

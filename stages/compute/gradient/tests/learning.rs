@@ -23,6 +23,7 @@ fn optimizer() -> OptimizerConfig {
         weight_decay: real(0.0),
         max_grad_norm: real(1.0),
         warmup: 0,
+        starts_at_zero: false,
         schedule: Schedule::Constant,
         final_ratio: real(0.0),
     }

@@ -1,6 +1,6 @@
 //! Tests against a plain reading of the rules in f64, on random rows under every filter.
 
-use agrpo_spec::{PositionRule, Seed};
+use agrpo_spec::{Confidence, PositionRule, Seed};
 
 use super::*;
 use crate::kernels::softmax::tests::logits;
@@ -63,6 +63,35 @@ fn draws_log_probabilities_and_entropies_are_those_of_f64() {
                     assert!(p[token] > 0.0 && inside.contains(&uniform), "{filter:?}: {uniform}");
                 }
             }
+        }
+    }
+}
+
+/// Under every filter: tokens and records are the sampler's to the bit, confidences those of the softmax of all logits.
+#[test]
+fn confidence_by_the_model_changes_no_draw_and_no_record() {
+    for (count, mask) in [(6, 5), (1000, 0), (5000, 1024)] {
+        for filter in FILTERS {
+            let values = logits(count, 2.0, 3);
+            let own = sampler(filter);
+            let by_model = Sampler {
+                position: PositionRule::LowConfidence,
+                confidence: Confidence::Model,
+                ..own.clone()
+            };
+            let of = |sampler| Distribution::of_logits(&values, sampler, mask).unwrap();
+            let (own, by_model) = (of(&own), of(&by_model));
+            let model = plain(&values, &sampler((0.0, 0, 1.0)), mask, None);
+            for n in 0..50 {
+                let uniform = Seed::new(8).uniform(n, 0);
+                let place = own.choose(|| uniform);
+                assert_eq!(by_model.choose(|| uniform), place);
+                assert_eq!(by_model.logp(place), own.logp(place));
+                assert_eq!(own.confidence(place), own.logp(place));
+                let (found, p) = (by_model.confidence(place), model[own.token(place)]);
+                assert!((f64::from(found) - p.ln()).abs() < 1e-6 * (1.0 - p.ln()), "{filter:?}");
+            }
+            assert_eq!((by_model.entropy(), by_model.kept()), (own.entropy(), own.kept()));
         }
     }
 }

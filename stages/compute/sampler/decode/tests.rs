@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use agrpo_spec::{ModelShape, PositionRule, Purpose};
+use agrpo_spec::{Confidence, ModelShape, PositionRule, Purpose};
 use tch::{Kind, Tensor};
 
 use super::*;
@@ -50,7 +50,11 @@ fn fast(tokens: u32, block: u32) -> Vec<Sampler> {
                 let exact = sampler(tokens, block, steps, PositionRule::LowConfidence);
                 let temperature = real(temperature);
                 let top_k = if cache == Cache::Dual { 4 } else { 0 };
-                all.push(Sampler { cache, threshold, temperature, top_k, ..exact });
+                let by_sampling = Sampler { cache, threshold, temperature, top_k, ..exact };
+                if temperature.get() > 0.0 {
+                    all.push(Sampler { confidence: Confidence::Model, ..by_sampling.clone() });
+                }
+                all.push(by_sampling);
             }
         }
     }

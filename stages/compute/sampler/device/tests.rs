@@ -1,7 +1,7 @@
 //! Tests on tensors of the processor, by the operations that a GPU runs: the same kept sets, tokens and
 //! log-probabilities as the scan of a row on the host, for logits with and without ties.
 
-use agrpo_spec::{PositionRule, Seed};
+use agrpo_spec::{Confidence, PositionRule, Seed};
 
 use super::*;
 use crate::kernels::softmax::tests::logits;
@@ -26,6 +26,12 @@ const DRAWS: u32 = 4;
 fn sampler((temperature, top_k, top_p): (f64, u32, f64)) -> Sampler {
     let plain = crate::testing::sampler(8, 8, 8, PositionRule::Random);
     Sampler { temperature: real(temperature), top_k, top_p: real(top_p), ..plain }
+}
+
+/// The same, ranking by the model's own distribution.
+fn by_model(filter: (f64, u32, f64)) -> Sampler {
+    let position = PositionRule::LowConfidence;
+    Sampler { position, confidence: Confidence::Model, ..sampler(filter) }
 }
 
 /// Rows of random logits, N x V: f32, or bf16, in which many are equal.
@@ -58,6 +64,8 @@ fn compare(logits_NV: &Tensor, mask: usize, sampler: &Sampler) {
             let apart = (found.logp(there) - own.logp(here)).abs();
             let bound = if own.kept().is_some() { 0.0 } else { 1e-6 * (1.0 - own.logp(here)) };
             assert!(apart <= bound, "{sampler:?}: {apart}");
+            let (ours, theirs) = (own.confidence(here), found.confidence(there));
+            assert!((ours - theirs).abs() <= 1e-6 * (1.0 - ours), "{sampler:?}: {ours}, {theirs}");
         }
     }
 }
@@ -67,9 +75,11 @@ fn thousands_of_rows_give_what_the_scan_on_the_host_gives() {
     crate::use_one_thread();
     for kind in [Kind::Float, Kind::BFloat16] {
         for filter in FILTERS {
-            compare(&rows(1000, 1000, kind), 999, &sampler(filter));
-            compare(&rows(70, 2500, kind), 1024, &sampler(filter));
-            compare(&rows(3, 2048, kind), 0, &sampler(filter));
+            for sampler in [sampler(filter), by_model(filter)] {
+                compare(&rows(1000, 1000, kind), 999, &sampler);
+                compare(&rows(70, 2500, kind), 1024, &sampler);
+                compare(&rows(3, 2048, kind), 0, &sampler);
+            }
         }
     }
 }
@@ -80,6 +90,7 @@ fn so_do_rows_of_llada_s_vocabulary() {
     for kind in [Kind::Float, Kind::BFloat16] {
         for filter in FILTERS {
             compare(&rows(3, 126_464, kind), 126_336, &sampler(filter));
+            compare(&rows(3, 126_464, kind), 126_336, &by_model(filter));
         }
     }
 }
@@ -102,7 +113,9 @@ fn all_ties_with_the_last_kept_token_are_kept() {
 /// Whether a row's largest 1024 logits, and its largest 8192, decide top-p.
 fn decided(values: &[f32], sampler: &Sampler) -> [bool; 2] {
     let logits_1V = Tensor::from_slice(values).view([1, -1]);
-    WIDTHS.map(|width| top_p_within(&logits_1V, &[0], width, sampler).unwrap()[0].is_some())
+    WIDTHS.map(|width| {
+        top_p_within(&logits_1V, &[0], width, (sampler, &[None])).unwrap()[0].is_some()
+    })
 }
 
 /// A peaked row needs few logits, a flat one more or all of them; each gives what the scan gives.
@@ -194,8 +207,11 @@ fn logits_that_are_no_numbers_are_refused() {
         for wrong in [f32::NAN, f32::INFINITY] {
             let logits_NV = rows(3, 2000, Kind::Float);
             drop(logits_NV.get(1).narrow(0, 1999, 1).fill_(f64::from(wrong)));
-            let refused = distributions(logits_NV, &sampler(filter), 3, &uniforms(3)).unwrap_err();
-            assert!(refused.to_string().contains("training has diverged"), "{filter:?}: {refused}");
+            for sampler in [sampler(filter), by_model(filter)] {
+                let refused = distributions(logits_NV.copy(), &sampler, 3, &uniforms(3));
+                let refused = refused.unwrap_err().to_string();
+                assert!(refused.contains("training has diverged"), "{filter:?}: {refused}");
+            }
         }
     }
 }
