@@ -13,3 +13,4 @@ mod step;
 
 pub use choice::choose;
 pub use decode::{Row, sample};
+pub use kept::kept_tokens;

@@ -20,6 +20,7 @@ mod reward;
 mod sampling;
 mod sources;
 mod task;
+mod token_mean;
 
 pub use base::{
     Base, CheckpointConfig, CheckpointShape, Language, ModelShape, Precision, SftConfig,
@@ -38,3 +39,4 @@ pub use reward::{PROGRAM_PART, Program, RewardConfig, Rule, is_part_name};
 pub use sampling::{Cache, EvaluationConfig, PositionRule, RolloutConfig, Sampler, allows_steps};
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
+pub use token_mean::TokenMean;

@@ -202,7 +202,7 @@ fn member(base: &Table, file: &ComparisonFile, item: &Variant, seed: u64) -> Res
     let seed = i64::try_from(seed).map_err(|_| Invalid("seeds: expected below 2^63".to_owned()))?;
     table.insert("seed".to_owned(), Value::Integer(seed));
     // Not through text, as errors would name lines of a text that the user did not write.
-    let config = table.try_into().map_err(|error| Invalid(toml_reason(&error)))?;
+    let config = RunConfig::from_table(table).map_err(|error| Invalid(toml_reason(&error)))?;
     Ok(Run::resolve(config)?)
 }
 

@@ -14,6 +14,7 @@ use crate::trajectories::{NEVER, Trajectories};
 pub struct Batch<'a> {
     pub(super) trajectories: &'a Trajectories,
     worths: Vec<Worth>,
+    group: usize,
     pub(super) sampler: &'a Sampler,
     model: &'a ModelConfig,
     recorded: bool,
@@ -62,7 +63,8 @@ impl<'a> Batch<'a> {
             };
             return Err(data(format!("sample {row} {wrong}")));
         }
-        let batch = Self { trajectories, worths: worths.to_vec(), sampler, model, recorded: true };
+        let worths = worths.to_vec();
+        let batch = Self { trajectories, worths, group, sampler, model, recorded: true };
         if (sampler.top_k > 0 || sampler.top_p.get() < 1.0) && trajectories.kept.is_none() {
             let Sampler { top_k, top_p, .. } = sampler;
             return Err(data(format!(
@@ -93,6 +95,13 @@ impl<'a> Batch<'a> {
     /// Rows that the mean over completions counts.
     pub fn counted(&self) -> impl Iterator<Item = usize> {
         (0..self.rows()).filter(|&row| self.worths[row].counted)
+    }
+
+    /// Counted rows of each prompt, in the order of prompts.
+    pub fn counted_by_group(&self) -> impl Iterator<Item = Vec<usize>> {
+        let is_counted = |row: &usize| self.worths[*row].counted;
+        let counted = move |first| (first..first + self.group).filter(is_counted).collect();
+        (0..self.rows()).step_by(self.group).map(counted)
     }
 
     /// The number of counted completions.

@@ -16,7 +16,7 @@
 
 use agrpo_spec::{EstimatorConfig, Horizon, Purpose, Samples, Seed, StepWeights, Strata};
 
-use super::batch::{Batch, count};
+use super::batch::Batch;
 
 /// One drawn step of a trajectory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,15 +114,4 @@ pub fn draw(batch: &Batch<'_>, rows: &[usize], config: &EstimatorConfig, seed: S
         }
     }
     draws
-}
-
-/// The weights of a sum of token losses that is a mean over the tokens of all counted completions:
-/// 1 / (k * tokens). Source: d1's diffu-GRPO and its successors.
-pub(super) fn token_mean(batch: &Batch<'_>, k: u32) -> f64 {
-    1.0 / (f64::from(k) * tokens(batch))
-}
-
-/// The tokens of all counted completions.
-pub(super) fn tokens(batch: &Batch<'_>) -> f64 {
-    count(batch.counted().map(|row| batch.content(row)).sum())
 }

@@ -7,7 +7,7 @@ use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::defaults;
+use super::{TokenMean, defaults};
 use crate::{digest::Real, names::named};
 
 /// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
@@ -21,7 +21,7 @@ pub enum EstimatorKind {
     DiffuGrpo,
     /// coupled-GRPO (DiffuCoder, arXiv 2506.20639): complementary masks.
     CoupledGrpo,
-    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474; TraceRL, arXiv 2509.06949).
+    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474).
     MergedStep,
     /// GRPO in autoregressive order (JustGRPO, arXiv 2601.15165).
     ArGrpo,
@@ -214,9 +214,12 @@ pub struct EstimatorConfig {
     /// the gradients and policies between.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fused_updates: bool,
+    /// What token losses are a mean over. diffu-grpo, coupled-grpo, merged-step.
+    #[serde(skip_serializing_if = "TokenMean::is_iteration")]
+    pub token_mean: TokenMean,
 }
 
-/// The last two keys take one byte, so that runs and gradients from before updates could be fused keep their names.
+/// The keys from `checkpointing` on take one byte, so that runs and gradients from before the others keep their names.
 impl Encode for EstimatorConfig {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self {
@@ -235,11 +238,13 @@ impl Encode for EstimatorConfig {
             micro_batch,
             checkpointing,
             fused_updates,
+            token_mean: _,
         } = self;
         (kind, k, strata, step_weights, uniform_share, horizon, position_gradient)
             .encode(encoder)?;
         (prompt_mask, clip_low, clip_high, kl, inner_updates, micro_batch).encode(encoder)?;
-        (checkpointing.byte() | u8::from(*fused_updates) << 2).encode(encoder)
+        (checkpointing.byte() | u8::from(*fused_updates) << 2 | self.token_mean_bit())
+            .encode(encoder)
     }
 }
 
@@ -271,6 +276,8 @@ struct Written {
     checkpointing: Checkpointing,
     #[serde(default)]
     fused_updates: bool,
+    #[serde(default)]
+    token_mean: TokenMean,
 }
 
 impl From<Written> for EstimatorConfig {
@@ -293,6 +300,11 @@ impl From<Written> for EstimatorConfig {
             micro_batch: written.micro_batch,
             checkpointing: written.checkpointing,
             fused_updates: written.fused_updates,
+            token_mean: if written.kind.has_token_mean() {
+                written.token_mean
+            } else {
+                TokenMean::Iteration
+            },
         }
     }
 }
@@ -317,6 +329,7 @@ impl EstimatorConfig {
             micro_batch: 1,
             checkpointing: Checkpointing::Never,
             fused_updates: false,
+            token_mean: TokenMean::Iteration,
         }
     }
 }

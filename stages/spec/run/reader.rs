@@ -33,8 +33,10 @@ fn check_length(text: &str) -> Result<(), RunError> {
 /// Reads a run file, unchecked.
 pub(super) fn read_config(text: &str) -> Result<RunConfig, RunError> {
     check_length(text)?;
-    toml::from_str(text)
-        .map_err(|error| RunError::Syntax(Message::caused_by(explained(&error, text), error)))
+    let refused = |error| RunError::Syntax(Message::caused_by(explained(&error, text), error));
+    let mut config: RunConfig = toml::from_str(text).map_err(refused)?;
+    config.fill_in(&toml::from_str(text).map_err(refused)?);
+    Ok(config)
 }
 
 /// Reads a run file with its comments and its layout.
