@@ -25,9 +25,9 @@ mod just;
 
 /// Largest difference of log-probabilities.
 const LOGP: f64 = 1e-4;
-/// Largest difference of a loss, as a share of it; below [`SMALL`] of losses that cancel, of that.
+/// Largest difference of a loss, as a share of it; of [`SMALL`] where it is smaller, as sums of terms near 1 cancel.
 const LOSS: f64 = 1e-5;
-const SMALL: f64 = 0.05;
+const SMALL: f64 = 0.1;
 /// Largest difference of a gradient, by norm, as a share of the tensor's norm.
 const GRADIENT: f64 = 1e-4;
 

@@ -45,17 +45,18 @@ fn joined(
     prompts: usize,
 ) -> (Tensor, f64) {
     let sampler = sampler(4, 4, 4, PositionRule::Random);
-    let (mut sum, mut over) = (Tensor::from(0.0), 0.0);
+    let (mut sum, mut over) = (None, 0.0);
     let rows = completions();
     for (rows, worths) in rows.chunks(prompts * GROUP).zip(worths.chunks(prompts * GROUP)) {
         let trajectories = trajectories(rows);
         let batch = Batch::new(&trajectories, worths, GROUP, &sampler, policy.config()).unwrap();
         let estimator = estimator(&batch, config, Seed::new(1));
         let policies = Policies { policy, behaviour: None, reference: None };
-        sum += gradient_of(&estimator, &policies, config) * estimator.mean_over;
+        let share = gradient_of(&estimator, &policies, config) * estimator.mean_over;
+        sum = Some(sum.map_or_else(|| share.copy(), |sum: Tensor| sum + &share));
         over += estimator.mean_over;
     }
-    (sum / over, over)
+    (sum.unwrap() / over, over)
 }
 
 fn worths(left_out: &[usize]) -> Vec<Worth> {
