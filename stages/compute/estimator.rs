@@ -17,6 +17,7 @@ mod picks;
 mod reads;
 mod records;
 pub mod timesteps;
+mod tokens;
 mod unit;
 
 #[cfg(test)]
@@ -27,8 +28,12 @@ use agrpo_spec::{EstimatorConfig, EstimatorKind, Seed};
 pub use agrpo::with_draws;
 pub use batch::{Batch, Worth};
 pub(crate) use by_sample::steps_by_sample;
+pub use coupled_grpo::{Halves, with_halves};
+pub use diffu_grpo::with_prompts;
+pub use merged_step::with_segments;
 pub use pass::{Estimate, Measured, Policies, accumulate};
-pub use records::recompute;
+pub use records::{log_probabilities, recompute};
+pub use tokens::Given;
 pub use unit::Estimator;
 
 /// The estimator that the configuration names, for one batch. Equal seeds give equal estimates.

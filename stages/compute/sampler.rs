@@ -14,4 +14,5 @@ mod step;
 
 pub use choice::choose;
 pub use decode::{Row, sample};
+pub use kept::kept_tokens;
 pub use ranking::{Drawn, Ranked, rank};

@@ -20,6 +20,7 @@ mod reward;
 mod sampling;
 mod sources;
 mod task;
+mod token_mean;
 
 pub use base::{
     Base, CheckpointConfig, CheckpointShape, Language, ModelShape, Precision, SftConfig,
@@ -40,3 +41,4 @@ pub use sampling::{
 };
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
+pub use token_mean::TokenMean;

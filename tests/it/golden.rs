@@ -1,4 +1,4 @@
-//! Fidelity: the model, the sampler, adapters and the estimator against the tensors of the reference
+//! Fidelity: the model, the sampler, adapters and the estimators against the tensors of the reference
 //! implementations (`tests/golden/`, or the folder that `AGRPO_GOLDEN` names). Here: how they are read.
 //!
 //! Sizes, lengths and settings are read from the folder; a test names only its tolerance.
@@ -16,6 +16,7 @@ mod gradient;
 mod model;
 mod peft;
 mod rank;
+mod rivals;
 
 fn folder() -> PathBuf {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

@@ -89,6 +89,7 @@ impl Setting {
             step_weights: self.step_weights.unwrap_or(StepWeights::Uniform),
             position_gradient: self.position_gradient,
             kl: Real::new(0.0).expect("zero is finite"),
+            token_mean: if self.kind == run.kind { run.token_mean } else { self.kind.token_mean() },
             ..run.clone()
         }
     }

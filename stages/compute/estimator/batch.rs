@@ -131,6 +131,13 @@ impl<'a> Batch<'a> {
         (0..self.rows()).filter(|&row| self.worths[row].counted)
     }
 
+    /// Counted rows of each prompt, in the order of prompts.
+    pub fn counted_by_group(&self) -> impl Iterator<Item = Vec<usize>> {
+        let is_counted = |row: &usize| self.worths[*row].counted;
+        let counted = move |first| (first..first + self.group).filter(is_counted).collect();
+        (0..self.rows()).step_by(self.group).map(counted)
+    }
+
     /// The number of counted completions.
     pub fn completions(&self) -> f64 {
         count(self.counted().count())

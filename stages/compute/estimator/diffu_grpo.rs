@@ -2,22 +2,24 @@
 //! written in one step from a fully masked completion.
 //!
 //! With z = the prompt, each token masked with probability `prompt_mask`, then masks only, and M the
-//! tokens up to and including the first end-of-sequence of each completion,
+//! tokens up to and including the first end-of-sequence of each completion of a prompt,
 //! ```text
-//! rho_j = p_theta(y_j | z) / p_old(y_j | z)
+//! rho_j = p_theta(y_j | z) / p_old(y_j | z),   k3_j = p_ref/p_theta - log(p_ref/p_theta) - 1
 //! loss  = 1/|M| sum over M of [ -min(rho_j A, clip(rho_j, 1-lo, 1+hi) A) + beta k3_j ]
 //! ```
-//! untempered, over the whole vocabulary. Every inner update masks prompts anew, and p_old is computed
-//! under the same mask from the policy that sampled. k counts masked prompts; published is 1, with
-//! clip 0.5, beta 0.04 and 8 or 12 inner updates. Cheap, and biased: the state is one from which no
-//! token but the first ones was drawn.
+//! and the mean over prompts (`tokens.rs`); untempered, over the whole vocabulary. Every inner update masks prompts
+//! anew, and p_old is computed under the same mask from the policy that sampled. k counts masked prompts; published is 1,
+//! with clip 0.5, beta 0.04 and 8 or 12 inner updates. Source: `DiffuGRPOTrainer` (dllm-reasoning/d1, 837888f), whose
+//! results `tests/golden/rivals` holds. It differs in that left padding is attended to there, and may be masked like a
+//! prompt's tokens; here no position attends to padding. Cheap, and biased: the state is one from which no token but the
+//! first ones was drawn.
 
-use agrpo_spec::{EstimatorConfig, Purpose, Samples, Seed};
+use agrpo_spec::{EstimatorConfig, Purpose, Seed};
 
 use super::batch::Batch;
-use super::timesteps::{token_mean, tokens};
-use super::unit::{Estimator, Event, Factor, Read, Support, Surrogate, Unit};
-use crate::{model::PADDING, tensors::length};
+use super::tokens::{Given, Tokens, count_of};
+use super::unit::{Estimator, Surrogate};
+use crate::model::PADDING;
 
 /// Which tokens of which prompts are masked.
 #[derive(Clone, Copy, Debug)]
@@ -45,64 +47,30 @@ impl PromptMasks {
 }
 
 pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed) -> Estimator<'a> {
-    let rows = batch.moving(config.kl.get() > 0.0);
     let masks = PromptMasks::new(config, seed);
+    with_prompts(batch, config, Given::default(), move |row, n| masks.prompt(batch, row, n))
+}
+
+/// The estimator for given masked prompts, by row and sample.
+pub fn with_prompts<'a>(
+    batch: &'a Batch<'a>,
+    config: &EstimatorConfig,
+    given: Given<'a>,
+    prompt: impl Fn(usize, usize) -> Vec<i64> + Sync + 'a,
+) -> Estimator<'a> {
+    let rows = batch.moving(config.kl.get() > 0.0);
     let samples = count_of(config.k);
-    let (k, weight) = (samples as usize, token_mean(batch, samples));
+    let (k, tokens) = (samples as usize, Tokens::new(batch, config, samples, given));
     Estimator {
         units: rows.len() * k,
         samples: rows.len() * k,
+        mean_over: tokens.mean_over,
         unit: Box::new(move |n| {
             let row = rows[n / k];
-            let mut state = masks.prompt(batch, row, n % k);
+            let mut state = prompt(row, n % k);
             state.resize(state.len() + batch.trajectories.completion_len, batch.mask());
-            one_read_each(batch, row, 0..batch.content(row), state, weight)
+            tokens.one_read_each(row, 0..batch.content(row), state)
         }),
         surrogate: Surrogate::untempered(config),
-        mean_over: tokens(batch),
-    }
-}
-
-/// A ratio for each of these tokens, all read from one state.
-pub(super) fn one_read_each(
-    batch: &Batch<'_>,
-    row: usize,
-    positions: impl Iterator<Item = usize>,
-    state: Vec<i64>,
-    weight: f64,
-) -> Unit {
-    let factor =
-        |position| token_factor(batch, row, vec![token_read(batch, row, position, 0, 1.0)], weight);
-    Unit { factors: positions.map(factor).collect(), states: vec![state] }
-}
-
-/// The ratio of one token, its denominator computed from the policy that sampled.
-pub(super) fn token_factor(batch: &Batch<'_>, row: usize, reads: Vec<Read>, weight: f64) -> Factor {
-    Factor { reads, old: None, advantage: batch.advantage(row), weight, has_kl: true }
-}
-
-/// The untempered log-probability of the token that stands at a position of a completion.
-pub(super) fn token_read(
-    batch: &Batch<'_>,
-    row: usize,
-    position: usize,
-    state: usize,
-    coefficient: f64,
-) -> Read {
-    let trajectories = batch.trajectories;
-    Read {
-        state,
-        position: length(trajectories.prompt_len + position),
-        event: Event::Token(trajectories.completion(row)[position]),
-        support: Support::Whole,
-        coefficient,
-    }
-}
-
-/// k of a kind without an exact sum; the run file's checks refuse `"all"` for it.
-pub(super) fn count_of(k: Samples) -> u32 {
-    match k {
-        Samples::Count(k) => k,
-        Samples::All => 1,
     }
 }

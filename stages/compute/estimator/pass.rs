@@ -206,7 +206,11 @@ impl Pass {
     }
 
     /// lp of every factor, F.
-    fn log_probabilities(&self, policy: &Policy, surrogate: &Surrogate) -> Result<Tensor> {
+    pub(super) fn log_probabilities(
+        &self,
+        policy: &Policy,
+        surrogate: &Surrogate,
+    ) -> Result<Tensor> {
         let forward = &mut |ids: &_, queries: &_| policy.hidden(ids, queries);
         let value_N = self.reads.evaluate(policy, surrogate.temperature, forward)?.value_N;
         Ok(self.reads.sums(&value_N, self.factors.len()))

@@ -1,12 +1,14 @@
-//! Recomputes the sampler's records with the learner's code, to check that both compute one distribution. Trains
-//! nothing.
+//! Log-probabilities by themselves: the sampler's records computed with the learner's code, to check that both compute one
+//! distribution, and those that an estimator's ratios are made of. Trains nothing.
 
 use agrpo_spec::StageError;
+use tch::no_grad_guard;
 
 use super::pass::{Pass, passes};
 use super::unit::{Estimator, Surrogate};
 use super::{agrpo::step, batch::Batch, timesteps::Draw};
 use crate::model::Policy;
+use crate::tensors::numbers;
 
 /// Log-probability and entropy (nats) of every written token under `policy` and the sampler's
 /// temperature and kept sets: R x C pairs, `None` where no action wrote.
@@ -43,4 +45,18 @@ pub fn recompute(
         }
     }
     Ok(found)
+}
+
+/// log p of every ratio under `policy`, unit by unit: in the order of rows and of their samples, then of positions.
+pub fn log_probabilities(
+    estimator: &Estimator<'_>,
+    policy: &Policy,
+) -> Result<Vec<f64>, StageError> {
+    let _no_grad = no_grad_guard();
+    let of_unit = |unit| {
+        let pass = Pass::of(estimator, &[unit]);
+        numbers(&pass.log_probabilities(policy, &estimator.surrogate)?)
+    };
+    let all: Vec<Vec<f64>> = (0..estimator.units).map(of_unit).collect::<Result<_, _>>()?;
+    Ok(all.concat())
 }

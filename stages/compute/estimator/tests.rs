@@ -23,6 +23,7 @@ mod enumeration;
 mod monte_carlo;
 mod packing;
 mod ratios;
+mod token_means;
 mod unbiased;
 
 /// Ids: two tokens of content, end-of-sequence, the mask.

@@ -19,7 +19,7 @@
 
 use agrpo_spec::{EstimatorConfig, Horizon, Purpose, Samples, Seed, StepWeights, Strata};
 
-use super::batch::{Batch, count};
+use super::batch::Batch;
 
 /// One drawn step of a trajectory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,15 +143,4 @@ fn spread(seed: Seed, rows: u32, k: u32) -> Vec<f64> {
 
 fn jitter(seed: Seed, index: u32, sample: u32) -> f64 {
     seed.child(Purpose::Timestep, 0).uniform(index, sample)
-}
-
-/// The weights of a sum of token losses that is a mean over the tokens of all counted completions:
-/// 1 / (k * tokens). Source: d1's diffu-GRPO and its successors.
-pub(super) fn token_mean(batch: &Batch<'_>, k: u32) -> f64 {
-    1.0 / (f64::from(k) * tokens(batch))
-}
-
-/// The tokens of all counted completions.
-pub(super) fn tokens(batch: &Batch<'_>) -> f64 {
-    count(batch.counted().map(|row| batch.content(row)).sum())
 }

@@ -11,7 +11,7 @@ pub struct Estimator<'a> {
     pub(super) units: usize,
     pub(super) unit: Box<dyn Fn(usize) -> Unit + Sync + 'a>,
     pub(super) surrogate: Surrogate,
-    /// The number of completions, or of tokens, that the loss is a mean over; 0 where there is nothing to learn.
+    /// The number of completions, of groups, or of tokens, that the loss is a mean over; 0 where there is nothing to learn.
     /// An update weights its shards by it, so that its gradient is the mean over all of them.
     pub mean_over: f64,
     /// Forward and backward passes of the estimate, in states, if no two states were equal.

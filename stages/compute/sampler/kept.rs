@@ -17,6 +17,11 @@ pub(super) fn is_filtered(sampler: &Sampler) -> bool {
     sampler.top_k > 0 || sampler.top_p.get() < 1.0
 }
 
+/// The ids that a sampler keeps of one row of V logits, ascending; `None` where a logit is no number.
+pub fn kept_tokens(logits: &[f32], sampler: &Sampler, mask: usize) -> Option<Vec<usize>> {
+    kept_set(&Row { values: logits, excluded: Some(mask) }, sampler)
+}
+
 /// The ids that survive top-k and top-p, ascending; `None` where a logit is no number or none is finite.
 pub(super) fn kept_set(row: &Row<'_>, sampler: &Sampler) -> Option<Vec<usize>> {
     let logits = Logits::new(row)?;

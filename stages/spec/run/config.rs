@@ -66,8 +66,8 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Fills in what a run file leaves out and another key decides: `[advantage]` by the estimator's kind,
-    /// `rollout.confidence` by the task's protocol. Stored runs have these keys; in those from before a key, its serde
+    /// Fills in what a run file leaves out and another key decides: `[advantage]` and
+    /// `estimator.token_mean` by the estimator's kind, `rollout.confidence` by the task's protocol. Stored runs have these keys; in those from before a key, its serde
     /// default is what it was.
     pub(super) fn filled(mut self, written: &toml::Table) -> Self {
         let has = |section: &str, key: &str| {
@@ -79,6 +79,9 @@ impl RunConfig {
         }
         if !has("advantage", "scale") {
             self.advantage.scale = published.scale;
+        }
+        if !has("estimator", "token_mean") {
+            self.estimator.token_mean = self.estimator.kind.token_mean();
         }
         if !has("rollout", "confidence") {
             self.rollout.confidence = self.published_confidence(self.rollout.position);

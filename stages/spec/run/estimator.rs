@@ -6,7 +6,7 @@
 use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
+use super::{TokenMean, defaults};
 use crate::{digest::Real, names::named};
 
 mod written;
@@ -24,7 +24,7 @@ pub enum EstimatorKind {
     DiffuGrpo,
     /// coupled-GRPO (DiffuCoder, arXiv 2506.20639): complementary masks.
     CoupledGrpo,
-    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474; TraceRL, arXiv 2509.06949).
+    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474).
     MergedStep,
     /// GRPO in autoregressive order (JustGRPO, arXiv 2601.15165).
     ArGrpo,
@@ -138,6 +138,9 @@ pub struct EstimatorConfig {
     /// `step_every = "sample"`; 1 otherwise.
     #[serde(skip_serializing_if = "is_one")]
     pub accumulation_steps: u32,
+    /// What token losses are a mean over. diffu-grpo, coupled-grpo, merged-step.
+    #[serde(skip_serializing_if = "TokenMean::is_iteration")]
+    pub token_mean: TokenMean,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -145,7 +148,7 @@ fn is_one(number: &u32) -> bool {
     *number == 1
 }
 
-/// The keys from `checkpointing` on take one byte, so that runs and gradients from before them keep their names;
+/// The keys from `checkpointing` on take one byte, so that runs and gradients from before the others keep their names;
 /// `accumulation_steps` follows where that byte says that a step is taken for every sample.
 impl Encode for EstimatorConfig {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
@@ -167,13 +170,14 @@ impl Encode for EstimatorConfig {
             fused_updates,
             step_every,
             accumulation_steps,
+            token_mean: _,
         } = self;
         (kind, k, strata, step_weights, uniform_share, horizon, position_gradient)
             .encode(encoder)?;
         (prompt_mask, clip_low, clip_high, kl, inner_updates, micro_batch).encode(encoder)?;
         let by_sample = *step_every == StepEvery::Sample;
-        (checkpointing.byte() | u8::from(*fused_updates) << 2 | u8::from(by_sample) << 3)
-            .encode(encoder)?;
+        let flags = u8::from(*fused_updates) << 2 | u8::from(by_sample) << 3;
+        (checkpointing.byte() | flags | self.token_mean_bit()).encode(encoder)?;
         if by_sample { accumulation_steps.encode(encoder) } else { Ok(()) }
     }
 }
@@ -208,6 +212,8 @@ struct Written {
     #[serde(default)]
     step_every: StepEvery,
     accumulation_steps: Option<u32>,
+    #[serde(default)]
+    token_mean: TokenMean,
 }
 
 impl From<Written> for EstimatorConfig {
@@ -233,6 +239,11 @@ impl From<Written> for EstimatorConfig {
             fused_updates: written.fused_updates.unwrap_or(by_sample),
             step_every: written.step_every,
             accumulation_steps: written.accumulation_steps.unwrap_or(if by_sample { 2 } else { 1 }),
+            token_mean: if written.kind.has_token_mean() {
+                written.token_mean
+            } else {
+                TokenMean::Iteration
+            },
         }
     }
 }
@@ -259,6 +270,7 @@ impl EstimatorConfig {
             fused_updates: false,
             step_every: StepEvery::Batch,
             accumulation_steps: 1,
+            token_mean: TokenMean::Iteration,
         }
     }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use agrpo_compute::Threads;
 use agrpo_compute::estimator::timesteps::{Draw, Steps};
 use agrpo_compute::estimator::{Batch, Policies, Worth, accumulate, recompute, with_draws};
-use agrpo_compute::model::{ModelConfig, Policy};
+use agrpo_compute::model::{ModelConfig, PADDING, Policy};
 use agrpo_compute::trajectories::{KeptSets, NEVER, Trajectories};
 use agrpo_spec::{
     Cache, Checkpointing, Confidence, EstimatorConfig, EstimatorKind, Horizon, PositionRule, Real,
-    Sampler, Samples, StepEvery, StepWeights, Strata,
+    Sampler, Samples, StepEvery, StepWeights, Strata, TokenMean,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -17,23 +17,13 @@ use tch::{Kind, Tensor};
 use super::{cases, count, floats, folder, ids, policy, policy_of, tensors};
 
 /// One case: what was sampled, and everything that the loss depends on.
-struct Case {
-    settings: Value,
+pub(super) struct Case {
+    pub(super) settings: Value,
     tensors: BTreeMap<String, Tensor>,
-    model: ModelConfig,
-    sampler: Sampler,
-    config: EstimatorConfig,
-    trajectories: Trajectories,
-}
-
-fn all_cases(policy: &Policy) -> Vec<Case> {
-    let all = tensors("agrpo_gradient/agrpo_gradient.safetensors");
-    let found: Vec<Case> = cases("agrpo_gradient/agrpo_gradient_cases.json")
-        .into_iter()
-        .map(|settings| Case::new(settings, &all, policy))
-        .collect();
-    assert!(!found.is_empty(), "no case in {}", folder().display());
-    found
+    pub(super) model: ModelConfig,
+    pub(super) sampler: Sampler,
+    pub(super) config: EstimatorConfig,
+    pub(super) trajectories: Trajectories,
 }
 
 fn real(value: &Value) -> Real {
@@ -41,12 +31,24 @@ fn real(value: &Value) -> Real {
 }
 
 impl Case {
-    fn new(settings: Value, all: &BTreeMap<String, Tensor>, policy: &Policy) -> Self {
-        let prefix = format!("{}.", settings["case"]);
-        let of_case = |(name, tensor): (&String, &Tensor)| {
-            Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+    /// The cases of `agrpo_gradient/`.
+    pub(super) fn all(policy: &Policy) -> Vec<Self> {
+        let all = tensors("agrpo_gradient/agrpo_gradient.safetensors");
+        let of_case = |settings: Value| {
+            let prefix = format!("{}.", settings["case"]);
+            let own = |(name, tensor): (&String, &Tensor)| {
+                Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+            };
+            Self::of(settings, all.iter().filter_map(own).collect(), policy)
         };
-        let tensors: BTreeMap<String, Tensor> = all.iter().filter_map(of_case).collect();
+        let cases = cases("agrpo_gradient/agrpo_gradient_cases.json").into_iter();
+        let found: Vec<Self> = cases.map(of_case).collect();
+        assert!(!found.is_empty(), "no case in {}", folder().display());
+        found
+    }
+
+    /// A case by its settings and its tensors, named within the case.
+    pub(super) fn of(settings: Value, tensors: BTreeMap<String, Tensor>, policy: &Policy) -> Self {
         let mut model = policy.config().clone();
         model.eos_token_id = settings["eos_token_id"].as_i64().unwrap();
         model.mask_token_id = settings["mask_token_id"].as_i64().unwrap();
@@ -90,12 +92,13 @@ impl Case {
             fused_updates: false,
             step_every: StepEvery::Batch,
             accumulation_steps: 1,
+            token_mean: TokenMean::Iteration,
         };
         let trajectories = trajectories(&tensors, &sampler, model.eos_token_id);
         Self { settings, tensors, model, sampler, config, trajectories }
     }
 
-    fn batch(&self) -> Batch<'_> {
+    pub(super) fn batch(&self) -> Batch<'_> {
         let worth = |advantage| Worth { advantage, counted: true };
         let worths: Vec<_> = floats(&self.tensors["advantages"]).into_iter().map(worth).collect();
         Batch::new(&self.trajectories, &worths, worths.len(), &self.sampler, &self.model).unwrap()
@@ -103,7 +106,7 @@ impl Case {
 
     /// The timesteps that the reference drew, with the weights that this project gives them. The
     /// reference divides by the group's size.
-    fn draws(&self, batch: &Batch<'_>) -> Vec<Draw> {
+    pub(super) fn draws(&self, batch: &Batch<'_>) -> Vec<Draw> {
         let k = count(&self.settings, "k");
         let group = f64::from(count(&self.settings, "group_size"));
         let steps = ids(&self.tensors["mc_steps"]);
@@ -131,7 +134,7 @@ impl Case {
 #[test]
 fn recomputed_log_probabilities_and_entropies_are_the_reference_s() {
     let policy = policy();
-    for case in all_cases(&policy) {
+    for case in Case::all(&policy) {
         let found = recompute(&case.batch(), &policy, 16).unwrap();
         let logps = floats(&case.tensors["token_logps"]);
         let entropies = floats(&case.tensors["token_entropies"]);
@@ -151,7 +154,7 @@ fn recomputed_log_probabilities_and_entropies_are_the_reference_s() {
 #[test]
 fn loss_and_gradient_are_the_reference_s() {
     let policy = policy();
-    for case in all_cases(&policy) {
+    for case in Case::all(&policy) {
         let (batch, number) = (case.batch(), &case.settings["case"]);
         let reference = case.reference();
         let policies = Policies { policy: &policy, behaviour: None, reference: reference.as_ref() };
@@ -185,6 +188,13 @@ fn trajectories(tensors: &BTreeMap<String, Tensor>, sampler: &Sampler, eos: i64)
         let filled = ended.map_or(completion_len, |ended| ended * block);
         steps[filled..].fill(NEVER);
     }
+    // Left padding that no position attends to.
+    let mut prompt_ids = ids(prompts);
+    if let Some(is_token) = tensors.get("prompt_mask") {
+        for (id, is_token) in prompt_ids.iter_mut().zip(ids(is_token)) {
+            *id = if is_token == 1 { *id } else { PADDING };
+        }
+    }
     let mut sets = KeptSets { offsets: vec![0], ids: vec![] };
     let kept_tokens = &tensors["kept_tokens"];
     for row in floats(kept_tokens).chunks(length(kept_tokens, 2)) {
@@ -199,7 +209,7 @@ fn trajectories(tensors: &BTreeMap<String, Tensor>, sampler: &Sampler, eos: i64)
         rows: length(prompts, 0),
         prompt_len: length(prompts, 1),
         completion_len,
-        prompt_ids: ids(prompts),
+        prompt_ids,
         completion_ids: rows,
         unmask_steps,
         token_logps: singles(&tensors["old_token_logps"]),
