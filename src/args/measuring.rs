@@ -3,27 +3,36 @@
 
 use std::path::PathBuf;
 
-use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, PositionRule, Real};
+use agrpo_spec::{
+    Benchmark, Cache, EstimatorKind, GridCell, Numerics, ParseGridError, PositionRule, Protocol,
+    Real,
+};
 use clap::{Args, ValueEnum, value_parser};
 
 use super::options::{
-    AnswerArgs, CACHES, ComputeArgs, DeviceArgs, ESTIMATORS, POSITIONS, PolicyArg, RubricArg,
-    StoreArgs, TASKS, ThreadsArgs, choice, numerics, whole,
+    AnswerArgs, CACHES, ComputeArgs, DeviceArgs, ESTIMATORS, POSITIONS, PROTOCOLS, PolicyArg,
+    RubricArg, StoreArgs, TASKS, ThreadsArgs, choice, numerics, whole,
 };
 
-/// Measure base and newest policy on a grid of unmask steps
+/// Measure a run's policies by unmask steps, or by lengths and steps
 ///
 /// Fewer steps write more tokens at once and save compute at the cost of accuracy; this measures how much.
 /// Every evaluation is a stage: what the store holds is not computed again, and agrpo replay checks it.
 /// Without --temperature decoding is greedy; with it, completions are sampled with the run's top_k and top_p,
 /// and pass@n is the share of problems that at least one of n completions solves. With a threshold there is
 /// no grid: steps are as many as the tokens need, and `passes` is their mean number per completion.
+///
+/// With --grid, each length of completions with each number of steps is a column of one table, as papers print
+/// them, with the accuracy that the task's protocol reports; for Sudoku a share of blanks, which has no interval.
+/// With several trained policies, or --iteration best, the row `best` has the most accurate one of each column. It
+/// is chosen by the problems that it is measured on, as published tables often do.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   agrpo evaluate countdown
   agrpo evaluate 3f2a --steps 8,4,2 --problems 300 --temperature 1 --samples 8
   agrpo evaluate 3f2a --cache dual --threshold 0.9
+  agrpo evaluate gsm8k --grid 128x64,256x128,512x256 --protocol d1 --iteration base,best
   agrpo evaluate 3f2a --plot steps.svg")]
 pub(crate) struct EvaluateArgs {
     /// Run to measure, by the start of its id or by its name
@@ -31,6 +40,20 @@ pub(crate) struct EvaluateArgs {
     /// Numbers of unmask steps [default: all that fit the completion's tokens and blocks]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = steps)]
     pub(crate) steps: Vec<u32>,
+    /// Tokens of a completion with unmask steps, as in 128x64,256x128; without steps, half as many as tokens
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = cell)]
+    #[arg(conflicts_with_all = ["steps", "plot"])]
+    pub(crate) grid: Vec<GridCell>,
+    /// Tokens of a block, which are written before the next begins [default: as in the run's own evaluations]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=65_536))]
+    pub(crate) block_tokens: Option<u32>,
+    /// Policies to measure: base, latest, numbers of iterations, all that the store has, or the best of all for
+    /// each column of a grid [default: base,latest]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = policy)]
+    pub(crate) iteration: Vec<PolicyChoice>,
+    /// Whose prompts and grades, for a run with [task.benchmark] [default: the run's own]
+    #[arg(long, value_name = "PROTOCOL", value_parser = choice(PROTOCOLS))]
+    pub(crate) protocol: Option<Protocol>,
     /// Held-out problems [default: as many as the run's own evaluations]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_048_576))]
     pub(crate) problems: Option<u32>,
@@ -63,6 +86,36 @@ pub(crate) struct EvaluateArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) answer: AnswerArgs<StoreArgs>,
+}
+
+/// Policies of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyChoice {
+    /// The one before reinforcement learning.
+    Base,
+    /// The newest.
+    Latest,
+    /// The one after so many iterations; 0 is the base.
+    Number(u32),
+    /// The base and all trained ones that the store has.
+    All,
+    /// All trained ones that the store has, of which the best are shown.
+    Best,
+}
+
+fn policy(text: &str) -> Result<PolicyChoice, &'static str> {
+    let expected = "expected base, latest, all, best, or the number of an iteration";
+    Ok(match text.trim() {
+        "base" => PolicyChoice::Base,
+        "latest" => PolicyChoice::Latest,
+        "all" => PolicyChoice::All,
+        "best" => PolicyChoice::Best,
+        number => PolicyChoice::Number(number.parse().map_err(|_| expected)?),
+    })
+}
+
+fn cell(text: &str) -> Result<GridCell, ParseGridError> {
+    text.parse()
 }
 
 fn steps(text: &str) -> Result<u32, &'static str> {
@@ -142,8 +195,9 @@ fn samples(text: &str) -> Result<u32, &'static str> {
 /// one, and for math LaTeX. Other keys are kept.
 ///
 /// Without --rubric countdown and sudoku are graded by the rule of this project's runs. With it, all tasks
-/// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval, sudoku also has
-/// `correct_cells` and `empty_cells`, and its accuracy is that of cells.
+/// are graded as their authors grade, quirks included (docs/grading.md); by d1-eval and agrpo-eval, sudoku
+/// also has `correct_cells` and `empty_cells`. Its accuracy is that of all cells by d1-eval, and by agrpo-eval
+/// the mean of the puzzles' shares, which is the mean `reward`.
 ///
 /// With --run, rows are those of a run file's own dataset with a `completion` added, and its rewards
 /// grade them: rules, program and weights, before anything is trained by them.

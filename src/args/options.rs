@@ -4,7 +4,9 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use agrpo_compute::Device;
-use agrpo_spec::{Benchmark, Cache, EstimatorKind, Numerics, ParseNumericsError, PositionRule};
+use agrpo_spec::{
+    Benchmark, Cache, EstimatorKind, Numerics, ParseNumericsError, PositionRule, Protocol,
+};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 
@@ -142,6 +144,11 @@ pub(super) const ESTIMATORS: Choices<EstimatorKind> = &[
     ("ar-grpo", EstimatorKind::ArGrpo, "From left to right; needs rollout.block_tokens = 1"),
 ];
 
+pub(super) const PROTOCOLS: Choices<Protocol> = &[
+    ("agrpo", Protocol::Agrpo, "AGRPO's prompts, grades and held-out problems"),
+    ("d1", Protocol::D1, "d1's prompts, grades and held-out problems"),
+];
+
 /// Published rules to grade by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RubricArg {
@@ -151,6 +158,8 @@ pub(crate) enum RubricArg {
     D1Eval,
     /// AGRPO's training rewards, part by part
     Agrpo,
+    /// AGRPO's grades of evaluation
+    AgrpoEval,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

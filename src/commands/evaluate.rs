@@ -1,43 +1,56 @@
-//! `agrpo evaluate`: measures a run's base and newest policy on a grid of unmask steps. One evaluation for each policy
-//! and number of steps, in one stage or in shards, computed through the store like any other stage, though no run waits for it. Trains
-//! nothing and writes nothing into the run's own index; refuses steps, problems and samplers that the run's task does
-//! not allow. What the results add up to is in `report.rs`.
+//! `agrpo evaluate`: measures policies of a run by unmask steps, or on a grid of lengths and steps. One evaluation for
+//! each policy and sampler, in one stage or in shards, computed through the store like any other stage, though no run
+//! waits for it. Trains nothing and writes nothing into the run's own index. What is computed, and what is refused, is
+//! in `cells.rs`; what the results add up to in `report.rs`.
 
+mod cells;
 mod report;
+mod row;
+mod table;
+mod trade;
 
-use agrpo_compute::tasks::{TaskError, check_task};
 use agrpo_fleet::batch::Settled;
-use agrpo_spec::{
-    Appended, Base, EvaluationSpec, ProblemShard, Real, Run, RunId, Sampler, StageKind, StageSpec,
-    allows_steps,
-};
+use agrpo_spec::{Base, GridCell, ProblemShard, RunId, StageSpec};
 use tokio::sync::mpsc;
 
-use self::report::{Cell, Report};
+use self::cells::{cells, with_protocol};
+use self::{report::Report, row::Cell};
 use super::computing::{find_device, local, retrying};
 use super::files::{SVG, try_chart, write_and_report};
 use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, Store, output};
-use super::resolve::{Policy, of_run};
+use super::resolve::policies;
 use super::run_file::check_run;
-use crate::args::{EvaluateArgs, RETRY_SECONDS};
+use crate::args::{EvaluateArgs, PolicyChoice, RETRY_SECONDS};
 use crate::signals::stop_signal;
 
 pub(super) fn evaluate(args: &EvaluateArgs, session: &Session) -> Result<Exit> {
     try_chart(args.plot.as_deref())?;
-    let (run, policies) = session.block_on(of_run(&args.run, session))?;
-    let is_read = matches!(run.base(), Base::Checkpoint(_)) || !run.config().material().is_empty();
-    if let (true, Some(problems)) = (is_read, args.problems) {
-        check_run(&run, problems, session)?;
+    if args.grid.is_empty() && args.iteration.contains(&PolicyChoice::Best) {
+        return Err(Failure::usage(
+            "--iteration best: expected --grid as well, each of whose columns has a best policy",
+        ));
     }
-    let cells = grid(&run, &policies, args)?;
+    let ends = [PolicyChoice::Base, PolicyChoice::Latest];
+    let chosen = if args.iteration.is_empty() { &ends[..] } else { &args.iteration };
+    let (run, policies) = session.block_on(policies(&args.run, chosen, session))?;
+    if policies.is_empty() {
+        return Err(Failure::usage("--iteration best: no update is done yet; expected base"));
+    }
+    let measured = with_protocol(&run, args)?;
+    let is_read = matches!(run.base(), Base::Checkpoint(_)) || !run.config().material().is_empty();
+    if is_read && (args.problems.is_some() || args.protocol.is_some()) {
+        let problems = args.problems.unwrap_or(run.config().evaluation.problems);
+        check_run(&measured, problems, session)?;
+    }
+    let cells = cells(&measured, &policies, args)?;
     let device = find_device(&args.compute, &session.settings)?;
     device.enter(&session.settings, run.config().numerics, None)?;
-    if let [_] = policies.as_slice() {
+    if let (true, [_]) = (args.iteration.is_empty(), policies.as_slice()) {
         output::talk("no update is done yet: only the base is evaluated");
     }
     let report = session.on_store(async |store| {
         let settled = compute(&store, run.id(), &device, &cells, args).await?;
-        Report::read(&store, &run, cells, settled).await
+        Report::read(&store, &measured, run.id(), (cells, settled), args).await
     })?;
     output::answer(args.answer.json, &report, || report.describe())?;
     if let Some(place) = &args.plot {
@@ -67,7 +80,10 @@ async fn compute(
         while let Some(one) = events.recv().await {
             done += 1;
             let ((cell, spec), all) = (stages[one.index], stages.len());
-            let steps = output::count(cell.sampler.steps.into(), "step");
+            let steps = match args.grid.as_slice() {
+                [] => output::count(cell.sampler.steps.into(), "step"),
+                _ => GridCell::from(&cell.sampler).to_string(),
+            };
             let policy = output::policy(cell.policy.iteration);
             let share = one.manifest.metrics.get(agrpo_spec::metrics::ACCURACY);
             let share = share.map(|share| output::percent(*share)).unwrap_or_default();
@@ -90,97 +106,4 @@ async fn compute(
         return Err(Failure::new(Exit::Interrupted, why).hint(hint));
     }
     Ok(settled)
-}
-
-/// What is to be computed: policy by policy, from many steps to few.
-fn grid(run: &Run, policies: &[Policy], args: &EvaluateArgs) -> Result<Vec<Cell>> {
-    let config = run.config();
-    let problems = args.problems.unwrap_or(config.evaluation.problems);
-    check_task(&config.task, problems).map_err(|error| match error {
-        TaskError::HeldOut { found, wanted, .. } => Failure::usage(format!(
-            "--problems {wanted}: the run's task has {found} held-out problems; expected at most that many"
-        )),
-        error @ TaskError::None { .. } => Failure::refused(error),
-    })?;
-    let shards = shards(run, problems, args)?;
-    let rollout = &config.rollout;
-    let (top_k, top_p) = match args.temperature {
-        Some(_) => (rollout.top_k, rollout.top_p),
-        None => (0, Real::new(1.0).expect("one is finite")),
-    };
-    let mut cells = vec![];
-    for &policy in policies {
-        for steps in steps(run, args)? {
-            let own = config.evaluation_sampler(steps);
-            let position = args.position.unwrap_or(own.position);
-            let sampler = Sampler {
-                temperature: args.temperature.unwrap_or(own.temperature),
-                top_k,
-                top_p,
-                position,
-                confidence: config.evaluation_confidence(position),
-                cache: args.cache.unwrap_or(own.cache),
-                threshold: args.threshold.or(own.threshold),
-                ..own
-            };
-            let sampler = sampler.normalised();
-            sampler.check("evaluation").map_err(Failure::refused)?;
-            let spec = EvaluationSpec {
-                version: StageKind::Evaluation.version(),
-                numerics: config.numerics,
-                seed: run.seed(),
-                task: config.task.clone(),
-                language: run.base().language(),
-                policy: policy.artifact,
-                precision: run.base().precision(),
-                problems,
-                samples: args.samples.unwrap_or(1),
-                micro_batch: config.evaluation.micro_batch,
-                samplers: vec![sampler.clone()],
-                merge_adapter: config.merges_adapter(),
-                grading: config.grading(),
-                shard: Appended::default(),
-            };
-            let stages = match shards {
-                1 => vec![spec],
-                _ => (0..shards).filter_map(|number| spec.nth_shard(number, shards)).collect(),
-            };
-            cells.push(Cell { policy, sampler, problems, stages });
-        }
-    }
-    Ok(cells)
-}
-
-/// Into how many stages an evaluation of so many problems is divided.
-fn shards(run: &Run, problems: u32, args: &EvaluateArgs) -> Result<u32> {
-    match args.shards {
-        Some(shards) if shards > problems => {
-            let problems = output::count(problems.into(), "problem");
-            Err(Failure::usage(format!(
-                "--shards {shards}: expected at most one for each of {problems}"
-            )))
-        }
-        Some(shards) => Ok(shards),
-        None => Ok(run.config().evaluation_shards().min(problems)),
-    }
-}
-
-fn steps(run: &Run, args: &EvaluateArgs) -> Result<Vec<u32>> {
-    let config = run.config();
-    let (tokens, block) = (config.evaluation_completion_tokens(), config.evaluation_block_tokens());
-    let valid: Vec<u32> =
-        (1..=tokens).rev().filter(|&steps| allows_steps(tokens, block, steps)).collect();
-    if let Some(wrong) = args.steps.iter().find(|steps| !valid.contains(steps)) {
-        let blocks = output::count((tokens / block).into(), "block");
-        let valid = valid.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        return Err(Failure::usage(format!(
-            "--steps {wrong}: the run's completions of {tokens} tokens in {blocks} can be unmasked in these numbers of steps: {valid}"
-        )));
-    }
-    Ok(match args.steps.as_slice() {
-        // As many as the tokens need, and no more than there are tokens.
-        [] if args.threshold.or(config.evaluation.threshold).is_some() => vec![tokens],
-        [] => valid,
-        asked => valid.into_iter().filter(|steps| asked.contains(steps)).collect(),
-    })
 }

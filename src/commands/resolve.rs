@@ -2,13 +2,14 @@
 //! Reads the store and changes nothing. A text that fits two things is refused; a stage that the run's index names and
 //! whose record is missing is lost data, not work left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_fleet::Walk;
 use agrpo_spec::{ArtifactDigest, Base, Plan, Run, RunId, StageDigest, StageKey, StageKind};
 use agrpo_store::{JobsError, Unreadable, paths};
 
 use super::prelude::{Exit, Failure, Result, Session, Store, output};
+use crate::args::PolicyChoice;
 
 /// Two digests never share this many digits by accident, so the first match is the only one.
 const CERTAIN_DIGITS: usize = 12;
@@ -91,35 +92,115 @@ pub(super) async fn done_stages(
 
 /// The run that a text names, its base and, once there is an update, its newest policy.
 pub(super) async fn of_run(text: &str, session: &Session) -> Result<(Run, Vec<Policy>)> {
+    policies(text, &[PolicyChoice::Base, PolicyChoice::Latest], session).await
+}
+
+/// The run that a text names, and those of its policies that are meant, from the base on. Refuses a run without a base,
+/// and a policy that is not there.
+pub(super) async fn policies(
+    text: &str,
+    chosen: &[PolicyChoice],
+    session: &Session,
+) -> Result<(Run, Vec<Policy>)> {
     let store = session.existing_store().await?;
     let run = store.records.run(store.records.resolve_run(text).await?).await?;
     store.records.require_own_versions(run.id()).await?;
     let (done, _) = done_stages(&store, &run).await?;
-    let newest = Plan::last_update(&run, Plan::newest_iteration(&run, done.keys()));
-    let mut found = match run.base() {
-        Base::Scratch(..) => vec![],
-        Base::Checkpoint(checkpoint) => vec![Policy { iteration: 0, artifact: checkpoint.folder }],
-    };
-    for key in Plan::last_chunk(&run).into_iter().chain([newest]) {
-        let Some(&stage) = done.get(&key) else { continue };
+    let trained = Plan::iterations_done(&run, done.keys());
+    let newest = trained.last().copied().unwrap_or(0);
+    let known =
+        Known { dropped: store.records.stages_with_dropped(run.id()).await?, store, run, done };
+    let base = known.policy(0).await?;
+    let base = base.ok_or_else(|| known.has_no_base(session))?;
+    let mut found = BTreeMap::new();
+    for choice in chosen {
+        let (wanted, all): (Vec<u32>, bool) = match choice {
+            PolicyChoice::Base => (vec![0], false),
+            PolicyChoice::Latest => (vec![newest], false),
+            PolicyChoice::Number(number) => (vec![*number], false),
+            PolicyChoice::All => ([0].into_iter().chain(trained.iter().copied()).collect(), true),
+            PolicyChoice::Best => (trained.iter().copied().collect(), true),
+        };
+        for iteration in wanted {
+            let policy = if iteration == 0 { Some(base) } else { known.policy(iteration).await? };
+            let is_there = match policy {
+                Some(policy) => known.holds(policy).await?,
+                None => false,
+            };
+            match policy {
+                Some(policy) if is_there => drop(found.insert(iteration, policy)),
+                _ if all => {}
+                policy => return Err(known.has_not(iteration, newest, policy.is_some())),
+            }
+        }
+    }
+    Ok((known.run, found.into_values().collect()))
+}
+
+/// A run with its finished stages.
+struct Known {
+    store: Store,
+    run: Run,
+    done: BTreeMap<StageKey, StageDigest>,
+    /// Those of which retention deleted outputs.
+    dropped: BTreeSet<StageDigest>,
+}
+
+impl Known {
+    /// The stage that made the policy after so many iterations.
+    fn stage(&self, iteration: u32) -> Option<(StageKey, StageDigest)> {
+        let key = match iteration {
+            0 => Plan::last_chunk(&self.run)?,
+            _ => Plan::last_update(&self.run, iteration),
+        };
+        self.done.get(&key).map(|&stage| (key, stage))
+    }
+
+    /// The policy after so many iterations, also where retention deleted it; `None` if it was never made.
+    async fn policy(&self, iteration: u32) -> Result<Option<Policy>> {
+        if let (0, Base::Checkpoint(checkpoint)) = (iteration, self.run.base()) {
+            return Ok(Some(Policy { iteration, artifact: checkpoint.folder }));
+        }
+        let Some((key, stage)) = self.stage(iteration) else { return Ok(None) };
         let lost = |why: &str| {
-            let record = format!("{} {why} in {}", paths::manifest(stage), store.url());
+            let record = format!("{} {why} in {}", paths::manifest(stage), self.store.url());
             Failure::data(format!("{key}: {record}, though the run's index says it is done"))
                 .hint("agrpo run FILE, from the run's file, computes it again")
         };
-        let manifest = store.records.manifest(stage).await?.ok_or_else(|| lost("is missing"))?;
+        let manifest = self.store.records.manifest(stage).await?;
+        let manifest = manifest.ok_or_else(|| lost("is missing"))?;
         let artifact = manifest.output("policy").ok_or_else(|| lost("has no policy"))?;
-        found.push(Policy { iteration: if key == newest { key.iteration } else { 0 }, artifact });
+        Ok(Some(Policy { iteration, artifact }))
     }
-    if found.first().is_some_and(|policy| policy.iteration == 0) {
-        return Ok((run, found));
+
+    /// Whether retention has left it, or it was computed again.
+    async fn holds(&self, Policy { iteration, artifact }: Policy) -> Result<bool> {
+        let stage = self.stage(iteration).map(|(_, stage)| stage);
+        let is_whole = stage.is_none_or(|stage| !self.dropped.contains(&stage));
+        Ok(is_whole || self.store.cas.has(artifact).await?)
     }
-    let done = done.keys().filter(|key| key.kind == StageKind::Sft).count();
-    Err(Failure::usage(format!(
-        "{} has no base policy yet: {done} of its {} sft stages are done",
-        output::run(&run),
-        run.sft_chunks()
-    ))
-    .hint("agrpo run FILE computes the rest; only the base is needed, not the whole run")
-    .hint(format!("agrpo status{}", session.store_option())))
+
+    fn has_not(&self, iteration: u32, newest: u32, is_deleted: bool) -> Failure {
+        let run = output::run(&self.run);
+        match self.stage(iteration).filter(|_| is_deleted) {
+            Some((_, stage)) => Failure::data(format!(
+                "--iteration {iteration}: the retention of {run} has deleted this policy; `all` is those that are left"
+            ))
+            .hint(format!("agrpo replay {} --rewind computes it again", stage.short())),
+            None => Failure::usage(format!(
+                "--iteration {iteration}: {run} has come to iteration {newest}; expected base, latest, all, best or 0 to {newest}"
+            )),
+        }
+    }
+
+    fn has_no_base(&self, session: &Session) -> Failure {
+        let done = self.done.keys().filter(|key| key.kind == StageKind::Sft).count();
+        Failure::usage(format!(
+            "{} has no base policy yet: {done} of its {} sft stages are done",
+            output::run(&self.run),
+            self.run.sft_chunks()
+        ))
+        .hint("agrpo run FILE computes the rest; only the base is needed, not the whole run")
+        .hint(format!("agrpo status{}", session.store_option()))
+    }
 }

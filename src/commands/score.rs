@@ -27,7 +27,7 @@ pub(super) fn score(args: &ScoreArgs, session: &Session) -> Result<Exit> {
     let name = name_of(&args.file);
     if let (None, Some(Benchmark::Gsm8k | Benchmark::Math)) = (args.rubric, args.task) {
         return Err(Failure::usage(
-            "this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo",
+            "this project has no rule of its own for this task: name one with --rubric d1, d1-eval, agrpo or agrpo-eval",
         ));
     }
     let own = args.run.as_deref().map(|file| OwnTask::read(file, &session.settings)).transpose()?;
@@ -65,11 +65,12 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, grade: &Graded) {
+    fn add(&mut self, grade: &Graded, rubric: Option<RubricArg>) {
         self.rows += 1;
         self.reward += grade.reward;
         self.correct += u32::from(grade.correct);
-        if let Some(cells) = grade.cells {
+        // AGRPO's accuracy is the mean of the puzzles' shares.
+        if let Some(cells) = grade.cells.filter(|_| rubric == Some(RubricArg::D1Eval)) {
             let sum = self.cells.get_or_insert(Cells { correct: 0, empty: 0 });
             sum.correct += cells.correct;
             sum.empty += cells.empty;
@@ -126,7 +127,7 @@ fn graded(
             graded.map_err(Failure::refused)?.into()
         }
     };
-    sum.add(&grade);
+    sum.add(&grade, args.rubric);
     row.insert("reward".to_owned(), json!(grade.reward));
     row.insert("parts".to_owned(), grade.parts);
     row.insert("extracted".to_owned(), grade.extracted);
@@ -150,6 +151,7 @@ fn by_rubric(
         RubricArg::D1 => return Ok(reward(&problem, Protocol::D1, completion).into()),
         RubricArg::Agrpo => return Ok(reward(&problem, Protocol::Agrpo, completion).into()),
         RubricArg::D1Eval => verdict(&problem, Protocol::D1, completion),
+        RubricArg::AgrpoEval => verdict(&problem, Protocol::Agrpo, completion),
     };
     let part = if verdict.cells.is_some() { "cells" } else { "correct" };
     Ok(Graded {

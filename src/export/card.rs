@@ -148,7 +148,7 @@ fn accuracy(origin: &Origin) -> String {
     );
     let row = |(iteration, evaluation): &(u32, Evaluation), grades: &EvaluationResult| {
         let (name, problems) = (policy(*iteration), evaluation.problems);
-        let (steps, accuracy) = (grades.steps, 100.0 * grades.accuracy);
+        let (steps, accuracy) = (grades.label(), 100.0 * grades.accuracy);
         let shown = |Interval { low, high }| format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
         let interval = interval(grades).map(shown).unwrap_or_default();
         format!("| {name} | {problems} | {steps} | {accuracy:.1} % | {interval} |\n")

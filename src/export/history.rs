@@ -135,10 +135,15 @@ fn evaluated(run: &Run, stages: &[(&StageKey, &Done)], document: Option<&Evaluat
         };
         metrics.insert(name, value);
     }
-    for grades in document.into_iter().flat_map(|evaluation| &evaluation.results) {
-        if let Some(Interval { low, high }) = interval(grades) {
-            metrics.insert(format!("eval/accuracy_low@{}", grades.steps), low);
-            metrics.insert(format!("eval/accuracy_high@{}", grades.steps), high);
+    let results = document.map(|evaluation| &*evaluation.results).unwrap_or_default();
+    for grades in results {
+        let Some(Interval { low, high }) = interval(grades) else { continue };
+        // As metrics are named: by steps where the length is the first one's, and by both where lengths differ.
+        let is_first = grades.completion_tokens == results[0].completion_tokens;
+        let steps = is_first.then(|| grades.steps.to_string());
+        for label in steps.into_iter().chain([grades.label()]) {
+            metrics.insert(format!("eval/accuracy_low@{label}"), low);
+            metrics.insert(format!("eval/accuracy_high@{label}"), high);
         }
     }
     metrics

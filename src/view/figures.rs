@@ -103,10 +103,13 @@ fn steps(runs: &[Shown<'_>]) -> Named {
         let mut ends: Vec<_> = ends.into_iter().flatten().collect();
         ends.dedup_by_key(|(iteration, _)| **iteration);
         for (&iteration, evaluation) in ends {
-            let results = evaluation.results.iter();
-            let mut points: Vec<Point> = results.map(|one| point(one.steps, one)).collect();
+            // A curve is about one length, that of the run's own steps.
+            let length = evaluation.results.first().and_then(|first| first.completion_tokens);
+            let of_length = |grades: &&EvaluationResult| grades.completion_tokens == length;
+            let results = || evaluation.results.iter().filter(of_length);
+            let mut points: Vec<Point> = results().map(|one| point(one.steps, one)).collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
-            ticks.extend(evaluation.results.iter().map(|grades| grades.steps));
+            ticks.extend(results().map(|grades| grades.steps));
             curves.push((run.curve(&policy(iteration), runs), points));
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agrpo_fleet::status::RunState;
-use agrpo_spec::{ArtifactDigest, Base, Evaluation, Plan, StageDigest, StageKey, StageKind};
+use agrpo_spec::{
+    ArtifactDigest, Base, Evaluation, EvaluationResult, Plan, StageDigest, StageKey, StageKind,
+};
 use agrpo_store::{Failure, Result, Unreadable};
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
@@ -148,13 +150,21 @@ pub fn workers(history: &RunHistory) -> Result<Markup> {
     })
 }
 
-/// Every evaluation by iteration and steps.
+/// Unmask steps; where lengths differ, with the length.
+fn column(grades: &EvaluationResult) -> String {
+    match grades.completion_tokens {
+        None => count(grades.steps.into(), "step"),
+        Some(tokens) => format!("{tokens} tokens, {}", count(grades.steps.into(), "step")),
+    }
+}
+
+/// Every evaluation by iteration, steps and, where lengths differ, length.
 pub fn evaluations(history: &RunHistory) -> Markup {
     let first = history.evaluations.values().next();
     let results = first.map(|evaluation| &*evaluation.results).unwrap_or_default();
     html! {
         div.wide { table {
-            thead { tr { th { "policy" } @for one in results { th.number { (count(one.steps.into(), "step")) } } } }
+            thead { tr { th { "policy" } @for one in results { th.number { (column(one)) } } } }
             tbody { @for (iteration, evaluation) in &history.evaluations { tr {
                 td { (policy(*iteration)) }
                 @for grades in &evaluation.results { td.number { (percent(grades.accuracy)) } }

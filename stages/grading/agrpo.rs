@@ -14,7 +14,7 @@ use agrpo_spec::Protocol;
 
 use crate::boxes::first_boxed;
 use crate::grade::{Extracted, Grade, Verdict};
-use crate::problem::{CELLS, Cells, Problem, cells, keeps_clues};
+use crate::problem::{CELLS, Problem, cells, keeps_clues};
 
 /// What a right answer earns.
 const RIGHT: f64 = 3.0;
@@ -49,37 +49,29 @@ pub(crate) fn reward(problem: &Problem, completion: &str) -> Grade {
     Grade::of(problem, Protocol::Agrpo, &[&tags[..], &parts].concat(), correct, extracted)
 }
 
-/// Grades a completion as the evaluation does.
+/// Grades a completion as the evaluation does. What is extracted is the parser's answer, before the task's own rule
+/// reads a number, an equation or a grid in it.
 pub(crate) fn verdict(problem: &Problem, completion: &str) -> Verdict {
-    let verdict = |found: &str, correct: bool, cells: Option<Cells>| Verdict {
-        extracted: Some(Extracted::Text(found.to_owned())),
-        correct,
-        cells,
-    };
     let found = read(completion);
-    match problem {
+    let (correct, cells) = match problem {
         Problem::Gsm8k { .. } => {
-            let found = digit_runs(found).first().copied().unwrap_or(found);
-            verdict(found, agrees(problem, found), None)
+            (agrees(problem, digit_runs(found).first().copied().unwrap_or(found)), None)
         }
-        Problem::Math { .. } => verdict(found, agrees(problem, found), None),
+        Problem::Math { .. } => (agrees(problem, found), None),
         Problem::Countdown { numbers, target } => {
-            // An equation begins behind the equals signs that its line begins with.
+            // An equation begins behind the equals signs that its line begins with; the last one counts.
             let mut equations = found
                 .split('\n')
                 .map(|line| line.trim_start_matches('='))
                 .filter(|line| line.contains('='));
-            match equations.next_back() {
-                Some(line) => verdict(line, reaches(line, numbers, *target), None),
-                None => Verdict { extracted: None, correct: false, cells: None },
-            }
+            (equations.next_back().is_some_and(|line| reaches(line, numbers, *target)), None)
         }
         Problem::Sudoku { puzzle, solution } => {
-            let found = grid(found);
-            let cells = cells(puzzle, solution, &found);
-            verdict(&found, cells.correct == cells.empty, Some(cells))
+            let cells = cells(puzzle, solution, &grid(found));
+            (cells.correct == cells.empty, Some(cells))
         }
-    }
+    };
+    Verdict { extracted: Some(Extracted::Text(found.to_owned())), correct, cells }
 }
 
 fn paid(correct: bool) -> f64 {

@@ -3,8 +3,8 @@
 //!
 //! They are too large and not ours to copy, so they are read from a folder beside the checkout, or from the
 //! one that `AGRPO_SHARED` names. Where there is no such folder, these tests print `not run` with the number of rows;
-//! where there is one, every file has to be there with all its rows. `crossings`, `reports` and the verdicts of `pairs`
-//! have their rows in the repository.
+//! where there is one, every file has to be there with all its rows. `crossings` and `reports` have their rows in the
+//! repository; AGRPO's verdicts are among the golden tests of the program.
 
 use std::path::PathBuf;
 

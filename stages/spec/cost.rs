@@ -223,9 +223,11 @@ impl Workload {
         let problems =
             f64::from(config.evaluation.problems) / f64::from(config.evaluation_shards());
         let mut cost = Cost { bytes: 16 << 10, ..Cost::default() };
-        for &steps in &config.evaluation.steps {
-            let sampler = config.evaluation_sampler(steps);
-            let (work, logits) = self.decoded(&sampler, self.evaluation.length, problems, 0.0);
+        let longest = u64::from(config.longest_evaluation());
+        let prompt = self.evaluation.length.saturating_sub(longest);
+        for sampler in config.evaluation_samplers() {
+            let length = prompt + u64::from(sampler.completion_tokens);
+            let (work, logits) = self.decoded(&sampler, length, problems, 0.0);
             let guided = if sampler.guidance.get() > 0.0 { 2.0 } else { 1.0 };
             cost.work = cost.work.plus(work.times(guided));
             cost.logits += logits;

@@ -201,7 +201,7 @@ impl Workload {
                 + u64::from(estimator.inner_updates > 1 || estimator.fused_updates),
             shards: rollout.shards.into(),
             evaluation: PassSizes {
-                length: prompt_tokens + u64::from(config.evaluation_completion_tokens()),
+                length: prompt_tokens + u64::from(config.longest_evaluation()),
                 ..pass(config.evaluation.micro_batch, evaluated)
             },
             fine_tuning: config

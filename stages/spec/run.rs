@@ -12,6 +12,7 @@ mod config;
 mod defaults;
 mod error;
 mod estimator;
+mod grid;
 mod learning;
 mod numerics;
 mod reader;
@@ -31,6 +32,7 @@ pub use error::RunError;
 pub use estimator::{
     Checkpointing, EstimatorConfig, EstimatorKind, Horizon, Samples, StepEvery, StepWeights, Strata,
 };
+pub use grid::{GridCell, ParseGridError};
 pub use learning::{Advantage, AdvantageScale, Baseline, LoraConfig, OptimizerConfig, Schedule};
 pub use numerics::{Numerics, ParseNumericsError};
 pub use reader::toml_reason;

@@ -203,6 +203,26 @@ fn a_checkpoint_is_adapted_to_a_dataset_and_every_stage_replays() {
 }
 
 #[test]
+fn a_benchmark_run_is_measured_by_either_protocol_at_any_length() {
+    let program = program(&[]);
+    assert_eq!(program.run(&["run", "run.toml"]).code, Some(0));
+    let by = |protocol: &str| {
+        let question = ["evaluate", "words", "--grid", "16x8,32", "--protocol", protocol, "--json"];
+        program.json(&question)
+    };
+    let own = by("agrpo");
+    let latest = &program.json(&["status", "--json"])["runs"][0]["accuracy"]["latest"];
+    assert_eq!((&own["protocol"], &own["evaluations"][2]["score"]), (&json!("agrpo"), latest));
+    let d1 = by("d1");
+    assert_eq!((&d1["protocol"], &d1["stages"]["computed"]), (&json!("d1"), &json!(4)));
+    assert_eq!((&d1["run"], by("d1")["stages"]["reused"].as_u64()), (&own["run"], Some(4)));
+    let said = program.run(&["evaluate", "words", "--grid", "48"]);
+    assert_eq!(said.code, Some(2));
+    let expected = "error: --grid 48x24: task.benchmark.prompt_tokens = 480: expected at most 464";
+    assert!(said.stderr.starts_with(expected), "{}", said.stderr);
+}
+
+#[test]
 fn a_fleet_fetches_what_the_run_names_from_its_bucket() {
     let alone = program(&[]);
     assert_eq!(alone.run(&["run", "run.toml"]).code, Some(0));

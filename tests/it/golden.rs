@@ -1,5 +1,5 @@
-//! Fidelity: the model, the sampler, adapters and the estimators against the tensors of the reference
-//! implementations (`tests/golden/`, or the folder that `AGRPO_GOLDEN` names). Here: how they are read.
+//! Fidelity: the model, the sampler, adapters, the estimators and the graders against what the reference
+//! implementations computed (`tests/golden/`, or the folder that `AGRPO_GOLDEN` names). Here: how they are read.
 //!
 //! Sizes, lengths and settings are read from the folder; a test names only its tolerance.
 
@@ -17,6 +17,7 @@ mod model;
 mod peft;
 mod rank;
 mod rivals;
+mod verdicts;
 
 fn folder() -> PathBuf {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

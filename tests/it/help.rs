@@ -73,7 +73,7 @@ fn help() {
       verify       Read every byte of a run or of the whole store and compare it with its name
       gc           Delete what no run needs any more
       forget       Forget a run: delete its records
-      evaluate     Measure base and newest policy on a grid of unmask steps
+      evaluate     Measure a run's policies by unmask steps, or by lengths and steps
       compare      Compute variants of a run over several seeds and lay them side by side
       tune         Measure estimators of the policy gradient, and recommend a number of samples
       score        Grade your own completions with a task's reward

@@ -34,6 +34,17 @@ fn a_row_has_its_parts() {
     {"completion":"<answer>12344321</answer>","correct":false,"correct_cells":4,"empty_cells":8,"extracted":"1234432100000000","ground_truth":"1234432121433412","parts":{"cells":0.5},"question":"Sudoku puzzle: 0204032001400402","reward":0.5}
     1 row  reward 0.5000  correct 0.0% (0 of 1)  cells 50.0% (4 of 8)
     "#);
+    // Padded on the left; the mean of the shares is AGRPO's accuracy.
+    let row = row.replace(">12344321<", ">4432121433412<");
+    assert_snapshot!(score("sudoku", "agrpo-eval", &row), @r#"
+    {"completion":"<answer>4432121433412</answer>","correct":false,"correct_cells":6,"empty_cells":8,"extracted":"4432121433412","ground_truth":"1234432121433412","parts":{"cells":0.75},"question":"Sudoku puzzle: 0204032001400402","reward":0.75}
+    1 row  reward 0.7500  correct 0.0% (0 of 1)
+    "#);
+    let row = "{\"ground_truth\": [[17, 18, 5], 67], \"completion\": \"<answer>= 17 * 5 - 18 = 67</answer>\"}\n";
+    assert_snapshot!(score("countdown", "agrpo-eval", row), @r#"
+    {"completion":"<answer>= 17 * 5 - 18 = 67</answer>","correct":true,"extracted":"= 17 * 5 - 18 = 67","ground_truth":[[17,18,5],67],"parts":{"correct":1.0},"reward":1.0}
+    1 row  reward 1.0000  correct 100.0% (1 of 1)
+    "#);
 }
 
 #[test]
@@ -44,7 +55,7 @@ fn what_cannot_be_graded_is_named() {
     };
     assert_snapshot!(refused(&["--task", "gsm8k"], ""), @r#"
     2
-    error: this project has no rule of its own for this task: name one with --rubric d1, --rubric d1-eval or --rubric agrpo
+    error: this project has no rule of its own for this task: name one with --rubric d1, d1-eval, agrpo or agrpo-eval
     "#);
     let math = ["--task", "math", "--rubric", "d1"];
     assert_snapshot!(refused(&math, "\n{\"completion\": \"x\"}"), @r#"

@@ -85,6 +85,7 @@ fn an_iteration_is_a_row_once_its_last_update_is_done() {
 fn grades(accuracy: f64) -> EvaluationResult {
     EvaluationResult {
         accuracy,
+        completion_tokens: None,
         correct: 1,
         points: None,
         position: None,

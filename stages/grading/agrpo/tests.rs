@@ -1,6 +1,7 @@
 //! AGRPO's rewards and evaluation, rule by rule, on completions written for the rule.
 
 use super::*;
+use crate::Cells;
 
 const EPSILON: f64 = 1e-9;
 
@@ -104,8 +105,11 @@ fn evaluation_and_training_read_the_same_except_corner_cases() {
     let countdown = Problem::Countdown { numbers: vec![3, 7, 8], target: 29 };
     assert!(verdict(&countdown, "<answer>7*3=21\n7*3+8 = 29\nso 29</answer>").correct);
     assert!(verdict(&countdown, "7*3+8 = 29").correct);
+    // A line is read from behind its equals sign, in the evaluation alone.
+    let behind = "<answer>= 7*3+8 = 29</answer>";
+    assert!(verdict(&countdown, behind).correct && !reward(&countdown, behind).correct);
     let none = verdict(&countdown, "<answer>= 29</answer>");
-    assert_eq!((none.extracted, none.correct), (None, false));
+    assert_eq!((none.extracted, none.correct), (Some(Extracted::Text("= 29".into())), false));
     let sudoku =
         Problem::Sudoku { puzzle: "0204032001400402".into(), solution: "1234432121433412".into() };
     let cells = verdict(&sudoku, "<answer>\\boxed{1234432121433412}</answer>").cells;

@@ -43,7 +43,6 @@ impl Plan {
     pub fn evaluation_of(run: &Run, key: StageKey, policy: ArtifactDigest) -> Option<StageSpec> {
         let config = run.config();
         let evaluation = &config.evaluation;
-        let samplers = evaluation.steps.iter().map(|&steps| config.evaluation_sampler(steps));
         let whole = EvaluationSpec {
             version: StageKind::Evaluation.version(),
             numerics: config.numerics,
@@ -55,7 +54,7 @@ impl Plan {
             problems: evaluation.problems,
             samples: 1,
             micro_batch: evaluation.micro_batch,
-            samplers: samplers.collect(),
+            samplers: config.evaluation_samplers(),
             merge_adapter: config.merges_adapter(),
             grading: config.grading(),
             shard: Appended::default(),

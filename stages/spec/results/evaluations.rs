@@ -19,11 +19,15 @@ pub struct Evaluation {
     pub samples: Vec<EvaluationSample>,
 }
 
-/// A sampler's results. Stages always write the optional fields; readers accept a document without them.
+/// A sampler's results. Stages always write the optional fields, but that `completion_tokens` and `points` are
+/// for some evaluations only; readers accept a document without them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationResult {
     /// The share of completions that are right, or of the points if a task gives partial points.
     pub accuracy: f64,
+    /// Tokens of a completion, where the evaluation's samplers write completions of several lengths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<u32>,
     /// Completions that are right.
     pub correct: u64,
     /// What `accuracy` is the quotient of. Only in the document of a shard: the accuracy of the whole is that of the sums.
@@ -61,6 +65,15 @@ pub struct EvaluationSample {
     pub prompt: String,
 }
 
+impl EvaluationResult {
+    /// What tells the sampler from the others of its evaluation: `64` unmask steps or, where lengths differ, `128x64`.
+    pub fn label(&self) -> String {
+        let Self { completion_tokens, steps, .. } = self;
+        let tokens = completion_tokens.map(|tokens| format!("{tokens}x")).unwrap_or_default();
+        format!("{tokens}{steps}")
+    }
+}
+
 impl Evaluation {
     /// The document's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -83,6 +96,7 @@ mod tests {
     fn fields_are_written_in_the_order_of_a_map() {
         let result = EvaluationResult {
             accuracy: 2.0 / 3.0,
+            completion_tokens: None,
             correct: 4,
             points: None,
             position: Some(PositionRule::LowConfidence),
@@ -96,11 +110,23 @@ mod tests {
             correct: true,
             prompt: "2 + 2".to_owned(),
         };
-        let all = Evaluation { problems: 3, results: vec![result], samples: vec![sample] };
+        let of_length = EvaluationResult { completion_tokens: Some(16), ..result.clone() };
+        assert_eq!([result.label(), of_length.label()], ["8", "16x8"]);
+        let results = vec![result, of_length];
+        let all = Evaluation { problems: 3, results, samples: vec![sample] };
         let map = json!({
             "problems": 3u32,
             "results": [{
                 "steps": 8u32,
+                "temperature": Real::new(0.0),
+                "position": PositionRule::LowConfidence,
+                "samples": 2usize,
+                "correct": 4usize,
+                "accuracy": 2.0 / 3.0,
+                "solved_by": [1u32, 0, 2],
+            }, {
+                "steps": 8u32,
+                "completion_tokens": 16u32,
                 "temperature": Real::new(0.0),
                 "position": PositionRule::LowConfidence,
                 "samples": 2usize,

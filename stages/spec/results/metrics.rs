@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stage::StageKind;
+use crate::{run::GridCell, stage::StageKind};
 
 /// Evaluation: the share of completions that are right, by the first sampler.
 pub const ACCURACY: &str = "accuracy";
@@ -60,6 +60,11 @@ pub const PART_PREFIX: &str = "part_";
 /// Evaluation: a metric of the sampler with this number of unmask steps.
 pub fn at_steps(metric: &str, steps: u32) -> String {
     format!("{metric}_{steps}")
+}
+
+/// Evaluation: the same in an evaluation of several lengths, as in `accuracy_128x64`.
+pub fn at_cell(metric: &str, cell: GridCell) -> String {
+    format!("{metric}_{cell}")
 }
 
 /// How the numbers of an iteration's stages of one kind become one. A stage of all inner updates joins the numbers of

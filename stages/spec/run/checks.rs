@@ -229,7 +229,30 @@ fn evaluation(config: &RunConfig) -> Result<(), RunError> {
         let confidence = config.evaluation_confidence(evaluation.position);
         Sampler { confidence, ..config.evaluation_sampler(count) }.check("evaluation")?;
     }
-    Ok(())
+    grid(config)
+}
+
+/// Checks that every cell of the grid can be sampled in the evaluation's blocks, and is named once.
+fn grid(config: &RunConfig) -> Result<(), RunError> {
+    let block = config.evaluation_block_tokens();
+    let cells = config.evaluation.grid.0.as_deref().unwrap_or_default();
+    for (n, cell) in cells.iter().enumerate() {
+        let found = || setting("evaluation.grid", format!("\"{cell}\""));
+        let tokens = cell.completion_tokens;
+        found().ensure(
+            tokens <= 65_536 && tokens.is_multiple_of(block),
+            format!("expected at most 65536 tokens, and a multiple of the block's {block}"),
+        )?;
+        let blocks = tokens / block;
+        found().ensure(
+            allows_steps(tokens, block, cell.steps),
+            format!(
+                "expected steps that are a multiple of the {blocks} block(s) and divide the {tokens} tokens"
+            ),
+        )?;
+        found().ensure(!cells[..n].contains(cell), "expected every cell once")?;
+    }
+    config.evaluation_samplers().iter().try_for_each(|sampler| sampler.check("evaluation"))
 }
 
 #[cfg(test)]
@@ -294,5 +317,30 @@ mod tests {
             assert!(refused.contains("expected a whole number from 0 to 4294967295"), "{refused}");
         }
         assert_eq!(refused("500"), "");
+    }
+
+    #[test]
+    fn a_grid_is_further_samplers_and_its_cells_are_checked() {
+        let smoke = include_str!("../../../jobs/runs/smoke.toml");
+        let with = |grid: &str| {
+            Run::parse(&smoke.replace("every = 5", &format!("grid = {grid}\nevery = 5")))
+        };
+        let refused = |grid: &str| with(grid).unwrap_err().to_string();
+        insta::assert_snapshot!(refused("[\"12x4\"]"), @r#"evaluation.grid = "12x4": expected at most 65536 tokens, and a multiple of the block's 8"#);
+        insta::assert_snapshot!(refused("[\"16x1\"]"), @r#"evaluation.grid = "16x1": expected steps that are a multiple of the 2 block(s) and divide the 16 tokens"#);
+        insta::assert_snapshot!(refused("[\"16x8\", \"16\"]"), @r#"evaluation.grid = "16x8": expected every cell once"#);
+        let wrong = refused("[\"16by8\"]");
+        assert!(wrong.contains("\"16by8\": expected tokens and unmask steps"), "{wrong}");
+        let plain = Run::parse(smoke).unwrap();
+        assert_eq!(with("[]").unwrap().id(), plain.id(), "an empty grid is none");
+        let run = with("[\"16x8\", \"8x8\", \"8x4\"]").unwrap();
+        assert_ne!(run.id(), plain.id());
+        let all = run.config().evaluation_samplers();
+        let cells: Vec<_> = all.iter().map(|one| crate::GridCell::from(one).to_string()).collect();
+        assert_eq!(cells, ["8x8", "16x8", "8x4"], "8x8 is among the steps");
+        assert_eq!(run.config().longest_evaluation(), 16);
+        let text = toml::to_string(run.config()).unwrap();
+        assert!(text.contains("grid = [\"16x8\", \"8x8\", \"8x4\"]"), "{text}");
+        assert_eq!(Run::parse(&text).unwrap().id(), run.id());
     }
 }

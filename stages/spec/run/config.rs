@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::defaults;
 use super::{
     Advantage, BenchmarkTask, CheckpointConfig, Confidence, EstimatorConfig, EvaluationConfig,
-    LoraConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, Protocol, Retention,
+    GridCell, LoraConfig, ModelShape, Numerics, OptimizerConfig, PositionRule, Protocol, Retention,
     RewardConfig, RolloutConfig, Sampler, SftConfig, Task,
 };
 use crate::digest::{Appended, ArtifactDigest, Real};
@@ -142,6 +142,25 @@ impl RunConfig {
             cache: evaluation.cache,
             threshold: evaluation.threshold,
         }
+    }
+
+    /// The samplers of the run's evaluations: one for each number of `steps`, then those of the grid's other cells.
+    pub fn evaluation_samplers(&self) -> Vec<Sampler> {
+        let steps = self.evaluation.steps.iter();
+        let mut all: Vec<Sampler> = steps.map(|&steps| self.evaluation_sampler(steps)).collect();
+        for &GridCell { completion_tokens, steps } in self.evaluation.grid.0.iter().flatten() {
+            let sampler = Sampler { completion_tokens, ..self.evaluation_sampler(steps) };
+            if !all.contains(&sampler) {
+                all.push(sampler);
+            }
+        }
+        all
+    }
+
+    /// Tokens of the longest completion in evaluations.
+    pub fn longest_evaluation(&self) -> u32 {
+        let grid = self.evaluation.grid.0.iter().flatten().map(|cell| cell.completion_tokens);
+        grid.fold(self.evaluation_completion_tokens(), u32::max)
     }
 
     /// Every small file that the run's problems and grades come from, with its role.

@@ -7,7 +7,7 @@
 use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::defaults;
+use super::{defaults, grid::GridCell};
 use crate::digest::{Appended, Real};
 use crate::names::named;
 
@@ -242,6 +242,14 @@ pub struct EvaluationConfig {
     /// processors no completion and no grade; elsewhere batches of other sizes may round otherwise.
     #[serde(default, deserialize_with = "shards", skip_serializing_if = "Appended::is_none")]
     pub shards: Appended<u32>,
+    /// Further lengths and numbers of unmask steps to evaluate at. Encoded in a multiple of 8 bytes, as `shards` is not.
+    #[serde(default, deserialize_with = "grid", skip_serializing_if = "Appended::is_none")]
+    pub grid: Appended<Vec<GridCell>>,
+}
+
+/// An empty grid is the same as none.
+fn grid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Appended<Vec<GridCell>>, D::Error> {
+    Ok(Appended(Some(Vec::deserialize(deserializer)?).filter(|cells| !cells.is_empty())))
 }
 
 impl Encode for EvaluationConfig {
@@ -272,6 +280,12 @@ fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Appended<u32>, D
 
 fn low_confidence() -> PositionRule {
     PositionRule::LowConfidence
+}
+
+impl From<&Sampler> for GridCell {
+    fn from(sampler: &Sampler) -> Self {
+        Self { completion_tokens: sampler.completion_tokens, steps: sampler.steps }
+    }
 }
 
 impl From<&RolloutConfig> for Sampler {

@@ -17,6 +17,7 @@ fn document(right: &[bool], is_shard: bool) -> Evaluation {
     let (earned, possible) = (correct as f64, right.len() as f64);
     let result = EvaluationResult {
         accuracy: earned / possible,
+        completion_tokens: None,
         correct: correct as u64,
         points: is_shard.then_some(Points { earned, possible }),
         position: None,

@@ -55,7 +55,7 @@ fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> 
         Task::Dataset(task) => ("task.dataset.prompt_tokens", task.prompt_tokens),
         Task::Countdown(_) | Task::Sudoku(_) => return Ok(()),
     };
-    let tokens = config.rollout.completion_tokens.max(config.evaluation_completion_tokens());
+    let tokens = config.rollout.completion_tokens.max(config.longest_evaluation());
     let most = shape.max_sequence_length;
     setting(key, prompt_tokens).ensure(
         prompt_tokens.saturating_add(tokens) <= most,
