@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use agrpo_spec::{EstimatorConfig, Seed};
 
 use super::batch::{Batch, count};
-use super::diffu_grpo::count_of;
+use super::tokens::count_of;
 use super::timesteps::{self, Draw};
 use super::unit::Estimator;
 use super::with_draws;

@@ -267,9 +267,10 @@ impl Encode for EvaluationConfig {
             threshold,
             micro_batch,
             shards,
+            grid,
         } = self;
         (problems, every, steps, position, completion_tokens, block_tokens).encode(encoder)?;
-        (guidance, cache, threshold, micro_batch, shards).encode(encoder)
+        (guidance, cache, threshold, micro_batch, shards, grid).encode(encoder)
     }
 }
 
