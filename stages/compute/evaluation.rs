@@ -4,7 +4,7 @@
 //! The result is the histogram of how many of them were right, from which pass@m follows for every m. Computes no
 //! interval and no comparison. Completions are in memory a few passes at a time.
 //!
-//! Draws and padding of a problem depend on its place among all held-out problems, so on processors
+//! Draws and padding of a problem depend on its number among all held-out problems, so on processors
 //! shards write the completions of the whole. They also leave the counts by which their accuracies are joined.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -135,7 +135,6 @@ impl Evaluator<'_> {
         let micro_batch = self.spec.micro_batch.max(1) as usize;
         let right = vec![0; self.own.len()];
         let mut grades = Grades { draws, right, ..Grades::default() };
-        let mut earned = vec![];
         for Batch { window, cells } in self.batches(draws, micro_batch * PASSES) {
             let rows = self.rows(&window, &cells, draws);
             let trajectories = sample(&self.policy, &rows, sampler, micro_batch, self.threads)?;
@@ -149,7 +148,11 @@ impl Evaluator<'_> {
             for ((row, cell), grade) in cells.iter().enumerate().zip(graded) {
                 let (index, asked) = (cell / draws, &self.asked[cell / draws]);
                 grades.right[index - self.own.start] += usize::from(grade.correct);
-                earned.push((*cell, (grade.score, grade.most, grade.reward)));
+                grades.points.earned += grade.score;
+                grades.points.possible += grade.most;
+                if let Some(reward) = grade.reward {
+                    *grades.rewards.get_or_insert(0.0) += reward;
+                }
                 grades.passes += u64::from(trajectories.sampled_steps(row));
                 if index < shown && cell % draws == 0 {
                     let sample = EvaluationSample {
@@ -161,35 +164,20 @@ impl Evaluator<'_> {
                 }
             }
         }
-        // Sums of fractions depend on their order, which is part of the bytes: that of problems here, that of batches
-        // where nothing is padded.
-        if self.policy.pads() {
-            earned.sort_by_key(|(cell, _)| *cell);
-        }
-        for (_, (score, most, reward)) in earned {
-            grades.points.earned += score;
-            grades.points.possible += most;
-            if let Some(reward) = reward {
-                *grades.rewards.get_or_insert(0.0) += reward;
-            }
-        }
         Ok(grades)
     }
 
-    /// The completions of this stage, so many at once, from short prompts to long ones: little is padded, and where
-    /// passes take no padding, prompts of one length share them.
+    /// The completions of this stage, so many at once. Where passes take no padding, those of prompts of one length follow
+    /// one another; else they are in the order of problems.
     fn batches(&self, draws: usize, at_once: usize) -> Vec<Batch> {
-        let own = self.own.start * draws..self.own.end * draws;
-        let sorted = |cells: Range<usize>| {
-            let mut cells: Vec<usize> = cells.collect();
-            cells.sort_by_key(|cell| self.asked[cell / draws].prompt.len());
-            cells
-        };
+        let (all, own) = (self.asked.len() * draws, self.own.start * draws..self.own.end * draws);
         if self.policy.pads() {
-            return windows(&sorted(0..self.asked.len() * draws), &own, at_once).collect();
+            return windows(own, all, at_once).collect();
         }
+        let mut own: Vec<usize> = own.collect();
+        own.sort_by_key(|cell| self.asked[cell / draws].prompt.len());
         let batch = |cells: &[usize]| Batch { window: cells.to_vec(), cells: cells.to_vec() };
-        sorted(own).chunks(at_once).map(batch).collect()
+        own.chunks(at_once).map(batch).collect()
     }
 
     /// The rows of completions `cells`. Their prompts are padded with those of the whole window: a prompt's padding moves
@@ -205,13 +193,14 @@ impl Evaluator<'_> {
     }
 }
 
-/// The windows of `all` completions that hold some of this stage's `own`. They are those of an evaluation in one stage.
-fn windows(all: &[usize], own: &Range<usize>, at_once: usize) -> impl Iterator<Item = Batch> {
-    let batch = |window: &[usize]| {
-        let cells = window.iter().copied().filter(|cell| own.contains(cell)).collect();
-        Batch { window: window.to_vec(), cells }
-    };
-    all.chunks(at_once).map(batch).filter(|batch| !batch.cells.is_empty())
+/// The windows of `all` completions that hold some of this stage's `own`. They begin where they do in an evaluation in
+/// one stage.
+fn windows(own: Range<usize>, all: usize, at_once: usize) -> impl Iterator<Item = Batch> {
+    (own.start / at_once * at_once..own.end).step_by(at_once).map(move |first| {
+        let window = first..all.min(first + at_once);
+        let cells = window.start.max(own.start)..window.end.min(own.end);
+        Batch { window: window.collect(), cells: cells.collect() }
+    })
 }
 
 impl Grades {

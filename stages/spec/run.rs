@@ -13,6 +13,7 @@ mod defaults;
 mod error;
 mod estimator;
 mod grid;
+mod kind;
 mod learning;
 mod numerics;
 mod reader;
@@ -21,7 +22,6 @@ mod reward;
 mod sampling;
 mod sources;
 mod task;
-mod token_mean;
 
 pub use base::{
     Base, CheckpointConfig, CheckpointShape, Language, ModelShape, Precision, SftConfig,
@@ -30,9 +30,10 @@ pub use checked::Run;
 pub use config::{RunConfig, TrainingConfig};
 pub use error::RunError;
 pub use estimator::{
-    Checkpointing, EstimatorConfig, EstimatorKind, Horizon, Samples, StepEvery, StepWeights, Strata,
+    Checkpointing, EstimatorConfig, Horizon, Samples, StepEvery, StepWeights, Strata,
 };
 pub use grid::{GridCell, ParseGridError};
+pub use kind::{EstimatorKind, TokenMean};
 pub use learning::{Advantage, AdvantageScale, Baseline, LoraConfig, OptimizerConfig, Schedule};
 pub use numerics::{Numerics, ParseNumericsError};
 pub use reader::toml_reason;
@@ -43,4 +44,3 @@ pub use sampling::{
 };
 pub use sources::{CHECKPOINT, Source, sources, with_digests};
 pub use task::{Benchmark, BenchmarkTask, CountdownTask, DatasetTask, Protocol, SudokuTask, Task};
-pub use token_mean::TokenMean;

@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use agrpo_spec::{EstimatorConfig, Seed};
 
 use super::batch::{Batch, count};
-use super::tokens::count_of;
 use super::timesteps::{self, Draw};
+use super::tokens::count_of;
 use super::unit::Estimator;
 use super::with_draws;
 

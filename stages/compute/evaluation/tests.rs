@@ -12,8 +12,8 @@ use crate::text::chat::tests as chat;
 /// Held-out problems: more than a pass of one state takes at once.
 const PROBLEMS: u32 = 20;
 
-/// An evaluation of prompts of several lengths, whose order is not that of the problems.
-fn of_several_lengths(precision: Precision) -> (EvaluationSpec, Inputs) {
+/// An evaluation in half precision of prompts of several lengths, whose order is not that of the problems.
+fn in_half_precision() -> (EvaluationSpec, Inputs) {
     let mut inputs = Inputs::default();
     let mut insert = |artifact: Artifact| {
         let digest = artifact.digest().unwrap();
@@ -47,7 +47,7 @@ fn of_several_lengths(precision: Precision) -> (EvaluationSpec, Inputs) {
             tokenizer: insert(blob(chat::bytes(&chat::file()))),
         }),
         policy: insert(Artifact::Folder(policy)),
-        precision,
+        precision: Precision::Bf16,
         problems: PROBLEMS,
         samples: 2,
         micro_batch: 1,
@@ -59,43 +59,18 @@ fn of_several_lengths(precision: Precision) -> (EvaluationSpec, Inputs) {
     (spec, inputs)
 }
 
-fn evaluated(spec: EvaluationSpec, inputs: &Inputs) -> Evaluation {
-    let outputs = crate::execute(&StageSpec::Evaluation(spec), inputs).unwrap();
-    let Artifact::Blob(Content::Memory(bytes)) = &outputs.artifacts["evaluation"] else {
-        panic!("not in memory")
-    };
-    Evaluation::from_bytes(bytes).unwrap()
-}
-
-/// In f32 a prompt is padded with those of its window, which are sorted by length; of fewer problems windows, and
-/// with them paddings, are others.
-#[test]
-fn in_single_precision_no_completion_depends_on_the_padding_of_its_window() {
-    crate::use_one_thread();
-    let (mut spec, inputs) = of_several_lengths(Precision::F32);
-    spec.samplers[0].temperature = agrpo_spec::Real::new(0.0).unwrap();
-    spec.samples = 1;
-    let whole = evaluated(spec.clone(), &inputs).samples;
-    let lengths: Vec<_> = whole.iter().map(|sample| sample.prompt.len()).collect();
-    assert!(!lengths.is_sorted(), "in the order of problems: {lengths:?}");
-    let texts: std::collections::BTreeSet<_> = whole.iter().map(|one| &one.completion).collect();
-    assert!(texts.len() > 4, "not one completion for all: {texts:?}");
-    for problems in 1..PROBLEMS {
-        let found = evaluated(EvaluationSpec { problems, ..spec.clone() }, &inputs).samples;
-        assert_eq!(found, whole[..found.len()], "{problems}");
-    }
-    for micro_batch in [2, 64] {
-        let found = evaluated(EvaluationSpec { micro_batch, ..spec.clone() }, &inputs).samples;
-        assert_eq!(found, whole, "{micro_batch}");
-    }
-}
-
 /// There, those of one length share passes, since nothing is padded.
 #[test]
 fn in_half_precision_each_problem_gets_the_completion_that_it_gets_alone() {
     crate::use_one_thread();
-    let (spec, inputs) = of_several_lengths(Precision::Bf16);
-    let evaluated = |spec: EvaluationSpec| evaluated(spec, &inputs);
+    let (spec, inputs) = in_half_precision();
+    let evaluated = |spec: EvaluationSpec| {
+        let outputs = crate::execute(&StageSpec::Evaluation(spec), &inputs).unwrap();
+        let Artifact::Blob(Content::Memory(bytes)) = &outputs.artifacts["evaluation"] else {
+            panic!("not in memory")
+        };
+        Evaluation::from_bytes(bytes).unwrap()
+    };
     let alone = |n| evaluated(spec.nth_shard(n, PROBLEMS).unwrap());
     let alone: Vec<Evaluation> = (0..PROBLEMS).map(alone).collect();
     let samples: Vec<_> = alone.iter().flat_map(|one| one.samples.clone()).collect();
@@ -116,20 +91,17 @@ fn in_half_precision_each_problem_gets_the_completion_that_it_gets_alone() {
 /// A completion's padding is that of its window, so it must not depend on the shard that computes it.
 #[test]
 fn shards_compute_each_completion_once_and_in_the_window_of_the_whole() {
-    // Sorted by something else than their numbers.
-    let all: Vec<usize> = (0..45).map(|n| n * 7 % 45).collect();
-    let of = |own: Range<usize>| -> BTreeMap<usize, Vec<usize>> {
+    let of = |own: Range<usize>| -> Vec<(usize, Vec<usize>)> {
         let cells = |Batch { window, cells }: Batch| {
             cells.into_iter().map(move |cell| (cell, window.clone()))
         };
-        windows(&all, &own, 16).flat_map(cells).collect()
+        windows(own, 45, 16).flat_map(cells).collect()
     };
     let whole = of(0..45);
-    assert_eq!(whole.keys().copied().collect::<Vec<_>>(), Vec::from_iter(0..45));
-    assert_eq!([&whole[&all[0]], &whole[&all[44]]], [&all[..16], &all[32..]]);
+    assert_eq!(whole.iter().map(|(cell, _)| *cell).collect::<Vec<_>>(), Vec::from_iter(0..45));
+    assert_eq!([&whole[0].1, &whole[44].1], [&Vec::from_iter(0..16), &Vec::from_iter(32..45)]);
     for ends in [vec![0, 45], vec![0, 15, 30, 45], vec![0, 16, 17, 33, 45], Vec::from_iter(0..46)] {
-        let shards: Vec<_> = ends.windows(2).flat_map(|ends| of(ends[0]..ends[1])).collect();
-        assert_eq!(shards.len(), 45, "each once");
-        assert_eq!(BTreeMap::from_iter(shards), whole, "{ends:?}");
+        let shards = ends.windows(2).flat_map(|ends| of(ends[0]..ends[1]));
+        assert_eq!(shards.collect::<Vec<_>>(), whole, "{ends:?}");
     }
 }

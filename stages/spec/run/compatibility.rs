@@ -3,7 +3,8 @@
 //! Checked for a run file, for a gradient's spec before its inputs are read, and before an estimator is measured.
 
 use super::error::{RunError, setting};
-use super::estimator::{EstimatorConfig, EstimatorKind, Samples, StepEvery};
+use super::estimator::{EstimatorConfig, Samples, StepEvery};
+use super::kind::EstimatorKind;
 use super::sampling::{Cache, Confidence, PositionRule, Sampler, allows_steps};
 
 impl EstimatorConfig {

@@ -66,9 +66,9 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// Fills in what a run file leaves out and another key decides: `[advantage]` and
-    /// `estimator.token_mean` by the estimator's kind, `rollout.confidence` by the task's protocol. Stored runs have these keys; in those from before a key, its serde
-    /// default is what it was.
+    /// Fills in what a run file leaves out and another key decides: `[advantage]` and `estimator.token_mean` by the
+    /// estimator's kind, `rollout.confidence` by the task's protocol. Stored runs have these keys; in those from before a
+    /// key, its serde default is what it was.
     pub(super) fn filled(mut self, written: &toml::Table) -> Self {
         let has = |section: &str, key: &str| {
             written.get(section).and_then(|section| section.get(key)).is_some()

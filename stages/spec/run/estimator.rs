@@ -6,37 +6,13 @@
 use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
-use super::{TokenMean, defaults};
-use crate::{digest::Real, names::named};
+use super::defaults;
+use super::kind::{EstimatorKind, TokenMean};
+use crate::digest::Real;
 
 mod written;
 
 pub use written::{Checkpointing, Samples};
-
-/// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
-#[serde(rename_all = "kebab-case")]
-pub enum EstimatorKind {
-    /// Amortized GRPO (arXiv 2510.04019).
-    #[default]
-    Agrpo,
-    /// diffu-GRPO (d1, arXiv 2504.12216): one fully masked pass.
-    DiffuGrpo,
-    /// coupled-GRPO (DiffuCoder, arXiv 2506.20639): complementary masks.
-    CoupledGrpo,
-    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474).
-    MergedStep,
-    /// GRPO in autoregressive order (JustGRPO, arXiv 2601.15165).
-    ArGrpo,
-}
-
-named!(EstimatorKind {
-    Agrpo: "agrpo",
-    DiffuGrpo: "diffu-grpo",
-    CoupledGrpo: "coupled-grpo",
-    MergedStep: "merged-step",
-    ArGrpo: "ar-grpo",
-});
 
 /// How likely each step is to be drawn; weights keep the estimate unbiased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
@@ -272,6 +248,11 @@ impl EstimatorConfig {
             accumulation_steps: 1,
             token_mean: TokenMean::Iteration,
         }
+    }
+
+    /// Bit 4 of the last byte of a configuration.
+    fn token_mean_bit(&self) -> u8 {
+        u8::from(self.kind.has_token_mean() && self.token_mean == TokenMean::Group) << 4
     }
 
     /// Optimizer steps of an iteration.

@@ -6,7 +6,7 @@
 use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
-use super::{defaults, estimator::EstimatorKind};
+use super::{defaults, kind::EstimatorKind};
 use crate::digest::Real;
 
 /// What a completion's reward is compared with.

@@ -11,7 +11,9 @@ use agrpo_compute::estimator::{
 };
 use agrpo_compute::model::{ModelConfig, Policy};
 use agrpo_compute::trajectories::Trajectories;
-use agrpo_spec::{Cache, EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler, Samples};
+use agrpo_spec::{
+    Cache, Confidence, EstimatorConfig, EstimatorKind, PositionRule, Real, Sampler, Samples,
+};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -89,6 +91,7 @@ impl Case {
             top_k: 0,
             top_p: real(1.0),
             position: PositionRule::Random,
+            confidence: Confidence::Sampling,
             guidance: real(0.0),
             cache: Cache::None,
             threshold: None,

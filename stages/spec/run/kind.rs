@@ -1,11 +1,37 @@
-//! `estimator.token_mean`: what the token losses of diffu-grpo, coupled-grpo and merged-step are a mean over.
+//! The kinds of estimators, and `estimator.token_mean`: what the token losses of diffu-grpo, coupled-grpo and merged-step
+//! are a mean over.
 //!
-//! Records from before the key lack it and mean the iteration; run files that lack it mean what was published. Only readers
+//! Records from before that key lack it and mean the iteration; run files that lack it mean what was published. Only readers
 //! of run files fill it in, so that a record keeps its name.
 
 use serde::{Deserialize, Serialize};
 
-use super::{EstimatorConfig, EstimatorKind};
+use crate::names::named;
+
+/// The policy-gradient estimators; one file each in `stages/compute/estimator/`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[serde(rename_all = "kebab-case")]
+pub enum EstimatorKind {
+    /// Amortized GRPO (arXiv 2510.04019).
+    #[default]
+    Agrpo,
+    /// diffu-GRPO (d1, arXiv 2504.12216): one fully masked pass.
+    DiffuGrpo,
+    /// coupled-GRPO (DiffuCoder, arXiv 2506.20639): complementary masks.
+    CoupledGrpo,
+    /// Neighbouring steps share a pass (d2-StepMerge, arXiv 2509.21474).
+    MergedStep,
+    /// GRPO in autoregressive order (JustGRPO, arXiv 2601.15165).
+    ArGrpo,
+}
+
+named!(EstimatorKind {
+    Agrpo: "agrpo",
+    DiffuGrpo: "diffu-grpo",
+    CoupledGrpo: "coupled-grpo",
+    MergedStep: "merged-step",
+    ArGrpo: "ar-grpo",
+});
 
 /// What token losses are a mean over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,17 +63,9 @@ impl EstimatorKind {
     }
 }
 
-impl EstimatorConfig {
-    /// Bit 4 of the last byte of a configuration.
-    pub(super) fn token_mean_bit(&self) -> u8 {
-        u8::from(self.kind.has_token_mean() && self.token_mean == TokenMean::Group) << 4
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{Run, encode};
+    use crate::{EstimatorKind, Run, encode};
 
     /// The smoke run with these keys of `[estimator]`.
     fn run(keys: &str) -> Result<Run, String> {
