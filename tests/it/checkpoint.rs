@@ -355,7 +355,7 @@ fn a_dry_run_needs_none_of_the_files() {
     let said = program.run(&["run", "run.toml", "--dry-run", "--threads", "2", "--tflops", "0.1"]);
     assert!(!program.store().exists());
     assert_snapshot!(said.stdout, @r"
-    run       2e6521aaaf6f176cda58f501e6395f654d5b4868cc22731e6e9d7ef2471f6350 (words, cpu-portable)
+    run       d89217e10dbff8bb96e54422ce8195e51894454e7525ef7d6a968cc3806ac99d (words, cpu-portable)
               without task.benchmark.train, task.benchmark.test, checkpoint.folder: its id is another one once they are fetched
     stages    16 in all
     kind        stages  TFLOP  seconds  writes     memory

@@ -250,7 +250,7 @@ fn an_unreachable_redis_is_code_4_and_names_the_place() {
 fn a_run_from_its_first_line_to_its_replay() {
     let (folder, said) = with_a_run();
     let folder = folder.path();
-    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb");
+    assert_snapshot!(said.stdout.lines().next().unwrap(), @r"run       9a4bacb6be8d8156e05d090cb1370012ab35185f97d5ca8969ac204e4f552c58");
     for part in ["state     done: iteration 1 of 1, 7 stages computed, 0 reused", "  agrpo replay "]
     {
         assert!(said.stdout.contains(part), "{}", said.stdout);
@@ -265,7 +265,7 @@ fn a_run_from_its_first_line_to_its_replay() {
     let status = agrpo(folder, &["status"], "").stdout.replace(&policy[..12], "[policy]");
     assert_snapshot!(status, @r"
     run           name  state  iteration  accuracy      stages  failed  policy
-    5cff052ac408  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
+    9a4bacb6be8d  tiny  done   1/1        0.0% -> 0.0%  7       0       [policy]
     ");
 
     let replayed = agrpo(folder, &["replay", "--run", "tiny"], "");

@@ -103,7 +103,7 @@ fn a_comparison_agrees_with_its_runs_and_is_computed_once() {
     | variant | iterations | passes | gain at 8 steps | 8 steps, % | 4 steps, % | seconds |
     |---|--:|--:|--:|--:|--:|--:|
     | base | 0 | 0 | | 1.6 ± 2.2 | 1.6 ± 2.2 | |
-    | two | 2 | 24 | -1.6 ± 2.2 | 0.0 ± 0.0 | 0.0 ± 0.0 | [s] |
+    | two | 2 | 40 | 1.6 ± 2.2 | 3.1 ± 4.4 | 3.1 ± 4.4 | [s] |
     | all | 1 | 24 | 0.0 ± 0.0 | 1.6 ± 2.2 | 0.0 ± 0.0 | [s] |
     ");
     let chart = written(&program, "svg");

@@ -42,13 +42,13 @@ fn what_is_shown_of_a_run_and_its_parts() {
     let folder = folder.path();
     let run = answer(folder, &["show", "tiny"]);
     assert_snapshot!(run.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n"), @r"
-    # run 5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb
+    # run 9a4bacb6be8d8156e05d090cb1370012ab35185f97d5ca8969ac204e4f552c58
     # 7 of 7 stages are done
     #   sft-000000          5a2c77c0b4d7cb78e43ea7444bb7ab2fca8c490d6ba4e4db4da4f34e32254155
     #   evaluation-000000   136b79ade66464c1346ba055e74c8991fe21e822d9d1529be46b0f6f0a9571bb
     #   rollout-000001-00   a67ad52e840ef3a160453f9bd8ae57425335d833e8b43c5f7c2729192c418447
     #   reward-000001-00    47e4d83dfb2fe747dd15cd4a4ace243c202a39b6364e1c36bfb50d9904e5e6b7
-    #   gradient-000001-00  c38abf256318111b7c56468a64acfcd8b2e52742eaa4db544872c717f28cd559
+    #   gradient-000001-00  7dc7d1c507eba2857e8711e13fff90b2c3b574c6299c73a368f71b532bfdc2b5
     #   update-000001       596c7fc8338b15ba9bf498994216d66f0c28ba0e725462eb7a8de44f8e2ecac9
     #   evaluation-000001   c5ccff5e0004e575932f228524ac8fceaaf12131d2456301f654bbb44d7ed565
     ");
@@ -123,7 +123,7 @@ fn what_a_run_says_that_is_done() {
     let (folder, _) = with_a_run();
     let folder = folder.path();
     assert_snapshot!(answer(folder, &["run", "tiny.toml"]), @r"
-    run       5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb
+    run       9a4bacb6be8d8156e05d090cb1370012ab35185f97d5ca8969ac204e4f552c58
     state     done: iteration 1 of 1, 0 stages computed, 7 reused
     policy    cf3e0881cb19144ed4e45285f8f61bb87f0b9a18a4d607611970b38f800d08db
     accuracy  0.0% (0 of 4) -> 0.0% (0 of 4)
@@ -131,7 +131,7 @@ fn what_a_run_says_that_is_done() {
 
     next:
       agrpo status
-      agrpo show 5cff052ac408
+      agrpo show 9a4bacb6be8d
     ");
     assert_snapshot!(answer(folder, &["replay", &stage(folder, "reward-000001-00")]), @r"
     reward 47e4d83dfb2fe747dd15cd4a4ace243c202a39b6364e1c36bfb50d9904e5e6b7
@@ -139,7 +139,7 @@ fn what_a_run_says_that_is_done() {
     identical
     ");
     assert_snapshot!(answer(folder, &["evaluate", "tiny"]), @r"
-    tiny (5cff052ac408): 4 held-out problems, greedy
+    tiny (9a4bacb6be8d): 4 held-out problems, greedy
 
     policy       steps  tokens/step  passes  temperature  accuracy  95 % interval  stage
     base         8      1            8.00    0            0.0%      0.0% to 49.0%  136b79ade664
@@ -172,7 +172,7 @@ fn output_of_retention() {
     kept       19 objects, [size], which 1 run reaches
     ");
     assert_snapshot!(answer(folder, &["forget", "tiny", "--dry-run"]), @r"
-    run 5cff052ac40874f1a5d1fc3c001fecc3209ad9fa05ddcf44fdd7b45899addccb would be forgotten: 11 records
+    run 9a4bacb6be8d8156e05d090cb1370012ab35185f97d5ca8969ac204e4f552c58 would be forgotten: 11 records
     agrpo gc frees 19 objects, [size]
 
     next:
@@ -180,7 +180,7 @@ fn output_of_retention() {
     ");
     for verb in ["pause", "cancel"] {
         let said = answer(folder, &[verb, "tiny"]);
-        assert_eq!(said, "run 5cff052ac408: is done already; nothing was changed\n");
+        assert_eq!(said, "run 9a4bacb6be8d: is done already; nothing was changed\n");
     }
     let last = stage(folder, "evaluation-000001");
     let run =
@@ -188,12 +188,12 @@ fn output_of_retention() {
     std::fs::remove_file(run.join(format!("stages/evaluation-000001.{last}"))).unwrap();
     std::fs::remove_file(folder.join(".agrpo/stages").join(last)).unwrap();
     assert_snapshot!(answer(folder, &["pause", "tiny"]), @r"
-    run 5cff052ac408: paused; stages in hand are finished
+    run 9a4bacb6be8d: paused; stages in hand are finished
 
     next:
-      agrpo resume 5cff052ac408
+      agrpo resume 9a4bacb6be8d
     ");
-    assert_snapshot!(answer(folder, &["resume", "tiny"]), @"run 5cff052ac408: resumed");
+    assert_snapshot!(answer(folder, &["resume", "tiny"]), @"run 9a4bacb6be8d: resumed");
 }
 
 /// What a verb writes for people replaces its own earlier files alone.

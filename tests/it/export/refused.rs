@@ -62,7 +62,7 @@ fn what_cannot_be_exported_is_reported_in_one_line() {
     hint: agrpo show RUN lists the policies of a run
     2 error: --format peft: policy [policy] has no adapter: all of its weights are its own; expected --format hf
     2 error: --format merged: policy [policy] has no adapter: all of its weights are its own; expected --format hf
-    2 error: --iteration 9: run 1b6b9666d48a (bytes) has come to iteration 4; expected base, latest or 0 to 4
+    2 error: --iteration 9: run e03beda09e2b (bytes) has come to iteration 4; expected base, latest or 0 to 4
     2 error: full is there already; name another place, or replace it with --force
     2 error: full: --force would delete notes.txt, which no export wrote there; move it away, or name another folder
     2 error: a.csv is no folder; name one that is not there yet
