@@ -72,7 +72,7 @@ pub(crate) fn execute(
     let artifact = Artifact::Blob(tensors::write(&gradient)?.into());
     Ok(Outputs {
         artifacts: BTreeMap::from([("gradient", artifact)]),
-        metrics: metrics(&batch, &measured, estimator.samples),
+        metrics: metrics(empty(&batch), &measured, estimator.samples as f64),
     })
 }
 
@@ -174,9 +174,13 @@ fn check_origin(trajectories: &Trajectories, behaviour: ArtifactDigest) -> Resul
     }
 }
 
-pub(crate) fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) -> Metrics {
+/// Completions without a step to learn from.
+pub(crate) fn empty(batch: &Batch<'_>) -> usize {
+    (0..batch.rows()).filter(|&row| batch.horizon(row) == 0).count()
+}
+
+pub(crate) fn metrics(empty: usize, measured: &Measured, samples: f64) -> Metrics {
     let share = |part: f64| if measured.factors > 0.0 { part / measured.factors } else { 0.0 };
-    let empty = (0..batch.rows()).filter(|&row| batch.horizon(row) == 0).count();
     BTreeMap::from([
         (metrics::LOSS.into(), measured.loss),
         (metrics::KL.into(), measured.kl),
@@ -184,7 +188,7 @@ pub(crate) fn metrics(batch: &Batch<'_>, measured: &Measured, samples: usize) ->
         (metrics::CLIP_SHARE_LOW.into(), share(measured.clipped_low)),
         (metrics::CLIP_SHARE_HIGH.into(), share(measured.clipped_high)),
         (metrics::RATIO_DEVIATION.into(), measured.ratio_deviation),
-        (metrics::SAMPLES.into(), samples as f64),
+        (metrics::SAMPLES.into(), samples),
         (metrics::STATES.into(), measured.states),
         (metrics::EMPTY_COMPLETIONS.into(), empty as f64),
     ])

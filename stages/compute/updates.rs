@@ -63,7 +63,6 @@ pub(crate) fn execute(
     let mut parameters = policy.parameters();
     let mut optimizer = update::optimizer(spec.optimizer_state, inputs, &parameters, host)?;
     let (mut gradients, mut updates) = (vec![], vec![]);
-    let shards = batches.len() as f64;
     let when = (spec.iteration, spec.iterations);
     for inner in 1..=spec.estimator.inner_updates {
         let mut measured = vec![(Measured::default(), 0); batches.len()];
@@ -79,17 +78,11 @@ pub(crate) fn execute(
             let taken = optimizer.step(&mut parameters, &mean, &spec.optimizer, when, host)?;
             updates.push(update::metrics(&taken));
         }
-        for (batch, (mut sums, samples)) in batches.iter().zip(measured) {
-            if config.step_every == StepEvery::Sample {
-                // A shard's share of the loss, and metrics are means over shards.
-                (sums.loss, sums.kl) = (sums.loss * shards, sums.kl * shards);
-            }
-            gradients.push(gradient::metrics(batch, &sums, samples));
-        }
+        gradients.extend(metrics(&config, &batches, &measured));
     }
-    let metrics = |kind, of: &[Metrics]| joined(kind, &of.iter().collect::<Vec<_>>());
-    let mut measured = metrics(StageKind::Gradient, &gradients);
-    measured.extend(metrics(StageKind::Update, &updates));
+    let join = |kind, of: &[Metrics]| joined(kind, &of.iter().collect::<Vec<_>>());
+    let mut measured = join(StageKind::Gradient, &gradients);
+    measured.extend(join(StageKind::Update, &updates));
     drop((batches, reference, behaviour));
     let trained = match policy.adapter() {
         Some(adapter) => Trained::Adapter(adapter.clone()),
@@ -175,6 +168,29 @@ fn steps<'a>(
         step.into_iter().enumerate().filter(used).map(part).collect()
     };
     steps_by_sample(batches, config, seed).into_iter().map(parts).collect()
+}
+
+/// What the gradient stages of one inner update would have measured, one of each shard. Steps for every sample have a loss
+/// and ratios of all shards together.
+fn metrics(
+    config: &EstimatorConfig,
+    batches: &[Batch<'_>],
+    measured: &[(Measured, usize)],
+) -> Vec<Metrics> {
+    let shards = batches.iter().zip(measured);
+    if config.step_every == StepEvery::Batch {
+        let of = |(batch, (sums, samples)): (_, &(Measured, usize))| {
+            gradient::metrics(gradient::empty(batch), sums, *samples as f64)
+        };
+        return shards.map(of).collect();
+    }
+    let (mut sums, mut samples) = (Measured::default(), 0);
+    for (of_shard, drawn) in measured {
+        sums.add(of_shard);
+        samples += drawn;
+    }
+    let empty = batches.iter().map(gradient::empty).sum();
+    vec![gradient::metrics(empty, &sums, samples as f64 / batches.len() as f64)]
 }
 
 /// The gradient of a step. Adds what each shard measured, and its number of samples.

@@ -3,8 +3,8 @@
 
 use agrpo_compute::tasks::{TaskError, check_task};
 use agrpo_spec::{
-    Appended, EvaluationSpec, GridCell, Real, RewardConfig, Run, Sampler, StageKind, Task,
-    allows_steps,
+    Appended, EvaluationSpec, GridCell, PositionRule, Real, RewardConfig, Run, Sampler, StageKind,
+    Task, allows_steps,
 };
 
 use super::row::Cell;
@@ -118,6 +118,8 @@ fn sampler(
     (own.completion_tokens, own.block_tokens) = (Some(cell.completion_tokens), Some(block));
     (own.steps, own.grid) = (vec![cell.steps], Appended::default());
     own.position = args.position.unwrap_or(own.position);
+    // The file's key is for its own order; no other compares confidences.
+    own.confidence = own.confidence.filter(|_| own.position == PositionRule::LowConfidence);
     own.cache = args.cache.unwrap_or(own.cache);
     own.threshold = args.threshold.or(own.threshold);
     let run = Run::resolve(config)?;

@@ -72,7 +72,11 @@ impl Report {
             evaluations.push(row(store, cell, own).await?);
             rest = others;
         }
-        let is_best_alone = args.iteration.contains(&PolicyChoice::Best);
+        let is_best_alone = args.iteration.contains(&PolicyChoice::Best)
+            && args
+                .iteration
+                .iter()
+                .all(|of| matches!(of, PolicyChoice::Best | PolicyChoice::Base));
         let table = (!args.grid.is_empty()).then_some(Table { is_best_alone });
         let trained = evaluations.iter().filter(|row| row.iteration > 0);
         let are_several = trained.map(|row| row.iteration).collect::<BTreeSet<_>>().len() > 1;

@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, fmt};
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Real, RunConfig, Sampler, Samples, StepWeights, Strata,
+    EstimatorConfig, EstimatorKind, Real, RunConfig, Sampler, Samples, StepEvery, StepWeights,
+    Strata,
 };
 use agrpo_view::text::name_of;
 use serde::Serialize;
@@ -80,7 +81,8 @@ impl Setting {
         self.plain() == Some(self)
     }
 
-    /// A run's configuration with this estimator, without the divergence.
+    /// A run's configuration with this estimator, without the divergence. The gradient is that of all samples, whatever
+    /// steps the run's optimizer takes.
     pub(super) fn config(self, run: &EstimatorConfig) -> EstimatorConfig {
         EstimatorConfig {
             kind: self.kind,
@@ -89,6 +91,8 @@ impl Setting {
             step_weights: self.step_weights.unwrap_or(StepWeights::Uniform),
             position_gradient: self.position_gradient,
             kl: Real::new(0.0).expect("zero is finite"),
+            step_every: StepEvery::Batch,
+            accumulation_steps: 1,
             token_mean: if self.kind == run.kind { run.token_mean } else { self.kind.token_mean() },
             ..run.clone()
         }

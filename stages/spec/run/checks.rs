@@ -3,8 +3,8 @@
 
 use super::error::{below_one, not_negative, positive, setting, share, within};
 use super::{
-    AdvantageScale, Base, LoraConfig, Numerics, Precision, RunConfig, RunError, Sampler, Task,
-    allows_steps,
+    AdvantageScale, Base, GridCell, LoraConfig, Numerics, Precision, RunConfig, RunError, Sampler,
+    Task, allows_steps,
 };
 use crate::digest::Real;
 
@@ -252,7 +252,13 @@ fn grid(config: &RunConfig) -> Result<(), RunError> {
         )?;
         found().ensure(!cells[..n].contains(cell), "expected every cell once")?;
     }
-    config.evaluation_samplers().iter().try_for_each(|sampler| sampler.check("evaluation"))
+    let of_grid = |sampler: &&Sampler| cells.contains(&GridCell::from(*sampler));
+    config.evaluation_samplers().iter().filter(of_grid).try_for_each(|sampler| {
+        sampler.check("evaluation").map_err(|error| {
+            let cell = format!("\"{}\"", GridCell::from(sampler));
+            setting("evaluation.grid", cell).refused(error.to_string())
+        })
+    })
 }
 
 #[cfg(test)]

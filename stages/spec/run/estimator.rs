@@ -52,12 +52,6 @@ pub enum StepEvery {
     Sample,
 }
 
-impl StepEvery {
-    fn is_batch(&self) -> bool {
-        *self == Self::Batch
-    }
-}
-
 /// Which steps of a completion the gradient is a mean over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
 #[serde(rename_all = "kebab-case")]
@@ -72,7 +66,7 @@ pub enum Horizon {
 
 /// The policy gradient. Every value is explicit; what a run file leaves out is filled in by kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "Written", into = "Written")]
 pub struct EstimatorConfig {
     /// Which estimator.
     pub kind: EstimatorKind,
@@ -105,23 +99,14 @@ pub struct EstimatorConfig {
     pub checkpointing: Checkpointing,
     /// Whether all inner updates of an iteration are one stage, which leaves one policy: the same bytes, and none of
     /// the gradients and policies between.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fused_updates: bool,
     /// When the optimizer takes a step. agrpo.
-    #[serde(skip_serializing_if = "StepEvery::is_batch")]
     pub step_every: StepEvery,
     /// Micro-batches of an update, all but the last of which are accumulated before its first optimizer step. Of
     /// `step_every = "sample"`; 1 otherwise.
-    #[serde(skip_serializing_if = "is_one")]
     pub accumulation_steps: u32,
     /// What token losses are a mean over. diffu-grpo, coupled-grpo, merged-step.
-    #[serde(skip_serializing_if = "TokenMean::is_iteration")]
     pub token_mean: TokenMean,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_one(number: &u32) -> bool {
-    *number == 1
 }
 
 /// The keys from `checkpointing` on take one byte, so that runs and gradients from before the others keep their names;
@@ -159,7 +144,7 @@ impl Encode for EstimatorConfig {
 }
 
 /// The section as a run file has it.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default)]
@@ -184,19 +169,21 @@ struct Written {
     micro_batch: u32,
     #[serde(default)]
     checkpointing: Checkpointing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     fused_updates: Option<bool>,
-    #[serde(default)]
-    step_every: StepEvery,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step_every: Option<StepEvery>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     accumulation_steps: Option<u32>,
-    #[serde(default)]
-    token_mean: TokenMean,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_mean: Option<TokenMean>,
 }
 
 impl From<Written> for EstimatorConfig {
     fn from(written: Written) -> Self {
         let (k, clip, kl, inner_updates) = published(written.kind);
         let (clip, kl) = (defaults::real(clip), defaults::real(kl));
-        let by_sample = written.step_every == StepEvery::Sample;
+        let by_sample = written.step_every == Some(StepEvery::Sample);
         Self {
             kind: written.kind,
             k: written.k.unwrap_or(k),
@@ -213,13 +200,39 @@ impl From<Written> for EstimatorConfig {
             micro_batch: written.micro_batch,
             checkpointing: written.checkpointing,
             fused_updates: written.fused_updates.unwrap_or(by_sample),
-            step_every: written.step_every,
+            step_every: written.step_every.unwrap_or_default(),
             accumulation_steps: written.accumulation_steps.unwrap_or(if by_sample { 2 } else { 1 }),
-            token_mean: if written.kind.has_token_mean() {
-                written.token_mean
-            } else {
-                TokenMean::Iteration
-            },
+            token_mean: written
+                .token_mean
+                .filter(|_| written.kind.has_token_mean())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Keys that others decide are written where they are read, so that what is written means the same when it is read.
+impl From<EstimatorConfig> for Written {
+    fn from(config: EstimatorConfig) -> Self {
+        let by_sample = config.step_every == StepEvery::Sample;
+        Self {
+            kind: config.kind,
+            k: Some(config.k),
+            strata: config.strata,
+            step_weights: config.step_weights,
+            uniform_share: config.uniform_share,
+            horizon: config.horizon,
+            position_gradient: config.position_gradient,
+            prompt_mask: config.prompt_mask,
+            clip_low: Some(config.clip_low),
+            clip_high: Some(config.clip_high),
+            kl: Some(config.kl),
+            inner_updates: Some(config.inner_updates),
+            micro_batch: config.micro_batch,
+            checkpointing: config.checkpointing,
+            fused_updates: config.fused_updates.then_some(true),
+            step_every: by_sample.then_some(config.step_every),
+            accumulation_steps: by_sample.then_some(config.accumulation_steps),
+            token_mean: config.kind.has_token_mean().then_some(config.token_mean),
         }
     }
 }
@@ -319,16 +332,15 @@ mod tests {
         let sample = of("step_every = \"sample\"");
         assert_eq!((sample.accumulation_steps, sample.optimizer_steps()), (2, 24));
         assert!(sample.fused_updates);
-        assert_eq!(
-            serde_json::from_value::<EstimatorConfig>(serde_json::to_value(&sample).unwrap())
-                .unwrap(),
-            sample
-        );
-        let names: BTreeSet<_> = [1, 2, 16]
-            .map(|accumulation_steps| {
-                crate::encode(&EstimatorConfig { accumulation_steps, ..sample.clone() })
-            })
-            .into();
+        let mut names = BTreeSet::new();
+        for accumulation_steps in [1, 2, 16] {
+            let config = EstimatorConfig { accumulation_steps, ..sample.clone() };
+            let json = serde_json::to_value(&config).unwrap();
+            assert_eq!(serde_json::from_value::<EstimatorConfig>(json).unwrap(), config);
+            let file: EstimatorConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+            assert_eq!(file, config);
+            names.insert(crate::encode(&config));
+        }
         assert_eq!(names.len(), 3);
     }
 
