@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::support::program::Program;
+use crate::support::program::{Program, RUN};
 
 /// A finished run, and the manifest of each kind whose name is the greatest: (digest, path). Gradients
 /// of shards without any advantage are zero, and would freeze nothing.
 fn finished() -> (Program, BTreeMap<String, (String, PathBuf)>) {
+    let program = Program::new(&[]);
     // Written out, as the bytes that are frozen are older than today's default.
-    let program = Program::new(&[("estimator.strata", "\"shard\"")]);
+    let run = RUN.replace("[estimator]\n", "[estimator]\nstrata = \"shard\"\n");
+    std::fs::write(program.folder().join("run.toml"), run).unwrap();
     program.json(&["run", "run.toml", "--json"]);
     let mut of_kind = BTreeMap::new();
     let stages = std::fs::read_dir(program.store().join("stages")).unwrap();
