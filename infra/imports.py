@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The parts of each crate, lowest floor first; parts between two `<` do not import each other. `lib` and `main` are
 # the root file: low where it hands on names of other crates, high where it uses the parts.
 FLOORS = {
-    "stages/spec": "names seed text json message < digest < content record run < stage < artifact memory plan"
+    "stages/spec": "family names seed text json message < digest < content record run < stage < artifact memory plan"
                    " < cost manifest results scorer < lib",
     "stages/mathematics": "braces expression patterns < lexer python value < normalise numerical < evaluate"
                           " < calculus nodes < real_sets < grammar < extract < compare < lib",

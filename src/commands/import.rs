@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::{path::Path, sync::mpsc};
 
 use agrpo_compute::model::MergedWeights;
-use agrpo_spec::{ArtifactDigest, CheckpointShape, Files, OutputRecord, StageError};
+use agrpo_spec::{ArtifactDigest, CheckpointShape, Family, Files, OutputRecord, StageError};
 use agrpo_store::JobsError;
 
 use super::files::{names, unreadable};
@@ -107,6 +107,10 @@ fn facts(files: &Files) -> Result<Facts, StageError> {
         precision: if is_narrow { "bf16" } else { "f32" },
         dtypes,
         shape: CheckpointShape {
+            family: Family::default(),
+            n_kv_heads: None,
+            head_size: None,
+            attention_block: None,
             d_model: size(config.d_model)?,
             n_layers: size(config.n_layers)?,
             n_heads: size(config.n_heads)?,

@@ -3,8 +3,8 @@
 
 use agrpo_spec::memory::{GradientSizes, Sizes};
 use agrpo_spec::{
-    Cache, Confidence, EstimatorConfig, EstimatorKind, GradientSpec, Inputs, ModelShape, Outputs,
-    Plan, PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
+    Cache, Confidence, EstimatorConfig, EstimatorKind, Family, GradientSpec, Inputs, ModelShape,
+    Outputs, Plan, PositionRule, Real, Run, Sampler, StageError, StageKey, StageSpec,
 };
 
 pub(crate) mod published;
@@ -35,6 +35,10 @@ pub(crate) fn sampler(tokens: u32, block: u32, steps: u32, position: PositionRul
 /// The smallest model.
 pub(crate) fn shape(init_std: f64) -> ModelShape {
     ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model: 8,
         n_layers: 1,
         n_heads: 2,

@@ -10,6 +10,7 @@ mod artifact;
 mod content;
 mod cost;
 mod digest;
+mod family;
 mod json;
 mod manifest;
 pub mod memory;
@@ -30,6 +31,10 @@ pub use cost::{By, Chain, Choice, Machine, Places, Rates, StageCost, TimePart};
 pub use digest::{
     Appended, ArtifactDigest, DigestStream, ParseDigestError, Real, RunId, StageDigest, decode,
     encode,
+};
+pub use family::{
+    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, Family, FamilyTraits,
+    Predicts, Spread, TensorNames, ThresholdRule,
 };
 pub use json::{is_out_of_range, json_reason};
 pub use manifest::{Environment, Manifest, Phases};

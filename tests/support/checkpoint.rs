@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use agrpo_compute::model::ModelConfig;
-use agrpo_spec::{ModelShape, Real};
+use agrpo_spec::{Family, ModelShape, Real};
 use serde_json::{Map, Value, json};
 
 /// Bytes written at once.
@@ -18,6 +18,10 @@ const ONE: u16 = 0x3f80;
 pub(crate) fn shape(d_model: u32, n_layers: u32, n_heads: u32, mlp_hidden_size: u32) -> ModelShape {
     let real = |value| Real::new(value).unwrap();
     ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model,
         n_layers,
         n_heads,

@@ -6,7 +6,9 @@
 
 use agrpo_compute::sampler::Row;
 use agrpo_spec::memory::{PassSizes, Sizes};
-use agrpo_spec::{Cache, Confidence, ModelShape, PositionRule, Purpose, Real, Sampler, Seed};
+use agrpo_spec::{
+    Cache, Confidence, Family, ModelShape, PositionRule, Purpose, Real, Sampler, Seed,
+};
 use serde::Serialize;
 
 /// A benchmark.
@@ -37,6 +39,10 @@ impl Load {
     pub fn llada_8b() -> Self {
         Self {
             model: ModelShape {
+                family: Family::default(),
+                n_kv_heads: None,
+                head_size: None,
+                attention_block: None,
                 d_model: 4096,
                 n_layers: 32,
                 n_heads: 32,
@@ -73,6 +79,10 @@ impl Load {
         let whole = Self::llada_8b();
         Self {
             model: ModelShape {
+                family: Family::default(),
+                n_kv_heads: None,
+                head_size: None,
+                attention_block: None,
                 d_model: 32,
                 n_layers: 2,
                 n_heads: 2,
@@ -95,6 +105,10 @@ impl Load {
         let whole = Self::llada_8b();
         Self {
             model: ModelShape {
+                family: Family::default(),
+                n_kv_heads: None,
+                head_size: None,
+                attention_block: None,
                 d_model: 1024,
                 n_layers: 4,
                 n_heads: 8,

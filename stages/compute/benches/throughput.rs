@@ -23,8 +23,8 @@ use agrpo_compute::sampler::{Row, sample};
 use agrpo_compute::{Threads, execute_on, phases, trajectories::Trajectories};
 use agrpo_spec::memory::{PassSizes, Sizes};
 use agrpo_spec::{
-    Cache, Confidence, EstimatorConfig, EstimatorKind, Inputs, ModelShape, Plan, PositionRule,
-    Purpose, Real, Run, Sampler, Samples, Seed, SftSpec, StageSpec, Strata,
+    Cache, Confidence, EstimatorConfig, EstimatorKind, Family, Inputs, ModelShape, Plan,
+    PositionRule, Purpose, Real, Run, Sampler, Samples, Seed, SftSpec, StageSpec, Strata,
 };
 use support::{arguments, seconds};
 use tch::{Device, Kind, Tensor};
@@ -48,6 +48,10 @@ struct Shape {
 
 fn shapes() -> [Shape; 3] {
     let model = |d_model, n_layers, n_heads, mlp_hidden_size| ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model,
         n_layers,
         n_heads,

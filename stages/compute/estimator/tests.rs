@@ -2,8 +2,8 @@
 //! completions of three or four tokens. This file has the toy, the modules have the claims.
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Horizon, ModelShape, PositionRule, Sampler, Samples, Seed,
-    StepWeights, Strata,
+    EstimatorConfig, EstimatorKind, Family, Horizon, ModelShape, PositionRule, Sampler, Samples,
+    Seed, StepWeights, Strata,
 };
 use tch::{Kind, Tensor, no_grad_guard};
 
@@ -39,6 +39,10 @@ fn single(seed: u64) -> Policy {
 fn drawn(seed: u64, eos: i64) -> Policy {
     crate::use_one_thread();
     let shape = ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model: 8,
         n_layers: 2,
         n_heads: 2,

@@ -117,6 +117,10 @@ mod tests {
         crate::use_one_thread();
         let real = |value| agrpo_spec::Real::new(value).unwrap();
         let model = ModelShape {
+            family: agrpo_spec::Family::default(),
+            n_kv_heads: None,
+            head_size: None,
+            attention_block: None,
             d_model: 16,
             n_layers: 1,
             n_heads: 2,

@@ -2,7 +2,7 @@
 //! writes. Refuses a configuration of anything but bidirectional Llama blocks.
 
 use agrpo_grading::json_object;
-use agrpo_spec::{CheckpointShape, Files, ModelShape, memory::Sizes, one_line};
+use agrpo_spec::{CheckpointShape, Family, Files, ModelShape, memory::Sizes, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,18 @@ const DEEPEST: i64 = 1 << 12;
 /// The sizes and constants of a policy's arithmetic, and its special tokens.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ModelConfig {
+    /// The family of models.
+    #[serde(skip)]
+    pub family: Family,
+    /// Tokens of a block of the model's attention, where it has blocks.
+    #[serde(skip)]
+    pub attention_block: Option<i64>,
+    /// Heads of keys and values; as many as of queries, or a divisor.
+    #[serde(skip)]
+    pub n_kv_heads: i64,
+    /// Size of a head, E.
+    #[serde(skip)]
+    pub head_size: i64,
     /// Width of the residual stream, D.
     pub d_model: i64,
     /// Transformer blocks.
@@ -82,6 +94,10 @@ impl ModelConfig {
         max_sequence_length: i64,
     ) -> Self {
         Self {
+            family: shape.family,
+            attention_block: shape.attention_block.map(Into::into),
+            n_kv_heads: shape.n_kv_heads.unwrap_or(shape.n_heads).into(),
+            head_size: shape.head_size.unwrap_or(shape.d_model / shape.n_heads).into(),
             d_model: shape.d_model.into(),
             n_layers: shape.n_layers.into(),
             n_heads: shape.n_heads.into(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{ModelShape, Real, Seed};
+use agrpo_spec::{Family, ModelShape, Real, Seed};
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::*;
@@ -12,6 +12,10 @@ use crate::tensors;
 pub(super) fn small() -> Policy {
     let real = |value| Real::new(value).unwrap();
     let shape = ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model: 8,
         n_layers: 2,
         n_heads: 2,

@@ -1,20 +1,34 @@
 //! The base of reinforcement learning: a model that the run makes (`[model]` and `[sft]`), or a `[checkpoint]`.
 
+use bincode::{Encode, enc::Encoder, error::EncodeError};
 use serde::{Deserialize, Serialize};
 
 use super::{defaults, learning::OptimizerConfig};
 use crate::digest::{ArtifactDigest, Real};
+use crate::family::Family;
 
-/// LLaDA's architecture at any size. The vocabulary follows from the task's tokenizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
+/// A family's architecture at any size. The vocabulary follows from the task's tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelShape {
+    /// The family of models.
+    #[serde(default, skip_serializing_if = "Family::is_llada")]
+    pub family: Family,
     /// Width of the residual stream.
     pub d_model: u32,
     /// Transformer blocks.
     pub n_layers: u32,
     /// Attention heads; must divide `d_model` into even head sizes.
     pub n_heads: u32,
+    /// Heads of keys and values, where the family may have fewer than of queries; else as many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_kv_heads: Option<u32>,
+    /// Size of a head, where the family may choose it; else `d_model` / `n_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_size: Option<u32>,
+    /// Tokens of a block of the attention, where the family has blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_block: Option<u32>,
     /// Width inside the SwiGLU.
     pub mlp_hidden_size: u32,
     /// Base of the rotary embedding's wavelengths.
@@ -80,21 +94,88 @@ pub struct CheckpointConfig {
 }
 
 /// The sizes of a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointShape {
+    /// The family of models.
+    #[serde(default, skip_serializing_if = "Family::is_llada")]
+    pub family: Family,
     /// Width of the residual stream.
     pub d_model: u32,
     /// Transformer blocks.
     pub n_layers: u32,
     /// Attention heads.
     pub n_heads: u32,
+    /// Heads of keys and values, where the family may have fewer than of queries; else as many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_kv_heads: Option<u32>,
+    /// Size of a head, where the family may choose it; else `d_model` / `n_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_size: Option<u32>,
+    /// Tokens of a block of the attention, where the family has blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_block: Option<u32>,
     /// Width inside the SwiGLU.
     pub mlp_hidden_size: u32,
     /// Rows of the embedding.
     pub embedding_size: u32,
     /// Longest sequence.
     pub max_sequence_length: u32,
+}
+
+/// Encodes the number of heads, and what only some families have behind a bit of it that no number of heads reaches:
+/// shapes from before there were families keep their bytes.
+fn encode_heads<E: Encoder>(
+    n_heads: u32,
+    of_family: (Family, Option<u32>, Option<u32>, Option<u32>),
+    encoder: &mut E,
+) -> Result<(), EncodeError> {
+    const HAS_MORE: u32 = 1 << 31;
+    if of_family == (Family::Llada, None, None, None) {
+        return n_heads.encode(encoder);
+    }
+    (n_heads | HAS_MORE, of_family).encode(encoder)
+}
+
+impl Encode for ModelShape {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            family,
+            d_model,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            head_size,
+            attention_block,
+            mlp_hidden_size,
+            rope_theta,
+            rms_norm_eps,
+            init_std,
+        } = self;
+        (d_model, n_layers).encode(encoder)?;
+        encode_heads(*n_heads, (*family, *n_kv_heads, *head_size, *attention_block), encoder)?;
+        (mlp_hidden_size, rope_theta, rms_norm_eps, init_std).encode(encoder)
+    }
+}
+
+impl Encode for CheckpointShape {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Self {
+            family,
+            d_model,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            head_size,
+            attention_block,
+            mlp_hidden_size,
+            embedding_size,
+            max_sequence_length,
+        } = self;
+        (d_model, n_layers).encode(encoder)?;
+        encode_heads(*n_heads, (*family, *n_kv_heads, *head_size, *attention_block), encoder)?;
+        (mlp_hidden_size, embedding_size, max_sequence_length).encode(encoder)
+    }
 }
 
 /// The two files of a checkpoint that turn text into ids and back. Graders read them without the weights.

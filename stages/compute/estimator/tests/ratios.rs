@@ -1,7 +1,7 @@
 //! On-policy, every ratio is 1 to the bit: the learner computes what the sampler computed, whatever
 //! else is in the batch of either. Not within a tolerance: a last bit that differs is a defect.
 
-use agrpo_spec::{Cache, LoraConfig, Purpose};
+use agrpo_spec::{Cache, Family, LoraConfig, Purpose};
 
 use super::*;
 use crate::kernels::row::{Row as Logits, largest};
@@ -16,6 +16,10 @@ fn policies() -> [Policy; 4] {
     crate::use_one_thread();
     let of = |d_model, n_heads, mlp_hidden_size, vocabulary: i64| {
         let shape = ModelShape {
+            family: Family::default(),
+            n_kv_heads: None,
+            head_size: None,
+            attention_block: None,
             d_model,
             n_layers: 2,
             n_heads,

@@ -6,6 +6,10 @@ use super::*;
 
 fn small() -> Value {
     let config = ModelConfig {
+        family: agrpo_spec::Family::Llada,
+        attention_block: None,
+        n_kv_heads: 2,
+        head_size: 4,
         d_model: 8,
         n_layers: 2,
         n_heads: 2,

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use agrpo_spec::{Confidence, ModelShape, PositionRule, Purpose};
+use agrpo_spec::{Confidence, Family, ModelShape, PositionRule, Purpose};
 use tch::{Kind, Tensor};
 
 use super::*;
@@ -19,6 +19,10 @@ const MASK: i64 = 5;
 fn policy(positions: i64) -> Policy {
     crate::use_one_thread();
     let shape = ModelShape {
+        family: Family::default(),
+        n_kv_heads: None,
+        head_size: None,
+        attention_block: None,
         d_model: 16,
         n_layers: 2,
         n_heads: 2,
