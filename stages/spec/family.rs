@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 mod dream;
 mod llada;
+mod llama;
 mod sdar;
 mod traits;
 
@@ -24,11 +25,13 @@ pub enum Family {
     Dream,
     /// SDAR.
     Sdar,
+    /// Autoregressive models.
+    Llama,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Llada, Self::Dream, Self::Sdar];
+    pub const ALL: [Self; 4] = [Self::Llada, Self::Dream, Self::Sdar, Self::Llama];
 
     /// What its models have in common.
     pub fn traits(self) -> &'static FamilyTraits {
@@ -36,6 +39,7 @@ impl Family {
             Self::Llada => &llada::TRAITS,
             Self::Dream => &dream::TRAITS,
             Self::Sdar => &sdar::TRAITS,
+            Self::Llama => &llama::TRAITS,
         }
     }
 
@@ -50,6 +54,7 @@ impl Family {
             Self::Llada => "llada",
             Self::Dream => "dream",
             Self::Sdar => "sdar",
+            Self::Llama => "llama",
         }
     }
 }

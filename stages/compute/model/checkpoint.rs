@@ -164,8 +164,8 @@ impl Checkpoint {
         }
         let file = self.place(other).unwrap_or_default();
         Err(data(format!(
-            "{file}: {} is not a name of {name}'s, which all begin with {prefix} where config.json says {name}: a \
-             checkpoint of another model has to be converted by its own tools, if its arithmetic is {name}'s at all",
+            "{file}: {} is not a name of {name}'s, which all begin with {prefix}: the weights are of another model than \
+             config.json says; they have to be converted by their own tools, if their arithmetic is {name}'s at all",
             one_line(other)
         )))
     }

@@ -2,7 +2,9 @@
 //! that it writes. Refuses the configuration of a family that is not computed here.
 
 use agrpo_grading::json_object;
-use agrpo_spec::{CheckpointShape, ConfigKeys, Family, Files, ModelShape, memory::Sizes, one_line};
+use agrpo_spec::{
+    AttendsTo, CheckpointShape, ConfigKeys, Family, Files, ModelShape, memory::Sizes, one_line,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -114,7 +116,7 @@ fn family_of(document: &Map<String, Value>) -> Result<Family> {
         return Ok(family);
     }
     let why = match name.to_ascii_lowercase().as_str() {
-        "qwen2" | "qwen3" | "llama" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
+        "qwen2" | "qwen3" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
             "an autoregressive model knows no mask and looks back only"
         }
         _ => "the weights of another architecture mean something else",
@@ -339,6 +341,20 @@ impl ModelConfig {
             document.insert(key.to_owned(), value);
         }
         serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+    }
+
+    /// Tokens of a block, where queries see no block behind their own.
+    pub(super) fn block(&self) -> Option<i64> {
+        match self.family.traits().attends_to {
+            AttendsTo::All => None,
+            AttendsTo::ItsBlockAndBefore => self.attention_block,
+            AttendsTo::Before => Some(1),
+        }
+    }
+
+    /// Whether what is behind a position has no part in its prediction.
+    pub(crate) fn is_causal(&self) -> bool {
+        self.family.traits().attends_to == AttendsTo::Before
     }
 
     /// The id of the padding token.

@@ -243,7 +243,7 @@ impl Policy {
         let (kind, device) = (self.placement().kind, self.device());
         let padded_BL = ids_BL.eq(PADDING);
         let is_padded = padded_BL.any().int64_value(&[]) != 0;
-        let block = self.config.attention_block;
+        let block = self.config.block();
         // The kernels know where blocks end.
         let in_bias = block.filter(|_| !kernels::compute(&self.weights.wte_VxD));
         let bias = match in_bias {

@@ -94,6 +94,8 @@ pub enum AttendsTo {
     All,
     /// Those of its own block of the sequence and of the blocks before it, counted from the sequence's first token.
     ItsBlockAndBefore,
+    /// Itself and those before it.
+    Before,
 }
 
 /// How a family's own sampler differs from others.
