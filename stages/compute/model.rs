@@ -9,6 +9,7 @@ mod config;
 mod linear;
 mod lora;
 mod merged_weights;
+mod mlp;
 mod names;
 mod placement;
 mod policy;

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 mod dream;
 mod llada;
+mod llada_moe;
 mod llama;
 mod sdar;
 mod traits;
 
 pub use traits::{
-    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, FamilyTraits, Predicts,
-    Spread, TensorNames, ThresholdRule,
+    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, ExpertNames,
+    FamilyTraits, Predicts, Spread, TensorNames, ThresholdRule,
 };
 
 /// A family of models.
@@ -27,11 +28,13 @@ pub enum Family {
     Sdar,
     /// Autoregressive models.
     Llama,
+    /// LLaDA-MoE 7B-A1B.
+    LladaMoe,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llada, Self::Dream, Self::Sdar, Self::Llama];
+    pub const ALL: [Self; 5] = [Self::Llada, Self::Dream, Self::Sdar, Self::Llama, Self::LladaMoe];
 
     /// What its models have in common.
     pub fn traits(self) -> &'static FamilyTraits {
@@ -40,6 +43,7 @@ impl Family {
             Self::Dream => &dream::TRAITS,
             Self::Sdar => &sdar::TRAITS,
             Self::Llama => &llama::TRAITS,
+            Self::LladaMoe => &llada_moe::TRAITS,
         }
     }
 
@@ -55,6 +59,7 @@ impl Family {
             Self::Dream => "dream",
             Self::Sdar => "sdar",
             Self::Llama => "llama",
+            Self::LladaMoe => "llada-moe",
         }
     }
 }

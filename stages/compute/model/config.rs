@@ -34,8 +34,12 @@ pub struct ModelConfig {
     pub head_size: i64,
     /// Tokens of a block of the attention, where the family has blocks.
     pub attention_block: Option<i64>,
-    /// Width inside the SwiGLU, M.
+    /// Width inside the SwiGLU, of each expert where there are some, M.
     pub mlp_hidden_size: i64,
+    /// Experts of a block, where the family has them, X.
+    pub n_experts: Option<i64>,
+    /// How many of them a token chooses.
+    pub experts_per_token: Option<i64>,
     /// Rows of the embedding and of the head, V.
     pub embedding_size: i64,
     /// Longest sequence the model was made for; not enforced.
@@ -62,6 +66,8 @@ struct Read {
     head_size: Option<i64>,
     attention_block: Option<i64>,
     mlp_hidden_size: i64,
+    n_experts: Option<i64>,
+    experts_per_token: Option<i64>,
     embedding_size: i64,
     max_sequence_length: i64,
     rope_theta: f64,
@@ -84,6 +90,8 @@ fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'static str)> {
         n_kv_heads,
         head_size,
         mlp_hidden_size,
+        n_experts,
+        experts_per_token,
         embedding_size,
         max_sequence_length,
         attention_block,
@@ -95,6 +103,8 @@ fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'static str)> {
         ("n_kv_heads", n_kv_heads),
         ("head_size", head_size),
         ("mlp_hidden_size", Some(mlp_hidden_size)),
+        ("n_experts", n_experts),
+        ("experts_per_token", experts_per_token),
         ("embedding_size", Some(embedding_size)),
         ("max_sequence_length", Some(max_sequence_length)),
         ("attention_block", attention_block),
@@ -162,6 +172,8 @@ impl ModelConfig {
             head_size: shape.head_size.unwrap_or(shape.d_model / shape.n_heads).into(),
             attention_block: shape.attention_block.map(Into::into),
             mlp_hidden_size: shape.mlp_hidden_size.into(),
+            n_experts: None,
+            experts_per_token: None,
             embedding_size: vocabulary,
             max_sequence_length,
             rope_theta: shape.rope_theta.get(),
@@ -215,6 +227,8 @@ impl ModelConfig {
             head_size: read.head_size.unwrap_or(read.d_model / read.n_heads.max(1)),
             attention_block: read.attention_block,
             mlp_hidden_size: read.mlp_hidden_size,
+            n_experts: read.n_experts,
+            experts_per_token: read.experts_per_token,
             embedding_size: read.embedding_size,
             max_sequence_length: read.max_sequence_length,
             rope_theta: read.rope_theta,
@@ -253,6 +267,11 @@ impl ModelConfig {
             let (found, heads) = (self.n_kv_heads, self.n_heads);
             return refuse(format!("{key} = {found}: expected a divisor of the {heads} heads"));
         }
+        if self.experts_per_token > self.n_experts {
+            let (key, found) = ("num_experts_per_tok", self.experts_per_token.unwrap_or(0));
+            let experts = self.n_experts.unwrap_or(0);
+            return refuse(format!("{key} = {found}: expected at most the {experts} experts"));
+        }
         if self.rope_theta <= 0.0 || self.rms_norm_eps < 0.0 {
             return refuse("rope_theta must be above 0 and rms_norm_eps at least 0".into());
         }
@@ -288,6 +307,8 @@ impl ModelConfig {
             shape.head_size.unwrap_or(shape.d_model / shape.n_heads.max(1)),
             shape.attention_block.unwrap_or(0),
             shape.mlp_hidden_size,
+            0,
+            0,
             shape.embedding_size,
             shape.max_sequence_length,
         ];
@@ -302,7 +323,7 @@ impl ModelConfig {
     }
 
     /// By the names of run files.
-    fn sizes(&self) -> [(&'static str, i64); 9] {
+    fn sizes(&self) -> [(&'static str, i64); 11] {
         [
             ("d_model", self.d_model),
             ("n_layers", self.n_layers),
@@ -311,6 +332,8 @@ impl ModelConfig {
             ("head_size", self.head_size),
             ("attention_block", self.attention_block.unwrap_or(0)),
             ("mlp_hidden_size", self.mlp_hidden_size),
+            ("n_experts", self.n_experts.unwrap_or(0)),
+            ("experts_per_token", self.experts_per_token.unwrap_or(0)),
             ("embedding_size", self.embedding_size),
             ("max_sequence_length", self.max_sequence_length),
         ]

@@ -22,12 +22,31 @@ pub(super) fn linear_modules(config: &ModelConfig) -> Vec<(String, [i64; 2])> {
     let (q, kv) = (config.n_heads * config.head_size, config.n_kv_heads * config.head_size);
     let names = config.names();
     let mut modules = vec![(names.head.to_owned(), [v, d])];
+    let ([attention, mlp], shapes) =
+        (parts(names), [[q, d], [kv, d], [kv, d], [d, q], [m, d], [m, d], [d, m]]);
     for n in 0..config.n_layers {
-        let shapes = [[q, d], [kv, d], [kv, d], [d, q], [m, d], [m, d], [d, m]];
-        let named = |name| of_block(names, n, name);
-        modules.extend(names.modules.map(named).into_iter().zip(shapes));
+        let of_attention = attention.iter().map(|name| of_block(names, n, name));
+        modules.extend(of_attention.zip(shapes));
+        for expert in 0..config.n_experts.unwrap_or(1) {
+            let of_mlp = mlp.iter().map(|name| of_expert(names, (n, expert), name));
+            modules.extend(of_mlp.zip(shapes.into_iter().skip(4)));
+        }
     }
     modules
+}
+
+/// The modules of attention and those of the SwiGLU.
+pub(super) fn parts(names: &TensorNames) -> [&[&'static str]; 2] {
+    let (attention, mlp) = names.modules.split_at(4);
+    [attention, mlp]
+}
+
+/// A module of a block's SwiGLU, or of that of one of its experts.
+pub(super) fn of_expert(names: &TensorNames, (block, expert): (i64, i64), name: &str) -> String {
+    match &names.experts {
+        Some(experts) => of_block(names, block, &format!("{}{expert}.{name}", experts.before)),
+        None => of_block(names, block, name),
+    }
 }
 
 impl ModelConfig {
@@ -41,6 +60,10 @@ impl ModelConfig {
         shapes.push((format!("{}.weight", names.embedding), vec![v, d]));
         shapes.push((format!("{}.weight", names.norm), vec![d]));
         for n in 0..self.n_layers {
+            if let (Some(experts), Some(count)) = (&names.experts, self.n_experts) {
+                let router = of_block(names, n, experts.router);
+                shapes.push((format!("{router}.weight"), vec![count, d]));
+            }
             let mut of_block = |name, end, size| {
                 shapes.push((format!("{}.{end}", of_block(names, n, name)), vec![size]));
             };

@@ -302,13 +302,13 @@ impl Policy {
         x.unflatten(-1, [-1, self.config.head_size])
     }
 
-    /// The rest of a block: adds the result of attention to the residual stream, then the SwiGLU's.
+    /// The rest of a block: adds the result of attention to the residual stream, then that of the SwiGLU or of experts.
     fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
         let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
         let normed_BQD = rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps);
-        let inner = swiglu(&block.ff_in.apply(&normed_BQD));
-        h_BQD + block.ff_out.apply(&inner)
+        let change_BQD = block.mlp.apply(&normed_BQD);
+        h_BQD + change_BQD
     }
 }
 
@@ -322,13 +322,4 @@ pub(super) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
     let x = x.to_kind(wide(kind));
     let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
     (&x * (mean_square + eps).rsqrt()).to_kind(kind) * weight_D
-}
-
-/// silu(g) u, of gates and values beside each other: ... x 2M to ... x M (Shazeer, arXiv 2002.05202).
-pub(super) fn swiglu(gated: &Tensor) -> Tensor {
-    if kernels::compute(gated) {
-        return kernels::swiglu(gated);
-    }
-    let parts = gated.chunk(2, -1);
-    parts[0].silu() * &parts[1]
 }

@@ -9,7 +9,8 @@ use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::linear::{Linear, Lora, product, wide};
-use super::policy::{Attended, Queries, Rotation, attention, hidden_from, rms_norm, swiglu};
+use super::mlp::swiglu;
+use super::policy::{Attended, Queries, Rotation, attention, hidden_from, rms_norm};
 use crate::kernels::Heads;
 use crate::tensors::type_name;
 

@@ -11,7 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::linear::{Leaf, Linear, Lora};
-use super::names::of_block;
+use super::mlp::{Mlp, SwiGlu};
+use super::names::{of_block, of_expert, parts};
 use crate::error::{Result, data};
 use crate::tensors::NamedTensors;
 
@@ -26,10 +27,7 @@ pub(super) struct Block {
     /// D x H E.
     pub(super) attn_out: Linear,
     pub(super) ff_norm_D: Tensor,
-    /// Gates and values, each M x D.
-    pub(super) ff_in: Linear,
-    /// D x M.
-    pub(super) ff_out: Linear,
+    pub(super) mlp: Mlp,
 }
 
 #[derive(Debug)]
@@ -43,12 +41,12 @@ pub(super) struct Weights {
 }
 
 impl Block {
-    fn linears(&self) -> [&Linear; 4] {
-        [&self.qkv, &self.attn_out, &self.ff_in, &self.ff_out]
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.qkv, &self.attn_out].into_iter().chain(self.mlp.linears())
     }
 
-    fn linears_mut(&mut self) -> [&mut Linear; 4] {
-        [&mut self.qkv, &mut self.attn_out, &mut self.ff_in, &mut self.ff_out]
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.qkv, &mut self.attn_out].into_iter().chain(self.mlp.linears_mut())
     }
 }
 
@@ -88,26 +86,38 @@ impl Weights {
         };
         let (d, m) = (config.d_model, config.mlp_hidden_size);
         let (q, kv) = (config.n_heads * config.head_size, config.n_kv_heads * config.head_size);
+        let [of_attention, of_mlp] = parts(names);
+        let swiglu = |n, expert| -> Result<SwiGlu> {
+            let mut modules =
+                of_mlp.iter().map(|name| of_expert(names, (n, expert), name)).zip([m, m, d]);
+            let ff_in = linear(modules.by_ref().take(2).collect(), false)?;
+            Ok(SwiGlu { ff_in, ff_out: linear(modules.collect(), false)? })
+        };
         let mut blocks = vec![];
         for n in 0..config.n_layers {
-            let mut modules = names
-                .modules
-                .map(|name| of_block(names, n, name))
-                .into_iter()
-                .zip([q, kv, kv, d, m, m, d]);
-            let mut take = |count| modules.by_ref().take(count).collect();
+            let mut modules =
+                of_attention.iter().map(|name| of_block(names, n, name)).zip([q, kv, kv, d]);
             let norm = |name| alone(&of_block(names, n, name));
+            let mlp = match (&names.experts, config.n_experts) {
+                (Some(experts), Some(count)) => Mlp::Experts {
+                    router_XxD: norm(experts.router)?,
+                    per_token: config.experts_per_token.unwrap_or(1),
+                    experts: (0..count)
+                        .map(|expert| swiglu(n, expert))
+                        .collect::<Result<_, _>>()?,
+                },
+                _ => Mlp::Dense(swiglu(n, 0)?),
+            };
             blocks.push(Block {
                 attn_norm_D: norm(names.attention_norm)?,
-                qkv: linear(take(3), traits.has_qkv_bias)?,
+                qkv: linear(modules.by_ref().take(3).collect(), traits.has_qkv_bias)?,
                 qk_norms_E: match names.qk_norms {
                     Some([of_q, of_k]) => Some([norm(of_q)?, norm(of_k)?]),
                     None => None,
                 },
-                attn_out: linear(take(1), false)?,
+                attn_out: linear(modules.collect(), false)?,
                 ff_norm_D: norm(names.mlp_norm)?,
-                ff_in: linear(take(2), false)?,
-                ff_out: linear(take(1), false)?,
+                mlp,
             });
         }
         Ok(Self {
@@ -127,8 +137,7 @@ impl Weights {
             qk_norms_E: block.qk_norms_E.as_ref().map(|norms| norms.each_ref().map(&of)),
             attn_out: block.attn_out.map(&of),
             ff_norm_D: of(&block.ff_norm_D),
-            ff_in: block.ff_in.map(&of),
-            ff_out: block.ff_out.map(&of),
+            mlp: block.mlp.map(&of),
         };
         Self {
             names: self.names,
@@ -163,7 +172,7 @@ impl Weights {
 
     /// The lowest block that is trained; `None` where only the head is.
     pub(super) fn lowest_trained(&self) -> Option<usize> {
-        self.blocks.iter().position(|block| block.linears().into_iter().any(Linear::is_trained))
+        self.blocks.iter().position(|block| block.linears().any(Linear::is_trained))
     }
 
     /// Every tensor of the checkpoint that can be trained.
@@ -176,6 +185,9 @@ impl Weights {
         for (n, block) in (0..).zip(&self.blocks) {
             alone.push((of_block(names, n, names.attention_norm), &block.attn_norm_D));
             alone.push((of_block(names, n, names.mlp_norm), &block.ff_norm_D));
+            if let (Some(experts), Some(router_XxD)) = (&names.experts, block.mlp.router()) {
+                alone.push((of_block(names, n, experts.router), router_XxD));
+            }
             let qk_norms = names.qk_norms.into_iter().flatten();
             for (name, norm_E) in qk_norms.zip(block.qk_norms_E.iter().flatten()) {
                 alone.push((of_block(names, n, name), norm_E));

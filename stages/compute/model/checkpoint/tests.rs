@@ -265,8 +265,8 @@ fn another_model_is_refused_by_its_name() {
         refused(&files)
     };
     insta::assert_snapshot!(other("Dream"), @"config.json: missing field `hidden_size`; expected a Dream configuration");
-    insta::assert_snapshot!(other("qwen2"), @r#"config.json: model_type = "qwen2": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR) or "llama" (Llama), the families that are computed here; an autoregressive model knows no mask and looks back only"#);
-    insta::assert_snapshot!(other("bert"), @r#"config.json: model_type = "bert": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR) or "llama" (Llama), the families that are computed here; the weights of another architecture mean something else"#);
+    insta::assert_snapshot!(other("qwen2"), @r#"config.json: model_type = "qwen2": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; an autoregressive model knows no mask and looks back only"#);
+    insta::assert_snapshot!(other("bert"), @r#"config.json: model_type = "bert": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; the weights of another architecture mean something else"#);
     let mut llama = folder();
     llama.retain(|name, _| name == "config.json");
     let names = ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"];

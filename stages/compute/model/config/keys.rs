@@ -11,9 +11,10 @@ use crate::error::data;
 /// caches, what transformers keeps for generation and for heads that a language model lacks. What begins with
 /// `_` is a note.
 #[rustfmt::skip]
-const WITHOUT_EFFECT: [&str; 80] = [
+const WITHOUT_EFFECT: [&str; 83] = [
     "architectures", "auto_map", "dtype", "model_type", "name_or_path", "precision", "tokenizer_class", "torch_dtype",
     "transformers_version", "adapted_from", "library_name", "license",
+    "dense_intermediate_size", "output_router_logits", "router_aux_loss_coef",
     "attention_dropout", "classifier_dropout", "embedding_dropout", "hidden_dropout", "residual_dropout",
     "init_cutoff_factor", "init_device", "init_fn", "init_std", "initializer_range", "mlp_ratio", "scale_emb_init",
     "activation_checkpointing", "attn_implementation", "flash_attention", "fused_loss", "gradient_checkpointing",
@@ -67,6 +68,11 @@ impl ModelConfig {
                 let expected = || only("\"full_attention\" of every layer");
                 (!found.as_array().is_some_and(is_full)).then(expected)
             }
+            "moe_layer_freq" => {
+                let is_one = |kinds: &Vec<Value>| kinds.iter().all(|kind| kind == 1);
+                let expected = || only("1 of every layer");
+                (!found.as_array().is_some_and(is_one)).then(expected)
+            }
             _ if key.starts_with("rope_") || key.starts_with("rotary_") => {
                 let expected = || only("the plain rotary embedding of rope_theta");
                 (!self.is_plain_rope(found)).then(expected)
@@ -115,6 +121,9 @@ impl ModelConfig {
             ("qk_layernorm", qk_norm()), ("qk_norm", qk_norm()), ("use_qk_norm", qk_norm()),
             ("shift_logits", shift()), ("logit_shift", shift()), ("shifted_logits", shift()),
             ("tie_word_embeddings", no()), ("tie_encoder_decoder", no()),
+            ("moe_router_enable_expert_bias", no()), ("moe_router_score_function", is(json!("softmax"))),
+            ("norm_topk_prob", no()), ("routed_scaling_factor", one()), ("router_num_group", none()),
+            ("router_topk_group", none()), ("shared_expert_intermediate_size", none()),
             ("is_causal", no()), ("is_decoder", no()), ("is_encoder_decoder", no()), ("add_cross_attention", no()),
             ("cross_attention_hidden_size", none()), ("chunk_size_feed_forward", is(json!(0))),
             ("pruned_heads", is(json!({}))), ("pretraining_tp", one()), ("quantization_config", none()),

@@ -75,9 +75,15 @@ fn is_target(names: &TensorNames, lora: &LoraConfig, module: &str) -> bool {
 fn pattern(names: &TensorNames, lora: &LoraConfig) -> String {
     let quoted = |text: &str| text.replace('.', r"\.");
     let paths = names.modules.iter().zip(names.targets());
+    // Modules of experts stand behind the expert's number.
+    let before = |path: &str| match &names.experts {
+        Some(experts) if !path.contains('.') => format!(r"{}\d+\.", quoted(experts.before)),
+        _ => String::new(),
+    };
     let path = |target: &String| {
         let found = paths.clone().find(|(_, last)| last == target);
-        quoted(found.map_or(target.as_str(), |(path, _)| path))
+        let path = found.map_or(target.as_str(), |(path, _)| path);
+        format!("{}{}", before(path), quoted(path))
     };
     let targets: Vec<String> = lora.targets.iter().map(path).collect();
     let blocks = names.blocks.strip_prefix(names.prefix).unwrap_or(names.blocks);

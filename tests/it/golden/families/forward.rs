@@ -1,4 +1,4 @@
-//! Logits and gradients of Dream and SDAR against their modelling code.
+//! Logits and gradients of Dream, SDAR and LLaDA-MoE against their modelling code.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::super::tensors;
 use super::policy;
 
-const ALL: [&str; 2] = ["dream_tiny", "sdar_tiny"];
+const ALL: [&str; 3] = ["dream_tiny", "sdar_tiny", "llada_moe_tiny"];
 
 fn logits(policy: &Policy, ids_bl: &Tensor) -> Tensor {
     policy.head(&policy.hidden(ids_bl, &Queries::All).unwrap())
@@ -24,6 +24,7 @@ fn logits_are_the_families_own() {
         ("dream_tiny", "forward.input_ids", "forward.shifted_logits"),
         ("sdar_tiny", "forward.input_ids", "forward.logits"),
         ("sdar_tiny", "odd.input_ids", "odd.logits"),
+        ("llada_moe_tiny", "forward.input_ids", "forward.logits"),
     ] {
         let all = tensors(&format!("{name}/expected.safetensors"));
         let worst = apart(&logits(&policy(name), &all[ids]), &all[expected]);
@@ -36,17 +37,19 @@ fn logits_are_the_families_own() {
 /// matter. Its rows are compared one position to the left of ours, where that is no padding.
 #[test]
 fn padding_is_seen_by_no_other_position() {
-    let all = tensors("dream_tiny/expected.safetensors");
-    let padded_bl = all["padded.attention_mask"].eq(0);
-    let ids_bl = all["padded.input_ids"].masked_fill(&padded_bl, PADDING);
-    let ours = logits(&policy("dream_tiny"), &ids_bl);
-    let length = ids_bl.size()[1];
-    let expected = all["padded.logits"].narrow(1, 0, length - 1);
-    let is_token = padded_bl.logical_not().narrow(1, 0, length - 1).unsqueeze(-1);
-    let ours = ours.narrow(1, 1, length - 1) * is_token.to_kind(Kind::Float);
-    let worst = apart(&ours, &(expected * is_token.to_kind(Kind::Float)));
-    println!("padded: {worst:.1e}");
-    assert!(worst < 1e-4, "largest difference {worst}");
+    for (name, shift) in [("dream_tiny", 1), ("llada_moe_tiny", 0)] {
+        let all = tensors(&format!("{name}/expected.safetensors"));
+        let padded_bl = all["padded.attention_mask"].eq(0);
+        let ids_bl = all["padded.input_ids"].masked_fill(&padded_bl, PADDING);
+        let ours = logits(&policy(name), &ids_bl);
+        let length = ids_bl.size()[1] - shift;
+        let is_token = padded_bl.logical_not().narrow(1, 0, length).unsqueeze(-1);
+        let is_token = is_token.to_kind(Kind::Float);
+        let expected = all["padded.logits"].narrow(1, 0, length) * &is_token;
+        let worst = apart(&(ours.narrow(1, shift, length) * &is_token), &expected);
+        println!("{name}, padded: {worst:.1e}");
+        assert!(worst < 1e-4, "{name}: largest difference {worst}");
+    }
 }
 
 /// The mean cross-entropy at masked positions, and its gradient: tensors as a whole, or their norms.
