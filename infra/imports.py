@@ -30,7 +30,7 @@ FLOORS = {
     "stages/mathematics": "braces expression patterns < lexer python value < normalise numerical < evaluate"
                           " < calculus nodes < real_sets < grammar < extract < compare < lib",
     "stages/grading": "boxes hendrycks problem subset < custom data grade prompts < agrpo d1 truth < protocol < lib",
-    "stages/compute": "lib error dedup < device folder tasks tensors < kernels threads < model optimizer"
+    "stages/compute": "lib error dedup blocks < device folder tasks tensors < kernels threads < model optimizer"
                       " < estimator sampler text fuzz_entry_points < problems < policy_cache < context"
                       " < gradient reward rollout sft"
                       " < evaluation shard update < updates < execute",

@@ -127,6 +127,8 @@ pub(super) const POSITIONS: Choices<PositionRule> = &[
     ("low-confidence", PositionRule::LowConfidence, "The most probable tokens first"),
     ("entropy", PositionRule::Entropy, "The surest distributions first"),
     ("random", PositionRule::Random, "In random order"),
+    ("margin", PositionRule::Margin, "The tokens furthest ahead of the second first"),
+    ("left-to-right", PositionRule::LeftToRight, "The leftmost positions first"),
 ];
 
 /// Keys and values that passes take over.

@@ -4,7 +4,7 @@
 
 use agrpo_compute::model::{Placement, Policy as Model};
 use agrpo_lab::tune::{self, Fresh, Grid, Question, Report, Row, Subject, measure, refusal};
-use agrpo_spec::{Artifact, Sampler, StageError, StageSpec};
+use agrpo_spec::{Artifact, Base, Sampler, StageError, StageSpec};
 
 use super::files::{SVG, try_chart, write_and_report};
 use super::prelude::{ComputeDevice, Exit, Failure, Result, Session, machine, output};
@@ -21,8 +21,13 @@ pub(super) fn tune(args: &TuneArgs, session: &Session) -> Result<Exit> {
     let policy = *policy.ok_or_else(|| Failure::unexpected("there is no policy to measure"))?;
     let config = run.config();
     let sampler = Sampler::from(&config.rollout);
+    let family = match run.base() {
+        Base::Scratch(shape, _) => shape.family,
+        Base::Checkpoint(checkpoint) => checkpoint.shape.family,
+    };
     let mut kinds = args.estimators.iter();
-    if let Some(why) = kinds.find_map(|&kind| refusal(kind, &sampler, &config.estimator)) {
+    if let Some(why) = kinds.find_map(|&kind| refusal(kind, (&sampler, family), &config.estimator))
+    {
         return Err(Failure::usage(format!("--estimators {why}")));
     }
     let grid = Grid::new(config, &args.estimators, &args.k, args.repeats);

@@ -112,6 +112,8 @@ impl Card {
             PositionRule::Random => "at random positions",
             PositionRule::LowConfidence => "the most probable tokens first",
             PositionRule::Entropy => "the distributions of least entropy first",
+            PositionRule::Margin => "the tokens furthest ahead of the second first",
+            PositionRule::LeftToRight => "the leftmost positions first",
         };
         format!(
             "{text}\nIt was measured with completions of {completion_tokens} tokens in blocks of \

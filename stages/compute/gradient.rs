@@ -16,7 +16,7 @@ use tch::Tensor;
 
 use crate::error::{Result, data, invalid};
 use crate::estimator::{Batch, Estimate, Measured, Policies, Worth, accumulate, estimator};
-use crate::model::{ModelConfig, Placement};
+use crate::model::{ModelConfig, Placement, Policy};
 use crate::{
     context::{Context, Memory},
     tensors,
@@ -43,6 +43,7 @@ pub(crate) fn execute(
     let files = inputs.folder(spec.policy)?;
     let at = Placement::on(device, spec.precision);
     let policy = cache.policy(spec.policy, files, false, at)?;
+    check_family(&spec.estimator, &policy)?;
     let policy = policy.ready_to_train(spec.lora.as_ref(), spec.seed)?;
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let batch = samples.batch((spec.shard, spec.group), &spec.sampler, policy.config())?;
@@ -143,6 +144,11 @@ pub(crate) fn check(
         return Err(invalid(format!("estimator.kl = {kl}: expected a reference policy beside it")));
     }
     Ok(())
+}
+
+/// The same for what follows from the policy's family.
+pub(crate) fn check_family(estimator: &EstimatorConfig, policy: &Policy) -> Result<()> {
+    estimator.check_family(policy.config().family).map_err(|error| invalid(Message::of(error)))
 }
 
 /// Whether a policy's files are read as a whole.

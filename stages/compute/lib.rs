@@ -17,6 +17,7 @@
 // Tensors wear their shape: logits_BLV is logits of B x L x V.
 #![expect(non_snake_case, reason = "shape letters at the end of tensor names are capitals")]
 
+mod blocks;
 mod context;
 mod dedup;
 mod device;

@@ -7,12 +7,19 @@
 //! ```
 //! which bounds the negative log-likelihood per token from above. Example and mask are functions of
 //! the run's seed and the example's number, so chunks can be cut anywhere.
+//!
+//! A model that attends in blocks learns block diffusion (Arriola et al., arXiv 2503.09573; SDAR, Cheng et al., arXiv
+//! 2510.06303): of each sequence one block that the completion has a part of is drawn uniformly, and n of that part's
+//! tokens are masked, n uniform over all numbers of them. Tokens before the block stand as they are; those behind it are
+//! not seen. The published training computes all blocks in one pass over a masked and a plain copy; this is a sample of
+//! its sum, in which every block counts alike.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use agrpo_spec::{Artifact, Inputs, Outputs, Purpose, SftSpec, SftStart, metrics};
 use tch::{Kind, Tensor};
 
+use crate::blocks::Blocks;
 use crate::error::{Result, invalid};
 use crate::model::{ModelConfig, Policy, Queries};
 use crate::optimizer::{AdamW, StepTaken};
@@ -108,6 +115,29 @@ fn demonstration(spec: &SftSpec, step: u32, index: u64, example: Example) -> Str
     hard.as_ref().and_then(noisy_solution).unwrap_or(example.solution)
 }
 
+/// The positions of an example's completion that are masked: at least one of all, or, where the model attends in blocks
+/// of this many tokens, of one block's. `stratum` is the example's part of the spread over the micro-batch.
+fn masked_positions(
+    (spec, index): (&SftSpec, u64),
+    (prompt_tokens, block): (usize, Option<i64>),
+    stratum: u32,
+) -> Vec<usize> {
+    let c = spec.completion_tokens as usize;
+    let seed = spec.seed.child(Purpose::SftMask, index).child(Purpose::Position, 0);
+    let part = block.map_or(0..c, |len| {
+        let len = usize::try_from(len).expect("sizes are positive");
+        let blocks: Vec<Range<usize>> = Blocks::new(prompt_tokens, len, c).all().collect();
+        let drawn = seed.below(blocks.len() as u64, 1, u32::MAX);
+        blocks[usize::try_from(drawn).expect("blocks are few")].clone()
+    });
+    let size = u32::try_from(part.len()).expect("completions are short");
+    let u = (f64::from(stratum) + seed.uniform(0, u32::MAX)) / f64::from(spec.micro_batch);
+    #[expect(clippy::cast_possible_truncation, reason = "less than the part's length")]
+    let count = ((u * f64::from(size)) as usize).min(part.len() - 1) + 1;
+    let order = seed.permutation(size);
+    order[..count].iter().map(|&position| part.start + position as usize).collect()
+}
+
 /// The loss of one micro-batch, as its share of the step's.
 fn loss(
     spec: &SftSpec,
@@ -117,29 +147,26 @@ fn loss(
 ) -> Result<Tensor> {
     let c = spec.completion_tokens as usize;
     let first = u64::from(step) * u64::from(spec.batch) + u64::from(micro * spec.micro_batch);
+    let block = policy.config().attention_block;
     // One even spread of mask counts over the micro-batch.
     let spread = spec.seed.child(Purpose::SftMask, first).permutation(spec.micro_batch);
     let (mut ids, mut targets, mut weights) = (vec![], vec![], vec![]);
     for (index, stratum) in (first..).zip(spread) {
         let example = problems.example(index)?;
-        ids.extend(tokenizer.ids(&example.prompt)?);
+        let prompt = tokenizer.ids(&example.prompt)?;
+        let masked = masked_positions((spec, index), (prompt.len(), block), stratum);
+        ids.extend(prompt);
         let text = demonstration(spec, step, index, example);
         let mut solution = tokenizer.ids(&text)?;
         if solution.len() > c {
             return Err(invalid(format!("{text:?} is longer than {c} tokens")));
         }
         solution.resize(c, tokenizer.end);
-        let seed = spec.seed.child(Purpose::SftMask, index).child(Purpose::Position, 0);
-        let u = (f64::from(stratum) + seed.uniform(0, u32::MAX)) / f64::from(spec.micro_batch);
-        #[expect(clippy::cast_possible_truncation, reason = "in 0..C")]
-        let masked = ((u * f64::from(spec.completion_tokens)) as usize).min(c - 1) + 1;
-        let order = seed.permutation(spec.completion_tokens);
         let mut weight = vec![0f32; c];
         let mut seen = solution.clone();
-        for &position in &order[..masked] {
-            let share = 1.0 / masked as f32;
-            weight[position as usize] = share;
-            seen[position as usize] = tokenizer.mask;
+        for &position in &masked {
+            weight[position] = 1.0 / masked.len() as f32;
+            seen[position] = tokenizer.mask;
         }
         ids.extend(seen);
         targets.extend(solution);
@@ -157,3 +184,6 @@ fn loss(
     let weight_BC = Tensor::from_slice(&weights).view([batch, len]).to_device(device);
     Ok((logp_BC * weight_BC).sum(Kind::Float) * (-1.0 / f64::from(spec.batch)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,7 @@ pub(crate) fn execute(
     let at = Placement::on(device, spec.precision);
     // The cache keeps the policy that sampled; the one that moves is on memory of its own.
     let behaviour = cache.policy(spec.policy, files, false, at)?;
+    gradient::check_family(&spec.estimator, &behaviour)?;
     let policy = behaviour.handles().ready_to_train(spec.lora.as_ref(), spec.seed)?.apart();
     let load = |digest| policy.beside(files, inputs.folder(digest)?);
     let reference = spec.reference.map(load).transpose()?;

@@ -97,7 +97,7 @@ const EVERY_TOKEN: &str = "k = \"all\"\nhorizon = \"sampled\"\nkl = 0.01\nmicro_
 /// k is all, and with a divergence no row is left out.
 #[test]
 fn ratios_of_fresh_trajectories_are_exactly_one() {
-    for position in ["random", "low-confidence", "entropy"] {
+    for position in ["random", "low-confidence", "entropy", "margin", "left-to-right"] {
         for filter in ["top_k = 12\ntop_p = 0.9", "top_k = 0\ntop_p = 1.0\ntemperature = 1.0"] {
             let program = Program::new(&[]);
             let text = RUN

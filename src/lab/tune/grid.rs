@@ -5,8 +5,8 @@
 use std::{collections::BTreeSet, fmt};
 
 use agrpo_spec::{
-    EstimatorConfig, EstimatorKind, Real, RunConfig, Sampler, Samples, StepEvery, StepWeights,
-    Strata,
+    EstimatorConfig, EstimatorKind, Family, Real, RunConfig, Sampler, Samples, StepEvery,
+    StepWeights, Strata,
 };
 use agrpo_view::text::name_of;
 use serde::Serialize;
@@ -114,13 +114,25 @@ impl fmt::Display for Setting {
     }
 }
 
+/// What trajectories are sampled by: a sampler, and a policy of a family.
+type SampledBy<'a> = (&'a Sampler, Family);
+
 /// Why a kind cannot be measured on such trajectories, however many its samples.
-pub fn refusal(kind: EstimatorKind, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
-    incompatible(variants(kind, 1, false, run.strata)[0], sampler, run)
+pub fn refusal(
+    kind: EstimatorKind,
+    sampled_by: SampledBy<'_>,
+    run: &EstimatorConfig,
+) -> Option<String> {
+    incompatible(variants(kind, 1, false, run.strata)[0], sampled_by, run)
 }
 
-fn incompatible(setting: Setting, sampler: &Sampler, run: &EstimatorConfig) -> Option<String> {
-    let why = setting.config(run).check_sampler(sampler).err()?;
+fn incompatible(
+    setting: Setting,
+    (sampler, family): SampledBy<'_>,
+    run: &EstimatorConfig,
+) -> Option<String> {
+    let config = setting.config(run);
+    let why = config.check_sampler(sampler).and_then(|()| config.check_family(family)).err()?;
     Some(format!("{}: {why}", setting.kind))
 }
 
@@ -143,24 +155,24 @@ impl Grid {
     /// The settings, the exact sum first, and what was left out.
     pub(super) fn settings(
         &self,
-        sampler: &Sampler,
+        sampled_by: SampledBy<'_>,
         run: &EstimatorConfig,
     ) -> (Vec<Setting>, Vec<String>) {
         let configured = run.position_gradient;
         let (mut settings, mut left_out) = (vec![Setting::exact(configured)], vec![]);
         let other = Setting::exact(!configured);
-        if incompatible(other, sampler, run).is_none() {
+        if incompatible(other, sampled_by, run).is_none() {
             settings.push(other);
         }
         for &kind in &self.kinds {
-            if let Some(why) = refusal(kind, sampler, run) {
+            if let Some(why) = refusal(kind, sampled_by, run) {
                 left_out.push(why);
                 continue;
             }
             for &k in &self.samples {
                 let positions = configured && kind == EstimatorKind::Agrpo;
                 let all = variants(kind, k, positions, run.strata);
-                match incompatible(all[0], sampler, run) {
+                match incompatible(all[0], sampled_by, run) {
                     Some(why) => left_out.push(why),
                     None => settings.extend(all),
                 }

@@ -82,7 +82,8 @@ pub fn measure(
     let run = question.estimator;
     let (target, rollout) = exact(question, clock)?;
     let norm = dot(&target, &target).sqrt();
-    let (settings, left_out) = grid.settings(&question.rollout.sampler, run);
+    let sampled_by = (&question.rollout.sampler, question.policy.config().family);
+    let (settings, left_out) = grid.settings(sampled_by, run);
     let batch = question.batch(&question.fresh.worths())?;
     let mut rows: Vec<Row> = vec![];
     for &setting in &settings {

@@ -14,9 +14,9 @@
 //! # What the positions add
 //!
 //! The exact policy gradient has, for each step, the logarithm of `P(S, x_S | s_t)`: the chance that
-//! the step writes the positions S, and these tokens. In random order S does not depend on theta, and
-//! the sum over tokens is all. In order of entropy S is a function of theta and s_t, constant but
-//! where two entropies are equal. **In low-confidence order it depends on the draws**: each masked
+//! the step writes the positions S, and these tokens. In random order and from left to right S does not depend on theta,
+//! and the sum over tokens is all. In order of entropy or margin S is a function of theta and s_t, constant but
+//! where two of them are equal. **In low-confidence order it depends on the draws**: each masked
 //! position j of the block draws a token y_j from p_j, independently, and the |S| positions with the
 //! highest p_j(y_j) are written. So with kappa = min over S of p_j(x_j),
 //! ```text

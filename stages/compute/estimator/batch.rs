@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use agrpo_spec::{RowReward, Sampler};
 
+use crate::blocks::{Blocks, UnmaskSchedule};
 use crate::error::{Result, data};
-use crate::model::{ModelConfig, PADDING};
+use crate::model::{ModelConfig, padding};
 use crate::trajectories::{NEVER, Trajectories};
 
 /// A shard's trajectories, each with its advantage. Rows are completions, R of them.
@@ -158,6 +159,21 @@ impl<'a> Batch<'a> {
         self.model.eos_token_id
     }
 
+    /// Steps of a trajectory that is sampled to its end, without a threshold and in blocks counted from the completion.
+    pub(super) fn steps(&self) -> u32 {
+        let schedule = self.schedule();
+        u32::try_from(schedule.steps(schedule.blocks(0)).len()).expect("completions are short")
+    }
+
+    fn schedule(&self) -> UnmaskSchedule<'a> {
+        UnmaskSchedule::new(self.sampler, self.model.family)
+    }
+
+    fn blocks(&self, row: usize) -> Blocks {
+        let prompt = self.trajectories.prompt(row);
+        self.schedule().blocks(prompt.len() - padding(prompt))
+    }
+
     /// Effective horizon of a row; 0 if it holds nothing but end-of-sequence.
     pub fn horizon(&self, row: usize) -> u32 {
         self.trajectories.horizon(row, self.eos())
@@ -196,18 +212,9 @@ impl<'a> Batch<'a> {
         end.map_or(tokens.len(), |end| end + 1)
     }
 
-    /// The block that a row's step belongs to. With a threshold it is where the step wrote, as blocks take
-    /// as many steps as their tokens need.
+    /// The block that a row's step wrote in.
     fn block_of(&self, row: usize, step: u32) -> Range<usize> {
-        let Sampler { completion_tokens, block_tokens, steps, threshold, .. } = *self.sampler;
-        let first = if threshold.is_some() {
-            let position = self.written(row, step).next().unwrap_or(0);
-            position - position % block_tokens as usize
-        } else {
-            let steps_per_block = (steps / (completion_tokens / block_tokens)).max(1);
-            (step / steps_per_block * block_tokens) as usize
-        };
-        first..first + block_tokens as usize
+        self.blocks(row).of(self.written(row, step).next().unwrap_or(0))
     }
 
     fn check_row(&self, row: usize) -> Result<()> {
@@ -219,12 +226,16 @@ impl<'a> Batch<'a> {
             return refuse(format!("the completion has {c} tokens, expected {expected}"));
         }
         let is_id = |id: &&i64| !(0..self.model.embedding_size).contains(*id);
-        let prompt = trajectories.prompt(row).iter().skip_while(|&&id| id == PADDING);
-        let mut ids = prompt.chain(trajectories.completion(row));
+        let prompt = trajectories.prompt(row);
+        let mut ids = prompt[padding(prompt)..].iter().chain(trajectories.completion(row));
         if let Some(id) = ids.find(is_id) {
             return refuse(format!("{id} is no token of the policy"));
         }
-        let mut written = vec![0usize; sampler.steps as usize];
+        // With a threshold, blocks take as many steps as their tokens need.
+        let has_threshold = sampler.threshold.is_some();
+        let plan = if has_threshold { vec![] } else { self.schedule().steps(self.blocks(row)) };
+        let most = if has_threshold { sampler.steps as usize } else { plan.len() };
+        let mut written = vec![0usize; most];
         for (position, &step) in trajectories.steps(row).iter().enumerate() {
             if step == NEVER {
                 let (token, eos) = (trajectories.completion(row)[position], self.eos());
@@ -235,33 +246,33 @@ impl<'a> Batch<'a> {
                 }
                 continue;
             }
-            let known = u32::try_from(step).ok().filter(|&step| step < sampler.steps);
+            let known = u32::try_from(step).ok().filter(|&step| (step as usize) < most);
             let Some(step) = known else {
-                let last = sampler.steps - 1;
+                let last = most.saturating_sub(1);
                 return refuse(format!(
                     "position {position} has the step {step}, expected 0..={last}"
                 ));
             };
-            if !self.block_of(row, step).contains(&position) {
+            let planned = plan.get(step as usize).map(|(block, _)| block.clone());
+            if !planned.unwrap_or_else(|| self.block_of(row, step)).contains(&position) {
                 return refuse(format!("step {step} wrote position {position}, outside its block"));
             }
             written[step as usize] += 1;
             self.check_cell(row, position)?;
         }
-        let done = trajectories.sampled_steps(row);
-        if sampler.threshold.is_some() {
-            return match written.iter().take(done as usize).position(|&tokens| tokens == 0) {
+        written.truncate(trajectories.sampled_steps(row) as usize);
+        if has_threshold {
+            return match written.iter().position(|&tokens| tokens == 0) {
                 Some(step) => refuse(format!("step {step} wrote no token, expected 1 or more")),
                 None => self.check_blocks(row),
             };
         }
-        let per_step = (sampler.completion_tokens / sampler.steps) as usize;
-        let mut all = written.iter().take(done as usize).enumerate();
-        match all.find(|&(_, &tokens)| tokens != per_step) {
-            Some((step, tokens)) => {
-                refuse(format!("step {step} wrote {tokens} tokens, expected {per_step}"))
+        let mut all = written.iter().zip(&plan).enumerate();
+        match all.find(|(_, (tokens, (_, expected)))| *tokens != expected) {
+            Some((step, (tokens, (_, expected)))) => {
+                refuse(format!("step {step} wrote {tokens} tokens, expected {expected}"))
             }
-            None => self.check_end(row),
+            None => check_end(row, written.len(), &plan),
         }
     }
 
@@ -269,9 +280,8 @@ impl<'a> Batch<'a> {
     /// those of the block before it, or not at all.
     fn check_blocks(&self, row: usize) -> Result<()> {
         let mut next = 0;
-        for (n, steps) in
-            self.trajectories.steps(row).chunks(self.sampler.block_tokens as usize).enumerate()
-        {
+        for (n, block) in self.blocks(row).all().enumerate() {
+            let steps = &self.trajectories.steps(row)[block];
             let (first, last) = (steps.iter().min().copied(), steps.iter().max().copied());
             let (first, last) = (first.unwrap_or(NEVER), last.unwrap_or(NEVER));
             if (first, last) == (NEVER, NEVER) {
@@ -285,16 +295,6 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
-    }
-
-    /// A row stops early only at the end of a block: every position of a begun block is drawn.
-    fn check_end(&self, row: usize) -> Result<()> {
-        let (steps, all) = (self.trajectories.sampled_steps(row), self.sampler.steps);
-        let is_whole = steps == 0 || self.block_of(row, steps - 1) != self.block_of(row, steps);
-        if steps == all || is_whole {
-            return Ok(());
-        }
-        Err(data(format!("sample {row} stopped after {steps} of {all} steps, inside a block")))
     }
 
     fn check_cell(&self, row: usize, position: usize) -> Result<()> {
@@ -322,6 +322,16 @@ impl<'a> Batch<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// A row stops early only at the end of a block: every position of a begun block is drawn.
+fn check_end(row: usize, steps: usize, plan: &[(Range<usize>, usize)]) -> Result<()> {
+    let is_inside = |last: usize| plan.get(steps).is_some_and(|(block, _)| *block == plan[last].0);
+    if !steps.checked_sub(1).is_some_and(is_inside) {
+        return Ok(());
+    }
+    let all = plan.len();
+    Err(data(format!("sample {row} stopped after {steps} of {all} steps, inside a block")))
 }
 
 /// A count as a number to divide by.

@@ -14,7 +14,8 @@
 //!
 //! k = T without masked prompts is AGRPO's exact sum but for its means, at temperature 1, where
 //! no completion ends early and the mask has no probability: the sampler never draws the mask, these
-//! distributions hold it. Fewer segments show tokens less than the sampler saw: biased.
+//! distributions hold it. Fewer segments show tokens less than the sampler saw: biased. Where steps that write nothing are
+//! passed over (`blocks.rs`), T is the number of the others.
 
 use std::ops::Range;
 
@@ -34,7 +35,7 @@ pub(super) fn new<'a>(batch: &'a Batch<'a>, config: &EstimatorConfig, seed: Seed
 
 /// The number of segments, k.
 fn segments(batch: &Batch<'_>, config: &EstimatorConfig) -> u32 {
-    count_of(config.k).min(batch.sampler.steps)
+    count_of(config.k).min(batch.steps())
 }
 
 /// The estimator's share from these segments, for given masked prompts, by row.
@@ -79,7 +80,7 @@ struct Segment(Range<u32>);
 impl Segment {
     /// The n-th.
     fn new(batch: &Batch<'_>, config: &EstimatorConfig, n: u32) -> Self {
-        let (steps, k) = (batch.sampler.steps, segments(batch, config));
+        let (steps, k) = (batch.steps(), segments(batch, config));
         let first = |n| match config.token_mean {
             TokenMean::Group => first_step(n, k, steps),
             // What runs computed before there was a choice: their results keep their names.

@@ -6,7 +6,8 @@
 //! * steps: `n_i = N_i` = the effective horizon; or n_i = the steps sampled and N_i = the sampler's
 //!   number of steps, which is a constant ([`Horizon`]). Both count the row's own steps, each with all the
 //!   tokens that it wrote: with a threshold, n_i differs from row to row, and the constant is the completion's
-//!   number of tokens, the maximum of steps.
+//!   number of tokens, the maximum of steps. With blocks counted from the prompt, rows may take more or fewer steps than the
+//!   constant, which is no less constant.
 //! * probabilities: `q_i(t) = 1/n_i`, or in proportion to `1e-8 + sum of the entropies of the tokens
 //!   that t wrote`, mixed with a uniform share; `w = 1 / (k N_i q_i(t))`.
 //! * low-discrepancy sampling (Sahoo et al., arXiv 2409.02908, appendix G.2): with N samples, a random

@@ -41,13 +41,15 @@ pub(super) struct Whole<'a> {
 /// What the host knows of a distribution on a device (`device.rs`): enough for the draws that were announced.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// A greedy sampler's token, its log-probability, and the entropy.
-    Best { token: usize, logp: f32, entropy: f64 },
+    /// A greedy sampler's token, its log-probability, the entropy, and the margin, as below.
+    Best { token: usize, logp: f32, entropy: f64, margin: f64 },
     /// The weight of each [`CHUNK`] tokens, the log-probabilities in those that draws lead to, and the entropy.
     Chunks {
         sums: Vec<f64>,
         logps: BTreeMap<usize, Vec<f32>>,
         entropy: f64,
+        /// 0 where positions are not ranked by it.
+        margin: f64,
         /// Where positions are ranked by it, the model's own log-probabilities in the same chunks.
         own: Option<BTreeMap<usize, Vec<f32>>>,
     },
@@ -141,6 +143,14 @@ impl<'a> Distribution<'a> {
         }
     }
 
+    /// The probability of the most probable token minus that of the second.
+    pub(super) fn margin(&self) -> f64 {
+        match self {
+            Self::Host(whole) => whole.margin(),
+            Self::Device(Part::Best { margin, .. } | Part::Chunks { margin, .. }) => *margin,
+        }
+    }
+
     pub(super) fn kept(&self) -> Option<&[usize]> {
         match self {
             Self::Host(whole) => whole.kept.as_deref(),
@@ -184,6 +194,20 @@ impl<'a> Whole<'a> {
         let first = chunk * weights.len();
         let weights = &weights[..weights.len().min(self.values.len() - first)];
         first + inverse(weights, |&weight| f64::from(weight), fraction).0
+    }
+}
+
+impl Whole<'_> {
+    fn margin(&self) -> f64 {
+        let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for (place, &value) in self.values.iter().enumerate() {
+            if self.excluded == Some(place) || value <= second {
+                continue;
+            }
+            (best, second) = if value > best { (value, best) } else { (best, value) };
+        }
+        let [best, second] = [best, second].map(|l| libm::exp(f64::from(self.softmax.logp(l))));
+        best - second
     }
 }
 

@@ -1,7 +1,8 @@
 //! The unmasking loop: blocks from left to right, each step by step. `passes.rs` computes a step, equal states once;
 //! `step.rs` says what a row writes in it.
 //!
-//! With a threshold, rows need different numbers of steps. Each row counts its own steps, one for each pass over
+//! Rows begin their n-th blocks together. Where blocks are counted from the prompt, these differ from row to row, and with a
+//! threshold rows need different numbers of steps. Each row counts its own steps, one for each pass over
 //! it, so they are the same in any batch. Every pass writes a token: a block that its first pass
 //! completes costs one pass, with a cache or without. States of a step are computed side by side; with a cache, rows
 //! that share no keys and values are. Neither changes a byte. In half precision a pass takes states of one length, so that
@@ -9,11 +10,12 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use agrpo_spec::{Cache, Message, Sampler, Seed};
+use agrpo_spec::{BlocksFrom, Cache, EndsAfter, Message, Sampler, Seed};
 
 use super::kept::is_filtered;
 use super::passes::{Asking, Passes, State};
 use super::step::{Draws, Step, Written};
+use crate::blocks::{Blocks, UnmaskSchedule};
 use crate::error::{Result, invalid};
 use crate::model::{Policy, padding};
 use crate::threads::Threads;
@@ -40,20 +42,24 @@ pub fn sample(
     threads: &Threads,
 ) -> Result<Trajectories> {
     sampler.check("sampler").map_err(|error| invalid(Message::of(error)))?;
+    let schedule = UnmaskSchedule::new(sampler, policy.config().family);
+    check_cache(&schedule)?;
     let prompts = rows.iter().flat_map(|row| row.prompt.iter().copied()).collect();
     let completion_len = sampler.completion_tokens as usize;
     let mask = policy.config().mask_token_id;
     let all = Trajectories::masked(prompts, rows.len(), completion_len, mask);
     let kept = is_filtered(sampler).then(|| vec![vec![]; rows.len() * completion_len]);
     let draws = rows.iter().map(|row| Draws { seed: row.seed, step: 0 }).collect();
+    let blocks = rows.iter().map(|row| schedule.blocks(row.prompt.len() - padding(&row.prompt)));
+    let blocks = blocks.collect();
     let decoding = Decoding {
-        sampler,
+        schedule,
         prompt_len: all.prompt_len,
         mask,
         micro_batch: micro_batch.max(1),
         may_pad: policy.pads(),
     };
-    let mut decoder = Decoder { policy, threads, decoding, all, kept, draws };
+    let mut decoder = Decoder { policy, threads, decoding, all, kept, blocks, draws };
     decoder.run()?;
     let Decoder { mut all, kept, .. } = decoder;
     all.kept = kept.map(|sets| {
@@ -68,6 +74,17 @@ pub fn sample(
     Ok(all)
 }
 
+/// A cache keeps what lies beside one block of all rows.
+fn check_cache(schedule: &UnmaskSchedule<'_>) -> Result<()> {
+    let cache = schedule.sampler.cache;
+    if cache == Cache::None || schedule.conventions.blocks_from == BlocksFrom::Completion {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "sampler.cache = \"{cache}\": expected \"none\": the policy's blocks are counted from the prompt's first token"
+    )))
+}
+
 struct Decoder<'a> {
     policy: &'a Policy,
     threads: &'a Threads,
@@ -75,13 +92,15 @@ struct Decoder<'a> {
     all: Trajectories,
     /// One set a cell, where a filter is on.
     kept: Option<Vec<Vec<i64>>>,
+    /// Of each row.
+    blocks: Vec<Blocks>,
     /// Of each row at its next step.
     draws: Vec<Draws>,
 }
 
 /// What decoding is for all blocks and rows.
 struct Decoding<'a> {
-    sampler: &'a Sampler,
+    schedule: UnmaskSchedule<'a>,
     prompt_len: usize,
     mask: i64,
     micro_batch: usize,
@@ -93,6 +112,8 @@ struct Decoding<'a> {
 #[derive(Clone)]
 struct Open {
     row: usize,
+    /// Positions of the completion.
+    block: Range<usize>,
     /// Prompt and completion.
     ids: Vec<i64>,
     draws: Draws,
@@ -102,51 +123,59 @@ struct Open {
 
 impl Decoder<'_> {
     fn run(&mut self) -> Result<()> {
-        let block_len = self.decoding.sampler.block_tokens as usize;
         let mut live: Vec<usize> = (0..self.draws.len()).collect();
-        for block in 0..self.all.completion_len / block_len {
-            let first = block * block_len;
-            if block > 0 {
-                self.finish_rows(&mut live, first, block_len);
+        for n in 0.. {
+            if n > 0 {
+                self.finish_rows(&mut live, n - 1);
             }
-            let open = live.iter().map(|&row| self.open(row)).collect();
-            self.block(open, &(first..first + block_len))?;
+            let open: Vec<Open> = live.iter().filter_map(|&row| self.open(row, n)).collect();
+            if open.is_empty() {
+                break;
+            }
+            self.block(open)?;
         }
         Ok(())
     }
 
-    /// Rows whose previous block is all end-of-sequence are finished: the rest is filled, not sampled.
-    fn finish_rows(&mut self, live: &mut Vec<usize>, first: usize, block_len: usize) {
+    /// Rows that end with their block of this number are finished: the rest is filled, not sampled.
+    fn finish_rows(&mut self, live: &mut Vec<usize>, n: usize) {
         let eos = self.policy.config().eos_token_id;
         let c = self.all.completion_len;
-        let ids = &mut self.all.completion_ids;
+        let ends_after = self.decoding.schedule.conventions.ends_after;
         live.retain(|&row| {
-            let completion = &mut ids[row * c..(row + 1) * c];
-            let done = completion[first - block_len..first].iter().all(|&token| token == eos);
+            let Some(block) = self.blocks[row].get(n) else { return false };
+            let completion = &mut self.all.completion_ids[row * c..(row + 1) * c];
+            let mut is_end = completion[block.clone()].iter().map(|&token| token == eos);
+            let done = match ends_after {
+                EndsAfter::BlockOfEnds => is_end.all(|is_end| is_end),
+                EndsAfter::AnyEnd => is_end.any(|is_end| is_end),
+            };
             if done {
-                completion[first..].fill(eos);
+                completion[block.end..].fill(eos);
             }
             !done
         });
     }
 
-    fn open(&self, row: usize) -> Open {
+    /// The row at the start of its block of this number; `None` behind its last one.
+    fn open(&self, row: usize, n: usize) -> Option<Open> {
+        let block = self.blocks[row].get(n)?;
         let ids = self.all.prompt(row).iter().chain(self.all.completion(row)).copied().collect();
-        Open { row, ids, draws: self.draws[row], written: vec![] }
+        Some(Open { row, block, ids, draws: self.draws[row], written: vec![] })
     }
 
     /// All steps of a block.
-    fn block(&mut self, mut open: Vec<Open>, block: &Range<usize>) -> Result<()> {
+    fn block(&mut self, mut open: Vec<Open>) -> Result<()> {
         let decoding = &self.decoding;
-        if decoding.sampler.cache == Cache::None {
-            decoding.block(&mut open, block, |states, step| {
+        if decoding.schedule.sampler.cache == Cache::None {
+            decoding.block(&mut open, |states, step| {
                 let share = self.share(states.len());
                 let one_length =
                     states.chunk_by(|a, b| decoding.skipped(&a.ids) == decoding.skipped(&b.ids));
                 let parts: Vec<&[State]> =
                     one_length.flat_map(|states| states.chunks(share)).collect();
                 self.side_by_side(parts.len(), |policy, part| {
-                    let passes = decoding.passes(policy, block, &parts[part][0].ids);
+                    let passes = decoding.passes(policy, 0..0, &parts[part][0].ids);
                     passes.compute(parts[part], step, &mut None)
                 })
             })?;
@@ -154,9 +183,9 @@ impl Decoder<'_> {
             let parties = self.parties(open);
             open = self.side_by_side(parties.len(), |policy, party| {
                 let mut open = parties[party].clone();
-                let passes = decoding.passes(policy, block, &open[0].ids);
+                let passes = decoding.passes(policy, open[0].block.clone(), &open[0].ids);
                 let mut memory = None;
-                decoding.block(&mut open, block, |states, step| {
+                decoding.block(&mut open, |states, step| {
                     let mut all = vec![];
                     for states in states.chunks(decoding.micro_batch) {
                         all.extend(passes.compute(states, step, &mut memory)?);
@@ -225,15 +254,10 @@ impl Decoder<'_> {
 
 impl Decoding<'_> {
     /// Passes over states of this state's length.
-    fn passes<'p>(
-        &'p self,
-        policy: &'p Policy,
-        block: &'p Range<usize>,
-        state: &[i64],
-    ) -> Passes<'p> {
+    fn passes<'p>(&'p self, policy: &'p Policy, block: Range<usize>, state: &[i64]) -> Passes<'p> {
         let skipped = self.skipped(state);
         let prompt_len = self.prompt_len - skipped;
-        Passes { policy, sampler: self.sampler, prompt_len, skipped, block }
+        Passes { policy, sampler: self.schedule.sampler, prompt_len, skipped, block }
     }
 
     /// How many places of a state, which have no token, a pass leaves out.
@@ -241,20 +265,20 @@ impl Decoding<'_> {
         if self.may_pad { 0 } else { padding(state) }
     }
 
-    /// All steps of a block, of rows that begin it together; a row that has completed it waits. `compute` says what the
+    /// All steps of a block, of rows that begin theirs together; a row that has completed it waits. `compute` says what the
     /// rows of states write, by the places of the rows in `open`.
     fn block(
         &self,
         open: &mut [Open],
-        block: &Range<usize>,
         mut compute: impl FnMut(&[State], &Step<'_>) -> Result<Vec<(usize, Vec<Written>)>>,
     ) -> Result<()> {
-        // A step writes a token or more.
-        for step_of_block in 0..block.len() {
-            let step = Step::new(self.sampler, step_of_block);
-            let states = self.states(open, block, &step);
+        let longest = open.iter().map(|row| row.block.len()).max().unwrap_or(0);
+        // With a threshold a step writes a token or more; without one, the steps of a block write all of it.
+        for number in 0..longest.max(self.schedule.steps_of_block()) {
+            let step = Step { schedule: self.schedule, number };
+            let states = self.states(open, &step);
             if states.is_empty() {
-                break;
+                continue;
             }
             for (place, written) in compute(&states, &step)? {
                 let row = &mut open[place];
@@ -269,23 +293,19 @@ impl Decoding<'_> {
         Ok(())
     }
 
-    /// The states of the rows that have masked positions in the block: in order of first appearance, those of one length
-    /// one after another.
-    fn states(&self, open: &[Open], block: &Range<usize>, step: &Step<'_>) -> Vec<State> {
+    /// The states of the rows that write in the step: in order of first appearance, those of one length one after another.
+    fn states(&self, open: &[Open], step: &Step<'_>) -> Vec<State> {
         let mut distinct = Distinct::default();
         let mut states: Vec<State> = vec![];
         for (place, row) in open.iter().enumerate() {
             let is_masked = |position: &usize| row.ids[self.prompt_len + position] == self.mask;
-            let masked: Vec<usize> = block.clone().filter(is_masked).collect();
-            if masked.is_empty() {
-                continue;
-            }
+            let masked: Vec<usize> = row.block.clone().filter(is_masked).collect();
+            let Some(asked) = step.asked(row.draws, &masked) else { continue };
             let number = distinct.number(row.ids.clone());
             if number == states.len() {
                 states.push(State { ids: row.ids.clone(), rows: vec![] });
             }
-            let positions = step.asked(row.draws, &masked);
-            states[number].rows.push(Asking { row: place, draws: row.draws, positions });
+            states[number].rows.push(Asking { row: place, draws: row.draws, asked });
         }
         states.sort_by_key(|state| self.skipped(&state.ids));
         states

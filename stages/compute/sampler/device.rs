@@ -7,6 +7,7 @@
 //! | no filter | log-probabilities, and sums over chunks | V / 1024 sums, then a chunk for each draw |
 //! | ranked by the model | the normaliser of all logits | one number more; without a filter, the chunks of logits too |
 //! | greedy | log-probabilities, and the best token | three numbers |
+//! | in order of margin, unless filtered | the two largest log-probabilities, by `topk` | one number more |
 //! | top-p alone | the largest logits, and the mass of the others | 1024 logits and ids, if need be 8192, or else V logits |
 //!
 //! Log-probabilities are those of the learner: of kept sets by the kernel on the host, of all tokens by libtorch
@@ -16,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agrpo_spec::Sampler;
+use agrpo_spec::{PositionRule, Sampler};
 use tch::{Kind, Tensor};
 
 use super::choice::{Distribution, Part, chunk_of, is_greedy, no_numbers, ranks_by_model};
@@ -43,7 +44,7 @@ pub(super) fn distributions(
 ) -> Result<Vec<Distribution<'static>>> {
     let mask = length(mask);
     if is_greedy(sampler) {
-        return greedy(&logits_NV, mask);
+        return greedy(&logits_NV, sampler, mask);
     }
     let normalisers = normalisers(&logits_NV, sampler)?;
     if sampler.top_k > 0 {
@@ -51,7 +52,7 @@ pub(super) fn distributions(
     } else if is_filtered(sampler) {
         top_p(logits_NV, sampler, mask, &normalisers)
     } else {
-        unfiltered(&logits_NV, (sampler.temperature.get(), mask), uniforms, &normalisers)
+        unfiltered(&logits_NV, (sampler, mask), uniforms, &normalisers)
     }
 }
 
@@ -228,7 +229,7 @@ fn largest(logits_NV: &Tensor, width: usize) -> Result<(Vec<f32>, Vec<i32>)> {
     Ok((values, ids.to_vec()))
 }
 
-fn greedy(logits_NV: &Tensor, mask: i64) -> Result<Vec<Distribution<'static>>> {
+fn greedy(logits_NV: &Tensor, sampler: &Sampler, mask: i64) -> Result<Vec<Distribution<'static>>> {
     let mut found = vec![];
     for logits_nV in parts(logits_NV) {
         let logits_nV = logits_nV.to_kind(Kind::Float);
@@ -236,25 +237,38 @@ fn greedy(logits_NV: &Tensor, mask: i64) -> Result<Vec<Distribution<'static>>> {
         let rows = Rows::new(&logits_nV, 1.0, None);
         // Of equals the first one.
         let best_n1 = without(logits_nV.copy(), mask).argmax(1, true);
-        let logp_n1 = rows.log_probabilities().gather(1, &best_n1, false);
-        let columns = [best_n1, logp_n1, rows.entropies()].map(|t| t.to_kind(Kind::Double));
+        let logp_nV = rows.log_probabilities();
+        let logp_n1 = logp_nV.gather(1, &best_n1, false);
+        let columns = [best_n1, logp_n1, rows.entropies(), margins(&logp_nV, sampler)];
+        let columns = columns.map(|t| t.to_kind(Kind::Double));
         found.push(Tensor::cat(&columns, 1));
     }
     let rows: Vec<f64> = read(&found)?;
-    let of = |&[token, logp, entropy]: &[f64; 3]| {
+    let of = |&[token, logp, entropy, margin]: &[f64; 4]| {
         if logp.is_nan() {
             return Err(no_numbers());
         }
         #[expect(clippy::cast_possible_truncation, reason = "it was an i64 and an f32")]
         let (token, logp) = (place(token as i64), logp as f32);
-        Ok(Distribution::Device(Part::Best { token, logp, entropy }))
+        Ok(Distribution::Device(Part::Best { token, logp, entropy, margin }))
     };
     rows.as_chunks().0.iter().map(of).collect()
 }
 
+/// For each row the probability of the most probable token minus that of the second, N x 1; 0 where positions are not
+/// ranked by it.
+fn margins(logp_NV: &Tensor, sampler: &Sampler) -> Tensor {
+    if sampler.position != PositionRule::Margin {
+        return Tensor::zeros([logp_NV.size()[0], 1], (Kind::Double, logp_NV.device()));
+    }
+    let (logp_N2, _) = logp_NV.topk(2, 1, true, true);
+    let p_N2 = logp_N2.to_kind(Kind::Double).exp();
+    p_N2.narrow(1, 0, 1) - p_N2.narrow(1, 1, 1)
+}
+
 fn unfiltered(
     logits_NV: &Tensor,
-    (temperature, mask): (f64, i64),
+    (sampler, mask): (&Sampler, i64),
     uniforms: &[Vec<f64>],
     normalisers: &[Option<f64>],
 ) -> Result<Vec<Distribution<'static>>> {
@@ -264,17 +278,18 @@ fn unfiltered(
     let (mut all_logps, mut all_logits, mut found) = (vec![], vec![], vec![]);
     for logits_nV in parts(logits_NV) {
         let logits_nV = logits_nV.to_kind(Kind::Float);
-        let rows = Rows::new(&logits_nV, temperature, Some(&masked_1V));
-        found.push(Tensor::cat(&[rows.sums(), &rows.entropies()], 1));
-        all_logps.push(rows.log_probabilities());
+        let rows = Rows::new(&logits_nV, sampler.temperature.get(), Some(&masked_1V));
+        let logp_nV = rows.log_probabilities();
+        found.push(Tensor::cat(&[&margins(&logp_nV, sampler), &rows.entropies(), rows.sums()], 1));
+        all_logps.push(logp_nV);
         if is_ranked {
             all_logits.push(logits_nV);
         }
     }
     let chunks = place(v).div_ceil(CHUNK);
     let read: Vec<f64> = read(&found)?;
-    let rows: Vec<(&f64, &[f64])> =
-        read.chunks(chunks + 1).filter_map(<[f64]>::split_last).collect();
+    let rows: Vec<(&[f64; 2], &[f64])> =
+        read.chunks(2 + chunks).filter_map(<[f64]>::split_first_chunk).collect();
     if rows.iter().any(|(_, sums)| sums.iter().any(|sum| sum.is_nan())) {
         return Err(no_numbers());
     }
@@ -285,10 +300,10 @@ fn unfiltered(
     let asked: BTreeSet<(usize, usize)> = uniforms.iter().enumerate().flat_map(of_row).collect();
     let mut logps = chunks_of(&all_logps, &asked)?;
     let mut logits = chunks_of(&all_logits, &asked)?;
-    let of = |(n, (entropy, sums)): (usize, &(&f64, &[f64]))| {
+    let of = |(n, &(&[margin, entropy], sums)): (usize, &(&[f64; 2], &[f64]))| {
         let logps = logps.remove(&n).unwrap_or_default();
         let own = normalisers[n].map(|of| confidences(logits.remove(&n).unwrap_or_default(), of));
-        Distribution::Device(Part::Chunks { sums: sums.to_vec(), logps, entropy: **entropy, own })
+        Distribution::Device(Part::Chunks { sums: sums.to_vec(), logps, entropy, margin, own })
     };
     Ok(rows.iter().enumerate().map(of).collect())
 }

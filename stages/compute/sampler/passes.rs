@@ -13,7 +13,7 @@ use tch::{Kind, Tensor, no_grad_guard};
 
 use super::choice::Distribution;
 use super::device::distributions;
-use super::step::{Draws, Step, Written};
+use super::step::{Asked, Draws, Step, Written};
 use crate::error::{Result, internal};
 use crate::kernels::phases::{Phase, measured};
 use crate::kernels::{self, memory};
@@ -33,15 +33,14 @@ pub(super) struct Asking {
     /// The row's number, by which the caller knows it.
     pub(super) row: usize,
     pub(super) draws: Draws,
-    /// Positions of the completion, ascending.
-    pub(super) positions: Vec<usize>,
+    pub(super) asked: Asked,
 }
 
 impl State {
     /// The positions that its rows ask for, ascending.
     fn positions(&self) -> Vec<usize> {
         let mut all: Vec<usize> =
-            self.rows.iter().flat_map(|row| row.positions.iter().copied()).collect();
+            self.rows.iter().flat_map(|row| row.asked.positions.iter().copied()).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -49,12 +48,12 @@ impl State {
 
     /// The numbers by which its rows may draw a token at a position.
     fn uniforms(&self, position: usize) -> Vec<f64> {
-        let asks = |row: &&Asking| row.positions.contains(&position);
+        let asks = |row: &&Asking| row.asked.positions.contains(&position);
         self.rows.iter().filter(asks).map(|row| row.draws.token(position)).collect()
     }
 }
 
-/// The passes of one block.
+/// The passes over rows in one block; without a cache, each row may be in a block of its own.
 pub(super) struct Passes<'a> {
     pub(super) policy: &'a Policy,
     pub(super) sampler: &'a Sampler,
@@ -62,8 +61,8 @@ pub(super) struct Passes<'a> {
     pub(super) prompt_len: usize,
     /// How many these are.
     pub(super) skipped: usize,
-    /// Positions of the completion.
-    pub(super) block: &'a Range<usize>,
+    /// Positions of the completion: the block of all rows, where there is a cache.
+    pub(super) block: Range<usize>,
 }
 
 /// Keys and values of the states in which rows began the block.
@@ -117,7 +116,7 @@ impl Passes<'_> {
             let at: Result<BTreeMap<_, _>> =
                 positions.iter().map(|&position| Ok((position, next()?))).collect();
             let at = at?;
-            let write = |row: &Asking| (row.row, step.write(row.draws, &row.positions, &at));
+            let write = |row: &Asking| (row.row, step.write(row.draws, &row.asked, &at));
             all.extend(state.rows.iter().map(write));
         }
         Ok(all)

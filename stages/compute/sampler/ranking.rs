@@ -1,10 +1,11 @@
 //! How a step ranks tokens that another program drew, so that its order can be compared with ours. The order is the
 //! sampler's own code. Draws nothing, writes nothing.
 
-use agrpo_spec::Sampler;
+use agrpo_spec::{Family, Sampler};
 
 use super::choice::Distribution;
 use super::step::Step;
+use crate::blocks::UnmaskSchedule;
 use crate::error::{Result, data};
 
 /// A token that was drawn at a masked position.
@@ -27,10 +28,10 @@ pub struct Ranked {
     pub written: usize,
 }
 
-/// Ranks the masked positions of a block at its step of this number, from 0. Data error where a token is outside of its
-/// kept set.
+/// Ranks the masked positions of a block at its step of this number, from 0, as for models of this family. Data error
+/// where a token is outside of its kept set.
 pub fn rank<'a>(
-    sampler: &Sampler,
+    (sampler, family): (&Sampler, Family),
     mask: usize,
     step_of_block: usize,
     drawn: &[Drawn<'a>],
@@ -48,6 +49,7 @@ pub fn rank<'a>(
         Ok((position, at, place))
     };
     let all = drawn.iter().map(of).collect::<Result<Vec<_>>>()?;
-    let (all, written) = Step::new(sampler, step_of_block).rank(&all);
+    let schedule = UnmaskSchedule::new(sampler, family);
+    let (all, written) = Step { schedule, number: step_of_block }.rank(&all);
     Ok(Ranked { all, written })
 }

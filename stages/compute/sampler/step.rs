@@ -1,15 +1,22 @@
 //! A row's part in one step: the positions whose distributions it needs, those that it writes, and the tokens.
 //!
-//! Without a threshold a step writes a fixed number of tokens. With one (Fast-dLLM's parallel decoding,
-//! Wu et al., arXiv 2505.22618) it writes the most probable token, and every other that is at least so
-//! probable. Ties go to the left. Draws nothing that it does not need: a uniform number is named by what it decides,
-//! so the others are the same. Computes no distribution.
+//! Without a threshold a step writes as many tokens as the schedule says (`blocks.rs`). With one it writes
+//! ```text
+//! at least one       the most probable token, and every other of at least the threshold: Fast-dLLM's parallel decoding
+//!                    (Wu et al., arXiv 2505.22618)
+//! at least the step  every token above the threshold, if these are no fewer than the schedule's, else the schedule's:
+//!                    SDAR's `low_confidence_dynamic` (Gen-Verse/dLLM-RL, 10b4fd1)
+//! ```
+//! In order of margin, a position's score is the probability of its most probable token minus that of the second: Dream's
+//! `topk_margin` (Dream-org/Dream-v0-Instruct-7B). Ties go to the left. Draws nothing that it does not need: a uniform
+//! number is named by what it decides, so the others are the same. Computes no distribution.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{PositionRule, Purpose, Sampler, Seed};
+use agrpo_spec::{PositionRule, Purpose, Seed, ThresholdRule};
 
 use super::choice::Distribution;
+use crate::blocks::UnmaskSchedule;
 use crate::tensors::length;
 
 /// The uniform numbers of one row at one of its steps.
@@ -34,9 +41,18 @@ impl Draws {
 /// How one step of a block chooses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step<'a> {
-    pub(super) sampler: &'a Sampler,
-    /// How many tokens it writes if there is no threshold and as many are masked.
-    pub(super) count: usize,
+    pub(super) schedule: UnmaskSchedule<'a>,
+    /// Its number in the block, from 0.
+    pub(super) number: usize,
+}
+
+/// The part of a row's step that its masked positions decide.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// Positions of the completion whose distributions the row needs, ascending.
+    pub(super) positions: Vec<usize>,
+    /// How many tokens the schedule writes.
+    count: usize,
 }
 
 /// A token that a step writes.
@@ -61,35 +77,34 @@ struct Candidate<'d, 'l> {
     place: Option<usize>,
 }
 
-impl<'a> Step<'a> {
-    /// The step of this number in a block of `block_len` tokens.
-    pub(super) fn new(sampler: &'a Sampler, step_of_block: usize) -> Self {
-        let block_len = sampler.block_tokens as usize;
-        let blocks = sampler.completion_tokens as usize / block_len;
-        let steps_per_block = (sampler.steps as usize / blocks).max(1);
-        // The remainder goes to the first steps, as in LLaDA's own code.
-        let uneven = usize::from(step_of_block < block_len % steps_per_block);
-        Self { sampler, count: block_len / steps_per_block + uneven }
-    }
-
-    /// The positions, of those that are masked, whose distributions the row needs; ascending. In random order these are
-    /// the ones that the step writes.
-    pub(super) fn asked(&self, draws: Draws, masked: &[usize]) -> Vec<usize> {
-        let mut asked = masked.to_vec();
-        if self.sampler.position == PositionRule::Random && self.count < asked.len() {
-            let score = |&position: &usize| draws.uniform(Purpose::Position, position);
-            asked.sort_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
-            asked.truncate(self.count);
-            asked.sort_unstable();
+impl Step<'_> {
+    /// What a row needs with so many masked positions in its block; `None` if the step writes nothing. Where positions are
+    /// chosen without distributions, these are the ones that the step writes.
+    pub(super) fn asked(&self, draws: Draws, masked: &[usize]) -> Option<Asked> {
+        let count = self.schedule.count(self.number, masked.len());
+        let has_threshold = self.schedule.sampler.threshold.is_some();
+        if masked.is_empty() || count == 0 && !has_threshold {
+            return None;
         }
-        asked
+        let mut positions = masked.to_vec();
+        match self.schedule.sampler.position {
+            PositionRule::Random if count < masked.len() => {
+                let score = |&position: &usize| draws.uniform(Purpose::Position, position);
+                positions.sort_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
+                positions.truncate(count);
+                positions.sort_unstable();
+            }
+            PositionRule::LeftToRight => positions.truncate(count),
+            _ => {}
+        }
+        Some(Asked { positions, count })
     }
 
     /// What the row writes, from the distributions of its state by position.
     pub(super) fn write(
         &self,
         draws: Draws,
-        asked: &[usize],
+        asked: &Asked,
         state: &BTreeMap<usize, Distribution<'_>>,
     ) -> Vec<Written> {
         let choose = |position: usize, at: &Distribution<'_>| at.choose(|| draws.token(position));
@@ -97,7 +112,8 @@ impl<'a> Step<'a> {
             let at = &state[&position];
             self.candidate(position, at, || choose(position, at))
         };
-        let (mut candidates, count) = self.best_first(asked.iter().map(candidate).collect());
+        let all = asked.positions.iter().map(candidate).collect();
+        let (mut candidates, count) = self.best_first(all, asked.count);
         candidates.truncate(count);
         let write = |candidate: &Candidate<'_, '_>| {
             let Candidate { position, at, place, .. } = *candidate;
@@ -123,7 +139,8 @@ impl<'a> Step<'a> {
     ) -> (Vec<(usize, f64)>, usize) {
         let all =
             drawn.iter().map(|(position, at, place)| self.candidate(*position, at, || *place));
-        let (all, count) = self.best_first(all.collect());
+        let count = self.schedule.count(self.number, drawn.len());
+        let (all, count) = self.best_first(all.collect(), count);
         (all.iter().map(|one| (one.position, one.score)).collect(), count)
     }
 
@@ -134,8 +151,9 @@ impl<'a> Step<'a> {
         at: &'d Distribution<'l>,
         choose: impl FnOnce() -> usize,
     ) -> Candidate<'d, 'l> {
-        let (score, place) = match self.sampler.position {
-            PositionRule::Random => (0.0, None),
+        let (score, place) = match self.schedule.sampler.position {
+            PositionRule::Random | PositionRule::LeftToRight => (0.0, None),
+            PositionRule::Margin => (at.margin(), None),
             PositionRule::Entropy => (-at.entropy(), None),
             PositionRule::LowConfidence => {
                 let place = choose();
@@ -145,20 +163,29 @@ impl<'a> Step<'a> {
         Candidate { position, at, score, place }
     }
 
-    /// The candidates in their order, and how many of them the step writes.
+    /// The candidates in their order, and how many of them the step writes, where the schedule writes `count`.
     fn best_first<'d, 'l>(
         &self,
         mut all: Vec<Candidate<'d, 'l>>,
+        count: usize,
     ) -> (Vec<Candidate<'d, 'l>>, usize) {
         all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.position.cmp(&b.position)));
-        let count = self.count_of(&all).min(all.len());
+        let count = self.count_of(&all, count).min(all.len());
         (all, count)
     }
 
     /// How many of the candidates, best first, the step writes.
-    fn count_of(&self, candidates: &[Candidate<'_, '_>]) -> usize {
-        let Some(threshold) = self.sampler.threshold else { return self.count };
-        let is_sure = |c: &&Candidate<'_, '_>| libm::exp(c.score) >= threshold.get();
-        candidates.iter().take_while(is_sure).count().max(1)
+    fn count_of(&self, candidates: &[Candidate<'_, '_>], count: usize) -> usize {
+        let Some(threshold) = self.schedule.sampler.threshold else { return count };
+        let sure = |is_sure: &dyn Fn(f64) -> bool| {
+            candidates.iter().take_while(|c| is_sure(libm::exp(c.score))).count()
+        };
+        match self.schedule.conventions.threshold {
+            ThresholdRule::AtLeastOne => sure(&|p| p >= threshold.get()).max(1),
+            ThresholdRule::AtLeastTheStep => sure(&|p| p > threshold.get()).max(count).max(1),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

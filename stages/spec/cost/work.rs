@@ -114,9 +114,9 @@ impl Workload {
             [sampler.completion_tokens, sampler.block_tokens, sampler.steps].map(f64::from);
         let length = length as f64;
         let (blocks, written) = (completion / block, completion / steps.max(1.0));
-        // A step in random order knows its positions; in other orders it looks at all that are masked.
+        // A step in random order or from left to right knows its positions; in other orders it looks at all masked ones.
         let queried = match (sampler.position, sampler.threshold) {
-            (PositionRule::Random, None) => written,
+            (PositionRule::Random | PositionRule::LeftToRight, None) => written,
             _ => f64::midpoint(block, written),
         };
         let pass = |tokens| self.work(&Asked { tokens, length, queried });

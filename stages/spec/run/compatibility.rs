@@ -6,6 +6,7 @@ use super::error::{RunError, setting};
 use super::estimator::{EstimatorConfig, Samples, StepEvery};
 use super::kind::EstimatorKind;
 use super::sampling::{Cache, Confidence, PositionRule, Sampler, allows_steps};
+use crate::family::{BlocksFrom, Family, FamilyTraits};
 
 impl EstimatorConfig {
     /// Checks that the estimator is valid on trajectories of this sampler.
@@ -41,6 +42,19 @@ impl EstimatorConfig {
         )?;
         self.check_positions(sampler)?;
         self.check_steps()
+    }
+
+    /// Checks that the estimator is valid on trajectories of this family's models.
+    pub fn check_family(&self, family: Family) -> Result<(), RunError> {
+        let FamilyTraits { name, sampling, .. } = family.traits();
+        setting("estimator.kind", "\"merged-step\"").ensure(
+            self.kind != EstimatorKind::MergedStep
+                || sampling.blocks_from == BlocksFrom::Completion,
+            format!(
+                "expected another kind: it cuts trajectories of equally many steps, and {name} counts blocks from the \
+                 prompt, so that rows take different numbers of steps"
+            ),
+        )
     }
 
     /// Steps for every sample need samples, and one worker that sees every shard's.
@@ -152,8 +166,8 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Cache, Confidence, EstimatorKind, PositionRule, Real, Run, RunConfig, Samples, StepEvery,
-        encode,
+        Cache, Confidence, EstimatorKind, Family, PositionRule, Real, Run, RunConfig, Samples,
+        StepEvery, encode,
     };
 
     /// A run in which everything is written out, and what a change makes of it.
@@ -234,6 +248,12 @@ mod tests {
             refused(|c| {
                 (c.rollout.confidence, c.estimator.position_gradient) = (Confidence::Model, true);
             }),
+            refused(|c| {
+                (c.rollout.position, c.estimator.position_gradient) = (PositionRule::Margin, true);
+            }),
+            refused(|c| {
+                (c.rollout.position, c.rollout.threshold) = (PositionRule::LeftToRight, sure);
+            }),
         ];
         insta::assert_snapshot!(all.join("\n"), @r#"
         rollout.threshold = 0: expected a number above 0 and up to 1
@@ -252,6 +272,8 @@ mod tests {
         rollout.confidence = "model": expected "sampling", or rollout.position = "low-confidence": position = "random" compares no confidences
         evaluation.confidence = "model": expected "sampling", or evaluation.position = "low-confidence": position = "entropy" compares no confidences
         estimator.position_gradient = true: expected rollout.confidence = "sampling": the term is that of positions ranked by the distribution that tokens are drawn from
+        estimator.position_gradient = true: expected false: only agrpo in rollout.position = "low-confidence" has such a term
+        rollout.position = "left-to-right": expected "low-confidence": a threshold is one of confidence
         "#);
     }
 
@@ -274,5 +296,21 @@ mod tests {
         assert_eq!(of(Confidence::Model, 0.0), of(Confidence::Sampling, 0.0));
         let model = changed(|c| c.rollout.confidence = Confidence::Model).unwrap();
         assert_ne!(model.id(), rollout.id());
+        // Every order has a number of its own.
+        let number = |position| {
+            encode(&super::Sampler { position, ..sampler.clone() })[place..place + 4].to_vec()
+        };
+        let numbers = PositionRule::ALL.map(number);
+        assert_eq!(numbers.concat(), [0u32, 1, 2, 4, 5].map(u32::to_le_bytes).concat());
+    }
+
+    #[test]
+    fn merged_steps_want_as_many_steps_of_every_completion() {
+        let merged = super::EstimatorConfig::plain(EstimatorKind::MergedStep);
+        let refused = merged.check_family(Family::Sdar).unwrap_err().to_string();
+        insta::assert_snapshot!(refused, @r#"estimator.kind = "merged-step": expected another kind: it cuts trajectories of equally many steps, and SDAR counts blocks from the prompt, so that rows take different numbers of steps"#);
+        assert!(merged.check_family(Family::Dream).is_ok());
+        let plain = super::EstimatorConfig::plain(EstimatorKind::Agrpo);
+        assert!(plain.check_family(Family::Sdar).is_ok());
     }
 }

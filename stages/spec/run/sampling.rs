@@ -21,9 +21,19 @@ pub enum PositionRule {
     LowConfidence,
     /// Those whose distribution has the lowest entropy.
     Entropy,
+    /// Those whose most probable token is ahead of the second by most.
+    Margin,
+    /// The leftmost ones.
+    LeftToRight,
 }
 
-named!(PositionRule { Random: "random", LowConfidence: "low-confidence", Entropy: "entropy" });
+named!(PositionRule {
+    Random: "random",
+    LowConfidence: "low-confidence",
+    Entropy: "entropy",
+    Margin: "margin",
+    LeftToRight: "left-to-right",
+});
 
 /// The distribution by which a drawn token is confident: low-confidence order ranks positions by it, and a threshold is
 /// compared with it. Tokens are drawn, and recorded, from the sampler's distribution under either.
@@ -46,13 +56,18 @@ impl Confidence {
 }
 
 /// A position rule and its distribution, as one number: a rule that ranks by the sampler's has the rule's own, so that
-/// samplers from before there was a choice keep their names. Only low-confidence order has two.
+/// samplers from before there was a choice keep their names. Only low-confidence order has two; the rules that came after
+/// its second one have the numbers after that.
 struct Ranking(PositionRule, Confidence);
 
 impl Encode for Ranking {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self.1 {
-            Confidence::Sampling => self.0.encode(encoder),
+            Confidence::Sampling => match self.0 {
+                PositionRule::Margin => 4u32.encode(encoder),
+                PositionRule::LeftToRight => 5u32.encode(encoder),
+                rule => rule.encode(encoder),
+            },
             Confidence::Model => 3u32.encode(encoder),
         }
     }

@@ -8,6 +8,7 @@ use agrpo_spec::Files;
 use super::folder;
 
 mod forward;
+mod generate;
 
 /// The files of a family's tiny checkpoint.
 fn checkpoint(name: &str) -> Files {

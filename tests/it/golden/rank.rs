@@ -3,7 +3,7 @@
 
 use agrpo_compute::model::{Policy, Queries};
 use agrpo_compute::sampler::{Drawn, Ranked, rank};
-use agrpo_spec::{Cache, Confidence, PositionRule, Real, Sampler};
+use agrpo_spec::{Cache, Confidence, Family, PositionRule, Real, Sampler};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -46,7 +46,8 @@ impl Pass {
         };
         let drawn: Vec<_> = self.masked.iter().map(drawn).collect();
         let mask = count(case, "mask_token_id") as usize;
-        rank(&sampler(case, confidence), mask, self.step_of_block, &drawn).unwrap()
+        let sampler = sampler(case, confidence);
+        rank((&sampler, Family::Llada), mask, self.step_of_block, &drawn).unwrap()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tests of the checks before anything is computed: each error names the sample and the number.
 
-use agrpo_spec::{PositionRule, StageError};
+use agrpo_spec::{Family, ModelShape, PositionRule, Purpose, Seed, StageError};
 
 use super::*;
+use crate::model::{PADDING, Policy};
+use crate::sampler::{Row, sample};
 use crate::testing::{real, shape};
+use crate::threads::Threads;
 use crate::trajectories::KeptSets;
 
 const MASK: i64 = 9;
@@ -192,4 +195,95 @@ fn steps_with_a_threshold_write_any_number_of_tokens_block_by_block() {
         let said = said(steps);
         assert!(said.contains(expected), "{steps:?}: {said}");
     }
+}
+
+/// A policy of another family, and completions of 8 tokens in blocks of 4 after prompts of 3 and 5 tokens.
+fn sampled(family: Family, sampler: &Sampler) -> (Trajectories, ModelConfig) {
+    crate::use_one_thread();
+    let attention_block = (family == Family::Sdar).then_some(4);
+    let shape = ModelShape { family, attention_block, ..shape(0.4) };
+    let policy = Policy::draw(ModelConfig::new(&shape, 10, EOS, MASK, 16), 0.4, Seed::new(3));
+    let policy = policy.unwrap();
+    let prompt = |n: u64| if n < 3 { vec![PADDING, PADDING, 1, 2, 3] } else { vec![1, 2, 3, 4, 5] };
+    let row = |n| Row { prompt: prompt(n), seed: Seed::new(5).child(Purpose::Sample, n) };
+    let rows: Vec<Row> = (0..6).map(row).collect();
+    let all = sample(&policy, &rows, sampler, 64, &Threads::one()).unwrap();
+    (all, policy.config().clone())
+}
+
+/// Whatever its family's conventions and its order: every trajectory of the sampler is one to learn from.
+#[test]
+fn what_the_sampler_wrote_is_accepted_in_every_family() {
+    for family in Family::ALL {
+        for position in PositionRule::ALL {
+            for (block, steps, threshold) in
+                [(4, 8, None), (4, 4, None), (8, 4, None), (4, 8, Some(0.3))]
+            {
+                if threshold.is_some() && position != PositionRule::LowConfidence {
+                    continue;
+                }
+                let exact = crate::testing::sampler(8, block, steps, position);
+                let sampler = Sampler { threshold: threshold.map(real), ..exact };
+                let (all, model) = sampled(family, &sampler);
+                Batch::new(&all, &worths(&[1.0; 6]), 3, &sampler, &model).unwrap();
+            }
+        }
+    }
+}
+
+/// A row of SDAR whose prompt has 3 tokens has the blocks 0..1, 1..5 and 5..8; one of 5 tokens 0..3 and 3..7 and 7..8.
+#[test]
+fn blocks_counted_from_the_prompt_are_those_of_each_row() {
+    let sampler = crate::testing::sampler(8, 4, 4, PositionRule::Random);
+    let (mut all, model) = sampled(Family::Sdar, &sampler);
+    let written = [[0, 1, 1, 2, 2, 3, 3, 4], [0, 0, 1, 2, 2, 3, 3, 4]];
+    let rows = [written[0], written[0], written[0], written[1], written[1], written[1]];
+    all.unmask_steps = rows.concat();
+    all.completion_ids = vec![1; 48];
+    let worths = worths(&[1.0; 6]);
+    let batch = Batch::new(&all, &worths, 3, &sampler, &model).unwrap();
+    assert_eq!(batch.passed_over(0, 0).count(), 0, "a block of its own");
+    assert_eq!(batch.passed_over(0, 1).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(batch.passed_over(0, 3).collect::<Vec<_>>(), [7]);
+    assert_eq!(batch.passed_over(3, 0).collect::<Vec<_>>(), [2]);
+    assert_eq!(batch.passed_over(3, 2).collect::<Vec<_>>(), [5, 6]);
+
+    let said = |change: &dyn Fn(&mut Trajectories)| {
+        let mut all = all.clone();
+        change(&mut all);
+        Batch::new(&all, &worths, 3, &sampler, &model).map(|_| ()).unwrap_err().to_string()
+    };
+    for (steps, expected) in [
+        ([0, 0, 1, 1, 2, 3, 3, 4], "sample 0: step 0 wrote position 1, outside its block"),
+        ([0, 1, 1, 1, 2, 3, 3, 4], "sample 0: step 1 wrote 3 tokens, expected 2"),
+        ([0, 1, 1, 2, 2, 3, 4, 5], "sample 0: position 7 has the step 5, expected 0..=4"),
+    ] {
+        let said = said(&|all| all.unmask_steps[..8].copy_from_slice(&steps));
+        assert!(said.contains(expected), "{said}");
+    }
+    let stopped = said(&|all| {
+        all.unmask_steps[7] = NEVER;
+        all.completion_ids[7] = EOS;
+    });
+    assert!(stopped.contains("sample 0 stopped after 4 of 5 steps, inside a block"), "{stopped}");
+    // One token of the prompt more, and all blocks lie elsewhere.
+    let longer = said(&|all| all.prompt_ids[1] = 1);
+    assert!(longer.contains("sample 0: step 2 wrote position 3, outside its block"), "{longer}");
+}
+
+/// On Dream's grid of 4 steps for 8 tokens steps write 1, 2, 2 and 3 of them.
+#[test]
+fn a_time_grid_is_checked_step_by_step() {
+    let sampler = crate::testing::sampler(8, 8, 4, PositionRule::Random);
+    let (mut all, model) = sampled(Family::Dream, &sampler);
+    all.completion_ids = vec![1; 48];
+    let said = |all: &Trajectories| {
+        Batch::new(all, &worths(&[1.0; 6]), 3, &sampler, &model)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    };
+    all.unmask_steps = [0, 1, 1, 2, 2, 3, 3, 3].repeat(6);
+    assert_eq!(said(&all), Ok(()));
+    all.unmask_steps[..8].copy_from_slice(&[0, 0, 1, 1, 2, 2, 3, 3]);
+    assert!(said(&all).unwrap_err().contains("sample 0: step 0 wrote 2 tokens, expected 1"));
 }

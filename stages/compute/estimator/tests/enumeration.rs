@@ -72,6 +72,12 @@ impl Table {
     fn entropy(&self, completion: &[i64], position: usize) -> f64 {
         -(0..3).map(|v| self.logp(completion, position, v)).map(|p| p.exp() * p).sum::<f64>()
     }
+
+    fn margin(&self, completion: &[i64], position: usize) -> f64 {
+        let mut p = [0, 1, 2].map(|v| self.logp(completion, position, v).exp());
+        p.sort_by(f64::total_cmp);
+        p[2] - p[1]
+    }
 }
 
 /// Every way to give each of `n` places one of three tokens.
@@ -148,6 +154,11 @@ impl Walk<'_> {
                     let score = |place: usize| -self.table.entropy(state, masked[place]);
                     vec![highest(&places.map(score).collect::<Vec<_>>(), count)]
                 }
+                PositionRule::Margin => {
+                    let score = |place: usize| self.table.margin(state, masked[place]);
+                    vec![highest(&places.map(score).collect::<Vec<_>>(), count)]
+                }
+                PositionRule::LeftToRight => vec![places.take(count).collect()],
             };
             let chance = 1.0 / sets.len() as f64;
             let drawn = masked.iter().zip(&draw);

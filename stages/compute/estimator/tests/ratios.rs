@@ -64,7 +64,7 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
     let filters = [(1.0, 0, 1.0), (0.6, 0, 1.0), (0.6, 4, 1.0), (1.0, 0, 0.8), (0.6, 5, 0.9)];
     let micro_batches = [(1, 64), (4, 7), (64, 1)];
     for (policy, filter) in policies().iter().flat_map(|p| filters.map(|filter| (p, filter))) {
-        for position in [PositionRule::Random, PositionRule::LowConfidence, PositionRule::Entropy] {
+        for position in PositionRule::ALL {
             for (n, (block, steps)) in [(6, 6), (3, 2), (2, 6)].into_iter().enumerate() {
                 let (temperature, top_k, top_p) = filter;
                 let sampler = Sampler {
@@ -79,6 +79,32 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
                 let found = deviation(policy, &trajectories, &sampler, learned_with);
                 assert_eq!(found, 0.0, "{sampler:?}, {sampled_with} and {learned_with} states");
             }
+        }
+    }
+}
+
+/// Blocks counted from prompts of three lengths, and steps on a time grid: the learner rebuilds the states that the sampler
+/// was in.
+#[test]
+fn ratios_are_1_under_the_conventions_of_every_family() {
+    crate::use_one_thread();
+    for family in [Family::Llada, Family::Dream, Family::Sdar] {
+        let attention_block = (family == Family::Sdar).then_some(4);
+        let shape = ModelShape { family, attention_block, ..crate::testing::shape(0.2) };
+        let config = ModelConfig::new(&shape, 24, 0, 23, 64);
+        let policy = Policy::draw(config, 0.2, Seed::new(3)).unwrap();
+        let padded = |(n, row): (usize, Row)| {
+            let padding = vec![PADDING; 1 + n / 5];
+            Row { prompt: [&padding, &row.prompt[n / 5..]].concat(), ..row }
+        };
+        let rows: Vec<Row> = rows().into_iter().enumerate().map(padded).collect();
+        let threshold = Some(real(0.1));
+        let sure = Sampler { threshold, ..sampler(8, 4, 8, PositionRule::LowConfidence) };
+        let exact = PositionRule::ALL.map(|position| sampler(8, 4, 4, position));
+        for sampler in exact.into_iter().chain([sure]) {
+            let trajectories = sample(&policy, &rows, &sampler, 4, &Threads::one()).unwrap();
+            let found = deviation(&policy, &trajectories, &sampler, 7);
+            assert_eq!(found, 0.0, "{family:?}, {sampler:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ fn describe(sampler: &Sampler) -> String {
 #[test]
 fn the_enumeration_is_a_distribution_and_a_constant_reward_has_no_gradient() {
     let policy = policy(1);
-    for position in [PositionRule::Random, PositionRule::LowConfidence, PositionRule::Entropy] {
+    for position in PositionRule::ALL {
         for sampler in samplers(position) {
             let all = Enumeration::new(&policy, &sampler);
             let total = all.probability_R.sum(Kind::Double).double_value(&[]);
@@ -41,7 +41,7 @@ fn the_enumeration_is_a_distribution_and_a_constant_reward_has_no_gradient() {
 #[test]
 fn agrpo_s_expectation_is_the_gradient() {
     let policy = policy(1);
-    for position in [PositionRule::Random, PositionRule::LowConfidence, PositionRule::Entropy] {
+    for position in PositionRule::ALL {
         for sampler in samplers(position) {
             let all = Enumeration::new(&policy, &sampler);
             let exact = all.exact_gradient(&policy, 0.0) / f64::from(sampler.steps);

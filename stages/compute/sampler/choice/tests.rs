@@ -96,6 +96,27 @@ fn confidence_by_the_model_changes_no_draw_and_no_record() {
     }
 }
 
+/// Under every filter: of the two most probable tokens that the distribution has, the mask among them where it is greedy.
+#[test]
+fn margins_are_those_of_f64() {
+    for (count, mask) in [(6, 5), (1000, 0), (5000, 1024)] {
+        for filter in FILTERS {
+            for seed in 0..4 {
+                let mut values = logits(count, 2.0, seed);
+                if seed == 3 {
+                    values[mask] = 6.0;
+                }
+                let sampler = sampler(filter);
+                let found = Distribution::of_logits(&values, &sampler, mask).unwrap();
+                let mut p = plain(&values, &sampler, mask, found.kept());
+                p.sort_by(f64::total_cmp);
+                let margin = p[count - 1] - p[count - 2];
+                assert!((found.margin() - margin).abs() < 1e-6, "{filter:?}: {margin}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_uniform_number_finds_a_possible_token() {
     let logits = [f32::NEG_INFINITY, 0.25f32.ln(), 0.75f32.ln(), f32::NEG_INFINITY, 9.0];

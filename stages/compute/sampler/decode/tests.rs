@@ -15,14 +15,20 @@ use crate::trajectories::NEVER;
 const EOS: i64 = 4;
 const MASK: i64 = 5;
 
+mod families;
+
 /// A policy of some confidence, for `positions` tokens.
 fn policy(positions: i64) -> Policy {
+    policy_of(Family::default(), positions)
+}
+
+fn policy_of(family: Family, positions: i64) -> Policy {
     crate::use_one_thread();
     let shape = ModelShape {
-        family: Family::default(),
+        family,
         n_kv_heads: None,
         head_size: None,
-        attention_block: None,
+        attention_block: (family == Family::Sdar).then_some(4),
         d_model: 16,
         n_layers: 2,
         n_heads: 2,

@@ -34,6 +34,11 @@ fn by_model(filter: (f64, u32, f64)) -> Sampler {
     Sampler { position, confidence: Confidence::Model, ..sampler(filter) }
 }
 
+/// The same, in order of margin.
+fn by_margin(filter: (f64, u32, f64)) -> Sampler {
+    Sampler { position: PositionRule::Margin, ..sampler(filter) }
+}
+
 /// Rows of random logits, N x V: f32, or bf16, in which many are equal.
 fn rows(count: usize, v: usize, kind: Kind) -> Tensor {
     let row = |n: usize| logits(v, 1.0 + (n % 5) as f64, n as u64);
@@ -58,6 +63,10 @@ fn compare(logits_NV: &Tensor, mask: usize, sampler: &Sampler) {
         assert_eq!(found.kept(), own.kept(), "{sampler:?}");
         let apart = (found.entropy() - own.entropy()).abs();
         assert!(apart < 1e-6 * (1.0 + own.entropy()), "{sampler:?}: {apart}");
+        if sampler.position == PositionRule::Margin {
+            let apart = (found.margin() - own.margin()).abs();
+            assert!(apart < 1e-6, "{sampler:?}: {apart}");
+        }
         for &uniform in uniforms {
             let (here, there) = (own.choose(|| uniform), found.choose(|| uniform));
             assert_eq!(found.token(there), own.token(here), "{sampler:?}, {uniform}");
@@ -75,7 +84,7 @@ fn thousands_of_rows_give_what_the_scan_on_the_host_gives() {
     crate::use_one_thread();
     for kind in [Kind::Float, Kind::BFloat16] {
         for filter in FILTERS {
-            for sampler in [sampler(filter), by_model(filter)] {
+            for sampler in [sampler(filter), by_model(filter), by_margin(filter)] {
                 compare(&rows(1000, 1000, kind), 999, &sampler);
                 compare(&rows(70, 2500, kind), 1024, &sampler);
                 compare(&rows(3, 2048, kind), 0, &sampler);
@@ -91,6 +100,7 @@ fn so_do_rows_of_llada_s_vocabulary() {
         for filter in FILTERS {
             compare(&rows(3, 126_464, kind), 126_336, &sampler(filter));
             compare(&rows(3, 126_464, kind), 126_336, &by_model(filter));
+            compare(&rows(3, 126_464, kind), 126_336, &by_margin(filter));
         }
     }
 }
