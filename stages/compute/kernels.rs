@@ -22,7 +22,7 @@ mod swiglu;
 mod testing;
 mod tiles;
 
-pub(crate) use attention::{Angles, Heads, Positions, attention};
+pub(crate) use attention::{Angles, Heads, Positions, Seen, attention};
 pub(crate) use custom::{differentiable, records_gradients};
 pub use lanes::missing_instructions;
 pub(crate) use norm::rms_norm;

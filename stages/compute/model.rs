@@ -7,11 +7,12 @@ mod batches;
 mod checkpoint;
 mod config;
 mod linear;
-mod llada;
 mod lora;
 mod merged_weights;
+mod mlp;
 mod names;
 mod placement;
+mod policy;
 mod rows;
 mod synthetic_weights;
 mod weights;
@@ -20,12 +21,12 @@ pub use batches::{Agreement, check_batches};
 pub(crate) use checkpoint::check_headers;
 pub use checkpoint::check_weights;
 pub use config::ModelConfig;
-pub(crate) use llada::{KeyValues, Tape, Window, adapter_of, padding};
-pub use llada::{PADDING, Policy, Queries};
 pub use lora::{Adapter, check_adapter};
 pub(crate) use lora::{base_files, is_in as has_adapter};
 pub use merged_weights::{MergedWeights, Part};
 pub use placement::Placement;
+pub(crate) use policy::{KeyValues, Tape, Window, adapter_of, padding};
+pub use policy::{PADDING, Policy, Queries};
 pub use rows::{RowsReport, check_rows};
 
 #[cfg(test)]

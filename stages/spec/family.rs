@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 mod dream;
 mod llada;
+mod llada_moe;
+mod llama;
 mod sdar;
 mod traits;
 
 pub use traits::{
-    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, FamilyTraits, Predicts,
-    Spread, TensorNames, ThresholdRule,
+    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, ExpertNames,
+    FamilyTraits, Predicts, Spread, TensorNames, ThresholdRule,
 };
 
 /// A family of models.
@@ -24,11 +26,15 @@ pub enum Family {
     Dream,
     /// SDAR.
     Sdar,
+    /// Autoregressive models.
+    Llama,
+    /// LLaDA-MoE 7B-A1B.
+    LladaMoe,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Llada, Self::Dream, Self::Sdar];
+    pub const ALL: [Self; 5] = [Self::Llada, Self::Dream, Self::Sdar, Self::Llama, Self::LladaMoe];
 
     /// What its models have in common.
     pub fn traits(self) -> &'static FamilyTraits {
@@ -36,6 +42,8 @@ impl Family {
             Self::Llada => &llada::TRAITS,
             Self::Dream => &dream::TRAITS,
             Self::Sdar => &sdar::TRAITS,
+            Self::Llama => &llama::TRAITS,
+            Self::LladaMoe => &llada_moe::TRAITS,
         }
     }
 
@@ -50,6 +58,8 @@ impl Family {
             Self::Llada => "llada",
             Self::Dream => "dream",
             Self::Sdar => "sdar",
+            Self::Llama => "llama",
+            Self::LladaMoe => "llada-moe",
         }
     }
 }

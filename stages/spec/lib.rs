@@ -33,8 +33,8 @@ pub use digest::{
     encode,
 };
 pub use family::{
-    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, Family, FamilyTraits,
-    Predicts, Spread, TensorNames, ThresholdRule,
+    AttendsTo, BlocksFrom, ChatLayout, ConfigKeys, Conventions, EndsAfter, ExpertNames, Family,
+    FamilyTraits, Predicts, Spread, TensorNames, ThresholdRule,
 };
 pub use json::{is_out_of_range, json_reason};
 pub use manifest::{Environment, Manifest, Phases};

@@ -11,6 +11,7 @@ use agrpo_spec::Files;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
+mod families;
 mod generate;
 mod gradient;
 mod model;

@@ -121,7 +121,7 @@ pub(super) fn step(batch: &Batch<'_>, draw: &Draw) -> Unit {
         }
     };
     Unit {
-        states: vec![trajectories.state(draw.row, draw.step.into(), batch.mask())],
+        states: vec![batch.state(draw.row, draw.step)],
         factors: batch.written(draw.row, draw.step).map(factor).collect(),
     }
 }
@@ -132,10 +132,7 @@ fn in_order_of_states(batch: &Batch<'_>, draws: Vec<Draw>) -> Vec<Draw> {
     let mut distinct = Distinct::default();
     let mut numbered: Vec<(usize, Draw)> = draws
         .into_iter()
-        .map(|draw| {
-            let state = batch.trajectories.state(draw.row, draw.step.into(), batch.mask());
-            (distinct.number(state), draw)
-        })
+        .map(|draw| (distinct.number(batch.state(draw.row, draw.step)), draw))
         .collect();
     numbered.sort_by_key(|(number, draw)| (*number, draw.row, draw.step));
     let mut merged: Vec<Draw> = vec![];

@@ -6,6 +6,8 @@
 //! ```
 //! with C the completion's length and M the completions of an update whose advantage is not 0 (with a divergence, which is
 //! not published, all that are counted, as each has a term); tempered as sampled.
+//! Of an autoregressive model (`model.family = "llama"`) this is GRPO itself: what is behind a position has no part in its
+//! distribution, so one pass over the row gives all t (Shao et al., arXiv 2402.03300).
 //! Published with every t (`k = "all"`); a number of k draws them uniformly. Source: `logprob_loss`
 //! (LeapLabTHU/JustGRPO, eebe50e), whose results `tests/golden/rivals` holds. It differs in three points: there 1e-5 is added to M, against a
 //! division by 0, where here nothing is summed; there a

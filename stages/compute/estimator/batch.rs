@@ -175,6 +175,13 @@ impl<'a> Batch<'a> {
         steps.filter(move |&(_, &at)| at == i64::from(step)).map(|(position, _)| position)
     }
 
+    /// A row's prompt and completion before a step. A model that does not see what is behind a position has one state for
+    /// all of a row's steps, the whole row, so that one pass gives its exact likelihood.
+    pub(super) fn state(&self, row: usize, step: u32) -> Vec<i64> {
+        let step = if self.model.is_causal() { i64::MAX } else { step.into() };
+        self.trajectories.state(row, step, self.mask())
+    }
+
     /// Positions that were masked before step `step` and stayed so, in the block that it wrote to.
     pub fn passed_over(&self, row: usize, step: u32) -> impl Iterator<Item = usize> {
         let block = self.block_of(row, step);

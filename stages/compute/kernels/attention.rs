@@ -1,7 +1,7 @@
 //! Attention with rotary embeddings, head by head.
 //!
 //! ```text
-//! q, k rotated;  P = softmax(q k' / sqrt(E)) over the keys that are no padding;  y = P v
+//! q, k rotated;  P = softmax(q k' / sqrt(E)) over the keys that the query sees;  y = P v
 //! dv = P' dy,  dS = P (dy v' - rowsum(P dy v')),  dq = dS k / sqrt(E),  dk = dS' q / sqrt(E), rotated back
 //! ```
 //! (Dao et al., arXiv 2205.14135, whose backward pass also computes P again from q and k.) Holds no more scores than
@@ -46,14 +46,23 @@ pub(crate) struct Angles<'a> {
     pub(crate) sin: &'a Tensor,
 }
 
-/// softmax(q k' / sqrt(E)) v of rotated q and k: B x Q x H x E. Keys are at positions 0, 1, ...; `bias_B11L` is -inf where
-/// a key is padding, and 0 elsewhere.
+/// The keys that queries see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    /// Tokens of a block, where queries see no block behind their own; counted from a sequence's first key.
+    pub(crate) block: Option<i64>,
+    /// B x 1 x 1 x L: -inf where a key is padding, and 0 elsewhere.
+    pub(crate) bias: Option<&'a Tensor>,
+}
+
+/// softmax(q k' / sqrt(E)) v of rotated q and k: B x Q x H x E. Keys are at positions 0, 1, ...; each of their K heads
+/// serves H / K of queries.
 pub(crate) fn attention(
     [q, k, v]: [Heads<'_>; 3],
-    heads: i64,
+    [heads, kv_heads]: [i64; 2],
     positions: Positions<'_>,
     angles: Angles<'_>,
-    bias_B11L: Option<&Tensor>,
+    seen: Seen<'_>,
 ) -> Tensor {
     let mut inputs: Vec<&Tensor> = vec![];
     let [q_of, k_of, v_of] = [q, k, v].map(|heads| {
@@ -74,11 +83,13 @@ pub(crate) fn attention(
         queries: count(size[1]),
         keys: count(k.of.size()[1]),
         heads: count(heads),
+        sharing: count(heads / kv_heads),
         width: count(size[3]),
         cos: in_one_piece(angles.cos),
         sin: in_one_piece(angles.sin),
         positions: places(positions, size[0] * size[1]),
-        attended: bias_B11L.map(attended),
+        block: seen.block.map(count),
+        attended: seen.bias.map(attended),
     };
     let mut stats = vec![[0f32; 2]; if is_recorded(&inputs) { task.rows() } else { 0 }];
     let y = filled(&[size[0], size[1], heads, size[3]], |y| {

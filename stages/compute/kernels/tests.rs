@@ -35,7 +35,8 @@ fn every_kernel_computes_the_same_bits_on_every_processor() {
                 drop(bias.narrow(3, 0, 5).fill_(f64::NEG_INFINITY));
                 let heads = [0, 1, 2].map(|n| Heads { of: &i[0], first: n * HEADS });
                 let angles = Angles { cos: &angle, sin: &(&angle * 0.5) };
-                attention(heads, HEADS, Positions::From(0), angles, Some(&bias))
+                let seen = Seen { block: None, bias: Some(&bias) };
+                attention(heads, [HEADS; 2], Positions::From(0), angles, seen)
             }),
         ),
     ];

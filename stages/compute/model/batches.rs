@@ -10,8 +10,8 @@ use serde::Serialize;
 use tch::{Kind, Tensor, no_grad_guard};
 
 use super::linear::{product, wide};
-use super::llada::{Attended, Queries, Rotation, attention};
 use super::placement::Placement;
+use super::policy::{Attended, Queries, Rotation, attention};
 use crate::device::Device;
 use crate::kernels::Heads;
 
@@ -80,11 +80,12 @@ fn first_of(count: i64, queries: i64, (heads, head): (i64, i64), at: Placement) 
     let at = Attended {
         queries: &queried,
         rotation: &rotation,
-        bias_B11L: None,
+        block: None,
+        bias: None,
         is_padded: queries != POSITIONS,
     };
     let of = |of| Heads { of, first: 0 };
-    attention([of(&q_BQHE), of(&k_BLHE), of(&v_BLHE)], heads, &at).narrow(0, 0, 1)
+    attention([of(&q_BQHE), of(&k_BLHE), of(&v_BLHE)], [heads; 2], &at).narrow(0, 0, 1)
 }
 
 /// The sizes, those together that give equal bits.

@@ -4,7 +4,7 @@
 //! their rows a window at a time: beside the policy itself a few windows are in memory, whatever the
 //! checkpoint's size. Before anything is allocated every tensor is accounted for, by the headers alone:
 //! none missing, unknown, twice, of another shape or of numbers that are no weights. Names are those of
-//! LLaDA's checkpoints; nothing is renamed or guessed.
+//! the family's checkpoints; nothing is renamed or guessed.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
@@ -12,10 +12,10 @@ use agrpo_spec::{Files, one_line};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{config::ModelConfig, lora, names::PREFIX, weights::Weights};
+use super::{config::ModelConfig, lora, weights::Weights};
 use crate::error::{Result, data, data_from, internal, libtorch};
 use crate::folder;
-use crate::tensors::{Entry, TensorWindows, length};
+use crate::tensors::{Entry, TensorWindows};
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -129,7 +129,7 @@ impl Checkpoint {
     }
 
     pub(super) fn check(&self, config: &ModelConfig) -> Result<()> {
-        self.check_style()?;
+        self.check_style(config)?;
         let expected: BTreeMap<_, _> = config.tensors().into_iter().collect();
         for (name, shape) in &expected {
             let Some((shard, Entry { kind, shape: found, .. })) = self.find(name) else {
@@ -154,18 +154,18 @@ impl Checkpoint {
         }
     }
 
-    /// Refuses another model's names once, not tensor by tensor.
-    fn check_style(&self) -> Result<()> {
-        let is_ours = |name: &String| name.starts_with(PREFIX);
+    /// Refuses another family's names once, not tensor by tensor.
+    fn check_style(&self, config: &ModelConfig) -> Result<()> {
+        let (name, prefix) = (config.family.traits().name, config.names().prefix);
+        let is_ours = |name: &String| name.starts_with(prefix);
         let Some(other) = self.places.keys().find(|name| !is_ours(name)) else { return Ok(()) };
         if self.places.keys().any(is_ours) {
             return Ok(());
         }
         let file = self.place(other).unwrap_or_default();
         Err(data(format!(
-            "{file}: {} is not a name of LLaDA's, which all begin with {PREFIX}: a checkpoint of Llama, \
-             Qwen or Dream (model.layers.N.self_attn.q_proj, ...) has to be converted by its own tools \
-             to LLaDA's layout, if its arithmetic is LLaDA's at all",
+            "{file}: {} is not a name of {name}'s, which all begin with {prefix}: the weights are of another model than \
+             config.json says; they have to be converted by their own tools, if their arithmetic is {name}'s at all",
             one_line(other)
         )))
     }
@@ -191,17 +191,19 @@ impl Checkpoint {
     ) -> Result<Weights> {
         self.check(config)?;
         let unread = RefCell::new(vec![]);
-        // All tensors of a stack have one shape.
+        // The tensors of a stack differ in their rows alone.
         let stacked = |names: &[String]| {
             let mut shape = self.entry(&names[0])?.1.shape.clone();
-            shape[0] *= length(names.len());
+            let rows = |name: &String| Ok(self.entry(name)?.1.shape[0]);
+            let rows = names.iter().map(rows).collect::<Result<Vec<i64>>>()?;
+            shape[0] = rows.iter().sum();
             let whole = Tensor::f_empty(shape, (kind, device)).map_err(libtorch)?;
-            unread.borrow_mut().push((names.to_vec(), whole.shallow_clone()));
+            unread.borrow_mut().push((names.to_vec(), rows, whole.shallow_clone()));
             Ok(whole)
         };
         let weights = Weights::assemble(config, stacked)?;
-        for (names, whole) in unread.take() {
-            let parts = whole.f_chunk(length(names.len()), 0).map_err(libtorch)?;
+        for (names, rows, whole) in unread.take() {
+            let parts = whole.f_split_with_sizes(rows, 0).map_err(libtorch)?;
             for (name, part) in names.iter().zip(parts) {
                 self.entry(name)?.0.fill(name, &part, true)?;
             }

@@ -1,10 +1,12 @@
-//! `config.json` of a LLaDA checkpoint: the fields that this project reads, and the document that it
-//! writes. Refuses a configuration of anything but bidirectional Llama blocks.
+//! `config.json` of a checkpoint: the fields that this project reads, by the keys of the model's family, and the document
+//! that it writes. Refuses the configuration of a family that is not computed here.
 
 use agrpo_grading::json_object;
-use agrpo_spec::{CheckpointShape, Family, Files, ModelShape, memory::Sizes, one_line};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use agrpo_spec::{
+    AttendsTo, CheckpointShape, ConfigKeys, Family, Files, ModelShape, memory::Sizes, one_line,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Result, data, data_from};
 use crate::folder;
@@ -16,28 +18,28 @@ const LARGEST: i64 = 1 << 24;
 const DEEPEST: i64 = 1 << 12;
 
 /// The sizes and constants of a policy's arithmetic, and its special tokens.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The family of models.
-    #[serde(skip)]
     pub family: Family,
-    /// Tokens of a block of the model's attention, where it has blocks.
-    #[serde(skip)]
-    pub attention_block: Option<i64>,
-    /// Heads of keys and values; as many as of queries, or a divisor.
-    #[serde(skip)]
-    pub n_kv_heads: i64,
-    /// Size of a head, E.
-    #[serde(skip)]
-    pub head_size: i64,
     /// Width of the residual stream, D.
     pub d_model: i64,
     /// Transformer blocks.
     pub n_layers: i64,
     /// Attention heads, H.
     pub n_heads: i64,
-    /// Width inside the SwiGLU, M.
+    /// Heads of keys and values, K: a divisor of H.
+    pub n_kv_heads: i64,
+    /// Size of a head, E.
+    pub head_size: i64,
+    /// Tokens of a block of the attention, where the family has blocks.
+    pub attention_block: Option<i64>,
+    /// Width inside the SwiGLU, of each expert where there are some, M.
     pub mlp_hidden_size: i64,
+    /// Experts of a block, where the family has them, X.
+    pub n_experts: Option<i64>,
+    /// How many of them a token chooses.
+    pub experts_per_token: Option<i64>,
     /// Rows of the embedding and of the head, V.
     pub embedding_size: i64,
     /// Longest sequence the model was made for; not enforced.
@@ -54,22 +56,90 @@ pub struct ModelConfig {
     pub mask_token_id: i64,
 }
 
-/// Refuses another model's configuration by the model's name, not by the first key that it lacks.
-fn is_ours(document: &Map<String, Value>) -> Result<()> {
-    let Some(found) = document.get("model_type") else { return Ok(()) };
-    if found.is_null() || found == "llada" {
-        return Ok(());
+/// What is read of `config.json`, by the names of [`ModelConfig`].
+#[derive(Deserialize)]
+struct Read {
+    d_model: i64,
+    n_layers: i64,
+    n_heads: i64,
+    n_kv_heads: Option<i64>,
+    head_size: Option<i64>,
+    attention_block: Option<i64>,
+    mlp_hidden_size: i64,
+    n_experts: Option<i64>,
+    experts_per_token: Option<i64>,
+    embedding_size: i64,
+    max_sequence_length: i64,
+    rope_theta: f64,
+    rms_norm_eps: f64,
+    eos_token_id: i64,
+    pad_token_id: Option<i64>,
+    mask_token_id: i64,
+}
+
+/// The keys that all families share.
+const SHARED: [&str; 5] =
+    ["rope_theta", "rms_norm_eps", "eos_token_id", "pad_token_id", "mask_token_id"];
+
+/// The keys of a family, by the names of [`ModelConfig`].
+fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let ConfigKeys {
+        d_model,
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        head_size,
+        mlp_hidden_size,
+        n_experts,
+        experts_per_token,
+        embedding_size,
+        max_sequence_length,
+        attention_block,
+    } = family.traits().keys;
+    let own = [
+        ("d_model", Some(d_model)),
+        ("n_layers", Some(n_layers)),
+        ("n_heads", Some(n_heads)),
+        ("n_kv_heads", n_kv_heads),
+        ("head_size", head_size),
+        ("mlp_hidden_size", Some(mlp_hidden_size)),
+        ("n_experts", n_experts),
+        ("experts_per_token", experts_per_token),
+        ("embedding_size", Some(embedding_size)),
+        ("max_sequence_length", Some(max_sequence_length)),
+        ("attention_block", attention_block),
+    ];
+    let own = own.into_iter().filter_map(|(name, key)| Some((name, key?)));
+    own.chain(SHARED.map(|key| (key, key)))
+}
+
+/// The family that a document names; LLaDA's where it names none. Refuses another model's configuration by the model's
+/// name, not by the first key that it lacks.
+fn family_of(document: &Map<String, Value>) -> Result<Family> {
+    let found = document.get("model_type").unwrap_or(&Value::Null);
+    if found.is_null() {
+        return Ok(Family::Llada);
     }
-    let why = match found.as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
-        "dream" => "Dream has biases, grouped keys and logits shifted by one position",
-        "qwen2" | "qwen3" | "llama" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
+    let name = found.as_str().unwrap_or_default();
+    let is_named = |family: &Family| family.traits().model_type.eq_ignore_ascii_case(name);
+    if let Some(family) = Family::ALL.into_iter().find(is_named) {
+        return Ok(family);
+    }
+    let why = match name.to_ascii_lowercase().as_str() {
+        "qwen2" | "qwen3" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
             "an autoregressive model knows no mask and looks back only"
         }
         _ => "the weights of another architecture mean something else",
     };
+    let known = Family::ALL.map(|family| {
+        let traits = family.traits();
+        format!("{:?} ({})", traits.model_type, traits.name)
+    });
+    let (last, others) = known.split_last().expect("there are families");
     Err(data(format!(
-        "config.json: model_type = {}: this program computes LLaDA (model_type \"llada\"); {why}",
-        one_line(found)
+        "config.json: model_type = {}: expected {} or {last}, the families that are computed here; {why}",
+        one_line(found),
+        others.join(", "),
     )))
 }
 
@@ -99,13 +169,15 @@ impl ModelConfig {
     ) -> Self {
         Self {
             family: shape.family,
-            attention_block: shape.attention_block.map(Into::into),
-            n_kv_heads: shape.n_kv_heads.unwrap_or(shape.n_heads).into(),
-            head_size: shape.head_size.unwrap_or(shape.d_model / shape.n_heads).into(),
             d_model: shape.d_model.into(),
             n_layers: shape.n_layers.into(),
             n_heads: shape.n_heads.into(),
+            n_kv_heads: shape.n_kv_heads.unwrap_or(shape.n_heads).into(),
+            head_size: shape.head_size.unwrap_or(shape.d_model / shape.n_heads).into(),
+            attention_block: shape.attention_block.map(Into::into),
             mlp_hidden_size: shape.mlp_hidden_size.into(),
+            n_experts: None,
+            experts_per_token: None,
             embedding_size: vocabulary,
             max_sequence_length,
             rope_theta: shape.rope_theta.get(),
@@ -122,49 +194,125 @@ impl ModelConfig {
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let unread = |error: serde_json::Error| {
+        let unread = |name: &str, error: serde_json::Error| {
             let reason =
-                format!("config.json: {}; expected a LLaDA configuration", one_line(&error));
+                format!("config.json: {}; expected a {name} configuration", one_line(&error));
             data_from(reason, error)
         };
-        let document = json_object(bytes).map_err(unread)?;
-        is_ours(&document)?;
-        let config = Self::deserialize(&document).map_err(unread)?;
-        let refuse = |what: String| Err(data(format!("config.json: {what}")));
-        for (key, found) in config.sizes() {
-            let most = if key == "n_layers" { DEEPEST } else { LARGEST };
-            if !(1..=most).contains(&found) {
-                return refuse(format!("{key} = {found}: expected from 1 to {most}"));
-            }
-        }
-        if config.d_model % (2 * config.n_heads) != 0 {
-            return refuse("d_model must be n_heads heads of an even size".into());
-        }
-        if config.rope_theta <= 0.0 || config.rms_norm_eps < 0.0 {
-            return refuse("rope_theta must be above 0 and rms_norm_eps at least 0".into());
-        }
-        let ids = [
-            ("eos_token_id", config.eos_token_id),
-            ("mask_token_id", config.mask_token_id),
-            ("pad_token_id", config.pad()),
-        ];
-        let size = config.embedding_size;
-        if let Some((key, id)) = ids.iter().find(|(_, id)| !(0..size).contains(id)) {
-            return refuse(format!(
-                "{key} = {id}: a special token lies outside the vocabulary of embedding_size = {size}"
-            ));
-        }
+        let document = json_object(bytes).map_err(|error| unread("model's", error))?;
+        let family = family_of(&document)?;
+        let config = Self::of_document(family, &document)
+            .map_err(|error| unread(family.traits().name, error))?;
+        config.check_sizes()?;
         config.check_keys(&document)?;
         Ok(config)
     }
 
+    fn of_document(
+        family: Family,
+        document: &Map<String, Value>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut own = Map::new();
+        for (name, key) in keys(family) {
+            match document.get(key) {
+                Some(found) => drop(own.insert(name.to_owned(), found.clone())),
+                None if matches!(name, "n_kv_heads" | "head_size" | "pad_token_id") => {}
+                None => return Err(serde::de::Error::missing_field(key)),
+            }
+        }
+        let read = Read::deserialize(Value::Object(own))?;
+        Ok(Self {
+            family,
+            d_model: read.d_model,
+            n_layers: read.n_layers,
+            n_heads: read.n_heads,
+            n_kv_heads: read.n_kv_heads.unwrap_or(read.n_heads),
+            // A number of heads below 1 is refused by its own name.
+            head_size: read.head_size.unwrap_or(read.d_model / read.n_heads.max(1)),
+            attention_block: read.attention_block,
+            mlp_hidden_size: read.mlp_hidden_size,
+            n_experts: read.n_experts,
+            experts_per_token: read.experts_per_token,
+            embedding_size: read.embedding_size,
+            max_sequence_length: read.max_sequence_length,
+            rope_theta: read.rope_theta,
+            rms_norm_eps: read.rms_norm_eps,
+            eos_token_id: read.eos_token_id,
+            pad_token_id: read.pad_token_id,
+            mask_token_id: read.mask_token_id,
+        })
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        let refuse = |what: String| Err(data(format!("config.json: {what}")));
+        let key_of = |name: &str| keys(self.family).find(|(own, _)| *own == name);
+        for (name, found) in self.sizes() {
+            let Some((_, key)) = key_of(name) else { continue };
+            let most = if name == "n_layers" { DEEPEST } else { LARGEST };
+            if !(1..=most).contains(&found) {
+                return refuse(format!("{key} = {found}: expected from 1 to {most}"));
+            }
+        }
+        match key_of("head_size") {
+            None if self.d_model % (2 * self.n_heads) != 0 => {
+                let traits = self.family.traits();
+                return refuse(format!(
+                    "{} must be {} heads of an even size",
+                    traits.keys.d_model, traits.keys.n_heads
+                ));
+            }
+            Some((_, key)) if self.head_size % 2 != 0 => {
+                return refuse(format!("{key} = {}: expected an even number", self.head_size));
+            }
+            _ => {}
+        }
+        if self.n_heads % self.n_kv_heads != 0 {
+            let key = key_of("n_kv_heads").map_or("n_kv_heads", |(_, key)| key);
+            let (found, heads) = (self.n_kv_heads, self.n_heads);
+            return refuse(format!("{key} = {found}: expected a divisor of the {heads} heads"));
+        }
+        if self.experts_per_token > self.n_experts {
+            let (key, found) = ("num_experts_per_tok", self.experts_per_token.unwrap_or(0));
+            let experts = self.n_experts.unwrap_or(0);
+            return refuse(format!("{key} = {found}: expected at most the {experts} experts"));
+        }
+        if self.rope_theta <= 0.0 || self.rms_norm_eps < 0.0 {
+            return refuse("rope_theta must be above 0 and rms_norm_eps at least 0".into());
+        }
+        let ids = [
+            ("eos_token_id", self.eos_token_id),
+            ("mask_token_id", self.mask_token_id),
+            ("pad_token_id", self.pad()),
+        ];
+        let size = self.embedding_size;
+        match ids.iter().find(|(_, id)| !(0..size).contains(id)) {
+            Some((key, id)) => refuse(format!(
+                "{key} = {id}: a special token lies outside the vocabulary of {} = {size}",
+                self.family.traits().keys.embedding_size
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the sizes are those of a run file. Data error that names the first that differs.
     pub fn check_shape(&self, shape: &CheckpointShape) -> Result<()> {
+        if self.family != shape.family {
+            return Err(data(format!(
+                "checkpoint.shape.family = \"{}\": the checkpoint's config.json has model_type = \"{}\"",
+                shape.family.key(),
+                self.family.traits().model_type,
+            )));
+        }
         let said = [
             shape.d_model,
             shape.n_layers,
             shape.n_heads,
+            shape.n_kv_heads.unwrap_or(shape.n_heads),
+            shape.head_size.unwrap_or(shape.d_model / shape.n_heads.max(1)),
+            shape.attention_block.unwrap_or(0),
             shape.mlp_hidden_size,
+            0,
+            0,
             shape.embedding_size,
             shape.max_sequence_length,
         ];
@@ -178,48 +326,67 @@ impl ModelConfig {
         Ok(())
     }
 
-    fn sizes(&self) -> [(&'static str, i64); 6] {
+    /// By the names of run files.
+    fn sizes(&self) -> [(&'static str, i64); 11] {
         [
             ("d_model", self.d_model),
             ("n_layers", self.n_layers),
             ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("head_size", self.head_size),
+            ("attention_block", self.attention_block.unwrap_or(0)),
             ("mlp_hidden_size", self.mlp_hidden_size),
+            ("n_experts", self.n_experts.unwrap_or(0)),
+            ("experts_per_token", self.experts_per_token.unwrap_or(0)),
             ("embedding_size", self.embedding_size),
             ("max_sequence_length", self.max_sequence_length),
         ]
     }
 
-    /// The document for `config.json`, with every field that LLaDA's own code asks for.
+    /// The document for `config.json`, with every field that the family's own code asks for.
     pub fn to_json(&self) -> Vec<u8> {
-        let document = json!({
-            "activation_type": "silu", "alibi": false, "architectures": ["LLaDAModelLM"],
-            "attention_dropout": 0.0, "attention_layer_norm": false,
-            "attention_layer_norm_with_affine": true, "bias_for_layer_norm": false,
-            "block_group_size": 1, "block_type": "llama", "d_model": self.d_model,
-            "embedding_dropout": 0.0, "embedding_size": self.embedding_size,
-            "eos_token_id": self.eos_token_id, "flash_attention": false, "include_bias": false,
-            "include_qkv_bias": false, "init_device": "cpu", "init_fn": "mitchell",
-            "init_std": 0.02, "input_emb_norm": false, "layer_norm_type": "rms",
-            "layer_norm_with_affine": true, "mask_token_id": self.mask_token_id,
-            "max_sequence_length": self.max_sequence_length,
-            "mlp_hidden_size": self.mlp_hidden_size, "mlp_ratio": 4, "model_type": "llada",
-            "multi_query_attention": null, "n_heads": self.n_heads, "n_kv_heads": self.n_heads,
-            "n_layers": self.n_layers, "pad_token_id": self.pad(), "precision": "fp32",
-            "residual_dropout": 0.0, "rms_norm_eps": self.rms_norm_eps, "rope": true,
-            "rope_full_precision": true, "rope_theta": self.rope_theta, "scale_logits": false,
-            "vocab_size": self.embedding_size, "weight_tying": false,
-        });
+        let traits = self.family.traits();
+        let mut document: Map<String, Value> =
+            serde_json::from_str(traits.document).expect("the documents of families are tested");
+        document.insert("model_type".into(), traits.model_type.into());
+        document.insert("vocab_size".into(), self.embedding_size.into());
+        if traits.keys.n_kv_heads.is_none() {
+            document.insert("n_kv_heads".into(), self.n_heads.into());
+        }
+        for (name, key) in keys(self.family) {
+            let value = match name {
+                "rope_theta" => self.rope_theta.into(),
+                "rms_norm_eps" => self.rms_norm_eps.into(),
+                "eos_token_id" => self.eos_token_id.into(),
+                "pad_token_id" => self.pad().into(),
+                "mask_token_id" => self.mask_token_id.into(),
+                _ => {
+                    let size = self.sizes().into_iter().find(|(own, _)| *own == name);
+                    size.map_or(0, |(_, size)| size).into()
+                }
+            };
+            document.insert(key.to_owned(), value);
+        }
         serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")
+    }
+
+    /// Tokens of a block, where queries see no block behind their own.
+    pub(super) fn block(&self) -> Option<i64> {
+        match self.family.traits().attends_to {
+            AttendsTo::All => None,
+            AttendsTo::ItsBlockAndBefore => self.attention_block,
+            AttendsTo::Before => Some(1),
+        }
+    }
+
+    /// Whether what is behind a position has no part in its prediction.
+    pub(crate) fn is_causal(&self) -> bool {
+        self.family.traits().attends_to == AttendsTo::Before
     }
 
     /// The id of the padding token.
     pub fn pad(&self) -> i64 {
         self.pad_token_id.unwrap_or(self.eos_token_id)
-    }
-
-    /// Size of a head, E.
-    pub fn head_size(&self) -> i64 {
-        self.d_model / self.n_heads
     }
 }
 

@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::linear::{Lora, lora_name};
-use super::names::{HEAD, linear_modules};
+use super::names::linear_modules;
 use crate::error::{Result, data, data_from};
 use crate::folder;
 use crate::tensors::{self, NamedTensors, TensorWindows};
@@ -259,13 +259,14 @@ fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>> {
     let rules = Rule::all_of("target_modules", &document.target_modules)?;
     let excluded = document.exclude_modules.as_ref();
     let excluded = excluded.map_or(Ok(vec![]), |all| Rule::all_of("exclude_modules", all))?;
+    let head = config.names().head;
     let mut modules = linear_modules(config);
     modules.retain(|(module, _)| !excluded.iter().any(|rule| rule.matches(module)));
     let mut head_is_meant = false;
     for rule in &rules {
         let mut matched = modules.iter().filter(|(module, _)| rule.matches(module));
         match matched.next() {
-            Some((first, _)) => head_is_meant |= first == HEAD && matched.next().is_none(),
+            Some((first, _)) => head_is_meant |= first == head && matched.next().is_none(),
             None => {
                 return Err(data(format!(
                     "{CONFIG}: target_modules has {:?}, which matches no linear module of this model",
@@ -279,7 +280,7 @@ fn targets(config: &ModelConfig, document: &Document) -> Result<Vec<Target>> {
         return Err(data(format!("{CONFIG}: target_modules is empty: expected a module's name")));
     }
     let target = |(module, shape): (String, _)| {
-        let is_optional = module == HEAD && !head_is_meant;
+        let is_optional = module == head && !head_is_meant;
         (module, shape, is_optional)
     };
     Ok(modules.into_iter().map(target).collect())

@@ -9,7 +9,8 @@ use agrpo_spec::Seed;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::linear::{Linear, Lora, product, wide};
-use super::llada::{Attended, Queries, Rotation, attention, rms_norm, swiglu};
+use super::mlp::swiglu;
+use super::policy::{Attended, Queries, Rotation, attention, hidden_from, rms_norm};
 use crate::kernels::Heads;
 use crate::tensors::type_name;
 
@@ -18,6 +19,8 @@ const NUMBERS: i64 = 1 << 14;
 /// Heads of an attention, and sequences of one batch.
 const HEADS: i64 = 2;
 const SEQUENCES: i64 = 3;
+/// Tokens of a block of the attention.
+const BLOCK: i64 = 3;
 
 /// The results of the small shapes.
 #[derive(Debug, Default)]
@@ -77,7 +80,8 @@ fn adapted(all: &Tensor, (outputs, inputs): (i64, i64), rank: i64) -> Linear {
     };
     let mut found = [("a".to_owned(), lora(inputs)), ("b".to_owned(), lora(outputs))].into();
     let weight_OxI = cut(all, outputs * 31, &[2 * outputs, inputs]);
-    let mut linear = Linear::new(vec!["a".to_owned(), "b".to_owned()], weight_OxI);
+    let modules = ["a", "b"].map(|name| (name.to_owned(), outputs));
+    let mut linear = Linear::new(modules.into(), weight_OxI, None);
     linear.adapt(&mut found);
     linear
 }
@@ -90,38 +94,60 @@ const BY_ROW: [(&str, ByRow); 3] = [
     ("log_softmax", |x| x.to_kind(Kind::Float).log_softmax(-1, Kind::Float)),
 ];
 
-/// Queries beside each other, and sequences beside each other; with and without padding.
+/// Queries beside each other, and sequences beside each other; with and without padding, to all keys and in blocks, with
+/// heads of keys of their own and shared ones.
 fn check_attention(all: &Tensor, head: i64, keys: i64, rows: i64) -> Result<(), String> {
-    let size = [SEQUENCES, keys, HEADS, head];
-    let (k_BLHE, v_BLHE) = (cut(all, head, &size), cut(all, head + 577, &size));
     let padding_B11L = Tensor::zeros([SEQUENCES, 1, 1, keys], (all.kind(), Device::Cpu));
     if keys > 1 {
         drop(padding_B11L.narrow(3, 0, 1).fill_(f64::NEG_INFINITY));
     }
+    let padded_BL = padding_B11L.view([SEQUENCES, keys]).isinf();
+    let hidden_BLL = hidden_from(&padded_BL, BLOCK);
+    let blocks_B1LL = Tensor::zeros(hidden_BLL.size(), (all.kind(), Device::Cpu))
+        .masked_fill(&hidden_BLL, f64::NEG_INFINITY)
+        .unsqueeze(1);
+    // The kernels need padding alone.
+    let blocks = if crate::kernels::compute(all) { &padding_B11L } else { &blocks_B1LL };
+    let cases = [
+        (None, None, HEADS),
+        (None, Some(&padding_B11L), HEADS),
+        (None, None, 1),
+        (Some(BLOCK), Some(blocks), HEADS),
+    ];
+    cases.into_iter().try_for_each(|case| check_case(all, (head, keys, rows), case))
+}
+
+/// Tokens of a block, what is not attended to, and heads of keys.
+type Case<'a> = (Option<i64>, Option<&'a Tensor>, i64);
+
+fn check_case(
+    all: &Tensor,
+    (head, keys, rows): (i64, i64, i64),
+    (block, bias, kv_heads): Case<'_>,
+) -> Result<(), String> {
     let rotation = Rotation::new((head, 1e4), keys, (wide(all.kind()), Device::Cpu));
-    for bias in [None, Some(&padding_B11L)] {
-        let attention = |[q, k, v]: [&Tensor; 3], queries: &Queries, bias_B11L: Option<&Tensor>| {
-            let is_padded = !matches!(queries, Queries::All);
-            let at = Attended { queries, rotation: &rotation, bias_B11L, is_padded };
-            attention([q, k, v].map(|of| Heads { of, first: 0 }), HEADS, &at)
-        };
-        let one = |tensor: &Tensor| tensor.narrow(0, 0, 1);
-        let (k, v, mask) = (one(&k_BLHE), one(&v_BLHE), bias.map(one));
-        alike(&cut(all, keys, &[rows, HEADS, head]), |q_QHE| {
-            let positions = Tensor::zeros([1, q_QHE.size()[0]], (Kind::Int64, Device::Cpu));
-            let q = q_QHE.unsqueeze(0);
-            attention([&q, &k, &v], &Queries::At(positions), mask.as_ref()).squeeze_dim(0)
-        })?;
-        let q_BLHE = cut(all, head + 1201, &size);
-        let whole = bits(&attention([&q_BLHE, &k_BLHE, &v_BLHE], &Queries::All, bias));
-        for n in 0..SEQUENCES {
-            let of = |tensor: &Tensor| tensor.narrow(0, n, 1).copy();
-            let mask = bias.map(of);
-            let (q, k, v) = (of(&q_BLHE), of(&k_BLHE), of(&v_BLHE));
-            if bits(&attention([&q, &k, &v], &Queries::All, mask.as_ref())) != whole.narrow(0, n, 1)
-            {
-                return Err(format!("sequence {n} of {SEQUENCES}"));
-            }
+    let size = |heads| [SEQUENCES, keys, heads, head];
+    let (k_BLKE, v_BLKE) = (cut(all, head, &size(kv_heads)), cut(all, head + 577, &size(kv_heads)));
+    let attention = |[q, k, v]: [&Tensor; 3], queries: &Queries, bias: Option<&Tensor>| {
+        let is_padded = !matches!(queries, Queries::All);
+        let at = Attended { queries, rotation: &rotation, block, bias, is_padded };
+        attention([q, k, v].map(|of| Heads { of, first: 0 }), [HEADS, kv_heads], &at)
+    };
+    let one = |tensor: &Tensor| tensor.narrow(0, 0, 1);
+    let (k, v, mask) = (one(&k_BLKE), one(&v_BLKE), bias.map(one));
+    alike(&cut(all, keys, &[rows, HEADS, head]), |q_QHE| {
+        let positions = Tensor::zeros([1, q_QHE.size()[0]], (Kind::Int64, Device::Cpu));
+        let q = q_QHE.unsqueeze(0);
+        attention([&q, &k, &v], &Queries::At(positions), mask.as_ref()).squeeze_dim(0)
+    })?;
+    let q_BLHE = cut(all, head + 1201, &size(HEADS));
+    let whole = bits(&attention([&q_BLHE, &k_BLKE, &v_BLKE], &Queries::All, bias));
+    for n in 0..SEQUENCES {
+        let of = |tensor: &Tensor| tensor.narrow(0, n, 1).copy();
+        let mask = bias.map(of);
+        let (q, k, v) = (of(&q_BLHE), of(&k_BLKE), of(&v_BLKE));
+        if bits(&attention([&q, &k, &v], &Queries::All, mask.as_ref())) != whole.narrow(0, n, 1) {
+            return Err(format!("sequence {n} of {SEQUENCES}"));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@
 use agrpo_spec::StageError;
 use tch::{Device, Kind, Tensor};
 
-use super::{config::ModelConfig, llada::Policy, placement::Placement};
+use super::{config::ModelConfig, placement::Placement, policy::Policy};
 use crate::{error::libtorch, tensors::NamedTensors};
 
 /// Numbers made at once; each takes 8 bytes a few times over.

@@ -1,17 +1,18 @@
-//! Weights by their names in LLaDA's checkpoints, in and out of the stacked matrices that the forward
+//! Weights by their names in a family's checkpoints, in and out of the stacked matrices that the forward
 //! pass multiplies with; and the draw of new ones.
 //!
-//! `q_proj`, `k_proj`, `v_proj` are one matrix in memory, `ff_proj` and `up_proj` another. Gradients and files know
-//! only the checkpoint's names. Does not check an adapter's contents.
+//! Those of queries, keys and values are one matrix in memory, those of gates and values of the SwiGLU another. Gradients
+//! and files know only the checkpoint's names. Does not check an adapter's contents.
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::{Purpose, Seed};
+use agrpo_spec::{Purpose, Seed, TensorNames};
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::linear::{Leaf, Linear, Lora};
-use super::names::{HEAD, PREFIX, module};
+use super::mlp::{Mlp, SwiGlu};
+use super::names::{of_block, of_expert, parts};
 use crate::error::{Result, data};
 use crate::tensors::NamedTensors;
 
@@ -19,19 +20,19 @@ use crate::tensors::NamedTensors;
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) attn_norm_D: Tensor,
-    /// q, k and v, each D x D.
+    /// Queries, H E x D, and keys and values, each K E x D.
     pub(super) qkv: Linear,
-    /// D x D.
+    /// Of the heads of queries and of keys, where the family has them.
+    pub(super) qk_norms_E: Option<[Tensor; 2]>,
+    /// D x H E.
     pub(super) attn_out: Linear,
     pub(super) ff_norm_D: Tensor,
-    /// ff_proj (the gate) and up_proj, each M x D.
-    pub(super) ff_in: Linear,
-    /// D x M.
-    pub(super) ff_out: Linear,
+    pub(super) mlp: Mlp,
 }
 
 #[derive(Debug)]
 pub(super) struct Weights {
+    names: &'static TensorNames,
     pub(super) wte_VxD: Tensor,
     pub(super) blocks: Vec<Block>,
     pub(super) ln_f_D: Tensor,
@@ -40,12 +41,12 @@ pub(super) struct Weights {
 }
 
 impl Block {
-    fn linears(&self) -> [&Linear; 4] {
-        [&self.qkv, &self.attn_out, &self.ff_in, &self.ff_out]
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.qkv, &self.attn_out].into_iter().chain(self.mlp.linears())
     }
 
-    fn linears_mut(&mut self) -> [&mut Linear; 4] {
-        [&mut self.qkv, &mut self.attn_out, &mut self.ff_in, &mut self.ff_out]
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.qkv, &mut self.attn_out].into_iter().chain(self.mlp.linears_mut())
     }
 }
 
@@ -73,28 +74,58 @@ impl Weights {
         config: &ModelConfig,
         stacked: impl Fn(&[String]) -> Result<Tensor>,
     ) -> Result<Self> {
+        let (names, traits) = (config.names(), config.family.traits());
         let alone = |module: &str| stacked(&[format!("{module}.weight")]);
-        let linear = |modules: Vec<String>| -> Result<Linear> {
-            let names: Vec<_> = modules.iter().map(|module| format!("{module}.weight")).collect();
-            Ok(Linear::new(modules, stacked(&names)?))
+        let linear = |modules: Vec<(String, i64)>, has_bias: bool| -> Result<Linear> {
+            let parts = |end: &str| -> Vec<String> {
+                modules.iter().map(|(module, _)| format!("{module}.{end}")).collect()
+            };
+            let weight_OxI = stacked(&parts("weight"))?;
+            let bias_O = has_bias.then(|| stacked(&parts("bias"))).transpose()?;
+            Ok(Linear::new(modules, weight_OxI, bias_O))
+        };
+        let (d, m) = (config.d_model, config.mlp_hidden_size);
+        let (q, kv) = (config.n_heads * config.head_size, config.n_kv_heads * config.head_size);
+        let [of_attention, of_mlp] = parts(names);
+        let swiglu = |n, expert| -> Result<SwiGlu> {
+            let mut modules =
+                of_mlp.iter().map(|name| of_expert(names, (n, expert), name)).zip([m, m, d]);
+            let ff_in = linear(modules.by_ref().take(2).collect(), false)?;
+            Ok(SwiGlu { ff_in, ff_out: linear(modules.collect(), false)? })
         };
         let mut blocks = vec![];
         for n in 0..config.n_layers {
-            let stack = |names: &[&str]| linear(names.iter().map(|name| module(n, name)).collect());
+            let mut modules =
+                of_attention.iter().map(|name| of_block(names, n, name)).zip([q, kv, kv, d]);
+            let norm = |name| alone(&of_block(names, n, name));
+            let mlp = match (&names.experts, config.n_experts) {
+                (Some(experts), Some(count)) => Mlp::Experts {
+                    router_XxD: norm(experts.router)?,
+                    per_token: config.experts_per_token.unwrap_or(1),
+                    experts: (0..count)
+                        .map(|expert| swiglu(n, expert))
+                        .collect::<Result<_, _>>()?,
+                },
+                _ => Mlp::Dense(swiglu(n, 0)?),
+            };
             blocks.push(Block {
-                attn_norm_D: alone(&module(n, "attn_norm"))?,
-                qkv: stack(&["q_proj", "k_proj", "v_proj"])?,
-                attn_out: stack(&["attn_out"])?,
-                ff_norm_D: alone(&module(n, "ff_norm"))?,
-                ff_in: stack(&["ff_proj", "up_proj"])?,
-                ff_out: stack(&["ff_out"])?,
+                attn_norm_D: norm(names.attention_norm)?,
+                qkv: linear(modules.by_ref().take(3).collect(), traits.has_qkv_bias)?,
+                qk_norms_E: match names.qk_norms {
+                    Some([of_q, of_k]) => Some([norm(of_q)?, norm(of_k)?]),
+                    None => None,
+                },
+                attn_out: linear(modules.collect(), false)?,
+                ff_norm_D: norm(names.mlp_norm)?,
+                mlp,
             });
         }
         Ok(Self {
-            wte_VxD: alone(&format!("{PREFIX}wte"))?,
+            names,
+            wte_VxD: alone(names.embedding)?,
             blocks,
-            ln_f_D: alone(&format!("{PREFIX}ln_f"))?,
-            ff_out: linear(vec![HEAD.to_owned()])?,
+            ln_f_D: alone(names.norm)?,
+            ff_out: linear(vec![(names.head.to_owned(), config.embedding_size)], false)?,
         })
     }
 
@@ -103,12 +134,13 @@ impl Weights {
         let block = |block: &Block| Block {
             attn_norm_D: of(&block.attn_norm_D),
             qkv: block.qkv.map(&of),
+            qk_norms_E: block.qk_norms_E.as_ref().map(|norms| norms.each_ref().map(&of)),
             attn_out: block.attn_out.map(&of),
             ff_norm_D: of(&block.ff_norm_D),
-            ff_in: block.ff_in.map(&of),
-            ff_out: block.ff_out.map(&of),
+            mlp: block.mlp.map(&of),
         };
         Self {
+            names: self.names,
             wte_VxD: of(&self.wte_VxD),
             blocks: self.blocks.iter().map(block).collect(),
             ln_f_D: of(&self.ln_f_D),
@@ -140,19 +172,30 @@ impl Weights {
 
     /// The lowest block that is trained; `None` where only the head is.
     pub(super) fn lowest_trained(&self) -> Option<usize> {
-        self.blocks.iter().position(|block| block.linears().into_iter().any(Linear::is_trained))
+        self.blocks.iter().position(|block| block.linears().any(Linear::is_trained))
     }
 
     /// Every tensor of the checkpoint that can be trained.
     pub(super) fn leaves(&self) -> Vec<Leaf<'_>> {
-        let mut alone =
-            vec![(format!("{PREFIX}wte"), &self.wte_VxD), (format!("{PREFIX}ln_f"), &self.ln_f_D)];
+        let names = self.names;
+        let mut alone = vec![
+            (names.embedding.to_owned(), &self.wte_VxD),
+            (names.norm.to_owned(), &self.ln_f_D),
+        ];
         for (n, block) in (0..).zip(&self.blocks) {
-            alone.push((module(n, "attn_norm"), &block.attn_norm_D));
-            alone.push((module(n, "ff_norm"), &block.ff_norm_D));
+            alone.push((of_block(names, n, names.attention_norm), &block.attn_norm_D));
+            alone.push((of_block(names, n, names.mlp_norm), &block.ff_norm_D));
+            if let (Some(experts), Some(router_XxD)) = (&names.experts, block.mlp.router()) {
+                alone.push((of_block(names, n, experts.router), router_XxD));
+            }
+            let qk_norms = names.qk_norms.into_iter().flatten();
+            for (name, norm_E) in qk_norms.zip(block.qk_norms_E.iter().flatten()) {
+                alone.push((of_block(names, n, name), norm_E));
+            }
         }
-        let alone = alone.into_iter().map(|(name, t)| (vec![format!("{name}.weight")], t));
-        alone.chain(self.linears().map(Linear::weights)).collect()
+        let alone =
+            alone.into_iter().map(|(name, t)| (vec![(format!("{name}.weight"), t.size()[0])], t));
+        alone.chain(self.linears().flat_map(Linear::weights)).collect()
     }
 
     /// The adapter's matrices alone.
@@ -170,17 +213,20 @@ impl Weights {
     }
 }
 
-/// New weights: norms 1, matrices normal with deviation `std`, those that write into the residual
+/// New weights: norms 1, biases 0, matrices normal with deviation `std`, those that write into the residual
 /// stream divided by sqrt(2 * n_layers) (Radford et al., GPT-2). Drawn in Rust from the seed.
 pub(super) fn draw(config: &ModelConfig, std: f64, seed: Seed) -> NamedTensors {
     let residual = std / (2.0 * config.n_layers as f64).sqrt();
+    let names = config.names();
+    let [_, _, _, attention, _, _, down] = names.modules.map(|name| format!(".{name}.weight"));
     let mut named = NamedTensors::new();
     for (index, (name, shape)) in (0u64..).zip(config.tensors()) {
         let tensor = if shape.len() == 1 {
-            Tensor::ones(&shape, (Kind::Float, Device::Cpu))
+            let fill = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            Tensor::full(&shape, fill, (Kind::Float, Device::Cpu))
         } else {
-            let into_residual = name.contains(".blocks.")
-                && (name.ends_with("attn_out.weight") || name.ends_with("ff_out.weight"));
+            let into_residual = name.starts_with(names.blocks)
+                && (name.ends_with(&attention) || name.ends_with(&down));
             let std = if into_residual { residual } else { std };
             let count = shape.iter().product::<i64>();
             let count = usize::try_from(count).expect("sizes are positive");

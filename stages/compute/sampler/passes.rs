@@ -2,7 +2,7 @@
 //! that a cache leaves to be computed. The head is applied at the positions that were asked for alone.
 //!
 //! With a cache, the first pass of a block computes everything and keeps keys and values; the later ones compute a
-//! window: the block, or everything from its start (`model/llada/cache.rs`). During a block a row writes only in it, so
+//! window: the block, or everything from its start (`model/policy/cache.rs`). During a block a row writes only in it, so
 //! its state determines the state that its keys were kept from: equal states have equal caches, and are computed once,
 //! as they are without a cache. Its rows choose while the logits are in memory, one state after another.
 

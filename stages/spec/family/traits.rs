@@ -38,8 +38,12 @@ pub struct ConfigKeys {
     pub n_kv_heads: Option<&'static str>,
     /// Size of a head; `None` where it is `d_model` / `n_heads`.
     pub head_size: Option<&'static str>,
-    /// Width inside the SwiGLU.
+    /// Width inside the SwiGLU, of each expert where there are some.
     pub mlp_hidden_size: &'static str,
+    /// Experts of a block; `None` where a block has one SwiGLU.
+    pub n_experts: Option<&'static str>,
+    /// How many of them a token chooses.
+    pub experts_per_token: Option<&'static str>,
     /// Rows of the embedding.
     pub embedding_size: &'static str,
     /// Longest sequence.
@@ -63,12 +67,23 @@ pub struct TensorNames {
     pub blocks: &'static str,
     /// In a block: the norm before attention.
     pub attention_norm: &'static str,
-    /// In a block: query, key, value, attention's output, gate, up and down.
+    /// In a block: query, key, value and attention's output; and, in it or in each of its experts, gate, up and down.
     pub modules: [&'static str; 7],
     /// In a block: the norms of the heads of queries and of keys; `None` where they have none.
     pub qk_norms: Option<[&'static str; 2]>,
     /// In a block: the norm before the SwiGLU.
     pub mlp_norm: &'static str,
+    /// In a block: its experts; `None` where it has one SwiGLU.
+    pub experts: Option<ExpertNames>,
+}
+
+/// The names of a block's experts.
+#[derive(Debug)]
+pub struct ExpertNames {
+    /// The matrix by which tokens choose.
+    pub router: &'static str,
+    /// Before the number of an expert.
+    pub before: &'static str,
 }
 
 impl TensorNames {
@@ -94,6 +109,8 @@ pub enum AttendsTo {
     All,
     /// Those of its own block of the sequence and of the blocks before it, counted from the sequence's first token.
     ItsBlockAndBefore,
+    /// Itself and those before it.
+    Before,
 }
 
 /// How a family's own sampler differs from others.

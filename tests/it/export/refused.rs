@@ -268,7 +268,7 @@ fn a_folder_that_is_no_base_is_refused() {
     2 error: copy: the folder has pytorch_model.bin and no *.safetensors; save the model again with save_pretrained(.., safe_serialization=True)
     2 error: copy: the folder has no tokenizer.json; a run needs it to read and write text
     2 error: copy: the folder has an adapter beside its base; expected the base alone, or merged
-    2 error: copy: config.json: model_type = "qwen2": this program computes LLaDA (model_type "llada"); an autoregressive model knows no mask and looks back only
+    2 error: copy: config.json: model_type = "qwen2": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; an autoregressive model knows no mask and looks back only
     2 error: copy: the checkpoint lacks model.transformer.blocks.2.attn_norm.weight: it is not in model.safetensors
     2 error: copy: tokenizer.json: <|mdm_mask|> is token 264, but config.json has mask_token_id = 9: tokenizer and model are not of one checkpoint
     2 error: copy: model.safetensors.index.json: model.transformer.wte.weight is said to lie in model-00002-of-00002.safetensors, which the folder lacks

@@ -32,11 +32,12 @@ pub(super) fn backward(
     gradients: &mut [&mut [f32]],
 ) {
     // Padding is attended to by no query, and an input may have more heads than those that take part.
-    let parts = [task.q, task.k, task.v];
+    let kv_heads = task.heads / task.sharing;
+    let parts = [(task.q, task.heads), (task.k, kv_heads), (task.v, kv_heads)];
     let is_whole = |number: usize| {
-        let own = parts.iter().filter(|part| part.number == number);
-        let all = parts.iter().find(|part| part.number == number).map_or(0, |part| part.heads);
-        task.attended.is_none() && own.count() * task.heads == all
+        let own = parts.iter().filter(|(part, _)| part.number == number);
+        let all = own.clone().next().map_or(0, |(part, _)| part.heads);
+        task.attended.is_none() && own.map(|(_, heads)| heads).sum::<usize>() == all
     };
     for (number, gradient) in gradients.iter_mut().enumerate() {
         if !is_whole(number) {
@@ -52,7 +53,7 @@ pub(super) fn backward(
                 let to = (from + QUERIES).min(task.queries);
                 let rows = scores(task, &mut head, from, to);
                 let first = (sequence * task.heads + number) * task.queries;
-                probabilities(&mut head, &stats[first + from..first + to], rows);
+                probabilities(task, &mut head, &stats[first + from..first + to], (from, rows));
                 back.gather_results(task, &head, dy, (from, to));
                 back.differentiate(task, &head, (rows, to - from), from > 0);
                 for (n, query) in (from..to).enumerate() {
@@ -69,13 +70,7 @@ pub(super) fn backward(
                     into.iter_mut().for_each(|number| *number *= scale);
                 }
             }
-            for (n, &key) in head.attended.iter().enumerate() {
-                let at = (sequence, key, number);
-                let into = gradient_of(task, task.k, task.keys, at, gradients);
-                rotate_back(task, key, &back.dk[n * head.wide..][..task.width], into);
-                let into = gradient_of(task, task.v, task.keys, at, gradients);
-                into.copy_from_slice(&back.dv[n * head.wide..][..task.width]);
-            }
+            back.write_keys(task, &head, gradients);
         }
     }
 }
@@ -83,13 +78,19 @@ pub(super) fn backward(
 /// Scores to probabilities; rows that are no queries, and columns that are no keys, are 0.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn probabilities(head: &mut Head, stats: &[[f32; 2]], rows: usize) {
+fn probabilities(
+    task: &View<'_>,
+    head: &mut Head,
+    stats: &[[f32; 2]],
+    (from, rows): (usize, usize),
+) {
     for (n, row) in head.scores.chunks_exact_mut(head.long).take(rows).enumerate() {
         let Some([most, inverse]) = stats.get(n) else {
             row.fill(0.0);
             continue;
         };
-        row[head.attended.len()..].fill(f32::NEG_INFINITY);
+        let seen = task.seen(&head.attended, head.sequence, from + n);
+        row[seen..].fill(f32::NEG_INFINITY);
         for score in row {
             *score = exp(*score - most) * inverse;
         }
@@ -124,6 +125,27 @@ impl Back {
             for n in 0..head.attended.len() {
                 self.k[n * head.wide + e] = head.k_t[e * keys + n];
                 self.v_t[e * keys + n] = head.v[n * head.wide + e];
+            }
+        }
+    }
+
+    /// Writes the gradients of a head's keys and values, or adds them to those of the heads that share them.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn write_keys(&self, task: &View<'_>, head: &Head, gradients: &mut [&mut [f32]]) {
+        let is_first = head.head % task.sharing == 0;
+        let mut dk = vec![0f32; task.width];
+        for (n, &key) in head.attended.iter().enumerate() {
+            let own = n * head.wide..n * head.wide + task.width;
+            rotate_back(task, key, &self.dk[own.clone()], &mut dk);
+            let at = (head.sequence, key, head.head / task.sharing);
+            for (source, own) in [(task.k, &dk[..]), (task.v, &self.dv[own])] {
+                let into = gradient_of(task, source, task.keys, at, gradients);
+                if is_first {
+                    into.copy_from_slice(own);
+                } else {
+                    into.iter_mut().zip(own).for_each(|(into, own)| *into += own);
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn forward(task: &View<'_>, y: &mut [f32], stats: &mut [[f32; 2]]) {
                 let mut inverse = [0f32; QUERIES];
                 for (n, query) in (from..to).enumerate() {
                     let row = &mut head.scores[n * head.long..(n + 1) * head.long];
-                    let found = exponentials(row, head.attended.len());
+                    let found = exponentials(row, task.seen(&head.attended, sequence, query));
                     inverse[n] = found[1];
                     if !stats.is_empty() {
                         stats[first + query] = found;
@@ -59,7 +59,7 @@ pub(super) fn scores(task: &View<'_>, head: &mut Head, from: usize, to: usize) -
     rows
 }
 
-/// Replaces the scores of a row by e^(score - largest), 0 behind the last key; gives the largest and 1 / the sum.
+/// Replaces the scores of a row by e^(score - largest), 0 behind the last key that it sees; gives the largest and 1 / the sum.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exponentials(row: &mut [f32], keys: usize) -> [f32; 2] {

@@ -42,6 +42,7 @@ impl Head {
             cleared(&mut self.scores, rows * self.long);
         }
         let mut rotated = vec![0f32; task.width];
+        let head = head / task.sharing;
         for (n, &key) in self.attended.iter().enumerate() {
             rotate(task, key, row(task, task.k, task.keys, (sequence, key, head)), &mut rotated);
             for (e, &number) in rotated.iter().enumerate() {

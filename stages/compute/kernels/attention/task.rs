@@ -33,12 +33,17 @@ pub(super) struct Task {
     pub(super) batch: usize,
     pub(super) queries: usize,
     pub(super) keys: usize,
+    /// Of queries, H.
     pub(super) heads: usize,
+    /// How many of them share a head of keys and values.
+    pub(super) sharing: usize,
     /// Of a head, E.
     pub(super) width: usize,
     pub(super) cos: Tensor,
     pub(super) sin: Tensor,
     pub(super) positions: Places,
+    /// Tokens of a block, where queries see no block behind their own.
+    pub(super) block: Option<usize>,
     /// The keys of each sequence; all where there is no padding.
     pub(super) attended: Option<Vec<Vec<usize>>>,
 }
@@ -70,6 +75,16 @@ impl Task {
             Places::Of(all) => all[b * self.queries + query],
             Places::From(first) => first + query,
         }
+    }
+
+    /// How many of its sequence's keys a query sees, the first ones. Blocks are counted from the first key; what is before
+    /// it, padding, sees the first block.
+    pub(super) fn seen(&self, attended: &[usize], b: usize, query: usize) -> usize {
+        let (Some(block), Some(first)) = (self.block, attended.first()) else {
+            return attended.len();
+        };
+        let own = self.position(b, query).saturating_sub(*first) / block;
+        ((own + 1) * block).min(attended.len())
     }
 
     pub(super) fn attended(&self, b: usize) -> Vec<usize> {

@@ -35,33 +35,53 @@ fn reference(
     scores.softmax(-1, Kind::Double).matmul(&v.transpose(1, 2)).transpose(1, 2)
 }
 
+/// With heads of keys that are shared and that are not, to all keys and in blocks.
 #[test]
 fn attention_is_its_formula_with_and_without_padding() {
-    for [batch, queries, keys, width] in SHAPES {
+    for ([batch, queries, keys, width], (sharing, block)) in SHAPES.into_iter().flat_map(|shape| {
+        [(1, None), (2, None), (1, Some(4)), (2, Some(1))].map(|kind| (shape, kind))
+    }) {
+        let kv_heads = HEADS / sharing;
         let (cos, sin) = angles(keys, width);
         let at = (random(3, &[batch, queries]) * (keys / 2)).to_kind(Kind::Int64).abs();
         let bias = Tensor::zeros([batch, 1, 1, keys], (Kind::Float, Device::Cpu));
         let padded = bias.copy();
         drop(padded.narrow(0, 0, 1).narrow(3, 0, keys / 3).fill_(f64::NEG_INFINITY));
         // One head of the keys' tensor takes no part.
-        let all = 2 * HEADS + 1;
+        let all = 2 * kv_heads + 1;
         let inputs =
             [random(1, &[batch, queries, HEADS, width]), random(2, &[batch, keys, all, width])];
         for bias in [&bias, &padded] {
             let kernel = |i: &[Tensor]| {
                 let (q, k) = (Heads { of: &i[0], first: 0 }, Heads { of: &i[1], first: 0 });
-                let v = Heads { of: &i[1], first: HEADS };
+                let v = Heads { of: &i[1], first: kv_heads };
                 let angles = Angles { cos: &cos, sin: &sin };
-                attention([q, k, v], HEADS, Positions::At(&at), angles, Some(bias))
+                let seen = Seen { block, bias: Some(bias) };
+                attention([q, k, v], [HEADS, kv_heads], Positions::At(&at), angles, seen)
             };
+            let whole = with_blocks(bias, &at, block);
             let formula = |i: &[Tensor]| {
-                let [k, v] = [0, HEADS].map(|first| i[1].narrow(2, first, HEADS));
+                let [k, v] = [0, kv_heads].map(|first| {
+                    i[1].narrow(2, first, kv_heads).repeat_interleave_self_int(sharing, 2, None)
+                });
                 let tables = (&cos.to_kind(Kind::Double), &sin.to_kind(Kind::Double));
-                reference([i[0].shallow_clone(), k, v], tables, &at, &bias.to_kind(Kind::Double))
+                reference([i[0].shallow_clone(), k, v], tables, &at, &whole)
             };
             compare(&inputs, kernel, formula, 1e-4);
         }
     }
+}
+
+/// A bias of padding with what is behind each query's block: B x 1 x Q x L.
+fn with_blocks(bias_B11L: &Tensor, at_BQ: &Tensor, block: Option<i64>) -> Tensor {
+    let (batch, keys) = (bias_B11L.size()[0], bias_B11L.size()[3]);
+    let bias = bias_B11L.to_kind(Kind::Double);
+    let Some(block) = block else { return bias };
+    let padding = bias.isinf().sum_dim_intlist(3, false, Kind::Int64).view([batch, 1, 1]);
+    let of = |positions: &Tensor| (positions - &padding).clamp_min(0).floor_divide_scalar(block);
+    let keys_1L = Tensor::arange(keys, (Kind::Int64, Device::Cpu)).view([1, 1, keys]);
+    let behind_BQL = of(&keys_1L).gt_tensor(&of(&at_BQ.unsqueeze(-1)));
+    bias.masked_fill(&behind_BQL.unsqueeze(1), f64::NEG_INFINITY)
 }
 
 /// q, k and v beside each other in one tensor are the same as in three, and padding the same as shorter sequences.
@@ -74,7 +94,8 @@ fn neither_the_layout_nor_padding_changes_a_bit() {
         let heads = [0, 1, 2].map(|n| Heads { of: of[n], first: first[n] });
         let length = of[1].size()[1];
         let (cos, sin) = (cos.narrow(0, start, length), sin.narrow(0, start, length));
-        attention(heads, HEADS, Positions::From(0), Angles { cos: &cos, sin: &sin }, bias)
+        let (angles, seen) = (Angles { cos: &cos, sin: &sin }, Seen { block: None, bias });
+        attention(heads, [HEADS; 2], Positions::From(0), angles, seen)
     };
     let together = run([&all; 3], [0, HEADS, 2 * HEADS], 0, None);
     let parts = [0, 1, 2].map(|n| all.narrow(2, n * HEADS, HEADS));

@@ -109,7 +109,7 @@ fn every_tensor_is_accounted_for() {
     let missing = changed(at, |tensors| drop(tensors.remove(WTE)));
     insta::assert_snapshot!(refused(&missing), @"the checkpoint lacks model.transformer.wte.weight: it is in none of the 3 files from model-00001-of-00003.safetensors to model-00003-of-00003.safetensors");
     let extra = changed(0, |tensors| {
-        drop(tensors.insert(format!("{PREFIX}x"), Tensor::from_slice(&[1f32])));
+        drop(tensors.insert("model.transformer.x".to_owned(), Tensor::from_slice(&[1f32])));
     });
     insta::assert_snapshot!(refused(&extra), @"model-00001-of-00003.safetensors: the checkpoint has an unknown tensor model.transformer.x");
     let twice = changed((at + 1) % 3, |tensors| {
@@ -240,7 +240,7 @@ fn an_unsupported_setting_is_refused_by_its_key() {
         ("rope_interleaved", json!(false)),
         ("partial_rotary_factor", json!(1.0)),
         ("layer_types", json!(["full_attention"])),
-        ("head_dim", json!(small().config().head_size())),
+        ("head_dim", json!(small().config().head_size)),
         ("use_cache", json!(false)),
         ("attention_dropout", json!(0.0)),
     ] {
@@ -264,14 +264,14 @@ fn another_model_is_refused_by_its_name() {
         files.insert("config.json".into(), serde_json::to_vec(&config).unwrap().into());
         refused(&files)
     };
-    insta::assert_snapshot!(other("Dream"), @r#"config.json: model_type = "Dream": this program computes LLaDA (model_type "llada"); Dream has biases, grouped keys and logits shifted by one position"#);
-    insta::assert_snapshot!(other("qwen2"), @r#"config.json: model_type = "qwen2": this program computes LLaDA (model_type "llada"); an autoregressive model knows no mask and looks back only"#);
-    insta::assert_snapshot!(other("bert"), @r#"config.json: model_type = "bert": this program computes LLaDA (model_type "llada"); the weights of another architecture mean something else"#);
+    insta::assert_snapshot!(other("Dream"), @"config.json: missing field `hidden_size`; expected a Dream configuration");
+    insta::assert_snapshot!(other("qwen2"), @r#"config.json: model_type = "qwen2": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; an autoregressive model knows no mask and looks back only"#);
+    insta::assert_snapshot!(other("bert"), @r#"config.json: model_type = "bert": expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; the weights of another architecture mean something else"#);
     let mut llama = folder();
     llama.retain(|name, _| name == "config.json");
     let names = ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"];
     let tensors = names.map(|name| (name.to_owned(), Tensor::from_slice(&[1f32])));
     let bytes = tensors::write(&tensors.into_iter().collect()).unwrap();
     llama.insert("model.safetensors".into(), bytes.into());
-    insta::assert_snapshot!(refused(&llama), @"model.safetensors: lm_head.weight is not a name of LLaDA's, which all begin with model.transformer.: a checkpoint of Llama, Qwen or Dream (model.layers.N.self_attn.q_proj, ...) has to be converted by its own tools to LLaDA's layout, if its arithmetic is LLaDA's at all");
+    insta::assert_snapshot!(refused(&llama), @"model.safetensors: lm_head.weight is not a name of LLaDA's, which all begin with model.transformer.: the weights are of another model than config.json says; they have to be converted by their own tools, if their arithmetic is LLaDA's at all");
 }

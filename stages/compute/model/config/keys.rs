@@ -1,7 +1,7 @@
 //! The keys of `config.json` that are not read: those of which only one value is supported, and those that change no
 //! policy's arithmetic. Refuses any other key, since it may change the arithmetic.
 
-use agrpo_spec::{StageError, one_line};
+use agrpo_spec::{Predicts, StageError, one_line};
 use serde_json::{Map, Value, json};
 
 use super::ModelConfig;
@@ -11,13 +11,14 @@ use crate::error::data;
 /// caches, what transformers keeps for generation and for heads that a language model lacks. What begins with
 /// `_` is a note.
 #[rustfmt::skip]
-const WITHOUT_EFFECT: [&str; 79] = [
+const WITHOUT_EFFECT: [&str; 83] = [
     "architectures", "auto_map", "dtype", "model_type", "name_or_path", "precision", "tokenizer_class", "torch_dtype",
     "transformers_version", "adapted_from", "library_name", "license",
+    "dense_intermediate_size", "output_router_logits", "router_aux_loss_coef",
     "attention_dropout", "classifier_dropout", "embedding_dropout", "hidden_dropout", "residual_dropout",
     "init_cutoff_factor", "init_device", "init_fn", "init_std", "initializer_range", "mlp_ratio", "scale_emb_init",
     "activation_checkpointing", "attn_implementation", "flash_attention", "fused_loss", "gradient_checkpointing",
-    "max_position_embeddings", "max_window_layers", "rope_full_precision", "use_cache", "use_return_dict",
+    "fuse_cross_entropy", "max_position_embeddings", "max_window_layers", "rope_full_precision", "use_cache", "use_return_dict",
     // Used only beside a key that is refused.
     "alibi_bias_max", "attention_layer_norm_with_affine",
     "bos_token_id", "cls_token_id", "decoder_start_token_id", "sep_token_id", "unk_token_id",
@@ -35,9 +36,8 @@ impl ModelConfig {
     /// Refuses a key that would change what is computed, or that is not known.
     pub(super) fn check_keys(&self, document: &Map<String, Value>) -> Result<(), StageError> {
         let has_no_window = document.get("use_sliding_window") == Some(&Value::Bool(false));
-        let read = serde_json::to_value(self).unwrap_or_default();
         let is_free = |key: &str| {
-            read.get(key).is_some()
+            super::keys(self.family).any(|(_, read)| read == key)
                 || WITHOUT_EFFECT.contains(&key)
                 || key.starts_with('_')
                 || key == "sliding_window" && has_no_window
@@ -68,6 +68,11 @@ impl ModelConfig {
                 let expected = || only("\"full_attention\" of every layer");
                 (!found.as_array().is_some_and(is_full)).then(expected)
             }
+            "moe_layer_freq" => {
+                let is_one = |kinds: &Vec<Value>| kinds.iter().all(|kind| kind == 1);
+                let expected = || only("1 of every layer");
+                (!found.as_array().is_some_and(is_one)).then(expected)
+            }
             _ if key.starts_with("rope_") || key.starts_with("rotary_") => {
                 let expected = || only("the plain rotary embedding of rope_theta");
                 (!self.is_plain_rope(found)).then(expected)
@@ -87,37 +92,45 @@ impl ModelConfig {
         }
     }
 
-    /// The only supported values of other settings; null counts as one of them. LLaDA's own keys first, then those of
-    /// other readers.
+    /// The only supported values of other settings, by the model's family; null counts as one of them. LLaDA's own keys
+    /// first, then those of other readers.
     #[rustfmt::skip]
     fn plain(&self) -> Vec<(&'static str, Vec<Value>)> {
         let is = |value: Value| vec![value];
         let (yes, no, one) = (|| is(json!(true)), || is(json!(false)), || is(json!(1)));
         let none = Vec::new;
-        let heads = || is(self.n_heads.into());
+        let (heads, kv_heads) = (|| is(self.n_heads.into()), || is(self.n_kv_heads.into()));
+        let traits = self.family.traits();
+        let has = |feature: bool| is(feature.into());
+        let (bias, qk_norm) = (|| has(traits.has_qkv_bias), || has(traits.tensors.qk_norms.is_some()));
+        let shift = || has(traits.predicts == Predicts::Next);
         vec![
             ("activation_type", is(json!("silu"))), ("alibi", no()), ("attention_layer_norm", no()),
             ("bias_for_layer_norm", no()), ("block_group_size", one()), ("block_type", is(json!("llama"))),
-            ("clip_qkv", none()), ("embedding_layer_norm", no()), ("include_bias", no()), ("include_qkv_bias", no()),
+            ("clip_qkv", none()), ("embedding_layer_norm", no()), ("include_bias", no()), ("include_qkv_bias", bias()),
             ("input_emb_norm", no()), ("layer_norm_type", is(json!("rms"))), ("layer_norm_with_affine", yes()),
-            ("multi_query_attention", no()), ("n_kv_heads", heads()), ("effective_n_kv_heads", heads()),
+            ("multi_query_attention", no()), ("n_kv_heads", kv_heads()), ("effective_n_kv_heads", kv_heads()),
             ("norm_after", no()), ("rope", yes()), ("scale_logits", no()), ("weight_tying", no()),
 
             ("hidden_size", is(self.d_model.into())), ("intermediate_size", is(self.mlp_hidden_size.into())),
             ("num_hidden_layers", is(self.n_layers.into())), ("num_attention_heads", heads()),
-            ("num_key_value_heads", heads()), ("head_dim", is(self.head_size().into())),
+            ("num_key_value_heads", kv_heads()), ("head_dim", is(self.head_size.into())),
             ("hidden_act", vec![json!("silu"), json!("swish")]),
             ("hidden_activation", vec![json!("silu"), json!("swish")]),
-            ("attention_bias", no()), ("mlp_bias", no()), ("qkv_bias", no()), ("use_bias", no()),
-            ("qk_layernorm", no()), ("qk_norm", no()), ("use_qk_norm", no()),
+            ("attention_bias", bias()), ("mlp_bias", no()), ("qkv_bias", bias()), ("use_bias", no()),
+            ("qk_layernorm", qk_norm()), ("qk_norm", qk_norm()), ("use_qk_norm", qk_norm()),
+            ("shift_logits", shift()), ("logit_shift", shift()), ("shifted_logits", shift()),
             ("tie_word_embeddings", no()), ("tie_encoder_decoder", no()),
+            ("moe_router_enable_expert_bias", no()), ("moe_router_score_function", is(json!("softmax"))),
+            ("norm_topk_prob", no()), ("routed_scaling_factor", one()), ("router_num_group", none()),
+            ("router_topk_group", none()), ("shared_expert_intermediate_size", none()),
             ("is_causal", no()), ("is_decoder", no()), ("is_encoder_decoder", no()), ("add_cross_attention", no()),
             ("cross_attention_hidden_size", none()), ("chunk_size_feed_forward", is(json!(0))),
             ("pruned_heads", is(json!({}))), ("pretraining_tp", one()), ("quantization_config", none()),
             ("partial_rotary_factor", one()), ("use_mrope", no()), ("sliding_window", none()),
             ("use_sliding_window", no()), ("embedding_multiplier", one()), ("residual_multiplier", one()),
             ("logits_scaling", one()), ("logit_scale", one()), ("attention_multiplier", none()),
-            ("query_pre_attn_scalar", is(self.head_size().into())), ("logit_softcapping", none()),
+            ("query_pre_attn_scalar", is(self.head_size.into())), ("logit_softcapping", none()),
             ("logits_soft_cap", none()), ("attn_logit_softcapping", none()), ("final_logit_softcapping", none()),
         ]
     }

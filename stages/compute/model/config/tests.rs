@@ -14,6 +14,8 @@ fn small() -> Value {
         n_layers: 2,
         n_heads: 2,
         mlp_hidden_size: 12,
+        n_experts: None,
+        experts_per_token: None,
         embedding_size: 16,
         max_sequence_length: 64,
         rope_theta: 1e4,

@@ -21,6 +21,15 @@ pub(in crate::model) struct Lora {
     pub(in crate::model) scale: f64,
 }
 
+/// A module of a checkpoint.
+#[derive(Debug)]
+pub(in crate::model) struct Module {
+    /// In the checkpoint.
+    pub(in crate::model) name: String,
+    pub(in crate::model) outputs: i64,
+    pub(in crate::model) lora: Option<Lora>,
+}
+
 impl Lora {
     /// s B (A x).
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {
@@ -48,16 +57,18 @@ impl Cast {
 }
 
 /// y, ... x I to ... x O, of stacked modules of which some have an adapter. A row does not depend on the other rows.
-pub(super) fn adapted(x: &Tensor, weight_OxI: &Tensor, lora: &[Option<Lora>]) -> Tensor {
+pub(super) fn adapted(x: &Tensor, weight_OxI: &Tensor, modules: &[Module]) -> Tensor {
     let mut inputs = vec![x];
     // Each with the first of its module's outputs.
     let (mut adapters, mut asked) = (vec![], vec![]);
-    let outputs = weight_OxI.size()[0] / i64::try_from(lora.len()).unwrap_or(1);
-    for (n, lora) in (0i64..).zip(lora) {
+    let mut output = 0;
+    for Module { outputs, lora, .. } in modules {
+        let first = output;
+        output += outputs;
         let Some(lora) = lora else { continue };
         inputs.extend([&lora.a_RxI, &lora.b_OxR]);
         asked.push((lora.a_RxI.requires_grad(), lora.b_OxR.requires_grad()));
-        adapters.push((n * outputs, lora.map(Tensor::detach)));
+        adapters.push((first, lora.map(Tensor::detach)));
     }
     let (x_NI, weight_OxI) = (x.detach().flatten(0, -2), weight_OxI.detach());
     let (h_NS, y) = forward(&x_NI, &weight_OxI, &adapters);

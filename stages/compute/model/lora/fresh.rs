@@ -6,7 +6,7 @@
 //! so that the adapted policy is its base. Settings and matrices go through the reader of saved adapters, so a
 //! new adapter can be read again, here and by PEFT.
 
-use agrpo_spec::{LoraConfig, Purpose, Seed};
+use agrpo_spec::{LoraConfig, Purpose, Seed, TensorNames};
 use serde_json::json;
 use tch::{Kind, Tensor};
 
@@ -14,7 +14,7 @@ use super::{Adapter, Matrices, assemble};
 use crate::error::{Result, data};
 use crate::model::config::ModelConfig;
 use crate::model::linear::lora_name;
-use crate::model::names::{HEAD, linear_modules};
+use crate::model::names::linear_modules;
 use crate::tensors::NamedTensors;
 
 /// The adapter that a run begins with.
@@ -27,14 +27,14 @@ pub(in crate::model) fn draw(
     let mut tensors = NamedTensors::new();
     // Numbered as in the whole model, so that a module's draw does not depend on the other targets.
     for (index, (module, [outputs, inputs])) in (0..).zip(linear_modules(config)) {
-        if is_target(lora, &module) {
+        if is_target(config.names(), lora, &module) {
             let a_RxI = uniform(seed.child(Purpose::Adapter, index), [rank, inputs]);
             tensors.insert(lora_name(&module, 'A'), a_RxI);
             let zeros = Tensor::zeros([outputs, rank], (Kind::Float, tch::Device::Cpu));
             tensors.insert(lora_name(&module, 'B'), zeros);
         }
     }
-    assemble(config, settings(lora).into(), tensors)
+    assemble(config, settings(config.names(), lora).into(), tensors)
 }
 
 /// Checks that a saved adapter matches the run's settings.
@@ -44,7 +44,8 @@ pub(in crate::model) fn check(
     adapter: &Adapter,
 ) -> Result<()> {
     let modules = linear_modules(config).into_iter().map(|(module, _)| module);
-    let mut modules: Vec<String> = modules.filter(|module| is_target(lora, module)).collect();
+    let mut modules: Vec<String> =
+        modules.filter(|module| is_target(config.names(), lora, module)).collect();
     modules.sort();
     let (rank, scale) = (i64::from(lora.rank), lora.scale());
     let what = if (adapter.rank, adapter.scale) != (rank, scale) {
@@ -61,23 +62,43 @@ pub(in crate::model) fn check(
     Err(data(format!("the policy's adapter has {what}")))
 }
 
-fn is_target(lora: &LoraConfig, module: &str) -> bool {
-    if module == HEAD {
+fn is_target(names: &TensorNames, lora: &LoraConfig, module: &str) -> bool {
+    if module == names.head {
         return lora.head;
     }
     let last = module.rsplit('.').next().unwrap_or(module);
     lora.targets.iter().any(|target| target == last)
 }
 
-/// `adapter_config.json`. PEFT matches a list of names by suffix, and would take `ff_out` for the head
-/// too; an expression is matched against the whole name.
-fn settings(lora: &LoraConfig) -> Vec<u8> {
-    let of_block = format!(r"blocks\.\d+\.({})", lora.targets.join("|"));
-    let modules = match (lora.targets.is_empty(), lora.head) {
-        (true, _) => "ff_out".to_owned(),
-        (false, false) => of_block,
-        (false, true) => format!("({of_block}|ff_out)"),
+/// An expression for the whole names of the targets. PEFT matches a list of names by suffix, and would take LLaDA's
+/// `ff_out` for the head too.
+fn pattern(names: &TensorNames, lora: &LoraConfig) -> String {
+    let quoted = |text: &str| text.replace('.', r"\.");
+    let paths = names.modules.iter().zip(names.targets());
+    // Modules of experts stand behind the expert's number.
+    let before = |path: &str| match &names.experts {
+        Some(experts) if !path.contains('.') => format!(r"{}\d+\.", quoted(experts.before)),
+        _ => String::new(),
     };
+    let path = |target: &String| {
+        let found = paths.clone().find(|(_, last)| last == target);
+        let path = found.map_or(target.as_str(), |(path, _)| path);
+        format!("{}{}", before(path), quoted(path))
+    };
+    let targets: Vec<String> = lora.targets.iter().map(path).collect();
+    let blocks = names.blocks.strip_prefix(names.prefix).unwrap_or(names.blocks);
+    let of_block = format!(r"{}\d+\.({})", quoted(blocks), targets.join("|"));
+    let prefix = quoted(names.prefix);
+    match (names.head.strip_prefix(names.prefix), lora.targets.is_empty(), lora.head) {
+        (_, false, false) => format!("{prefix}{of_block}"),
+        (Some(head), false, true) => format!("{prefix}({of_block}|{})", quoted(head)),
+        (None, false, true) => format!("{prefix}{of_block}|{}", quoted(names.head)),
+        (_, true, _) => quoted(names.head),
+    }
+}
+
+/// `adapter_config.json`.
+fn settings(names: &TensorNames, lora: &LoraConfig) -> Vec<u8> {
     let alpha = lora.alpha.get();
     #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
     let alpha =
@@ -86,7 +107,7 @@ fn settings(lora: &LoraConfig) -> Vec<u8> {
         "base_model_name_or_path": null, "bias": "none", "fan_in_fan_out": false,
         "inference_mode": true, "init_lora_weights": true, "lora_alpha": alpha,
         "lora_dropout": 0.0, "modules_to_save": null, "peft_type": "LORA", "r": lora.rank,
-        "target_modules": format!(r"model\.transformer\.{modules}"), "task_type": null,
+        "target_modules": pattern(names, lora), "task_type": null,
         "use_dora": false, "use_rslora": lora.rslora,
     });
     serde_json::to_vec_pretty(&document).expect("numbers and strings serialise")

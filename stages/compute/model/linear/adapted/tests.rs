@@ -7,7 +7,7 @@ use super::*;
 use crate::model::linear::of_kind;
 
 const INPUTS: i64 = 24;
-const OUTPUTS: i64 = 20;
+const OUTPUTS: [i64; 3] = [20, 12, 8];
 const RANK: i64 = 5;
 
 /// Numbers that bf16 holds, so that all kinds compute with the same.
@@ -17,39 +17,43 @@ fn noise(seed: u64, size: &[i64]) -> Tensor {
     Tensor::from_slice(&all).to_kind(Kind::BFloat16).to_kind(Kind::Double).view(size)
 }
 
-/// Three modules, the second without an adapter, in a kind; masters are f32 at least.
-fn modules(kind: Kind) -> (Tensor, Tensor, Vec<Option<Lora>>) {
+/// Three modules of unequal sizes, the second without an adapter, in a kind; masters are f32 at least.
+fn modules(kind: Kind) -> (Tensor, Tensor, Vec<Module>) {
     let master = if kind == Kind::Double { kind } else { Kind::Float };
     let leaf = |seed, size: &[i64]| noise(seed, size).to_kind(master).set_requires_grad(true);
-    let lora = |seed| Lora {
+    let lora = |seed, outputs| Lora {
         a_RxI: leaf(seed, &[RANK, INPUTS]),
-        b_OxR: leaf(seed + 1, &[OUTPUTS, RANK]),
+        b_OxR: leaf(seed + 1, &[outputs, RANK]),
         scale: 2.0,
     };
     let x = noise(1, &[3, 7, INPUTS]).to_kind(kind).set_requires_grad(true);
-    let w = noise(2, &[3 * OUTPUTS, INPUTS]).to_kind(kind);
-    (x, w, vec![Some(lora(3)), None, Some(lora(5))])
+    let w = noise(2, &[OUTPUTS.iter().sum(), INPUTS]).to_kind(kind);
+    let lora = [Some(lora(3, OUTPUTS[0])), None, Some(lora(5, OUTPUTS[2]))];
+    let module = |(lora, outputs)| Module { name: String::new(), outputs, lora };
+    (x, w, lora.into_iter().zip(OUTPUTS).map(module).collect())
 }
 
 /// y, and the gradients of x and of each A and B, of a sum of y weighted by noise.
-fn computed(of: impl Fn(&Tensor, &Tensor, &[Option<Lora>]) -> Tensor, kind: Kind) -> Vec<Tensor> {
-    let (x, w, lora) = modules(kind);
-    let y = of(&x, &w, &lora);
+fn computed(of: impl Fn(&Tensor, &Tensor, &[Module]) -> Tensor, kind: Kind) -> Vec<Tensor> {
+    let (x, w, modules) = modules(kind);
+    let y = of(&x, &w, &modules);
     (&y * noise(9, &y.size()).to_kind(kind)).sum(kind).backward();
-    let leaves = lora.iter().flatten().flat_map(|lora| [&lora.a_RxI, &lora.b_OxR]);
+    let lora = modules.iter().filter_map(|module| module.lora.as_ref());
+    let leaves = lora.flat_map(|lora| [&lora.a_RxI, &lora.b_OxR]);
     let gradients = leaves.map(Tensor::grad);
     [y.detach(), x.grad()].into_iter().chain(gradients).collect()
 }
 
 /// y = x W' + s (x A') B', module by module.
-fn formula(x: &Tensor, w: &Tensor, lora: &[Option<Lora>]) -> Tensor {
-    let of = |(w_OI, lora): (Tensor, &Option<Lora>)| match lora {
+fn formula(x: &Tensor, w: &Tensor, modules: &[Module]) -> Tensor {
+    let of = |(w_OI, module): (Tensor, &Module)| match &module.lora {
         Some(lora) => {
             x.matmul(&w_OI.tr()) + x.matmul(&lora.a_RxI.tr()).matmul(&lora.b_OxR.tr()) * 2.0
         }
         None => x.matmul(&w_OI.tr()),
     };
-    let all: Vec<Tensor> = w.chunk(3, 0).into_iter().zip(lora).map(of).collect();
+    let all: Vec<Tensor> =
+        w.split_with_sizes(OUTPUTS, 0).into_iter().zip(modules).map(of).collect();
     Tensor::cat(&all, -1)
 }
 
@@ -80,23 +84,23 @@ fn outputs_and_gradients_are_those_of_the_formula() {
 /// A pass alone, or among others, and with or without a graph: the same bits.
 #[test]
 fn a_row_does_not_depend_on_its_neighbours_in_half_precision() {
-    let (x, w, lora) = modules(Kind::BFloat16);
-    let whole = adapted(&x, &w, &lora);
+    let (x, w, modules) = self::modules(Kind::BFloat16);
+    let whole = adapted(&x, &w, &modules);
     let _no_grad = no_grad_guard();
     for (n, count) in [(0, 1), (1, 1), (1, 2), (0, 3)] {
-        assert_eq!(adapted(&x.narrow(0, n, count), &w, &lora), whole.narrow(0, n, count));
+        assert_eq!(adapted(&x.narrow(0, n, count), &w, &modules), whole.narrow(0, n, count));
     }
 }
 
 /// What is not asked for is not computed: no gradient of x, where x is not trained below.
 #[test]
 fn a_frozen_master_gets_no_gradient() {
-    let (x, w, mut lora) = modules(Kind::BFloat16);
+    let (x, w, mut modules) = self::modules(Kind::BFloat16);
     let x = of_kind(&x, Kind::BFloat16);
-    let frozen = of_kind(&lora[0].as_ref().unwrap().a_RxI, Kind::Float);
-    lora[0].as_mut().unwrap().a_RxI = frozen;
-    adapted(&x, &w, &lora).sum(Kind::BFloat16).backward();
-    let of = |n: usize| lora[n].as_ref().unwrap();
+    let frozen = of_kind(&modules[0].lora.as_ref().unwrap().a_RxI, Kind::Float);
+    modules[0].lora.as_mut().unwrap().a_RxI = frozen;
+    adapted(&x, &w, &modules).sum(Kind::BFloat16).backward();
+    let of = |n: usize| modules[n].lora.as_ref().unwrap();
     assert!(!x.grad().defined() && !of(0).a_RxI.grad().defined());
     assert!(of(0).b_OxR.grad().defined() && of(2).a_RxI.grad().defined());
     assert_eq!(of(2).a_RxI.grad().device(), Device::Cpu);

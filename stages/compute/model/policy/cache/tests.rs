@@ -1,11 +1,12 @@
 //! Tests of windows: the pass that keeps is the plain one, a fresh window is exact, a stale one is
 //! not, and a sequence gives what it gives alone.
 
+use agrpo_spec::{AttendsTo, Family, Predicts};
 use tch::Kind;
 
 use super::*;
 use crate::model::PADDING;
-use crate::model::tests::{ids_BL, small};
+use crate::model::tests::{ids_BL, small, small_of};
 
 fn positions(of: &[i64], rows: i64) -> Tensor {
     Tensor::from_slice(of).repeat([rows, 1])
@@ -37,7 +38,8 @@ fn exact(policy: &Policy, ids_BL: &Tensor, queries: &[i64]) -> Tensor {
 
 #[test]
 fn the_pass_that_keeps_is_the_plain_pass_to_the_bit() {
-    for policy in [small(), small().to_double()] {
+    let both = |family| [small_of(family), small_of(family).to_double()];
+    for policy in Family::ALL.into_iter().flat_map(both) {
         let (kept, _) = policy.hidden_and_keep(&ids_BL(), &positions(&[5, 2], 2)).unwrap();
         assert_eq!(kept, exact(&policy, &ids_BL(), &[5, 2]));
     }
@@ -45,24 +47,33 @@ fn the_pass_that_keeps_is_the_plain_pass_to_the_bit() {
 
 #[test]
 fn a_fresh_window_is_exact_in_every_kind_and_a_stale_one_is_not() {
-    for (policy, most) in [(small(), 1e-5), (small().to_double(), 1e-12)] {
-        let ids = ids_BL();
-        for window in [(0, 6), (2, 4), (2, 2), (5, 1)] {
-            let queries = [window.0 + window.1 - 1, window.0];
-            let found = through_window(&policy, (&ids, &ids), window, &queries);
-            let expected = exact(&policy, &ids, &queries);
-            assert_eq!(found.kind(), expected.kind());
-            let worst = apart(&found, &expected);
-            assert!(worst < most, "{window:?}: {worst}");
+    for family in Family::ALL {
+        let shift = i64::from(family.traits().predicts == Predicts::Next);
+        for (policy, most) in [(small_of(family), 1e-5), (small_of(family).to_double(), 1e-12)] {
+            let ids = ids_BL();
+            for window in [(0, 6), (2, 4), (2, 2), (5 - shift, 1 + shift)] {
+                let queries = [window.0 + window.1 - 1 + shift, window.0 + shift];
+                let queries = queries.map(|position| position.min(5));
+                let found = through_window(&policy, (&ids, &ids), window, &queries);
+                let expected = exact(&policy, &ids, &queries);
+                assert_eq!(found.kind(), expected.kind());
+                let worst = apart(&found, &expected);
+                assert!(worst < most, "{window:?}: {worst}");
+            }
+            // What is behind a block changes nothing before it, so nothing is stale.
+            if family.traits().attends_to != AttendsTo::All {
+                continue;
+            }
+            let written = ids.copy();
+            drop(written.narrow(1, 3, 1).fill_(7));
+            let at = [2 + shift];
+            let expected = exact(&policy, &written, &at);
+            let all = through_window(&policy, (&ids, &written), (0, 6), &at);
+            assert!(apart(&all, &expected) < most, "a window of everything keeps nothing");
+            let prefix = apart(&through_window(&policy, (&ids, &written), (2, 4), &at), &expected);
+            let dual = apart(&through_window(&policy, (&ids, &written), (2, 2), &at), &expected);
+            assert!(prefix > 1e-4 && dual > 1e-4, "not stale: {prefix}, {dual}");
         }
-        let written = ids.copy();
-        drop(written.narrow(1, 3, 1).fill_(7));
-        let expected = exact(&policy, &written, &[2]);
-        let all = through_window(&policy, (&ids, &written), (0, 6), &[2]);
-        assert!(apart(&all, &expected) < most, "a window of everything keeps nothing");
-        let prefix = apart(&through_window(&policy, (&ids, &written), (2, 4), &[2]), &expected);
-        let dual = apart(&through_window(&policy, (&ids, &written), (2, 2), &[2]), &expected);
-        assert!(prefix > 1e-4 && dual > 1e-4, "not stale: {prefix}, {dual}");
     }
 }
 

@@ -1,11 +1,11 @@
 //! Tests of an adapter of a run: it begins as its base, its files are PEFT's and its own, and the base
 //! is neither changed nor held twice.
 
-use agrpo_spec::{Files, Real};
+use agrpo_spec::{Family, Files, Real};
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::model::tests::{logits, loss, small};
+use crate::model::tests::{logits, loss, small, small_of};
 use crate::{model::Queries, model::linear::of_kind};
 
 fn section(targets: &[&str], head: bool) -> LoraConfig {
@@ -21,13 +21,37 @@ fn section(targets: &[&str], head: bool) -> LoraConfig {
 
 /// The small policy with an adapter that changes something.
 fn moved(lora: &LoraConfig) -> Policy {
-    let policy = small().with_new_adapter(lora, Seed::new(4)).unwrap();
+    moved_of(Family::Llada, lora)
+}
+
+fn moved_of(family: Family, lora: &LoraConfig) -> Policy {
+    let policy = small_of(family).with_new_adapter(lora, Seed::new(4)).unwrap();
     for (n, (_, leaf)) in (1..).zip(policy.weights.adapters()) {
         let numbers = Tensor::arange(leaf.numel() as i64, (Kind::Float, tch::Device::Cpu));
         let change = ((numbers + n).sin() * 0.2).view_as(leaf);
         drop(leaf.shallow_clone().g_add_(&change));
     }
     policy
+}
+
+/// In every family: PEFT's files are read again as the same policy, and the merged policy computes the same.
+#[test]
+fn adapters_of_all_families_are_read_again_and_merged() {
+    for family in Family::ALL {
+        let names = family.traits().tensors.targets();
+        for (targets, head) in [(&names[..], true), (&names[1..2], false), (&[], true)] {
+            let lora = section(targets, head);
+            let policy = moved_of(family, &lora);
+            let (all, files) = (logits(&policy, &Queries::All), folder(&policy));
+            let read = Policy::from_folder(&files).unwrap();
+            assert!(same(&read.parameters(), &policy.parameters()), "{family:?}");
+            assert_eq!(logits(&read, &Queries::All), all, "{family:?}");
+            let apart = (logits(&read.merged(), &Queries::All) - &all).abs().max();
+            assert!(apart.double_value(&[]) < 1e-5, "{family:?}");
+            let exported = crate::model::MergedWeights::open(&files).unwrap();
+            assert_eq!(exported.config().family, family);
+        }
+    }
 }
 
 /// A run's folder: the base's files and the adapter's.

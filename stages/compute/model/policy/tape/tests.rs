@@ -1,10 +1,10 @@
 //! Tests of checkpointing: the same gradients to the bit, whatever is trained and asked.
 
-use agrpo_spec::{LoraConfig, Real, Seed};
+use agrpo_spec::{Family, LoraConfig, Real, Seed};
 use tch::Kind;
 
 use super::*;
-use crate::model::tests::{ids_BL, small};
+use crate::model::tests::{ids_BL, small_of};
 use crate::{model::PADDING, model::linear::of_kind};
 
 /// Gradients of a loss over the hidden states, by the plain backward pass or by the tape; two passes, so that they add
@@ -53,29 +53,33 @@ fn assert_same(policy: &Policy, what: &str) {
 #[test]
 fn gradients_are_those_of_the_plain_way_back() {
     crate::use_one_thread();
-    let weights = small().weights.map(|tensor| of_kind(tensor, Kind::BFloat16));
-    let half = Policy { weights, ..small() };
-    assert_same(&small(), "all weights");
-    assert_same(&small().to_double(), "all weights in f64");
-    assert_same(&half, "all weights in bf16");
-    let section = |targets: &[&str], head| LoraConfig {
-        rank: 2,
-        alpha: Real::new(3.0).unwrap(),
-        targets: targets.iter().map(|&target| target.to_owned()).collect(),
-        head,
-        rslora: false,
-        merge_for_sampling: false,
-    };
-    for (targets, head) in
-        [(&LoraConfig::MODULES[..], true), (&["v_proj"], false), (&["ff_out"], true), (&[], true)]
-    {
-        let lora = section(targets, head);
-        for base in [small(), Policy { weights: half.weights.base(), ..small() }] {
-            let policy = base.with_new_adapter(&lora, Seed::new(2)).unwrap();
-            for (_, leaf) in policy.weights.adapters() {
-                drop(leaf.shallow_clone().g_add_scalar_(0.05));
+    for family in Family::ALL {
+        let small = || small_of(family);
+        let weights = small().weights.map(|tensor| of_kind(tensor, Kind::BFloat16));
+        let half = Policy { weights, ..small() };
+        assert_same(&small(), &format!("all weights, {family:?}"));
+        assert_same(&small().to_double(), &format!("all weights in f64, {family:?}"));
+        assert_same(&half, &format!("all weights in bf16, {family:?}"));
+        let section = |targets: &[&str], head| LoraConfig {
+            rank: 2,
+            alpha: Real::new(3.0).unwrap(),
+            targets: targets.iter().map(|&target| target.to_owned()).collect(),
+            head,
+            rslora: false,
+            merge_for_sampling: false,
+        };
+        let every = family.traits().tensors.targets();
+        for (targets, head) in
+            [(&every[..], true), (&["v_proj"], false), (&every[6..], true), (&[], true)]
+        {
+            let lora = section(targets, head);
+            for base in [small(), Policy { weights: half.weights.base(), ..small() }] {
+                let policy = base.with_new_adapter(&lora, Seed::new(2)).unwrap();
+                for (_, leaf) in policy.weights.adapters() {
+                    drop(leaf.shallow_clone().g_add_scalar_(0.05));
+                }
+                assert_same(&policy, &format!("{family:?}, adapters of {targets:?}, head {head}"));
             }
-            assert_same(&policy, &format!("adapters of {targets:?}, head {head}"));
         }
     }
 }

@@ -12,10 +12,11 @@
 //! does not change: a window is computed whole, so nothing of an earlier window is read again.
 //! Differentiates nothing, and does not decide when to keep or renew.
 
+use agrpo_spec::Predicts;
 use tch::{Tensor, no_grad_guard};
 
-use super::queries::{Queries, select};
-use super::{Attended, Policy, Sequences, attention, rms_norm};
+use super::queries::{Queries, before, select};
+use super::{Attended, Policy, Sequences, rms_norm};
 use crate::error::{Result, internal, libtorch};
 use crate::kernels::Heads;
 use crate::model::weights::Block;
@@ -30,9 +31,9 @@ pub(crate) struct KeyValues {
 
 #[derive(Debug)]
 struct Kept {
-    /// Before rotation.
-    k_BLHE: Tensor,
-    v_BLHE: Tensor,
+    /// Before norm and rotation.
+    k_BLKE: Tensor,
+    v_BLKE: Tensor,
 }
 
 /// Positions `start..start + W` of N sequences.
@@ -51,7 +52,7 @@ struct Span<'a> {
     /// The queried positions, counted in the whole sequence.
     queries_NQ: &'a Tensor,
     sequences: &'a Sequences,
-    bias_N11L: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
 }
 
 impl Policy {
@@ -65,11 +66,12 @@ impl Policy {
     ) -> Result<(Tensor, KeyValues)> {
         let _no_grad = no_grad_guard();
         let sequences = self.sequences(ids_BL)?;
-        let (bias_N11L, queries_NQ) = (sequences.bias.as_ref(), &upload(queries_BQ, self.device()));
-        let span = Span { start: 0, queries_NQ, sequences: &sequences, bias_N11L };
+        let queries_NQ = &self.rows_at(queries_BQ);
+        let bias = sequences.bias.as_ref();
+        let span = Span { start: 0, queries_NQ, sequences: &sequences, bias };
         let mut blocks = vec![];
         let hidden_BQD = self.through_blocks(&sequences.tokens_BL, &span, |_, own| {
-            blocks.push(Kept { k_BLHE: own.k_BLHE.copy(), v_BLHE: own.v_BLHE.copy() });
+            blocks.push(Kept { k_BLKE: own.k_BLKE.copy(), v_BLKE: own.v_BLKE.copy() });
             own
         });
         Ok((hidden_BQD, KeyValues { blocks, sequences }))
@@ -85,8 +87,8 @@ impl Policy {
     ) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
         let start = window.start;
-        let [ids_NW, kept_N, queries_NQ] =
-            [window.ids_NW, window.kept_N, queries_NQ].map(|t| upload(t, self.device()));
+        let [ids_NW, kept_N] = [window.ids_NW, window.kept_N].map(|t| upload(t, self.device()));
+        let queries_NQ = self.rows_at(queries_NQ);
         let (_, width) = ids_NW.size2().map_err(libtorch)?;
         let (end, length) = (start + width, all.sequences.length);
         if start < 0 || end > length {
@@ -94,19 +96,28 @@ impl Policy {
                 "the window {start}..{end} lies outside 0..{length}, the positions that were kept"
             )));
         }
-        let bias_N11L = all.sequences.bias.as_ref().map(|bias| bias.index_select(0, &kept_N));
-        let bias_N11L = bias_N11L.as_ref();
-        let span = Span { start, queries_NQ: &queries_NQ, sequences: &all.sequences, bias_N11L };
-        // The window's own between those that were kept: N x W x H x E to N x L x H x E.
-        let between = |own: &Tensor, kept_BLHE: &Tensor| {
+        let bias = all.sequences.bias.as_ref().map(|bias| bias.index_select(0, &kept_N));
+        let bias = bias.as_ref();
+        let span = Span { start, queries_NQ: &queries_NQ, sequences: &all.sequences, bias };
+        // The window's own between those that were kept: N x W x K x E to N x L x K x E.
+        let between = |own: &Tensor, kept_BLKE: &Tensor| {
             let outside =
-                |from: i64, to: i64| kept_BLHE.narrow(1, from, to - from).index_select(0, &kept_N);
+                |from: i64, to: i64| kept_BLKE.narrow(1, from, to - from).index_select(0, &kept_N);
             Tensor::cat(&[outside(0, start), own.shallow_clone(), outside(end, length)], 1)
         };
         Ok(self.through_blocks(&ids_NW, &span, |block, own| {
-            let Kept { k_BLHE, v_BLHE } = &all.blocks[block];
-            Kept { k_BLHE: between(&own.k_BLHE, k_BLHE), v_BLHE: between(&own.v_BLHE, v_BLHE) }
+            let Kept { k_BLKE, v_BLKE } = &all.blocks[block];
+            Kept { k_BLKE: between(&own.k_BLKE, k_BLKE), v_BLKE: between(&own.v_BLKE, v_BLKE) }
         }))
+    }
+
+    /// The rows that predict queried positions, N x Q.
+    fn rows_at(&self, queries_NQ: &Tensor) -> Tensor {
+        let rows_NQ = match self.config.family.traits().predicts {
+            Predicts::Itself => queries_NQ.shallow_clone(),
+            Predicts::Next => before(queries_NQ),
+        };
+        upload(&rows_NQ, self.device())
     }
 
     /// Computes all blocks in turn. `whole` completes the keys and values of the computed positions to those of all
@@ -135,7 +146,7 @@ impl Policy {
         span: &Span<'_>,
         whole: impl FnOnce(Kept) -> Kept,
     ) -> Tensor {
-        let heads = self.config.n_heads;
+        let (heads, kv_heads) = (self.config.n_heads, self.config.n_kv_heads);
         let normed_NWD = rms_norm(x_NWD, &block.attn_norm_D, self.config.rms_norm_eps);
         let (q, kv, residual, queries) = if is_last {
             let inside = Queries::At(span.queries_NQ - span.start);
@@ -145,20 +156,21 @@ impl Policy {
             (self.by_head(&q), kv, select(x_NWD, &inside), queries)
         } else {
             let qkv = self.by_head(&block.qkv.apply(&normed_NWD));
-            let (q, kv) = (qkv.narrow(2, 0, heads), qkv.narrow(2, heads, 2 * heads));
+            let (q, kv) = (qkv.narrow(2, 0, heads), qkv.narrow(2, heads, 2 * kv_heads));
             let queries = Queries::Range { start: span.start, len: x_NWD.size()[1] };
             (q, kv, x_NWD.shallow_clone(), queries)
         };
-        let own = Kept { k_BLHE: kv.narrow(2, 0, heads), v_BLHE: kv.narrow(2, heads, heads) };
-        let all = whole(own);
+        let (k_BLKE, v_BLKE) = (kv.narrow(2, 0, kv_heads), kv.narrow(2, kv_heads, kv_heads));
+        let all = whole(Kept { k_BLKE, v_BLKE });
         let at = Attended {
             queries: &queries,
             rotation: &span.sequences.rotation,
-            bias_B11L: span.bias_N11L,
+            block: span.sequences.block,
+            bias: span.bias,
             is_padded: is_last,
         };
         let of = |of| Heads { of, first: 0 };
-        let mixed_NQHE = attention([of(&q), of(&all.k_BLHE), of(&all.v_BLHE)], heads, &at);
+        let mixed_NQHE = self.attend(block, [of(&q), of(&all.k_BLKE), of(&all.v_BLKE)], &at);
         self.after_attention(block, &mixed_NQHE, &residual)
     }
 }

@@ -1,6 +1,6 @@
 //! The queried positions of a batch of sequences.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::tensors::upload;
 
@@ -21,6 +21,21 @@ pub enum Queries {
 }
 
 impl Queries {
+    /// Each one's row before it, in sequences of L positions; the first one's is its own.
+    pub(super) fn before(&self, batch: i64, length: i64) -> Self {
+        match self {
+            Self::Range { start, len } if *start > 0 => Self::Range { start: start - 1, len: *len },
+            Self::Range { start, len } => Self::rows_before(batch, *start, *len),
+            Self::All => Self::rows_before(batch, 0, length),
+            Self::At(positions_BQ) => Self::At(before(positions_BQ)),
+        }
+    }
+
+    fn rows_before(batch: i64, start: i64, len: i64) -> Self {
+        let positions_Q = Tensor::arange_start(start, start + len, (Kind::Int64, Device::Cpu));
+        Self::At(before(&positions_Q).unsqueeze(0).expand([batch, len], false).contiguous())
+    }
+
     /// The same on a device.
     pub(super) fn on(&self, device: Device) -> Self {
         match self {
@@ -29,6 +44,11 @@ impl Queries {
             Self::At(positions_BQ) => Self::At(upload(positions_BQ, device)),
         }
     }
+}
+
+/// Each position's row before it; the first one's is its own.
+pub(super) fn before(positions: &Tensor) -> Tensor {
+    (positions - 1).clamp_min(0)
 }
 
 /// The rows of B x L x D at the queried positions: B x Q x D.

@@ -30,7 +30,7 @@ impl Policy {
         ids_BL: &Tensor,
         queries: &Queries,
     ) -> Result<(Tensor, Tape<'_>), StageError> {
-        let (all, queries) = (self.sequences(ids_BL)?, queries.on(self.device()));
+        let (all, queries) = (self.sequences(ids_BL)?, self.rows(queries, ids_BL));
         let mut inputs = vec![];
         let hidden_BQD = {
             let _no_grad = no_grad_guard();

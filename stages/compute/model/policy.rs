@@ -1,14 +1,16 @@
-//! LLaDA's forward pass (Nie et al., arXiv 2502.09992): Llama blocks that see in both directions.
+//! The forward pass of all families: Llama blocks (Touvron et al., arXiv 2302.13971), with what a family's traits add.
 //!
 //! ```text
-//! h = x + attn_out(softmax(q k' / sqrt(E)) v),   q, k, v = rope(qkv(rmsnorm(x)))
-//! y = h + ff_out(silu(ff_proj(n)) * up_proj(n)),  n = rmsnorm(h)
-//! logits = ff_out(rmsnorm(y)), unshifted: row i predicts position i
+//! h = x + o(softmax(q k' / sqrt(E)) v),    q, k = rope(norm(W n)), v = W n,  n = rmsnorm(x)
+//! y = h + down(silu(gate(n)) * up(n)),     n = rmsnorm(h)
+//! logits = head(rmsnorm(y)):               row i predicts position i or, in families that predict the next, i + 1
 //! ```
+//! The norm of q and k, head by head, and the biases of W are in some families only. Heads of q share those of k and v in
+//! groups (Ainslie et al., arXiv 2305.13245). Queries see the whole sequence, or the blocks up to their own.
 //!
 //! The last block and the head run on the queried positions alone: the sampler asks for the masked
 //! positions of a block, the learner for the positions of a step. Keys and values always come from
-//! the whole sequence, so what is computed is exact. Passes that keep them are in `llada/cache.rs`.
+//! the whole sequence, so what is computed is exact. Passes that keep them are in `policy/cache.rs`.
 //!
 //! Sequences of one batch may differ in length: [`PADDING`] in place of an id is a position that no other
 //! attends to. Padding decides which kernel attention runs in. In half precision nothing is padded, so that it is the
@@ -19,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-use agrpo_spec::Seed;
+use agrpo_spec::{Predicts, Seed};
 use tch::{Device, Kind, Tensor};
 
 use super::linear::{Leaf, wide};
@@ -27,7 +29,7 @@ use super::weights::{self, Block, Weights};
 use super::{config::ModelConfig, lora::Adapter, placement::Placement};
 use crate::error::{Result, libtorch};
 use crate::kernels::{self, Heads};
-use crate::tensors::{NamedTensors, length, upload};
+use crate::tensors::{NamedTensors, upload};
 
 mod adapted;
 mod attention;
@@ -39,7 +41,7 @@ mod rotation;
 mod tape;
 
 pub(crate) use adapted::adapter_of;
-pub(super) use attention::{Attended, attention};
+pub(super) use attention::{Attended, attention, hidden_from};
 pub(crate) use cache::{KeyValues, Window};
 pub use queries::Queries;
 use queries::select;
@@ -72,7 +74,9 @@ struct Sequences {
     tokens_BL: Tensor,
     length: i64,
     rotation: Rotation,
-    /// B x 1 x 1 x L, -inf at padding; none where nothing is padded.
+    /// Tokens of a block of the attention; none where queries see the whole sequence.
+    block: Option<i64>,
+    /// -inf where a key is not attended to; none where all are. B x 1 x 1 x L, of padding alone, or B x 1 x L x L.
     bias: Option<Tensor>,
 }
 
@@ -81,7 +85,8 @@ impl Sequences {
         Attended {
             queries,
             rotation: &self.rotation,
-            bias_B11L: self.bias.as_ref(),
+            block: self.block,
+            bias: self.bias.as_ref(),
             // With all positions queried, their number depends on the state alone.
             is_padded: !matches!(queries, Queries::All),
         }
@@ -183,8 +188,8 @@ impl Policy {
     /// The results of `of` for each leaf, part by part.
     fn to_named(&self, of: impl Fn(&Tensor) -> Tensor) -> NamedTensors {
         let parts = |(names, leaf): Leaf<'_>| {
-            let parts = of(leaf).chunk(length(names.len()), 0);
-            names.into_iter().zip(parts)
+            let (names, rows): (Vec<String>, Vec<i64>) = names.into_iter().unzip();
+            names.into_iter().zip(of(leaf).split_with_sizes(rows, 0))
         };
         self.leaves().into_iter().flat_map(parts).collect()
     }
@@ -197,7 +202,7 @@ impl Policy {
     /// Normalised hidden states of the queried positions, B x Q x D, in the weights' kind. `ids_BL` is
     /// i64, B x L, with [`PADDING`] where a sequence has no token; best on the host, like queries.
     pub fn hidden(&self, ids_BL: &Tensor, queries: &Queries) -> Result<Tensor> {
-        let (all, queries) = (self.sequences(ids_BL)?, queries.on(self.device()));
+        let (all, queries) = (self.sequences(ids_BL)?, self.rows(queries, ids_BL));
         if kernels::compute(&self.weights.wte_VxD) && !kernels::records_gradients() {
             return Ok(self.hidden_in_parts(&queries, &all));
         }
@@ -223,25 +228,40 @@ impl Policy {
         rms_norm(&x_BQD, &self.weights.ln_f_D, self.config.rms_norm_eps)
     }
 
+    /// The rows that predict the queried positions, on the device of the policy. Row 0 predicts position 0 in every family.
+    fn rows(&self, queries: &Queries, ids_BL: &Tensor) -> Queries {
+        let queries = match self.config.family.traits().predicts {
+            Predicts::Itself => return queries.on(self.device()),
+            Predicts::Next => queries.before(ids_BL.size()[0], ids_BL.size()[1]),
+        };
+        queries.on(self.device())
+    }
+
     /// On the device of the policy. Asks whether anything is padded where the ids are: on the host, without waiting.
     fn sequences(&self, ids_BL: &Tensor) -> Result<Sequences> {
-        let (batch, length) = ids_BL.size2().map_err(libtorch)?;
+        let length = ids_BL.size2().map_err(libtorch)?.1;
         let (kind, device) = (self.placement().kind, self.device());
         let padded_BL = ids_BL.eq(PADDING);
-        let bias = (padded_BL.any().int64_value(&[]) != 0).then(|| {
-            let zeros_BL = Tensor::zeros([batch, length], (kind, ids_BL.device()));
-            let bias_BL = zeros_BL.masked_fill(&padded_BL, f64::NEG_INFINITY);
-            upload(&bias_BL.view([batch, 1, 1, length]), device)
+        let is_padded = padded_BL.any().int64_value(&[]) != 0;
+        let block = self.config.block();
+        // The kernels know where blocks end.
+        let in_bias = block.filter(|_| !kernels::compute(&self.weights.wte_VxD));
+        let bias = match in_bias {
+            Some(block) => Some(hidden_from(&padded_BL, block).unsqueeze(1)),
+            None => is_padded.then(|| padded_BL.unsqueeze(1).unsqueeze(1)),
+        };
+        let bias = bias.map(|hidden| {
+            let zeros = Tensor::zeros(hidden.size(), (kind, ids_BL.device()));
+            upload(&zeros.masked_fill(&hidden, f64::NEG_INFINITY), device)
         });
         let tokens_BL = upload(&ids_BL.masked_fill(&padded_BL, 0), device);
-        let head = (self.config.head_size(), self.config.rope_theta);
+        let head = (self.config.head_size, self.config.rope_theta);
         let rotation = self.rotations.of(head, length, (wide(kind), device));
-        Ok(Sequences { tokens_BL, length, rotation, bias })
+        Ok(Sequences { tokens_BL, length, rotation, block, bias })
     }
 
     /// One block, its result at the queried positions only: B x Q x D.
     fn block(&self, block: &Block, x_BLD: &Tensor, queries: &Queries, all: &Sequences) -> Tensor {
-        let heads = self.config.n_heads;
         let normed_BLD = rms_norm(x_BLD, &block.attn_norm_D, self.config.rms_norm_eps);
         if matches!(queries, Queries::All) {
             return self.block_of_qkv(block, &block.qkv.apply(&normed_BLD), x_BLD, all);
@@ -249,31 +269,46 @@ impl Policy {
         let q = self.by_head(&block.qkv.apply_some(&select(&normed_BLD, queries), 0..1));
         let kv = self.by_head(&block.qkv.apply_some(&normed_BLD, 1..3));
         let of = |of, first| Heads { of, first };
-        let at = all.attended(queries);
-        let mixed_BQHE = attention([of(&q, 0), of(&kv, 0), of(&kv, heads)], heads, &at);
+        let parts = [of(&q, 0), of(&kv, 0), of(&kv, self.config.n_kv_heads)];
+        let mixed_BQHE = self.attend(block, parts, &all.attended(queries));
         self.after_attention(block, &mixed_BQHE, &select(x_BLD, queries))
     }
 
     /// The rest of a block at all positions, from their queries, keys and values.
     fn block_of_qkv(&self, block: &Block, qkv: &Tensor, x_BLD: &Tensor, all: &Sequences) -> Tensor {
         let (heads, qkv) = (self.config.n_heads, self.by_head(qkv));
-        let of = |part| Heads { of: &qkv, first: part * heads };
-        let mixed_BLHE = attention([of(0), of(1), of(2)], heads, &all.attended(&Queries::All));
+        let of = |first| Heads { of: &qkv, first };
+        let parts = [of(0), of(heads), of(heads + self.config.n_kv_heads)];
+        let mixed_BLHE = self.attend(block, parts, &all.attended(&Queries::All));
         self.after_attention(block, &mixed_BLHE, x_BLD)
+    }
+
+    /// Attention to the keys of a block, with its norms of queries and keys where it has them: B x Q x H x E.
+    fn attend(&self, block: &Block, [q, k, v]: [Heads<'_>; 3], at: &Attended<'_>) -> Tensor {
+        let heads = [self.config.n_heads, self.config.n_kv_heads];
+        let Some([of_q, of_k]) = &block.qk_norms_E else {
+            return attention([q, k, v], heads, at);
+        };
+        let normed = |of: Heads<'_>, count, weight_E| {
+            rms_norm(&of.of.narrow(2, of.first, count), weight_E, self.config.rms_norm_eps)
+        };
+        let (q, k) = (normed(q, heads[0], of_q), normed(k, heads[1], of_k));
+        let of = |of| Heads { of, first: 0 };
+        attention([of(&q), of(&k), v], heads, at)
     }
 
     /// B x L x G E as heads: B x L x G x E.
     fn by_head(&self, x: &Tensor) -> Tensor {
-        x.unflatten(-1, [-1, self.config.head_size()])
+        x.unflatten(-1, [-1, self.config.head_size])
     }
 
-    /// The rest of a block: adds the result of attention to the residual stream, then the SwiGLU's.
+    /// The rest of a block: adds the result of attention to the residual stream, then that of the SwiGLU or of experts.
     fn after_attention(&self, block: &Block, mixed_BQHE: &Tensor, residual_BQD: &Tensor) -> Tensor {
         let mixed_BQD = mixed_BQHE.flatten(2, 3);
         let h_BQD = residual_BQD + block.attn_out.apply(&mixed_BQD);
         let normed_BQD = rms_norm(&h_BQD, &block.ff_norm_D, self.config.rms_norm_eps);
-        let inner = swiglu(&block.ff_in.apply(&normed_BQD));
-        h_BQD + block.ff_out.apply(&inner)
+        let change_BQD = block.mlp.apply(&normed_BQD);
+        h_BQD + change_BQD
     }
 }
 
@@ -287,13 +322,4 @@ pub(super) fn rms_norm(x: &Tensor, weight_D: &Tensor, eps: f64) -> Tensor {
     let x = x.to_kind(wide(kind));
     let mean_square = (&x * &x).mean_dim(-1, true, x.kind());
     (&x * (mean_square + eps).rsqrt()).to_kind(kind) * weight_D
-}
-
-/// silu(g) u, of gates and values beside each other: ... x 2M to ... x M (Shazeer, arXiv 2002.05202).
-pub(super) fn swiglu(gated: &Tensor) -> Tensor {
-    if kernels::compute(gated) {
-        return kernels::swiglu(gated);
-    }
-    let parts = gated.chunk(2, -1);
-    parts[0].silu() * &parts[1]
 }

@@ -42,7 +42,7 @@ impl Policy {
         x_BLD
     }
 
-    /// Queries, keys and values of the first block, B x L x 3 D. They depend on the token alone, so each is computed once.
+    /// Queries, keys and values of the first block, B x L x G E. They depend on the token alone, so each is computed once.
     fn first_qkv(&self, tokens_BL: &Tensor) -> Tensor {
         let (size, block) = (tokens_BL.size(), &self.weights.blocks[0]);
         let mut tokens = vec![0; tokens_BL.numel()];
@@ -63,7 +63,8 @@ impl Sequences {
     fn narrow(&self, from: i64, count: i64) -> Self {
         let bias = self.bias.as_ref().map(|bias| bias.narrow(0, from, count));
         let tokens_BL = self.tokens_BL.narrow(0, from, count);
-        Self { tokens_BL, length: self.length, rotation: self.rotation.first(self.length), bias }
+        let rotation = self.rotation.first(self.length);
+        Self { tokens_BL, length: self.length, rotation, block: self.block, bias }
     }
 }
 
