@@ -61,6 +61,9 @@ pub(crate) const TEMPLATES: Choices<Template> = &[
     ("math", template!("llada-8b-math"), "MATH with LLaDA-8B, on GPUs"),
     ("llada-countdown", template!("llada-8b-countdown"), "Countdown with LLaDA-8B, on GPUs"),
     ("llada-sudoku", template!("llada-8b-sudoku"), "4x4 Sudoku with LLaDA-8B, on GPUs"),
+    ("d1-gsm8k", template!("d1-llada-8b-gsm8k"), "GSM8K with LLaDA-8B by d1's diffu-GRPO, on GPUs"),
+    ("dream-gsm8k", template!("dream-7b-gsm8k"), "GSM8K with Dream 7B, on GPUs"),
+    ("sdar-gsm8k", template!("sdar-8b-gsm8k"), "GSM8K with SDAR-8B, on GPUs"),
 ];
 
 /// Write manual pages, one for each command

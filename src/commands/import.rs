@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{path::Path, sync::mpsc};
 
-use agrpo_compute::model::MergedWeights;
-use agrpo_spec::{ArtifactDigest, CheckpointShape, Family, Files, OutputRecord, StageError};
+use agrpo_compute::model::{MergedWeights, ModelConfig};
+use agrpo_spec::{ArtifactDigest, CheckpointShape, Files, OutputRecord, StageError};
 use agrpo_store::JobsError;
 
 use super::files::{names, unreadable};
@@ -96,8 +96,6 @@ fn facts(files: &Files) -> Result<Facts, StageError> {
     check_model(files)?;
     let model = MergedWeights::open(files)?;
     let (config, parts) = (model.config(), model.parts());
-    let size =
-        |size: i64| u32::try_from(size).map_err(|error| StageError::Data(error.to_string().into()));
     let count = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
     let dtypes: BTreeSet<_> = parts.iter().map(|part| part.dtype).collect();
     // Narrower weights gain nothing in f32; f16 has digits that bf16 would round off.
@@ -106,18 +104,28 @@ fn facts(files: &Files) -> Result<Facts, StageError> {
         parameters: parts.iter().map(|part| count(&part.shape)).sum(),
         precision: if is_narrow { "bf16" } else { "f32" },
         dtypes,
-        shape: CheckpointShape {
-            family: Family::default(),
-            n_kv_heads: None,
-            head_size: None,
-            attention_block: None,
-            d_model: size(config.d_model)?,
-            n_layers: size(config.n_layers)?,
-            n_heads: size(config.n_heads)?,
-            mlp_hidden_size: size(config.mlp_hidden_size)?,
-            embedding_size: size(config.embedding_size)?,
-            max_sequence_length: size(config.max_sequence_length)?,
-        },
+        shape: shape(config)?,
+    })
+}
+
+/// The shape for a run file. What a family has by default is left out.
+fn shape(config: &ModelConfig) -> Result<CheckpointShape, StageError> {
+    let size =
+        |size: i64| u32::try_from(size).map_err(|error| StageError::Data(error.to_string().into()));
+    let keys = &config.family.traits().keys;
+    let own = |found: i64, default: i64| (found != default).then(|| size(found)).transpose();
+    let (heads, head_size) = (config.n_heads, config.d_model / config.n_heads.max(1));
+    Ok(CheckpointShape {
+        family: config.family,
+        n_kv_heads: keys.n_kv_heads.map_or(Ok(None), |_| own(config.n_kv_heads, heads))?,
+        head_size: keys.head_size.map_or(Ok(None), |_| own(config.head_size, head_size))?,
+        attention_block: config.attention_block.map(size).transpose()?,
+        d_model: size(config.d_model)?,
+        n_layers: size(config.n_layers)?,
+        n_heads: size(heads)?,
+        mlp_hidden_size: size(config.mlp_hidden_size)?,
+        embedding_size: size(config.embedding_size)?,
+        max_sequence_length: size(config.max_sequence_length)?,
     })
 }
 
@@ -143,5 +151,50 @@ impl Report {
             shape.trim_end()
         ));
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agrpo_spec::{Family, ModelShape, Real};
+
+    use super::*;
+
+    /// What the shape of a model of these heads says, as a run file writes it.
+    fn written(family: Family, heads: (Option<u32>, Option<u32>, Option<u32>)) -> String {
+        let real = |value| Real::new(value).unwrap();
+        let (n_kv_heads, head_size, attention_block) = heads;
+        let model = ModelShape {
+            family,
+            d_model: 32,
+            n_layers: 2,
+            n_heads: 4,
+            n_kv_heads,
+            head_size,
+            attention_block,
+            mlp_hidden_size: 56,
+            rope_theta: real(1e6),
+            rms_norm_eps: real(1e-6),
+            init_std: real(0.02),
+        };
+        toml::to_string(&shape(&ModelConfig::new(&model, 160, 157, 158, 256)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_shape_says_what_its_family_does_not_have_by_default() {
+        let sizes = "mlp_hidden_size = 56\nembedding_size = 160\nmax_sequence_length = 256\n";
+        let plain = "d_model = 32\nn_layers = 2\nn_heads = 4\n";
+        assert_eq!(written(Family::Llada, (None, None, None)), format!("{plain}{sizes}"));
+        let dream = format!("family = \"dream\"\n{plain}");
+        assert_eq!(written(Family::Dream, (None, None, None)), format!("{dream}{sizes}"));
+        let grouped = format!("{dream}n_kv_heads = 2\n{sizes}");
+        assert_eq!(written(Family::Dream, (Some(2), None, None)), grouped);
+        let sdar = format!(
+            "family = \"sdar\"\n{plain}n_kv_heads = 2\nhead_size = 16\nattention_block = 4\n{sizes}"
+        );
+        assert_eq!(written(Family::Sdar, (Some(2), Some(16), Some(4))), sdar);
+        // Eight is what four heads of 32 numbers have anyway.
+        let same = format!("family = \"sdar\"\n{plain}attention_block = 4\n{sizes}");
+        assert_eq!(written(Family::Sdar, (Some(4), Some(8), Some(4))), same);
     }
 }

@@ -1,16 +1,17 @@
 //! Estimates a run's cost before anything is computed: operations, bytes, and seconds at given [`Rates`].
 //!
 //! ```text
-//! block(t, q)   = t (8 D^2 + 6 D M) + 4 t L D            operations of t tokens that attend to L
-//! pass(t, q)    = (n - 1) block(t) + 4 D^2 t + (block(q) - 4 D^2 q) + 2 q V D
+//! block(t, q)   = t (4 D A + 4 D C + 6 D M) + 4 t L A    operations of t tokens that attend to L
+//! pass(t, q)    = (n - 1) block(t) + 4 D C t + (block(q) - 4 D C q) + 2 q V D
 //! rollout       = sum over steps of  states x pass       gradient = states x (pass (1 + back) + other policies)
 //! fine-tuning   = batch x steps x pass x 3               update   = T (S join + step) and hashes
 //! ```
 //! A multiplication and an addition count as two operations. The last block and the head compute the q queried positions
 //! alone, keys and values apart (`model/llada.rs`). `back` is 1 with adapters, whose base needs no gradient, else 2;
 //! checkpointing adds 1, since it computes every block again. Completions of a group begin alike; later states are
-//! counted as if all differed, and all completions as if they had an advantage: these are upper limits, which small
-//! tasks stay far below. Measures nothing.
+//! counted as if all differed, all completions as if they had an advantage, and models that attend in blocks as if they
+//! attended to everything, of which they attend to about half: these are upper limits, which small tasks stay far below.
+//! `memory.rs` explains the letters. Measures nothing.
 
 mod chain;
 mod rates;

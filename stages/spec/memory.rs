@@ -1,8 +1,11 @@
 //! Estimates a stage's peak memory by formula, part by part, before anything is computed.
 //!
 //! ```text
-//! P = 2 V D + D + n (4 D^2 + 3 D M + 2 D)   weights      T = P, or sum of R (I + O) with adapters
-//! f32: a block keeps  8 D + 3 M or, with adapters, 11 D + 4 M + 7 R   numbers a token for its backward pass
+//! A = H E, C = K E                      width of all heads of queries, of keys; LLaDA has A = C = D
+//! P = 2 V D + D + n (2 D A + 2 D C + 3 D M + 2 D + biases A + 2 C + norms of heads 2 E)   weights
+//! T = P, or sum of R (I + O) with adapters
+//! f32: a block keeps  4 D + 2 A + 2 C + 3 M or, with adapters, 4 D + 4 A + 3 C + 4 M + 7 R   numbers a token for its
+//!      backward pass; with norms of heads A + C more
 //!      a pass keeps   all blocks; with checkpointing n D, and one block whole; on its way back less, and more gradients
 //!      the head       4 V   numbers a distribution
 //! ```
@@ -14,17 +17,19 @@ mod block;
 mod gradient;
 mod parts;
 mod process;
+mod sizes;
 
 pub use gradient::GradientSizes;
 
 use crate::run::{
-    Base, Cache, CheckpointConfig, Checkpointing, EstimatorConfig, EstimatorKind, LoraConfig,
-    ModelShape, Precision, Run, Samples,
+    Base, Cache, Checkpointing, EstimatorConfig, EstimatorKind, LoraConfig, Precision, Run, Samples,
 };
 use crate::{content::LARGE, stage::StageKind};
 
 pub use parts::{Estimate, Part, Place, TooLarge};
 pub use process::SPARE_ARENAS;
+pub use sizes::Sizes;
+use sizes::product;
 
 /// Bytes of the program itself, libtorch included, before it computes.
 const PROGRAM: u64 = 130 << 20;
@@ -44,63 +49,6 @@ impl Precision {
             Self::F32 => 4,
             Self::Bf16 => 2,
         }
-    }
-}
-
-/// The sizes of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// D, width of the residual stream.
-    pub d_model: u64,
-    /// n, blocks.
-    pub n_layers: u64,
-    /// M, width inside the SwiGLU.
-    pub mlp_hidden_size: u64,
-    /// V, rows of the embedding and of the head.
-    pub vocabulary: u64,
-}
-
-impl Sizes {
-    /// The sizes of a run's base; `vocabulary` is used if the run trains its own model.
-    fn of(base: &Base, vocabulary: u64) -> Self {
-        match base {
-            Base::Scratch(shape, _) => Self::new(shape, vocabulary),
-            Base::Checkpoint(CheckpointConfig { shape, .. }) => Self {
-                d_model: shape.d_model.into(),
-                n_layers: shape.n_layers.into(),
-                mlp_hidden_size: shape.mlp_hidden_size.into(),
-                vocabulary: shape.embedding_size.into(),
-            },
-        }
-    }
-
-    /// The sizes of a run's own model; the vocabulary is the tokenizer's.
-    pub fn new(shape: &ModelShape, vocabulary: u64) -> Self {
-        Self {
-            d_model: shape.d_model.into(),
-            n_layers: shape.n_layers.into(),
-            mlp_hidden_size: shape.mlp_hidden_size.into(),
-            vocabulary,
-        }
-    }
-
-    /// P, the number of weights.
-    pub fn weights(&self) -> u64 {
-        let (d, m) = (self.d_model, self.mlp_hidden_size);
-        let block = product(&[4, d, d]) + product(&[3, d, m]) + 2 * d;
-        product(&[2, self.vocabulary, d]) + d + product(&[self.n_layers, block])
-    }
-
-    /// How many numbers an adapter's matrices have.
-    pub fn adapter(&self, lora: &LoraConfig) -> u64 {
-        let (d, m) = (self.d_model, self.mlp_hidden_size);
-        let both = |target: &String| match target.as_str() {
-            "ff_proj" | "up_proj" | "ff_out" => d + m,
-            _ => 2 * d,
-        };
-        let of_block: u64 = lora.targets.iter().map(both).sum();
-        let head = if lora.head { d + self.vocabulary } else { 0 };
-        product(&[lora.rank.into(), product(&[self.n_layers, of_block]) + head])
     }
 }
 
@@ -261,7 +209,7 @@ impl Workload {
 
     fn sampling(&self, pass: &PassSizes) -> Vec<Part> {
         let (sizes, number) = (&self.sizes, self.precision.bytes());
-        let cache = [2, sizes.n_layers, sizes.d_model, pass.length, self.cached_sequences, number];
+        let cache = [2, sizes.n_layers, sizes.keys(), pass.length, self.cached_sequences, number];
         let mut parts = self.policies(false);
         parts.extend([
             Part::new("cache", product(&cache)).times(self.threads),
@@ -286,7 +234,7 @@ impl Workload {
 
     /// Columns of the widest matrix of a block.
     fn widest(&self) -> u64 {
-        (2 * self.sizes.mlp_hidden_size).max(3 * self.sizes.d_model)
+        (2 * self.sizes.mlp_hidden_size).max(self.sizes.queries() + 2 * self.sizes.keys())
     }
 
     /// The policy and its moments are updated in f32, then written, when the gradients are no longer needed. On one thread
@@ -351,11 +299,6 @@ fn queried(
             Samples::All => tokens,
         },
     }
-}
-
-/// A product that saturates instead of wrapping.
-fn product(factors: &[u64]) -> u64 {
-    factors.iter().fold(1, |so_far, &factor| so_far.saturating_mul(factor))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod sampling;
 mod sources;
 mod task;
 
+pub(crate) use base::AttentionShape;
 pub use base::{
     Base, CheckpointConfig, CheckpointShape, Language, ModelShape, Precision, SftConfig,
 };

@@ -9,12 +9,13 @@ use agrpo_spec::{
     Run, RunConfig, RunId, StageDigest, StageKey, StageKind, StageSpec, sources, with_digests,
 };
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     include_str!("../../jobs/runs/smoke.toml"),
     include_str!("../../jobs/runs/sudoku.toml"),
     include_str!("../../jobs/runs/llada-8b-gsm8k.toml"),
     include_str!("../../jobs/runs/countdown.toml"),
     include_str!("../../jobs/runs/word-puzzle/word-puzzle.toml"),
+    include_str!("../../jobs/runs/sdar-8b-gsm8k.toml"),
 ];
 
 /// Contents in place of sources.

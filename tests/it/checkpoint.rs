@@ -315,7 +315,7 @@ fn wrong_files_are_refused_before_anything_is_computed() {
         ),
     ];
     assert_snapshot!(all.join("\n"), @r##"
-    error: run.toml: lora.targets = "o_proj": expected modules of a block: q_proj, k_proj, v_proj, attn_out, ff_proj, up_proj, ff_out; lora.head is for the head
+    error: run.toml: lora.targets = "o_proj": expected modules of a block of LLaDA: q_proj, k_proj, v_proj, attn_out, ff_proj, up_proj, ff_out; lora.head is for the head
     error: run.toml: checkpoint.folder: checkpoint: config.json: missing field `hidden_size`; expected a Dream configuration
     error: run.toml: checkpoint.folder: checkpoint: tokenizer.json: <|mdm_mask|> is token 264, but config.json has mask_token_id = 9: tokenizer and model are not of one checkpoint
     error: run.toml: checkpoint.folder: the folder has no tokenizer.json

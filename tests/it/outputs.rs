@@ -271,8 +271,18 @@ fn a_run_file_to_begin_with() {
         printed.replace("run.toml", "mine.toml"),
         std::fs::read_to_string(folder.join("mine.toml")).unwrap()
     );
-    for task in ["smoke", "countdown", "sudoku", "gsm8k", "math", "llada-countdown", "llada-sudoku"]
-    {
+    for task in [
+        "smoke",
+        "countdown",
+        "sudoku",
+        "gsm8k",
+        "math",
+        "llada-countdown",
+        "llada-sudoku",
+        "d1-gsm8k",
+        "dream-gsm8k",
+        "sdar-gsm8k",
+    ] {
         agrpo(folder, &["init", "any.toml", "--force", "--task", task], "");
         let said = agrpo(folder, &["run", "any.toml", "--dry-run"], "");
         assert_eq!(said.code, Some(0), "{task}: {}", said.stderr);

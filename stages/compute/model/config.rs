@@ -148,8 +148,12 @@ impl ModelConfig {
     pub(crate) fn memory_sizes(&self) -> Sizes {
         let size = |n: i64| u64::try_from(n).unwrap_or(0);
         Sizes {
+            family: self.family,
             d_model: size(self.d_model),
             n_layers: size(self.n_layers),
+            n_heads: size(self.n_heads),
+            n_kv_heads: size(self.n_kv_heads),
+            head_size: size(self.head_size),
             mlp_hidden_size: size(self.mlp_hidden_size),
             vocabulary: size(self.embedding_size),
         }

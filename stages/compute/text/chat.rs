@@ -1,17 +1,18 @@
-//! Conversations to token ids and back, by the `tokenizer.json` of a LLaDA checkpoint.
+//! Conversations to token ids and back, by the `tokenizer.json` of a checkpoint and the layout of its family.
 //!
 //! ```text
-//! <|startoftext|> { <|start_header_id|> ROLE <|end_header_id|> \n\n content, stripped <|eot_id|> } ...
-//! <|start_header_id|> assistant <|end_header_id|> \n\n
+//! LLaDA        <|startoftext|> { <|start_header_id|> ROLE <|end_header_id|> \n\n content, stripped <|eot_id|> } ...
+//!              <|start_header_id|> assistant <|end_header_id|> \n\n
+//! Dream, SDAR  { <|im_start|> ROLE \n content <|im_end|> \n } ... <|im_start|> assistant \n
 //! ```
-//! Ids are read from the files: mask, end and padding from `config.json`, the template's pieces from the
+//! Ids are read from the files: mask, end and padding from `config.json`, the layout's pieces from the
 //! tokenizer by their text. Refuses a tokenizer whose mask is not the configuration's, and a message that
 //! spells a special token, which would end its own turn. Cuts no prompt.
 
 use std::{collections::BTreeSet, panic::catch_unwind};
 
 use agrpo_grading::Message;
-use agrpo_spec::{Files, Message as Reason, one_line};
+use agrpo_spec::{ChatLayout, FamilyTraits, Files, Message as Reason, one_line};
 use tokenizers::Tokenizer;
 
 use crate::error::{Result, data};
@@ -22,7 +23,6 @@ use crate::text::tokenizer::{MASK, id, unreadable};
 mod guard;
 mod layout;
 
-use layout::PIECES;
 pub use layout::other_layout;
 
 const FILE: &str = "tokenizer.json";
@@ -40,6 +40,8 @@ pub enum Specials {
 #[derive(Debug)]
 pub struct ChatTokenizer {
     tokenizer: Tokenizer,
+    /// How the family writes conversations.
+    layout: &'static ChatLayout,
     /// Ids that no message may spell.
     special: BTreeSet<i64>,
     /// Rows of the embedding: every id lies below.
@@ -68,9 +70,9 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
         let what = format!(": the added token {text:?} has the id {id}");
         return mismatch(what, "embedding_size", size);
     }
-    let mask = id(&tokenizer, MASK)?;
+    let (text, mask) = mask(&tokenizer, config.family.traits())?;
     if mask != config.mask_token_id {
-        let what = format!(": {MASK} is token {mask}");
+        let what = format!(": {text} is token {mask}");
         return mismatch(what, "mask_token_id", config.mask_token_id);
     }
     for (key, id) in [("eos_token_id", config.eos_token_id), ("pad_token_id", config.pad())] {
@@ -85,6 +87,17 @@ fn read(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+/// The mask's text and id. Tokenizers that this program makes for its own tasks have one mask for all families. Data error
+/// where there is neither.
+fn mask(tokenizer: &Tokenizer, family: &FamilyTraits) -> Result<(&'static str, i64)> {
+    let text = family.chat.mask;
+    let found =
+        [text, MASK].into_iter().find_map(|text| Some((text, tokenizer.token_to_id(text)?)));
+    found
+        .map(|(text, id)| (text, i64::from(id)))
+        .ok_or_else(|| data(format!("{FILE} has no token {text:?}, the mask of {}", family.name)))
+}
+
 /// Checks that a folder's configuration, the headers of its weights and its tokenizer match, whatever its chat
 /// template. Of an adapter's folder without a base, checks only the header. Data error that names file and tensor.
 pub fn check_folder(files: &Files) -> Result<()> {
@@ -97,21 +110,25 @@ impl ChatTokenizer {
     /// template, or where its ids are not the model's.
     pub fn read(bytes: &[u8], config: &ModelConfig) -> Result<Self> {
         let tokenizer = read(bytes, config)?;
-        let pieces = PIECES.map(|text| id(&tokenizer, text));
-        let mut special = pieces.into_iter().collect::<Result<BTreeSet<_>, _>>()?;
+        let layout = &config.family.traits().chat;
+        let pieces = layout.pieces.iter().map(|text| id(&tokenizer, text));
+        let mut special = pieces.collect::<Result<BTreeSet<_>, _>>()?;
         let added = tokenizer.get_added_tokens_decoder();
         special.extend(added.iter().filter(|(_, t)| t.special).map(|(&id, _)| i64::from(id)));
         special.extend([config.mask_token_id, config.eos_token_id, config.pad()]);
-        Ok(Self { tokenizer, special, embedding: config.embedding_size })
+        Ok(Self { tokenizer, layout, special, embedding: config.embedding_size })
     }
 
     /// A conversation up to where the assistant answers. Data error where a message spells a special
     /// token.
     pub fn ids(&self, messages: &[Message]) -> Result<Vec<i64>> {
-        let ids = self.plain_ids(&layout::conversation(messages))?;
+        let ids = self.plain_ids(&layout::conversation(self.layout, messages))?;
         let special = ids.iter().filter(|id| self.special.contains(id)).count();
-        if special != 3 + 3 * messages.len() {
-            return Err(data("a message spells a special token such as <|eot_id|>; leave it out"));
+        if special != layout::special_tokens(self.layout, messages) {
+            let last = self.layout.pieces.last().copied().unwrap_or_default();
+            return Err(data(format!(
+                "a message spells a special token such as {last}; leave it out"
+            )));
         }
         Ok(ids)
     }

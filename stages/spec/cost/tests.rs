@@ -1,6 +1,7 @@
 //! Formulas of cost against numbers worked out by hand, and against proportions that were measured.
 
 use super::*;
+use crate::Family;
 use crate::memory::{PassSizes, Sizes};
 use crate::run::Numerics;
 
@@ -22,11 +23,43 @@ fn part(cost: &StageCost, name: &str) -> f64 {
 /// On the published model, a token costs about two operations a weight beside attention's.
 #[test]
 fn a_pass_costs_two_operations_a_weight() {
-    let sizes = Sizes { d_model: 4096, n_layers: 32, mlp_hidden_size: 12_288, vocabulary: 126_464 };
+    let llada = Sizes {
+        family: Family::Llada,
+        d_model: 4096,
+        n_layers: 32,
+        n_heads: 32,
+        n_kv_heads: 32,
+        head_size: 128,
+        mlp_hidden_size: 12_288,
+        vocabulary: 126_464,
+    };
+    let dream = Sizes {
+        family: Family::Dream,
+        d_model: 3584,
+        n_layers: 28,
+        n_heads: 28,
+        n_kv_heads: 4,
+        head_size: 128,
+        mlp_hidden_size: 18_944,
+        vocabulary: 152_064,
+    };
     let pass = PassSizes { sequences: 3, length: 1, queried: 1 };
-    // All matrices but the embedding, which is looked up.
-    let weights = 8_015_581_184.0 - 126_464.0 * 4096.0;
-    assert!((sizes.forward_flops(&pass) / (6.0 * weights) - 1.0).abs() < 1e-3);
+    for (sizes, all) in [(llada, 8_015_581_184.0), (dream, 7_615_616_512.0)] {
+        // All matrices but the embedding, which is looked up.
+        let weights = all - (sizes.vocabulary * sizes.d_model) as f64;
+        assert!((sizes.forward_flops(&pass) / (6.0 * weights) - 1.0).abs() < 1e-3);
+    }
+}
+
+/// Keys and values are made of fewer numbers where queries share them; attention's own work is that of the queries.
+#[test]
+fn grouped_queries_cost_fewer_keys() {
+    let flops = |keys: &str| {
+        let family = format!("\nfamily = \"dream\"\nn_heads = 4{keys}");
+        of(&costs(|text| text.replacen("\nn_heads = 4", &family, 1)), StageKind::Sft).flops
+    };
+    // Two heads of 16 fewer, of keys and of values, in two blocks of 16 tokens: 4 64 32 operations each.
+    assert_eq!(flops("") - flops("\nn_kv_heads = 2"), 3.0 * 2.0 * 16.0 * 8192.0 * 128.0 * 50.0);
 }
 
 /// D 64, n 2, M 160, V 24, L 16 of which 8 are a completion: worked out by hand.

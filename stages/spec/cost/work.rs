@@ -69,9 +69,11 @@ impl Sizes {
     pub fn forward_flops(&self, pass: &PassSizes) -> f64 {
         let [d, n, m, v] =
             [self.d_model, self.n_layers, self.mlp_hidden_size, self.vocabulary].map(|x| x as f64);
+        let [a, c] = [self.queries(), self.keys()].map(|x| x as f64);
         let [sequences, length, queried] =
             [pass.sequences, pass.length, pass.queried].map(|x| x as f64);
-        let blocks = 2.0 * length * n * (4.0 * d * d + 3.0 * d * m) + 4.0 * n * length * length * d;
+        let matrices = 2.0 * d * a + 2.0 * d * c + 3.0 * d * m;
+        let blocks = 2.0 * length * n * matrices + 4.0 * n * length * length * a;
         sequences * (blocks + 2.0 * queried * v * d)
     }
 }
@@ -79,21 +81,22 @@ impl Sizes {
 impl Workload {
     /// A forward pass over one sequence.
     pub(super) fn work(&self, asked: &Asked) -> Work {
-        let Sizes { d_model, n_layers, mlp_hidden_size, vocabulary } = self.sizes;
+        let Sizes { d_model, n_layers, mlp_hidden_size, vocabulary, .. } = self.sizes;
         let [d, n, m, v] = [d_model, n_layers, mlp_hidden_size, vocabulary].map(|x| x as f64);
+        let [a, c] = [self.sizes.queries(), self.sizes.keys()].map(|x| x as f64);
         let Asked { tokens, length, queried } = *asked;
-        let keys = 4.0 * d * d;
-        let block = 8.0 * d * d + 6.0 * d * m + 4.0 * length * d;
+        let keys = 4.0 * d * c;
+        let block = 4.0 * d * a + 4.0 * d * c + 6.0 * d * m + 4.0 * length * a;
         let products =
             (n - 1.0) * tokens * block + tokens * keys + queried * (block - keys + 2.0 * v * d);
-        let made = 13.0 * d + 4.0 * m;
-        let forward = (n - 1.0) * tokens * made + tokens * 3.0 * d + queried * made;
+        let made = 5.0 * d + 4.0 * a + 4.0 * c + 4.0 * m;
+        let forward = (n - 1.0) * tokens * made + tokens * (d + 2.0 * c) + queried * made;
         let adapters = self.lora.as_ref().map_or(0.0, |lora| {
             let one = |lora: &crate::run::LoraConfig| self.sizes.adapter(lora) as f64;
             let blocks = one(&crate::run::LoraConfig { head: false, ..lora.clone() });
             let keys =
                 lora.targets.iter().filter(|name| matches!(name.as_str(), "k_proj" | "v_proj"));
-            let keys = keys.count() as f64 * f64::from(lora.rank) * 2.0 * d;
+            let keys = keys.count() as f64 * f64::from(lora.rank) * (d + c);
             let head = one(lora) - blocks;
             let block = blocks / n;
             2.0 * ((n - 1.0) * tokens * block + tokens * keys + queried * (block - keys + head))

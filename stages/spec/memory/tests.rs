@@ -1,13 +1,56 @@
 //! The formula on the published model, whose counts are known, and how estimates are printed.
 
 use super::*;
+use crate::Family;
 
 fn llada_8b() -> Sizes {
-    Sizes { d_model: 4096, n_layers: 32, mlp_hidden_size: 12_288, vocabulary: 126_464 }
+    Sizes {
+        family: Family::Llada,
+        d_model: 4096,
+        n_layers: 32,
+        n_heads: 32,
+        n_kv_heads: 32,
+        head_size: 128,
+        mlp_hidden_size: 12_288,
+        vocabulary: 126_464,
+    }
+}
+
+fn dream_7b() -> Sizes {
+    Sizes {
+        family: Family::Dream,
+        d_model: 3584,
+        n_layers: 28,
+        n_heads: 28,
+        n_kv_heads: 4,
+        head_size: 128,
+        mlp_hidden_size: 18_944,
+        vocabulary: 152_064,
+    }
+}
+
+/// The sizes of Qwen3 8B, untied.
+fn sdar_8b() -> Sizes {
+    Sizes {
+        family: Family::Sdar,
+        d_model: 4096,
+        n_layers: 36,
+        n_heads: 32,
+        n_kv_heads: 8,
+        head_size: 128,
+        mlp_hidden_size: 12_288,
+        vocabulary: 151_936,
+    }
 }
 
 fn published(head: bool) -> LoraConfig {
     toml::from_str(&format!("head = {head}")).unwrap()
+}
+
+/// The same of all modules of a family.
+fn published_of(family: Family) -> LoraConfig {
+    let targets = family.traits().tensors.targets().map(str::to_owned).into();
+    LoraConfig { targets, ..published(false) }
 }
 
 /// AGRPO's setting: prompts of up to 200 tokens, 256 of a completion in blocks of 32, eight states a pass.
@@ -46,6 +89,61 @@ fn numbers_are_counted_as_published() {
     assert_eq!(llada_8b().weights(), 8_015_581_184);
     assert_eq!(llada_8b().adapter(&published(false)), 167_772_160);
     assert_eq!(llada_8b().adapter(&published(true)), 167_772_160 + 8_355_840);
+    assert_eq!(dream_7b().weights(), 7_615_616_512);
+    assert_eq!(sdar_8b().weights(), 8_190_735_360);
+    // 64 (I + O) numbers of each of seven matrices.
+    let (q, kv, mlp) = (2 * 3584, 3584 + 512, 3584 + 18_944);
+    let of_block = 64 * (2 * q + 2 * kv + 3 * mlp);
+    assert_eq!(dream_7b().adapter(&published_of(Family::Dream)), 28 * of_block);
+    let two = LoraConfig { targets: vec!["k_proj".into(), "down_proj".into()], ..published(false) };
+    assert_eq!(sdar_8b().adapter(&two), 36 * 64 * (4096 + 1024 + 4096 + 12_288));
+}
+
+/// Counted in checkpoints that the families' own code wrote.
+#[test]
+fn tiny_models_have_the_weights_of_their_files() {
+    let dream = Sizes {
+        d_model: 32,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_size: 8,
+        mlp_hidden_size: 56,
+        vocabulary: 160,
+        ..dream_7b()
+    };
+    let sdar = Sizes { family: Family::Sdar, head_size: 16, ..dream };
+    assert_eq!((dream.weights(), sdar.weights()), (27_424, 33_504));
+}
+
+/// Grouped queries keep fewer keys; norms of heads keep what they norm.
+#[test]
+fn heads_move_their_own_parts() {
+    let of = |sizes: Sizes| {
+        let lora = Some(published_of(sizes.family));
+        Workload { sizes, lora, checkpointing: false, cached_sequences: 8, ..workload() }
+    };
+    let cache = |sizes| part(&stage(&of(sizes), StageKind::Rollout), "cache");
+    assert_eq!(cache(sdar_8b()), 2 * 36 * 1024 * 456 * 8 * 2);
+    assert_eq!(cache(Sizes { n_kv_heads: 32, ..sdar_8b() }), 4 * cache(sdar_8b()));
+    let kept = |sizes: Sizes| {
+        let workload = Workload { precision: Precision::F32, lora: None, ..of(sizes) };
+        workload.kept() / SINGLE
+    };
+    let same = Sizes { n_kv_heads: 28, ..dream_7b() };
+    assert_eq!(kept(same), 8 * 3584 + 3 * 18_944);
+    assert_eq!(kept(same) - kept(dream_7b()), 2 * (3584 - 512));
+    assert_eq!(kept(sdar_8b()), 4 * 4096 + 2 * (4096 + 1024) + 3 * 12_288 + 4096 + 1024);
+    let stages = [dream_7b(), sdar_8b()].map(|sizes| {
+        let workload = of(sizes);
+        [StageKind::Rollout, StageKind::Gradient].map(|kind| stage(&workload, kind).to_string())
+    });
+    insta::assert_snapshot!(stages.concat().join("\n"), @r"
+    rollout 15.8 GiB: weights 14.2 GiB, block at work 737 MiB, adapters 616 MiB, cache 200 MiB, program 130 MiB
+    gradient 40.3 GiB: activations 23.6 GiB, weights 14.2 GiB, block at work 1.2 GiB, adapters 616 MiB, gradients 616 MiB, program 130 MiB, gradients of passes 44 MiB
+    rollout 17.2 GiB: weights 15.3 GiB, block at work 705 MiB, adapters 666 MiB, cache 513 MiB, program 130 MiB
+    gradient 47.5 GiB: activations 29.9 GiB, weights 15.3 GiB, block at work 869 MiB, adapters 666 MiB, gradients 666 MiB, program 130 MiB, gradients of passes 37 MiB
+    ");
 }
 
 #[test]

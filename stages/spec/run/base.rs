@@ -123,6 +123,33 @@ pub struct CheckpointShape {
     pub max_sequence_length: u32,
 }
 
+/// What both kinds of shapes say of attention, and of what only some families have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionShape {
+    pub(crate) family: Family,
+    pub(crate) d_model: u32,
+    pub(crate) n_heads: u32,
+    pub(crate) n_kv_heads: Option<u32>,
+    pub(crate) head_size: Option<u32>,
+    pub(crate) attention_block: Option<u32>,
+}
+
+impl From<&ModelShape> for AttentionShape {
+    fn from(shape: &ModelShape) -> Self {
+        let &ModelShape { family, d_model, n_heads, .. } = shape;
+        let &ModelShape { n_kv_heads, head_size, attention_block, .. } = shape;
+        Self { family, d_model, n_heads, n_kv_heads, head_size, attention_block }
+    }
+}
+
+impl From<&CheckpointShape> for AttentionShape {
+    fn from(shape: &CheckpointShape) -> Self {
+        let &CheckpointShape { family, d_model, n_heads, .. } = shape;
+        let &CheckpointShape { n_kv_heads, head_size, attention_block, .. } = shape;
+        Self { family, d_model, n_heads, n_kv_heads, head_size, attention_block }
+    }
+}
+
 /// Encodes the number of heads, and what only some families have behind a bit of it that no number of heads reaches:
 /// shapes from before there were families keep their bytes.
 fn encode_heads<E: Encoder>(
@@ -206,6 +233,14 @@ impl Base {
     pub fn language(&self) -> Option<Language> {
         let Self::Checkpoint(checkpoint) = self else { return None };
         Some(Language { config: checkpoint.config, tokenizer: checkpoint.tokenizer })
+    }
+
+    /// The section of the base's shape, and what it says of attention.
+    pub(crate) fn attention(&self) -> (&'static str, AttentionShape) {
+        match self {
+            Self::Scratch(shape, _) => ("model", shape.into()),
+            Self::Checkpoint(checkpoint) => ("checkpoint.shape", (&checkpoint.shape).into()),
+        }
     }
 
     /// The number format in which all of the run's policies compute.

@@ -7,8 +7,10 @@ use super::{
     Task, allows_steps,
 };
 use crate::digest::Real;
+use crate::family::Family;
 
 mod base;
+mod family;
 mod reward;
 
 /// Refuses for new runs what existing records keep: names, numerics classes, and settings that do not compute what they
@@ -52,11 +54,12 @@ pub(super) fn check(config: &RunConfig) -> Result<Base, RunError> {
         .ensure(i64::try_from(config.seed).is_ok(), "expected at most 2^63 - 1")?;
     task(&config.task)?;
     let base = base::base(config)?;
+    family::blocks(config, &base)?;
     rollout(config)?;
     reward::reward(config)?;
     estimator(config)?;
     base::optimizer("optimizer", &config.optimizer)?;
-    config.lora.as_ref().map_or(Ok(()), lora)?;
+    config.lora.as_ref().map_or(Ok(()), |section| lora(section, config.family()))?;
     within("training.iterations", config.training.iterations, 1..=1_000_000)?;
     evaluation(config)?;
     Ok(base)
@@ -183,16 +186,16 @@ fn estimator(config: &RunConfig) -> Result<(), RunError> {
     within("estimator.micro_batch", estimator.micro_batch, 1..=65_536)
 }
 
-/// Checks that every target is a module of a block, named once, and that some module is adapted.
-fn lora(lora: &LoraConfig) -> Result<(), RunError> {
+/// Checks that every target is a module of the family's blocks, named once, and that some module is adapted.
+fn lora(lora: &LoraConfig, family: Family) -> Result<(), RunError> {
     within("lora.rank", lora.rank, 1..=65_536)?;
     positive("lora.alpha", lora.alpha)?;
-    let modules = LoraConfig::MODULES;
+    let (name, modules) = (family.traits().name, family.traits().tensors.targets());
     for (n, target) in lora.targets.iter().enumerate() {
         let found = format!("{target:?}");
         setting("lora.targets", &found).ensure(modules.contains(&target.as_str()), {
             let all = modules.join(", ");
-            format!("expected modules of a block: {all}; lora.head is for the head")
+            format!("expected modules of a block of {name}: {all}; lora.head is for the head")
         })?;
         let is_new = !lora.targets[..n].contains(target);
         setting("lora.targets", &found).ensure(is_new, "expected every module once")?;

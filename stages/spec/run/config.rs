@@ -9,6 +9,7 @@ use super::{
     RewardConfig, RolloutConfig, Sampler, SftConfig, Task,
 };
 use crate::digest::{Appended, ArtifactDigest, Real};
+use crate::family::Family;
 
 /// The length of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, bincode::Encode)]
@@ -67,7 +68,7 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// Fills in what a run file leaves out and another key decides: `[advantage]` and `estimator.token_mean` by the
-    /// estimator's kind, `rollout.confidence` by the task's protocol. Stored runs have these keys; in those from before a
+    /// estimator's kind, `rollout.confidence` by the task's protocol, `lora.targets` by the model's family. Stored runs have these keys; in those from before a
     /// key, its serde default is what it was.
     pub(super) fn filled(mut self, written: &toml::Table) -> Self {
         let has = |section: &str, key: &str| {
@@ -86,7 +87,17 @@ impl RunConfig {
         if !has("rollout", "confidence") {
             self.rollout.confidence = self.published_confidence(self.rollout.position);
         }
+        let modules = self.family().traits().tensors.targets();
+        if let Some(lora) = self.lora.as_mut().filter(|_| !has("lora", "targets")) {
+            lora.targets = modules.map(str::to_owned).into();
+        }
         self
+    }
+
+    /// The family of the run's models.
+    pub fn family(&self) -> Family {
+        let of_checkpoint = self.checkpoint.as_ref().map(|checkpoint| checkpoint.shape.family);
+        of_checkpoint.or(self.model.as_ref().map(|model| model.family)).unwrap_or_default()
     }
 
     /// By which distribution the task's protocol ranks positions in this order: d1 by the model's, AGRPO by the sampler's.

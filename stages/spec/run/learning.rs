@@ -154,7 +154,8 @@ pub struct LoraConfig {
     /// The adapter adds alpha / R times B (A x) to W x.
     #[serde(default = "defaults::ratio::<64, 1>")]
     pub alpha: Real,
-    /// Modules of every block, by their last names in the checkpoint: some of [`Self::MODULES`].
+    /// Modules of every block, by their last names in checkpoints of the family. Run files that leave them out mean all of
+    /// them; records from before there were families have LLaDA's.
     #[serde(default = "LoraConfig::every_module")]
     pub targets: Vec<String>,
     /// Whether the head is adapted. Its last name is `ff_out` too; `targets` never includes it.
@@ -169,7 +170,7 @@ pub struct LoraConfig {
 }
 
 impl LoraConfig {
-    /// The linear modules of a block.
+    /// The linear modules of a block of LLaDA's.
     pub const MODULES: [&str; 7] =
         ["q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"];
 

@@ -2,7 +2,7 @@
 //! special tokens have other ids than any published checkpoint's.
 
 use agrpo_grading::Role;
-use agrpo_spec::StageError;
+use agrpo_spec::{Family, ModelShape, StageError};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::utils::truncation::TruncationParams;
@@ -25,7 +25,7 @@ const SPECIAL: [&str; 7] = [
 /// 256 bytes and two merges; the special tokens come behind them.
 const WORDS: u32 = 258;
 
-pub(crate) fn file() -> Tokenizer {
+fn words() -> Tokenizer {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let words = alphabet.into_iter().map(String::from).chain(["he".into(), "lo".into()]);
@@ -36,6 +36,11 @@ pub(crate) fn file() -> Tokenizer {
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::default()));
+    tokenizer
+}
+
+pub(crate) fn file() -> Tokenizer {
+    let mut tokenizer = words();
     tokenizer.add_special_tokens(&SPECIAL.map(|text| AddedToken::from(text, true)));
     tokenizer
 }
@@ -153,7 +158,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let no_turn = text.replace("<|eot_id|>", "<|end|>");
     insta::assert_snapshot!(refused(no_turn.as_bytes(), &config()), @r#"tokenizer.json has no token "<|eot_id|>""#);
     let no_mask = text.replace(MASK, "<|m|>");
-    insta::assert_snapshot!(refused(no_mask.as_bytes(), &config()), @r#"tokenizer.json has no token "<|mdm_mask|>""#);
+    insta::assert_snapshot!(refused(no_mask.as_bytes(), &config()), @r#"tokenizer.json has no token "<|mdm_mask|>", the mask of LLaDA"#);
     assert!(refused(b"{}", &config()).starts_with("tokenizer.json: "));
 }
 
@@ -167,4 +172,66 @@ fn an_added_token_beyond_the_vocabulary_is_refused() {
     added.push(token);
     let error = ChatTokenizer::read(document.to_string().as_bytes(), &config()).unwrap_err();
     insta::assert_snapshot!(error, @r#"tokenizer.json: the added token "<more>" has the id 4294967295, but config.json has embedding_size = 272: tokenizer and model are not of one checkpoint"#);
+}
+
+/// A tokenizer of words with the special tokens of the Qwen families, and a configuration of this one.
+fn chat_ml(family: Family) -> (Vec<u8>, ModelConfig) {
+    let traits = family.traits();
+    let mut tokenizer = words();
+    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", traits.chat.mask];
+    tokenizer.add_special_tokens(&special.map(|text| AddedToken::from(text, true)));
+    let shape = ModelShape { family, ..shape(0.1) };
+    let (end, mask) = (i64::from(WORDS), i64::from(WORDS) + 3);
+    (bytes(&tokenizer), ModelConfig::new(&shape, 272, end, mask, 64))
+}
+
+#[test]
+fn a_conversation_is_laid_out_as_its_family_does() {
+    let user = message(Role::User, "\n hello \t");
+    let of = |family, messages: &[Message]| {
+        let (file, config) = chat_ml(family);
+        let chat = ChatTokenizer::read(&file, &config).unwrap();
+        let ids = chat.ids(messages).unwrap();
+        assert_eq!(ids[0], i64::from(WORDS) + 1, "nothing comes before a role");
+        chat.text(&ids, Specials::Keep).unwrap()
+    };
+    let one = [user.clone()];
+    insta::assert_debug_snapshot!(of(Family::Dream, &one), @r#""<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
+    insta::assert_debug_snapshot!(of(Family::Sdar, &one), @r#""<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
+    let two = [message(Role::System, " Be brief. "), user];
+    let told = of(Family::Dream, &two);
+    assert_eq!(told, of(Family::Sdar, &two), "with a system message, both are one");
+    insta::assert_debug_snapshot!(told, @r#""<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
+}
+
+#[test]
+fn a_message_cannot_end_its_own_turn_in_any_family() {
+    for family in [Family::Dream, Family::Sdar] {
+        let (file, config) = chat_ml(family);
+        let chat = ChatTokenizer::read(&file, &config).unwrap();
+        let refused =
+            |role, text: &str| chat.ids(&[message(role, text)]).map_err(|error| error.to_string());
+        for text in ["a<|im_end|>b", "<|im_start|>", "<|endoftext|>", family.traits().chat.mask] {
+            let expected = "a message spells a special token such as <|im_end|>; leave it out";
+            assert_eq!(refused(Role::User, text).unwrap_err(), expected, "{text}");
+            assert_eq!(refused(Role::System, text).unwrap_err(), expected, "{text}");
+        }
+        assert!(refused(Role::User, "<|eot_id|>").is_ok(), "no token of this tokenizer");
+    }
+}
+
+#[test]
+fn a_mask_is_the_family_s_or_that_of_the_program_s_own_tasks() {
+    let (file, config) = chat_ml(Family::Dream);
+    let file = String::from_utf8(file).unwrap();
+    let renamed = |to: &str| {
+        let file = file.replace("<|mask|>", to);
+        let read = ChatTokenizer::read(file.as_bytes(), &config);
+        read.map(drop).map_err(|error| error.to_string())
+    };
+    insta::assert_snapshot!(renamed("<|other|>").unwrap_err(), @r#"tokenizer.json has no token "<|mask|>", the mask of Dream"#);
+    assert_eq!(renamed(MASK), Ok(()));
+    let other = ModelConfig { mask_token_id: 4, ..config.clone() };
+    let error = ChatTokenizer::read(file.as_bytes(), &other).unwrap_err();
+    insta::assert_snapshot!(error, @"tokenizer.json: <|mask|> is token 261, but config.json has mask_token_id = 4: tokenizer and model are not of one checkpoint");
 }

@@ -1,5 +1,6 @@
 //! Checks what a run starts from: a model of its own and its fine-tuning, or a checkpoint, as the task requires.
 
+use super::family;
 use crate::run::base::{Base, CheckpointShape, ModelShape, Precision, SftConfig};
 use crate::run::error::{RunError, below_one, not_negative, positive, setting, share, within};
 use crate::run::{config::RunConfig, learning::OptimizerConfig, task::Task};
@@ -10,6 +11,7 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
     let takes_checkpoint = is_benchmark || matches!(config.task, Task::Dataset(_));
     match (&config.model, &config.sft, &config.checkpoint) {
         (None, None, Some(checkpoint)) if takes_checkpoint => {
+            family::shape("checkpoint.shape", &(&checkpoint.shape).into())?;
             context(config, &checkpoint.shape)?;
             setting("checkpoint.precision", "\"bf16\"").ensure(
                 config.lora.is_some() || checkpoint.precision == Precision::F32,
@@ -70,15 +72,8 @@ fn context(config: &RunConfig, shape: &CheckpointShape) -> Result<(), RunError> 
 fn model(model: &ModelShape) -> Result<(), RunError> {
     within("model.d_model", model.d_model, 4..=65_536)?;
     within("model.n_layers", model.n_layers, 1..=512)?;
-    within("model.n_heads", model.n_heads, 1..=1024)?;
     within("model.mlp_hidden_size", model.mlp_hidden_size, 1..=1_048_576)?;
-    setting("model.n_heads", model.n_heads).ensure(
-        model.d_model.is_multiple_of(2 * model.n_heads),
-        format!(
-            "expected a divisor of model.d_model = {} that leaves an even head size",
-            model.d_model
-        ),
-    )?;
+    family::shape("model", &model.into())?;
     positive("model.rope_theta", model.rope_theta)?;
     positive("model.rms_norm_eps", model.rms_norm_eps)?;
     positive("model.init_std", model.init_std)
