@@ -13,6 +13,9 @@
 //! tokens are masked, n uniform over all numbers of them. Tokens before the block stand as they are; those behind it are
 //! not seen. The published training computes all blocks in one pass over a masked and a plain copy; this is a sample of
 //! its sum, in which every block counts alike.
+//!
+//! An autoregressive model learns each token of the solution and its end from those before it, the loss being their mean:
+//! nothing is masked.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -161,12 +164,18 @@ fn loss(
         if solution.len() > c {
             return Err(invalid(format!("{text:?} is longer than {c} tokens")));
         }
+        // With its end.
+        let content = c.min(solution.len() + 1);
         solution.resize(c, tokenizer.end);
         let mut weight = vec![0f32; c];
         let mut seen = solution.clone();
-        for &position in &masked {
-            weight[position] = 1.0 / masked.len() as f32;
-            seen[position] = tokenizer.mask;
+        if policy.config().is_causal() {
+            weight[..content].fill(1.0 / content as f32);
+        } else {
+            for &position in &masked {
+                weight[position] = 1.0 / masked.len() as f32;
+                seen[position] = tokenizer.mask;
+            }
         }
         ids.extend(seen);
         targets.extend(solution);

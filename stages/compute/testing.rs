@@ -39,6 +39,8 @@ pub(crate) fn shape(init_std: f64) -> ModelShape {
         n_kv_heads: None,
         head_size: None,
         attention_block: None,
+        n_experts: None,
+        experts_per_token: None,
         d_model: 8,
         n_layers: 1,
         n_heads: 2,
@@ -46,6 +48,21 @@ pub(crate) fn shape(init_std: f64) -> ModelShape {
         rope_theta: real(1e4),
         rms_norm_eps: real(1e-5),
         init_std: real(init_std),
+    }
+}
+
+/// The smallest model of a family, with what the family may choose: shared heads of keys, heads of their own size, blocks
+/// of four tokens, four experts.
+pub(crate) fn shape_of(family: Family, init_std: f64) -> ModelShape {
+    let keys = &family.traits().keys;
+    ModelShape {
+        family,
+        n_kv_heads: keys.n_kv_heads.map(|_| 1),
+        head_size: keys.head_size.map(|_| 6),
+        attention_block: keys.attention_block.map(|_| 4),
+        n_experts: keys.n_experts.map(|_| 4),
+        experts_per_token: keys.experts_per_token.map(|_| 2),
+        ..shape(init_std)
     }
 }
 

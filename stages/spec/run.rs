@@ -23,7 +23,7 @@ mod sampling;
 mod sources;
 mod task;
 
-pub(crate) use base::AttentionShape;
+pub(crate) use base::FamilyShape;
 pub use base::{
     Base, CheckpointConfig, CheckpointShape, Language, ModelShape, Precision, SftConfig,
 };

@@ -22,6 +22,8 @@ pub(crate) fn shape(d_model: u32, n_layers: u32, n_heads: u32, mlp_hidden_size: 
         n_kv_heads: None,
         head_size: None,
         attention_block: None,
+        n_experts: None,
+        experts_per_token: None,
         d_model,
         n_layers,
         n_heads,

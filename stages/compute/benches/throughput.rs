@@ -52,6 +52,8 @@ fn shapes() -> [Shape; 3] {
         n_kv_heads: None,
         head_size: None,
         attention_block: None,
+        n_experts: None,
+        experts_per_token: None,
         d_model,
         n_layers,
         n_heads,

@@ -191,10 +191,11 @@ impl<'a> Batch<'a> {
         steps.filter(move |&(_, &at)| at == i64::from(step)).map(|(position, _)| position)
     }
 
-    /// A row's prompt and completion before a step. A model that does not see what is behind a position has one state for
-    /// all of a row's steps, the whole row, so that one pass gives its exact likelihood.
+    /// A row's prompt and completion before a step. A model that does not see what is behind a position, and wrote from left
+    /// to right, has one state for all of a row's steps: the whole row, so that one pass gives its exact likelihood.
     pub(super) fn state(&self, row: usize, step: u32) -> Vec<i64> {
-        let step = if self.model.is_causal() { i64::MAX } else { step.into() };
+        let is_whole = self.model.is_causal() && self.sampler.block_tokens == 1;
+        let step = if is_whole { i64::MAX } else { step.into() };
         self.trajectories.state(row, step, self.mask())
     }
 

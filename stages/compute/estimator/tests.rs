@@ -37,19 +37,19 @@ fn single(seed: u64) -> Policy {
 }
 
 fn drawn(seed: u64, eos: i64) -> Policy {
+    drawn_of(Family::Llada, seed, eos, 0)
+}
+
+/// One of a family, which attends in blocks of so many tokens if it attends in blocks.
+fn drawn_of(family: Family, seed: u64, eos: i64, block: u32) -> Policy {
     crate::use_one_thread();
+    let of_family = crate::testing::shape_of(family, 0.6);
     let shape = ModelShape {
-        family: Family::default(),
-        n_kv_heads: None,
-        head_size: None,
-        attention_block: None,
-        d_model: 8,
+        attention_block: of_family.attention_block.map(|_| block),
         n_layers: 2,
-        n_heads: 2,
         mlp_hidden_size: 12,
         rope_theta: real(100.0),
-        rms_norm_eps: real(1e-5),
-        init_std: real(0.6),
+        ..of_family
     };
     Policy::draw(ModelConfig::new(&shape, 4, eos, MASK, 6), 0.6, Seed::new(seed)).unwrap()
 }

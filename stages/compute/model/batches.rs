@@ -122,6 +122,8 @@ mod tests {
             n_kv_heads: None,
             head_size: None,
             attention_block: None,
+            n_experts: None,
+            experts_per_token: None,
             d_model: 16,
             n_layers: 1,
             n_heads: 2,

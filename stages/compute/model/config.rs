@@ -3,7 +3,8 @@
 
 use agrpo_grading::json_object;
 use agrpo_spec::{
-    AttendsTo, CheckpointShape, ConfigKeys, Family, Files, ModelShape, memory::Sizes, one_line,
+    AttendsTo, CheckpointShape, ConfigKeys, Family, Files, ModelShape, Predicts, memory::Sizes,
+    one_line,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -155,6 +156,8 @@ impl ModelConfig {
             n_kv_heads: size(self.n_kv_heads),
             head_size: size(self.head_size),
             mlp_hidden_size: size(self.mlp_hidden_size),
+            n_experts: size(self.n_experts.unwrap_or(1)),
+            experts_per_token: size(self.experts_per_token.unwrap_or(1)),
             vocabulary: size(self.embedding_size),
         }
     }
@@ -176,8 +179,8 @@ impl ModelConfig {
             head_size: shape.head_size.unwrap_or(shape.d_model / shape.n_heads).into(),
             attention_block: shape.attention_block.map(Into::into),
             mlp_hidden_size: shape.mlp_hidden_size.into(),
-            n_experts: None,
-            experts_per_token: None,
+            n_experts: shape.n_experts.map(Into::into),
+            experts_per_token: shape.experts_per_token.map(Into::into),
             embedding_size: vocabulary,
             max_sequence_length,
             rope_theta: shape.rope_theta.get(),
@@ -311,8 +314,8 @@ impl ModelConfig {
             shape.head_size.unwrap_or(shape.d_model / shape.n_heads.max(1)),
             shape.attention_block.unwrap_or(0),
             shape.mlp_hidden_size,
-            0,
-            0,
+            shape.n_experts.unwrap_or(0),
+            shape.experts_per_token.unwrap_or(0),
             shape.embedding_size,
             shape.max_sequence_length,
         ];
@@ -377,6 +380,11 @@ impl ModelConfig {
             AttendsTo::ItsBlockAndBefore => self.attention_block,
             AttendsTo::Before => Some(1),
         }
+    }
+
+    /// How many rows before a position its prediction stands.
+    pub(crate) fn rows_before(&self) -> usize {
+        usize::from(self.family.traits().predicts == Predicts::Next)
     }
 
     /// Whether what is behind a position has no part in its prediction.

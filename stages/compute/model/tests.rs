@@ -22,6 +22,8 @@ pub(super) fn small_of(family: Family) -> Policy {
         n_kv_heads: traits.keys.n_kv_heads.map(|_| 1),
         head_size: traits.keys.head_size.map(|_| 6),
         attention_block: traits.keys.attention_block.map(|_| 2),
+        n_experts: traits.keys.n_experts.map(|_| 4),
+        experts_per_token: traits.keys.experts_per_token.map(|_| 2),
         d_model: 8,
         n_layers: 2,
         n_heads: 2,
@@ -30,11 +32,7 @@ pub(super) fn small_of(family: Family) -> Policy {
         rms_norm_eps: real(1e-5),
         init_std: real(0.3),
     };
-    let mut config = ModelConfig::new(&shape, 10, 8, 9, 6);
-    if traits.keys.n_experts.is_some() {
-        (config.n_experts, config.experts_per_token) = (Some(4), Some(2));
-    }
-    let policy = Policy::draw(config, 0.3, Seed::new(5)).unwrap();
+    let policy = Policy::draw(ModelConfig::new(&shape, 10, 8, 9, 6), 0.3, Seed::new(5)).unwrap();
     // Biases and norms begin at 0 and 1; here they are anything.
     let _no_grad = no_grad_guard();
     for (n, (_, mut tensor)) in (0u64..).zip(policy.parameters()).filter(|(_, (_, t))| t.dim() == 1)

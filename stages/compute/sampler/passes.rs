@@ -165,12 +165,14 @@ impl Passes<'_> {
     ) -> Result<Tensor> {
         let first = self.prompt_len + self.block.start;
         let last = self.prompt_len + self.block.end;
+        // The row before a block predicts its first token in families whose rows predict the next position.
+        let start = first.saturating_sub(self.policy.config().rows_before());
         let mask = self.policy.config().mask_token_id;
         let (mut window, mut places) = (vec![], vec![]);
         for State { ids, .. } in states {
             let own = &ids[self.skipped..];
             let end = if cache == Cache::Dual { last } else { own.len() };
-            window.extend_from_slice(&own[first..end]);
+            window.extend_from_slice(&own[start..end]);
             let mut begun_in = ids.clone();
             begun_in[self.skipped..][first..last].fill(mask);
             let missing = || internal("a row did not begin its block with the others");
@@ -178,7 +180,7 @@ impl Passes<'_> {
         }
         let ids_NW = matrix(&window, states.len());
         let kept_N = Tensor::from_slice(&places);
-        let window = Window { ids_NW: &ids_NW, start: length(first), kept_N: &kept_N };
+        let window = Window { ids_NW: &ids_NW, start: length(start), kept_N: &kept_N };
         self.policy.hidden_in_window(&window, queries_BQ, &memory.all)
     }
 

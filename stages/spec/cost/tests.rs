@@ -31,6 +31,8 @@ fn a_pass_costs_two_operations_a_weight() {
         n_kv_heads: 32,
         head_size: 128,
         mlp_hidden_size: 12_288,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 126_464,
     };
     let dream = Sizes {
@@ -41,6 +43,8 @@ fn a_pass_costs_two_operations_a_weight() {
         n_kv_heads: 4,
         head_size: 128,
         mlp_hidden_size: 18_944,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 152_064,
     };
     let pass = PassSizes { sequences: 3, length: 1, queried: 1 };

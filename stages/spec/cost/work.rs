@@ -68,7 +68,7 @@ impl Sizes {
     /// which shares of a machine's peak are given.
     pub fn forward_flops(&self, pass: &PassSizes) -> f64 {
         let [d, n, m, v] =
-            [self.d_model, self.n_layers, self.mlp_hidden_size, self.vocabulary].map(|x| x as f64);
+            [self.d_model, self.n_layers, self.inner(), self.vocabulary].map(|x| x as f64);
         let [a, c] = [self.queries(), self.keys()].map(|x| x as f64);
         let [sequences, length, queried] =
             [pass.sequences, pass.length, pass.queried].map(|x| x as f64);
@@ -81,8 +81,8 @@ impl Sizes {
 impl Workload {
     /// A forward pass over one sequence.
     pub(super) fn work(&self, asked: &Asked) -> Work {
-        let Sizes { d_model, n_layers, mlp_hidden_size, vocabulary, .. } = self.sizes;
-        let [d, n, m, v] = [d_model, n_layers, mlp_hidden_size, vocabulary].map(|x| x as f64);
+        let Sizes { d_model, n_layers, vocabulary, .. } = self.sizes;
+        let [d, n, m, v] = [d_model, n_layers, self.sizes.inner(), vocabulary].map(|x| x as f64);
         let [a, c] = [self.sizes.queries(), self.sizes.keys()].map(|x| x as f64);
         let Asked { tokens, length, queried } = *asked;
         let keys = 4.0 * d * c;

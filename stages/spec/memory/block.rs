@@ -12,10 +12,10 @@ impl Workload {
         self.precision == Precision::F32 && !self.is_gpu && self.lora.is_none()
     }
 
-    /// D, M, and A and C: widths of the residual stream, inside the SwiGLU, of all heads of queries and of keys.
+    /// D, M, and A and C: widths of the residual stream, inside the SwiGLUs of a token, of all heads of queries and of keys.
     fn widths(&self) -> [u64; 4] {
         let sizes = &self.sizes;
-        [sizes.d_model, sizes.mlp_hidden_size, sizes.queries(), sizes.keys()]
+        [sizes.d_model, sizes.inner(), sizes.queries(), sizes.keys()]
     }
 
     /// Numbers a token that norms of heads take: queries and keys before them.

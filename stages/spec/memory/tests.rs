@@ -12,6 +12,8 @@ fn llada_8b() -> Sizes {
         n_kv_heads: 32,
         head_size: 128,
         mlp_hidden_size: 12_288,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 126_464,
     }
 }
@@ -25,6 +27,8 @@ fn dream_7b() -> Sizes {
         n_kv_heads: 4,
         head_size: 128,
         mlp_hidden_size: 18_944,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 152_064,
     }
 }
@@ -39,6 +43,8 @@ fn sdar_8b() -> Sizes {
         n_kv_heads: 8,
         head_size: 128,
         mlp_hidden_size: 12_288,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 151_936,
     }
 }
@@ -109,6 +115,8 @@ fn tiny_models_have_the_weights_of_their_files() {
         n_kv_heads: 2,
         head_size: 8,
         mlp_hidden_size: 56,
+        n_experts: 1,
+        experts_per_token: 1,
         vocabulary: 160,
         ..dream_7b()
     };

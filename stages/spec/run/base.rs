@@ -29,8 +29,14 @@ pub struct ModelShape {
     /// Tokens of a block of the attention, where the family has blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_block: Option<u32>,
-    /// Width inside the SwiGLU.
+    /// Width inside the SwiGLU, of each expert where there are some.
     pub mlp_hidden_size: u32,
+    /// Experts of a block, where the family has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_experts: Option<u32>,
+    /// How many of them a token chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts_per_token: Option<u32>,
     /// Base of the rotary embedding's wavelengths.
     #[serde(default = "defaults::ratio::<10_000, 1>")]
     pub rope_theta: Real,
@@ -115,72 +121,83 @@ pub struct CheckpointShape {
     /// Tokens of a block of the attention, where the family has blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_block: Option<u32>,
-    /// Width inside the SwiGLU.
+    /// Width inside the SwiGLU, of each expert where there are some.
     pub mlp_hidden_size: u32,
+    /// Experts of a block, where the family has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_experts: Option<u32>,
+    /// How many of them a token chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts_per_token: Option<u32>,
     /// Rows of the embedding.
     pub embedding_size: u32,
     /// Longest sequence.
     pub max_sequence_length: u32,
 }
 
-/// What both kinds of shapes say of attention, and of what only some families have.
+/// What both kinds of shapes say of heads, and of what only some families have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionShape {
+pub(crate) struct FamilyShape {
     pub(crate) family: Family,
     pub(crate) d_model: u32,
     pub(crate) n_heads: u32,
     pub(crate) n_kv_heads: Option<u32>,
     pub(crate) head_size: Option<u32>,
     pub(crate) attention_block: Option<u32>,
+    pub(crate) n_experts: Option<u32>,
+    pub(crate) experts_per_token: Option<u32>,
 }
 
-impl From<&ModelShape> for AttentionShape {
+impl From<&ModelShape> for FamilyShape {
     fn from(shape: &ModelShape) -> Self {
-        let &ModelShape { family, d_model, n_heads, .. } = shape;
-        let &ModelShape { n_kv_heads, head_size, attention_block, .. } = shape;
-        Self { family, d_model, n_heads, n_kv_heads, head_size, attention_block }
+        Self {
+            family: shape.family,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            n_kv_heads: shape.n_kv_heads,
+            head_size: shape.head_size,
+            attention_block: shape.attention_block,
+            n_experts: shape.n_experts,
+            experts_per_token: shape.experts_per_token,
+        }
     }
 }
 
-impl From<&CheckpointShape> for AttentionShape {
+impl From<&CheckpointShape> for FamilyShape {
     fn from(shape: &CheckpointShape) -> Self {
-        let &CheckpointShape { family, d_model, n_heads, .. } = shape;
-        let &CheckpointShape { n_kv_heads, head_size, attention_block, .. } = shape;
-        Self { family, d_model, n_heads, n_kv_heads, head_size, attention_block }
+        Self {
+            family: shape.family,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            n_kv_heads: shape.n_kv_heads,
+            head_size: shape.head_size,
+            attention_block: shape.attention_block,
+            n_experts: shape.n_experts,
+            experts_per_token: shape.experts_per_token,
+        }
     }
 }
 
-/// Encodes the number of heads, and what only some families have behind a bit of it that no number of heads reaches:
-/// shapes from before there were families keep their bytes.
-fn encode_heads<E: Encoder>(
-    n_heads: u32,
-    of_family: (Family, Option<u32>, Option<u32>, Option<u32>),
-    encoder: &mut E,
-) -> Result<(), EncodeError> {
-    const HAS_MORE: u32 = 1 << 31;
-    if of_family == (Family::Llada, None, None, None) {
-        return n_heads.encode(encoder);
+/// The number of heads, and what only some families have behind a bit of it that no number of heads reaches: shapes from
+/// before there were families keep their bytes.
+impl Encode for FamilyShape {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        const HAS_MORE: u32 = 1 << 31;
+        let of_heads = (self.n_kv_heads, self.head_size, self.attention_block);
+        let of_experts = (self.n_experts, self.experts_per_token);
+        if (self.family, of_heads, of_experts) == (Family::Llada, (None, None, None), (None, None))
+        {
+            return self.n_heads.encode(encoder);
+        }
+        (self.n_heads | HAS_MORE, self.family, of_heads, of_experts).encode(encoder)
     }
-    (n_heads | HAS_MORE, of_family).encode(encoder)
 }
 
 impl Encode for ModelShape {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let Self {
-            family,
-            d_model,
-            n_layers,
-            n_heads,
-            n_kv_heads,
-            head_size,
-            attention_block,
-            mlp_hidden_size,
-            rope_theta,
-            rms_norm_eps,
-            init_std,
-        } = self;
-        (d_model, n_layers).encode(encoder)?;
-        encode_heads(*n_heads, (*family, *n_kv_heads, *head_size, *attention_block), encoder)?;
+        let Self { d_model, n_layers, mlp_hidden_size, rope_theta, rms_norm_eps, init_std, .. } =
+            self;
+        (d_model, n_layers, FamilyShape::from(self)).encode(encoder)?;
         (mlp_hidden_size, rope_theta, rms_norm_eps, init_std).encode(encoder)
     }
 }
@@ -188,19 +205,9 @@ impl Encode for ModelShape {
 impl Encode for CheckpointShape {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self {
-            family,
-            d_model,
-            n_layers,
-            n_heads,
-            n_kv_heads,
-            head_size,
-            attention_block,
-            mlp_hidden_size,
-            embedding_size,
-            max_sequence_length,
+            d_model, n_layers, mlp_hidden_size, embedding_size, max_sequence_length, ..
         } = self;
-        (d_model, n_layers).encode(encoder)?;
-        encode_heads(*n_heads, (*family, *n_kv_heads, *head_size, *attention_block), encoder)?;
+        (d_model, n_layers, FamilyShape::from(self)).encode(encoder)?;
         (mlp_hidden_size, embedding_size, max_sequence_length).encode(encoder)
     }
 }
@@ -235,8 +242,8 @@ impl Base {
         Some(Language { config: checkpoint.config, tokenizer: checkpoint.tokenizer })
     }
 
-    /// The section of the base's shape, and what it says of attention.
-    pub(crate) fn attention(&self) -> (&'static str, AttentionShape) {
+    /// The section of the base's shape, and what it says of its family.
+    pub(crate) fn of_family(&self) -> (&'static str, FamilyShape) {
         match self {
             Self::Scratch(shape, _) => ("model", shape.into()),
             Self::Checkpoint(checkpoint) => ("checkpoint.shape", (&checkpoint.shape).into()),

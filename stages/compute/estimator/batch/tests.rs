@@ -1,6 +1,6 @@
 //! Tests of the checks before anything is computed: each error names the sample and the number.
 
-use agrpo_spec::{Family, ModelShape, PositionRule, Purpose, Seed, StageError};
+use agrpo_spec::{Family, PositionRule, Purpose, Seed, StageError};
 
 use super::*;
 use crate::model::{PADDING, Policy};
@@ -200,8 +200,7 @@ fn steps_with_a_threshold_write_any_number_of_tokens_block_by_block() {
 /// A policy of another family, and completions of 8 tokens in blocks of 4 after prompts of 3 and 5 tokens.
 fn sampled(family: Family, sampler: &Sampler) -> (Trajectories, ModelConfig) {
     crate::use_one_thread();
-    let attention_block = (family == Family::Sdar).then_some(4);
-    let shape = ModelShape { family, attention_block, ..shape(0.4) };
+    let shape = crate::testing::shape_of(family, 0.4);
     let policy = Policy::draw(ModelConfig::new(&shape, 10, EOS, MASK, 16), 0.4, Seed::new(3));
     let policy = policy.unwrap();
     let prompt = |n: u64| if n < 3 { vec![PADDING, PADDING, 1, 2, 3] } else { vec![1, 2, 3, 4, 5] };

@@ -4,9 +4,9 @@
 //! every masked position of the block, and its position rule chooses which are written. The chance of
 //! an action is summed over all joint draws, also over the tokens that are thrown away.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use agrpo_spec::{EstimatorConfig, PositionRule, Sampler, Seed};
+use agrpo_spec::{EstimatorConfig, Family, PositionRule, Sampler, Seed};
 use tch::{Kind, Tensor};
 
 use super::{MASK, PROMPT, estimator, gradient_of, take_gradient};
@@ -113,6 +113,10 @@ struct Walk<'a> {
     table: Table,
     sampler: &'a Sampler,
     eos: i64,
+    /// Whether one end-of-sequence ends a completion, and not a block of them.
+    ends_at_any: bool,
+    /// The block that each step writes in, and how many tokens.
+    plan: Vec<(Range<usize>, usize)>,
     numbers: BTreeMap<Action, usize>,
     from_state: BTreeMap<Vec<i64>, Vec<Action>>,
     terms: Vec<Term>,
@@ -127,6 +131,37 @@ struct Path {
     entropies: Vec<f64>,
     logps: Vec<f64>,
     actions: Vec<usize>,
+}
+
+/// SDAR counts blocks from the prompt, and Dream spreads a block's tokens over a grid of times; others write equally many
+/// tokens in every step.
+fn plan(family: Family, sampler: &Sampler) -> Vec<(Range<usize>, usize)> {
+    let [tokens, block, steps] =
+        [sampler.completion_tokens, sampler.block_tokens, sampler.steps].map(|n| n as usize);
+    let steps = steps / (tokens / block);
+    let mut end = if family == Family::Sdar { block - PROMPT.len() % block } else { block };
+    let (mut plan, mut start) = (vec![], 0);
+    while start < tokens {
+        end = end.min(tokens);
+        let mut masked = end - start;
+        for step in 0..steps {
+            let time = |step: usize| 1.0 - 0.999 * step as f64 / steps as f64;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few")]
+            let count = match family {
+                Family::Dream if step + 1 == steps => masked,
+                Family::Dream => {
+                    (masked as f64 * (1.0 - time(step + 1) / time(step))).floor() as usize
+                }
+                _ => (block / steps).min(masked),
+            };
+            if count > 0 {
+                plan.push((start..end, count));
+                masked -= count;
+            }
+        }
+        (start, end) = (end, end + block);
+    }
+    plan
 }
 
 impl Walk<'_> {
@@ -180,16 +215,17 @@ impl Walk<'_> {
     }
 
     fn walk(&mut self, path: Path, step: usize) {
-        let Sampler { completion_tokens, block_tokens, steps, .. } = *self.sampler;
-        let (block, steps) = (block_tokens as usize, steps as usize);
-        let per_block = steps / (completion_tokens as usize / block);
-        let first = step / per_block * block;
-        let ended =
-            first > 0 && path.completion[first - block..first].iter().all(|&id| id == self.eos);
-        if step == steps || step.is_multiple_of(per_block) && ended {
+        let block_of = |step: usize| self.plan.get(step).map(|(block, _)| block.clone());
+        let before =
+            step.checked_sub(1).and_then(block_of).filter(|of| block_of(step).as_ref() != Some(of));
+        let ended = before.is_some_and(|block| {
+            let mut tokens = path.completion[block].iter().map(|&id| id == self.eos);
+            if self.ends_at_any { tokens.any(|is_end| is_end) } else { tokens.all(|is_end| is_end) }
+        });
+        let Some((block, count)) = self.plan.get(step).cloned().filter(|_| !ended) else {
             return self.found.push(path);
-        }
-        for action in self.actions(&path.completion, first..first + block, block / per_block) {
+        };
+        for action in self.actions(&path.completion, block, count) {
             let mut next = path.clone();
             next.actions.push(self.numbers[&action]);
             for &(position, token) in &action.1 {
@@ -235,6 +271,8 @@ impl Enumeration {
             table: Table::new(policy, sampler),
             sampler,
             eos: policy.config().eos_token_id,
+            ends_at_any: policy.config().family == Family::Sdar,
+            plan: plan(policy.config().family, sampler),
             numbers: BTreeMap::new(),
             from_state: BTreeMap::new(),
             terms: vec![],
@@ -250,7 +288,7 @@ impl Enumeration {
         walk.walk(start, 0);
         let certain = Tensor::from_slice(&[1.0]);
         let probability = Tensor::cat(&[walk.probabilities(), certain], 0);
-        let steps = sampler.steps as usize;
+        let steps = walk.plan.len();
         let padded = walk.found.iter().flat_map(|path| {
             path.actions.iter().copied().chain(std::iter::repeat(walk.numbers.len())).take(steps)
         });

@@ -1,7 +1,7 @@
 //! On-policy, every ratio is 1 to the bit: the learner computes what the sampler computed, whatever
 //! else is in the batch of either. Not within a tolerance: a last bit that differs is a defect.
 
-use agrpo_spec::{Cache, Family, LoraConfig, Purpose};
+use agrpo_spec::{AttendsTo, Cache, Family, LoraConfig, Purpose};
 
 use super::*;
 use crate::kernels::row::{Row as Logits, largest};
@@ -20,6 +20,8 @@ fn policies() -> [Policy; 4] {
             n_kv_heads: None,
             head_size: None,
             attention_block: None,
+            n_experts: None,
+            experts_per_token: None,
             d_model,
             n_layers: 2,
             n_heads,
@@ -83,14 +85,13 @@ fn ratios_are_1_in_every_order_under_every_filter_and_for_every_micro_batch() {
     }
 }
 
-/// Blocks counted from prompts of three lengths, and steps on a time grid: the learner rebuilds the states that the sampler
-/// was in.
+/// Blocks counted from prompts of three lengths, steps on a time grid, one pass for a whole row of an autoregressive model:
+/// the learner computes the distributions that the sampler drew from, in f32 and, with adapters, in half precision.
 #[test]
 fn ratios_are_1_under_the_conventions_of_every_family() {
     crate::use_one_thread();
-    for family in [Family::Llada, Family::Dream, Family::Sdar] {
-        let attention_block = (family == Family::Sdar).then_some(4);
-        let shape = ModelShape { family, attention_block, ..crate::testing::shape(0.2) };
+    for family in Family::ALL {
+        let shape = crate::testing::shape_of(family, 0.2);
         let config = ModelConfig::new(&shape, 24, 0, 23, 64);
         let policy = Policy::draw(config, 0.2, Seed::new(3)).unwrap();
         let padded = |(n, row): (usize, Row)| {
@@ -98,13 +99,17 @@ fn ratios_are_1_under_the_conventions_of_every_family() {
             Row { prompt: [&padding, &row.prompt[n / 5..]].concat(), ..row }
         };
         let rows: Vec<Row> = rows().into_iter().enumerate().map(padded).collect();
-        let threshold = Some(real(0.1));
-        let sure = Sampler { threshold, ..sampler(8, 4, 8, PositionRule::LowConfidence) };
-        let exact = PositionRule::ALL.map(|position| sampler(8, 4, 4, position));
-        for sampler in exact.into_iter().chain([sure]) {
-            let trajectories = sample(&policy, &rows, &sampler, 4, &Threads::one()).unwrap();
-            let found = deviation(&policy, &trajectories, &sampler, 7);
-            assert_eq!(found, 0.0, "{family:?}, {sampler:?}");
+        let is_causal = family.traits().attends_to == AttendsTo::Before;
+        let (block, steps) = if is_causal { (1, 8) } else { (4, 4) };
+        let sure = sampler(8, block, 8, PositionRule::LowConfidence);
+        let sure = Sampler { threshold: Some(real(0.1)), ..sure };
+        let exact = PositionRule::ALL.map(|position| sampler(8, block, steps, position));
+        for (policy, name) in [(&policy, "f32"), (&half(&policy, Some(3)), "bf16")] {
+            for sampler in exact.iter().chain([&sure]) {
+                let trajectories = sample(policy, &rows, sampler, 4, &Threads::one()).unwrap();
+                let found = deviation(policy, &trajectories, sampler, 7);
+                assert_eq!(found, 0.0, "{family:?} in {name}, {sampler:?}");
+            }
         }
     }
 }
@@ -114,7 +119,7 @@ fn adapted(policy: Policy, rank: u32) -> Policy {
     let lora = LoraConfig {
         rank,
         alpha: real(2.0 * f64::from(rank)),
-        targets: LoraConfig::MODULES.map(str::to_owned).to_vec(),
+        targets: policy.config().family.traits().tensors.targets().map(str::to_owned).into(),
         head: true,
         rslora: false,
         merge_for_sampling: false,

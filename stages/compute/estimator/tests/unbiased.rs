@@ -55,6 +55,33 @@ fn agrpo_s_expectation_is_the_gradient() {
     }
 }
 
+/// Every family under its own conventions: blocks counted from the prompt, which here end after one token or after two, steps
+/// on a time grid, one pass for a row, experts.
+#[test]
+fn agrpo_s_expectation_is_the_gradient_in_every_family() {
+    for family in Family::ALL {
+        let shapes = match family {
+            Family::Llama => [(1, 4), (1, 4)],
+            Family::Sdar => [(2, 4), (3, 3)],
+            _ => [(4, 4), (2, 4)],
+        };
+        for (block, steps) in shapes {
+            let policy = drawn_of(family, 1, EOS, block).to_double();
+            for position in [PositionRule::Random, PositionRule::LowConfidence] {
+                let sampler = sampler(4, block, steps, position);
+                let all = Enumeration::new(&policy, &sampler);
+                let total = all.probability_R.sum(Kind::Double).double_value(&[]);
+                assert!((total - 1.0).abs() < 1e-12, "{family:?}: {total}");
+                let position_gradient = position == PositionRule::LowConfidence;
+                let exact = all.exact_gradient(&policy, 0.0) / f64::from(steps);
+                let config = EstimatorConfig { position_gradient, ..config(EstimatorKind::Agrpo) };
+                let error = relative(&all.expected_estimate(&policy, &config, 0.2), &exact);
+                assert!(error < EXACT, "{family:?}, {}: {error}", describe(&sampler));
+            }
+        }
+    }
+}
+
 /// Drawn steps: each with the chance q and the weight 1 / (N q), which have to cancel.
 #[test]
 fn the_expectation_over_drawn_steps_is_the_gradient() {

@@ -25,6 +25,8 @@ fn policy(positions: i64) -> Policy {
 fn policy_of(family: Family, positions: i64) -> Policy {
     crate::use_one_thread();
     let shape = ModelShape {
+        n_experts: None,
+        experts_per_token: None,
         family,
         n_kv_heads: None,
         head_size: None,

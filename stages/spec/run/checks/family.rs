@@ -3,13 +3,13 @@
 //! Whether logits are shifted, or heads have norms, is no key: the family decides it.
 
 use crate::family::{AttendsTo, BlocksFrom};
-use crate::run::base::{AttentionShape, Base};
+use crate::run::base::{Base, FamilyShape};
 use crate::run::error::{RunError, setting, within};
 use crate::run::{Cache, EstimatorKind, RunConfig};
 
 /// Checks the section of that name: that the family has its keys, and that its heads are whole and even.
-pub(super) fn shape(section: &str, shape: &AttentionShape) -> Result<(), RunError> {
-    let &AttentionShape { family, d_model, n_heads, .. } = shape;
+pub(super) fn shape(section: &str, shape: &FamilyShape) -> Result<(), RunError> {
+    let &FamilyShape { family, d_model, n_heads, .. } = shape;
     let (name, keys) = (family.traits().name, &family.traits().keys);
     let key = |key: &str| format!("{section}.{key}");
     within(&key("n_heads"), n_heads, 1..=1024)?;
@@ -43,10 +43,15 @@ pub(super) fn shape(section: &str, shape: &AttentionShape) -> Result<(), RunErro
             ),
         )?,
     }
-    let key = key("attention_block");
-    let has_blocks = family.traits().attends_to == AttendsTo::ItsBlockAndBefore;
+    attention_block(&key("attention_block"), shape)?;
+    experts(section, shape)
+}
+
+fn attention_block(key: &str, shape: &FamilyShape) -> Result<(), RunError> {
+    let traits = shape.family.traits();
+    let (name, has_blocks) = (traits.name, traits.attends_to == AttendsTo::ItsBlockAndBefore);
     match shape.attention_block {
-        Some(block) if has_blocks => within(&key, block, 1..=65_536),
+        Some(block) if has_blocks => within(key, block, 1..=65_536),
         None if has_blocks => Err(setting(key, "left out").refused(format!(
             "expected the tokens of a block, such as 4: {name} attends to its block and those before it"
         ))),
@@ -56,10 +61,36 @@ pub(super) fn shape(section: &str, shape: &AttentionShape) -> Result<(), RunErro
     }
 }
 
+fn experts(section: &str, shape: &FamilyShape) -> Result<(), RunError> {
+    let name = shape.family.traits().name;
+    let has_experts = shape.family.traits().tensors.experts.is_some();
+    let key = |key: &str| format!("{section}.{key}");
+    for (name_of_key, found) in
+        [("n_experts", shape.n_experts), ("experts_per_token", shape.experts_per_token)]
+    {
+        match found {
+            Some(found) if !has_experts => {
+                return Err(setting(key(name_of_key), found)
+                    .refused(format!("expected no such key: {name} has no experts")));
+            }
+            None if has_experts => {
+                return Err(setting(key(name_of_key), "left out")
+                    .refused(format!("expected a number: {name} has experts")));
+            }
+            _ => {}
+        }
+    }
+    let (Some(experts), Some(chosen)) = (shape.n_experts, shape.experts_per_token) else {
+        return Ok(());
+    };
+    within(&key("n_experts"), experts, 1..=4096)?;
+    within(&key("experts_per_token"), chosen, 1..=experts)
+}
+
 /// Checks that a run samples in the blocks that its model attends in, where it attends in blocks, and that it asks for
 /// nothing that needs the blocks of all completions at the same positions.
 pub(super) fn blocks(config: &RunConfig, base: &Base) -> Result<(), RunError> {
-    let (section, shape) = base.attention();
+    let (section, shape) = base.of_family();
     let traits = shape.family.traits();
     let name = traits.name;
     if let Some(block) = shape.attention_block {
@@ -82,6 +113,9 @@ pub(super) fn blocks(config: &RunConfig, base: &Base) -> Result<(), RunError> {
             ),
         )?;
     }
+    if traits.attends_to == AttendsTo::Before {
+        left_to_right(config, name)?;
+    }
     if traits.sampling.blocks_from == BlocksFrom::Completion {
         return Ok(());
     }
@@ -100,6 +134,24 @@ pub(super) fn blocks(config: &RunConfig, base: &Base) -> Result<(), RunError> {
             "expected another kind: {why}, so completions have different numbers of steps, and it cuts \
              trajectories of equally many"
         ),
+    )
+}
+
+/// Checks that an autoregressive model writes from left to right, and is asked for nothing that masks tokens.
+fn left_to_right(config: &RunConfig, name: &str) -> Result<(), RunError> {
+    for (key, tokens) in [
+        ("rollout.block_tokens", config.rollout.block_tokens),
+        ("evaluation.block_tokens", config.evaluation_block_tokens()),
+    ] {
+        setting(key, tokens).ensure(
+            tokens == 1,
+            format!("expected 1: {name} is autoregressive, and writes from left to right"),
+        )?;
+    }
+    let kind = config.estimator.kind;
+    setting("estimator.kind", format!("\"{kind}\"")).ensure(
+        matches!(kind, EstimatorKind::Agrpo | EstimatorKind::ArGrpo),
+        format!("expected \"ar-grpo\" or \"agrpo\": {name} is autoregressive, and knows no mask"),
     )
 }
 

@@ -244,3 +244,23 @@ fn compare(
     }
     assert_eq!(ours.completion(0)[..output.len() - begin], output[begin..], "{case}");
 }
+
+#[test]
+fn llada_moe_s_completions_are_those_of_llada_s_own_program() {
+    let (policy, all) = (policy("llada_moe_tiny"), tensors("llada_moe_tiny/expected.safetensors"));
+    let mut compared = 0;
+    for case in cases("llada_moe_tiny/generate_cases.json") {
+        let tensor = |name: &str| &all[&format!("generate.{}.{name}", case["case"])];
+        let tokens = count(&case, "gen_length");
+        let sampler = Sampler {
+            block_tokens: count(&case, "block_length"),
+            ..greedy(tokens, count(&case, "steps"), PositionRule::LowConfidence)
+        };
+        let prompt = tensor("prompt");
+        let ours = completions(&policy, prompt, &sampler);
+        let output = tensor("output").narrow(1, prompt.size()[1], tokens.into());
+        assert_eq!(ours.completion_ids, ids(&output), "{case}");
+        compared += 1;
+    }
+    assert!(compared > 0, "no case in {}", folder().display());
+}
