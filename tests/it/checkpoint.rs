@@ -20,7 +20,8 @@ use crate::support::program::Program;
 use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
-const TAGS: [&str; 6] = ["<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "8}"];
+pub(crate) const TAGS: [&str; 6] =
+    ["<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "8}"];
 const SPECIAL: [&str; 6] = [
     "<|startoftext|>",
     "<|endoftext|>",
@@ -79,16 +80,16 @@ micro_batch = 4
 
 /// A byte-level `tokenizer.json`: bytes are tokens, then come the tags and the special tokens. Bytes that
 /// have no character of their own borrow one from 256 on, as in GPT-2.
-fn tokenizer() -> Value {
+pub(crate) fn tokenizer(special: &[&str]) -> Value {
     let mut borrowed = 256..;
     let vocabulary = (0..=255u8).map(|byte| {
         let own = matches!(byte, 33..=126 | 161..=172 | 174..=255);
         let code = if own { u32::from(byte) } else { borrowed.next().unwrap() };
         (char::from_u32(code).unwrap().to_string(), Value::from(byte))
     });
-    let added = (256..).zip(TAGS.into_iter().chain(SPECIAL)).map(|(id, text)| {
+    let added = (256..).zip(TAGS.iter().chain(special)).map(|(id, text)| {
         json!({
-            "id": id, "content": text, "special": SPECIAL.contains(&text), "single_word": false,
+            "id": id, "content": text, "special": special.contains(text), "single_word": false,
             "lstrip": false, "rstrip": false, "normalized": false,
         })
     });
@@ -120,7 +121,7 @@ pub(crate) fn checkpoint(folder: &Path) {
     for (name, content) in policy.to_files().unwrap() {
         fs::write(folder.join(name), content.bytes(1 << 24).unwrap()).unwrap();
     }
-    fs::write(folder.join("tokenizer.json"), tokenizer().to_string()).unwrap();
+    fs::write(folder.join("tokenizer.json"), tokenizer(&SPECIAL).to_string()).unwrap();
     fs::write(folder.join("README.md"), "made up").unwrap();
 }
 

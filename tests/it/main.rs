@@ -12,6 +12,7 @@ mod compare;
 mod documents;
 mod evaluate;
 mod export;
+mod families;
 mod fault;
 mod fused;
 mod golden;
