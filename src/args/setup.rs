@@ -64,6 +64,7 @@ pub(crate) const TEMPLATES: Choices<Template> = &[
     ("d1-gsm8k", template!("d1-llada-8b-gsm8k"), "GSM8K with LLaDA-8B by d1's diffu-GRPO, on GPUs"),
     ("dream-gsm8k", template!("dream-7b-gsm8k"), "GSM8K with Dream 7B, on GPUs"),
     ("sdar-gsm8k", template!("sdar-8b-gsm8k"), "GSM8K with SDAR-8B, on GPUs"),
+    ("llada-moe-gsm8k", template!("llada-moe-7b-gsm8k"), "GSM8K with LLaDA-MoE-7B, on GPUs"),
 ];
 
 /// Write manual pages, one for each command

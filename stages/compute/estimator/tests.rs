@@ -20,6 +20,7 @@ mod biased;
 mod by_sample;
 mod checkpointing;
 mod enumeration;
+mod families;
 mod monte_carlo;
 mod packing;
 mod ratios;

@@ -58,6 +58,7 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
     },
     chat: ChatLayout {
         begin: "",
+        roles: ["system", "user", "assistant"],
         role_start: "<|im_start|>",
         role_end: "\n",
         turn_end: "<|im_end|>\n",

@@ -55,6 +55,7 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
     },
     chat: ChatLayout {
         begin: "<|startoftext|>",
+        roles: ["system", "user", "assistant"],
         role_start: "<|start_header_id|>",
         role_end: "<|end_header_id|>\n\n",
         turn_end: "<|eot_id|>",

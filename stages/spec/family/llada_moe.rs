@@ -62,13 +62,14 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         ends_after: EndsAfter::BlockOfEnds,
     },
     chat: ChatLayout {
-        begin: "<|startoftext|>",
+        begin: "",
+        roles: ["SYSTEM", "HUMAN", "ASSISTANT"],
         role_start: "<role>",
         role_end: "</role>",
         turn_end: "<|role_end|>",
         strips: false,
-        system: None,
-        pieces: &["<|startoftext|>", "<role>", "</role>", "<|role_end|>"],
+        system: Some("detailed thinking off"),
+        pieces: &["<role>", "</role>", "<|role_end|>"],
         mask: "<|mask|>",
     },
 };

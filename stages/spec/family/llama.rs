@@ -59,6 +59,7 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
     },
     chat: ChatLayout {
         begin: "<|begin_of_text|>",
+        roles: ["system", "user", "assistant"],
         role_start: "<|start_header_id|>",
         role_end: "<|end_header_id|>\n\n",
         turn_end: "<|eot_id|>",

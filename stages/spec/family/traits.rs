@@ -168,6 +168,8 @@ pub enum EndsAfter {
 pub struct ChatLayout {
     /// Before everything.
     pub begin: &'static str,
+    /// The names of the system, the user and the assistant.
+    pub roles: [&'static str; 3],
     /// Before a role.
     pub role_start: &'static str,
     /// Between a role and its content.

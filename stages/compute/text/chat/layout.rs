@@ -24,13 +24,23 @@ fn turns<'a>(layout: &ChatLayout, messages: &'a [Message]) -> Vec<(Role, &'a str
 /// A conversation as text, up to where the assistant answers.
 pub(super) fn conversation(layout: &ChatLayout, messages: &[Message]) -> String {
     let &ChatLayout { begin, role_start, role_end, turn_end, strips, .. } = layout;
+    let name = |role| name(layout, role);
     let mut text = begin.to_owned();
     for (role, content) in turns(layout, messages) {
         let content = if strips { strip(content) } else { content };
-        text.extend([role_start, role.name(), role_end, content, turn_end]);
+        text.extend([role_start, name(role), role_end, content, turn_end]);
     }
-    text.extend([role_start, Role::Assistant.name(), role_end]);
+    text.extend([role_start, name(Role::Assistant), role_end]);
     text
+}
+
+fn name(layout: &ChatLayout, role: Role) -> &'static str {
+    let [system, user, assistant] = layout.roles;
+    match role {
+        Role::System => system,
+        Role::User => user,
+        Role::Assistant => assistant,
+    }
 }
 
 /// How many special tokens the layout writes in this conversation; contents have none.

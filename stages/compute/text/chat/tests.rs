@@ -2,7 +2,7 @@
 //! special tokens have other ids than any published checkpoint's.
 
 use agrpo_grading::Role;
-use agrpo_spec::{Family, ModelShape, StageError};
+use agrpo_spec::{Family, StageError};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::utils::truncation::TruncationParams;
@@ -174,14 +174,16 @@ fn an_added_token_beyond_the_vocabulary_is_refused() {
     insta::assert_snapshot!(error, @r#"tokenizer.json: the added token "<more>" has the id 4294967295, but config.json has embedding_size = 272: tokenizer and model are not of one checkpoint"#);
 }
 
-/// A tokenizer of words with the special tokens of the Qwen families, and a configuration of this one.
-fn chat_ml(family: Family) -> (Vec<u8>, ModelConfig) {
+/// A tokenizer of words with the special tokens of a family, and a configuration of it.
+fn of_family(family: Family) -> (Vec<u8>, ModelConfig) {
     let traits = family.traits();
     let mut tokenizer = words();
-    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", traits.chat.mask];
-    tokenizer.add_special_tokens(&special.map(|text| AddedToken::from(text, true)));
-    let shape = ModelShape { family, ..shape(0.1) };
-    let (end, mask) = (i64::from(WORDS), i64::from(WORDS) + 3);
+    let special = [&["<|endoftext|>"], traits.chat.pieces, &[traits.chat.mask]].concat();
+    let added: Vec<_> = special.iter().map(|&text| AddedToken::from(text, true)).collect();
+    tokenizer.add_special_tokens(&added);
+    let shape = crate::testing::shape_of(family, 0.1);
+    let end = i64::from(WORDS);
+    let mask = end + i64::try_from(special.len()).unwrap() - 1;
     (bytes(&tokenizer), ModelConfig::new(&shape, 272, end, mask, 64))
 }
 
@@ -189,15 +191,17 @@ fn chat_ml(family: Family) -> (Vec<u8>, ModelConfig) {
 fn a_conversation_is_laid_out_as_its_family_does() {
     let user = message(Role::User, "\n hello \t");
     let of = |family, messages: &[Message]| {
-        let (file, config) = chat_ml(family);
+        let (file, config) = of_family(family);
         let chat = ChatTokenizer::read(&file, &config).unwrap();
         let ids = chat.ids(messages).unwrap();
-        assert_eq!(ids[0], i64::from(WORDS) + 1, "nothing comes before a role");
+        assert_eq!(ids[0], i64::from(WORDS) + 1, "nothing comes before the first piece");
         chat.text(&ids, Specials::Keep).unwrap()
     };
     let one = [user.clone()];
     insta::assert_debug_snapshot!(of(Family::Dream, &one), @r#""<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
     insta::assert_debug_snapshot!(of(Family::Sdar, &one), @r#""<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
+    insta::assert_debug_snapshot!(of(Family::LladaMoe, &one), @r#""<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>\n hello \t<|role_end|><role>ASSISTANT</role>""#);
+    insta::assert_debug_snapshot!(of(Family::Llama, &one), @r#""<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n""#);
     let two = [message(Role::System, " Be brief. "), user];
     let told = of(Family::Dream, &two);
     assert_eq!(told, of(Family::Sdar, &two), "with a system message, both are one");
@@ -207,7 +211,7 @@ fn a_conversation_is_laid_out_as_its_family_does() {
 #[test]
 fn a_message_cannot_end_its_own_turn_in_any_family() {
     for family in [Family::Dream, Family::Sdar] {
-        let (file, config) = chat_ml(family);
+        let (file, config) = of_family(family);
         let chat = ChatTokenizer::read(&file, &config).unwrap();
         let refused =
             |role, text: &str| chat.ids(&[message(role, text)]).map_err(|error| error.to_string());
@@ -222,7 +226,7 @@ fn a_message_cannot_end_its_own_turn_in_any_family() {
 
 #[test]
 fn a_mask_is_the_family_s_or_that_of_the_program_s_own_tasks() {
-    let (file, config) = chat_ml(Family::Dream);
+    let (file, config) = of_family(Family::Dream);
     let file = String::from_utf8(file).unwrap();
     let renamed = |to: &str| {
         let file = file.replace("<|mask|>", to);

@@ -37,6 +37,9 @@ fn every_family_has_its_own_keys() {
         (&format!("{SDAR}\nn_kv_heads = 1"), 4),
         // Three heads of 16 of a residual stream of 64.
         ("family = \"sdar\"\nn_heads = 3\nhead_size = 16\nattention_block = 8", 8),
+        ("family = \"llada-moe\"\nn_heads = 4\nn_experts = 8\nexperts_per_token = 2", 8),
+        ("family = \"llada-moe\"\nn_heads = 4\nn_experts = 8\nexperts_per_token = 3", 8),
+        ("family = \"llama\"\nn_heads = 4", 1),
     ] {
         let run = of_family(keys, block);
         assert!(!ids.contains(&run.id()), "{keys}");
@@ -55,6 +58,8 @@ fn run_files_of_families_are_valid() {
     for (family, text) in [
         (Family::Dream, include_str!("../../../../../tests/runs/dream-sudoku.toml")),
         (Family::Sdar, include_str!("../../../../../tests/runs/sdar-sudoku.toml")),
+        (Family::Llama, include_str!("../../../../../tests/runs/llama-sudoku.toml")),
+        (Family::LladaMoe, include_str!("../../../../../tests/runs/llada-moe-sudoku.toml")),
     ] {
         assert_eq!(Run::parse(text).unwrap().config().family(), family);
     }
@@ -66,6 +71,11 @@ fn run_files_of_families_are_valid() {
             include_str!("../../../../../jobs/runs/dream-7b-gsm8k.toml"),
         ),
         (Family::Sdar, 8_190_735_360, include_str!("../../../../../jobs/runs/sdar-8b-gsm8k.toml")),
+        (
+            Family::LladaMoe,
+            7_356_880_896,
+            include_str!("../../../../../jobs/runs/llada-moe-7b-gsm8k.toml"),
+        ),
     ] {
         let named = crate::sources(text).unwrap();
         let mut digests: std::collections::BTreeMap<_, _> =
@@ -92,6 +102,9 @@ fn keys_that_a_family_lacks_or_cannot_have_are_named() {
         refused("family = \"sdar\"\nn_heads = 4"),
         refused("family = \"sdar\"\nn_heads = 4\nattention_block = 0"),
         refused("family = \"sdar\"\nn_heads = 4\nattention_block = 4\nhead_size = 5"),
+        refused("n_heads = 4\nn_experts = 4"),
+        refused("family = \"llada-moe\"\nn_heads = 4\nn_experts = 4"),
+        refused("family = \"llada-moe\"\nn_heads = 4\nn_experts = 4\nexperts_per_token = 5"),
         checkpoint("n_kv_heads = 1", &[]).unwrap_err(),
         checkpoint("family = \"sdar\"", &[]).unwrap_err(),
     ];
@@ -106,6 +119,9 @@ fn keys_that_a_family_lacks_or_cannot_have_are_named() {
     model.attention_block = left out: expected the tokens of a block, such as 4: SDAR attends to its block and those before it
     model.attention_block = 0: expected an integer from 1 to 65536
     model.head_size = 5: expected an even number from 2 to 65536
+    model.n_experts = 4: expected no such key: LLaDA has no experts
+    model.experts_per_token = left out: expected a number: LLaDA-MoE has experts
+    model.experts_per_token = 5: expected an integer from 1 to 4
     checkpoint.shape.n_kv_heads = 1: expected no such key: LLaDA has a head of keys for each of queries
     checkpoint.shape.attention_block = left out: expected the tokens of a block, such as 4: SDAR attends to its block and those before it
     "#);
@@ -138,6 +154,7 @@ fn a_run_samples_in_the_blocks_that_its_model_attends_in() {
         smoke("kind = \"agrpo\"", "kind = \"merged-step\""),
         smoke("kind = \"agrpo\"", "kind = \"ar-grpo\""),
         checkpoint(shape, &[]).unwrap_err(),
+        own("family = \"llama\"\nn_heads = 4", 8).unwrap_err(),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
     rollout.block_tokens = 8: expected 4: SDAR attends in blocks of model.attention_block = 4
@@ -147,6 +164,7 @@ fn a_run_samples_in_the_blocks_that_its_model_attends_in() {
     estimator.kind = "merged-step": expected another kind: SDAR counts blocks from the prompt's first token, so completions have different numbers of steps, and it cuts trajectories of equally many
     estimator.kind = "ar-grpo": expected another kind, or model.attention_block = 1: it writes blocks of one token
     rollout.block_tokens = 8: expected 4: SDAR attends in blocks of checkpoint.shape.attention_block = 4
+    rollout.block_tokens = 8: expected 1: Llama is autoregressive, and writes from left to right
     "#);
     // A cell of a grid has the evaluation's blocks, and any length and steps of them.
     let run = own(&format!("{SDAR}\nn_kv_heads = 2"), 4).unwrap();
