@@ -2,7 +2,9 @@
 //!
 //! States recorded facts only.
 
-use agrpo_spec::{ArtifactDigest, Evaluation, EvaluationResult, PositionRule, RunId, Sampler};
+use agrpo_spec::{
+    ArtifactDigest, AttendsTo, Evaluation, EvaluationResult, Family, PositionRule, RunId, Sampler,
+};
 use agrpo_view::statistics::{Interval, interval};
 use agrpo_view::text::policy;
 
@@ -37,6 +39,8 @@ pub struct Origin {
 /// The contents of a card.
 #[derive(Clone, Debug)]
 pub struct Card {
+    /// The family of the model.
+    pub family: Family,
     /// The files beside it.
     pub model: Model,
     /// The policy.
@@ -70,22 +74,27 @@ impl Card {
         // A JSON string is valid YAML, whatever characters the name contains.
         let base = |name: &String| format!("base_model: {}\n", serde_json::json!(name));
         let base = self.base.as_ref().map(base).unwrap_or_default();
-        format!("---\nlibrary_name: {library}\n{base}tags: [llada, masked-diffusion, agrpo]\n---\n")
+        let kind = if self.is_causal() { "autoregressive" } else { "masked-diffusion" };
+        let family = self.family.key();
+        format!("---\nlibrary_name: {library}\n{base}tags: [{family}, {kind}, agrpo]\n---\n")
     }
 
-    fn what(&self) -> &'static str {
+    fn is_causal(&self) -> bool {
+        self.family.traits().attends_to == AttendsTo::Before
+    }
+
+    fn what(&self) -> String {
+        let kind = if self.is_causal() { "n autoregressive" } else { " masked diffusion" };
+        let model =
+            format!("{kind} language model of {}'s architecture", self.family.traits().name);
         match self.model {
-            Model::Whole => {
-                "A masked diffusion language model of LLaDA's architecture, trained by agrpo."
-            }
-            Model::Merged => {
-                "A masked diffusion language model of LLaDA's architecture, trained by agrpo as a LoRA \
-                 adapter. The adapter is merged: `W + alpha / r * B A`, computed in f32 and rounded to \
-                 the base's type."
-            }
+            Model::Whole => format!("A{model}, trained by agrpo."),
+            Model::Merged => format!(
+                "A{model}, trained by agrpo as a LoRA adapter. The adapter is merged: \
+                 `W + alpha / r * B A`, computed in f32 and rounded to the base's type."
+            ),
             Model::Adapter => {
-                "A LoRA adapter for a masked diffusion language model of LLaDA's architecture, trained \
-                 by agrpo. It needs its base."
+                format!("A LoRA adapter for a{model}, trained by agrpo. It needs its base.")
             }
         }
     }
@@ -100,6 +109,10 @@ impl Card {
     }
 
     fn sampling(&self) -> String {
+        if self.is_causal() {
+            return "\n## Sampling\n\n`generate` of transformers samples as it was trained.\n"
+                .to_owned();
+        }
         let text = format!(
             "\n## Sampling\n\nThe model is not autoregressive, so `generate` of transformers does not \
              fit. A completion begins as masks behind the prompt (token {}); every step replaces some of \
@@ -122,17 +135,25 @@ impl Card {
     }
 
     fn loading(&self) -> String {
-        let python = match self.model {
-            Model::Adapter => {
+        let name = self.family.traits().name;
+        // An identifier of Python.
+        let class = name.replace('-', "");
+        let python = match (self.model, self.family.traits().code) {
+            (Model::Adapter, _) => {
                 "from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, \".\")  # base: \
                  the model that the adapter was trained on"
+                    .to_owned()
             }
-            Model::Whole | Model::Merged => {
+            (Model::Whole | Model::Merged, Some([code, hub])) => format!(
                 "from transformers.dynamic_module_utils import get_class_from_dynamic_module\n\n\
-                 # LLaDA's own code, which transformers does not include.\n\
-                 LLaDA = get_class_from_dynamic_module(\"modeling_llada.LLaDAModelLM\", \
-                 \"GSAI-ML/LLaDA-8B-Instruct\")\n\
-                 model = LLaDA.from_pretrained(\".\")"
+                 # {name}'s own code, which transformers does not include.\n\
+                 {class} = get_class_from_dynamic_module(\"{code}\", \"{hub}\")\n\
+                 model = {class}.from_pretrained(\".\")"
+            ),
+            (Model::Whole | Model::Merged, None) => {
+                "from transformers import AutoModelForCausalLM\n\n\
+                 model = AutoModelForCausalLM.from_pretrained(\".\")"
+                    .to_owned()
             }
         };
         let files = "`agrpo.json` has the SHA-256 of every file.";
@@ -205,7 +226,8 @@ mod tests {
             evaluations,
         };
         let (policy, origin) = (digest, Some(origin));
-        Card { model: Model::Whole, policy, base: None, mask: 23, end: 22, origin }
+        let family = Family::Llada;
+        Card { family, model: Model::Whole, policy, base: None, mask: 23, end: 22, origin }
     }
 
     #[test]

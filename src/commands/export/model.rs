@@ -39,6 +39,7 @@ pub(super) async fn export(store: &Store, args: &ExportArgs) -> Result<Summary> 
         _ => whole(&mut folder, &files, args.shard_size.unwrap_or(SHARD))?,
     };
     let card = Card {
+        family: config.family,
         model,
         policy,
         base: args.base.clone(),

@@ -67,4 +67,5 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         pieces: &["<|im_start|>", "<|im_end|>"],
         mask: "<|mask|>",
     },
+    code: Some(["modeling_dream.DreamModel", "Dream-org/Dream-v0-Instruct-7B"]),
 };

@@ -64,4 +64,5 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         pieces: &["<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
         mask: "<|mdm_mask|>",
     },
+    code: Some(["modeling_llada.LLaDAModelLM", "GSAI-ML/LLaDA-8B-Instruct"]),
 };

@@ -72,4 +72,5 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         pieces: &["<role>", "</role>", "<|role_end|>"],
         mask: "<|mask|>",
     },
+    code: Some(["modeling_lladamoe.LLaDAMoEModelLM", "inclusionAI/LLaDA-MoE-7B-A1B-Instruct"]),
 };

@@ -68,4 +68,5 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         pieces: &["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
         mask: "<|mdm_mask|>",
     },
+    code: None,
 };

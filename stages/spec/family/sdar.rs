@@ -68,4 +68,5 @@ pub(super) const TRAITS: FamilyTraits = FamilyTraits {
         pieces: &["<|im_start|>", "<|im_end|>"],
         mask: "<|MASK|>",
     },
+    code: Some(["modeling_sdar.SDARForCausalLM", "JetLM/SDAR-8B-Chat"]),
 };

@@ -23,6 +23,8 @@ pub struct FamilyTraits {
     pub sampling: Conventions,
     /// How conversations are written.
     pub chat: ChatLayout,
+    /// The class of its modelling code and the model that brings it on Hugging Face's hub; `None` where transformers has it.
+    pub code: Option<[&'static str; 2]>,
 }
 
 /// The keys of `config.json` for what models of a family may differ in. `None` where they do not.
