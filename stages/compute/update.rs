@@ -20,7 +20,7 @@ pub(crate) enum Trained {
     /// An adapter, whose base is not read.
     Adapter(Adapter),
     /// All weights; the parameters stand on their memory.
-    All(Policy),
+    All(Box<Policy>),
 }
 
 pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs, threads: &Threads) -> Result<Outputs> {
@@ -30,7 +30,7 @@ pub(crate) fn execute(spec: &UpdateSpec, inputs: &Inputs, threads: &Threads) -> 
         None => {
             let policy = Policy::from_folder(files)?;
             let parameters = policy.parameters();
-            (Trained::All(policy), parameters)
+            (Trained::All(Box::new(policy)), parameters)
         }
     };
     let shards = spec.gradients.iter().map(|digest| inputs.content(*digest));

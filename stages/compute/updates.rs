@@ -87,7 +87,7 @@ pub(crate) fn execute(
     drop((batches, reference, behaviour));
     let trained = match policy.adapter() {
         Some(adapter) => Trained::Adapter(adapter.clone()),
-        None => Trained::All(policy),
+        None => Trained::All(Box::new(policy)),
     };
     let artifacts = update::artifacts(files.clone(), (trained, parameters), optimizer, host)?;
     Ok(Outputs { artifacts, metrics: measured })

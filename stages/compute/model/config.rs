@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 use crate::error::{Result, data, data_from};
 use crate::folder;
 
+mod family;
 mod keys;
+
+use family::family_of;
 
 /// Far above the sizes of any model or sequence.
 const LARGEST: i64 = 1 << 24;
@@ -112,36 +115,6 @@ fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'static str)> {
     ];
     let own = own.into_iter().filter_map(|(name, key)| Some((name, key?)));
     own.chain(SHARED.map(|key| (key, key)))
-}
-
-/// The family that a document names; LLaDA's where it names none. Refuses another model's configuration by the model's
-/// name, not by the first key that it lacks.
-fn family_of(document: &Map<String, Value>) -> Result<Family> {
-    let found = document.get("model_type").unwrap_or(&Value::Null);
-    if found.is_null() {
-        return Ok(Family::Llada);
-    }
-    let name = found.as_str().unwrap_or_default();
-    let is_named = |family: &Family| family.traits().model_type.eq_ignore_ascii_case(name);
-    if let Some(family) = Family::ALL.into_iter().find(is_named) {
-        return Ok(family);
-    }
-    let why = match name.to_ascii_lowercase().as_str() {
-        "qwen2" | "qwen3" | "mistral" | "gemma" | "gemma2" | "gemma3" | "gpt2" => {
-            "an autoregressive model knows no mask and looks back only"
-        }
-        _ => "the weights of another architecture mean something else",
-    };
-    let known = Family::ALL.map(|family| {
-        let traits = family.traits();
-        format!("{:?} ({})", traits.model_type, traits.name)
-    });
-    let (last, others) = known.split_last().expect("there are families");
-    Err(data(format!(
-        "config.json: model_type = {}: expected {} or {last}, the families that are computed here; {why}",
-        one_line(found),
-        others.join(", "),
-    )))
 }
 
 impl ModelConfig {

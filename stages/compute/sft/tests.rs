@@ -47,7 +47,7 @@ fn a_model_that_attends_in_blocks_learns_one_block_of_a_sequence() {
 
 #[test]
 fn other_models_learn_any_number_of_the_completion_s_tokens() {
-    let counts = counts(None, &[0..8]);
+    let counts = counts(None, std::slice::from_ref(&(0..8)));
     assert_eq!(counts.keys().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert!(counts.values().all(|&count| count == 800), "spread evenly: {counts:?}");
 }

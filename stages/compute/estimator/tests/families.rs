@@ -80,7 +80,6 @@ fn gradients_on_tiny_checkpoints_are_finite_differences() {
             moved(h);
             worst = worst.max(((above - below) / (2.0 * h) / square - 1.0).abs());
         }
-        println!("{name}: {worst:.1e} of {} tensors", gradients.len());
         assert!(worst < 1e-4, "{name}: {worst}");
     }
 }

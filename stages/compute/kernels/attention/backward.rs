@@ -133,7 +133,7 @@ impl Back {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn write_keys(&self, task: &View<'_>, head: &Head, gradients: &mut [&mut [f32]]) {
-        let is_first = head.head % task.sharing == 0;
+        let is_first = head.head.is_multiple_of(task.sharing);
         let mut dk = vec![0f32; task.width];
         for (n, &key) in head.attended.iter().enumerate() {
             let own = n * head.wide..n * head.wide + task.width;

@@ -10,11 +10,11 @@ use super::policy;
 
 const ALL: [&str; 3] = ["dream_tiny", "sdar_tiny", "llada_moe_tiny"];
 
-fn logits(policy: &Policy, ids_bl: &Tensor) -> Tensor {
+pub(super) fn logits(policy: &Policy, ids_bl: &Tensor) -> Tensor {
     policy.head(&policy.hidden(ids_bl, &Queries::All).unwrap())
 }
 
-fn apart(ours: &Tensor, expected: &Tensor) -> f64 {
+pub(super) fn apart(ours: &Tensor, expected: &Tensor) -> f64 {
     (ours - expected).abs().max().double_value(&[])
 }
 
@@ -28,7 +28,6 @@ fn logits_are_the_families_own() {
     ] {
         let all = tensors(&format!("{name}/expected.safetensors"));
         let worst = apart(&logits(&policy(name), &all[ids]), &all[expected]);
-        println!("{name}, {expected}: {worst:.1e}");
         assert!(worst < 1e-4, "{name}, {expected}: largest difference {worst}");
     }
 }
@@ -47,7 +46,6 @@ fn padding_is_seen_by_no_other_position() {
         let is_token = is_token.to_kind(Kind::Float);
         let expected = all["padded.logits"].narrow(1, 0, length) * &is_token;
         let worst = apart(&(ours.narrow(1, shift, length) * &is_token), &expected);
-        println!("{name}, padded: {worst:.1e}");
         assert!(worst < 1e-4, "{name}: largest difference {worst}");
     }
 }
@@ -59,21 +57,25 @@ fn gradients_are_the_families_own() {
         let policy = policy(name);
         let all = tensors(&format!("{name}/expected_gradient.safetensors"));
         policy.require_grad();
-        let logp_blv = logits(&policy, &all["input_ids"]).log_softmax(-1, Kind::Float);
-        let target_bl1 = all["targets"].unsqueeze(-1);
-        let logp_bl = logp_blv.gather(2, &target_bl1, false).squeeze_dim(-1);
-        let masked_bl = all["masked"].to_kind(Kind::Float);
-        let loss = -(logp_bl * &masked_bl).sum(Kind::Float) / masked_bl.sum(Kind::Float);
+        let loss = mean_loss(&policy, &all);
         assert!(apart(&loss, &all["loss"]) < 1e-5, "{name}");
         loss.backward();
         let worst = compare(&policy.gradients(), &all);
-        println!("{name}, gradients: {worst:.1e}");
         assert!(worst < 1e-4, "{name}: {worst}");
     }
 }
 
+/// The mean cross-entropy at masked positions.
+pub(super) fn mean_loss(policy: &Policy, all: &BTreeMap<String, Tensor>) -> Tensor {
+    let logp_blv = logits(policy, &all["input_ids"]).log_softmax(-1, Kind::Float);
+    let target_bl1 = all["targets"].unsqueeze(-1);
+    let logp_bl = logp_blv.gather(2, &target_bl1, false).squeeze_dim(-1);
+    let masked_bl = all["masked"].to_kind(Kind::Float);
+    -(logp_bl * &masked_bl).sum(Kind::Float) / masked_bl.sum(Kind::Float)
+}
+
 /// The largest difference of a tensor, as a share of its norm.
-fn compare(ours: &BTreeMap<String, Tensor>, all: &BTreeMap<String, Tensor>) -> f64 {
+pub(super) fn compare(ours: &BTreeMap<String, Tensor>, all: &BTreeMap<String, Tensor>) -> f64 {
     let norm = |t: &Tensor| t.norm().double_value(&[]);
     let mut worst = 0f64;
     for (name, ours) in ours {

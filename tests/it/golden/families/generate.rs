@@ -13,7 +13,7 @@ use super::super::{cases, count, folder, ids, tensors};
 use super::{checkpoint, policy};
 
 /// Greedy, in one block.
-fn greedy(tokens: u32, steps: u32, position: PositionRule) -> Sampler {
+pub(super) fn greedy(tokens: u32, steps: u32, position: PositionRule) -> Sampler {
     let real = |value| Real::new(value).unwrap();
     Sampler {
         completion_tokens: tokens,
@@ -30,7 +30,7 @@ fn greedy(tokens: u32, steps: u32, position: PositionRule) -> Sampler {
     }
 }
 
-fn completions(policy: &Policy, prompt: &Tensor, sampler: &Sampler) -> Trajectories {
+pub(super) fn completions(policy: &Policy, prompt: &Tensor, sampler: &Sampler) -> Trajectories {
     let row = |row| Row { prompt: ids(&prompt.get(row)), seed: Seed::new(0) };
     let rows: Vec<Row> = (0..prompt.size()[0]).map(row).collect();
     sample(policy, &rows, sampler, 64, &Threads::one()).unwrap()

@@ -38,8 +38,10 @@ fn a_row_is_the_same_in_any_company_in_every_family() {
                 let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
                 sample(&policy, rows, &sampler, micro_batch, &threads).unwrap()
             };
-            let alone: Vec<_> =
-                rows.iter().map(|row| of_row(&sampled(&[row.clone()], 1, 1), 0)).collect();
+            let alone: Vec<_> = rows
+                .iter()
+                .map(|row| of_row(&sampled(std::slice::from_ref(row), 1, 1), 0))
+                .collect();
             for (micro_batch, threads) in [(1, 1), (5, 3), (64, 1)] {
                 let all = sampled(&rows, micro_batch, threads);
                 for (row, alone) in alone.iter().enumerate() {
