@@ -3,7 +3,8 @@
 //! States recorded facts only.
 
 use agrpo_spec::{
-    ArtifactDigest, AttendsTo, Evaluation, EvaluationResult, Family, PositionRule, RunId, Sampler,
+    ArtifactDigest, AttendsTo, BlocksFrom, Evaluation, EvaluationResult, Family, PositionRule,
+    Predicts, RunId, Sampler,
 };
 use agrpo_view::statistics::{Interval, interval};
 use agrpo_view::text::policy;
@@ -110,14 +111,19 @@ impl Card {
 
     fn sampling(&self) -> String {
         if self.is_causal() {
-            return "\n## Sampling\n\n`generate` of transformers samples as it was trained.\n"
-                .to_owned();
+            return format!(
+                "\n## Sampling\n\nFrom left to right, as `generate` of transformers does; it was measured greedily. Token {} \
+                 ends a completion; the mask, token {}, is never written.\n",
+                self.end, self.mask
+            );
         }
         let text = format!(
             "\n## Sampling\n\nThe model is not autoregressive, so `generate` of transformers does not \
              fit. A completion begins as masks behind the prompt (token {}); every step replaces some of \
-             them by what the model predicts at their positions. Token {} ends it.\n",
-            self.mask, self.end
+             them by what the model predicts {}. Token {} ends it.\n",
+            self.mask,
+            self.where_predicted(),
+            self.end
         );
         let Some(origin) = &self.origin else { return text };
         let Sampler { completion_tokens, block_tokens, steps, position, .. } = &origin.sampler;
@@ -132,6 +138,18 @@ impl Card {
             "{text}\nIt was measured with completions of {completion_tokens} tokens in blocks of \
              {block_tokens}, from left to right, in {steps} steps, {position}, greedily.\n"
         )
+    }
+
+    fn where_predicted(&self) -> &'static str {
+        let traits = self.family.traits();
+        match (traits.predicts, traits.sampling.blocks_from) {
+            (Predicts::Next, _) => "for their positions, which stands one row before them",
+            (Predicts::Itself, BlocksFrom::Completion) => "at their positions",
+            (Predicts::Itself, BlocksFrom::Prompt) => {
+                "at their positions, block by block. Blocks are counted from the prompt's first token, and a position \
+                 attends to its block and those before it"
+            }
+        }
     }
 
     fn loading(&self) -> String {

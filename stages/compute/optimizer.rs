@@ -119,8 +119,9 @@ impl AdamW {
                 gradients.get(name).ok_or_else(|| data(format!("no gradient of {name}")))?;
             let moments =
                 moments.remove(name).ok_or_else(|| data(format!("no moments of {name}")))?;
-            let is_norm = name.ends_with("norm.weight") || name.ends_with("ln_f.weight");
-            let decay = if is_norm { 0.0 } else { learning_rate * config.weight_decay.get() };
+            let is_exempt =
+                ["norm.weight", "ln_f.weight", ".bias"].iter().any(|end| name.ends_with(end));
+            let decay = if is_exempt { 0.0 } else { learning_rate * config.weight_decay.get() };
             let [first, second] = moments;
             rows.push(Row {
                 parameter: singles_mut(parameter)?,

@@ -11,13 +11,15 @@ use agrpo_spec::memory::GradientSizes;
 use agrpo_spec::metrics::{Metrics, joined};
 use agrpo_spec::{EstimatorConfig, Inputs, Outputs, StageError, StageKind, StepEvery, UpdatesSpec};
 
+use tch::Kind;
+
 use crate::context::Context;
 use crate::error::{Result, invalid};
 use crate::estimator::{
     Batch, Estimate, Estimator, Measured, Policies, accumulate, estimator, steps_by_sample,
 };
 use crate::gradient::{self, Samples};
-use crate::model::Placement;
+use crate::model::{Placement, Policy};
 use crate::tensors::NamedTensors;
 use crate::threads::Threads;
 use crate::update::{self, Trained};
@@ -61,7 +63,9 @@ pub(crate) fn execute(
         },
         memory,
     );
-    let mut parameters = policy.parameters();
+    // The weights of half precision are rounded from masters in f32, which the policy's files have.
+    let masters = needs_masters(&policy).then(|| Policy::from_folder(files)).transpose()?;
+    let mut parameters = masters.as_ref().unwrap_or(&policy).parameters();
     let mut optimizer = update::optimizer(spec.optimizer_state, inputs, &parameters, host)?;
     let (mut gradients, mut updates) = (vec![], vec![]);
     let when = (spec.iteration, spec.iterations);
@@ -75,8 +79,11 @@ pub(crate) fn execute(
                 reference: reference.as_ref(),
             };
             let mean = sum(&step, &policies, &config, (threads, host), &mut measured)?;
-            // Moves the policy: the parameters stand on its memory.
+            // Moves the policy: the parameters stand on its memory, or it is rounded from them.
             let taken = optimizer.step(&mut parameters, &mean, &spec.optimizer, when, host)?;
+            if masters.is_some() {
+                policy.round(&parameters);
+            }
             updates.push(update::metrics(&taken));
         }
         gradients.extend(metrics(&config, &batches, &measured));
@@ -87,10 +94,15 @@ pub(crate) fn execute(
     drop((batches, reference, behaviour));
     let trained = match policy.adapter() {
         Some(adapter) => Trained::Adapter(adapter.clone()),
-        None => Trained::All(Box::new(policy)),
+        None => Trained::All(Box::new(masters.unwrap_or(policy))),
     };
     let artifacts = update::artifacts(files.clone(), (trained, parameters), optimizer, host)?;
     Ok(Outputs { artifacts, metrics: measured })
+}
+
+/// Whether all weights of a policy are trained that holds them in half precision.
+fn needs_masters(policy: &Policy) -> bool {
+    policy.adapter().is_none() && policy.placement().kind == Kind::BFloat16
 }
 
 /// Plans contain only valid combinations; a spec of another origin may not.

@@ -246,7 +246,9 @@ impl Workload {
         let rows = self.rollout_rows as f64;
         // Of the samples of a prompt's first step, only one differs.
         let alike = (rows - rows / f64::from(config.rollout.group)) * (samples / steps).min(1.0);
-        let states = rows * samples - alike;
+        // One pass over a row gives its whole likelihood where nothing behind a position is seen.
+        let is_causal = self.sizes.is_causal();
+        let states = if is_causal { rows } else { rows * samples - alike };
         let length = self.gradient.length as f64;
         let asked = Asked { tokens: length, length, queried: self.gradient.queried as f64 };
         let pass = self.work(&asked);

@@ -21,6 +21,7 @@ mod sizes;
 
 pub use gradient::GradientSizes;
 
+use crate::family::{AttendsTo, Family};
 use crate::run::{
     Base, Cache, Checkpointing, EstimatorConfig, EstimatorKind, LoraConfig, Precision, Run, Samples,
 };
@@ -139,7 +140,7 @@ impl Workload {
             gradient: pass(
                 estimator.micro_batch,
                 queried(
-                    estimator,
+                    (estimator, run.config().family()),
                     rollout.group,
                     (rollout.completion_tokens, rollout.block_tokens, rollout.steps),
                 ),
@@ -281,10 +282,13 @@ fn cached(cache: Cache, micro_batch: u32) -> u64 {
 /// Positions of a state whose distributions the estimator reads, at most; of completions of so many tokens, in blocks of
 /// so many, in so many steps.
 fn queried(
-    estimator: &EstimatorConfig,
+    (estimator, family): (&EstimatorConfig, Family),
     group: u32,
     (tokens, block, steps): (u32, u32, u32),
 ) -> u32 {
+    if family.traits().attends_to == AttendsTo::Before {
+        return tokens;
+    }
     let of_step = (tokens / steps.max(1)).max(1);
     match estimator.kind {
         EstimatorKind::Agrpo if estimator.position_gradient => block,

@@ -14,6 +14,7 @@ mod evaluate;
 mod export;
 mod families;
 mod fault;
+mod full_fine_tuning;
 mod fused;
 mod golden;
 mod gpu;

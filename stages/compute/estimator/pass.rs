@@ -242,7 +242,7 @@ impl Pass {
 /// The gradient of a batch's loss.
 #[derive(Debug)]
 pub struct Estimate {
-    /// By the parameters' names, in their shapes and kinds; zero where the loss does not depend on one.
+    /// By the parameters' names, in their shapes, in f32 or f64; zero where the loss does not depend on one.
     pub gradient: BTreeMap<String, Tensor>,
     /// The sums of what the passes measured.
     pub measured: Measured,
@@ -286,7 +286,9 @@ pub fn accumulate(
             };
             let pass = Pass::of(estimator, &passes[pass]);
             let pending = pass.backward(&policies, &estimator.surrogate, checkpointing)?;
-            Ok((policy.gradients(), pending))
+            // Gradients of half precision are summed in f32.
+            let wide = |(name, of): (String, Tensor)| (name, of.to_kind(single(of.kind())));
+            Ok((policy.gradients().into_iter().map(wide).collect(), pending))
         },
         |_, (own, pending)| {
             tensors::add(&mut gradient, own);
@@ -295,9 +297,15 @@ pub fn accumulate(
         },
     )?;
     if passes.is_empty() {
-        gradient = policies.policy.handles().gradients();
+        let zeros = policies.policy.handles().gradients().into_iter();
+        gradient = zeros.map(|(name, of)| (name, of.to_kind(single(of.kind())))).collect();
     }
     Ok(Estimate { gradient, measured: Pending::sum(&measured)? })
+}
+
+/// The kind in which gradients are summed.
+fn single(kind: Kind) -> Kind {
+    if kind == Kind::Double { kind } else { Kind::Float }
 }
 
 /// The units in their order, packed into passes: one unit, and more as long as a pass has no more distinct states

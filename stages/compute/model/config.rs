@@ -2,24 +2,25 @@
 //! that it writes. Refuses the configuration of a family that is not computed here.
 
 use agrpo_grading::json_object;
-use agrpo_spec::{
-    AttendsTo, CheckpointShape, ConfigKeys, Family, Files, ModelShape, Predicts, memory::Sizes,
-    one_line,
-};
-use serde::Deserialize;
+use agrpo_spec::{AttendsTo, CheckpointShape, Family, Files, ModelShape, Predicts, memory::Sizes};
 use serde_json::{Map, Value};
 
-use crate::error::{Result, data, data_from};
+use crate::error::{Result, data};
 use crate::folder;
 
+mod document;
 mod family;
 mod keys;
 
+use document::{keys, unread};
 use family::family_of;
 
 /// Far above the sizes of any model or sequence.
 const LARGEST: i64 = 1 << 24;
 const DEEPEST: i64 = 1 << 12;
+const LONGEST_BLOCK: i64 = 1 << 16;
+/// Experts of all blocks: each has names that are made before any is looked for.
+const MOST_EXPERTS: i64 = 1 << 16;
 
 /// The sizes and constants of a policy's arithmetic, and its special tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,63 +59,6 @@ pub struct ModelConfig {
     pub pad_token_id: Option<i64>,
     /// The mask.
     pub mask_token_id: i64,
-}
-
-/// What is read of `config.json`, by the names of [`ModelConfig`].
-#[derive(Deserialize)]
-struct Read {
-    d_model: i64,
-    n_layers: i64,
-    n_heads: i64,
-    n_kv_heads: Option<i64>,
-    head_size: Option<i64>,
-    attention_block: Option<i64>,
-    mlp_hidden_size: i64,
-    n_experts: Option<i64>,
-    experts_per_token: Option<i64>,
-    embedding_size: i64,
-    max_sequence_length: i64,
-    rope_theta: f64,
-    rms_norm_eps: f64,
-    eos_token_id: i64,
-    pad_token_id: Option<i64>,
-    mask_token_id: i64,
-}
-
-/// The keys that all families share.
-const SHARED: [&str; 5] =
-    ["rope_theta", "rms_norm_eps", "eos_token_id", "pad_token_id", "mask_token_id"];
-
-/// The keys of a family, by the names of [`ModelConfig`].
-fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let ConfigKeys {
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads,
-        head_size,
-        mlp_hidden_size,
-        n_experts,
-        experts_per_token,
-        embedding_size,
-        max_sequence_length,
-        attention_block,
-    } = family.traits().keys;
-    let own = [
-        ("d_model", Some(d_model)),
-        ("n_layers", Some(n_layers)),
-        ("n_heads", Some(n_heads)),
-        ("n_kv_heads", n_kv_heads),
-        ("head_size", head_size),
-        ("mlp_hidden_size", Some(mlp_hidden_size)),
-        ("n_experts", n_experts),
-        ("experts_per_token", experts_per_token),
-        ("embedding_size", Some(embedding_size)),
-        ("max_sequence_length", Some(max_sequence_length)),
-        ("attention_block", attention_block),
-    ];
-    let own = own.into_iter().filter_map(|(name, key)| Some((name, key?)));
-    own.chain(SHARED.map(|key| (key, key)))
 }
 
 impl ModelConfig {
@@ -170,53 +114,12 @@ impl ModelConfig {
 
     /// Reads `config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let unread = |name: &str, error: serde_json::Error| {
-            let reason =
-                format!("config.json: {}; expected a {name} configuration", one_line(&error));
-            data_from(reason, error)
-        };
         let document = json_object(bytes).map_err(|error| unread("model's", error))?;
         let family = family_of(&document)?;
-        let config = Self::of_document(family, &document)
-            .map_err(|error| unread(family.traits().name, error))?;
+        let config = Self::of_document(family, &document)?;
         config.check_sizes()?;
         config.check_keys(&document)?;
         Ok(config)
-    }
-
-    fn of_document(
-        family: Family,
-        document: &Map<String, Value>,
-    ) -> Result<Self, serde_json::Error> {
-        let mut own = Map::new();
-        for (name, key) in keys(family) {
-            match document.get(key) {
-                Some(found) => drop(own.insert(name.to_owned(), found.clone())),
-                None if matches!(name, "n_kv_heads" | "head_size" | "pad_token_id") => {}
-                None => return Err(serde::de::Error::missing_field(key)),
-            }
-        }
-        let read = Read::deserialize(Value::Object(own))?;
-        Ok(Self {
-            family,
-            d_model: read.d_model,
-            n_layers: read.n_layers,
-            n_heads: read.n_heads,
-            n_kv_heads: read.n_kv_heads.unwrap_or(read.n_heads),
-            // A number of heads below 1 is refused by its own name.
-            head_size: read.head_size.unwrap_or(read.d_model / read.n_heads.max(1)),
-            attention_block: read.attention_block,
-            mlp_hidden_size: read.mlp_hidden_size,
-            n_experts: read.n_experts,
-            experts_per_token: read.experts_per_token,
-            embedding_size: read.embedding_size,
-            max_sequence_length: read.max_sequence_length,
-            rope_theta: read.rope_theta,
-            rms_norm_eps: read.rms_norm_eps,
-            eos_token_id: read.eos_token_id,
-            pad_token_id: read.pad_token_id,
-            mask_token_id: read.mask_token_id,
-        })
     }
 
     fn check_sizes(&self) -> Result<()> {
@@ -224,7 +127,11 @@ impl ModelConfig {
         let key_of = |name: &str| keys(self.family).find(|(own, _)| *own == name);
         for (name, found) in self.sizes() {
             let Some((_, key)) = key_of(name) else { continue };
-            let most = if name == "n_layers" { DEEPEST } else { LARGEST };
+            let most = match name {
+                "n_layers" | "n_experts" => DEEPEST,
+                "attention_block" => LONGEST_BLOCK,
+                _ => LARGEST,
+            };
             if !(1..=most).contains(&found) {
                 return refuse(format!("{key} = {found}: expected from 1 to {most}"));
             }
@@ -232,9 +139,10 @@ impl ModelConfig {
         match key_of("head_size") {
             None if self.d_model % (2 * self.n_heads) != 0 => {
                 let traits = self.family.traits();
+                let (d_model, n_heads) = (traits.keys.d_model, traits.keys.n_heads);
                 return refuse(format!(
-                    "{} must be {} heads of an even size",
-                    traits.keys.d_model, traits.keys.n_heads
+                    "{d_model} = {}: {d_model} must be {n_heads} heads of an even size, and {n_heads} = {}",
+                    self.d_model, self.n_heads
                 ));
             }
             Some((_, key)) if self.head_size % 2 != 0 => {
@@ -248,9 +156,15 @@ impl ModelConfig {
             return refuse(format!("{key} = {found}: expected a divisor of the {heads} heads"));
         }
         if self.experts_per_token > self.n_experts {
-            let (key, found) = ("num_experts_per_tok", self.experts_per_token.unwrap_or(0));
-            let experts = self.n_experts.unwrap_or(0);
+            let key = key_of("experts_per_token").map_or("experts_per_token", |(_, key)| key);
+            let [found, experts] = [self.experts_per_token, self.n_experts].map(|n| n.unwrap_or(0));
             return refuse(format!("{key} = {found}: expected at most the {experts} experts"));
+        }
+        let experts = self.n_experts.unwrap_or(0);
+        if experts * self.n_layers > MOST_EXPERTS {
+            let key = key_of("n_experts").map_or("n_experts", |(_, key)| key);
+            let most = MOST_EXPERTS / self.n_layers;
+            return refuse(format!("{key} = {experts}: expected at most {most} in so many layers"));
         }
         if self.rope_theta <= 0.0 || self.rms_norm_eps < 0.0 {
             return refuse("rope_theta must be above 0 and rms_norm_eps at least 0".into());

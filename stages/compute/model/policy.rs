@@ -17,7 +17,8 @@
 //! fastest one: states of one length share a pass ([`Policy::pads`]). Otherwise a shard that pads one of its prompts
 //! pads all of them.
 //!
-//! Ids and queries are made on the host, and uploaded once. A pass never waits for its device.
+//! Ids and queries are made on the host, and uploaded once. A pass waits for its device
+//! only where tokens choose experts.
 
 use std::collections::BTreeMap;
 

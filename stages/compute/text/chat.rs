@@ -18,7 +18,7 @@ use tokenizers::Tokenizer;
 use crate::error::{Result, data};
 use crate::folder;
 use crate::model::{ModelConfig, check_headers};
-use crate::text::tokenizer::{MASK, id, unreadable};
+use crate::text::tokenizer::{MASK, unreadable};
 
 mod guard;
 mod layout;
@@ -110,8 +110,13 @@ impl ChatTokenizer {
     /// template, or where its ids are not the model's.
     pub fn read(bytes: &[u8], config: &ModelConfig) -> Result<Self> {
         let tokenizer = read(bytes, config)?;
-        let layout = &config.family.traits().chat;
-        let pieces = layout.pieces.iter().map(|text| id(&tokenizer, text));
+        let FamilyTraits { name, chat: layout, .. } = config.family.traits();
+        let piece = |text: &&str| {
+            tokenizer.token_to_id(text).map(i64::from).ok_or_else(|| {
+                data(format!("{FILE} has no token {text:?}, a piece of {name}'s conversations"))
+            })
+        };
+        let pieces = layout.pieces.iter().map(piece);
         let mut special = pieces.collect::<Result<BTreeSet<_>, _>>()?;
         let added = tokenizer.get_added_tokens_decoder();
         special.extend(added.iter().filter(|(_, t)| t.special).map(|(&id, _)| i64::from(id)));

@@ -43,7 +43,7 @@ impl Workload {
         let (sampler, estimator) = (of.sampler, of.estimator);
         let tokens = (sampler.completion_tokens, sampler.block_tokens, sampler.steps);
         let sequences = estimator.micro_batch.into();
-        let queried = queried(estimator, of.group, tokens).into();
+        let queried = queried((estimator, of.sizes.family), of.group, tokens).into();
         let pass = PassSizes { sequences, length: of.length, queried };
         Self {
             sizes: of.sizes,
@@ -87,6 +87,8 @@ impl Workload {
         let mut parts = self.policies(true);
         parts.push(self.beside("optimizer's file", self.handed(2 * trained)));
         parts.push(self.beside("moments", 2 * trained));
+        let has_masters = self.lora.is_none() && self.precision == Precision::Bf16;
+        parts.push(self.beside("masters", if has_masters { trained } else { 0 }));
         // The mean begins as the gradient of the first shard.
         let more = self.shards.saturating_sub(1).min(1);
         let mut learning = self.passes();

@@ -1,6 +1,6 @@
 //! The sizes of a model, and the numbers of weights that follow from them. `memory.rs` has the formulas. Knows no pass.
 
-use crate::family::Family;
+use crate::family::{AttendsTo, Family};
 use crate::run::{Base, CheckpointConfig, FamilyShape, LoraConfig, ModelShape};
 
 /// The sizes of a model.
@@ -73,6 +73,11 @@ impl Sizes {
     /// C, width of all heads of keys, and of values.
     pub(crate) fn keys(&self) -> u64 {
         product(&[self.n_kv_heads, self.head_size])
+    }
+
+    /// Whether what is behind a position has no part in its prediction.
+    pub(crate) fn is_causal(&self) -> bool {
+        self.family.traits().attends_to == AttendsTo::Before
     }
 
     /// Width inside all the SwiGLUs that compute a token.

@@ -193,6 +193,26 @@ impl Encode for FamilyShape {
     }
 }
 
+impl ModelShape {
+    /// Leaves out what the heads are anyway, so that one model has one name.
+    pub(super) fn normalise(&mut self) {
+        let (heads, head) = (self.n_heads, self.d_model.checked_div(self.n_heads));
+        let keys = &self.family.traits().keys;
+        self.n_kv_heads.take_if(|found| keys.n_kv_heads.is_some() && *found == heads);
+        self.head_size.take_if(|found| keys.head_size.is_some() && Some(*found) == head);
+    }
+}
+
+impl CheckpointShape {
+    /// The same.
+    pub(super) fn normalise(&mut self) {
+        let (heads, head) = (self.n_heads, self.d_model.checked_div(self.n_heads));
+        let keys = &self.family.traits().keys;
+        self.n_kv_heads.take_if(|found| keys.n_kv_heads.is_some() && *found == heads);
+        self.head_size.take_if(|found| keys.head_size.is_some() && Some(*found) == head);
+    }
+}
+
 impl Encode for ModelShape {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Self { d_model, n_layers, mlp_hidden_size, rope_theta, rms_norm_eps, init_std, .. } =

@@ -6,7 +6,7 @@ use super::error::{RunError, setting};
 use super::estimator::{EstimatorConfig, Samples, StepEvery};
 use super::kind::EstimatorKind;
 use super::sampling::{Cache, Confidence, PositionRule, Sampler, allows_steps};
-use crate::family::{BlocksFrom, Family, FamilyTraits};
+use crate::family::{AttendsTo, BlocksFrom, Family, FamilyTraits};
 
 impl EstimatorConfig {
     /// Checks that the estimator is valid on trajectories of this sampler.
@@ -46,7 +46,15 @@ impl EstimatorConfig {
 
     /// Checks that the estimator is valid on trajectories of this family's models.
     pub fn check_family(&self, family: Family) -> Result<(), RunError> {
-        let FamilyTraits { name, sampling, .. } = family.traits();
+        let FamilyTraits { name, sampling, attends_to, .. } = family.traits();
+        let kind = self.kind;
+        setting("estimator.kind", format!("\"{kind}\"")).ensure(
+            *attends_to != AttendsTo::Before
+                || matches!(kind, EstimatorKind::Agrpo | EstimatorKind::ArGrpo),
+            format!(
+                "expected \"ar-grpo\" or \"agrpo\": {name} is autoregressive, and knows no mask"
+            ),
+        )?;
         setting("estimator.kind", "\"merged-step\"").ensure(
             self.kind != EstimatorKind::MergedStep
                 || sampling.blocks_from == BlocksFrom::Completion,

@@ -68,8 +68,9 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// Fills in what a run file leaves out and another key decides: `[advantage]` and `estimator.token_mean` by the
-    /// estimator's kind, `rollout.confidence` by the task's protocol, `lora.targets` by the model's family. Stored runs have these keys; in those from before a
-    /// key, its serde default is what it was.
+    /// estimator's kind, `rollout.confidence` by the task's protocol, `lora.targets` by the model's family; and
+    /// leaves out sizes of heads that are what they would be anyway. Stored runs have these keys; in those from before a key, its
+    /// serde default is what it was.
     pub(super) fn filled(mut self, written: &toml::Table) -> Self {
         let has = |section: &str, key: &str| {
             written.get(section).and_then(|section| section.get(key)).is_some()
@@ -91,6 +92,8 @@ impl RunConfig {
         if let Some(lora) = self.lora.as_mut().filter(|_| !has("lora", "targets")) {
             lora.targets = modules.map(str::to_owned).into();
         }
+        self.model.iter_mut().for_each(ModelShape::normalise);
+        self.checkpoint.iter_mut().for_each(|checkpoint| checkpoint.shape.normalise());
         self
     }
 

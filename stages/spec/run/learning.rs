@@ -97,7 +97,7 @@ pub struct OptimizerConfig {
     /// Added to the root of the second moment.
     #[serde(default = "defaults::ratio::<1, 100_000_000>")]
     pub eps: Real,
-    /// Decoupled weight decay, times the learning rate each step; norms are exempt.
+    /// Decoupled weight decay, times the learning rate each step; norms and biases are exempt.
     #[serde(default = "defaults::ratio::<1, 100>")]
     pub weight_decay: Real,
     /// Largest global gradient norm.

@@ -253,9 +253,11 @@ fn cached_logps(policy: &Policy, all: &Trajectories, row: usize, sampler: &Sampl
         let queries: Vec<i64> = wrote.iter().map(|&j| p + length(j)).collect();
         let queries_BQ = Tensor::from_slice(&queries).unsqueeze(0);
         let (first, kept) = policy.hidden_and_keep(&state(begun), &queries_BQ).unwrap();
+        // The row before a block predicts its first token where rows predict the next position.
+        let before = length(policy.config().rows_before());
         let window = Window {
-            ids_NW: &state(step).narrow(1, p + start, block),
-            start: p + start,
+            ids_NW: &state(step).narrow(1, p + start - before, block + before),
+            start: p + start - before,
             kept_N: &Tensor::from_slice(&[0i64]),
         };
         let hidden = match step == begun {
@@ -280,7 +282,14 @@ fn cached_logps(policy: &Policy, all: &Trajectories, row: usize, sampler: &Sampl
 /// threshold or not.
 #[test]
 fn ratios_correct_for_a_cache_and_are_1_without_one() {
-    let policy = &policies()[0];
+    let shape = ModelShape { n_layers: 2, ..crate::testing::shape_of(Family::Dream, 0.2) };
+    let dream = Policy::draw(ModelConfig::new(&shape, 7, 0, 6, 64), 0.2, Seed::new(3)).unwrap();
+    for policy in [&policies()[0], &dream] {
+        cached_ratios(policy);
+    }
+}
+
+fn cached_ratios(policy: &Policy) {
     for threshold in [None, Some(real(0.4))] {
         let exact = Sampler { threshold, ..sampler(6, 3, 6, PositionRule::LowConfidence) };
         let plain = sample(policy, &rows(), &exact, 4, &Threads::one()).unwrap();

@@ -9,7 +9,7 @@ use crate::error::{Result, data};
 /// name, not by the first key that it lacks.
 pub(super) fn family_of(document: &Map<String, Value>) -> Result<Family> {
     let found = document.get("model_type").unwrap_or(&Value::Null);
-    if found.is_null() {
+    if found.is_null() && document.contains_key(Family::Llada.traits().keys.d_model) {
         return Ok(Family::Llada);
     }
     let name = found.as_str().unwrap_or_default();

@@ -37,7 +37,7 @@ impl ModelConfig {
     pub(super) fn check_keys(&self, document: &Map<String, Value>) -> Result<(), StageError> {
         let has_no_window = document.get("use_sliding_window") == Some(&Value::Bool(false));
         let is_free = |key: &str| {
-            super::keys(self.family).any(|(_, read)| read == key)
+            super::document::keys(self.family).any(|(_, read)| read == key)
                 || WITHOUT_EFFECT.contains(&key)
                 || key.starts_with('_')
                 || key == "sliding_window" && has_no_window

@@ -104,7 +104,7 @@ fn a_refusal_names_what_is_computed() {
         config.json: rope_scaling = {"type":"ntk"}: expected the plain rotary embedding of rope_theta: nothing else is computed here
         config.json: layer_types = ["sliding_attention"]: expected "full_attention" of every layer: nothing else is computed here
         config.json: vocab_size = 10000000000000000000: expected from 1 to embedding_size = 16
-        config.json: invalid value: integer `10000000000000000000`, expected i64; expected a LLaDA configuration
+        config.json: embedding_size = 10000000000000000000: expected a whole number below 2^63
         config.json: max_sequence_length = 1099511627776: expected from 1 to 16777216
         config.json: n_layers = 5000: expected from 1 to 4096
         config.json: mask_token_id = 16: a special token lies outside the vocabulary of embedding_size = 16
@@ -115,6 +115,58 @@ fn a_refusal_names_what_is_computed() {
     assert!(long.len() < 400, "{long}");
     let long = read("d_model", "x".repeat(200_000).into()).unwrap_err();
     assert!(long.len() < 400, "{long}");
+}
+
+/// The document of a small model of a family, with one key changed.
+fn of_family(family: Family, key: &str, value: Value) -> String {
+    let shape = crate::testing::shape_of(family, 0.1);
+    let config = ModelConfig::new(&shape, 16, 1, 2, 64);
+    let mut document: Value = serde_json::from_slice(&config.to_json()).unwrap();
+    document[key] = value;
+    match ModelConfig::from_json(document.to_string().as_bytes()) {
+        Ok(read) => format!("{:?}", read.family),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn keys_of_a_family_are_named_with_what_is_expected() {
+    for family in Family::ALL {
+        assert_eq!(of_family(family, "transformers_version", json!("4")), format!("{family:?}"));
+    }
+    insta::assert_snapshot!(
+        [
+            of_family(Family::Dream, "model_type", Value::Null),
+            of_family(Family::Dream, "num_key_value_heads", json!(3)),
+            of_family(Family::Dream, "shift_logits", json!(false)),
+            of_family(Family::Llada, "shift_logits", json!(true)),
+            of_family(Family::Sdar, "block_size", json!("4")),
+            of_family(Family::Sdar, "block_size", Value::Null),
+            of_family(Family::Sdar, "block_size", json!(70_000)),
+            of_family(Family::Sdar, "head_dim", json!(5)),
+            of_family(Family::Sdar, "rms_norm_eps", json!("x")),
+            of_family(Family::Llama, "hidden_size", json!(4.5)),
+            of_family(Family::LladaMoe, "num_experts", json!(4_000_000)),
+            of_family(Family::LladaMoe, "num_experts_per_tok", json!(5)),
+            of_family(Family::LladaMoe, "norm_topk_prob", json!(true)),
+        ]
+        .join("\n"),
+        @r#"
+        config.json: model_type = null: expected "llada" (LLaDA), "Dream" (Dream), "sdar" (SDAR), "llama" (Llama) or "lladamoe" (LLaDA-MoE), the families that are computed here; the weights of another architecture mean something else
+        config.json: num_key_value_heads = 3: expected a divisor of the 2 heads
+        config.json: shift_logits = false: expected true: nothing else is computed here
+        config.json: shift_logits = true: expected false: nothing else is computed here
+        config.json: block_size = "4": expected a whole number below 2^63
+        config.json: block_size = null: expected a whole number below 2^63
+        config.json: block_size = 70000: expected from 1 to 65536
+        config.json: head_dim = 5: expected an even number
+        config.json: rms_norm_eps = "x": expected a number
+        config.json: hidden_size = 4.5: expected a whole number below 2^63
+        config.json: num_experts = 4000000: expected from 1 to 4096
+        config.json: num_experts_per_tok = 5: expected at most the 4 experts
+        config.json: norm_topk_prob = true: expected false: nothing else is computed here
+        "#
+    );
 }
 
 #[test]

@@ -35,6 +35,16 @@ impl Policy {
         apart
     }
 
+    /// Takes all weights from their masters, rounded to the policy's kind.
+    pub(crate) fn round(&self, masters: &NamedTensors) {
+        let _no_grad = no_grad_guard();
+        for (name, mut weight) in self.parameters() {
+            if let Some(master) = masters.get(&name) {
+                weight.copy_(master);
+            }
+        }
+    }
+
     /// The same policy with a new adapter, which changes nothing yet.
     pub fn with_new_adapter(self, lora: &LoraConfig, seed: Seed) -> Result<Self> {
         let found = lora::draw(&self.config, lora, seed)?;

@@ -15,8 +15,8 @@ const SETTINGS: &str = "tokenizer_config.json";
 /// The roles and contents that are written: a conversation without a system message has that of the layout, if there is
 /// one.
 fn turns<'a>(layout: &ChatLayout, messages: &'a [Message]) -> Vec<(Role, &'a str)> {
-    let is_told = messages.first().is_some_and(|first| first.role == Role::System);
-    let default = layout.system.filter(|_| !is_told).map(|system| (Role::System, system));
+    let has_system = messages.first().is_some_and(|first| first.role == Role::System);
+    let default = layout.system.filter(|_| !has_system).map(|system| (Role::System, system));
     let own = messages.iter().map(|message| (message.role, message.content.as_str()));
     default.into_iter().chain(own).collect()
 }

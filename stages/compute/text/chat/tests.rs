@@ -156,7 +156,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     insta::assert_snapshot!(refused(&file, &small), @r#"tokenizer.json: the added token "<role>" has the id 264, but config.json has embedding_size = 264: tokenizer and model are not of one checkpoint"#);
     let text = String::from_utf8(file).unwrap();
     let no_turn = text.replace("<|eot_id|>", "<|end|>");
-    insta::assert_snapshot!(refused(no_turn.as_bytes(), &config()), @r#"tokenizer.json has no token "<|eot_id|>""#);
+    insta::assert_snapshot!(refused(no_turn.as_bytes(), &config()), @r#"tokenizer.json has no token "<|eot_id|>", a piece of LLaDA's conversations"#);
     let no_mask = text.replace(MASK, "<|m|>");
     insta::assert_snapshot!(refused(no_mask.as_bytes(), &config()), @r#"tokenizer.json has no token "<|mdm_mask|>", the mask of LLaDA"#);
     assert!(refused(b"{}", &config()).starts_with("tokenizer.json: "));
@@ -203,9 +203,9 @@ fn a_conversation_is_laid_out_as_its_family_does() {
     insta::assert_debug_snapshot!(of(Family::LladaMoe, &one), @r#""<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>\n hello \t<|role_end|><role>ASSISTANT</role>""#);
     insta::assert_debug_snapshot!(of(Family::Llama, &one), @r#""<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n""#);
     let two = [message(Role::System, " Be brief. "), user];
-    let told = of(Family::Dream, &two);
-    assert_eq!(told, of(Family::Sdar, &two), "with a system message, both are one");
-    insta::assert_debug_snapshot!(told, @r#""<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
+    let both = of(Family::Dream, &two);
+    assert_eq!(both, of(Family::Sdar, &two), "with a system message, both are one");
+    insta::assert_debug_snapshot!(both, @r#""<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n\n hello \t<|im_end|>\n<|im_start|>assistant\n""#);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Checks what a run starts from: a model of its own and its fine-tuning, or a checkpoint, as the task requires.
 
 use super::family;
-use crate::run::base::{Base, CheckpointShape, ModelShape, Precision, SftConfig};
+use crate::run::base::{Base, CheckpointShape, ModelShape, SftConfig};
 use crate::run::error::{RunError, below_one, not_negative, positive, setting, share, within};
 use crate::run::{config::RunConfig, learning::OptimizerConfig, task::Task};
 
@@ -13,10 +13,6 @@ pub(super) fn base(config: &RunConfig) -> Result<Base, RunError> {
         (None, None, Some(checkpoint)) if takes_checkpoint => {
             family::shape("checkpoint.shape", &(&checkpoint.shape).into())?;
             context(config, &checkpoint.shape)?;
-            setting("checkpoint.precision", "\"bf16\"").ensure(
-                config.lora.is_some() || checkpoint.precision == Precision::F32,
-                "expected \"f32\", or a section [lora]: gradients of all weights are summed in f32",
-            )?;
             Ok(Base::Checkpoint(checkpoint.clone()))
         }
         (None, None, Some(_)) => Err(setting("checkpoint", "given").refused(

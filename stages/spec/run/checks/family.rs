@@ -93,6 +93,7 @@ pub(super) fn blocks(config: &RunConfig, base: &Base) -> Result<(), RunError> {
     let (section, shape) = base.of_family();
     let traits = shape.family.traits();
     let name = traits.name;
+    config.estimator.check_family(shape.family)?;
     if let Some(block) = shape.attention_block {
         for (key, tokens) in [
             ("rollout.block_tokens", config.rollout.block_tokens),
@@ -128,13 +129,7 @@ pub(super) fn blocks(config: &RunConfig, base: &Base) -> Result<(), RunError> {
             format!("expected \"none\": {why}, so the completions of a pass share none"),
         )?;
     }
-    setting("estimator.kind", "\"merged-step\"").ensure(
-        config.estimator.kind != EstimatorKind::MergedStep,
-        format!(
-            "expected another kind: {why}, so completions have different numbers of steps, and it cuts \
-             trajectories of equally many"
-        ),
-    )
+    Ok(())
 }
 
 /// Checks that an autoregressive model writes from left to right, and is asked for nothing that masks tokens.
@@ -148,11 +143,7 @@ fn left_to_right(config: &RunConfig, name: &str) -> Result<(), RunError> {
             format!("expected 1: {name} is autoregressive, and writes from left to right"),
         )?;
     }
-    let kind = config.estimator.kind;
-    setting("estimator.kind", format!("\"{kind}\"")).ensure(
-        matches!(kind, EstimatorKind::Agrpo | EstimatorKind::ArGrpo),
-        format!("expected \"ar-grpo\" or \"agrpo\": {name} is autoregressive, and knows no mask"),
-    )
+    Ok(())
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn a_run_samples_in_the_blocks_that_its_model_attends_in() {
     evaluation.block_tokens = 8: expected 4: SDAR attends in blocks of model.attention_block = 4
     rollout.cache = "prefix": expected "none": SDAR counts blocks from the prompt's first token, so the completions of a pass share none
     evaluation.cache = "dual": expected "none": SDAR counts blocks from the prompt's first token, so the completions of a pass share none
-    estimator.kind = "merged-step": expected another kind: SDAR counts blocks from the prompt's first token, so completions have different numbers of steps, and it cuts trajectories of equally many
+    estimator.kind = "merged-step": expected another kind: it cuts trajectories of equally many steps, and SDAR counts blocks from the prompt, so that rows take different numbers of steps
     estimator.kind = "ar-grpo": expected another kind, or model.attention_block = 1: it writes blocks of one token
     rollout.block_tokens = 8: expected 4: SDAR attends in blocks of checkpoint.shape.attention_block = 4
     rollout.block_tokens = 8: expected 1: Llama is autoregressive, and writes from left to right
