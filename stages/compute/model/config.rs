@@ -12,7 +12,7 @@ mod document;
 mod family;
 mod keys;
 
-use document::{keys, unread};
+use document::{Read, keys, unread};
 use family::family_of;
 
 /// Far above the sizes of any model or sequence.
@@ -116,10 +116,33 @@ impl ModelConfig {
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let document = json_object(bytes).map_err(|error| unread("model's", error))?;
         let family = family_of(&document)?;
-        let config = Self::of_document(family, &document)?;
+        let config = Self::of_fields(family, document::read(family, &document)?);
         config.check_sizes()?;
         config.check_keys(&document)?;
         Ok(config)
+    }
+
+    fn of_fields(family: Family, read: Read) -> Self {
+        Self {
+            family,
+            d_model: read.d_model,
+            n_layers: read.n_layers,
+            n_heads: read.n_heads,
+            n_kv_heads: read.n_kv_heads.unwrap_or(read.n_heads),
+            // A number of heads below 1 is refused by its own name.
+            head_size: read.head_size.unwrap_or(read.d_model / read.n_heads.max(1)),
+            attention_block: read.attention_block,
+            mlp_hidden_size: read.mlp_hidden_size,
+            n_experts: read.n_experts,
+            experts_per_token: read.experts_per_token,
+            embedding_size: read.embedding_size,
+            max_sequence_length: read.max_sequence_length,
+            rope_theta: read.rope_theta,
+            rms_norm_eps: read.rms_norm_eps,
+            eos_token_id: read.eos_token_id,
+            pad_token_id: read.pad_token_id,
+            mask_token_id: read.mask_token_id,
+        }
     }
 
     fn check_sizes(&self) -> Result<()> {

@@ -4,28 +4,27 @@ use agrpo_spec::{ConfigKeys, Family, StageError, one_line};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ModelConfig;
 use crate::error::{Result, data, data_from};
 
 /// What is read of `config.json`, by the names of [`ModelConfig`].
 #[derive(Deserialize)]
-struct Read {
-    d_model: i64,
-    n_layers: i64,
-    n_heads: i64,
-    n_kv_heads: Option<i64>,
-    head_size: Option<i64>,
-    attention_block: Option<i64>,
-    mlp_hidden_size: i64,
-    n_experts: Option<i64>,
-    experts_per_token: Option<i64>,
-    embedding_size: i64,
-    max_sequence_length: i64,
-    rope_theta: f64,
-    rms_norm_eps: f64,
-    eos_token_id: i64,
-    pad_token_id: Option<i64>,
-    mask_token_id: i64,
+pub(super) struct Read {
+    pub(super) d_model: i64,
+    pub(super) n_layers: i64,
+    pub(super) n_heads: i64,
+    pub(super) n_kv_heads: Option<i64>,
+    pub(super) head_size: Option<i64>,
+    pub(super) attention_block: Option<i64>,
+    pub(super) mlp_hidden_size: i64,
+    pub(super) n_experts: Option<i64>,
+    pub(super) experts_per_token: Option<i64>,
+    pub(super) embedding_size: i64,
+    pub(super) max_sequence_length: i64,
+    pub(super) rope_theta: f64,
+    pub(super) rms_norm_eps: f64,
+    pub(super) eos_token_id: i64,
+    pub(super) pad_token_id: Option<i64>,
+    pub(super) mask_token_id: i64,
 }
 
 /// The keys that all families share.
@@ -82,42 +81,21 @@ pub(super) fn keys(family: Family) -> impl Iterator<Item = (&'static str, &'stat
     own.chain(SHARED.map(|key| (key, key)))
 }
 
-impl ModelConfig {
-    pub(super) fn of_document(family: Family, document: &Map<String, Value>) -> Result<Self> {
-        let (mut own, name_of) = (Map::new(), family.traits().name);
-        for (name, key) in keys(family) {
-            match document.get(key) {
-                Some(Value::Null) if is_optional(name) => {}
-                Some(found) if !is_number(name, found) => {
-                    let kind = if is_real(name) { "a number" } else { "a whole number below 2^63" };
-                    let found = one_line(found);
-                    return Err(data(format!("config.json: {key} = {found}: expected {kind}")));
-                }
-                Some(found) => drop(own.insert(name.to_owned(), found.clone())),
-                None if is_optional(name) => {}
-                None => return Err(unread(name_of, serde::de::Error::missing_field(key))),
+/// The fields of a document.
+pub(super) fn read(family: Family, document: &Map<String, Value>) -> Result<Read> {
+    let (mut own, name_of) = (Map::new(), family.traits().name);
+    for (name, key) in keys(family) {
+        match document.get(key) {
+            Some(Value::Null) if is_optional(name) => {}
+            Some(found) if !is_number(name, found) => {
+                let kind = if is_real(name) { "a number" } else { "a whole number below 2^63" };
+                let found = one_line(found);
+                return Err(data(format!("config.json: {key} = {found}: expected {kind}")));
             }
+            Some(found) => drop(own.insert(name.to_owned(), found.clone())),
+            None if is_optional(name) => {}
+            None => return Err(unread(name_of, serde::de::Error::missing_field(key))),
         }
-        let read = Read::deserialize(Value::Object(own)).map_err(|error| unread(name_of, error))?;
-        Ok(Self {
-            family,
-            d_model: read.d_model,
-            n_layers: read.n_layers,
-            n_heads: read.n_heads,
-            n_kv_heads: read.n_kv_heads.unwrap_or(read.n_heads),
-            // A number of heads below 1 is refused by its own name.
-            head_size: read.head_size.unwrap_or(read.d_model / read.n_heads.max(1)),
-            attention_block: read.attention_block,
-            mlp_hidden_size: read.mlp_hidden_size,
-            n_experts: read.n_experts,
-            experts_per_token: read.experts_per_token,
-            embedding_size: read.embedding_size,
-            max_sequence_length: read.max_sequence_length,
-            rope_theta: read.rope_theta,
-            rms_norm_eps: read.rms_norm_eps,
-            eos_token_id: read.eos_token_id,
-            pad_token_id: read.pad_token_id,
-            mask_token_id: read.mask_token_id,
-        })
     }
+    Read::deserialize(Value::Object(own)).map_err(|error| unread(name_of, error))
 }
