@@ -32,7 +32,7 @@ impl Workload {
     }
 
     /// Numbers a token that experts take beside those of their SwiGLUs: copies of what they read and write, and the gaps that
-    /// pieces of many sizes leave; as measured with 16 and 64 experts, of which a token chose 8.
+    /// pieces of many sizes leave. Above what was measured with 16 and 64 experts, of which a token chose 8.
     fn gathered(&self) -> u64 {
         let sizes = &self.sizes;
         let has_experts = sizes.family.traits().tensors.experts.is_some();
