@@ -193,23 +193,31 @@ impl Encode for FamilyShape {
     }
 }
 
+/// Leaves out what the heads are anyway, so that one model has one name.
+fn leave_out_defaults(
+    family: Family,
+    [d_model, n_heads]: [u32; 2],
+    [n_kv_heads, head_size]: [&mut Option<u32>; 2],
+) {
+    let keys = &family.traits().keys;
+    n_kv_heads.take_if(|found| keys.n_kv_heads.is_some() && *found == n_heads);
+    let plain = d_model.checked_div(n_heads);
+    head_size.take_if(|found| keys.head_size.is_some() && Some(*found) == plain);
+}
+
 impl ModelShape {
-    /// Leaves out what the heads are anyway, so that one model has one name.
+    /// The same model under its one name.
     pub(super) fn normalise(&mut self) {
-        let (heads, head) = (self.n_heads, self.d_model.checked_div(self.n_heads));
-        let keys = &self.family.traits().keys;
-        self.n_kv_heads.take_if(|found| keys.n_kv_heads.is_some() && *found == heads);
-        self.head_size.take_if(|found| keys.head_size.is_some() && Some(*found) == head);
+        let of_heads = [&mut self.n_kv_heads, &mut self.head_size];
+        leave_out_defaults(self.family, [self.d_model, self.n_heads], of_heads);
     }
 }
 
 impl CheckpointShape {
-    /// The same.
+    /// The same model under its one name.
     pub(super) fn normalise(&mut self) {
-        let (heads, head) = (self.n_heads, self.d_model.checked_div(self.n_heads));
-        let keys = &self.family.traits().keys;
-        self.n_kv_heads.take_if(|found| keys.n_kv_heads.is_some() && *found == heads);
-        self.head_size.take_if(|found| keys.head_size.is_some() && Some(*found) == head);
+        let of_heads = [&mut self.n_kv_heads, &mut self.head_size];
+        leave_out_defaults(self.family, [self.d_model, self.n_heads], of_heads);
     }
 }
 

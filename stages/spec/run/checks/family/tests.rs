@@ -48,6 +48,9 @@ fn every_family_has_its_own_keys() {
         let text = toml::to_string(run.config()).unwrap();
         assert_eq!(Run::parse(&text).unwrap().id(), run.id(), "{text}");
     }
+    // What the heads are anyway makes no other run.
+    let same = of_family("family = \"llama\"\nn_heads = 4\nn_kv_heads = 4\nhead_size = 16", 1);
+    assert_eq!(same.id(), of_family("family = \"llama\"\nn_heads = 4", 1).id());
     let shape = checkpoint("family = \"dream\"\nn_kv_heads = 1", &[]).unwrap();
     assert_eq!(shape.config().family(), Family::Dream);
 }
